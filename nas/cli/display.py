@@ -1,0 +1,148 @@
+"""How a running search looks: a panel that is redrawn in a terminal, a line for each finished trial elsewhere.
+
+Everything goes to standard error; standard output belongs to data.
+"""
+
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from nas.search.coordinator import Progress
+from nas.search.outcomes import TrialRow
+from nas.search.run import SearchPlan
+
+
+def count_text(value: int | None) -> str:
+    """`4.48M`, `272k`, `950` — three digits that matter."""
+    if value is None:
+        return "?"
+    for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(value)
+
+
+def time_text(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def row_text(row: TrialRow) -> str:
+    accuracy = "      –" if row.accuracy is None else f"{row.accuracy:7.2%}"
+    return f"trial {row.number:4d}  {row.outcome:12s} {accuracy}  after {row.epochs:3d} epochs  {count_text(row.params):>5s}  {row.architecture}"
+
+
+def counts_text(progress: Progress) -> str:
+    """The counts that are not zero, trained ones first."""
+    names = {"trained": "to the end", "pruned_early": "pruned early", "diverged": "diverged"}
+    trained = ", ".join(f"{progress.counts[key]} {name}" for key, name in names.items() if progress.counts[key])
+    rest = {"over_budget": "over budget", "duplicate": "duplicate", "failed": "failed"}
+    others = "".join(f" · {progress.counts[key]} {name}" for key, name in rest.items() if progress.counts[key])
+    return f"trained {progress.trained}/{progress.goal}{f' ({trained})' if trained else ''}{others}"
+
+
+class TerminalDisplay:
+    """What `run_search` shows itself through."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        self._progress: Progress | None = None
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    # ------------------------------------------------------------------------------------- before the search begins
+
+    def decoding(self, items: Iterable, what: str, count: int) -> Iterable:
+        if not self.console.is_terminal:
+            self.note(f"{what}: {count:,}")
+            yield from items
+            return
+        with Bar(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=self.console) as bar:
+            yield from bar.track(items, total=count)
+
+    def begin(self, plan: SearchPlan) -> None:
+        settings, data = plan.settings, plan.settings.data
+        budget = f"{settings.budget.params:,} parameters"
+        if settings.budget.macs is not None:
+            budget += f", {settings.budget.macs:,} multiply-adds"
+        images = f"{plan.train_images:,} train, {plan.validation_images:,} choose"
+        if data.subset is not None:
+            images += ", by --train-subset"
+        if plan.skipped_images:
+            images += f"; {plan.skipped_images} unreadable ones left out"
+        shape = settings.shape
+        rungs = " and ".join(str(r) for r in plan.rungs)
+        lines = {
+            "study": str(plan.paths.folder),
+            "space": f"{settings.space}, {budget}",
+            "data": f"{data.dataset}{f' in {data.folder}' if data.folder else ''}, {shape.channels}×{shape.size}×{shape.size}, "
+            f"{shape.classes} classes: {images}",
+            "training": f"{settings.parameters['epochs']} epochs" + (f", pruning after {rungs}" if rungs else ""),
+            "device": f"{plan.device}, {plan.precision}",
+            "goal": f"{plan.goal} trained networks" + (f", {plan.trained} of them already there" if plan.trained else ""),
+        }
+        for key, value in lines.items():
+            self.console.print(Text(f"{key:9s}{value}"))
+        self._started = time.monotonic()
+        if plan.trained < plan.goal and self.console.is_terminal:
+            self._live = Live(console=self.console, get_renderable=self._panel, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    # --------------------------------------------------------------------------------------------- while it runs
+
+    def update(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def ended(self, row: TrialRow, progress: Progress) -> None:
+        best = "  ← best" if progress.best is not None and progress.best.number == row.number else ""
+        self.console.print(Text(row_text(row) + best), soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.print(Text(f"            {counts_text(progress)}{self._left(progress)}"), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
+
+    def _left(self, progress: Progress) -> str:
+        if not progress.trained_here:
+            return ""
+        each = (time.monotonic() - self._started) / progress.trained_here
+        return f" · about {time_text(each * (progress.goal - progress.trained))} left"
+
+    def _panel(self) -> Group:
+        progress = self._progress
+        if progress is None:
+            return Group()
+        lines = [Text(counts_text(progress) + self._left(progress), style="bold")]
+        if progress.best is not None and progress.best.accuracy is not None:
+            best = progress.best
+            lines.append(
+                Text(f"best     {best.accuracy:.2%}  trial {best.number}  {count_text(best.params)}  {best.architecture}")
+            )
+        if not progress.running:
+            lines.append(Text("starting the worker and loading the data" if progress.worker_device is None else "drawing"))
+        for running in progress.running.values():
+            last = running.last
+            at = "epoch 1" if last is None else f"epoch {last.epoch + 1 if last.epoch < progress.epochs else last.epoch}"
+            seen = "" if last is None else f"  {last.ema_val_accuracy:.2%}  {last.images_per_second:,.0f} images/s"
+            what = f"{count_text(running.params)}  {running.candidate.arch.one_line()}"
+            lines.append(Text(f"training trial {running.number}  {at}/{progress.epochs}{seen}  {what}"))
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return Group(*lines)

@@ -1,0 +1,5 @@
+HELP = ""
+
+
+def command() -> None:
+    pass

@@ -1,0 +1,43 @@
+"""Registers the commands, and turns a user's mistake into a message. Imports nothing heavy: `nas --help` must be quick."""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import typer
+
+from nas.cli import doctor, listing, retrain, search, show, submit
+from nas.errors import NasError
+
+app = typer.Typer(
+    help="Finds the best residual network under a parameter budget, trains it, and predicts with it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("search", help=search.HELP)(search.command)
+app.command("retrain", help=retrain.HELP)(retrain.command)
+app.command("submit", help=submit.HELP)(submit.command)
+app.command("show", help=show.HELP)(show.command)
+app.command("list", help=listing.HELP)(listing.command)
+app.command("doctor", help=doctor.HELP)(doctor.command)
+
+
+def main() -> NoReturn:
+    """Exit status: 0 done, 1 a mistake that its user can mend, 2 wrong arguments, 130 interrupted."""
+    try:
+        app()
+    except NasError as error:
+        print(f"Error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"Next:  {error.hint}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `nas list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    sys.exit(0)

@@ -1,0 +1,45 @@
+"""Options that several commands share, and how they are read."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.errors import ConfigError
+
+StudyOption = Annotated[
+    str | None, typer.Option("--study", help="The study's name, a folder under studies/. [default: the one used last]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Data on standard output, as JSON.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, cuda:1, mps or cpu.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder of the data: of images for `folder`, of the download for cifar10 and cifar100.",
+        show_default=False,
+    ),
+]
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def parse_duration(text: str | None) -> float | None:
+    """Seconds of `90`, `90s`, `15m`, `1h30m`. Raises ConfigError."""
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not any(match.groups()):
+        raise ConfigError(f"a time is written as 90s, 15m or 1h30m, but got {text!r}")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2))
+
+
+def plain_path(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,280 @@
+"""What a network, its training and its data are, as frozen data: JSON both ways, unknown keys refused.
+
+This file describes; `nas.models`, `nas.train` and `nas.data` construct. It knows neither torch nor Optuna.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from nas.errors import BudgetError, ConfigError
+
+# What a digest is taken over; raise it when the meaning of a field changes, so that old twins are not taken for new ones.
+CANONICAL_VERSION = 1
+
+BlockName = Literal["basic", "preact", "bottleneck"]
+ActivationName = Literal["relu", "gelu", "silu"]
+DownsampleName = Literal["conv", "maxpool", "avgpool"]
+DropoutPlace = Literal["head", "block", "stem", "stem+block"]
+PoolName = Literal["avg", "max"]
+OptimiserName = Literal["sgd", "adamw"]
+ScheduleName = Literal["cosine", "onecycle", "warmup_cosine"]
+PadMode = Literal["zero", "reflect"]
+FlipName = Literal["none", "horizontal"]
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"must be odd, so that the convolution keeps the size of its input, but is {value}")
+    return value
+
+
+OddInt = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Frozen(BaseModel):
+    """A value object: hashable, comparable, refusing keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the JSON text") -> Self:
+        """Raises ConfigError, naming `source` and the key, where the text does not describe such an object."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic error as `key: what is wrong (value)`."""
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "value"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[:1].lower()}{message[1:]} (got {problem['input']!r})"
+
+
+# ---------------------------------------------------------------------------------------------------- the network
+
+
+class StemConfig(Frozen):
+    kernel: OddInt = 3
+    stride: Literal[1, 2] = 1
+    channels: Annotated[int, Field(ge=1)] | None = None
+    """Output channels; None takes the first stage's."""
+
+
+class StageConfig(Frozen):
+    blocks: Annotated[int, Field(ge=1, le=64)]
+    channels: Annotated[int, Field(ge=1, le=4096)]
+    """Channels that leave each block of the stage, whatever the block's type."""
+    kernel: OddInt = 3
+    skip_kernel: OddInt = 1
+    """Kernel of the shortcut's projection, where there is one."""
+
+
+class ArchConfig(Frozen):
+    """A residual network. Every stage but the first halves height and width in its first block."""
+
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=6)]
+    stem: StemConfig = StemConfig()
+    block: BlockName = "basic"
+    expansion: Annotated[int, Field(ge=1, le=8)] = 4
+    """Bottleneck only: a block's channels over its inner channels (4 in ResNet-50)."""
+    downsample: DownsampleName = "conv"
+    """conv: strided convolutions in both branches. maxpool: a 2×2 maximum before the stage. avgpool: strided convolution in
+    the residual branch, 2×2 average and 1×1 convolution in the shortcut (ResNet-D, arXiv 1812.01187)."""
+    activation: ActivationName = "relu"
+    dropout: Rate = 0.0
+    dropout_place: DropoutPlace = "head"
+    """head: before the classifier. block: between a block's convolutions (arXiv 1605.07146). stem: after the stem."""
+    se_reduction: Annotated[int, Field(ge=0, le=64)] = 0
+    """Squeeze-and-excitation with ceil(channels / reduction) squeezed channels (arXiv 1709.01507); 0 leaves it out."""
+    stochastic_depth: Rate = 0.0
+    """Drop rate of the last block, rising linearly from 0 before the first (arXiv 1603.09382)."""
+    zero_init: bool = False
+    """Start every residual branch at 0 by its last BatchNorm (arXiv 1706.02677); pre-activation blocks end in a
+    convolution, which is zeroed instead."""
+    pool: PoolName = "avg"
+    pool_size: Annotated[int, Field(ge=1, le=8)] = 1
+    """P×P cells are pooled before the classifier; a feature map smaller than P×P is handed over whole."""
+
+    @property
+    def stem_channels(self) -> int:
+        return self.stem.channels or self.stages[0].channels
+
+    def has_projection(self, stage: int) -> bool:
+        """Whether the first block of `stage` (from 0) needs a convolution on its shortcut."""
+        before = self.stages[stage - 1].channels if stage else self.stem_channels
+        strided = stage > 0 and self.downsample != "maxpool"
+        return strided or before != self.stages[stage].channels
+
+    def canonical(self) -> "ArchConfig":
+        """The same network with every field that it does not use at its default."""
+        changes: dict[str, Any] = {}
+        if self.stem.channels == self.stages[0].channels:
+            changes["stem"] = self.stem.model_copy(update={"channels": None})
+        if self.block != "bottleneck":
+            changes["expansion"] = 4
+        if self.dropout == 0:
+            changes["dropout_place"] = "head"
+        if len(self.stages) == 1:
+            changes["downsample"] = "conv"
+        stages = []
+        for i, stage in enumerate(self.stages):
+            projected_by_conv = self.has_projection(i) and not (i and self.downsample == "avgpool")
+            stages.append(stage if projected_by_conv else stage.model_copy(update={"skip_kernel": 1}))
+        return self.model_copy(update={**changes, "stages": tuple(stages)})
+
+    def one_line(self) -> str:
+        """`preact 2-3-2 × 32-64-128 k3-3-5 silu se16` — enough to tell two candidates apart in a table."""
+        widths = "-".join(str(s.channels) for s in self.stages)
+        kernels = "-".join(str(s.kernel) for s in self.stages)
+        parts = [self.block, "-".join(str(s.blocks) for s in self.stages), "×", widths, f"k{kernels}", self.activation]
+        if self.stem.stride == 2:
+            parts.append("stem/2")
+        if self.se_reduction:
+            parts.append(f"se{self.se_reduction}")
+        if self.pool_size > 1:
+            parts.append(f"{self.pool}pool{self.pool_size}")
+        return " ".join(parts)
+
+
+# --------------------------------------------------------------------------------------------------- its training
+
+
+class AugmentConfig(Frozen):
+    """What happens to a training image, drawn anew for each image and epoch."""
+
+    crop_padding: Annotated[int, Field(ge=0, le=32)] = 4
+    """Pixels added on each side before a crop back to the image's own size; 0 leaves the crop out."""
+    pad_mode: PadMode = "reflect"
+    flip: FlipName = "horizontal"
+
+
+class TrainConfig(Frozen):
+    """How a network is trained. Lengths are shares of the run or epochs, so that a recipe keeps its meaning when
+    the number of epochs or the batch changes."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 18
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256
+    optimiser: OptimiserName = "sgd"
+    lr: Annotated[float, Field(gt=0.0, le=100.0)] = 0.1
+    """Peak learning rate."""
+    momentum: Rate = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4
+    decay_norm_and_bias: bool = False
+    """Whether weight decay also applies to BatchNorm and biases."""
+    schedule: ScheduleName = "warmup_cosine"
+    warmup: Rate = 0.1
+    """Share of the run in which the rate rises; cosine has none."""
+    label_smoothing: Rate = 0.0
+    ema_epochs: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
+    """Time constant, in epochs, of the exponential average of weights and BatchNorm statistics; 0 turns it off."""
+    augment: AugmentConfig = AugmentConfig()
+
+    def canonical(self) -> "TrainConfig":
+        """The same training with every field that it does not use at its default."""
+        changes: dict[str, Any] = {}
+        if self.optimiser != "sgd":
+            changes |= {"momentum": 0.9, "nesterov": True}
+        elif self.momentum == 0:
+            changes["nesterov"] = False
+        if self.schedule == "cosine":
+            changes["warmup"] = 0.1
+        if self.weight_decay == 0:
+            changes["decay_norm_and_bias"] = False
+        if self.augment.crop_padding == 0:
+            changes["augment"] = self.augment.model_copy(update={"pad_mode": "reflect"})
+        return self.model_copy(update=changes)
+
+
+class Candidate(Frozen):
+    """One network and how to train it: all that a worker, a retraining or an export needs."""
+
+    arch: ArchConfig
+    train: TrainConfig = TrainConfig()
+
+    def canonical(self) -> "Candidate":
+        return Candidate(arch=self.arch.canonical(), train=self.train.canonical())
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits, equal for candidates that build and train the same network.
+
+        Defaults are left out, so that a field added later with a default does not change what is already known.
+        """
+        content = self.canonical().model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps([CANONICAL_VERSION, content], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------- its data and its limit
+
+
+class ImageShape(Frozen):
+    """What a network must know of a data set."""
+
+    channels: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=8)]
+    """Height and width, in pixels."""
+    classes: Annotated[int, Field(ge=2)]
+
+
+class DataConfig(Frozen):
+    """Which images, and which of them train."""
+
+    dataset: str
+    folder: str | None = None
+    """Where the data lies or is downloaded to; `digits` needs none."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
+    skip_bad_images: bool = False
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Share of each class of the training set that selects candidates and never trains them during a search."""
+    subset: Annotated[int, Field(ge=1)] | None = None
+    """Train candidates on this many images, stratified; the validation images stay the same."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes the split and the subset."""
+
+
+_COUNT = re.compile(r"([0-9][0-9_]*\.?[0-9]*)\s*([kKmMbBgG]?)")
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000, "g": 1_000_000_000}
+
+
+def parse_count(text: str | int) -> int:
+    """`5M`, `300k`, `1.5M`, `5_000_000` or a whole number above 0. Raises BudgetError."""
+    rule = "a count is a whole number above 0, such as 5M, 300k or 5_000_000"
+    match = None if isinstance(text, bool) else _COUNT.fullmatch(str(text).strip())
+    if match is None:
+        raise BudgetError(f"{rule}, but got {text!r}", hint="for example --max-params 5M")
+    value = float(match[1].replace("_", "")) * _UNITS[match[2].lower()]
+    if value < 1 or value != round(value):
+        raise BudgetError(f"{rule}, but got {text!r}", hint="for example --max-params 5M")
+    return round(value)
+
+
+def _count_for_pydantic(value: Any) -> Any:
+    try:
+        return parse_count(value)
+    except BudgetError as error:
+        raise ValueError(error.message) from None
+
+
+Count = Annotated[int, BeforeValidator(_count_for_pydantic)]
+
+
+class BudgetConfig(Frozen):
+    """The most a network may cost."""
+
+    params: Count
+    """Parameters, as fvcore counts them."""
+    macs: Count | None = None
+    """Multiply-adds of one image's forward pass, as fvcore counts them."""

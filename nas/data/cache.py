@@ -1,0 +1,114 @@
+"""Decoded images on disk: one memory-mapped uint8 array a split, made once and shared by every process that opens it.
+
+Knows files and arrays; knows nothing of data sets, splits or training. An entry is a folder, written under a temporary name
+and renamed when whole, so that a cache that was cut off is never taken for a finished one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nas.errors import DataError
+from nas.paths import cache_folder
+
+# Raise when what is written changes its meaning, so that entries of an older version are made again.
+FORMAT = 1
+Progress = Callable[[Iterable, str, int], Iterable]
+"""Wraps an iterable to show its progress: (items, what, how many) → the same items."""
+
+
+def silent(items: Iterable, what: str, count: int) -> Iterable:
+    return items
+
+
+@dataclass(frozen=True)
+class Entry:
+    folder: Path
+
+    def array(self, name: str) -> np.ndarray:
+        # Copy on write: torch refuses to share memory that it could not write to. Nothing does write.
+        return np.load(self.folder / f"{name}.npy", mmap_mode="c")
+
+    def meta(self) -> dict:
+        return json.loads((self.folder / "meta.json").read_text())
+
+
+def entry_key(parts: Iterable[object]) -> str:
+    digest = hashlib.sha256(f"format {FORMAT}".encode())
+    for part in parts:
+        digest.update(f"\0{part}".encode())
+    return digest.hexdigest()[:20]
+
+
+def find_or_make(name: str, key: str, make: Callable[[Path], None]) -> Entry:
+    """The entry of this key, made by `make(folder)` where there is none. Two processes may race; the first one to finish wins."""
+    folder = cache_folder() / f"{name}-{key}"
+    if (folder / "meta.json").is_file():
+        return Entry(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    try:
+        make(unfinished)
+        try:
+            os.rename(unfinished, folder)
+        except OSError:
+            if not (folder / "meta.json").is_file():
+                raise
+    except OSError as error:
+        if error.errno is not None:
+            raise DataError(
+                f"the cache of decoded images under {folder.parent} cannot be written: {error.strerror}",
+                hint="free some space there, or name another folder with NAS_CACHE=FOLDER",
+            ) from None
+        raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Entry(folder)
+
+
+def write_meta(folder: Path, meta: dict) -> None:
+    """Last of all: an entry with a meta.json is a finished one."""
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def decode(path: Path, size: int, channels: int) -> np.ndarray:
+    """uint8 (size, size, channels); any other size is squashed to it with an antialiasing filter."""
+    with Image.open(path) as image:
+        converted = image.convert("L" if channels == 1 else "RGB")
+        if converted.size != (size, size):
+            converted = converted.resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(converted, dtype=np.uint8).reshape(size, size, channels)
+
+
+def decode_all(paths: Sequence[Path], out: np.ndarray, progress: Progress, what: str) -> list[tuple[int, str]]:
+    """Decodes into `out`, uint8 (N, size, size, channels), on every core. Returns (index, reason) of each unreadable file."""
+    size, channels = out.shape[1], out.shape[3]
+
+    def one(i: int) -> tuple[int, str] | None:
+        try:
+            out[i] = decode(paths[i], size, channels)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return i, str(error) or type(error).__name__  # PIL reports broken PNG chunks as SyntaxError
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(one, range(len(paths)))
+        return [bad for bad in progress(results, what, len(paths)) if bad is not None]
+
+
+def bad_images_error(bad: Sequence[tuple[Path, str]], total: int) -> DataError:
+    first = "\n".join(f"  {path}: {reason}" for path, reason in bad[:5])
+    more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
+    return DataError(
+        f"{len(bad)} of {total} images cannot be read:\n{first}{more}",
+        hint="repair or remove them, or leave them out with --skip-bad-images",
+    )

@@ -1,0 +1,171 @@
+"""Test sets without labels, as they are handed out: a pickle, a .npy or .npz file, or a folder of images.
+
+A pickle may come from anybody, so that it is read by an unpickler that can build dicts, strings, numbers and numpy arrays
+and nothing else.
+"""
+
+import codecs
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.config import ImageShape
+from nas.data.cache import bad_images_error, decode_all, silent
+from nas.data.datasets import IMAGE_SUFFIXES
+from nas.errors import DataError
+
+FORMS = (
+    "a test set is a pickle {'data': uint8 (N, H, W, C), 'ids': (N,)}, a .npy or .npz file of such images, or a folder of images"
+)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    name: str
+    images: np.ndarray
+    """uint8 (N, H, W, C)"""
+    ids: list[str]
+
+    __test__ = False  # no test class for pytest
+
+
+def read_test_set(path: Path, shape: ImageShape) -> TestSet:
+    """Raises DataError where the file is missing, damaged, not admitted, or holds images of another shape than the network's."""
+    if path.is_dir():
+        return _read_folder(path, shape)
+    if not path.is_file():
+        raise DataError(f"there is no test set {path}", hint=FORMS)
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        data, ids = _read_numpy(path)
+    elif suffix in (".pkl", ".pickle", ""):
+        data, ids = _read_pickle(path)
+    else:
+        raise DataError(f"{path} ends in {suffix!r}, which is no form of a test set", hint=FORMS)
+    images = as_images(data, shape, str(path))
+    return TestSet(path.name, images, as_ids(ids, len(images), str(path)))
+
+
+def as_images(data: Any, shape: ImageShape, source: str) -> np.ndarray:
+    """uint8 (N, H, W, C) of an array in that form, without its channel axis if it is grey, or of flat rows in CIFAR's order
+    (N, C·H·W), channels first. Raises DataError for any other."""
+    if not isinstance(data, np.ndarray) or data.dtype == object:
+        raise DataError(f"{source}: the images must be one numpy array, but are {type(data).__name__}", hint=FORMS)
+    if data.dtype != np.uint8:
+        whole = np.issubdtype(data.dtype, np.integer)
+        if not whole or (data.size and (data.min() < 0 or data.max() > 255)):
+            raise DataError(f"{source}: pixels must be uint8, whole numbers from 0 to 255, but the array is {data.dtype}")
+        data = data.astype(np.uint8)
+    c, size = shape.channels, shape.size
+    if data.ndim == 2 and data.shape[1] == c * size * size:
+        data = data.reshape(-1, c, size, size).transpose(0, 2, 3, 1)
+    elif data.ndim == 3 and c == 1:
+        data = data[..., None]
+    if data.ndim != 4 or data.shape[1:] != (size, size, c):
+        raise DataError(
+            f"{source}: the network takes images of {size}×{size} with {c} channels, an array of shape (N, {size}, {size}, {c}), but "
+            f"the array's shape is {data.shape}",
+            hint="a folder of images is resized to the network's size; an array is taken as it is",
+        )
+    if len(data) == 0:
+        raise DataError(f"{source} holds no image")
+    return np.ascontiguousarray(data)
+
+
+def as_ids(ids: Any, count: int, source: str) -> list[str]:
+    """The IDs as text, 0 to N − 1 where there are none. Raises DataError where they are not one for each image, or repeat."""
+    if ids is None:
+        return [str(i) for i in range(count)]
+    listed = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    if not isinstance(listed, list | tuple) or len(listed) != count:
+        found = len(listed) if isinstance(listed, list | tuple) else type(ids).__name__
+        raise DataError(f"{source}: there must be one ID for each of the {count} images, but ids has {found}")
+    texts = [i.decode("utf-8", "replace") if isinstance(i, bytes) else str(i) for i in listed]
+    if len(set(texts)) < count:
+        repeated = next(t for t in texts if texts.count(t) > 1)
+        raise DataError(f"{source}: each ID must stand for one image, but {repeated} repeats")
+    return texts
+
+
+# -------------------------------------------------------------------------------------------------- reading the forms
+
+
+def _read_numpy(path: Path) -> tuple[Any, Any]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded, None
+        return _data_and_ids({name: loaded[name] for name in loaded.files}, path)
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DataError(f"{path} cannot be read as numpy arrays: {error}", hint=FORMS) from None
+
+
+def _read_pickle(path: Path) -> tuple[Any, Any]:
+    try:
+        # Of Python 2's strings some are binary; keys and names are read as bytes and decoded below.
+        tree = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    except _Forbidden as error:
+        raise DataError(
+            f"{path} asks for {error}, which no test set needs: it is refused, since unpickling it could run any program",
+            hint="use a test set that you trust; " + FORMS,
+        ) from None
+    except Exception as error:  # a damaged pickle may raise nearly anything
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path} is no whole pickle: {reason}", hint="copy it again; it may be truncated") from None
+    if isinstance(tree, np.ndarray):
+        return tree, None
+    if not isinstance(tree, dict):
+        raise DataError(f"{path} holds a {type(tree).__name__}, not a dict", hint=FORMS)
+    return _data_and_ids(tree, path)
+
+
+def _data_and_ids(tree: dict[Any, Any], path: Path) -> tuple[Any, Any]:
+    named = {key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key): value for key, value in tree.items()}
+    if "data" not in named:
+        raise DataError(f"{path} has no key 'data'; its keys are {', '.join(sorted(named)) or 'none'}", hint=FORMS)
+    return named["data"], named.get("ids")
+
+
+def _read_folder(folder: Path, shape: ImageShape) -> TestSet:
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
+    images = np.empty((len(paths), shape.size, shape.size, shape.channels), np.uint8)
+    bad = decode_all(paths, images, silent, "decoding the test images")
+    if bad:
+        raise bad_images_error([(paths[i], reason) for i, reason in bad], len(paths))
+    return TestSet(folder.name, images, as_ids([p.stem for p in paths], len(paths), str(folder)))
+
+
+# ---------------------------------------------------------------------------------------------- the safe unpickler
+
+
+class _Forbidden(pickle.UnpicklingError):
+    pass
+
+
+def _latin1_only(text: str, encoding: str = "latin1") -> bytes:
+    """Stands in for `_codecs.encode`, by which protocols 0 to 2 carry bytes; as text to latin-1 it is harmless."""
+    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
+        raise _Forbidden(f"_codecs.encode to {encoding!r}")
+    return codecs.latin_1_encode(text)[0]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Admits by name what numpy's arrays and scalars are made of, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy._core", "numpy.core")  # numpy 2's name for numpy 1's
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1_only
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if module == "numpy.core.multiarray" and name in ("_reconstruct", "scalar"):
+            return getattr(np._core.multiarray, name)
+        if (module, name) == ("numpy.core.numeric", "_frombuffer"):
+            return np._core.numeric._frombuffer  # type: ignore[attr-defined]
+        raise _Forbidden(f"{module}.{name}")

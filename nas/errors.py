@@ -1,0 +1,58 @@
+"""Every mistake a user can make, as an exception that reads as a sentence.
+
+The tree:
+
+    NasError              the message names the rule, the value and the choices; `hint` is the next step
+    ├── ConfigError       a space file, a candidate or an option that does not mean anything
+    ├── BudgetError       nothing fits the budget, or the budget cannot be read
+    ├── DataError         a data set that is missing, broken or of another shape than expected
+    ├── StudyError        a study that is missing, held by somebody else, unfinished or of another meaning
+    └── DeviceError       a device that this machine does not have
+
+The command line prints a `NasError` without a traceback; anything else is a fault of ours and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class NasError(Exception):
+    """A mistake that its user can mend.
+
+    Args:
+        message: the rule that was broken, the value that broke it, and the choices there are.
+        hint: what to do next, usually a command.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(NasError):
+    pass
+
+
+class BudgetError(NasError):
+    pass
+
+
+class DataError(NasError):
+    pass
+
+
+class StudyError(NasError):
+    pass
+
+
+class DeviceError(NasError):
+    pass
+
+
+def choices_sentence(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'? Choices: x, y.` for a word that is none of `choices`."""
+    known = list(choices)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{guess} Choices: {', '.join(known)}."

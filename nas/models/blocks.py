@@ -1,0 +1,133 @@
+"""Residual blocks. To add one: a class with the signature of `BasicBlock`, an entry in BLOCKS, and its name in
+`nas.config.BlockName`; the conformance tests pick it up.
+
+A block maps (N, channels_in, H, W) to (N, channels, H / stride, W / stride).
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from nas.config import ArchConfig, StageConfig
+from nas.models.layers import average_halving, conv, conv_norm, dropout, make_activation, squeeze_excitation
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """What a block must know of its place in the network."""
+
+    arch: ArchConfig
+    stage: StageConfig
+    channels_in: int
+    stride: int
+    drop_path: float
+    """Probability that training skips the residual branch, image by image."""
+
+
+def make_shortcut(plan: BlockPlan) -> nn.Module:
+    """The identity where the shape stays, a projection with BatchNorm where it changes."""
+    channels = plan.stage.channels
+    if plan.stride == 1 and plan.channels_in == channels:
+        return nn.Identity()
+    if plan.stride == 2 and plan.arch.downsample == "avgpool":
+        return nn.Sequential(average_halving(), *conv_norm(plan.channels_in, channels, kernel=1))
+    return conv_norm(plan.channels_in, channels, plan.stage.skip_kernel, plan.stride)
+
+
+def _block_dropout(arch: ArchConfig) -> nn.Module:
+    return dropout(arch.dropout if arch.dropout_place in ("block", "stem+block") else 0.0)
+
+
+def _drop_path(rate: float) -> nn.Module:
+    return StochasticDepth(rate, mode="row") if rate else nn.Identity()
+
+
+class BasicBlock(nn.Module):
+    """Two k×k convolutions, activation after the sum (arXiv 1512.03385)."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        arch, k, channels = plan.arch, plan.stage.kernel, plan.stage.channels
+        self.conv1 = conv(plan.channels_in, channels, k, plan.stride)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.dropout = _block_dropout(arch)
+        self.conv2 = conv(channels, channels, k)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.se = squeeze_excitation(channels, arch.se_reduction)
+        self.drop_path = _drop_path(plan.drop_path)
+        self.shortcut = make_shortcut(plan)
+        self.activation = make_activation(arch.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(self.activation(self.norm1(self.conv1(x))))
+        y = self.se(self.norm2(self.conv2(y)))
+        return self.activation(self.drop_path(y) + self.shortcut(x))
+
+    def zero_residual(self) -> None:
+        nn.init.zeros_(self.norm2.weight)
+
+
+class PreactBlock(nn.Module):
+    """Two k×k convolutions, each after BatchNorm and activation (arXiv 1603.05027). A projection sees the activated input,
+    the identity the raw one."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        arch, k, channels = plan.arch, plan.stage.kernel, plan.stage.channels
+        self.norm1 = nn.BatchNorm2d(plan.channels_in)
+        self.conv1 = conv(plan.channels_in, channels, k, plan.stride)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.dropout = _block_dropout(arch)
+        self.conv2 = conv(channels, channels, k)
+        self.se = squeeze_excitation(channels, arch.se_reduction)
+        self.drop_path = _drop_path(plan.drop_path)
+        self.shortcut = make_shortcut(plan)
+        self.activation = make_activation(arch.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.activation(self.norm1(x))
+        shortcut = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active)
+        y = self.dropout(self.activation(self.norm2(self.conv1(active))))
+        return self.drop_path(self.se(self.conv2(y))) + shortcut
+
+    def zero_residual(self) -> None:
+        # Its last BatchNorm stands before an activation, where a zero would also stop its own gradient.
+        nn.init.zeros_(self.conv2.weight)
+
+
+class BottleneckBlock(nn.Module):
+    """1×1, k×k, 1×1 with `expansion` times fewer channels inside, stride on the k×k (arXiv 1512.03385, as in torchvision)."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        arch, channels = plan.arch, plan.stage.channels
+        inner = math.ceil(channels / arch.expansion)
+        self.conv1 = conv(plan.channels_in, inner, 1)
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv2 = conv(inner, inner, plan.stage.kernel, plan.stride)
+        self.norm2 = nn.BatchNorm2d(inner)
+        self.dropout = _block_dropout(arch)
+        self.conv3 = conv(inner, channels, 1)
+        self.norm3 = nn.BatchNorm2d(channels)
+        self.se = squeeze_excitation(channels, arch.se_reduction)
+        self.drop_path = _drop_path(plan.drop_path)
+        self.shortcut = make_shortcut(plan)
+        self.activation = make_activation(arch.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation(self.norm1(self.conv1(x)))
+        y = self.dropout(self.activation(self.norm2(self.conv2(y))))
+        y = self.se(self.norm3(self.conv3(y)))
+        return self.activation(self.drop_path(y) + self.shortcut(x))
+
+    def zero_residual(self) -> None:
+        nn.init.zeros_(self.norm3.weight)
+
+
+BLOCKS: dict[str, type[BasicBlock] | type[PreactBlock] | type[BottleneckBlock]] = {
+    "basic": BasicBlock,
+    "preact": PreactBlock,
+    "bottleneck": BottleneckBlock,
+}

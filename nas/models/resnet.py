@@ -1,0 +1,82 @@
+"""The one family of networks: a stem, stages of residual blocks, pooling, a linear classifier."""
+
+from torch import Tensor, nn
+
+from nas.config import ArchConfig, ImageShape
+from nas.errors import ConfigError
+from nas.models.blocks import BLOCKS, BlockPlan
+from nas.models.layers import dropout, make_activation, maximum_halving
+from nas.models.stems import STEMS
+
+
+def feature_sizes(arch: ArchConfig, image_size: int) -> list[int]:
+    """Height (and width) that leaves the stem and each stage. Raises ConfigError where a stage would halve one pixel."""
+    size = -(-image_size // arch.stem.stride)
+    sizes = [size]
+    for stage in range(len(arch.stages)):
+        if stage > 0:
+            if size == 1:
+                raise ConfigError(
+                    f"stage {stage + 1} of {len(arch.stages)} would halve a feature map of 1×1: images of {image_size}×{image_size} "
+                    f"with a stem of stride {arch.stem.stride} allow {stage} stages",
+                    hint="use fewer stages, a stem of stride 1, or larger images (--image-size)",
+                )
+            size = -(-size // 2)
+        sizes.append(size)
+    return sizes
+
+
+class ResNet(nn.Module):
+    def __init__(self, arch: ArchConfig, in_channels: int, num_classes: int, image_size: int) -> None:
+        super().__init__()
+        last_size = feature_sizes(arch, image_size)[-1]
+        self.stem = STEMS["conv"](arch, in_channels)
+        self.stages = nn.ModuleList()
+        total = sum(stage.blocks for stage in arch.stages)
+        channels, made = arch.stem_channels, 0
+        for i, stage in enumerate(arch.stages):
+            layers: list[nn.Module] = []
+            stride = 2 if i else 1
+            if stride == 2 and arch.downsample == "maxpool":
+                layers.append(maximum_halving())
+                stride = 1
+            for b in range(stage.blocks):
+                made += 1
+                drop_path = arch.stochastic_depth * made / total
+                layers.append(BLOCKS[arch.block](BlockPlan(arch, stage, channels, stride if b == 0 else 1, drop_path)))
+                channels = stage.channels
+            self.stages.append(nn.Sequential(*layers))
+        preactivated = arch.block == "preact"
+        self.norm = nn.BatchNorm2d(channels) if preactivated else nn.Identity()
+        self.activation = make_activation(arch.activation) if preactivated else nn.Identity()
+        cells = min(arch.pool_size, last_size)
+        self.pool = nn.AdaptiveAvgPool2d(cells) if arch.pool == "avg" else nn.AdaptiveMaxPool2d(cells)
+        self.dropout = dropout(arch.dropout if arch.dropout_place == "head" else 0.0)
+        self.classifier = nn.Linear(channels * cells * cells, num_classes)
+        self._initialise(arch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, H, W), normalised → logits (N, num_classes)"""
+        x = self.stem(images)
+        for stage in self.stages:
+            x = stage(x)
+        x = self.pool(self.activation(self.norm(x)))
+        return self.classifier(self.dropout(x.flatten(1)))
+
+    def _initialise(self, arch: ArchConfig) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is None:
+                # He initialisation (arXiv 1502.01852); fan_out keeps the gradients' size, as in torchvision's ResNet.
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if arch.zero_init:
+            for module in self.modules():
+                if isinstance(module, tuple(BLOCKS.values())):
+                    module.zero_residual()
+
+
+def build_model(arch: ArchConfig, shape: ImageShape) -> ResNet:
+    """The network of `arch` for images of `shape`, on torch's current default device.
+
+    Raises ConfigError where the stages shrink the image below one pixel.
+    """
+    return ResNet(arch, shape.channels, shape.classes, shape.size)

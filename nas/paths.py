@@ -1,0 +1,125 @@
+"""What lies where: the folder of each study, and the places outside it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.errors import StudyError, choices_sentence
+
+
+def studies_folder() -> Path:
+    """`studies/` in the working folder, or what NAS_STUDIES says."""
+    return Path(os.environ.get("NAS_STUDIES", "studies"))
+
+
+def cache_folder() -> Path:
+    """Decoded images: NAS_CACHE, else `nas` in the user's cache folder."""
+    if own := os.environ.get("NAS_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """One study's folder; nothing here creates or reads a file."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def space(self) -> Path:
+        return self.folder / "space.yaml"
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "study.json"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "study.db"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "study.lock"
+
+    @property
+    def retrained(self) -> Path:
+        return self.folder / "retrained"
+
+    def trial(self, number: int) -> "TrialPaths":
+        return TrialPaths(self.folder / "trials" / f"{number:04d}")
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """One training's folder, of a trial or of a retraining."""
+
+    folder: Path
+
+    @property
+    def candidate(self) -> Path:
+        return self.folder / "candidate.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def error(self) -> Path:
+        return self.folder / "error.txt"
+
+
+def study_paths(name: str) -> StudyPaths:
+    """Raises StudyError for a name that is no folder's name."""
+    if not name or name in (".", "..") or set(name) & set('/\\:*?"<>|') or name.startswith("."):
+        raise StudyError(f"a study's name is the name of a folder, without separators or a leading dot, but is {name!r}")
+    return StudyPaths(studies_folder() / name)
+
+
+def known_studies() -> list[str]:
+    return sorted(p.parent.name for p in studies_folder().glob("*/study.json"))
+
+
+def existing_study(name: str | None) -> StudyPaths:
+    """The named study, or the one used last. Raises StudyError with the studies there are."""
+    known = known_studies()
+    if name is None:
+        name = _last_used() or (known[0] if len(known) == 1 else None)
+        if name is None:
+            what = f"Choices: {', '.join(known)}." if known else f"There is none under {studies_folder()}."
+            raise StudyError(
+                f"which study? None was used here before. {what}",
+                hint="nas search --space digits --dataset digits" if not known else "add --study NAME",
+            )
+    paths = study_paths(name)
+    if name not in known:
+        what = choices_sentence(name, known) if known else ""
+        raise StudyError(
+            f"there is no study {name!r} under {studies_folder()}.{what}",
+            hint="nas list shows the studies; nas search makes one",
+        )
+    return paths
+
+
+def remember_study(paths: StudyPaths) -> None:
+    """Makes this the study that commands take when none is named."""
+    _last_used_file().write_text(paths.name + "\n")
+
+
+def _last_used_file() -> Path:
+    return studies_folder() / ".last"
+
+
+def _last_used() -> str | None:
+    try:
+        name = _last_used_file().read_text().strip()
+    except OSError:
+        return None
+    return name if name in known_studies() else None

@@ -1,0 +1,306 @@
+"""Trains a chosen candidate on all the labelled training data and keeps what is needed to use the network:
+
+studies/<study>/retrained/<run>/
+    model.safetensors    the averaged weights
+    model.json           a `ModelCard`: candidate, classes, normalisation, how and on what it was trained, its score
+    metrics.jsonl        a line an epoch
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from nas.budget import count_macs, count_params
+from nas.config import Candidate, DataConfig, Frozen, ImageShape
+from nas.data.cache import Progress as DecodingProgress
+from nas.data.cache import silent
+from nas.data.datasets import Dataset, ImageSet, load_dataset
+from nas.data.loader import Resident, TrainBatches, mix_seed
+from nas.errors import ConfigError, DataError, StudyError, choices_sentence
+from nas.models import ResNet, build_model
+from nas.paths import StudyPaths, TrialPaths
+from nas.search.outcomes import best_trial
+from nas.search.settings import Environment, StudySettings, read_settings
+from nas.search.storage import open_study
+from nas.train.device import Precision, device_name, pick_device, pick_precision
+from nas.train.evaluate import evaluate, fitting_tta
+from nas.train.loop import EpochMetrics, FitResult, fit
+
+EPOCH_FACTOR = 4
+"""A retraining is by default so many times longer than a training of the search."""
+
+
+class ModelCard(Frozen):
+    """A trained network without its weights: enough to build it, feed it and say where it comes from."""
+
+    study: str
+    trial: int
+    candidate: Candidate
+    """With the epochs that it was trained for here."""
+    params: int
+    macs: int
+    shape: ImageShape
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    """What is subtracted from each channel of an image in [0, 255] …"""
+    std: tuple[float, ...]
+    """… and what it is then divided by."""
+    data: DataConfig
+    data_fingerprint: str
+    train_images: int
+    includes_test_labels: bool
+    seed: int
+    search_accuracy: float | None
+    """Validation accuracy in the search, in [0, 1]."""
+    test_images: int | None
+    """Of the official test set; None where it has no labels, or they were trained on."""
+    test_accuracy: float | None
+    test_accuracy_tta: float | None
+    """With the test-time augmentation of `tta`."""
+    tta: str
+    """What `nas submit` averages over unless told otherwise."""
+    seconds: float
+    device: str
+    precision: str
+    environment: Environment
+
+
+@dataclass(frozen=True)
+class RetrainRequest:
+    paths: StudyPaths
+    which: str = "best"
+    """`best` or a trial's number."""
+    epochs: int | None = None
+    seed: int = 0
+    include_test_labels: bool = False
+    data_folder: str | None = None
+    """Where the data lies now, if it has moved since the search."""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class RetrainPlan:
+    """What will be done, shown before it begins."""
+
+    run: TrialPaths
+    trial: int
+    candidate: Candidate
+    params: int
+    train_images: int
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Retrained:
+    run: TrialPaths
+    card: ModelCard | None
+    """None where it was suspended."""
+    already_there: bool = False
+
+
+def chosen_candidate(paths: StudyPaths, which: str) -> tuple[int, Candidate, float | None]:
+    """(trial number, candidate, validation accuracy) of `best` or a trial's number. Raises StudyError with the choices."""
+    trials = open_study(paths).get_trials(deepcopy=False)
+    if which == "best":
+        trial = best_trial(trials)
+        if trial is None:
+            raise StudyError(
+                f"no training of study {paths.name!r} has run to its end yet, so that none is best",
+                hint=f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials",
+            )
+    else:
+        known = {str(t.number): t for t in trials if paths.trial(t.number).candidate.is_file()}
+        if which not in known:
+            choices = choices_sentence(which, ["best", *known])
+            raise StudyError(f"{which!r} is no trial of study {paths.name!r} that was trained.{choices}")
+        trial = known[which]
+    file = paths.trial(trial.number).candidate
+    candidate = Candidate.from_json(file.read_text(), source=str(file))
+    accuracy = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
+    return trial.number, candidate, accuracy
+
+
+def retrain(
+    request: RetrainRequest,
+    on_start: Callable[[RetrainPlan], None],
+    on_epoch: Callable[[EpochMetrics], None],
+    should_suspend: Callable[[], bool] = lambda: False,
+    decoding: DecodingProgress = silent,
+) -> Retrained:
+    """Goes on from its checkpoint where it was suspended before. Raises NasError."""
+    if request.epochs is not None and request.epochs < 1:
+        raise ConfigError(f"--epochs must be at least 1, but is {request.epochs}")
+    paths = request.paths
+    settings = read_settings(paths)
+    number, candidate, search_accuracy = chosen_candidate(paths, request.which)
+    epochs = request.epochs or EPOCH_FACTOR * candidate.train.epochs
+    candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": epochs})})
+    run = TrialPaths(paths.retrained / run_name(number, epochs, request.seed, request.include_test_labels))
+    if card_file(run).is_file():
+        return Retrained(run, read_card(run), already_there=True)
+    device = pick_device(request.device)
+    precision = pick_precision(device)
+    dataset = study_data(settings, request.data_folder, decoding)
+    everything = labelled_images(dataset, request.include_test_labels)
+    params = count_params(candidate.arch, dataset.shape)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.candidate.write_text(candidate.to_json())
+    on_start(RetrainPlan(run, number, candidate, params, len(everything), device_name(device), precision.name))
+
+    started = time.monotonic()
+    seed = mix_seed(settings.seed, number, request.seed)
+    torch.manual_seed(seed)
+    result = fit(
+        build_model(candidate.arch, dataset.shape),
+        TrainBatches(
+            Resident.of(everything, dataset.mean, dataset.std, device),
+            candidate.train.batch_size,
+            candidate.train.augment,
+            seed,
+        ),
+        None,
+        candidate.train,
+        lambda metrics: (on_epoch(metrics), True)[1],
+        paths=run,
+        precision=precision,
+        seed=seed,
+        identity=f"{candidate.digest} seed {seed} images {len(everything)}",
+        should_suspend=should_suspend,
+    )
+    if result.status == "suspended":
+        return Retrained(run, None)
+    _require_converged(result, candidate)
+    tta = fitting_tta(candidate.train.augment)
+    scores = _official_test(result, dataset, request.include_test_labels, device, precision, tta)
+    card = ModelCard(
+        study=paths.name,
+        trial=number,
+        candidate=candidate,
+        params=params,
+        macs=count_macs(candidate.arch, dataset.shape),
+        shape=dataset.shape,
+        classes=dataset.classes,
+        mean=dataset.mean,
+        std=dataset.std,
+        data=settings.data,
+        data_fingerprint=dataset.fingerprint,
+        train_images=len(everything),
+        includes_test_labels=request.include_test_labels,
+        seed=request.seed,
+        search_accuracy=search_accuracy,
+        test_images=scores[0],
+        test_accuracy=scores[1],
+        test_accuracy_tta=scores[2],
+        tta=tta,
+        seconds=round(sum(metrics.seconds for metrics in result.curve) or time.monotonic() - started, 1),
+        device=device_name(device),
+        precision=precision.name,
+        environment=Environment.now(),
+    )
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
+    save_file(weights, weights_file(run))
+    card_file(run).write_text(card.to_json())  # last: a run with a card is a finished one
+    run.checkpoint.unlink(missing_ok=True)
+    return Retrained(run, card)
+
+
+def _require_converged(result: FitResult, candidate: Candidate) -> None:
+    if result.status == "diverged":
+        raise StudyError(
+            f"the loss became infinite or NaN in epoch {len(result.curve) + 1}, at a peak learning rate of {candidate.train.lr:g}",
+            hint="retrain another trial (nas list shows them), or try another --seed",
+        )
+
+
+def _official_test(
+    result: FitResult, dataset: Dataset, trained_on_it: bool, device: torch.device, precision: Precision, tta: str
+) -> tuple[int | None, float | None, float | None]:
+    """(images, accuracy, accuracy with test-time augmentation); the only place where the test set is opened."""
+    if dataset.test is None or trained_on_it:
+        return None, None, None
+    data = Resident.of(dataset.test, dataset.mean, dataset.std, device)
+    plain = evaluate(result.model, data, precision)[1]
+    averaged = evaluate(result.model, data, precision, tta)[1]
+    return len(dataset.test), plain, averaged
+
+
+# ---------------------------------------------------------------------------------------------------------- the data
+
+
+def study_data(settings: StudySettings, folder: str | None, decoding: DecodingProgress) -> Dataset:
+    """The study's data set, from `folder` if it has moved. Raises DataError where it is not the one that was searched with."""
+    config = settings.data if folder is None else settings.data.model_copy(update={"folder": folder})
+    dataset = load_dataset(config, decoding)
+    if dataset.fingerprint != settings.data_fingerprint:
+        raise DataError(
+            f"the images or labels of {config.folder or config.dataset} are not those that the study was searched with",
+            hint="name the folder that holds them with --data FOLDER, or search anew under another name",
+        )
+    return dataset
+
+
+def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet:
+    """Everything that may train: the training and validation images, with `include_test` also the official test set."""
+    parts = [dataset.train] + ([dataset.validation] if dataset.validation else [])
+    if include_test:
+        if dataset.test is None:
+            raise DataError(f"--include-test-labels: data set {dataset.name} has no labelled test images")
+        parts.append(dataset.test)
+    if len(parts) == 1:
+        return parts[0]
+    return ImageSet(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
+
+
+# ----------------------------------------------------------------------------------------------- the runs of a study
+
+
+def run_name(trial: int, epochs: int, seed: int, includes_test: bool) -> str:
+    return f"trial-{trial:04d}-{epochs}-epochs-seed-{seed}" + ("-with-test-labels" if includes_test else "")
+
+
+def card_file(run: TrialPaths) -> Path:
+    return run.folder / "model.json"
+
+
+def weights_file(run: TrialPaths) -> Path:
+    return run.folder / "model.safetensors"
+
+
+def read_card(run: TrialPaths) -> ModelCard:
+    return ModelCard.from_json(card_file(run).read_text(), source=str(card_file(run)))
+
+
+def finished_runs(paths: StudyPaths) -> list[TrialPaths]:
+    """Oldest first."""
+    files = sorted(paths.retrained.glob("*/model.json"), key=lambda file: file.stat().st_mtime)
+    return [TrialPaths(file.parent) for file in files]
+
+
+def find_run(paths: StudyPaths, name: str | None) -> TrialPaths:
+    """The named run, or the latest. Raises StudyError with the runs there are."""
+    runs = finished_runs(paths)
+    if not runs:
+        raise StudyError(
+            f"study {paths.name!r} has no retrained network yet",
+            hint=f"nas retrain best --study {paths.name}   makes one",
+        )
+    if name is None:
+        return runs[-1]
+    by_name = {run.folder.name: run for run in runs}
+    if name not in by_name:
+        raise StudyError(f"{name!r} is no retrained network of study {paths.name!r}.{choices_sentence(name, by_name)}")
+    return by_name[name]
+
+
+def load_network(run: TrialPaths) -> tuple[ResNet, ModelCard]:
+    """The network with its weights, on the CPU, in evaluation mode."""
+    card = read_card(run)
+    model = build_model(card.candidate.arch, card.shape)
+    model.load_state_dict(load_file(weights_file(run)))
+    return model.eval(), card

@@ -1,0 +1,121 @@
+"""How a trial can end, how that is recorded in the study, and what the records say: counts, the best, the table.
+
+The outcome is a user attribute written before the trial is told, so that a decision which a crash cut off is carried out at
+the next start instead of being taken anew.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.budget import Cost
+from nas.config import Candidate
+
+Outcome = Literal["trained", "pruned_early", "diverged", "over_budget", "duplicate", "failed"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+COUNTED: tuple[Outcome, ...] = ("trained", "pruned_early", "diverged")
+"""What `--trials` counts: networks that trained."""
+
+_STATES: dict[Outcome, TrialState] = {
+    "trained": TrialState.COMPLETE,
+    "pruned_early": TrialState.PRUNED,
+    "diverged": TrialState.PRUNED,
+    "over_budget": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+def stored(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
+    """The trial as the storage has it now."""
+    return study._storage.get_trial(trial._trial_id)
+
+
+def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
+    """What the dashboard and the tables show of every trial."""
+    trial.set_user_attr("params", cost.params)
+    if cost.macs is not None:
+        trial.set_user_attr("macs", cost.macs)
+    trial.set_user_attr("architecture", candidate.arch.one_line())
+    trial.set_user_attr("digest", candidate.digest)
+
+
+def record(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, excess: dict[str, float] | None = None) -> None:
+    """Ends a trial that is still running. `excess` names the limits it broke; positive values mark it as infeasible."""
+    for name, value in (excess or {}).items():
+        trial.set_constraint(name, value)
+    trial.set_user_attr("outcome", outcome)
+    finish(study, trial)
+
+
+def finish(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Tells the trial as its recorded outcome says."""
+    frozen = stored(study, trial)
+    outcome: Outcome = frozen.user_attrs["outcome"]
+    if outcome == "diverged" and "divergence" not in frozen.constraints:
+        # A curve that looked good before it exploded must not teach the sampler that this was good.
+        trial.set_constraint("divergence", 1.0)
+    value = frozen.intermediate_values[max(frozen.intermediate_values)] if outcome == "trained" else None
+    study.tell(trial, value, state=_STATES[outcome])
+
+
+def record_duplicate(study: optuna.Study, trial: optuna.Trial, twin: FrozenTrial) -> None:
+    """Ends a trial as its finished twin ended, curve and all, without training anything."""
+    trial.set_user_attr("duplicate_of", twin.number)
+    trial.set_user_attr("outcome", "duplicate")
+    known = stored(study, trial)
+    for step in twin.intermediate_values.keys() - known.intermediate_values.keys():
+        trial.report(twin.intermediate_values[step], step)
+    for name in twin.constraints.keys() - known.constraints.keys():
+        trial.set_constraint(name, twin.constraints[name])
+    study.tell(trial, twin.value if twin.state == TrialState.COMPLETE else None, state=twin.state)
+
+
+def outcome_of(trial: FrozenTrial) -> str:
+    """One of OUTCOMES, or `running` for a trial that has not ended."""
+    return trial.user_attrs.get("outcome", "failed") if trial.state.is_finished() else "running"
+
+
+def count_outcomes(trials: Iterable[FrozenTrial]) -> Counter[str]:
+    return Counter(outcome_of(trial) for trial in trials)
+
+
+def count_trained(counts: Counter[str]) -> int:
+    return sum(counts[outcome] for outcome in COUNTED)
+
+
+def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The trained one of highest validation accuracy; of equal ones the smaller network."""
+    trained = [t for t in trials if outcome_of(t) == "trained"]
+    return max(trained, key=lambda t: (t.value, -t.user_attrs["params"], -t.number), default=None)
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A line of the table of trials."""
+
+    number: int
+    outcome: str
+    accuracy: float | None
+    """Validation accuracy after the last epoch that was trained."""
+    epochs: int
+    params: int | None
+    macs: int | None
+    architecture: str | None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> "TrialRow":
+        curve = trial.intermediate_values
+        attributes: dict[str, Any] = trial.user_attrs
+        return cls(
+            number=trial.number,
+            outcome=outcome_of(trial),
+            accuracy=curve[max(curve)] if curve else None,
+            epochs=max(curve, default=0),
+            params=attributes.get("params"),
+            macs=attributes.get("macs"),
+            architecture=attributes.get("architecture"),
+        )

@@ -1,0 +1,232 @@
+"""`nas search`: finds or founds the study, makes sure that it means the same as before, and runs the coordinator."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+from nas.budget import Budget
+from nas.config import DataConfig, parse_count
+from nas.data.cache import Progress as DecodingProgress
+from nas.data.datasets import Dataset, Split, load_dataset, split
+from nas.data.loader import mix_seed
+from nas.errors import ConfigError
+from nas.paths import StudyPaths, remember_study, study_paths
+from nas.search.coordinator import Coordinator, Display, Progress
+from nas.search.executors import Executor
+from nas.search.executors.local import LocalExecutor
+from nas.search.feasibility import check_feasible
+from nas.search.messages import WorkerPlan
+from nas.search.pruners import PRUNERS, asha_rungs
+from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
+from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
+from nas.search.storage import open_study, sole_coordinator
+from nas.space import Space, load_space
+from nas.train.device import pick_device, pick_precision
+
+DEFAULT_TRIALS = 100
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What the user asked for; None takes what the study began with, or the default of a new one."""
+
+    study: str | None = None
+    space: str | None = None
+    dataset: str | None = None
+    data_folder: str | None = None
+    image_size: int | None = None
+    skip_bad_images: bool = False
+    train_subset: int | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    max_params: str | None = None
+    trials: int = DEFAULT_TRIALS
+    timeout: float | None = None
+    """Seconds."""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What will be done, printed before it begins."""
+
+    paths: StudyPaths
+    settings: StudySettings
+    goal: int
+    trained: int
+    """Before this run."""
+    train_images: int
+    validation_images: int
+    device: str
+    precision: str
+    rungs: list[int]
+    skipped_images: int
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    plan: SearchPlan
+    progress: Progress
+    interrupted: bool
+    """By Ctrl-C or the deadline; the same command goes on."""
+    exhausted: bool
+
+
+class SearchDisplay(Display, Protocol):
+    decoding: DecodingProgress
+
+    def begin(self, plan: SearchPlan) -> None: ...
+
+
+def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
+    """Trains networks until the study holds `request.trials` of them. Raises NasError."""
+    if request.trials < 1:
+        raise ConfigError(f"--trials counts networks to train and must be at least 1, but is {request.trials}")
+    if request.epochs is not None and request.epochs < 1:
+        raise ConfigError(f"--epochs must be at least 1, but is {request.epochs}")
+    if request.timeout is not None and request.timeout <= 0:
+        raise ConfigError(f"--timeout must be above 0 seconds, but is {request.timeout:g}")
+    device = str(pick_device(request.device))
+    paths = study_paths(request.study or default_name(request))
+    stored = read_settings(paths) if paths.settings.is_file() else None
+    overrides = resolve_overrides(request, stored)
+    space = resolve_space(request, paths, stored, overrides)
+    data = resolve_data(request, stored)
+    dataset = load_dataset(data, display.decoding)
+    budget = Budget(space.budget, dataset.shape)
+    check_feasible(space, budget)
+    parts = split(dataset, data)
+    settings = StudySettings(
+        space=space.name,
+        overrides=overrides,
+        parameters=space.describe(),
+        budget=space.budget,
+        data=data,
+        data_fingerprint=dataset.fingerprint,
+        shape=dataset.shape,
+        seed=_first(request.seed, stored and stored.seed, 0),
+        environment=Environment.now(),
+    )
+    with sole_coordinator(paths):
+        if paths.settings.is_file():
+            read_settings(paths).require_same(settings, paths.name)
+        else:
+            paths.space.write_text(space.text)
+            paths.settings.write_text(settings.to_json())
+        remember_study(paths)
+        return _search(request, display, paths, settings, space, budget, dataset, parts, device)
+
+
+def _search(
+    request: SearchRequest,
+    display: SearchDisplay,
+    paths: StudyPaths,
+    settings: StudySettings,
+    space: Space,
+    budget: Budget,
+    dataset: Dataset,
+    parts: Split,
+    device: str,
+) -> SearchResult:
+    done_before = len(open_study(paths).get_trials(deepcopy=False))
+    # The sampler's state is not stored; a seed of its own for every run keeps it from repeating its first draws.
+    study = open_study(paths, SAMPLERS["tpe"](mix_seed(settings.seed, done_before) % 2**32), PRUNERS["asha"](space.epochs))
+    if not done_before:
+        study.set_user_attr("sampler", f"tpe, {STARTUP_TRIALS} start-up trials, multivariate, constant liar")
+        study.set_user_attr("pruner", f"asha, rungs after epochs {asha_rungs(space.epochs)}")
+        study.set_user_attr("settings", settings.model_dump(mode="json"))
+    executor: Executor = LocalExecutor([WorkerPlan(settings.data, device, os.cpu_count() or 1)])
+    deadline = None if request.timeout is None else time.monotonic() + request.timeout
+    coordinator = Coordinator(
+        study,
+        space,
+        budget,
+        executor,
+        paths,
+        goal=request.trials,
+        seed=settings.seed,
+        display=display,
+        deadline=deadline,
+    )
+    precision = pick_precision(pick_device(device))
+    plan = SearchPlan(
+        paths=paths,
+        settings=settings,
+        goal=request.trials,
+        trained=coordinator.progress.trained,
+        train_images=len(parts.train),
+        validation_images=len(dataset.validation or ()) if parts.validation is None else len(parts.validation),
+        device=device,
+        precision=f"{precision.name} ({precision.reason})",
+        rungs=asha_rungs(space.epochs),
+        skipped_images=dataset.skipped,
+    )
+    display.begin(plan)
+    if coordinator.progress.trained < request.trials:
+        with _suspended_by_signals(coordinator):
+            coordinator.run()
+    progress = coordinator.progress
+    return SearchResult(
+        plan,
+        progress,
+        interrupted=coordinator.suspending and progress.trained < progress.goal,
+        exhausted=coordinator.exhausted,
+    )
+
+
+def default_name(request: SearchRequest) -> str:
+    """`resnet-cifar10`: the space and the data set."""
+    space = load_space(request.space or "resnet").name
+    return f"{space}-{request.dataset or 'cifar10'}"
+
+
+def resolve_overrides(request: SearchRequest, stored: StudySettings | None) -> Overrides:
+    before = stored.overrides if stored else Overrides()
+    max_params = None if request.max_params is None else parse_count(request.max_params)
+    return Overrides(epochs=_first(request.epochs, before.epochs), max_params=_first(max_params, before.max_params))
+
+
+def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
+    """The space that was asked for, else the study's own, else the default."""
+    if request.space is None and stored is not None:
+        return overrides.applied_to(read_study_space(paths, stored))
+    return overrides.applied_to(load_space(request.space or "resnet"))
+
+
+def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:
+    before = stored.data if stored else None
+    folder = request.data_folder or (before and before.folder)
+    return DataConfig(
+        dataset=_first(request.dataset, before and before.dataset, "cifar10"),
+        folder=os.path.abspath(folder) if folder else None,
+        image_size=_first(request.image_size, before and before.image_size, None),
+        skip_bad_images=request.skip_bad_images or bool(before and before.skip_bad_images),
+        subset=_first(request.train_subset, before and before.subset, None),
+        seed=_first(request.seed, before and before.seed, 0),
+    )
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+@contextmanager
+def _suspended_by_signals(coordinator: Coordinator) -> Iterator[None]:
+    """Ctrl-C or SIGTERM suspends the search; a second one ends it at once."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if coordinator.stop_requested:
+            raise KeyboardInterrupt
+        coordinator.stop_requested = True
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,133 @@
+"""What a study means, written when it begins and compared before it goes on."""
+
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Self
+
+from nas.config import BudgetConfig, DataConfig, Frozen, ImageShape
+from nas.errors import StudyError
+from nas.paths import StudyPaths
+from nas.space import Space, read_space
+
+RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
+
+
+class Environment(Frozen):
+    """Where and by what a study or a network was made."""
+
+    created: str
+    command: str
+    python: str
+    packages: dict[str, str]
+    git: str | None
+    """Commit of the working folder, with `+changes` where it is not clean; None outside a checkout."""
+    machine: str
+
+    @classmethod
+    def now(cls) -> Self:
+        return cls(
+            created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            command=" ".join(["nas", *sys.argv[1:]]),
+            python=platform.python_version(),
+            packages=installed_versions(RECORDED_PACKAGES),
+            git=git_state(),
+            machine=platform.platform(),
+        )
+
+
+def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_state() -> str | None:
+    """Of the checkout that this package runs from."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if commit.returncode:
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+class Overrides(Frozen):
+    """What the command line said instead of the space file."""
+
+    epochs: int | None = None
+    max_params: int | None = None
+
+    def applied_to(self, space: Space) -> Space:
+        if self.epochs is not None:
+            space = space.with_epochs(self.epochs)
+        if self.max_params is not None:
+            space = replace(space, budget=space.budget.model_copy(update={"params": self.max_params}))
+        return space
+
+
+class StudySettings(Frozen):
+    """Fixed for the life of a study, all but `environment`, `data.folder` and what only describes."""
+
+    space: str
+    """Its name; what it means is in `parameters` and `budget`."""
+    overrides: Overrides
+    parameters: dict[str, str]
+    """Each of the space's slots in words, the epochs among them."""
+    budget: BudgetConfig
+    data: DataConfig
+    data_fingerprint: str
+    """Of the labels, classes and pixel statistics: the same images in another folder are the same data."""
+    shape: ImageShape
+    seed: int
+    environment: Environment
+
+    def differences(self, new: "StudySettings") -> list[str]:
+        """What `new` would change, one sentence each."""
+        found = []
+        for name in sorted(self.parameters.keys() | new.parameters.keys()):
+            before, after = self.parameters.get(name, "absent"), new.parameters.get(name, "absent")
+            if before != after:
+                found.append(f"{name}: {before} → {after}")
+        for part in ("budget", "data"):
+            before_part, after_part = getattr(self, part).model_dump(), getattr(new, part).model_dump()
+            for key in before_part:
+                if (part, key) != ("data", "folder") and before_part[key] != after_part[key]:
+                    found.append(f"{part}.{key}: {before_part[key]} → {after_part[key]}")
+        if self.data_fingerprint != new.data_fingerprint:
+            found.append("data: the images or labels are not those that the study began with")
+        if self.seed != new.seed:
+            found.append(f"seed: {self.seed} → {new.seed}")
+        return found
+
+    def require_same(self, new: "StudySettings", study: str) -> None:
+        """Raises StudyError, naming every difference, where `new` means something else."""
+        found = self.differences(new)
+        if found:
+            listed = "\n".join(f"  {difference}" for difference in found)
+            raise StudyError(
+                f"study {study!r} began with other settings, and its trials could not be compared:\n{listed}",
+                hint=f"go on as it began with `nas search --study {study}`, or take another name with --study NAME",
+            )
+
+
+def read_settings(paths: StudyPaths) -> StudySettings:
+    return StudySettings.from_json(paths.settings.read_text(), source=str(paths.settings))
+
+
+def read_study_space(paths: StudyPaths, settings: StudySettings) -> Space:
+    """The space file that the study began with, from its own folder; without the overrides."""
+    return read_space(paths.space.read_text(), source=str(paths.space), name=settings.space)

@@ -1,0 +1,420 @@
+"""Search spaces: reads a YAML file, refuses what means nothing, and draws candidates from an Optuna trial.
+
+A space is a list of slots, one for each field of a candidate that the file names: a fixed value, or one of Optuna's
+distributions. Every slot is suggested in every trial, at ranges that never depend on another draw, so that the samplers see
+one rectangular space; what a draw does not use (the fourth stage of a network of three) is ignored when the network is built.
+"""
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import yaml
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from nas.config import (
+    ArchConfig,
+    AugmentConfig,
+    BudgetConfig,
+    Candidate,
+    StageConfig,
+    StemConfig,
+    TrainConfig,
+    first_problem,
+)
+from nas.errors import ConfigError, choices_sentence
+
+VERSION = 1
+_DOMAIN_KEYS = {
+    "int": ("low", "high", "log", "step"),
+    "float": ("low", "high", "log", "step"),
+    "categorical": ("choices",),
+}
+_NESTED: dict[str, type[BaseModel]] = {"stem": StemConfig, "augment": AugmentConfig}
+
+
+class Suggests(Protocol):
+    """The part of `optuna.Trial` that a draw needs."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float: ...
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One field of a candidate and the values it may take."""
+
+    name: str
+    """The parameter's name in the study: `block`, `stem.kernel`, `stage0.channels`, `lr`."""
+    path: tuple[str | int, ...]
+    """Where it goes: ("arch", "stage", 0, "channels")."""
+    domain: Any
+    """A distribution, or the fixed value."""
+
+    @property
+    def drawn(self) -> bool:
+        return isinstance(self.domain, BaseDistribution)
+
+    def value(self, trial: Suggests) -> Any:
+        match self.domain:
+            case IntDistribution(low=low, high=high, step=step, log=log):
+                return trial.suggest_int(self.name, low, high, step=step, log=log)
+            case FloatDistribution(low=low, high=high, step=step, log=log):
+                return trial.suggest_float(self.name, low, high, step=step, log=log)
+            case CategoricalDistribution(choices=choices):
+                return trial.suggest_categorical(self.name, choices)
+            case fixed:
+                return fixed
+
+    def describe(self) -> str:
+        match self.domain:
+            case CategoricalDistribution(choices=choices):
+                return "one of " + ", ".join(json.dumps(c) for c in choices)
+            case IntDistribution() | FloatDistribution() as d:
+                kind = "int" if isinstance(d, IntDistribution) else "float"
+                step = f" step {d.step}" if d.step not in (None, 1) else ""
+                return f"{kind} {d.low} to {d.high}{' log' if d.log else ''}{step}"
+            case fixed:
+                return json.dumps(fixed)
+
+
+@dataclass(frozen=True)
+class Space:
+    name: str
+    text: str
+    """The file's text, kept with each study."""
+    budget: BudgetConfig
+    slots: tuple[Slot, ...]
+
+    def draw(self, trial: Suggests) -> Candidate:
+        """Suggests every slot, then builds the candidate. On a trial that already has some values, those are used again."""
+        return self.candidate({slot.name: slot.value(trial) for slot in self.slots})
+
+    def candidate(self, values: Mapping[str, Any]) -> Candidate:
+        """The candidate that a value for every slot means."""
+        tree: dict[str, Any] = {"arch": {"stage": {}}, "train": {}}
+        for slot in self.slots:
+            place = tree
+            for part in slot.path[:-1]:
+                place = place.setdefault(part, {})
+            place[slot.path[-1]] = values[slot.name]
+        arch = tree["arch"]
+        per_stage = arch.pop("stage")
+        arch["stages"] = tuple(per_stage[i] for i in range(arch["stages"]))
+        return Candidate.model_validate(tree)
+
+    def describe(self) -> dict[str, str]:
+        """Each slot's values in words, what two spaces are compared by."""
+        return {slot.name: slot.describe() for slot in self.slots}
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits, equal for spaces that mean the same; the budget is not part of it."""
+        return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def epochs(self) -> int:
+        return int(next(slot.domain for slot in self.slots if slot.name == "epochs"))
+
+    def with_epochs(self, epochs: int) -> "Space":
+        """The same space with another fixed number of epochs."""
+        slots = tuple(replace(s, domain=epochs) if s.name == "epochs" else s for s in self.slots)
+        return replace(self, slots=slots)
+
+
+# ------------------------------------------------------------------------------------------------- finding the file
+
+
+def shipped_folder() -> Path:
+    """`search_spaces/`: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
+def find_space(name_or_path: str) -> Path:
+    """The file of a shipped space by its name, or any file by its path. Raises ConfigError with the names there are."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        raise ConfigError(f"there is no space file {name_or_path}", hint="--space takes a shipped name or a path")
+    shipped = {p.stem: p for p in sorted(shipped_folder().glob("*.yaml"))}
+    if name_or_path not in shipped:
+        raise ConfigError(
+            f"{name_or_path!r} is no shipped space.{choices_sentence(name_or_path, shipped)}",
+            hint="a path to a YAML file of your own works too: --space my-space.yaml",
+        )
+    return shipped[name_or_path]
+
+
+def load_space(name_or_path: str) -> Space:
+    path = find_space(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as text: {error}") from None
+    return read_space(text, source=str(path), name=path.stem)
+
+
+# -------------------------------------------------------------------------------------------------- reading the file
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice, again on line {line}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_space(text: str, source: str, name: str) -> Space:
+    """Reads and checks a space file. Every ConfigError names `source` and the key."""
+    try:
+        tree = yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{source}{where}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, TypeError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+    return _Reader(source).space(tree, text, name)
+
+
+class _Reader:
+    """Turns the tree of a space file into slots; knows the file's name for its errors."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def fail(self, key: str, sentence: str) -> ConfigError:
+        return ConfigError(f"{self.source}: {key}: {sentence}", hint="`nas show resnet` prints a space that is valid")
+
+    def mapping(self, value: Any, key: str, known: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.fail(key, f"must be a mapping of keys to values, but is {value!r}")
+        prefix = "" if key == "the file" else f"{key}."
+        for found in value:
+            if found not in known:
+                raise self.fail(f"{prefix}{found}", f"unknown key.{choices_sentence(str(found), known)}")
+        return value
+
+    def space(self, tree: Any, text: str, name: str) -> Space:
+        top = self.mapping(tree, "the file", ("version", "budget", "arch", "train"))
+        if top.get("version") != VERSION:
+            raise self.fail("version", f"must be {VERSION}, the only version there is, but is {top.get('version')!r}")
+        if "arch" not in top:
+            raise self.fail("arch", "is missing; it says which networks are searched")
+        if "budget" not in top:
+            raise self.fail("budget", "is missing; for example  budget: {params: 5M}")
+        budget_tree = self.mapping(top["budget"], "budget", BudgetConfig.model_fields)
+        try:
+            budget = BudgetConfig.model_validate(budget_tree)
+        except ValidationError as error:
+            raise self.fail("budget", first_problem(error)) from None
+        slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
+        return Space(name=name, text=text, budget=budget, slots=tuple(slots))
+
+    def arch_slots(self, tree: Any) -> list[Slot]:
+        known = [k for k in ArchConfig.model_fields if k != "stages"]
+        tree = self.mapping(tree, "arch", ["stages", "stage", *known])
+        for needed in ("stages", "stage"):
+            if needed not in tree:
+                raise self.fail(f"arch.{needed}", "is missing; `stages` is their number and `stage` what each is drawn from")
+        count = TypeAdapter(int)
+        stages = Slot("stages", ("arch", "stages"), self.domain(tree["stages"], "arch.stages", count))
+        most = self.most_stages(stages)
+        slots = [stages]
+        per_stage = self.mapping(tree["stage"], "arch.stage", StageConfig.model_fields)
+        for field in ("blocks", "channels"):
+            if field not in per_stage:
+                raise self.fail(f"arch.stage.{field}", "is missing; each stage needs it")
+        for key, value in per_stage.items():
+            entries = value if isinstance(value, list) else [value] * most
+            if len(entries) != most:
+                raise self.fail(f"arch.stage.{key}", f"a list has one entry a stage, {most} of them, but has {len(entries)}")
+            for i, entry in enumerate(entries):
+                label = f"arch.stage.{key}[{i}]" if isinstance(value, list) else f"arch.stage.{key}"
+                domain = self.domain(entry, label, _adapter(StageConfig, key))
+                slots.append(Slot(f"stage{i}.{key}", ("arch", "stage", i, key), domain))
+        rest = {k: v for k, v in tree.items() if k not in ("stages", "stage")}
+        return slots + self.section(rest, ArchConfig, ("arch",))
+
+    def most_stages(self, stages: Slot) -> int:
+        match stages.domain:
+            case IntDistribution(low=low, high=high):
+                values = [low, high]
+            case CategoricalDistribution(choices=choices):
+                values = list(choices)
+            case fixed:
+                values = [fixed]
+        bad = [v for v in values if not 1 <= v <= 6]
+        if bad:
+            raise self.fail("arch.stages", f"a network has 1 to 6 stages, not {bad[0]!r}")
+        return max(values)
+
+    def train_slots(self, tree: Any) -> list[Slot]:
+        tree = self.mapping(tree, "train", TrainConfig.model_fields)
+        slots = self.section(tree, TrainConfig, ("train",))
+        if any(slot.name == "epochs" and slot.drawn for slot in slots):
+            raise self.fail("train.epochs", "must be one number: pruning compares candidates epoch by epoch")
+        if not any(slot.name == "epochs" for slot in slots):
+            slots.append(Slot("epochs", ("train", "epochs"), TrainConfig.model_fields["epochs"].default))
+        return slots
+
+    def section(self, tree: dict[str, Any], model: type[BaseModel], path: tuple[str, ...]) -> list[Slot]:
+        """Slots of a mapping whose keys are fields of `model`; `stem` and `augment` are mappings of their own."""
+        slots = []
+        for key, value in tree.items():
+            inner = (*path, key)
+            label = ".".join(inner)
+            if key in _NESTED:
+                slots += self.section(self.mapping(value, label, _NESTED[key].model_fields), _NESTED[key], inner)
+            else:
+                domain = self.domain(value, label, _adapter(model, key))
+                slots.append(Slot(".".join(inner[1:]), inner, domain))
+        return slots
+
+    # ------------------------------------------------------------------------------------------ one slot's domain
+
+    def domain(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:
+        if not isinstance(value, dict):
+            if isinstance(value, list):
+                raise self.fail(key, f"a list is no value; to choose from it write {{type: categorical, choices: {value}}}")
+            return self.valid(value, key, field)
+        kind = value.get("type")
+        if kind not in _DOMAIN_KEYS:
+            raise self.fail(f"{key}.type", f"{kind!r} is no type of range.{choices_sentence(str(kind), _DOMAIN_KEYS)}")
+        known = ("type", *_DOMAIN_KEYS[kind])
+        self.mapping(value, key, known)
+        if kind == "categorical":
+            return self.categorical(value, key, field)
+        return self.numeric(value, key, field, kind)
+
+    def categorical(self, value: dict[str, Any], key: str, field: TypeAdapter[Any]) -> CategoricalDistribution:
+        choices = value.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise self.fail(f"{key}.choices", f"must be a list of at least one value, but is {choices!r}")
+        read = [self.valid(choice, f"{key}.choices[{i}]", field) for i, choice in enumerate(choices)]
+        if len({json.dumps(c) for c in read}) < len(read):
+            raise self.fail(f"{key}.choices", f"names a value twice: {choices!r}")
+        return CategoricalDistribution(read)
+
+    def numeric(self, value: dict[str, Any], key: str, field: TypeAdapter[Any], kind: str) -> BaseDistribution:
+        read = int if kind == "int" else float
+        for needed in ("low", "high"):
+            if needed not in value:
+                raise self.fail(f"{key}.{needed}", "is missing; a range has a low and a high end, both included")
+        low, high = (_number(self, value[end], f"{key}.{end}", read) for end in ("low", "high"))
+        log = value.get("log", False)
+        if not isinstance(log, bool):
+            raise self.fail(f"{key}.log", f"must be true or false, but is {log!r}")
+        step = _number(self, value["step"], f"{key}.step", read) if "step" in value else None
+        if low > high:
+            raise self.fail(key, f"low must not exceed high, but low is {low} and high is {high}")
+        if log and low <= 0:
+            raise self.fail(key, f"a logarithmic range starts above 0, but low is {low}")
+        if step is not None:
+            if log:
+                raise self.fail(key, "takes either log or step: logarithmic ranges have no steps")
+            if step <= 0:
+                raise self.fail(f"{key}.step", f"must be above 0, but is {step}")
+            steps = (high - low) / step
+            if abs(steps - round(steps)) > 1e-9:
+                raise self.fail(f"{key}.step", f"must divide the range: {high} − {low} is not a multiple of {step}")
+        # Every value where they are few, both ends otherwise: an even kernel in the middle of a range is found here.
+        values: Any = (low, high)
+        if kind == "int" and high - low <= 1000:
+            values = range(int(low), int(high) + 1, int(step or 1))
+        for candidate in values:
+            self.valid(candidate, key, field)
+        if kind == "int":
+            return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+        return FloatDistribution(low, high, log=log, step=step)
+
+    def valid(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:
+        """`value` as the field's type. Strings that YAML 1.1 failed to read as numbers (1e-4) are read; words that it
+        read as booleans (on, off, yes, no) are refused where no boolean is meant."""
+        if isinstance(value, str):
+            try:
+                value = field.validate_python(float(value)) if _looks_numeric(value) else value
+            except ValidationError:
+                pass
+        try:
+            return field.validate_python(value, strict=True)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            message = problem["msg"].removeprefix("Value error, ")
+            hint = ""
+            if isinstance(value, bool):
+                hint = "; YAML reads on, off, yes and no as booleans: put a word in quotes"
+            raise self.fail(key, f"{message[:1].lower()}{message[1:]} (got {value!r}{hint})") from None
+
+
+def _adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
+    """Validates one field alone, by its annotation and its limits."""
+    info = model.model_fields[key]
+    annotation: Any = info.annotation
+    for limit in info.metadata:
+        annotation = Annotated[annotation, limit]
+    return TypeAdapter(annotation)
+
+
+def _looks_numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(reader: _Reader, value: Any, key: str, read: type[int] | type[float]) -> Any:
+    noun = "a whole number" if read is int else "a number"
+    if isinstance(value, str) and read is float and _looks_numeric(value):
+        value = float(value)
+    allowed = (int,) if read is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise reader.fail(key, f"must be {noun}, but is {value!r}")
+    if value != value or value in (float("inf"), float("-inf")):
+        raise reader.fail(key, f"must be finite, but is {value!r}")
+    return read(value)
+
+
+class UniformDraw:
+    """Uniform draws in each range's own scale, for measuring a space; stands where a trial would."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        if log:  # as Optuna does: uniform in the logarithm of [low − ½, high + ½]
+            value = math.exp(self._random.uniform(math.log(low - 0.5), math.log(high + 0.5)))
+            return min(max(round(value), low), high)
+        return self._random.randrange(low, high + 1, step)
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        if log:
+            return math.exp(self._random.uniform(math.log(low), math.log(high)))
+        if step is not None:
+            return low + step * self._random.randint(0, round((high - low) / step))
+        return self._random.uniform(low, high)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self._random.choice(choices)

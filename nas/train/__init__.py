@@ -1,0 +1,1 @@
+"""Training one network: knows nothing of studies, samplers or Optuna."""

@@ -1,0 +1,59 @@
+"""Loss and accuracy over a set of images, and the logits behind them."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas.config import AugmentConfig
+from nas.data.loader import Resident
+from nas.train.device import Precision
+
+EVALUATION_BATCH = 1000
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    return torch.autocast(device.type, dtype=precision.autocast, enabled=precision.autocast is not None)
+
+
+def plain(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits (N, classes) of images (N, C, H, W)."""
+    return model(images)
+
+
+def flip_averaged(model: nn.Module, images: Tensor) -> Tensor:
+    """Mean logits (N, classes) of images (N, C, H, W) and their mirror images."""
+    return (model(images) + model(images.flip(3))) / 2
+
+
+TTA: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"none": plain, "flip": flip_averaged}
+"""Test-time augmentation by name."""
+
+
+def fitting_tta(config: AugmentConfig) -> str:
+    """Flip averaging for a network that has seen mirrored images; to any other a mirrored digit is another digit."""
+    return "none" if config.flip == "none" else "flip"
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, data: Resident, precision: Precision, tta: str = "none") -> Tensor:
+    """float32 (N, classes), on the data's device. Leaves the model in evaluation mode."""
+    model.eval()
+    outputs = []
+    with autocast(data.device, precision):
+        for images, _ in data.batches(EVALUATION_BATCH):
+            outputs.append(TTA[tta](model, images).float())
+    return torch.cat(outputs)
+
+
+def evaluate(model: nn.Module, data: Resident, precision: Precision, tta: str = "none") -> tuple[float, float]:
+    """(mean cross-entropy, share of correct predictions). Waits for the device once."""
+    logits = predict_logits(model, data, precision, tta)
+    labels = data.labels if data.indices is None or data.labels is None else data.labels[data.indices]
+    assert labels is not None
+    loss = F.cross_entropy(logits, labels)
+    correct = (logits.argmax(1) == labels).float().mean()
+    both = torch.stack([loss, correct]).tolist()
+    return both[0], both[1]

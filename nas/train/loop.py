@@ -1,0 +1,251 @@
+"""Trains one network from its first step to its last, or from wherever a checkpoint left it.
+
+Within an epoch nothing waits for the device: losses add up there and are read once, at its end.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas.config import TrainConfig
+from nas.data.loader import Resident, TrainBatches
+from nas.paths import TrialPaths
+from nas.train.checkpoint import load_checkpoint, save_checkpoint
+from nas.train.device import Precision
+from nas.train.ema import WeightAverage
+from nas.train.evaluate import autocast, evaluate
+from nas.train.optimiser import make_optimiser
+from nas.train.schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One line of metrics.jsonl. Accuracies are shares in [0, 1], losses mean cross-entropies, in the training loss with
+    label smoothing and augmentation."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    """Of the raw weights; None where nothing is set aside."""
+    val_accuracy: float | None
+    ema_val_loss: float | None
+    """Of the averaged weights; those of the raw ones where averaging is off."""
+    ema_val_accuracy: float | None
+    lr: float
+    """At the epoch's last step."""
+    seconds: float
+    """Training and evaluation, without the checkpoint."""
+    images_per_second: float
+    """Training alone."""
+
+
+Status = Literal["finished", "stopped", "suspended", "diverged"]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    status: Status
+    """finished: every epoch; stopped: `on_epoch` said so; suspended: `should_suspend` said so, a checkpoint is written;
+    diverged: the training loss became infinite or NaN in the epoch after the curve's last."""
+    curve: list[EpochMetrics]
+    model: nn.Module
+    """The averaged network, or the trained one itself where averaging is off."""
+
+
+class _Trainer:
+    """The state that a checkpoint holds."""
+
+    def __init__(
+        self, model: nn.Module, train: TrainBatches, config: TrainConfig, precision: Precision, seed: int, identity: str
+    ) -> None:
+        self.device = train.data.device
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.train = train
+        self.config = config
+        self.precision = precision
+        self.seed = seed
+        self.identity = identity
+        self.total_steps = config.epochs * len(train)
+        self.optimiser = make_optimiser(self.model, config, self.device)
+        self.average = WeightAverage(self.model, config.ema_epochs, len(train)) if config.ema_epochs else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
+        self.totals = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
+        """Sums since the epoch began: loss × images, correct predictions, images."""
+        self.curve: list[EpochMetrics] = []
+        self.epoch_step = 0
+        self.seconds = 0.0
+        """Spent on this epoch before it was cut off."""
+
+    @property
+    def averaged_model(self) -> nn.Module:
+        return self.average.model if self.average else self.model
+
+    def run_epoch(self, should_suspend: Callable[[], bool]) -> bool:
+        """Trains to the epoch's end; False where it was suspended before."""
+        self.model.train()
+        epoch = len(self.curve)
+        for images, labels in self.train.epoch(epoch, self.epoch_step):
+            if should_suspend():
+                return False
+            lr = learning_rate(
+                epoch * len(self.train) + self.epoch_step,
+                self.total_steps,
+                self.config.schedule,
+                self.config.lr,
+                self.config.warmup,
+            )
+            self.step(images, labels, lr)
+            self.epoch_step += 1
+        return True
+
+    def step(self, images: Tensor, labels: Tensor, lr: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        with autocast(self.device, self.precision):
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update(self.model)
+        with torch.no_grad():
+            n = len(labels)
+            self.totals[0] += loss.detach() * n
+            self.totals[1] += (logits.detach().argmax(1) == labels).sum()
+            self.totals[2] += n
+
+    def save(self, path: Path) -> None:
+        state: dict[str, Any] = {
+            "identity": self.identity,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
+            "totals": self.totals,
+            "epoch_step": self.epoch_step,
+            "seconds": self.seconds,
+            "curve": [asdict(metrics) for metrics in self.curve],
+            "cpu_random": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_random"] = torch.cuda.get_rng_state(self.device)
+        save_checkpoint(path, state)
+
+    def restore(self, path: Path) -> bool:
+        """Continues where a checkpoint of this very training left off; False where there is none."""
+        state = load_checkpoint(path, self.identity)
+        if state is None:
+            return False
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.totals.copy_(state["totals"])
+        self.epoch_step, self.seconds = state["epoch_step"], state["seconds"]
+        self.curve = [EpochMetrics(**metrics) for metrics in state["curve"]]
+        torch.set_rng_state(state["cpu_random"])
+        if self.device.type == "cuda" and "cuda_random" in state:
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+        return True
+
+    def finish_epoch(self, validation: Resident | None, seconds: float, train_seconds: float, steps: int) -> EpochMetrics | None:
+        """Reads the epoch's sums and evaluates. None, with nothing recorded, where the loss is not finite."""
+        loss, correct, images = self.totals.tolist()
+        if not torch.isfinite(torch.tensor(loss)):
+            return None
+        started = time.perf_counter()
+        raw = averaged = (None, None)
+        if validation is not None:
+            raw = evaluate(self.model, validation, self.precision)
+            averaged = evaluate(self.averaged_model, validation, self.precision) if self.average else raw
+        metrics = EpochMetrics(
+            epoch=len(self.curve) + 1,
+            train_loss=loss / images,
+            train_accuracy=correct / images,
+            val_loss=raw[0],
+            val_accuracy=raw[1],
+            ema_val_loss=averaged[0],
+            ema_val_accuracy=averaged[1],
+            lr=self.optimiser.param_groups[0]["lr"],
+            seconds=round(seconds + time.perf_counter() - started, 3),
+            images_per_second=round(steps * self.train.batch_size / max(train_seconds, 1e-9), 1),
+        )
+        self.curve.append(metrics)
+        self.totals.zero_()
+        self.epoch_step, self.seconds = 0, 0.0
+        return metrics
+
+
+def fit(
+    model: nn.Module,
+    train: TrainBatches,
+    validation: Resident | None,
+    config: TrainConfig,
+    on_epoch: Callable[[EpochMetrics], bool],
+    *,
+    paths: TrialPaths,
+    precision: Precision,
+    seed: int,
+    identity: str,
+    should_suspend: Callable[[], bool] = lambda: False,
+) -> FitResult:
+    """Trains `model` on `train`, evaluating on `validation` after each epoch.
+
+    Args:
+        on_epoch: called after each epoch's checkpoint with its metrics; False ends the training. After a resume it is
+            called first for each epoch that the checkpoint holds, in order, so that whoever listens misses none.
+        paths: where the checkpoint and metrics.jsonl are kept.
+        seed: dropout and stochastic depth follow from it; order and augmentation from the seed of `train`.
+        identity: what is trained and how; a checkpoint of another identity is not continued.
+        should_suspend: asked before every step; True writes a checkpoint there and returns.
+    """
+    torch.manual_seed(seed)
+    trainer = _Trainer(model, train, config, precision, seed, identity)
+    resumed = trainer.restore(paths.checkpoint)
+    _write_curve(paths.metrics, trainer.curve)  # the checkpoint's curve is the truth
+    if resumed and not all(on_epoch(metrics) for metrics in list(trainer.curve)):
+        return FitResult("stopped", trainer.curve, trainer.averaged_model)
+    while len(trainer.curve) < config.epochs:
+        started, first_step = time.perf_counter(), trainer.epoch_step
+        whole = trainer.run_epoch(should_suspend)
+        if not whole:
+            trainer.seconds += time.perf_counter() - started
+            trainer.save(paths.checkpoint)
+            return FitResult("suspended", trainer.curve, trainer.averaged_model)
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize(trainer.device)  # once an epoch, so that the seconds are the training's own
+        train_seconds = time.perf_counter() - started
+        steps = len(train) - first_step
+        metrics = trainer.finish_epoch(validation, trainer.seconds + train_seconds, train_seconds, steps)
+        if metrics is None:
+            return FitResult("diverged", trainer.curve, trainer.averaged_model)
+        trainer.save(paths.checkpoint)
+        with open(paths.metrics, "a") as file:
+            file.write(json.dumps(asdict(metrics)) + "\n")
+        if not on_epoch(metrics) and len(trainer.curve) < config.epochs:
+            return FitResult("stopped", trainer.curve, trainer.averaged_model)
+    return FitResult("finished", trainer.curve, trainer.averaged_model)
+
+
+def _write_curve(path: Path, curve: list[EpochMetrics]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(asdict(metrics)) + "\n" for metrics in curve))
+
+
+def read_curve(path: Path) -> list[EpochMetrics]:
+    """Empty where there is no file."""
+    if not path.is_file():
+        return []
+    return [EpochMetrics(**json.loads(line)) for line in path.read_text().splitlines()]
