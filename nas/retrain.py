@@ -153,6 +153,10 @@ def retrain(
     run.candidate.write_text(candidate.to_json())
     on_start(RetrainPlan(run, number, candidate, params, len(everything), device_name(device), precision.name))
 
+    def heard(metrics: EpochMetrics) -> bool:
+        on_epoch(metrics)
+        return True
+
     started = time.monotonic()
     seed = mix_seed(settings.seed, number, request.seed)
     torch.manual_seed(seed)
@@ -166,7 +170,7 @@ def retrain(
         ),
         None,
         candidate.train,
-        lambda metrics: (on_epoch(metrics), True)[1],
+        heard,
         paths=run,
         precision=precision,
         seed=seed,
@@ -213,7 +217,8 @@ def retrain(
 def _require_converged(result: FitResult, candidate: Candidate) -> None:
     if result.status == "diverged":
         raise StudyError(
-            f"the loss became infinite or NaN in epoch {len(result.curve) + 1}, at a peak learning rate of {candidate.train.lr:g}",
+            f"the loss became infinite or NaN in epoch {len(result.curve) + 1}, "
+            f"at a peak learning rate of {candidate.train.lr:g}",
             hint="retrain another trial (nas list shows them), or try another --seed",
         )
 

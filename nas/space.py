@@ -10,6 +10,7 @@ import json
 import math
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -106,7 +107,7 @@ class Space:
         """The candidate that a value for every slot means."""
         tree: dict[str, Any] = {"arch": {"stage": {}}, "train": {}}
         for slot in self.slots:
-            place = tree
+            place: dict[Any, Any] = tree
             for part in slot.path[:-1]:
                 place = place.setdefault(part, {})
             place[slot.path[-1]] = values[slot.name]
@@ -178,7 +179,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice, again on line {line}")
@@ -260,7 +261,7 @@ class _Reader:
     def most_stages(self, stages: Slot) -> int:
         match stages.domain:
             case IntDistribution(low=low, high=high):
-                values = [low, high]
+                values: list[Any] = [low, high]
             case CategoricalDistribution(choices=choices):
                 values = list(choices)
             case fixed:
@@ -353,10 +354,8 @@ class _Reader:
         """`value` as the field's type. Strings that YAML 1.1 failed to read as numbers (1e-4) are read; words that it
         read as booleans (on, off, yes, no) are refused where no boolean is meant."""
         if isinstance(value, str):
-            try:
+            with suppress(ValidationError):
                 value = field.validate_python(float(value)) if _looks_numeric(value) else value
-            except ValidationError:
-                pass
         try:
             return field.validate_python(value, strict=True)
         except ValidationError as error:

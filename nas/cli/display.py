@@ -4,7 +4,7 @@ Everything goes to standard error; standard output belongs to data.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from nas.search.coordinator import Progress
-from nas.search.outcomes import TrialRow
+from nas.search.outcomes import OUTCOMES, TrialRow
 from nas.search.run import SearchPlan
 
 
@@ -39,7 +39,13 @@ def time_text(seconds: float) -> str:
 
 def row_text(row: TrialRow) -> str:
     accuracy = "      –" if row.accuracy is None else f"{row.accuracy:7.2%}"
-    return f"trial {row.number:4d}  {row.outcome:12s} {accuracy}  after {row.epochs:3d} epochs  {count_text(row.params):>5s}  {row.architecture}"
+    cost = f"{count_text(row.params):>5s}"
+    return f"trial {row.number:4d}  {row.outcome:12s} {accuracy}  after {row.epochs:3d} epochs  {cost}  {row.architecture}"
+
+
+def counts_line(counts: Mapping[str, int]) -> str:
+    """Every outcome there was, in one line."""
+    return ", ".join(f"{counts[key]} {key.replace('_', ' ')}" for key in (*OUTCOMES, "running") if counts.get(key))
 
 
 def counts_text(progress: Progress) -> str:

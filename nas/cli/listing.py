@@ -1,5 +1,51 @@
-HELP = ""
+"""`nas list`"""
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from nas.cli.options import JsonOption, print_json
+
+HELP = """List the studies, or with --study the trials of one."""
 
 
-def command() -> None:
-    pass
+def command(
+    study: Annotated[str | None, typer.Option(help="List this study's trials.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    from nas.cli.display import count_text, counts_line, row_text
+    from nas.paths import existing_study, studies_folder
+    from nas.report.study import report_all, report_study
+
+    if study is not None:
+        report = report_study(existing_study(study))
+        if as_json:
+            print_json({**asdict(report), "settings": report.settings.model_dump(mode="json")})
+            return
+        for row in report.trials:
+            mark = "  ← best" if report.best is not None and row.number == report.best.number else ""
+            print(row_text(row) + mark)
+        print(f"{report.trained} trained: {counts_line(report.counts)}")
+        for run in report.retrained:
+            print(f"retrained  {run}")
+        return
+    reports, broken = report_all()
+    for sentence in broken:
+        print(f"Cannot be read: {sentence}", file=sys.stderr)
+    if as_json:
+        print_json(
+            [
+                {"study": r.name, "trained": r.trained, "counts": r.counts, "best": None if r.best is None else asdict(r.best)}
+                for r in reports
+            ]
+        )
+        return
+    for r in reports:
+        best = "none yet" if r.best is None else f"{r.best.accuracy:.2%} with {count_text(r.best.params)} (trial {r.best.number})"
+        print(f"{r.name:24s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")
+    if not reports and not broken:
+        print(
+            f"There is no study under {studies_folder()} yet. Next:  nas search --space digits --dataset digits", file=sys.stderr
+        )

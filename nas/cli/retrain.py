@@ -58,7 +58,8 @@ def command(
             nonlocal total
             total = plan.candidate.train.epochs
             display.note(
-                f"study {paths.name}, trial {plan.trial}: {count_text(plan.params)} parameters, {plan.candidate.arch.one_line()}\n"
+                f"study {paths.name}, trial {plan.trial}: {count_text(plan.params)} parameters, "
+                f"{plan.candidate.arch.one_line()}\n"
                 f"training {total} epochs on {plan.train_images:,} images, on {plan.device} in {plan.precision}"
             )
 
@@ -70,8 +71,8 @@ def command(
             last_line = now
             left = time_text(metrics.seconds * (total - metrics.epoch))
             display.note(
-                f"epoch {metrics.epoch:4d}/{total}  loss {metrics.train_loss:.4f}  training accuracy {metrics.train_accuracy:.2%}  "
-                f"{metrics.images_per_second:,.0f} images/s  {left} left"
+                f"epoch {metrics.epoch:4d}/{total}  loss {metrics.train_loss:.4f}  "
+                f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s  {left} left"
             )
 
         result = retrain(request, on_start, on_epoch, lambda: stopping, display.decoding)

@@ -1,5 +1,110 @@
-HELP = ""
+"""`nas show`"""
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli.options import JsonOption, StudyOption, print_json
+
+if TYPE_CHECKING:
+    from nas.config import Candidate
+    from nas.report.network import NetworkReport
+
+HELP = """Show a network (its layers, cost and recipe) or a space (its ranges, and how much of it fits the budget)."""
 
 
-def command() -> None:
-    pass
+def command(
+    what: Annotated[str, typer.Argument(help="`best`, a trial's number, or a space: a shipped one's name or a file.")] = "best",
+    study: StudyOption = None,
+    draws: Annotated[int, typer.Option(help="Of a space: uniform draws that are counted.", min=1)] = 600,
+    as_json: JsonOption = False,
+) -> None:
+    if what == "best" or what.isdecimal():
+        _show_trial(what, study, as_json)
+    else:
+        _show_space(what, draws, as_json)
+
+
+def _show_trial(which: str, study: str | None, as_json: bool) -> None:
+    from nas.cli.display import count_text
+    from nas.paths import existing_study
+    from nas.report.network import report_network
+    from nas.retrain import chosen_candidate
+    from nas.search.settings import read_settings
+
+    paths = existing_study(study)
+    number, candidate, accuracy = chosen_candidate(paths, which)
+    shape = read_settings(paths).shape
+    network = report_network(candidate.arch, shape)
+    if as_json:
+        print_json(
+            {
+                "study": paths.name,
+                "trial": number,
+                "validation_accuracy": accuracy,
+                **asdict(network),
+                "candidate": candidate.model_dump(mode="json"),
+            }
+        )
+        return
+    seen = "no epoch finished" if accuracy is None else f"validation accuracy {accuracy:.2%} in the search"
+    print(f"Study {paths.name}, trial {number}: {seen}")
+    print(f"{count_text(network.params)} parameters, {count_text(network.macs)} multiply-adds, {network.architecture}\n")
+    _print_layers(network)
+    print()
+    _print_recipe(candidate)
+
+
+def _print_layers(network: "NetworkReport") -> None:
+    width = max(len(layer.name) for layer in network.layers)
+    print(f"{'layer':{width}}  {'kind':20s} {'output':>14s} {'parameters':>12s}")
+    for layer in network.layers:
+        output = "×".join(str(n) for n in layer.output)
+        print(f"{layer.name:{width}}  {layer.kind:20s} {output:>14s} {layer.params:12,}")
+    print(f"{'total':{width}}  {'':20s} {'':>14s} {network.params:12,}")
+    print(f"{network.params:,} parameters, {network.megabytes:.2f} MB in float32; {network.macs:,} multiply-adds an image")
+
+
+def _print_recipe(candidate: "Candidate") -> None:
+    recipe = candidate.train.model_dump()
+    augment = recipe.pop("augment")
+    print("recipe  " + ", ".join(f"{key} {_short(value)}" for key, value in recipe.items()))
+    print("augment " + ", ".join(f"{key} {_short(value)}" for key, value in augment.items()))
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _show_space(name: str, draws: int, as_json: bool) -> None:
+    from nas.budget import Budget
+    from nas.config import ImageShape
+    from nas.search.feasibility import measure_fit
+    from nas.space import load_space
+
+    space = load_space(name)
+    # What a space's budget is meant for; the counts hardly depend on it.
+    shape = ImageShape(channels=1, size=8, classes=10) if space.name == "digits" else ImageShape(channels=3, size=32, classes=10)
+    fit = measure_fit(space, Budget(space.budget, shape), draws, seed=0)
+    if as_json:
+        print_json(
+            {
+                "space": space.name,
+                "fingerprint": space.fingerprint,
+                "budget": space.budget.model_dump(),
+                "parameters": space.describe(),
+                "images": shape.model_dump(),
+                "fit": asdict(fit),
+            }
+        )
+        return
+    macs = f", {space.budget.macs:,} multiply-adds" if space.budget.macs else ""
+    print(f"Space {space.name}: {space.budget.params:,} parameters{macs}")
+    for slot, values in space.describe().items():
+        print(f"  {slot:20s} {values}")
+    print(f"Of {draws} uniform draws, on images of {shape.size}×{shape.size}, {fit.fits:.0%} fit the budget:", end=" ")
+    print(", ".join(f"{block} {share:.0%} of {fit.draws_by_block[block]}" for block, share in fit.by_block.items()))
+    if fit.fits < 1 / 3:
+        print("Less than a third fits: narrow the ranges of channels, blocks and kernels.", file=sys.stderr)

@@ -1,6 +1,8 @@
-"""Augmentations of whole batches on their device, each image with its own draw. To add one: a function
-`(images: uint8 (N, C, H, W), config, generator) -> uint8 (N, C, H, W)` that returns its input where `config` turns it off, an entry
-in AUGMENTATIONS at its place in the order, and its field in `nas.config.AugmentConfig`."""
+"""Augmentations of whole batches on their device, each image with its own draw.
+
+To add one: a function `(images: uint8 (N, C, H, W), config, generator) -> uint8 (N, C, H, W)` that returns its input where
+`config` turns it off, an entry in AUGMENTATIONS at its place in the order, and its field in `nas.config.AugmentConfig`.
+"""
 
 from collections.abc import Callable
 

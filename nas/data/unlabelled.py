@@ -67,8 +67,8 @@ def as_images(data: Any, shape: ImageShape, source: str) -> np.ndarray:
         data = data[..., None]
     if data.ndim != 4 or data.shape[1:] != (size, size, c):
         raise DataError(
-            f"{source}: the network takes images of {size}×{size} with {c} channels, an array of shape (N, {size}, {size}, {c}), but "
-            f"the array's shape is {data.shape}",
+            f"{source}: the network takes images of {size}×{size} with {c} channels, an array of shape "
+            f"(N, {size}, {size}, {c}), but the array's shape is {data.shape}",
             hint="a folder of images is resized to the network's size; an array is taken as it is",
         )
     if len(data) == 0:
@@ -155,17 +155,23 @@ def _latin1_only(text: str, encoding: str = "latin1") -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
+try:  # numpy 2's name, and numpy 1's
+    from numpy._core import multiarray, numeric
+except ImportError:
+    from numpy.core import multiarray, numeric  # type: ignore[no-redef]
+
+
 class _Unpickler(pickle.Unpickler):
     """Admits by name what numpy's arrays and scalars are made of, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy._core", "numpy.core")  # numpy 2's name for numpy 1's
+        module = module.replace("numpy._core", "numpy.core")  # written by numpy 2 or by numpy 1
         if (module, name) == ("_codecs", "encode"):
             return _latin1_only
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
         if module == "numpy.core.multiarray" and name in ("_reconstruct", "scalar"):
-            return getattr(np._core.multiarray, name)
+            return getattr(multiarray, name)
         if (module, name) == ("numpy.core.numeric", "_frombuffer"):
-            return np._core.numeric._frombuffer  # type: ignore[attr-defined]
+            return getattr(numeric, "_frombuffer")  # noqa: B009 — private, and the same in both
         raise _Forbidden(f"{module}.{name}")

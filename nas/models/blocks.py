@@ -44,11 +44,22 @@ def _drop_path(rate: float) -> nn.Module:
     return StochasticDepth(rate, mode="row") if rate else nn.Identity()
 
 
-class BasicBlock(nn.Module):
-    """Two k×k convolutions, activation after the sum (arXiv 1512.03385)."""
+class ResidualBlock(nn.Module):
+    """What every block can do beside its forward pass."""
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
+
+    def zero_residual(self) -> None:
+        """Makes the residual branch start at 0, in a way that still lets gradients through."""
+        raise NotImplementedError
+
+
+class BasicBlock(ResidualBlock):
+    """Two k×k convolutions, activation after the sum (arXiv 1512.03385)."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
         arch, k, channels = plan.arch, plan.stage.kernel, plan.stage.channels
         self.conv1 = conv(plan.channels_in, channels, k, plan.stride)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -69,12 +80,12 @@ class BasicBlock(nn.Module):
         nn.init.zeros_(self.norm2.weight)
 
 
-class PreactBlock(nn.Module):
+class PreactBlock(ResidualBlock):
     """Two k×k convolutions, each after BatchNorm and activation (arXiv 1603.05027). A projection sees the activated input,
     the identity the raw one."""
 
     def __init__(self, plan: BlockPlan) -> None:
-        super().__init__()
+        super().__init__(plan)
         arch, k, channels = plan.arch, plan.stage.kernel, plan.stage.channels
         self.norm1 = nn.BatchNorm2d(plan.channels_in)
         self.conv1 = conv(plan.channels_in, channels, k, plan.stride)
@@ -97,11 +108,11 @@ class PreactBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
 
-class BottleneckBlock(nn.Module):
+class BottleneckBlock(ResidualBlock):
     """1×1, k×k, 1×1 with `expansion` times fewer channels inside, stride on the k×k (arXiv 1512.03385, as in torchvision)."""
 
     def __init__(self, plan: BlockPlan) -> None:
-        super().__init__()
+        super().__init__(plan)
         arch, channels = plan.arch, plan.stage.channels
         inner = math.ceil(channels / arch.expansion)
         self.conv1 = conv(plan.channels_in, inner, 1)
@@ -126,7 +137,7 @@ class BottleneckBlock(nn.Module):
         nn.init.zeros_(self.norm3.weight)
 
 
-BLOCKS: dict[str, type[BasicBlock] | type[PreactBlock] | type[BottleneckBlock]] = {
+BLOCKS: dict[str, type[ResidualBlock]] = {
     "basic": BasicBlock,
     "preact": PreactBlock,
     "bottleneck": BottleneckBlock,

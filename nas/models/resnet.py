@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from nas.config import ArchConfig, ImageShape
 from nas.errors import ConfigError
-from nas.models.blocks import BLOCKS, BlockPlan
+from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
 from nas.models.layers import dropout, make_activation, maximum_halving
 from nas.models.stems import STEMS
 
@@ -17,8 +17,8 @@ def feature_sizes(arch: ArchConfig, image_size: int) -> list[int]:
         if stage > 0:
             if size == 1:
                 raise ConfigError(
-                    f"stage {stage + 1} of {len(arch.stages)} would halve a feature map of 1×1: images of {image_size}×{image_size} "
-                    f"with a stem of stride {arch.stem.stride} allow {stage} stages",
+                    f"stage {stage + 1} of {len(arch.stages)} would halve a feature map of 1×1: images of "
+                    f"{image_size}×{image_size} with a stem of stride {arch.stem.stride} allow {stage} stages",
                     hint="use fewer stages, a stem of stride 1, or larger images (--image-size)",
                 )
             size = -(-size // 2)
@@ -70,7 +70,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if arch.zero_init:
             for module in self.modules():
-                if isinstance(module, tuple(BLOCKS.values())):
+                if isinstance(module, ResidualBlock):
                     module.zero_residual()
 
 

@@ -116,7 +116,10 @@ class Coordinator:
     # ------------------------------------------------------------------------------------------------ the main loop
 
     def run(self) -> None:
-        """Until the goal is reached, the space exhausted, or `stop_requested` set. Raises NasError where the search cannot go on."""
+        """Until the goal is reached, the space exhausted, or `stop_requested` set.
+
+        Raises NasError where the search cannot go on.
+        """
         self.adopt()
         self.executor.start()
         try:

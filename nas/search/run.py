@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from nas.budget import Budget
 from nas.config import DataConfig, parse_count
-from nas.data.cache import Progress as DecodingProgress
 from nas.data.datasets import Dataset, Split, load_dataset, split
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError
@@ -78,7 +77,7 @@ class SearchResult:
 
 
 class SearchDisplay(Display, Protocol):
-    decoding: DecodingProgress
+    def decoding(self, items: Iterable, what: str, count: int, /) -> Iterable: ...
 
     def begin(self, plan: SearchPlan) -> None: ...
 

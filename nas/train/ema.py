@@ -26,7 +26,7 @@ class WeightAverage:
         self.updates += 1
 
     @torch.no_grad()
-    def _blend(self, averaged: Any, current: Any, _: Tensor) -> None:
+    def _blend(self, averaged: Any, current: Any, _: Tensor | int) -> None:
         # The count is kept in Python: torch's own lives in a tensor, and reading it would wait for the device.
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
         if torch.is_floating_point(averaged[0]):

@@ -53,7 +53,7 @@ def evaluate(model: nn.Module, data: Resident, precision: Precision, tta: str = 
     logits = predict_logits(model, data, precision, tta)
     labels = data.labels if data.indices is None or data.labels is None else data.labels[data.indices]
     assert labels is not None
-    loss = F.cross_entropy(logits, labels)
-    correct = (logits.argmax(1) == labels).float().mean()
-    both = torch.stack([loss, correct]).tolist()
-    return both[0], both[1]
+    total = F.cross_entropy(logits, labels, reduction="sum")
+    correct = (logits.argmax(1) == labels).sum()
+    both = torch.stack([total, correct.to(total.dtype)]).tolist()
+    return both[0] / len(labels), both[1] / len(labels)

@@ -68,7 +68,7 @@ class _Trainer:
         self, model: nn.Module, train: TrainBatches, config: TrainConfig, precision: Precision, seed: int, identity: str
     ) -> None:
         self.device = train.data.device
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.train = train
         self.config = config
         self.precision = precision
@@ -166,7 +166,8 @@ class _Trainer:
         if not torch.isfinite(torch.tensor(loss)):
             return None
         started = time.perf_counter()
-        raw = averaged = (None, None)
+        raw: tuple[float, float] | tuple[None, None] = (None, None)
+        averaged = raw
         if validation is not None:
             raw = evaluate(self.model, validation, self.precision)
             averaged = evaluate(self.averaged_model, validation, self.precision) if self.average else raw

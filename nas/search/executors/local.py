@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -96,10 +96,8 @@ class LocalExecutor(Executor):
     def send(self, worker: int, message: ToWorker) -> None:
         connection = self._connections.get(worker)
         if connection is not None:
-            try:
+            with suppress(OSError):  # it is gone, and receive() says so
                 connection.send(message)
-            except OSError:
-                pass  # it is gone, and receive() says so
 
     def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
         by_connection = {connection: worker for worker, connection in self._connections.items()}

@@ -1,0 +1,51 @@
+"""A study as a table: its trials, its counts, its networks."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from nas.errors import NasError
+from nas.paths import StudyPaths, known_studies, study_paths
+from nas.search.outcomes import TrialRow, best_trial, count_outcomes, count_trained
+from nas.search.settings import StudySettings, read_settings
+from nas.search.storage import open_study
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    name: str
+    settings: StudySettings
+    counts: dict[str, int]
+    """Trials of each outcome, and `running` for those that are not ended."""
+    trained: int
+    best: TrialRow | None
+    trials: list[TrialRow]
+    retrained: list[str]
+    """Names of the finished runs, oldest first."""
+
+
+def report_study(paths: StudyPaths) -> StudyReport:
+    from nas.retrain import finished_runs
+
+    trials = open_study(paths).get_trials(deepcopy=False)
+    best = best_trial(trials)
+    counts = count_outcomes(trials)
+    return StudyReport(
+        name=paths.name,
+        settings=read_settings(paths),
+        counts=dict(counts),
+        trained=count_trained(counts),
+        best=None if best is None else TrialRow.of(best),
+        trials=[TrialRow.of(trial) for trial in trials],
+        retrained=[run.folder.name for run in finished_runs(paths)],
+    )
+
+
+def report_all() -> tuple[list[StudyReport], list[str]]:
+    """Every study under the studies folder, and a sentence for each that cannot be read."""
+    reports, broken = [], []
+    for name in known_studies():
+        try:
+            reports.append(report_study(study_paths(name)))
+        except (NasError, OSError, sqlite3.Error) as error:
+            broken.append(f"{name}: {error}")
+    return reports, broken
