@@ -6,9 +6,9 @@ This file describes; `nas.models`, `nas.train` and `nas.data` construct. It know
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nas.errors import BudgetError, ConfigError
 
@@ -20,10 +20,14 @@ ActivationName = Literal["relu", "gelu", "silu"]
 DownsampleName = Literal["conv", "maxpool", "avgpool"]
 DropoutPlace = Literal["head", "block", "stem", "stem+block"]
 PoolName = Literal["avg", "max"]
-OptimiserName = Literal["sgd", "adamw"]
-ScheduleName = Literal["cosine", "onecycle", "warmup_cosine"]
+OptimiserName = Literal["sgd", "adam", "adamw"]
+ScheduleName = Literal["cosine", "onecycle", "warmup_cosine", "multistep", "constant"]
 PadMode = Literal["zero", "reflect"]
-FlipName = Literal["none", "horizontal"]
+FlipName = Literal["none", "horizontal", "alternating"]
+PolicyName = Literal["none", "randaugment", "autoaugment", "trivialaugment"]
+MixName = Literal["none", "mixup", "cutmix", "mixup_or_cutmix"]
+StemName = Literal["conv", "whitening"]
+InitName = Literal["he", "dirac"]
 
 
 def _odd(value: int) -> int:
@@ -34,6 +38,10 @@ def _odd(value: int) -> int:
 
 OddInt = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Frozen(BaseModel):
@@ -61,10 +69,19 @@ def first_problem(error: ValidationError) -> str:
     return f"{key}: {message[:1].lower()}{message[1:]} (got {problem['input']!r})"
 
 
+def _with_defaults(config: Model, unused: dict[str, bool]) -> Model:
+    """The same with each field that `unused` marks at its default."""
+    fields = type(config).model_fields
+    return config.model_copy(update={name: fields[name].default for name, is_unused in unused.items() if is_unused})
+
+
 # ---------------------------------------------------------------------------------------------------- the network
 
 
 class StemConfig(Frozen):
+    type: StemName = "conv"
+    """whitening: before the convolution, a frozen 2×2 one that decorrelates the pixels of the training images, and an
+    activation (arXiv 2404.00498)."""
     kernel: OddInt = 3
     stride: Literal[1, 2] = 1
     channels: Annotated[int, Field(ge=1)] | None = None
@@ -102,6 +119,13 @@ class ArchConfig(Frozen):
     zero_init: bool = False
     """Start every residual branch at 0 by its last BatchNorm (arXiv 1706.02677); pre-activation blocks end in a
     convolution, which is zeroed instead."""
+    init: InitName = "he"
+    """he: normal, by the fan-out (arXiv 1502.01852). dirac: so, but the first filters of a k×k convolution pass their input on
+    unchanged (arXiv 1706.00388)."""
+    norm_momentum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Share of each batch in BatchNorm's running statistics, as in torch."""
+    logit_scale: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    """Factor on the logits."""
     pool: PoolName = "avg"
     pool_size: Annotated[int, Field(ge=1, le=8)] = 1
     """P×P cells are pooled before the classifier; a feature map smaller than P×P is handed over whole."""
@@ -118,20 +142,18 @@ class ArchConfig(Frozen):
 
     def canonical(self) -> "ArchConfig":
         """The same network with every field that it does not use at its default."""
-        changes: dict[str, Any] = {}
-        if self.stem.channels == self.stages[0].channels:
-            changes["stem"] = self.stem.model_copy(update={"channels": None})
-        if self.block != "bottleneck":
-            changes["expansion"] = 4
-        if self.dropout == 0:
-            changes["dropout_place"] = "head"
-        if len(self.stages) == 1:
-            changes["downsample"] = "conv"
+        unused = {
+            "expansion": self.block != "bottleneck",
+            "dropout_place": self.dropout == 0,
+            "downsample": len(self.stages) == 1,
+        }
+        own_width = self.stem.channels not in (None, self.stages[0].channels)
+        stem = _with_defaults(self.stem, {"channels": not own_width})
         stages = []
         for i, stage in enumerate(self.stages):
             projected_by_conv = self.has_projection(i) and not (i and self.downsample == "avgpool")
             stages.append(stage if projected_by_conv else stage.model_copy(update={"skip_kernel": 1}))
-        return self.model_copy(update={**changes, "stages": tuple(stages)})
+        return _with_defaults(self, unused).model_copy(update={"stem": stem, "stages": tuple(stages)})
 
     def one_line(self) -> str:
         """`preact 2-3-2 × 32-64-128 k3-3-5 silu se16` — enough to tell two candidates apart in a table."""
@@ -156,7 +178,69 @@ class AugmentConfig(Frozen):
     crop_padding: Annotated[int, Field(ge=0, le=32)] = 4
     """Pixels added on each side before a crop back to the image's own size; 0 leaves the crop out."""
     pad_mode: PadMode = "reflect"
+    resized_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Smallest share of the image's area that a random crop of aspect 3:4 to 4:3 keeps before it is resized; 1 leaves it out."""
     flip: FlipName = "horizontal"
+    """horizontal: mirrors by lot. alternating: each image by lot in the first epoch, then every other time (arXiv 2404.00498)."""
+    vertical_flip: Probability = 0.0
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """Largest angle, in degrees to either side."""
+    translation: Probability = 0.0
+    """Largest shift, as a share of the image's size, along each axis."""
+    brightness: Probability = 0.0
+    """Largest change of the factor from 1, likewise for the next two (torchvision's ColorJitter)."""
+    contrast: Probability = 0.0
+    saturation: Probability = 0.0
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    """Largest turn of the colour circle, 0.5 being half of it."""
+    sharpness: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
+    """Factor by which an image is sharpened, with probability `sharpness_p`; 1 leaves it as it is, 0 smoothes it."""
+    sharpness_p: Probability = 0.5
+    blur: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Largest deviation of a 3×3 Gaussian blur, in pixels, drawn from [0.1, blur]; 0 leaves it out."""
+    policy: PolicyName = "none"
+    """randaugment (arXiv 1909.13719), autoaugment with its CIFAR-10 policy (arXiv 1805.09501), trivialaugment (arXiv
+    2103.10158)."""
+    policy_ops: Annotated[int, Field(ge=1, le=8)] = 2
+    """randaugment: operations an image."""
+    policy_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """randaugment: their strength, of 30."""
+    erasing: Probability = 0.0
+    """Probability of blackening a random rectangle (arXiv 1708.04896)."""
+    erasing_min: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    """Its smallest share of the image's area."""
+    erasing_max: Annotated[float, Field(gt=0.0, le=1.0)] = 0.33
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Side of a square that is blackened around a random point, in pixels (arXiv 1708.04552); 0 leaves it out."""
+    mix: MixName = "none"
+    """mixup (arXiv 1710.09412), cutmix (arXiv 1905.04899), or one of the two by lot."""
+    mix_p: Probability = 1.0
+    """Probability that a batch is mixed."""
+    mixup_alpha: Annotated[float, Field(gt=0.0, le=100.0)] = 0.2
+    """Of the Beta distribution of an image's share."""
+    cutmix_alpha: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+
+    @model_validator(mode="after")
+    def _erasing_range(self) -> Self:
+        if self.erasing_min > self.erasing_max:
+            raise ValueError(f"erasing_min must not exceed erasing_max, but {self.erasing_min} > {self.erasing_max}")
+        return self
+
+    def canonical(self) -> "AugmentConfig":
+        unused: dict[str, bool] = {
+            "pad_mode": self.crop_padding == 0,
+            "sharpness_p": self.sharpness == 1,
+            "sharpness": self.sharpness_p == 0,
+            "policy_ops": self.policy != "randaugment",
+            "policy_magnitude": self.policy != "randaugment",
+            "erasing_min": self.erasing == 0,
+            "erasing_max": self.erasing == 0,
+            "mix": self.mix_p == 0,
+            "mix_p": self.mix == "none",
+            "mixup_alpha": self.mix not in ("mixup", "mixup_or_cutmix") or self.mix_p == 0,
+            "cutmix_alpha": self.mix not in ("cutmix", "mixup_or_cutmix") or self.mix_p == 0,
+        }
+        return _with_defaults(self, unused)
 
 
 class TrainConfig(Frozen):
@@ -166,6 +250,8 @@ class TrainConfig(Frozen):
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 18
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256
     optimiser: OptimiserName = "sgd"
+    sam_rho: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Radius of sharpness-aware minimisation (arXiv 2010.01412), at twice the cost of a step; 0 leaves it out."""
     lr: Annotated[float, Field(gt=0.0, le=100.0)] = 0.1
     """Peak learning rate."""
     momentum: Rate = 0.9
@@ -175,7 +261,12 @@ class TrainConfig(Frozen):
     """Whether weight decay also applies to BatchNorm and biases."""
     schedule: ScheduleName = "warmup_cosine"
     warmup: Rate = 0.1
-    """Share of the run in which the rate rises; cosine has none."""
+    """onecycle, warmup_cosine: share of the run in which the rate rises."""
+    milestones: tuple[Annotated[float, Field(gt=0.0)], ...] = (0.5, 0.75)
+    """multistep: the shares of the run after which the rate is multiplied by `gamma`; those from 1 on are never reached."""
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    rate_per_epoch: bool = False
+    """Change the rate once an epoch instead of at every step, as scripts do that step their scheduler once an epoch."""
     label_smoothing: Rate = 0.0
     ema_epochs: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
     """Time constant, in epochs, of the exponential average of weights and BatchNorm statistics; 0 turns it off."""
@@ -183,18 +274,31 @@ class TrainConfig(Frozen):
 
     def canonical(self) -> "TrainConfig":
         """The same training with every field that it does not use at its default."""
-        changes: dict[str, Any] = {}
-        if self.optimiser != "sgd":
-            changes |= {"momentum": 0.9, "nesterov": True}
-        elif self.momentum == 0:
-            changes["nesterov"] = False
-        if self.schedule == "cosine":
-            changes["warmup"] = 0.1
-        if self.weight_decay == 0:
-            changes["decay_norm_and_bias"] = False
-        if self.augment.crop_padding == 0:
-            changes["augment"] = self.augment.model_copy(update={"pad_mode": "reflect"})
-        return self.model_copy(update=changes)
+        unused: dict[str, bool] = {
+            "momentum": self.optimiser != "sgd",
+            "nesterov": self.optimiser != "sgd" or self.momentum == 0,
+            "warmup": self.schedule not in ("onecycle", "warmup_cosine"),
+            "milestones": self.schedule != "multistep",
+            "gamma": self.schedule != "multistep",
+            "rate_per_epoch": self.schedule == "constant",
+            "decay_norm_and_bias": self.weight_decay == 0,
+        }
+        return _with_defaults(self, unused).model_copy(update={"augment": self.augment.canonical()})
+
+    @model_validator(mode="after")
+    def _some_milestone(self) -> Self:
+        if self.schedule == "multistep" and not any(share < 1 for share in self.milestones):
+            raise ValueError(
+                f"a multistep schedule needs a milestone below 1, the end of the run, but its milestones are {self.milestones}"
+            )
+        return self
+
+    def warnings(self) -> list[str]:
+        """What is allowed and yet probably not meant, a sentence each."""
+        beyond = [share for share in self.milestones if share >= 1]
+        if self.schedule == "multistep" and beyond:
+            return [f"milestones {', '.join(f'{s:g}' for s in beyond)} lie at or beyond the end of the run and are never reached"]
+        return []
 
 
 class Candidate(Frozen):

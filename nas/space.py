@@ -79,6 +79,16 @@ class Slot:
             case fixed:
                 return fixed
 
+    def ends(self) -> list[Any]:
+        """Every choice, or both ends of a range, or the fixed value."""
+        match self.domain:
+            case CategoricalDistribution(choices=choices):
+                return list(choices)
+            case IntDistribution(low=low, high=high) | FloatDistribution(low=low, high=high):
+                return [low, high]
+            case fixed:
+                return [fixed]
+
     def describe(self) -> str:
         match self.domain:
             case CategoricalDistribution(choices=choices):
@@ -231,7 +241,19 @@ class _Reader:
         except ValidationError as error:
             raise self.fail("budget", first_problem(error)) from None
         slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
-        return Space(name=name, text=text, budget=budget, slots=tuple(slots))
+        space = Space(name=name, text=text, budget=budget, slots=tuple(slots))
+        self.check_combinations(space)
+        return space
+
+    def check_combinations(self, space: Space) -> None:
+        """Some values are refused only beside others: a multistep schedule without a milestone within the run, say."""
+        first = {slot.name: slot.ends()[0] for slot in space.slots}
+        for slot in space.slots:
+            for value in slot.ends():
+                try:
+                    space.candidate(first | {slot.name: value})
+                except ValidationError as error:
+                    raise self.fail(".".join(map(str, slot.path)), f"{value!r}: {first_problem(error)}") from None
 
     def arch_slots(self, tree: Any) -> list[Slot]:
         known = [k for k in ArchConfig.model_fields if k != "stages"]
@@ -259,17 +281,10 @@ class _Reader:
         return slots + self.section(rest, ArchConfig, ("arch",))
 
     def most_stages(self, stages: Slot) -> int:
-        match stages.domain:
-            case IntDistribution(low=low, high=high):
-                values: list[Any] = [low, high]
-            case CategoricalDistribution(choices=choices):
-                values = list(choices)
-            case fixed:
-                values = [fixed]
-        bad = [v for v in values if not 1 <= v <= 6]
+        bad = [v for v in stages.ends() if not 1 <= v <= 6]
         if bad:
             raise self.fail("arch.stages", f"a network has 1 to 6 stages, not {bad[0]!r}")
-        return max(values)
+        return max(stages.ends())
 
     def train_slots(self, tree: Any) -> list[Slot]:
         tree = self.mapping(tree, "train", TrainConfig.model_fields)
@@ -296,8 +311,12 @@ class _Reader:
     # ------------------------------------------------------------------------------------------ one slot's domain
 
     def domain(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:
+        """The distribution that a mapping describes, or the fixed value that stands in its place."""
+        takes_list = field.core_schema["type"] == "tuple"
+        if takes_list and isinstance(value, list):
+            value = tuple(value)
         if not isinstance(value, dict):
-            if isinstance(value, list):
+            if isinstance(value, list) and not takes_list:
                 raise self.fail(key, f"a list is no value; to choose from it write {{type: categorical, choices: {value}}}")
             return self.valid(value, key, field)
         kind = value.get("type")

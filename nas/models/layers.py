@@ -2,7 +2,7 @@
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -36,6 +36,20 @@ def squeeze_excitation(channels: int, reduction: int) -> nn.Module:
     if reduction == 0:
         return nn.Identity()
     return SqueezeExcitation(channels, math.ceil(channels / reduction))
+
+
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+    def extra_repr(self) -> str:
+        return f"{self.factor:g}"
 
 
 def dropout(rate: float) -> nn.Module:

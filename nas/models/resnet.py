@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from nas.config import ArchConfig, ImageShape
 from nas.errors import ConfigError
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
-from nas.models.layers import dropout, make_activation, maximum_halving
-from nas.models.stems import STEMS
+from nas.models.layers import Scale, dropout, make_activation, maximum_halving
+from nas.models.stems import STEMS, WhiteningStem
 
 
 def feature_sizes(arch: ArchConfig, image_size: int) -> list[int]:
@@ -30,7 +30,7 @@ class ResNet(nn.Module):
     def __init__(self, arch: ArchConfig, in_channels: int, num_classes: int, image_size: int) -> None:
         super().__init__()
         last_size = feature_sizes(arch, image_size)[-1]
-        self.stem = STEMS["conv"](arch, in_channels)
+        self.stem = STEMS[arch.stem.type](arch, in_channels)
         self.stages = nn.ModuleList()
         total = sum(stage.blocks for stage in arch.stages)
         channels, made = arch.stem_channels, 0
@@ -53,6 +53,7 @@ class ResNet(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(cells) if arch.pool == "avg" else nn.AdaptiveMaxPool2d(cells)
         self.dropout = dropout(arch.dropout if arch.dropout_place == "head" else 0.0)
         self.classifier = nn.Linear(channels * cells * cells, num_classes)
+        self.scale = Scale(arch.logit_scale) if arch.logit_scale != 1 else nn.Identity()
         self._initialise(arch)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -61,13 +62,23 @@ class ResNet(nn.Module):
         for stage in self.stages:
             x = stage(x)
         x = self.pool(self.activation(self.norm(x)))
-        return self.classifier(self.dropout(x.flatten(1)))
+        return self.scale(self.classifier(self.dropout(x.flatten(1))))
+
+    def initialise_from(self, images: Tensor) -> None:
+        """Sets what depends on the data, before training: `images` (N, in_channels, H, W), normalised."""
+        if isinstance(self.stem, WhiteningStem):
+            self.stem.initialise_from(images)
 
     def _initialise(self, arch: ArchConfig) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.bias is None:
                 # He initialisation (arXiv 1502.01852); fan_out keeps the gradients' size, as in torchvision's ResNet.
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if arch.init == "dirac" and module.kernel_size != (1, 1):
+                    # As many filters as the input has channels become the identity; the rest stay random.
+                    nn.init.dirac_(module.weight[: module.in_channels])
+            elif isinstance(module, nn.BatchNorm2d):
+                module.momentum = arch.norm_momentum
         if arch.zero_init:
             for module in self.modules():
                 if isinstance(module, ResidualBlock):

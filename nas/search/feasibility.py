@@ -4,28 +4,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 
 from nas.budget import Budget, count_params
 from nas.config import ArchConfig, ImageShape
 from nas.errors import BudgetError, ConfigError
 from nas.models.resnet import feature_sizes
-from nas.space import Slot, Space, UniformDraw
-
-
-def _values(slot: Slot) -> list[Any]:
-    """Every choice, or both ends of a range."""
-    match slot.domain:
-        case CategoricalDistribution(choices=choices):
-            return list(choices)
-        case IntDistribution(low=low, high=high) | FloatDistribution(low=low, high=high):
-            return [low, high]
-        case fixed:
-            return [fixed]
+from nas.space import Space, UniformDraw
 
 
 def _first_values(space: Space) -> dict[str, Any]:
-    return {slot.name: _values(slot)[0] for slot in space.slots}
+    return {slot.name: slot.ends()[0] for slot in space.slots}
 
 
 def smallest_network(space: Space, shape: ImageShape) -> ArchConfig:
@@ -45,7 +34,7 @@ def costly_ranges(space: Space, shape: ImageShape) -> list[str]:
     values = _first_values(space)
     base = count_params(space.candidate(values).arch, shape)
     gains = {
-        slot.name: max(count_params(space.candidate(values | {slot.name: v}).arch, shape) for v in _values(slot)) - base
+        slot.name: max(count_params(space.candidate(values | {slot.name: v}).arch, shape) for v in slot.ends()) - base
         for slot in space.slots
         if slot.drawn and slot.path[0] == "arch"
     }
@@ -64,7 +53,7 @@ def check_feasible(space: Space, budget: Budget) -> None:
     values = _first_values(space)
     for slot in space.slots:
         if slot.name in ("stages", "stem.stride"):
-            values[slot.name] = max(_values(slot))
+            values[slot.name] = max(slot.ends())
     try:
         feature_sizes(space.candidate(values).arch, budget.shape.size)
     except ConfigError as error:

@@ -74,7 +74,6 @@ class _Trainer:
         self.precision = precision
         self.seed = seed
         self.identity = identity
-        self.total_steps = config.epochs * len(train)
         self.optimiser = make_optimiser(self.model, config, self.device)
         self.average = WeightAverage(self.model, config.ema_epochs, len(train)) if config.ema_epochs else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
@@ -96,13 +95,7 @@ class _Trainer:
         for images, labels in self.train.epoch(epoch, self.epoch_step):
             if should_suspend():
                 return False
-            lr = learning_rate(
-                epoch * len(self.train) + self.epoch_step,
-                self.total_steps,
-                self.config.schedule,
-                self.config.lr,
-                self.config.warmup,
-            )
+            lr = learning_rate(epoch * len(self.train) + self.epoch_step, len(self.train), self.config)
             self.step(images, labels, lr)
             self.epoch_step += 1
         return True

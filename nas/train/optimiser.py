@@ -25,12 +25,17 @@ def _sgd(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torc
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
 
 
+def _adam(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=config.lr, fused=fused)
+
+
 def _adamw(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
 
 
 OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig, bool], torch.optim.Optimizer]] = {
     "sgd": _sgd,
+    "adam": _adam,
     "adamw": _adamw,
 }
 
