@@ -6,6 +6,7 @@ This file describes; `nas.models`, `nas.train` and `nas.data` construct. It know
 import hashlib
 import json
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -63,10 +64,26 @@ class Frozen(BaseModel):
 
 def first_problem(error: ValidationError) -> str:
     """The first problem of a pydantic error as `key: what is wrong (value)`."""
+    key = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
+    return f"{key}: {what_is_wrong(error)}" if key else what_is_wrong(error)
+
+
+def what_is_wrong(error: ValidationError, note: str = "") -> str:
+    """The first problem of a pydantic error without its key; `note` goes beside the value."""
     problem = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in problem["loc"]) or "value"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[:1].lower()}{message[1:]} (got {problem['input']!r})"
+    for theirs, ours in (("Input should", "must"), ("Tuple should", "must"), (" after validation", ""), ("valid tuple", "list")):
+        message = message.replace(theirs, ours)
+    match problem["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            message = "unknown key"
+        case "value_error" | "json_invalid":  # the first are ours and name the value, the other would quote the whole file
+            return f"{message[:1].lower()}{message[1:]}{note}"
+    value = repr(problem["input"])
+    shown = value if len(value) <= 80 else f"{value[:80]}…"
+    return f"{message[:1].lower()}{message[1:]} (got {shown}{note})"
 
 
 def _with_defaults(config: Model, unused: dict[str, bool]) -> Model:
@@ -229,14 +246,14 @@ class AugmentConfig(Frozen):
     def canonical(self) -> "AugmentConfig":
         unused: dict[str, bool] = {
             "pad_mode": self.crop_padding == 0,
-            "sharpness_p": self.sharpness == 1,
+            "sharpness_p": self.sharpness == 1 or self.sharpness_p == 0,
             "sharpness": self.sharpness_p == 0,
             "policy_ops": self.policy != "randaugment",
             "policy_magnitude": self.policy != "randaugment",
             "erasing_min": self.erasing == 0,
             "erasing_max": self.erasing == 0,
             "mix": self.mix_p == 0,
-            "mix_p": self.mix == "none",
+            "mix_p": self.mix == "none" or self.mix_p == 0,
             "mixup_alpha": self.mix not in ("mixup", "mixup_or_cutmix") or self.mix_p == 0,
             "cutmix_alpha": self.mix not in ("cutmix", "mixup_or_cutmix") or self.mix_p == 0,
         }
@@ -359,7 +376,7 @@ def parse_count(text: str | int) -> int:
     match = None if isinstance(text, bool) else _COUNT.fullmatch(str(text).strip())
     if match is None:
         raise BudgetError(f"{rule}, but got {text!r}", hint="for example --max-params 5M")
-    value = float(match[1].replace("_", "")) * _UNITS[match[2].lower()]
+    value = Decimal(match[1].replace("_", "")) * _UNITS[match[2].lower()]  # 1.005 × 10⁶ is no whole number in binary
     if value < 1 or value != round(value):
         raise BudgetError(f"{rule}, but got {text!r}", hint="for example --max-params 5M")
     return round(value)

@@ -9,7 +9,7 @@ from nas.errors import StudyError, choices_sentence
 
 def studies_folder() -> Path:
     """`studies/` in the working folder, or what NAS_STUDIES says."""
-    return Path(os.environ.get("NAS_STUDIES", "studies"))
+    return Path(os.environ.get("NAS_STUDIES") or "studies")
 
 
 def cache_folder() -> Path:

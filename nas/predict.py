@@ -101,7 +101,9 @@ def find_test_set(request: SubmitRequest, card: ModelCard, decoding: DecodingPro
 
 
 def unlabelled_in(data: DataConfig) -> Path | None:
-    """The single `*_nolabel.pkl` in the data folder."""
+    """The single `*_nolabel.pkl` in the data folder; `digits` has none unless one was named."""
+    if data.folder is None and data.dataset == "digits":
+        return None
     folder = Path(data.folder or "data")
     found = sorted(folder.glob("*_nolabel.pkl"))
     if len(found) > 1:

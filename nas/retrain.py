@@ -1,4 +1,4 @@
-"""Trains a chosen candidate on all the labelled training data and keeps what is needed to use the network:
+"""Trains a chosen network, a study's or a preset's, on all the labelled training data and keeps what is needed to use it:
 
 studies/<study>/retrained/<run>/
     model.safetensors    the averaged weights
@@ -19,13 +19,15 @@ from nas.budget import count_macs, count_params
 from nas.config import Candidate, DataConfig, Frozen, ImageShape
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
-from nas.data.datasets import Dataset, ImageSet, load_dataset
+from nas.data.datasets import Dataset, ImageSet, load_dataset, stratified
 from nas.data.loader import Resident, TrainBatches, mix_seed
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
 from nas.models import ResNet, build_model
-from nas.paths import StudyPaths, TrialPaths
+from nas.paths import StudyPaths, TrialPaths, study_paths
+from nas.presets import PREFIX as PRESET_PREFIX
+from nas.presets import load_preset, preset_names
 from nas.search.outcomes import best_trial
-from nas.search.settings import Environment, StudySettings, read_settings
+from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.search.storage import open_study
 from nas.train.device import Precision, device_name, pick_device, pick_precision
 from nas.train.evaluate import evaluate, fitting_tta
@@ -39,7 +41,8 @@ class ModelCard(Frozen):
     """A trained network without its weights: enough to build it, feed it and say where it comes from."""
 
     study: str
-    trial: int
+    subject: str
+    """`trial 7`, or `preset:resnet-2322`."""
     candidate: Candidate
     """With the epochs that it was trained for here."""
     params: int
@@ -74,10 +77,12 @@ class ModelCard(Frozen):
 class RetrainRequest:
     paths: StudyPaths
     which: str = "best"
-    """`best` or a trial's number."""
+    """`best`, a trial's number, or `preset:NAME`."""
     epochs: int | None = None
     seed: int = 0
     include_test_labels: bool = False
+    train_subset: int | None = None
+    """Train on so many of the images only, stratified: for trying things out."""
     data_folder: str | None = None
     """Where the data lies now, if it has moved since the search."""
     device: str = "auto"
@@ -88,7 +93,7 @@ class RetrainPlan:
     """What will be done, shown before it begins."""
 
     run: TrialPaths
-    trial: int
+    subject: str
     candidate: Candidate
     params: int
     train_images: int
@@ -104,8 +109,29 @@ class Retrained:
     already_there: bool = False
 
 
-def chosen_candidate(paths: StudyPaths, which: str) -> tuple[int, Candidate, float | None]:
-    """(trial number, candidate, validation accuracy) of `best` or a trial's number. Raises StudyError with the choices."""
+@dataclass(frozen=True)
+class Subject:
+    """A network to train or to show."""
+
+    title: str
+    """`trial 7`, or `preset:resnet-2322`."""
+    slug: str
+    """The same as part of a folder's name."""
+    candidate: Candidate
+    default_epochs: int
+    accuracy: float | None = None
+    """On the validation images, in the search."""
+
+
+def preset_subject(name: str) -> Subject:
+    preset = load_preset(name)
+    return Subject(f"{PRESET_PREFIX}{preset.name}", preset.name, preset.candidate, preset.candidate.train.epochs)
+
+
+def find_subject(paths: StudyPaths, which: str) -> Subject:
+    """`best`, a trial's number, or a preset. Raises NasError with the choices."""
+    if which.startswith(PRESET_PREFIX):
+        return preset_subject(which)
     trials = open_study(paths).get_trials(deepcopy=False)
     if which == "best":
         trial = best_trial(trials)
@@ -117,13 +143,35 @@ def chosen_candidate(paths: StudyPaths, which: str) -> tuple[int, Candidate, flo
     else:
         known = {str(t.number): t for t in trials if paths.trial(t.number).candidate.is_file()}
         if which not in known:
-            choices = choices_sentence(which, ["best", *known])
+            choices = choices_sentence(which, ["best", *known, "preset:NAME"])
             raise StudyError(f"{which!r} is no trial of study {paths.name!r} that was trained.{choices}")
         trial = known[which]
     file = paths.trial(trial.number).candidate
     candidate = Candidate.from_json(file.read_text(), source=str(file))
     accuracy = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
-    return trial.number, candidate, accuracy
+    epochs = EPOCH_FACTOR * candidate.train.epochs
+    return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy)
+
+
+def found_presets_study(data: DataConfig, decoding: DecodingProgress = silent) -> StudyPaths:
+    """The folder `presets-<data set>`, a study without trials, where presets are trained that belong to no search."""
+    paths = study_paths(f"{PRESETS_SPACE}-{data.dataset}")
+    if not paths.settings.is_file():
+        dataset = load_dataset(data, decoding)
+        settings = StudySettings(
+            space=PRESETS_SPACE,
+            overrides=Overrides(),
+            parameters={},
+            budget=load_preset(preset_names()[0]).budget,
+            data=data,
+            data_fingerprint=dataset.fingerprint,
+            shape=dataset.shape,
+            seed=0,
+            environment=Environment.now(),
+        )
+        paths.folder.mkdir(parents=True, exist_ok=True)
+        paths.settings.write_text(settings.to_json())
+    return paths
 
 
 def retrain(
@@ -138,43 +186,48 @@ def retrain(
         raise ConfigError(f"--epochs must be at least 1, but is {request.epochs}")
     paths = request.paths
     settings = read_settings(paths)
-    number, candidate, search_accuracy = chosen_candidate(paths, request.which)
-    epochs = request.epochs or EPOCH_FACTOR * candidate.train.epochs
+    subject = find_subject(paths, request.which)
+    epochs = request.epochs or subject.default_epochs
+    candidate = subject.candidate
     candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": epochs})})
-    run = TrialPaths(paths.retrained / run_name(number, epochs, request.seed, request.include_test_labels))
+    run = TrialPaths(paths.retrained / run_name(subject, epochs, request))
     if card_file(run).is_file():
         return Retrained(run, read_card(run), already_there=True)
     device = pick_device(request.device)
     precision = pick_precision(device)
     dataset = study_data(settings, request.data_folder, decoding)
     everything = labelled_images(dataset, request.include_test_labels)
+    chosen = None
+    if request.train_subset is not None:
+        if not len(dataset.classes) <= request.train_subset <= len(everything):
+            raise ConfigError(
+                f"--train-subset takes {len(dataset.classes)} to {len(everything)} images, not {request.train_subset}"
+            )
+        share = request.train_subset / len(everything)
+        chosen = stratified(everything.labels, share, settings.data.seed, total=request.train_subset)
+    data = Resident.of(everything, dataset.mean, dataset.std, device, chosen)
     params = count_params(candidate.arch, dataset.shape)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.candidate.write_text(candidate.to_json())
-    on_start(RetrainPlan(run, number, candidate, params, len(everything), device_name(device), precision.name))
+    on_start(RetrainPlan(run, subject.title, candidate, params, len(data), device_name(device), precision.name))
 
     def heard(metrics: EpochMetrics) -> bool:
         on_epoch(metrics)
         return True
 
     started = time.monotonic()
-    seed = mix_seed(settings.seed, number, request.seed)
+    seed = mix_seed(settings.seed, int(candidate.digest, 16), request.seed)
     torch.manual_seed(seed)
     result = fit(
         build_model(candidate.arch, dataset.shape),
-        TrainBatches(
-            Resident.of(everything, dataset.mean, dataset.std, device),
-            candidate.train.batch_size,
-            candidate.train.augment,
-            seed,
-        ),
+        TrainBatches(data, candidate.train.batch_size, candidate.train.augment, seed, classes=len(dataset.classes)),
         None,
         candidate.train,
         heard,
         paths=run,
         precision=precision,
         seed=seed,
-        identity=f"{candidate.digest} seed {seed} images {len(everything)}",
+        identity=f"{candidate.digest} seed {seed} images {len(data)}",
         should_suspend=should_suspend,
     )
     if result.status == "suspended":
@@ -184,7 +237,7 @@ def retrain(
     scores = _official_test(result, dataset, request.include_test_labels, device, precision, tta)
     card = ModelCard(
         study=paths.name,
-        trial=number,
+        subject=subject.title,
         candidate=candidate,
         params=params,
         macs=count_macs(candidate.arch, dataset.shape),
@@ -194,10 +247,10 @@ def retrain(
         std=dataset.std,
         data=settings.data,
         data_fingerprint=dataset.fingerprint,
-        train_images=len(everything),
+        train_images=len(data),
         includes_test_labels=request.include_test_labels,
         seed=request.seed,
-        search_accuracy=search_accuracy,
+        search_accuracy=subject.accuracy,
         test_images=scores[0],
         test_accuracy=scores[1],
         test_accuracy_tta=scores[2],
@@ -265,8 +318,11 @@ def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet:
 # ----------------------------------------------------------------------------------------------- the runs of a study
 
 
-def run_name(trial: int, epochs: int, seed: int, includes_test: bool) -> str:
-    return f"trial-{trial:04d}-{epochs}-epochs-seed-{seed}" + ("-with-test-labels" if includes_test else "")
+def run_name(subject: Subject, epochs: int, request: RetrainRequest) -> str:
+    name = f"{subject.slug}-{epochs}-epochs-seed-{request.seed}"
+    if request.train_subset is not None:
+        name += f"-subset-{request.train_subset}"
+    return name + ("-with-test-labels" if request.include_test_labels else "")
 
 
 def card_file(run: TrialPaths) -> Path:

@@ -29,10 +29,13 @@ from nas.config import (
     AugmentConfig,
     BudgetConfig,
     Candidate,
+    Frozen,
+    Probability,
     StageConfig,
     StemConfig,
     TrainConfig,
     first_problem,
+    what_is_wrong,
 )
 from nas.errors import ConfigError, choices_sentence
 
@@ -89,6 +92,29 @@ class Slot:
             case fixed:
                 return [fixed]
 
+    def holds(self, value: Any) -> bool:
+        """Whether `value` may be drawn here."""
+        if isinstance(self.domain, BaseDistribution):
+            try:
+                return self.domain._contains(self.domain.to_internal_repr(value))
+            except (TypeError, ValueError):
+                return False
+        return bool(self.domain == value)
+
+    def nearest(self, value: Any) -> Any:
+        """What may be drawn here and comes closest to `value`; of words, the first choice."""
+        match self.domain:
+            case CategoricalDistribution(choices=choices):
+                numbers = [c for c in choices if isinstance(c, int | float) and not isinstance(c, bool)]
+                if len(numbers) == len(choices) and isinstance(value, int | float):
+                    return min(numbers, key=lambda c: abs(c - value))
+                return choices[0]
+            case IntDistribution(low=low, high=high, step=step) | FloatDistribution(low=low, high=high, step=step):
+                inside = min(max(value, low), high)
+                return inside if not step or step == 1 else low + round((inside - low) / step) * step
+            case fixed:
+                return fixed
+
     def describe(self) -> str:
         match self.domain:
             case CategoricalDistribution(choices=choices):
@@ -101,6 +127,14 @@ class Slot:
                 return json.dumps(fixed)
 
 
+class Reported(Frozen):
+    """What the report behind a preset says of its network."""
+
+    accuracy: Probability
+    measured_on: str
+    params: int
+
+
 @dataclass(frozen=True)
 class Space:
     name: str
@@ -108,6 +142,8 @@ class Space:
     """The file's text, kept with each study."""
     budget: BudgetConfig
     slots: tuple[Slot, ...]
+    reported: Reported | None = None
+    """Of a preset."""
 
     def draw(self, trial: Suggests) -> Candidate:
         """Suggests every slot, then builds the candidate. On a trial that already has some values, those are used again."""
@@ -126,6 +162,20 @@ class Space:
         arch["stages"] = tuple(per_stage[i] for i in range(arch["stages"]))
         return Candidate.model_validate(tree)
 
+    def values_nearest_to(self, candidate: Candidate) -> dict[str, Any]:
+        """For each slot the candidate's own value, or the nearest one that may be drawn; none for stages that it lacks."""
+        tree = candidate.model_dump()
+        stages = tree["arch"].pop("stages")
+        tree["arch"] |= {"stages": len(stages), "stage": dict(enumerate(stages))}
+        values = {}
+        for slot in self.slots:
+            place: Any = tree
+            for part in slot.path:
+                place = place.get(part) if isinstance(place, dict) else None
+            if place is not None or slot.path[:2] != ("arch", "stage"):
+                values[slot.name] = place if slot.holds(place) else slot.nearest(place)
+        return values
+
     def describe(self) -> dict[str, str]:
         """Each slot's values in words, what two spaces are compared by."""
         return {slot.name: slot.describe() for slot in self.slots}
@@ -138,6 +188,10 @@ class Space:
     @property
     def epochs(self) -> int:
         return int(next(slot.domain for slot in self.slots if slot.name == "epochs"))
+
+    def warnings(self) -> list[str]:
+        """What is allowed and yet probably not meant, of the values that are fixed."""
+        return self.candidate({slot.name: slot.ends()[0] for slot in self.slots}).train.warnings()
 
     def with_epochs(self, epochs: int) -> "Space":
         """The same space with another fixed number of epochs."""
@@ -183,12 +237,18 @@ def load_space(name_or_path: str) -> Space:
 # -------------------------------------------------------------------------------------------------- reading the file
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+"""What YAML calls the key `<<`, which takes over another mapping's keys."""
+
+
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice, of which YAML would keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 line = key_node.start_mark.line + 1
@@ -204,7 +264,7 @@ def read_space(text: str, source: str, name: str) -> Space:
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source}{where}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, TypeError) as error:
+    except (yaml.YAMLError, TypeError, ValueError) as error:  # ValueError: a date such as 2026-13-45
         raise ConfigError(f"{source}: not valid YAML: {error}") from None
     return _Reader(source).space(tree, text, name)
 
@@ -214,9 +274,10 @@ class _Reader:
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.hint = f"compare {shipped_folder() / 'resnet.yaml'}"
 
     def fail(self, key: str, sentence: str) -> ConfigError:
-        return ConfigError(f"{self.source}: {key}: {sentence}", hint="`nas show resnet` prints a space that is valid")
+        return ConfigError(f"{self.source}: {key}: {sentence}", hint=self.hint)
 
     def mapping(self, value: Any, key: str, known: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -228,8 +289,8 @@ class _Reader:
         return value
 
     def space(self, tree: Any, text: str, name: str) -> Space:
-        top = self.mapping(tree, "the file", ("version", "budget", "arch", "train"))
-        if top.get("version") != VERSION:
+        top = self.mapping(tree, "the file", ("version", "budget", "reported", "arch", "train"))
+        if top.get("version") != VERSION or isinstance(top["version"], bool):
             raise self.fail("version", f"must be {VERSION}, the only version there is, but is {top.get('version')!r}")
         if "arch" not in top:
             raise self.fail("arch", "is missing; it says which networks are searched")
@@ -239,21 +300,31 @@ class _Reader:
         try:
             budget = BudgetConfig.model_validate(budget_tree)
         except ValidationError as error:
-            raise self.fail("budget", first_problem(error)) from None
+            key = error.errors(include_url=False)[0]["loc"][0]
+            raise self.fail(f"budget.{key}", what_is_wrong(error)) from None
         slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
-        space = Space(name=name, text=text, budget=budget, slots=tuple(slots))
+        reported = None
+        if "reported" in top:
+            try:
+                reported = Reported.model_validate(self.mapping(top["reported"], "reported", Reported.model_fields))
+            except ValidationError as error:
+                raise self.fail("reported", first_problem(error)) from None
+        space = Space(name=name, text=text, budget=budget, slots=tuple(slots), reported=reported)
         self.check_combinations(space)
         return space
 
     def check_combinations(self, space: Space) -> None:
-        """Some values are refused only beside others: a multistep schedule without a milestone within the run, say."""
-        first = {slot.name: slot.ends()[0] for slot in space.slots}
+        """Some values are refused only beside others: a multistep schedule without a milestone within the run, say.
+
+        Each value is tried where all others are smallest, which finds every pair of ranges that cross.
+        """
+        lowest = {slot.name: _smallest(slot.ends()) for slot in space.slots}
         for slot in space.slots:
             for value in slot.ends():
                 try:
-                    space.candidate(first | {slot.name: value})
+                    space.candidate(lowest | {slot.name: value})
                 except ValidationError as error:
-                    raise self.fail(".".join(map(str, slot.path)), f"{value!r}: {first_problem(error)}") from None
+                    raise ConfigError(f"{self.source}: {first_problem(error)}", hint=self.hint) from None
 
     def arch_slots(self, tree: Any) -> list[Slot]:
         known = [k for k in ArchConfig.model_fields if k != "stages"]
@@ -319,8 +390,12 @@ class _Reader:
             if isinstance(value, list) and not takes_list:
                 raise self.fail(key, f"a list is no value; to choose from it write {{type: categorical, choices: {value}}}")
             return self.valid(value, key, field)
-        kind = value.get("type")
-        if kind not in _DOMAIN_KEYS:
+        if takes_list:
+            raise self.fail(key, "takes one list of numbers, such as [0.5, 0.75], and is never drawn")
+        if "type" not in value:
+            raise self.fail(f"{key}.type", f"is missing; a range is one of {', '.join(_DOMAIN_KEYS)}")
+        kind = value["type"]
+        if not isinstance(kind, str) or kind not in _DOMAIN_KEYS:
             raise self.fail(f"{key}.type", f"{kind!r} is no type of range.{choices_sentence(str(kind), _DOMAIN_KEYS)}")
         known = ("type", *_DOMAIN_KEYS[kind])
         self.mapping(value, key, known)
@@ -375,15 +450,13 @@ class _Reader:
         if isinstance(value, str):
             with suppress(ValidationError):
                 value = field.validate_python(float(value)) if _looks_numeric(value) else value
+        elif isinstance(value, tuple):
+            value = tuple(float(v) if isinstance(v, str) and _looks_numeric(v) else v for v in value)
         try:
             return field.validate_python(value, strict=True)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            message = problem["msg"].removeprefix("Value error, ")
-            hint = ""
-            if isinstance(value, bool):
-                hint = "; YAML reads on, off, yes and no as booleans: put a word in quotes"
-            raise self.fail(key, f"{message[:1].lower()}{message[1:]} (got {value!r}{hint})") from None
+            note = "; YAML reads on, off, yes and no as booleans: put a word in quotes" if isinstance(value, bool) else ""
+            raise self.fail(key, what_is_wrong(error, note)) from None
 
 
 def _adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
@@ -403,6 +476,11 @@ def _looks_numeric(text: str) -> bool:
     return True
 
 
+def _smallest(values: list[Any]) -> Any:
+    """The least of numbers, the first of anything else."""
+    return min(values) if all(isinstance(v, int | float) for v in values) else values[0]
+
+
 def _number(reader: _Reader, value: Any, key: str, read: type[int] | type[float]) -> Any:
     noun = "a whole number" if read is int else "a number"
     if isinstance(value, str) and read is float and _looks_numeric(value):
@@ -410,7 +488,7 @@ def _number(reader: _Reader, value: Any, key: str, read: type[int] | type[float]
     allowed = (int,) if read is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise reader.fail(key, f"must be {noun}, but is {value!r}")
-    if value != value or value in (float("inf"), float("-inf")):
+    if not abs(value) < 1e300:  # NaN too
         raise reader.fail(key, f"must be finite, but is {value!r}")
     return read(value)
 

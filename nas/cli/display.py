@@ -17,6 +17,7 @@ from rich.text import Text
 from nas.search.coordinator import Progress
 from nas.search.outcomes import OUTCOMES, TrialRow
 from nas.search.run import SearchPlan
+from nas.search.warm_start import Fitted
 
 
 def count_text(value: int | None) -> str:
@@ -37,6 +38,16 @@ def time_text(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def start_text(fitted: Fitted) -> str:
+    """What became of a candidate to begin with, and why."""
+    because = "; ".join(fitted.reasons)
+    if fitted.values is None:
+        return f"left out  {fitted.start.origin}: {because}"
+    if fitted.start.result is not None and not fitted.reasons:
+        return f"taken over {fitted.start.origin}, as a result"
+    return f"begins with {fitted.start.origin}" + (f" (recipe: {because})" if because else "")
+
+
 def row_text(row: TrialRow) -> str:
     accuracy = "      –" if row.accuracy is None else f"{row.accuracy:7.2%}"
     cost = f"{count_text(row.params):>5s}"
@@ -45,14 +56,14 @@ def row_text(row: TrialRow) -> str:
 
 def counts_line(counts: Mapping[str, int]) -> str:
     """Every outcome there was, in one line."""
-    return ", ".join(f"{counts[key]} {key.replace('_', ' ')}" for key in (*OUTCOMES, "running") if counts.get(key))
+    return ", ".join(f"{counts[key]} {key.replace('_', ' ')}" for key in (*OUTCOMES, "imported", "running") if counts.get(key))
 
 
 def counts_text(progress: Progress) -> str:
     """The counts that are not zero, trained ones first."""
     names = {"trained": "to the end", "pruned_early": "pruned early", "diverged": "diverged"}
     trained = ", ".join(f"{progress.counts[key]} {name}" for key, name in names.items() if progress.counts[key])
-    rest = {"over_budget": "over budget", "duplicate": "duplicate", "failed": "failed"}
+    rest = {"imported": "taken over", "over_budget": "over budget", "duplicate": "duplicate", "failed": "failed"}
     others = "".join(f" · {progress.counts[key]} {name}" for key, name in rest.items() if progress.counts[key])
     return f"trained {progress.trained}/{progress.goal}{f' ({trained})' if trained else ''}{others}"
 
@@ -106,6 +117,10 @@ class TerminalDisplay:
         }
         for key, value in lines.items():
             self.console.print(Text(f"{key:9s}{value}"))
+        for warning in plan.warnings:
+            self.note(f"Warning: {warning}")
+        for one in plan.warm_start:
+            self.note(start_text(one))
         self._started = time.monotonic()
         if plan.trained < plan.goal and self.console.is_terminal:
             self._live = Live(console=self.console, get_renderable=self._panel, refresh_per_second=4, transient=True)

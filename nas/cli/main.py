@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from nas.cli import doctor, listing, retrain, search, show, submit
+from nas.cli import doctor, listing, presets, retrain, search, show, submit
 from nas.errors import NasError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("retrain", help=retrain.HELP)(retrain.command)
 app.command("submit", help=submit.HELP)(submit.command)
 app.command("show", help=show.HELP)(show.command)
 app.command("list", help=listing.HELP)(listing.command)
+app.command("presets", help=presets.HELP)(presets.command)
 app.command("doctor", help=doctor.HELP)(doctor.command)
 
 

@@ -8,36 +8,54 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DataOption, DeviceOption, StudyOption, plain_path
+from nas.cli.options import DataOption, DeviceOption, StudyOption
 
 HELP = """Train a network of a study on all its labelled training data, longer than the search did."""
 
 
 def command(
-    which: Annotated[str, typer.Argument(help="`best`, or a trial's number.")] = "best",
+    which: Annotated[str, typer.Argument(help="`best`, a trial's number, or preset:NAME.")] = "best",
     study: StudyOption = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Of a preset that belongs to no study: digits, cifar10, cifar100 or folder.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs. [default: four times the search's]")] = None,
     seed: Annotated[int, typer.Option(help="Another seed trains another network.", min=0)] = 0,
     include_test_labels: Annotated[
         bool,
         typer.Option("--include-test-labels", help="Train on the official test set too; no test accuracy is claimed then."),
     ] = False,
+    train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
     data: DataOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     from nas.cli.display import TerminalDisplay, count_text, time_text
+    from nas.config import DataConfig
+    from nas.errors import ConfigError
     from nas.paths import existing_study, remember_study
-    from nas.retrain import RetrainPlan, RetrainRequest, retrain
+    from nas.presets import PREFIX
+    from nas.retrain import RetrainPlan, RetrainRequest, found_presets_study, retrain
     from nas.train.loop import EpochMetrics
 
-    paths = existing_study(study)
+    folder = None if data is None else str(data.absolute())
+    if dataset is None:
+        paths = existing_study(study)
+    elif not which.startswith(PREFIX) or study is not None:
+        raise ConfigError(
+            "--dataset goes with preset:NAME alone: a study has its data",
+            hint="nas retrain preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
+        )
+    else:
+        with TerminalDisplay() as display:
+            paths = found_presets_study(DataConfig(dataset=dataset, folder=folder), display.decoding)
     request = RetrainRequest(
         paths=paths,
         which=which,
         epochs=epochs,
         seed=seed,
         include_test_labels=include_test_labels,
-        data_folder=plain_path(data),
+        train_subset=train_subset,
+        data_folder=folder,
         device=device,
     )
     stopping = False
@@ -58,10 +76,13 @@ def command(
             nonlocal total
             total = plan.candidate.train.epochs
             display.note(
-                f"study {paths.name}, trial {plan.trial}: {count_text(plan.params)} parameters, "
+                f"study {paths.name}, {plan.subject}: {count_text(plan.params)} parameters, "
                 f"{plan.candidate.arch.one_line()}\n"
                 f"training {total} epochs on {plan.train_images:,} images, on {plan.device} in {plan.precision}"
             )
+
+            for warning in plan.candidate.train.warnings():
+                display.note(f"Warning: {warning}")
 
         def on_epoch(metrics: EpochMetrics) -> None:
             nonlocal last_line

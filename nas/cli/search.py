@@ -28,6 +28,9 @@ def command(
         int | None, typer.Option(help="Resize `folder`'s images. [default: the first one's size]", min=8)
     ] = None,
     skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="Leave unreadable images out.")] = False,
+    warm_start: Annotated[
+        str | None, typer.Option(help="Begin a new study with `presets`, `preset:NAME` or `study:NAME`, where they fit.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     seconds = parse_duration(timeout)
@@ -48,11 +51,12 @@ def command(
         trials=trials,
         timeout=seconds,
         device=device,
+        warm_start=warm_start,
     )
     with TerminalDisplay() as display:
         result = run_search(request, display)
     progress, name = result.progress, result.plan.paths.name
-    drawn = sum(progress.counts.values())
+    drawn = sum(progress.counts.values()) - progress.counts["imported"]
     over = progress.counts["over_budget"]
     print(f"{progress.trained} networks trained in study {name}.", end=" ")
     print(f"{over} of {drawn} draws ({over / drawn:.0%}) were over budget and never trained." if drawn else "")

@@ -12,49 +12,62 @@ if TYPE_CHECKING:
     from nas.config import Candidate
     from nas.report.network import NetworkReport
 
-HELP = """Show a network (its layers, cost and recipe) or a space (its ranges, and how much of it fits the budget)."""
+HELP = """Show a network (its layers, cost and recipe) or a space (its ranges, and how much of it fits the budget).
+
+A preset is shown for images of 3×32×32 in 10 classes, or, with --study, for that study's.
+"""
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="`best`, a trial's number, or a space: a shipped one's name or a file.")] = "best",
+    what: Annotated[
+        str, typer.Argument(help="`best`, a trial's number, preset:NAME, or a space: a shipped one's name or a file.")
+    ] = "best",
     study: StudyOption = None,
     draws: Annotated[int, typer.Option(help="Of a space: uniform draws that are counted.", min=1)] = 600,
     as_json: JsonOption = False,
 ) -> None:
-    if what == "best" or what.isdecimal():
-        _show_trial(what, study, as_json)
+    if what == "best" or what.isdecimal() or what.startswith("preset:"):
+        _show_network(what, study, as_json)
     else:
         _show_space(what, draws, as_json)
 
 
-def _show_trial(which: str, study: str | None, as_json: bool) -> None:
+def _show_network(which: str, study: str | None, as_json: bool) -> None:
     from nas.cli.display import count_text
+    from nas.config import ImageShape
     from nas.paths import existing_study
+    from nas.presets import PREFIX
     from nas.report.network import report_network
-    from nas.retrain import chosen_candidate
+    from nas.retrain import find_subject, preset_subject
     from nas.search.settings import read_settings
 
-    paths = existing_study(study)
-    number, candidate, accuracy = chosen_candidate(paths, which)
-    shape = read_settings(paths).shape
-    network = report_network(candidate.arch, shape)
+    if which.startswith(PREFIX) and study is None:
+        name, subject, shape = None, preset_subject(which), ImageShape(channels=3, size=32, classes=10)
+    else:
+        paths = existing_study(study)
+        name, subject, shape = paths.name, find_subject(paths, which), read_settings(paths).shape
+    network = report_network(subject.candidate.arch, shape)
     if as_json:
         print_json(
             {
-                "study": paths.name,
-                "trial": number,
-                "validation_accuracy": accuracy,
+                "study": name,
+                "network": subject.title,
+                "validation_accuracy": subject.accuracy,
+                "images": shape.model_dump(),
                 **asdict(network),
-                "candidate": candidate.model_dump(mode="json"),
+                "candidate": subject.candidate.model_dump(mode="json"),
             }
         )
         return
-    seen = "no epoch finished" if accuracy is None else f"validation accuracy {accuracy:.2%} in the search"
-    print(f"Study {paths.name}, trial {number}: {seen}")
-    print(f"{count_text(network.params)} parameters, {count_text(network.macs)} multiply-adds, {network.architecture}\n")
+    seen = "" if subject.accuracy is None else f", validation accuracy {subject.accuracy:.2%} in the search"
+    print((f"Study {name}, " if name else "") + subject.title + seen)
+    print(
+        f"{count_text(network.params)} parameters, {count_text(network.macs)} multiply-adds "
+        f"on images of {shape.channels}×{shape.size}×{shape.size}, {network.architecture}\n"
+    )
     _print_layers(network)
     print()
-    _print_recipe(candidate)
+    _print_recipe(subject.candidate)
 
 
 def _print_layers(network: "NetworkReport") -> None:
@@ -68,10 +81,16 @@ def _print_layers(network: "NetworkReport") -> None:
 
 
 def _print_recipe(candidate: "Candidate") -> None:
+    """What the recipe uses; a field that it does not use is left out."""
+    always = {"epochs", "batch_size", "optimiser", "lr", "weight_decay", "schedule", "ema_epochs", "crop_padding", "flip"}
+    used = candidate.train.canonical().model_dump(exclude_defaults=True)
     recipe = candidate.train.model_dump()
-    augment = recipe.pop("augment")
-    print("recipe  " + ", ".join(f"{key} {_short(value)}" for key, value in recipe.items()))
-    print("augment " + ", ".join(f"{key} {_short(value)}" for key, value in augment.items()))
+    augment = {k: v for k, v in recipe.pop("augment").items() if k in always | used.get("augment", {}).keys()}
+    recipe = {k: v for k, v in recipe.items() if k in always | used.keys()}
+    print("recipe    " + ", ".join(f"{key} {_short(value)}" for key, value in recipe.items()))
+    print("augment   " + ", ".join(f"{key} {_short(value)}" for key, value in augment.items()))
+    for warning in candidate.train.warnings():
+        print(f"Warning: {warning}", file=sys.stderr)
 
 
 def _short(value: object) -> str:

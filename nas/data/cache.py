@@ -54,9 +54,10 @@ def find_or_make(name: str, key: str, make: Callable[[Path], None]) -> Entry:
     folder = cache_folder() / f"{name}-{key}"
     if (folder / "meta.json").is_file():
         return Entry(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    unfinished = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
         make(unfinished)
         try:
             os.rename(unfinished, folder)
@@ -71,13 +72,22 @@ def find_or_make(name: str, key: str, make: Callable[[Path], None]) -> Entry:
             ) from None
         raise
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return Entry(folder)
 
 
 def write_meta(folder: Path, meta: dict) -> None:
     """Last of all: an entry with a meta.json is a finished one."""
     (folder / "meta.json").write_text(json.dumps(meta))
+
+
+# PIL reports broken PNG chunks as SyntaxError.
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+def reason_of(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def decode(path: Path, size: int, channels: int) -> np.ndarray:
@@ -96,8 +106,8 @@ def decode_all(paths: Sequence[Path], out: np.ndarray, progress: Progress, what:
     def one(i: int) -> tuple[int, str] | None:
         try:
             out[i] = decode(paths[i], size, channels)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return i, str(error) or type(error).__name__  # PIL reports broken PNG chunks as SyntaxError
+        except UNREADABLE as error:
+            return i, reason_of(error)
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

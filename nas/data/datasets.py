@@ -13,7 +13,18 @@ import numpy as np
 from PIL import Image
 
 from nas.config import DataConfig, ImageShape
-from nas.data.cache import Entry, Progress, bad_images_error, decode_all, entry_key, find_or_make, silent, write_meta
+from nas.data.cache import (
+    UNREADABLE,
+    Entry,
+    Progress,
+    bad_images_error,
+    decode_all,
+    entry_key,
+    find_or_make,
+    reason_of,
+    silent,
+    write_meta,
+)
 from nas.errors import DataError, choices_sentence
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -51,17 +62,27 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the training labels in their order, the classes and the pixel statistics."""
+        """16 hexadecimal digits of the classes, the training labels in their order and the pixel statistics, and of the images
+        that choose, where the data set brings its own."""
         digest = hashlib.sha256(repr((self.classes, self.mean, self.std, self.train.images.shape)).encode())
         digest.update(np.ascontiguousarray(self.train.labels).tobytes())
+        if self.validation is not None:
+            digest.update(repr((self.validation.images.shape, channel_statistics(self.validation.images))).encode())
+            digest.update(np.ascontiguousarray(self.validation.labels).tobytes())
         return digest.hexdigest()[:16]
 
 
 def load_dataset(config: DataConfig, progress: Progress = silent) -> Dataset:
     """Raises DataError where the data is missing, broken or not what its name says."""
-    if config.dataset not in DATASETS:
-        raise DataError(f"{config.dataset!r} is no data set.{choices_sentence(config.dataset, DATASETS)}")
+    require_known(config.dataset)
     return DATASETS[config.dataset](config, progress)
+
+
+def require_known(dataset: str) -> None:
+    """Raises DataError, with the choices, for a name that is no data set's."""
+    if dataset not in DATASETS:
+        hint = f"--dataset folder --data {dataset}" if Path(dataset).is_dir() else None
+        raise DataError(f"{dataset!r} is no data set.{choices_sentence(dataset, DATASETS)}", hint=hint)
 
 
 # ------------------------------------------------------------------------------------------------------- the split
@@ -83,12 +104,19 @@ def split(dataset: Dataset, config: DataConfig) -> Split:
     validation = None
     train = np.arange(len(labels))
     if dataset.validation is None:
+        for label in np.flatnonzero(np.bincount(labels) == 1):
+            raise DataError(
+                f"class {dataset.classes[label]!r} has a single image; each class needs at least two, one to train and one to "
+                "choose",
+                hint="add images to it, or leave the class out",
+            )
         validation = stratified(labels, config.validation, config.seed)
         train = np.setdiff1d(train, validation)
     if config.subset is not None:
-        if config.subset > len(train):
+        if not len(dataset.classes) <= config.subset <= len(train):
             raise DataError(
-                f"--train-subset {config.subset} asks for more than the {len(train)} images that are there to train on"
+                f"--train-subset takes at least one image of each of the {len(dataset.classes)} classes and at most the "
+                f"{len(train)} that are there to train on, not {config.subset}"
             )
         share = config.subset / len(train)
         train = train[stratified(labels[train], share, config.seed + 1, total=config.subset)]
@@ -96,23 +124,25 @@ def split(dataset: Dataset, config: DataConfig) -> Split:
 
 
 def stratified(labels: np.ndarray, share: float, seed: int, total: int | None = None) -> np.ndarray:
-    """Sorted indices of `share` of each class, at least one of each, `total` of them (by default share × N, rounded).
+    """Sorted indices of `share` of each class, at least one of each.
 
-    Every class gives floor(share × its size); what is missing to the total goes to the largest remainders. Raises DataError for a
-    class with fewer than two images, which cannot both choose and train.
+    Every class gives floor(share × its size); what is missing to the total goes to the largest remainders. With `total`, exactly
+    so many; without, about share × N, and of each class at least one image is left, so that it must have two.
     """
     counts = np.bincount(labels)
-    small = np.flatnonzero(counts == 1)
-    if len(small):
-        raise DataError(f"class {small[0]} has a single image; each class needs at least two, one to train and one to choose")
     present = np.flatnonzero(counts)
-    total = round(share * len(labels)) if total is None else total
+    most = counts - 1 if total is None else counts
+    assert (most[present] >= 1).all()
+    assert total is None or len(present) <= total <= len(labels)
+    wanted = round(share * len(labels)) if total is None else total
     exact = counts * share
-    take = np.where(counts > 0, np.clip(np.floor(exact), 1, np.maximum(counts - 1, 1)), 0).astype(int)
+    take = np.where(counts > 0, np.clip(np.floor(exact), 1, most), 0).astype(int)
     for c in present[np.argsort(-(exact - np.floor(exact))[present], kind="stable")]:
-        if take.sum() >= total:
+        if take.sum() >= wanted:
             break
-        take[c] = min(take[c] + 1, counts[c])
+        take[c] = min(take[c] + 1, most[c])
+    while total is not None and take.sum() > total:  # small classes were rounded up to one image
+        take[np.argmax(np.where(take > 1, take - exact, -np.inf))] -= 1
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))
     chosen = [order[labels[order] == c][: take[c]] for c in present]
@@ -217,7 +247,7 @@ def load_cifar100(config: DataConfig, progress: Progress) -> Dataset:
 def load_folder(config: DataConfig, progress: Progress) -> Dataset:
     """Images in a folder for each class: FOLDER/train/<class>/* with optional FOLDER/val and FOLDER/test, or FOLDER/<class>/*.
 
-    All are brought to squares of `image_size`, by default the shorter side of the first image, and to that image's
+    All are brought to squares of `image_size`, by default the shorter side of the first readable image, and to that image's
     number of channels (1 for greyscale, 3 for anything else).
     """
     if config.folder is None:
@@ -233,8 +263,7 @@ def load_folder(config: DataConfig, progress: Progress) -> Dataset:
         parts |= {part: root / part for part in ("val", "test") if (root / part).is_dir()}
     classes = _class_folders(parts["train"])
     files = {part: _class_files(folder, classes) for part, folder in parts.items()}
-    first = files["train"][0][0]
-    size, channels = _first_image(first, config.image_size)
+    size, channels = _first_image([path for path, _ in files["train"]], config.image_size)
     facts = [root.absolute(), size, channels, config.skip_bad_images]
     for part, listed in files.items():
         facts += [part, *((p.relative_to(root), c, p.stat().st_size, p.stat().st_mtime_ns) for p, c in listed)]
@@ -270,8 +299,9 @@ def _write_part(
     labels = np.array([label for _, label in listed], np.int64)[keep]
     if bad:
         np.save(target, np.asarray(out[keep]))
-        if part == "train" and (empty := set(range(max(c for _, c in listed) + 1)) - set(labels.tolist())):
-            raise DataError(f"no image of class folder {listed[[c for _, c in listed].index(min(empty))][0].parent} can be read")
+        kept = set(labels.tolist())
+        if lost := [path for path, label in listed if label not in kept]:
+            raise DataError(f"no image of class folder {lost[0].parent} can be read", hint="repair them, or remove the folder")
     np.save(folder / f"{part}-labels.npy", labels)
     return len(bad)
 
@@ -280,7 +310,9 @@ def _class_folders(folder: Path) -> list[str]:
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(classes) < 2:
         raise DataError(
-            f"a classifier needs at least two classes, each a folder of images, but {folder} holds {len(classes)} folders"
+            f"a classifier needs at least two classes, each a folder of images, but the folders in {folder} are: "
+            f"{', '.join(classes) or 'none'}",
+            hint="--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png",
         )
     return classes
 
@@ -294,31 +326,29 @@ def _class_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
         found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
             raise DataError(
-                f"the class folder {folder / name} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}",
-                hint="remove the folder, or put at least two images into it",
+                f"there is no image in {folder / name}; each class of the training images needs some, in files that end in "
+                f"{', '.join(IMAGE_SUFFIXES)}",
+                hint="add images, or leave the class out",
             )
         listed += [(path, label) for path in found]
     return listed
 
 
-def _first_image(path: Path, image_size: int | None) -> tuple[int, int]:
-    """(size, channels) for all images."""
-    try:
-        with Image.open(path) as image:
-            size = image_size or min(image.size)
-            channels = 1 if image.mode in ("1", "L") else 3
-    except (OSError, SyntaxError) as error:
-        if image_size is None:
-            raise DataError(
-                f"{path} cannot be read ({error}), and the first image's size is what all are resized to",
-                hint="repair or remove it, or give a size with --image-size",
-            ) from None
-        return image_size, 3
-    if size < 8:
-        raise DataError(
-            f"images must have at least 8×8 pixels, but {path} has {image.width}×{image.height}", hint="--image-size 32"
-        )
-    return size, channels
+def _first_image(paths: list[Path], image_size: int | None) -> tuple[int, int]:
+    """(size, channels) for all images, as the first readable one has them."""
+    bad: list[tuple[Path, str]] = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+                channels = 1 if image.mode in ("1", "L") else 3
+        except UNREADABLE as error:
+            bad.append((path, reason_of(error)))
+            continue
+        if image_size is None and min(width, height) < 8:
+            raise DataError(f"images must have at least 8×8 pixels, but {path} has {width}×{height}", hint="--image-size 32")
+        return image_size or min(width, height), channels
+    raise bad_images_error(bad, len(paths))
 
 
 def _from_entry(name: str, entry: Entry) -> Dataset:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.config import AugmentConfig
-from nas.data.augment import augment
+from nas.data.augment import Draw, augment, mix
 from nas.data.datasets import ImageSet
 
 
@@ -71,6 +71,11 @@ class Resident:
         normalised = (images.float() - self._mean) * self._scale
         return normalised.contiguous(memory_format=torch.channels_last)
 
+    def sample(self, count: int) -> Tensor:
+        """At most `count` images spread evenly over the set, normalised (N, C, H, W)."""
+        stride = -(-len(self) // count)
+        return self.normalise(self.take(slice(None, None, stride))[0])
+
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """All images in order, normalised (B, C, H, W), with their labels (B,)."""
         for start in range(0, len(self), size):
@@ -81,8 +86,13 @@ class Resident:
 class TrainBatches:
     """Shuffled, augmented batches; the last, incomplete one of an epoch is left out."""
 
-    def __init__(self, data: Resident, batch_size: int, augmentation: AugmentConfig, seed: int) -> None:
+    def __init__(
+        self, data: Resident, batch_size: int, augmentation: AugmentConfig, seed: int, *, classes: int | None = None
+    ) -> None:
+        """`classes` is how many there are; only mixing needs it."""
+        assert classes is not None or augmentation.mix == "none", "mixed images need the number of classes for their targets"
         self.data = data
+        self.classes = classes
         self.batch_size = min(batch_size, len(data))
         self.augmentation = augmentation
         self.seed = seed
@@ -93,12 +103,18 @@ class TrainBatches:
         return len(self.data) // self.batch_size
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images, normalised (B, C, H, W), and labels (B,) of the steps from `first_step` on."""
+        """Images, normalised (B, C, H, W), and labels (B,) of the steps from `first_step` on; where the configuration mixes
+        images, targets float (B, classes) instead, also of a batch that is not mixed."""
         self._generator.manual_seed(mix_seed(self.seed, epoch))
         order = torch.randperm(len(self.data), generator=self._generator, device=self.data.device)
         for step in range(first_step, len(self)):
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             images, labels = self.data.take(chosen)
             assert labels is not None
-            self._generator.manual_seed(mix_seed(self.seed, epoch, step + 1))
-            yield self.data.normalise(augment(images, self.augmentation, self._generator)), labels
+            draw = Draw.seeded(mix_seed(self.seed, epoch, step + 1), chosen, epoch, self.seed)
+            normalised = self.data.normalise(augment(images, self.augmentation, draw))
+            if self.augmentation.mix == "none":
+                yield normalised, labels
+            else:
+                assert self.classes is not None
+                yield mix(normalised, labels, self.classes, self.augmentation, draw)

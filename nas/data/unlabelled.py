@@ -7,6 +7,8 @@ and nothing else.
 import codecs
 import io
 import pickle
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +82,7 @@ def as_ids(ids: Any, count: int, source: str) -> list[str]:
     """The IDs as text, 0 to N − 1 where there are none. Raises DataError where they are not one for each image, or repeat."""
     if ids is None:
         return [str(i) for i in range(count)]
-    listed = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    listed = ids.ravel().tolist() if isinstance(ids, np.ndarray) else ids
     if not isinstance(listed, list | tuple) or len(listed) != count:
         found = len(listed) if isinstance(listed, list | tuple) else type(ids).__name__
         raise DataError(f"{source}: there must be one ID for each of the {count} images, but ids has {found}")
@@ -99,9 +101,11 @@ def _read_numpy(path: Path) -> tuple[Any, Any]:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded, None
-        return _data_and_ids({name: loaded[name] for name in loaded.files}, path)
-    except (OSError, ValueError, EOFError, KeyError) as error:
+        with loaded:
+            arrays = dict(loaded)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as numpy arrays: {error}", hint=FORMS) from None
+    return _data_and_ids(arrays, path)
 
 
 def _read_pickle(path: Path) -> tuple[Any, Any]:

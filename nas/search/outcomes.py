@@ -80,7 +80,8 @@ def outcome_of(trial: FrozenTrial) -> str:
 
 
 def count_outcomes(trials: Iterable[FrozenTrial]) -> Counter[str]:
-    return Counter(outcome_of(trial) for trial in trials)
+    """Of each outcome, and `imported` for results that another study brought."""
+    return Counter("imported" if trial.user_attrs.get("imported") else outcome_of(trial) for trial in trials)
 
 
 def count_trained(counts: Counter[str]) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from nas.budget import Budget
 from nas.config import DataConfig, parse_count
-from nas.data.datasets import Dataset, Split, load_dataset, split
+from nas.data.datasets import Dataset, Split, load_dataset, require_known, split
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError
 from nas.paths import StudyPaths, remember_study, study_paths
@@ -24,6 +24,7 @@ from nas.search.pruners import PRUNERS, asha_rungs
 from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
 from nas.search.storage import open_study, sole_coordinator
+from nas.search.warm_start import Fitted, enqueue, find_starts, fit_start
 from nas.space import Space, load_space
 from nas.train.device import pick_device, pick_precision
 
@@ -48,6 +49,8 @@ class SearchRequest:
     timeout: float | None = None
     """Seconds."""
     device: str = "auto"
+    warm_start: str | None = None
+    """Of a new study: `presets`, `preset:NAME` or `study:NAME`."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ class SearchPlan:
     precision: str
     rungs: list[int]
     skipped_images: int
+    warm_start: list[Fitted]
+    """What became of the candidates to begin with; empty where there are none, or the study had begun before."""
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -134,11 +140,15 @@ def _search(
 ) -> SearchResult:
     done_before = len(open_study(paths).get_trials(deepcopy=False))
     # The sampler's state is not stored; a seed of its own for every run keeps it from repeating its first draws.
+    fitted = []
+    if request.warm_start is not None and not done_before:
+        fitted = [fit_start(start, space, budget) for start in find_starts(request.warm_start, settings)]
     study = open_study(paths, SAMPLERS["tpe"](mix_seed(settings.seed, done_before) % 2**32), PRUNERS["asha"](space.epochs))
     if not done_before:
         study.set_user_attr("sampler", f"tpe, {STARTUP_TRIALS} start-up trials, multivariate, constant liar")
         study.set_user_attr("pruner", f"asha, rungs after epochs {asha_rungs(space.epochs)}")
         study.set_user_attr("settings", settings.model_dump(mode="json"))
+        enqueue(study, space, fitted, paths)
     executor: Executor = LocalExecutor([WorkerPlan(settings.data, device, os.cpu_count() or 1)])
     deadline = None if request.timeout is None else time.monotonic() + request.timeout
     coordinator = Coordinator(
@@ -164,6 +174,8 @@ def _search(
         precision=f"{precision.name} ({precision.reason})",
         rungs=asha_rungs(space.epochs),
         skipped_images=dataset.skipped,
+        warm_start=fitted,
+        warnings=space.warnings(),
     )
     display.begin(plan)
     if coordinator.progress.trained < request.trials:
@@ -181,7 +193,9 @@ def _search(
 def default_name(request: SearchRequest) -> str:
     """`resnet-cifar10`: the space and the data set."""
     space = load_space(request.space or "resnet").name
-    return f"{space}-{request.dataset or 'cifar10'}"
+    dataset = request.dataset or "cifar10"
+    require_known(dataset)
+    return f"{space}-{dataset}"
 
 
 def resolve_overrides(request: SearchRequest, stored: StudySettings | None) -> Overrides:

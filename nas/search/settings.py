@@ -17,6 +17,10 @@ from nas.space import Space, read_space
 RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
 
 
+PRESETS_SPACE = "presets"
+"""Stands where a space's name would, in a study that only holds retrained presets."""
+
+
 class Environment(Frozen):
     """Where and by what a study or a network was made."""
 
@@ -113,6 +117,14 @@ class StudySettings(Frozen):
             found.append(f"seed: {self.seed} → {new.seed}")
         return found
 
+    def same_trainings_as(self, other: "StudySettings") -> bool:
+        """Whether a candidate trained in one of the studies need not be trained again in the other."""
+        return (
+            self.data_fingerprint == other.data_fingerprint
+            and self.data.model_dump(exclude={"folder"}) == other.data.model_dump(exclude={"folder"})
+            and self.parameters.get("epochs") == other.parameters.get("epochs")
+        )
+
     def require_same(self, new: "StudySettings", study: str) -> None:
         """Raises StudyError, naming every difference, where `new` means something else."""
         found = self.differences(new)
@@ -130,4 +142,8 @@ def read_settings(paths: StudyPaths) -> StudySettings:
 
 def read_study_space(paths: StudyPaths, settings: StudySettings) -> Space:
     """The space file that the study began with, from its own folder; without the overrides."""
+    if settings.space == PRESETS_SPACE:
+        raise StudyError(
+            f"study {paths.name!r} holds retrained presets and no search", hint="nas search under another name, with --study NAME"
+        )
     return read_space(paths.space.read_text(), source=str(paths.space), name=settings.space)

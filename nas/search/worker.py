@@ -104,7 +104,7 @@ class _Trainer:
         config = order.candidate.train
         torch.manual_seed(order.seed)
         model = build_model(order.candidate.arch, self.dataset.shape)
-        batches = TrainBatches(self.train_data, config.batch_size, config.augment, order.seed)
+        batches = TrainBatches(self.train_data, config.batch_size, config.augment, order.seed, classes=len(self.dataset.classes))
         result = fit(
             model,
             batches,

@@ -16,12 +16,14 @@ from torch.nn import functional as F
 
 from nas.config import TrainConfig
 from nas.data.loader import Resident, TrainBatches
+from nas.models import ResNet
 from nas.paths import TrialPaths
 from nas.train.checkpoint import load_checkpoint, save_checkpoint
 from nas.train.device import Precision
 from nas.train.ema import WeightAverage
 from nas.train.evaluate import autocast, evaluate
 from nas.train.optimiser import make_optimiser
+from nas.train.sam import SharpnessAware
 from nas.train.schedule import learning_rate
 
 
@@ -48,6 +50,9 @@ class EpochMetrics:
     """Training alone."""
 
 
+# Of which layers that depend on the data are initialised.
+INITIALISATION_IMAGES = 4096
+
 Status = Literal["finished", "stopped", "suspended", "diverged"]
 
 
@@ -65,17 +70,18 @@ class _Trainer:
     """The state that a checkpoint holds."""
 
     def __init__(
-        self, model: nn.Module, train: TrainBatches, config: TrainConfig, precision: Precision, seed: int, identity: str
+        self, model: nn.Module, train: TrainBatches, config: TrainConfig, precision: Precision, identity: str, micro_batches: int
     ) -> None:
         self.device = train.data.device
+        self.micro_batches = micro_batches
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.train = train
         self.config = config
         self.precision = precision
-        self.seed = seed
         self.identity = identity
         self.optimiser = make_optimiser(self.model, config, self.device)
         self.average = WeightAverage(self.model, config.ema_epochs, len(train)) if config.ema_epochs else None
+        self.sam = SharpnessAware(self.model, config.sam_rho) if config.sam_rho else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
         self.totals = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
         """Sums since the epoch began: loss × images, correct predictions, images."""
@@ -100,23 +106,37 @@ class _Trainer:
             self.epoch_step += 1
         return True
 
-    def step(self, images: Tensor, labels: Tensor, lr: float) -> None:
+    def step(self, images: Tensor, targets: Tensor, lr: float) -> None:
+        """`images` (B, C, H, W); `targets` class indices (B,) or, of mixed images, each class's share (B, classes)."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        with autocast(self.device, self.precision):
-            logits = self.model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        self.scaler.scale(loss).backward()
+        self.totals += self.backward(images, targets)
+        if self.sam:
+            self.sam.climb()
+            with self.sam.second_pass():
+                self.backward(images, targets)
+            self.sam.descend()
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         if self.average:
             self.average.update(self.model)
-        with torch.no_grad():
-            n = len(labels)
-            self.totals[0] += loss.detach() * n
-            self.totals[1] += (logits.detach().argmax(1) == labels).sum()
-            self.totals[2] += n
+
+    def backward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Adds the batch's mean gradient up over `micro_batches`. Returns (3,): loss × images, correct predictions, images."""
+        totals = torch.zeros_like(self.totals)
+        parts = zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True)
+        for part, wanted in parts:
+            with autocast(self.device, self.precision):
+                logits = self.model(part)
+                loss = F.cross_entropy(logits, wanted, label_smoothing=self.config.label_smoothing)
+            self.scaler.scale(loss * (len(part) / len(images))).backward()
+            with torch.no_grad():
+                classes = wanted if wanted.ndim == 1 else wanted.argmax(1)
+                totals[0] += loss.detach() * len(part)
+                totals[1] += (logits.detach().argmax(1) == classes).sum()
+                totals[2] += len(part)
+        return totals
 
     def save(self, path: Path) -> None:
         state: dict[str, Any] = {
@@ -194,6 +214,7 @@ def fit(
     seed: int,
     identity: str,
     should_suspend: Callable[[], bool] = lambda: False,
+    micro_batches: int = 1,
 ) -> FitResult:
     """Trains `model` on `train`, evaluating on `validation` after each epoch.
 
@@ -203,10 +224,13 @@ def fit(
         paths: where the checkpoint and metrics.jsonl are kept.
         seed: dropout and stochastic depth follow from it; order and augmentation from the seed of `train`.
         identity: what is trained and how; a checkpoint of another identity is not continued.
+        micro_batches: parts in which a batch goes through the network, for less memory; BatchNorm sees each on its own.
         should_suspend: asked before every step; True writes a checkpoint there and returns.
     """
     torch.manual_seed(seed)
-    trainer = _Trainer(model, train, config, precision, seed, identity)
+    if isinstance(model, ResNet):
+        model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
+    trainer = _Trainer(model, train, config, precision, identity, micro_batches)
     resumed = trainer.restore(paths.checkpoint)
     _write_curve(paths.metrics, trainer.curve)  # the checkpoint's curve is the truth
     if resumed and not all(on_epoch(metrics) for metrics in list(trainer.curve)):

@@ -1,0 +1,204 @@
+"""Augmentations that move pixels: crops, mirrors, and affine maps.
+
+All but the resized crop copy pixels without mixing them, which is a look-up by index: it stays in uint8, needs nothing of a
+device but integer indexing, and takes half the time of `grid_sample`.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.config import AugmentConfig, PadMode
+from nas.data.augment.draw import Draw
+
+# Boxes of a random area and aspect may not fit into the image: as many are drawn at once as torchvision tries in turn.
+ATTEMPTS = 10
+
+
+def look_up(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, C, H', W'): of each image the pixels at rows and columns, int64, broadcast to (N, H', W')."""
+    n, channels, height, width = images.shape
+    first = torch.arange(n, device=images.device).view(-1, 1, 1) * (height * width)
+    places = first + rows * width + columns
+    pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)  # no copy where the batch is channels_last
+    return pixels.index_select(0, places.flatten()).view(*places.shape, channels).permute(0, 3, 1, 2)
+
+
+def inside(positions: Tensor, size: int) -> Tensor:
+    return (positions >= 0) & (positions < size)
+
+
+# ------------------------------------------------------------------------------------------------------------ crops
+
+
+def _reflected(positions: Tensor, size: int) -> Tensor:
+    """Any integer as a position in 0 … size - 1, mirrored at the first and the last, which do not repeat."""
+    period = max(2 * (size - 1), 1)
+    positions = positions.remainder(period)
+    return torch.minimum(positions, period - positions)
+
+
+def crop(images: Tensor, top: Tensor, left: Tensor, mode: PadMode) -> Tensor:
+    """Each image's window of its own size with its corner at (top, left), int64 (N,), which may lie outside; the border
+    beyond the image is black or mirrored. Equal to torchvision's pad and crop.
+
+    torchvision refuses to mirror more pixels than the image has; here the mirrors go on.
+    """
+    height, width = images.shape[2:]
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = left[:, None] + torch.arange(width, device=images.device)
+    if mode == "reflect":
+        return look_up(images, _reflected(rows, height)[:, :, None], _reflected(columns, width)[:, None, :])
+    within = inside(rows, height)[:, :, None] & inside(columns, width)[:, None, :]
+    window = look_up(images, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :])
+    return window.mul_(within[:, None])
+
+
+def random_crop(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    """A window of the image's size at a random place in the padded image."""
+    p = config.crop_padding
+    if p == 0:
+        return images
+    corners = draw.integers(2 * p + 1, 2, len(images)) - p
+    return crop(images, corners[0], corners[1], config.pad_mode)
+
+
+def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """The boxes, (N,) each, brought to the images' size, bilinear. Equal to torchvision's up to a level in a few pixels,
+    where rounding goes the other way."""
+
+    def sources(start: Tensor, length: Tensor, size: int) -> Tensor:
+        """(N, size): where each pixel of the result lies in the image, no further out than the box's own pixels."""
+        steps = torch.arange(size, device=images.device) + 0.5
+        within = steps * (length[:, None] / size) - 0.5
+        return start[:, None] + torch.minimum(within.clamp(min=0), length[:, None] - 1.0)
+
+    n, _, rows, columns = images.shape
+    y = (2 * sources(top, height, rows) + 1) / rows - 1  # in units of grid_sample: the image's borders at -1 and 1
+    x = (2 * sources(left, width, columns) + 1) / columns - 1
+    grid = torch.stack([x[:, None, :].expand(n, rows, columns), y[:, :, None].expand(n, rows, columns)], dim=-1)
+    sampled = F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
+    return sampled.round_().clamp_(0, 255).to(torch.uint8, memory_format=torch.channels_last)
+
+
+def first_valid(valid: Tensor, *values: Tensor) -> list[Tensor]:
+    """Of each row of values (N, A) the entry at the first place where valid, bool (N, A), holds; the first where it nowhere
+    does."""
+    first = valid.to(torch.int32).argmax(dim=1, keepdim=True)
+    return [value.gather(1, first).squeeze(1) for value in values]
+
+
+def box_sizes(draw: Draw, n: int, area: tuple[float, float], aspect: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """(n, ATTEMPTS) each, float but whole: two sides whose product is uniform in area, in pixels, and whose ratio, the
+    first over the second, is log-uniform in aspect."""
+    areas = draw.uniform(*area, n, ATTEMPTS)
+    roots = draw.uniform(math.log(aspect[0]) / 2, math.log(aspect[1]) / 2, n, ATTEMPTS).exp()  # of the aspects
+    return (areas.sqrt() * roots).round(), (areas.sqrt() / roots).round()
+
+
+def random_resized_crop(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    """As torchvision's RandomResizedCrop; an image whose boxes all fail to fit stays whole."""
+    if config.resized_crop == 1:
+        return images
+    n, _, rows, columns = images.shape
+    area = rows * columns
+    widths, heights = box_sizes(draw, n, (config.resized_crop * area, area), (3 / 4, 4 / 3))
+    valid = inside(widths - 1, columns) & inside(heights - 1, rows)
+    width, height = first_valid(valid, widths, heights)
+    fits = valid.any(dim=1)
+    width, height = torch.where(fits, width, columns), torch.where(fits, height, rows)
+    top = (draw.uniform(0, 1, n) * (rows - height + 1)).floor()
+    left = (draw.uniform(0, 1, n) * (columns - width + 1)).floor()
+    return resized_crop(images, top, left, height, width)
+
+
+# ---------------------------------------------------------------------------------------------------------- mirrors
+
+
+def hashed(numbers: Tensor, seed: int) -> Tensor:
+    """int64 (N,) of 0 … 2³² - 1 → the same kind, scrambled, every bit of it depending on all of the number and the seed.
+
+    Two rounds of a multiply-and-shift hash; no product reaches 2⁶³.
+    """
+    mask = 0xFFFFFFFF
+    for key in (0, (seed ^ seed >> 32) & mask):
+        numbers = (numbers ^ key) & mask
+        numbers = ((numbers ^ numbers >> 16) * 0x21F0AAAD) & mask
+        numbers = ((numbers ^ numbers >> 15) * 0x735A2D97) & mask
+        numbers = numbers ^ numbers >> 15
+    return numbers
+
+
+def random_flip(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    """horizontal: mirrors every other image, by lot. alternating: the lot falls once, by the image's place in the training
+    set; from then on it changes sides with each epoch, so that two epochs always show both (arXiv 2404.00498)."""
+    if config.flip == "none":
+        return images
+    if config.flip == "alternating":
+        mirrored = (hashed(draw.indices, draw.seed) + draw.epoch) % 2 == 1
+    else:
+        mirrored = draw.uniform(0, 1, len(images)) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def random_vertical_flip(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    if config.vertical_flip == 0:
+        return images
+    turned = draw.uniform(0, 1, len(images)) < config.vertical_flip
+    return torch.where(turned.view(-1, 1, 1, 1), images.flip(2), images)
+
+
+# ------------------------------------------------------------------------------------------------------ affine maps
+
+
+def affine(images: Tensor, matrices: Tensor) -> Tensor:
+    """Each image under its own affine map, by the nearest pixel, black beyond the border.
+
+    matrices (N, 2, 3) take a place (x, y, 1) in the result, in pixels from the image's centre, to its source. Equal to
+    torchvision's `affine` and `rotate`, whose own rounding decides where a source lies midway between two pixels.
+    """
+    height, width = images.shape[2:]
+    x = (torch.arange(width, device=images.device) - (width - 1) / 2).view(1, 1, -1)
+    y = (torch.arange(height, device=images.device) - (height - 1) / 2).view(1, -1, 1)
+    m = matrices.unsqueeze(-1).unsqueeze(-1)  # (N, 2, 3, 1, 1): each entry broadcasts over the image
+    columns = (m[:, 0, 0] * x + m[:, 0, 1] * y + (m[:, 0, 2] + (width - 1) / 2)).round_()
+    rows = (m[:, 1, 0] * x + m[:, 1, 1] * y + (m[:, 1, 2] + (height - 1) / 2)).round_()
+    within = inside(rows, height) & inside(columns, width)
+    moved = look_up(images, rows.clamp_(0, height - 1).long(), columns.clamp_(0, width - 1).long())
+    return moved.mul_(within[:, None])
+
+
+def _matrices(xx: Tensor, xy: Tensor, x1: Tensor, yx: Tensor, yy: Tensor, y1: Tensor) -> Tensor:
+    """(N,) each → (N, 2, 3)."""
+    return torch.stack([xx, xy, x1, yx, yy, y1], dim=1).view(-1, 2, 3)
+
+
+def turned(degrees: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """Matrices (N, 2, 3) that turn the image about its centre, anticlockwise, then shift it; all (N,), shifts in pixels."""
+    cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+    return _matrices(cos, -sin, -cos * right + sin * down, sin, cos, -sin * right - cos * down)
+
+
+def sheared_x(amount: Tensor, height: int) -> Tensor:
+    """Each row is shifted left by amount (N,) times its distance from the upper border."""
+    one, zero = torch.ones_like(amount), torch.zeros_like(amount)
+    return _matrices(one, amount, amount * (height / 2), zero, one, zero)
+
+
+def sheared_y(amount: Tensor, width: int) -> Tensor:
+    """Each column is shifted up by amount (N,) times its distance from the left border."""
+    one, zero = torch.ones_like(amount), torch.zeros_like(amount)
+    return _matrices(one, zero, zero, amount, one, amount * (width / 2))
+
+
+def random_affine(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    """Turned and shifted by whole pixels in one pass, as by torchvision's RandomAffine; nearest pixel, as is its default."""
+    if config.rotation == 0 and config.translation == 0:
+        return images
+    n, _, height, width = images.shape
+    degrees = draw.uniform(-config.rotation, config.rotation, n)
+    right = draw.uniform(-config.translation * width, config.translation * width, n).round()
+    down = draw.uniform(-config.translation * height, config.translation * height, n).round()
+    return affine(images, turned(degrees, right, down))

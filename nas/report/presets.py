@@ -1,0 +1,48 @@
+"""The table of the reported networks."""
+
+from dataclasses import dataclass
+
+from nas.budget import count_macs, count_params
+from nas.config import ImageShape
+from nas.presets import load_preset, preset_names
+
+CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+"""What the reports are about."""
+
+
+@dataclass(frozen=True)
+class PresetRow:
+    name: str
+    blocks: list[int]
+    channels: list[int]
+    block: str
+    params: int
+    macs: int
+    fits: bool
+    """The budget that the report's authors had to keep to."""
+    accuracy: float
+    """As reported, in [0, 1] …"""
+    measured_on: str
+    """… and on which images."""
+
+
+def report_presets() -> list[PresetRow]:
+    rows = []
+    for name in preset_names():
+        preset = load_preset(name)
+        arch = preset.candidate.arch
+        params = count_params(arch, CIFAR10)
+        rows.append(
+            PresetRow(
+                name=name,
+                blocks=[stage.blocks for stage in arch.stages],
+                channels=[stage.channels for stage in arch.stages],
+                block=arch.block,
+                params=params,
+                macs=count_macs(arch, CIFAR10),
+                fits=params <= preset.budget.params,
+                accuracy=preset.reported.accuracy,
+                measured_on=preset.reported.measured_on,
+            )
+        )
+    return rows

@@ -1,0 +1,150 @@
+"""Where a search begins: known candidates are enqueued before anything is drawn.
+
+A candidate fits where the space can build the very same network within the budget. Its recipe is brought to the nearest one
+that the space allows, since that is what the study compares networks by.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from nas.budget import Budget
+from nas.config import Candidate
+from nas.errors import ConfigError, NasError
+from nas.paths import StudyPaths, existing_study
+from nas.presets import load_preset, preset_names
+from nas.search.outcomes import outcome_of
+from nas.search.settings import StudySettings, read_settings
+from nas.search.storage import open_study
+from nas.space import Space
+
+STARTING_POINTS = 10
+"""At most so many networks of another study are trained again at the beginning of this one."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A candidate to begin with, and where it comes from."""
+
+    origin: str
+    """`preset:resnet-2322`, or `study:NAME trial 7`."""
+    candidate: Candidate
+    result: optuna.trial.FrozenTrial | None = None
+    """Of a trial whose data and training were the same as here, so that it counts as a result."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What became of a start."""
+
+    start: Start
+    values: dict[str, Any] | None
+    """What to begin with; None where it does not fit."""
+    reasons: list[str]
+    """Why it does not fit, or what of its recipe had to change."""
+
+
+def find_starts(what: str, settings: StudySettings) -> list[Start]:
+    """`presets`, one `preset:NAME`, or `study:NAME`. Raises NasError."""
+    if what == "presets":
+        return [Start(f"preset:{name}", load_preset(name).candidate) for name in preset_names()]
+    kind, _, name = what.partition(":")
+    if kind == "preset" and name:
+        return [Start(what, load_preset(name).candidate)]
+    if kind == "study" and name:
+        return _starts_of_study(existing_study(name), settings)
+    raise ConfigError(f"--warm-start takes presets, preset:NAME or study:NAME, not {what!r}")
+
+
+def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
+    """Best first: every result where the trainings were the same, else the best few as starting points."""
+    same = read_settings(paths).same_trainings_as(settings)
+    wanted = ("trained", "pruned_early") if same else ("trained",)
+    starts = []
+    for trial in sorted(open_study(paths).get_trials(deepcopy=False), key=_last_accuracy, reverse=True):
+        file = paths.trial(trial.number).candidate
+        if outcome_of(trial) not in wanted or not file.is_file():
+            continue
+        candidate = Candidate.from_json(file.read_text(), source=str(file))
+        starts.append(Start(f"study:{paths.name} trial {trial.number}", candidate, trial if same else None))
+    return starts if same else starts[:STARTING_POINTS]
+
+
+def _last_accuracy(trial: optuna.trial.FrozenTrial) -> float:
+    curve = trial.intermediate_values
+    return curve[max(curve)] if curve else 0.0
+
+
+def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
+    values = space.values_nearest_to(start.candidate)
+    filler = {slot.name: slot.ends()[0] for slot in space.slots}
+    rebuilt = space.candidate(filler | values)
+    wanted = flat(start.candidate.arch.canonical().model_dump())
+    built = flat(rebuilt.arch.canonical().model_dump())
+    described = space.describe()
+    reasons = [
+        f"{name} {wanted[name]}: the space has {_range_of(name, described, built)}"
+        for name in wanted
+        if built.get(name) != wanted[name]
+    ]
+    if reasons:
+        return Fitted(start, None, reasons)
+    try:
+        cost = budget.check(start.candidate.arch)
+    except NasError as error:
+        return Fitted(start, None, [error.message])
+    if not cost.fits:
+        return Fitted(start, None, [f"{cost.params:,} parameters: over the budget of {budget.limits.params:,}"])
+    theirs, ours = (flat(c.train.canonical().model_dump()) for c in (start.candidate, rebuilt))
+    changed = [f"{name} {theirs[name]} → {ours[name]}" for name in theirs if theirs[name] != ours[name] and name != "epochs"]
+    return Fitted(start, values, changed)
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"stages.0.channels": 64, …}` of nested dicts and of tuples of them."""
+    if isinstance(tree, dict):
+        items = tree.items()
+    elif isinstance(tree, tuple) and tree and isinstance(tree[0], dict):
+        items = dict(enumerate(tree)).items()
+    else:
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for key, value in items:
+        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def _range_of(name: str, described: dict[str, str], built: dict[str, Any]) -> str:
+    """The space's words for a field of `ArchConfig`: `stages.0.channels` is the slot `stage0.channels`."""
+    parts = name.split(".")
+    slot = f"stage{parts[1]}.{parts[2]}" if parts[0] == "stages" and len(parts) == 3 else name
+    return described.get(slot, str(built.get(name, described["stages"] + " stages")))
+
+
+def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: StudyPaths) -> None:
+    """Adds what fits to a study that has no trials: results as finished trials, anything else as the first to be trained."""
+    drawn = {slot.name: slot.domain for slot in space.slots if slot.drawn}
+    for one in fitted:
+        if one.values is None:
+            continue
+        params = {name: value for name, value in one.values.items() if name in drawn}
+        origin = {"origin": one.start.origin}
+        result = one.start.result
+        if result is None or one.reasons or params.keys() != drawn.keys():
+            study.enqueue_trial(params, user_attrs=origin)
+            continue
+        number = len(study.get_trials(deepcopy=False))
+        folder = paths.trial(number)
+        folder.folder.mkdir(parents=True, exist_ok=True)
+        folder.candidate.write_text(one.start.candidate.to_json())
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=result.state,
+                value=result.value,
+                params=params,
+                distributions=drawn,
+                user_attrs={**result.user_attrs, **origin, "imported": True},
+                intermediate_values=result.intermediate_values,
+            )
+        )
