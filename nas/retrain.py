@@ -19,7 +19,7 @@ from nas.budget import count_macs, count_params
 from nas.config import Candidate, DataConfig, Frozen, ImageShape
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
-from nas.data.datasets import Dataset, ImageSet, load_dataset, stratified
+from nas.data.datasets import Dataset, ImageSet, load_dataset, require_known, stratified
 from nas.data.loader import Resident, TrainBatches, mix_seed
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
 from nas.models import ResNet, build_model
@@ -155,6 +155,7 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
 
 def found_presets_study(data: DataConfig, decoding: DecodingProgress = silent) -> StudyPaths:
     """The folder `presets-<data set>`, a study without trials, where presets are trained that belong to no search."""
+    require_known(data.dataset)
     paths = study_paths(f"{PRESETS_SPACE}-{data.dataset}")
     if not paths.settings.is_file():
         dataset = load_dataset(data, decoding)

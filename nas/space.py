@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 import yaml
 from optuna.distributions import (
@@ -172,6 +172,8 @@ class Space:
             place: Any = tree
             for part in slot.path:
                 place = place.get(part) if isinstance(place, dict) else None
+            if slot.name == "stem.channels" and not slot.holds(place):
+                place = candidate.arch.stem_channels  # None: the first stage's
             if place is not None or slot.path[:2] != ("arch", "stage"):
                 values[slot.name] = place if slot.holds(place) else slot.nearest(place)
         return values
@@ -269,6 +271,9 @@ def read_space(text: str, source: str, name: str) -> Space:
     return _Reader(source).space(tree, text, name)
 
 
+Plain = TypeVar("Plain", bound=BaseModel)
+
+
 class _Reader:
     """Turns the tree of a space file into slots; knows the file's name for its errors."""
 
@@ -296,22 +301,20 @@ class _Reader:
             raise self.fail("arch", "is missing; it says which networks are searched")
         if "budget" not in top:
             raise self.fail("budget", "is missing; for example  budget: {params: 5M}")
-        budget_tree = self.mapping(top["budget"], "budget", BudgetConfig.model_fields)
-        try:
-            budget = BudgetConfig.model_validate(budget_tree)
-        except ValidationError as error:
-            key = error.errors(include_url=False)[0]["loc"][0]
-            raise self.fail(f"budget.{key}", what_is_wrong(error)) from None
+        budget = self.as_it_stands(top["budget"], "budget", BudgetConfig)
+        reported = self.as_it_stands(top["reported"], "reported", Reported) if "reported" in top else None
         slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
-        reported = None
-        if "reported" in top:
-            try:
-                reported = Reported.model_validate(self.mapping(top["reported"], "reported", Reported.model_fields))
-            except ValidationError as error:
-                raise self.fail("reported", first_problem(error)) from None
         space = Space(name=name, text=text, budget=budget, slots=tuple(slots), reported=reported)
         self.check_combinations(space)
         return space
+
+    def as_it_stands(self, tree: Any, key: str, model: type[Plain]) -> Plain:
+        """A mapping in which nothing is drawn."""
+        try:
+            return model.model_validate(self.mapping(tree, key, model.model_fields))
+        except ValidationError as error:
+            field = error.errors(include_url=False)[0]["loc"][0]
+            raise self.fail(f"{key}.{field}", what_is_wrong(error)) from None
 
     def check_combinations(self, space: Space) -> None:
         """Some values are refused only beside others: a multistep schedule without a milestone within the run, say.

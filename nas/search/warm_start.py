@@ -124,16 +124,18 @@ def _range_of(name: str, described: dict[str, str], built: dict[str, Any]) -> st
 
 def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: StudyPaths) -> None:
     """Adds what fits to a study that has no trials: results as finished trials, anything else as the first to be trained."""
-    drawn = {slot.name: slot.domain for slot in space.slots if slot.drawn}
+    drawn = {slot.name: slot for slot in space.slots if slot.drawn}
     for one in fitted:
         if one.values is None:
             continue
         params = {name: value for name, value in one.values.items() if name in drawn}
         origin = {"origin": one.start.origin}
         result = one.start.result
-        if result is None or one.reasons or params.keys() != drawn.keys():
+        if result is None or one.reasons:
             study.enqueue_trial(params, user_attrs=origin)
             continue
+        for name in drawn.keys() - params.keys():  # of stages that the network lacks: any value means the same network
+            params[name] = drawn[name].nearest(result.params.get(name, drawn[name].ends()[0]))
         number = len(study.get_trials(deepcopy=False))
         folder = paths.trial(number)
         folder.folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +145,7 @@ def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: Stud
                 state=result.state,
                 value=result.value,
                 params=params,
-                distributions=drawn,
+                distributions={name: slot.domain for name, slot in drawn.items()},
                 user_attrs={**result.user_attrs, **origin, "imported": True},
                 intermediate_values=result.intermediate_values,
             )

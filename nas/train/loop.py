@@ -4,6 +4,7 @@ Within an epoch nothing waits for the device: losses add up there and are read o
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -60,7 +61,7 @@ Status = Literal["finished", "stopped", "suspended", "diverged"]
 class FitResult:
     status: Status
     """finished: every epoch; stopped: `on_epoch` said so; suspended: `should_suspend` said so, a checkpoint is written;
-    diverged: the training loss became infinite or NaN in the epoch after the curve's last."""
+    diverged: a loss, in training or validation, became infinite or NaN in the epoch after the curve's last."""
     curve: list[EpochMetrics]
     model: nn.Module
     """The averaged network, or the trained one itself where averaging is off."""
@@ -174,9 +175,9 @@ class _Trainer:
         return True
 
     def finish_epoch(self, validation: Resident | None, seconds: float, train_seconds: float, steps: int) -> EpochMetrics | None:
-        """Reads the epoch's sums and evaluates. None, with nothing recorded, where the loss is not finite."""
+        """Reads the epoch's sums and evaluates. None, with nothing recorded, where a loss is not finite."""
         loss, correct, images = self.totals.tolist()
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             return None
         started = time.perf_counter()
         raw: tuple[float, float] | tuple[None, None] = (None, None)
@@ -184,6 +185,8 @@ class _Trainer:
         if validation is not None:
             raw = evaluate(self.model, validation, self.precision)
             averaged = evaluate(self.averaged_model, validation, self.precision) if self.average else raw
+            if not (math.isfinite(raw[0]) and math.isfinite(averaged[0])):
+                return None
         metrics = EpochMetrics(
             epoch=len(self.curve) + 1,
             train_loss=loss / images,
@@ -231,10 +234,11 @@ def fit(
     if isinstance(model, ResNet):
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
     trainer = _Trainer(model, train, config, precision, identity, micro_batches)
-    resumed = trainer.restore(paths.checkpoint)
+    trainer.restore(paths.checkpoint)
     _write_curve(paths.metrics, trainer.curve)  # the checkpoint's curve is the truth
-    if resumed and not all(on_epoch(metrics) for metrics in list(trainer.curve)):
-        return FitResult("stopped", trainer.curve, trainer.averaged_model)
+    for metrics in list(trainer.curve):
+        if not on_epoch(metrics) and metrics.epoch < config.epochs:
+            return FitResult("stopped", trainer.curve, trainer.averaged_model)
     while len(trainer.curve) < config.epochs:
         started, first_step = time.perf_counter(), trainer.epoch_step
         whole = trainer.run_epoch(should_suspend)
@@ -246,13 +250,13 @@ def fit(
             torch.cuda.synchronize(trainer.device)  # once an epoch, so that the seconds are the training's own
         train_seconds = time.perf_counter() - started
         steps = len(train) - first_step
-        metrics = trainer.finish_epoch(validation, trainer.seconds + train_seconds, train_seconds, steps)
-        if metrics is None:
+        finished = trainer.finish_epoch(validation, trainer.seconds + train_seconds, train_seconds, steps)
+        if finished is None:
             return FitResult("diverged", trainer.curve, trainer.averaged_model)
         trainer.save(paths.checkpoint)
         with open(paths.metrics, "a") as file:
-            file.write(json.dumps(asdict(metrics)) + "\n")
-        if not on_epoch(metrics) and len(trainer.curve) < config.epochs:
+            file.write(json.dumps(asdict(finished)) + "\n")
+        if not on_epoch(finished) and finished.epoch < config.epochs:
             return FitResult("stopped", trainer.curve, trainer.averaged_model)
     return FitResult("finished", trainer.curve, trainer.averaged_model)
 

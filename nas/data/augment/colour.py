@@ -132,10 +132,10 @@ def equalise(images: Tensor) -> Tensor:
     value does not count for the step, and a channel whose step would be 0 stays, as do all images below 256 pixels."""
     n, channels, height, width = images.shape
     levels = images.reshape(n * channels, height * width).long()
-    counts = torch.zeros(n * channels, 256, dtype=torch.int64, device=images.device)
-    counts.scatter_add_(1, levels, torch.ones_like(levels))
+    counts = torch.zeros(n * channels, 256, dtype=torch.int32, device=images.device)
+    counts.scatter_add_(1, levels, torch.ones_like(levels, dtype=torch.int32))
     brightest = counts.gather(1, levels.amax(dim=1, keepdim=True))
     step = (height * width - brightest) // 255
-    below = counts.cumsum(dim=1) - counts
+    below = counts.cumsum(dim=1, dtype=torch.int32) - counts
     table = torch.where(step > 0, (below + step // 2) // step.clamp(min=1), torch.arange(256, device=images.device))
     return table.clamp_(0, 255).to(torch.uint8).gather(1, levels).view(n, channels, height, width)

@@ -19,9 +19,9 @@ from nas.data.augment.erasing import in_boxes
 def beta(alpha: float, n: int, draw: Draw) -> Tensor:
     """float32 (n,) of the symmetric distribution Beta(alpha, alpha), exact for every alpha above 0 and without rejection.
 
-    With U and V uniform, T = √(2α (U^(-1/α) - 1)) · cos 2πV is Student's t of 2α degrees of freedom (Bailey 1994,
-    doi 10.1090/S0025-5718-1994-1219702-X), of which 1/2 + T / 2√(2α + T²) is Beta(α, α) (Devroye 1996,
-    doi 10.1145/256562.256608).
+    With U and V uniform, T = √(2α (U^(-1/α) - 1)) · cos 2πV is Student's t of 2α degrees of freedom (Bailey 1994, Polar
+    generation of random variates with the t-distribution), of which 1/2 + T / 2√(2α + T²) is Beta(α, α) (Devroye 1996,
+    Random variate generation in one line of code).
     """
     u = draw.uniform(0, 1, n)
     cos = (draw.uniform(0, 2 * math.pi, n)).cos()

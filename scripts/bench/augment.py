@@ -1,0 +1,136 @@
+"""How fast each augmentation is by itself: images/s, on one device, in batches of images that are already there.
+
+python scripts/bench/augment.py --threads 1 --json augment.json
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.config import AugmentConfig
+from nas.data.augment import Draw, augment, mix
+from nas.data.augment.examples import EXAMPLES
+from nas.search.settings import git_state
+from nas.train.device import device_name, pick_device
+
+CLASSES = 10
+
+
+def some_images(n: int, channels: int, size: int, device: torch.device) -> Tensor:
+    """uint8 (N, C, H, W) in memory as from the loader: shapes with noise, since branches cost most on pure noise."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = torch.rand(n, channels, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(shapes, size=(size, size), mode="bilinear", align_corners=False)
+    images = 230 * smooth + 25 * torch.rand(n, channels, size, size, generator=generator)
+    return images.to(torch.uint8).to(device).contiguous(memory_format=torch.channels_last)
+
+
+def work(config: AugmentConfig | None, images: Tensor) -> Callable[[int], Tensor]:
+    """What is measured, as a function of the batch's seed; None is what every batch costs, its gathering and normalisation."""
+    indices = torch.arange(len(images), device=images.device)
+    labels = indices % CLASSES
+    normalised = images.float()
+
+    def run(seed: int) -> Tensor:
+        if config is None:
+            order = torch.randperm(len(images), device=images.device)
+            return ((images[order].float() - 120) / 60).contiguous(memory_format=torch.channels_last)
+        draw = Draw.seeded(seed, indices)
+        if config.mix != "none":
+            return mix(normalised, labels, CLASSES, config, draw)[0]
+        return augment(images, config, draw)
+
+    return run
+
+
+def seconds_a_batch(run: Callable[[int], Tensor], device: torch.device, runs: int, batches: int) -> list[float]:
+    """One mean for each run; the first, which warms up, is left out."""
+    found = []
+    for i in range(runs + 1):
+        started = time.perf_counter()
+        for j in range(batches):
+            run(i * batches + j)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append((time.perf_counter() - started) / batches)
+    return found[1:]
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    device = pick_device(arguments.device)
+    if device.type == "cpu":
+        # Once memory of this size was freed, glibc keeps what is freed after it; otherwise most of the time goes into
+        # fetching the same pages again and again. In a training, the network's activations see to that.
+        torch.empty(30 * 2**20, dtype=torch.uint8)
+    images = some_images(arguments.batch, arguments.channels, arguments.size, device)
+    rows = []
+    for label, config in {"(gather and normalise)": None, **EXAMPLES}.items():
+        seconds = seconds_a_batch(work(config, images), device, arguments.runs, arguments.batches)
+        rows.append(
+            {
+                "augmentation": label,
+                "milliseconds": 1000 * statistics.median(seconds),
+                "fastest": 1000 * min(seconds),
+                "slowest": 1000 * max(seconds),
+                "images_per_second": arguments.batch / statistics.median(seconds),
+            }
+        )
+        print(f"{label}: {rows[-1]['milliseconds']:.2f} ms", file=sys.stderr)
+    return {
+        "device": device_name(device),
+        "machine": f"{platform.machine()} {platform.processor()}".strip(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "git": git_state(),
+        "batch": [arguments.batch, arguments.channels, arguments.size, arguments.size],
+        "runs": arguments.runs,
+        "batches_a_run": arguments.batches,
+        "rows": rows,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown."""
+    shape = " × ".join(map(str, result["batch"]))
+    lines = [
+        f"Batches of {shape} on {result['device']}, torch {result['torch']}, {result['git']}; median of {result['runs']} runs of "
+        f"{result['batches_a_run']} batches, and the fastest and the slowest run.",
+        "",
+        "| augmentation | ms a batch | range | images/s |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        spread = f"{row['fastest']:.2f}–{row['slowest']:.2f}"
+        lines.append(f"| {row['augmentation']} | {row['milliseconds']:.2f} | {spread} | {row['images_per_second']:,.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, mps (default: cpu)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
+    parser.add_argument("--batch", type=int, default=256, help="images a batch (default: 256)")
+    parser.add_argument("--channels", type=int, default=3, help="of an image (default: 3)")
+    parser.add_argument("--size", type=int, default=32, help="height and width of an image (default: 32)")
+    parser.add_argument("--runs", type=int, default=9, help="of which the median counts (default: 9)")
+    parser.add_argument("--batches", type=int, default=10, help="a run (default: 10)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    result = measure(arguments)
+    print(table(result))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

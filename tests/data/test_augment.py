@@ -1,0 +1,201 @@
+"""What every augmentation promises, checked for each entry of the registry, and the batches that come of them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nas.config import AugmentConfig
+from nas.data.augment import AUGMENTATIONS, Draw, augment, mix
+from nas.data.augment.examples import EXAMPLES, NOTHING
+from nas.data.augment.mix import MIXES
+from nas.data.loader import Resident, TrainBatches
+from tests.data.pictures import a_draw, pictures
+
+ALONE = {label: config for label, config in EXAMPLES.items() if config.mix == "none"}
+"""Those that change one image at a time."""
+
+SHAPES = [(1, 8), (3, 32)]
+COLOUR_ONLY = {"saturation", "hue"}
+
+
+@pytest.mark.parametrize(("channels", "size"), SHAPES)
+@pytest.mark.parametrize("label", ALONE)
+def test_keeps_shape_and_type_and_its_input(label: str, channels: int, size: int) -> None:
+    images = pictures(24, channels, size)
+    before = images.clone()
+    result = augment(images, ALONE[label], a_draw(24))
+    assert result.shape == images.shape
+    assert result.dtype == torch.uint8
+    assert result.device == images.device
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(("channels", "size"), SHAPES)
+@pytest.mark.parametrize("label", ALONE)
+def test_repeats_under_a_seed(label: str, channels: int, size: int) -> None:
+    images = pictures(24, channels, size)
+    first = augment(images, ALONE[label], a_draw(24, seed=3))
+    assert torch.equal(first, augment(images, ALONE[label], a_draw(24, seed=3)))
+    if channels == 3 or label not in COLOUR_ONLY:
+        assert not torch.equal(first, augment(images, ALONE[label], a_draw(24, seed=4)))
+
+
+@pytest.mark.parametrize(("channels", "size"), SHAPES)
+@pytest.mark.parametrize("label", ALONE)
+def test_each_image_has_its_own_draw(label: str, channels: int, size: int) -> None:
+    image = pictures(2, channels, size)[1:]
+    results = augment(image.expand(64, -1, -1, -1), ALONE[label], a_draw(64))
+    different = len({result.numpy().tobytes() for result in results})
+    if channels == 1 and label in COLOUR_ONLY:
+        assert torch.equal(results, image.expand(64, -1, -1, -1))
+    elif "flip" in label or label == "sharpness":
+        assert different == 2
+    else:
+        assert different > 8
+
+
+@pytest.mark.parametrize("label", ALONE)
+def test_layout_in_memory_does_not_matter(label: str) -> None:
+    images = pictures(24)
+    result = augment(images, ALONE[label], a_draw(24))
+    last = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(result, augment(last, ALONE[label], a_draw(24)))
+
+
+@pytest.mark.parametrize("label", ALONE)
+def test_an_example_turns_on_one_augmentation_and_leaves_the_others_off(label: str) -> None:
+    images, draw = pictures(24), a_draw(24)
+    changing = [name for name, function in AUGMENTATIONS.items() if function(images, ALONE[label], draw) is not images]
+    assert len(changing) == 1
+
+
+def test_every_augmentation_has_an_example() -> None:
+    images = pictures(24)
+    for name, function in AUGMENTATIONS.items():
+        assert any(not torch.equal(function(images, config, a_draw(24)), images) for config in ALONE.values()), name
+    assert {config.mix for config in EXAMPLES.values()} == {"none", *MIXES}
+
+
+def test_nothing_happens_and_nothing_is_drawn_when_all_is_off() -> None:
+    images, draw = pictures(24), a_draw(24)
+    before = draw.generator.get_state(), draw.host.get_state()
+    for function in AUGMENTATIONS.values():
+        assert function(images, NOTHING, draw) is images
+    assert torch.equal(draw.generator.get_state(), before[0])
+    assert torch.equal(draw.host.get_state(), before[1])
+
+
+def test_a_batch_of_one_image() -> None:
+    everything = AugmentConfig(
+        resized_crop=0.5, vertical_flip=0.5, rotation=9, translation=0.1, brightness=0.3, hue=0.1, sharpness=2, blur=1
+    )
+    everything = everything.model_copy(update={"policy": "autoaugment", "erasing": 0.5, "cutout": 4, "mix": "cutmix"})
+    for seed in range(20):
+        draw = a_draw(1, seed)
+        images, targets = mix(augment(pictures(1), everything, draw).float(), torch.tensor([2]), 4, everything, draw)
+        assert images.shape == (1, 3, 32, 32)
+        assert targets.tolist() == [[0, 0, 1, 0]]
+
+
+class _NoQuestions(TorchDispatchMode):
+    """Refuses what makes the host wait for a GPU: reading a value, or a result whose size depends on values."""
+
+    REFUSED = ("nonzero", "_local_scalar_dense", "masked_select", "unique", "is_nonzero")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert not any(name in str(func) for name in self.REFUSED), f"{func} waits for the device"
+        masks = [x for x in args[1] if x is not None] if "aten.index" in str(func) and isinstance(args[1], list | tuple) else []
+        assert all(mask.dtype != torch.bool for mask in masks), f"{func} by a mask waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("label", ALONE)
+def test_never_waits_for_the_device(label: str) -> None:
+    images, draw = pictures(24), a_draw(24)
+    with _NoQuestions():
+        augment(images, ALONE[label], draw)
+
+
+def test_the_check_for_waiting_finds_it() -> None:
+    values = torch.arange(4)
+    for waiting in (lambda: values[values > 1], lambda: int(values.sum()), lambda: values.nonzero()):
+        with _NoQuestions(), pytest.raises(AssertionError, match="waits"):
+            waiting()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("label", EXAMPLES)
+def test_never_waits_for_the_gpu(label: str) -> None:
+    device = torch.device("cuda")
+    images, labels, indices = pictures(64).to(device), torch.arange(64, device=device) % 10, torch.arange(64, device=device)
+    config = EXAMPLES[label]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        draw = Draw.seeded(1, indices)
+        result = augment(images, config, draw)
+        mixed, targets = mix(result.float(), labels, 10, config, draw)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert result.shape == mixed.shape == images.shape
+    assert targets.shape == (64, 10)
+
+
+# ------------------------------------------------------------------------------------------------------ the batches
+
+
+def _batches(augmentation: AugmentConfig, n: int = 40, batch_size: int = 16, **more: Any) -> TrainBatches:
+    images = pictures(n, 3, 8).permute(0, 2, 3, 1).contiguous().numpy()
+    labels = np.arange(n, dtype=np.int64) % 5
+    data = Resident(images, labels, [120.0] * 3, [60.0] * 3, torch.device("cpu"))
+    return TrainBatches(data, batch_size, augmentation, 7, **more)
+
+
+def test_an_epoch_continues_where_it_was_cut_off() -> None:
+    config = AugmentConfig(policy="autoaugment", erasing=0.5, flip="alternating", mix="mixup_or_cutmix", mix_p=0.5)
+    whole = list(_batches(config, classes=5).epoch(3))
+    rest = list(_batches(config, classes=5).epoch(3, first_step=1))
+    assert len(whole) == 2
+    assert len(rest) == 1
+    assert torch.equal(whole[1][0], rest[0][0])
+    assert torch.equal(whole[1][1], rest[0][1])
+
+
+def test_batches_of_mixed_images_have_soft_targets() -> None:
+    batches = _batches(AugmentConfig(mix="cutmix"), classes=5)
+    for images, targets in batches.epoch(0):
+        assert images.shape == (16, 3, 8, 8)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert targets.shape == (16, 5)
+        assert targets.dtype == torch.float32
+        assert 0.01 < float(targets.max(dim=1).values.min()) < 0.999
+
+
+def test_batches_of_whole_images_have_class_indices() -> None:
+    for images, labels in _batches(AugmentConfig()).epoch(0):
+        assert images.dtype == torch.float32
+        assert labels.shape == (16,)
+        assert labels.dtype == torch.int64
+
+
+def test_mixing_needs_the_number_of_classes() -> None:
+    with pytest.raises(AssertionError, match="number of classes"):
+        _batches(AugmentConfig(mix="mixup"))
+
+
+def test_the_alternating_flip_follows_the_image_through_the_shuffling() -> None:
+    batches = _batches(AugmentConfig(crop_padding=0, flip="alternating"), batch_size=40)
+    shuffled = _batches(NOTHING, batch_size=40)
+    originals = batches.data.normalise(batches.data.images)
+    mirrored = []  # bool (3, 40): by epoch, and by the image's place in the data
+    for epoch in range(3):
+        (images, _), (unmirrored, _) = next(batches.epoch(epoch)), next(shuffled.epoch(epoch))
+        places = (unmirrored[:, None] == originals[None]).flatten(2).all(dim=2).int().argmax(dim=1)
+        turned = (images != unmirrored).flatten(1).any(dim=1)
+        mirrored.append(torch.zeros(40, dtype=torch.bool).index_put((places,), turned)[1:])  # the first is symmetric
+    assert torch.equal(mirrored[1], ~mirrored[0])
+    assert torch.equal(mirrored[2], mirrored[0])
+    assert 8 < int(mirrored[0].sum()) < 31
