@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nas.paths import cache_folder, known_studies, studies_folder
 from nas.search.settings import git_state, installed_versions
-from nas.space import shipped_folder
+from nas.space_file import shipped_folder
 from nas.train.device import available_devices, device_name, pick_device, pick_precision
 
 PACKAGES = (

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,15 +115,19 @@ def unlabelled_in(data: DataConfig) -> Path | None:
 
 def write_csv(path: Path, ids: list[str], labels: np.ndarray) -> None:
     """Whole or not at all."""
+    if path.is_dir():
+        raise DataError(f"{path} cannot be written: it is a folder", hint="name a file in it with --output")
+    unfinished = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".tmp")
         with open(unfinished, "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
             writer.writerows(zip(ids, labels.tolist(), strict=True))
         os.replace(unfinished, path)
     except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
         raise DataError(f"{path} cannot be written: {error.strerror}", hint="name another file with --output") from None
 
 

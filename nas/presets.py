@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from nas.config import BudgetConfig, Candidate
 from nas.errors import ConfigError, choices_sentence
-from nas.space import Reported, read_space, shipped_folder
+from nas.space import Reported
+from nas.space_file import read_space, shipped_folder
 
 PREFIX = "preset:"
 

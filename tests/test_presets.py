@@ -7,7 +7,7 @@ from nas.config import ImageShape
 from nas.errors import ConfigError
 from nas.presets import load_preset, preset_names
 from nas.search.warm_start import Start, fit_start
-from nas.space import load_space
+from nas.space_file import load_space
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)

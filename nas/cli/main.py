@@ -29,7 +29,7 @@ app.command("doctor", help=doctor.HELP)(doctor.command)
 def main() -> NoReturn:
     """Exit status: 0 done, 1 a mistake that its user can mend, 2 wrong arguments, 130 interrupted."""
     try:
-        app()
+        app(prog_name="nas")
     except NasError as error:
         print(f"Error: {error.message}", file=sys.stderr)
         if error.hint:

@@ -101,7 +101,7 @@ def _show_space(name: str, draws: int, as_json: bool) -> None:
     from nas.budget import Budget
     from nas.config import ImageShape
     from nas.search.feasibility import measure_fit
-    from nas.space import load_space
+    from nas.space_file import load_space
 
     space = load_space(name)
     # What a space's budget is meant for; the counts hardly depend on it.

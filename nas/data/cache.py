@@ -115,10 +115,11 @@ def decode_all(paths: Sequence[Path], out: np.ndarray, progress: Progress, what:
         return [bad for bad in progress(results, what, len(paths)) if bad is not None]
 
 
-def bad_images_error(bad: Sequence[tuple[Path, str]], total: int) -> DataError:
+def bad_images_error(
+    bad: Sequence[tuple[Path, str]],
+    total: int,
+    hint: str = "repair or remove them, or leave them out with --skip-bad-images",
+) -> DataError:
     first = "\n".join(f"  {path}: {reason}" for path, reason in bad[:5])
     more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
-    return DataError(
-        f"{len(bad)} of {total} images cannot be read:\n{first}{more}",
-        hint="repair or remove them, or leave them out with --skip-bad-images",
-    )
+    return DataError(f"{len(bad)} of {total} images cannot be read:\n{first}{more}", hint=hint)

@@ -258,9 +258,15 @@ def load_folder(config: DataConfig, progress: Progress) -> Dataset:
             f"there is no folder {root.absolute()}",
             hint="--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --dataset digits needs no folder",
         )
-    parts = {"train": root / "train"} if (root / "train").is_dir() else {"train": root}
-    if parts["train"] != root:
-        parts |= {part: root / part for part in ("val", "test") if (root / part).is_dir()}
+    parts = {"train": root}
+    others = {part: root / part for part in ("val", "test") if (root / part).is_dir()}
+    if (root / "train").is_dir():
+        parts = {"train": root / "train", **others}
+    elif others:
+        raise DataError(
+            f"{root} has the folder {' and '.join(others)}, but no folder train beside it",
+            hint="--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png",
+        )
     classes = _class_folders(parts["train"])
     files = {part: _class_files(folder, classes) for part, folder in parts.items()}
     size, channels = _first_image([path for path, _ in files["train"]], config.image_size)

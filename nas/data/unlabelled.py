@@ -7,11 +7,12 @@ and nothing else.
 import codecs
 import io
 import pickle
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -60,7 +61,8 @@ def as_images(data: Any, shape: ImageShape, source: str) -> np.ndarray:
     if data.dtype != np.uint8:
         whole = np.issubdtype(data.dtype, np.integer)
         if not whole or (data.size and (data.min() < 0 or data.max() > 255)):
-            raise DataError(f"{source}: pixels must be uint8, whole numbers from 0 to 255, but the array is {data.dtype}")
+            span = f" from {data.min()} to {data.max()}" if data.size and np.issubdtype(data.dtype, np.number) else ""
+            raise DataError(f"{source}: pixels must be uint8, whole numbers from 0 to 255, but the array is {data.dtype}{span}")
         data = data.astype(np.uint8)
     c, size = shape.channels, shape.size
     if data.ndim == 2 and data.shape[1] == c * size * size:
@@ -98,10 +100,10 @@ def as_ids(ids: Any, count: int, source: str) -> list[str]:
 
 def _read_numpy(path: Path) -> tuple[Any, Any]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, None
-        with loaded:
+        with open(path, "rb") as file:  # a damaged archive would leave it open
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded, None
             arrays = dict(loaded)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as numpy arrays: {error}", hint=FORMS) from None
@@ -111,7 +113,9 @@ def _read_numpy(path: Path) -> tuple[Any, Any]:
 def _read_pickle(path: Path) -> tuple[Any, Any]:
     try:
         # Of Python 2's strings some are binary; keys and names are read as bytes and decoded below.
-        tree = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        tree = _array_or_self(_Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load())
+        if isinstance(tree, dict):
+            tree = {key: _array_or_self(value) for key, value in tree.items()}
     except _Forbidden as error:
         raise DataError(
             f"{path} asks for {error}, which no test set needs: it is refused, since unpickling it could run any program",
@@ -141,15 +145,68 @@ def _read_folder(folder: Path, shape: ImageShape) -> TestSet:
     images = np.empty((len(paths), shape.size, shape.size, shape.channels), np.uint8)
     bad = decode_all(paths, images, silent, "decoding the test images")
     if bad:
-        raise bad_images_error([(paths[i], reason) for i, reason in bad], len(paths))
+        hint = "repair or remove them; each image of a test set is predicted"
+        raise bad_images_error([(paths[i], reason) for i, reason in bad], len(paths), hint)
     return TestSet(folder.name, images, as_ids([p.stem for p in paths], len(paths), str(folder)))
 
 
 # ---------------------------------------------------------------------------------------------- the safe unpickler
+#
+# Stand-ins build the arrays: numpy's own `__setstate__` trusts what it is given, down to the flags that say which bytes are
+# pointers.
 
 
 class _Forbidden(pickle.UnpicklingError):
     pass
+
+
+class _Dtype:
+    """Stands in for `numpy.dtype`: numbers, text, and objects that the pickle itself builds."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        text = code.decode("latin-1") if isinstance(code, bytes) else str(code)
+        if not re.fullmatch(r"b1|[iu][1248]|f[248]|[SU][0-9]+|O8?", text):
+            raise _Forbidden(f"numpy.dtype of {text!r}")
+        self.dtype = np.dtype(text)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in ("<", b"<"):
+            self.dtype = self.dtype.newbyteorder("<")
+        elif state[1] in (">", b">"):
+            self.dtype = self.dtype.newbyteorder(">")
+
+
+class _Array:
+    """Stands in for `numpy.ndarray`."""
+
+    value: np.ndarray
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, content = state
+        self.value = _built(content, dtype, shape, "F" if fortran else "C")
+
+
+def _built(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
+    if dtype.dtype != object:
+        return np.frombuffer(content, dtype.dtype).reshape(shape, order=order).copy()
+    listed = np.empty(len(content), object)
+    for i, value in enumerate(content):
+        listed[i] = value
+    return listed.reshape(shape, order=order)
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _Dtype, content: bytes) -> Any:
+    return _built(content, dtype, (1,), "C").tolist()[0]
+
+
+def _frombuffer(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"], *_: Any) -> _Array:
+    array = _Array()
+    array.value = _built(content, dtype, shape, order)
+    return array
 
 
 def _latin1_only(text: str, encoding: str = "latin1") -> bytes:
@@ -159,23 +216,25 @@ def _latin1_only(text: str, encoding: str = "latin1") -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
-try:  # numpy 2's name, and numpy 1's
-    from numpy._core import multiarray, numeric
-except ImportError:
-    from numpy.core import multiarray, numeric  # type: ignore[no-redef]
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _latin1_only,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+}
 
 
 class _Unpickler(pickle.Unpickler):
     """Admits by name what numpy's arrays and scalars are made of, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy._core", "numpy.core")  # written by numpy 2 or by numpy 1
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_only
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if module == "numpy.core.multiarray" and name in ("_reconstruct", "scalar"):
-            return getattr(multiarray, name)
-        if (module, name) == ("numpy.core.numeric", "_frombuffer"):
-            return getattr(numeric, "_frombuffer")  # noqa: B009 — private, and the same in both
-        raise _Forbidden(f"{module}.{name}")
+        known = (module.replace("numpy._core", "numpy.core"), name)  # written by numpy 2 or by numpy 1
+        if known not in _STAND_INS:
+            raise _Forbidden(f"{module}.{name}")
+        return _STAND_INS[known]
+
+
+def _array_or_self(value: Any) -> Any:
+    return value.value if isinstance(value, _Array) else value

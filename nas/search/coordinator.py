@@ -163,7 +163,7 @@ class Coordinator:
             if not self.ready or not self.wanted:
                 break
             self.submit(worker, self.ready.popleft())
-        while self.missing and len(self.ready) < len(self.executor.workers):
+        while self.missing and len(self.ready) < len(self.executor.workers) and not self.stop_requested:
             self.draw()
 
     def submit(self, worker: int, running: Running) -> None:
@@ -181,14 +181,19 @@ class Coordinator:
         """Takes over what an earlier run left: carries out decisions it had recorded, and queues the rest again."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = optuna.Trial(self.study, frozen._trial_id)
-            if frozen.user_attrs.get("outcome", "duplicate") != "duplicate":
+            outcome = frozen.user_attrs.get("outcome", "duplicate")
+            if outcome != "duplicate":
                 outcomes.finish(self.study, trial)
-                self.progress.counts[frozen.user_attrs["outcome"]] += 1
+                self.progress.counts[outcome] += 1
+                if outcome in outcomes.COUNTED:
+                    self.first_of_digest.setdefault(frozen.user_attrs["digest"], frozen.number)
+                self.paths.trial(frozen.number).checkpoint.unlink(missing_ok=True)
             elif self.judge(trial, adopted=True) == "fits" and frozen.intermediate_values:
                 self.display.note(f"trial {frozen.number} goes on after epoch {max(frozen.intermediate_values)}")
+        self._note_best(self.study.get_trials(deepcopy=False))
 
     def draw(self) -> None:
-        """Draws until a candidate fits, or the space turns out to be exhausted."""
+        """Draws until a candidate fits, the space turns out to be exhausted, or `stop_requested` is set."""
         in_a_row = Counter[str]()
         while True:
             verdict = self.judge(self.study.ask())
@@ -196,6 +201,8 @@ class Coordinator:
                 return
             in_a_row[verdict] += 1
             self.display.update(self.progress)
+            if self.stop_requested:
+                return
             if in_a_row["over_budget"] >= MAX_OVER_BUDGET_IN_A_ROW:
                 raise nothing_fits(
                     self.space,
@@ -275,13 +282,15 @@ class Coordinator:
 
     def on_death(self, worker: int, exitcode: int | None) -> None:
         running = self.progress.running.pop(worker, None)
-        self.idle.discard(worker)
-        if running is None:
+        if running is None and worker not in self.idle:
             raise StudyError(
                 f"worker {worker} died with exit code {exitcode} before it trained anything",
                 hint="nas doctor shows what this machine has; nothing of the study is lost",
             )
-        if outcomes.stored(self.study, running.trial).state.is_finished():
+        self.idle.discard(worker)
+        if running is None:
+            self.display.note(f"worker {worker} died with exit code {exitcode} while it had nothing to train")
+        elif outcomes.stored(self.study, running.trial).state.is_finished():
             self.after(running)
         elif running.deaths + 1 >= MAX_DEATHS_OF_A_TRIAL:
             self.fail(running, f"its worker died {MAX_DEATHS_OF_A_TRIAL} times, last with exit code {exitcode}", "")

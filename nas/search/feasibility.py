@@ -1,12 +1,13 @@
 """Whether anything in a space fits its budget, and which ranges to blame where nothing does."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from nas.budget import Budget, count_params
+from nas.budget import Budget, count_macs, count_params
 from nas.config import ArchConfig, ImageShape
 from nas.errors import BudgetError, ConfigError
 from nas.models.resnet import feature_sizes
@@ -17,14 +18,14 @@ def _first_values(space: Space) -> dict[str, Any]:
     return {slot.name: slot.ends()[0] for slot in space.slots}
 
 
-def smallest_network(space: Space, shape: ImageShape) -> ArchConfig:
+def smallest_network(
+    space: Space, shape: ImageShape, count: Callable[[ArchConfig, ImageShape], int] = count_params
+) -> ArchConfig:
     """Low ends everywhere, and of each choice the cheapest while the others stay: a network that no draw undercuts by much."""
     values = _first_values(space)
     for slot in space.slots:
         if slot.path[0] == "arch" and isinstance(slot.domain, CategoricalDistribution):
-            costs = {
-                choice: count_params(space.candidate(values | {slot.name: choice}).arch, shape) for choice in slot.domain.choices
-            }
+            costs = {choice: count(space.candidate(values | {slot.name: choice}).arch, shape) for choice in slot.domain.choices}
             values[slot.name] = min(costs, key=lambda choice: costs[choice])
     return space.candidate(values).arch
 
@@ -58,17 +59,18 @@ def check_feasible(space: Space, budget: Budget) -> None:
         feature_sizes(space.candidate(values).arch, budget.shape.size)
     except ConfigError as error:
         raise ConfigError(f"space {space.name}: {error.message}", hint=error.hint) from None
-    arch = smallest_network(space, budget.shape)
-    cost = budget.check(arch)
-    if not cost.fits:
-        worst = max(cost.excess, key=lambda name: cost.excess[name])
-        value, limit = getattr(cost, worst), getattr(budget.limits, worst)
-        what = {"params": "parameters", "macs": "multiply-adds"}[worst]
-        raise nothing_fits(
-            space,
-            budget,
-            f"nothing in space {space.name} fits: its smallest network has {value:,} {what}, the budget is {limit:,}",
-        )
+    # The network of fewest parameters need not be that of fewest multiply-adds: a stem that halves costs none.
+    for limit, what, count in (("params", "parameters", count_params), ("macs", "multiply-adds", count_macs)):
+        most = getattr(budget.limits, limit)
+        if most is None:
+            continue
+        least = count(smallest_network(space, budget.shape, count), budget.shape)
+        if least > most:
+            raise nothing_fits(
+                space,
+                budget,
+                f"nothing in space {space.name} fits: its smallest network has {least:,} {what}, the budget is {most:,}",
+            )
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,10 @@ def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
 
 def record(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, excess: dict[str, float] | None = None) -> None:
     """Ends a trial that is still running. `excess` names the limits it broke; positive values mark it as infeasible."""
+    known = stored(study, trial).constraints if excess else {}  # what a crash left behind is not set twice
     for name, value in (excess or {}).items():
-        trial.set_constraint(name, value)
+        if name not in known:
+            trial.set_constraint(name, value)
     trial.set_user_attr("outcome", outcome)
     finish(study, trial)
 

@@ -9,7 +9,8 @@ REDUCTION = 3
 
 def asha_rungs(epochs: int) -> list[int]:
     """The epochs after which two thirds are pruned: about a ninth and a third of the whole, none of them the last."""
-    rung, rungs = max(1, round(epochs / REDUCTION**2)), []
+    # Rounded up: rounded down, a third rung would lie just below the end.
+    rung, rungs = -(-epochs // REDUCTION**2), []
     while rung < epochs:
         rungs.append(rung)
         rung *= REDUCTION

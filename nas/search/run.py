@@ -25,7 +25,8 @@ from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
 from nas.search.storage import open_study, sole_coordinator
 from nas.search.warm_start import Fitted, enqueue, find_starts, fit_start
-from nas.space import Space, load_space
+from nas.space import Space
+from nas.space_file import load_space
 from nas.train.device import pick_device, pick_precision
 
 DEFAULT_TRIALS = 100

@@ -12,7 +12,8 @@ from typing import Self
 from nas.config import BudgetConfig, DataConfig, Frozen, ImageShape
 from nas.errors import StudyError
 from nas.paths import StudyPaths
-from nas.space import Space, read_space
+from nas.space import Space
+from nas.space_file import read_space
 
 RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
 

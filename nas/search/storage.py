@@ -22,6 +22,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def _open(paths: StudyPaths) -> optuna.storages.RDBStorage:
     with sqlite3.connect(paths.database) as database:
         database.execute("PRAGMA journal_mode=WAL")
+        # Damage in a page that is not read yet would otherwise end the search in its middle.
+        if (found := database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found.splitlines()[-1])
     database.close()
     storage = optuna.storages.RDBStorage(f"sqlite:///{paths.database}", engine_kwargs={"connect_args": {"timeout": 60}})
 
@@ -50,8 +53,9 @@ def open_study(
             sampler=sampler,
             pruner=pruner,
         )
-    except (sqlite3.DatabaseError, sqlalchemy.exc.DatabaseError) as error:
-        reason = str(getattr(error, "orig", None) or error)
+    except (sqlite3.DatabaseError, sqlalchemy.exc.DatabaseError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        reason = str(getattr(cause, "orig", None) or cause)
         raise StudyError(
             f"{paths.database} cannot be opened as a study's database: {reason}",
             hint="restore it from a copy, or start anew under another name with --study NAME",

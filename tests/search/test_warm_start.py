@@ -15,7 +15,8 @@ from nas.search import outcomes
 from nas.search.settings import Environment, Overrides, StudySettings
 from nas.search.storage import open_study
 from nas.search.warm_start import Start, enqueue, find_starts, fit_start
-from nas.space import Space, read_space
+from nas.space import Space
+from nas.space_file import read_space
 
 SHAPE = ImageShape(channels=1, size=8, classes=10)
 TEXT = """

@@ -1,0 +1,325 @@
+"""Finds and reads space files, and refuses what means nothing: every ConfigError names the file, the key and the rule."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from nas.config import (
+    ArchConfig,
+    AugmentConfig,
+    BudgetConfig,
+    StageConfig,
+    StemConfig,
+    TrainConfig,
+    first_problem,
+    what_is_wrong,
+)
+from nas.errors import ConfigError, choices_sentence
+from nas.space import Reported, Slot, Space
+
+VERSION = 1
+_DOMAIN_KEYS = {
+    "int": ("low", "high", "log", "step"),
+    "float": ("low", "high", "log", "step"),
+    "categorical": ("choices",),
+}
+_NESTED: dict[str, type[BaseModel]] = {"stem": StemConfig, "augment": AugmentConfig}
+
+# ------------------------------------------------------------------------------------------------- finding the file
+
+
+def shipped_folder() -> Path:
+    """`search_spaces/`: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
+def find_space(name_or_path: str) -> Path:
+    """The file of a shipped space by its name, or any file by its path. Raises ConfigError with the names there are."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        raise ConfigError(f"there is no space file {name_or_path}", hint="--space takes a shipped name or a path")
+    shipped = {p.stem: p for p in sorted(shipped_folder().glob("*.yaml"))}
+    if name_or_path not in shipped:
+        raise ConfigError(
+            f"{name_or_path!r} is no shipped space.{choices_sentence(name_or_path, shipped)}",
+            hint="a path to a YAML file of your own works too: --space my-space.yaml",
+        )
+    return shipped[name_or_path]
+
+
+def load_space(name_or_path: str) -> Space:
+    path = find_space(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as text: {error}") from None
+    return read_space(text, source=str(path), name=path.stem)
+
+
+# -------------------------------------------------------------------------------------------------- reading the file
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+"""What YAML calls the key `<<`, which takes over another mapping's keys."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice, again on line {line}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_space(text: str, source: str, name: str) -> Space:
+    """Reads and checks a space file. Every ConfigError names `source` and the key."""
+    try:
+        tree = yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{source}{where}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, TypeError, ValueError) as error:  # ValueError: a date such as 2026-13-45
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+    return _Reader(source).space(tree, text, name)
+
+
+Plain = TypeVar("Plain", bound=BaseModel)
+
+
+class _Reader:
+    """Turns the tree of a space file into slots; knows the file's name for its errors."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.hint = f"compare {shipped_folder() / 'resnet.yaml'}"
+
+    def fail(self, key: str, sentence: str) -> ConfigError:
+        return ConfigError(f"{self.source}: {key}: {sentence}", hint=self.hint)
+
+    def mapping(self, value: Any, key: str, known: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.fail(key, f"must be a mapping of keys to values, but is {value!r}")
+        prefix = "" if key == "the file" else f"{key}."
+        for found in value:
+            if found not in known:
+                raise self.fail(f"{prefix}{found}", f"unknown key.{choices_sentence(str(found), known)}")
+        return value
+
+    def space(self, tree: Any, text: str, name: str) -> Space:
+        top = self.mapping(tree, "the file", ("version", "budget", "reported", "arch", "train"))
+        if top.get("version") != VERSION or isinstance(top["version"], bool):
+            raise self.fail("version", f"must be {VERSION}, the only version there is, but is {top.get('version')!r}")
+        if "arch" not in top:
+            raise self.fail("arch", "is missing; it says which networks are searched")
+        if "budget" not in top:
+            raise self.fail("budget", "is missing; for example  budget: {params: 5M}")
+        budget = self.as_it_stands(top["budget"], "budget", BudgetConfig)
+        reported = self.as_it_stands(top["reported"], "reported", Reported) if "reported" in top else None
+        slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
+        space = Space(name=name, text=text, budget=budget, slots=tuple(slots), reported=reported)
+        self.check_combinations(space)
+        return space
+
+    def as_it_stands(self, tree: Any, key: str, model: type[Plain]) -> Plain:
+        """A mapping in which nothing is drawn."""
+        try:
+            return model.model_validate(self.mapping(tree, key, model.model_fields))
+        except ValidationError as error:
+            field = error.errors(include_url=False)[0]["loc"][0]
+            raise self.fail(f"{key}.{field}", what_is_wrong(error)) from None
+
+    def check_combinations(self, space: Space) -> None:
+        """Some values are refused only beside others: a multistep schedule without a milestone within the run, say.
+
+        Each value is tried where all others are smallest, which finds every pair of ranges that cross.
+        """
+        lowest = {slot.name: _smallest(slot.ends()) for slot in space.slots}
+        for slot in space.slots:
+            for value in slot.ends():
+                try:
+                    space.candidate(lowest | {slot.name: value})
+                except ValidationError as error:
+                    raise ConfigError(f"{self.source}: {first_problem(error)}", hint=self.hint) from None
+
+    def arch_slots(self, tree: Any) -> list[Slot]:
+        known = [k for k in ArchConfig.model_fields if k != "stages"]
+        tree = self.mapping(tree, "arch", ["stages", "stage", *known])
+        for needed in ("stages", "stage"):
+            if needed not in tree:
+                raise self.fail(f"arch.{needed}", "is missing; `stages` is their number and `stage` what each is drawn from")
+        count = TypeAdapter(int)
+        stages = Slot("stages", ("arch", "stages"), self.domain(tree["stages"], "arch.stages", count))
+        most = self.most_stages(stages)
+        slots = [stages]
+        per_stage = self.mapping(tree["stage"], "arch.stage", StageConfig.model_fields)
+        for field in ("blocks", "channels"):
+            if field not in per_stage:
+                raise self.fail(f"arch.stage.{field}", "is missing; each stage needs it")
+        for key, value in per_stage.items():
+            entries = value if isinstance(value, list) else [value] * most
+            if len(entries) != most:
+                raise self.fail(f"arch.stage.{key}", f"a list has one entry a stage, {most} of them, but has {len(entries)}")
+            for i, entry in enumerate(entries):
+                label = f"arch.stage.{key}[{i}]" if isinstance(value, list) else f"arch.stage.{key}"
+                domain = self.domain(entry, label, _adapter(StageConfig, key))
+                slots.append(Slot(f"stage{i}.{key}", ("arch", "stage", i, key), domain))
+        rest = {k: v for k, v in tree.items() if k not in ("stages", "stage")}
+        return slots + self.section(rest, ArchConfig, ("arch",))
+
+    def most_stages(self, stages: Slot) -> int:
+        bad = [v for v in stages.ends() if not 1 <= v <= 6]
+        if bad:
+            raise self.fail("arch.stages", f"a network has 1 to 6 stages, not {bad[0]!r}")
+        return max(stages.ends())
+
+    def train_slots(self, tree: Any) -> list[Slot]:
+        tree = self.mapping(tree, "train", TrainConfig.model_fields)
+        slots = self.section(tree, TrainConfig, ("train",))
+        if any(slot.name == "epochs" and slot.drawn for slot in slots):
+            raise self.fail("train.epochs", "must be one number: pruning compares candidates epoch by epoch")
+        if not any(slot.name == "epochs" for slot in slots):
+            slots.append(Slot("epochs", ("train", "epochs"), TrainConfig.model_fields["epochs"].default))
+        return slots
+
+    def section(self, tree: dict[str, Any], model: type[BaseModel], path: tuple[str, ...]) -> list[Slot]:
+        """Slots of a mapping whose keys are fields of `model`; `stem` and `augment` are mappings of their own."""
+        slots = []
+        for key, value in tree.items():
+            inner = (*path, key)
+            label = ".".join(inner)
+            if key in _NESTED:
+                slots += self.section(self.mapping(value, label, _NESTED[key].model_fields), _NESTED[key], inner)
+            else:
+                domain = self.domain(value, label, _adapter(model, key))
+                slots.append(Slot(".".join(inner[1:]), inner, domain))
+        return slots
+
+    # ------------------------------------------------------------------------------------------ one slot's domain
+
+    def domain(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:
+        """The distribution that a mapping describes, or the fixed value that stands in its place."""
+        takes_list = field.core_schema["type"] == "tuple"
+        if takes_list and isinstance(value, list):
+            value = tuple(value)
+        if not isinstance(value, dict):
+            if isinstance(value, list) and not takes_list:
+                raise self.fail(key, f"a list is no value; to choose from it write {{type: categorical, choices: {value}}}")
+            return self.valid(value, key, field)
+        if takes_list:
+            raise self.fail(key, "takes one list of numbers, such as [0.5, 0.75], and is never drawn")
+        if "type" not in value:
+            raise self.fail(f"{key}.type", f"is missing; a range is one of {', '.join(_DOMAIN_KEYS)}")
+        kind = value["type"]
+        if not isinstance(kind, str) or kind not in _DOMAIN_KEYS:
+            raise self.fail(f"{key}.type", f"{kind!r} is no type of range.{choices_sentence(str(kind), _DOMAIN_KEYS)}")
+        known = ("type", *_DOMAIN_KEYS[kind])
+        self.mapping(value, key, known)
+        if kind == "categorical":
+            return self.categorical(value, key, field)
+        return self.numeric(value, key, field, kind)
+
+    def categorical(self, value: dict[str, Any], key: str, field: TypeAdapter[Any]) -> CategoricalDistribution:
+        choices = value.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise self.fail(f"{key}.choices", f"must be a list of at least one value, but is {choices!r}")
+        read = [self.valid(choice, f"{key}.choices[{i}]", field) for i, choice in enumerate(choices)]
+        if len({json.dumps(c) for c in read}) < len(read):
+            raise self.fail(f"{key}.choices", f"names a value twice: {choices!r}")
+        return CategoricalDistribution(read)
+
+    def numeric(self, value: dict[str, Any], key: str, field: TypeAdapter[Any], kind: str) -> BaseDistribution:
+        read = int if kind == "int" else float
+        for needed in ("low", "high"):
+            if needed not in value:
+                raise self.fail(f"{key}.{needed}", "is missing; a range has a low and a high end, both included")
+        low, high = (_number(self, value[end], f"{key}.{end}", read) for end in ("low", "high"))
+        log = value.get("log", False)
+        if not isinstance(log, bool):
+            raise self.fail(f"{key}.log", f"must be true or false, but is {log!r}")
+        step = _number(self, value["step"], f"{key}.step", read) if "step" in value else None
+        if low > high:
+            raise self.fail(key, f"low must not exceed high, but low is {low} and high is {high}")
+        if log and low <= 0:
+            raise self.fail(key, f"a logarithmic range starts above 0, but low is {low}")
+        if step is not None:
+            if log:
+                raise self.fail(key, "takes either log or step: logarithmic ranges have no steps")
+            if step <= 0:
+                raise self.fail(f"{key}.step", f"must be above 0, but is {step}")
+            steps = (high - low) / step
+            if abs(steps - round(steps)) > 1e-9:
+                raise self.fail(f"{key}.step", f"must divide the range: {high} − {low} is not a multiple of {step}")
+        # Every value where they are few, both ends otherwise: an even kernel in the middle of a range is found here.
+        values: Any = (low, high)
+        if kind == "int" and high - low <= 1000:
+            values = range(int(low), int(high) + 1, int(step or 1))
+        for candidate in values:
+            self.valid(candidate, key, field)
+        if kind == "int":
+            return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+        return FloatDistribution(low, high, log=log, step=step)
+
+    def valid(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:
+        """`value` as the field's type. Strings that YAML 1.1 failed to read as numbers (1e-4) are read; words that it
+        read as booleans (on, off, yes, no) are refused where no boolean is meant."""
+        if isinstance(value, str):
+            with suppress(ValidationError):
+                value = field.validate_python(float(value)) if _looks_numeric(value) else value
+        elif isinstance(value, tuple):
+            value = tuple(float(v) if isinstance(v, str) and _looks_numeric(v) else v for v in value)
+        try:
+            return field.validate_python(value, strict=True)
+        except ValidationError as error:
+            note = "; YAML reads on, off, yes and no as booleans: put a word in quotes" if isinstance(value, bool) else ""
+            raise self.fail(key, what_is_wrong(error, note)) from None
+
+
+def _adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
+    """Validates one field alone, by its annotation and its limits."""
+    info = model.model_fields[key]
+    annotation: Any = info.annotation
+    for limit in info.metadata:
+        annotation = Annotated[annotation, limit]
+    return TypeAdapter(annotation)
+
+
+def _looks_numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _smallest(values: list[Any]) -> Any:
+    """The least of numbers, the first of anything else."""
+    return min(values) if all(isinstance(v, int | float) for v in values) else values[0]
+
+
+def _number(reader: _Reader, value: Any, key: str, read: type[int] | type[float]) -> Any:
+    noun = "a whole number" if read is int else "a number"
+    if isinstance(value, str) and read is float and _looks_numeric(value):
+        value = float(value)
+    allowed = (int,) if read is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise reader.fail(key, f"must be {noun}, but is {value!r}")
+    if not abs(value) < 1e300:  # NaN too
+        raise reader.fail(key, f"must be finite, but is {value!r}")
+    return read(value)

@@ -1,0 +1,167 @@
+"""What every command has in common: help that is quick, messages without tracebacks, and exit statuses."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nas.cli.main import app
+from nas.paths import StudyPaths
+from tests.conftest import Done
+
+COMMANDS = [command.name for command in app.registered_commands if command.name]
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, nas.cli.main as m\n"
+        "sys.argv = ['nas', '--help']\n"
+        "try:\n    m.main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'optuna', 'numpy', 'pydantic', 'sklearn', 'PIL', 'plotly'} & sys.modules.keys()\n"
+        "assert not heavy, heavy\n"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert "Finds the best residual network under a parameter budget" in done.stdout
+
+
+def test_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "nas", "--help"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.lstrip().startswith("Usage: nas [OPTIONS] COMMAND")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, nas: Callable[..., Done]) -> None:
+    done = nas(command, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert f"Usage: nas {command}" in done.out
+
+
+def test_without_a_command_there_is_help(nas: Callable[..., Done]) -> None:
+    done = nas()
+    assert "Usage: nas [OPTIONS] COMMAND" in done.out + done.err
+    assert all(command in done.out + done.err for command in COMMANDS)
+
+
+# Every line is a user's mistake: what is typed, and how the message begins. {folder} is the test's own.
+MISTAKES = {
+    "no trials": ("search --trials 0", "--trials counts networks to train and must be at least 1, but is 0"),
+    "fewer than no trials": ("search --trials -3", "--trials counts networks to train and must be at least 1, but is -3"),
+    "no epochs": ("search --epochs 0", "--epochs must be at least 1, but is 0"),
+    "no time": ("search --timeout 0", "--timeout must be above 0 seconds, but is 0"),
+    "time that is none": ("search --timeout soon", "a time is written as 90s, 15m or 1h30m, but got 'soon'"),
+    "budget of apples": (
+        "search --space digits --dataset digits --max-params '5 apples'",
+        "a count is a whole number above 0, such as 5M, 300k or 5_000_000, but got '5 apples'",
+    ),
+    "budget below everything": (
+        "search --space digits --dataset digits --max-params 10",
+        "nothing in space digits fits: its smallest network has",
+    ),
+    "unknown space": ("search --space digit --dataset digits", "'digit' is no shipped space. Did you mean 'digits'? Choices: "),
+    "missing space file": ("search --space mine.yaml --dataset digits", "there is no space file mine.yaml"),
+    "unknown data set": ("search --dataset cifar", "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, "),
+    "folder as a data set": ("search --dataset {folder}", "'{folder}' is no data set. Choices: digits, cifar10, "),
+    "missing data folder": ("search --dataset folder --data {folder}/none", "there is no folder {folder}/none"),
+    "no data folder": ("search --dataset folder", "--dataset folder needs the folder"),
+    "other size": (
+        "search --space digits --dataset digits --image-size 16",
+        "the images of digits are 8×8; --image-size 16 works",
+    ),
+    "large subset": (
+        "search --space digits --dataset digits --train-subset 5000",
+        "--train-subset takes at least one image of each of the 10 classes and at most the 1294 that are there to train on, "
+        "not 5000",
+    ),
+    "study that is a path": ("search --space digits --dataset digits --study a/b", "a study's name is the name of a folder"),
+    "unknown device": ("search --device tpu", "this machine has no device 'tpu'. Choices: auto, "),
+    "too deep a space": (
+        "search --space {folder}/deep.yaml --dataset digits",
+        "space deep: stage 5 of 6 would halve a feature map",
+    ),
+    "broken space": (
+        "search --space {folder}/broken.yaml --dataset digits",
+        "{folder}/broken.yaml: arch.stage.blocks: is missing",
+    ),
+    "unknown warm start": (
+        "search --space {folder}/tiny.yaml --dataset digits --warm-start resnet",
+        "--warm-start takes presets, preset:NAME or study:NAME, not 'resnet'",
+    ),
+    "unknown study": (
+        "list --study tina",
+        "there is no study 'tina' under {folder}/studies. Did you mean 'tiny'? Choices: tiny.",
+    ),
+    "unknown study to retrain": ("retrain --study tina", "there is no study 'tina'"),
+    "unknown study to predict with": ("submit --study tina", "there is no study 'tina'"),
+    "unknown trial": ("show 999 --study tiny", "'999' is no trial of study 'tiny' that was trained."),
+    "unknown trial to retrain": ("retrain 999 --study tiny", "'999' is no trial of study 'tiny' that was trained."),
+    "data set of a study": (
+        "retrain best --study tiny --dataset digits",
+        "--dataset goes with preset:NAME alone: a study has its data",
+    ),
+    "unknown preset": ("show preset:resnet-2323", "'resnet-2323' is no preset. Did you mean 'resnet-2322'? Choices: "),
+    "unknown space to show": ("show resnets", "'resnets' is no shipped space. Did you mean 'resnet'? Choices: "),
+    "missing test set": ("submit {folder}/none.pkl --study tiny", "there is no test set {folder}/none.pkl"),
+    "unknown network": ("submit --study tiny --run x", "'x' is no retrained network of study 'tiny'."),
+    "unknown averaging": ("submit --study tiny --tta mirror", "'mirror' is no test-time augmentation."),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_of_the_user_is_a_sentence_and_no_traceback(
+    mistake: str, nas: Callable[..., Done], study: StudyPaths, tmp_path: Path
+) -> None:
+    whole = "version: 1\nbudget: {params: 3k}\narch: {stages: 6, stage: {blocks: 1, channels: 4}}\n"
+    (tmp_path / "deep.yaml").write_text(whole)
+    (tmp_path / "tiny.yaml").write_text(whole.replace("stages: 6", "stages: 2"))
+    (tmp_path / "broken.yaml").write_text(whole.replace("blocks: 1, ", ""))
+    typed, message = (text.format(folder=tmp_path) for text in MISTAKES[mistake])
+    done = nas(*shlex.split(typed))
+    assert done.code == 1
+    assert done.out == ""
+    assert f"\nError: {message}" in f"\n{done.err}"
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "serach",
+        "search --trails 3",
+        "search --trials many",
+        "search --seed -1",
+        "search --image-size 4",
+        "list --json=yes",
+        "submit a b",
+    ],
+)
+def test_wrong_arguments_are_told_apart_from_other_mistakes(typed: str, nas: Callable[..., Done]) -> None:
+    done = nas(*typed.split(" "))
+    assert done.code == 2
+    assert "Error: " in done.err
+    assert "Traceback" not in done.err
+
+
+def test_fault_of_ours_keeps_its_traceback(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("nas.report.study.report_all", fail)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        nas("list")
+
+
+def test_interrupted_command_ends_with_130(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.report.study.report_all", interrupt)
+    assert nas("list").code == 130

@@ -1,0 +1,188 @@
+"""`nas list`, `show`, `presets`, `doctor`: words for people, JSON on standard output for programs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.budget import count_params
+from nas.config import Candidate, ImageShape
+from nas.paths import StudyPaths, studies_folder
+from nas.retrain import find_subject, finished_runs
+from nas.search.settings import read_settings
+from nas.space_file import load_space
+from tests.conftest import Done
+
+
+def as_json(done: Done) -> Any:
+    assert done.code == 0
+    return json.loads(done.out)
+
+
+# -------------------------------------------------------------------------------------------------------------- list
+
+
+def test_studies_are_listed_with_their_best(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("list")
+    best = find_subject(study, "best")
+    assert done.code == 0
+    assert done.out.startswith("tiny ")
+    assert f"2 trained, best {best.accuracy:.2%} with " in done.out
+    assert f"({best.title}); 1 retrained" in done.out
+
+
+def test_studies_are_listed_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
+    (listed,) = as_json(nas("list", "--json"))
+    assert (listed["study"], listed["trained"], listed["counts"]["trained"]) == ("tiny", 2, 2)
+    assert listed["best"]["accuracy"] == find_subject(study, "best").accuracy
+    assert listed["best"]["outcome"] == "trained"
+
+
+def test_where_there_is_no_study_the_next_step_makes_one(nas: Callable[..., Done]) -> None:
+    done = nas("list")
+    assert (done.code, done.out) == (0, "")
+    assert done.err == (f"There is no study under {studies_folder()} yet. Next:  nas search --space digits --dataset digits\n")
+    assert as_json(nas("list", "--json")) == []
+
+
+def test_study_that_cannot_be_read_does_not_hide_the_others(nas: Callable[..., Done], study: StudyPaths) -> None:
+    broken = studies_folder() / "broken"
+    broken.mkdir()
+    (broken / "study.json").write_text("{")
+    done = nas("list")
+    assert done.out.startswith("tiny ")
+    assert done.err.startswith(f"Cannot be read: broken: {broken / 'study.json'}: invalid JSON: ")
+    (broken / "study.db").write_bytes(b"no database, but long enough to be taken for one" * 20)
+    assert "cannot be opened as a study's database" in nas("list").err
+
+
+def test_trials_of_a_study_are_listed(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("list", "--study", "tiny")
+    *trials, counts, retrained = done.out.splitlines()
+    assert all(line.startswith("trial ") for line in trials)
+    assert sum("trained " in line for line in trials) == 2
+    assert sum(line.endswith("← best") for line in trials) == 1
+    assert counts.startswith("2 trained: 2 trained")
+    assert retrained == f"retrained  {finished_runs(study)[0].folder.name}"
+
+
+def test_trials_of_a_study_are_listed_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
+    report = as_json(nas("list", "--study", "tiny", "--json"))
+    assert report["name"] == "tiny"
+    assert report["settings"]["budget"] == {"params": 3000, "macs": None}
+    assert sum(report["counts"].values()) == len(report["trials"])
+    trained = [trial for trial in report["trials"] if trial["outcome"] == "trained"]
+    assert [trial["epochs"] for trial in trained] == [2, 2]
+    assert all(trial["params"] <= 3000 for trial in trained)
+    assert all(trial["params"] > 3000 for trial in report["trials"] if trial["outcome"] == "over_budget")
+    assert report["retrained"] == [finished_runs(study)[0].folder.name]
+
+
+# -------------------------------------------------------------------------------------------------------------- show
+
+
+def test_best_network_is_shown_layer_by_layer(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("show", "best", "--study", "tiny")
+    subject = find_subject(study, "best")
+    assert done.code == 0
+    assert done.out.startswith(f"Study tiny, {subject.title}, validation accuracy {subject.accuracy:.2%} in the search\n")
+    assert "stages.1.0.shortcut.0" in done.out
+    assert "on images of 1×8×8" in done.out
+    assert "recipe" in done.out
+    assert "flip none" in done.out
+
+
+def test_best_network_is_shown_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
+    shown = as_json(nas("show", "best", "--study", "tiny", "--json"))
+    subject = find_subject(study, "best")
+    assert (shown["study"], shown["network"], shown["validation_accuracy"]) == ("tiny", subject.title, subject.accuracy)
+    assert Candidate.model_validate(shown["candidate"]) == subject.candidate
+    assert shown["params"] == count_params(subject.candidate.arch, read_settings(study).shape)
+    assert sum(layer["params"] for layer in shown["layers"]) == shown["params"]
+    assert shown["layers"][-1]["output"] == [10]
+
+
+def test_trial_is_shown_by_its_number(nas: Callable[..., Done], study: StudyPaths) -> None:
+    number = find_subject(study, "best").title.removeprefix("trial ")
+    assert as_json(nas("show", number, "--study", "tiny", "--json"))["network"] == f"trial {number}"
+
+
+def test_preset_is_shown_without_a_study_and_for_a_studys_images(nas: Callable[..., Done], study: StudyPaths) -> None:
+    alone = as_json(nas("show", "preset:resnet-2222-slim", "--json"))
+    assert (alone["study"], alone["params"]) == (None, 1_891_658)
+    here = as_json(nas("show", "preset:resnet-2222-slim", "--study", "tiny", "--json"))
+    assert here["images"] == {"channels": 1, "size": 8, "classes": 10}
+    assert here["params"] < alone["params"]
+
+
+def test_space_is_shown_with_how_much_of_it_fits(nas: Callable[..., Done]) -> None:
+    done = nas("show", "digits", "--draws", "60")
+    assert done.code == 0
+    assert done.out.startswith("Space digits: 60,000 parameters\n")
+    assert "  stage0.channels      int 8 to 32 log\n" in done.out
+    assert "Of 60 uniform draws, on images of 8×8, " in done.out
+
+
+def test_space_is_shown_as_json(nas: Callable[..., Done]) -> None:
+    shown = as_json(nas("show", "digits", "--draws", "30", "--json"))
+    space = load_space("digits")
+    assert shown["fingerprint"] == space.fingerprint
+    assert shown["parameters"] == space.describe()
+    assert shown["budget"] == {"params": 60_000, "macs": None}
+    assert shown["fit"]["draws"] == sum(shown["fit"]["draws_by_block"].values()) == 30
+
+
+def test_space_of_which_little_fits_is_told_to_be_narrowed(nas: Callable[..., Done], tmp_path: Path) -> None:
+    text = "version: 1\nbudget: {params: 5k}\narch: {stages: 2, stage: {blocks: 1, channels: {type: int, low: 8, high: 500}}}"
+    (tmp_path / "wide.yaml").write_text(text)
+    done = nas("show", "wide.yaml", "--draws", "30")
+    assert done.err == "Less than a third fits: narrow the ranges of channels, blocks and kernels.\n"
+
+
+# ----------------------------------------------------------------------------------------------------------- presets
+
+
+def test_presets_are_listed_with_cost_and_reported_accuracy(nas: Callable[..., Done]) -> None:
+    listed = {row["name"]: row for row in as_json(nas("presets", "--json"))}
+    assert listed["resnet-2322"]["params"] == 4_479_946
+    assert listed["resnet-2322"]["accuracy"] == 0.9331
+    assert all(row["fits"] for row in listed.values())
+    words = nas("presets").out
+    assert all(name in words for name in listed)
+    assert "93.31%" in words
+
+
+# ------------------------------------------------------------------------------------------------------------ doctor
+
+
+def test_doctor_says_what_there_is(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("doctor")
+    lines = dict(line.split(None, 1) for line in done.out.splitlines())
+    assert set(lines) >= {"python", "packages", "device", "storage", "cache", "disk", "data", "spaces"}
+    assert "← auto" in done.out
+    assert "studies: tiny" in lines["storage"]
+    assert "digits (embedded)" in lines["data"]
+
+
+def test_doctor_says_it_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("doctor", "--json")
+    health = json.loads(done.out)
+    assert health["studies_found"] == ["tiny"]
+    assert {"torch", "optuna", "fvcore"} <= health["packages"].keys()
+    assert health["devices"][-1]["name"] == "cpu"
+    assert done.code == (1 if health["problems"] else 0)
+
+
+def test_doctor_ends_with_1_where_something_is_wrong(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.doctor.LOW_DISK_BYTES", 10**18)
+    done = nas("doctor", "--json")
+    assert done.code == 1
+    assert json.loads(done.out)["problems"]
+    assert done.err.startswith("Problem:  only ")
+    assert "Traceback" not in done.err
+
+
+def test_image_shape_of_a_study_is_its_own(study: StudyPaths) -> None:
+    assert read_settings(study).shape == ImageShape(channels=1, size=8, classes=10)

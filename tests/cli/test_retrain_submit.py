@@ -1,0 +1,88 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.paths import StudyPaths, remember_study, studies_folder
+from nas.retrain import find_subject, finished_runs, read_card
+from tests.conftest import Done
+
+
+def test_retraining_says_what_it_does_and_what_comes_next(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("retrain", "best", "--study", "tiny", "--epochs", "1", "--seed", "7", "--device", "cpu")
+    run = finished_runs(study)[-1]
+    card = read_card(run)
+    assert done.code == 0
+    assert f"study tiny, {find_subject(study, 'best').title}: " in done.err
+    assert "training 1 epochs on 1,438 images" in done.err
+    assert "epoch    1/1  loss" in done.err
+    assert f"Trained on 1,438 images in {card.seconds:.0f} s: {run.folder}\n" in done.out
+    assert f"Official test set, opened once: {card.test_accuracy:.2%} of 359\n" in done.out
+    assert done.out.endswith("Next:  nas submit --study tiny\n")
+
+
+def test_retraining_twice_says_that_it_is_there(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("retrain", "--study", "tiny", "--epochs", "1")
+    (run,) = finished_runs(study)
+    assert done.code == 0
+    assert done.out.startswith(
+        f"{run.folder} was trained before; another --seed or --epochs trains another network.\nTrained on 1,438 images in "
+    )
+
+
+def test_retraining_on_the_test_labels_claims_nothing(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("retrain", "--study", "tiny", "--epochs", "1", "--include-test-labels", "--device", "cpu")
+    assert done.code == 0
+    assert "It was trained on the official test labels too, so that no test accuracy can be claimed.\n" in done.out
+    assert "Official test set" not in done.out
+
+
+def test_preset_is_retrained_without_any_search(nas: Callable[..., Done]) -> None:
+    typed = "retrain preset:light-resnet18 --dataset digits --epochs 1 --train-subset 16 --device cpu"
+    done = nas(*typed.split())
+    assert done.code == 0
+    assert "study presets-digits, preset:light-resnet18: 2.81M parameters" in done.err
+    assert "; with flip averaging " in done.out
+    assert done.out.endswith("Next:  nas submit --study presets-digits\n")
+    assert nas("submit", "--device", "cpu").out.startswith("Study presets-digits, network light-resnet18-1-epochs")
+    search = nas("search", "--study", "presets-digits")
+    assert search.code == 1
+    assert "Error: study 'presets-digits' holds retrained presets and no search" in search.err
+
+
+def test_prediction_says_what_was_predicted_and_where_it_is(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("submit", "--study", "tiny", "--device", "cpu")
+    (run,) = finished_runs(study)
+    first, second, third = done.out.splitlines()
+    assert done.code == 0
+    assert first == f"Study tiny, network {run.folder.name}, test set the test split of digits, test-time augmentation none"
+    assert second.startswith("Predicted  0 ")
+    assert third == f"Wrote {study.folder / 'submission-digits-test.csv'} (359 rows)"
+    assert (study.folder / "submission-digits-test.csv").is_file()
+
+
+def test_prediction_is_told_as_json(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+    np.save(tmp_path / "few.npy", np.zeros((6, 8, 8, 1), np.uint8))
+    done = nas("submit", "few.npy", "--study", "tiny", "--output", "out.csv", "--tta", "flip", "--json", "--device", "cpu")
+    told = json.loads(done.out)
+    assert told["per_class"].keys() == set("0123456789")
+    assert sum(told["per_class"].values()) == told["images"] == 6
+    assert (told["output"], told["test"], told["tta"]) == ("out.csv", "few.npy", "flip")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 7
+
+
+def test_study_used_last_is_taken_where_none_is_named(nas: Callable[..., Done], study: StudyPaths) -> None:
+    remember_study(study)
+    assert nas("submit", "--device", "cpu").out.startswith("Study tiny, ")
+
+
+@pytest.mark.parametrize("command", ["retrain", "submit", "show"])
+def test_where_there_is_no_study_the_next_step_makes_one(command: str, nas: Callable[..., Done]) -> None:
+    done = nas(command)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"Error: which study? None was used here before. There is none under {studies_folder()}.\n"
+        "Next:  nas search --space digits --dataset digits\n"
+    )

@@ -1,0 +1,116 @@
+"""`nas search` on a study that is there: what it means cannot change, what it is worth can grow."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from nas.paths import StudyPaths, studies_folder
+from nas.search.run import SearchRequest, default_name
+from nas.search.settings import read_settings
+from tests.conftest import TINY_SPACE, Done
+
+FINISHED = "2 networks trained in study tiny."
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    for label in "ab":
+        for i in range(20):
+            path = folder / label / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), i).save(path)
+    return folder
+
+
+def differences(done: Done) -> list[str]:
+    lines = done.err.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("Error:"))
+    assert lines[first] == "Error: study 'tiny' began with other settings, and its trials could not be compared:"
+    assert lines[-1] == "Next:  go on as it began with `nas search --study tiny`, or take another name with --study NAME"
+    assert done.code == 1
+    return [line.strip() for line in lines[first + 1 : -1]]
+
+
+def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("search", "--study", "tiny", "--trials", "2")
+    assert done.code == 0
+    assert FINISHED in done.out
+    assert "draws" in done.out
+    assert "Best: trial" in done.out
+    assert done.out.endswith("Next:  nas retrain best --study tiny   or more trials:  nas search --study tiny --trials 4\n")
+    assert "goal     2 trained networks, 2 of them already there" in done.err
+
+
+def test_study_that_holds_more_than_the_goal_is_finished_too(nas: Callable[..., Done], study: StudyPaths) -> None:
+    assert FINISHED in nas("search", "--study", "tiny", "--trials", "1").out
+
+
+@pytest.mark.parametrize("again", ["--epochs 2", "--max-params 3k", "--seed 0", "--dataset digits", "--space same.yaml", ""])
+def test_study_goes_on_where_nothing_that_it_means_changes(again: str, nas: Callable[..., Done], study: StudyPaths) -> None:
+    Path("same.yaml").write_text("# the same ranges in other words\n" + TINY_SPACE.replace("3k", "3000"))
+    before = study.settings.read_text()
+    assert FINISHED in nas("search", "--study", "tiny", "--trials", "2", *again.split()).out
+    assert study.settings.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "listed"),
+    [
+        ("--seed 5", ["data.seed: 0 → 5", "seed: 0 → 5"]),
+        ("--max-params 4k", ["budget.params: 3000 → 4000"]),
+        ("--epochs 3", ["epochs: 2 → 3"]),
+        ("--train-subset 500", ["data.subset: None → 500"]),
+        ("--skip-bad-images", ["data.skip_bad_images: False → True"]),
+    ],
+)
+def test_change_of_a_studys_meaning_is_refused_with_the_difference(
+    change: str, listed: list[str], nas: Callable[..., Done], study: StudyPaths
+) -> None:
+    before = study.settings.read_text()
+    assert differences(nas("search", "--study", "tiny", *change.split())) == listed
+    assert study.settings.read_text() == before
+
+
+def test_another_space_is_refused_with_every_range_that_differs(nas: Callable[..., Done], study: StudyPaths) -> None:
+    other = TINY_SPACE.replace("high: 12", "high: 10").replace("[basic, preact]", "[basic]").replace("crop_padding: 1, ", "")
+    Path("other.yaml").write_text(other + "  label_smoothing: 0.1\n")
+    assert differences(nas("search", "--study", "tiny", "--space", "other.yaml")) == [
+        "augment.crop_padding: 1 → absent",
+        'block: one of "basic", "preact" → one of "basic"',
+        "label_smoothing: absent → 0.1",
+        "stage0.channels: int 4 to 12 → int 4 to 10",
+        "stage1.channels: int 4 to 12 → int 4 to 10",
+    ]
+
+
+def test_other_data_is_refused(nas: Callable[..., Done], study: StudyPaths, pictures: Path) -> None:
+    found = differences(nas("search", "--study", "tiny", "--dataset", "folder", "--data", str(pictures)))
+    assert found == ["data.dataset: digits → folder", "data: the images or labels are not those that the study began with"]
+
+
+def test_several_changes_are_refused_together(nas: Callable[..., Done], study: StudyPaths) -> None:
+    found = differences(nas("search", "--study", "tiny", "--seed", "1", "--epochs", "3", "--max-params", "5k"))
+    assert found == ["epochs: 2 → 3", "budget.params: 3000 → 5000", "data.seed: 0 → 1", "seed: 0 → 1"]
+
+
+def test_study_is_named_after_its_space_and_its_data() -> None:
+    Path("same.yaml").write_text(TINY_SPACE)
+    assert default_name(SearchRequest(space="same.yaml", dataset="digits")) == "same-digits"
+    assert default_name(SearchRequest()) == "resnet-cifar10"
+
+
+def test_study_keeps_the_space_that_it_began_with(nas: Callable[..., Done], study: StudyPaths) -> None:
+    settings = read_settings(study)
+    assert study.space.read_text() == TINY_SPACE
+    assert settings.space == "tiny"
+    assert settings.parameters["stage0.channels"] == "int 4 to 12"
+    assert settings.environment.python
+
+
+def test_nothing_is_founded_by_a_mistake(nas: Callable[..., Done], tmp_path: Path) -> None:
+    for typed in ("--max-params 10", "--train-subset 5000", "--image-size 16"):
+        assert nas("search", "--space", "digits", "--dataset", "digits", *typed.split()).code == 1
+    assert not studies_folder().exists()

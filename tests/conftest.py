@@ -1,0 +1,125 @@
+"""What several rooms' tests share: folders of their own, one tiny study that was really searched, and the command line."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from nas.cli.main import main
+from nas.paths import StudyPaths, study_paths
+from nas.retrain import RetrainRequest, retrain
+from nas.search.coordinator import Progress
+from nas.search.outcomes import TrialRow
+from nas.search.run import SearchPlan, SearchRequest, run_search
+
+# Networks in tests are so small that a second thread costs more than it gives, above all where several tests run at once.
+torch.set_num_threads(1)
+
+TINY_SPACE = """\
+version: 1
+budget: {params: 3k}
+arch:
+  stages: 2
+  block: {type: categorical, choices: [basic, preact]}
+  stage:
+    blocks: 1
+    channels: {type: int, low: 4, high: 12}
+train:
+  epochs: 2
+  batch_size: 64
+  lr: {type: float, low: 0.05, high: 0.2, log: true}
+  augment: {crop_padding: 1, flip: none}
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes its user's studies, cache or data."""
+    _move_into(tmp_path, monkeypatch)
+
+
+def _move_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(folder / "studies"))
+    monkeypatch.setenv("NAS_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder)
+
+
+class QuietDisplay:
+    """Shows a search to nobody, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.rows: list[TrialRow] = []
+        self.plan: SearchPlan | None = None
+
+    def decoding(self, items: Iterable, what: str, count: int, /) -> Iterable:
+        return items
+
+    def begin(self, plan: SearchPlan) -> None:
+        self.plan = plan
+
+    def update(self, progress: Progress) -> None:
+        pass
+
+    def ended(self, row: TrialRow, progress: Progress) -> None:
+        self.rows.append(row)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A studies folder with the study `tiny`: two networks trained on digits, the best one retrained for an epoch."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY_SPACE)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _move_into(folder, monkeypatch)
+        monkeypatch.setattr(os, "cpu_count", lambda: 1)  # the threads of the worker
+        request = SearchRequest(study="tiny", space="tiny.yaml", dataset="digits", trials=2, device="cpu")
+        run_search(request, QuietDisplay())
+        retrain(
+            RetrainRequest(study_paths("tiny"), epochs=1, device="cpu"),
+            on_start=lambda plan: None,
+            on_epoch=lambda metrics: None,
+        )
+    return folder / "studies"
+
+
+@pytest.fixture
+def study(finished_study: Path, tmp_path: Path) -> StudyPaths:
+    """A copy of the study `tiny` that the test may change."""
+    shutil.copytree(finished_study, tmp_path / "studies")
+    return study_paths("tiny")
+
+
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Done]]:
+    """`nas("list", "--json")` runs the command line in this process, as the console script does."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["nas", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Done(ended.value.code or 0, out, err)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)

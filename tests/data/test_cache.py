@@ -1,0 +1,125 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.data.cache import bad_images_error, decode, decode_all, entry_key, find_or_make, silent, write_meta
+from nas.errors import DataError
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def maker(value: int) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        np.save(folder / "numbers.npy", np.full(3, value))
+        write_meta(folder, {"value": value})
+
+    return make
+
+
+def refuse(folder: Path) -> None:
+    raise AssertionError("made again")
+
+
+def test_entry_is_made_once_and_then_found(cache: Path) -> None:
+    made = find_or_make("things", "k1", maker(7))
+    assert made.folder == cache / "things-k1"
+    found = find_or_make("things", "k1", refuse)
+    assert found == made
+    assert found.meta() == {"value": 7}
+    assert found.array("numbers").tolist() == [7, 7, 7]
+    assert isinstance(found.array("numbers"), np.memmap)
+
+
+def test_what_is_written_to_an_entrys_array_stays_out_of_the_file() -> None:
+    entry = find_or_make("things", "k1", maker(7))
+    numbers = entry.array("numbers")
+    numbers[0] = 1
+    assert entry.array("numbers").tolist() == [7, 7, 7]
+
+
+def test_entry_that_was_cut_off_is_made_again(cache: Path) -> None:
+    def cut_off(folder: Path) -> None:
+        np.save(folder / "numbers.npy", np.zeros(3))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_or_make("things", "k1", cut_off)
+    assert list(cache.iterdir()) == []
+    assert find_or_make("things", "k1", maker(7)).meta() == {"value": 7}
+
+
+def test_of_two_that_make_the_same_entry_the_first_to_finish_wins(cache: Path) -> None:
+    def slower(folder: Path) -> None:
+        find_or_make("things", "k1", maker(1))
+        maker(2)(folder)
+
+    assert find_or_make("things", "k1", slower).meta() == {"value": 1}
+    assert [path.name for path in cache.iterdir()] == ["things-k1"]
+
+
+def test_cache_that_cannot_be_written_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for place in ("file", "file/inside"):
+        monkeypatch.setenv("NAS_CACHE", str(tmp_path / place))
+        with pytest.raises(DataError) as refused:
+            find_or_make("things", "k1", maker(7))
+        assert refused.value.message.startswith(f"the cache of decoded images under {tmp_path / place} cannot be written: ")
+        assert refused.value.hint == "free some space there, or name another folder with NAS_CACHE=FOLDER"
+
+
+def test_disk_that_is_full_is_no_fault_of_the_data(cache: Path) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+        find_or_make("things", "k1", full)
+    assert list(cache.iterdir()) == []
+
+
+def test_keys_differ_where_any_part_differs() -> None:
+    keys = {entry_key(parts) for parts in (["a", "b"], ["ab"], ["a"], ["b", "a"], [], ["a", 1], ["a", 1.5])}
+    assert len(keys) == 7
+    assert entry_key(["a", 1]) == entry_key(["a", 1])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_kind_of_image_is_decoded_to_bytes(mode: str, channels: int, tmp_path: Path) -> None:
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    Image.new("RGB", (10, 14), "white").convert(mode).save(path)
+    decoded = decode(path, 8, channels)
+    assert (decoded.shape, decoded.dtype) == ((8, 8, channels), np.uint8)
+    assert decoded.min() > 250
+
+
+def test_image_of_the_right_size_is_not_touched(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(decode(tmp_path / "x.png", 16, 3), pixels)
+
+
+def test_unreadable_images_are_listed_with_their_reasons_and_the_others_decoded(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for i, path in enumerate(paths):
+        Image.new("L", (8, 8), i + 1).save(path)
+    whole = paths[1].read_bytes()
+    paths[1].write_bytes(b"")
+    paths[2].write_bytes(whole[:40])
+    paths[3].unlink()
+    out = np.zeros((5, 8, 8, 1), np.uint8)
+    bad = decode_all(paths, out, silent, "decoding")
+    assert [i for i, _ in bad] == [1, 2, 3]
+    assert all(reason for _, reason in bad)
+    assert (out[0, 0, 0, 0], out[4, 0, 0, 0]) == (1, 5)
+
+
+def test_error_about_bad_images_names_at_most_five() -> None:
+    bad = [(Path(f"{i}.png"), "broken") for i in range(6)]
+    assert bad_images_error(bad[:5], 9).message.count("broken") == 5
+    assert bad_images_error(bad, 9).message.endswith("\n  and 1 more")

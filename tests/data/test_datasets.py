@@ -1,0 +1,601 @@
+"""Data sets by name. Folders of images are made on the fly, CIFAR is a stand-in for torchvision's; nothing is downloaded."""
+
+import shutil
+import urllib.error
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torchvision.datasets
+from PIL import Image
+
+import nas.data.cache
+from nas.config import DataConfig, ImageShape
+from nas.data.cache import silent
+from nas.data.datasets import DATASETS, Dataset, ImageSet, channel_statistics, load_dataset, require_known, split, stratified
+from nas.errors import DataError
+
+FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png"
+
+
+def write_image(path: Path, value: int, size: tuple[int, int] = (12, 12), mode: str = "RGB") -> None:
+    """One colour, lossless in every format but JPEG, where grey stays grey too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new(mode, size, value if mode == "L" else (value, value, value))
+    if path.suffix == ".webp":
+        image.save(path, lossless=True)
+    else:
+        image.save(path)
+
+
+def fill(
+    folder: Path, classes: dict[str, int], first: int = 10, suffixes: tuple[str, ...] = (".png",), mode: str = "RGB"
+) -> None:
+    """`classes` says how many images each class has; their grey values rise by 10 from `first`."""
+    value = first
+    for name, count in classes.items():
+        for i in range(count):
+            write_image(folder / name / f"{i}{suffixes[i % len(suffixes)]}", value, mode=mode)
+            value += 10
+
+
+def load(folder: Path, **config: Any) -> Dataset:
+    return load_dataset(DataConfig(dataset="folder", folder=str(folder), **config))
+
+
+def refusal(folder: Path, **config: Any) -> DataError:
+    with pytest.raises(DataError) as refused:
+        load(folder, **config)
+    return refused.value
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return tmp_path / "pictures"
+
+
+# --------------------------------------------------------------------------------------------- what each data set is
+
+
+def fake_cifar(classes: int) -> type:
+    """Stands in for torchvision.datasets.CIFAR10 where the data lies on the disk."""
+
+    class Fake:
+        filename, url, base_folder = "cifar.tar.gz", "https://example.org/cifar.tar.gz", "cifar-batches-py"
+        made: list[tuple[bool, bool]] = []  # noqa: RUF012 — a record that the test reads
+
+        def __init__(self, root: Path, train: bool = True, download: bool = False) -> None:
+            self.made.append((train, download))
+            count = (4 if train else 2) * classes
+            self.data = np.arange(count * 32 * 32 * 3, dtype=np.uint64).reshape(count, 32, 32, 3).astype(np.uint8)
+            self.targets = [i % classes for i in range(count)]
+            self.classes = [f"class {i}" for i in range(classes)]
+
+    return Fake
+
+
+@pytest.fixture
+def cifar_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fake_cifar(10))
+    monkeypatch.setattr(torchvision.datasets, "CIFAR100", fake_cifar(100))
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_data_set_keeps_what_every_data_set_promises(name: str, cifar_on_disk: None, pictures: Path) -> None:
+    fill(pictures / "train", {"a": 3, "b": 3})
+    fill(pictures / "val", {"a": 1, "b": 1})
+    fill(pictures / "test", {"a": 2, "b": 1})
+    config = DataConfig(dataset=name, folder=str(pictures))
+    data = load_dataset(config)
+    shape = data.shape
+    assert data.name == name
+    assert data.test is not None
+    for part in (data.train, data.validation, data.test):
+        if part is None:
+            continue
+        assert part.images.dtype == np.uint8
+        assert part.images.shape == (len(part), shape.size, shape.size, shape.channels)
+        assert part.labels.dtype == np.int64
+        assert part.labels.shape == (len(part),)
+        assert set(part.labels.tolist()) == set(range(shape.classes))
+    assert len(data.classes) == shape.classes == len(set(data.classes))
+    mean, std = data.train.images.mean((0, 1, 2)), data.train.images.std((0, 1, 2))
+    np.testing.assert_allclose(data.mean, mean)
+    np.testing.assert_allclose(data.std, np.where(std < 1e-6, 1, std))
+    again = load_dataset(config)
+    assert again.fingerprint == data.fingerprint
+    np.testing.assert_array_equal(again.train.images, data.train.images)
+
+
+def test_unknown_data_set_is_refused_with_the_nearest_and_all_others() -> None:
+    with pytest.raises(DataError) as refused:
+        load_dataset(DataConfig(dataset="cifar"))
+    assert refused.value.message == (
+        "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, cifar10, cifar100, folder."
+    )
+
+
+def test_folder_given_for_a_data_set_is_told_how_to_name_it(pictures: Path) -> None:
+    pictures.mkdir()
+    with pytest.raises(DataError) as refused:
+        require_known(str(pictures))
+    assert refused.value.hint == f"--dataset folder --data {pictures}"
+
+
+def test_digits_are_grey_images_of_8x8_with_a_test_split_of_a_fifth() -> None:
+    data = load_dataset(DataConfig(dataset="digits"))
+    assert data.test is not None
+    assert data.shape == ImageShape(channels=1, size=8, classes=10)
+    assert (len(data.train), len(data.test)) == (1438, 359)
+    assert data.classes == tuple("0123456789")
+    assert data.train.images.max() == 255
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_data_set_of_a_fixed_size_refuses_another(name: str) -> None:
+    size = {"digits": 8, "cifar10": 32}[name]
+    with pytest.raises(DataError) as refused:
+        load_dataset(DataConfig(dataset=name, image_size=16))
+    assert refused.value.message == (f"the images of {name} are {size}×{size}; --image-size 16 works with --dataset folder only")
+
+
+# ------------------------------------------------------------------------------------------------------------ CIFAR
+
+
+def test_cifar_is_decoded_once(cifar_on_disk: None) -> None:
+    data = load_dataset(DataConfig(dataset="cifar10"))
+    assert torchvision.datasets.CIFAR10.made == [(True, False), (False, False)]
+    again = load_dataset(DataConfig(dataset="cifar10"))
+    assert torchvision.datasets.CIFAR10.made == [(True, False), (False, False)]
+    assert isinstance(again.train.images, np.memmap)
+    np.testing.assert_array_equal(again.train.labels, data.train.labels)
+    assert again.classes == tuple(f"class {i}" for i in range(10))
+
+
+def test_cifar_is_downloaded_where_it_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class OnlyByDownload(fake_cifar(10)):  # type: ignore[misc]
+        def __init__(self, root: Path, train: bool = True, download: bool = False) -> None:
+            if not download:
+                raise RuntimeError("Dataset not found or corrupted. You can use download=True to download it")
+            assert root.is_dir()
+            super().__init__(root, train, download)
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", OnlyByDownload)
+    assert len(load_dataset(DataConfig(dataset="cifar10", folder=str(tmp_path / "new"))).train) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "unpacked"),
+    [
+        ("cifar10", "cifar-10-python.tar.gz", "cifar-10-batches-py"),
+        ("cifar100", "cifar-100-python.tar.gz", "cifar-100-python"),
+    ],
+)
+def test_cifar_without_a_network_says_which_file_to_bring_and_where_to_put_it(
+    name: str, file: str, unpacked: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_network(*arguments: Any, **keywords: Any) -> None:
+        raise urllib.error.URLError("Temporary failure in name resolution")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", no_network)
+    folder = tmp_path / "data"
+    with pytest.raises(DataError) as refused:
+        load_dataset(DataConfig(dataset=name, folder=str(folder)))
+    assert refused.value.message == (
+        f"{name} is not under {folder}, and its download failed: <urlopen error Temporary failure in name resolution>"
+    )
+    hint = refused.value.hint
+    assert hint is not None
+    assert f"get {file} from https://www.cs.toronto.edu/~kriz/{file} " in hint
+    assert f"{folder / unpacked} exists" in hint
+    assert hint.endswith("--dataset digits needs no download")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+# ------------------------------------------------------------------------------------------------- a folder of images
+
+
+def test_folder_of_classes_is_one_training_set(pictures: Path) -> None:
+    fill(pictures, {"cat": 2, "ant": 3}, suffixes=(".png", ".webp", ".PNG"))
+    data = load(pictures)
+    assert data.classes == ("ant", "cat")
+    assert (data.validation, data.test) == (None, None)
+    assert data.shape == ImageShape(channels=3, size=12, classes=2)
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert data.train.images[:, 0, 0, 0].tolist() == [30, 40, 50, 10, 20]
+
+
+def test_folder_of_parts_is_a_training_a_validation_and_a_test_set(pictures: Path) -> None:
+    fill(pictures / "train", {"a": 2, "b": 2})
+    fill(pictures / "val", {"a": 1, "b": 1}, first=100)
+    fill(pictures / "test", {"a": 1, "b": 2}, first=200)
+    data = load(pictures)
+    assert data.validation is not None
+    assert data.test is not None
+    assert data.train.images[:, 0, 0, 0].tolist() == [10, 20, 30, 40]
+    assert data.validation.images[:, 0, 0, 0].tolist() == [100, 110]
+    assert (data.test.images[:, 0, 0, 0].tolist(), data.test.labels.tolist()) == ([200, 210, 220], [0, 1, 1])
+    assert data.mean == pytest.approx((25, 25, 25))
+
+
+def test_parts_that_are_not_there_are_none(pictures: Path) -> None:
+    fill(pictures / "train", {"a": 2, "b": 2})
+    data = load(pictures)
+    assert (data.validation, data.test) == (None, None)
+
+
+def test_jpegs_and_images_in_folders_of_folders_are_found_and_hidden_folders_are_not(pictures: Path) -> None:
+    write_image(pictures / "a" / "1.jpg", 50)
+    write_image(pictures / "a" / "monday" / "2.jpeg", 50)
+    write_image(pictures / "b" / "1.JPG", 90)
+    write_image(pictures / ".thumbnails" / "1.png", 1)
+    (pictures / "b" / "notes.txt").write_text("not an image")
+    data = load(pictures)
+    assert data.classes == ("a", "b")
+    assert data.train.labels.tolist() == [0, 0, 1]
+    assert data.train.images[:, 0, 0, 0].tolist() == pytest.approx([50, 50, 90], abs=2)
+
+
+def test_grey_images_have_one_channel(pictures: Path) -> None:
+    fill(pictures, {"a": 2, "b": 2}, mode="L")
+    data = load(pictures)
+    assert data.shape.channels == 1
+    assert len(data.mean) == 1
+    assert data.train.images[:, 0, 0, 0].tolist() == [10, 20, 30, 40]
+
+
+def test_colour_images_beside_grey_ones_follow_the_first(pictures: Path) -> None:
+    write_image(pictures / "a" / "0.png", 10, mode="L")
+    write_image(pictures / "b" / "0.png", 30, mode="RGB")
+    assert load(pictures).train.images[:, 5, 5].tolist() == [[10], [30]]
+
+
+def test_images_are_resized_to_the_shorter_side_of_the_first_or_to_what_is_asked_for(pictures: Path) -> None:
+    write_image(pictures / "a" / "0.png", 10, size=(20, 16))
+    write_image(pictures / "b" / "0.png", 30, size=(9, 40))
+    assert load(pictures).shape.size == 16
+    resized = load(pictures, image_size=24)
+    assert resized.shape.size == 24
+    assert np.unique(resized.train.images).tolist() == [10, 30]
+
+
+def test_images_below_8_pixels_are_refused_unless_a_size_is_given(pictures: Path) -> None:
+    write_image(pictures / "a" / "0.png", 10, size=(6, 9))
+    write_image(pictures / "b" / "0.png", 30)
+    error = refusal(pictures)
+    assert error.message == f"images must have at least 8×8 pixels, but {pictures / 'a' / '0.png'} has 6×9"
+    assert error.hint == "--image-size 32"
+    assert load(pictures, image_size=8).shape.size == 8
+
+
+# --------------------------------------------------------------------------------------------- what is wrong with one
+
+
+def test_folder_that_is_not_there_is_named(pictures: Path) -> None:
+    error = refusal(pictures)
+    assert error.message == f"there is no folder {pictures}"
+    assert error.hint == f"{FORMS}; --dataset digits needs no folder"
+
+
+def test_data_set_folder_without_its_folder_says_how_to_name_one() -> None:
+    with pytest.raises(DataError, match="--dataset folder needs the folder") as refused:
+        load_dataset(DataConfig(dataset="folder"))
+    assert refused.value.hint == "nas search --dataset folder --data FOLDER"
+
+
+def test_folder_without_folders_has_no_classes(pictures: Path) -> None:
+    pictures.mkdir()
+    write_image(pictures / "loose.png", 10)
+    error = refusal(pictures)
+    assert error.message == (
+        f"a classifier needs at least two classes, each a folder of images, but the folders in {pictures} are: none"
+    )
+    assert error.hint == FORMS
+
+
+def test_test_images_without_training_images_are_no_classes(pictures: Path) -> None:
+    fill(pictures / "val", {"a": 1, "b": 1})
+    fill(pictures / "test", {"a": 1, "b": 1})
+    error = refusal(pictures)
+    assert error.message == f"{pictures} has the folder val and test, but no folder train beside it"
+    assert error.hint == FORMS
+
+
+def test_single_class_is_named(pictures: Path) -> None:
+    fill(pictures / "train", {"cats": 3})
+    assert refusal(pictures).message.endswith(f"but the folders in {pictures / 'train'} are: cats")
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_class_folder_without_images_is_named(part: str, pictures: Path) -> None:
+    for each in ("train", "val", "test"):
+        fill(pictures / each, {"a": 2, "b": 2})
+    shutil.rmtree(pictures / part / "b")
+    (pictures / part / "b").mkdir()
+    (pictures / part / "b" / "readme.gif").write_bytes(b"")
+    error = refusal(pictures)
+    assert error.message == (
+        f"there is no image in {pictures / part / 'b'}; each class of the training images needs some, in files that end in "
+        ".jpg, .jpeg, .png, .webp"
+    )
+    assert error.hint == "add images, or leave the class out"
+
+
+def test_test_images_of_an_unknown_class_are_named_with_the_classes_there_are(pictures: Path) -> None:
+    fill(pictures / "train", {"a": 2, "b": 2})
+    fill(pictures / "test", {"a": 1, "b": 1, "c": 1})
+    assert refusal(pictures).message == f"{pictures / 'test' / 'c'} is no class of the training images. Choices: a, b."
+
+
+def test_corrupt_images_are_counted_named_and_explained(pictures: Path) -> None:
+    fill(pictures, {"a": 5, "b": 5})
+    for i in range(1, 4):
+        (pictures / "a" / f"{i}.png").write_bytes(b"no image at all")
+    whole = (pictures / "b" / "2.png").read_bytes()
+    (pictures / "b" / "2.png").write_bytes(whole[: len(whole) // 2])
+    error = refusal(pictures)
+    lines = error.message.splitlines()
+    assert lines[0] == "4 of 10 images cannot be read:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        str(pictures / place) for place in ("a/1.png", "a/2.png", "a/3.png", "b/2.png")
+    ]
+    assert "cannot identify image file" in lines[1]
+    assert error.hint == "repair or remove them, or leave them out with --skip-bad-images"
+
+
+def test_of_many_corrupt_images_five_are_named(pictures: Path) -> None:
+    fill(pictures, {"a": 9, "b": 1})
+    for i in range(1, 9):
+        (pictures / "a" / f"{i}.png").write_bytes(b"no image at all")
+    lines = refusal(pictures).message.splitlines()
+    assert lines[0] == "8 of 10 images cannot be read:"
+    assert len(lines) == 7
+    assert lines[-1] == "  and 3 more"
+
+
+def test_corrupt_images_are_left_out_where_that_is_asked_for(pictures: Path) -> None:
+    fill(pictures / "train", {"a": 3, "b": 3})
+    fill(pictures / "test", {"a": 2, "b": 2})
+    for place in ("train/a/1.png", "test/b/0.png"):
+        (pictures / place).write_bytes(b"no image at all")
+    data = load(pictures, skip_bad_images=True)
+    assert data.test is not None
+    assert data.skipped == 2
+    assert data.train.images[:, 0, 0, 0].tolist() == [10, 30, 40, 50, 60]
+    assert data.train.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.test.labels.tolist() == [0, 0, 1]
+    assert data.mean[0] == pytest.approx(38)
+    assert load(pictures, skip_bad_images=True).skipped == 2  # from the cache, too
+
+
+def test_corrupt_first_image_is_one_among_others(pictures: Path) -> None:
+    fill(pictures, {"a": 2, "b": 2}, mode="L")
+    (pictures / "a" / "0.png").write_bytes(b"no image at all")
+    for config in ({}, {"image_size": 16}):
+        assert refusal(pictures, **config).message.startswith("1 of 4 images cannot be read:")
+    skipped = load(pictures, skip_bad_images=True)
+    assert skipped.shape == ImageShape(channels=1, size=12, classes=2)
+    assert skipped.train.labels.tolist() == [0, 1, 1]
+
+
+def test_folder_in_which_no_image_can_be_read_is_refused(pictures: Path) -> None:
+    for place in ("a/0.png", "b/0.png"):
+        (pictures / place).parent.mkdir(parents=True)
+        (pictures / place).write_bytes(b"no image at all")
+    for config in ({}, {"skip_bad_images": True}, {"image_size": 16}):
+        assert refusal(pictures, **config).message.startswith("2 of 2 images cannot be read:")
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_class_that_loses_all_its_images_is_named(part: str, pictures: Path) -> None:
+    for each in ("train", "val"):
+        fill(pictures / each, {"a": 2, "b": 1})
+    (pictures / part / "b" / "0.png").write_bytes(b"no image at all")
+    assert refusal(pictures, skip_bad_images=True).message == f"no image of class folder {pictures / part / 'b'} can be read"
+
+
+# ------------------------------------------------------------------------------------------------------------ caching
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every file that is decoded."""
+    files: list[Path] = []
+    original = nas.data.cache.decode
+
+    def decode(path: Path, size: int, channels: int) -> np.ndarray:
+        files.append(path)
+        return original(path, size, channels)
+
+    monkeypatch.setattr(nas.data.cache, "decode", decode)
+    return files
+
+
+def test_images_are_decoded_once(pictures: Path, decoded: list[Path]) -> None:
+    fill(pictures, {"a": 2, "b": 2})
+    first = load(pictures)
+    assert len(decoded) == 4
+    second = load(pictures)
+    assert len(decoded) == 4
+    assert isinstance(second.train.images, np.memmap)
+    np.testing.assert_array_equal(second.train.images, first.train.images)
+    assert (second.mean, second.classes, second.fingerprint) == (first.mean, first.classes, first.fingerprint)
+
+
+@pytest.mark.parametrize("change", ["another picture", "a new picture", "one picture less", "another size", "skipping"])
+def test_images_are_decoded_again_where_something_changed(change: str, pictures: Path, decoded: list[Path]) -> None:
+    fill(pictures, {"a": 3, "b": 2})
+    before = load(pictures)
+    count = len(decoded)
+    config: dict[str, Any] = {}
+    if change == "another picture":
+        write_image(pictures / "a" / "0.png", 200)
+    elif change == "a new picture":
+        write_image(pictures / "b" / "9.png", 200)
+    elif change == "one picture less":
+        (pictures / "a" / "0.png").unlink()
+    elif change == "another size":
+        config["image_size"] = 16
+    else:
+        config["skip_bad_images"] = True
+    after = load(pictures, **config)
+    assert len(decoded) > count
+    assert (after.fingerprint == before.fingerprint) == (change == "skipping")
+
+
+def test_images_that_fail_leave_nothing_in_the_cache(pictures: Path, tmp_path: Path) -> None:
+    fill(pictures, {"a": 2, "b": 2})
+    (pictures / "a" / "1.png").write_bytes(b"no image at all")
+    refusal(pictures)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_progress_counts_the_images_of_each_part(pictures: Path) -> None:
+    fill(pictures / "train", {"a": 2, "b": 2})
+    fill(pictures / "test", {"a": 1, "b": 1})
+    seen: list[tuple[str, int]] = []
+
+    def progress(items: Iterable, what: str, count: int) -> Iterable:
+        seen.append((what, count))
+        return silent(items, what, count)
+
+    load_dataset(DataConfig(dataset="folder", folder=str(pictures)), progress)
+    assert seen == [("decoding train images", 4), ("decoding test images", 2)]
+
+
+# -------------------------------------------------------------------------------------------------------- fingerprint
+
+
+def test_fingerprint_is_of_the_images_wherever_they_lie(pictures: Path, tmp_path: Path) -> None:
+    fill(pictures / "train", {"a": 2, "b": 2})
+    fill(pictures / "val", {"a": 1, "b": 1})
+    before = load(pictures).fingerprint
+    shutil.move(pictures, tmp_path / "moved")
+    assert load(tmp_path / "moved").fingerprint == before
+
+
+@pytest.mark.parametrize("place", ["train/a/0.png", "val/a/0.png"])
+def test_fingerprint_sees_the_images_that_train_and_those_that_choose(place: str, pictures: Path) -> None:
+    fill(pictures / "train", {"a": 2, "b": 2})
+    fill(pictures / "val", {"a": 1, "b": 1})
+    before = load(pictures).fingerprint
+    write_image(pictures / place, 222)
+    assert load(pictures).fingerprint != before
+
+
+def test_fingerprint_does_not_see_the_test_images(pictures: Path) -> None:
+    fill(pictures / "train", {"a": 2, "b": 2})
+    before = load(pictures).fingerprint
+    fill(pictures / "test", {"a": 1, "b": 1})
+    assert load(pictures).fingerprint == before
+
+
+# ----------------------------------------------------------------------------------------------------------- the split
+
+
+def made(counts: list[int], validation: bool = False) -> Dataset:
+    """A data set of these many images a class, in mixed order."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int64)
+    images = np.zeros((len(labels), 8, 8, 1), np.uint8)
+    part = ImageSet(images, labels)
+    return Dataset("made", tuple(f"c{i}" for i in range(len(counts))), part, part if validation else None, None, (0.0,), (1.0,))
+
+
+def test_split_is_disjoint_and_whole() -> None:
+    data = made([100, 50, 7])
+    parts = split(data, DataConfig(dataset="made"))
+    assert parts.validation is not None
+    assert sorted([*parts.train, *parts.validation]) == list(range(157))
+
+
+def test_split_gives_each_class_its_share() -> None:
+    data = made([100, 50, 7, 2])
+    parts = split(data, DataConfig(dataset="made", validation=0.1))
+    assert parts.validation is not None
+    assert np.bincount(data.train.labels[parts.validation]).tolist() == [10, 5, 1, 1]
+    assert len(parts.validation) == 17
+
+
+def test_split_follows_from_labels_and_seed_alone() -> None:
+    data = made([60, 60])
+    first, same, other = (split(data, DataConfig(dataset="made", seed=seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.validation, same.validation)
+    np.testing.assert_array_equal(first.train, same.train)
+    assert first.validation is not None
+    assert other.validation is not None
+    assert first.validation.tolist() != other.validation.tolist()
+
+
+def test_subset_leaves_the_validation_images_as_they_are() -> None:
+    data = made([100, 50, 10])
+    whole = split(data, DataConfig(dataset="made"))
+    small = split(data, DataConfig(dataset="made", subset=36))
+    np.testing.assert_array_equal(small.validation, whole.validation)
+    assert len(small.train) == 36
+    assert set(small.train) < set(whole.train)
+    assert np.bincount(data.train.labels[small.train]).tolist() == [23, 11, 2]
+
+
+@pytest.mark.parametrize("subset", [3, 4, 77, 142, 143])
+def test_subset_has_exactly_as_many_images_as_were_asked_for_and_some_of_each_class(subset: int) -> None:
+    data = made([150, 6, 4])
+    small = split(data, DataConfig(dataset="made", subset=subset)).train
+    assert len(small) == len(set(small.tolist())) == subset
+    assert set(data.train.labels[small].tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("subset", [1, 2, 144])
+def test_subset_of_fewer_images_than_classes_or_more_than_there_are_is_refused(subset: int) -> None:
+    with pytest.raises(DataError) as refused:
+        split(made([150, 6, 4]), DataConfig(dataset="made", subset=subset))
+    assert refused.value.message == (
+        "--train-subset takes at least one image of each of the 3 classes and at most the 143 that are there to train on, "
+        f"not {subset}"
+    )
+
+
+def test_subset_of_classes_that_are_left_with_a_single_image_is_taken() -> None:
+    data = made([2, 2, 20])
+    assert len(split(data, DataConfig(dataset="made", subset=10)).train) == 10
+
+
+def test_class_with_a_single_image_cannot_be_split() -> None:
+    with pytest.raises(DataError) as refused:
+        split(made([20, 1]), DataConfig(dataset="made"))
+    assert refused.value.message == (
+        "class 'c1' has a single image; each class needs at least two, one to train and one to choose"
+    )
+    assert refused.value.hint == "add images to it, or leave the class out"
+
+
+def test_validation_images_of_the_data_set_itself_are_taken_as_they_are() -> None:
+    parts = split(made([20, 1], validation=True), DataConfig(dataset="made"))
+    assert parts.validation is None
+    assert parts.train.tolist() == list(range(21))
+
+
+def test_shares_are_kept_for_any_counts() -> None:
+    """Neither side of a split lacks a class, no class is off its share by more than rounding, and sizes are exact."""
+    rng = np.random.default_rng(1)
+    for seed in range(150):
+        counts = rng.integers(2, 120, size=rng.integers(2, 12))
+        labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+        share = rng.uniform(0.02, 0.98)
+        taken = np.bincount(labels[stratified(labels, share, seed)], minlength=len(counts))
+        assert ((taken >= 1) & (taken < counts)).all()
+        assert (np.abs(taken - np.clip(counts * share, 1, counts - 1)) <= 1).all()
+        total = int(rng.integers(len(counts), len(labels) + 1))
+        subset = stratified(labels, total / len(labels), seed, total=total)
+        assert len(np.unique(subset)) == total
+        assert (np.bincount(labels[subset], minlength=len(counts)) >= 1).all()
+
+
+def test_statistics_of_many_images_are_those_of_all_at_once() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5000, 8, 8, 3), np.uint8)
+    images[..., 2] = 7
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2)))
+    np.testing.assert_allclose(std[:2], images[..., :2].std((0, 1, 2)))
+    assert std[2] == 1.0

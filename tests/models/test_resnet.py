@@ -1,0 +1,267 @@
+"""The network as a whole: its parts in their places, its size, what it refuses, and how it starts."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import resnet as torchvision_resnet
+from torchvision.ops import SqueezeExcitation, StochasticDepth
+
+from nas.budget import count_params
+from nas.config import ArchConfig, ImageShape, StageConfig
+from nas.errors import ConfigError
+from nas.models import build_model
+from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
+from nas.models.layers import Scale, average_halving, maximum_halving
+from nas.models.resnet import feature_sizes
+from nas.space import UniformDraw
+from nas.space_file import load_space
+
+CIFAR = ImageShape(channels=3, size=32, classes=10)
+
+
+def arch_of(*widths: int, blocks: int = 1, **changes: Any) -> ArchConfig:
+    return ArchConfig.model_validate({"stages": [StageConfig(blocks=blocks, channels=w) for w in widths], **changes})
+
+
+# ------------------------------------------------------------------------------------------------------------ its size
+
+
+def test_resnet_20_has_the_published_number_of_parameters() -> None:
+    # 269,722 with parameter-free shortcuts (arXiv 1512.03385, table 6: 0.27 M), and two 1×1 projections with BatchNorm.
+    assert count_params(arch_of(16, 32, 64, blocks=3), CIFAR) == 269_722 + (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
+
+
+def test_wide_resnet_22_4_has_the_published_number_of_parameters() -> None:
+    # WRN-22-4: 4.3 M (arXiv 1605.07146); a stem of 16 channels, stages of 64, 128, 256 with three pre-activation blocks each.
+    arch = arch_of(64, 128, 256, blocks=3, block="preact", stem={"channels": 16})
+    assert count_params(arch, CIFAR) == pytest.approx(4.3e6, rel=0.01)
+
+
+def test_a_network_on_the_meta_device_has_as_many_parameters_as_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kaiming_normal_", "kaiming_uniform_", "uniform_"):  # random numbers cost time and count nothing
+        monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+    space, draw = load_space("resnet"), UniformDraw(seed=5)
+    for _ in range(50):
+        arch = space.draw(draw).arch
+        real = build_model(arch, CIFAR)
+        assert count_params(arch, CIFAR) == sum(p.numel() for p in real.parameters()), arch.one_line()
+
+
+def test_the_seed_decides_the_weights() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return nn.utils.parameters_to_vector(build_model(arch_of(8, 12), CIFAR).parameters())
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+
+
+# ------------------------------------------------------------------------------------------------------ what it refuses
+
+
+@pytest.mark.parametrize(("size", "stride", "allowed"), [(8, 1, 4), (8, 2, 3), (9, 1, 5), (32, 1, 6), (16, 2, 4)])
+def test_one_stage_too_many_is_refused_by_its_number(size: int, stride: int, allowed: int) -> None:
+    assert feature_sizes(arch_of(*[4] * allowed, stem={"stride": stride}), size)[-1] == 1
+    if allowed == 6:  # the most that a configuration takes
+        return
+    with pytest.raises(ConfigError) as caught:
+        build_model(arch_of(*[4] * (allowed + 1), stem={"stride": stride}), ImageShape(channels=3, size=size, classes=2))
+    assert f"stage {allowed + 1} of {allowed + 1}" in caught.value.message
+    assert f"allow {allowed} stages" in caught.value.message
+    assert "--image-size" in str(caught.value.hint)
+
+
+def test_the_first_stage_that_goes_too_far_is_named_when_others_follow() -> None:
+    with pytest.raises(ConfigError, match="stage 5 of 6"):
+        feature_sizes(arch_of(*[4] * 6), 8)
+
+
+# ----------------------------------------------------------------------------------------------------------- its parts
+
+
+def rates(model: nn.Module, kind: type[nn.Module]) -> list[float]:
+    return [module.p for module in model.modules() if isinstance(module, kind)]
+
+
+def test_stochastic_depth_rises_linearly_to_the_last_block() -> None:
+    model = build_model(arch_of(4, 6, blocks=2, stochastic_depth=0.4), CIFAR)
+    assert rates(model, StochasticDepth) == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert not rates(build_model(arch_of(4, 6), CIFAR), StochasticDepth)
+
+
+@pytest.mark.parametrize(
+    ("place", "where"),
+    [
+        ("head", {"dropout"}),
+        ("block", {"stages.0.0.dropout", "stages.1.0.dropout"}),
+        ("stem", {"stem.dropout"}),
+        ("stem+block", {"stem.dropout", "stages.0.0.dropout", "stages.1.0.dropout"}),
+    ],
+)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_dropout_is_where_it_was_asked_for(block: str, place: str, where: set[str]) -> None:
+    model = build_model(arch_of(4, 6, block=block, dropout=0.3, dropout_place=place), CIFAR)
+    assert {name for name, module in model.named_modules() if isinstance(module, nn.Dropout)} == where
+    assert set(rates(model, nn.Dropout)) == {0.3}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_squeezed_channels_are_the_ceiling_of_the_share(block: str) -> None:
+    model = build_model(arch_of(10, 33, block=block, se_reduction=4), CIFAR)
+    squeezed = [module.fc1.out_channels for module in model.modules() if isinstance(module, SqueezeExcitation)]
+    assert squeezed == [3, 9]
+
+
+def test_a_bottleneck_is_narrow_inside_by_its_expansion_rounded_up() -> None:
+    model = build_model(arch_of(10, block="bottleneck", expansion=4), CIFAR)
+    block = model.stages[0][0]
+    assert (block.conv1.out_channels, block.conv2.out_channels, block.conv3.out_channels) == (3, 3, 10)
+
+
+@pytest.mark.parametrize(("pool_size", "cells"), [(1, 1), (2, 2), (4, 4), (8, 4)])
+def test_the_classifier_sees_every_pooled_cell(pool_size: int, cells: int) -> None:
+    model = build_model(arch_of(4, 6, 8, 10, pool_size=pool_size), CIFAR)  # 32 → 32 → 16 → 8 → 4
+    assert model.classifier.in_features == 10 * cells**2
+
+
+@pytest.mark.parametrize(("pool", "by_hand"), [("avg", lambda x: x.mean((2, 3))), ("max", lambda x: x.amax((2, 3)))])
+def test_pooling_is_the_mean_or_the_maximum(pool: str, by_hand: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = build_model(arch_of(4, 6, pool=pool), CIFAR).eval()
+    features: list[torch.Tensor] = []
+    model.pool.register_forward_hook(lambda _module, inputs, _output: features.append(inputs[0]))
+    with torch.no_grad():
+        logits = model(torch.randn(3, 3, 32, 32))
+        assert torch.allclose(logits, model.classifier(by_hand(features[0])), atol=1e-5)
+
+
+def test_the_logit_scale_is_a_factor_on_the_logits() -> None:
+    torch.manual_seed(0)
+    plain = build_model(arch_of(4, 6), CIFAR).eval()
+    scaled = build_model(arch_of(4, 6, logit_scale=0.125), CIFAR).eval()
+    scaled.load_state_dict(plain.state_dict())
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(scaled(images), 0.125 * plain(images))
+    assert "0.125" in repr(Scale(0.125))
+
+
+def test_every_batch_norm_has_the_momentum_that_was_asked_for() -> None:
+    for block in BLOCKS:
+        model = build_model(arch_of(4, 6, block=block, norm_momentum=0.35, downsample="avgpool"), CIFAR)
+        assert {module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)} == {0.35}
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_halving_rounds_up_and_averages_what_is_there(size: int) -> None:
+    x = torch.arange(float(size * size)).view(1, 1, size, size)
+    half = math.ceil(size / 2)
+    for i in range(half):
+        for j in range(half):
+            cell = x[0, 0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+            assert average_halving()(x)[0, 0, i, j] == pytest.approx(cell.mean().item())
+            assert maximum_halving()(x)[0, 0, i, j] == cell.max()
+
+
+# -------------------------------------------------------------------------------------------------------- its beginning
+
+
+def test_he_initialisation_follows_the_fan_out() -> None:
+    torch.manual_seed(0)
+    weight = build_model(arch_of(64, 128), CIFAR).stages[1][0].conv1.weight
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / (128 * 9)), rel=0.02)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_dirac_convolutions_pass_their_input_on(block: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(arch_of(6, 12, block=block, init="dirac"), CIFAR)
+    checked = 0
+    for module in model.modules():
+        if not isinstance(module, nn.Conv2d) or module.kernel_size == (1, 1) or module.stride != (1, 1):
+            continue
+        x = torch.randn(2, module.in_channels, 7, 7)
+        passed = min(module.in_channels, module.out_channels)
+        with torch.no_grad():
+            y = module(x)
+        assert torch.allclose(y[:, :passed], x[:, :passed], atol=1e-6)
+        assert not module.out_channels > passed or y[:, passed:].std() > 0.1  # the rest stay random
+        checked += 1
+    assert checked >= 2
+
+
+def test_dirac_leaves_one_by_one_convolutions_random() -> None:
+    torch.manual_seed(0)
+    weight = build_model(arch_of(8, block="bottleneck", init="dirac"), CIFAR).stages[0][0].conv3.weight
+    assert weight.count_nonzero() == weight.numel()
+
+
+# ----------------------------------------------------------------------------------- the same blocks in other libraries
+
+
+def copy_by_order(source: nn.Module, target: nn.Module) -> None:
+    """Weights and statistics, matched by their order and shape."""
+    ours, theirs = list(target.state_dict().values()), list(source.state_dict().values())
+    assert [t.shape for t in ours] == [t.shape for t in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        mine.copy_(other)
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """BatchNorm that does something: random statistics and weights."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for tensor in (part.weight, part.bias, part.running_mean):
+                nn.init.normal_(tensor)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
+    return module.eval()
+
+
+@pytest.mark.parametrize(("channels_in", "stride"), [(12, 1), (8, 2)])
+@pytest.mark.parametrize(
+    ("name", "theirs", "factor"), [("basic", torchvision_resnet.BasicBlock, 1), ("bottleneck", torchvision_resnet.Bottleneck, 4)]
+)
+def test_a_block_computes_what_torchvisions_does(
+    name: str, theirs: type[nn.Module], factor: int, channels_in: int, stride: int
+) -> None:
+    torch.manual_seed(0)
+    channels = 12
+    stage = StageConfig(blocks=1, channels=channels)
+    arch = ArchConfig(stages=(stage,), block=name, expansion=4)
+    ours = BLOCKS[name](BlockPlan(arch, stage, channels_in, stride, 0.0)).eval()
+    shortcut = None
+    if stride != 1 or channels_in != channels:
+        shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+    reference = shaken(theirs(channels_in, channels // factor, stride, shortcut))
+    copy_by_order(reference, ours)
+    x = torch.randn(2, channels_in, 9, 9)
+    with torch.no_grad():
+        assert torch.allclose(ours(x), reference(x), atol=1e-5)
+
+
+def test_a_preactivation_block_is_norm_activation_convolution_twice() -> None:
+    torch.manual_seed(0)
+    stage = StageConfig(blocks=1, channels=6)
+    arch = ArchConfig(stages=(stage,), block="preact")
+    for channels_in, stride in ((6, 1), (4, 2)):
+        block = shaken(BLOCKS["preact"](BlockPlan(arch, stage, channels_in, stride, 0.0)))
+        assert isinstance(block, ResidualBlock)
+        x = torch.randn(2, channels_in, 9, 9)
+        with torch.no_grad():
+            active = F.relu(block.norm1(x))
+            residual = block.conv2(F.relu(block.norm2(block.conv1(active))))
+            expected = residual + (x if stride == 1 else block.shortcut(active))
+            assert torch.allclose(block(x), expected, atol=1e-6)
+
+
+def test_a_preactivated_network_normalises_and_activates_at_its_end() -> None:
+    preact, basic = (build_model(arch_of(4, 6, block=name), CIFAR) for name in ("preact", "basic"))
+    assert isinstance(preact.norm, nn.BatchNorm2d)
+    assert isinstance(preact.activation, nn.ReLU)
+    assert isinstance(preact.stem.norm, nn.Identity)
+    assert isinstance(basic.norm, nn.Identity)
+    assert isinstance(basic.stem.norm, nn.BatchNorm2d)

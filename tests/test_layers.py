@@ -1,0 +1,135 @@
+"""The house's plan, enforced: who may import whom, who may know Optuna and torch, how long a file may be."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import nas
+
+PACKAGE = Path(nas.__file__).parent
+# Lowest first: a file imports from its own room and from those before it.
+ROOMS = (
+    "errors",
+    "config",
+    "space",
+    "space_file",
+    "presets",
+    "paths",
+    "models",
+    "data",
+    "budget",
+    "train",
+    "search",
+    "retrain",
+    "predict",
+    "export",
+    "report",
+    "doctor",
+    "cli",
+)
+MAY_IMPORT_OPTUNA = {
+    "nas/space.py",
+    "nas/space_file.py",
+    "nas/search/storage.py",
+    "nas/search/run.py",
+    "nas/search/coordinator.py",
+    "nas/search/outcomes.py",
+    "nas/search/feasibility.py",
+    "nas/search/samplers.py",
+    "nas/search/pruners.py",
+    "nas/search/warm_start.py",
+}
+OPENS_STORAGES = "nas/search/storage.py"
+MOST_LINES = 430
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def label(path: Path) -> str:
+    return path.relative_to(PACKAGE.parent).as_posix()
+
+
+@pytest.fixture(params=FILES, ids=label)
+def file(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    """Dotted, as far as it can be a module: `nas.search.run`, `optuna.trial`."""
+    line: int
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """Every import of a file, those within functions too, relative ones spelt out."""
+    package = path.relative_to(PACKAGE.parent).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield Import(name.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for name in node.names:  # `from nas import config` imports nas.config
+                yield Import(f"{module}.{name.name}", node.lineno)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    rooms = {room_of(path) for path in FILES} - {"__init__", "__main__"}
+    assert rooms <= set(ROOMS), f"say in ROOMS, and on the design's page, where {rooms - set(ROOMS)} stand"
+
+
+def test_a_file_imports_only_from_rooms_above_it(file: Path) -> None:
+    room = room_of(file)
+    if room == "__main__":
+        return  # the door: it leads into the last room
+    allowed = set(ROOMS[: ROOMS.index(room) + 1]) if room in ROOMS else set()
+    for found in imports_of(file):
+        package, _, inner = found.module.partition(".")
+        if package == "nas" and inner:
+            other = inner.partition(".")[0]
+            assert other in allowed, f"{label(file)}:{found.line} imports {found.module}, a room below {room}"
+
+
+def test_configurations_know_neither_torch_nor_optuna() -> None:
+    found = {item.module.partition(".")[0] for item in imports_of(PACKAGE / "config.py")}
+    assert not found & {"torch", "torchvision", "optuna", "numpy"}
+
+
+def test_only_the_search_and_the_space_know_optuna(file: Path) -> None:
+    if label(file) in MAY_IMPORT_OPTUNA:
+        return
+    found = [item for item in imports_of(file) if item.module.partition(".")[0].startswith("optuna")]
+    assert not found, f"{label(file)}:{found[0].line} imports {found[0].module}"
+
+
+def test_only_one_file_opens_a_storage(file: Path) -> None:
+    if label(file) == OPENS_STORAGES:
+        return
+    for node in ast.walk(ast.parse(file.read_text())):
+        name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        opens = name in ("create_study", "load_study", "delete_study", "RDBStorage", "JournalStorage", "create_engine")
+        assert not opens, f"{label(file)}:{node.lineno} uses {name}"
+        if isinstance(node, ast.Attribute) and node.attr == "connect" and isinstance(node.value, ast.Name):
+            assert node.value.id != "sqlite3", f"{label(file)}:{node.lineno} opens a database"
+
+
+def test_a_file_is_one_sitting(file: Path) -> None:
+    lines = file.read_text().count("\n")
+    assert lines <= MOST_LINES, f"{label(file)} has {lines} lines; split it by what its parts own"
+
+
+def test_every_file_says_what_it_owns(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text())), f"{label(file)} has no docstring"
+
+
+def test_there_is_no_drawer_for_odds_and_ends() -> None:
+    assert not [label(path) for path in FILES if path.stem in ("utils", "util", "helpers", "common", "misc")]

@@ -1,0 +1,63 @@
+"""A preset is trained without any search, in a study of its own."""
+
+import pytest
+
+from nas.config import DataConfig
+from nas.errors import ConfigError, StudyError
+from nas.paths import StudyPaths, existing_study
+from nas.predict import SubmitRequest, submit
+from nas.retrain import RetrainPlan, RetrainRequest, found_presets_study, retrain
+from nas.search.run import SearchRequest, run_search
+from nas.train.loop import EpochMetrics
+
+
+@pytest.fixture
+def paths() -> StudyPaths:
+    return found_presets_study(DataConfig(dataset="digits"))
+
+
+def ignore(_: RetrainPlan | EpochMetrics) -> None:
+    pass
+
+
+def test_its_network_predicts_like_any_other(paths: StudyPaths) -> None:
+    assert existing_study(None) == paths
+    plans: list[RetrainPlan] = []
+    request = RetrainRequest(paths, "preset:resnet-2222-slim", epochs=1, train_subset=60, device="cpu")
+    done = retrain(request, plans.append, ignore)
+    assert done.run.folder.name == "resnet-2222-slim-1-epochs-seed-0-subset-60"
+    assert plans[0].subject == "preset:resnet-2222-slim"
+    assert done.card is not None
+    assert done.card.train_images == 60
+    assert done.card.candidate.train.epochs == 1
+    assert done.card.candidate.train.lr == 0.1
+    assert done.card.params == 1_891_658 - 2 * 64 * 9  # one channel instead of three
+    written = submit(SubmitRequest(paths, device="cpu"))
+    assert written.images == done.card.test_images == len(written.output.read_text().splitlines()) - 1
+
+
+def test_its_epochs_are_those_of_its_recipe_unless_told_otherwise(paths: StudyPaths) -> None:
+    plans: list[RetrainPlan] = []
+
+    def stop(plan: RetrainPlan) -> None:
+        plans.append(plan)
+
+    result = retrain(
+        RetrainRequest(paths, "preset:robust-resnet64", train_subset=20, device="cpu"), stop, ignore, should_suspend=lambda: True
+    )
+    assert result.card is None
+    assert plans[0].candidate.train.epochs == 300
+
+
+def test_a_subset_larger_than_the_data_is_refused(paths: StudyPaths) -> None:
+    with pytest.raises(ConfigError, match="--train-subset takes 10 to 1438 images, not 5000"):
+        retrain(RetrainRequest(paths, "preset:resnet-1111", train_subset=5000, device="cpu"), ignore, ignore)
+
+
+def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
+    class Silent:
+        def decoding(self, items, what, count, /):  # type: ignore[no-untyped-def]
+            return items
+
+    with pytest.raises(StudyError, match="holds retrained presets and no search"):
+        run_search(SearchRequest(study=paths.name, device="cpu"), Silent())  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+import pytest
+
+from nas.budget import Budget, count_params
+from nas.config import ImageShape
+from nas.models.resnet import feature_sizes
+from nas.search.feasibility import check_feasible, measure_fit
+from nas.space import Slot
+from nas.space_file import find_space, load_space, shipped_folder
+from tests.reported import REPORTED
+
+CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+DIGITS = ImageShape(channels=1, size=8, classes=10)
+SPACES = sorted(path.stem for path in shipped_folder().glob("*.yaml"))
+DRAWS = 300
+
+
+def images_for(space: str) -> ImageShape:
+    return DIGITS if space == "digits" else CIFAR10
+
+
+def test_spaces_are_shipped_under_their_names() -> None:
+    assert {"digits", "resnet", "resnet-small"} <= set(SPACES)
+    for name in SPACES:
+        assert find_space(name).name == f"{name}.yaml"
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_shipped_space_has_something_that_fits_its_images_and_its_budget(name: str) -> None:
+    space = load_space(name)
+    check_feasible(space, Budget(space.budget, images_for(name)))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_shipped_space_is_warned_of_by_nothing(name: str) -> None:
+    assert load_space(name).warnings() == []
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_third_of_uniform_draws_of_each_block_type_fits_the_budget(name: str) -> None:
+    space = load_space(name)
+    fit = measure_fit(space, Budget(space.budget, images_for(name)), DRAWS, seed=0)
+    assert sum(fit.draws_by_block.values()) == DRAWS
+    assert fit.by_block.keys() == {"basic", "preact", "bottleneck"}
+    assert {block: share for block, share in fit.by_block.items() if share < 1 / 3} == {}
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_reported_network_has_its_printed_number_of_parameters(name: str) -> None:
+    assert count_params(REPORTED[name].arch, CIFAR10) == REPORTED[name].params
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_reported_network_lies_inside_the_space_for_its_budget(name: str) -> None:
+    space = load_space("resnet")
+    slots: dict[str, Slot] = {slot.name: slot for slot in space.slots}
+    arch, params = REPORTED[name]
+    wanted = {
+        "stages": len(arch.stages),
+        "block": arch.block,
+        "activation": arch.activation,
+        "stem.kernel": arch.stem.kernel,
+        "stem.stride": arch.stem.stride,
+        "downsample": arch.downsample,
+        "dropout": arch.dropout,
+        "dropout_place": arch.dropout_place,
+        "se_reduction": arch.se_reduction,
+        "stochastic_depth": arch.stochastic_depth,
+        "pool": arch.pool,
+        "pool_size": arch.pool_size,
+    }
+    for i, stage in enumerate(arch.stages):
+        wanted |= {f"stage{i}.{key}": value for key, value in stage.model_dump().items()}
+    assert [f"{key} {value}: {slots[key].describe()}" for key, value in wanted.items() if not slots[key].holds(value)] == []
+    assert params <= space.budget.params
+
+
+def test_deepest_network_of_each_space_leaves_something_of_its_images() -> None:
+    for name in SPACES:
+        space = load_space(name)
+        deepest = space.candidate({slot.name: slot.ends()[-1] for slot in space.slots}).arch
+        assert feature_sizes(deepest, images_for(name).size)[-1] >= 1

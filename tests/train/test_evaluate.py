@@ -1,0 +1,89 @@
+"""Evaluation against a plain loop over single images."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nas.config import ArchConfig, AugmentConfig, ImageShape, StageConfig
+from nas.data.loader import Resident
+from nas.models import build_model
+from nas.train import evaluate as evaluation
+from nas.train.device import Precision
+from nas.train.evaluate import TTA, evaluate, fitting_tta, predict_logits
+
+FP32 = Precision(None, False, "for the test")
+BF16 = Precision(torch.bfloat16, False, "for the test")
+MEAN, STD = (100.0, 120.0, 90.0), (50.0, 60.0, 70.0)
+
+
+@pytest.fixture
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    arch = ArchConfig(stages=(StageConfig(blocks=1, channels=6),), dropout=0.5, dropout_place="stem+block", stochastic_depth=0.5)
+    model = build_model(arch, ImageShape(channels=3, size=8, classes=4))
+    with torch.no_grad():
+        model.train()(torch.randn(64, 3, 8, 8))  # BatchNorm's statistics are not those it starts with
+    return model
+
+
+def data(count: int = 23, indices: np.ndarray | None = None) -> Resident:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 8, 8, 3), np.uint8)
+    return Resident(images, rng.integers(0, 4, count), MEAN, STD, torch.device("cpu"), indices)
+
+
+def plain_loop(model: torch.nn.Module, resident: Resident, chosen: list[int], flip: bool) -> torch.Tensor:
+    """Logits of one image after another, normalised by hand."""
+    model.eval()
+    rows = []
+    for i in chosen:
+        image = (resident.images[i].double() - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+        views = [image, image.flip(2)] if flip else [image]
+        with torch.no_grad():
+            rows.append(torch.stack([model(view.float()[None])[0] for view in views]).mean(0))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("batch", [5, 23, 1000])
+@pytest.mark.parametrize("tta", TTA)
+@pytest.mark.parametrize("subset", [None, [3, 4, 9, 22]])
+def test_loss_and_accuracy_are_those_of_a_plain_loop(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, batch: int, tta: str, subset: list[int] | None
+) -> None:
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
+    resident = data(indices=None if subset is None else np.array(subset))
+    chosen = list(range(23)) if subset is None else subset
+    expected = plain_loop(model, resident, chosen, flip=tta == "flip")
+    assert resident.labels is not None
+    labels = resident.labels[chosen]
+    logits = predict_logits(model.train(), resident, FP32, tta)
+    assert torch.allclose(logits, expected, atol=1e-4)
+    loss, accuracy = evaluate(model.train(), resident, FP32, tta)
+    assert loss == pytest.approx(F.cross_entropy(expected, labels).item(), abs=1e-4)
+    assert accuracy == pytest.approx((expected.argmax(1) == labels).float().mean().item())
+
+
+def test_logits_come_as_float32_whatever_was_computed_in(model: torch.nn.Module) -> None:
+    exact, rough = (predict_logits(model, data(), precision) for precision in (FP32, BF16))
+    assert exact.dtype == rough.dtype == torch.float32
+    assert torch.allclose(exact, rough, atol=0.1)
+    assert not torch.equal(exact, rough)
+
+
+def test_evaluation_leaves_weights_and_statistics_alone(model: torch.nn.Module) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    evaluate(model.train(), data(), FP32, "flip")
+    assert not model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_evaluation_draws_no_random_numbers(model: torch.nn.Module) -> None:
+    before = torch.get_rng_state()
+    evaluate(model, data(), FP32)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_only_a_network_that_saw_mirrored_images_is_averaged_over_them() -> None:
+    assert fitting_tta(AugmentConfig(flip="none")) == "none"
+    assert fitting_tta(AugmentConfig(flip="horizontal")) == fitting_tta(AugmentConfig(flip="alternating")) == "flip"

@@ -1,0 +1,230 @@
+"""A training that was cut off ends as if it had not been: bit by bit the same weights, averages and metrics."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.paths import TrialPaths
+from nas.train import loop
+from nas.train.device import Precision
+from nas.train.loop import EpochMetrics, read_curve
+
+STEPS_AN_EPOCH = 6
+BF16 = Precision(torch.bfloat16, False, "for the test")
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "bf16": {"precision": BF16},
+    "adamw": {"optimiser": "adamw", "lr": 0.01},
+    "no average": {"ema_epochs": 0.0},
+    "sam": {"sam_rho": 0.05},
+    "whitening": {"arch": {"stem": {"type": "whitening"}}},
+    "mixed": {"augment": {"flip": "alternating", "mix": "mixup_or_cutmix", "cutout": 3}},
+}
+
+
+@pytest.fixture
+def same(equal_states: Callable[[Any, Any], bool], without_clock: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
+    """Asserts that two trainings left the same behind."""
+
+    def check(one: Any, other: Any) -> None:
+        assert one.result.status == other.result.status == "finished"
+        assert equal_states(one.model.state_dict(), other.model.state_dict())
+        assert equal_states(one.result.model.state_dict(), other.result.model.state_dict())
+        curves = [without_clock(read_curve(run.paths.metrics)) for run in (one, other)]
+        assert curves[0] == curves[1] == without_clock(one.result.curve) == without_clock(other.result.curve)
+        saved = [torch.load(run.paths.checkpoint, weights_only=True) for run in (one, other)]
+        for state in saved:
+            del state["curve"], state["seconds"]
+        assert equal_states(saved[0], saved[1]), "optimiser, random numbers and all"
+
+    return check
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_cut_off_within_epochs_and_between_them_it_ends_the_same(
+    training: Any, tmp_path: Path, after_steps: Callable[[int], Any], same: Callable[[Any, Any], None], variant: str
+) -> None:
+    changes = dict(VARIANTS[variant])
+    precision = changes.pop("precision", training.precision)
+    varied = training.changed(**changes)
+    varied.precision = precision
+    whole = varied(tmp_path / "whole")
+    for steps in (0, 2, STEPS_AN_EPOCH - 2, 1, 2 * STEPS_AN_EPOCH):  # at steps 0, 2, 6 (an epoch's end), 7 and 19
+        cut = varied(tmp_path / "cut", should_suspend=after_steps(steps))
+        assert cut.result.status == "suspended"
+    same(whole, varied(tmp_path / "cut"))
+
+
+def test_after_a_crash_it_goes_on_from_the_last_epoch(
+    training: Any, tmp_path: Path, same: Callable[[Any, Any], None], after_steps: Callable[[int], Any]
+) -> None:
+    class Crash(BaseException):
+        pass
+
+    def crash(metrics: EpochMetrics) -> bool:
+        if metrics.epoch == 2:
+            raise Crash
+        return True
+
+    def crash_in_the_third_epoch(_: int = 2 * STEPS_AN_EPOCH + 3) -> Callable[[], bool]:
+        counted = after_steps(_)
+
+        def should_suspend() -> bool:
+            if counted():
+                raise Crash
+            return False
+
+        return should_suspend
+
+    whole = training(tmp_path / "whole")
+    with pytest.raises(Crash):
+        training(tmp_path / "cut", on_epoch=crash)
+    same(whole, training(tmp_path / "cut"))
+    with pytest.raises(Crash):
+        training(tmp_path / "again", should_suspend=crash_in_the_third_epoch())
+    same(whole, training(tmp_path / "again"))
+
+
+def test_a_crash_between_the_checkpoint_and_the_curves_line_loses_no_line(
+    training: Any, tmp_path: Path, same: Callable[[Any, Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, real = training(tmp_path / "whole"), loop.save_checkpoint
+
+    def save_and_crash(path: Path, state: dict[str, Any]) -> None:
+        real(path, state)
+        if len(state["curve"]) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "save_checkpoint", save_and_crash)
+        with pytest.raises(KeyboardInterrupt):
+            training(tmp_path / "cut")
+    assert len(read_curve(tmp_path / "cut" / "metrics.jsonl")) == 1
+    same(whole, training(tmp_path / "cut"))
+
+
+def test_a_resumed_training_says_again_what_it_knows(
+    training: Any, tmp_path: Path, after_steps: Callable[[int], Any], without_clock: Callable[[Any], Any]
+) -> None:
+    training(tmp_path, should_suspend=after_steps(2 * STEPS_AN_EPOCH + 1))
+    first = read_curve(tmp_path / "metrics.jsonl")
+    resumed = training(tmp_path)
+    assert resumed.heard[:2] == first, "seconds and all: these epochs were not trained again"
+    assert [metrics.epoch for metrics in resumed.heard] == [1, 2, 3, 4]
+
+
+def test_a_no_to_what_is_said_again_stops_it_before_it_trains(
+    training: Any, tmp_path: Path, after_steps: Callable[[int], Any]
+) -> None:
+    training(tmp_path, should_suspend=after_steps(2 * STEPS_AN_EPOCH + 1))
+    asked = []
+    stopped = training(tmp_path, on_epoch=lambda m: m.epoch < 2, should_suspend=lambda: bool(asked.append(1)))
+    assert stopped.result.status == "stopped"
+    assert [metrics.epoch for metrics in stopped.heard] == [1, 2]
+    assert not asked
+
+
+def test_a_finished_training_is_not_trained_again(training: Any, tmp_path: Path, same: Callable[[Any, Any], None]) -> None:
+    whole = training(tmp_path)
+    again = training(tmp_path, should_suspend=lambda: True)
+    assert again.heard == whole.heard
+    same(whole, again)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "garbage"])
+def test_without_a_usable_checkpoint_it_starts_again(
+    training: Any, tmp_path: Path, same: Callable[[Any, Any], None], after_steps: Callable[[int], Any], damage: str
+) -> None:
+    whole = training(tmp_path / "whole")
+    other = training.changed()
+    other.identity = "another" if damage == "foreign" else training.identity
+    other(tmp_path / "cut", should_suspend=after_steps(2 * STEPS_AN_EPOCH + 1))
+    paths = TrialPaths(tmp_path / "cut")
+    if damage == "truncated":
+        paths.checkpoint.write_bytes(paths.checkpoint.read_bytes()[:-1000])
+    elif damage == "garbage":
+        paths.checkpoint.write_bytes(b"no checkpoint")
+    again = training(tmp_path / "cut")
+    assert [metrics.epoch for metrics in again.heard] == [1, 2, 3, 4]
+    same(whole, again)
+
+
+def test_time_spent_before_a_suspension_counts(
+    training: Any, tmp_path: Path, after_steps: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, should_suspend=after_steps(3))
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    state["seconds"] += 1000
+    torch.save(state, tmp_path / "checkpoint.pt")
+    first, second, *_ = training(tmp_path).heard
+    assert first.seconds > 1000
+    assert second.seconds < 1000
+
+
+IN_ANOTHER_PROCESS = """
+import json, sys
+from pathlib import Path
+import numpy as np, torch
+from nas.config import Candidate, DataConfig
+from nas.data.datasets import load_dataset
+from nas.data.loader import Resident, TrainBatches
+from nas.models import build_model
+from nas.paths import TrialPaths
+from nas.train.device import Precision
+from nas.train.loop import fit
+
+order = json.loads(sys.argv[1])
+torch.set_num_threads(order["threads"])
+candidate = Candidate.from_json(order["candidate"])
+data = load_dataset(DataConfig(dataset="digits"))
+cpu = torch.device("cpu")
+train, validation = (
+    Resident.of(data.train, data.mean, data.std, cpu, np.arange(*order[part])) for part in ("train", "validation")
+)
+model = build_model(candidate.arch, data.shape)
+result = fit(
+    model,
+    TrainBatches(train, candidate.train.batch_size, candidate.train.augment, order["seed"]),
+    validation,
+    candidate.train,
+    lambda metrics: True,
+    paths=TrialPaths(Path(order["folder"])),
+    precision=Precision(None, False, "for the test"),
+    seed=order["seed"],
+    identity=order["identity"],
+)
+assert result.status == "finished", result.status
+torch.save({"raw": model.state_dict(), "averaged": result.model.state_dict()}, order["folder"] + "/end.pt")
+"""
+
+
+def test_in_another_process_it_ends_the_same(
+    training: Any,
+    tmp_path: Path,
+    after_steps: Callable[[int], Any],
+    equal_states: Callable[[Any, Any], bool],
+    without_clock: Callable[[Any], Any],
+) -> None:
+    whole = training(tmp_path / "whole")
+    cut = training(tmp_path / "cut", should_suspend=after_steps(2 * STEPS_AN_EPOCH + 3))
+    order = {
+        "candidate": training.candidate.to_json(),
+        "folder": str(tmp_path / "cut"),
+        "identity": training.identity,
+        "seed": 11,
+        "threads": torch.get_num_threads(),
+        "train": [0, 200],
+        "validation": [200, 300],
+    }
+    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(order)], check=True, timeout=240)
+    end = torch.load(tmp_path / "cut" / "end.pt", weights_only=True)
+    assert equal_states(end["raw"], dict(whole.model.state_dict()))
+    assert equal_states(end["averaged"], dict(whole.result.model.state_dict()))
+    assert without_clock(read_curve(cut.paths.metrics)) == without_clock(whole.result.curve)
