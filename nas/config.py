@@ -318,6 +318,15 @@ class TrainConfig(Frozen):
         return []
 
 
+MOST_EPOCHS = 100_000
+
+
+def check_epochs(epochs: int) -> None:
+    """Raises ConfigError where no training can have so many."""
+    if not 1 <= epochs <= MOST_EPOCHS:
+        raise ConfigError(f"--epochs must be at least 1 and at most {MOST_EPOCHS:,}, but is {epochs}")
+
+
 class Candidate(Frozen):
     """One network and how to train it: all that a worker, a retraining or an export needs."""
 

@@ -108,6 +108,8 @@ def _nearest(path: Path) -> Path:
 
 
 def _file_system(path: Path) -> str | None:
+    if platform.system() != "Linux":  # stat's options differ elsewhere
+        return None
     try:
         found = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

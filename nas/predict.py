@@ -86,7 +86,10 @@ def find_test_set(request: SubmitRequest, card: ModelCard, decoding: DecodingPro
     if request.test is not None:
         return read_test_set(request.test, card.shape), str(request.test)
     remembered = _remembered(request.paths)
-    if remembered.is_file() and (path := Path(remembered.read_text().strip())).exists():
+    if remembered.is_file():
+        path = Path(remembered.read_text().strip())
+        if not path.exists():
+            raise DataError(f"{path}, the test set given to this study before, is gone", hint="name it: nas submit TEST")
         return read_test_set(path, card.shape), f"{path}, as given to this study before"
     data = read_settings(request.paths).data
     if found := unlabelled_in(data):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nas.budget import count_macs, count_params
-from nas.config import Candidate, DataConfig, Frozen, ImageShape
+from nas.config import Candidate, DataConfig, Frozen, ImageShape, check_epochs
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.datasets import Dataset, ImageSet, load_dataset, require_known, stratified
@@ -136,15 +136,18 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
     if which == "best":
         trial = best_trial(trials)
         if trial is None:
-            raise StudyError(
-                f"no training of study {paths.name!r} has run to its end yet, so that none is best",
-                hint=f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials",
-            )
+            hint = f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials"
+            if read_settings(paths).space == PRESETS_SPACE:
+                hint = "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
+            raise StudyError(f"no training of study {paths.name!r} has run to its end yet, so that none is best", hint=hint)
     else:
         known = {str(t.number): t for t in trials if paths.trial(t.number).candidate.is_file()}
         if which not in known:
             choices = choices_sentence(which, ["best", *known, "preset:NAME"])
-            raise StudyError(f"{which!r} is no trial of study {paths.name!r} that was trained.{choices}")
+            raise StudyError(
+                f"{which!r} is no trial of study {paths.name!r} that was trained.{choices}",
+                hint=f"nas list --study {paths.name}   shows the trials",
+            )
         trial = known[which]
     file = paths.trial(trial.number).candidate
     candidate = Candidate.from_json(file.read_text(), source=str(file))
@@ -153,11 +156,21 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
     return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy)
 
 
-def found_presets_study(data: DataConfig, decoding: DecodingProgress = silent) -> StudyPaths:
-    """The folder `presets-<data set>`, a study without trials, where presets are trained that belong to no search."""
+def found_presets_study(data: DataConfig, name: str | None = None, decoding: DecodingProgress = silent) -> StudyPaths:
+    """A study without trials, by default `presets-<data set>`, where presets are trained that belong to no search.
+
+    Raises StudyError where that study was made for another data set.
+    """
     require_known(data.dataset)
-    paths = study_paths(f"{PRESETS_SPACE}-{data.dataset}")
-    if not paths.settings.is_file():
+    paths = study_paths(name or f"{PRESETS_SPACE}-{data.dataset}")
+    if paths.settings.is_file():
+        theirs = read_settings(paths).data
+        if theirs.dataset != data.dataset or (data.folder and theirs.folder != data.folder):
+            raise StudyError(
+                f"study {paths.name!r} is for {_where(theirs)}, not for {_where(data)}",
+                hint="keep them apart with --study NAME; if the same images have moved, name the study and leave --dataset out",
+            )
+    else:
         dataset = load_dataset(data, decoding)
         settings = StudySettings(
             space=PRESETS_SPACE,
@@ -175,6 +188,10 @@ def found_presets_study(data: DataConfig, decoding: DecodingProgress = silent) -
     return paths
 
 
+def _where(data: DataConfig) -> str:
+    return f"{data.dataset} in {data.folder}" if data.folder else data.dataset
+
+
 def retrain(
     request: RetrainRequest,
     on_start: Callable[[RetrainPlan], None],
@@ -183,8 +200,8 @@ def retrain(
     decoding: DecodingProgress = silent,
 ) -> Retrained:
     """Goes on from its checkpoint where it was suspended before. Raises NasError."""
-    if request.epochs is not None and request.epochs < 1:
-        raise ConfigError(f"--epochs must be at least 1, but is {request.epochs}")
+    if request.epochs is not None:
+        check_epochs(request.epochs)
     paths = request.paths
     settings = read_settings(paths)
     subject = find_subject(paths, request.which)
@@ -285,7 +302,7 @@ def _official_test(
         return None, None, None
     data = Resident.of(dataset.test, dataset.mean, dataset.std, device)
     plain = evaluate(result.model, data, precision)[1]
-    averaged = evaluate(result.model, data, precision, tta)[1]
+    averaged = plain if tta == "none" else evaluate(result.model, data, precision, tta)[1]
     return len(dataset.test), plain, averaged
 
 

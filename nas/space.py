@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from nas.config import BudgetConfig, Candidate, Frozen, Probability
+from nas.config import BudgetConfig, Candidate, Frozen, ImageShape, Probability
 
 
 class Suggests(Protocol):
@@ -112,6 +112,8 @@ class Space:
     """The file's text, kept with each study."""
     budget: BudgetConfig
     slots: tuple[Slot, ...]
+    images: ImageShape
+    """Those that the budget is meant for; a search counts for its own."""
     reported: Reported | None = None
     """Of a preset."""
 

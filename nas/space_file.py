@@ -13,6 +13,7 @@ from nas.config import (
     ArchConfig,
     AugmentConfig,
     BudgetConfig,
+    ImageShape,
     StageConfig,
     StemConfig,
     TrainConfig,
@@ -23,6 +24,8 @@ from nas.errors import ConfigError, choices_sentence
 from nas.space import Reported, Slot, Space
 
 VERSION = 1
+CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+"""The images that a space is meant for unless it says otherwise, and those of the reports."""
 _DOMAIN_KEYS = {
     "int": ("low", "high", "log", "step"),
     "float": ("low", "high", "log", "step"),
@@ -123,7 +126,7 @@ class _Reader:
         return value
 
     def space(self, tree: Any, text: str, name: str) -> Space:
-        top = self.mapping(tree, "the file", ("version", "budget", "reported", "arch", "train"))
+        top = self.mapping(tree, "the file", ("version", "budget", "images", "reported", "arch", "train"))
         if top.get("version") != VERSION or isinstance(top["version"], bool):
             raise self.fail("version", f"must be {VERSION}, the only version there is, but is {top.get('version')!r}")
         if "arch" not in top:
@@ -131,9 +134,10 @@ class _Reader:
         if "budget" not in top:
             raise self.fail("budget", "is missing; for example  budget: {params: 5M}")
         budget = self.as_it_stands(top["budget"], "budget", BudgetConfig)
+        images = self.as_it_stands(top["images"], "images", ImageShape) if "images" in top else CIFAR10
         reported = self.as_it_stands(top["reported"], "reported", Reported) if "reported" in top else None
         slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
-        space = Space(name=name, text=text, budget=budget, slots=tuple(slots), reported=reported)
+        space = Space(name=name, text=text, budget=budget, slots=tuple(slots), images=images, reported=reported)
         self.check_combinations(space)
         return space
 

@@ -1,5 +1,6 @@
 """`nas retrain`"""
 
+import shlex
 import signal
 import sys
 import time
@@ -32,22 +33,24 @@ def command(
     from nas.cli.display import TerminalDisplay, count_text, time_text
     from nas.config import DataConfig
     from nas.errors import ConfigError
-    from nas.paths import existing_study, remember_study
+    from nas.paths import existing_study, known_studies, remember_study
     from nas.presets import PREFIX
     from nas.retrain import RetrainPlan, RetrainRequest, found_presets_study, retrain
     from nas.train.loop import EpochMetrics
 
     folder = None if data is None else str(data.absolute())
     if dataset is None:
+        if which.startswith(PREFIX) and study is None and not known_studies():
+            raise ConfigError("no study says which images to train on", hint=f"nas retrain {which} --dataset cifar10")
         paths = existing_study(study)
-    elif not which.startswith(PREFIX) or study is not None:
+    elif not which.startswith(PREFIX):
         raise ConfigError(
             "--dataset goes with preset:NAME alone: a study has its data",
             hint="nas retrain preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
         )
     else:
         with TerminalDisplay() as display:
-            paths = found_presets_study(DataConfig(dataset=dataset, folder=folder), display.decoding)
+            paths = found_presets_study(DataConfig(dataset=dataset, folder=folder), study, display.decoding)
     request = RetrainRequest(
         paths=paths,
         which=which,
@@ -99,7 +102,7 @@ def command(
         result = retrain(request, on_start, on_epoch, lambda: stopping, display.decoding)
     remember_study(paths)
     if result.card is None:
-        again = " ".join(["nas", *sys.argv[1:]])
+        again = shlex.join(["nas", *sys.argv[1:]])
         print(f"Suspended, the checkpoint written. To go on:  {again}")
         sys.exit(130)
     card = result.card

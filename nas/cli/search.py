@@ -65,7 +65,10 @@ def command(
     if result.interrupted:
         print(f"Suspended. To go on:  nas search --study {name} --trials {progress.goal}")
         sys.exit(130)
+    if result.exhausted:
+        print(f"Nothing new was left to draw. Widen the ranges of the space and search on from here:  --warm-start study:{name}")
     if progress.best is None:
         print(f"No training ran to its end yet. To go on:  nas search --study {name} --trials {progress.goal + 10}")
     else:
-        print(f"Next:  nas retrain best --study {name}   or more trials:  nas search --study {name} --trials {progress.goal * 2}")
+        more = "" if result.exhausted else f"   or more trials:  nas search --study {name} --trials {progress.goal * 2}"
+        print(f"Next:  nas retrain best --study {name}{more}")

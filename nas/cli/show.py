@@ -34,15 +34,15 @@ def command(
 
 def _show_network(which: str, study: str | None, as_json: bool) -> None:
     from nas.cli.display import count_text
-    from nas.config import ImageShape
     from nas.paths import existing_study
     from nas.presets import PREFIX
     from nas.report.network import report_network
     from nas.retrain import find_subject, preset_subject
     from nas.search.settings import read_settings
+    from nas.space_file import CIFAR10
 
     if which.startswith(PREFIX) and study is None:
-        name, subject, shape = None, preset_subject(which), ImageShape(channels=3, size=32, classes=10)
+        name, subject, shape = None, preset_subject(which), CIFAR10
     else:
         paths = existing_study(study)
         name, subject, shape = paths.name, find_subject(paths, which), read_settings(paths).shape
@@ -99,13 +99,11 @@ def _short(value: object) -> str:
 
 def _show_space(name: str, draws: int, as_json: bool) -> None:
     from nas.budget import Budget
-    from nas.config import ImageShape
     from nas.search.feasibility import measure_fit
     from nas.space_file import load_space
 
     space = load_space(name)
-    # What a space's budget is meant for; the counts hardly depend on it.
-    shape = ImageShape(channels=1, size=8, classes=10) if space.name == "digits" else ImageShape(channels=3, size=32, classes=10)
+    shape = space.images
     fit = measure_fit(space, Budget(space.budget, shape), draws, seed=0)
     if as_json:
         print_json(

@@ -48,5 +48,5 @@ def command(
         )
         return
     print(f"Study {paths.name}, network {done.run}, test set {done.test}, test-time augmentation {done.tta}")
-    print("Predicted  " + "  ".join(f"{name} {count}" for name, count in done.per_class.items()))
+    print("Predicted  " + ", ".join(f"{label} {name}: {count}" for label, (name, count) in enumerate(done.per_class.items())))
     print(f"Wrote {done.output} ({done.images:,} rows)")

@@ -21,7 +21,8 @@ from nas.errors import DataError
 from nas.paths import cache_folder
 
 # Raise when what is written changes its meaning, so that entries of an older version are made again.
-FORMAT = 1
+FORMAT = 2
+SHARED_FOLDER = 0o777
 Progress = Callable[[Iterable, str, int], Iterable]
 """Wraps an iterable to show its progress: (items, what, how many) → the same items."""
 
@@ -52,13 +53,14 @@ def entry_key(parts: Iterable[object]) -> str:
 def find_or_make(name: str, key: str, make: Callable[[Path], None]) -> Entry:
     """The entry of this key, made by `make(folder)` where there is none. Two processes may race; the first one to finish wins."""
     folder = cache_folder() / f"{name}-{key}"
-    if (folder / "meta.json").is_file():
-        return Entry(folder)
     unfinished = None
     try:
+        if (folder / "meta.json").is_file():
+            return Entry(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
         make(unfinished)
+        unfinished.chmod(SHARED_FOLDER & ~_umask())  # mkdtemp's are for one user alone; a cache may be shared
         try:
             os.rename(unfinished, folder)
         except OSError:
@@ -75,6 +77,13 @@ def find_or_make(name: str, key: str, make: Callable[[Path], None]) -> Entry:
         if unfinished is not None:
             shutil.rmtree(unfinished, ignore_errors=True)
     return Entry(folder)
+
+
+def _umask() -> int:
+    """The one way to read it is to set it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_meta(folder: Path, meta: dict) -> None:

@@ -313,7 +313,9 @@ def _write_part(
 
 
 def _class_folders(folder: Path) -> list[str]:
-    classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """Their order is that of the labels: by number where all are numbers, so that class 10 is not label 2."""
+    names = [p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    classes = sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
     if len(classes) < 2:
         raise DataError(
             f"a classifier needs at least two classes, each a folder of images, but the folders in {folder} are: "

@@ -17,7 +17,7 @@ from nas.data.datasets import ImageSet
 
 def mix_seed(*parts: int) -> int:
     """A 63-bit seed in which every part matters; equal parts give equal seeds on every machine."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
 
 
 class Resident:

@@ -64,6 +64,11 @@ class ResNet(nn.Module):
         x = self.pool(self.activation(self.norm(x)))
         return self.scale(self.classifier(self.dropout(x.flatten(1))))
 
+    @property
+    def learns_from_data(self) -> bool:
+        """Whether `initialise_from` has anything to do."""
+        return isinstance(self.stem, WhiteningStem)
+
     def initialise_from(self, images: Tensor) -> None:
         """Sets what depends on the data, before training: `images` (N, in_channels, H, W), normalised."""
         if isinstance(self.stem, WhiteningStem):

@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 
 from nas.budget import count_macs, count_params
-from nas.config import ImageShape
 from nas.presets import load_preset, preset_names
-
-CIFAR10 = ImageShape(channels=3, size=32, classes=10)
-"""What the reports are about."""
+from nas.space_file import CIFAR10
 
 
 @dataclass(frozen=True)

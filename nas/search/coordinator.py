@@ -37,7 +37,6 @@ class Running:
     trial: optuna.Trial
     candidate: Candidate
     params: int
-    adopted: bool = False
     deaths: int = 0
     last: EpochMetrics | None = None
 
@@ -188,7 +187,7 @@ class Coordinator:
                 if outcome in outcomes.COUNTED:
                     self.first_of_digest.setdefault(frozen.user_attrs["digest"], frozen.number)
                 self.paths.trial(frozen.number).checkpoint.unlink(missing_ok=True)
-            elif self.judge(trial, adopted=True) == "fits" and frozen.intermediate_values:
+            elif self.judge(trial) == "fits" and frozen.intermediate_values:
                 self.display.note(f"trial {frozen.number} goes on after epoch {max(frozen.intermediate_values)}")
         self._note_best(self.study.get_trials(deepcopy=False))
 
@@ -214,7 +213,7 @@ class Coordinator:
                 self.exhausted = True
                 return
 
-    def judge(self, trial: optuna.Trial, adopted: bool = False) -> str:
+    def judge(self, trial: optuna.Trial) -> str:
         """Draws a trial's candidate and decides what becomes of it: `fits` (it is queued), `over_budget` or `duplicate`."""
         candidate = self.space.draw(trial)
         cost = self.budget.check(candidate.arch)
@@ -225,7 +224,7 @@ class Coordinator:
             return "over_budget"
         first = self.first_of_digest.setdefault(candidate.digest, trial.number)
         if first == trial.number:
-            self.ready.append(Running(trial, candidate, cost.params, adopted))
+            self.ready.append(Running(trial, candidate, cost.params))
             return "fits"
         twin = self.study.get_trials(deepcopy=False)[first]
         if twin.state.is_finished():
@@ -282,7 +281,7 @@ class Coordinator:
 
     def on_death(self, worker: int, exitcode: int | None) -> None:
         running = self.progress.running.pop(worker, None)
-        if running is None and worker not in self.idle:
+        if running is None and worker not in self.idle and not self.stop_requested:
             raise StudyError(
                 f"worker {worker} died with exit code {exitcode} before it trained anything",
                 hint="nas doctor shows what this machine has; nothing of the study is lost",

@@ -13,14 +13,14 @@ from nas.errors import BudgetError, ConfigError
 from nas.models.resnet import feature_sizes
 from nas.space import Space, UniformDraw
 
+Count = Callable[[ArchConfig, ImageShape], int]
+
 
 def _first_values(space: Space) -> dict[str, Any]:
     return {slot.name: slot.ends()[0] for slot in space.slots}
 
 
-def smallest_network(
-    space: Space, shape: ImageShape, count: Callable[[ArchConfig, ImageShape], int] = count_params
-) -> ArchConfig:
+def smallest_network(space: Space, shape: ImageShape, count: Count = count_params) -> ArchConfig:
     """Low ends everywhere, and of each choice the cheapest while the others stay: a network that no draw undercuts by much."""
     values = _first_values(space)
     for slot in space.slots:
@@ -30,22 +30,24 @@ def smallest_network(
     return space.candidate(values).arch
 
 
-def costly_ranges(space: Space, shape: ImageShape) -> list[str]:
-    """The three ranges whose far end adds most parameters to the smallest network."""
+def costly_ranges(space: Space, shape: ImageShape, count: Count = count_params) -> list[str]:
+    """The three ranges whose far end adds most to the count of the smallest network."""
     values = _first_values(space)
-    base = count_params(space.candidate(values).arch, shape)
+    base = count(space.candidate(values).arch, shape)
     gains = {
-        slot.name: max(count_params(space.candidate(values | {slot.name: v}).arch, shape) for v in slot.ends()) - base
+        slot.name: max(count(space.candidate(values | {slot.name: v}).arch, shape) for v in slot.ends()) - base
         for slot in space.slots
         if slot.drawn and slot.path[0] == "arch"
     }
     return [name for name in sorted(gains, key=lambda name: -gains[name])[:3] if gains[name] > 0]
 
 
-def nothing_fits(space: Space, budget: Budget, why: str) -> BudgetError:
-    blame = costly_ranges(space, budget.shape)
+def nothing_fits(space: Space, budget: Budget, why: str, limit: str = "params") -> BudgetError:
+    """`limit` is the one that is broken, a field of `BudgetConfig`."""
+    blame = costly_ranges(space, budget.shape, count_params if limit == "params" else count_macs)
     lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch.stage"
-    return BudgetError(why, hint=f"{lower} in the space, or raise the budget with --max-params")
+    higher = "raise the budget with --max-params" if limit == "params" else "raise budget.macs, there too"
+    return BudgetError(why, hint=f"{lower} in the space, or {higher}")
 
 
 def check_feasible(space: Space, budget: Budget) -> None:
@@ -70,6 +72,7 @@ def check_feasible(space: Space, budget: Budget) -> None:
                 space,
                 budget,
                 f"nothing in space {space.name} fits: its smallest network has {least:,} {what}, the budget is {most:,}",
+                limit,
             )
 
 

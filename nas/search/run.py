@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
+import torch
+from pydantic import ValidationError
+
 from nas.budget import Budget
-from nas.config import DataConfig, parse_count
+from nas.config import DataConfig, check_epochs, first_problem, parse_count
 from nas.data.datasets import Dataset, Split, load_dataset, require_known, split
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError
@@ -24,10 +27,10 @@ from nas.search.pruners import PRUNERS, asha_rungs
 from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
 from nas.search.storage import open_study, sole_coordinator
-from nas.search.warm_start import Fitted, enqueue, find_starts, fit_start
+from nas.search.warm_start import Fitted, Start, enqueue, find_starts, fit_start
 from nas.space import Space
 from nas.space_file import load_space
-from nas.train.device import pick_device, pick_precision
+from nas.train.device import pick_device, pick_precision, usable_cores
 
 DEFAULT_TRIALS = 100
 
@@ -93,10 +96,37 @@ def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
     """Trains networks until the study holds `request.trials` of them. Raises NasError."""
     if request.trials < 1:
         raise ConfigError(f"--trials counts networks to train and must be at least 1, but is {request.trials}")
-    if request.epochs is not None and request.epochs < 1:
-        raise ConfigError(f"--epochs must be at least 1, but is {request.epochs}")
+    if request.epochs is not None:
+        check_epochs(request.epochs)
     if request.timeout is not None and request.timeout <= 0:
         raise ConfigError(f"--timeout must be above 0 seconds, but is {request.timeout:g}")
+    prepared = _prepare(request, display)
+    paths = prepared.paths
+    with sole_coordinator(paths):
+        if paths.settings.is_file():
+            read_settings(paths).require_same(prepared.settings, paths.name)
+        else:
+            paths.space.write_text(prepared.space.text)
+            paths.settings.write_text(prepared.settings.to_json())
+        remember_study(paths)
+        return _search(request, display, prepared)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that a search needs, checked before the study is touched."""
+
+    paths: StudyPaths
+    settings: StudySettings
+    space: Space
+    budget: Budget
+    dataset: Dataset
+    parts: Split
+    starts: list[Start]
+    device: str
+
+
+def _prepare(request: SearchRequest, display: SearchDisplay) -> _Prepared:
     device = str(pick_device(request.device))
     paths = study_paths(request.study or default_name(request))
     stored = read_settings(paths) if paths.settings.is_file() else None
@@ -106,7 +136,6 @@ def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
     dataset = load_dataset(data, display.decoding)
     budget = Budget(space.budget, dataset.shape)
     check_feasible(space, budget)
-    parts = split(dataset, data)
     settings = StudySettings(
         space=space.name,
         overrides=overrides,
@@ -118,77 +147,62 @@ def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
         seed=_first(request.seed, stored and stored.seed, 0),
         environment=Environment.now(),
     )
-    with sole_coordinator(paths):
-        if paths.settings.is_file():
-            read_settings(paths).require_same(settings, paths.name)
-        else:
-            paths.space.write_text(space.text)
-            paths.settings.write_text(settings.to_json())
-        remember_study(paths)
-        return _search(request, display, paths, settings, space, budget, dataset, parts, device)
+    starts = []
+    if request.warm_start is not None and stored is None:
+        starts = find_starts(request.warm_start, settings)
+    return _Prepared(paths, settings, space, budget, dataset, split(dataset, data), starts, device)
 
 
-def _search(
-    request: SearchRequest,
-    display: SearchDisplay,
-    paths: StudyPaths,
-    settings: StudySettings,
-    space: Space,
-    budget: Budget,
-    dataset: Dataset,
-    parts: Split,
-    device: str,
-) -> SearchResult:
+def _search(request: SearchRequest, display: SearchDisplay, prepared: _Prepared) -> SearchResult:
+    paths, settings, space = prepared.paths, prepared.settings, prepared.space
+    rungs = asha_rungs(space.epochs)
     done_before = len(open_study(paths).get_trials(deepcopy=False))
     # The sampler's state is not stored; a seed of its own for every run keeps it from repeating its first draws.
+    sampler_seed = mix_seed(settings.seed, done_before) % 2**32
+    study = open_study(paths, SAMPLERS["tpe"](sampler_seed), PRUNERS["asha"](space.epochs))
     fitted = []
-    if request.warm_start is not None and not done_before:
-        fitted = [fit_start(start, space, budget) for start in find_starts(request.warm_start, settings)]
-    study = open_study(paths, SAMPLERS["tpe"](mix_seed(settings.seed, done_before) % 2**32), PRUNERS["asha"](space.epochs))
     if not done_before:
         study.set_user_attr("sampler", f"tpe, {STARTUP_TRIALS} start-up trials, multivariate, constant liar")
-        study.set_user_attr("pruner", f"asha, rungs after epochs {asha_rungs(space.epochs)}")
+        study.set_user_attr("pruner", f"asha, rungs after epochs {rungs}")
         study.set_user_attr("settings", settings.model_dump(mode="json"))
+        fitted = [fit_start(start, space, prepared.budget) for start in prepared.starts]
         enqueue(study, space, fitted, paths)
-    executor: Executor = LocalExecutor([WorkerPlan(settings.data, device, os.cpu_count() or 1)])
-    deadline = None if request.timeout is None else time.monotonic() + request.timeout
+    threads = min(torch.get_num_threads(), usable_cores())
+    executor: Executor = LocalExecutor([WorkerPlan(settings.data, prepared.device, threads)])
     coordinator = Coordinator(
         study,
         space,
-        budget,
+        prepared.budget,
         executor,
         paths,
         goal=request.trials,
         seed=settings.seed,
         display=display,
-        deadline=deadline,
+        deadline=None if request.timeout is None else time.monotonic() + request.timeout,
     )
-    precision = pick_precision(pick_device(device))
+    progress = coordinator.progress
+    precision = pick_precision(pick_device(prepared.device))
+    parts, validation = prepared.parts, prepared.dataset.validation
     plan = SearchPlan(
         paths=paths,
         settings=settings,
         goal=request.trials,
-        trained=coordinator.progress.trained,
+        trained=progress.trained,
         train_images=len(parts.train),
-        validation_images=len(dataset.validation or ()) if parts.validation is None else len(parts.validation),
-        device=device,
+        validation_images=len(validation or ()) if parts.validation is None else len(parts.validation),
+        device=prepared.device,
         precision=f"{precision.name} ({precision.reason})",
-        rungs=asha_rungs(space.epochs),
-        skipped_images=dataset.skipped,
+        rungs=rungs,
+        skipped_images=prepared.dataset.skipped,
         warm_start=fitted,
         warnings=space.warnings(),
     )
     display.begin(plan)
-    if coordinator.progress.trained < request.trials:
+    if progress.trained < request.trials:
         with _suspended_by_signals(coordinator):
             coordinator.run()
-    progress = coordinator.progress
-    return SearchResult(
-        plan,
-        progress,
-        interrupted=coordinator.suspending and progress.trained < progress.goal,
-        exhausted=coordinator.exhausted,
-    )
+    interrupted = coordinator.suspending and progress.trained < progress.goal
+    return SearchResult(plan, progress, interrupted, coordinator.exhausted)
 
 
 def default_name(request: SearchRequest) -> str:
@@ -215,14 +229,19 @@ def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettin
 def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:
     before = stored.data if stored else None
     folder = request.data_folder or (before and before.folder)
-    return DataConfig(
-        dataset=_first(request.dataset, before and before.dataset, "cifar10"),
-        folder=os.path.abspath(folder) if folder else None,
-        image_size=_first(request.image_size, before and before.image_size, None),
-        skip_bad_images=request.skip_bad_images or bool(before and before.skip_bad_images),
-        subset=_first(request.train_subset, before and before.subset, None),
-        seed=_first(request.seed, before and before.seed, 0),
-    )
+    values = {
+        "dataset": _first(request.dataset, before and before.dataset, "cifar10"),
+        "folder": os.path.abspath(folder) if folder else None,
+        "image_size": _first(request.image_size, before and before.image_size),
+        "skip_bad_images": request.skip_bad_images or bool(before and before.skip_bad_images),
+        "subset": _first(request.train_subset, before and before.subset),
+        "seed": _first(request.seed, before and before.seed, 0),
+    }
+    try:
+        return DataConfig.model_validate(values)
+    except ValidationError as error:
+        option = first_problem(error).replace("image_size", "--image-size").replace("subset", "--train-subset")
+        raise ConfigError(option) from None
 
 
 def _first(*values: Any) -> Any:

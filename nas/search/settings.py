@@ -1,6 +1,7 @@
 """What a study means, written when it begins and compared before it goes on."""
 
 import platform
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -37,7 +38,7 @@ class Environment(Frozen):
     def now(cls) -> Self:
         return cls(
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
-            command=" ".join(["nas", *sys.argv[1:]]),
+            command=shlex.join(["nas", *sys.argv[1:]]),
             python=platform.python_version(),
             packages=installed_versions(RECORDED_PACKAGES),
             git=git_state(),

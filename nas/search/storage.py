@@ -65,7 +65,13 @@ def open_study(
 @contextmanager
 def sole_coordinator(paths: StudyPaths) -> Iterator[None]:
     """Holds the study's lock; the operating system releases it when this process dies. Raises StudyError where it is held."""
-    paths.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        paths.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"the study's folder {paths.folder.absolute()} cannot be made: {error.strerror}",
+            hint="work in another folder, or name one for all studies with NAS_STUDIES=FOLDER",
+        ) from None
     holder_file = paths.lock.with_suffix(".holder.json")
     lock = filelock.FileLock(paths.lock)
     try:

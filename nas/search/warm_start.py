@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from nas.budget import Budget
 from nas.config import Candidate
@@ -95,7 +96,7 @@ def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
     except NasError as error:
         return Fitted(start, None, [error.message])
     if not cost.fits:
-        return Fitted(start, None, [f"{cost.params:,} parameters: over the budget of {budget.limits.params:,}"])
+        return Fitted(start, None, [cost.sentence(budget.limits)])
     theirs, ours = (flat(c.train.canonical().model_dump()) for c in (start.candidate, rebuilt))
     changed = [f"{name} {theirs[name]} → {ours[name]}" for name in theirs if theirs[name] != ours[name] and name != "epochs"]
     return Fitted(start, values, changed)
@@ -125,6 +126,7 @@ def _range_of(name: str, described: dict[str, str], built: dict[str, Any]) -> st
 def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: StudyPaths) -> None:
     """Adds what fits to a study that has no trials: results as finished trials, anything else as the first to be trained."""
     drawn = {slot.name: slot for slot in space.slots if slot.drawn}
+    enqueued = 0
     for one in fitted:
         if one.values is None:
             continue
@@ -132,7 +134,10 @@ def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: Stud
         origin = {"origin": one.start.origin}
         result = one.start.result
         if result is None or one.reasons:
-            study.enqueue_trial(params, user_attrs=origin)
+            # Of another study the best few that ran to their end: a search that begins with all of them finds nothing new.
+            if result is None or (result.state == TrialState.COMPLETE and enqueued < STARTING_POINTS):
+                study.enqueue_trial(params, user_attrs=origin)
+                enqueued += 1
             continue
         for name in drawn.keys() - params.keys():  # of stages that the network lacks: any value means the same network
             params[name] = drawn[name].nearest(result.params.get(name, drawn[name].ends()[0]))

@@ -1,5 +1,6 @@
 """Where to compute and in which number format."""
 
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,12 @@ def cpu_flags() -> frozenset[str]:
         if line.startswith("flags"):
             return frozenset(line.split(":", 1)[1].split())
     return frozenset()
+
+
+def usable_cores() -> int:
+    """Those that this process may run on: a batch system or a container often allots fewer than the machine has."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def device_name(device: torch.device) -> str:

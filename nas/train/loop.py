@@ -163,7 +163,8 @@ class _Trainer:
             return False
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the checkpoint's device needed none
+            self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.totals.copy_(state["totals"])
@@ -231,7 +232,7 @@ def fit(
         should_suspend: asked before every step; True writes a checkpoint there and returns.
     """
     torch.manual_seed(seed)
-    if isinstance(model, ResNet):
+    if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
     trainer = _Trainer(model, train, config, precision, identity, micro_batches)
     trainer.restore(paths.checkpoint)

@@ -60,7 +60,10 @@ def learning_rate(step: int, steps_per_epoch: int, config: TrainConfig) -> float
     `rate_per_epoch` it is that of the epoch's begin, as in scripts that step their scheduler after each epoch.
     """
     if config.rate_per_epoch:
-        progress = (step // steps_per_epoch) / config.epochs
+        epoch = step // steps_per_epoch
+        progress = epoch / config.epochs
+        if config.schedule == "warmup_cosine" and progress < config.warmup:
+            progress = min((epoch + 1) / config.epochs, config.warmup)  # or the first epoch would train at a rate of 0
     else:
         progress = (step + 0.5) / (steps_per_epoch * config.epochs)
     return config.lr * SCHEDULES[config.schedule](progress, config)

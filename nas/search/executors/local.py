@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
@@ -32,8 +33,6 @@ class _PipeChannel:
 
 
 def _main(connection: Connection, plan: WorkerPlan) -> None:
-    # Ctrl-C reaches the whole process group; only the coordinator decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     run_worker(_PipeChannel(connection), plan)
 
 
@@ -46,6 +45,21 @@ def pinned_environment(device: str, threads: int) -> dict[str, str]:
         visible = mine.split(",") if mine else None
         environment["CUDA_VISIBLE_DEVICES"] = visible[index].strip() if visible else str(index)
     return environment
+
+
+@contextmanager
+def _deaf_to_signals() -> Iterator[None]:
+    """Ctrl-C and a batch system's SIGTERM reach the whole process group; only the coordinator decides what they mean. What is
+    ignored when a process starts stays so, even while it still imports."""
+    if threading.current_thread() is not threading.main_thread():  # who may not set handlers gets no signals either
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -88,7 +102,7 @@ class LocalExecutor(Executor):
             plan = WorkerPlan(plan.data, "cuda", plan.threads)  # the only one that it will see
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_main, args=(theirs, plan), name=f"nas-worker-{worker}", daemon=True)
-        with _environment(environment):
+        with _environment(environment), _deaf_to_signals():
             process.start()
         theirs.close()
         self._processes[worker], self._connections[worker] = process, ours
