@@ -65,6 +65,16 @@ def test_counting_leaves_the_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_counting_leaves_the_number_of_threads_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        count_macs(SMALL, CIFAR10)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_macs_of_a_network_are_those_of_its_layers() -> None:
     """By hand: convolutions and the classifier; fvcore adds BatchNorm's and the pooling's."""
     convolutions = (

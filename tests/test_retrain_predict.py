@@ -85,6 +85,13 @@ def test_best_network_of_a_study_in_which_none_has_finished_is_refused(study: St
     assert error.hint == "nas search --study tiny   trains on; nas list --study tiny   shows the trials"
 
 
+def test_best_network_of_a_study_that_only_holds_presets_is_refused() -> None:
+    paths = found_presets_study(DataConfig(dataset="digits"))
+    assert refusal(lambda: train(paths)).hint == (
+        "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
+    )
+
+
 def test_best_network_is_the_trained_one_of_highest_validation_accuracy(study: StudyPaths) -> None:
     best = find_subject(study, "best")
     trained = [int(folder.name) for folder in (study.folder / "trials").iterdir()]
@@ -101,6 +108,7 @@ def test_trial_that_did_not_train_is_refused_with_those_that_did(which: str, stu
     assert error.message.startswith(f"{which!r} is no trial of study 'tiny' that was trained.")
     trained = sorted(int(folder.name) for folder in (study.folder / "trials").iterdir())
     assert error.message.endswith(f"Choices: best, {', '.join(map(str, trained))}, preset:NAME.")
+    assert error.hint == "nas list --study tiny   shows the trials"
 
 
 def test_preset_is_trained_as_long_as_its_report_says(study: StudyPaths) -> None:
@@ -113,7 +121,7 @@ def test_preset_is_trained_as_long_as_its_report_says(study: StudyPaths) -> None
 def test_no_epochs_are_refused(study: StudyPaths) -> None:
     error = refusal(lambda: train(study, epochs=0))
     assert isinstance(error, ConfigError)
-    assert error.message == "--epochs must be at least 1, but is 0"
+    assert error.message == "--epochs must be at least 1 and at most 100,000, but is 0"
 
 
 @pytest.mark.parametrize("subset", [9, 1439])
@@ -325,8 +333,11 @@ def test_test_set_that_is_named_is_taken_and_remembered(study: StudyPaths, digit
     assert (named.images, named.test) == (5, str(file))
     again = submit(SubmitRequest(study, device="cpu"))
     assert (again.images, again.test) == (5, f"{file}, as given to this study before")
-    file.unlink()
-    assert submit(SubmitRequest(study, device="cpu")).test == "the test split of digits"
+    file.unlink()  # another set must not be predicted in its stead
+    error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
+    assert error.message == f"{file}, the test set given to this study before, is gone"
+    assert error.hint is not None
+    assert "nas submit TEST" in error.hint
 
 
 def with_data_folder(paths: StudyPaths, folder: Path) -> None:

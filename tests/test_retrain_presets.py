@@ -1,5 +1,7 @@
 """A preset is trained without any search, in a study of its own."""
 
+from pathlib import Path
+
 import pytest
 
 from nas.config import DataConfig
@@ -61,3 +63,11 @@ def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
 
     with pytest.raises(StudyError, match="holds retrained presets and no search"):
         run_search(SearchRequest(study=paths.name, device="cpu"), Silent())  # type: ignore[arg-type]
+
+
+def test_another_data_set_needs_a_study_of_its_own(paths: StudyPaths, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="is for digits, not for folder in") as caught:
+        found_presets_study(DataConfig(dataset="folder", folder=str(tmp_path)), paths.name)
+    assert caught.value.hint is not None
+    assert "--study NAME" in caught.value.hint
+    assert found_presets_study(DataConfig(dataset="digits"), "apart").name == "apart"

@@ -35,6 +35,7 @@ def test_shipped_space_is_warned_of_by_nothing(name: str) -> None:
     assert load_space(name).warnings() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_a_third_of_uniform_draws_of_each_block_type_fits_the_budget(name: str) -> None:
     space = load_space(name)

@@ -55,7 +55,7 @@ def test_without_a_command_there_is_help(nas: Callable[..., Done]) -> None:
 MISTAKES = {
     "no trials": ("search --trials 0", "--trials counts networks to train and must be at least 1, but is 0"),
     "fewer than no trials": ("search --trials -3", "--trials counts networks to train and must be at least 1, but is -3"),
-    "no epochs": ("search --epochs 0", "--epochs must be at least 1, but is 0"),
+    "no epochs": ("search --epochs 0", "--epochs must be at least 1 and at most 100,000, but is 0"),
     "no time": ("search --timeout 0", "--timeout must be above 0 seconds, but is 0"),
     "time that is none": ("search --timeout soon", "a time is written as 90s, 15m or 1h30m, but got 'soon'"),
     "budget of apples": (

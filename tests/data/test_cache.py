@@ -1,3 +1,5 @@
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,3 +125,12 @@ def test_error_about_bad_images_names_at_most_five() -> None:
     bad = [(Path(f"{i}.png"), "broken") for i in range(6)]
     assert bad_images_error(bad[:5], 9).message.count("broken") == 5
     assert bad_images_error(bad, 9).message.endswith("\n  and 1 more")
+
+
+def test_entry_may_be_read_by_whoever_the_umask_lets(cache: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        entry = find_or_make("things", "k1", maker(7))
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(entry.folder.stat().st_mode) == 0o755

@@ -1,6 +1,8 @@
 """Processes of this machine: where each is pinned to, and what is heard of one that ends."""
 
 import os
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,17 @@ def test_closing_ends_a_worker_that_does_not_listen(unfit_executor: LocalExecuto
 def test_workers_are_numbered_by_their_plans(unfit_executor: LocalExecutor) -> None:
     plans = [WorkerPlan(DataConfig(dataset="digits"), "cpu", 1)] * 3
     assert LocalExecutor(plans).workers == [0, 1, 2]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's signals as Linux shows them")
+def test_a_worker_is_deaf_to_ctrl_c_and_sigterm_from_its_first_moment(unfit_executor: LocalExecutor) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    unfit_executor.start()
+    try:
+        status = Path(f"/proc/{unfit_executor._processes[0].pid}/status").read_text()
+    finally:
+        unfit_executor.close()
+    ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")), 16)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert ignored & 1 << (number - 1)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -147,3 +147,16 @@ def test_with_other_data_they_are_starting_points_only(space: Space, tmp_path: P
 def test_an_unknown_kind_of_start_is_refused_with_the_choices(space: Space) -> None:
     with pytest.raises(ConfigError, match="presets, preset:NAME or study:NAME"):
         find_starts("presets:all", settings(space))
+
+
+def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
+    make_study(StudyPaths(tmp_path / "before"), space)
+    other = read_space(TEXT.replace("low: 0.01, high: 0.1, log: true", "low: 0.5, high: 0.9"), source="x", name="small")
+    starts = find_starts("study:before", settings(space))
+    study = optuna.create_study(direction="maximize")
+    enqueue(study, other, [fit_start(start, other, Budget(other.budget, SHAPE)) for start in starts], StudyPaths(tmp_path))
+    (only,) = study.get_trials()
+    assert only.user_attrs["origin"] == "study:before trial 0"  # the one that ran to its end

@@ -125,6 +125,13 @@ def test_suspended_while_it_waits_for_a_verdict_it_says_again_what_it_knows(orde
     assert second[1] == first[1]
 
 
+def test_after_a_suspended_training_the_next_one_trains(order: Callable[..., Train]) -> None:
+    def next_one(message: FromWorker) -> list[ToWorker]:
+        return [order(1)] if message == Ended(0, "suspended") else always(message)
+
+    assert work([order(0), Suspend()], next_one)[-1] == Ended(1, "finished")
+
+
 def test_a_suspend_between_trainings_is_not_taken_for_the_next_one(order: Callable[..., Train]) -> None:
     assert work([Suspend(), order(0)])[-1] == Ended(0, "finished")
 

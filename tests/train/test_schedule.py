@@ -74,7 +74,10 @@ def test_the_rate_of_an_epoch_is_that_of_its_begin(schedule: str) -> None:
     rates = whole_run(train)
     for epoch in range(EPOCHS):
         ours = rates[epoch * STEPS : (epoch + 1) * STEPS]
-        assert set(ours) == {PEAK * SCHEDULES[schedule](epoch / EPOCHS, train)}
+        begin = epoch / EPOCHS
+        if schedule == "warmup_cosine" and begin < train.warmup:
+            begin = min((epoch + 1) / EPOCHS, train.warmup)  # the warm-up's end of the epoch: at its begin the rate is 0
+        assert set(ours) == {PEAK * SCHEDULES[schedule](begin, train)}
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
@@ -154,7 +157,7 @@ def test_multistep_is_torchs_at_every_step() -> None:
 def test_multistep_once_an_epoch_is_torchs_whatever_the_milestones_round_to(epochs: int) -> None:
     at = [epochs // 3, epochs // 2, 4 * epochs // 5]
     theirs = torchs_run(epochs, lambda o: torch_schedules.MultiStepLR(o, milestones=at, gamma=0.1))
-    train = config("multistep", epochs=epochs, milestones=tuple(m / epochs for m in at), rate_per_epoch=True)
+    train = config("multistep", epochs=epochs, milestones=tuple(round(m / epochs, 10) for m in at), rate_per_epoch=True)
     assert whole_run(train, steps=3)[::3] == pytest.approx(theirs)
 
 
@@ -181,3 +184,9 @@ def test_warmup_cosine_is_torchs_linear_then_cosine_half_a_step_later() -> None:
 
 def test_constant_is_constant() -> None:
     assert set(whole_run(config("constant"))) == {PEAK}
+
+
+def test_a_warm_up_in_whole_epochs_does_not_train_its_first_epoch_at_a_rate_of_zero() -> None:
+    train = config("warmup_cosine", epochs=10, warmup=0.3, rate_per_epoch=True)
+    rates = whole_run(train)[::STEPS]
+    assert rates[:4] == pytest.approx([train.lr / 3, train.lr * 2 / 3, train.lr, train.lr])
