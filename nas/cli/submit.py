@@ -48,5 +48,7 @@ def command(
         )
         return
     print(f"Study {paths.name}, network {done.run}, test set {done.test}, test-time augmentation {done.tta}")
-    print("Predicted  " + ", ".join(f"{label} {name}: {count}" for label, (name, count) in enumerate(done.per_class.items())))
+    classes = [name if name == str(label) else f"{label} {name}" for label, name in enumerate(done.per_class)]
+    counted = zip(classes, done.per_class.values(), strict=True)
+    print("Predicted  " + ", ".join(f"{name}: {count}" for name, count in counted))
     print(f"Wrote {done.output} ({done.images:,} rows)")

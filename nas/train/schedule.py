@@ -57,7 +57,8 @@ def learning_rate(step: int, steps_per_epoch: int, config: TrainConfig) -> float
     """The rate of `step` (from 0) of the whole run.
 
     Progress is taken at the step's middle, so that neither the first nor the last step is wasted on a rate of 0; with
-    `rate_per_epoch` it is that of the epoch's begin, as in scripts that step their scheduler after each epoch.
+    `rate_per_epoch` it is that of the epoch's begin, as in scripts that step their scheduler after each epoch, and during a
+    linear warm-up that of its end.
     """
     if config.rate_per_epoch:
         epoch = step // steps_per_epoch
