@@ -1,7 +1,8 @@
 import pytest
 
 from nas.budget import Budget, count_params
-from nas.config import ImageShape
+from nas.config import DataConfig, ImageShape
+from nas.data.datasets import load_dataset
 from nas.models.resnet import feature_sizes
 from nas.search.feasibility import check_feasible, measure_fit
 from nas.space import Slot
@@ -9,13 +10,8 @@ from nas.space_file import find_space, load_space, shipped_folder
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
-DIGITS = ImageShape(channels=1, size=8, classes=10)
 SPACES = sorted(path.stem for path in shipped_folder().glob("*.yaml"))
 DRAWS = 300
-
-
-def images_for(space: str) -> ImageShape:
-    return DIGITS if space == "digits" else CIFAR10
 
 
 def test_spaces_are_shipped_under_their_names() -> None:
@@ -27,7 +23,11 @@ def test_spaces_are_shipped_under_their_names() -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_shipped_space_has_something_that_fits_its_images_and_its_budget(name: str) -> None:
     space = load_space(name)
-    check_feasible(space, Budget(space.budget, images_for(name)))
+    check_feasible(space, Budget(space.budget, space.images))
+
+
+def test_space_of_the_digits_is_meant_for_them() -> None:
+    assert load_space("digits").images == load_dataset(DataConfig(dataset="digits")).shape
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -39,7 +39,7 @@ def test_shipped_space_is_warned_of_by_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_a_third_of_uniform_draws_of_each_block_type_fits_the_budget(name: str) -> None:
     space = load_space(name)
-    fit = measure_fit(space, Budget(space.budget, images_for(name)), DRAWS, seed=0)
+    fit = measure_fit(space, Budget(space.budget, space.images), DRAWS, seed=0)
     assert sum(fit.draws_by_block.values()) == DRAWS
     assert fit.by_block.keys() == {"basic", "preact", "bottleneck"}
     assert {block: share for block, share in fit.by_block.items() if share < 1 / 3} == {}
@@ -79,4 +79,4 @@ def test_deepest_network_of_each_space_leaves_something_of_its_images() -> None:
     for name in SPACES:
         space = load_space(name)
         deepest = space.candidate({slot.name: slot.ends()[-1] for slot in space.slots}).arch
-        assert feature_sizes(deepest, images_for(name).size)[-1] >= 1
+        assert feature_sizes(deepest, space.images.size)[-1] >= 1

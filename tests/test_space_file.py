@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nas.config import TrainConfig
+from nas.config import ImageShape, TrainConfig
 from nas.errors import ConfigError
 from nas.space_file import find_space, load_space, shipped_folder
 from tests.spaces import WHOLE, read, with_arch, with_budget, with_stage, with_train
@@ -25,7 +25,7 @@ MISTAKES = {
     ),
     "unknown key at the top": (
         "version: 1\nbudgte: {params: 5M}",
-        "budgte: unknown key. Did you mean 'budget'? Choices: version, budget, reported, arch, train.",
+        "budgte: unknown key. Did you mean 'budget'? Choices: version, budget, images, reported, arch, train.",
     ),
     "unknown key of a stage": (
         with_stage("kernal: 3"),
@@ -206,6 +206,14 @@ MISTAKES = {
         with_budget("{parms: 5M}"),
         "budget.parms: unknown key. Did you mean 'params'? Choices: params, macs.",
     ),
+    "images that are too small": (
+        "version: 1\nbudget: {params: 5M}\nimages: {channels: 3, size: 4, classes: 10}\narch: {}",
+        "images.size: must be greater than or equal to 8 (got 4)",
+    ),
+    "images without classes": (
+        "version: 1\nbudget: {params: 5M}\nimages: {channels: 3, size: 32}\narch: {}",
+        "images.classes: is missing",
+    ),
     "report without its accuracy": (
         "version: 1\nbudget: {params: 5M}\nreported: {params: 3, measured_on: test}\narch: {}",
         "reported.accuracy: is missing",
@@ -319,6 +327,13 @@ def test_numbers_that_yaml_takes_for_words_are_read_by_their_declared_type() -> 
 def test_truth_values_are_read_where_they_are_meant() -> None:
     assert domains(with_arch("zero_init: on"))["zero_init"] is True
     assert domains(with_train("nesterov: {type: categorical, choices: [yes, no]}"))["nesterov"].choices == (True, False)
+
+
+def test_images_are_those_of_cifar_unless_the_file_says_otherwise() -> None:
+    assert read().images == ImageShape(channels=3, size=32, classes=10)
+    other = read(WHOLE + "images: {channels: 1, size: 28, classes: 47}\n")
+    assert other.images == ImageShape(channels=1, size=28, classes=47)
+    assert other.fingerprint == read().fingerprint
 
 
 def test_words_in_quotes_stay_words() -> None:

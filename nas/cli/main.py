@@ -1,7 +1,5 @@
 """Registers the commands, and turns a user's mistake into a message. Imports nothing heavy: `nas --help` must be quick."""
 
-import os
-import signal
 import sys
 from typing import NoReturn
 
@@ -35,10 +33,4 @@ def main() -> NoReturn:
         if error.hint:
             print(f"Next:  {error.hint}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `nas list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
     sys.exit(0)

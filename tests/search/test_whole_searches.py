@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,8 +90,15 @@ def test_a_search_survives_the_death_of_its_worker(space: Path) -> None:
         run_search(SearchRequest(study="mine", trials=3, seed=1, device="cpu"), QuietDisplay())
 
 
-def nas_command(arguments: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-m", "nas", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@contextmanager
+def nas_command(arguments: list[str]) -> Iterator["subprocess.Popen[str]"]:
+    """The command in a process of its own, which does not outlive the test."""
+    command = [sys.executable, "-m", "nas", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
@@ -104,10 +113,10 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path) -> None:
     paths = study_paths("mine")
     arguments = ["search", "--space", str(space), "--dataset", "digits", "--study", "mine", "--trials", "2", "--device", "cpu"]
-    first = nas_command([*arguments, "--epochs", "12"])
-    wait_for(paths.trial(0).metrics, first)
-    first.send_signal(signal.SIGINT)
-    output, errors = first.communicate(timeout=240)
+    with nas_command([*arguments, "--epochs", "12"]) as first:
+        wait_for(paths.trial(0).metrics, first)
+        first.send_signal(signal.SIGINT)
+        output, errors = first.communicate(timeout=120)
     assert first.returncode == 130, errors
     assert "Traceback" not in errors
     assert paths.trial(0).checkpoint.exists()
@@ -117,8 +126,8 @@ def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path) -> None:
 
     suggested = re.search(r"To go on:\s+nas (search .*)", output)
     assert suggested is not None, output
-    second = nas_command(shlex.split(suggested[1]))
-    output, errors = second.communicate(timeout=240)
+    with nas_command(shlex.split(suggested[1])) as second:
+        output, errors = second.communicate(timeout=240)
     assert second.returncode == 0, errors
     assert f"trial 0 goes on after epoch {reported}" in errors
     assert "2 networks trained in study mine" in output
