@@ -56,7 +56,9 @@ def row_text(row: TrialRow) -> str:
 
 def counts_line(counts: Mapping[str, int]) -> str:
     """Every outcome there was, in one line."""
-    return ", ".join(f"{counts[key]} {key.replace('_', ' ')}" for key in (*OUTCOMES, "imported", "running") if counts.get(key))
+    shown = {"trained": "to the end", "imported": "taken over"}
+    order = (*OUTCOMES, "imported", "running", "waiting")
+    return ", ".join(f"{counts[key]} {shown.get(key, key.replace('_', ' '))}" for key in order if counts.get(key))
 
 
 def counts_text(progress: Progress) -> str:

@@ -94,7 +94,8 @@ class Coordinator:
         self.seed, self.display, self.deadline = seed, display, deadline
         trials = study.get_trials(deepcopy=False)
         self.progress = Progress(goal, space.epochs, outcomes.count_outcomes(trials))
-        del self.progress.counts["running"]
+        for unfinished in ("running", "waiting"):
+            del self.progress.counts[unfinished]
         self._note_best(trials)
         self.first_of_digest: dict[str, int] = {}
         """Number of the first trial of each digest that fits and has not failed."""

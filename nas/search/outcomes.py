@@ -77,7 +77,9 @@ def record_duplicate(study: optuna.Study, trial: optuna.Trial, twin: FrozenTrial
 
 
 def outcome_of(trial: FrozenTrial) -> str:
-    """One of OUTCOMES, or `running` for a trial that has not ended."""
+    """One of OUTCOMES, `running` for a trial that has not ended, or `waiting` for one that a warm start has enqueued."""
+    if trial.state == TrialState.WAITING:
+        return "waiting"
     return trial.user_attrs.get("outcome", "failed") if trial.state.is_finished() else "running"
 
 

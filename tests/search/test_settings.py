@@ -64,7 +64,7 @@ def test_a_change_of_meaning_is_refused_with_the_difference(change: str) -> None
     "changed",
     [
         {},
-        {"data": DataConfig(dataset="digits", folder="/elsewhere")},
+        {"data": DataConfig(dataset="digits", folder="elsewhere")},
         {"space": "another name"},
         {"environment": ENVIRONMENT.model_copy(update={"git": "fffff", "packages": {"torch": "9"}})},
     ],
@@ -94,7 +94,7 @@ def test_overrides_replace_what_the_space_says(space: Space) -> None:
 def test_trainings_are_the_same_on_the_same_data_and_epochs_whatever_the_space() -> None:
     other_space = settings(parameters={"epochs": "18"}, budget=BudgetConfig(params=9), seed=3)
     assert settings().same_trainings_as(other_space)
-    assert settings().same_trainings_as(settings(data=DataConfig(dataset="digits", folder="/moved")))
+    assert settings().same_trainings_as(settings(data=DataConfig(dataset="digits", folder="moved")))
     for changed in ({"parameters": {"epochs": "9"}}, {"data_fingerprint": "z"}, {"data": DataConfig(dataset="digits", subset=9)}):
         assert not settings().same_trainings_as(settings(**changed))
 
