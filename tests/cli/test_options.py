@@ -53,4 +53,4 @@ def test_times_are_shown_in_their_own_units(seconds: float, text: str) -> None:
 
 def test_every_outcome_there_was_is_shown() -> None:
     counts = {"trained": 3, "over_budget": 10, "failed": 0, "running": 1}
-    assert counts_line(counts) == "3 trained, 10 over budget, 1 running"
+    assert counts_line(counts) == "3 to the end, 10 over budget, 1 running"

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_prediction_says_what_was_predicted_and_where_it_is(nas: Callable[..., D
     first, second, third = done.out.splitlines()
     assert done.code == 0
     assert first == f"Study tiny, network {run.folder.name}, test set the test split of digits, test-time augmentation none"
-    assert second.startswith("Predicted  0 ")
+    assert re.fullmatch(r"Predicted  0: \d+, 1: \d+.*, 9: \d+", second)
     assert third == f"Wrote {study.folder / 'submission-digits-test.csv'} (359 rows)"
     assert (study.folder / "submission-digits-test.csv").is_file()
 
