@@ -5,6 +5,7 @@ A block maps (N, channels_in, H, W) to (N, channels, H / stride, W / stride).
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -44,15 +45,15 @@ def _drop_path(rate: float) -> nn.Module:
     return StochasticDepth(rate, mode="row") if rate else nn.Identity()
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module, ABC):
     """What every block can do beside its forward pass."""
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
 
+    @abstractmethod
     def zero_residual(self) -> None:
         """Makes the residual branch start at 0, in a way that still lets gradients through."""
-        raise NotImplementedError
 
 
 class BasicBlock(ResidualBlock):
