@@ -222,6 +222,8 @@ class AugmentConfig(Frozen):
     """randaugment: operations an image."""
     policy_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
     """randaugment: their strength, of 30."""
+    policy_p: Probability = 1.0
+    """Probability that an image is given to the policy."""
     erasing: Probability = 0.0
     """Probability of blackening a random rectangle (arXiv 1708.04896)."""
     erasing_min: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
@@ -248,8 +250,10 @@ class AugmentConfig(Frozen):
             "pad_mode": self.crop_padding == 0,
             "sharpness_p": self.sharpness == 1 or self.sharpness_p == 0,
             "sharpness": self.sharpness_p == 0,
-            "policy_ops": self.policy != "randaugment",
-            "policy_magnitude": self.policy != "randaugment",
+            "policy": self.policy_p == 0,
+            "policy_p": self.policy == "none" or self.policy_p == 0,
+            "policy_ops": self.policy != "randaugment" or self.policy_p == 0,
+            "policy_magnitude": self.policy != "randaugment" or self.policy_p == 0,
             "erasing_min": self.erasing == 0,
             "erasing_max": self.erasing == 0,
             "mix": self.mix_p == 0,
@@ -271,6 +275,8 @@ class TrainConfig(Frozen):
     """Radius of sharpness-aware minimisation (arXiv 2010.01412), at twice the cost of a step; 0 leaves it out."""
     lr: Annotated[float, Field(gt=0.0, le=100.0)] = 0.1
     """Peak learning rate."""
+    adam_lr: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
+    """adam, adamw: takes the place of `lr`, for spaces that also draw the optimiser, whose rates differ by orders."""
     momentum: Rate = 0.9
     nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4
@@ -300,7 +306,14 @@ class TrainConfig(Frozen):
             "rate_per_epoch": self.schedule == "constant",
             "decay_norm_and_bias": self.weight_decay == 0,
         }
-        return _with_defaults(self, unused).model_copy(update={"augment": self.augment.canonical()})
+        return _with_defaults(self, unused).model_copy(
+            update={"augment": self.augment.canonical(), "lr": self.peak_lr, "adam_lr": None}
+        )
+
+    @property
+    def peak_lr(self) -> float:
+        """The one of `lr` and `adam_lr` that the optimiser uses."""
+        return self.lr if self.optimiser == "sgd" or self.adam_lr is None else self.adam_lr
 
     @model_validator(mode="after")
     def _some_milestone(self) -> Self:

@@ -289,7 +289,7 @@ def _require_converged(result: FitResult, candidate: Candidate) -> None:
     if result.status == "diverged":
         raise StudyError(
             f"the loss became infinite or NaN in epoch {len(result.curve) + 1}, "
-            f"at a peak learning rate of {candidate.train.lr:g}",
+            f"at a peak learning rate of {candidate.train.peak_lr:g}",
             hint="retrain another trial (nas list shows them), or try another --seed",
         )
 

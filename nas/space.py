@@ -146,6 +146,8 @@ class Space:
                 place = place.get(part) if isinstance(place, dict) else None
             if slot.name == "stem.channels" and not slot.holds(place):
                 place = candidate.arch.stem_channels  # None: the first stage's
+            if slot.name == "adam_lr" and place is None:
+                place = candidate.train.lr  # None: the same as any other optimiser's
             if place is not None or slot.path[:2] != ("arch", "stage"):
                 values[slot.name] = place if slot.holds(place) else slot.nearest(place)
         return values

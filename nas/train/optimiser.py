@@ -22,15 +22,15 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 
 def _sgd(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
     nesterov = config.nesterov and config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
 
 
 def _adam(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=config.lr, fused=fused)
+    return torch.optim.Adam(groups, lr=config.peak_lr, fused=fused)
 
 
 def _adamw(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.peak_lr, fused=fused)
 
 
 OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig, bool], torch.optim.Optimizer]] = {

@@ -67,4 +67,4 @@ def learning_rate(step: int, steps_per_epoch: int, config: TrainConfig) -> float
             progress = min((epoch + 1) / config.epochs, config.warmup)  # or the first epoch would train at a rate of 0
     else:
         progress = (step + 0.5) / (steps_per_epoch * config.epochs)
-    return config.lr * SCHEDULES[config.schedule](progress, config)
+    return config.peak_lr * SCHEDULES[config.schedule](progress, config)

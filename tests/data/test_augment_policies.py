@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, autoaugment
 
 from nas.config import AugmentConfig
-from nas.data.augment import policies
+from nas.data.augment import augment, policies
 from nas.data.augment.draw import Draw
 from nas.data.augment.policies import (
     AUTOAUGMENT_CIFAR10,
@@ -158,3 +158,16 @@ def test_in_a_batch_each_image_gets_its_own_operation() -> None:
         alone = {OPERATIONS[i % 14]: (torch.zeros(1, dtype=torch.int64), bins[i : i + 1])}
         draw = _Signed.seeded(0, torch.arange(1))
         assert torch.equal(together[i : i + 1], policies.apply(image[None], alone, TRIVIALAUGMENT_STRENGTHS, draw))
+
+
+def test_a_policy_is_given_as_many_images_as_its_probability_says() -> None:
+    images = torch.full((600, 3, 8, 8), 120, dtype=torch.uint8)
+    images[:, :, ::2] = 40  # nearly every operation changes a pattern
+    always = AugmentConfig(crop_padding=0, flip="none", policy="autoaugment")
+    changed = {}
+    for share in (0.0, 0.25, 1.0):
+        config = always.model_copy(update={"policy_p": share})
+        result = augment(images, config, Draw.seeded(3, torch.arange(600), 0, 0))
+        changed[share] = (result != images).flatten(1).any(dim=1).float().mean().item()
+    assert changed[0.0] == 0
+    assert changed[0.25] == pytest.approx(0.25 * changed[1.0], abs=0.06)

@@ -9,6 +9,7 @@ from torch import nn
 from nas.config import ArchConfig, ImageShape, OptimiserName, StageConfig, TrainConfig
 from nas.models import ResNet, build_model
 from nas.train.optimiser import OPTIMISERS, make_optimiser, parameter_groups
+from nas.train.schedule import learning_rate
 
 CPU = torch.device("cpu")
 
@@ -93,3 +94,15 @@ def test_steps_are_those_of_torchs_plain_optimiser(name: str, changes: dict[str,
             optimiser.step()
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
     assert torch.allclose(ours.bias, theirs.bias, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "adam_lr", "expected"), [("sgd", 0.001, 0.1), ("adam", 0.001, 0.001), ("adamw", None, 0.1)]
+)
+def test_adams_own_rate_takes_the_place_of_the_common_one(optimiser: str, adam_lr: float | None, expected: float) -> None:
+    config = TrainConfig.model_validate({"optimiser": optimiser, "lr": 0.1, "adam_lr": adam_lr, "schedule": "constant"})
+    assert config.peak_lr == expected
+    assert learning_rate(0, 10, config) == expected
+    assert make_optimiser(torch.nn.Linear(2, 2), config, torch.device("cpu")).param_groups[0]["lr"] == expected
+    assert config.canonical().lr == expected
+    assert config.canonical().adam_lr is None

@@ -201,4 +201,11 @@ POLICIES: dict[str, Callable[[Tensor, AugmentConfig, Draw], Tensor]] = {
 
 
 def random_policy(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
-    return images if config.policy == "none" else POLICIES[config.policy](images, config, draw)
+    """Each image is given to the policy with probability `policy_p`."""
+    if config.policy == "none" or config.policy_p == 0:
+        return images
+    changed = POLICIES[config.policy](images, config, draw)
+    if config.policy_p == 1:
+        return changed
+    chosen = draw.uniform(0, 1, len(images)) < config.policy_p
+    return torch.where(chosen.view(-1, 1, 1, 1), changed, images)
