@@ -40,6 +40,10 @@ def count_macs(arch: ArchConfig, shape: ImageShape) -> int:
         torch.set_num_threads(threads)
 
 
+LIMIT_NAMES = {"params": "parameters", "macs": "multiply-adds"}
+"""The fields of `BudgetConfig` in words."""
+
+
 @dataclass(frozen=True)
 class Cost:
     params: int
@@ -54,9 +58,10 @@ class Cost:
 
     def sentence(self, limits: BudgetConfig) -> str:
         """By which limits it is over budget, and by how much."""
-        names = {"params": "parameters", "macs": "multiply-adds"}
         over = [name for name, value in self.excess.items() if value > 0]
-        return "; ".join(f"{getattr(self, name):,} {names[name]}: over the budget of {getattr(limits, name):,}" for name in over)
+        return "; ".join(
+            f"{getattr(self, name):,} {LIMIT_NAMES[name]}: over the budget of {getattr(limits, name):,}" for name in over
+        )
 
 
 class Budget:

@@ -6,7 +6,6 @@ studies/<study>/retrained/<run>/
     metrics.jsonl        a line an epoch
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths, study_paths
 from nas.presets import PREFIX as PRESET_PREFIX
 from nas.presets import load_preset, preset_names
-from nas.search.outcomes import best_trial
+from nas.search.outcomes import best_trial, last_value
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.search.storage import open_study
 from nas.train.device import Precision, device_name, pick_device, pick_precision
@@ -151,9 +150,8 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
         trial = known[which]
     file = paths.trial(trial.number).candidate
     candidate = Candidate.from_json(file.read_text(), source=str(file))
-    accuracy = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
     epochs = EPOCH_FACTOR * candidate.train.epochs
-    return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy)
+    return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, last_value(trial))
 
 
 def found_presets_study(data: DataConfig, name: str | None = None, decoding: DecodingProgress = silent) -> StudyPaths:
@@ -233,7 +231,6 @@ def retrain(
         on_epoch(metrics)
         return True
 
-    started = time.monotonic()
     seed = mix_seed(settings.seed, int(candidate.digest, 16), request.seed)
     torch.manual_seed(seed)
     result = fit(
@@ -273,7 +270,7 @@ def retrain(
         test_accuracy=scores[1],
         test_accuracy_tta=scores[2],
         tta=tta,
-        seconds=round(sum(metrics.seconds for metrics in result.curve) or time.monotonic() - started, 1),
+        seconds=round(sum(metrics.seconds for metrics in result.curve), 1),
         device=device_name(device),
         precision=precision.name,
         environment=Environment.now(),

@@ -13,6 +13,7 @@ PACKAGE = Path(nas.__file__).parent
 # Lowest first: a file imports from its own room and from those before it.
 ROOMS = (
     "errors",
+    "interrupts",
     "config",
     "space",
     "space_file",

@@ -43,7 +43,7 @@ def start_text(fitted: Fitted) -> str:
     because = "; ".join(fitted.reasons)
     if fitted.values is None:
         return f"left out  {fitted.start.origin}: {because}"
-    if fitted.start.result is not None and not fitted.reasons:
+    if fitted.is_result:
         return f"taken over {fitted.start.origin}, as a result"
     return f"begins with {fitted.start.origin}" + (f" (recipe: {because})" if because else "")
 

@@ -1,10 +1,9 @@
 """`nas retrain`"""
 
 import shlex
-import signal
 import sys
+import threading
 import time
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -33,6 +32,7 @@ def command(
     from nas.cli.display import TerminalDisplay, count_text, time_text
     from nas.config import DataConfig
     from nas.errors import ConfigError
+    from nas.interrupts import suspended_by_signals
     from nas.paths import existing_study, known_studies, remember_study
     from nas.presets import PREFIX
     from nas.retrain import RetrainPlan, RetrainRequest, found_presets_study, retrain
@@ -61,16 +61,7 @@ def command(
         data_folder=folder,
         device=device,
     )
-    stopping = False
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:
-            raise KeyboardInterrupt
-        stopping = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    stop = threading.Event()
     with TerminalDisplay() as display:
         total = 0
         last_line = -float("inf")
@@ -99,7 +90,8 @@ def command(
                 f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s  {left} left"
             )
 
-        result = retrain(request, on_start, on_epoch, lambda: stopping, display.decoding)
+        with suspended_by_signals(stop.set):
+            result = retrain(request, on_start, on_epoch, stop.is_set, display.decoding)
     remember_study(paths)
     if result.card is None:
         again = shlex.join(["nas", *sys.argv[1:]])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nas.errors import NasError
 from nas.paths import StudyPaths, known_studies, study_paths
+from nas.retrain import finished_runs
 from nas.search.outcomes import TrialRow, best_trial, count_outcomes, count_trained
 from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import open_study
@@ -24,8 +25,6 @@ class StudyReport:
 
 
 def report_study(paths: StudyPaths) -> StudyReport:
-    from nas.retrain import finished_runs
-
     trials = open_study(paths).get_trials(deepcopy=False)
     best = best_trial(trials)
     counts = count_outcomes(trials)

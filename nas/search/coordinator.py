@@ -110,7 +110,7 @@ class Coordinator:
         self.failures_in_a_row = 0
         self.exhausted = False
         self.stop_requested = False
-        """Set from a signal handler; the main loop acts on it."""
+        """The main loop acts on it."""
         self.suspending = False
 
     # ------------------------------------------------------------------------------------------------ the main loop
@@ -138,6 +138,10 @@ class Coordinator:
                     self.handle(worker, message)
         finally:
             self.executor.close()
+
+    def request_stop(self) -> None:
+        """May be called from a signal handler."""
+        self.stop_requested = True
 
     def suspend(self) -> None:
         """Every training writes a checkpoint where it is; `run` returns when all have."""

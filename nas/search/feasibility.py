@@ -7,13 +7,15 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from nas.budget import Budget, count_macs, count_params
+from nas.budget import LIMIT_NAMES, Budget, count_macs, count_params
 from nas.config import ArchConfig, ImageShape
 from nas.errors import BudgetError, ConfigError
 from nas.models.resnet import feature_sizes
 from nas.space import Space, UniformDraw
 
 Count = Callable[[ArchConfig, ImageShape], int]
+COUNTS: dict[str, Count] = {"params": count_params, "macs": count_macs}
+"""By the limit that each is held against."""
 
 
 def _first_values(space: Space) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def costly_ranges(space: Space, shape: ImageShape, count: Count = count_params) 
 
 def nothing_fits(space: Space, budget: Budget, why: str, limit: str = "params") -> BudgetError:
     """`limit` is the one that is broken, a field of `BudgetConfig`."""
-    blame = costly_ranges(space, budget.shape, count_params if limit == "params" else count_macs)
+    blame = costly_ranges(space, budget.shape, COUNTS[limit])
     lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch.stage"
     higher = "raise the budget with --max-params" if limit == "params" else "raise budget.macs, there too"
     return BudgetError(why, hint=f"{lower} in the space, or {higher}")
@@ -62,7 +64,7 @@ def check_feasible(space: Space, budget: Budget) -> None:
     except ConfigError as error:
         raise ConfigError(f"space {space.name}: {error.message}", hint=error.hint) from None
     # The network of fewest parameters need not be that of fewest multiply-adds: a stem that halves costs none.
-    for limit, what, count in (("params", "parameters", count_params), ("macs", "multiply-adds", count_macs)):
+    for limit, count in COUNTS.items():
         most = getattr(budget.limits, limit)
         if most is None:
             continue
@@ -71,7 +73,8 @@ def check_feasible(space: Space, budget: Budget) -> None:
             raise nothing_fits(
                 space,
                 budget,
-                f"nothing in space {space.name} fits: its smallest network has {least:,} {what}, the budget is {most:,}",
+                f"nothing in space {space.name} fits: its smallest network has {least:,} {LIMIT_NAMES[limit]}, "
+                f"the budget is {most:,}",
                 limit,
             )
 

@@ -34,6 +34,12 @@ def stored(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
     return study._storage.get_trial(trial._trial_id)
 
 
+def last_value(trial: FrozenTrial) -> float | None:
+    """What was reported last: the validation accuracy after the last epoch that was trained."""
+    curve = trial.intermediate_values
+    return curve[max(curve)] if curve else None
+
+
 def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
     """What the dashboard and the tables show of every trial."""
     trial.set_user_attr("params", cost.params)
@@ -60,7 +66,7 @@ def finish(study: optuna.Study, trial: optuna.Trial) -> None:
     if outcome == "diverged" and "divergence" not in frozen.constraints:
         # A curve that looked good before it exploded must not teach the sampler that this was good.
         trial.set_constraint("divergence", 1.0)
-    value = frozen.intermediate_values[max(frozen.intermediate_values)] if outcome == "trained" else None
+    value = last_value(frozen) if outcome == "trained" else None
     study.tell(trial, value, state=_STATES[outcome])
 
 
@@ -113,13 +119,12 @@ class TrialRow:
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> "TrialRow":
-        curve = trial.intermediate_values
         attributes: dict[str, Any] = trial.user_attrs
         return cls(
             number=trial.number,
             outcome=outcome_of(trial),
-            accuracy=curve[max(curve)] if curve else None,
-            epochs=max(curve, default=0),
+            accuracy=last_value(trial),
+            epochs=max(trial.intermediate_values, default=0),
             params=attributes.get("params"),
             macs=attributes.get("macs"),
             architecture=attributes.get("architecture"),

@@ -1,12 +1,9 @@
 """`nas search`: finds or founds the study, makes sure that it means the same as before, and runs the coordinator."""
 
 import os
-import signal
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +14,7 @@ from nas.config import DataConfig, check_epochs, first_problem, parse_count
 from nas.data.datasets import Dataset, Split, load_dataset, require_known, split
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError
+from nas.interrupts import suspended_by_signals
 from nas.paths import StudyPaths, remember_study, study_paths
 from nas.search.coordinator import Coordinator, Display, Progress
 from nas.search.executors import Executor
@@ -27,7 +25,7 @@ from nas.search.pruners import PRUNERS, asha_rungs
 from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
 from nas.search.storage import open_study, sole_coordinator
-from nas.search.warm_start import Fitted, Start, enqueue, find_starts, fit_start
+from nas.search.warm_start import Fitted, Start, enqueue, find_starts, fit_starts
 from nas.space import Space
 from nas.space_file import load_space
 from nas.train.device import pick_device, pick_precision, usable_cores
@@ -165,7 +163,7 @@ def _search(request: SearchRequest, display: SearchDisplay, prepared: _Prepared)
         study.set_user_attr("sampler", f"tpe, {STARTUP_TRIALS} start-up trials, multivariate, constant liar")
         study.set_user_attr("pruner", f"asha, rungs after epochs {rungs}")
         study.set_user_attr("settings", settings.model_dump(mode="json"))
-        fitted = [fit_start(start, space, prepared.budget) for start in prepared.starts]
+        fitted = fit_starts(prepared.starts, space, prepared.budget)
         enqueue(study, space, fitted, paths)
     threads = min(torch.get_num_threads(), usable_cores())
     executor: Executor = LocalExecutor([WorkerPlan(settings.data, prepared.device, threads)])
@@ -199,7 +197,7 @@ def _search(request: SearchRequest, display: SearchDisplay, prepared: _Prepared)
     )
     display.begin(plan)
     if progress.trained < request.trials:
-        with _suspended_by_signals(coordinator):
+        with suspended_by_signals(coordinator.request_stop):
             coordinator.run()
     interrupted = coordinator.suspending and progress.trained < progress.goal
     return SearchResult(plan, progress, interrupted, coordinator.exhausted)
@@ -246,20 +244,3 @@ def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataCo
 
 def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
-
-
-@contextmanager
-def _suspended_by_signals(coordinator: Coordinator) -> Iterator[None]:
-    """Ctrl-C or SIGTERM suspends the search; a second one ends it at once."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if coordinator.stop_requested:
-            raise KeyboardInterrupt
-        coordinator.stop_requested = True
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

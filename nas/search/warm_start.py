@@ -15,11 +15,12 @@ from nas.config import Candidate
 from nas.errors import ConfigError, NasError
 from nas.paths import StudyPaths, existing_study
 from nas.presets import load_preset, preset_names
-from nas.search.outcomes import outcome_of
+from nas.search.outcomes import last_value, outcome_of
 from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import open_study
 from nas.space import Space
 
+STUDY_PREFIX = "study:"
 STARTING_POINTS = 10
 """At most so many networks of another study are trained again at the beginning of this one."""
 
@@ -45,6 +46,11 @@ class Fitted:
     reasons: list[str]
     """Why it does not fit, or what of its recipe had to change."""
 
+    @property
+    def is_result(self) -> bool:
+        """Whether it need not be trained again."""
+        return self.values is not None and self.start.result is not None and not self.reasons
+
 
 def find_starts(what: str, settings: StudySettings) -> list[Start]:
     """`presets`, one `preset:NAME`, or `study:NAME`. Raises NasError."""
@@ -59,22 +65,35 @@ def find_starts(what: str, settings: StudySettings) -> list[Start]:
 
 
 def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
-    """Best first: every result where the trainings were the same, else the best few as starting points."""
+    """Best first: with those pruned early where the trainings were the same, so that they count as results."""
     same = read_settings(paths).same_trainings_as(settings)
     wanted = ("trained", "pruned_early") if same else ("trained",)
     starts = []
-    for trial in sorted(open_study(paths).get_trials(deepcopy=False), key=_last_accuracy, reverse=True):
+    for trial in sorted(open_study(paths).get_trials(deepcopy=False), key=lambda t: last_value(t) or 0.0, reverse=True):
         file = paths.trial(trial.number).candidate
         if outcome_of(trial) not in wanted or not file.is_file():
             continue
         candidate = Candidate.from_json(file.read_text(), source=str(file))
-        starts.append(Start(f"study:{paths.name} trial {trial.number}", candidate, trial if same else None))
-    return starts if same else starts[:STARTING_POINTS]
+        starts.append(Start(f"{STUDY_PREFIX}{paths.name} trial {trial.number}", candidate, trial if same else None))
+    return starts
 
 
-def _last_accuracy(trial: optuna.trial.FrozenTrial) -> float:
-    curve = trial.intermediate_values
-    return curve[max(curve)] if curve else 0.0
+def fit_starts(starts: list[Start], space: Space, budget: Budget) -> list[Fitted]:
+    """What becomes of each. Of another study's networks that would have to be trained again only the best few are taken, of
+    those that ran to their end: a search that begins with all of them finds nothing new."""
+    fitted = []
+    again = 0
+    for start in starts:
+        one = fit_start(start, space, budget)
+        if one.values is not None and start.origin.startswith(STUDY_PREFIX) and not one.is_result:
+            complete = start.result is None or start.result.state == TrialState.COMPLETE
+            again += complete
+            if not complete:
+                one = Fitted(start, None, ["pruned early, and no result here, since its recipe has to change", *one.reasons])
+            elif again > STARTING_POINTS:
+                one = Fitted(start, None, [f"not among the best {STARTING_POINTS} of those that are trained again"])
+        fitted.append(one)
+    return fitted
 
 
 def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
@@ -126,18 +145,14 @@ def _range_of(name: str, described: dict[str, str], built: dict[str, Any]) -> st
 def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: StudyPaths) -> None:
     """Adds what fits to a study that has no trials: results as finished trials, anything else as the first to be trained."""
     drawn = {slot.name: slot for slot in space.slots if slot.drawn}
-    enqueued = 0
     for one in fitted:
         if one.values is None:
             continue
         params = {name: value for name, value in one.values.items() if name in drawn}
         origin = {"origin": one.start.origin}
         result = one.start.result
-        if result is None or one.reasons:
-            # Of another study the best few that ran to their end: a search that begins with all of them finds nothing new.
-            if result is None or (result.state == TrialState.COMPLETE and enqueued < STARTING_POINTS):
-                study.enqueue_trial(params, user_attrs=origin)
-                enqueued += 1
+        if result is None or not one.is_result:
+            study.enqueue_trial(params, user_attrs=origin)
             continue
         for name in drawn.keys() - params.keys():  # of stages that the network lacks: any value means the same network
             params[name] = drawn[name].nearest(result.params.get(name, drawn[name].ends()[0]))

@@ -17,12 +17,15 @@ class WeightAverage:
         self._decay = math.exp(-1 / (epochs * steps_per_epoch))
         self.model = copy.deepcopy(model)
         self._floats, self._counts = _tensors(self.model)
+        # Training and resuming change these in place, so that one look serves for every step.
+        self._sources = _tensors(model)
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
+        """Takes in what the model has become."""
         # The count is kept in Python: one in a tensor, as torch's AveragedModel has it, makes the host wait for the device.
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
-        floats, counts = _tensors(model)
+        floats, counts = self._sources
         torch._foreach_lerp_(self._floats, floats, 1 - decay)
         if counts:
             torch._foreach_copy_(self._counts, counts)

@@ -121,7 +121,7 @@ class _Trainer:
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         if self.average:
-            self.average.update(self.model)
+            self.average.update()
 
     def backward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Adds the batch's mean gradient up over `micro_batches`. Returns (3,): loss × images, correct predictions, images."""

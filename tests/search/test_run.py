@@ -9,10 +9,10 @@ import pytest
 
 from nas.config import DataConfig
 from nas.errors import BudgetError, ConfigError, DataError, DeviceError, NasError
+from nas.interrupts import suspended_by_signals
 from nas.paths import StudyPaths
 from nas.search.run import (
     SearchRequest,
-    _suspended_by_signals,
     default_name,
     resolve_data,
     resolve_overrides,
@@ -78,14 +78,11 @@ def test_the_data_folder_is_kept_as_an_absolute_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_suspends_and_the_second_ends(number: int) -> None:
-    class Stub:
-        stop_requested = False
-
-    stub = Stub()
+    asked: list[bool] = []
     before = signal.getsignal(number)
-    with _suspended_by_signals(stub):  # type: ignore[arg-type]
+    with suspended_by_signals(lambda: asked.append(True)):
         os.kill(os.getpid(), number)
-        assert stub.stop_requested
+        assert asked == [True]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before

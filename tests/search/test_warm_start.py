@@ -14,7 +14,7 @@ from nas.presets import load_preset
 from nas.search import outcomes
 from nas.search.settings import Environment, Overrides, StudySettings
 from nas.search.storage import open_study
-from nas.search.warm_start import Start, enqueue, find_starts, fit_start
+from nas.search.warm_start import Start, enqueue, find_starts, fit_start, fit_starts
 from nas.space import Space
 from nas.space_file import read_space
 
@@ -157,6 +157,9 @@ def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(
     other = read_space(TEXT.replace("low: 0.01, high: 0.1, log: true", "low: 0.5, high: 0.9"), source="x", name="small")
     starts = find_starts("study:before", settings(space))
     study = optuna.create_study(direction="maximize")
-    enqueue(study, other, [fit_start(start, other, Budget(other.budget, SHAPE)) for start in starts], StudyPaths(tmp_path))
+    fitted = fit_starts(starts, other, Budget(other.budget, SHAPE))
+    assert [one.values is None for one in fitted] == [True, False]
+    assert fitted[0].reasons[0].startswith("pruned early")
+    enqueue(study, other, fitted, StudyPaths(tmp_path))
     (only,) = study.get_trials()
     assert only.user_attrs["origin"] == "study:before trial 0"  # the one that ran to its end

@@ -39,7 +39,7 @@ def test_the_average_is_what_a_plain_loop_makes_of_weights_and_statistics() -> N
     average, expected = WeightAverage(model, EPOCHS, STEPS), dict[str, torch.Tensor]()
     for updates in range(60):  # from the warm-up well into the constant decay
         train_a_step(model)
-        average.update(model)
+        average.update()
         by_hand(expected, model, updates)
         found = average.model.state_dict()
         assert found.keys() == expected.keys()
@@ -54,15 +54,15 @@ def test_early_on_it_follows_closely_and_later_forgets_by_its_time_constant() ->
     model = nn.Linear(1, 1, bias=False)
     average = WeightAverage(model, epochs=2, steps_per_epoch=10)
     nn.init.constant_(model.weight, 100.0)  # what it starts from must not linger
-    average.update(model)
+    average.update()
     nn.init.zeros_(model.weight)
     for _ in range(40):
-        average.update(model)
+        average.update()
     assert average.model.weight.item() < 0.01  # a decay of exp(-1/20) from the first step on would leave 100·e⁻² = 13.5
     average.updates = 10_000
     nn.init.ones_(average.model.weight)
     for _ in range(20):
-        average.update(model)
+        average.update()
     assert average.model.weight.item() == pytest.approx(math.exp(-1), rel=1e-4)  # one time constant of 2 epochs
 
 
@@ -70,8 +70,8 @@ def test_the_trained_network_is_left_alone_and_shares_no_memory() -> None:
     model = network()
     average = WeightAverage(model, EPOCHS, STEPS)
     before = copy.deepcopy(model.state_dict())
-    average.update(model)
-    average.update(model)
+    average.update()
+    average.update()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     ours = {tensor.data_ptr() for tensor in model.state_dict().values()}
     assert not ours & {tensor.data_ptr() for tensor in average.model.state_dict().values()}
@@ -82,7 +82,7 @@ def test_frozen_weights_stay_as_they_are() -> None:
     model[0].weight.requires_grad_(False)
     average = WeightAverage(model, EPOCHS, STEPS)
     for _ in range(5):
-        average.update(model)
+        average.update()
     assert torch.equal(average.model[0].weight, model[0].weight)
 
 
@@ -92,10 +92,10 @@ def test_a_saved_average_goes_on_exactly() -> None:
     second = WeightAverage(model, EPOCHS, STEPS)
     for step in range(12):
         train_a_step(model)
-        whole.update(model)
+        whole.update()
         if step == 6:
             second.load_state_dict(copy.deepcopy(first.state_dict()))
-        (first if step < 6 else second).update(model)
+        (first if step < 6 else second).update()
     assert second.updates == whole.updates
     assert all(
         torch.equal(a, b) for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True)
@@ -106,11 +106,11 @@ def test_no_update_asks_the_device_for_a_number(monkeypatch: pytest.MonkeyPatch)
     """On a GPU that would wait for it, at every step."""
     model = network()
     average = WeightAverage(model, EPOCHS, STEPS)
-    average.update(model)
+    average.update()
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an update waits for the device")
 
     for name in ("item", "tolist", "cpu", "to", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
-    average.update(model)
+    average.update()

@@ -1,0 +1,27 @@
+"""What Ctrl-C and SIGTERM mean to a command that can be suspended."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def suspended_by_signals(suspend: Callable[[], None]) -> Iterator[None]:
+    """The first signal calls `suspend`, from the handler: it should do no more than leave a mark. A second one raises
+    KeyboardInterrupt. Afterwards the signals mean what they meant before."""
+    asked = False
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        suspend()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
