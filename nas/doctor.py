@@ -4,11 +4,10 @@ import os
 import platform
 import shutil
 import sqlite3
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.paths import cache_folder, known_studies, studies_folder
+from nas.paths import NETWORK_FILE_SYSTEMS, cache_folder, file_system, known_studies, studies_folder
 from nas.search.settings import git_state, installed_versions
 from nas.space_file import shipped_folder
 from nas.train.device import available_devices, device_name, pick_device, pick_precision
@@ -75,8 +74,8 @@ def examine(data: Path) -> Health:
     spaces = sorted(path.stem for path in shipped_folder().glob("*.yaml"))
     if not spaces:
         problems.append(f"no search space was found in {shipped_folder()}: the installation is not whole")
-    system = _file_system(folders["studies"])
-    if system in ("nfs", "nfs4", "cifs", "smbfs", "lustre"):
+    system = file_system(folders["studies"])
+    if system in NETWORK_FILE_SYSTEMS:
         problems.append(
             f"the studies folder is on a network file system ({system}), on which SQLite is slow and its locks are not safe"
         )
@@ -105,16 +104,6 @@ def _nearest(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def _file_system(path: Path) -> str | None:
-    if platform.system() != "Linux":  # stat's options differ elsewhere
-        return None
-    try:
-        found = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
 
 
 def _data_found(data: Path) -> dict[str, str]:

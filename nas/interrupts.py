@@ -3,7 +3,18 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
+
+
+@dataclass
+class Stop:
+    """A mark that a signal handler may leave, and that whoever works looks at now and then."""
+
+    requested: bool = False
+
+    def request(self) -> None:
+        self.requested = True
 
 
 @contextmanager

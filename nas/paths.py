@@ -1,6 +1,8 @@
-"""What lies where: the folder of each study, and the places outside it."""
+"""What lies where: the folder of each study, the places outside it, and on what kind of file system they are."""
 
 import os
+import platform
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,21 @@ def cache_folder() -> Path:
     if own := os.environ.get("NAS_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
+
+
+NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb", "smbfs", "smb2", "smb3", "lustre", "ceph", "afs", "gpfs", "fhgfs", "v9fs")
+"""Several machines may write to them, whose memory SQLite cannot share."""
+
+
+def file_system(path: Path) -> str | None:
+    """Its kind, as `stat` names it; None where the system does not say."""
+    if platform.system() != "Linux":  # stat's options differ elsewhere
+        return None
+    try:
+        found = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
 
 
 @dataclass(frozen=True)
@@ -42,15 +59,29 @@ class StudyPaths:
         return self.folder / "study.db"
 
     @property
+    def storage_url(self) -> Path:
+        """Where the trials are kept instead of in `database`; absent where they are not. Holds no password."""
+        return self.folder / "storage.url"
+
+    @property
     def lock(self) -> Path:
         return self.folder / "study.lock"
+
+    @property
+    def token(self) -> Path:
+        """Names the coordinator that leads the study now; whose workers see it may write to the study's folder."""
+        return self.folder / "study.token"
 
     @property
     def retrained(self) -> Path:
         return self.folder / "retrained"
 
+    @property
+    def trials(self) -> Path:
+        return self.folder / "trials"
+
     def trial(self, number: int) -> "TrialPaths":
-        return TrialPaths(self.folder / "trials" / f"{number:04d}")
+        return TrialPaths(self.trials / f"{number:04d}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from nas.cli.main import main
 from nas.paths import StudyPaths, study_paths
 from nas.retrain import RetrainRequest, retrain
-from nas.search.coordinator import Progress
+from nas.search.progress import Progress
 from nas.search.outcomes import TrialRow
 from nas.search.run import SearchPlan, SearchRequest, run_search
 

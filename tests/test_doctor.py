@@ -16,7 +16,7 @@ from nas.space_file import shipped_folder
 def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests run on must not decide what they find."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000_000_000))
-    monkeypatch.setattr(nas.doctor, "_file_system", lambda path: "ext2/ext3")
+    monkeypatch.setattr(nas.doctor, "file_system", lambda path: "ext2/ext3")
 
 
 def test_all_is_well(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_folder_that_cannot_be_written_is_a_problem(tmp_path: Path, monkeypatch:
 
 
 def test_network_file_system_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.doctor, "_file_system", lambda path: "nfs")
+    monkeypatch.setattr(nas.doctor, "file_system", lambda path: "nfs")
     (problem,) = examine(tmp_path).problems
     assert problem.startswith("the studies folder is on a network file system (nfs), on which SQLite is slow")
 

@@ -35,8 +35,11 @@ MAY_IMPORT_OPTUNA = {
     "nas/space.py",
     "nas/space_file.py",
     "nas/search/storage.py",
+    "nas/search/ownership.py",
     "nas/search/run.py",
     "nas/search/coordinator.py",
+    "nas/search/drawing.py",
+    "nas/search/progress.py",
     "nas/search/outcomes.py",
     "nas/search/feasibility.py",
     "nas/search/samplers.py",
@@ -110,6 +113,30 @@ def test_only_the_search_and_the_space_know_optuna(file: Path) -> None:
         return
     found = [item for item in imports_of(file) if item.module.partition(".")[0].startswith("optuna")]
     assert not found, f"{label(file)}:{found[0].line} imports {found[0].module}"
+
+
+def test_who_may_import_optuna_exists_and_does() -> None:
+    for name in MAY_IMPORT_OPTUNA:
+        imported = {item.module.partition(".")[0] for item in imports_of(PACKAGE.parent / name)}
+        assert "optuna" in imported, f"{name} needs no leave"
+
+
+@pytest.mark.parametrize("door", ["nas/search/worker.py", "nas/search/executors/local.py", "nas/search/crew.py"])
+def test_workers_and_who_runs_them_know_neither_optuna_nor_a_database(door: str) -> None:
+    """Whatever they import imports, either."""
+    files = {label(path): path for path in FILES}
+    seen, left = set(), [door]
+    while left:
+        name = left.pop()
+        seen.add(name)
+        for found in imports_of(files[name]):
+            outside = found.module.partition(".")[0]
+            assert outside not in ("optuna", "sqlalchemy", "sqlite3", "psycopg"), f"{name}:{found.line} imports {found.module}"
+            parts = found.module.split(".")
+            for end in range(1, len(parts) + 1):
+                module = "/".join(parts[:end])
+                left += {f"{module}.py", f"{module}/__init__.py"} & files.keys() - seen
+    assert "nas/search/messages.py" in seen
 
 
 def test_only_one_file_opens_a_storage(file: Path) -> None:

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from nas.search.coordinator import Progress
 from nas.search.outcomes import OUTCOMES, TrialRow
+from nas.search.progress import Progress
 from nas.search.run import SearchPlan
 from nas.search.warm_start import Fitted
 
@@ -114,11 +114,12 @@ class TerminalDisplay:
             "data": f"{data.dataset}{f' in {data.folder}' if data.folder else ''}, {shape.channels}×{shape.size}×{shape.size}, "
             f"{shape.classes} classes: {images}",
             "training": f"{settings.parameters['epochs']} epochs" + (f", pruning after {rungs}" if rungs else ""),
-            "device": f"{plan.device}, {plan.precision}",
+            "workers": plan.workers,
+            "precision": plan.precision,
             "goal": f"{plan.goal} trained networks" + (f", {plan.trained} of them already there" if plan.trained else ""),
         }
         for key, value in lines.items():
-            self.console.print(Text(f"{key:9s}{value}"))
+            self.console.print(Text(f"{key:10s}{value}"))
         for warning in plan.warnings:
             self.note(f"Warning: {warning}")
         for one in plan.warm_start:
@@ -159,7 +160,7 @@ class TerminalDisplay:
                 Text(f"best     {best.accuracy:.2%}  trial {best.number}  {count_text(best.params)}  {best.architecture}")
             )
         if not progress.running:
-            lines.append(Text("starting the worker and loading the data" if progress.worker_device is None else "drawing"))
+            lines.append(Text("drawing" if progress.devices else "starting the workers and loading the data"))
         for running in progress.running.values():
             last = running.last
             at = "epoch 1" if last is None else f"epoch {last.epoch + 1 if last.epoch < progress.epochs else last.epoch}"

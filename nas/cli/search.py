@@ -31,7 +31,20 @@ def command(
     warm_start: Annotated[
         str | None, typer.Option(help="Begin a new study with `presets`, `preset:NAME` or `study:NAME`, where they fit.")
     ] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to use, one worker each; 0 is the CPU. [default: all visible]")] = None,
+    workers_per_gpu: Annotated[int | None, typer.Option(help="Several on each GPU, which pays for small networks.")] = None,
+    workers: Annotated[int | None, typer.Option(help="On the CPU: so many, the cores shared out. [default: 1]")] = None,
     device: DeviceOption = "auto",
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Workers on a Ray cluster: host:port, `auto` for a running one, or `local`."),
+    ] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(help="On Ray: a fraction shares a GPU. [default: 1]", min=0)] = None,
+    cpus_per_worker: Annotated[float | None, typer.Option(help="On Ray: cores of each worker. [default: 1]", min=0.1)] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="postgresql://user@host/database. [default: SQLite in the study's folder]"),
+    ] = None,
 ) -> None:
     seconds = parse_duration(timeout)
     from nas.cli.display import TerminalDisplay, row_text
@@ -51,6 +64,13 @@ def command(
         trials=trials,
         timeout=seconds,
         device=device,
+        gpus=gpus,
+        workers_per_gpu=workers_per_gpu,
+        workers=workers,
+        ray=ray,
+        gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
+        storage=storage,
         warm_start=warm_start,
     )
     with TerminalDisplay() as display:

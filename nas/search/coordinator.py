@@ -1,351 +1,393 @@
-"""The coordinator: asks Optuna for candidates, checks them against the budget, hands them to workers, reports and prunes.
+"""The coordinator: hands candidates to workers, reports their epochs, prunes, records how trainings end, and mends faults.
 
-It is the only process that talks to Optuna. A candidate for each worker is drawn ahead, while the workers train. The order
-of every draw follows from the order of messages alone, so that with one worker the same seed gives the same study.
+It is the only process that talks to Optuna. Candidates are drawn ahead while the workers train, one draw between two looks at
+what they say. What the sampler may learn is kept back until a draw that has begun is done: with one worker the same seed gives
+the same study, whatever the timing.
 """
 
+import json
 import time
-from collections import Counter, deque
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from nas.budget import Budget
-from nas.config import Candidate
 from nas.data.loader import mix_seed
 from nas.errors import NasError, StudyError
+from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.search import outcomes
+from nas.search.crew import Crew
+from nas.search.drawing import Drawer
 from nas.search.executors import Executor
-from nas.search.feasibility import nothing_fits
-from nas.search.messages import Died, Ended, Epoch, Failed, FromWorker, Ready, Suspend, Train, Unfit, Verdict
-from nas.space import Space
+from nas.search.messages import (
+    Alive,
+    Began,
+    Died,
+    Ended,
+    Epoch,
+    Failed,
+    FromWorker,
+    OutOfMemory,
+    Ready,
+    Saved,
+    Suspend,
+    Train,
+    Unfit,
+    Verdict,
+    Waiting,
+)
+from nas.search.progress import Display, Progress, Running
+from nas.train.checkpoint import write_whole
 from nas.train.loop import EpochMetrics
 
-MAX_OVER_BUDGET_IN_A_ROW = 1000
-MAX_DUPLICATES_IN_A_ROW = 200
 MAX_FAILURES_IN_A_ROW = 5
 MAX_DEATHS_OF_A_TRIAL = 3
-
-
-@dataclass
-class Running:
-    """A trial that has been drawn, fits, and is being trained or waits for a worker."""
-
-    trial: optuna.Trial
-    candidate: Candidate
-    params: int
-    deaths: int = 0
-    last: EpochMetrics | None = None
-
-    @property
-    def number(self) -> int:
-        return self.trial.number
-
-
-@dataclass
-class Progress:
-    """The search at a glance, for whoever displays it."""
-
-    goal: int
-    epochs: int
-    counts: Counter[str] = field(default_factory=Counter)
-    running: dict[int, Running] = field(default_factory=dict)
-    """By worker."""
-    best: outcomes.TrialRow | None = None
-    trained_here: int = 0
-    """In this run of the command."""
-    worker_device: str | None = None
-
-    @property
-    def trained(self) -> int:
-        return outcomes.count_trained(self.counts)
-
-
-class Display(Protocol):
-    def update(self, progress: Progress) -> None:
-        """Something changed: an epoch, a draw, an outcome."""
-
-    def ended(self, row: outcomes.TrialRow, progress: Progress) -> None:
-        """A trial that trained, or failed, has ended."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
+SMALLEST_MICRO_BATCH = 8
+"""Images. BatchNorm's statistics of fewer are noise."""
+SUSPEND_SECONDS = 30.0
+"""Within which a worker has to write its checkpoint; it looks up after every step."""
+KEPT_CHECKPOINTS = 3
+"""Of the best networks that trained to their end."""
 
 
 class Coordinator:
     def __init__(
         self,
         study: optuna.Study,
-        space: Space,
-        budget: Budget,
+        drawer: Drawer,
         executor: Executor,
         paths: StudyPaths,
         *,
         goal: int,
-        seed: int,
         display: Display,
+        stop: Stop,
         deadline: float | None = None,
+        persist: Callable[[Callable[[], None]], None] = lambda action: action(),
     ) -> None:
-        """`goal` counts trained networks over all runs of the study; `deadline` is a time of `time.monotonic`."""
-        self.study, self.space, self.budget, self.executor, self.paths = study, space, budget, executor, paths
-        self.seed, self.display, self.deadline = seed, display, deadline
+        """
+        Args:
+            goal: trained networks, over all runs of the study.
+            stop: may be requested by a signal handler; the main loop acts on it.
+            deadline: a time of `time.monotonic`.
+            persist: carries out a write to a file, and tries again when a disk is full.
+        """
+        self.study, self.drawer, self.executor, self.paths = study, drawer, executor, paths
+        self.crew = Crew(executor, display.note)
+        self.display, self.stop, self.deadline, self.persist = display, stop, deadline, persist
         trials = study.get_trials(deepcopy=False)
-        self.progress = Progress(goal, space.epochs, outcomes.count_outcomes(trials))
+        self.progress = Progress(goal, drawer.space.epochs, outcomes.count_outcomes(trials), devices=self.crew.devices)
         for unfinished in ("running", "waiting"):
             del self.progress.counts[unfinished]
+        self.kept: list[int] = []
+        """Numbers of the trials whose checkpoints stay, best first."""
         self._note_best(trials)
-        self.first_of_digest: dict[str, int] = {}
-        """Number of the first trial of each digest that fits and has not failed."""
-        for trial in trials:
-            if outcomes.outcome_of(trial) in outcomes.COUNTED:
-                self.first_of_digest.setdefault(trial.user_attrs["digest"], trial.number)
-        self.ready: deque[Running] = deque()
-        """Drawn ahead, waiting for a worker."""
-        self.idle: set[int] = set()
-        self.twins: dict[int, list[optuna.Trial]] = {}
-        """Duplicates that wait for the end of the trial of that number."""
+        self.decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()
+        """Recorded, and not told yet."""
         self.failures_in_a_row = 0
-        self.exhausted = False
-        self.stop_requested = False
-        """The main loop acts on it."""
-        self.suspending = False
+        self.error: NasError | None = None
+        """Why the search cannot go on."""
+        self.suspending: float | None = None
+        """Since when."""
 
     # ------------------------------------------------------------------------------------------------ the main loop
 
     def run(self) -> None:
-        """Until the goal is reached, the space exhausted, or `stop_requested` set.
+        """Until the goal is reached, the space exhausted, or a stop requested.
 
         Raises NasError where the search cannot go on.
         """
         self.adopt()
-        self.executor.start()
         try:
-            while True:
-                if self.deadline is not None and time.monotonic() > self.deadline and not self.stop_requested:
-                    self.display.note("the time is up")
-                    self.stop_requested = True
-                if not self.stop_requested:
-                    self.hand_out()
-                elif not self.suspending:
-                    self.suspend()
-                self.display.update(self.progress)
-                if not self.progress.running and (self.suspending or self.wanted == 0 or (self.exhausted and not self.ready)):
-                    return
-                for worker, message in self.executor.receive(timeout=0.5):
-                    self.handle(worker, message)
-        finally:
-            self.executor.close()
+            self.executor.start()
+            self._run()
+        except BaseException:
+            self.executor.close(force=True)
+            raise
+        self.executor.close()
+        if self.error is not None:
+            raise self.error
 
-    def request_stop(self) -> None:
-        """May be called from a signal handler."""
-        self.stop_requested = True
+    def _run(self) -> None:
+        while True:
+            if self.deadline is not None and time.monotonic() > self.deadline and not self.stop.requested:
+                self.display.note("the time is up")
+                self.stop.requested = True
+            if self.stop.requested:
+                self.suspend()
+            if not self.drawer.drawing or self.stop.requested:
+                self.settle()
+            if not self.stop.requested:
+                self.hand_out()
+            self.display.update(self.progress)
+            if self.done:
+                return
+            for worker, message in self.crew.receive(timeout=0 if self.drawer.drawing else 0.5):
+                self.handle(worker, message)
+            if self.crew.lost is not None:
+                self.stop_because(self.crew.lost)
+            if self.drawer.drawing and not self.stop.requested:
+                self.draw()
+
+    @property
+    def done(self) -> bool:
+        if self.progress.running or self.decided:
+            return False
+        return self.stop.requested or self.wanted == 0 or (self.drawer.exhausted is not None and not self.drawer.ready)
+
+    @property
+    def interrupted(self) -> bool:
+        return self.suspending is not None and self.progress.trained < self.progress.goal
 
     def suspend(self) -> None:
-        """Every training writes a checkpoint where it is; `run` returns when all have."""
-        self.suspending = True
-        for worker in self.progress.running:
-            self.executor.send(worker, Suspend())
+        """Every training writes a checkpoint where it is; who does not within a time is ended, and goes on from its last one."""
+        if self.suspending is None:
+            self.suspending = time.monotonic()
+            self.drawer.drawing = self.crew.replacing = False
+            for worker in self.progress.running:
+                self.executor.send(worker, Suspend())
+        elif time.monotonic() - self.suspending > SUSPEND_SECONDS:
+            for worker, running in self.progress.running.items():
+                self.display.note(
+                    f"worker {worker} wrote no checkpoint within {SUSPEND_SECONDS:.0f} s and is ended; "
+                    f"trial {running.number} will go on from the last one"
+                )
+                self.executor.kill(worker)
+            self.suspending = float("inf")  # once is enough
+
+    def stop_because(self, error: NasError) -> None:
+        """The other trainings are suspended before it is raised."""
+        self.error = self.error or error
+        self.stop.requested = True
 
     @property
     def wanted(self) -> int:
         """How many more trainings the goal asks to begin."""
-        return max(0, self.progress.goal - self.progress.trained - len(self.progress.running))
+        pending = sum(outcome in outcomes.COUNTED for _, outcome in self.decided)
+        return max(0, self.progress.goal - self.progress.trained - len(self.progress.running) - pending)
 
     @property
     def missing(self) -> int:
         """How many candidates still have to be drawn for them."""
-        return 0 if self.exhausted else max(0, self.wanted - len(self.ready))
+        return 0 if self.drawer.exhausted else max(0, self.wanted - len(self.drawer.ready))
 
     def hand_out(self) -> None:
-        """A candidate to each idle worker; then draws ahead until one waits for each worker."""
-        for worker in sorted(self.idle):
-            if not self.ready and self.missing:
-                self.draw()
-            if not self.ready or not self.wanted:
+        """A candidate to each idle worker; then the next draw begins, unless one waits for each worker."""
+        for worker in sorted(self.crew.idle):
+            if not self.drawer.ready or not self.wanted:
                 break
-            self.submit(worker, self.ready.popleft())
-        while self.missing and len(self.ready) < len(self.executor.workers) and not self.stop_requested:
-            self.draw()
+            self.submit(worker, self.drawer.ready.popleft())
+        if not self.drawer.drawing and self.missing and len(self.drawer.ready) < self.crew.size:
+            self.drawer.begin()
+
+    def draw(self) -> None:
+        try:
+            self.drawer.step()
+        except NasError as error:
+            self.drawer.drawing = False
+            self.stop_because(error)
+        if self.drawer.exhausted and not self.drawer.drawing:
+            self.display.note(self.drawer.exhausted)
+        self._take_counts()
+
+    def _take_counts(self) -> None:
+        self.progress.counts.update(self.drawer.counts)
+        self.drawer.counts.clear()
 
     def submit(self, worker: int, running: Running) -> None:
-        self.idle.discard(worker)
         self.progress.running[worker] = running
-        folder = self.paths.trial(running.number)
-        folder.folder.mkdir(parents=True, exist_ok=True)
-        folder.candidate.write_text(running.candidate.to_json())
-        seed = mix_seed(self.seed, running.number)
-        self.executor.send(worker, Train(running.number, running.candidate, folder.folder.absolute(), seed))
+        trial = self.paths.trial(running.number)
+        self.persist(lambda: write_whole(trial.candidate, running.candidate.to_json().encode()))
+        checkpoint = trial.checkpoint.read_bytes() if worker in self.crew.blind and trial.checkpoint.exists() else None
+        seed = mix_seed(self.drawer.seed, running.number)
+        folder = trial.folder.absolute()
+        self.crew.occupy(worker, Train(running.number, running.candidate, folder, seed, running.micro_batches, checkpoint))
 
-    # ------------------------------------------------------------------------------------------------------ drawing
+    # ------------------------------------------------------------------------------------------------------ adoption
 
     def adopt(self) -> None:
         """Takes over what an earlier run left: carries out decisions it had recorded, and queues the rest again."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            trial = optuna.Trial(self.study, frozen._trial_id)
             outcome = frozen.user_attrs.get("outcome", "duplicate")
-            if outcome != "duplicate":
-                outcomes.finish(self.study, trial)
+            if outcome == "duplicate":
+                self.drawer.adopt(frozen)
+            elif outcome == "over_budget":
+                outcomes.finish(self.study, optuna.Trial(self.study, frozen._trial_id))
                 self.progress.counts[outcome] += 1
-                if outcome in outcomes.COUNTED:
-                    self.first_of_digest.setdefault(frozen.user_attrs["digest"], frozen.number)
-                self.paths.trial(frozen.number).checkpoint.unlink(missing_ok=True)
-            elif self.judge(trial) == "fits" and frozen.intermediate_values:
-                self.display.note(f"trial {frozen.number} goes on after epoch {max(frozen.intermediate_values)}")
-        self._note_best(self.study.get_trials(deepcopy=False))
-
-    def draw(self) -> None:
-        """Draws until a candidate fits, the space turns out to be exhausted, or `stop_requested` is set."""
-        in_a_row = Counter[str]()
-        while True:
-            verdict = self.judge(self.study.ask())
-            if verdict == "fits":
-                return
-            in_a_row[verdict] += 1
-            self.display.update(self.progress)
-            if self.stop_requested:
-                return
-            if in_a_row["over_budget"] >= MAX_OVER_BUDGET_IN_A_ROW:
-                raise nothing_fits(
-                    self.space,
-                    self.budget,
-                    f"{MAX_OVER_BUDGET_IN_A_ROW} draws in a row were over budget; the search stops",
-                )
-            if in_a_row["duplicate"] >= MAX_DUPLICATES_IN_A_ROW:
-                self.display.note(f"{MAX_DUPLICATES_IN_A_ROW} draws in a row repeated earlier ones: the space is exhausted")
-                self.exhausted = True
-                return
-
-    def judge(self, trial: optuna.Trial) -> str:
-        """Draws a trial's candidate and decides what becomes of it: `fits` (it is queued), `over_budget` or `duplicate`."""
-        candidate = self.space.draw(trial)
-        cost = self.budget.check(candidate.arch)
-        outcomes.describe(trial, candidate, cost)
-        if not cost.fits:
-            outcomes.record(self.study, trial, "over_budget", cost.excess)
-            self.progress.counts["over_budget"] += 1
-            return "over_budget"
-        first = self.first_of_digest.setdefault(candidate.digest, trial.number)
-        if first == trial.number:
-            self.ready.append(Running(trial, candidate, cost.params))
-            return "fits"
-        twin = self.study.get_trials(deepcopy=False)[first]
-        if twin.state.is_finished():
-            outcomes.record_duplicate(self.study, trial, twin)
-            self.progress.counts["duplicate"] += 1
-        else:
-            self.twins.setdefault(first, []).append(trial)
-        return "duplicate"
+            else:
+                # Told once the draw is done that had begun before it was decided, if one had.
+                self.decided.append((optuna.Trial(self.study, frozen._trial_id), outcome))
+        self._take_counts()
+        if self.missing and len(self.drawer.ready) < self.crew.size:
+            self.drawer.begin()
+        unfinished = {running.number for running in self.drawer.ready}
+        for file in self.paths.trials.glob("*/checkpoint.pt*"):
+            number = int(file.parent.name)
+            if file.suffix == ".tmp" or (number not in unfinished and number not in self.kept):
+                file.unlink(missing_ok=True)
 
     # ----------------------------------------------------------------------------------------- what workers report
 
     def handle(self, worker: int, message: FromWorker) -> None:
+        self.crew.hear(worker, message)
         match message:
-            case Ready(device=device, precision=precision):
-                self.progress.worker_device = f"{device}, {precision}"
-                self.idle.add(worker)
-            case Epoch(number=number, metrics=metrics):
-                self.on_epoch(worker, number, metrics)
-            case Ended(number=number, status=status):
-                running = self.release(worker, number)
-                if status == "suspended":
-                    self.display.note(f"trial {number} is suspended, its checkpoint written")
-                elif status == "diverged":
-                    self.conclude(running, "diverged")
-                elif status == "finished":
-                    self.conclude(running, "trained")
-                else:
-                    assert status == "stopped", status
-                    self.after(running)  # told when it was pruned
-            case Failed(number=number, reason=reason, traceback=traceback):
-                running = self.release(worker, number)
-                self.fail(running, reason, traceback)
-            case Unfit(message=text, hint=hint):
-                raise NasError(text, hint=hint)
-            case Died(exitcode=exitcode):
-                self.on_death(worker, exitcode)
+            case Began():
+                self.on_begin(worker, message)
+            case Saved(number=number, checkpoint=checkpoint):
+                self.persist(lambda: write_whole(self.paths.trial(number).checkpoint, checkpoint))
+            case Epoch(metrics=metrics):
+                self.on_epoch(worker, metrics)
+            case Waiting(number=number, reason=reason):
+                running = self.progress.running[worker]
+                if not running.troubled:
+                    self.display.note(f"trial {number} pauses and tries again every few seconds: {reason}")
+                running.troubled = True
+            case Ended(status=status):
+                self.on_end(self.release(worker), status)
+            case OutOfMemory(where=where, reason=reason):
+                self.on_out_of_memory(self.release(worker), where, reason)
+            case Failed(reason=reason, traceback=traceback):
+                self.fail(self.release(worker), reason, traceback)
+            case Died():
+                self.on_death(worker, message)
+            case Ready() | Unfit() | Alive():
+                pass  # the crew's business
 
-    def on_epoch(self, worker: int, number: int, metrics: EpochMetrics) -> None:
+    def on_begin(self, worker: int, message: Began) -> None:
         running = self.progress.running[worker]
-        assert running.number == number, (running.number, number)
-        running.last = metrics
-        known = outcomes.stored(self.study, running.trial).intermediate_values
+        running.curve.clear()
+        if message.found in ("damaged", "foreign"):
+            what = "damaged" if message.found == "damaged" else "of another training or version"
+            self.display.note(f"trial {running.number} starts again: its checkpoint is {what}")
+        elif message.found == "none" and running.known:
+            self.display.note(f"trial {running.number} starts again: it has no checkpoint any more")
+        elif message.found == "whole":
+            done = message.epochs_done
+            self.display.note(f"trial {running.number} goes on " + (f"after epoch {done}" if done else "within its first epoch"))
+
+    def on_epoch(self, worker: int, metrics: EpochMetrics) -> None:
+        running = self.progress.running[worker]
+        if running.troubled:
+            self.display.note(f"trial {running.number} goes on")
+            running.troubled = False
+        running.curve.append(metrics)
+        if worker in self.crew.blind:
+            lines = "".join(json.dumps(asdict(m)) + "\n" for m in running.curve)
+            self.persist(lambda: write_whole(self.paths.trial(running.number).metrics, lines.encode()))
         value = metrics.ema_val_accuracy
         assert value is not None
-        if metrics.epoch not in known:
-            running.trial.report(value, metrics.epoch)
         # An epoch that an earlier run reported was judged then, unless it was the last one it reported.
-        judged_before = metrics.epoch < max(known, default=0)
+        judged_before = metrics.epoch < max(running.known, default=0)
+        if metrics.epoch not in running.known:
+            running.deaths = 0  # it gets on
+        if running.known.get(metrics.epoch) != value:  # where they differ, the checkpoint's curve is the truth
+            outcomes.report(self.study, running.trial, value, metrics.epoch)
+            running.known[metrics.epoch] = value
         last = metrics.epoch == self.progress.epochs
-        prune = not last and not judged_before and running.trial.should_prune()
+        prune = not last and not judged_before and self.would_prune(running)
         if prune:
-            self.conclude(running, "pruned_early", then_clean=False)  # told before it is acted on
-        self.executor.send(worker, Verdict(go_on=not prune))
+            self.decide(running, "pruned_early")  # recorded before it is acted on
+        self.crew.occupy(worker, Verdict(go_on=not prune))
 
-    def on_death(self, worker: int, exitcode: int | None) -> None:
+    def would_prune(self, running: Running) -> bool:
+        return self.study.pruner.prune(self.study, outcomes.stored(self.study, running.trial))
+
+    def on_end(self, running: Running, status: str) -> None:
+        if status == "suspended":
+            self.display.note(f"trial {running.number} is suspended, its checkpoint written")
+        elif status == "diverged":
+            self.decide(running, "diverged")
+        elif status == "finished":
+            self.decide(running, "trained")
+        else:
+            assert status == "stopped", status
+            assert running.decided
+
+    def release(self, worker: int) -> Running:
+        self.crew.release(worker)
+        return self.progress.running.pop(worker)
+
+    # -------------------------------------------------------------------------------------------------------- faults
+
+    def on_death(self, worker: int, death: Died) -> None:
         running = self.progress.running.pop(worker, None)
-        if running is None and worker not in self.idle and not self.stop_requested:
-            raise StudyError(
-                f"worker {worker} died with exit code {exitcode} before it trained anything",
-                hint="nas doctor shows what this machine has; nothing of the study is lost",
-            )
-        self.idle.discard(worker)
         if running is None:
-            self.display.note(f"worker {worker} died with exit code {exitcode} while it had nothing to train")
-        elif outcomes.stored(self.study, running.trial).state.is_finished():
-            self.after(running)
+            self.display.note(f"worker {worker} died ({death.reason}) while it had nothing to train")
+        elif running.decided:
+            pass
+        elif death.out_of_memory:
+            self.on_out_of_memory(running, "the host", f"the system ended its worker ({death.reason})")
         elif running.deaths + 1 >= MAX_DEATHS_OF_A_TRIAL:
-            self.fail(running, f"its worker died {MAX_DEATHS_OF_A_TRIAL} times, last with exit code {exitcode}", "")
+            self.fail(running, f"its worker died {MAX_DEATHS_OF_A_TRIAL} times, last with {death.reason}", "")
         else:
             running.deaths += 1
-            self.display.note(
-                f"worker {worker} died with exit code {exitcode}; trial {running.number} goes on from its checkpoint"
-            )
-            self.ready.appendleft(running)
-        if not self.suspending:
-            self.executor.restart(worker)
+            self.display.note(f"worker {worker} died ({death.reason}); trial {running.number} goes on from its checkpoint")
+            self.drawer.ready.appendleft(running)
 
-    def release(self, worker: int, number: int) -> Running:
-        running = self.progress.running.pop(worker)
-        assert running.number == number, (running.number, number)
-        self.idle.add(worker)
-        return running
+    def on_out_of_memory(self, running: Running, where: str, reason: str) -> None:
+        """The same trial again, each batch in twice as many parts; it is recorded, since BatchNorm sees smaller ones."""
+        parts = running.micro_batches * 2
+        images = running.candidate.train.batch_size // parts
+        if images < SMALLEST_MICRO_BATCH:
+            last = running.candidate.train.batch_size // running.micro_batches
+            self.fail(
+                running, f"the memory of {where} does not suffice, even in micro-batches of {last} images ({reason})", reason
+            )
+            return
+        running.micro_batches = parts
+        running.trial.set_user_attr("micro_batches", parts)
+        self.display.note(f"trial {running.number}: the memory of {where} ran out; again, in micro-batches of {images} images")
+        self.drawer.ready.appendleft(running)
 
     def fail(self, running: Running, reason: str, traceback: str) -> None:
-        folder = self.paths.trial(running.number)
-        folder.error.write_text(f"{reason}\n\n{traceback}")
-        self.first_of_digest.pop(running.candidate.digest, None)
+        file = self.paths.trial(running.number).error
+        self.persist(lambda: write_whole(file, f"{reason}\n\n{traceback}".encode()))
+        self.drawer.forget(running)
         running.trial.set_user_attr("reason", reason)
-        self.display.note(f"trial {running.number} failed: {reason} (traceback in {folder.error})")
-        self.conclude(running, "failed")
+        self.display.note(f"trial {running.number} failed: {reason} (traceback in {file})")
+        self.decide(running, "failed")
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
-            raise StudyError(
-                f"{MAX_FAILURES_IN_A_ROW} trials in a row failed, the last with: {reason}",
-                hint=f"read {folder.error}; the same command goes on with the next trial",
+            self.stop_because(
+                StudyError(
+                    f"{MAX_FAILURES_IN_A_ROW} trials in a row failed, the last with: {reason}",
+                    hint=f"read {file}; the same command goes on with the next trial",
+                )
             )
 
-    def conclude(self, running: Running, outcome: outcomes.Outcome, then_clean: bool = True) -> None:
-        outcomes.record(self.study, running.trial, outcome)
-        self.progress.counts[outcome] += 1
+    # ------------------------------------------------------------------------------------------------------ outcomes
+
+    def decide(self, running: Running, outcome: outcomes.Outcome) -> None:
+        """Records it; `settle` does the rest."""
+        outcomes.decide(running.trial, outcome)
+        running.decided = True
+        self.decided.append((running.trial, outcome))
         if outcome != "failed":
             self.failures_in_a_row = 0
             self.progress.trained_here += 1
-        trials = self.study.get_trials(deepcopy=False)
-        self._note_best(trials)
-        self.display.ended(outcomes.TrialRow.of(trials[running.number]), self.progress)
-        for twin in self.twins.pop(running.number, []):
-            outcomes.record_duplicate(self.study, twin, trials[running.number])
-            self.progress.counts["duplicate"] += 1
-        if then_clean:
-            self.after(running)
 
-    def after(self, running: Running) -> None:
-        """Checkpoints serve to go on; a trial that has ended keeps its curve and its candidate."""
-        self.paths.trial(running.number).checkpoint.unlink(missing_ok=True)
+    def settle(self) -> None:
+        """Tells what was decided."""
+        while self.decided:
+            trial, outcome = self.decided[0]
+            outcomes.finish(self.study, trial)
+            self.decided.popleft()
+            self.progress.counts[outcome] += 1
+            trials = self.study.get_trials(deepcopy=False)
+            self._note_best(trials)
+            self.display.ended(outcomes.TrialRow.of(trials[trial.number]), self.progress)
+            self.drawer.settle_twins(trials[trial.number])
+            self._take_counts()
+            if trial.number not in self.kept:
+                self.paths.trial(trial.number).checkpoint.unlink(missing_ok=True)
 
-    def _note_best(self, trials: list[optuna.trial.FrozenTrial]) -> None:
-        best = outcomes.best_trial(trials)
-        self.progress.best = None if best is None else outcomes.TrialRow.of(best)
+    def _note_best(self, trials: list[FrozenTrial]) -> None:
+        """Checkpoints serve to go on; of the trials that have ended only the best keep theirs."""
+        best = outcomes.best_trials(trials, KEPT_CHECKPOINTS)
+        self.progress.best = outcomes.TrialRow.of(best[0]) if best else None
+        before, self.kept = self.kept, [trial.number for trial in best]
+        for number in before:
+            if number not in self.kept:
+                self.paths.trial(number).checkpoint.unlink(missing_ok=True)

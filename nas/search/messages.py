@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.config import Candidate, DataConfig
+from nas.train.checkpoint import Found
 from nas.train.loop import EpochMetrics, Status
 
 
@@ -15,6 +16,10 @@ class WorkerPlan:
     device: str
     threads: int
     """CPU threads it may use."""
+    study: Path
+    """The study's folder, absolute; a worker on another machine may not see it."""
+    token: str
+    """What the folder's token file holds as long as this coordinator leads the study."""
 
 
 # ------------------------------------------------------------------------------------------ coordinator → worker
@@ -28,6 +33,10 @@ class Train:
     folder: Path
     """The trial's, where its checkpoint and metrics are kept."""
     seed: int
+    micro_batches: int = 1
+    """Parts in which each batch goes through the network, for less memory."""
+    checkpoint: bytes | None = None
+    """To go on from, for a worker that does not see the folder."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,31 @@ class Ready:
 
     device: str
     precision: str
+    sees_study: bool = True
+    """Whether it reads and writes the study's folder itself; else its checkpoints come as messages."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """The first word of every training."""
+
+    number: int
+    epochs_done: int
+    """Whole epochs that its checkpoint holds; it goes on after them."""
+    found: Found
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Sent now and then from within a long epoch, so that silence means that the worker hangs."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The checkpoint of a worker that does not see the study's folder; precedes its `Epoch`, or its end."""
+
+    number: int
+    checkpoint: bytes
 
 
 @dataclass(frozen=True)
@@ -67,9 +101,27 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """The training pauses and tries again, for a reason that somebody has to mend."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Ended:
     number: int
     status: Status
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """The training ended for want of memory; what it occupied is free again."""
+
+    number: int
+    where: str
+    """`the device` or `the host`."""
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +144,10 @@ class Unfit:
 class Died:
     """Sent by the executor in a worker's stead."""
 
-    exitcode: int | None
+    reason: str
+    """How it ended: `exit code -9`, `its node is gone`."""
+    out_of_memory: bool = False
+    """Whether the system ended it because the host's memory ran out."""
 
 
-FromWorker = Ready | Epoch | Ended | Failed | Unfit | Died
+FromWorker = Ready | Began | Alive | Saved | Epoch | Waiting | Ended | OutOfMemory | Failed | Unfit | Died

@@ -55,8 +55,18 @@ def record(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, excess: d
     for name, value in (excess or {}).items():
         if name not in known:
             trial.set_constraint(name, value)
-    trial.set_user_attr("outcome", outcome)
+    decide(trial, outcome)
     finish(study, trial)
+
+
+def decide(trial: optuna.Trial, outcome: Outcome) -> None:
+    """From here on the outcome is fixed, whatever is cut off before `finish`."""
+    trial.set_user_attr("outcome", outcome)
+
+
+def report(study: optuna.Study, trial: optuna.Trial, value: float, epoch: int) -> None:
+    """Stores the validation accuracy after an epoch, in place of what another run may have stored for it."""
+    study._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
 
 def finish(study: optuna.Study, trial: optuna.Trial) -> None:
@@ -98,10 +108,14 @@ def count_trained(counts: Counter[str]) -> int:
     return sum(counts[outcome] for outcome in COUNTED)
 
 
-def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
-    """The trained one of highest validation accuracy; of equal ones the smaller network."""
+def best_trials(trials: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:
+    """The trained ones of highest validation accuracy, best first; of equal ones the smaller network first."""
     trained = [t for t in trials if outcome_of(t) == "trained"]
-    return max(trained, key=lambda t: (t.value, -t.user_attrs["params"], -t.number), default=None)
+    return sorted(trained, key=lambda t: (t.value, -t.user_attrs["params"], -t.number), reverse=True)[:count]
+
+
+def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    return next(iter(best_trials(trials, 1)), None)
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,40 @@
 
 import os
 import time
+import uuid
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import torch
+import optuna
 from pydantic import ValidationError
 
 from nas.budget import Budget
 from nas.config import DataConfig, check_epochs, first_problem, parse_count
 from nas.data.datasets import Dataset, Split, load_dataset, require_known, split
-from nas.data.loader import mix_seed
 from nas.errors import ConfigError
-from nas.interrupts import suspended_by_signals
+from nas.interrupts import Stop, suspended_by_signals
 from nas.paths import StudyPaths, remember_study, study_paths
-from nas.search.coordinator import Coordinator, Display, Progress
+from nas.search.coordinator import Coordinator
+from nas.search.drawing import Drawer
 from nas.search.executors import Executor
 from nas.search.executors.local import LocalExecutor
 from nas.search.feasibility import check_feasible
 from nas.search.messages import WorkerPlan
+from nas.search.ownership import own_study
+from nas.search.patience import Patience
+from nas.search.placement import Placement, plan_workers, ray_cluster
+from nas.search.progress import Display, Progress
 from nas.search.pruners import PRUNERS, asha_rungs
 from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
-from nas.search.storage import open_study, sole_coordinator
+from nas.search.storage import owned_study
 from nas.search.warm_start import Fitted, Start, enqueue, find_starts, fit_starts
 from nas.space import Space
 from nas.space_file import load_space
-from nas.train.device import pick_device, pick_precision, usable_cores
+from nas.train.checkpoint import write_whole
+from nas.train.device import pick_device, pick_precision
 
 DEFAULT_TRIALS = 100
 
@@ -51,6 +58,17 @@ class SearchRequest:
     timeout: float | None = None
     """Seconds."""
     device: str = "auto"
+    gpus: int | None = None
+    """All that are visible; 0 is the CPU."""
+    workers_per_gpu: int | None = None
+    workers: int | None = None
+    """On the CPU."""
+    ray: str | None = None
+    """Address of the cluster where the workers run, instead of on this machine."""
+    gpus_per_worker: float | None = None
+    cpus_per_worker: float | None = None
+    storage: str | None = None
+    """URL of a PostgreSQL database; else SQLite in the study's folder, or what the study began with."""
     warm_start: str | None = None
     """Of a new study: `presets`, `preset:NAME` or `study:NAME`."""
 
@@ -66,7 +84,8 @@ class SearchPlan:
     """Before this run."""
     train_images: int
     validation_images: int
-    device: str
+    workers: str
+    """How many, and where."""
     precision: str
     rungs: list[int]
     skipped_images: int
@@ -99,15 +118,15 @@ def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
     if request.timeout is not None and request.timeout <= 0:
         raise ConfigError(f"--timeout must be above 0 seconds, but is {request.timeout:g}")
     prepared = _prepare(request, display)
-    paths = prepared.paths
-    with sole_coordinator(paths):
+    paths, stop = prepared.paths, Stop()
+    with own_study(paths, request.storage, note=display.note, stop_requested=lambda: stop.requested) as storage:
         if paths.settings.is_file():
             read_settings(paths).require_same(prepared.settings, paths.name)
         else:
             paths.space.write_text(prepared.space.text)
             paths.settings.write_text(prepared.settings.to_json())
         remember_study(paths)
-        return _search(request, display, prepared)
+        return _search(request, display, prepared, storage, stop)
 
 
 @dataclass(frozen=True)
@@ -121,11 +140,13 @@ class _Prepared:
     dataset: Dataset
     parts: Split
     starts: list[Start]
-    device: str
+    executor: Executor
+    token: str
+    workers: str
+    precision: str
 
 
 def _prepare(request: SearchRequest, display: SearchDisplay) -> _Prepared:
-    device = str(pick_device(request.device))
     paths = study_paths(request.study or default_name(request))
     stored = read_settings(paths) if paths.settings.is_file() else None
     overrides = resolve_overrides(request, stored)
@@ -148,38 +169,64 @@ def _prepare(request: SearchRequest, display: SearchDisplay) -> _Prepared:
     starts = []
     if request.warm_start is not None and stored is None:
         starts = find_starts(request.warm_start, settings)
-    return _Prepared(paths, settings, space, budget, dataset, split(dataset, data), starts, device)
+    token = uuid.uuid4().hex
+    executor, workers, precision = _make_executor(request, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), token), display)
+    parts = split(dataset, data)
+    return _Prepared(paths, settings, space, budget, dataset, parts, starts, executor, token, workers, precision)
 
 
-def _search(request: SearchRequest, display: SearchDisplay, prepared: _Prepared) -> SearchResult:
+def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisplay) -> tuple[Executor, str, str]:
+    """With its workers and their precision in words."""
+    placement = Placement(request.device, request.gpus, request.workers_per_gpu, request.workers)
+    cluster = ray_cluster(request.ray, request.gpus_per_worker, request.cpus_per_worker, placement)
+    if cluster is not None:
+        from nas.search.executors.ray import RayExecutor
+
+        gpus, cpus = cluster.gpus_per_worker, cluster.cpus_per_worker
+        plan = replace(plan, device="cuda" if gpus else "cpu", threads=max(1, int(cpus)))
+        executor = RayExecutor(plan, cluster.address, gpus, cpus, note=display.note)
+        each = f"{gpus:g} GPU, {cpus:g} cores each" if gpus else f"{cpus:g} cores each"
+        return executor, f"as many as the Ray cluster {cluster.address!r} has room for, {each}", "what each node's hardware has"
+    plans = plan_workers(placement, plan)
+    each = Counter(p.device for p in plans)
+    where = ", ".join(f"{number} on {name}" for name, number in each.items())
+    threads = plans[0].threads
+    text = f"{where}, {threads} thread{'s' * (threads != 1)} each" if plans[0].device == "cpu" else where
+    precision = pick_precision(pick_device(plans[0].device))
+    return LocalExecutor(plans), text, f"{precision.name} ({precision.reason})"
+
+
+def _search(
+    request: SearchRequest,
+    display: SearchDisplay,
+    prepared: _Prepared,
+    storage: optuna.storages.BaseStorage,
+    stop: Stop,
+) -> SearchResult:
     paths, settings, space = prepared.paths, prepared.settings, prepared.space
     rungs = asha_rungs(space.epochs)
-    done_before = len(open_study(paths).get_trials(deepcopy=False))
-    # The sampler's state is not stored; a seed of its own for every run keeps it from repeating its first draws.
-    sampler_seed = mix_seed(settings.seed, done_before) % 2**32
-    study = open_study(paths, SAMPLERS["tpe"](sampler_seed), PRUNERS["asha"](space.epochs))
+    sampler = SAMPLERS["tpe"]()
+    study = owned_study(storage, paths, sampler, PRUNERS["asha"](space.epochs))
     fitted = []
-    if not done_before:
+    if not study.get_trials(deepcopy=False):
         study.set_user_attr("sampler", f"tpe, {STARTUP_TRIALS} start-up trials, multivariate, constant liar")
         study.set_user_attr("pruner", f"asha, rungs after epochs {rungs}")
         study.set_user_attr("settings", settings.model_dump(mode="json"))
         fitted = fit_starts(prepared.starts, space, prepared.budget)
         enqueue(study, space, fitted, paths)
-    threads = min(torch.get_num_threads(), usable_cores())
-    executor: Executor = LocalExecutor([WorkerPlan(settings.data, prepared.device, threads)])
+    write_whole(paths.token, prepared.token.encode())
     coordinator = Coordinator(
         study,
-        space,
-        prepared.budget,
-        executor,
+        Drawer(study, sampler, space, prepared.budget, settings.seed),
+        prepared.executor,
         paths,
         goal=request.trials,
-        seed=settings.seed,
         display=display,
+        stop=stop,
         deadline=None if request.timeout is None else time.monotonic() + request.timeout,
+        persist=Patience(paths.name, display.note, lambda: stop.requested, "the study's folder").write,
     )
     progress = coordinator.progress
-    precision = pick_precision(pick_device(prepared.device))
     parts, validation = prepared.parts, prepared.dataset.validation
     plan = SearchPlan(
         paths=paths,
@@ -188,8 +235,8 @@ def _search(request: SearchRequest, display: SearchDisplay, prepared: _Prepared)
         trained=progress.trained,
         train_images=len(parts.train),
         validation_images=len(validation or ()) if parts.validation is None else len(parts.validation),
-        device=prepared.device,
-        precision=f"{precision.name} ({precision.reason})",
+        workers=prepared.workers,
+        precision=prepared.precision,
         rungs=rungs,
         skipped_images=prepared.dataset.skipped,
         warm_start=fitted,
@@ -197,10 +244,9 @@ def _search(request: SearchRequest, display: SearchDisplay, prepared: _Prepared)
     )
     display.begin(plan)
     if progress.trained < request.trials:
-        with suspended_by_signals(coordinator.request_stop):
+        with suspended_by_signals(stop.request):
             coordinator.run()
-    interrupted = coordinator.suspending and progress.trained < progress.goal
-    return SearchResult(plan, progress, interrupted, coordinator.exhausted)
+    return SearchResult(plan, progress, coordinator.interrupted, coordinator.drawer.exhausted is not None)
 
 
 def default_name(request: SearchRequest) -> str:

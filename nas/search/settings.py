@@ -13,6 +13,7 @@ from typing import Self
 from nas.config import BudgetConfig, DataConfig, Frozen, ImageShape
 from nas.errors import StudyError
 from nas.paths import StudyPaths
+from nas.search.address import redacted
 from nas.space import Space
 from nas.space_file import read_space
 
@@ -38,7 +39,7 @@ class Environment(Frozen):
     def now(cls) -> Self:
         return cls(
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
-            command=shlex.join(["nas", *sys.argv[1:]]),
+            command=shlex.join(["nas", *(redacted(argument) for argument in sys.argv[1:])]),
             python=platform.python_version(),
             packages=installed_versions(RECORDED_PACKAGES),
             git=git_state(),

@@ -1,24 +1,41 @@
 """A worker: trains what it is given, one message an epoch. Knows neither Optuna nor where a study is stored."""
 
+import tempfile
+import time
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
-from nas.config import DataConfig
 from nas.errors import NasError
+from nas.paths import StudyPaths, TrialPaths
 from nas.search.messages import (
+    Alive,
+    Began,
     Ended,
     Epoch,
     Failed,
     FromWorker,
+    OutOfMemory,
     Ready,
+    Saved,
     Shutdown,
     Suspend,
     ToWorker,
     Train,
     Unfit,
     Verdict,
+    Waiting,
     WorkerPlan,
 )
+from nas.train.checkpoint import Found, is_disk_full, write_whole
+from nas.train.evaluate import Stopped
+from nas.train.loop import EpochMetrics
+
+ALIVE_SECONDS = 2.0
+DISK_FULL_SECONDS = 5.0
+"""Between two attempts to write."""
 
 
 class Channel(Protocol):
@@ -29,6 +46,10 @@ class Channel(Protocol):
     def poll(self) -> bool: ...
 
 
+class Deposed(Exception):
+    """The study has another coordinator, or none: nothing may be written any more."""
+
+
 def run_worker(channel: Channel, plan: WorkerPlan) -> None:
     """Serves the coordinator until it says Shutdown or is gone."""
     import torch
@@ -37,20 +58,23 @@ def run_worker(channel: Channel, plan: WorkerPlan) -> None:
     try:
         trainer = _Trainer(channel, plan)
     except NasError as error:
-        channel.send(Unfit(error.message, error.hint))
+        with suppress(EOFError, OSError):
+            channel.send(Unfit(error.message, error.hint))
         return
-    channel.send(Ready(trainer.device_name, trainer.precision.name))
-    try:
-        while True:
-            match channel.receive():
-                case Train() as order:
-                    trainer.train(order)
-                case Shutdown():
-                    return
-                case Suspend():
-                    pass  # nothing is being trained
-    except (EOFError, OSError):
-        return  # the coordinator is gone; the last checkpoint holds all but the epoch under way
+    with suppress(Deposed, EOFError, OSError):  # the coordinator is gone; the last checkpoint holds all but the epoch under way
+        _serve(channel, trainer)
+
+
+def _serve(channel: Channel, trainer: "_Trainer") -> None:
+    channel.send(Ready(trainer.device_name, trainer.precision.name, trainer.sees_study))
+    while True:
+        match channel.receive():
+            case Train() as order:
+                trainer.train(order)
+            case Shutdown():
+                return
+            case Suspend():
+                pass  # nothing is being trained
 
 
 class _Trainer:
@@ -58,48 +82,99 @@ class _Trainer:
 
     def __init__(self, channel: Channel, plan: WorkerPlan) -> None:
         from nas.data.datasets import load_dataset
+        from nas.errors import DeviceError
         from nas.train.device import device_name, pick_device, pick_precision
+        from nas.train.memory import out_of_memory
 
-        self.channel = channel
+        self.channel, self.plan = channel, plan
+        self.token_file = StudyPaths(plan.study).token
+        self.sees_study = self._leads()
         self.device = pick_device(plan.device)
         self.device_name = device_name(self.device)
         self.precision = pick_precision(self.device)
         self.dataset = load_dataset(plan.data)
-        self._reside(plan.data)
+        try:
+            self._reside()
+        except Exception as error:
+            where = out_of_memory(error)
+            if where is None:
+                raise
+            raise DeviceError(
+                f"the images do not fit in the memory of {where} beside what is there already: {_one_line(error)}",
+                hint="search with fewer workers on it, with --train-subset, or with a smaller --image-size",
+            ) from None
         self._suspended = False
+        self._last_word = time.monotonic()
 
-    def _reside(self, config: DataConfig) -> None:
+    def _reside(self) -> None:
         from nas.data.datasets import split
         from nas.data.loader import Resident
 
         data = self.dataset
-        parts = split(data, config)
+        parts = split(data, self.plan.data)
         self.train_data = Resident.of(data.train, data.mean, data.std, self.device, parts.train)
         chosen_from = data.validation or data.train
         self.validation = Resident.of(chosen_from, data.mean, data.std, self.device, parts.validation)
 
     def train(self, order: Train) -> None:
         """Trains one candidate and says how it ended. An exception of ours costs this trial, not the worker."""
+        from nas.train.memory import release_memory
+
         self._suspended = False
+        ending = self._fit_or_say_why(order)
+        if isinstance(ending, OutOfMemory):
+            release_memory(self.device)
+        self._send(ending)
+
+    def _fit_or_say_why(self, order: Train) -> Ended | OutOfMemory | Failed:
+        from nas.train.memory import out_of_memory
+
         try:
-            self.channel.send(self._fit(order))
-        except (EOFError, BrokenPipeError, ConnectionError):
+            if self.sees_study:
+                return self._fit(order, TrialPaths(order.folder))
+            with tempfile.TemporaryDirectory(prefix="nas-trial-") as folder:
+                return self._fit_unseen(order, TrialPaths(Path(folder)))
+        except (Deposed, EOFError, BrokenPipeError, ConnectionError):
             raise
         except Exception as error:  # whatever building or training may raise is the trial's failure
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.channel.send(Failed(order.number, reason, traceback.format_exc()))
+            if where := out_of_memory(error):
+                return OutOfMemory(order.number, where, _one_line(error))
+            return Failed(order.number, _one_line(error), traceback.format_exc())
 
-    def _fit(self, order: Train) -> Ended:
+    def _fit_unseen(self, order: Train, paths: TrialPaths) -> Ended:
+        """Where the study's folder cannot be seen, its checkpoints travel as messages."""
+        if (checkpoint := order.checkpoint) is not None:
+            try:
+                self._write(order.number, lambda: write_whole(paths.checkpoint, checkpoint))
+            except Stopped:
+                return Ended(order.number, "suspended")
+        ending = self._fit(order, paths)
+        if ending.status == "suspended" and paths.checkpoint.exists():
+            self._send(Saved(order.number, paths.checkpoint.read_bytes()))
+        return ending
+
+    def _fit(self, order: Train, paths: TrialPaths) -> Ended:
         import torch
 
         from nas.data.loader import TrainBatches
         from nas.models import build_model
-        from nas.paths import TrialPaths
-        from nas.train.loop import EpochMetrics, fit
+        from nas.train.loop import fit
+
+        begun_with = 0
+
+        def on_begin(epochs_done: int, found: Found) -> None:
+            nonlocal begun_with
+            begun_with = epochs_done
+            self._send(Began(order.number, epochs_done, found))
 
         def on_epoch(metrics: EpochMetrics) -> bool:
-            self.channel.send(Epoch(order.number, metrics))
+            if not self.sees_study and metrics.epoch > begun_with:
+                self._send(Saved(order.number, paths.checkpoint.read_bytes()))
+            self._send(Epoch(order.number, metrics))
             return self._verdict()
+
+        def write(action: Callable[[], None]) -> None:
+            self._write(order.number, action)
 
         config = order.candidate.train
         torch.manual_seed(order.seed)
@@ -111,13 +186,49 @@ class _Trainer:
             self.validation,
             config,
             on_epoch,
-            paths=TrialPaths(order.folder),
+            paths=paths,
             precision=self.precision,
             seed=order.seed,
             identity=f"{order.candidate.digest} seed {order.seed}",
+            micro_batches=order.micro_batches,
             should_suspend=self._should_suspend,
+            on_begin=on_begin,
+            write=write,
         )
         return Ended(order.number, result.status)
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def _leads(self) -> bool:
+        """Whether the study's folder is seen, and led by the coordinator that this worker belongs to."""
+        try:
+            return self.token_file.read_text() == self.plan.token
+        except OSError:
+            return False
+
+    def _write(self, number: int, action: Callable[[], None]) -> None:
+        """Waits for room where a disk is full; raises Stopped where it is suspended meanwhile, and Deposed where another
+        coordinator may have given the trial to a worker of its own."""
+        while True:
+            if self.sees_study and not self._leads():
+                raise Deposed
+            try:
+                return action()
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+                if self._suspended:  # it cannot wait any longer, and goes on from the checkpoint before
+                    raise Stopped from None
+                self._send(Waiting(number, f"{error.strerror}: {error.filename}"))
+            until = time.monotonic() + DISK_FULL_SECONDS
+            while time.monotonic() < until and not self._should_suspend():
+                time.sleep(0.1)
+
+    # ------------------------------------------------------------------------------------------------------ messages
+
+    def _send(self, message: FromWorker) -> None:
+        self.channel.send(message)
+        self._last_word = time.monotonic()
 
     def _verdict(self) -> bool:
         """Waits for the answer to an epoch; a Suspend may come before it."""
@@ -125,16 +236,24 @@ class _Trainer:
             match self.channel.receive():
                 case Verdict(go_on=go_on):
                     return go_on
-                case Suspend():
-                    self._suspended = True
-                case Shutdown():
-                    raise EOFError("shut down in the middle of a training")
+                case message:
+                    self._heed(message)
 
     def _should_suspend(self) -> bool:
         if not self._suspended and self.channel.poll():
-            match self.channel.receive():
-                case Suspend():
-                    self._suspended = True
-                case Shutdown():
-                    raise EOFError("shut down in the middle of a training")
+            self._heed(self.channel.receive())
+        if time.monotonic() - self._last_word > ALIVE_SECONDS:
+            self._send(Alive())
         return self._suspended
+
+    def _heed(self, message: ToWorker) -> None:
+        match message:
+            case Suspend():
+                self._suspended = True
+            case Shutdown():
+                raise EOFError("shut down in the middle of a training")
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip() or "no reason given"
+    return f"{type(error).__name__}: {text.splitlines()[0]}"

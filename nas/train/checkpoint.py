@@ -1,37 +1,66 @@
 """Checkpoints: written whole or not at all, read without running anything they contain."""
 
+import errno
+import io
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+
+from nas.train.memory import out_of_memory
 
 # Raise when what a training saves changes, so that a checkpoint of an older version is not taken for one of this.
 FORMAT = 2
 
+Found = Literal["none", "whole", "damaged", "foreign"]
+"""What lay where a checkpoint was looked for. A foreign one is of another training or of an older version."""
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Tensors, numbers, strings, lists and dicts only. A crash leaves the previous checkpoint."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    with open(unfinished, "wb") as file:
-        torch.save({**state, "format": FORMAT}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    # Through memory, since torch's own writer turns a full disk into an error that says nothing of it.
+    buffer = io.BytesIO()
+    torch.save({**state, "format": FORMAT}, buffer)
+    write_whole(path, buffer.getbuffer())
 
 
-def load_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
-    """The state saved for this `identity` (what is trained, and how); None where there is none, or it is damaged, of an older
-    version or somebody else's: then training starts again."""
+def load_checkpoint(path: Path, identity: str) -> tuple[dict[str, Any] | None, Found]:
+    """The state saved for this `identity` (what is trained, and how), and what was found; None unless it is whole and of this
+    training: then it starts again. What is whole but does not fit in memory raises."""
+    if not path.exists():
+        return None, "none"
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # checks every checksum, which torch does not
-                return None
+                return None, "damaged"
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # none there, or bytes that make the readers raise almost anything
-        return None
+    except Exception as error:  # there are bytes that make the readers raise almost anything
+        if out_of_memory(error):
+            raise
+        return None, "damaged"
     if not isinstance(state, dict) or state.get("identity") != identity or state.pop("format", 1) != FORMAT:
-        return None
-    return state
+        return None, "foreign"
+    return state, "whole"
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """A reader finds the old content or the new, and so does whoever comes after a crash. Raises OSError, and leaves no rest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # says which disk is full
+        raise
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Or a quota exceeded."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

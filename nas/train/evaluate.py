@@ -37,20 +37,47 @@ def fitting_tta(config: AugmentConfig) -> str:
     return "none" if config.flip == "none" else "flip"
 
 
+class Stopped(Exception):
+    """Raised out of a pass over the images when `should_stop` says so."""
+
+
+def never() -> bool:
+    return False
+
+
 @torch.inference_mode()
-def predict_logits(model: nn.Module, data: Resident, precision: Precision, tta: str = "none") -> Tensor:
-    """float32 (N, classes), on the data's device. Leaves the model in evaluation mode."""
+def predict_logits(
+    model: nn.Module,
+    data: Resident,
+    precision: Precision,
+    tta: str = "none",
+    *,
+    batch: int = EVALUATION_BATCH,
+    should_stop: Callable[[], bool] = never,
+) -> Tensor:
+    """float32 (N, classes), on the data's device. Leaves the model in evaluation mode. Raises Stopped."""
     model.eval()
     outputs = []
     with autocast(data.device, precision):
-        for images, _ in data.batches(EVALUATION_BATCH):
+        for images, _ in data.batches(batch):
+            if should_stop():
+                raise Stopped
             outputs.append(TTA[tta](model, images).float())
     return torch.cat(outputs)
 
 
-def evaluate(model: nn.Module, data: Resident, precision: Precision, tta: str = "none") -> tuple[float, float]:
-    """(mean cross-entropy, share of correct predictions). Waits for the device once."""
-    logits = predict_logits(model, data, precision, tta)
+def evaluate(
+    model: nn.Module,
+    data: Resident,
+    precision: Precision,
+    tta: str = "none",
+    *,
+    batch: int = EVALUATION_BATCH,
+    should_stop: Callable[[], bool] = never,
+) -> tuple[float, float]:
+    """(mean cross-entropy, share of correct predictions). Waits for the device once. Raises Stopped when `should_stop`, asked
+    before each batch of so many images, says so."""
+    logits = predict_logits(model, data, precision, tta, batch=batch, should_stop=should_stop)
     labels = data.labels if data.indices is None or data.labels is None else data.labels[data.indices]
     assert labels is not None
     total = F.cross_entropy(logits, labels, reduction="sum")

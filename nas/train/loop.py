@@ -19,10 +19,10 @@ from nas.config import TrainConfig
 from nas.data.loader import Resident, TrainBatches
 from nas.models import ResNet
 from nas.paths import TrialPaths
-from nas.train.checkpoint import load_checkpoint, save_checkpoint
+from nas.train.checkpoint import Found, load_checkpoint, save_checkpoint, write_whole
 from nas.train.device import Precision
 from nas.train.ema import WeightAverage
-from nas.train.evaluate import autocast, evaluate
+from nas.train.evaluate import EVALUATION_BATCH, Stopped, autocast, evaluate, never
 from nas.train.optimiser import make_optimiser
 from nas.train.sam import SharpnessAware
 from nas.train.schedule import learning_rate
@@ -56,11 +56,15 @@ INITIALISATION_IMAGES = 4096
 
 Status = Literal["finished", "stopped", "suspended", "diverged"]
 
+Scores = tuple[float, float] | tuple[None, None]
+"""(mean loss, accuracy) over the validation images, of which there may be none."""
+
 
 @dataclass(frozen=True)
 class FitResult:
     status: Status
-    """finished: every epoch; stopped: `on_epoch` said so; suspended: `should_suspend` said so, a checkpoint is written;
+    """finished: every epoch; stopped: `on_epoch` said so; suspended: `should_suspend` said so, and a checkpoint is
+    written, or `write` gave up, and the one before stays;
     diverged: a loss, in training or validation, became infinite or NaN in the epoch after the curve's last."""
     curve: list[EpochMetrics]
     model: nn.Module
@@ -95,17 +99,16 @@ class _Trainer:
     def averaged_model(self) -> nn.Module:
         return self.average.model if self.average else self.model
 
-    def run_epoch(self, should_suspend: Callable[[], bool]) -> bool:
-        """Trains to the epoch's end; False where it was suspended before."""
+    def run_epoch(self, should_suspend: Callable[[], bool]) -> None:
+        """Trains to the epoch's end. Raises Stopped between two steps."""
         self.model.train()
         epoch = len(self.curve)
         for images, labels in self.train.epoch(epoch, self.epoch_step):
             if should_suspend():
-                return False
+                raise Stopped
             lr = learning_rate(epoch * len(self.train) + self.epoch_step, len(self.train), self.config)
             self.step(images, labels, lr)
             self.epoch_step += 1
-        return True
 
     def step(self, images: Tensor, targets: Tensor, lr: float) -> None:
         """`images` (B, C, H, W); `targets` class indices (B,) or, of mixed images, each class's share (B, classes)."""
@@ -156,11 +159,11 @@ class _Trainer:
             state["cuda_random"] = torch.cuda.get_rng_state(self.device)
         save_checkpoint(path, state)
 
-    def restore(self, path: Path) -> bool:
-        """Continues where a checkpoint of this very training left off; False where there is none."""
-        state = load_checkpoint(path, self.identity)
+    def restore(self, path: Path) -> Found:
+        """Continues where a checkpoint of this very training left off, if it is whole."""
+        state, found = load_checkpoint(path, self.identity)
         if state is None:
-            return False
+            return found
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         if state["scaler"]:  # empty where the checkpoint's device needed none
@@ -173,21 +176,25 @@ class _Trainer:
         torch.set_rng_state(state["cpu_random"])
         if self.device.type == "cuda" and "cuda_random" in state:
             torch.cuda.set_rng_state(state["cuda_random"], self.device)
-        return True
+        return found
 
-    def finish_epoch(self, validation: Resident | None, seconds: float, train_seconds: float, steps: int) -> EpochMetrics | None:
-        """Reads the epoch's sums and evaluates. None, with nothing recorded, where a loss is not finite."""
+    def validate(self, validation: Resident | None, should_stop: Callable[[], bool]) -> tuple[Scores, Scores]:
+        """Of the raw and of the averaged weights. Raises Stopped."""
+        if validation is None:
+            return (None, None), (None, None)
+
+        def score(model: nn.Module) -> Scores:
+            batch = max(1, EVALUATION_BATCH // self.micro_batches)
+            return evaluate(model, validation, self.precision, batch=batch, should_stop=should_stop)
+
+        raw = score(self.model)
+        return raw, score(self.averaged_model) if self.average else raw
+
+    def finish_epoch(self, raw: Scores, averaged: Scores, seconds: float, images_per_second: float) -> EpochMetrics | None:
+        """Adds the epoch to the curve. None, with nothing recorded, where a loss is not finite."""
         loss, correct, images = self.totals.tolist()
-        if not math.isfinite(loss):
+        if not all(math.isfinite(value) for value in (loss, raw[0] or 0.0, averaged[0] or 0.0)):
             return None
-        started = time.perf_counter()
-        raw: tuple[float, float] | tuple[None, None] = (None, None)
-        averaged = raw
-        if validation is not None:
-            raw = evaluate(self.model, validation, self.precision)
-            averaged = evaluate(self.averaged_model, validation, self.precision) if self.average else raw
-            if not (math.isfinite(raw[0]) and math.isfinite(averaged[0])):
-                return None
         metrics = EpochMetrics(
             epoch=len(self.curve) + 1,
             train_loss=loss / images,
@@ -197,13 +204,17 @@ class _Trainer:
             ema_val_loss=averaged[0],
             ema_val_accuracy=averaged[1],
             lr=self.optimiser.param_groups[0]["lr"],
-            seconds=round(seconds + time.perf_counter() - started, 3),
-            images_per_second=round(steps * self.train.batch_size / max(train_seconds, 1e-9), 1),
+            seconds=round(seconds, 3),
+            images_per_second=round(images_per_second, 1),
         )
         self.curve.append(metrics)
         self.totals.zero_()
         self.epoch_step, self.seconds = 0, 0.0
         return metrics
+
+
+def carry_out(action: Callable[[], None]) -> None:
+    action()
 
 
 def fit(
@@ -217,8 +228,10 @@ def fit(
     precision: Precision,
     seed: int,
     identity: str,
-    should_suspend: Callable[[], bool] = lambda: False,
     micro_batches: int = 1,
+    should_suspend: Callable[[], bool] = never,
+    on_begin: Callable[[int, Found], None] = lambda epochs_done, found: None,
+    write: Callable[[Callable[[], None]], None] = carry_out,
 ) -> FitResult:
     """Trains `model` on `train`, evaluating on `validation` after each epoch.
 
@@ -229,42 +242,64 @@ def fit(
         seed: dropout and stochastic depth follow from it; order and augmentation from the seed of `train`.
         identity: what is trained and how; a checkpoint of another identity is not continued.
         micro_batches: parts in which a batch goes through the network, for less memory; BatchNorm sees each on its own.
-        should_suspend: asked before every step; True writes a checkpoint there and returns.
+        should_suspend: asked before every step and every batch of an evaluation; True writes a checkpoint there and returns.
+        on_begin: told how many epochs the checkpoint holds, and what was found in its place.
+        write: carries out every write to `paths`. It may see first whether it still may, and do it again after an OSError;
+            Stopped gives it up, and the training ends as suspended with what is written.
     """
     torch.manual_seed(seed)
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
     trainer = _Trainer(model, train, config, precision, identity, micro_batches)
-    trainer.restore(paths.checkpoint)
-    _write_curve(paths.metrics, trainer.curve)  # the checkpoint's curve is the truth
-    for metrics in list(trainer.curve):
-        if not on_epoch(metrics) and metrics.epoch < config.epochs:
-            return FitResult("stopped", trainer.curve, trainer.averaged_model)
-    while len(trainer.curve) < config.epochs:
-        started, first_step = time.perf_counter(), trainer.epoch_step
-        whole = trainer.run_epoch(should_suspend)
-        if not whole:
-            trainer.seconds += time.perf_counter() - started
-            trainer.save(paths.checkpoint)
-            return FitResult("suspended", trainer.curve, trainer.averaged_model)
-        if trainer.device.type == "cuda":
-            torch.cuda.synchronize(trainer.device)  # once an epoch, so that the seconds are the training's own
-        train_seconds = time.perf_counter() - started
-        steps = len(train) - first_step
-        finished = trainer.finish_epoch(validation, trainer.seconds + train_seconds, train_seconds, steps)
-        if finished is None:
-            return FitResult("diverged", trainer.curve, trainer.averaged_model)
+
+    def save() -> None:
         trainer.save(paths.checkpoint)
-        with open(paths.metrics, "a") as file:
-            file.write(json.dumps(asdict(finished)) + "\n")
-        if not on_epoch(finished) and finished.epoch < config.epochs:
-            return FitResult("stopped", trainer.curve, trainer.averaged_model)
-    return FitResult("finished", trainer.curve, trainer.averaged_model)
+
+    def save_curve() -> None:
+        _write_curve(paths.metrics, trainer.curve)
+
+    def go_on() -> Status:
+        """Raises Stopped where `write` gives up."""
+        write(save_curve)  # the checkpoint's curve is the truth
+        for metrics in list(trainer.curve):
+            if not on_epoch(metrics) and metrics.epoch < config.epochs:
+                return "stopped"
+        while len(trainer.curve) < config.epochs:
+            started, steps = time.perf_counter(), len(train) - trainer.epoch_step
+            try:
+                trainer.run_epoch(should_suspend)
+                if trainer.device.type == "cuda":
+                    torch.cuda.synchronize(trainer.device)  # once an epoch, so that the seconds are the training's own
+                train_seconds = time.perf_counter() - started
+                raw, averaged = trainer.validate(validation, should_suspend)
+            except Stopped:
+                trainer.seconds += time.perf_counter() - started
+                write(save)
+                return "suspended"
+            seconds = trainer.seconds + time.perf_counter() - started
+            if not steps:  # it was cut off while it evaluated
+                steps, train_seconds = len(train), trainer.seconds
+            finished = trainer.finish_epoch(raw, averaged, seconds, steps * train.batch_size / max(train_seconds, 1e-9))
+            if finished is None:
+                return "diverged"
+            write(save)
+            write(save_curve)
+            if not on_epoch(finished) and finished.epoch < config.epochs:
+                return "stopped"
+        return "finished"
+
+    found = trainer.restore(paths.checkpoint)
+    on_begin(len(trainer.curve), found)
+    try:
+        status = go_on()
+    except Stopped:
+        status = "suspended"
+    return FitResult(status, trainer.curve, trainer.averaged_model)
 
 
 def _write_curve(path: Path, curve: list[EpochMetrics]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(asdict(metrics)) + "\n" for metrics in curve))
+    """Whole each time: whatever is interrupted, no epoch stands there twice."""
+    write_whole(path, "".join(json.dumps(asdict(metrics)) + "\n" for metrics in curve).encode())
 
 
 def read_curve(path: Path) -> list[EpochMetrics]:

@@ -10,10 +10,28 @@ import optuna
 from nas.budget import Budget, Cost
 from nas.config import ArchConfig, BudgetConfig, ImageShape
 from nas.paths import StudyPaths
-from nas.search.coordinator import Coordinator, Progress
+from nas.interrupts import Stop
+from nas.search.coordinator import Coordinator
+from nas.search.drawing import Drawer
 from nas.search.executors import Executor
-from nas.search.messages import Died, Ended, Epoch, Failed, FromWorker, Ready, Suspend, ToWorker, Train, Verdict
+from nas.search.messages import (
+    Began,
+    Died,
+    Ended,
+    Epoch,
+    Failed,
+    FromWorker,
+    OutOfMemory,
+    Ready,
+    Suspend,
+    ToWorker,
+    Train,
+    Unfit,
+    Verdict,
+)
 from nas.search.outcomes import TrialRow
+from nas.search.progress import Progress
+from nas.search.samplers import SeededSampler
 from nas.space import Space
 from nas.train.loop import EpochMetrics
 
@@ -41,12 +59,15 @@ class StubBudget(Budget):
         return Cost(params, None, {"params": params / self.limits.params - 1})
 
 
-class Listed(optuna.samplers.RandomSampler):
+class Listed(optuna.samplers.RandomSampler, SeededSampler):
     """Draws what a list says for each trial's number, and at random after its end."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__(seed=0)
         self.channels = channels
+
+    def seed(self, seed: int) -> None:
+        self._rng.rng.seed(seed)
 
     def sample_independent(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, param_name: str, param_distribution: Any
@@ -76,6 +97,8 @@ class Life:
     curve: Sequence[float] = (0.5, 0.6, 0.7)
     end: Literal["finished", "diverged", "failed"] = "finished"
     """After the curve."""
+    memory: int | None = None
+    """Images that fit; a larger micro-batch ends the training in its first epoch."""
     deaths: Sequence[int] = ()
     """The worker dies after so many epochs, once for each entry."""
 
@@ -103,10 +126,13 @@ class FakeExecutor(Executor):
         self.lives, self.world, self.study = lives, world, study
         self.count = workers
         self.submitted: list[Train] = []
-        self.verdicts: list[tuple[int, bool, str]] = []
-        """(trial, whether it goes on, the trial's state in the storage at that moment)"""
+        self.verdicts: list[tuple[int, bool, str | None]] = []
+        """(trial, whether it goes on, its outcome in the storage at that moment)"""
+        self.still_born: dict[int, int | Unfit] = {}
+        """Workers that die so many times before they are ready, or say why they cannot start."""
         self.restarted: list[int] = []
-        self.started = self.closed = False
+        self.killed: list[int] = []
+        self.started = self.closed = self.forced = False
         self.deaf = False
         """Whether no worker hears a Suspend."""
         self._trainings: dict[int, Generator[FromWorker, bool, None]] = {}
@@ -124,16 +150,32 @@ class FakeExecutor(Executor):
     def start(self) -> None:
         self.started = True
         for worker in self.workers:
-            self._outbox.append((worker, Ready("fake", "fp32")))
+            self._spawn(worker)
+
+    def _spawn(self, worker: int) -> None:
+        match self.still_born.get(worker, 0):
+            case Unfit() as unfit:
+                self._outbox += [(worker, unfit), (worker, Died("exit code 0"))]
+            case 0:
+                self._outbox.append((worker, Ready("fake", "fp32")))
+            case int(left):
+                self.still_born[worker] = left - 1
+                self._outbox.append((worker, Died("exit code 3")))
 
     def restart(self, worker: int) -> None:
         self.restarted.append(worker)
         self._trainings.pop(worker, None)
         self._answers.pop(worker, None)
-        self._outbox.append((worker, Ready("fake", "fp32")))
+        self._spawn(worker)
 
-    def close(self) -> None:
-        self.closed = True
+    def kill(self, worker: int) -> None:
+        self.killed.append(worker)
+        self._trainings.pop(worker, None)
+        self._answers.pop(worker, None)
+        self._outbox.append((worker, Died("SIGKILL")))
+
+    def close(self, force: bool = False) -> None:
+        self.closed, self.forced = True, force
 
     def send(self, worker: int, message: ToWorker) -> None:
         match message:
@@ -146,8 +188,8 @@ class FakeExecutor(Executor):
                 self._answers[worker] = None
             case Verdict(go_on=go_on):
                 number = self._orders[worker].number
-                state = self.study.get_trials(deepcopy=False)[number].state.name
-                self.verdicts.append((number, go_on, state))
+                outcome = self.study.get_trials(deepcopy=False)[number].user_attrs.get("outcome")
+                self.verdicts.append((number, go_on, outcome))
                 self._answers[worker] = go_on
             case Suspend():
                 self._suspended |= set() if self.deaf else {worker}
@@ -164,7 +206,9 @@ class FakeExecutor(Executor):
 
     def _advance(self, worker: int, answer: bool | None) -> None:
         message = next(self._trainings[worker]) if answer is None else self._trainings[worker].send(answer)
-        if not isinstance(message, Epoch):
+        if isinstance(message, Began):
+            self._answers[worker] = None  # nobody answers that
+        elif not isinstance(message, Epoch):
             del self._trainings[worker]
         self._outbox.append((worker, message))
 
@@ -173,6 +217,10 @@ class FakeExecutor(Executor):
         life, checkpoint = self.lives(order), order.folder / "checkpoint.pt"
         done = int(checkpoint.read_text()) if checkpoint.exists() else 0
         assert order.folder.is_dir()
+        yield Began(order.number, done, "whole" if checkpoint.exists() else "none")
+        if life.memory is not None and order.candidate.train.batch_size // order.micro_batches > life.memory:
+            yield OutOfMemory(order.number, "the device", "OutOfMemoryError: tried to allocate a lot")
+            return
         for epoch in range(1, len(life.curve) + 1):
             if epoch > done:
                 if worker in self._suspended:
@@ -182,7 +230,7 @@ class FakeExecutor(Executor):
                 dead = life.deaths.count(epoch - 1) - self.world.deaths.count((order.number, epoch - 1))
                 if dead > 0:
                     self.world.deaths.append((order.number, epoch - 1))
-                    yield Died(-9)
+                    yield Died("SIGKILL")
                     return
                 self.world.trained.append((order.number, epoch))
                 checkpoint.write_text(str(epoch))
@@ -225,14 +273,14 @@ class Bench:
     storage: Any = field(default_factory=optuna.storages.InMemoryStorage)
     budget: Budget = field(default_factory=StubBudget)
     pruner: optuna.pruners.BasePruner = field(default_factory=PruneAfter)
-    sampler: optuna.samplers.BaseSampler | None = None
+    sampler: SeededSampler | None = None
     world: World = field(default_factory=World)
     display: FakeDisplay = field(default_factory=FakeDisplay)
     executor: FakeExecutor | None = None
     """Of the latest coordinator."""
 
     def coordinator(
-        self, goal: int, lives: Lives | Mapping[int, Life] | None = None, workers: int = 1, **more: Any
+        self, goal: int, lives: Lives | Mapping[int, Life] | None = None, workers: int = 1, seed: int = 0, **more: Any
     ) -> Coordinator:
         """`lives` by trial; a mapping leaves all others at their default."""
         study = optuna.create_study(
@@ -240,14 +288,14 @@ class Bench:
             study_name="study",
             direction="maximize",
             load_if_exists=True,
-            sampler=self.sampler or Listed(self.channels),
             pruner=self.pruner,
         )
+        drawer = Drawer(study, self.sampler or Listed(self.channels), self.space, self.budget, seed)
         by_number = dict(lives) if isinstance(lives, Mapping) else {}
         chosen = lives if callable(lives) else lambda order: by_number.get(order.number, Life())
         self.executor = FakeExecutor(chosen, self.world, study, workers)
-        settings = {"goal": goal, "seed": 0, "display": self.display, **more}
-        return Coordinator(study, self.space, self.budget, self.executor, self.paths, **settings)
+        settings = {"goal": goal, "display": self.display, "stop": Stop(), **more}
+        return Coordinator(study, drawer, self.executor, self.paths, **settings)
 
     def run(self, goal: int, lives: Any = None, workers: int = 1, **more: Any) -> Coordinator:
         coordinator = self.coordinator(goal, lives, workers, **more)
@@ -261,7 +309,7 @@ class Bench:
 
         def on_update(progress: Progress) -> None:
             if condition(progress):
-                coordinator.stop_requested = True
+                coordinator.stop.request()
 
         self.display.on_update = on_update
 

@@ -10,7 +10,8 @@ import pytest
 
 from nas.errors import BudgetError, NasError, StudyError
 from nas.search import coordinator as coordination
-from nas.search.messages import Died, Unfit
+from nas.search import drawing, silence
+from nas.search.messages import Alive, Began, Died, Suspend, Unfit
 from nas.search.samplers import SAMPLERS
 from tests.search.scripted import EPOCHS, Life, PruneAfter
 
@@ -63,7 +64,6 @@ def test_every_trial_is_described_and_keeps_its_candidate(bench: MakeBench) -> N
         assert f"× {channels} " in trial.user_attrs["architecture"]
         candidate = b.space.candidate(dict.fromkeys((s.name for s in b.space.slots), None) | fixed(b) | trial.params)
         assert b.paths.trial(trial.number).candidate.read_text() == candidate.to_json()
-        assert not b.paths.trial(trial.number).checkpoint.exists(), "a checkpoint serves to go on, and this one has ended"
 
 
 def fixed(b: Any) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_what_is_over_budget_is_told_at_once_and_never_trained(bench: MakeBench)
 def test_too_many_over_budget_in_a_row_end_the_search_and_name_the_ranges(
     bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordination, "MAX_OVER_BUDGET_IN_A_ROW", 7)
+    monkeypatch.setattr(drawing, "MAX_OVER_BUDGET_IN_A_ROW", 7)
     b = bench(*[10] + [90] * 20)
     with pytest.raises(BudgetError) as caught:
         b.run(3)
@@ -111,7 +111,7 @@ def test_too_many_over_budget_in_a_row_end_the_search_and_name_the_ranges(
 
 
 def test_one_that_fits_begins_the_row_anew(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordination, "MAX_OVER_BUDGET_IN_A_ROW", 3)
+    monkeypatch.setattr(drawing, "MAX_OVER_BUDGET_IN_A_ROW", 3)
     b = bench(90, 90, 10, 90, 90, 11, 90, 90, 12)
     b.run(3)
     assert b.outcomes.count("trained") == 3
@@ -148,36 +148,36 @@ def test_a_duplicate_of_one_that_fails_fails_too_and_the_next_is_trained(bench: 
 
 
 def test_a_space_that_only_repeats_itself_is_exhausted(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordination, "MAX_DUPLICATES_IN_A_ROW", 6)
+    monkeypatch.setattr(drawing, "MAX_DUPLICATES_IN_A_ROW", 6)
     b = bench(*[10, 20] + [10, 20] * 20)
     coordinator = b.run(10)
-    assert coordinator.exhausted
+    assert coordinator.drawer.exhausted
     assert coordinator.progress.trained == 2
     assert any("exhausted" in note for note in b.display.notes)
     assert "(RUNNING)" not in b.outcomes, "the duplicates that waited have ended with their twins"
 
 
 def test_an_exhausted_space_trains_what_was_drawn_before(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordination, "MAX_DUPLICATES_IN_A_ROW", 3)
+    monkeypatch.setattr(drawing, "MAX_DUPLICATES_IN_A_ROW", 3)
     b = bench(*[10, 20, 30] + [10] * 20)
     coordinator = b.run(10, workers=2)
-    assert coordinator.exhausted
+    assert coordinator.drawer.exhausted
     assert coordinator.progress.trained == 3
 
 
 # --------------------------------------------------------------------------------------------------------------- pruning
 
 
-def test_a_pruned_trial_is_told_before_its_worker_is(bench: MakeBench) -> None:
+def test_that_a_trial_is_pruned_is_recorded_before_its_worker_is_told(bench: MakeBench) -> None:
     b = bench(pruner=PruneAfter({0: 1, 2: 2}))
     b.run(3)
     assert b.executor.verdicts == [
-        (0, False, "PRUNED"),
-        (1, True, "RUNNING"),
-        (1, True, "RUNNING"),
-        (1, True, "RUNNING"),
-        (2, True, "RUNNING"),
-        (2, False, "PRUNED"),
+        (0, False, "pruned_early"),
+        (1, True, None),
+        (1, True, None),
+        (1, True, None),
+        (2, True, None),
+        (2, False, "pruned_early"),
     ]
     assert b.trials[0].intermediate_values == {1: 0.5}
     assert (0, 2) not in b.world.trained
@@ -245,12 +245,12 @@ def test_a_dead_workers_trial_goes_on_first_and_from_its_checkpoint(bench: MakeB
     assert b.executor.restarted == [0]
     assert b.outcomes == ["trained", "trained"]
     assert b.world.trained == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
-    assert any("exit code -9" in note and "trial 0" in note for note in b.display.notes)
+    assert any("SIGKILL" in note and "trial 0" in note for note in b.display.notes)
 
 
 def test_a_trial_that_kills_three_workers_has_failed(bench: MakeBench) -> None:
     b = bench()
-    b.run(1, {0: Life(deaths=(1, 1, 2))})
+    b.run(1, {0: Life(deaths=(1, 1, 1))})
     assert b.submitted == [0, 0, 0, 1]
     assert b.outcomes == ["failed", "trained"]
     assert "died 3 times" in b.paths.trial(0).error.read_text()
@@ -267,8 +267,8 @@ def test_a_death_after_the_verdict_costs_nothing(bench: MakeBench) -> None:
             while True:
                 answer = yield message
                 message = training.send(answer)
-                if order.number == 0 and not answer:
-                    message = Died(1)
+                if order.number == 0 and answer is False:
+                    message = Died("exit code 1")
 
     b.executor._train = die_when_stopped
     coordinator.run()
@@ -278,13 +278,31 @@ def test_a_death_after_the_verdict_costs_nothing(bench: MakeBench) -> None:
     assert not b.paths.trial(0).checkpoint.exists()
 
 
-def test_a_worker_that_dies_before_it_is_ready_ends_the_search(bench: MakeBench) -> None:
+def test_a_worker_that_dies_three_times_before_it_is_ready_ends_the_search(bench: MakeBench) -> None:
     b = bench()
     coordinator = b.coordinator(2)
-    b.executor._outbox.append((0, Died(3)))
-    with pytest.raises(StudyError, match="worker 0 died with exit code 3 before it trained anything"):
+    b.executor.still_born = {0: 3}
+    with pytest.raises(StudyError, match=r"worker 0 died 3 times before it could train anything \(exit code 3\)"):
         coordinator.run()
     assert b.executor.closed
+    assert b.executor.restarted == [0, 0]
+
+
+def test_two_deaths_at_the_start_are_forgiven(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(2)
+    b.executor.still_born = {0: 2}
+    coordinator.run()
+    assert b.outcomes == ["trained", "trained"]
+
+
+def test_the_search_goes_on_without_a_worker_that_cannot_start(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(3, workers=2)
+    b.executor.still_born = {1: 3}
+    coordinator.run()
+    assert b.outcomes == ["trained"] * 3
+    assert any("worker 1 cannot start, the others go on" in note for note in b.display.notes)
 
 
 def test_a_worker_that_dies_idle_is_replaced(bench: MakeBench) -> None:
@@ -295,7 +313,7 @@ def test_a_worker_that_dies_idle_is_replaced(bench: MakeBench) -> None:
     def kill_the_idle_one(progress: Any) -> None:
         if progress.running and not killed:
             killed.append(1)
-            b.executor._outbox.appendleft((1, Died(-9)))
+            b.executor._outbox.appendleft((1, Died("SIGKILL")))
             b.executor._outbox.rotate(-1)
 
     b.display.on_update = kill_the_idle_one
@@ -307,7 +325,7 @@ def test_a_worker_that_dies_idle_is_replaced(bench: MakeBench) -> None:
 def test_a_worker_that_cannot_start_says_why(bench: MakeBench) -> None:
     b = bench()
     coordinator = b.coordinator(2)
-    b.executor._outbox.append((0, Unfit("no such data", "get it")))
+    b.executor.still_born = {0: Unfit("no such data", "get it")}
     with pytest.raises(NasError) as caught:
         coordinator.run()
     assert (caught.value.message, caught.value.hint) == ("no such data", "get it")
@@ -340,7 +358,7 @@ def test_what_is_suspended_stays_running_and_goes_on_under_its_own_number(bench:
 def test_a_suspension_before_anything_trains_loses_nothing(bench: MakeBench) -> None:
     b = bench()
     coordinator = b.coordinator(2)
-    coordinator.stop_requested = True
+    coordinator.stop.request()
     coordinator.run()
     assert (b.world.trained, b.trials) == ([], [])
     b.run(2)
@@ -385,10 +403,10 @@ def test_what_an_earlier_run_did_not_report_is_reported_from_the_checkpoint(benc
 def crash_at_epoch(coordinator: Any, epoch: int) -> None:
     real = coordinator.on_epoch
 
-    def crash(worker: int, number: int, metrics: Any) -> None:
+    def crash(worker: int, metrics: Any) -> None:
         if metrics.epoch == epoch:
             raise KeyboardInterrupt
-        real(worker, number, metrics)
+        real(worker, metrics)
 
     coordinator.on_epoch = crash
     coordinator.run()
@@ -457,8 +475,8 @@ def accuracy_of(order: Any) -> Any:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_same_seed_draws_the_same_with_one_worker(bench: MakeBench, seed: int) -> None:
     def draws(with_seed: int) -> list[tuple[dict[str, Any], str]]:
-        b = bench(sampler=SAMPLERS["tpe"](with_seed))
-        b.run(14, accuracy_of)
+        b = bench(sampler=SAMPLERS["tpe"]())
+        b.run(14, accuracy_of, seed=with_seed)
         return list(zip([trial.params for trial in b.trials], b.outcomes, strict=True))
 
     assert draws(seed) == draws(seed)
@@ -468,7 +486,7 @@ def test_the_same_seed_draws_the_same_with_one_worker(bench: MakeBench, seed: in
 def test_the_progress_that_is_shown_adds_up(bench: MakeBench) -> None:
     b = bench(10, 90, 20, 10, 30)
     shown = []
-    b.display.on_update = lambda p: shown.append((p.trained, p.trained_here, len(p.running), p.worker_device))
+    b.display.on_update = lambda p: shown.append((p.trained, p.trained_here, len(p.running), p.devices.get(0)))
     progress = b.run(3).progress
     assert progress.counts == {"trained": 3, "over_budget": 1, "duplicate": 1}
     assert [row.number for row in b.display.rows] == [0, 2, 4]
@@ -484,3 +502,198 @@ def test_folders_that_workers_get_are_absolute(bench: MakeBench, monkeypatch: py
     b.paths = StudyPaths(Path("relative"))
     b.run(1)
     assert b.executor.submitted[0].folder == tmp_path / "relative" / "trials" / "0000"
+
+
+# ------------------------------------------------------------------------------------------------------- out of memory
+
+
+def test_out_of_memory_the_same_trial_goes_on_in_smaller_parts(bench: MakeBench) -> None:
+    b = bench()
+    batch = b.space.candidate({slot.name: slot.ends()[0] for slot in b.space.slots}).train.batch_size
+    b.run(1, {0: Life(memory=batch // 4)})
+    assert [(order.number, order.micro_batches) for order in b.executor.submitted] == [(0, 1), (0, 2), (0, 4)]
+    assert b.outcomes == ["trained"]
+    assert b.trials[0].user_attrs["micro_batches"] == 4
+    assert b.display.notes == [
+        f"trial 0: the memory of the device ran out; again, in micro-batches of {batch // 2} images",
+        f"trial 0: the memory of the device ran out; again, in micro-batches of {batch // 4} images",
+    ]
+
+
+def test_what_fits_in_no_micro_batch_has_failed(bench: MakeBench) -> None:
+    b = bench()
+    b.run(1, {0: Life(memory=0)})
+    assert b.outcomes == ["failed", "trained"]
+    smallest = b.executor.submitted[0].candidate.train.batch_size // b.executor.submitted[-2].micro_batches
+    assert coordination.SMALLEST_MICRO_BATCH <= smallest < 2 * coordination.SMALLEST_MICRO_BATCH
+    assert f"even in micro-batches of {smallest} images" in b.trials[0].user_attrs["reason"]
+    assert "tried to allocate a lot" in b.paths.trial(0).error.read_text()
+
+
+def test_the_next_run_keeps_the_micro_batches_that_were_found(bench: MakeBench) -> None:
+    b = bench()
+    life = {0: Life(memory=8)}
+    coordinator = b.coordinator(1, life)
+    b.stop_when(lambda progress: any(r.micro_batches == 4 for r in progress.running.values()), coordinator)
+    coordinator.run()
+    b.display.on_update = lambda progress: None
+    b.run(1, life)
+    assert b.executor.submitted[0].micro_batches >= 4
+
+
+def test_a_worker_that_the_system_ended_for_memory_is_no_mere_death(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(1)
+    killed = []
+
+    def kill(progress: Any) -> None:
+        if not killed and any(r.last for r in progress.running.values()):
+            killed.append(b.executor._trainings.pop(0))
+            b.executor._answers.pop(0, None)
+            b.executor._outbox.append((0, Died("SIGKILL", out_of_memory=True)))
+
+    b.display.on_update = kill
+    coordinator.run()
+    assert [order.micro_batches for order in b.executor.submitted] == [1, 2]
+    assert b.outcomes == ["trained"]
+    assert any("the memory of the host ran out" in note for note in b.display.notes)
+
+
+# ------------------------------------------------------------------------------------------- checkpoints and their curves
+
+
+def test_only_the_best_trained_networks_keep_their_checkpoints(bench: MakeBench) -> None:
+    b = bench(pruner=PruneAfter({5: 1}))
+    accuracy = (0.5, 0.9, 0.6, 0.8, 0.7, 0.99, 0.4)
+    b.run(7, lambda order: Life(curve=(0.1, 0.2, accuracy[order.number])))
+    kept = [number for number in range(7) if b.paths.trial(number).checkpoint.exists()]
+    assert kept == [1, 3, 4]
+    b.paths.trial(0).checkpoint.write_text("3")  # as a crash between the tell and the tidying leaves it
+    half = b.paths.trial(2).folder / "checkpoint.pt.tmp"
+    half.write_text("half")
+    b.run(7)
+    assert kept == [number for number in range(7) if b.paths.trial(number).checkpoint.exists()]
+    assert not half.exists()
+
+
+def test_a_training_that_starts_again_corrects_what_was_stored(bench: MakeBench) -> None:
+    """Its checkpoint is lost, and another device computes other figures."""
+    b = bench()
+    coordinator = b.coordinator(1, {0: Life(curve=(0.3, 0.4, 0.5))})
+    b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
+    coordinator.run()
+    b.display.on_update = lambda progress: None
+    assert b.trials[0].intermediate_values == {1: 0.3, 2: 0.4}
+    b.paths.trial(0).checkpoint.unlink()
+    b.run(1, {0: Life(curve=(0.31, 0.41, 0.51))})
+    assert b.trials[0].intermediate_values == {1: 0.31, 2: 0.41, 3: 0.51}
+    assert b.trials[0].value == 0.51
+    assert "trial 0 starts again: it has no checkpoint any more" in b.display.notes
+
+
+@pytest.mark.parametrize(("found", "words"), [("damaged", "is damaged"), ("foreign", "is of another training or version")])
+def test_a_checkpoint_that_cannot_serve_is_named(bench: MakeBench, found: Any, words: str) -> None:
+    b = bench()
+    coordinator = b.coordinator(1)
+    real = b.executor._train
+
+    def begin_anew(worker: int, order: Any) -> Any:
+        training = real(worker, order)
+        next(training)
+        yield Began(order.number, 0, found)
+        yield from training
+
+    b.executor._train = begin_anew
+    coordinator.run()
+    assert b.display.notes == [f"trial 0 starts again: its checkpoint {words}"]
+
+
+# --------------------------------------------------------------------------------------------------- what takes too long
+
+
+def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "UNLEARNED_SECONDS", 0.2)
+    monkeypatch.setattr(silence, "LEAST_SECONDS", 0.2)
+    b = bench()
+    coordinator = b.coordinator(2)
+    real = b.executor.receive
+    stuck = []
+
+    def receive(timeout: float) -> Any:
+        if b.world.trained == [(0, 1), (0, 2)] and not b.executor.killed:
+            stuck.append(1)
+            time.sleep(0.05)
+            return []
+        return real(timeout)
+
+    b.executor.receive = receive
+    coordinator.run()
+    assert 3 <= len(stuck) <= 10
+    assert b.executor.killed == [0]
+    assert b.outcomes == ["trained", "trained"]
+    assert b.world.trained == [(n, epoch) for n in (0, 1) for epoch in (1, 2, 3)]
+    assert any("worker 0 has said nothing for 0 s: it hangs and is ended" in note for note in b.display.notes)
+
+
+def test_a_worker_that_writes_no_checkpoint_in_time_is_ended(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordination, "SUSPEND_SECONDS", 0.1)
+    b = bench()
+    coordinator = b.coordinator(2)
+    real, asked = b.executor.receive, []
+
+    def receive(timeout: float) -> Any:
+        if coordinator.stop.requested and not b.executor.killed:
+            asked.append(1)
+            time.sleep(0.03)
+            return []
+        return real(timeout)
+
+    b.executor.receive = receive
+    b.stop_when(lambda progress: any(r.last for r in progress.running.values()), coordinator)
+    coordinator.run()
+    assert b.executor.killed == [0]
+    assert len(asked) < 10
+    assert b.outcomes[0] == "(RUNNING)"
+    b.display.on_update = lambda progress: None
+    b.run(2)
+    assert b.outcomes == ["trained", "trained"]
+
+
+def test_an_interrupt_ends_the_workers_by_force(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(1)
+    with pytest.raises(KeyboardInterrupt):
+        crash_at_epoch(coordinator, 2)
+    assert b.executor.forced
+
+
+def test_when_the_search_cannot_go_on_the_other_trainings_are_suspended_first(bench: MakeBench) -> None:
+    b = bench()
+
+    def lives(order: Any) -> Life:
+        return Life() if order.number == 0 else Life(curve=(), end="failed")
+
+    coordinator = b.coordinator(10, lives, workers=2)
+    real, said = b.executor.send, []
+
+    def send(worker: int, message: Any) -> None:
+        said.append(type(message))
+        real(worker, message)
+
+    b.executor.send = send
+    pace = b.executor._advance
+
+    def slowly(worker: int, answer: Any) -> None:
+        """The first trial stays in its first epoch until the search ends."""
+        if b.executor._orders[worker].number == 0 and b.world.trained and Suspend not in said:
+            b.executor._answers[worker] = answer
+            b.executor._outbox.append((worker, Alive()))
+        else:
+            pace(worker, answer)
+
+    b.executor._advance = slowly
+    with pytest.raises(StudyError, match="5 trials in a row failed"):
+        coordinator.run()
+    assert said.count(Suspend) == 1
+    assert b.paths.trial(0).checkpoint.exists()
+    assert not b.executor.forced

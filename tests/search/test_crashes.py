@@ -7,6 +7,8 @@ import optuna
 import pytest
 
 from nas.search.outcomes import COUNTED
+from nas.search.pruners import SuccessiveHalving
+from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
 from tests.search.scripted import EPOCHS, FakeDisplay, Life, PruneAfter
 
 WRITES = (
@@ -115,3 +117,41 @@ def test_crash_after_crash_after_crash_ends_all_the_same(bench: Callable[..., An
         except Crash:
             storage.left = 40
     check_whole(b)
+
+
+def accuracy_of(order: Any) -> Life:
+    """A training whose result follows from its network alone."""
+    channels = order.candidate.arch.stages[0].channels
+    if channels % 7 == 0:
+        return Life(curve=(channels / 200,), end="diverged")
+    return Life(curve=(channels / 200, channels / 150, channels / 100))
+
+
+def told(b: Any) -> list[Any]:
+    return [(t.number, t.params, t.user_attrs["outcome"], t.values, t.intermediate_values, t.constraints) for t in b.trials]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_with_one_worker_a_crash_changes_no_draw_and_no_verdict(bench: Callable[..., Any], after: bool, tmp_path: Any) -> None:
+    """The study is the same as that of a search that nothing happened to, draw for draw; TPE has begun to learn by then."""
+    goal = 16
+
+    def run(b: Any) -> None:
+        b.run(goal, accuracy_of)
+
+    def new_bench(storage: Any) -> Any:
+        return bench(storage=storage, sampler=SAMPLERS["tpe"](), pruner=SuccessiveHalving(EPOCHS))
+
+    undisturbed = new_bench(CrashingStorage(0, after))
+    run(undisturbed)
+    assert len(undisturbed.trials) > STARTUP_TRIALS, "the sampler has begun to learn"
+    assert {"pruned_early", "trained", "over_budget"} <= set(undisturbed.outcomes)
+    writes = undisturbed.storage.writes
+    for at in range(1, writes + 1):
+        b = new_bench(CrashingStorage(at, after))
+        b.paths = type(b.paths)(tmp_path / f"crash-{at}")
+        with pytest.raises(Crash):
+            run(b)
+        b.sampler = SAMPLERS["tpe"]()
+        run(b)
+        assert told(b) == told(undisturbed), f"after a crash {'after' if after else 'before'} write {at} of {writes}"

@@ -1,21 +1,27 @@
-"""The database and its lock, shared with no other coordinator, living or dead."""
+"""The database in the study's folder: how it is kept, and what becomes of one that is damaged."""
 
-import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
 
+import nas.search.storage
 from nas.errors import StudyError
 from nas.paths import StudyPaths
-from nas.search.storage import open_study, sole_coordinator
+from nas.search.ownership import own_study
+from nas.search.storage import open_study, owned_study
+
+
+@contextmanager
+def owned(paths: StudyPaths, notes: list[str] | None = None) -> Iterator[optuna.storages.BaseStorage]:
+    note = [].append if notes is None else notes.append
+    with own_study(paths, None, note=note, stop_requested=lambda: False) as storage:
+        paths.settings.write_text("{}")
+        yield storage
 
 
 @pytest.fixture
@@ -35,21 +41,52 @@ def filled(paths: StudyPaths, trials: int = 30) -> optuna.Study:
     return study
 
 
-def engine_of(study: optuna.Study) -> sqlalchemy.Engine:
-    return study._storage._backend.engine  # type: ignore[attr-defined]
-
-
-# ---------------------------------------------------------------------------------------------------------- the database
+def pragma(study: optuna.Study, name: str) -> object:
+    with study._storage._backend.engine.connect() as connection:  # type: ignore[attr-defined]
+        return connection.execute(sqlalchemy.text(f"PRAGMA {name}")).scalar()
 
 
 def test_it_writes_ahead_and_does_not_wait_for_the_disk_at_every_commit(paths: StudyPaths) -> None:
-    study = filled(paths, 1)
-    with engine_of(study).connect() as connection:
-        assert connection.execute(sqlalchemy.text("PRAGMA journal_mode")).scalar() == "wal"
-        assert connection.execute(sqlalchemy.text("PRAGMA synchronous")).scalar() == 1, "NORMAL"
-        assert connection.execute(sqlalchemy.text("PRAGMA busy_timeout")).scalar() == 60_000
-    with engine_of(open_study(paths)).connect() as connection:  # and so does every connection to come
-        assert connection.execute(sqlalchemy.text("PRAGMA synchronous")).scalar() == 1
+    with owned(paths) as storage:
+        study = owned_study(storage, paths)
+        assert pragma(study, "journal_mode") == "wal"
+        assert pragma(study, "synchronous") == 1, "NORMAL"
+        reader = open_study(paths)
+        assert (pragma(reader, "journal_mode"), pragma(reader, "synchronous")) == ("wal", 1)
+        assert pragma(reader, "busy_timeout") == 60_000
+
+
+@pytest.mark.parametrize("system", ["nfs", "cifs", "lustre"])
+def test_on_a_network_file_system_it_keeps_a_rollback_journal(
+    paths: StudyPaths, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with owned(paths):
+        pass  # here the study began; then its folder was moved
+    monkeypatch.setattr(nas.search.storage, "file_system", lambda path: system)
+    notes: list[str] = []
+    with owned(paths, notes) as storage:
+        (note,) = notes
+        assert f"{paths.folder} is on a network file system ({system}): the database keeps a rollback journal" in note
+        study = owned_study(storage, paths)
+        assert pragma(study, "journal_mode") == "delete"
+        assert pragma(study, "synchronous") == 2, "FULL"
+        monkeypatch.undo()  # somebody reads on the machine whose disk it is
+        reader = open_study(paths)
+        assert pragma(reader, "journal_mode") == "delete"
+        assert pragma(reader, "synchronous") == 2
+        study.tell(study.ask(), 0.5)
+        assert [trial.value for trial in reader.get_trials()] == [0.5]
+        assert not list(paths.folder.glob("*.db-wal"))
+    assert len(notes) == 1
+
+
+def test_a_folder_with_any_name_will_do(tmp_path: Path) -> None:
+    strange = StudyPaths(tmp_path / "100% {of} #1, why?" / "mine")
+    with owned(strange) as storage:
+        study = owned_study(storage, strange)
+        study.tell(study.ask(), 0.5)
+        assert len(open_study(strange).get_trials()) == 1
+    assert strange.database.is_file()
 
 
 def test_what_was_written_is_there_when_it_is_opened_again(paths: StudyPaths) -> None:
@@ -107,59 +144,32 @@ def test_a_folder_that_cannot_be_written_is_a_mistake_that_can_be_mended(paths: 
         open_study(paths)
 
 
-# ---------------------------------------------------------------------------------------------------------------- the lock
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from nas.paths import StudyPaths
-from nas.search.storage import sole_coordinator
-with sole_coordinator(StudyPaths(Path(sys.argv[1]))):
-    print("held", flush=True)
-    time.sleep(120)
-"""
-
-
-@pytest.fixture
-def holder(paths: StudyPaths) -> Iterator[subprocess.Popen[str]]:
-    """Another process that is the study's coordinator."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(paths.folder)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_a_second_coordinator_is_refused_and_a_dead_one_is_none(
-    paths: StudyPaths, holder: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    with pytest.raises(StudyError) as caught, sole_coordinator(paths):
+@pytest.mark.parametrize("how", ["garbage", "truncated", "overwritten", "one page", "foreign"])
+def test_no_search_begins_on_a_damaged_database(paths: StudyPaths, how: str) -> None:
+    damage(paths, how)
+    with pytest.raises(StudyError) as caught, owned(paths):
         pass
-    assert f"process {holder.pid} on " in caught.value.message
+    assert str(paths.database) in caught.value.message
     assert "--study" in str(caught.value.hint)
-    with sole_coordinator(StudyPaths(tmp_path / "studies" / "another")):
-        pass  # other studies are not concerned
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
-    with sole_coordinator(paths):
-        held = json.loads((paths.folder / "study.holder.json").read_text())
-        assert held["pid"] == os.getpid()
 
 
-def test_the_lock_is_free_again_after_use_and_after_an_error(paths: StudyPaths) -> None:
-    with pytest.raises(ZeroDivisionError), sole_coordinator(paths):
-        raise ZeroDivisionError
-    with sole_coordinator(paths):
-        with pytest.raises(StudyError), sole_coordinator(paths):
-            pass
-        with pytest.raises(StudyError), sole_coordinator(paths):
-            pass  # a refusal does not open it
-    with sole_coordinator(paths):
+def test_trials_of_unknown_meaning_are_not_gone_on_with(paths: StudyPaths) -> None:
+    filled(paths, 3)
+    with pytest.raises(StudyError) as caught, owned(paths):
         pass
+    assert f"{paths.database} holds a study 'mine' with 3 trials, but the folder {paths.folder} has no study.json" in str(
+        caught.value
+    )
+    assert "--study NAME" in str(caught.value.hint)
+    paths.settings.write_text("{}")
+    with owned(paths) as storage:
+        assert len(owned_study(storage, paths).get_trials()) == 3
 
 
-def test_who_holds_it_need_not_be_known(paths: StudyPaths) -> None:
-    with sole_coordinator(paths):
-        (paths.folder / "study.holder.json").write_text("no JSON")
-        with pytest.raises(StudyError, match="another process"), sole_coordinator(paths):
-            pass
+def test_nobody_writes_who_is_not_the_owner_any_more(paths: StudyPaths) -> None:
+    with owned(paths) as storage:
+        study = owned_study(storage, paths)
+        study.tell(study.ask(), 0.5)
+    with pytest.raises(AssertionError, match="not owned any more"):
+        study.ask()
+    assert len(open_study(paths).get_trials()) == 1

@@ -16,7 +16,7 @@ import pytest
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths, study_paths
-from nas.search.coordinator import Progress
+from nas.search.progress import Progress
 from nas.search.outcomes import count_outcomes, count_trained, outcome_of
 from nas.search.run import SearchRequest, run_search
 from nas.search.storage import open_study

@@ -17,7 +17,7 @@ from nas.data.loader import Resident, TrainBatches
 from nas.models import ResNet, build_model
 from nas.paths import TrialPaths
 from nas.train.device import Precision
-from nas.train.loop import EpochMetrics, FitResult, fit
+from nas.train.loop import EpochMetrics, FitResult, fit, read_curve
 
 FP32 = Precision(None, False, "for the test")
 TRAIN_IMAGES, VALIDATION_IMAGES = 200, 100
@@ -125,16 +125,16 @@ def training(digits: Dataset) -> Training:
 
 
 @pytest.fixture
-def after_steps() -> Callable[[int], Callable[[], bool]]:
-    """A `should_suspend` that lets so many steps pass."""
+def after_asking() -> Callable[[int], Callable[[], bool]]:
+    """A `should_suspend` that says no so many times. It is asked before each step, and before each batch of an evaluation."""
 
-    def make(steps: int) -> Callable[[], bool]:
+    def make(times: int) -> Callable[[], bool]:
         asked = 0
 
         def should_suspend() -> bool:
             nonlocal asked
             asked += 1
-            return asked > steps
+            return asked > times
 
         return should_suspend
 
@@ -166,3 +166,21 @@ def without_clock() -> Callable[[list[EpochMetrics]], list[dict[str, Any]]]:
         return [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in lines]
 
     return strip
+
+
+@pytest.fixture
+def same(equal_states: Callable[[Any, Any], bool], without_clock: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
+    """Asserts that two trainings left the same behind."""
+
+    def check(one: Any, other: Any) -> None:
+        assert one.result.status == other.result.status == "finished"
+        assert equal_states(one.model.state_dict(), other.model.state_dict())
+        assert equal_states(one.result.model.state_dict(), other.result.model.state_dict())
+        curves = [without_clock(read_curve(run.paths.metrics)) for run in (one, other)]
+        assert curves[0] == curves[1] == without_clock(one.result.curve) == without_clock(other.result.curve)
+        saved = [torch.load(run.paths.checkpoint, weights_only=True) for run in (one, other)]
+        for state in saved:
+            del state["curve"], state["seconds"]
+        assert equal_states(saved[0], saved[1]), "optimiser, random numbers and all"
+
+    return check

@@ -1,7 +1,10 @@
 """Checkpoints: whole or not at all, of this training or of none, and never code."""
 
+import errno
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from nas.train import checkpoint
-from nas.train.checkpoint import load_checkpoint, save_checkpoint
+from nas.train.checkpoint import is_disk_full, load_checkpoint, save_checkpoint, write_whole
 
 STATE = {"identity": "mine", "model": {"w": torch.arange(1000.0)}, "curve": [{"epoch": 1, "loss": 0.5}], "step": 7}
 
@@ -23,55 +26,138 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_was_saved_is_what_is_loaded(path: Path, equal_states: Callable[[Any, Any], bool]) -> None:
     save_checkpoint(path, STATE)
-    assert equal_states(load_checkpoint(path, "mine"), STATE)
+    state, found = load_checkpoint(path, "mine")
+    assert equal_states(state, STATE)
+    assert found == "whole"
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
 
 
 def test_there_may_be_none(path: Path) -> None:
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "none")
 
 
 def test_somebody_elses_is_not_taken(path: Path) -> None:
     save_checkpoint(path, STATE)
-    assert load_checkpoint(path, "another") is None
+    assert load_checkpoint(path, "another") == (None, "foreign")
     torch.save([1, 2], path)
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "foreign")
 
 
 def test_one_of_an_older_version_is_not_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "FORMAT", checkpoint.FORMAT - 1)
         save_checkpoint(path, STATE)
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "foreign")
     path.unlink()
     torch.save(STATE, path)  # from before there were versions
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "foreign")
 
 
 def crash(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt("the process dies here")
 
 
-def crash_half_way(state: Any, file: Any) -> None:
-    file.write(b"half a checkpoint")
-    file.flush()
+def crash_half_way(descriptor: int) -> None:
+    os.truncate(descriptor, 100)
     crash()
 
 
-@pytest.mark.parametrize(("where", "function"), [(os, "replace"), (os, "fsync"), (torch, "save")])
+@pytest.mark.parametrize(
+    ("where", "function", "crash"), [(os, "replace", crash), (os, "fsync", crash_half_way), (torch, "save", crash)]
+)
 def test_a_crash_while_writing_leaves_the_old_one(
-    path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, function: str, equal_states: Callable[[Any, Any], bool]
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: Any,
+    function: str,
+    crash: Callable[..., None],
+    equal_states: Callable[[Any, Any], bool],
 ) -> None:
     save_checkpoint(path, STATE)
     with monkeypatch.context() as patched:
-        patched.setattr(where, function, crash_half_way if function == "save" else crash)
+        patched.setattr(where, function, crash)
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(path, {**STATE, "step": 8})
-    assert equal_states(load_checkpoint(path, "mine"), STATE)
+    assert equal_states(load_checkpoint(path, "mine"), (STATE, "whole"))
     save_checkpoint(path, {**STATE, "step": 9})  # what the crash left behind is in nobody's way
-    loaded = load_checkpoint(path, "mine")
+    loaded, _ = load_checkpoint(path, "mine")
     assert loaded is not None
     assert loaded["step"] == 9
+    assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
+
+
+KILLED_WHILE_SAVING = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from nas.train.checkpoint import load_checkpoint, save_checkpoint
+
+torch.set_num_threads(1)  # more do not survive a fork
+path, rng, last = Path(sys.argv[1]), random.Random(0), -1
+for _ in range(30):
+    child = os.fork()
+    if child == 0:
+        step = last
+        while True:
+            step += 1
+            save_checkpoint(path, {"identity": "mine", "step": step, "weights": torch.full((100_000,), float(step))})
+    time.sleep(rng.uniform(0, 0.05))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    state, found = load_checkpoint(path, "mine")
+    if found == "none":
+        assert last == -1
+        continue
+    assert found == "whole", found
+    assert state["step"] >= last, "an older one came back"
+    assert (state["weights"] == state["step"]).all()
+    last = state["step"]
+assert last >= 100, "it was killed before it saved anything"
+"""
+
+
+def test_killed_at_any_moment_it_leaves_a_whole_one(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, str(path)], check=True, timeout=240)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_is_an_error_that_says_so_and_leaves_the_old_one(
+    path: Path, equal_states: Callable[[Any, Any], bool]
+) -> None:
+    save_checkpoint(path, STATE)
+    unfinished = path.with_name("checkpoint.pt.tmp")
+    unfinished.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as full:
+        save_checkpoint(path, {**STATE, "step": 8})
+    assert is_disk_full(full.value)
+    assert full.value.filename == str(path)
+    assert not unfinished.is_symlink()
+    assert equal_states(load_checkpoint(path, "mine"), (STATE, "whole"))
+
+
+@pytest.mark.parametrize(
+    ("number", "full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False), (errno.EIO, False)]
+)
+def test_a_quota_counts_as_the_disk_and_other_faults_do_not(number: int, full: bool) -> None:
+    assert is_disk_full(OSError(number, os.strerror(number))) == full
+
+
+def test_a_file_that_is_no_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        write_whole(tmp_path / "file" / "checkpoint.pt", b"content")
+
+
+def test_what_is_whole_but_does_not_fit_in_memory_is_not_taken_for_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the training would start again, and write over it."""
+    save_checkpoint(path, STATE)
+
+    def no_room(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+    monkeypatch.setattr(torch, "load", no_room)
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        load_checkpoint(path, "mine")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
@@ -79,7 +165,7 @@ def test_a_truncated_one_counts_as_none(path: Path, share: float) -> None:
     save_checkpoint(path, STATE)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "damaged")
 
 
 def test_a_damaged_one_counts_as_none_or_is_whole(path: Path, equal_states: Callable[[Any, Any], bool]) -> None:
@@ -93,20 +179,20 @@ def test_a_damaged_one_counts_as_none_or_is_whole(path: Path, equal_states: Call
         noise = torch.randint(256, (8,), generator=generator, dtype=torch.uint8).numpy().tobytes()
         damaged[start : start + 8] = noise[: len(content) - start]
         path.write_bytes(damaged)
-        loaded = load_checkpoint(path, "mine")
-        assert loaded is None or equal_states(loaded, STATE)
+        loaded, found = load_checkpoint(path, "mine")
+        assert (loaded is None and found in ("damaged", "foreign")) or (found == "whole" and equal_states(loaded, STATE))
 
 
 @pytest.mark.parametrize("garbage", [b"", b"no checkpoint", b"\x80\x02.", b"PK\x03\x04" + bytes(100), bytes(5000)])
 def test_what_is_no_checkpoint_counts_as_none(path: Path, garbage: bytes) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(garbage)
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "damaged")
 
 
 def test_a_folder_in_its_place_counts_as_none(path: Path) -> None:
     path.mkdir(parents=True)
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "damaged")
 
 
 class Trap:
@@ -123,13 +209,13 @@ def test_code_in_a_checkpoint_is_never_run(path: Path, tmp_path: Path) -> None:
     mark = tmp_path / "it ran"
     trapped = {"identity": "mine", "trap": Trap(mark)}
     save_checkpoint(path, trapped)  # in torch's own format
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "damaged")
     path.write_bytes(pickle.dumps(trapped, protocol=2))
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "damaged")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(trapped, protocol=2))
         archive.writestr("archive/version", "3")
-    assert load_checkpoint(path, "mine") is None
+    assert load_checkpoint(path, "mine") == (None, "damaged")
     assert not mark.exists()
     pickle.loads(pickle.dumps(trapped))  # the trap does work
     assert mark.exists()

@@ -8,9 +8,8 @@ from torch.nn import functional as F
 from nas.config import ArchConfig, AugmentConfig, ImageShape, StageConfig
 from nas.data.loader import Resident
 from nas.models import build_model
-from nas.train import evaluate as evaluation
 from nas.train.device import Precision
-from nas.train.evaluate import TTA, evaluate, fitting_tta, predict_logits
+from nas.train.evaluate import TTA, Stopped, evaluate, fitting_tta, predict_logits
 
 FP32 = Precision(None, False, "for the test")
 BF16 = Precision(torch.bfloat16, False, "for the test")
@@ -49,17 +48,16 @@ def plain_loop(model: torch.nn.Module, resident: Resident, chosen: list[int], fl
 @pytest.mark.parametrize("tta", TTA)
 @pytest.mark.parametrize("subset", [None, [3, 4, 9, 22]])
 def test_loss_and_accuracy_are_those_of_a_plain_loop(
-    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, batch: int, tta: str, subset: list[int] | None
+    model: torch.nn.Module, batch: int, tta: str, subset: list[int] | None
 ) -> None:
-    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
     resident = data(indices=None if subset is None else np.array(subset))
     chosen = list(range(23)) if subset is None else subset
     expected = plain_loop(model, resident, chosen, flip=tta == "flip")
     assert resident.labels is not None
     labels = resident.labels[chosen]
-    logits = predict_logits(model.train(), resident, FP32, tta)
+    logits = predict_logits(model.train(), resident, FP32, tta, batch=batch)
     assert torch.allclose(logits, expected, atol=1e-4)
-    loss, accuracy = evaluate(model.train(), resident, FP32, tta)
+    loss, accuracy = evaluate(model.train(), resident, FP32, tta, batch=batch)
     assert loss == pytest.approx(F.cross_entropy(expected, labels).item(), abs=1e-4)
     assert accuracy == pytest.approx((expected.argmax(1) == labels).float().mean().item())
 
@@ -82,6 +80,23 @@ def test_evaluation_draws_no_random_numbers(model: torch.nn.Module) -> None:
     before = torch.get_rng_state()
     evaluate(model, data(), FP32)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("batch", "batches"), [(5, 5), (23, 1), (1000, 1)])
+def test_it_may_be_stopped_before_each_batch(model: torch.nn.Module, batch: int, batches: int) -> None:
+    for allowed in range(batches + 1):
+        asked = []
+
+        def should_stop(asked: list[int] = asked, allowed: int = allowed) -> bool:
+            asked.append(1)
+            return len(asked) > allowed
+
+        if allowed == batches:
+            evaluate(model, data(), FP32, batch=batch, should_stop=should_stop)
+            assert len(asked) == batches
+        else:
+            with pytest.raises(Stopped):
+                evaluate(model, data(), FP32, batch=batch, should_stop=should_stop)
 
 
 def test_only_a_network_that_saw_mirrored_images_is_averaged_over_them() -> None:

@@ -33,11 +33,11 @@ def test_two_epochs_train(on_gpu: Any, tmp_path: Path) -> None:
 
 
 def test_a_training_that_was_cut_off_goes_on(
-    on_gpu: Any, tmp_path: Path, after_steps: Callable[[int], Any], without_clock: Callable[[Any], Any]
+    on_gpu: Any, tmp_path: Path, after_asking: Callable[[int], Any], without_clock: Callable[[Any], Any]
 ) -> None:
     """Not bit by bit: some kernels add up in an order that differs from run to run."""
     whole = on_gpu(tmp_path / "whole")
-    assert on_gpu(tmp_path / "cut", should_suspend=after_steps(8)).result.status == "suspended"
+    assert on_gpu(tmp_path / "cut", should_suspend=after_asking(10)).result.status == "suspended"
     resumed = on_gpu(tmp_path / "cut")
     assert resumed.result.status == "finished"
     for one, other in zip(whole.result.curve, resumed.result.curve, strict=True):
@@ -51,7 +51,7 @@ def test_nothing_within_an_epoch_waits_for_the_device(
 ) -> None:
     real = _Trainer.run_epoch
 
-    def watched(self: _Trainer, should_suspend: Callable[[], bool]) -> bool:
+    def watched(self: _Trainer, should_suspend: Callable[[], bool]) -> None:
         if not self.curve:  # the first epoch loads libraries and chooses kernels
             return real(self, should_suspend)
         before = torch.cuda.get_sync_debug_mode()

@@ -123,12 +123,13 @@ def test_an_exploding_loss_is_divergence_and_leaves_no_epoch(training: Any, tmp_
 
 
 def test_weights_that_explode_in_the_very_last_step_are_divergence_too(training: Any, tmp_path: Path) -> None:
-    steps = []
-    last = 4 * len(training.batches())
+    asked = []
+    # Before each step, and before the evaluations of the raw and of the averaged weights: for the last time before a step.
+    last = 4 * len(training.batches()) + 3 * 2
 
     def poison_before_the_end() -> bool:
-        steps.append(1)
-        if len(steps) == last:
+        asked.append(1)
+        if len(asked) == last:
             for group in poisoned.param_groups:
                 group["weight_decay"] = math.inf
         return False

@@ -15,7 +15,8 @@ from nas.train import loop
 from nas.train.device import Precision
 from nas.train.loop import EpochMetrics, read_curve
 
-STEPS_AN_EPOCH = 6
+ASKED_AN_EPOCH = 6 + 2
+"""Times: before each step, and before the evaluations of the raw and of the averaged weights."""
 BF16 = Precision(torch.bfloat16, False, "for the test")
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -29,41 +30,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def same(equal_states: Callable[[Any, Any], bool], without_clock: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
-    """Asserts that two trainings left the same behind."""
-
-    def check(one: Any, other: Any) -> None:
-        assert one.result.status == other.result.status == "finished"
-        assert equal_states(one.model.state_dict(), other.model.state_dict())
-        assert equal_states(one.result.model.state_dict(), other.result.model.state_dict())
-        curves = [without_clock(read_curve(run.paths.metrics)) for run in (one, other)]
-        assert curves[0] == curves[1] == without_clock(one.result.curve) == without_clock(other.result.curve)
-        saved = [torch.load(run.paths.checkpoint, weights_only=True) for run in (one, other)]
-        for state in saved:
-            del state["curve"], state["seconds"]
-        assert equal_states(saved[0], saved[1]), "optimiser, random numbers and all"
-
-    return check
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cut_off_within_epochs_and_between_them_it_ends_the_same(
-    training: Any, tmp_path: Path, after_steps: Callable[[int], Any], same: Callable[[Any, Any], None], variant: str
+    training: Any, tmp_path: Path, after_asking: Callable[[int], Any], same: Callable[[Any, Any], None], variant: str
 ) -> None:
     changes = dict(VARIANTS[variant])
     precision = changes.pop("precision", training.precision)
     varied = training.changed(**changes)
     varied.precision = precision
     whole = varied(tmp_path / "whole")
-    for steps in (0, 2, STEPS_AN_EPOCH - 2, 1, 2 * STEPS_AN_EPOCH):  # at steps 0, 2, 6 (an epoch's end), 7 and 19
-        cut = varied(tmp_path / "cut", should_suspend=after_steps(steps))
+    averages = varied.candidate.train.ema_epochs > 0
+    cuts = [0, 2, 4, 0, 1, 2 * (7 + averages)]  # before steps 1 and 3, the first evaluation, twice, the next one, and far on
+    for times in cuts:
+        cut = varied(tmp_path / "cut", should_suspend=after_asking(times))
         assert cut.result.status == "suspended"
     same(whole, varied(tmp_path / "cut"))
 
 
 def test_after_a_crash_it_goes_on_from_the_last_epoch(
-    training: Any, tmp_path: Path, same: Callable[[Any, Any], None], after_steps: Callable[[int], Any]
+    training: Any, tmp_path: Path, same: Callable[[Any, Any], None], after_asking: Callable[[int], Any]
 ) -> None:
     class Crash(BaseException):
         pass
@@ -73,8 +58,8 @@ def test_after_a_crash_it_goes_on_from_the_last_epoch(
             raise Crash
         return True
 
-    def crash_in_the_third_epoch(_: int = 2 * STEPS_AN_EPOCH + 3) -> Callable[[], bool]:
-        counted = after_steps(_)
+    def crash_in_the_third_epoch(_: int = 2 * ASKED_AN_EPOCH + 3) -> Callable[[], bool]:
+        counted = after_asking(_)
 
         def should_suspend() -> bool:
             if counted():
@@ -111,9 +96,9 @@ def test_a_crash_between_the_checkpoint_and_the_curves_line_loses_no_line(
 
 
 def test_a_resumed_training_says_again_what_it_knows(
-    training: Any, tmp_path: Path, after_steps: Callable[[int], Any], without_clock: Callable[[Any], Any]
+    training: Any, tmp_path: Path, after_asking: Callable[[int], Any], without_clock: Callable[[Any], Any]
 ) -> None:
-    training(tmp_path, should_suspend=after_steps(2 * STEPS_AN_EPOCH + 1))
+    training(tmp_path, should_suspend=after_asking(2 * ASKED_AN_EPOCH + 1))
     first = read_curve(tmp_path / "metrics.jsonl")
     resumed = training(tmp_path)
     assert resumed.heard[:2] == first, "seconds and all: these epochs were not trained again"
@@ -121,9 +106,9 @@ def test_a_resumed_training_says_again_what_it_knows(
 
 
 def test_a_no_to_what_is_said_again_stops_it_before_it_trains(
-    training: Any, tmp_path: Path, after_steps: Callable[[int], Any]
+    training: Any, tmp_path: Path, after_asking: Callable[[int], Any]
 ) -> None:
-    training(tmp_path, should_suspend=after_steps(2 * STEPS_AN_EPOCH + 1))
+    training(tmp_path, should_suspend=after_asking(2 * ASKED_AN_EPOCH + 1))
     asked = []
     stopped = training(tmp_path, on_epoch=lambda m: m.epoch < 2, should_suspend=lambda: bool(asked.append(1)))
     assert stopped.result.status == "stopped"
@@ -140,12 +125,12 @@ def test_a_finished_training_is_not_trained_again(training: Any, tmp_path: Path,
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "garbage"])
 def test_without_a_usable_checkpoint_it_starts_again(
-    training: Any, tmp_path: Path, same: Callable[[Any, Any], None], after_steps: Callable[[int], Any], damage: str
+    training: Any, tmp_path: Path, same: Callable[[Any, Any], None], after_asking: Callable[[int], Any], damage: str
 ) -> None:
     whole = training(tmp_path / "whole")
     other = training.changed()
     other.identity = "another" if damage == "foreign" else training.identity
-    other(tmp_path / "cut", should_suspend=after_steps(2 * STEPS_AN_EPOCH + 1))
+    other(tmp_path / "cut", should_suspend=after_asking(2 * ASKED_AN_EPOCH + 1))
     paths = TrialPaths(tmp_path / "cut")
     if damage == "truncated":
         paths.checkpoint.write_bytes(paths.checkpoint.read_bytes()[:-1000])
@@ -157,9 +142,9 @@ def test_without_a_usable_checkpoint_it_starts_again(
 
 
 def test_time_spent_before_a_suspension_counts(
-    training: Any, tmp_path: Path, after_steps: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+    training: Any, tmp_path: Path, after_asking: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training(tmp_path, should_suspend=after_steps(3))
+    training(tmp_path, should_suspend=after_asking(3))
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     state["seconds"] += 1000
     torch.save(state, tmp_path / "checkpoint.pt")
@@ -208,12 +193,12 @@ torch.save({"raw": model.state_dict(), "averaged": result.model.state_dict()}, o
 def test_in_another_process_it_ends_the_same(
     training: Any,
     tmp_path: Path,
-    after_steps: Callable[[int], Any],
+    after_asking: Callable[[int], Any],
     equal_states: Callable[[Any, Any], bool],
     without_clock: Callable[[Any], Any],
 ) -> None:
     whole = training(tmp_path / "whole")
-    cut = training(tmp_path / "cut", should_suspend=after_steps(2 * STEPS_AN_EPOCH + 3))
+    cut = training(tmp_path / "cut", should_suspend=after_asking(2 * ASKED_AN_EPOCH + 3))
     order = {
         "candidate": training.candidate.to_json(),
         "folder": str(tmp_path / "cut"),

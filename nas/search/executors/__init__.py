@@ -6,11 +6,12 @@ from nas.search.messages import FromWorker, ToWorker
 
 
 class Executor(ABC):
-    """Workers are known by numbers from 0."""
+    """Workers are known by numbers from 0; a number is given once, or again to who takes the place of one that died."""
 
     @property
     @abstractmethod
-    def workers(self) -> list[int]: ...
+    def workers(self) -> list[int]:
+        """Those that run or are being started; on a cluster they come and go."""
 
     @abstractmethod
     def start(self) -> None:
@@ -22,12 +23,16 @@ class Executor(ABC):
 
     @abstractmethod
     def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
-        """What has arrived, waiting at most `timeout` seconds for the first message."""
+        """What has arrived, waiting at most `timeout` seconds for the first message. A worker's Died is its last."""
+
+    @abstractmethod
+    def kill(self, worker: int) -> None:
+        """Ends it by force; its Died will be received. For one that does not answer."""
 
     @abstractmethod
     def restart(self, worker: int) -> None:
-        """A new process in the place of one that died."""
+        """Puts another in the place of one that died, as soon as there is room for it."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Ends every worker, by force where asking does not help."""
+    def close(self, force: bool = False) -> None:
+        """Ends every worker: those that do not heed a request within seconds, or with `force` all at once, by force."""

@@ -1,19 +1,28 @@
 """Workers as spawned processes of this machine, each pinned to its device before it imports torch."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from setproctitle import setproctitle
 
 from nas.search.executors import Executor
 from nas.search.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
 from nas.search.worker import run_worker
 
 SHUTDOWN_SECONDS = 5.0
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl."""
 
 
 class _PipeChannel:
@@ -32,8 +41,19 @@ class _PipeChannel:
         return self._connection.poll()
 
 
-def _main(connection: Connection, plan: WorkerPlan) -> None:
+def _main(connection: Connection, plan: WorkerPlan, title: str, parent: int) -> None:
+    setproctitle(title)
+    _die_with(parent)
     run_worker(_PipeChannel(connection), plan)
+
+
+def _die_with(parent: int) -> None:
+    """Leaves nobody behind who still trains when the coordinator is killed; elsewhere than on Linux a worker finds that out
+    before its next step."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
 
 
 def pinned_environment(device: str, threads: int) -> dict[str, str]:
@@ -77,14 +97,45 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
+def out_of_memory_kills() -> int:
+    """How many processes Linux has killed for want of memory since it started; 0 where it does not say."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def describe_exit(code: int | None) -> str:
+    """`exit code 1`, `SIGKILL`"""
+    if code is not None and code < 0:
+        with suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+@dataclass
+class _Running:
+    process: SpawnProcess
+    connection: Connection
+    kills_before: int
+    """`out_of_memory_kills` when it started."""
+    ended_by_us: bool = False
+    """By force, so that it was not the system that did."""
+
+    def kill(self) -> None:
+        self.ended_by_us = True
+        self.process.kill()
+
+
 class LocalExecutor(Executor):
     """One process for each plan, in order."""
 
     def __init__(self, plans: list[WorkerPlan]) -> None:
         self._plans = plans
         self._context = multiprocessing.get_context("spawn")
-        self._processes: dict[int, SpawnProcess] = {}
-        self._connections: dict[int, Connection] = {}
+        self._running: dict[int, _Running] = {}
 
     @property
     def workers(self) -> list[int]:
@@ -95,26 +146,29 @@ class LocalExecutor(Executor):
             self.restart(worker)
 
     def restart(self, worker: int) -> None:
-        self._end(worker, seconds=0)
+        self._end([worker], seconds=0)
         plan = self._plans[worker]
         environment = pinned_environment(plan.device, plan.threads)
+        title = f"nas worker {worker} on {plan.device}, study {plan.study.name}"
         if plan.device.startswith("cuda:"):
-            plan = WorkerPlan(plan.data, "cuda", plan.threads)  # the only one that it will see
+            plan = replace(plan, device="cuda")  # the only one that it will see
+        kills = out_of_memory_kills()
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_main, args=(theirs, plan), name=f"nas-worker-{worker}", daemon=True)
+        process = self._context.Process(
+            target=_main, args=(theirs, plan, title, os.getpid()), name=f"nas-worker-{worker}", daemon=True
+        )
         with _environment(environment), _deaf_to_signals():
             process.start()
         theirs.close()
-        self._processes[worker], self._connections[worker] = process, ours
+        self._running[worker] = _Running(process, ours, kills)
 
     def send(self, worker: int, message: ToWorker) -> None:
-        connection = self._connections.get(worker)
-        if connection is not None:
+        if worker in self._running:
             with suppress(OSError):  # it is gone, and receive() says so
-                connection.send(message)
+                self._running[worker].connection.send(message)
 
     def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
-        by_connection = {connection: worker for worker, connection in self._connections.items()}
+        by_connection = {running.connection: worker for worker, running in self._running.items()}
         arrived: list[tuple[int, FromWorker]] = []
         for connection in wait(list(by_connection), timeout):
             assert isinstance(connection, Connection)
@@ -122,23 +176,33 @@ class LocalExecutor(Executor):
             try:
                 arrived.append((worker, connection.recv()))
             except (EOFError, OSError):
-                self._end(worker, seconds=1.0)
-                arrived.append((worker, Died(self._processes[worker].exitcode)))
+                arrived.append((worker, self._died(worker)))
         return arrived
 
-    def close(self) -> None:
-        for worker in self.workers:
-            self.send(worker, Shutdown())
-        for worker in self.workers:
-            self._end(worker, SHUTDOWN_SECONDS)
+    def _died(self, worker: int) -> Died:
+        running = self._running[worker]
+        self._end([worker], seconds=1.0)
+        code = running.process.exitcode
+        by_the_system = code == -signal.SIGKILL and not running.ended_by_us
+        return Died(describe_exit(code), by_the_system and out_of_memory_kills() > running.kills_before)
 
-    def _end(self, worker: int, seconds: float) -> None:
-        connection = self._connections.pop(worker, None)
-        process = self._processes.get(worker)
-        if process is not None:
-            process.join(seconds)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        if connection is not None:
-            connection.close()
+    def kill(self, worker: int) -> None:
+        if worker in self._running:
+            self._running[worker].kill()
+
+    def close(self, force: bool = False) -> None:
+        for worker in self._running:
+            self.send(worker, Shutdown())
+        self._end(list(self._running), 0 if force else SHUTDOWN_SECONDS)
+
+    def _end(self, workers: list[int], seconds: float) -> None:
+        """By force those that have not ended by themselves after so many seconds in all."""
+        deadline = time.monotonic() + seconds
+        ending = [self._running.pop(worker) for worker in workers if worker in self._running]
+        for running in ending:
+            running.process.join(max(0.0, deadline - time.monotonic()))
+        for running in ending:
+            if running.process.is_alive():
+                running.kill()
+            running.process.join()
+            running.connection.close()

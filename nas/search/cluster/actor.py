@@ -1,0 +1,129 @@
+"""A worker as an actor of Ray: a thread in which it runs, and its line to the coordinator."""
+
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+COLLECT_SECONDS = 3.0
+"""A call that collects messages waits for the first one so long."""
+LEASE_SECONDS = 15.0
+"""Without a call for so long, the worker takes its coordinator for gone. Less than Ray needs to give up a node that it cannot
+reach, so that the worker there has ended before another one goes on with its trial."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an actor runs; pickled by whoever starts the search, since what carries it should not have to import it."""
+
+    plan: Any
+    run: Callable[[Any, Any], None]
+    """`run_worker`, or what takes its place: called with a channel and the plan."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a worker has said, and not been known to be received yet."""
+
+    messages: list[bytes]
+    taken: int
+    """How many messages the worker has taken from the coordinator."""
+    over: str | None
+    """Why nothing will follow."""
+
+
+class Line:
+    """Both directions between a worker and its coordinator. Messages are numbered, since Ray runs the methods of a threaded actor
+    in any order, and kept until the other end is known to have them, since a call may fail on its way back.
+
+    `send`, `receive` and `poll` are the worker's `Channel`.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inbox: dict[int, bytes] = {}
+        self._taken = 0
+        self._outbox: list[bytes] = []
+        self._first = 0
+        """Number of the first message in the outbox."""
+        self._over: str | None = None
+        self._cut_off: str | None = None
+        """Why the worker was told that its coordinator is gone."""
+        self._called = time.monotonic()
+
+    def send(self, message: Any) -> None:
+        packed = pickle.dumps(message)
+        with self._changed:
+            self._require_coordinator()
+            self._outbox.append(packed)
+            self._changed.notify_all()
+
+    def receive(self) -> Any:
+        with self._changed:
+            while self._taken not in self._inbox:
+                self._require_coordinator()
+                self._changed.wait(1.0)
+            packed = self._inbox.pop(self._taken)
+            self._taken += 1
+        return pickle.loads(packed)
+
+    def poll(self) -> bool:
+        with self._changed:
+            self._require_coordinator()
+            return self._taken in self._inbox
+
+    def _require_coordinator(self) -> None:
+        silent = time.monotonic() - self._called
+        if silent > LEASE_SECONDS:
+            self._cut_off = f"the coordinator has not been heard of for {silent:.0f} s"
+            raise EOFError(self._cut_off)
+
+    def deliver(self, number: int, message: bytes) -> None:
+        with self._changed:
+            self._called = time.monotonic()
+            if number >= self._taken:
+                self._inbox[number] = message
+                self._changed.notify_all()
+
+    def collect(self, received: int) -> Collected:
+        """What follows the first `received` messages, which will not be asked for again."""
+        with self._changed:
+            self._called = time.monotonic()
+            known = max(0, received - self._first)
+            del self._outbox[:known]
+            self._first += known
+            self._changed.wait_for(lambda: self._outbox or self._over is not None, COLLECT_SECONDS)
+            self._called = time.monotonic()
+            return Collected(list(self._outbox), self._taken, self._over)
+
+    def end(self, reason: str) -> None:
+        with self._changed:
+            self._over = self._cut_off or reason
+            self._changed.notify_all()
+
+
+class NasWorker:
+    """What Ray makes an actor of; its methods run beside the worker's thread."""
+
+    def __init__(self, job: bytes) -> None:
+        self._line = Line()
+        threading.Thread(target=self._work, args=(job,), name="nas worker", daemon=True).start()
+
+    def _work(self, packed: bytes) -> None:
+        try:
+            job: Job = pickle.loads(packed)
+            job.run(self._line, job.plan)
+            self._line.end("it ended by itself")
+        except BaseException as error:  # nobody else would hear of it
+            self._line.end(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+
+    def hello(self) -> None:
+        """Answers as soon as the actor has been given its place."""
+
+    def deliver(self, number: int, message: bytes) -> None:
+        self._line.deliver(number, message)
+
+    def collect(self, received: int) -> Collected:
+        return self._line.collect(received)

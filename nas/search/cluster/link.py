@@ -1,0 +1,89 @@
+"""What a search and the process that is connected to Ray for it say to each other."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the process is started for."""
+
+    address: str
+    gpus: float
+    """Of each worker; as `cpus`."""
+    cpus: float
+    most: int | None
+    job: bytes
+    """A pickled `Job`."""
+    title: str
+    log: str
+    """The file that takes what Ray prints."""
+
+
+# ------------------------------------------------------------------------------------------------------- to the driver
+
+
+@dataclass(frozen=True)
+class Send:
+    worker: int
+    message: bytes
+
+
+@dataclass(frozen=True)
+class Kill:
+    worker: int
+
+
+@dataclass(frozen=True)
+class Replace:
+    """The worker that died may have a successor."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class Close:
+    seconds: float
+    """In which the workers may end by themselves."""
+
+
+# ----------------------------------------------------------------------------------------------------- from the driver
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    reason: str
+
+
+@dataclass(frozen=True)
+class Room:
+    """Sent first, and when it changes."""
+
+    workers: int
+    """For how many there would be room if the cluster were empty."""
+    nodes: tuple[tuple[float, float], ...]
+    """GPUs and CPUs of each."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    worker: int
+
+
+@dataclass(frozen=True)
+class Said:
+    worker: int
+    message: bytes
+
+
+@dataclass(frozen=True)
+class Gone:
+    worker: int
+    reason: str
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The connection to the cluster."""
+
+    reason: str

@@ -1,0 +1,99 @@
+"""The workers: who is ready, who is idle, and what becomes of one that cannot start, hangs or dies. Knows nothing of trials."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from nas.errors import NasError, StudyError
+from nas.search.executors import Executor
+from nas.search.messages import Alive, Died, Epoch, FromWorker, Ready, ToWorker, Unfit
+from nas.search.silence import Silence
+
+MAX_DEATHS_AT_THE_START = 3
+"""Of a worker, in a row, before it is ready."""
+
+
+class Crew:
+    def __init__(self, executor: Executor, note: Callable[[str], None]) -> None:
+        self.executor, self.note = executor, note
+        self.devices: dict[int, str] = {}
+        """What each worker that is ready computes on, and in which precision."""
+        self.idle: set[int] = set()
+        self.blind: set[int] = set()
+        """Those that do not see the study's folder."""
+        self.replacing = True
+        """Whether another takes the place of one that died."""
+        self.lost: NasError | None = None
+        """Why no worker is left."""
+        self._unfit: dict[int, NasError] = {}
+        self._deaths_at_the_start: Counter[int] = Counter()
+        self._silence = Silence()
+        self._listened = time.monotonic()
+
+    @property
+    def size(self) -> int:
+        """At least 1: where none has started yet, one will."""
+        return max(1, len(self.executor.workers))
+
+    def occupy(self, worker: int, message: ToWorker) -> None:
+        """Sends what the worker has to answer."""
+        self.idle.discard(worker)
+        self._silence.expect(worker)
+        self.executor.send(worker, message)
+
+    def release(self, worker: int) -> None:
+        self.idle.add(worker)
+        self._silence.expect_nothing(worker)
+
+    def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
+        """What has arrived within so many seconds, each to be passed to `hear`; also ends who hangs."""
+        arrived = self.executor.receive(timeout)
+        self._listen({worker for worker, _ in arrived})
+        return arrived
+
+    def hear(self, worker: int, message: FromWorker) -> None:
+        self._silence.heard(worker, in_training=isinstance(message, (Alive, Epoch)))
+        match message:
+            case Ready(device=device, precision=precision, sees_study=sees_study):
+                self.devices[worker] = f"{device}, {precision}"
+                self._deaths_at_the_start[worker] = 0
+                (self.blind.discard if sees_study else self.blind.add)(worker)
+                self.release(worker)
+            case Unfit(message=text, hint=hint):
+                self._unfit[worker] = NasError(text, hint=hint)
+            case Died():
+                self._bury(worker, message)
+
+    def _bury(self, worker: int, death: Died) -> None:
+        was_ready = self.devices.pop(worker, None) is not None
+        self.idle.discard(worker)
+        self._silence.expect_nothing(worker)
+        if not was_ready and worker not in self._unfit:
+            self._deaths_at_the_start[worker] += 1
+            if self._deaths_at_the_start[worker] >= MAX_DEATHS_AT_THE_START:
+                self._unfit[worker] = StudyError(
+                    f"worker {worker} died {MAX_DEATHS_AT_THE_START} times before it could train anything ({death.reason})",
+                    hint="nas doctor shows what this machine has; nothing of the study is lost",
+                )
+        if worker not in self._unfit:
+            if self.replacing:
+                self.executor.restart(worker)
+        elif set(self.executor.workers) <= self._unfit.keys():
+            self.lost = self._unfit[worker]
+        else:
+            self.note(f"worker {worker} cannot start, the others go on: {self._unfit[worker].message}")
+
+    def _listen(self, heard: set[int]) -> None:
+        """Ends those that have been silent for too long."""
+        now = time.monotonic()
+        self._silence.passed(now - self._listened)
+        self._listened = now
+        for worker in self.executor.workers:
+            if self.replacing and not (worker in self.devices or worker in self._unfit or worker in self._silence):
+                self._silence.expect(worker)  # it is being started
+        for worker, silent in self._silence.too_long().items():
+            if worker in heard:
+                continue
+            self.note(f"worker {worker} has said nothing for {silent:.0f} s: it hangs and is ended")
+            self._silence.judged(worker)
+            self.executor.kill(worker)

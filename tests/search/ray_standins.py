@@ -1,0 +1,49 @@
+"""What actors run in tests in a worker's place. Imports next to nothing, since each is imported by a process of its own."""
+
+import os
+import sys
+import time
+from typing import Any
+
+AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
+"""The GPUs that Ray had given the process when this was imported."""
+
+
+def echo(channel: Any, plan: Any) -> None:
+    """Says who it is, then whatever it hears; `end`, `raise`, `die` and `shout` are orders."""
+    heavy = "torch" in sys.modules
+    channel.send(("ready", {"pid": os.getpid(), "gpus": AT_IMPORT, "torch": heavy}))
+    while True:
+        message = channel.receive()
+        if message == "end" or type(message).__name__ == "Shutdown":
+            return
+        if message == "raise":
+            raise ValueError("out of luck\nand more")
+        if message == "die":
+            os._exit(7)
+        if message == "shout":
+            for number in range(500):
+                channel.send(number)
+            channel.send(bytes(5_000_000))
+        channel.send(message)
+
+
+def deaf(channel: Any, plan: Any) -> None:
+    """Never listens, but for the end of the line."""
+    channel.send(("ready", {"pid": os.getpid()}))
+    while True:
+        time.sleep(0.1)
+        channel.poll()
+
+
+def waste(channel: Any, plan: Any) -> None:
+    """Has more memory than its node allows."""
+    channel.send(("ready", {"pid": os.getpid()}))
+    hoard = [bytearray(64 * 2**20) for _ in range(8)]
+    while hoard:
+        time.sleep(0.1)
+        channel.poll()
+
+
+def missing(channel: Any, plan: Any) -> None:
+    import no_such_module  # noqa: F401
