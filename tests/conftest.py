@@ -14,8 +14,8 @@ import torch
 from nas.cli.main import main
 from nas.paths import StudyPaths, study_paths
 from nas.retrain import RetrainRequest, retrain
-from nas.search.progress import Progress
 from nas.search.outcomes import TrialRow
+from nas.search.progress import Progress
 from nas.search.run import SearchPlan, SearchRequest, run_search
 
 # Networks in tests are so small that a second thread costs more than it gives, above all where several tests run at once.

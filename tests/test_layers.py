@@ -121,7 +121,7 @@ def test_who_may_import_optuna_exists_and_does() -> None:
         assert "optuna" in imported, f"{name} needs no leave"
 
 
-@pytest.mark.parametrize("door", ["nas/search/worker.py", "nas/search/executors/local.py", "nas/search/crew.py"])
+@pytest.mark.parametrize("door", ["nas/search/executors/local.py", "nas/search/executors/ray.py", "nas/search/crew.py"])
 def test_workers_and_who_runs_them_know_neither_optuna_nor_a_database(door: str) -> None:
     """Whatever they import imports, either."""
     files = {label(path): path for path in FILES}

@@ -41,13 +41,14 @@ def test_study_has_a_place_for_everything() -> None:
     paths = study_paths("mine")
     trial = paths.trial(7)
     assert paths.name == "mine"
-    assert {paths.space.name, paths.settings.name, paths.database.name, paths.lock.name} == {
+    assert {paths.space.name, paths.settings.name, paths.database.name, paths.lock.name, paths.token.name} == {
         "space.yaml",
         "study.json",
         "study.db",
         "study.lock",
+        "study.token",
     }
-    assert trial.folder == paths.folder / "trials" / "0007"
+    assert trial.folder == paths.trials / "0007" == paths.folder / "trials" / "0007"
     assert [p.name for p in (trial.candidate, trial.metrics, trial.checkpoint, trial.error)] == [
         "candidate.json",
         "metrics.jsonl",

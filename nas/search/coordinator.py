@@ -258,6 +258,9 @@ class Coordinator:
     def on_begin(self, worker: int, message: Began) -> None:
         running = self.progress.running[worker]
         running.curve.clear()
+        # It has trained on after every epoch but the last, so that those were judged; if not by the study's values, then by those
+        # that the checkpoint holds.
+        running.judged = max(message.epochs_done, *running.known, 1) - 1
         if message.found in ("damaged", "foreign"):
             what = "damaged" if message.found == "damaged" else "of another training or version"
             self.display.note(f"trial {running.number} starts again: its checkpoint is {what}")
@@ -278,15 +281,13 @@ class Coordinator:
             self.persist(lambda: write_whole(self.paths.trial(running.number).metrics, lines.encode()))
         value = metrics.ema_val_accuracy
         assert value is not None
-        # An epoch that an earlier run reported was judged then, unless it was the last one it reported.
-        judged_before = metrics.epoch < max(running.known, default=0)
         if metrics.epoch not in running.known:
             running.deaths = 0  # it gets on
         if running.known.get(metrics.epoch) != value:  # where they differ, the checkpoint's curve is the truth
             outcomes.report(self.study, running.trial, value, metrics.epoch)
             running.known[metrics.epoch] = value
         last = metrics.epoch == self.progress.epochs
-        prune = not last and not judged_before and self.would_prune(running)
+        prune = not last and metrics.epoch > running.judged and self.would_prune(running)
         if prune:
             self.decide(running, "pruned_early")  # recorded before it is acted on
         self.crew.occupy(worker, Verdict(go_on=not prune))

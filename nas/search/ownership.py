@@ -77,8 +77,11 @@ def own_study(
             with openable(paths, address):
                 _found(storage, paths, address)
             if address is not None:
-                record_address(paths, address)
-                lock.release()  # from here on the database's own
+                try:
+                    record_address(paths, address)
+                except OSError as error:
+                    raise _unwritable(paths, error) from None
+                lock.release()  # from here on the database's own counts
             yield storage
         finally:
             storage.close()
@@ -124,11 +127,15 @@ def _lock_folder(paths: StudyPaths, seconds: float) -> filelock.BaseFileLock:
         raise _held(paths.name, who) from None
     except OSError as error:
         lock.release()
-        raise StudyError(
-            f"the study's folder {paths.folder.absolute()} cannot be written: {error.strerror}",
-            hint="work in another folder, or name one for all studies with NAS_STUDIES=FOLDER",
-        ) from None
+        raise _unwritable(paths, error) from None
     return lock
+
+
+def _unwritable(paths: StudyPaths, error: OSError) -> StudyError:
+    return StudyError(
+        f"the study's folder {paths.folder.absolute()} cannot be written: {error.strerror}",
+        hint="work in another folder, or name one for all studies with NAS_STUDIES=FOLDER",
+    )
 
 
 def _holder() -> dict[str, Any]:
@@ -179,6 +186,7 @@ class Lease:
         connection = self._connect()
         try:
             connection.autocommit = True
+            self._require_session(connection)
             for name, value in _SESSION.items():  # of which older servers lack some
                 connection.execute("SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s", (value, name))
             if self._held_before:
@@ -190,6 +198,16 @@ class Lease:
             connection.close()
             raise
         return connection
+
+    def _require_session(self, connection: Any) -> None:
+        """A pooler such as pgbouncer may give the server's process that holds the lock to another client, who then holds it,
+        too. It is betrayed by the number of that process, since a client is told one that only means something to the pooler."""
+        if connection.execute("SELECT pg_backend_pid()").fetchone()[0] != connection.info.backend_pid:
+            raise StudyError(
+                f"the database of the study {self._study!r} is reached through a pooler of connections, which does not keep "
+                "its lock for one coordinator",
+                hint="name the host and port of the PostgreSQL server itself in --storage",
+            )
 
     def _take(self, connection: Any) -> None:
         deadline = time.monotonic() + DYING_SECONDS

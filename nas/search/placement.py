@@ -42,10 +42,12 @@ def ray_cluster(
                 hint="without a cluster: --gpus N, --workers-per-gpu K, or --workers K on the CPU",
             )
         return None
-    if wanted != Placement():
+    default = Placement()
+    given = [f"--{name.replace('_', '-')} {value}" for name, value in vars(wanted).items() if value != getattr(default, name)]
+    if given:
         raise ConfigError(
-            "--ray takes as many workers as the cluster has room for, and no --gpus, --workers, --workers-per-gpu or --device",
-            hint="--gpus-per-worker N says what each takes; 0 computes on the CPU",
+            f"{' and '.join(given)}: that is for this machine alone; --ray takes all the workers that its cluster has room for",
+            hint="--gpus-per-worker N and --cpus-per-worker N say what each takes; no GPU, 0, computes on the CPU",
         )
     return RayCluster(address, *(1.0 if value is None else value for value in (gpus_per_worker, cpus_per_worker)))
 

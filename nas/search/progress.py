@@ -28,6 +28,8 @@ class Running:
     """Whether it was said that it waits for something, since its last epoch."""
     known: dict[int, float] = field(default_factory=dict)
     """By epoch, the values that the study holds."""
+    judged: int = 0
+    """Up to this epoch it was decided before that it goes on."""
     curve: list[EpochMetrics] = field(default_factory=list)
     """What its worker has told, from the first epoch on."""
 

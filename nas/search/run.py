@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import optuna
+from optuna.trial import TrialState
 from pydantic import ValidationError
 
 from nas.budget import Budget
@@ -17,6 +18,7 @@ from nas.data.datasets import Dataset, Split, load_dataset, require_known, split
 from nas.errors import ConfigError
 from nas.interrupts import Stop, suspended_by_signals
 from nas.paths import StudyPaths, remember_study, study_paths
+from nas.search.address import study_address
 from nas.search.coordinator import Coordinator
 from nas.search.drawing import Drawer
 from nas.search.executors import Executor
@@ -31,7 +33,7 @@ from nas.search.pruners import PRUNERS, asha_rungs
 from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
 from nas.search.storage import owned_study
-from nas.search.warm_start import Fitted, Start, enqueue, find_starts, fit_starts
+from nas.search.warm_start import Fitted, enqueue, find_starts, fit_starts
 from nas.space import Space
 from nas.space_file import load_space
 from nas.train.checkpoint import write_whole
@@ -119,7 +121,11 @@ def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
         raise ConfigError(f"--timeout must be above 0 seconds, but is {request.timeout:g}")
     prepared = _prepare(request, display)
     paths, stop = prepared.paths, Stop()
-    with own_study(paths, request.storage, note=display.note, stop_requested=lambda: stop.requested) as storage:
+
+    def stop_requested() -> bool:
+        return stop.requested or (prepared.deadline is not None and time.monotonic() > prepared.deadline)
+
+    with own_study(paths, request.storage, note=display.note, stop_requested=stop_requested) as storage:
         if paths.settings.is_file():
             read_settings(paths).require_same(prepared.settings, paths.name)
         else:
@@ -139,19 +145,23 @@ class _Prepared:
     budget: Budget
     dataset: Dataset
     parts: Split
-    starts: list[Start]
     executor: Executor
     token: str
     workers: str
     precision: str
+    deadline: float | None
 
 
 def _prepare(request: SearchRequest, display: SearchDisplay) -> _Prepared:
+    deadline = None if request.timeout is None else time.monotonic() + request.timeout
     paths = study_paths(request.study or default_name(request))
+    study_address(paths, request.storage)
     stored = read_settings(paths) if paths.settings.is_file() else None
     overrides = resolve_overrides(request, stored)
     space = resolve_space(request, paths, stored, overrides)
     data = resolve_data(request, stored)
+    token = uuid.uuid4().hex
+    executor, workers, precision = _make_executor(request, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), token), display)
     dataset = load_dataset(data, display.decoding)
     budget = Budget(space.budget, dataset.shape)
     check_feasible(space, budget)
@@ -166,13 +176,10 @@ def _prepare(request: SearchRequest, display: SearchDisplay) -> _Prepared:
         seed=_first(request.seed, stored and stored.seed, 0),
         environment=Environment.now(),
     )
-    starts = []
     if request.warm_start is not None and stored is None:
-        starts = find_starts(request.warm_start, settings)
-    token = uuid.uuid4().hex
-    executor, workers, precision = _make_executor(request, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), token), display)
+        find_starts(request.warm_start, settings)  # so that a mistake there founds no study
     parts = split(dataset, data)
-    return _Prepared(paths, settings, space, budget, dataset, parts, starts, executor, token, workers, precision)
+    return _Prepared(paths, settings, space, budget, dataset, parts, executor, token, workers, precision, deadline)
 
 
 def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisplay) -> tuple[Executor, str, str]:
@@ -188,10 +195,9 @@ def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisp
         each = f"{gpus:g} GPU, {cpus:g} cores each" if gpus else f"{cpus:g} cores each"
         return executor, f"as many as the Ray cluster {cluster.address!r} has room for, {each}", "what each node's hardware has"
     plans = plan_workers(placement, plan)
-    each = Counter(p.device for p in plans)
-    where = ", ".join(f"{number} on {name}" for name, number in each.items())
-    threads = plans[0].threads
-    text = f"{where}, {threads} thread{'s' * (threads != 1)} each" if plans[0].device == "cpu" else where
+    text = ", ".join(f"{number} on {name}" for name, number in Counter(p.device for p in plans).items())
+    if plans[0].device == "cpu":
+        text += f", {plans[0].threads} thread{'s' * (plans[0].threads != 1)} each"
     precision = pick_precision(pick_device(plans[0].device))
     return LocalExecutor(plans), text, f"{precision.name} ({precision.reason})"
 
@@ -208,12 +214,14 @@ def _search(
     sampler = SAMPLERS["tpe"]()
     study = owned_study(storage, paths, sampler, PRUNERS["asha"](space.epochs))
     fitted = []
-    if not study.get_trials(deepcopy=False):
+    if not _has_begun(study):
         study.set_user_attr("sampler", f"tpe, {STARTUP_TRIALS} start-up trials, multivariate, constant liar")
         study.set_user_attr("pruner", f"asha, rungs after epochs {rungs}")
         study.set_user_attr("settings", settings.model_dump(mode="json"))
-        fitted = fit_starts(prepared.starts, space, prepared.budget)
+        starts = [] if request.warm_start is None else find_starts(request.warm_start, settings)
+        fitted = fit_starts(starts, space, prepared.budget)
         enqueue(study, space, fitted, paths)
+        study.set_user_attr("begun", True)
     write_whole(paths.token, prepared.token.encode())
     coordinator = Coordinator(
         study,
@@ -223,7 +231,7 @@ def _search(
         goal=request.trials,
         display=display,
         stop=stop,
-        deadline=None if request.timeout is None else time.monotonic() + request.timeout,
+        deadline=prepared.deadline,
         persist=Patience(paths.name, display.note, lambda: stop.requested, "the study's folder").write,
     )
     progress = coordinator.progress
@@ -247,6 +255,12 @@ def _search(
         with suspended_by_signals(stop.request):
             coordinator.run()
     return SearchResult(plan, progress, coordinator.interrupted, coordinator.drawer.exhausted is not None)
+
+
+def _has_begun(study: optuna.Study) -> bool:
+    """Whether all that a search begins with is there; studies from before that was recorded have trials of their own."""
+    own = (t for t in study.get_trials(deepcopy=False) if not t.user_attrs.get("imported"))
+    return "begun" in study.user_attrs or any(trial.state != TrialState.WAITING for trial in own)
 
 
 def default_name(request: SearchRequest) -> str:

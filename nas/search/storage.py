@@ -264,9 +264,11 @@ class OwnedStorage(optuna.storages.RDBStorage):
         if study_id not in self._newest:
             self._newest[study_id] = max((t._trial_id for t in self._get_trials(study_id, None, set(), -1)), default=-1)
 
+        wanted = (TrialState.RUNNING, {}) if template_trial is None else (template_trial.state, template_trial.params)
+
         def create(again: bool) -> FrozenTrial:
             made = newer(study_id, None, set(), self._newest[study_id]) if again else []
-            return made[0] if made else real(study_id, template_trial)
+            return next((t for t in made if (t.state, t.params) == wanted), None) or real(study_id, template_trial)
 
         trial = self._patience(create)
         self._newest[study_id] = trial._trial_id

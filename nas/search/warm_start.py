@@ -143,10 +143,12 @@ def _range_of(name: str, described: dict[str, str], built: dict[str, Any]) -> st
 
 
 def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: StudyPaths) -> None:
-    """Adds what fits to a study that has no trials: results as finished trials, anything else as the first to be trained."""
+    """Adds what fits to a study that has not begun: results as finished trials, anything else as the first to be trained. What a
+    run that was cut off has added before is left as it is."""
+    there = {trial.user_attrs.get("origin") for trial in study.get_trials(deepcopy=False)}
     drawn = {slot.name: slot for slot in space.slots if slot.drawn}
     for one in fitted:
-        if one.values is None:
+        if one.values is None or one.start.origin in there:
             continue
         params = {name: value for name, value in one.values.items() if name in drawn}
         origin = {"origin": one.start.origin}

@@ -41,7 +41,7 @@ def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study
     assert "draws" in done.out
     assert "Best: trial" in done.out
     assert done.out.endswith("Next:  nas retrain best --study tiny   or more trials:  nas search --study tiny --trials 4\n")
-    assert "goal     2 trained networks, 2 of them already there" in done.err
+    assert "goal      2 trained networks, 2 of them already there" in done.err
 
 
 def test_study_that_holds_more_than_the_goal_is_finished_too(nas: Callable[..., Done], study: StudyPaths) -> None:

@@ -9,8 +9,8 @@ import optuna
 
 from nas.budget import Budget, Cost
 from nas.config import ArchConfig, BudgetConfig, ImageShape
-from nas.paths import StudyPaths
 from nas.interrupts import Stop
+from nas.paths import StudyPaths
 from nas.search.coordinator import Coordinator
 from nas.search.drawing import Drawer
 from nas.search.executors import Executor

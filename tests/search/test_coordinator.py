@@ -697,3 +697,16 @@ def test_when_the_search_cannot_go_on_the_other_trainings_are_suspended_first(be
     assert said.count(Suspend) == 1
     assert b.paths.trial(0).checkpoint.exists()
     assert not b.executor.forced
+
+
+def test_a_verdict_that_was_acted_on_is_not_taken_again(bench: MakeBench) -> None:
+    """The checkpoint holds an epoch more than the study: its worker was told to go on, whatever the pruner says now."""
+    b = bench(pruner=PruneAfter())
+    coordinator = b.coordinator(1)
+    with pytest.raises(KeyboardInterrupt):
+        crash_at_epoch(coordinator, 2)
+    assert b.trials[0].intermediate_values == {1: 0.5}
+    b.pruner.epochs = {0: 1}
+    b.run(1)
+    assert b.outcomes == ["trained"]
+    assert b.trials[0].intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}

@@ -260,7 +260,7 @@ def commits_lost(at: int, committed: bool, counted: list[int]) -> Callable[[Owne
                 raise Away(UNREACHABLE, "as the test wants it")
             return None
 
-        dialect.do_commit = commit  # type: ignore[method-assign]
+        dialect.do_commit = commit  # type: ignore[assignment]
 
     return disturb
 

@@ -340,6 +340,15 @@ def test_there_is_one_connection_and_it_is_watched(server: Cluster, url: str, pa
         assert show == SESSION
 
 
+def test_a_pooler_in_between_is_refused(url: str, paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    # Each client of pgbouncer is told random numbers instead of the process that serves it at the moment.
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", 12345)
+    with pytest.raises(StudyError, match="is reached through a pooler of connections"), own(paths, url):
+        pass
+
+
 # ------------------------------------------------------------------------------------------------- the connection is lost
 
 

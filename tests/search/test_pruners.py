@@ -1,11 +1,14 @@
-"""Where successive halving looks, and whom it stops."""
+"""Where successive halving looks, whom it stops, and that a verdict may be asked for again."""
 
 import itertools
+import random
+from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
-from nas.search.pruners import PRUNERS, REDUCTION, asha, asha_rungs
+from nas.search.pruners import PRUNERS, REDUCTION, SuccessiveHalving, asha_rungs
 
 
 @pytest.mark.parametrize("epochs", range(1, 41))
@@ -14,20 +17,16 @@ def test_rungs_lie_below_the_last_epoch_and_the_pruner_uses_just_these(epochs: i
     assert all(1 <= rung < epochs for rung in rungs)
     assert len(rungs) <= 2
     assert all(later == REDUCTION * earlier for earlier, later in itertools.pairwise(rungs))
-    study = optuna.create_study(direction="maximize", pruner=asha(epochs))
-    trial = study.ask()
-    looked_at = []
+    study = optuna.create_study(direction="maximize", pruner=PRUNERS["asha"](epochs))
+    good, bad = study.ask(), study.ask()
+    stopped = []
     for epoch in range(1, epochs):  # as the coordinator does: it does not ask after the last one
-        trial.report(0.5, epoch)
-        before = len(completed(study))
-        assert not trial.should_prune(), "the first one has nobody to be compared with"
-        if len(completed(study)) > before:
-            looked_at.append(epoch)
-    assert looked_at == rungs
-
-
-def completed(study: optuna.Study) -> list[str]:
-    return [key for key in study.get_trials()[0].system_attrs if key.startswith("completed_rung")]
+        good.report(0.9, epoch)
+        assert not good.should_prune(), "the first one has nobody to be compared with"
+        bad.report(0.1, epoch)
+        if bad.should_prune():
+            stopped.append(epoch)
+    assert stopped == rungs
 
 
 @pytest.mark.parametrize(("epochs", "rungs"), [(1, []), (2, [1]), (9, [1, 3]), (10, [2, 6]), (18, [2, 6]), (40, [5, 15])])
@@ -46,5 +45,126 @@ def test_at_a_rung_only_the_best_third_goes_on() -> None:
         stopped = trial.should_prune()
         if not stopped:
             gone_on.append(accuracy)
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        study.tell(trial, state=TrialState.PRUNED)
     assert gone_on == [0.50, 0.60, 0.61, 0.70]
+
+
+class Sides:
+    """One course of events in two studies: pruned by ours, and by Optuna's pruner of this name."""
+
+    def __init__(self, epochs: int) -> None:
+        rungs = asha_rungs(epochs)
+        theirs = optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=rungs[0], reduction_factor=REDUCTION, min_early_stopping_rate=0, bootstrap_count=0
+        )
+        self.studies = [
+            optuna.create_study(direction="maximize", pruner=pruner) for pruner in (SuccessiveHalving(epochs), theirs)
+        ]
+
+    def ask(self) -> list[optuna.Trial]:
+        return [study.ask() for study in self.studies]
+
+    def judge(self, pair: list[optuna.Trial], value: float, epoch: int) -> bool:
+        for trial in pair:
+            trial.report(value, epoch)
+        ours, theirs = (trial.should_prune() for trial in pair)
+        assert ours == theirs, (pair[0].number, epoch)
+        return ours
+
+    def tell(self, pair: list[optuna.Trial], **how: Any) -> None:
+        for study, trial in zip(self.studies, pair, strict=True):
+            study.tell(trial, **how)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("seed", range(6))
+def test_its_verdicts_are_those_of_optunas_pruner(seed: int, workers: int) -> None:
+    """Over random curves, of equal values too, of trainings that end in all ways, one after another or side by side."""
+    rng = random.Random(seed)
+    epochs = rng.randint(2, 20)
+    sides = Sides(epochs)
+    running: dict[int, tuple[list[optuna.Trial], float, int]] = {}
+    verdicts = []
+    left = 40
+    while left or running:
+        worker = rng.randrange(workers)
+        if worker not in running:
+            if left:
+                left -= 1
+                running[worker] = (sides.ask(), rng.random(), 0)
+            continue
+        pair, level, epoch = running.pop(worker)
+        epoch += 1
+        value = round(level + 0.1 * rng.random() + 0.02 * epoch, 1)
+        if epoch == epochs:
+            for trial in pair:
+                trial.report(value, epoch)
+            sides.tell(pair, values=value)
+        elif rng.random() < 0.02:
+            sides.tell(pair, state=rng.choice([TrialState.FAIL, TrialState.PRUNED]))
+        else:
+            verdicts.append(sides.judge(pair, value, epoch))
+            if verdicts[-1]:
+                sides.tell(pair, state=TrialState.PRUNED)
+            else:
+                running[worker] = (pair, level, epoch)
+    assert {True, False} == set(verdicts)
+
+
+def test_a_verdict_that_was_lost_in_a_crash_is_the_same_when_it_is_asked_for_again() -> None:
+    """Optuna's own pruner spares the trial the second time."""
+    sides = Sides(9)
+    for _ in range(3):
+        sides.judge(sides.ask(), 0.9, 1)
+    pair = sides.ask()
+    assert sides.judge(pair, 0.1, 1)
+    ours, theirs = pair
+    assert not theirs.should_prune()
+    before = [trial.system_attrs for trial in sides.studies[0].get_trials()]
+    for _ in range(3):
+        assert ours.should_prune()
+    assert [trial.system_attrs for trial in sides.studies[0].get_trials()] == before, "it has written nothing"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_a_study_that_was_loaded_again_all_verdicts_are_the_same(seed: int) -> None:
+    """Each asked for a second time, by another process as it were, before anybody else has gone on."""
+    rng = random.Random(seed)
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="s", direction="maximize", pruner=SuccessiveHalving(9))
+    stopped = 0
+    for _ in range(30):
+        trial = study.ask()
+        for epoch in (1, 2, 3, 4):
+            trial.report(rng.random(), epoch)
+            verdict = trial.should_prune()
+            again = optuna.load_study(study_name="s", storage=storage)
+            frozen = again.get_trials()[trial.number]
+            assert SuccessiveHalving(9).prune(again, frozen) == verdict
+            if verdict:
+                stopped += 1
+                break
+        study.tell(trial, state=TrialState.PRUNED)
+    assert 10 < stopped < 30
+
+
+def test_a_duplicate_does_not_count_as_another_that_reached_the_rung() -> None:
+    study = optuna.create_study(direction="maximize", pruner=SuccessiveHalving(9))
+    for value, duplicate in ((0.9, False), *[(0.9, True)] * 5):
+        trial = study.ask()
+        if duplicate:
+            trial.set_user_attr("duplicate_of", 0)
+        trial.report(value, 1)
+        study.tell(trial, state=TrialState.PRUNED)
+    trial = study.ask()
+    trial.report(0.5, 1)
+    assert trial.should_prune(), "of two, the better one goes on"
+    for value, stopped in ((0.8, True), (0.85, True), (0.86, True), (0.88, False)):
+        trial = study.ask()
+        trial.report(value, 1)
+        assert trial.should_prune() == stopped, "of six, the better two; with the duplicates it would be eleven, and three"
+
+
+def test_without_an_epoch_there_is_no_verdict() -> None:
+    study = optuna.create_study(direction="maximize", pruner=SuccessiveHalving(9))
+    assert not study.ask().should_prune()

@@ -18,8 +18,8 @@ from nas.search.storage import open_study, owned_study
 
 @contextmanager
 def owned(paths: StudyPaths, notes: list[str] | None = None) -> Iterator[optuna.storages.BaseStorage]:
-    note = [].append if notes is None else notes.append
-    with own_study(paths, None, note=note, stop_requested=lambda: False) as storage:
+    said: list[str] = [] if notes is None else notes
+    with own_study(paths, None, note=said.append, stop_requested=lambda: False) as storage:
         paths.settings.write_text("{}")
         yield storage
 

@@ -124,6 +124,7 @@ def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(
     paths = StudyPaths(tmp_path / "after")
     paths.folder.mkdir()
     study = open_study(paths)
+    enqueue(study, wider, fitted[:1], paths)  # and here it was cut off
     enqueue(study, wider, fitted, paths)
     trials = study.get_trials()
     assert [trial.state.name for trial in trials] == ["PRUNED", "COMPLETE"]

@@ -16,8 +16,9 @@ import pytest
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths, study_paths
+from nas.search.coordinator import KEPT_CHECKPOINTS
+from nas.search.outcomes import best_trials, count_outcomes, count_trained, outcome_of
 from nas.search.progress import Progress
-from nas.search.outcomes import count_outcomes, count_trained, outcome_of
 from nas.search.run import SearchRequest, run_search
 from nas.search.storage import open_study
 from nas.train.loop import read_curve
@@ -51,7 +52,8 @@ def check_curves(paths: StudyPaths) -> None:
             curve = read_curve(paths.trial(trial.number).metrics)
             assert [metrics.epoch for metrics in curve] == list(range(1, len(curve) + 1))
             assert trial.intermediate_values == {metrics.epoch: metrics.ema_val_accuracy for metrics in curve}
-            assert not paths.trial(trial.number).checkpoint.exists()
+    kept = {trial.number for trial in best_trials(open_study(paths).get_trials(), KEPT_CHECKPOINTS)}
+    assert {int(file.parent.name) for file in paths.trials.glob("*/checkpoint.pt*")} == kept
 
 
 class Killer(QuietDisplay):
@@ -74,7 +76,7 @@ def test_a_search_survives_the_death_of_its_worker(space: Path) -> None:
     request = SearchRequest(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
     result = run_search(request, display)
     assert display.victim is not None
-    assert any("died with exit code -9; trial 0 goes on from its checkpoint" in note for note in display.notes)
+    assert any("died (SIGKILL); trial 0 goes on from its checkpoint" in note for note in display.notes)
     assert (result.interrupted, result.exhausted) == (False, False)
     paths = study_paths("mine")
     trials = open_study(paths).get_trials()

@@ -1,0 +1,148 @@
+"""Whole searches on digits over a Ray cluster: one that loses a machine and gains another, and one without a shared folder."""
+
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.paths import study_paths
+from nas.search.executors.ray import RayExecutor
+from nas.search.messages import Saved, Train, WorkerPlan
+from nas.search.outcomes import count_outcomes, count_trained, outcome_of
+from nas.search.progress import Progress
+from nas.search.run import SearchRequest, SearchResult, run_search
+from nas.search.storage import open_study
+from tests.conftest import QuietDisplay
+from tests.search.ray_clusters import ENVIRONMENT, new_cluster
+from tests.search.test_whole_searches import SPACE, check_curves
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas[ray]'"),
+    pytest.mark.slow,
+]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Callable[..., SearchResult]:
+    """`search(cluster, trials, display)`: on its CPUs."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SPACE)
+
+    def run(cluster: Any, trials: int, display: QuietDisplay) -> SearchResult:
+        request = SearchRequest(
+            study="mine",
+            space=str(path),
+            dataset="digits",
+            train_subset=300,
+            epochs=12,
+            trials=trials,
+            ray=cluster.address,
+            gpus_per_worker=0,
+            cpus_per_worker=1,
+        )
+        return run_search(request, display)
+
+    return run
+
+
+def check_study(trials: int) -> None:
+    """Exactly so many networks trained, each once, and every epoch of each known once, in its file as in the database."""
+    found = open_study(study_paths("mine")).get_trials()
+    assert count_trained(count_outcomes(found)) == trials
+    assert all(trial.state.is_finished() for trial in found)
+    assert [trial.number for trial in found] == list(range(len(found)))
+    assert {outcome_of(trial) for trial in found} <= {"trained", "pruned_early", "over_budget", "duplicate"}
+    check_curves(study_paths("mine"))
+
+
+class Upheaval(QuietDisplay):
+    """Takes a node away while both train, and adds another."""
+
+    def __init__(self, cluster: Any) -> None:
+        super().__init__()
+        self.cluster = cluster
+        self.ready: list[int] = []
+        """How many workers were, whenever that changed."""
+
+    def update(self, progress: Progress) -> None:
+        if self.ready[-1:] != [len(progress.devices)]:
+            self.ready.append(len(progress.devices))
+        halfway = [running for running in progress.running.values() if running.last and running.last.epoch >= 2]
+        if len(halfway) == 2 and 2 not in self.ready[:-1]:
+            self.ready.append(2)
+            self.cluster.remove_node(next(iter(self.cluster.worker_nodes)))
+            self.cluster.add_node(num_cpus=1)
+        if self.ready[-2:] == [2, 1]:
+            time.sleep(0.3)  # so that the other one has not trained everything before the new one is there
+
+
+def test_a_search_survives_a_node_that_goes_and_uses_one_that_comes(search: Callable[..., SearchResult]) -> None:
+    with new_cluster() as cluster:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        display = Upheaval(cluster)
+        result = search(cluster, 8, display)
+    assert (result.interrupted, result.exhausted) == (False, False)
+    assert display.ready[-4:] == [2, 2, 1, 2], display.ready
+    assert any("died (its node is gone); trial" in note for note in display.notes), display.notes
+    check_study(8)
+
+
+class Stranger(RayExecutor):
+    """Its workers are on machines that do not see the study's folder."""
+
+    def __init__(self, plan: WorkerPlan, *arguments: Any, **options: Any) -> None:
+        super().__init__(replace(plan, study=Path("/nowhere/mine")), *arguments, **options)
+        self.saved: list[tuple[int, int]] = []
+        """Of each checkpoint that arrived: the trial, and its size in bytes."""
+        self.handed: list[Train] = []
+        self.killed: int | None = None
+        """Trial whose worker was, once three checkpoints had come."""
+
+    def send(self, worker: int, message: Any) -> None:
+        if isinstance(message, Train):
+            self.handed.append(message)
+        super().send(worker, message)
+
+    def receive(self, timeout: float) -> list[tuple[int, Any]]:
+        arrived = super().receive(timeout)
+        for worker, message in arrived:
+            if isinstance(message, Saved):
+                self.saved.append((message.number, len(message.checkpoint)))
+                if len(self.saved) == 3:
+                    self.killed = message.number
+                    self.kill(worker)
+        return arrived
+
+
+def test_without_a_shared_folder_checkpoints_travel(search: Callable[..., SearchResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    executors = []
+
+    def make(*arguments: Any, **options: Any) -> Stranger:
+        executors.append(Stranger(*arguments, **options))
+        return executors[-1]
+
+    monkeypatch.setattr("nas.search.executors.ray.RayExecutor", make)
+    display = QuietDisplay()
+    with new_cluster() as cluster:
+        cluster.add_node(num_cpus=1)
+        search(cluster, 2, display)
+    (executor,) = executors
+    assert executor.killed == 0
+    again = [order for order in executor.handed if order.number == 0]
+    assert len(again) == 2
+    assert again[0].checkpoint is None
+    assert again[1].checkpoint is not None
+    assert any("died (it was ended by force); trial 0 goes on from its checkpoint" in note for note in display.notes)
+    assert any("trial 0 goes on after epoch " in note for note in display.notes), display.notes
+    check_study(2)

@@ -1,0 +1,67 @@
+"""Real searches whose processes are killed: at random, and at each transition on purpose."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas.paths import study_paths
+from tests.search.sabotage import STUDY, check_study, sabotage, search_command, told
+
+# "coordinator" or "worker" is who dies; tests/search/killed.py knows the transitions.
+TRANSITIONS = (
+    "coordinator: after the ask",
+    "coordinator: after the budget's verdict",
+    "worker: before a checkpoint",
+    "coordinator: before a checkpoint",
+    "worker: after a checkpoint",
+    "coordinator: after a checkpoint",
+    "coordinator: between the report and the pruner's answer",
+    "coordinator: between the pruner's answer and its record",
+    "coordinator: between the record and the tell",
+    "coordinator: in the middle of the tell",
+    "coordinator: after the tell",
+    "coordinator: while finishing",
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers as Linux lists them"),
+]
+
+
+def test_killed_at_random_again_and_again_a_search_comes_to_its_end(tmp_path: Path) -> None:
+    report = sabotage(tmp_path, trials=8, kills=6, workers=2, seed=0)
+    assert sum(report.kills.values()) == 6, "the search was over before"
+    assert report.starts == 1 + report.kills["the coordinator"]
+    assert "Traceback" not in report.log
+    check_study(study_paths(STUDY), 8)
+
+
+def test_killed_at_every_transition_one_worker_makes_the_very_same_study(tmp_path: Path) -> None:
+    arguments = search_command(tmp_path, 6, 1)
+    pending = tmp_path / "pending.txt"
+    root = Path(__file__).parents[2]
+
+    def run(studies: Path) -> int:
+        environment = os.environ | {"NAS_STUDIES": str(studies), "PYTHONPATH": str(root), "NAS_TEST_PENDING": str(pending)}
+        command = [sys.executable, "-m", "tests.search.killed", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode
+
+    pending.write_text("\n".join(TRANSITIONS))
+    left = []
+    while run(tmp_path / "studies"):
+        left.append(len(pending.read_text().splitlines()))
+    assert left == sorted(left, reverse=True)
+    assert pending.read_text() == ""
+    check_study(study_paths(STUDY), 6)
+    disturbed = told(study_paths(STUDY))
+
+    assert run(tmp_path / "undisturbed") == 0
+    os.environ["NAS_STUDIES"] = str(tmp_path / "undisturbed")  # own_folders puts it back
+    assert told(study_paths(STUDY)) == disturbed
