@@ -3,7 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Callable
 
+import numpy as np
 import optuna
+from optuna.samplers._tpe import _truncnorm
+from scipy.special import log_ndtr
+
+# Optuna computes the logarithm of the normal distribution one number after another, which is half of the time of a draw at 2,000
+# trials; a test holds the two against each other.
+_truncnorm._log_ndtr = log_ndtr
 
 # Over-budget draws count as start-up trials too; twice Optuna's ten leaves about ten that train.
 STARTUP_TRIALS = 20
@@ -26,11 +33,38 @@ class Tpe(optuna.samplers.TPESampler, SeededSampler):
             group=False,
             constant_liar=True,
         )
+        self._names: tuple[str, ...] = ()
+        self._rows: dict[int, list[float]] = {}
+        """By number, the parameters of each finished trial in TPE's own representation, in the order of `_names`."""
 
     def seed(self, seed: int) -> None:
         # A new sampler for every draw would be the public way, but it reads every trial again: 0.1 s of 2,000.
         self._rng.rng.seed(seed)
         self._random_sampler._rng.rng.seed(seed)
+
+    def _get_internal_repr(
+        self,
+        trials: list[optuna.trial.FrozenTrial],
+        search_space: dict[str, optuna.distributions.BaseDistribution],
+        study: optuna.Study,
+    ) -> dict[str, np.ndarray]:
+        """As Optuna's, which converts every parameter of every trial anew for each draw: of 2,000 trials that is a fourth of its
+        time."""
+        if self._names != tuple(search_space):
+            self._names, self._rows = tuple(search_space), {}
+        rows = []
+        for trial in trials:
+            row = self._rows.get(trial.number)
+            if row is None:
+                params = self._get_params(trial, study)
+                if not search_space.keys() <= params.keys():
+                    continue
+                row = [distribution.to_internal_repr(params[name]) for name, distribution in search_space.items()]
+                if trial.state.is_finished():
+                    self._rows[trial.number] = row
+            rows.append(row)
+        table = np.asarray(rows, dtype=float).reshape(len(rows), len(search_space))
+        return {name: table[:, column] for column, name in enumerate(search_space)}
 
 
 SAMPLERS: dict[str, Callable[[], SeededSampler]] = {"tpe": Tpe}

@@ -11,7 +11,7 @@ import pytest
 
 import tests
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds; a process of Ray's takes one or two to start."""
 ENVIRONMENT = {
     "PYTHONPATH": str(Path(tests.__file__).parents[1]),  # so that actors can import what tests give them to run

@@ -309,6 +309,34 @@ def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyP
                 storage.set_trial_state_values(trial._trial_id, state, values)
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_parameters_are_stored_together_and_once(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch, committed: bool) -> None:
+    """Whether the attempt that failed had been committed or not."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
+        assert isinstance(storage, OwnedStorage)
+        study = owned_study(storage, paths)
+        trial = study.ask()
+        drawn = {name: trial.suggest_float(name, 0, 1) for name in "abc"}
+        assert open_study(paths).get_trials()[0].params == {}
+        real, attempts = OwnedStorage._store_params_of, []
+
+        def once_lost(self: OwnedStorage, *arguments: Any, **named: Any) -> None:
+            attempts.append(1)
+            if len(attempts) > 1 or committed:
+                real(self, *arguments, **named)
+            if len(attempts) == 1:
+                raise Away(UNREACHABLE, "as the test wants it")
+
+        monkeypatch.setattr(OwnedStorage, "_store_params_of", once_lost)
+        trial.set_user_attr("next", 1)
+        assert len(attempts) == 2
+        assert open_study(paths).get_trials()[0].params == drawn
+        study.tell(trial, 0.5)
+    (stored,) = open_study(paths).get_trials()
+    assert (stored.params, stored.value) == (drawn, 0.5)
+
+
 def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that Optuna may add: each is called while no statement can be carried out."""
     monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
@@ -327,7 +355,7 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
         "set_trial_system_attr": (1, "key", 1),
         "get_all_studies": (),
     }
-    does_nothing = {"remove_session", "check_trial_is_updatable"}
+    does_nothing = {"remove_session", "check_trial_is_updatable", "set_trial_param"}  # the last one is for later
     with own_study(paths, None, note=lambda text: None, stop_requested=lambda: stop.requested) as storage:
         assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)

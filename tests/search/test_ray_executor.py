@@ -208,6 +208,24 @@ def test_a_local_cluster_without_a_gpu_says_so_at_once(start: Callable[..., Ear]
     assert "--gpus-per-worker 0" in (refused.value.hint or "")
 
 
+def test_a_cluster_without_room_is_waited_for_but_not_for_ever(
+    cluster: Any, start: Callable[..., Ear], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    ear = start(cluster, gpus=0.5, note=notes.append)
+    ear.listen(0.5)
+    assert ear.executor.workers == []
+    node = cluster.add_node(num_cpus=1, num_gpus=1)
+    ear.until(lambda: ear.ready)
+    (said,) = notes
+    assert "no node of the Ray cluster" in said
+    assert "a worker with 0.5 GPUs and 1 CPUs: its nodes have 0 and 0 (GPUs and CPUs); waiting for 10 minutes" in said
+    monkeypatch.setattr("nas.search.executors.ray.NO_ROOM_SECONDS", 0.5)
+    cluster.remove_node(node)
+    with pytest.raises(NasError, match="has room for a worker"):
+        ear.listen(PATIENCE)
+
+
 def test_messages_keep_their_order_both_ways(cluster: Any, start: Callable[..., Ear]) -> None:
     cluster.add_node(num_cpus=1)
     ear = start(cluster)
@@ -225,7 +243,7 @@ def test_calls_that_fail_lose_no_message(cluster: Any, start: Callable[..., Ear]
 
     if tuple(map(int, ray.__version__.split(".")[:2])) < (2, 60):
         pytest.skip("earlier ones are told otherwise which calls shall fail")
-    failing = {"num_failures": 6, "req_failure_prob": 30, "resp_failure_prob": 30}
+    failing = {"num_failures": 10, "req_failure_prob": 20, "resp_failure_prob": 20}
     monkeypatch.setenv("RAY_testing_rpc_failure", json.dumps({"CoreWorkerService.grpc_client.PushTask": failing}))
     cluster.add_node(num_cpus=1)
     ear = start(cluster)

@@ -34,6 +34,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[nn.Module]]:
 
     def build(*arguments: Any) -> nn.Module:
         model = real(*arguments)
+        model.in_a_cycle = [model]  # as those are that hooks make
         made.append(weakref.ref(model))
         list(model.modules())[-1].register_forward_pre_hook(refuse)
         return model
