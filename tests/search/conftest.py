@@ -1,4 +1,4 @@
-"""A study for scripted workers; see `scripted`."""
+"""A study for scripted workers, see `scripted`, and a database server, see `tests.postgres`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 from nas.paths import StudyPaths
 from nas.space import Space
 from nas.space_file import read_space
+from tests.postgres import postgres  # noqa: F401  (a fixture)
 from tests.search.scripted import SPACE, Bench
 
 

@@ -24,7 +24,7 @@ from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.search.ownership import lock_key, own_study
 from nas.search.storage import OwnedStorage, open_study, owned_study
-from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster, postgres  # noqa: F401
+from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
 
 HOLD = """
 import os, sys
