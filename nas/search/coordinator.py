@@ -137,10 +137,6 @@ class Coordinator:
             return False
         return self.stop.requested or self.wanted == 0 or (self.drawer.exhausted is not None and not self.drawer.ready)
 
-    @property
-    def interrupted(self) -> bool:
-        return self.suspending is not None and self.progress.trained < self.progress.goal
-
     def suspend(self) -> None:
         """Every training writes a checkpoint where it is; who does not within a time is ended, and goes on from its last one."""
         if self.suspending is None:

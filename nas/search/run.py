@@ -251,10 +251,16 @@ def _search(
         warnings=space.warnings(),
     )
     display.begin(plan)
+    interrupted = False
     if progress.trained < request.trials:
-        with suspended_by_signals(stop.request):
-            coordinator.run()
-    return SearchResult(plan, progress, coordinator.interrupted, coordinator.drawer.exhausted is not None)
+        try:
+            with suspended_by_signals(stop.request):
+                coordinator.run()
+            interrupted = coordinator.suspending is not None and progress.trained < progress.goal
+        except KeyboardInterrupt:
+            display.note("ended at once: each training goes on from its last checkpoint")
+            interrupted = True
+    return SearchResult(plan, progress, interrupted, coordinator.drawer.exhausted is not None)
 
 
 def _has_begun(study: optuna.Study) -> bool:

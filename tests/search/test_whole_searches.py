@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths, study_paths
+from nas.search import silence, worker
 from nas.search.coordinator import KEPT_CHECKPOINTS
 from nas.search.outcomes import best_trials, count_outcomes, count_trained, outcome_of
 from nas.search.progress import Progress
@@ -23,6 +24,7 @@ from nas.search.run import SearchRequest, run_search
 from nas.search.storage import open_study
 from nas.train.loop import read_curve
 from tests.conftest import QuietDisplay
+from tests.search.sabotage import children
 
 SPACE = """
 version: 1
@@ -136,4 +138,99 @@ def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path) -> None:
     trials = open_study(paths).get_trials()
     assert count_trained(count_outcomes(trials)) == 2
     assert all(trial.state.is_finished() for trial in trials)
+    check_curves(paths)
+
+
+class Stopper(QuietDisplay):
+    """Stops a worker in the middle of its training, as a driver that hangs would."""
+
+    victim: int | None = None
+
+    def update(self, progress: Progress) -> None:
+        if self.victim is None and any(r.last and r.last.epoch == 2 for r in progress.running.values()):
+            worker = min(multiprocessing.active_children(), key=lambda child: child.name)
+            assert worker.pid is not None
+            self.victim = worker.pid
+            os.kill(self.victim, signal.SIGSTOP)
+
+
+def test_a_worker_that_hangs_is_replaced(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "LEAST_SECONDS", 2.0)
+    monkeypatch.setattr(silence, "FACTOR", 2.0)
+    display = Stopper()
+    result = run_search(
+        SearchRequest(study="mine", space=str(space), dataset="digits", train_subset=300, trials=3, device="cpu", workers=2),
+        display,
+    )
+    assert display.victim is not None
+    assert any(re.search(r"worker \d has said nothing for \d+ s: it hangs and is ended", note) for note in display.notes)
+    assert any(re.search(r"worker \d died \(SIGKILL\); trial \d goes on from its checkpoint", note) for note in display.notes)
+    assert result.progress.trained == 3
+    check_curves(study_paths("mine"))
+
+
+class Filler(QuietDisplay):
+    """Fills the disk after the first epoch, and makes room again when the search says that it waits."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.ballast = folder / "ballast"
+        self.filled = self.freed = False
+
+    def update(self, progress: Progress) -> None:
+        if not self.filled and any(r.last for r in progress.running.values()):
+            self.filled = True
+            with suppress(OSError), open(self.ballast, "wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        if "No space left on device" in text or "no room on its disk" in text:
+            self.freed = True
+            self.ballast.unlink(missing_ok=True)
+
+
+def test_a_full_disk_makes_the_search_wait(space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "DISK_FULL_SECONDS", 0.5)
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        monkeypatch.setenv("NAS_STUDIES", str(small / "studies"))
+        display = Filler(small)
+        request = SearchRequest(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
+        result = run_search(request, display)
+        assert (display.filled, display.freed) == (True, True), display.notes
+        assert result.progress.trained == 2
+        assert result.progress.counts["failed"] == 0
+        check_curves(study_paths("mine"))
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)  # this process has read the study
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_lost(space: Path) -> None:
+    paths = study_paths("mine")
+    arguments = ["search", "--space", str(space), "--dataset", "digits", "--study", "mine", "--trials", "2", "--device", "cpu"]
+    with nas_command([*arguments, "--epochs", "30"]) as first:
+        wait_for(paths.trial(0).metrics, first)
+        for child in children(first.pid):
+            os.kill(child, signal.SIGSTOP)  # it will not heed the first one
+        first.send_signal(signal.SIGINT)
+        time.sleep(1.0)
+        assert first.poll() is None, "it waits for the checkpoint"
+        started = time.monotonic()
+        first.send_signal(signal.SIGINT)
+        output, errors = first.communicate(timeout=60)
+    assert time.monotonic() - started < 5
+    assert first.returncode == 130, errors
+    assert "Traceback" not in errors, errors
+    assert "ended at once: each training goes on from its last checkpoint" in errors
+    assert "To go on:  nas search --study mine --trials 2" in output
+    with nas_command([*arguments, "--epochs", "30"]) as second:
+        _, errors = second.communicate(timeout=240)
+    assert second.returncode == 0, errors
+    assert "trial 0 goes on after epoch" in errors
     check_curves(paths)

@@ -10,6 +10,7 @@ import torch
 from nas.train import loop
 from nas.train.device import pick_precision
 from nas.train.loop import _Trainer
+from nas.train.memory import out_of_memory, release_memory
 
 pytestmark = [
     pytest.mark.gpu,
@@ -83,3 +84,21 @@ def test_it_computes_in_half_precision_and_channels_last(on_gpu: Any, tmp_path: 
     assert set(seen) == {(on_gpu.precision.autocast, True)}
     assert all(p.dtype == torch.float32 for p in run.model.parameters())
     assert run.model.stem.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_does_not_fit_on_it_is_told_from_other_errors() -> None:
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        torch.empty(2**50, dtype=torch.uint8, device="cuda")
+    assert out_of_memory(caught.value) == "the device"
+
+
+def test_what_was_too_much_is_free_again(on_gpu: Any) -> None:
+    device = on_gpu.device
+    release_memory(device)
+    before = torch.cuda.memory_reserved(device)
+    cycle: list[Any] = [torch.empty(2**28, dtype=torch.uint8, device=device)]
+    cycle.append(cycle)
+    assert torch.cuda.memory_reserved(device) > before
+    del cycle
+    release_memory(device)
+    assert torch.cuda.memory_reserved(device) <= before

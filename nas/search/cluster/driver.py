@@ -24,6 +24,8 @@ from nas.search.cluster.actor import Collected, NasWorker
 from nas.search.cluster.link import Close, Gone, Kill, Lost, Order, Placed, Replace, Room, Said, Send, Unreachable
 
 PROBE_SECONDS = 5.0
+SPEAK_SECONDS = 5.0
+"""For last words, should the coordinator not listen."""
 LOOK_SECONDS = 2.0
 """Between two looks at the cluster's nodes."""
 UNREACHABLE_SECONDS = 60.0
@@ -118,6 +120,8 @@ class _Driver:
             num_gpus=order.gpus, num_cpus=order.cpus, max_restarts=0, max_task_retries=0, max_concurrency=8
         )
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        """What the coordinator has not taken yet: it may be waiting for a database, and the workers shall not notice."""
         self._node = ray.get_runtime_context().get_node_id()
         self._seats: list[_Seat] = []
         self._room: Room | None = None
@@ -132,6 +136,8 @@ class _Driver:
 
     def run(self) -> bool:
         """Whether the connection to the cluster is there to the end."""
+        speaker = threading.Thread(target=self._speak, daemon=True)
+        speaker.start()
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._look, daemon=True).start()
         while not self._lost:
@@ -142,17 +148,23 @@ class _Driver:
                 break
             if self._closing is not None and not any(seat.worker is not None for seat in self._seats):
                 break
+        self._say(None)
+        speaker.join(SPEAK_SECONDS)
         return not self._lost
-
-    def _say(self, message: object) -> None:
-        with suppress(OSError):  # `_listen` finds out, too
-            self._connection.send(message)
 
     def _lose(self, reason: str) -> None:
         self._say(Lost(reason))
         self._lost = True
 
     # ------------------------------------------------------------------------------------------- the coordinator
+
+    def _say(self, message: object) -> None:
+        self._outbox.put(message)
+
+    def _speak(self) -> None:
+        with suppress(OSError):  # `_listen` finds out, too
+            while (message := self._outbox.get()) is not None:
+                self._connection.send(message)
 
     def _listen(self) -> None:
         while True:
