@@ -24,6 +24,9 @@ PACKAGES = (
     "typer",
     "pydantic",
     "scikit-learn",
+    "scipy",
+    "ray",
+    "psycopg",
 )
 LOW_DISK_BYTES = 2_000_000_000
 

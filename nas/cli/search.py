@@ -82,13 +82,24 @@ def command(
     print(f"{over} of {drawn} draws ({over / drawn:.0%}) were over budget and never trained." if drawn else "")
     if progress.best is not None:
         print(f"Best: {row_text(progress.best)}")
+    # What a study does not remember has to be said again.
+    where = {
+        "--device": None if device == "auto" else device,
+        "--gpus": gpus,
+        "--workers-per-gpu": workers_per_gpu,
+        "--workers": workers,
+        "--ray": ray,
+        "--gpus-per-worker": gpus_per_worker,
+        "--cpus-per-worker": cpus_per_worker,
+    }
+    again = f"nas search --study {name}" + "".join(f" {key} {value}" for key, value in where.items() if value is not None)
     if result.interrupted:
-        print(f"Suspended. To go on:  nas search --study {name} --trials {progress.goal}")
+        print(f"Suspended. To go on:  {again} --trials {progress.goal}")
         sys.exit(130)
     if result.exhausted:
         print(f"Nothing new was left to draw. Widen the ranges of the space and search on from here:  --warm-start study:{name}")
     if progress.best is None:
-        print(f"No training ran to its end yet. To go on:  nas search --study {name} --trials {progress.goal + 10}")
+        print(f"No training ran to its end yet. To go on:  {again} --trials {progress.goal + 10}")
     else:
-        more = "" if result.exhausted else f"   or more trials:  nas search --study {name} --trials {progress.goal * 2}"
+        more = "" if result.exhausted else f"   or more trials:  {again} --trials {progress.goal * 2}"
         print(f"Next:  nas retrain best --study {name}{more}")

@@ -191,7 +191,7 @@ def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisp
 
         gpus, cpus = cluster.gpus_per_worker, cluster.cpus_per_worker
         plan = replace(plan, device="cuda" if gpus else "cpu", threads=max(1, int(cpus)))
-        executor = RayExecutor(plan, cluster.address, gpus, cpus, note=display.note)
+        executor = RayExecutor(plan, cluster.address, gpus, cpus, most=request.trials, note=display.note)
         each = f"{gpus:g} GPU, {cpus:g} cores each" if gpus else f"{cpus:g} cores each"
         return executor, f"as many as the Ray cluster {cluster.address!r} has room for, {each}", "what each node's hardware has"
     plans = plan_workers(placement, plan)

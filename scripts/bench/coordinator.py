@@ -39,6 +39,7 @@ def history(space: Space, count: int) -> list[FrozenTrial]:
         trial = drawn.ask()
         space.draw(trial)
         trial.set_constraint("params", 0.5)
+        infeasible = drawn.get_trials(deepcopy=False)[number].system_attrs
         kind = rng.choice(["over_budget", "rung 2", "rung 6", "trained"], p=[0.4, 0.4, 0.13, 0.07])
         epochs = {"over_budget": 0, "rung 2": 2, "rung 6": 6, "trained": space.epochs}[kind]
         curve = {epoch: float(0.9 - 0.6 * rng.random() / epoch) for epoch in range(1, epochs + 1)}
@@ -52,7 +53,7 @@ def history(space: Space, count: int) -> list[FrozenTrial]:
                 distributions=trial.distributions,
                 intermediate_values=curve,
                 user_attrs=attributes,
-                system_attrs=trial.system_attrs if kind == "over_budget" else {},
+                system_attrs=infeasible if kind == "over_budget" else {},
             )
         )
     return trials

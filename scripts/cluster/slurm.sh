@@ -38,7 +38,7 @@ srun --no-kill --kill-on-bad-exit=0 --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per
     common="--num-cpus=$SLURM_CPUS_PER_TASK --disable-usage-stats --block"
     if [ "$SLURM_PROCID" -eq 0 ]; then
       exec ray start --head --node-ip-address="${RAY_ADDRESS%:*}" --port="${RAY_ADDRESS##*:}" --include-dashboard=false \
-        --temp-dir="/tmp/ray-$SLURM_JOB_ID" $common
+        --temp-dir="${TMPDIR:-/tmp}/ray-$SLURM_JOB_ID" $common
     fi
     until ray start --address="$RAY_ADDRESS" $common; do sleep 5; done
   ' >"ray-$SLURM_JOB_ID.log" 2>&1 &

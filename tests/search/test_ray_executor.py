@@ -193,10 +193,7 @@ def test_a_local_cluster_has_a_worker_a_core_and_ends_with_the_search(start: Cal
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == signals
     ear.until(lambda: ear.ready)
     assert ear.executor.workers == [0]
-    driver = ear.executor._process
-    assert driver is not None
     ear.executor.close()
-    assert driver.exitcode == 0
     wait_until(lambda: not alive(ear.ready[0]["pid"]), "the worker outlived the search")
     ear.executor.close()
 

@@ -68,7 +68,7 @@ def pinned_environment(device: str, threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def _deaf_to_signals() -> Iterator[None]:
+def deaf_to_signals() -> Iterator[None]:
     """Ctrl-C and a batch system's SIGTERM reach the whole process group; only the coordinator decides what they mean. What is
     ignored when a process starts stays so, even while it still imports."""
     if threading.current_thread() is not threading.main_thread():  # who may not set handlers gets no signals either
@@ -157,7 +157,7 @@ class LocalExecutor(Executor):
         process = self._context.Process(
             target=_main, args=(theirs, plan, title, os.getpid()), name=f"nas-worker-{worker}", daemon=True
         )
-        with _environment(environment), _deaf_to_signals():
+        with _environment(environment), deaf_to_signals():
             process.start()
         theirs.close()
         self._running[worker] = _Running(process, ours, kills)

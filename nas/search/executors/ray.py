@@ -19,7 +19,7 @@ from nas.search.cluster.actor import Job
 from nas.search.cluster.driver import drive
 from nas.search.cluster.link import Close, Gone, Kill, Lost, Order, Placed, Replace, Room, Said, Send, Unreachable
 from nas.search.executors import Executor
-from nas.search.executors.local import SHUTDOWN_SECONDS, _deaf_to_signals, describe_exit
+from nas.search.executors.local import SHUTDOWN_SECONDS, deaf_to_signals, describe_exit
 from nas.search.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
 from nas.search.worker import run_worker
 
@@ -60,8 +60,8 @@ class RayExecutor(Executor):
                 f"--gpus-per-worker must be between 0 and 1, but is {gpus_per_worker:g}: a worker trains on one GPU",
                 hint="1 gives each a GPU of its own, 0.5 puts two on one, 0 computes on the CPU",
             )
-        if not (0 < cpus_per_worker < math.inf):
-            raise ConfigError(f"--cpus-per-worker must be above 0, but is {cpus_per_worker:g}")
+        if not (0 < cpus_per_worker < math.inf) or (cpus_per_worker > 1 and cpus_per_worker % 1):
+            raise ConfigError(f"--cpus-per-worker must be a part of 1 or a whole number, but is {cpus_per_worker:g}")
         self._plan, self._address, self._note, self._run = plan, address, note, run
         self._gpus, self._cpus, self._most = gpus_per_worker, cpus_per_worker, most
         self._workers: set[int] = set()
@@ -93,7 +93,7 @@ class RayExecutor(Executor):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=drive, args=(theirs, order), name="nas-ray", daemon=True)
-        with _deaf_to_signals():
+        with deaf_to_signals():
             self._process.start()
         theirs.close()
         try:
