@@ -120,6 +120,8 @@ class Subject:
     default_epochs: int
     accuracy: float | None = None
     """On the validation images, in the search."""
+    micro_batches: int = 1
+    """Parts of a batch that fitted in memory there."""
 
 
 def preset_subject(name: str) -> Subject:
@@ -150,8 +152,8 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
         trial = known[which]
     file = paths.trial(trial.number).candidate
     candidate = Candidate.from_json(file.read_text(), source=str(file))
-    epochs = EPOCH_FACTOR * candidate.train.epochs
-    return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, last_value(trial))
+    epochs, parts = EPOCH_FACTOR * candidate.train.epochs, trial.user_attrs.get("micro_batches", 1)
+    return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, last_value(trial), parts)
 
 
 def found_presets_study(data: DataConfig, name: str | None = None, decoding: DecodingProgress = silent) -> StudyPaths:
@@ -243,6 +245,7 @@ def retrain(
         precision=precision,
         seed=seed,
         identity=f"{candidate.digest} seed {seed} images {len(data)}",
+        micro_batches=subject.micro_batches,
         should_suspend=should_suspend,
     )
     if result.status == "suspended":

@@ -51,7 +51,8 @@ def start_text(fitted: Fitted) -> str:
 def row_text(row: TrialRow) -> str:
     accuracy = "      –" if row.accuracy is None else f"{row.accuracy:7.2%}"
     cost = f"{count_text(row.params):>5s}"
-    return f"trial {row.number:4d}  {row.outcome:12s} {accuracy}  after {row.epochs:3d} epochs  {cost}  {row.architecture}"
+    parts = f"  batches in {row.micro_batches} parts" if row.micro_batches > 1 else ""
+    return f"trial {row.number:4d}  {row.outcome:12s} {accuracy}  after {row.epochs:3d} epochs  {cost}  {row.architecture}{parts}"
 
 
 def counts_line(counts: Mapping[str, int]) -> str:

@@ -92,7 +92,11 @@ def command(
         "--gpus-per-worker": gpus_per_worker,
         "--cpus-per-worker": cpus_per_worker,
     }
-    again = f"nas search --study {name}" + "".join(f" {key} {value}" for key, value in where.items() if value is not None)
+    again = f"nas search --study {name}" + "".join(
+        f" {key} {value:g}" if isinstance(value, float) else f" {key} {value}"
+        for key, value in where.items()
+        if value is not None
+    )
     if result.interrupted:
         print(f"Suspended. To go on:  {again} --trials {progress.goal}")
         sys.exit(130)

@@ -130,6 +130,8 @@ class TrialRow:
     params: int | None
     macs: int | None
     architecture: str | None
+    micro_batches: int
+    """Parts in which its batches went through the network, since memory ran out; 1 where it did not."""
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> "TrialRow":
@@ -142,4 +144,5 @@ class TrialRow:
             params=attributes.get("params"),
             macs=attributes.get("macs"),
             architecture=attributes.get("architecture"),
+            micro_batches=attributes.get("micro_batches", 1),
         )

@@ -192,7 +192,8 @@ def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisp
         gpus, cpus = cluster.gpus_per_worker, cluster.cpus_per_worker
         plan = replace(plan, device="cuda" if gpus else "cpu", threads=max(1, int(cpus)))
         executor = RayExecutor(plan, cluster.address, gpus, cpus, most=request.trials, note=display.note)
-        each = f"{gpus:g} GPU, {cpus:g} cores each" if gpus else f"{cpus:g} cores each"
+        cores = f"{cpus:g} core{'s' * (cpus > 1)}"
+        each = f"{gpus:g} GPU and {cores} each" if gpus else f"{cores} each"
         return executor, f"as many as the Ray cluster {cluster.address!r} has room for, {each}", "what each node's hardware has"
     plans = plan_workers(placement, plan)
     text = ", ".join(f"{number} on {name}" for name, number in Counter(p.device for p in plans).items())

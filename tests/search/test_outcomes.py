@@ -134,10 +134,10 @@ def test_every_outcome_has_a_row(study: optuna.Study, candidate: Candidate) -> N
     trial = running(study, candidate, 0.5, 0.6)
     assert TrialRow.of(frozen(study, trial)).outcome == "running"
     outcomes.record(study, trial, "trained")
-    assert TrialRow.of(frozen(study, trial)) == TrialRow(0, "trained", 0.6, 2, 1234, None, candidate.arch.one_line())
+    assert TrialRow.of(frozen(study, trial)) == TrialRow(0, "trained", 0.6, 2, 1234, None, candidate.arch.one_line(), 1)
     bare = study.ask()
     study.tell(bare, state=TrialState.FAIL)
-    assert TrialRow.of(frozen(study, bare)) == TrialRow(1, "failed", None, 0, None, None, None)
+    assert TrialRow.of(frozen(study, bare)) == TrialRow(1, "failed", None, 0, None, None, None, 1)
 
 
 def test_only_three_outcomes_count() -> None:
