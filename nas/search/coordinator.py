@@ -9,6 +9,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 
 import optuna
@@ -25,6 +26,7 @@ from nas.search.executors import Executor
 from nas.search.messages import (
     Alive,
     Began,
+    Broken,
     Died,
     Ended,
     Epoch,
@@ -91,6 +93,8 @@ class Coordinator:
         """Why the search cannot go on."""
         self.suspending: float | None = None
         """Since when."""
+        self.cut_off = False
+        """Whether a draw was under way then, before which nothing may be told; the next run draws again, and then tells."""
 
     # ------------------------------------------------------------------------------------------------ the main loop
 
@@ -100,9 +104,16 @@ class Coordinator:
         Raises NasError where the search cannot go on.
         """
         self.adopt()
+        if not self.wanted:
+            self.settle()
+            return
         try:
             self.executor.start()
-            self._run()
+            try:
+                self._run()
+            except NasError:
+                self.put_down()
+                raise
         except BaseException:
             self.executor.close(force=True)
             raise
@@ -117,7 +128,7 @@ class Coordinator:
                 self.stop.requested = True
             if self.stop.requested:
                 self.suspend()
-            if not self.drawer.drawing or self.stop.requested:
+            if not self.drawer.drawing and not self.cut_off:
                 self.settle()
             if not self.stop.requested:
                 self.hand_out()
@@ -133,7 +144,7 @@ class Coordinator:
 
     @property
     def done(self) -> bool:
-        if self.progress.running or self.decided:
+        if self.progress.running or (self.decided and not self.cut_off):
             return False
         return self.stop.requested or self.wanted == 0 or (self.drawer.exhausted is not None and not self.drawer.ready)
 
@@ -141,6 +152,7 @@ class Coordinator:
         """Every training writes a checkpoint where it is; who does not within a time is ended, and goes on from its last one."""
         if self.suspending is None:
             self.suspending = time.monotonic()
+            self.cut_off = self.drawer.drawing
             self.drawer.drawing = self.crew.replacing = False
             for worker in self.progress.running:
                 self.executor.send(worker, Suspend())
@@ -152,6 +164,24 @@ class Coordinator:
                 )
                 self.executor.kill(worker)
             self.suspending = float("inf")  # once is enough
+
+    def put_down(self) -> None:
+        """As `suspend`, where the study itself cannot be written any more."""
+        deadline = time.monotonic() + SUSPEND_SECONDS
+        left = set(self.progress.running)
+        for worker in left:
+            self.executor.send(worker, Suspend())
+            self.executor.send(worker, Verdict(go_on=True))  # one of them waits for it; the others ignore it
+        while left and time.monotonic() < deadline:
+            for worker, message in self.executor.receive(timeout=0.5):
+                match message:
+                    case Epoch():  # judged at the next start
+                        self.executor.send(worker, Verdict(go_on=True))
+                    case Saved(number=number, checkpoint=checkpoint):
+                        with suppress(OSError):
+                            write_whole(self.paths.trial(number).checkpoint, checkpoint)
+                    case Ended() | Failed() | OutOfMemory() | Died():
+                        left.discard(worker)
 
     def stop_because(self, error: NasError) -> None:
         """The other trainings are suspended before it is raised."""
@@ -220,8 +250,8 @@ class Coordinator:
             self.drawer.begin()
         unfinished = {running.number for running in self.drawer.ready}
         for file in self.paths.trials.glob("*/checkpoint.pt*"):
-            number = int(file.parent.name)
-            if file.suffix == ".tmp" or (number not in unfinished and number not in self.kept):
+            name = file.parent.name
+            if name.isdecimal() and (file.suffix == ".tmp" or int(name) not in unfinished.union(self.kept)):
                 file.unlink(missing_ok=True)
 
     # ----------------------------------------------------------------------------------------- what workers report
@@ -248,6 +278,8 @@ class Coordinator:
                 self.fail(self.release(worker), reason, traceback)
             case Died():
                 self.on_death(worker, message)
+            case Broken(number=number, reason=reason):
+                self.display.note(f"the device of worker {worker} fails in trial {number}: {reason}")
             case Ready() | Unfit() | Alive():
                 pass  # the crew's business
 
@@ -293,7 +325,7 @@ class Coordinator:
 
     def on_end(self, running: Running, status: str) -> None:
         if status == "suspended":
-            self.display.note(f"trial {running.number} is suspended, its checkpoint written")
+            self.display.note(f"trial {running.number} is suspended")
         elif status == "diverged":
             self.decide(running, "diverged")
         elif status == "finished":
@@ -314,6 +346,8 @@ class Coordinator:
             self.display.note(f"worker {worker} died ({death.reason}) while it had nothing to train")
         elif running.decided:
             pass
+        elif self.suspending is not None:
+            self.display.note(f"worker {worker} died ({death.reason}); trial {running.number} will go on from its checkpoint")
         elif death.out_of_memory:
             self.on_out_of_memory(running, "the host", f"the system ended its worker ({death.reason})")
         elif running.deaths + 1 >= MAX_DEATHS_OF_A_TRIAL:

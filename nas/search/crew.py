@@ -13,6 +13,10 @@ MAX_DEATHS_AT_THE_START = 3
 """Of a worker, in a row, before it is ready."""
 
 
+PAUSE_SECONDS = 30.0
+"""Before a worker that has worked before, and cannot start now, tries again."""
+
+
 class Crew:
     def __init__(self, executor: Executor, note: Callable[[str], None]) -> None:
         self.executor, self.note = executor, note
@@ -26,6 +30,10 @@ class Crew:
         self.lost: NasError | None = None
         """Why no worker is left."""
         self._unfit: dict[int, NasError] = {}
+        self._refused: dict[int, NasError] = {}
+        self._worked: set[int] = set()
+        self._restarts: dict[int, float] = {}
+        """When, by `time.monotonic`, another takes the place of each."""
         self._deaths_at_the_start: Counter[int] = Counter()
         self._silence = Silence()
         self._listened = time.monotonic()
@@ -57,10 +65,12 @@ class Crew:
             case Ready(device=device, precision=precision, sees_study=sees_study):
                 self.devices[worker] = f"{device}, {precision}"
                 self._deaths_at_the_start[worker] = 0
+                self._worked.add(worker)
                 (self.blind.discard if sees_study else self.blind.add)(worker)
                 self.release(worker)
             case Unfit(message=text, hint=hint):
-                self._unfit[worker] = NasError(text, hint=hint)
+                # One that has worked before finds what it needs occupied, which may pass.
+                (self._refused if worker in self._worked else self._unfit)[worker] = NasError(text, hint=hint)
             case Died():
                 self._bury(worker, message)
 
@@ -68,29 +78,39 @@ class Crew:
         was_ready = self.devices.pop(worker, None) is not None
         self.idle.discard(worker)
         self._silence.expect_nothing(worker)
+        refused = self._refused.pop(worker, None)
         if not was_ready and worker not in self._unfit:
             self._deaths_at_the_start[worker] += 1
             if self._deaths_at_the_start[worker] >= MAX_DEATHS_AT_THE_START:
-                self._unfit[worker] = StudyError(
+                self._unfit[worker] = refused or StudyError(
                     f"worker {worker} died {MAX_DEATHS_AT_THE_START} times before it could train anything ({death.reason})",
                     hint="nas doctor shows what this machine has; nothing of the study is lost",
                 )
         if worker not in self._unfit:
-            if self.replacing:
-                self.executor.restart(worker)
+            self._restarts[worker] = time.monotonic() + (PAUSE_SECONDS if refused else 0)
+            if refused:
+                self.note(f"worker {worker} tries again in {PAUSE_SECONDS:.0f} s: {refused.message}")
+            self._restart_who_is_due()
         elif set(self.executor.workers) <= self._unfit.keys():
             self.lost = self._unfit[worker]
         else:
             self.note(f"worker {worker} cannot start, the others go on: {self._unfit[worker].message}")
 
+    def _restart_who_is_due(self) -> None:
+        for worker, when in list(self._restarts.items()):
+            if self.replacing and time.monotonic() >= when:
+                del self._restarts[worker]
+                self.executor.restart(worker)
+
     def _listen(self, heard: set[int]) -> None:
         """Ends those that have been silent for too long."""
+        self._restart_who_is_due()
         now = time.monotonic()
         self._silence.passed(now - self._listened)
         self._listened = now
         for worker in self.executor.workers:
             if self.replacing and not (worker in self.devices or worker in self._unfit or worker in self._silence):
-                self._silence.expect(worker)  # it is being started
+                self._silence.expect(worker, starting=True)
         for worker, silent in self._silence.too_long().items():
             if worker in heard:
                 continue

@@ -79,6 +79,10 @@ class Drawer:
 
     def adopt(self, frozen: FrozenTrial) -> None:
         """Draws a trial again that an earlier run had begun to draw: what it had stored stays as it was."""
+        twin = frozen.user_attrs.get("duplicate_of")
+        if twin is not None and (ended := self.study.get_trials(deepcopy=False)[twin]).state.is_finished():
+            self._record_duplicate(optuna.Trial(self.study, frozen._trial_id), ended)
+            return
         self._seed_for(frozen.number)
         if self._judge(optuna.Trial(self.study, frozen._trial_id)) == "fits":
             self.ready[-1].micro_batches = frozen.user_attrs.get("micro_batches", 1)

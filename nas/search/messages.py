@@ -133,6 +133,14 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """The worker's device answers nothing any more: what it trained is not to blame, and the worker ends."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Unfit:
     """The worker could not even start, by a mistake that its user can mend."""
 
@@ -150,4 +158,4 @@ class Died:
     """Whether the system ended it because the host's memory ran out."""
 
 
-FromWorker = Ready | Began | Alive | Saved | Epoch | Waiting | Ended | OutOfMemory | Failed | Unfit | Died
+FromWorker = Ready | Began | Alive | Saved | Epoch | Waiting | Ended | OutOfMemory | Failed | Broken | Unfit | Died

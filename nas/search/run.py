@@ -129,8 +129,8 @@ def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
         if paths.settings.is_file():
             read_settings(paths).require_same(prepared.settings, paths.name)
         else:
-            paths.space.write_text(prepared.space.text)
-            paths.settings.write_text(prepared.settings.to_json())
+            write_whole(paths.space, prepared.space.text.encode())
+            write_whole(paths.settings, prepared.settings.to_json().encode())
         remember_study(paths)
         return _search(request, display, prepared, storage, stop)
 
@@ -252,15 +252,13 @@ def _search(
         warnings=space.warnings(),
     )
     display.begin(plan)
-    interrupted = False
-    if progress.trained < request.trials:
-        try:
-            with suspended_by_signals(stop.request):
-                coordinator.run()
-            interrupted = coordinator.suspending is not None and progress.trained < progress.goal
-        except KeyboardInterrupt:
-            display.note("ended at once: each training goes on from its last checkpoint")
-            interrupted = True
+    try:
+        with suspended_by_signals(stop.request):
+            coordinator.run()
+        interrupted = coordinator.suspending is not None and progress.trained < progress.goal
+    except KeyboardInterrupt:
+        display.note("ended at once: each training goes on from its last checkpoint")
+        interrupted = True
     return SearchResult(plan, progress, interrupted, coordinator.drawer.exhausted is not None)
 
 

@@ -17,18 +17,21 @@ class Silence:
 
     limit: float = field(default_factory=lambda: UNLEARNED_SECONDS)
     _silent: dict[int, float] = field(default_factory=dict)
+    _starting: set[int] = field(default_factory=set)
     _longest: float = 0.0
     _leniency: float = 1.0
 
     def __contains__(self, worker: int) -> bool:
         return worker in self._silent
 
-    def expect(self, worker: int) -> None:
-        """It has something to do, and should be heard of before long."""
+    def expect(self, worker: int, starting: bool = False) -> None:
+        """It has something to do, and should be heard of before long; one that is starting within `UNLEARNED_SECONDS`."""
         self._silent[worker] = 0.0
+        (self._starting.add if starting else self._starting.discard)(worker)
 
     def expect_nothing(self, worker: int) -> None:
         self._silent.pop(worker, None)
+        self._starting.discard(worker)
 
     def heard(self, worker: int, in_training: bool) -> None:
         """From what is said in a training, `in_training`, the usual silence is learned."""
@@ -44,13 +47,15 @@ class Silence:
 
     def too_long(self) -> dict[int, float]:
         """The seconds that each worker which hangs has been silent."""
-        return {worker: seconds for worker, seconds in self._silent.items() if seconds > self.limit}
+        limits = {worker: UNLEARNED_SECONDS if worker in self._starting else self.limit for worker in self._silent}
+        return {worker: seconds for worker, seconds in self._silent.items() if seconds > limits[worker]}
 
     def judged(self, worker: int) -> None:
         """It is ended. The next one is given twice as long, in case this one was only slow."""
+        if worker not in self._starting:
+            self._leniency *= 2
+            self._learn()
         self.expect_nothing(worker)
-        self._leniency *= 2
-        self._learn()
 
     def _learn(self) -> None:
         if self._longest:

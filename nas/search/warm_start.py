@@ -19,6 +19,7 @@ from nas.search.outcomes import last_value, outcome_of
 from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import open_study
 from nas.space import Space
+from nas.train.checkpoint import write_whole
 
 STUDY_PREFIX = "study:"
 STARTING_POINTS = 10
@@ -160,8 +161,7 @@ def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: Stud
             params[name] = drawn[name].nearest(result.params.get(name, drawn[name].ends()[0]))
         number = len(study.get_trials(deepcopy=False))
         folder = paths.trial(number)
-        folder.folder.mkdir(parents=True, exist_ok=True)
-        folder.candidate.write_text(one.start.candidate.to_json())
+        write_whole(folder.candidate, one.start.candidate.to_json().encode())
         study.add_trial(
             optuna.trial.create_trial(
                 state=result.state,

@@ -1,5 +1,6 @@
 """A worker: trains what it is given, one message an epoch. Knows neither Optuna nor where a study is stored."""
 
+import sys
 import tempfile
 import time
 import traceback
@@ -13,6 +14,7 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.search.messages import (
     Alive,
     Began,
+    Broken,
     Ended,
     Epoch,
     Failed,
@@ -34,6 +36,8 @@ from nas.train.evaluate import Stopped
 from nas.train.loop import EpochMetrics
 
 ALIVE_SECONDS = 2.0
+EXIT_BROKEN = 3
+"""Exit code of a worker whose device no longer works."""
 DISK_FULL_SECONDS = 5.0
 """Between two attempts to write."""
 
@@ -127,18 +131,22 @@ class _Trainer:
         self._send(ending)
 
     def _fit_or_say_why(self, order: Train) -> Ended | OutOfMemory | Failed:
+        from nas.train.device import still_works
         from nas.train.memory import out_of_memory
 
         try:
             if self.sees_study:
                 return self._fit(order, TrialPaths(order.folder))
-            with tempfile.TemporaryDirectory(prefix="nas-trial-") as folder:
+            with tempfile.TemporaryDirectory(prefix="nas-trial-", ignore_cleanup_errors=True) as folder:
                 return self._fit_unseen(order, TrialPaths(Path(folder)))
         except (Deposed, EOFError, BrokenPipeError, ConnectionError):
             raise
         except Exception as error:  # whatever building or training may raise is the trial's failure
             if where := out_of_memory(error):
                 return OutOfMemory(order.number, where, _one_line(error))
+            if not still_works(self.device):
+                self._send(Broken(order.number, _one_line(error)))
+                sys.exit(EXIT_BROKEN)
             return Failed(order.number, _one_line(error), traceback.format_exc())
 
     def _fit_unseen(self, order: Train, paths: TrialPaths) -> Ended:

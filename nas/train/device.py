@@ -61,6 +61,17 @@ def pick_precision(device: torch.device) -> Precision:
     return Precision(None, False, f"half precision is not relied upon on {device.type}")
 
 
+def still_works(device: torch.device) -> bool:
+    """After some errors (an illegal address, an assertion on the device, an uncorrectable memory fault) every later call to CUDA
+    fails in that process."""
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except Exception:
+            return False
+    return True
+
+
 def cpu_flags() -> frozenset[str]:
     """Instruction sets as Linux lists them; empty elsewhere."""
     if platform.system() != "Linux":

@@ -133,6 +133,8 @@ class FakeExecutor(Executor):
         self.restarted: list[int] = []
         self.killed: list[int] = []
         self.started = self.closed = self.forced = False
+        self.most_silences = 5
+        """In a row, before it is taken for a search that waits for nothing."""
         self.deaf = False
         """Whether no worker hears a Suspend."""
         self._trainings: dict[int, Generator[FromWorker, bool, None]] = {}
@@ -141,6 +143,8 @@ class FakeExecutor(Executor):
         self._outbox: deque[tuple[int, FromWorker]] = deque()
         self._answers: dict[int, bool | None] = {}
         """What each worker was told and has not acted on yet."""
+        self._asking: set[int] = set()
+        """Workers that wait for the answer to an epoch."""
         self._silent = 0
 
     @property
@@ -190,7 +194,9 @@ class FakeExecutor(Executor):
                 number = self._orders[worker].number
                 outcome = self.study.get_trials(deepcopy=False)[number].user_attrs.get("outcome")
                 self.verdicts.append((number, go_on, outcome))
-                self._answers[worker] = go_on
+                if worker in self._asking:  # the others ignore it
+                    self._answers[worker] = go_on
+                    self._asking.discard(worker)
             case Suspend():
                 self._suspended |= set() if self.deaf else {worker}
 
@@ -199,7 +205,7 @@ class FakeExecutor(Executor):
             self._advance(worker, self._answers.pop(worker))
         if not self._outbox:
             self._silent += 1
-            assert self._silent < 5, "the coordinator waits for workers that have nothing to say"
+            assert self._silent < self.most_silences, "the coordinator waits for workers that have nothing to say"
             return []
         self._silent = 0
         return [self._outbox.popleft()]
@@ -208,7 +214,9 @@ class FakeExecutor(Executor):
         message = next(self._trainings[worker]) if answer is None else self._trainings[worker].send(answer)
         if isinstance(message, Began):
             self._answers[worker] = None  # nobody answers that
-        elif not isinstance(message, Epoch):
+        elif isinstance(message, Epoch):
+            self._asking.add(worker)
+        else:
             del self._trainings[worker]
         self._outbox.append((worker, message))
 
@@ -301,7 +309,7 @@ class Bench:
         coordinator = self.coordinator(goal, lives, workers, **more)
         coordinator.run()
         assert self.executor is not None
-        assert self.executor.closed
+        assert self.executor.closed == self.executor.started
         return coordinator
 
     def stop_when(self, condition: Callable[[Progress], bool], coordinator: Coordinator) -> None:

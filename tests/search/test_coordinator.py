@@ -11,7 +11,7 @@ import pytest
 from nas.errors import BudgetError, NasError, StudyError
 from nas.search import coordinator as coordination
 from nas.search import drawing, silence
-from nas.search.messages import Alive, Began, Died, Suspend, Unfit
+from nas.search.messages import Alive, Began, Broken, Died, Suspend, Unfit
 from nas.search.samplers import SAMPLERS
 from tests.search.scripted import EPOCHS, Life, PruneAfter
 
@@ -710,3 +710,128 @@ def test_a_verdict_that_was_acted_on_is_not_taken_again(bench: MakeBench) -> Non
     b.run(1)
     assert b.outcomes == ["trained"]
     assert b.trials[0].intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
+
+
+# ------------------------------------------------------------------------------------------ faults that come at a bad time
+
+
+def test_what_a_kill_left_of_the_last_trial_is_put_in_order_though_the_goal_is_reached(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench(10, 20, 20)
+
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    lives = lambda order: Life(curve=(0.5,), end="diverged") if order.number == 0 else Life()  # noqa: E731
+    coordinator = b.coordinator(2, lives, workers=2)
+    monkeypatch.setattr(coordinator.drawer, "settle_twins", lambda ended: crash() if ended.number == 1 else None)
+    with pytest.raises(KeyboardInterrupt):
+        coordinator.run()
+    b.paths.trial(0).checkpoint.write_text("1")
+    b.run(2)
+    assert b.submitted == []
+    assert not b.executor.started
+    assert "(RUNNING)" not in b.outcomes
+    assert not b.paths.trial(0).checkpoint.exists()
+
+
+def test_when_the_study_cannot_be_written_the_trainings_are_suspended_before_it_ends(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(4, workers=2)
+
+    def away(*_: Any) -> None:
+        raise StudyError("the database is away, and the search was stopped")
+
+    def lose(progress: Any) -> None:
+        if any(running.last for running in progress.running.values()):
+            coordinator.on_epoch = away
+
+    b.display.on_update = lose
+    with pytest.raises(StudyError, match="the database is away"):
+        coordinator.run()
+    assert b.executor.closed
+    suspended = {order.number for order in b.executor.submitted}
+    assert len(suspended) == 2
+    assert all(b.paths.trial(number).checkpoint.exists() for number in suspended)
+    assert not b.executor._trainings, "each has ended by itself"
+    b.display.on_update = lambda progress: None
+    b.run(4)
+    assert b.outcomes == ["trained"] * 4
+    assert len(b.world.trained) == len(set(b.world.trained)) == 12
+
+
+def test_our_own_kill_at_a_stop_is_no_fault_of_the_trial(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordination, "SUSPEND_SECONDS", 0.05)
+    b = bench()
+    coordinator = b.coordinator(1, {0: Life(deaths=(1, 1))})
+    real = b.executor.receive
+
+    def receive(timeout: float) -> Any:
+        if coordinator.stop.requested and not b.executor.killed:
+            time.sleep(0.03)
+            return []
+        return real(timeout)
+
+    b.executor.receive = receive
+    b.stop_when(lambda progress: any(r.deaths == 2 for r in progress.running.values()), coordinator)
+    coordinator.run()
+    assert b.executor.killed == [0]
+    assert b.outcomes == ["(RUNNING)"]
+
+
+def test_a_stop_in_the_middle_of_a_draw_changes_no_draw(bench: MakeBench) -> None:
+    """A trial that ends while the next one is drawn is told after that draw, in this run or in the next."""
+
+    def run(stop: bool) -> Any:
+        b = bench(sampler=SAMPLERS["tpe"]())
+        b.paths = type(b.paths)(b.paths.folder / str(stop))
+        b.run(10, accuracy_of)
+        coordinator = b.coordinator(16, accuracy_of)
+        step, stopped, calls = coordinator.drawer.step, [], itertools.count(1)
+
+        def slow_step() -> None:
+            """As long as a training takes."""
+            if stop and coordinator.decided and not stopped:
+                stopped.append(len(b.trials))
+                coordinator.stop.request()
+            elif next(calls) % 7 == 0:
+                step()
+
+        coordinator.drawer.step = slow_step
+        b.executor.most_silences = 1000
+        coordinator.run()
+        assert bool(stopped) == stop
+        if stop:
+            b.sampler = SAMPLERS["tpe"]()
+            b.run(16, accuracy_of)
+        return [(t.params, t.user_attrs["outcome"], t.values) for t in b.trials]
+
+    assert run(True) == run(False)
+
+
+def test_a_worker_whose_device_fails_is_replaced_and_its_trial_goes_on(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(1)
+    broken = []
+
+    def fail(progress: Any) -> None:
+        if not broken and any(r.last for r in progress.running.values()):
+            broken.append(b.executor._trainings.pop(0))
+            b.executor._answers.pop(0, None)
+            b.executor._outbox += [(0, Broken(0, "AcceleratorError: an illegal memory access")), (0, Died("exit code 3"))]
+
+    b.display.on_update = fail
+    coordinator.run()
+    assert b.outcomes == ["trained"]
+    assert b.submitted == [0, 0]
+    assert "the device of worker 0 fails in trial 0: AcceleratorError: an illegal memory access" in b.display.notes
+
+
+def test_a_folder_that_is_no_trials_is_left_alone(bench: MakeBench) -> None:
+    b = bench()
+    copy = b.paths.trials / "0000 copy"
+    copy.mkdir(parents=True)
+    (copy / "checkpoint.pt").write_text("1")
+    b.run(1)
+    assert (copy / "checkpoint.pt").exists()

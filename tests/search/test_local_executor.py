@@ -1,5 +1,6 @@
 """Processes of this machine: where each is pinned to, what is heard of one that ends, and that none outlives its coordinator."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -382,3 +383,21 @@ def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
         coordinator.wait()
         assert coordinator.stdout is not None
         coordinator.stdout.close()
+
+
+def test_a_process_that_cannot_be_ended_is_given_up(unfit_executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that waits in the kernel for a device which has gone; here its SIGKILL gets lost."""
+    monkeypatch.setattr("nas.search.executors.local.KILL_SECONDS", 0.3)
+    unfit_executor.start()
+    process = unfit_executor._running[0].process
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        monkeypatch.setattr(process, "kill", lambda: None)
+        unfit_executor.kill(0)
+        assert until(unfit_executor, Died) == [(0, Died("it cannot be ended, even by force"))]
+        assert process not in multiprocessing.active_children(), "this process would wait for it at its own end"
+        unfit_executor.close(force=True)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        os.waitpid(process.pid, 0)

@@ -148,9 +148,9 @@ class Stopper(QuietDisplay):
 
     def update(self, progress: Progress) -> None:
         if self.victim is None and any(r.last and r.last.epoch == 2 for r in progress.running.values()):
-            worker = min(multiprocessing.active_children(), key=lambda child: child.name)
-            assert worker.pid is not None
-            self.victim = worker.pid
+            number = next(number for number, r in progress.running.items() if r.last and r.last.epoch == 2)
+            self.victim = next(child.pid for child in multiprocessing.active_children() if child.name == f"nas-worker-{number}")
+            assert self.victim is not None
             os.kill(self.victim, signal.SIGSTOP)
 
 
@@ -228,7 +228,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_lost(space: Path) -> Non
     assert first.returncode == 130, errors
     assert "Traceback" not in errors, errors
     assert "ended at once: each training goes on from its last checkpoint" in errors
-    assert "To go on:  nas search --study mine --trials 2" in output
+    assert "To go on:  nas search --study mine --device cpu --trials 2" in output
     with nas_command([*arguments, "--epochs", "30"]) as second:
         _, errors = second.communicate(timeout=240)
     assert second.returncode == 0, errors

@@ -14,6 +14,7 @@ from nas.search import worker
 from nas.search.messages import (
     Alive,
     Began,
+    Broken,
     Died,
     Ended,
     Epoch,
@@ -247,6 +248,7 @@ def test_every_message_can_be_sent_to_another_process(workplace: Workplace) -> N
         Ended(0, "finished"),
         OutOfMemory(0, "the host", "reason"),
         Failed(0, "reason", "traceback"),
+        Broken(0, "reason"),
         Unfit("message", None),
         Died("SIGKILL", out_of_memory=True),
         workplace.plan(),

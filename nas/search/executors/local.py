@@ -21,6 +21,8 @@ from nas.search.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
 from nas.search.worker import run_worker
 
 SHUTDOWN_SECONDS = 5.0
+KILL_SECONDS = 10.0
+"""Within which a process has to end by SIGKILL."""
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl."""
 
@@ -120,12 +122,12 @@ class _Running:
     process: SpawnProcess
     connection: Connection
     kills_before: int
-    """`out_of_memory_kills` when it started."""
-    ended_by_us: bool = False
-    """By force, so that it was not the system that did."""
+    """`out_of_memory_kills` when it was heard of last."""
+    killed_at: float | None = None
+    """When we ended it by force, by `time.monotonic`; so that it was not the system that did."""
 
     def kill(self) -> None:
-        self.ended_by_us = True
+        self.killed_at = self.killed_at or time.monotonic()
         self.process.kill()
 
 
@@ -175,15 +177,20 @@ class LocalExecutor(Executor):
             worker = by_connection[connection]
             try:
                 arrived.append((worker, connection.recv()))
+                self._running[worker].kills_before = out_of_memory_kills()
             except (EOFError, OSError):
                 arrived.append((worker, self._died(worker)))
+        for worker, running in list(self._running.items()):
+            if running.killed_at is not None and time.monotonic() - running.killed_at > KILL_SECONDS:
+                self._end([worker], seconds=0)
+                arrived.append((worker, Died("it cannot be ended, even by force")))
         return arrived
 
     def _died(self, worker: int) -> Died:
         running = self._running[worker]
         self._end([worker], seconds=1.0)
         code = running.process.exitcode
-        by_the_system = code == -signal.SIGKILL and not running.ended_by_us
+        by_the_system = code == -signal.SIGKILL and running.killed_at is None
         return Died(describe_exit(code), by_the_system and out_of_memory_kills() > running.kills_before)
 
     def kill(self, worker: int) -> None:
@@ -199,10 +206,16 @@ class LocalExecutor(Executor):
         """By force those that have not ended by themselves after so many seconds in all."""
         deadline = time.monotonic() + seconds
         ending = [self._running.pop(worker) for worker in workers if worker in self._running]
-        for running in ending:
-            running.process.join(max(0.0, deadline - time.monotonic()))
-        for running in ending:
-            if running.process.is_alive():
-                running.kill()
-            running.process.join()
-            running.connection.close()
+        try:
+            for running in ending:
+                running.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for running in ending:
+                if running.process.is_alive():
+                    running.kill()
+            for running in ending:
+                # A process that waits in the kernel for its device, or for a file server, ends no sooner than that answers.
+                running.process.join(KILL_SECONDS)
+                if running.process.is_alive():
+                    multiprocessing.process._children.discard(running.process)  # type: ignore[attr-defined]
+                running.connection.close()
