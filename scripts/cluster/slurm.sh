@@ -55,7 +55,8 @@ done
 nas search --ray auto --gpus-per-worker 1 "$@" &
 search=$!
 # The first signal suspends the search, a second one would break it off.
-trap 'trap "" TERM; kill -TERM "$search" 2>/dev/null || true' TERM
+told=
+trap 'told=yes; trap "" TERM; kill -TERM "$search" 2>/dev/null || true' TERM
 status=0
 wait "$search" || status=$?
 if [ "$status" -eq 143 ]; then # the signal ended the waiting
@@ -63,7 +64,8 @@ if [ "$status" -eq 143 ]; then # the signal ended the waiting
   wait "$search" || status=$?
 fi
 
-if [ "$status" -eq 130 ]; then # suspended
+# Suspended; or told to, and it ended in another way, as when its database was away. Not when it has done all there was to do.
+if [ "$status" -eq 130 ] || { [ -n "$told" ] && [ "$status" -ne 0 ]; }; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from nas import models
-from nas.search.messages import Began, Ended, FromWorker, OutOfMemory, ToWorker, Train
-from tests.search.working import Workplace, always, assert_same, kinds, said
+from nas.search.messages import Began, Broken, Ended, FromWorker, OutOfMemory, ToWorker, Train
+from nas.search.worker import EXIT_BROKEN, run_worker
+from tests.search.working import FakeChannel, Workplace, always, assert_same, kinds, said
 
 TOO_LITTLE = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 1.00 GiB"
 
@@ -114,6 +115,25 @@ def test_an_error_of_another_kind_is_a_failure(workplace: Workplace, monkeypatch
 
     monkeypatch.setattr(models, "build_model", build)
     assert kinds(workplace.work([workplace.order()])) == ["Ready", "Failed"]
+
+
+def test_a_device_that_works_no_more_ends_the_worker_and_fails_no_trial(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA answers every later call of the process with the same error; the next trial would fail as well."""
+
+    def build(*_: Any) -> nn.Module:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(models, "build_model", build)
+    monkeypatch.setattr("nas.train.device.still_works", lambda device: False)
+    channel = FakeChannel([workplace.order(0), workplace.order(1)], always)
+    with pytest.raises(SystemExit) as ended:
+        run_worker(channel, workplace.plan())
+    assert ended.value.code == EXIT_BROKEN
+    (broken,) = said(Broken, channel.heard)
+    assert broken == Broken(0, "RuntimeError: CUDA error: an illegal memory access was encountered")
+    assert kinds(channel.heard) == ["Ready", "Broken"]
 
 
 WITH_LITTLE_MEMORY = """

@@ -16,7 +16,8 @@ reach, so that the worker there has ended before another one goes on with its tr
 
 @dataclass(frozen=True)
 class Job:
-    """What an actor runs; pickled by whoever starts the search, since what carries it should not have to import it."""
+    """What an actor is told first: what it runs. Pickled by whoever starts the search, since what carries it should not have to
+    import it."""
 
     plan: Any
     run: Callable[[Any, Any], None]
@@ -107,20 +108,23 @@ class Line:
 class NasWorker:
     """What Ray makes an actor of; its methods run beside the worker's thread."""
 
-    def __init__(self, job: bytes) -> None:
+    def __init__(self) -> None:
         self._line = Line()
-        threading.Thread(target=self._work, args=(job,), name="nas worker", daemon=True).start()
+        threading.Thread(target=self._work, name="nas worker", daemon=True).start()
 
-    def _work(self, packed: bytes) -> None:
+    def _work(self) -> None:
         try:
-            job: Job = pickle.loads(packed)
+            job: Job = self._line.receive()
             job.run(self._line, job.plan)
             self._line.end("it ended by itself")
         except BaseException as error:  # nobody else would hear of it
             self._line.end(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
 
-    def hello(self) -> None:
-        """Answers as soon as the actor has been given its place."""
+    def hello(self) -> str:
+        """Answers as soon as the actor has been given its place: on which node."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
 
     def deliver(self, number: int, message: bytes) -> None:
         self._line.deliver(number, message)

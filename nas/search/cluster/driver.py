@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,10 @@ UNREACHABLE_SECONDS = 60.0
 AHEAD = 4
 """So many more actors are asked for than there is room: what is asked for is what makes an autoscaler add nodes."""
 NODE_GONE = "its node is gone"
+REPLACE_SECONDS = 30.0
+"""Within which the coordinator usually lets another take the place of one that died."""
+VACANT_SECONDS = 300.0
+"""After which a place where one died, and none may follow, is tried again: the node may have been repaired."""
 LOCAL_OBJECT_STORE = 256 * 1024**2
 """Bytes. Only checkpoints go through it, and on one machine not even those."""
 
@@ -94,8 +99,10 @@ class _Seat:
     """An actor, from the moment when it is asked for."""
 
     actor: Any
-    worker: int | None = None
+    node: str | None = None
     """None until it has been given its place."""
+    worker: int | None = None
+    """None until it has been given its job."""
     received: int = 0
     sent: int = 0
     unconfirmed: dict[int, bytes] = field(default_factory=dict)
@@ -106,6 +113,16 @@ class _Seat:
     """Whether a call that delivered a message has failed."""
     unreachable_since: float | None = None
     killed: bool = False
+
+
+@dataclass(eq=False)
+class _Vacancy:
+    """What one that died has left, and may not have a successor yet. An actor that is given its place there has to wait."""
+
+    node: str | None
+    """None where it died before it had been given its place."""
+    since: float
+    """By `time.monotonic`."""
 
 
 class _Driver:
@@ -128,8 +145,7 @@ class _Driver:
         self._numbers: list[int] = []
         """Of workers that died and may have a successor."""
         self._next_number = 0
-        self._vacant: set[int] = set()
-        """Numbers of workers that died and may not have one yet; what they took of the cluster stays free."""
+        self._vacant: dict[int, _Vacancy] = {}
         self._closing: float | None = None
         """The time of `time.monotonic` at which the workers that are left will be ended."""
         self._lost = False
@@ -179,16 +195,14 @@ class _Driver:
         match message:
             case Send(worker=worker, message=packed):
                 if seat := self._seat_of(worker):
-                    seat.unconfirmed[seat.sent] = packed
-                    self._deliver(seat, seat.sent, packed)
-                    seat.sent += 1
+                    self._send(seat, packed)
             case Kill(worker=worker):
                 if seat := self._seat_of(worker):
                     seat.killed = True
                     self._ray.kill(seat.actor)
             case Replace(worker=worker):
-                if worker in self._vacant:
-                    self._vacant.remove(worker)
+                self._vacant.pop(worker, None)  # or it was too late for that
+                if worker not in self._numbers and self._seat_of(worker) is None:
                     self._numbers.append(worker)
                     self._fill()
             case Close(seconds=seconds):
@@ -214,7 +228,8 @@ class _Driver:
             time.sleep(LOOK_SECONDS)
 
     def _see(self, nodes: list[dict[str, Any]]) -> None:
-        if self._node not in [node["NodeID"] for node in nodes]:
+        alive = {node["NodeID"] for node in nodes}
+        if self._node not in alive:
             self._lose("the node through which the search is connected to it is gone")
             return
         have = tuple(sorted((node["Resources"].get("GPU", 0.0), node["Resources"].get("CPU", 0.0)) for node in nodes))
@@ -229,23 +244,47 @@ class _Driver:
                 seat.repeat = False
                 for number, packed in seat.unconfirmed.items():
                     self._deliver(seat, number, packed)
+        now = time.monotonic()
+        for worker, vacancy in list(self._vacant.items()):
+            if now - vacancy.since > VACANT_SECONDS or (vacancy.node is not None and vacancy.node not in alive):
+                del self._vacant[worker]
         self._fill()
 
     def _fill(self) -> None:
-        """Asks for as many actors as there should be, and takes back what was asked for and has not been placed."""
-        waiting = [seat for seat in self._seats if seat.worker is None]
-        placed = len(self._seats) - len(waiting)
-        ahead = 0 if self._vacant or self._order.address == "local" else AHEAD
-        room = max(placed, (self._room.workers if self._room else 0) - len(self._vacant)) + ahead
-        wanted = 0 if self._closing is not None else min(room, math.inf if self._order.most is None else self._order.most)
-        missing = int(max(0, wanted - placed)) - len(waiting)
+        """Asks for as many actors as there should be, and takes back what was asked for and is not wanted any more."""
+        if self._closing is None:
+            self._give_jobs()
+        idle = [seat for seat in self._seats if seat.worker is None]
+        placed = sum(seat.node is not None for seat in self._seats)
+        # Nobody knows on which node these died: the next one would be given the same place.
+        nowhere = sum(vacancy.node is None for vacancy in self._vacant.values())
+        ahead = 0 if nowhere or self._order.address == "local" else AHEAD
+        wanted = max(placed, (self._room.workers if self._room else 0) - nowhere) + ahead
+        if self._order.most is not None:
+            now = time.monotonic()
+            awaited = sum(now - vacancy.since < REPLACE_SECONDS for vacancy in self._vacant.values())
+            wanted = min(wanted, max(0, self._order.most - awaited))
+        missing = (0 if self._closing is not None else wanted) - len(self._seats)
         for _ in range(missing):
-            seat = _Seat(self._actor_class.remote(self._order.job))
+            seat = _Seat(self._actor_class.remote())
             self._seats.append(seat)
             self._await(seat, seat.actor.hello.remote(), self._place)
-        for seat in waiting[: max(0, -missing)]:
+        idle.sort(key=lambda seat: seat.node is not None)
+        for seat in idle[: max(0, -missing)]:
             self._seats.remove(seat)
             self._ray.kill(seat.actor)
+
+    def _give_jobs(self) -> None:
+        """To those that have a place, less one for each vacancy on its node: it keeps the place, so that of the actors which are
+        asked for ahead none starts there, and an autoscaler does not take it for free."""
+        vacant = Counter(vacancy.node for vacancy in self._vacant.values())
+        for seat in self._seats:
+            if seat.worker is None and seat.node is not None:
+                if vacant[seat.node]:
+                    vacant[seat.node] -= 1
+                else:
+                    self._number(seat)
+                    self._send(seat, self._order.job)
 
     # ------------------------------------------------------------------------------------------------- the actors
 
@@ -280,8 +319,8 @@ class _Driver:
         self._say(Placed(seat.worker))
         return seat.worker
 
-    def _place(self, seat: _Seat, _: None) -> None:
-        self._number(seat)
+    def _place(self, seat: _Seat, node: str) -> None:
+        seat.node = node
         self._collect(seat)
         self._fill()
 
@@ -295,6 +334,11 @@ class _Driver:
         elif not seat.listening:
             self._collect(seat)
 
+    def _send(self, seat: _Seat, packed: bytes) -> None:
+        seat.unconfirmed[seat.sent] = packed
+        self._deliver(seat, seat.sent, packed)
+        seat.sent += 1
+
     def _deliver(self, seat: _Seat, number: int, packed: bytes) -> None:
         def done(future: Any) -> None:
             if future.exception() is not None:
@@ -303,11 +347,11 @@ class _Driver:
         seat.actor.deliver.remote(number, packed).future().add_done_callback(done)
 
     def _hear(self, seat: _Seat, said: Collected) -> None:
-        assert seat.worker is not None
         seat.unreachable_since = None
         for number in [number for number in seat.unconfirmed if number < said.taken]:
             del seat.unconfirmed[number]
         for packed in said.messages:
+            assert seat.worker is not None, "who has no job says nothing"
             self._say(Said(seat.worker, packed))
         seat.received += len(said.messages)
         if said.over is None:
@@ -321,10 +365,10 @@ class _Driver:
 
         self._seats.remove(seat)
         reason = why if isinstance(why, str) else describe_death(why)
-        if seat.worker is not None or not (reason == NODE_GONE or isinstance(why, ActorUnavailableError)):
+        idle = seat.node is not None or reason == NODE_GONE or isinstance(why, ActorUnavailableError)
+        if seat.worker is not None or not idle:
             worker = self._number(seat) if seat.worker is None else seat.worker
-            self._vacant.add(worker)
-            self._fill()  # so that nobody waits for what it leaves
+            self._vacant[worker] = _Vacancy(seat.node, time.monotonic())
             self._say(Gone(worker, "it was ended by force" if seat.killed else reason, isinstance(why, OutOfMemoryError)))
         self._ray.kill(seat.actor)
         self._fill()

@@ -64,7 +64,8 @@ class RayExecutor(Executor):
             raise ConfigError(f"--cpus-per-worker must be a part of 1 or a whole number, but is {cpus_per_worker:g}")
         self._plan, self._address, self._note, self._run = plan, address, note, run
         self._gpus, self._cpus, self._most = gpus_per_worker, cpus_per_worker, most
-        self._workers: set[int] = set()
+        self._placed: set[int] = set()
+        self._awaited: set[int] = set()
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
         self._log: IO[str] | None = None
@@ -73,7 +74,12 @@ class RayExecutor(Executor):
 
     @property
     def workers(self) -> list[int]:
-        return sorted(self._workers)
+        return sorted(self._placed | self._awaited)
+
+    @property
+    def awaited(self) -> set[int]:
+        """Of `workers`, those that start as soon as there is room, be it after hours; nothing is heard of them until then."""
+        return set(self._awaited)
 
     # ------------------------------------------------------------------------------------------------ the cluster
 
@@ -161,6 +167,7 @@ class RayExecutor(Executor):
     # ----------------------------------------------------------------------------------------------- the executor
 
     def restart(self, worker: int) -> None:
+        self._awaited.add(worker)
         self._tell(Replace(worker))
 
     def send(self, worker: int, message: ToWorker) -> None:
@@ -193,9 +200,10 @@ class RayExecutor(Executor):
             case Said(worker=worker, message=message):
                 return [(worker, pickle.loads(message))]
             case Placed(worker=worker):
-                self._workers.add(worker)
+                self._awaited.discard(worker)
+                self._placed.add(worker)
             case Gone(worker=worker, reason=reason, out_of_memory=out_of_memory):
-                self._workers.discard(worker)
+                self._placed.discard(worker)
                 return [(worker, Died(reason, out_of_memory))]
             case Room():
                 self._see(said)
@@ -206,7 +214,7 @@ class RayExecutor(Executor):
     def close(self, force: bool = False) -> None:
         if self._process is None or self._connection is None:
             return
-        for worker in [] if force else self.workers:
+        for worker in [] if force else sorted(self._placed):
             self.send(worker, Shutdown())
         seconds = 0.0 if force else SHUTDOWN_SECONDS
         self._tell(Close(seconds))
@@ -224,4 +232,5 @@ class RayExecutor(Executor):
         if self._log is not None:
             self._log.close()
         self._process = self._connection = None
-        self._workers.clear()
+        self._placed.clear()
+        self._awaited.clear()
