@@ -91,7 +91,7 @@ class Crew:
             if refused:
                 self.note(f"worker {worker} tries again in {PAUSE_SECONDS:.0f} s: {refused.message}")
             self._restart_who_is_due()
-        elif set(self.executor.workers) <= self._unfit.keys():
+        elif set(self.executor.workers) | self._restarts.keys() <= self._unfit.keys():
             self.lost = self._unfit[worker]
         else:
             self.note(f"worker {worker} cannot start, the others go on: {self._unfit[worker].message}")
@@ -108,7 +108,7 @@ class Crew:
         now = time.monotonic()
         self._silence.passed(now - self._listened)
         self._listened = now
-        for worker in self.executor.workers:
+        for worker in set(self.executor.workers) - self.executor.awaited:
             if self.replacing and not (worker in self.devices or worker in self._unfit or worker in self._silence):
                 self._silence.expect(worker, starting=True)
         for worker, silent in self._silence.too_long().items():

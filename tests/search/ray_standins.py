@@ -10,7 +10,7 @@ AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def echo(channel: Any, plan: Any) -> None:
-    """Says who it is, then whatever it hears; `end`, `raise`, `die` and `shout` are orders."""
+    """Says who it is, then whatever it hears; `end`, `raise`, `die`, `sleep` and `shout` are orders."""
     heavy = "torch" in sys.modules
     channel.send(("ready", {"pid": os.getpid(), "gpus": AT_IMPORT, "torch": heavy}))
     while True:
@@ -21,19 +21,15 @@ def echo(channel: Any, plan: Any) -> None:
             raise ValueError("out of luck\nand more")
         if message == "die":
             os._exit(7)
+        if message == "sleep":
+            while True:  # never listens, but for the end of the line
+                time.sleep(0.1)
+                channel.poll()
         if message == "shout":
             for number in range(500):
                 channel.send(number)
             channel.send(bytes(5_000_000))
         channel.send(message)
-
-
-def deaf(channel: Any, plan: Any) -> None:
-    """Never listens, but for the end of the line."""
-    channel.send(("ready", {"pid": os.getpid()}))
-    while True:
-        time.sleep(0.1)
-        channel.poll()
 
 
 def waste(channel: Any, plan: Any) -> None:

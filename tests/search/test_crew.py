@@ -88,3 +88,16 @@ def test_who_is_heard_of_in_the_same_breath_does_not_hang(executor: FakeExecutor
     time.sleep(0.02)
     it.receive(0)
     assert executor.killed == [1]
+
+
+def test_the_search_is_not_lost_while_another_worker_is_awaited(executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeExecutor, "awaited", {1}, raising=False)
+    monkeypatch.setattr(silence, "UNLEARNED_SECONDS", 0.01)
+    it = Crew(executor, lambda note: None)
+    it.receive(0)
+    time.sleep(0.02)
+    it.receive(0)
+    assert executor.killed == [0], "of the one that is awaited nothing can be heard"
+    for message in (Unfit("no such data", None), Died("exit code 0")):
+        it.hear(0, message)
+    assert it.lost is None

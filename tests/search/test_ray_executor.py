@@ -179,7 +179,7 @@ def test_a_cluster_that_is_not_there_is_named_at_once(start: Callable[..., Ear],
 
 
 def test_what_is_no_cluster_is_given_up_in_time(start: Callable[..., Ear], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.search.executors.ray.CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr("nas.search.executors.ray.CONNECT_SECONDS", 1.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(NasError, match="no answer within 2 s"):
         start(f"127.0.0.1:{silent.getsockname()[1]}")
 
@@ -196,13 +196,6 @@ def test_a_local_cluster_has_a_worker_a_core_and_ends_with_the_search(start: Cal
     ear.executor.close()
     wait_until(lambda: not alive(ear.ready[0]["pid"]), "the worker outlived the search")
     ear.executor.close()
-
-
-def test_a_local_cluster_without_a_gpu_says_so_at_once(start: Callable[..., Ear], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(NasError, match="no node of the Ray cluster 'local' has room for a worker with 1 GPUs") as refused:
-        start("local", gpus=1)
-    assert "--gpus-per-worker 0" in (refused.value.hint or "")
 
 
 def test_a_cluster_without_room_is_waited_for_but_not_for_ever(
@@ -240,7 +233,7 @@ def test_calls_that_fail_lose_no_message(cluster: Any, start: Callable[..., Ear]
 
     if tuple(map(int, ray.__version__.split(".")[:2])) < (2, 60):
         pytest.skip("earlier ones are told otherwise which calls shall fail")
-    failing = {"num_failures": 10, "req_failure_prob": 20, "resp_failure_prob": 20}
+    failing = {"num_failures": 6, "req_failure_prob": 20, "resp_failure_prob": 20}
     monkeypatch.setenv("RAY_testing_rpc_failure", json.dumps({"CoreWorkerService.grpc_client.PushTask": failing}))
     cluster.add_node(num_cpus=1)
     ear = start(cluster)
@@ -263,24 +256,19 @@ def test_a_worker_that_ends_is_dead_and_replaced_when_that_is_asked_for(cluster:
         assert ear.dead[0].reason.startswith(reason)
         assert "\n" not in ear.dead[0].reason
         if order == "end":  # nobody could take the place of one whose process is gone before that is known
-            ear.listen(1.0)
+            ear.listen(0.8)
             assert ear.executor.workers == []
         ear.executor.send(0, "anybody?")  # type: ignore[arg-type]
         ear.executor.kill(0)
         ear.heard.clear()
         ear.executor.restart(0)
     ear.until(lambda: ear.ready)
-    assert ear.most == 1
-
-
-def test_one_that_does_not_listen_is_ended_by_force(cluster: Any, start: Callable[..., Ear]) -> None:
-    cluster.add_node(num_cpus=1)
-    ear = start(cluster, run=ray_standins.deaf)
-    ear.until(lambda: ear.ready)
+    ear.executor.send(0, "sleep")  # type: ignore[arg-type]
     ear.executor.kill(0)
     ear.until(lambda: ear.dead)
     assert ear.dead == {0: Died("it was ended by force")}
     wait_until(lambda: not alive(ear.ready[0]["pid"]), "it goes on")
+    assert ear.most == 1
 
 
 def test_workers_come_and_go_with_the_nodes(cluster: Any, start: Callable[..., Ear]) -> None:
@@ -291,26 +279,21 @@ def test_workers_come_and_go_with_the_nodes(cluster: Any, start: Callable[..., E
     assert (ear.executor.workers, ear.most) == ([0], 1)
     cluster.add_node(num_cpus=1, num_gpus=1)
     ear.until(lambda: 1 in ear.ready)
-    cluster.remove_node(first)
+    cluster.remove_node(first, allow_graceful=False)  # it falls silent, and is given up
     ear.until(lambda: ear.dead)
     assert ear.dead == {0: Died("its node is gone")}
+    assert ear.executor.workers == [1]
     ear.executor.restart(0)
-    ear.listen(1.0)
-    assert ear.executor.workers == [1], "there is no room for another"
+    ear.listen(0.5)
+    assert (ear.executor.workers, ear.executor.awaited) == ([0, 1], {0}), "there is no room for another"
     ear.heard.clear()
-    cluster.add_node(num_cpus=1, num_gpus=1)
+    third = cluster.add_node(num_cpus=1, num_gpus=1)
     ear.until(lambda: 0 in ear.ready)
-    assert ear.executor.workers == [0, 1]
+    assert (ear.executor.workers, ear.executor.awaited) == ([0, 1], set())
     assert ear.most == 2
-
-
-def test_a_node_that_falls_silent_is_given_up(cluster: Any, start: Callable[..., Ear]) -> None:
-    node = cluster.add_node(num_cpus=1)
-    ear = start(cluster)
-    ear.until(lambda: ear.ready)
-    cluster.remove_node(node, allow_graceful=False)
+    cluster.remove_node(third)  # it takes leave
     ear.until(lambda: ear.dead)
-    assert ear.dead[0].reason == "its node is gone"
+    assert ear.dead == {0: Died("its node is gone")}
 
 
 def test_each_sees_its_gpu_or_its_part_before_anything_is_imported(cluster: Any, start: Callable[..., Ear]) -> None:
@@ -323,7 +306,7 @@ def test_each_sees_its_gpu_or_its_part_before_anything_is_imported(cluster: Any,
 
     halves = start(cluster, gpus=0.5, cpus=0.5, most=3)
     halves.until(lambda: len(halves.ready) == 3)
-    halves.listen(1.0)
+    halves.listen(0.5)
     assert sorted(said["gpus"] for said in halves.ready.values()) in (["0", "0", "1"], ["0", "1", "1"])
     assert halves.most == 3
 

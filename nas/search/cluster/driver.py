@@ -238,6 +238,8 @@ class _Driver:
             self._room = room
             self._say(room)
         for seat in list(self._seats):
+            if seat.worker is None and seat.node is not None and seat.node not in alive:
+                self._bury(seat, NODE_GONE)
             if seat.unreachable_since is not None:
                 self._try_again(seat, time.monotonic() - seat.unreachable_since)
             if seat.repeat:

@@ -13,6 +13,11 @@ class Executor(ABC):
     def workers(self) -> list[int]:
         """Those that run or are being started; on a cluster they come and go."""
 
+    @property
+    def awaited(self) -> set[int]:
+        """Those of `workers` that wait for room: for hours, perhaps, and nothing is heard of them meanwhile."""
+        return set()
+
     @abstractmethod
     def start(self) -> None:
         """Starts every worker and returns at once; each says Ready when it is."""
