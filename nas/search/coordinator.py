@@ -5,12 +5,10 @@ what they say. What the sampler may learn is kept back until a draw that has beg
 the same study, whatever the timing.
 """
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -43,7 +41,7 @@ from nas.search.messages import (
 )
 from nas.search.progress import Display, Progress, Running
 from nas.train.checkpoint import write_whole
-from nas.train.loop import EpochMetrics
+from nas.train.loop import EpochMetrics, write_curve
 
 MAX_FAILURES_IN_A_ROW = 5
 MAX_DEATHS_OF_A_TRIAL = 3
@@ -205,6 +203,9 @@ class Coordinator:
             if not self.drawer.ready or not self.wanted:
                 break
             self.submit(worker, self.drawer.ready.popleft())
+        self.draw_ahead()
+
+    def draw_ahead(self) -> None:
         if not self.drawer.drawing and self.missing and len(self.drawer.ready) < self.crew.size:
             self.drawer.begin()
 
@@ -246,8 +247,7 @@ class Coordinator:
                 # Told once the draw is done that had begun before it was decided, if one had.
                 self.decided.append((optuna.Trial(self.study, frozen._trial_id), outcome))
         self._take_counts()
-        if self.missing and len(self.drawer.ready) < self.crew.size:
-            self.drawer.begin()
+        self.draw_ahead()
         unfinished = {running.number for running in self.drawer.ready}
         for file in self.paths.trials.glob("*/checkpoint.pt*"):
             name = file.parent.name
@@ -305,8 +305,7 @@ class Coordinator:
             running.troubled = False
         running.curve.append(metrics)
         if worker in self.crew.blind:
-            lines = "".join(json.dumps(asdict(m)) + "\n" for m in running.curve)
-            self.persist(lambda: write_whole(self.paths.trial(running.number).metrics, lines.encode()))
+            self.persist(lambda: write_curve(self.paths.trial(running.number).metrics, running.curve))
         value = metrics.ema_val_accuracy
         assert value is not None
         if metrics.epoch not in running.known:
@@ -363,9 +362,7 @@ class Coordinator:
         images = running.candidate.train.batch_size // parts
         if images < SMALLEST_MICRO_BATCH:
             last = running.candidate.train.batch_size // running.micro_batches
-            self.fail(
-                running, f"the memory of {where} does not suffice, even in micro-batches of {last} images ({reason})", reason
-            )
+            self.fail(running, f"the memory of {where} does not suffice, even in micro-batches of {last} images ({reason})", "")
             return
         running.micro_batches = parts
         running.trial.set_user_attr("micro_batches", parts)

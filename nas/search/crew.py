@@ -11,8 +11,6 @@ from nas.search.silence import Silence
 
 MAX_DEATHS_AT_THE_START = 3
 """Of a worker, in a row, before it is ready."""
-
-
 PAUSE_SECONDS = 30.0
 """Before a worker that has worked before, and cannot start now, tries again."""
 

@@ -40,7 +40,7 @@ class Drawer:
         self._twins: dict[int, list[optuna.Trial]] = {}
         """Duplicates that wait for the end of the trial of that number."""
         for trial in study.get_trials(deepcopy=False):
-            if outcomes.outcome_of(trial) in outcomes.COUNTED or trial.user_attrs.get("outcome") in outcomes.COUNTED:
+            if trial.user_attrs.get("outcome") in outcomes.COUNTED:  # told, or recorded by a run that was cut off
                 self._first_of_digest.setdefault(trial.user_attrs["digest"], trial.number)
 
     # -------------------------------------------------------------------------------------------------------- drawing
@@ -71,8 +71,8 @@ class Drawer:
 
     def _next_number(self) -> int:
         """Of the trial that `ask` will give: the first that a warm start has enqueued, or a new one."""
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return waiting[0].number if waiting else len(self.study.get_trials(deepcopy=False))
+        trials = self.study.get_trials(deepcopy=False)
+        return next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
 
     def _seed_for(self, number: int) -> None:
         self.sampler.seed(mix_seed(self.seed, number) % 2**32)

@@ -256,7 +256,7 @@ def fit(
         trainer.save(paths.checkpoint)
 
     def save_curve() -> None:
-        _write_curve(paths.metrics, trainer.curve)
+        write_curve(paths.metrics, trainer.curve)
 
     def go_on() -> Status:
         """Raises Stopped where `write` gives up."""
@@ -297,7 +297,7 @@ def fit(
     return FitResult(status, trainer.curve, trainer.averaged_model)
 
 
-def _write_curve(path: Path, curve: list[EpochMetrics]) -> None:
+def write_curve(path: Path, curve: list[EpochMetrics]) -> None:
     """Whole each time: whatever is interrupted, no epoch stands there twice."""
     write_whole(path, "".join(json.dumps(asdict(metrics)) + "\n" for metrics in curve).encode())
 

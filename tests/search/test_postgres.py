@@ -25,6 +25,7 @@ from nas.paths import StudyPaths
 from nas.search.ownership import lock_key, own_study
 from nas.search.storage import OwnedStorage, open_study, owned_study
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
+from tests.search.test_ownership import heard, say
 
 HOLD = """
 import os, sys
@@ -250,17 +251,6 @@ def start(paths: StudyPaths, url: str) -> Process:
     )
     assert heard(process) == "ready"
     return process
-
-
-def heard(process: Process) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().rstrip("\n")
-
-
-def say(process: Process) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
 
 
 @pytest.fixture
