@@ -30,7 +30,13 @@ def test_crop(mode: str, theirs: str, channels: int, size: int) -> None:
     images = pictures(81, channels, size)
     top, left = torch.cartesian_prod(torch.arange(9), torch.arange(9)).unbind(1)
     expected = singly(lambda image, t, x: F.crop(F.pad(image, [4] * 4, padding_mode=theirs), t, x, size, size), images, top, left)
-    assert torch.equal(geometric.crop(images, top - 4, left - 4, mode), expected)
+    assert torch.equal(geometric.crop(images, top, left, 4, mode), expected)
+
+
+def test_windows_are_the_same_by_lines_and_by_pixels() -> None:
+    padded = pictures(5, 3, 12).permute(0, 2, 3, 1).contiguous()
+    starts = geometric.first_pixels(padded) + 12 * torch.arange(8)[:, None] + torch.arange(5).view(-1, 1, 1) % 5
+    assert torch.equal(geometric.runs_from(padded, starts, 8), geometric.pixels_from(padded, starts, 8))
 
 
 def test_crop_mirrors_again_beyond_the_mirror_image() -> None:
@@ -40,7 +46,7 @@ def test_crop_mirrors_again_beyond_the_mirror_image() -> None:
     for image, corner in zip(images, corners.tolist(), strict=True):
         padded = np.pad(image.numpy(), [(0, 0), (32, 32), (32, 32)], mode="reflect")
         expected.append(padded[:, 32 + corner : 40 + corner, 32 - corner : 40 - corner])
-    assert torch.equal(geometric.crop(images, corners, -corners, "reflect"), torch.from_numpy(np.stack(expected)))
+    assert torch.equal(geometric.crop(images, 32 + corners, 32 - corners, 32, "reflect"), torch.from_numpy(np.stack(expected)))
 
 
 @pytest.mark.parametrize(("channels", "size"), SHAPES)

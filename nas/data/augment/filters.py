@@ -6,6 +6,7 @@ from torch import Tensor
 from nas.config import AugmentConfig
 from nas.data.augment.colour import blend, per_image
 from nas.data.augment.draw import Draw
+from nas.data.augment.select import pick, put
 
 
 def sharpness(images: Tensor, factors: Tensor) -> Tensor:
@@ -25,9 +26,8 @@ def random_sharpness(images: Tensor, config: AugmentConfig, draw: Draw) -> Tenso
     if config.sharpness == 1 or config.sharpness_p == 0:
         return images
     chosen = draw.some(config.sharpness_p)
-    result = images.clone()
-    result[chosen] = sharpness(images[chosen], torch.full((len(chosen),), config.sharpness, device=images.device))
-    return result
+    factors = torch.full((len(chosen),), config.sharpness, device=images.device)
+    return put(images, chosen, [sharpness(pick(images, chosen), factors)])
 
 
 def blur(images: Tensor, sigmas: Tensor) -> Tensor:

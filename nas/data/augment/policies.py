@@ -11,6 +11,7 @@ operation. All maps of pixels' places (shear, shift, rotation) go through one lo
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from nas.config import AugmentConfig
 from nas.data.augment import colour, geometric
 from nas.data.augment.draw import Draw
 from nas.data.augment.filters import sharpness
+from nas.data.augment.select import choose, pick, put
 
 TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Identity": lambda images, _: images,
@@ -136,23 +138,24 @@ Tasks = Mapping[str, tuple[Tensor, Tensor]]
 def apply(images: Tensor, tasks: Tasks, strengths: Strengths, draw: Draw) -> Tensor:
     """uint8 (N, C, H, W) with each task done, at the bin's strength and with a sign drawn for each image."""
     height, width = images.shape[2:]
-    result = images.clone()
-    moved, matrices = [], []
-    for operation, (where, bins) in tasks.items():
-        if len(where) == 0:
-            continue
-        magnitudes = strengths.table(operation, height, width, images.device)[bins]
+    done = [name for name in TONES if name in tasks and len(tasks[name][0])]
+    moves = [name for name in PLACES if name in tasks and len(tasks[name][0])]
+    if not done + moves:
+        return images
+    magnitudes = {}
+    for operation in done + moves:
+        bins = tasks[operation][1]
+        magnitudes[operation] = strengths.table(operation, height, width, images.device)[bins]
         if operation in SIGNED:
-            magnitudes = magnitudes * draw.signs(len(where))
-        if operation in PLACES:
-            moved.append(where)
-            matrices.append(PLACES[operation](magnitudes, height, width))
-        else:
-            result[where] = TONES[operation](images[where], magnitudes)
-    if moved:
-        where = torch.cat(moved)
-        result[where] = geometric.affine(images[where], torch.cat(matrices))
-    return result
+            magnitudes[operation] = magnitudes[operation] * draw.signs(len(bins))
+    # The images of each operation side by side, those that are moved last: one copy out of the batch, and one back.
+    where = torch.cat([tasks[name][0] for name in done + moves])
+    *parts, moved = pick(images, where).tensor_split(list(accumulate(len(tasks[name][0]) for name in done)))
+    parts = [TONES[name](part, magnitudes[name]) for name, part in zip(done, parts, strict=True)]
+    if moves:
+        matrices = [PLACES[name](magnitudes[name], height, width) for name in moves]
+        parts.append(geometric.affine(moved, torch.cat(matrices)))
+    return put(images, where, parts)
 
 
 def randaugment(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
@@ -208,4 +211,4 @@ def random_policy(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     if config.policy_p == 1:
         return changed
     chosen = draw.uniform(0, 1, len(images)) < config.policy_p
-    return torch.where(chosen.view(-1, 1, 1, 1), changed, images)
+    return choose(chosen, changed, images)
