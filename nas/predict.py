@@ -12,7 +12,7 @@ from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.datasets import load_dataset
-from nas.data.loader import Resident
+from nas.data.stream import pick_storage
 from nas.data.unlabelled import TestSet, read_test_set
 from nas.errors import ConfigError, DataError, choices_sentence
 from nas.paths import StudyPaths
@@ -61,7 +61,7 @@ def submit(request: SubmitRequest, decoding: DecodingProgress = silent) -> Submi
         raise ConfigError(f"{tta!r} is no test-time augmentation.{choices_sentence(tta, TTA)}")
     test, described = find_test_set(request, card, decoding)
     device = pick_device(request.device)
-    data = Resident(test.images, None, card.mean, card.std, device)
+    data = pick_storage(test.images.nbytes, device)(test.images, None, card.mean, card.std, device)
     logits = predict_logits(model.to(device), data, pick_precision(device), tta)
     labels = logits.argmax(1).cpu().numpy()
     output = request.output or paths.folder / f"submission-{Path(test.name).stem}.csv"

@@ -1,18 +1,28 @@
-"""Batches from images that live on the device. Nothing here waits: no worker processes, no copies from the host.
+"""Batches from images that live on the device. Nothing here waits: no worker processes, no copies from the host. (Images that
+do not fit there are `nas.data.stream`'s.)
 
 An epoch's order and each step's augmentation follow from (seed, epoch, step) alone, so that a training that was cut off
 in the middle of an epoch continues exactly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nas.config import AugmentConfig
+from nas.data.ahead import ahead
 from nas.data.augment import Draw, augment, mix
 from nas.data.datasets import ImageSet
+
+PATTERN_PIXELS = 256
+"""For which normalisation's constants are laid out: a multiple of any vector's width, and short enough for a core's first cache.
+Images of sides that 16 divides are made of such patterns."""
+COPY_BYTES = 2**26
+"""In parts of about this size chosen images go to a device, so that the host never holds more of them."""
 
 
 def mix_seed(*parts: int) -> int:
@@ -22,6 +32,15 @@ def mix_seed(*parts: int) -> int:
 
 class Resident:
     """Labelled or unlabelled uint8 images on a device, normalised when they are used."""
+
+    storage: ClassVar[str] = "resident"
+
+    images: Tensor
+    """uint8 (N, C, H, W), channels last in memory, which is what convolutions want."""
+    indices: Tensor | None
+    """int64: those of `images` and `labels` that count; None where all do."""
+    labels: Tensor | None
+    """int64 (N,)"""
 
     def __init__(
         self,
@@ -33,18 +52,21 @@ class Resident:
         indices: np.ndarray | None = None,
     ) -> None:
         """`images` uint8 (N, H, W, C), `labels` int64 (N,). With `indices`, only those; on the CPU nothing is copied."""
-        on_device = device.type != "cpu"
-        if indices is not None and on_device:
-            images = images[indices]
-            labels = None if labels is None else labels[indices]
-            indices = None
         self.device = device
-        # Channels last in memory, which is what convolutions want; (N, C, H, W) to whoever indexes.
-        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
-        self.labels = None if labels is None else torch.from_numpy(np.asarray(labels)).to(device)
-        self.indices = None if indices is None else torch.from_numpy(indices)
-        self._mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-        self._scale = 1.0 / torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self._mean = torch.tensor(mean, device=device).repeat(PATTERN_PIXELS)
+        self._scale = (1.0 / torch.tensor(std, device=device)).repeat(PATTERN_PIXELS)
+        self._hold(
+            torch.from_numpy(images),
+            None if labels is None else torch.from_numpy(np.asarray(labels)),
+            None if indices is None else torch.from_numpy(indices),
+        )
+        self.images = self._rows.permute(0, 3, 1, 2)
+
+    def _hold(self, images: Tensor, labels: Tensor | None, indices: Tensor | None) -> None:
+        on_cpu = self.device.type == "cpu"
+        self._rows = images if on_cpu else copied(images, indices, self.device)
+        self.labels = labels if on_cpu or labels is None else select(labels, indices).to(self.device)
+        self.indices = indices if on_cpu else None
 
     @classmethod
     def of(
@@ -54,7 +76,7 @@ class Resident:
         std: Sequence[float],
         device: torch.device,
         indices: np.ndarray | None = None,
-    ) -> "Resident":
+    ) -> Self:
         return cls(data.images, data.labels, mean, std, device, indices)
 
     def __len__(self) -> int:
@@ -64,23 +86,68 @@ class Resident:
         """uint8 images (B, C, H, W) and labels (B,) at these positions."""
         if self.indices is not None:
             which = self.indices[which]
-        return self.images[which], None if self.labels is None else self.labels[which]
+        images = select(self._rows, which).permute(0, 3, 1, 2)
+        return images, None if self.labels is None else select(self.labels, which)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, C, H, W) → float32 of mean 0 and deviation 1, channels last."""
-        normalised = (images.float() - self._mean) * self._scale
-        return normalised.contiguous(memory_format=torch.channels_last)
+        normalised = images.to(torch.float32, copy=True).contiguous(memory_format=torch.channels_last)
+        # As one row of numbers, because the inner loop over a mean for each channel would be three steps long.
+        flat = normalised.permute(0, 2, 3, 1).view(-1)
+        rest = len(flat) % len(self._mean)
+        _normalise_rows(flat[: len(flat) - rest].view(-1, len(self._mean)), self._mean, self._scale)
+        if rest:
+            _normalise_rows(flat[-rest:], self._mean[:rest], self._scale[:rest])
+        return normalised
 
     def sample(self, count: int) -> Tensor:
         """At most `count` images spread evenly over the set, normalised (N, C, H, W)."""
         stride = -(-len(self) // count)
         return self.normalise(self.take(slice(None, None, stride))[0])
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def batches(self, size: int) -> Generator[tuple[Tensor, Tensor | None], None, None]:
         """All images in order, normalised (B, C, H, W), with their labels (B,)."""
+        return ahead(self._in_order(size), self.device)
+
+    def _in_order(self, size: int) -> Generator[tuple[Tensor, Tensor | None], None, None]:
         for start in range(0, len(self), size):
             images, labels = self.take(slice(start, start + size))
             yield self.normalise(images), labels
+
+    def walk(self, order: Tensor, size: int) -> Generator[tuple[Tensor, Tensor, Tensor | None], None, None]:
+        """`order`, int64 positions, in parts (B,) of `size`, each with its uint8 images (B, C, H, W) and labels (B,)."""
+        for chosen in parts_of(order, size):
+            yield chosen, *self.take(chosen)
+
+
+def select(rows: Tensor, which: Tensor | slice | None) -> Tensor:
+    """Those of the first dimension."""
+    if which is None:
+        return rows
+    # A slice copies nothing. For positions, plain indexing would go through strides that all of the dimensions share.
+    return rows[which] if isinstance(which, slice) else rows.index_select(0, which)
+
+
+def parts_of(positions: Tensor, size: int) -> Generator[Tensor, None, None]:
+    """Unlike `Tensor.split`, none of nothing."""
+    for start in range(0, len(positions), size):
+        yield positions[start : start + size]
+
+
+def copied(images: Tensor, indices: Tensor | None, device: torch.device) -> Tensor:
+    """uint8 (N, H, W, C) on the device."""
+    if indices is None:
+        return images.to(device)
+    result = torch.empty((len(indices), *images.shape[1:]), dtype=images.dtype, device=device)
+    count = max(1, COPY_BYTES // images.shape[1:].numel())
+    for there, part in zip(parts_of(result, count), parts_of(indices, count), strict=True):
+        there.copy_(images.index_select(0, part))
+    return result
+
+
+def _normalise_rows(rows: Tensor, mean: Tensor, scale: Tensor) -> None:
+    # Not addcmul, in which a number's last bit would depend on whether it is multiplied and added in one step.
+    rows.sub_(mean).mul_(scale)
 
 
 class TrainBatches:
@@ -102,19 +169,22 @@ class TrainBatches:
         """Steps an epoch."""
         return len(self.data) // self.batch_size
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Images, normalised (B, C, H, W), and labels (B,) of the steps from `first_step` on; where the configuration mixes
         images, targets float (B, classes) instead, also of a batch that is not mixed."""
+        return ahead(self._prepared(epoch, first_step), self.data.device)
+
+    def _prepared(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         self._generator.manual_seed(mix_seed(self.seed, epoch))
         order = torch.randperm(len(self.data), generator=self._generator, device=self.data.device)
-        for step in range(first_step, len(self)):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            images, labels = self.data.take(chosen)
-            assert labels is not None
-            draw = Draw.seeded(mix_seed(self.seed, epoch, step + 1), chosen, epoch, self.seed)
-            normalised = self.data.normalise(augment(images, self.augmentation, draw))
-            if self.augmentation.mix == "none":
-                yield normalised, labels
-            else:
-                assert self.classes is not None
-                yield mix(normalised, labels, self.classes, self.augmentation, draw)
+        order = order[first_step * self.batch_size : len(self) * self.batch_size]
+        with closing(self.data.walk(order, self.batch_size)) as taken:
+            for step, (chosen, images, labels) in enumerate(taken, first_step):
+                assert labels is not None
+                draw = Draw.seeded(mix_seed(self.seed, epoch, step + 1), chosen, epoch, self.seed)
+                normalised = self.data.normalise(augment(images, self.augmentation, draw))
+                if self.augmentation.mix == "none":
+                    yield normalised, labels
+                else:
+                    assert self.classes is not None
+                    yield mix(normalised, labels, self.classes, self.augmentation, draw)

@@ -20,6 +20,8 @@ class WorkerPlan:
     """The study's folder, absolute; a worker on another machine may not see it."""
     token: str
     """What the folder's token file holds as long as this coordinator leads the study."""
+    sharing: int = 1
+    """Workers on its device, itself included, among which the device's memory is divided."""
 
 
 # ------------------------------------------------------------------------------------------ coordinator → worker

@@ -132,7 +132,7 @@ def _require_sense(wanted: Placement) -> None:
 
 
 def plan_workers(wanted: Placement, plan: WorkerPlan) -> list[WorkerPlan]:
-    """`plan` for each worker, with its device and its share of the cores. Raises NasError."""
+    """`plan` for each worker, with its device, how many share it, and its part of the cores. Raises NasError."""
     devices = devices_of(wanted)
     threads = max(1, min(torch.get_num_threads(), usable_cores()) // len(devices))
-    return [replace(plan, device=device, threads=threads) for device in devices]
+    return [replace(plan, device=device, threads=threads, sharing=devices.count(device)) for device in devices]

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from nas.data.loader import Resident
+from nas.data.stream import Streamed
 from nas.train import loop
 from nas.train.device import pick_precision
 from nas.train.loop import _Trainer
@@ -46,10 +49,17 @@ def test_a_training_that_was_cut_off_goes_on(
         assert one.train_loss == pytest.approx(other.train_loss, rel=0.05)
 
 
+@pytest.mark.parametrize("storage", [Resident, Streamed], ids=["resident", "streamed"])
 @pytest.mark.parametrize("changes", [{}, {"sam_rho": 0.05}, {"optimiser": "adamw", "lr": 0.01}], ids=["sgd", "sam", "adamw"])
 def test_nothing_within_an_epoch_waits_for_the_device(
-    on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], storage: type[Resident]
 ) -> None:
+    data = on_gpu.dataset
+
+    def place(first: int, count: int) -> Resident:
+        return storage.of(data.train, data.mean, data.std, on_gpu.device, np.arange(first, first + count))
+
+    on_gpu.resident = place
     real = _Trainer.run_epoch
 
     def watched(self: _Trainer, should_suspend: Callable[[], bool]) -> None:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import IO, Any
@@ -28,6 +29,10 @@ LEAVE_SECONDS = 20.0
 """For taking leave of a cluster, or ending a local one."""
 NO_ROOM_SECONDS = 600.0
 """An autoscaler may need minutes to add the first node."""
+
+
+def workers_a_gpu(gpus_per_worker: float) -> int:
+    return int(1 / gpus_per_worker + 1e-6) if gpus_per_worker else 1  # 1 / (1 / 99) is a little less than 99
 
 
 class RayExecutor(Executor):
@@ -92,7 +97,7 @@ class RayExecutor(Executor):
             self._gpus,
             self._cpus,
             self._most,
-            pickle.dumps(Job(self._plan, self._run)),
+            pickle.dumps(Job(replace(self._plan, sharing=workers_a_gpu(self._gpus)), self._run)),
             f"nas, connected to Ray for study {self._plan.study.name}",
             name,
         )

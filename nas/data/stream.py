@@ -1,0 +1,220 @@
+"""Images that do not fit in the device's memory: a thread gathers each batch on the host, from where it is copied while the
+device computes. And the choice between that and `Resident`.
+
+The images stay in their memory-mapped file: what all workers of a machine read is one copy, the page cache's. Of resident
+images each worker has its own; for one to share, a process beside the workers would have to keep it, whose CUDA context alone
+takes more than the 150 MB of CIFAR, and with which every worker on that GPU would die.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from queue import SimpleQueue
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.data.datasets import ImageSet
+from nas.data.loader import Resident, parts_of, select
+
+RESIDENT_SHARE = 0.5
+"""Of a GPU's memory, the most that images take. The rest is for networks, of which nobody knows yet how large they get; a batch
+too many there fails a training, while one that is streamed is copied in the time of the one before."""
+DEPTH = 2
+"""Batches on the host at a time: one is gathered while the other is copied."""
+
+Part = Tensor | slice
+"""Positions of images: int64 (B,), or those of a slice."""
+
+
+# --------------------------------------------------------------------------------------------------------- the choice
+
+
+def pick_storage(nbytes: int, device: torch.device, sharing: int = 1, streamed: bool | None = None) -> type[Resident]:
+    """`Resident` for so many bytes of images if they fit, else `Streamed`.
+
+    Args:
+        sharing: How many workers share the device, each with images of its own.
+        streamed: Decides it, for measurements.
+    """
+    if streamed is None:
+        # A CPU computes with the mapped file itself; how much MPS has left, it does not say.
+        streamed = device.type == "cuda" and nbytes > room_for_images(device, sharing)
+    return Streamed if streamed else Resident
+
+
+def place(
+    data: ImageSet,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    indices: np.ndarray | None = None,
+    *,
+    sharing: int = 1,
+    streamed: bool | None = None,
+) -> Resident:
+    """The images on the device if they fit there, else streamed to it."""
+    return pick_storage(bytes_of(data, indices), device, sharing, streamed).of(data, mean, std, device, indices)
+
+
+def bytes_of(data: ImageSet, indices: np.ndarray | None) -> int:
+    count = len(data) if indices is None else len(indices)
+    return count * int(np.prod(data.images.shape[1:], dtype=np.int64))
+
+
+def room_for_images(device: torch.device, sharing: int) -> int:
+    """Bytes of a CUDA device's memory that one of so many workers may fill with images."""
+    free, total = torch.cuda.mem_get_info(device)
+    # What torch has taken from the device and holds in store for this process.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(RESIDENT_SHARE * min(free, total / sharing))
+
+
+# ---------------------------------------------------------------------------------------------------------- the images
+
+
+class Streamed(Resident):
+    """As `Resident` to whoever uses it, but only labels and constants are on the device."""
+
+    storage: ClassVar[str] = "streamed"
+
+    def _hold(self, images: Tensor, labels: Tensor | None, indices: Tensor | None) -> None:
+        self._rows = images
+        self._chosen = indices
+        self.labels = None if labels is None else select(labels, indices).to(self.device)
+        self.indices = None
+
+    def __len__(self) -> int:
+        return len(self._rows) if self._chosen is None else len(self._chosen)
+
+    def take(self, which: Part) -> tuple[Tensor, Tensor | None]:
+        """As for resident images, but this waits for the device and the host: for a sample, not for an epoch."""
+        rows = which.cpu() if isinstance(which, Tensor) else which
+        if self._chosen is not None:
+            rows = self._chosen[rows]
+        images = select(self._rows, rows).to(self.device).permute(0, 3, 1, 2)
+        return images, None if self.labels is None else select(self.labels, which)
+
+    def _in_order(self, size: int) -> Generator[tuple[Tensor, Tensor | None], None, None]:
+        def parts() -> Generator[Part, None, None]:
+            for start in range(0, len(self), size):
+                part = slice(start, start + size)
+                yield part if self._chosen is None else self._chosen[part]
+
+        with closing(gathered(self._rows, parts(), min(size, len(self)), self.device)) as batches:
+            for start, images in zip(range(0, len(self), size), batches, strict=True):
+                labels = None if self.labels is None else self.labels[start : start + size]
+                yield self.normalise(images), labels
+
+    def walk(self, order: Tensor, size: int) -> Generator[tuple[Tensor, Tensor, Tensor | None], None, None]:
+        fetch = fetched(order)
+
+        def parts() -> Generator[Part, None, None]:
+            positions = fetch()
+            yield from parts_of(positions if self._chosen is None else self._chosen[positions], size)
+
+        with closing(gathered(self._rows, parts(), min(size, len(self)), self.device)) as batches:
+            for chosen, images in zip(parts_of(order, size), batches, strict=True):
+                yield chosen, images, None if self.labels is None else select(self.labels, chosen)
+
+
+def fetched(positions: Tensor) -> Callable[[], Tensor]:
+    """Sends for a copy on the host, and returns at once; what it returns waits for it, in whatever thread calls it."""
+    if positions.device.type != "cuda":
+        return positions.cpu
+    copy = torch.empty(positions.shape, dtype=positions.dtype, pin_memory=True)
+    copy.copy_(positions, non_blocking=True)
+    arrived = torch.cuda.Event(blocking=True)
+    arrived.record(torch.cuda.current_stream(positions.device))
+
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return copy
+
+    return wait
+
+
+# ---------------------------------------------------------------------------------------------------------- the thread
+
+
+class _Slot:
+    """The host's memory for one batch, page-locked where a GPU reads it, so that the copy needs nobody to wait for it."""
+
+    def __init__(self, size: int, shape: torch.Size, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        with torch.inference_mode(False):  # in which an evaluation may be; then the thread, which is not, could not write here
+            self.memory = torch.empty((size, *shape), dtype=torch.uint8, pin_memory=on_gpu)
+        # Blocking, or else the waiting thread would keep a core busy.
+        self._copied = torch.cuda.Event(blocking=True) if on_gpu else None
+        self._device = device
+        self._count = 0
+
+    def fill(self, rows: Tensor, part: Part) -> None:
+        """Waits until the copy of what was here is done."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        if isinstance(part, slice):
+            found = rows[part]
+            self._count = len(found)
+            self.memory[: self._count].copy_(found)
+        else:
+            self._count = len(part)
+            torch.index_select(rows, 0, part, out=self.memory[: self._count])
+
+    def send(self) -> Tensor:
+        """uint8 (B, H, W, C) on the device, copied on its current stream."""
+        there = self.memory[: self._count].to(self._device, non_blocking=True, copy=True)
+        if self._copied is not None:
+            self._copied.record(torch.cuda.current_stream(self._device))
+        return there
+
+
+def gathered(rows: Tensor, parts: Iterable[Part], size: int, device: torch.device) -> Generator[Tensor, None, None]:
+    """uint8 (B, C, H, W) on the device, of each of `parts` in turn: those of the first dimension of `rows`, uint8 (N, H, W, C)
+    on the host; `size` is the most that a part has.
+
+    A thread reads them, `parts` included, and lives as long as this generator is not closed or at its end. What it raises is
+    raised here.
+    """
+    free: SimpleQueue[_Slot | None] = SimpleQueue()
+    full: SimpleQueue[_Slot | BaseException | None] = SimpleQueue()
+    for _ in range(DEPTH):
+        free.put(_Slot(size, rows.shape[1:], device))
+    # A daemon, so that one that is never closed does not keep the interpreter from ending.
+    thread = threading.Thread(target=_gather, args=(rows, parts, free, full), name="nas-gather", daemon=True)
+    thread.start()
+    try:
+        while (slot := full.get()) is not None:
+            if isinstance(slot, BaseException):
+                raise slot
+            images = slot.send()
+            free.put(slot)
+            yield images.permute(0, 3, 1, 2)
+    finally:
+        slot = None  # an error refers to this frame, which is to refer to it no longer
+        free.put(None)
+        # Neither can be waited for: a thread once the interpreter ends, and the one in which garbage happens to be collected.
+        if not sys.is_finalizing() and thread is not threading.current_thread():
+            thread.join()
+
+
+def _gather(
+    rows: Tensor,
+    parts: Iterable[Part],
+    free: "SimpleQueue[_Slot | None]",
+    full: "SimpleQueue[_Slot | BaseException | None]",
+) -> None:
+    """Ends at the end of `parts`, or when it finds None free."""
+    try:
+        for part in parts:
+            slot = free.get()
+            if slot is None:
+                return
+            slot.fill(rows, part)
+            full.put(slot)
+        full.put(None)
+    except BaseException as error:
+        full.put(error)

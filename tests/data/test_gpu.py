@@ -1,0 +1,183 @@
+"""Batches prepared on a stream of their own, and images streamed to the device: what only a CUDA device can show."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.config import AugmentConfig
+from nas.data import stream
+from nas.data.augment.examples import EXAMPLES
+from nas.data.datasets import ImageSet
+from nas.data.loader import Resident, TrainBatches, copied
+from nas.data.stream import Streamed, place, room_for_images
+from nas.train.evaluate import predict_logits
+from tests.data.pictures import pictures
+from tests.data.test_stream import CHOSEN, EVERYTHING, FP32, MEAN, STD, N
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
+]
+KINDS = pytest.mark.parametrize("kind", [Resident, Streamed], ids=["resident", "streamed"])
+INDICES = pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+
+
+@pytest.fixture
+def device() -> torch.device:
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture
+def images() -> ImageSet:
+    return ImageSet(pictures(N, 3, 8).permute(0, 2, 3, 1).contiguous().numpy(), np.arange(N, dtype=np.int64) % 5)
+
+
+def batches_of(data: Resident, config: AugmentConfig = EVERYTHING, size: int = 8) -> TrainBatches:
+    return TrainBatches(data, size, config, 7, classes=5)
+
+
+def busily(batches: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Copies of them, each made late on the device, when the host has long prepared the next: one that is written over too soon
+    would show."""
+    work = torch.randn(2048, 2048, device="cuda")
+    copies = []
+    for one, labels in batches:
+        for _ in range(10):
+            work = torch.tanh(work @ work)
+        copies.append((one.clone(), labels.clone()))
+    return copies
+
+
+def equal(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(one, other, strict=True)
+    )
+
+
+@contextmanager
+def waiting_refused() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+# ----------------------------------------------------------------------------------------------------- the side stream
+
+
+@KINDS
+@pytest.mark.parametrize("label", EXAMPLES)
+def test_batches_prepared_ahead_are_those_prepared_in_place(
+    images: ImageSet, device: torch.device, kind: type[Resident], label: str
+) -> None:
+    batches = batches_of(kind.of(images, MEAN, STD, device, CHOSEN), EXAMPLES[label])
+    for first_step in (0, 3):
+        assert equal(busily(batches.epoch(2, first_step)), list(batches._prepared(2, first_step)))
+
+
+@KINDS
+def test_batches_for_evaluation_prepared_ahead_are_those_prepared_in_place(
+    images: ImageSet, device: torch.device, kind: type[Resident]
+) -> None:
+    data = kind.of(images, MEAN, STD, device)
+    assert equal(busily(data.batches(16)), list(data._in_order(16)))  # type: ignore[arg-type]
+
+
+@KINDS
+def test_an_epoch_waits_for_nothing(images: ImageSet, device: torch.device, kind: type[Resident]) -> None:
+    data = kind.of(images, MEAN, STD, device, CHOSEN)
+    batches = batches_of(data)
+    list(batches.epoch(0))  # loads kernels
+    with waiting_refused():
+        kept = list(batches.epoch(1))
+        for _ in data.batches(16):
+            pass
+    assert equal(kept, list(batches.epoch(1)))
+
+
+@KINDS
+def test_the_memory_of_batches_is_used_again(device: torch.device, kind: type[Resident]) -> None:
+    """However far the host is ahead."""
+    many = ImageSet(np.zeros((4096, 32, 32, 3), np.uint8), np.zeros(4096, np.int64))
+    batches = TrainBatches(kind.of(many, MEAN, STD, device), 64, AugmentConfig(crop_padding=0, flip="none"), 0)
+    work = torch.randn(4096, 4096, device=device)
+    work @ work  # takes memory for the libraries' own use
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    for one, _ in batches.epoch(0):
+        for _ in range(5):
+            torch.matmul(work, work, out=torch.empty_like(work))
+        one.sum()
+    torch.cuda.synchronize()
+    batch = 64 * 32 * 32 * 3 * 4
+    assert torch.cuda.max_memory_allocated() - before < 8 * batch + work.nbytes
+
+
+@KINDS
+def test_an_epoch_that_is_abandoned_leaves_nothing_behind(images: ImageSet, device: torch.device, kind: type[Resident]) -> None:
+    batches = batches_of(kind.of(images, MEAN, STD, device))
+    epoch = batches.epoch(0)
+    next(epoch)
+    del epoch
+    assert not [thread for thread in threading.enumerate() if thread.name == "nas-gather"]
+    assert equal(busily(batches.epoch(0)), list(batches._prepared(0, 0)))
+
+
+# ------------------------------------------------------------------------------------------------------------ streamed
+
+
+@INDICES
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_streamed_batches_are_the_resident_ones(
+    images: ImageSet, device: torch.device, indices: np.ndarray | None, first_step: int
+) -> None:
+    resident, streamed = (batches_of(kind.of(images, MEAN, STD, device, indices)) for kind in (Resident, Streamed))
+    assert equal(busily(resident.epoch(1, first_step)), busily(streamed.epoch(1, first_step)))
+
+
+@INDICES
+def test_an_evaluation_of_streamed_images_is_that_of_resident_ones(
+    images: ImageSet, device: torch.device, indices: np.ndarray | None
+) -> None:
+    model = nn.Flatten().to(device)
+    logits = [predict_logits(model, kind.of(images, MEAN, STD, device, indices), FP32, batch=16) for kind in (Resident, Streamed)]
+    assert torch.equal(*logits)
+
+
+def test_a_sample_is_the_same(images: ImageSet, device: torch.device) -> None:
+    samples = [kind.of(images, MEAN, STD, device, CHOSEN).sample(20) for kind in (Resident, Streamed)]
+    assert torch.equal(*samples)
+
+
+def test_slots_are_page_locked(device: torch.device) -> None:
+    slot = stream._Slot(4, torch.Size([8, 8, 3]), device)
+    assert slot.memory.is_pinned()
+
+
+# ---------------------------------------------------------------------------------------------------------- the choice
+
+
+def test_what_does_not_fit_is_streamed(images: ImageSet, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, total = torch.cuda.mem_get_info(device)
+    assert 0 < room_for_images(device, 2) <= total / 4
+    data = place(images, MEAN, STD, device)
+    assert data.storage == "resident"
+    assert data.images.device == device
+    monkeypatch.setattr(stream, "RESIDENT_SHARE", 1e-12)
+    data = place(images, MEAN, STD, device)
+    assert data.storage == "streamed"
+    assert data.images.device.type == "cpu"
+    assert data.labels is not None
+    assert data.labels.device == device
+
+
+def test_chosen_images_are_copied_whole(images: ImageSet, device: torch.device) -> None:
+    there = copied(torch.from_numpy(images.images), torch.from_numpy(CHOSEN), device)
+    np.testing.assert_array_equal(there.cpu(), images.images[CHOSEN])

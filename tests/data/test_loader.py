@@ -1,0 +1,142 @@
+"""Images on a device: which are taken, and how they are normalised."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nas.config import AugmentConfig
+from nas.data import loader
+from nas.data.loader import Resident, TrainBatches, copied, parts_of
+
+CPU = torch.device("cpu")
+MEAN, STD = [120.5, 101.25, 33.0], [60.7, 0.3, 71.1]
+RNG = np.random.default_rng(0)
+
+
+def images_of(n: int, height: int = 8, width: int = 8, channels: int = 3) -> np.ndarray:
+    return RNG.integers(0, 256, (n, height, width, channels), np.uint8)
+
+
+def resident(images: np.ndarray, indices: np.ndarray | None = None, labelled: bool = True) -> Resident:
+    channels = images.shape[3]
+    labels = np.arange(len(images)) % 5 if labelled else None
+    return Resident(images, labels, MEAN[:channels], STD[:channels], CPU, indices)
+
+
+def laid_out(images: np.ndarray, layout: str) -> Tensor:
+    """uint8 (N, C, H, W)"""
+    last = torch.from_numpy(images).permute(0, 3, 1, 2)
+    if layout == "channels last":
+        return last
+    if layout == "channels first":
+        return last.contiguous()
+    if layout == "every second":
+        return last.repeat_interleave(2, dim=3)[..., ::2]
+    return last.flip(3).transpose(2, 3).contiguous().transpose(2, 3).flip(3)
+
+
+LAYOUTS = ["channels last", "channels first", "every second", "columns first"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("n", "height", "width"), [(5, 8, 8), (3, 7, 9), (64, 16, 16), (1, 1, 1), (2, 33, 1), (300, 5, 3), (0, 8, 8)]
+)
+def test_it_is_the_difference_from_the_mean_in_deviations(n: int, height: int, width: int, channels: int, layout: str) -> None:
+    array = images_of(n, height, width, channels)
+    images = laid_out(array, layout)
+    before = images.clone()
+    result = resident(images_of(1, channels=channels)).normalise(images)
+    mean, std = torch.tensor(MEAN[:channels]), torch.tensor(STD[:channels])
+    wanted = ((torch.from_numpy(array) - mean.double()) / std.double()).permute(0, 3, 1, 2)
+    assert result.dtype == torch.float32
+    assert result.shape == images.shape
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    # Three roundings: of the difference, of the deviation's inverse, of their product.
+    torch.testing.assert_close(result.double(), wanted, rtol=2e-7, atol=1e-6)
+    assert torch.equal(images, before), "it may be a view of the images themselves"
+
+
+def test_a_pixel_becomes_the_same_wherever_it_is() -> None:
+    data = resident(images_of(1))
+    images = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, 3, 5, 7)
+    whole = data.normalise(images)
+    assert torch.equal(whole, whole[:, :, :1, :1].expand(whole.shape))
+    assert torch.equal(whole[100:101], data.normalise(images[100:101]))
+
+
+def test_images_that_are_floats_already_are_not_written_into() -> None:
+    images = torch.full((2, 3, 8, 8), 7.0).contiguous(memory_format=torch.channels_last)
+    resident(images_of(1)).normalise(images)
+    assert (images == 7).all()
+
+
+CHOSEN = np.array([7, 3, 3, 12, 0, 19])
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+@pytest.mark.parametrize(
+    "which", [torch.tensor([4, 0, 4]), torch.tensor([], dtype=torch.int64), slice(1, 4), slice(None, None, 2)]
+)
+def test_images_and_labels_are_taken_from_the_same_places(
+    which: Tensor | slice, indices: np.ndarray | None, labelled: bool
+) -> None:
+    array = images_of(20)
+    images, labels = resident(array, indices, labelled).take(which)
+    places = (np.arange(20) if indices is None else indices)[which.numpy() if isinstance(which, Tensor) else which]
+    np.testing.assert_array_equal(images.permute(0, 2, 3, 1), array[places])
+    assert (labels is None) is not labelled
+    if labels is not None:
+        np.testing.assert_array_equal(labels, places % 5)
+
+
+def test_on_the_cpu_nothing_is_copied(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", images_of(20))
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="c")
+    data = resident(mapped, CHOSEN)
+    assert np.shares_memory(data.images.numpy(), mapped)
+    assert len(data) == 6
+
+
+@pytest.mark.parametrize("nbytes", [1, 3 * 8 * 8 * 2, 2**26])
+def test_on_a_device_the_chosen_are_copied_in_parts(nbytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "COPY_BYTES", nbytes)
+    array = images_of(20)
+    there = copied(torch.from_numpy(array), torch.from_numpy(CHOSEN), torch.device("cpu"))
+    np.testing.assert_array_equal(there, array[CHOSEN])
+
+
+@pytest.mark.parametrize("size", [1, 4, 6, 100])
+def test_batches_are_all_images_in_order(size: int) -> None:
+    array = images_of(20)
+    data = resident(array, CHOSEN)
+    batches = list(data.batches(size))
+    assert [len(images) for images, _ in batches] == [len(part) for part in torch.arange(6).split(size)]
+    everything = data.normalise(torch.from_numpy(array[CHOSEN]).permute(0, 3, 1, 2))
+    assert torch.equal(torch.cat([images for images, _ in batches]), everything)
+    assert torch.cat([labels for _, labels in batches if labels is not None]).tolist() == (CHOSEN % 5).tolist()
+
+
+def test_a_sample_is_spread_evenly() -> None:
+    array = images_of(20)
+    data = resident(array)
+    assert torch.equal(data.sample(7), data.normalise(data.images[::3]))
+    assert len(data.sample(100)) == 20
+
+
+@pytest.mark.parametrize(("count", "lengths"), [(0, []), (1, [1]), (4, [4]), (9, [4, 4, 1])])
+def test_parts(count: int, lengths: list[int]) -> None:
+    parts = list(parts_of(torch.arange(count), 4))
+    assert [len(part) for part in parts] == lengths
+    assert [i for part in parts for i in part.tolist()] == list(range(count))
+
+
+def test_after_an_epochs_last_step_nothing_is_left_of_it() -> None:
+    batches = TrainBatches(resident(images_of(20)), 6, AugmentConfig(), 0)
+    assert len(list(batches.epoch(0))) == len(batches) == 3
+    assert list(batches.epoch(0, first_step=3)) == []

@@ -1,0 +1,298 @@
+"""Streamed images are to their user what resident ones are, and the thread that gathers them outlives nobody's use."""
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.config import ArchConfig, AugmentConfig, ImageShape, StageConfig, TrainConfig
+from nas.data import stream
+from nas.data.datasets import ImageSet
+from nas.data.loader import Resident, TrainBatches
+from nas.data.stream import Streamed, bytes_of, gathered, pick_storage, place, room_for_images
+from nas.models import build_model
+from nas.paths import TrialPaths
+from nas.train.device import Precision
+from nas.train.evaluate import Stopped, evaluate, predict_logits
+from nas.train.loop import fit
+from tests.data.pictures import pictures
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+MEAN, STD = [120.0, 100.0, 90.0], [60.0, 50.0, 70.0]
+FP32 = Precision(None, False, "for the test")
+N = 90
+CHOSEN = np.sort(np.random.default_rng(1).permutation(N)[:61])
+EVERYTHING = AugmentConfig(policy="autoaugment", erasing=0.5, flip="alternating", mix="mixup_or_cutmix", mix_p=0.5)
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> ImageSet:
+    """As the cache has them."""
+    np.save(tmp_path / "images.npy", pictures(N, 3, 8).permute(0, 2, 3, 1).contiguous().numpy())
+    return ImageSet(np.load(tmp_path / "images.npy", mmap_mode="c"), np.arange(N, dtype=np.int64) % 5)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    gc.collect()
+    assert gatherers() == []
+
+
+def gatherers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "nas-gather"]
+
+
+def both(data: ImageSet, indices: np.ndarray | None = None) -> tuple[Resident, Streamed]:
+    return Resident.of(data, MEAN, STD, CPU, indices), Streamed.of(data, MEAN, STD, CPU, indices)
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Bit by bit, and images in the same layout."""
+    return len(one) == len(other) and all(
+        torch.equal(a, b) and a.dtype == b.dtype and (a.ndim < 4 or a.stride() == b.stride())
+        for pair in zip(one, other, strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
+
+
+def batches_of(data: Resident, config: AugmentConfig = EVERYTHING, size: int = 8) -> TrainBatches:
+    return TrainBatches(data, size, config, 7, classes=5)
+
+
+# ---------------------------------------------------------------------------------------------------- as resident ones
+
+
+@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+@pytest.mark.parametrize("config", [AugmentConfig(), EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("first_step", [0, 1, 5, 7])
+def test_an_epochs_batches_are_the_same(
+    mapped: ImageSet, indices: np.ndarray | None, config: AugmentConfig, first_step: int
+) -> None:
+    resident, streamed = (batches_of(data, config) for data in both(mapped, indices))
+    for epoch in (0, 3):
+        assert equal(list(resident.epoch(epoch, first_step)), list(streamed.epoch(epoch, first_step)))
+    whole = list(streamed.epoch(3))
+    assert equal(whole[first_step:], list(streamed.epoch(3, first_step)))
+
+
+def test_batches_that_are_kept_are_not_written_over(mapped: ImageSet) -> None:
+    data = both(mapped)[1]
+    order = torch.arange(N).flip(0)
+    kept = list(data.walk(order, 4))
+    assert torch.equal(torch.cat([images for _, images, _ in kept]), data.images.flip(0))
+
+
+@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+@pytest.mark.parametrize("size", [1, 20, 61, 90, 1000])
+def test_batches_in_order_are_the_same(mapped: ImageSet, indices: np.ndarray | None, size: int) -> None:
+    resident, streamed = both(mapped, indices)
+    assert len(resident) == len(streamed)
+    assert equal(list(resident.batches(size)), list(streamed.batches(size)))
+
+
+@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+def test_an_evaluation_is_the_same(mapped: ImageSet, indices: np.ndarray | None) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
+    resident, streamed = both(mapped, indices)
+    assert torch.equal(*(predict_logits(model, data, FP32, batch=16) for data in (resident, streamed)))
+    assert evaluate(model, resident, FP32, batch=16) == evaluate(model, streamed, FP32, batch=16)
+
+
+def test_a_training_is_the_same(mapped: ImageSet, tmp_path: Path) -> None:
+    arch = ArchConfig(stages=(StageConfig(blocks=1, channels=8),))
+    config = TrainConfig(epochs=2, batch_size=16, lr=0.1, augment=EVERYTHING)
+    results = []
+    for data in (kind.of(mapped, MEAN, STD, CPU, CHOSEN) for kind in (Resident, Streamed)):
+        torch.manual_seed(0)
+        model = build_model(arch, ImageShape(channels=3, size=8, classes=5))
+        batches, paths = batches_of(data, size=16), TrialPaths(tmp_path / data.storage)
+        result = fit(model, batches, data, config, lambda _: True, paths=paths, precision=FP32, seed=0, identity="it")
+        results.append((result.model.state_dict(), [(m.train_loss, m.val_loss) for m in result.curve]))
+    (one, curve), (other, same_curve) = results
+    assert curve == same_curve
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+def test_a_sample_and_what_is_taken_are_the_same(mapped: ImageSet, indices: np.ndarray | None) -> None:
+    resident, streamed = both(mapped, indices)
+    assert torch.equal(resident.sample(17), streamed.sample(17))
+    for which in (slice(3, 30, 2), torch.tensor([5, 5, 0, 60])):
+        assert equal([resident.take(which)], [streamed.take(which)])
+
+
+def test_images_without_labels(mapped: ImageSet) -> None:
+    streamed = Streamed(mapped.images, None, MEAN, STD, CPU)
+    assert streamed.take(slice(0, 3))[1] is None
+    batches = list(streamed.batches(40))
+    assert [labels for _, labels in batches] == [None] * 3
+    assert torch.equal(torch.cat([images for images, _ in batches]), both(mapped)[0].sample(N))
+
+
+def test_the_images_stay_where_they_are_mapped(mapped: ImageSet) -> None:
+    streamed = both(mapped, CHOSEN)[1]
+    assert np.shares_memory(streamed.images.numpy(), mapped.images)
+    assert streamed.labels is not None
+    assert streamed.labels.tolist() == (CHOSEN % 5).tolist()
+
+
+# ----------------------------------------------------------------------------------------------------------- the thread
+
+
+def test_an_epoch_that_is_abandoned_leaves_no_thread(mapped: ImageSet) -> None:
+    epoch = batches_of(both(mapped)[1]).epoch(0)
+    next(epoch)
+    assert len(gatherers()) == 1
+    del epoch
+    assert gatherers() == []
+
+
+def test_a_training_that_is_stopped_leaves_no_thread(mapped: ImageSet) -> None:
+    def train() -> None:
+        for step, _ in enumerate(batches_of(both(mapped)[1]).epoch(0)):
+            if step == 2:
+                raise Stopped
+
+    with pytest.raises(Stopped):
+        train()
+    assert gatherers() == []
+
+
+def test_an_evaluation_that_is_stopped_leaves_no_thread(mapped: ImageSet) -> None:
+    with pytest.raises(Stopped):
+        predict_logits(nn.Flatten(), both(mapped)[1], FP32, batch=8, should_stop=lambda: True)
+    assert gatherers() == []
+
+
+def test_an_epoch_at_its_end_leaves_no_thread(mapped: ImageSet) -> None:
+    epoch = batches_of(both(mapped)[1]).epoch(0)
+    list(epoch)
+    assert gatherers() == []
+
+
+def test_an_epoch_that_never_begins_has_no_thread(mapped: ImageSet) -> None:
+    epoch = batches_of(both(mapped)[1]).epoch(0)
+    assert gatherers() == []
+    epoch.close()
+
+
+def test_what_the_thread_raises_reaches_the_caller(mapped: ImageSet) -> None:
+    streamed = both(mapped)[1]
+    walk = streamed.walk(torch.tensor([0, 1, 2, 3, N, 4]), 2)
+    next(walk)
+    next(walk)
+    with pytest.raises((IndexError, RuntimeError), match="index out of range"):
+        next(walk)
+    assert gatherers() == []
+
+
+def test_the_thread_is_no_more_than_two_batches_ahead(mapped: ImageSet) -> None:
+    asked: list[int] = []
+
+    def parts() -> Iterator[Tensor]:
+        for step in range(10):
+            asked.append(step)
+            yield torch.tensor([step])
+
+    images = gathered(torch.from_numpy(mapped.images), parts(), 1, CPU)
+    for step in range(3):
+        next(images)
+        deadline = time.monotonic() + 5
+        while len(asked) < step + 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert asked == list(range(step + 4)), "two are gathered, and the next waits for room"
+    images.close()
+
+
+def test_an_error_keeps_no_batch_alive(mapped: ImageSet) -> None:
+    def parts() -> Iterator[Tensor]:
+        yield torch.tensor([0])
+        raise ZeroDivisionError
+
+    images = gathered(torch.from_numpy(mapped.images), parts(), 1, CPU)
+    next(images)
+    try:
+        next(images)
+    except ZeroDivisionError as error:
+        frames = []
+        trace = error.__traceback__
+        while trace is not None:
+            frames.append(trace.tb_frame)
+            trace = trace.tb_next
+        caught = error
+    assert all(frame.f_locals.get("slot") is not caught for frame in frames)
+
+
+# ----------------------------------------------------------------------------------------------------------- the choice
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`gpu(free, total, held)`: as torch shows a GPU; `held` by its allocator, and not in use."""
+
+    def make(free: int, total: int, held: int = 0) -> None:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, total))
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 + held)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "held", "sharing", "room"),
+    [
+        (1000, 1000, 0, 1, 500),
+        (1000, 1000, 0, 4, 125),
+        (400, 1000, 0, 1, 200),
+        (400, 1000, 200, 1, 300),
+        (400, 1000, 0, 4, 125),
+        (0, 1000, 0, 1, 0),
+    ],
+)
+def test_the_room_for_images(gpu: Any, free: int, total: int, held: int, sharing: int, room: int) -> None:
+    gpu(free, total, held)
+    assert room_for_images(CUDA, sharing) == room
+    assert pick_storage(room, CUDA, sharing) is Resident
+    assert pick_storage(room + 1, CUDA, sharing) is Streamed
+
+
+@pytest.mark.parametrize("device", [CPU, torch.device("mps")])
+def test_elsewhere_images_are_resident(device: torch.device) -> None:
+    assert pick_storage(2**60, device) is Resident
+
+
+def test_it_can_be_decided(gpu: Any) -> None:
+    gpu(1000, 1000)
+    assert pick_storage(1, CUDA, streamed=True) is pick_storage(1, CPU, streamed=True) is Streamed
+    assert pick_storage(2**60, CUDA, streamed=False) is Resident
+
+
+def test_what_counts_is_what_is_used(mapped: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bytes_of(mapped, None) == mapped.images.nbytes
+    assert bytes_of(mapped, CHOSEN) == len(CHOSEN) * 8 * 8 * 3
+    asked: list[int] = []
+
+    def pick(nbytes: int, *_: Any) -> type[Resident]:
+        asked.append(nbytes)
+        return Streamed
+
+    monkeypatch.setattr(stream, "pick_storage", pick)
+    data = place(mapped, MEAN, STD, CPU, CHOSEN)
+    assert (data.storage, len(data), asked) == ("streamed", len(CHOSEN), [len(CHOSEN) * 8 * 8 * 3])
+
+
+def test_they_say_what_they_are(mapped: ImageSet) -> None:
+    assert [data.storage for data in both(mapped)] == ["resident", "streamed"]
+    assert place(mapped, MEAN, STD, CPU).storage == "resident"
+    assert place(mapped, MEAN, STD, CPU, streamed=True).storage == "streamed"
