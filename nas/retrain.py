@@ -19,7 +19,8 @@ from nas.config import Candidate, DataConfig, Frozen, ImageShape, check_epochs
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.datasets import Dataset, ImageSet, load_dataset, require_known, stratified
-from nas.data.loader import Resident, TrainBatches, mix_seed
+from nas.data.loader import TrainBatches, mix_seed
+from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
 from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths, study_paths
@@ -28,7 +29,7 @@ from nas.presets import load_preset, preset_names
 from nas.search.outcomes import best_trial, last_value
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.search.storage import open_study
-from nas.train.device import Precision, device_name, pick_device, pick_precision
+from nas.train.device import Precision, device_name, pick_device, pick_precision, tune_process
 from nas.train.evaluate import evaluate, fitting_tta
 from nas.train.loop import EpochMetrics, FitResult, fit
 
@@ -212,6 +213,7 @@ def retrain(
     if card_file(run).is_file():
         return Retrained(run, read_card(run), already_there=True)
     device = pick_device(request.device)
+    tune_process(device)
     precision = pick_precision(device)
     dataset = study_data(settings, request.data_folder, decoding)
     everything = labelled_images(dataset, request.include_test_labels)
@@ -223,7 +225,7 @@ def retrain(
             )
         share = request.train_subset / len(everything)
         chosen = stratified(everything.labels, share, settings.data.seed, total=request.train_subset)
-    data = Resident.of(everything, dataset.mean, dataset.std, device, chosen)
+    data = place(everything, dataset.mean, dataset.std, device, chosen)
     params = count_params(candidate.arch, dataset.shape)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.candidate.write_text(candidate.to_json())
@@ -300,7 +302,7 @@ def _official_test(
     """(images, accuracy, accuracy with test-time augmentation); the only place where the test set is opened."""
     if dataset.test is None or trained_on_it:
         return None, None, None
-    data = Resident.of(dataset.test, dataset.mean, dataset.std, device)
+    data = place(dataset.test, dataset.mean, dataset.std, device)
     plain = evaluate(result.model, data, precision)[1]
     averaged = plain if tta == "none" else evaluate(result.model, data, precision, tta)[1]
     return len(dataset.test), plain, averaged

@@ -1,5 +1,6 @@
 """A worker: trains what it is given, one message an epoch. Knows neither Optuna nor where a study is stored."""
 
+import gc
 import sys
 import tempfile
 import time
@@ -65,6 +66,7 @@ def run_worker(channel: Channel, plan: WorkerPlan) -> None:
         with suppress(EOFError, OSError):
             channel.send(Unfit(error.message, error.hint))
         return
+    gc.freeze()  # all that is imported by now: looking for garbage there after each training would take 0.2 s
     with suppress(Deposed, EOFError, OSError):  # the coordinator is gone; the last checkpoint holds all but the epoch under way
         _serve(channel, trainer)
 
@@ -87,13 +89,14 @@ class _Trainer:
     def __init__(self, channel: Channel, plan: WorkerPlan) -> None:
         from nas.data.datasets import load_dataset
         from nas.errors import DeviceError
-        from nas.train.device import device_name, pick_device, pick_precision
+        from nas.train.device import device_name, pick_device, pick_precision, tune_process
         from nas.train.memory import out_of_memory
 
         self.channel, self.plan = channel, plan
         self.token_file = StudyPaths(plan.study).token
         self.sees_study = self._leads()
         self.device = pick_device(plan.device)
+        tune_process(self.device)
         self.device_name = device_name(self.device)
         self.precision = pick_precision(self.device)
         self.dataset = load_dataset(plan.data)
@@ -112,13 +115,17 @@ class _Trainer:
 
     def _reside(self) -> None:
         from nas.data.datasets import split
-        from nas.data.loader import Resident
+        from nas.data.stream import bytes_of, pick_storage
 
         data = self.dataset
         parts = split(data, self.plan.data)
-        self.train_data = Resident.of(data.train, data.mean, data.std, self.device, parts.train)
         chosen_from = data.validation or data.train
-        self.validation = Resident.of(chosen_from, data.mean, data.std, self.device, parts.validation)
+        nbytes = bytes_of(data.train, parts.train) + bytes_of(chosen_from, parts.validation)
+        storage = pick_storage(nbytes, self.device, self.plan.sharing)
+        self.train_data = storage.of(data.train, data.mean, data.std, self.device, parts.train)
+        self.validation = storage.of(chosen_from, data.mean, data.std, self.device, parts.validation)
+        if storage.storage == "streamed":
+            self.device_name += ", images streamed from the cache"
 
     def train(self, order: Train) -> None:
         """Trains one candidate and says how it ended. An exception of ours costs this trial, not the worker."""
@@ -126,8 +133,7 @@ class _Trainer:
 
         self._suspended = False
         ending = self._fit_or_say_why(order)
-        if isinstance(ending, OutOfMemory):
-            release_memory(self.device)
+        release_memory(self.device)  # the next network, or another worker on the same device, may need it elsewhere
         self._send(ending)
 
     def _fit_or_say_why(self, order: Train) -> Ended | OutOfMemory | Failed:

@@ -1,4 +1,4 @@
-"""Running out of memory: what counts as that, and how to be rid of what was occupied."""
+"""Memory: keeping it from one step to the next, what counts as running out of it, and how to be rid of what was occupied."""
 
 import ctypes
 import errno
@@ -16,6 +16,20 @@ _HOST_SIGNS = re.compile(
     "DefaultCPUAllocator|can(no|')t allocate memory|bad_alloc|could not create a (memory object|primitive(?! descriptor))", re.I
 )
 _DEVICE_SIGNS = re.compile("out of memory|alloc_failed", re.I)
+
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_ALWAYS = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """What a step frees is there for the next one, for the rest of the process. By itself glibc gives large tensors back to the
+    system at once, which has to clear every page again when the next step asks for it. `release_memory` gives it back."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # glibc alone has it
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _ALWAYS)
+            ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _ALWAYS)
 
 
 def out_of_memory(error: BaseException) -> str | None:
@@ -40,8 +54,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def release_memory(device: torch.device) -> None:
-    """Gives back what nothing refers to any more. To be called when the exception is no longer being handled: its traceback
-    refers to every frame, and so to the network that did not fit."""
+    """Gives back what nothing refers to any more. After running out of memory to be called when the exception is no longer being
+    handled: its traceback refers to every frame, and so to the network that did not fit."""
     gc.collect()
     if sys.platform == "linux":
         # The C library keeps what is freed for its own next allocations; oneDNN, say, needs pages for the code that it compiles.
