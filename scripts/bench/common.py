@@ -1,0 +1,61 @@
+"""What several measurements share: the networks, the machine in words, tables, and figures that are read twice."""
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from nas.config import ArchConfig, ImageShape
+from nas.presets import load_preset
+from nas.search.settings import git_state
+from nas.train.device import usable_cores
+
+CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+
+
+def _stages(channels: Sequence[int], blocks: int, **others: Any) -> ArchConfig:
+    return ArchConfig.model_validate({"stages": [{"blocks": blocks, "channels": c} for c in channels], **others})
+
+
+NETWORKS: dict[str, ArchConfig] = {
+    "small-78k": _stages([16, 32, 64], 1),
+    "airbench94-like": _stages([64, 256, 256], 1, stem={"stride": 2}),
+    "wrn-22-4": _stages([64, 128, 256], 3, block="preact", stem={"channels": 16}),
+    "robust-resnet64": load_preset("robust-resnet64").candidate.arch,
+}
+"""From 78 k to 5 M parameters. airbench94 (arXiv 2404.00498) has no residual connections and pools between its convolutions;
+this one has its widths and about its multiply-adds."""
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where and with what a figure was measured."""
+    cpu = platform.processor() or platform.machine()
+    with open("/proc/cpuinfo") if Path("/proc/cpuinfo").exists() else open(os.devnull) as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "device": name,
+        "cpu": f"{cpu}, {usable_cores()} cores",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": git_state(),
+    }
+
+
+def spread(values: Iterable[float], digits: int = 0) -> str:
+    """`104 (98–110)`: the median, the least and the greatest."""
+    kept = sorted(values)
+    return f"{median(kept):,.{digits}f} ({kept[0]:,.{digits}f}–{kept[-1]:,.{digits}f})"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown; columns but the first are aligned to the right."""
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
