@@ -56,3 +56,9 @@ def choices_sentence(word: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"{guess} Choices: {', '.join(known)}."
+
+
+def one_line(error: BaseException) -> str:
+    """`ValueError: the first line of what it says`"""
+    text = str(error).strip() or "no reason given"
+    return f"{type(error).__name__}: {text.splitlines()[0]}"

@@ -86,6 +86,8 @@ class RetrainRequest:
     data_folder: str | None = None
     """Where the data lies now, if it has moved since the search."""
     device: str = "auto"
+    compiled: bool | None = None
+    """By torch.compile; None compiles on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,9 @@ def retrain(
     on_epoch: Callable[[EpochMetrics], None],
     should_suspend: Callable[[], bool] = lambda: False,
     decoding: DecodingProgress = silent,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Retrained:
-    """Goes on from its checkpoint where it was suspended before. Raises NasError."""
+    """Goes on from its checkpoint where it was suspended before. `note` hears what else happens. Raises NasError."""
     if request.epochs is not None:
         check_epochs(request.epochs)
     paths = request.paths
@@ -235,6 +238,7 @@ def retrain(
         on_epoch(metrics)
         return True
 
+    compiled = device.type == "cuda" if request.compiled is None else request.compiled
     seed = mix_seed(settings.seed, int(candidate.digest, 16), request.seed)
     torch.manual_seed(seed)
     result = fit(
@@ -249,6 +253,7 @@ def retrain(
         identity=f"{candidate.digest} seed {seed} images {len(data)}",
         micro_batches=subject.micro_batches,
         should_suspend=should_suspend,
+        compiling=note if compiled else None,
     )
     if result.status == "suspended":
         return Retrained(run, None)

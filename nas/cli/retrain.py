@@ -28,6 +28,10 @@ def command(
     train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
     data: DataOption = None,
     device: DeviceOption = "auto",
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="By torch.compile, which takes a while first. [default: on CUDA only]"),
+    ] = None,
 ) -> None:
     from nas.cli.display import TerminalDisplay, count_text, time_text
     from nas.config import DataConfig
@@ -60,6 +64,7 @@ def command(
         train_subset=train_subset,
         data_folder=folder,
         device=device,
+        compiled=compiled,
     )
     stop = threading.Event()
     with TerminalDisplay() as display:
@@ -91,7 +96,7 @@ def command(
             )
 
         with suspended_by_signals(stop.set):
-            result = retrain(request, on_start, on_epoch, stop.is_set, display.decoding)
+            result = retrain(request, on_start, on_epoch, stop.is_set, display.decoding, display.note)
     remember_study(paths)
     if result.card is None:
         again = shlex.join(["nas", *sys.argv[1:]])

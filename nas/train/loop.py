@@ -17,12 +17,14 @@ from torch.nn import functional as F
 
 from nas.config import TrainConfig
 from nas.data.loader import Resident, TrainBatches
+from nas.errors import one_line
 from nas.models import ResNet
 from nas.paths import TrialPaths
 from nas.train.checkpoint import Found, load_checkpoint, save_checkpoint, write_whole
 from nas.train.device import Precision
 from nas.train.ema import WeightAverage
 from nas.train.evaluate import EVALUATION_BATCH, Stopped, autocast, evaluate, never
+from nas.train.memory import out_of_memory
 from nas.train.optimiser import make_optimiser
 from nas.train.sam import SharpnessAware
 from nas.train.schedule import learning_rate
@@ -75,7 +77,14 @@ class _Trainer:
     """The state that a checkpoint holds."""
 
     def __init__(
-        self, model: nn.Module, train: TrainBatches, config: TrainConfig, precision: Precision, identity: str, micro_batches: int
+        self,
+        model: nn.Module,
+        train: TrainBatches,
+        config: TrainConfig,
+        precision: Precision,
+        identity: str,
+        micro_batches: int,
+        compiling: Callable[[str], None] | None,
     ) -> None:
         self.device = train.data.device
         self.micro_batches = micro_batches
@@ -90,6 +99,9 @@ class _Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
         self.totals = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
         """Sums since the epoch began: loss × images, correct predictions, images."""
+        self.compiling = compiling
+        """Told of the compilation at the first batch; None when that is done, or not wanted."""
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model, dynamic=False) if compiling else self.model
         self.curve: list[EpochMetrics] = []
         self.epoch_step = 0
         self.seconds = 0.0
@@ -128,11 +140,30 @@ class _Trainer:
 
     def backward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Adds the batch's mean gradient up over `micro_batches`. Returns (3,): loss × images, correct predictions, images."""
+        if self.compiling is None:
+            return self.add_gradient(images, targets)
+        note, self.compiling = self.compiling, None
+        started, random_state = time.perf_counter(), torch.get_rng_state()
+        try:
+            totals = self.add_gradient(images, targets)
+        except Exception as error:  # compilers fail in many ways; what is not their fault fails again without them
+            if out_of_memory(error):
+                raise
+            note(f"Warning: torch.compile failed, so that the network trains as it is: {one_line(error)}")
+            self.forward = self.model
+            self.optimiser.zero_grad(set_to_none=True)
+            torch.set_rng_state(random_state)
+            return self.add_gradient(images, targets)
+        wait_for(self.device)
+        note(f"compiled with the first batch in {time.perf_counter() - started:.0f} s")
+        return totals
+
+    def add_gradient(self, images: Tensor, targets: Tensor) -> Tensor:
         totals = torch.zeros_like(self.totals)
         parts = zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True)
         for part, wanted in parts:
             with autocast(self.device, self.precision):
-                logits = self.model(part)
+                logits = self.forward(part)
                 loss = F.cross_entropy(logits, wanted, label_smoothing=self.config.label_smoothing)
             self.scaler.scale(loss * (len(part) / len(images))).backward()
             with torch.no_grad():
@@ -213,6 +244,11 @@ class _Trainer:
         return metrics
 
 
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def carry_out(action: Callable[[], None]) -> None:
     action()
 
@@ -232,6 +268,7 @@ def fit(
     should_suspend: Callable[[], bool] = never,
     on_begin: Callable[[int, Found], None] = lambda epochs_done, found: None,
     write: Callable[[Callable[[], None]], None] = carry_out,
+    compiling: Callable[[str], None] | None = None,
 ) -> FitResult:
     """Trains `model` on `train`, evaluating on `validation` after each epoch.
 
@@ -246,11 +283,13 @@ def fit(
         on_begin: told how many epochs the checkpoint holds, and what was found in its place.
         write: carries out every write to `paths`. It may see first whether it still may, and do it again after an OSError;
             Stopped gives it up, and the training ends as suspended with what is written.
+        compiling: compiles the network for training by torch.compile, and is told what that took; or why it failed, upon which
+            the network trains without. It pays in a long training alone.
     """
     torch.manual_seed(seed)
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
-    trainer = _Trainer(model, train, config, precision, identity, micro_batches)
+    trainer = _Trainer(model, train, config, precision, identity, micro_batches, compiling)
 
     def save() -> None:
         trainer.save(paths.checkpoint)
@@ -268,8 +307,7 @@ def fit(
             started, steps = time.perf_counter(), len(train) - trainer.epoch_step
             try:
                 trainer.run_epoch(should_suspend)
-                if trainer.device.type == "cuda":
-                    torch.cuda.synchronize(trainer.device)  # once an epoch, so that the seconds are the training's own
+                wait_for(trainer.device)  # once an epoch, so that the seconds are the training's own
                 train_seconds = time.perf_counter() - started
                 raw, averaged = trainer.validate(validation, should_suspend)
             except Stopped:

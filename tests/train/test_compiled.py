@@ -1,0 +1,50 @@
+"""Training a network that torch compiles: what is traced is what trains, and a compiler that fails costs nothing else."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
+def test_the_traced_network_trains_as_it_would_untraced(training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a compiler behind it, which would need one for C++, and round elsewhere."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    training = training.changed({"dropout": 0.0, "stochastic_depth": 0.0}, epochs=2, sam_rho=0.05)
+    notes: list[str] = []
+    traced, eager = training(tmp_path / "traced", compiling=notes.append), training(tmp_path / "eager")
+    assert len(notes) == 1
+    assert notes[0].startswith("compiled with the first batch in ")
+    for one, other in zip(traced.result.curve, eager.result.curve, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+        assert one.ema_val_accuracy == pytest.approx(other.ema_val_accuracy, abs=0.02)
+    assert traced.model.state_dict().keys() == eager.model.state_dict().keys()
+
+
+def test_without_a_compiler_it_warns_and_trains_exactly_as_without(
+    training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_clock: Callable[[Any], Any]
+) -> None:
+    def broken(model: torch.nn.Module, dynamic: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        def fail(images: torch.Tensor) -> torch.Tensor:
+            torch.rand(3)
+            raise RuntimeError("no working C++ compiler\nfound anywhere")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    notes: list[str] = []
+    tried, eager = training(tmp_path / "tried", compiling=notes.append), training(tmp_path / "eager")
+    assert notes == ["Warning: torch.compile failed, so that the network trains as it is: RuntimeError: no working C++ compiler"]
+    assert without_clock(tried.result.curve) == without_clock(eager.result.curve)
+
+
+def test_too_little_memory_is_not_the_compilers_fault(training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: full)
+    with pytest.raises(torch.OutOfMemoryError):
+        training(tmp_path, compiling=print)
