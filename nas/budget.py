@@ -35,7 +35,8 @@ def count_macs(arch: ArchConfig, shape: ImageShape) -> int:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # beside workers that keep every core busy, threads that wait for each other take ten times as long
     try:
-        return int(analysis.total())
+        with torch.no_grad():
+            return int(analysis.total())
     finally:
         torch.set_num_threads(threads)
 

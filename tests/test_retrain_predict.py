@@ -64,7 +64,7 @@ def refusal(action: Callable[[], object]) -> NasError:
 
 def save(path: Path, images: np.ndarray, ids: list[str] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps({b"data": images, b"ids": ids}))
+    path.write_bytes(pickle.dumps({b"data": np.array(images), b"ids": ids}))
     return path
 
 

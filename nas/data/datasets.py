@@ -14,20 +14,24 @@ from PIL import Image
 
 from nas.config import DataConfig, ImageShape
 from nas.data.cache import (
+    IMAGE_SUFFIXES,
     UNREADABLE,
     Entry,
+    ImageFile,
     Progress,
     bad_images_error,
     decode_all,
     entry_key,
     find_or_make,
+    image_files,
     reason_of,
     silent,
     write_meta,
 )
 from nas.errors import DataError, choices_sentence
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, in [0, 255]."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Dataset:
     std: tuple[float, ...]
     skipped: int = 0
     """Unreadable images that were left out."""
+    validation_statistics: Statistics | None = None
+    """Of `validation`, where it is there."""
 
     @property
     def shape(self) -> ImageShape:
@@ -67,7 +73,8 @@ class Dataset:
         digest = hashlib.sha256(repr((self.classes, self.mean, self.std, self.train.images.shape)).encode())
         digest.update(np.ascontiguousarray(self.train.labels).tobytes())
         if self.validation is not None:
-            digest.update(repr((self.validation.images.shape, channel_statistics(self.validation.images))).encode())
+            statistics = self.validation_statistics or channel_statistics(self.validation.images)
+            digest.update(repr((self.validation.images.shape, statistics)).encode())
             digest.update(np.ascontiguousarray(self.validation.labels).tobytes())
         return digest.hexdigest()[:16]
 
@@ -152,8 +159,8 @@ def stratified(labels: np.ndarray, share: float, seed: int, total: int | None = 
 # ---------------------------------------------------------------------------------------------------- the data sets
 
 
-def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 (N, H, W, C), in [0, 255]; a constant channel has deviation 1."""
+def channel_statistics(images: np.ndarray) -> Statistics:
+    """Of uint8 (N, H, W, C); a constant channel has deviation 1."""
     channels = images.shape[3]
     total, squares, count = np.zeros(channels), np.zeros(channels), 0
     for start in range(0, len(images), 4096):
@@ -177,24 +184,23 @@ def _refuse_image_size(config: DataConfig, size: int) -> None:
 def load_digits(config: DataConfig, progress: Progress) -> Dataset:
     """scikit-learn's 1,797 handwritten digits of 8×8 (UCI Optical Recognition of Handwritten Digits). Every fifth of each
     class, drawn once and for all, is the test split; the data set itself has none."""
-    from sklearn.datasets import load_digits as load
-
     _refuse_image_size(config, 8)
-    bunch = load()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = bunch.target.astype(np.int64)
-    test = stratified(labels, 0.2, seed=0)
-    train = np.setdiff1d(np.arange(len(labels)), test)
-    mean, std = channel_statistics(images[train])
-    return Dataset(
-        name="digits",
-        classes=tuple(str(d) for d in range(10)),
-        train=ImageSet(images[train], labels[train]),
-        validation=None,
-        test=ImageSet(images[test], labels[test]),
-        mean=mean,
-        std=std,
-    )
+
+    def make(folder: Path) -> None:
+        from sklearn.datasets import load_digits as load  # it takes a second to import
+
+        bunch = load()
+        images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+        labels = bunch.target.astype(np.int64)
+        test = stratified(labels, 0.2, seed=0)
+        train = np.setdiff1d(np.arange(len(labels)), test)
+        for part, chosen in (("train", train), ("test", test)):
+            np.save(folder / f"{part}-images.npy", images[chosen])
+            np.save(folder / f"{part}-labels.npy", labels[chosen])
+        mean, std = channel_statistics(images[train])
+        write_meta(folder, {"classes": [str(digit) for digit in range(10)], "mean": mean, "std": std})
+
+    return _from_entry("digits", find_or_make("digits", entry_key(["digits"]), make))
 
 
 def _load_cifar(config: DataConfig, progress: Progress, kind: str) -> Dataset:
@@ -269,18 +275,21 @@ def load_folder(config: DataConfig, progress: Progress) -> Dataset:
         )
     classes = _class_folders(parts["train"])
     files = {part: _class_files(folder, classes) for part, folder in parts.items()}
-    size, channels = _first_image([path for path, _ in files["train"]], config.image_size)
-    facts = [root.absolute(), size, channels, config.skip_bad_images]
+    size, channels = _first_image([file.path for file, _ in files["train"]], config.image_size)
+    facts: list[object] = [root.absolute(), size, channels, config.skip_bad_images]
     for part, listed in files.items():
-        facts += [part, *((p.relative_to(root), c, p.stat().st_size, p.stat().st_mtime_ns) for p, c in listed)]
+        facts += [part, *((*file, label) for file, label in listed)]
 
     def make(folder: Path) -> None:
         skipped = 0
         meta: dict = {"classes": classes}
         for part, listed in files.items():
             skipped += _write_part(folder, part, listed, (size, size, channels), config.skip_bad_images, progress)
-        mean, std = channel_statistics(np.load(folder / "train-images.npy", mmap_mode="r"))
-        write_meta(folder, meta | {"mean": mean, "std": std, "skipped": skipped})
+        statistics = {
+            part: channel_statistics(np.load(folder / f"{part}-images.npy", mmap_mode="r")) for part in files.keys() - {"test"}
+        }
+        mean, std = statistics["train"]
+        write_meta(folder, meta | {"mean": mean, "std": std, "val": statistics.get("val"), "skipped": skipped})
 
     return _from_entry("folder", find_or_make("folder", entry_key(facts), make))
 
@@ -288,13 +297,13 @@ def load_folder(config: DataConfig, progress: Progress) -> Dataset:
 def _write_part(
     folder: Path,
     part: str,
-    listed: list[tuple[Path, int]],
+    listed: list[tuple[ImageFile, int]],
     shape: tuple[int, int, int],
     skip_bad: bool,
     progress: Progress,
 ) -> int:
     """Decodes one part into `<part>-images.npy` and `<part>-labels.npy`. Returns how many images were left out."""
-    paths = [path for path, _ in listed]
+    paths = [Path(file.path) for file, _ in listed]
     target = folder / f"{part}-images.npy"
     out = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=(len(paths), *shape))
     bad = decode_all(paths, out, progress, f"decoding {part} images")
@@ -306,7 +315,7 @@ def _write_part(
     if bad:
         np.save(target, np.asarray(out[keep]))
         kept = set(labels.tolist())
-        if lost := [path for path, label in listed if label not in kept]:
+        if lost := [path for path, (_, label) in zip(paths, listed, strict=True) if label not in kept]:
             raise DataError(f"no image of class folder {lost[0].parent} can be read", hint="repair them, or remove the folder")
     np.save(folder / f"{part}-labels.npy", labels)
     return len(bad)
@@ -325,27 +334,28 @@ def _class_folders(folder: Path) -> list[str]:
     return classes
 
 
-def _class_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
+def _class_files(folder: Path, classes: list[str]) -> list[tuple[ImageFile, int]]:
     extra = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in classes)
     if extra:
         raise DataError(f"{folder / extra[0]} is no class of the training images. Choices: {', '.join(classes)}.")
-    listed = []
+    listed: list[tuple[ImageFile, int]] = []
     for label, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
+        before = len(listed)
+        if (folder / name).is_dir():
+            listed += [(file, label) for file in image_files(str(folder / name))]
+        if len(listed) == before:
             raise DataError(
                 f"there is no image in {folder / name}; each class of the training images needs some, in files that end in "
                 f"{', '.join(IMAGE_SUFFIXES)}",
                 hint="add images, or leave the class out",
             )
-        listed += [(path, label) for path in found]
     return listed
 
 
-def _first_image(paths: list[Path], image_size: int | None) -> tuple[int, int]:
+def _first_image(paths: list[str], image_size: int | None) -> tuple[int, int]:
     """(size, channels) for all images, as the first readable one has them."""
     bad: list[tuple[Path, str]] = []
-    for path in paths:
+    for path in map(Path, paths):
         try:
             with Image.open(path) as image:
                 width, height = image.size
@@ -378,6 +388,7 @@ def _from_entry(name: str, entry: Entry) -> Dataset:
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
         skipped=meta.get("skipped", 0),
+        validation_statistics=None if meta.get("val") is None else (tuple(meta["val"][0]), tuple(meta["val"][1])),
     )
 
 

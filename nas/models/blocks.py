@@ -9,10 +9,18 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from nas.config import ArchConfig, StageConfig
-from nas.models.layers import average_halving, conv, conv_norm, dropout, make_activation, squeeze_excitation
+from nas.models.layers import (
+    BatchNorm2d,
+    StochasticDepth,
+    average_halving,
+    conv,
+    conv_norm,
+    dropout,
+    make_activation,
+    squeeze_excitation,
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ def _block_dropout(arch: ArchConfig) -> nn.Module:
 
 
 def _drop_path(rate: float) -> nn.Module:
-    return StochasticDepth(rate, mode="row") if rate else nn.Identity()
+    return StochasticDepth(rate) if rate else nn.Identity()
 
 
 class ResidualBlock(nn.Module, ABC):
@@ -63,10 +71,10 @@ class BasicBlock(ResidualBlock):
         super().__init__(plan)
         arch, k, channels = plan.arch, plan.stage.kernel, plan.stage.channels
         self.conv1 = conv(plan.channels_in, channels, k, plan.stride)
-        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm1 = BatchNorm2d(channels)
         self.dropout = _block_dropout(arch)
         self.conv2 = conv(channels, channels, k)
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.norm2 = BatchNorm2d(channels)
         self.se = squeeze_excitation(channels, arch.se_reduction)
         self.drop_path = _drop_path(plan.drop_path)
         self.shortcut = make_shortcut(plan)
@@ -88,9 +96,9 @@ class PreactBlock(ResidualBlock):
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
         arch, k, channels = plan.arch, plan.stage.kernel, plan.stage.channels
-        self.norm1 = nn.BatchNorm2d(plan.channels_in)
+        self.norm1 = BatchNorm2d(plan.channels_in)
         self.conv1 = conv(plan.channels_in, channels, k, plan.stride)
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.norm2 = BatchNorm2d(channels)
         self.dropout = _block_dropout(arch)
         self.conv2 = conv(channels, channels, k)
         self.se = squeeze_excitation(channels, arch.se_reduction)
@@ -117,12 +125,12 @@ class BottleneckBlock(ResidualBlock):
         arch, channels = plan.arch, plan.stage.channels
         inner = math.ceil(channels / arch.expansion)
         self.conv1 = conv(plan.channels_in, inner, 1)
-        self.norm1 = nn.BatchNorm2d(inner)
+        self.norm1 = BatchNorm2d(inner)
         self.conv2 = conv(inner, inner, plan.stage.kernel, plan.stride)
-        self.norm2 = nn.BatchNorm2d(inner)
+        self.norm2 = BatchNorm2d(inner)
         self.dropout = _block_dropout(arch)
         self.conv3 = conv(inner, channels, 1)
-        self.norm3 = nn.BatchNorm2d(channels)
+        self.norm3 = BatchNorm2d(channels)
         self.se = squeeze_excitation(channels, arch.se_reduction)
         self.drop_path = _drop_path(plan.drop_path)
         self.shortcut = make_shortcut(plan)

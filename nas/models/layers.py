@@ -1,9 +1,13 @@
-"""The pieces that blocks and stems share. Shapes are (N, C, H, W) throughout."""
+"""The pieces that blocks and stems share. Shapes are (N, C, H, W) throughout.
+
+Two of them are torchvision's, written again: importing it takes every process two seconds, and nothing else of it is needed.
+"""
 
 import math
 
+import torch
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation
+from torch.nn import functional as F
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -13,13 +17,29 @@ def make_activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+class Conv2d(nn.Conv2d):
+    """Draws no weights where they would be shapes alone: on the meta device that takes longer than all else."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Likewise."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> Conv2d:
     """A convolution without bias that keeps the size at stride 1 and gives ceil(size / 2) at stride 2."""
-    return nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
+    return Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
 
 
 def conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(conv(channels_in, channels_out, kernel, stride), nn.BatchNorm2d(channels_out))
+    return nn.Sequential(conv(channels_in, channels_out, kernel, stride), BatchNorm2d(channels_out))
 
 
 def average_halving() -> nn.AvgPool2d:
@@ -29,6 +49,37 @@ def average_halving() -> nn.AvgPool2d:
 
 def maximum_halving() -> nn.MaxPool2d:
     return nn.MaxPool2d(2, ceil_mode=True)
+
+
+class SqueezeExcitation(nn.Module):
+    """Each channel times a factor in [0, 1] that follows from the means of all (arXiv 1709.01507)."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.fc1 = Conv2d(channels, squeezed, 1)
+        self.fc2 = Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = F.relu(self.fc1(F.adaptive_avg_pool2d(x, 1)))
+        return torch.sigmoid(self.fc2(squeezed)) * x
+
+
+class StochasticDepth(nn.Module):
+    """In training, zeros instead of a share `p` of the images' branches, the others scaled up by 1 / (1 - p)
+    (arXiv 1603.09382)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = torch.empty(len(x), *(1,) * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
+        return x * kept.div_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p:g}"
 
 
 def squeeze_excitation(channels: int, reduction: int) -> nn.Module:

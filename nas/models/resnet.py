@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from nas.config import ArchConfig, ImageShape
 from nas.errors import ConfigError
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
-from nas.models.layers import Scale, dropout, make_activation, maximum_halving
+from nas.models.layers import BatchNorm2d, Scale, dropout, make_activation, maximum_halving
 from nas.models.stems import STEMS, WhiteningStem
 
 
@@ -47,7 +47,7 @@ class ResNet(nn.Module):
                 channels = stage.channels
             self.stages.append(nn.Sequential(*layers))
         preactivated = arch.block == "preact"
-        self.norm = nn.BatchNorm2d(channels) if preactivated else nn.Identity()
+        self.norm = BatchNorm2d(channels) if preactivated else nn.Identity()
         self.activation = make_activation(arch.activation) if preactivated else nn.Identity()
         cells = min(arch.pool_size, last_size)
         self.pool = nn.AdaptiveAvgPool2d(cells) if arch.pool == "avg" else nn.AdaptiveMaxPool2d(cells)
@@ -75,6 +75,8 @@ class ResNet(nn.Module):
             self.stem.initialise_from(images)
 
     def _initialise(self, arch: ArchConfig) -> None:
+        if self.classifier.weight.is_meta:  # shapes alone, to be counted: there is nothing to set
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.bias is None:
                 # He initialisation (arXiv 1502.01852); fan_out keeps the gradients' size, as in torchvision's ResNet.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.config import ArchConfig
-from nas.models.layers import conv, dropout, make_activation
+from nas.models.layers import BatchNorm2d, Conv2d, conv, dropout, make_activation
 
 
 class ConvStem(nn.Module):
@@ -19,7 +19,7 @@ class ConvStem(nn.Module):
         super().__init__()
         self.conv = conv(in_channels, arch.stem_channels, arch.stem.kernel, arch.stem.stride)
         preactivated = arch.block == "preact"
-        self.norm = nn.Identity() if preactivated else nn.BatchNorm2d(arch.stem_channels)
+        self.norm = nn.Identity() if preactivated else BatchNorm2d(arch.stem_channels)
         self.activation = nn.Identity() if preactivated else make_activation(arch.activation)
         self.dropout = dropout(arch.dropout if arch.dropout_place in ("stem", "stem+block") else 0.0)
 
@@ -41,7 +41,7 @@ class WhiteningStem(ConvStem):
     def __init__(self, arch: ArchConfig, in_channels: int) -> None:
         whitened = 2 * in_channels * self.PATCH**2
         super().__init__(arch, whitened)
-        self.whiten = nn.Conv2d(in_channels, whitened, self.PATCH, bias=False)
+        self.whiten = Conv2d(in_channels, whitened, self.PATCH, bias=False)
         self.whiten.weight.requires_grad_(False)
         self.first_activation = make_activation(arch.activation)
 

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -119,7 +120,11 @@ def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
         check_epochs(request.epochs)
     if request.timeout is not None and request.timeout <= 0:
         raise ConfigError(f"--timeout must be above 0 seconds, but is {request.timeout:g}")
-    prepared = _prepare(request, display)
+    with ExitStack() as closing:
+        return _run_prepared(request, display, _prepare(request, display, closing))
+
+
+def _run_prepared(request: SearchRequest, display: SearchDisplay, prepared: "_Prepared") -> SearchResult:
     paths, stop = prepared.paths, Stop()
 
     def stop_requested() -> bool:
@@ -152,7 +157,8 @@ class _Prepared:
     deadline: float | None
 
 
-def _prepare(request: SearchRequest, display: SearchDisplay) -> _Prepared:
+def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack) -> _Prepared:
+    """`closing` ends the workers, whatever comes of the search."""
     deadline = None if request.timeout is None else time.monotonic() + request.timeout
     paths = study_paths(request.study or default_name(request))
     study_address(paths, request.storage)
@@ -162,6 +168,8 @@ def _prepare(request: SearchRequest, display: SearchDisplay) -> _Prepared:
     data = resolve_data(request, stored)
     token = uuid.uuid4().hex
     executor, workers, precision = _make_executor(request, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), token), display)
+    closing.callback(executor.close, force=True)
+    executor.prepare()  # workers import while this process reads the data, opens the study and draws
     dataset = load_dataset(data, display.decoding)
     budget = Budget(space.budget, dataset.shape)
     check_feasible(space, budget)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from nas.errors import NasError
+from nas.errors import NasError, one_line
 from nas.paths import StudyPaths, TrialPaths
 from nas.search.messages import (
     Alive,
@@ -53,6 +53,16 @@ class Channel(Protocol):
 
 class Deposed(Exception):
     """The study has another coordinator, or none: nothing may be written any more."""
+
+
+def warm_up() -> None:
+    """Does now what the first training would do for the first time, and wait for: the first step of an optimiser imports torch's
+    compiler, which nobody here uses, and that takes as long as all of torch."""
+    import torch
+
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    torch.optim.SGD([weight], lr=0.1).step()
 
 
 def run_worker(channel: Channel, plan: WorkerPlan) -> None:
@@ -107,7 +117,7 @@ class _Trainer:
             if where is None:
                 raise
             raise DeviceError(
-                f"the images do not fit in the memory of {where} beside what is there already: {_one_line(error)}",
+                f"the images do not fit in the memory of {where} beside what is there already: {one_line(error)}",
                 hint="search with fewer workers on it, with --train-subset, or with a smaller --image-size",
             ) from None
         self._suspended = False
@@ -149,11 +159,11 @@ class _Trainer:
             raise
         except Exception as error:  # whatever building or training may raise is the trial's failure
             if where := out_of_memory(error):
-                return OutOfMemory(order.number, where, _one_line(error))
+                return OutOfMemory(order.number, where, one_line(error))
             if not still_works(self.device):
-                self._send(Broken(order.number, _one_line(error)))
+                self._send(Broken(order.number, one_line(error)))
                 sys.exit(EXIT_BROKEN)
-            return Failed(order.number, _one_line(error), traceback.format_exc())
+            return Failed(order.number, one_line(error), traceback.format_exc())
 
     def _fit_unseen(self, order: Train, paths: TrialPaths) -> Ended:
         """Where the study's folder cannot be seen, its checkpoints travel as messages."""
@@ -266,8 +276,3 @@ class _Trainer:
                 self._suspended = True
             case Shutdown():
                 raise EOFError("shut down in the middle of a training")
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip() or "no reason given"
-    return f"{type(error).__name__}: {text.splitlines()[0]}"

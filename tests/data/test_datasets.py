@@ -3,6 +3,7 @@
 import shutil
 import urllib.error
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,22 @@ def test_jpegs_and_images_in_folders_of_folders_are_found_and_hidden_folders_are
     assert data.classes == ("a", "b")
     assert data.train.labels.tolist() == [0, 0, 1]
     assert data.train.images[:, 0, 0, 0].tolist() == pytest.approx([50, 50, 90], abs=2)
+
+
+def test_images_are_in_the_order_of_their_paths(pictures: Path) -> None:
+    for value, name in enumerate(["a/b.png", "a/b/2.png", "a/b.c/1.png", "a/B.png", "a/10.png", "a/9.png", "b/1.png"]):
+        write_image(pictures / name, 10 * value)
+    expected = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
+    assert [str(path) for path in expected[2:5]] == ["a/B.png", "a/b/2.png", "a/b.c/1.png"]
+    assert load(pictures).train.images[:, 0, 0, 0].tolist() == [40, 50, 30, 10, 20, 0, 60]
+
+
+def test_a_link_to_an_image_is_an_image_and_a_link_to_nothing_is_unreadable(pictures: Path) -> None:
+    fill(pictures, {"a": 2, "b": 2})
+    (pictures / "b" / "2.png").symlink_to(pictures / "a" / "0.png")
+    assert load(pictures).train.images[:, 0, 0, 0].tolist() == [10, 20, 30, 40, 10]
+    (pictures / "b" / "3.png").symlink_to(pictures / "nowhere.png")
+    assert str(pictures / "b" / "3.png") in refusal(pictures).message
 
 
 def test_grey_images_have_one_channel(pictures: Path) -> None:
@@ -483,6 +500,16 @@ def test_fingerprint_sees_the_images_that_train_and_those_that_choose(place: str
     before = load(pictures).fingerprint
     write_image(pictures / place, 222)
     assert load(pictures).fingerprint != before
+
+
+def test_statistics_that_are_kept_are_those_of_the_images(pictures: Path) -> None:
+    for part, first in (("train", 10), ("val", 100)):
+        fill(pictures / part, {"a": 2, "b": 3}, first=first)
+    for _ in range(2):  # decoded, and read from the cache
+        data = load(pictures)
+        assert data.validation is not None
+        assert data.validation_statistics == channel_statistics(data.validation.images)
+        assert data.fingerprint == replace(data, validation_statistics=None).fingerprint
 
 
 def test_fingerprint_does_not_see_the_test_images(pictures: Path) -> None:

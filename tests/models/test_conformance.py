@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.ops import SqueezeExcitation
 
 from nas.config import (
     ActivationName,
@@ -22,7 +21,7 @@ from nas.config import (
 )
 from nas.models import ResNet, build_model
 from nas.models.blocks import BLOCKS, ResidualBlock
-from nas.models.layers import ACTIVATIONS
+from nas.models.layers import ACTIVATIONS, SqueezeExcitation
 from nas.models.resnet import feature_sizes
 from nas.models.stems import STEMS
 

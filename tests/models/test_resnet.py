@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision import ops as torchvision_ops
 from torchvision.models import resnet as torchvision_resnet
-from torchvision.ops import SqueezeExcitation, StochasticDepth
 
 from nas.budget import count_params
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.errors import ConfigError
 from nas.models import build_model
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
-from nas.models.layers import Scale, average_halving, maximum_halving
+from nas.models.layers import Scale, SqueezeExcitation, StochasticDepth, average_halving, maximum_halving
 from nas.models.resnet import feature_sizes
 from nas.space import UniformDraw
 from nas.space_file import load_space
@@ -241,6 +241,26 @@ def test_a_block_computes_what_torchvisions_does(
     x = torch.randn(2, channels_in, 9, 9)
     with torch.no_grad():
         assert torch.allclose(ours(x), reference(x), atol=1e-5)
+
+
+def test_squeeze_and_excitation_computes_what_torchvisions_does() -> None:
+    torch.manual_seed(0)
+    ours, theirs = SqueezeExcitation(12, 3), torchvision_ops.SqueezeExcitation(12, 3)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 12, 5, 5)
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+
+
+def test_stochastic_depth_drops_what_torchvisions_drops() -> None:
+    x = torch.randn(64, 3, 5, 5)
+    ours, theirs = StochasticDepth(0.3), torchvision_ops.StochasticDepth(0.3, mode="row")
+    torch.manual_seed(0)
+    dropped = ours(x)
+    torch.manual_seed(0)
+    assert torch.equal(dropped, theirs(x))
+    assert 0 < int(dropped.flatten(1).any(1).sum()) < 64
+    assert torch.equal(ours.eval()(x), x)
 
 
 def test_a_preactivation_block_is_norm_activation_convolution_twice() -> None:

@@ -3,10 +3,20 @@
 import os
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
 """The GPUs that Ray had given the process when this was imported."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of a worker's plan, what the executor reads."""
+
+    study: Path
+    sharing: int = 1
 
 
 def echo(channel: Any, plan: Any) -> None:

@@ -126,6 +126,25 @@ def test_closing_by_force_waits_for_nobody(unfit_executor: LocalExecutor) -> Non
     assert not process.is_alive()
 
 
+def test_a_worker_prepared_ahead_is_the_one_that_starts(unfit_executor: LocalExecutor) -> None:
+    unfit_executor.prepare()
+    prepared = unfit_executor._running[0].process.pid
+    assert unfit_executor.receive(timeout=0.05) == []
+    unfit_executor.start()
+    assert unfit_executor._running[0].process.pid == prepared
+    assert [type(message) for _, message in until(unfit_executor, is_a(Died))] == [Unfit, Died]
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_worker_prepared_in_vain_ends(unfit_executor: LocalExecutor, force: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "SHUTDOWN_SECONDS", 60.0)  # it listens when it has imported torch
+    unfit_executor.prepare()
+    process = unfit_executor._running[0].process
+    unfit_executor.close(force)
+    assert not process.is_alive()
+    assert process.exitcode == (-signal.SIGKILL if force else 0)
+
+
 def test_workers_are_numbered_by_their_plans(tmp_path: Path) -> None:
     assert LocalExecutor([Workplace.led(tmp_path / "study").plan()] * 3).workers == [0, 1, 2]
 

@@ -44,7 +44,7 @@ def search(tmp_path: Path) -> Callable[..., SearchResult]:
             space=str(path),
             dataset="digits",
             train_subset=300,
-            epochs=12,
+            epochs=36,
             trials=trials,
             ray=cluster.address,
             gpus_per_worker=0,

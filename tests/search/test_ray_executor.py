@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from tests.search.ray_clusters import ENVIRONMENT, PATIENCE, alive, new_cluster,
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas[ray]'")
 
-PLAN: Any = SimpleNamespace(study=Path("/nowhere/mine"))
+PLAN: Any = ray_standins.Plan(Path("/nowhere/mine"))
 
 
 class Ear:

@@ -18,6 +18,10 @@ class Executor(ABC):
         """Those of `workers` that wait for room: for hours, perhaps, and nothing is heard of them meanwhile."""
         return set()
 
+    def prepare(self) -> None:
+        """May begin with what takes long and touches no study, so that `start` takes less; `start` or `close` follows."""
+        return
+
     @abstractmethod
     def start(self) -> None:
         """Starts every worker and returns at once; each says Ready when it is."""

@@ -18,7 +18,7 @@ from setproctitle import setproctitle
 
 from nas.search.executors import Executor
 from nas.search.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
-from nas.search.worker import run_worker
+from nas.search.worker import run_worker, warm_up
 
 SHUTDOWN_SECONDS = 5.0
 KILL_SECONDS = 10.0
@@ -43,10 +43,18 @@ class _PipeChannel:
         return self._connection.poll()
 
 
-def _main(connection: Connection, plan: WorkerPlan, title: str, parent: int) -> None:
+def _main(connection: Connection, title: str, parent: int) -> None:
     setproctitle(title)
     _die_with(parent)
-    run_worker(_PipeChannel(connection), plan)
+    warm_up()
+    plan = None
+    with suppress(EOFError, OSError):  # the coordinator is gone
+        plan = connection.recv()
+    if isinstance(plan, WorkerPlan):  # and not Shutdown, before it has begun
+        run_worker(_PipeChannel(connection), plan)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # nothing is left to be done, and to take torch's modules down one by one would take a second
 
 
 def _die_with(parent: int) -> None:
@@ -132,7 +140,8 @@ class _Running:
 
 
 class LocalExecutor(Executor):
-    """One process for each plan, in order."""
+    """One process for each plan, in order. A process imports what it needs before it hears its plan, which may be that of a study
+    that is only being opened meanwhile."""
 
     def __init__(self, plans: list[WorkerPlan]) -> None:
         self._plans = plans
@@ -143,28 +152,43 @@ class LocalExecutor(Executor):
     def workers(self) -> list[int]:
         return list(range(len(self._plans)))
 
+    def prepare(self) -> None:
+        for worker in self.workers:
+            self._spawn(worker)
+
     def start(self) -> None:
         for worker in self.workers:
-            self.restart(worker)
+            if worker not in self._running:
+                self._spawn(worker)
+            self._brief(worker)
 
     def restart(self, worker: int) -> None:
         self._end([worker], seconds=0)
+        self._spawn(worker)
+        self._brief(worker)
+
+    def _spawn(self, worker: int) -> None:
         plan = self._plans[worker]
         environment = pinned_environment(plan.device, plan.threads)
         title = f"nas worker {worker} on {plan.device}, study {plan.study.name}"
-        if plan.device.startswith("cuda:"):
-            plan = replace(plan, device="cuda")  # the only one that it will see
         kills = out_of_memory_kills()
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_main, args=(theirs, plan, title, os.getpid()), name=f"nas-worker-{worker}", daemon=True
-        )
+        process = self._context.Process(target=_main, args=(theirs, title, os.getpid()), name=f"nas-worker-{worker}", daemon=True)
         with _environment(environment), deaf_to_signals():
             process.start()
         theirs.close()
         self._running[worker] = _Running(process, ours, kills)
 
+    def _brief(self, worker: int) -> None:
+        plan = self._plans[worker]
+        if plan.device.startswith("cuda:"):
+            plan = replace(plan, device="cuda")  # the only one that it sees
+        self._post(worker, plan)
+
     def send(self, worker: int, message: ToWorker) -> None:
+        self._post(worker, message)
+
+    def _post(self, worker: int, message: WorkerPlan | ToWorker) -> None:
         if worker in self._running:
             with suppress(OSError):  # it is gone, and receive() says so
                 self._running[worker].connection.send(message)
