@@ -1,20 +1,20 @@
-"""What several measurements share: the networks, the machine in words, tables, and figures that are read twice."""
+"""What several measurements share: the networks, the machine in words, a clock, tables."""
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from nas.config import ArchConfig, ImageShape
+from nas.config import ArchConfig
 from nas.presets import load_preset
 from nas.search.settings import git_state
 from nas.train.device import usable_cores
-
-CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 
 
 def _stages(channels: Sequence[int], blocks: int, **others: Any) -> ArchConfig:
@@ -59,3 +59,24 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown; columns but the first are aligned to the right."""
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+class Clock:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def __call__(self, what: str, action: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = action()
+        self.seconds.setdefault(what, []).append(time.perf_counter() - started)
+        return result
+
+
+def milliseconds(seconds: Sequence[float], digits: int = 0) -> str:
+    return spread((1000 * value for value in seconds), digits)
+
+
+def progress(what: str) -> None:
+    print(what, file=sys.stderr)

@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import CIFAR10, NETWORKS, machine, spread, table
+from common import NETWORKS, machine, spread, table
 from torch.nn import functional as F
 
 from nas.budget import count_macs, count_params
 from nas.config import TrainConfig
+from nas.space_file import CIFAR10
 from nas.train.device import pick_device, pick_precision, tune_process, usable_cores
 from nas.train.evaluate import autocast
 
