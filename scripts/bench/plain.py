@@ -4,8 +4,9 @@
 
 It trains the networks that a search by nas has drawn (`trials.py` writes the list), on the same split and for as many epochs,
 as a competent user would train them in fp32: decoded images in memory as torchvision's CIFAR10 holds them, augmented one by one
-by two workers that persist over the epochs. What it leaves out speaks for it: no counting against a budget, no averaged weights
-to evaluate, no checkpoints, no curves on disk, no storage but the memory. For colour images.
+by workers that persist over the epochs, or with `--workers 0`, as in Optuna's example, by the process that trains. What it
+leaves out speaks for it: no counting against a budget, no averaged weights to evaluate, no checkpoints, no curves on disk, no
+storage but the memory. For colour images.
 """
 
 import argparse
@@ -122,7 +123,7 @@ def search(options: argparse.Namespace) -> optuna.Study:
         candidate = space.draw(trial)
         config = candidate.train
         model = build_model(candidate.arch, dataset.shape).to(device)
-        train_loader, validation_loader = make_loaders(*sets, config.batch_size, device)
+        train_loader, validation_loader = make_loaders(*sets, config.batch_size, device, options.workers)
         optimiser = make_optimiser(model, config)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.epochs)
         accuracy, evaluating = 0.0, 0.0
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--train-subset", type=int)
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="of the DataLoader (default: %(default)s)")
     parser.add_argument("--results", type=Path, help="accuracies and seconds of each trial are written here")
     options = parser.parse_args()
     study = search(options)
