@@ -11,7 +11,8 @@ from nas.config import AugmentConfig
 from nas.data.loader import Resident
 from nas.train.device import Precision
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 500
+"""Images. Twice as many are 2 % faster on a CPU, and would need more memory than a training at the usual batch sizes."""
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:

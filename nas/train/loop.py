@@ -40,10 +40,10 @@ class EpochMetrics:
     train_loss: float
     train_accuracy: float
     val_loss: float | None
-    """Of the raw weights; None where nothing is set aside."""
+    """Of the raw weights; None where nobody asked for it, or nothing is set aside."""
     val_accuracy: float | None
     ema_val_loss: float | None
-    """Of the averaged weights; those of the raw ones where averaging is off."""
+    """Of the averaged weights, or the only ones; None where nothing is set aside."""
     ema_val_accuracy: float | None
     lr: float
     """At the epoch's last step."""
@@ -209,8 +209,8 @@ class _Trainer:
             torch.cuda.set_rng_state(state["cuda_random"], self.device)
         return found
 
-    def validate(self, validation: Resident | None, should_stop: Callable[[], bool]) -> tuple[Scores, Scores]:
-        """Of the raw and of the averaged weights. Raises Stopped."""
+    def validate(self, validation: Resident | None, raw_weights: bool, should_stop: Callable[[], bool]) -> tuple[Scores, Scores]:
+        """Of the raw weights, if they are wanted, and of the averaged. Raises Stopped."""
         if validation is None:
             return (None, None), (None, None)
 
@@ -218,7 +218,7 @@ class _Trainer:
             batch = max(1, EVALUATION_BATCH // self.micro_batches)
             return evaluate(model, validation, self.precision, batch=batch, should_stop=should_stop)
 
-        raw = score(self.model)
+        raw = score(self.model) if raw_weights or not self.average else (None, None)
         return raw, score(self.averaged_model) if self.average else raw
 
     def finish_epoch(self, raw: Scores, averaged: Scores, seconds: float, images_per_second: float) -> EpochMetrics | None:
@@ -268,6 +268,7 @@ def fit(
     should_suspend: Callable[[], bool] = never,
     on_begin: Callable[[int, Found], None] = lambda epochs_done, found: None,
     write: Callable[[Callable[[], None]], None] = carry_out,
+    raw_weights: bool = False,
     compiling: Callable[[str], None] | None = None,
 ) -> FitResult:
     """Trains `model` on `train`, evaluating on `validation` after each epoch.
@@ -283,6 +284,7 @@ def fit(
         on_begin: told how many epochs the checkpoint holds, and what was found in its place.
         write: carries out every write to `paths`. It may see first whether it still may, and do it again after an OSError;
             Stopped gives it up, and the training ends as suspended with what is written.
+        raw_weights: evaluates them beside the averaged ones, which takes as long again.
         compiling: compiles the network for training by torch.compile, and is told what that took; or why it failed, upon which
             the network trains without. It pays in a long training alone.
     """
@@ -309,7 +311,7 @@ def fit(
                 trainer.run_epoch(should_suspend)
                 wait_for(trainer.device)  # once an epoch, so that the seconds are the training's own
                 train_seconds = time.perf_counter() - started
-                raw, averaged = trainer.validate(validation, should_suspend)
+                raw, averaged = trainer.validate(validation, raw_weights, should_suspend)
             except Stopped:
                 trainer.seconds += time.perf_counter() - started
                 write(save)

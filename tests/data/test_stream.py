@@ -116,7 +116,7 @@ def test_a_training_is_the_same(mapped: ImageSet, tmp_path: Path) -> None:
         model = build_model(arch, ImageShape(channels=3, size=8, classes=5))
         batches, paths = batches_of(data, size=16), TrialPaths(tmp_path / data.storage)
         result = fit(model, batches, data, config, lambda _: True, paths=paths, precision=FP32, seed=0, identity="it")
-        results.append((result.model.state_dict(), [(m.train_loss, m.val_loss) for m in result.curve]))
+        results.append((result.model.state_dict(), [(m.train_loss, m.ema_val_loss) for m in result.curve]))
     (one, curve), (other, same_curve) = results
     assert curve == same_curve
     assert one.keys() == other.keys()

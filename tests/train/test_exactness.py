@@ -48,15 +48,16 @@ def test_suspended_at_any_single_moment_it_ends_the_same(
 ) -> None:
     """Each in turn of all there are: every step, and every batch of both evaluations. In micro-batches every other."""
     asked: list[int] = []
-    whole = short(tmp_path / "whole", should_suspend=lambda: bool(asked.append(1)), micro_batches=micro_batches)
+    how = {"micro_batches": micro_batches, "raw_weights": True}
+    whole = short(tmp_path / "whole", should_suspend=lambda: bool(asked.append(1)), **how)
     evaluations = 2 * -(-100 // (40 // micro_batches))
     assert len(asked) == EPOCHS * (6 + evaluations)
     for moment in range(0, len(asked), micro_batches):
         folder = tmp_path / str(moment)
-        cut = short(folder, should_suspend=after_asking(moment), micro_batches=micro_batches)
+        cut = short(folder, should_suspend=after_asking(moment), **how)
         assert cut.result.status == "suspended"
         assert epochs_on_disk(folder) == list(range(1, moment // (6 + evaluations) + 1))
-        same(whole, short(folder, micro_batches=micro_batches))
+        same(whole, short(folder, **how))
         assert epochs_on_disk(folder) == [1, 2]
 
 
