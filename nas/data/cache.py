@@ -106,8 +106,11 @@ class ImageFile(NamedTuple):
 def image_files(folder: str) -> Iterator[ImageFile]:
     """The images in a folder and in those within it, ordered as their paths. Every start of every process lists them all, and
     pathlib would take three times as long."""
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be read: {reason_of(error)}") from None
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from image_files(entry.path)

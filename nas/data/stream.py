@@ -1,7 +1,8 @@
 """Images that do not fit in the device's memory: a thread gathers each batch on the host, from where it is copied while the
 device computes. And the choice between that and `Resident`.
 
-The images stay in their memory-mapped file: what all workers of a machine read is one copy, the page cache's. Of resident
+In a search the images stay in their memory-mapped file: what all workers of a machine read is one copy, the page cache's. (A
+retraining on several sets at once, as with a validation folder, joins them in the host's memory first.) Of resident
 images each worker has its own; for one to share, a process beside the workers would have to keep it, whose CUDA context alone
 takes more than the 150 MB of CIFAR, and with which every worker on that GPU would die.
 """

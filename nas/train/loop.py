@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from nas.train.checkpoint import Found, load_checkpoint, save_checkpoint, write_
 from nas.train.device import Precision
 from nas.train.ema import WeightAverage
 from nas.train.evaluate import EVALUATION_BATCH, Stopped, autocast, evaluate, never
-from nas.train.memory import out_of_memory
+from nas.train.memory import release_memory
 from nas.train.optimiser import make_optimiser
 from nas.train.sam import SharpnessAware
 from nas.train.schedule import learning_rate
@@ -84,7 +85,6 @@ class _Trainer:
         precision: Precision,
         identity: str,
         micro_batches: int,
-        compiling: Callable[[str], None] | None,
     ) -> None:
         self.device = train.data.device
         self.micro_batches = micro_batches
@@ -99,9 +99,8 @@ class _Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
         self.totals = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
         """Sums since the epoch began: loss × images, correct predictions, images."""
-        self.compiling = compiling
-        """Told of the compilation at the first batch; None when that is done, or not wanted."""
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model, dynamic=False) if compiling else self.model
+        self.forward: Callable[[Tensor], Tensor] = self.model
+        """In training. What evaluates and what is saved is the model itself."""
         self.curve: list[EpochMetrics] = []
         self.epoch_step = 0
         self.seconds = 0.0
@@ -110,6 +109,36 @@ class _Trainer:
     @property
     def averaged_model(self) -> nn.Module:
         return self.average.model if self.average else self.model
+
+    def compile(self, note: Callable[[str], None]) -> None:
+        """Compiles the network with the first batch, of which no trace remains. Where that fails, it trains as it is."""
+        with closing(self.train.epoch(len(self.curve))) as batches:
+            images, targets = next(batches)
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        random_states = torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        self.forward = torch.compile(self.model, dynamic=False)
+        self.model.train()
+        started, failure = time.perf_counter(), None
+        try:
+            self.backward(images, targets)
+            if self.sam:
+                with self.sam.second_pass():
+                    self.backward(images, targets)
+            wait_for(self.device)
+        except Exception as error:  # compilers fail in many ways; what is not their fault fails again without them
+            failure = one_line(getattr(error, "inner_exception", error))  # torch wraps that of a compiler behind its own
+        self.optimiser.zero_grad(set_to_none=True)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        torch.set_rng_state(random_states[0])
+        if random_states[1] is not None:
+            torch.cuda.set_rng_state(random_states[1], self.device)
+        if failure is None:
+            note(f"compiled in {time.perf_counter() - started:.0f} s")
+        else:
+            self.forward = self.model
+            release_memory(self.device)
+            note(f"Warning: torch.compile failed, so that the network trains as it is: {failure}")
 
     def run_epoch(self, should_suspend: Callable[[], bool]) -> None:
         """Trains to the epoch's end. Raises Stopped between two steps."""
@@ -140,25 +169,6 @@ class _Trainer:
 
     def backward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Adds the batch's mean gradient up over `micro_batches`. Returns (3,): loss × images, correct predictions, images."""
-        if self.compiling is None:
-            return self.add_gradient(images, targets)
-        note, self.compiling = self.compiling, None
-        started, random_state = time.perf_counter(), torch.get_rng_state()
-        try:
-            totals = self.add_gradient(images, targets)
-        except Exception as error:  # compilers fail in many ways; what is not their fault fails again without them
-            if out_of_memory(error):
-                raise
-            note(f"Warning: torch.compile failed, so that the network trains as it is: {one_line(error)}")
-            self.forward = self.model
-            self.optimiser.zero_grad(set_to_none=True)
-            torch.set_rng_state(random_state)
-            return self.add_gradient(images, targets)
-        wait_for(self.device)
-        note(f"compiled with the first batch in {time.perf_counter() - started:.0f} s")
-        return totals
-
-    def add_gradient(self, images: Tensor, targets: Tensor) -> Tensor:
         totals = torch.zeros_like(self.totals)
         parts = zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True)
         for part, wanted in parts:
@@ -285,13 +295,13 @@ def fit(
         write: carries out every write to `paths`. It may see first whether it still may, and do it again after an OSError;
             Stopped gives it up, and the training ends as suspended with what is written.
         raw_weights: evaluates them beside the averaged ones, which takes as long again.
-        compiling: compiles the network for training by torch.compile, and is told what that took; or why it failed, upon which
-            the network trains without. It pays in a long training alone.
+        compiling: compiles the network for training by torch.compile before it begins, and is told how long that took, or why
+            it failed, upon which the network trains without. It pays in a long training alone.
     """
     torch.manual_seed(seed)
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
-    trainer = _Trainer(model, train, config, precision, identity, micro_batches, compiling)
+    trainer = _Trainer(model, train, config, precision, identity, micro_batches)
 
     def save() -> None:
         trainer.save(paths.checkpoint)
@@ -330,6 +340,8 @@ def fit(
 
     found = trainer.restore(paths.checkpoint)
     on_begin(len(trainer.curve), found)
+    if compiling and len(trainer.curve) < config.epochs:
+        trainer.compile(compiling)
     try:
         status = go_on()
     except Stopped:

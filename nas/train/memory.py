@@ -21,15 +21,21 @@ _DEVICE_SIGNS = re.compile("out of memory|alloc_failed", re.I)
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _ALWAYS = 2**31 - 1
+_MOST = 2**25
+"""Bytes: the highest threshold that an older glibc takes for what is mapped apart."""
 
 
 def keep_freed_memory() -> None:
     """What a step frees is there for the next one, for the rest of the process. By itself glibc gives large tensors back to the
-    system at once, which has to clear every page again when the next step asks for it. `release_memory` gives it back."""
+    system at once, which has to clear every page again when the next step asks for it. `release_memory` gives it back.
+
+    Threads other than the main one have heaps of their own, of 64 MB at most: there it reaches the smaller tensors alone."""
     if sys.platform == "linux":
         with suppress(AttributeError):  # glibc alone has it
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _ALWAYS)
-            ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _ALWAYS)
+            mallopt = ctypes.CDLL(None).mallopt
+            # One threshold without the other would be worse than none: setting either ends glibc's own adaptation of both.
+            if mallopt(_M_MMAP_THRESHOLD, _ALWAYS) or mallopt(_M_MMAP_THRESHOLD, _MOST):
+                mallopt(_M_TRIM_THRESHOLD, _ALWAYS)
 
 
 def out_of_memory(error: BaseException) -> str | None:

@@ -96,8 +96,9 @@ def worker(laps: Laps, dataset: str, folder: str | None) -> None:
     from nas.search.executors import local
     from nas.search.messages import Train, WorkerPlan
 
-    assert local
     laps.end("import the worker's modules")
+    local.warm_up()
+    laps.end("warm up")
     from nas.config import ArchConfig, Candidate, DataConfig, StageConfig, TrainConfig
 
     with tempfile.TemporaryDirectory() as scratch:

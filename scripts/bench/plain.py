@@ -28,8 +28,9 @@ from nas.config import DataConfig, TrainConfig
 from nas.data.datasets import Dataset, ImageSet, Split, load_dataset, split
 from nas.models import build_model
 from nas.space_file import load_space
+from nas.train.device import usable_cores
 
-WORKERS = 2
+WORKERS = min(8, usable_cores())
 TEST_BATCH = 1000
 
 
@@ -130,6 +131,8 @@ def search(options: argparse.Namespace) -> optuna.Study:
         for epoch in range(1, drawn["trials"][trial.number]["epochs"] + 1):
             train_epoch(model, train_loader, optimiser, device, config.label_smoothing)
             schedule.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             trained = time.perf_counter()
             accuracy = evaluate(model, validation_loader, device)
             evaluating += time.perf_counter() - trained

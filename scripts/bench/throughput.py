@@ -177,7 +177,7 @@ def by_plain_script(task: Task, say: Say, wait: Wait) -> None:
     from nas.models import build_model
 
     device = torch.device(task.device)
-    count = max(2, task.steps // PLAIN_SHARE) * task.batch
+    count = max(4, task.steps // PLAIN_SHARE) * task.batch
     pictures = ImageSet(some_pictures(count), np.random.default_rng(0).integers(0, 10, count))
     names = tuple(map(str, range(10)))
     dataset = Dataset("pictures", names, pictures, pictures, None, (120.0,) * 3, (60.0,) * 3)
@@ -339,7 +339,7 @@ def report(result: dict[str, Any]) -> str:
         for key in ("evaluation", "checkpoint"):
             cells.append(f"{median(r[key] for r in one['rounds']):.3f}" if key in one["rounds"][0] else "")
         rows.append([*cells, f"{one['memory'] / 2**20:,.0f}"])
-    head = ["", "images/s", "of bare", "s an epoch", "of the peak", "evaluation, s", "checkpoint, s", "peak MiB"]
+    head = ["", "images/s", "of bare", "s an epoch", "of the peak", "evaluation, s", "checkpoint, s", "a process, MiB"]
     title = (
         f"**{result['network']}**: {result['params']:,} parameters, {result['macs'] / 1e6:,.0f} M MACs, batches of "
         f"{result['batch']}, {result['steps']} steps a round, peak {result['peak_flops'] / 1e12:.3g} TFLOP/s"

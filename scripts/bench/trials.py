@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from common import machine, spread, table
+from plain import WORKERS
 from timed import TIMES
 
 from nas.config import DataConfig
@@ -255,7 +256,7 @@ def parse_arguments() -> argparse.Namespace:
         "--workers", type=int, nargs="+", default=[1], help="of nas, on the CPU or on the GPU; several are compared"
     )
     parser.add_argument(
-        "--plain-workers", type=int, nargs="+", default=[0, 2], help="of plain's DataLoader; Optuna's example has none, 0"
+        "--plain-workers", type=int, nargs="+", default=[0, WORKERS], help="of plain's DataLoader; Optuna's example has none, 0"
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"])

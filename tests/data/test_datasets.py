@@ -1,5 +1,6 @@
 """Data sets by name. Folders of images are made on the fly, CIFAR is a stand-in for torchvision's; nothing is downloaded."""
 
+import os
 import shutil
 import urllib.error
 from collections.abc import Iterable
@@ -253,6 +254,20 @@ def test_a_link_to_an_image_is_an_image_and_a_link_to_nothing_is_unreadable(pict
     assert load(pictures).train.images[:, 0, 0, 0].tolist() == [10, 20, 30, 40, 10]
     (pictures / "b" / "3.png").symlink_to(pictures / "nowhere.png")
     assert str(pictures / "b" / "3.png") in refusal(pictures).message
+
+
+def test_a_folder_that_may_not_be_read_is_named(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(pictures, {"a": 2, "b": 2})
+    (pictures / "b" / "private").mkdir()
+    scandir = os.scandir
+
+    def guarded(path: str) -> Any:  # root may read everything
+        if Path(path).name == "private":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert refusal(pictures).message.startswith(f"the folder {pictures / 'b' / 'private'} cannot be read: ")
 
 
 def test_grey_images_have_one_channel(pictures: Path) -> None:
