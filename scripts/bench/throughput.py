@@ -36,6 +36,7 @@ from nas.config import TrainConfig
 from nas.space_file import CIFAR10
 from nas.train.device import pick_device, pick_precision, tune_process, usable_cores
 from nas.train.evaluate import autocast
+from nas.train.loop import wait_for
 
 VALIDATION_IMAGES = 5000
 EPOCH_IMAGES = 45_000
@@ -65,11 +66,6 @@ Wait = Callable[[], bool]
 """Until a round is asked for; False when it was the last."""
 
 
-def waiting_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def bare(task: Task, say: Say, wait: Wait) -> None:
     """A round is `task.steps` steps."""
     from nas.models import build_model
@@ -89,7 +85,7 @@ def bare(task: Task, say: Say, wait: Wait) -> None:
             loss.backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        waiting_for(device)
+        wait_for(device)
 
     train(WARM_UP)
     while wait():
@@ -190,7 +186,7 @@ def by_plain_script(task: Task, say: Say, wait: Wait) -> None:
     while wait():
         started = time.perf_counter()
         plain.train_epoch(model, loader, optimiser, device)
-        waiting_for(device)
+        wait_for(device)
         say({"images_per_second": count / (time.perf_counter() - started)})
 
 
@@ -205,11 +201,11 @@ def peak(task: Task, say: Say, wait: Wait) -> None:
     while wait():
         repeats, best = 10, 0.0
         for _ in range(3):
-            waiting_for(device)
+            wait_for(device)
             started = time.perf_counter()
             for _ in range(repeats):
                 a @ b
-            waiting_for(device)
+            wait_for(device)
             best = max(best, repeats * 2 * size**3 / (time.perf_counter() - started))
         say({"flops": best})
 
