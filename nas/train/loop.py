@@ -112,6 +112,7 @@ class _Trainer:
 
     def compile(self, note: Callable[[str], None]) -> None:
         """Compiles the network with the first batch, of which no trace remains. Where that fails, it trains as it is."""
+        note("compiling the network, which takes some minutes at worst")
         with closing(self.train.epoch(len(self.curve))) as batches:
             images, targets = next(batches)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
@@ -295,8 +296,8 @@ def fit(
         write: carries out every write to `paths`. It may see first whether it still may, and do it again after an OSError;
             Stopped gives it up, and the training ends as suspended with what is written.
         raw_weights: evaluates them beside the averaged ones, which takes as long again.
-        compiling: compiles the network for training by torch.compile before it begins, and is told how long that took, or why
-            it failed, upon which the network trains without. It pays in a long training alone.
+        compiling: compiles the network for training by torch.compile before it begins, and is told when it does, and how long
+            that took, or why it failed, upon which the network trains without. It pays in a long training alone.
     """
     torch.manual_seed(seed)
     if isinstance(model, ResNet) and model.learns_from_data:
