@@ -77,8 +77,13 @@ def run_worker(channel: Channel, plan: WorkerPlan) -> None:
             channel.send(Unfit(error.message, error.hint))
         return
     gc.freeze()  # all that is imported by now: looking for garbage there after each training would take 0.2 s
-    with suppress(Deposed, EOFError, OSError):  # the coordinator is gone; the last checkpoint holds all but the epoch under way
-        _serve(channel, trainer)
+    try:
+        with suppress(
+            Deposed, EOFError, OSError
+        ):  # the coordinator is gone; the last checkpoint holds all but the epoch under way
+            _serve(channel, trainer)
+    finally:
+        gc.unfreeze()
 
 
 def _serve(channel: Channel, trainer: "_Trainer") -> None:

@@ -57,8 +57,8 @@ def test_deposed_it_writes_nothing_more_and_ends(workplace: Workplace, depose: C
         return always(message)
 
     def on_poll(polled: int) -> Iterable[ToWorker]:
-        # Four steps, then the evaluations of the raw and of the averaged weights.
-        if polled == {"step 3": 3, "step 7": 6 + 3, "evaluation": 6}.get(at):
+        # Four steps, then an evaluation.
+        if polled == {"step 3": 3, "step 7": 5 + 3, "evaluation": 5}.get(at):
             take_over()
         return []
 
