@@ -17,8 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nas.config import ImageShape
-from nas.data.cache import bad_images_error, decode_all, silent
-from nas.data.datasets import IMAGE_SUFFIXES
+from nas.data.cache import IMAGE_SUFFIXES, bad_images_error, decode_all, reason_of, silent
 from nas.errors import DataError
 
 FORMS = (
@@ -122,7 +121,7 @@ def _read_pickle(path: Path) -> tuple[Any, Any]:
             hint="use a test set that you trust; " + FORMS,
         ) from None
     except Exception as error:  # a damaged pickle may raise nearly anything
-        reason = str(error) or type(error).__name__
+        reason = reason_of(error)
         raise DataError(f"{path} is no whole pickle: {reason}", hint="copy it again; it may be truncated") from None
     if isinstance(tree, np.ndarray):
         return tree, None

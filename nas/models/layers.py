@@ -1,6 +1,7 @@
 """The pieces that blocks and stems share. Shapes are (N, C, H, W) throughout.
 
-Two of them are torchvision's, written again: importing it takes every process two seconds, and nothing else of it is needed.
+Two of them are torchvision's, written again: the coordinator of a search needs nothing else of it, and would import it for two
+seconds.
 """
 
 import math

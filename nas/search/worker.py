@@ -57,7 +57,7 @@ class Deposed(Exception):
 
 def warm_up() -> None:
     """Does now what the first training would do for the first time, and wait for: the first step of an optimiser imports torch's
-    compiler, which nobody here uses, and that takes as long as all of torch."""
+    compiler, which a search does not use, and that takes as long as all of torch."""
     import torch
 
     weight = torch.nn.Parameter(torch.zeros(1))
@@ -78,10 +78,9 @@ def run_worker(channel: Channel, plan: WorkerPlan) -> None:
         return
     gc.freeze()  # all that is imported by now: looking for garbage there after each training would take 0.2 s
     try:
-        with suppress(
-            Deposed, EOFError, OSError
-        ):  # the coordinator is gone; the last checkpoint holds all but the epoch under way
-            _serve(channel, trainer)
+        _serve(channel, trainer)
+    except (Deposed, EOFError, OSError):
+        pass  # the coordinator is gone; the last checkpoint holds all but the epoch under way
     finally:
         gc.unfreeze()
 

@@ -116,24 +116,21 @@ class _Trainer:
         with closing(self.train.epoch(len(self.curve))) as batches:
             images, targets = next(batches)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        random_states = torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         self.forward = torch.compile(self.model, dynamic=False)
         self.model.train()
         started, failure = time.perf_counter(), None
-        try:
-            self.backward(images, targets)
-            if self.sam:
-                with self.sam.second_pass():
-                    self.backward(images, targets)
-            wait_for(self.device)
-        except Exception as error:  # compilers fail in many ways; what is not their fault fails again without them
-            failure = one_line(getattr(error, "inner_exception", error))  # torch wraps that of a compiler behind its own
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            try:
+                self.backward(images, targets)
+                if self.sam:
+                    with self.sam.second_pass():
+                        self.backward(images, targets)
+                wait_for(self.device)
+            except Exception as error:  # compilers fail in many ways; what is not their fault fails again without them
+                failure = one_line(getattr(error, "inner_exception", error))  # torch wraps that of a compiler behind its own
         self.optimiser.zero_grad(set_to_none=True)
         for buffer, before in buffers:
             buffer.copy_(before)
-        torch.set_rng_state(random_states[0])
-        if random_states[1] is not None:
-            torch.cuda.set_rng_state(random_states[1], self.device)
         if failure is None:
             note(f"compiled in {time.perf_counter() - started:.0f} s")
         else:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from nas.errors import one_line
+
 COLLECT_SECONDS = 3.0
 """A call that collects messages waits for the first one so long."""
 LEASE_SECONDS = 15.0
@@ -118,7 +120,7 @@ class NasWorker:
             job.run(self._line, job.plan)
             self._line.end("it ended by itself")
         except BaseException as error:  # nobody else would hear of it
-            self._line.end(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+            self._line.end(one_line(error))
 
     def hello(self) -> str:
         """Answers as soon as the actor has been given its place: on which node."""

@@ -154,12 +154,12 @@ class LocalExecutor(Executor):
 
     def prepare(self) -> None:
         for worker in self.workers:
-            self._spawn(worker)
-
-    def start(self) -> None:
-        for worker in self.workers:
             if worker not in self._running:
                 self._spawn(worker)
+
+    def start(self) -> None:
+        self.prepare()
+        for worker in self.workers:
             self._brief(worker)
 
     def restart(self, worker: int) -> None:
@@ -183,12 +183,9 @@ class LocalExecutor(Executor):
         plan = self._plans[worker]
         if plan.device.startswith("cuda:"):
             plan = replace(plan, device="cuda")  # the only one that it sees
-        self._post(worker, plan)
+        self.send(worker, plan)
 
-    def send(self, worker: int, message: ToWorker) -> None:
-        self._post(worker, message)
-
-    def _post(self, worker: int, message: WorkerPlan | ToWorker) -> None:
+    def send(self, worker: int, message: WorkerPlan | ToWorker) -> None:
         if worker in self._running:
             with suppress(OSError):  # it is gone, and receive() says so
                 self._running[worker].connection.send(message)
