@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from nas.config import BudgetConfig, Candidate, Frozen, ImageShape, Probability
+from nas.config import BudgetConfig, Candidate, Frozen, ImageShape, Probability, StudyConfig
 
 
 class Suggests(Protocol):
@@ -116,6 +116,8 @@ class Space:
     """Those that the budget is meant for; a search counts for its own."""
     reported: Reported | None = None
     """Of a preset."""
+    study: StudyConfig = StudyConfig()
+    """How it is searched unless the command line says otherwise."""
 
     def draw(self, trial: Suggests) -> Candidate:
         """Suggests every slot, then builds the candidate. On a trial that already has some values, those are used again."""

@@ -16,6 +16,7 @@ from nas.config import (
     ImageShape,
     StageConfig,
     StemConfig,
+    StudyConfig,
     TrainConfig,
     first_problem,
     what_is_wrong,
@@ -126,7 +127,7 @@ class _Reader:
         return value
 
     def space(self, tree: Any, text: str, name: str) -> Space:
-        top = self.mapping(tree, "the file", ("version", "budget", "images", "reported", "arch", "train"))
+        top = self.mapping(tree, "the file", ("version", "budget", "images", "reported", "study", "arch", "train"))
         if top.get("version") != VERSION or isinstance(top["version"], bool):
             raise self.fail("version", f"must be {VERSION}, the only version there is, but is {top.get('version')!r}")
         if "arch" not in top:
@@ -137,7 +138,8 @@ class _Reader:
         images = self.as_it_stands(top["images"], "images", ImageShape) if "images" in top else CIFAR10
         reported = self.as_it_stands(top["reported"], "reported", Reported) if "reported" in top else None
         slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
-        space = Space(name=name, text=text, budget=budget, slots=tuple(slots), images=images, reported=reported)
+        study = self.as_it_stands(top["study"], "study", StudyConfig) if "study" in top else StudyConfig()
+        space = Space(name, text, budget, tuple(slots), images, reported, study)
         self.check_combinations(space)
         return space
 

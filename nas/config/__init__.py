@@ -1,0 +1,42 @@
+"""What a network, its training, its data and its limits are, as frozen data: JSON both ways, unknown keys refused.
+
+This room describes; `nas.models`, `nas.train`, `nas.data` and `nas.search` construct. It knows neither torch nor Optuna.
+"""
+
+from nas.config.augment import AugmentConfig, FlipName, MixName, PadMode, PolicyName
+from nas.config.budget import BudgetConfig, parse_count
+from nas.config.candidate import Candidate
+from nas.config.data import DataConfig, ImageShape
+from nas.config.frozen import Frozen, Probability, first_problem, what_is_wrong
+from nas.config.network import ActivationName, ArchConfig, BlockName, StageConfig, StemConfig
+from nas.config.study import ObjectiveName, StrategyConfig, StudyConfig
+from nas.config.training import OptimiserName, ScheduleName, TrainConfig, check_epochs
+
+__all__ = [
+    "ActivationName",
+    "ArchConfig",
+    "AugmentConfig",
+    "BlockName",
+    "BudgetConfig",
+    "Candidate",
+    "DataConfig",
+    "FlipName",
+    "Frozen",
+    "ImageShape",
+    "MixName",
+    "ObjectiveName",
+    "OptimiserName",
+    "PadMode",
+    "PolicyName",
+    "Probability",
+    "ScheduleName",
+    "StageConfig",
+    "StemConfig",
+    "StrategyConfig",
+    "StudyConfig",
+    "TrainConfig",
+    "check_epochs",
+    "first_problem",
+    "parse_count",
+    "what_is_wrong",
+]

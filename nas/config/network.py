@@ -1,0 +1,115 @@
+"""A network, described."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from nas.config.frozen import Frozen, Rate, with_defaults
+
+BlockName = Literal["basic", "preact", "bottleneck"]
+ActivationName = Literal["relu", "gelu", "silu"]
+DownsampleName = Literal["conv", "maxpool", "avgpool"]
+DropoutPlace = Literal["head", "block", "stem", "stem+block"]
+PoolName = Literal["avg", "max"]
+StemName = Literal["conv", "whitening"]
+InitName = Literal["he", "dirac"]
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"must be odd, so that the convolution keeps the size of its input, but is {value}")
+    return value
+
+
+OddInt = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
+
+
+class StemConfig(Frozen):
+    type: StemName = "conv"
+    """whitening: before the convolution, a frozen 2×2 one that decorrelates the pixels of the training images, and an
+    activation (arXiv 2404.00498)."""
+    kernel: OddInt = 3
+    stride: Literal[1, 2] = 1
+    channels: Annotated[int, Field(ge=1)] | None = None
+    """Output channels; None takes the first stage's."""
+
+
+class StageConfig(Frozen):
+    blocks: Annotated[int, Field(ge=1, le=64)]
+    channels: Annotated[int, Field(ge=1, le=4096)]
+    """Channels that leave each block of the stage, whatever the block's type."""
+    kernel: OddInt = 3
+    skip_kernel: OddInt = 1
+    """Kernel of the shortcut's projection, where there is one."""
+
+
+class ArchConfig(Frozen):
+    """A residual network. Every stage but the first halves height and width in its first block."""
+
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=6)]
+    stem: StemConfig = StemConfig()
+    block: BlockName = "basic"
+    expansion: Annotated[int, Field(ge=1, le=8)] = 4
+    """Bottleneck only: a block's channels over its inner channels (4 in ResNet-50)."""
+    downsample: DownsampleName = "conv"
+    """conv: strided convolutions in both branches. maxpool: a 2×2 maximum before the stage. avgpool: strided convolution in
+    the residual branch, 2×2 average and 1×1 convolution in the shortcut (ResNet-D, arXiv 1812.01187)."""
+    activation: ActivationName = "relu"
+    dropout: Rate = 0.0
+    dropout_place: DropoutPlace = "head"
+    """head: before the classifier. block: between a block's convolutions (arXiv 1605.07146). stem: after the stem."""
+    se_reduction: Annotated[int, Field(ge=0, le=64)] = 0
+    """Squeeze-and-excitation with ceil(channels / reduction) squeezed channels (arXiv 1709.01507); 0 leaves it out."""
+    stochastic_depth: Rate = 0.0
+    """Drop rate of the last block, rising linearly from 0 before the first (arXiv 1603.09382)."""
+    zero_init: bool = False
+    """Start every residual branch at 0 by its last BatchNorm (arXiv 1706.02677); pre-activation blocks end in a
+    convolution, which is zeroed instead."""
+    init: InitName = "he"
+    """he: normal, by the fan-out (arXiv 1502.01852). dirac: so, but the first filters of a k×k convolution pass their input on
+    unchanged (arXiv 1706.00388)."""
+    norm_momentum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Share of each batch in BatchNorm's running statistics, as in torch."""
+    logit_scale: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    """Factor on the logits."""
+    pool: PoolName = "avg"
+    pool_size: Annotated[int, Field(ge=1, le=8)] = 1
+    """P×P cells are pooled before the classifier; a feature map smaller than P×P is handed over whole."""
+
+    @property
+    def stem_channels(self) -> int:
+        return self.stem.channels or self.stages[0].channels
+
+    def has_projection(self, stage: int) -> bool:
+        """Whether the first block of `stage` (from 0) needs a convolution on its shortcut."""
+        before = self.stages[stage - 1].channels if stage else self.stem_channels
+        strided = stage > 0 and self.downsample != "maxpool"
+        return strided or before != self.stages[stage].channels
+
+    def canonical(self) -> "ArchConfig":
+        """The same network with every field that it does not use at its default."""
+        unused = {
+            "expansion": self.block != "bottleneck",
+            "dropout_place": self.dropout == 0,
+            "downsample": len(self.stages) == 1,
+        }
+        own_width = self.stem.channels not in (None, self.stages[0].channels)
+        stem = with_defaults(self.stem, {"channels": not own_width})
+        stages = []
+        for i, stage in enumerate(self.stages):
+            projected_by_conv = self.has_projection(i) and not (i and self.downsample == "avgpool")
+            stages.append(stage if projected_by_conv else stage.model_copy(update={"skip_kernel": 1}))
+        return with_defaults(self, unused).model_copy(update={"stem": stem, "stages": tuple(stages)})
+
+    def one_line(self) -> str:
+        """`preact 2-3-2 × 32-64-128 k3-3-5 silu se16` — enough to tell two candidates apart in a table."""
+        widths = "-".join(str(s.channels) for s in self.stages)
+        kernels = "-".join(str(s.kernel) for s in self.stages)
+        parts = [self.block, "-".join(str(s.blocks) for s in self.stages), "×", widths, f"k{kernels}", self.activation]
+        if self.stem.stride == 2:
+            parts.append("stem/2")
+        if self.se_reduction:
+            parts.append(f"se{self.se_reduction}")
+        if self.pool_size > 1:
+            parts.append(f"{self.pool}pool{self.pool_size}")
+        return " ".join(parts)
