@@ -10,7 +10,7 @@ import json
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -116,7 +116,7 @@ class Space:
     """Those that the budget is meant for; a search counts for its own."""
     reported: Reported | None = None
     """Of a preset."""
-    study: StudyConfig = StudyConfig()
+    study: StudyConfig = field(default_factory=StudyConfig)
     """How it is searched unless the command line says otherwise."""
 
     def draw(self, trial: Suggests) -> Candidate:

@@ -25,7 +25,7 @@ MISTAKES = {
     ),
     "unknown key at the top": (
         "version: 1\nbudgte: {params: 5M}",
-        "budgte: unknown key. Did you mean 'budget'? Choices: version, budget, images, reported, arch, train.",
+        "budgte: unknown key. Did you mean 'budget'? Choices: version, budget, images, reported, study, arch, train.",
     ),
     "unknown key of a stage": (
         with_stage("kernal: 3"),

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from nas.config.frozen import Frozen
 
@@ -13,7 +13,7 @@ class StrategyConfig(Frozen):
     """A sampler or a pruner by name, with the arguments that differ from its defaults."""
 
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
