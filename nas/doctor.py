@@ -27,6 +27,7 @@ PACKAGES = (
     "scipy",
     "ray",
     "psycopg",
+    "onnxruntime",
 )
 LOW_DISK_BYTES = 2_000_000_000
 

@@ -17,6 +17,21 @@ class Stop:
         self.requested = True
 
 
+class StopOf(Stop):
+    """Of a part of the work, which ends with the whole, and may end before it."""
+
+    def __init__(self, whole: Stop) -> None:
+        self.whole, self._own = whole, False
+
+    @property
+    def requested(self) -> bool:
+        return self._own or self.whole.requested
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        self._own = value
+
+
 @contextmanager
 def suspended_by_signals(suspend: Callable[[], None]) -> Iterator[None]:
     """The first signal calls `suspend`, from the handler: it should do no more than leave a mark. A second one raises

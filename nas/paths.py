@@ -73,12 +73,22 @@ class StudyPaths:
         return self.folder / "study.token"
 
     @property
+    def latencies(self) -> Path:
+        """What was measured of networks; absent where the budget does not limit their latency."""
+        return self.folder / "latencies.json"
+
+    @property
     def retrained(self) -> Path:
         return self.folder / "retrained"
 
     @property
     def trials(self) -> Path:
         return self.folder / "trials"
+
+    @property
+    def finalists(self) -> "StudyPaths":
+        """Of their trainings; what else a study has is this one's."""
+        return StudyPaths(self.folder / "finalists")
 
     def trial(self, number: int) -> "TrialPaths":
         return TrialPaths(self.trials / f"{number:04d}")

@@ -26,7 +26,8 @@ from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths, study_paths
 from nas.presets import PREFIX as PRESET_PREFIX
 from nas.presets import load_preset, preset_names
-from nas.search.outcomes import best_trial, last_value
+from nas.search.finalists import best_of
+from nas.search.outcomes import last_value
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.search.storage import open_study
 from nas.train.device import Precision, device_name, pick_device, pick_precision, tune_process
@@ -122,7 +123,7 @@ class Subject:
     candidate: Candidate
     default_epochs: int
     accuracy: float | None = None
-    """On the validation images, in the search."""
+    """On the validation images, in the search; of a search's winner the mean over its trainings as a finalist."""
     micro_batches: int = 1
     """Parts of a batch that fitted in memory there."""
 
@@ -136,9 +137,12 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
     """`best`, a trial's number, or a preset. Raises NasError with the choices."""
     if which.startswith(PRESET_PREFIX):
         return preset_subject(which)
-    trials = open_study(paths).get_trials(deepcopy=False)
+    study = open_study(paths)
+    trials = study.get_trials(deepcopy=False)
+    accuracy = None
     if which == "best":
-        trial = best_trial(trials)
+        trial, finalist = best_of(study)
+        accuracy = finalist.mean if finalist else None
         if trial is None:
             hint = f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials"
             if read_settings(paths).space == PRESETS_SPACE:
@@ -156,7 +160,8 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
     file = paths.trial(trial.number).candidate
     candidate = Candidate.from_json(file.read_text(), source=str(file))
     epochs, parts = EPOCH_FACTOR * candidate.train.epochs, trial.user_attrs.get("micro_batches", 1)
-    return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, last_value(trial), parts)
+    accuracy = last_value(trial) if accuracy is None else accuracy
+    return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy, parts)
 
 
 def found_presets_study(data: DataConfig, name: str | None = None, decoding: DecodingProgress = silent) -> StudyPaths:

@@ -3,6 +3,9 @@
 A space is a list of slots, one for each field that its file names: a fixed value, or one of Optuna's distributions. Every slot is
 suggested in every trial, at ranges that never depend on another draw, so that the samplers see one rectangular space; what a
 draw does not use (the fourth stage of a network of three) is ignored when the network is built.
+
+In a space with `fit: params` the drawn widths are ratios: `nas.widths` scales them until the network fills the budget, or the
+share of it that the slot `fill` says.
 """
 
 import hashlib
@@ -15,7 +18,14 @@ from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from nas.config import BudgetConfig, Candidate, Frozen, ImageShape, Probability, StudyConfig
+from nas.config import ArchConfig, BudgetConfig, Candidate, Frozen, ImageShape, Probability, StudyConfig
+from nas.params import closed_form_params
+from nas.widths import filled, is_filled
+
+FILL = "fill"
+"""The slot of the share of the budget that widths are scaled to."""
+SCALES_TRIED = 100
+"""In search of the ratios that given widths were scaled from."""
 
 
 class Suggests(Protocol):
@@ -62,6 +72,13 @@ class Slot:
             case fixed:
                 return [fixed]
 
+    @property
+    def step(self) -> int:
+        """Of a width: the range's own; 1 of a logarithmic one; of choices or a fixed value 8, where all are multiples of it."""
+        if isinstance(self.domain, IntDistribution):
+            return self.domain.step
+        return 1 if any(end % 8 for end in self.ends()) else 8
+
     def holds(self, value: Any) -> bool:
         """Whether `value` may be drawn here."""
         if isinstance(self.domain, BaseDistribution):
@@ -72,7 +89,9 @@ class Slot:
         return bool(self.domain == value)
 
     def nearest(self, value: Any) -> Any:
-        """What may be drawn here and comes closest to `value`; of words, the first choice."""
+        """What may be drawn here and comes closest to `value`; of words, the same or the first choice."""
+        if self.holds(value):
+            return value
         match self.domain:
             case CategoricalDistribution(choices=choices):
                 numbers = [c for c in choices if isinstance(c, int | float) and not isinstance(c, bool)]
@@ -113,7 +132,7 @@ class Space:
     budget: BudgetConfig
     slots: tuple[Slot, ...]
     images: ImageShape
-    """Those that the budget is meant for; a search counts for its own."""
+    """Those that the budget is meant for, and widths are scaled for; a search counts for its own, see `for_images`."""
     reported: Reported | None = None
     """Of a preset."""
     study: StudyConfig = field(default_factory=StudyConfig)
@@ -127,6 +146,8 @@ class Space:
         """The candidate that a value for every slot means."""
         tree: dict[str, Any] = {"arch": {"stage": {}}, "train": {}}
         for slot in self.slots:
+            if slot.name == FILL:
+                continue
             place: dict[Any, Any] = tree
             for part in slot.path[:-1]:
                 place = place.setdefault(part, {})
@@ -134,10 +155,38 @@ class Space:
         arch = tree["arch"]
         per_stage = arch.pop("stage")
         arch["stages"] = tuple(per_stage[i] for i in range(arch["stages"]))
-        return Candidate.model_validate(tree)
+        candidate = Candidate.model_validate(tree)
+        if not self.fills:
+            return candidate
+        steps = [self._slot(f"stage{i}.channels").step for i in range(len(candidate.arch.stages))]
+        return candidate.model_copy(update={"arch": filled(candidate.arch, self.images, self.target(values), steps)})
+
+    @property
+    def fills(self) -> bool:
+        """Whether widths are scaled to fill the budget."""
+        return any(slot.name == FILL for slot in self.slots)
+
+    def target(self, values: Mapping[str, Any]) -> int:
+        """Parameters that the widths of a draw are scaled to, of a space that `fills`."""
+        assert self.budget.params is not None
+        return round(values[FILL] * self.budget.params)
+
+    def for_images(self, images: ImageShape) -> "Space":
+        """The same space, whose widths are scaled for such images."""
+        return replace(self, images=images)
+
+    def unscaled(self) -> "Space":
+        """The same space, in which widths are what was drawn."""
+        return replace(self, slots=tuple(slot for slot in self.slots if slot.name != FILL))
+
+    def _slot(self, name: str) -> Slot:
+        return next(slot for slot in self.slots if slot.name == name)
 
     def values_nearest_to(self, candidate: Candidate) -> dict[str, Any]:
-        """For each slot the candidate's own value, or the nearest one that may be drawn; none for stages that it lacks."""
+        """For each slot the candidate's own value, or the nearest one that may be drawn; none for stages that it lacks.
+
+        Where widths are scaled, the ratios that are scaled to the candidate's own widths, if any are.
+        """
         tree = candidate.model_dump()
         stages = tree["arch"].pop("stages")
         tree["arch"] |= {"stages": len(stages), "stage": dict(enumerate(stages))}
@@ -150,13 +199,39 @@ class Space:
                 place = candidate.arch.stem_channels  # None: the first stage's
             if slot.name == "adam_lr" and place is None:
                 place = candidate.train.lr  # None: the same as any other optimiser's
+            if slot.name == FILL:
+                place = closed_form_params(candidate.arch, self.images) / self.target({FILL: 1})
             if place is not None or slot.path[:2] != ("arch", "stage"):
-                values[slot.name] = place if slot.holds(place) else slot.nearest(place)
+                values[slot.name] = slot.nearest(place)
+        return self._scaled_to(candidate.arch, values) if self.fills else values
+
+    def _scaled_to(self, arch: ArchConfig, values: dict[str, Any]) -> dict[str, Any]:
+        """`values` with the widths that are scaled to those of `arch`; as they are, where none is found."""
+        if not is_filled(closed_form_params(arch, self.images), self.target(values)):
+            return values
+        widths = {f"stage{i}.channels": stage.channels for i, stage in enumerate(arch.stages)}
+        if arch.stem.channels is not None:
+            widths["stem.channels"] = arch.stem.channels
+        slots = {slot.name: slot for slot in self.slots if slot.name in widths}
+        factors = [end / widths[name] for name, slot in slots.items() for end in slot.ends() if end is not None]
+        low, high = min(factors), max(factors)
+        filler = {slot.name: slot.ends()[0] for slot in self.slots} | values
+        tried = []
+        for factor in (1.0, *(low * (high / low) ** (i / SCALES_TRIED) for i in range(SCALES_TRIED + 1))):
+            ratios = {name: slot.nearest(round(factor * widths[name])) for name, slot in slots.items()}
+            if ratios not in tried:
+                tried.append(ratios)
+                if self.candidate(filler | ratios).arch.canonical() == arch.canonical():
+                    return values | ratios
         return values
 
     def describe(self) -> dict[str, str]:
         """Each slot's values in words, what two spaces are compared by."""
-        return {slot.name: slot.describe() for slot in self.slots}
+        words = {slot.name: slot.describe() for slot in self.slots}
+        if self.fills:
+            words |= {name: f"{words[name]}, scaled" for name in words if name.endswith(".channels")}
+            words[FILL] += " of the budget's parameters"
+        return words
 
     @property
     def fingerprint(self) -> str:
@@ -165,7 +240,7 @@ class Space:
 
     @property
     def epochs(self) -> int:
-        return int(next(slot.domain for slot in self.slots if slot.name == "epochs"))
+        return int(self._slot("epochs").domain)
 
     def warnings(self) -> list[str]:
         """What is allowed and yet probably not meant, of the values that are fixed."""

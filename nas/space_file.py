@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from nas.config import (
     ArchConfig,
@@ -22,9 +22,10 @@ from nas.config import (
     what_is_wrong,
 )
 from nas.errors import ConfigError, choices_sentence
-from nas.space import Reported, Slot, Space
+from nas.space import FILL, Reported, Slot, Space
 
 VERSION = 1
+TOP_KEYS = ("version", "budget", "fit", "images", "reported", "study", "arch", "train")
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 """The images that a space is meant for unless it says otherwise, and those of the reports."""
 _DOMAIN_KEYS = {
@@ -127,7 +128,7 @@ class _Reader:
         return value
 
     def space(self, tree: Any, text: str, name: str) -> Space:
-        top = self.mapping(tree, "the file", ("version", "budget", "images", "reported", "study", "arch", "train"))
+        top = self.mapping(tree, "the file", TOP_KEYS)
         if top.get("version") != VERSION or isinstance(top["version"], bool):
             raise self.fail("version", f"must be {VERSION}, the only version there is, but is {top.get('version')!r}")
         if "arch" not in top:
@@ -138,6 +139,8 @@ class _Reader:
         images = self.as_it_stands(top["images"], "images", ImageShape) if "images" in top else CIFAR10
         reported = self.as_it_stands(top["reported"], "reported", Reported) if "reported" in top else None
         slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
+        if "fit" in top:
+            slots.append(self.fit_slot(top["fit"], budget))
         study = self.as_it_stands(top["study"], "study", StudyConfig) if "study" in top else StudyConfig()
         space = Space(name, text, budget, tuple(slots), images, reported, study)
         self.check_combinations(space)
@@ -148,8 +151,8 @@ class _Reader:
         try:
             return model.model_validate(self.mapping(tree, key, model.model_fields))
         except ValidationError as error:
-            field = error.errors(include_url=False)[0]["loc"][0]
-            raise self.fail(f"{key}.{field}", what_is_wrong(error)) from None
+            where = error.errors(include_url=False)[0]["loc"]
+            raise self.fail(".".join([key, *map(str, where)]), what_is_wrong(error)) from None
 
     def check_combinations(self, space: Space) -> None:
         """Some values are refused only beside others: a multistep schedule without a milestone within the run, say.
@@ -188,6 +191,22 @@ class _Reader:
                 slots.append(Slot(f"stage{i}.{key}", ("arch", "stage", i, key), domain))
         rest = {k: v for k, v in tree.items() if k not in ("stages", "stage")}
         return slots + self.section(rest, ArchConfig, ("arch",))
+
+    def fit_slot(self, tree: Any, budget: BudgetConfig) -> Slot:
+        """`fit: params` fills the whole budget, `fit: {params: {low: 0.5, high: 1.0}}` a drawn share of it."""
+        if tree == "params":
+            tree = {"params": 1.0}
+        if not isinstance(tree, dict) or not tree:
+            raise self.fail(
+                "fit", f"must be params, which widths are scaled to fill, or {{params: share of them}}, but is {tree!r}"
+            )
+        share = self.mapping(tree, "fit", ("params",))["params"]
+        if budget.params is None:
+            raise self.fail("fit", "widths are scaled to fill budget.params, which is missing; for example  budget: {params: 5M}")
+        if isinstance(share, dict):
+            share = {"type": "float"} | share
+        field = TypeAdapter(Annotated[float, Field(gt=0.0, le=1.0)])
+        return Slot(FILL, ("fit", "params"), self.domain(share, "fit.params", field))
 
     def most_stages(self, stages: Slot) -> int:
         bad = [v for v in stages.ends() if not 1 <= v <= 6]

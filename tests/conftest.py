@@ -16,7 +16,8 @@ from nas.paths import StudyPaths, study_paths
 from nas.retrain import RetrainRequest, retrain
 from nas.search.outcomes import TrialRow
 from nas.search.progress import Progress
-from nas.search.run import SearchPlan, SearchRequest, run_search
+from nas.search.request import SearchRequest
+from nas.search.run import SearchPlan, run_search
 
 # Networks in tests are so small that a second thread costs more than it gives, above all where several tests run at once.
 torch.set_num_threads(1)

@@ -244,7 +244,7 @@ def test_budget_reads_counts_and_refuses_anything_else() -> None:
     assert BudgetConfig.model_validate({"params": "300k", "macs": "50M"}) == BudgetConfig(params=300_000, macs=50_000_000)
     with pytest.raises(ConfigError, match=r"^b: params: a count is a whole number above 0.*'5 apples'$"):
         BudgetConfig.from_json('{"params": "5 apples"}', source="b")
-    with pytest.raises(ConfigError, match=r"^b: params: is missing$"):
+    with pytest.raises(ConfigError, match=r"^b: must limit something: at least one of params, macs, memory, latency"):
         BudgetConfig.from_json("{}", source="b")
 
 

@@ -9,7 +9,8 @@ from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths, existing_study
 from nas.predict import SubmitRequest, submit
 from nas.retrain import RetrainPlan, RetrainRequest, found_presets_study, retrain
-from nas.search.run import SearchRequest, run_search
+from nas.search.request import SearchRequest
+from nas.search.run import run_search
 from nas.train.loop import EpochMetrics
 
 

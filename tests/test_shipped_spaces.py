@@ -5,6 +5,7 @@ from nas.config import DataConfig, ImageShape
 from nas.data.datasets import load_dataset
 from nas.models.resnet import feature_sizes
 from nas.search.feasibility import check_feasible, measure_fit
+from nas.search.filling import check_can_fill, measure_fill
 from nas.space import Slot
 from nas.space_file import find_space, load_space, shipped_folder
 from tests.reported import REPORTED
@@ -15,7 +16,7 @@ DRAWS = 300
 
 
 def test_spaces_are_shipped_under_their_names() -> None:
-    assert {"digits", "resnet", "resnet-small"} <= set(SPACES)
+    assert {"digits", "resnet", "resnet-small", "resnet-small-fit"} <= set(SPACES)
     for name in SPACES:
         assert find_space(name).name == f"{name}.yaml"
 
@@ -43,6 +44,19 @@ def test_a_third_of_uniform_draws_of_each_block_type_fits_the_budget(name: str) 
     assert sum(fit.draws_by_block.values()) == DRAWS
     assert fit.by_block.keys() == {"basic", "preact", "bottleneck"}
     assert {block: share for block, share in fit.by_block.items() if share < 1 / 3} == {}
+
+
+def test_space_that_fills_its_budget_fills_it_whatever_is_drawn() -> None:
+    space = load_space("resnet-small-fit")
+    assert space.fills
+    check_can_fill(space, space.images)
+    assert measure_fill(space, DRAWS, seed=0).filled == 1.0
+
+
+def test_filled_space_is_resnet_small_with_narrower_ranges_of_widths() -> None:
+    plain, filling = load_space("resnet-small").describe(), load_space("resnet-small-fit").unscaled().describe()
+    assert plain.keys() == filling.keys()
+    assert {name for name in plain if plain[name] != filling[name]} == {f"stage{i}.channels" for i in range(4)}
 
 
 @pytest.mark.parametrize("name", REPORTED)

@@ -1,12 +1,14 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution
 
-from nas.config import Candidate
-from nas.space import Slot, UniformDraw
+from nas.config import BudgetConfig, Candidate, ImageShape
+from nas.params import closed_form_params
+from nas.space import Slot, Space, UniformDraw
 from nas.space_file import shipped_folder
 from tests.spaces import WHOLE, read, with_arch, with_train
 
@@ -177,6 +179,111 @@ def test_space_warns_of_what_its_fixed_values_never_reach() -> None:
     text = with_train("schedule: multistep\n  milestones: [0.5, 1.2]")
     assert read(text).warnings() == ["milestones 1.2 lie at or beyond the end of the run and are never reached"]
     assert read().warnings() == []
+
+
+# ---------------------------------------------------------------------------------------- widths that fill the budget
+
+
+def fitting(fit: str = "params", text: str = WHOLE) -> Space:
+    return read(text + f"fit: {fit}\n")
+
+
+def params_of(space: Space, candidate: Candidate) -> int:
+    return closed_form_params(candidate.arch, space.images)
+
+
+def test_drawn_widths_are_scaled_until_the_budget_is_filled() -> None:
+    space, lots = fitting(), UniformDraw(seed=1)
+    for _ in range(30):
+        assert 294_000 <= params_of(space, space.draw(lots)) <= 300_000
+
+
+def test_budget_and_images_of_the_search_are_those_that_are_filled() -> None:
+    many = ImageShape(channels=1, size=28, classes=200)
+    space = replace(fitting(), budget=BudgetConfig(params=1_000_000)).for_images(many)
+    drawn = space.draw(UniformDraw(seed=1))
+    assert 980_000 <= closed_form_params(drawn.arch, many) <= 1_000_000
+    assert drawn != fitting().draw(UniformDraw(seed=1))
+
+
+def test_share_of_the_budget_is_drawn_as_one_more_slot() -> None:
+    space, lots = fitting("{params: {low: 0.25, high: 0.75, log: true}}"), UniformDraw(seed=1)
+    recorder = Recorder(0)
+    space.draw(recorder)
+    assert recorder.asked["fill"] == (0.25, 0.75, None, True)
+    shares = [params_of(space, space.draw(lots)) / 300_000 for _ in range(50)]
+    assert 0.24 < min(shares) < 0.3
+    assert 0.65 < max(shares) <= 0.75
+
+
+def test_the_same_values_are_always_the_same_candidate() -> None:
+    for fit in ("params", "{params: {low: 0.5, high: 1.0}}"):
+        first, second = fitting(fit), fitting(fit)
+        one, other = UniformDraw(seed=7), UniformDraw(seed=7)
+        assert [first.draw(one) for _ in range(10)] == [second.draw(other) for _ in range(10)]
+
+
+def test_a_stage_that_is_not_built_does_not_change_the_others() -> None:
+    space = fitting()
+    values = {slot.name: slot.ends()[0] for slot in space.slots}
+    assert values["stages"] == 2
+    assert space.candidate(values) == space.candidate(values | {"stage2.channels": 64})
+
+
+def test_unscaled_space_has_the_widths_that_were_drawn() -> None:
+    assert fitting().fills
+    plain = fitting().unscaled()
+    assert not plain.fills
+    assert plain.draw(Recorder(1)) == read().draw(Recorder(1)) != fitting().draw(Recorder(1))
+
+
+@pytest.mark.parametrize(
+    ("channels", "step"),
+    [
+        ("{type: int, low: 16, high: 64, step: 12}", 12),
+        ("{type: int, low: 16, high: 64}", 1),
+        ("{type: int, low: 16, high: 64, log: true}", 1),
+        ("{type: categorical, choices: [16, 24, 64]}", 8),
+        ("{type: categorical, choices: [16, 20]}", 1),
+        ("48", 8),
+        ("45", 1),
+    ],
+)
+def test_widths_are_scaled_in_their_own_steps(channels: str, step: int) -> None:
+    text = f"version: 1\nbudget: {{params: 5M}}\narch: {{stages: 2, stage: {{blocks: 1, channels: {channels}}}}}\n"
+    space = fitting(text=text)
+    assert [slot.step for slot in space.slots if slot.name.endswith(".channels")] == [step, step]
+    widths = [stage.channels for stage in space.draw(Recorder(1)).arch.stages]
+    assert [width % max(1, step // 4) for width in widths] == [0, 0]
+
+
+@pytest.mark.parametrize("fit", ["params", "{params: {low: 0.3, high: 1.0, log: true}}"])
+@pytest.mark.parametrize(
+    "text", [WHOLE, *((shipped_folder() / f"{name}.yaml").read_text() for name in ("resnet-small", "digits"))]
+)
+def test_candidate_that_was_scaled_here_has_ratios_that_give_it_again(text: str, fit: str) -> None:
+    space, lots = fitting(fit, text), UniformDraw(seed=5)
+    filler = {slot.name: slot.ends()[0] for slot in space.slots}
+    slots = {slot.name: slot for slot in space.slots}
+    found = 0
+    for _ in range(40):
+        drawn = space.draw(lots)
+        values = space.values_nearest_to(drawn)
+        assert [name for name, value in values.items() if not slots[name].holds(value)] == []
+        found += space.candidate(filler | values) == drawn
+    assert found >= 26  # where the share is drawn, the target is the count itself, and the scaling may stop before it
+
+
+def test_whether_and_how_widths_are_scaled_is_part_of_the_meaning() -> None:
+    plain, whole, share = read(), fitting(), fitting("{params: {low: 0.5, high: 1.0}}")
+    assert len({space.fingerprint for space in (plain, whole, share, fitting("{params: 0.9}"))}) == 4
+    assert fitting("{params: 1.0}").fingerprint == whole.fingerprint
+    assert whole.describe()["fill"] == "1.0 of the budget's parameters"
+    assert share.describe()["fill"] == "float 0.5 to 1.0 of the budget's parameters"
+    assert whole.describe()["stage0.channels"] == "int 16 to 32 step 8, scaled"
+    assert whole.describe()["stem.channels"] == "one of null, 16, scaled"
+    assert plain.describe()["stage0.channels"] == "int 16 to 32 step 8"
+    assert "fill" not in plain.describe()
 
 
 # ----------------------------------------------------------------------------------------------------- fingerprint

@@ -3,11 +3,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from nas.config import ImageShape, TrainConfig
 from nas.errors import ConfigError
 from nas.space_file import find_space, load_space, shipped_folder
 from tests.spaces import WHOLE, read, with_arch, with_budget, with_stage, with_train
+
+
+def with_fit(fit: str) -> str:
+    return f"{with_budget('{params: 5M}')}fit: {fit}\n"
 
 
 def refusal(text: str) -> ConfigError:
@@ -25,7 +30,7 @@ MISTAKES = {
     ),
     "unknown key at the top": (
         "version: 1\nbudgte: {params: 5M}",
-        "budgte: unknown key. Did you mean 'budget'? Choices: version, budget, images, reported, study, arch, train.",
+        "budgte: unknown key. Did you mean 'budget'? Choices: version, budget, fit, images, reported, study, arch, train.",
     ),
     "unknown key of a stage": (
         with_stage("kernal: 3"),
@@ -201,10 +206,10 @@ MISTAKES = {
     ),
     "budget of nothing": (with_budget("{params: 0}"), "budget.params: a count is a whole number above 0"),
     "budget that is no mapping": (with_budget("5M"), "budget: must be a mapping of keys to values, but is '5M'"),
-    "budget without parameters": (with_budget("{macs: 5M}"), "budget.params: is missing"),
+    "budget without a limit": (with_budget("{}"), "budget: must limit something: at least one of params, macs, memory, latency"),
     "unknown key of the budget": (
         with_budget("{parms: 5M}"),
-        "budget.parms: unknown key. Did you mean 'params'? Choices: params, macs.",
+        "budget.parms: unknown key. Did you mean 'params'? Choices: params, macs, memory, latency.",
     ),
     "images that are too small": (
         "version: 1\nbudget: {params: 5M}\nimages: {channels: 3, size: 4, classes: 10}\narch: {}",
@@ -222,6 +227,30 @@ MISTAKES = {
         "version: 1\nbudget: {params: 5M}\nreported: {params: 3, measured_on: test, accuracy: 93.3}\narch: {}",
         "reported.accuracy: must be less than or equal to 1 (got 93.3)",
     ),
+    "fit to another limit": (
+        with_fit("macs"),
+        "fit: must be params, which widths are scaled to fill, or {params: share of them}, but is 'macs'",
+    ),
+    "fit to another limit, in part": (with_fit("{macs: 0.5}"), "fit.macs: unknown key. Choices: params."),
+    "fit of nothing": (with_fit("{}"), "fit: must be params, which widths are scaled to fill, or {params: share of them}"),
+    "fit as a truth value": (with_fit("yes"), "fit: must be params, which widths are scaled to fill"),
+    "fit to more than the budget": (with_fit("{params: 1.5}"), "fit.params: must be less than or equal to 1 (got 1.5)"),
+    "fit to none of the budget": (with_fit("{params: 0}"), "fit.params: must be greater than 0 (got 0)"),
+    "fit to shares from none of the budget": (
+        with_fit("{params: {low: 0.0, high: 1.0}}"),
+        "fit.params: must be greater than 0 (got 0.0)",
+    ),
+    "fit to shares beyond the budget": (
+        with_fit("{params: {low: 0.5, high: 2.0}}"),
+        "fit.params: must be less than or equal to 1 (got 2.0)",
+    ),
+    "fit to shares without an end": (with_fit("{params: {low: 0.5}}"), "fit.params.high: is missing"),
+    "fit to shares that cross": (
+        with_fit("{params: {low: 0.9, high: 0.5}}"),
+        "fit.params: low must not exceed high, but low is 0.9 and high is 0.5",
+    ),
+    "fit to a word": (with_fit("{params: half}"), "fit.params: must be a valid number (got 'half')"),
+    "fit to a list": (with_fit("{params: [0.5, 1.0]}"), "fit.params: a list is no value"),
     "missing version": ("budget: {params: 5M}", "version: must be 1, the only version there is, but is None"),
     "unknown version": ("version: 2", "version: must be 1, the only version there is, but is 2"),
     "version that is a truth value": ("version: yes", "version: must be 1, the only version there is, but is True"),
@@ -285,6 +314,11 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         load_space(str(file))
 
 
+def test_fit_without_a_budget_of_parameters_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"my\.yaml: .*budget\.params.* is missing"):
+        read(with_budget("{macs: 50M}") + "fit: params\n")
+
+
 # --------------------------------------------------------------------------------------------------- finding files
 
 
@@ -334,6 +368,23 @@ def test_images_are_those_of_cifar_unless_the_file_says_otherwise() -> None:
     other = read(WHOLE + "images: {channels: 1, size: 28, classes: 47}\n")
     assert other.images == ImageShape(channels=1, size=28, classes=47)
     assert other.fingerprint == read().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("fit", "domain"),
+    [
+        ("params", 1.0),
+        ("{params: 0.8}", 0.8),
+        ("{params: 1}", 1.0),
+        ("{params: {low: 0.5, high: 1}}", FloatDistribution(0.5, 1.0)),
+        ("{params: {low: 5e-1, high: 1.0, log: true}}", FloatDistribution(0.5, 1.0, log=True)),
+        ("{params: {type: float, low: 0.5, high: 1.0, step: 0.25}}", FloatDistribution(0.5, 1.0, step=0.25)),
+        ("{params: {type: categorical, choices: [0.5, 1.0]}}", CategoricalDistribution([0.5, 1.0])),
+    ],
+)
+def test_fit_is_the_whole_budget_or_a_share_of_it(fit: str, domain: Any) -> None:
+    assert domains(with_fit(fit))["fill"] == domain
+    assert "fill" not in domains(with_budget("{params: 5M}"))
 
 
 def test_words_in_quotes_stay_words() -> None:

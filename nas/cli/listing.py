@@ -15,7 +15,7 @@ def command(
     study: Annotated[str | None, typer.Option(help="List this study's trials.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    from nas.cli.display import count_text, counts_line, row_text
+    from nas.cli.display import count_text, counts_line, finalist_text, row_text
     from nas.paths import existing_study, studies_folder
     from nas.report.study import report_all, report_study
 
@@ -28,6 +28,8 @@ def command(
             mark = "  ← best" if report.best is not None and row.number == report.best.number else ""
             print(row_text(row) + mark)
         print(f"{report.trained} trained: {counts_line(report.counts)}")
+        for rank, finalist in enumerate(report.finalists):
+            print(f"finalist   {finalist_text(finalist)}{'  ← best' if rank == 0 else ''}")
         for run in report.retrained:
             print(f"retrained  {run}")
         return

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from nas.cli import doctor, listing, presets, retrain, search, show, submit
+from nas.cli import best, doctor, listing, presets, retrain, search, show, submit
 from nas.errors import NasError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("search", help=search.HELP)(search.command)
 app.command("retrain", help=retrain.HELP)(retrain.command)
 app.command("submit", help=submit.HELP)(submit.command)
+app.command("best", help=best.HELP)(best.command)
 app.command("show", help=show.HELP)(show.command)
 app.command("list", help=listing.HELP)(listing.command)
 app.command("presets", help=presets.HELP)(presets.command)

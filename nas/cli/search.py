@@ -20,6 +20,12 @@ def command(
     study: Annotated[str | None, typer.Option(help="Its name, a folder under studies/. [default: SPACE-DATASET]")] = None,
     trials: Annotated[int, typer.Option(help="Networks to train, over all runs of the study.")] = 100,
     timeout: Annotated[str | None, typer.Option(help="Suspend after this time, such as 90s, 15m or 1h30m.")] = None,
+    finalists: Annotated[
+        int | None,
+        typer.Option(help="Train the best so many again at the end, longer; 0 is none. [default: for a fifth of the cost]"),
+    ] = None,
+    finalist_epochs: Annotated[int | None, typer.Option(help="Of each of these trainings. [default: 1.5 times --epochs]")] = None,
+    finalist_seeds: Annotated[int | None, typer.Option(help="Trainings of each. [default: 2]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the split, the draws and the trainings. [default: 0]", min=0)] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each training. [default: the space's]")] = None,
     max_params: Annotated[str | None, typer.Option(help="The budget, such as 5M or 300k. [default: the space's]")] = None,
@@ -30,6 +36,13 @@ def command(
     skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="Leave unreadable images out.")] = False,
     warm_start: Annotated[
         str | None, typer.Option(help="Begin a new study with `presets`, `preset:NAME` or `study:NAME`, where they fit.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="tpe, random, gp, qmc, cmaes or evolution. [default: the space's, else tpe]")
+    ] = None,
+    pruner: Annotated[
+        str | None,
+        typer.Option(help="asha, hyperband, median, percentile, patient or none. [default: the space's, else asha]"),
     ] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to use, one worker each; 0 is the CPU. [default: all visible]")] = None,
     workers_per_gpu: Annotated[int | None, typer.Option(help="Several on each GPU, which pays for small networks.")] = None,
@@ -45,10 +58,14 @@ def command(
         str | None,
         typer.Option(metavar="URL", help="postgresql://user@host/database. [default: SQLite in the study's folder]"),
     ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say how long it would take, from some timed steps, and begin nothing.")
+    ] = False,
 ) -> None:
     seconds = parse_duration(timeout)
-    from nas.cli.display import TerminalDisplay, row_text
-    from nas.search.run import SearchRequest, run_search
+    from nas.cli.display import TerminalDisplay, finalist_text, row_text
+    from nas.search.request import SearchRequest
+    from nas.search.run import run_search
 
     request = SearchRequest(
         study=study,
@@ -61,8 +78,13 @@ def command(
         seed=seed,
         epochs=epochs,
         max_params=max_params,
+        sampler=sampler,
+        pruner=pruner,
         trials=trials,
         timeout=seconds,
+        finalists=finalists,
+        finalist_epochs=finalist_epochs,
+        finalist_seeds=finalist_seeds,
         device=device,
         gpus=gpus,
         workers_per_gpu=workers_per_gpu,
@@ -73,6 +95,13 @@ def command(
         storage=storage,
         warm_start=warm_start,
     )
+    if estimate:
+        from nas.cli.estimate import estimate_lines
+        from nas.search.estimate import estimate_search
+
+        with TerminalDisplay() as display:
+            print("\n".join(estimate_lines(estimate_search(request, display))))
+        return
     with TerminalDisplay() as display:
         result = run_search(request, display)
     progress, name = result.progress, result.plan.paths.name
@@ -81,7 +110,9 @@ def command(
     print(f"{progress.trained} networks trained in study {name}.", end=" ")
     print(f"{over} of {drawn} draws ({over / drawn:.0%}) were over budget and never trained." if drawn else "")
     if progress.best is not None:
-        print(f"Best: {row_text(progress.best)}")
+        print(f"Best of the search: {row_text(progress.best)}")
+    for rank, finalist in enumerate(result.finalists):
+        print(f"{'Winner' if rank == 0 else '      '}  {finalist_text(finalist)}")
     # What a study does not remember has to be said again.
     where = {
         "--device": None if device == "auto" else device,

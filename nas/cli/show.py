@@ -1,5 +1,6 @@
 """`nas show`"""
 
+import math
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -7,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli.options import JsonOption, StudyOption, print_json
+from nas.errors import NasError
 
 if TYPE_CHECKING:
-    from nas.config import Candidate
+    from nas.budget import Budget
+    from nas.config import ArchConfig, Candidate
     from nas.report.network import NetworkReport
+    from nas.space import Space
 
 HELP = """Show a network (its layers, cost and recipe) or a space (its ranges, and how much of it fits the budget).
 
@@ -33,6 +37,7 @@ def command(
 
 
 def _show_network(which: str, study: str | None, as_json: bool) -> None:
+    from nas.budget import Budget
     from nas.cli.display import count_text
     from nas.paths import existing_study
     from nas.presets import PREFIX
@@ -42,11 +47,16 @@ def _show_network(which: str, study: str | None, as_json: bool) -> None:
     from nas.space_file import CIFAR10
 
     if which.startswith(PREFIX) and study is None:
-        name, subject, shape = None, preset_subject(which), CIFAR10
+        name, subject, shape, budget = None, preset_subject(which), CIFAR10, None
     else:
         paths = existing_study(study)
-        name, subject, shape = paths.name, find_subject(paths, which), read_settings(paths).shape
+        settings = read_settings(paths)
+        name, subject, shape = paths.name, find_subject(paths, which), settings.shape
+        # A command that reads leaves the study's file as it is.
+        budget = Budget(settings.budget, shape, paths.latencies, write=lambda file, content: None)
     network = report_network(subject.candidate.arch, shape)
+    limit = None if budget is None else budget.limits.latency
+    ms = None if budget is None or limit is None else _latency(budget, subject.candidate.arch)
     if as_json:
         print_json(
             {
@@ -55,6 +65,7 @@ def _show_network(which: str, study: str | None, as_json: bool) -> None:
                 "validation_accuracy": subject.accuracy,
                 "images": shape.model_dump(),
                 **asdict(network),
+                **({} if limit is None else {"latency_ms": ms}),
                 "candidate": subject.candidate.model_dump(mode="json"),
             }
         )
@@ -66,6 +77,8 @@ def _show_network(which: str, study: str | None, as_json: bool) -> None:
         f"on images of {shape.channels}×{shape.size}×{shape.size}, {network.architecture}\n"
     )
     _print_layers(network)
+    if limit is not None:
+        print(f"{'not timed' if ms is None else f'{ms:.3f} ms'} by {limit.setting()}")
     print()
     _print_recipe(subject.candidate)
 
@@ -78,6 +91,17 @@ def _print_layers(network: "NetworkReport") -> None:
         print(f"{layer.name:{width}}  {layer.kind:20s} {output:>14s} {layer.params:12,}")
     print(f"{'total':{width}}  {'':20s} {'':>14s} {network.params:12,}")
     print(f"{network.params:,} parameters, {network.megabytes:.2f} MB in float32; {network.macs:,} multiply-adds an image")
+    print(f"{network.memory:,} bytes of float32 activations at once, an image")
+
+
+def _latency(budget: "Budget", arch: "ArchConfig") -> float | None:
+    """Milliseconds, as the search measured them, or else now; None where this machine cannot."""
+    try:
+        ms = budget.latency(arch)
+    except NasError as error:
+        print(f"Not timed: {error.message}", file=sys.stderr)
+        return None
+    return ms if math.isfinite(ms) else None
 
 
 def _print_recipe(candidate: "Candidate") -> None:
@@ -100,28 +124,59 @@ def _short(value: object) -> str:
 def _show_space(name: str, draws: int, as_json: bool) -> None:
     from nas.budget import Budget
     from nas.search.feasibility import measure_fit
+    from nas.search.filling import measure_fill
     from nas.space_file import load_space
 
     space = load_space(name)
-    shape = space.images
-    fit = measure_fit(space, Budget(space.budget, shape), draws, seed=0)
+    shape, limits = space.images, space.budget
+    budget = Budget(limits, shape)
+    fit = measure_fit(space, budget, draws, seed=0)
+    fill = measure_fill(space, draws, seed=0) if space.fills else None
+    timed = _time_draws(space, budget, draws)
+    keep = None if not timed or limits.latency is None else sum(ms <= limits.latency.max_ms for ms in timed) / len(timed)
     if as_json:
+        latency = (
+            {}
+            if limits.latency is None
+            else {"latency": {"milliseconds": [ms if math.isfinite(ms) else None for ms in timed], "fits": keep}}
+        )
         print_json(
             {
                 "space": space.name,
                 "fingerprint": space.fingerprint,
-                "budget": space.budget.model_dump(),
+                "budget": limits.model_dump(),
                 "parameters": space.describe(),
                 "images": shape.model_dump(),
-                "fit": asdict(fit),
+                "fit": asdict(fit) | latency,
+                **({} if fill is None else {"fill": asdict(fill)}),
             }
         )
         return
-    macs = f", {space.budget.macs:,} multiply-adds" if space.budget.macs else ""
-    print(f"Space {space.name}: {space.budget.params:,} parameters{macs}")
+    print(f"Space {space.name}: {limits.describe()}")
     for slot, values in space.describe().items():
         print(f"  {slot:20s} {values}")
-    print(f"Of {draws} uniform draws, on images of {shape.size}×{shape.size}, {fit.fits:.0%} fit the budget:", end=" ")
+    aside = "" if limits.latency is None else ", its latency aside"
+    print(f"Of {draws} uniform draws, on images of {shape.size}×{shape.size}, {fit.fits:.0%} fit the budget{aside}:", end=" ")
     print(", ".join(f"{block} {share:.0%} of {fit.draws_by_block[block]}" for block, share in fit.by_block.items()))
-    if fit.fits < 1 / 3:
+    if fill is not None:
+        print(fill.sentence())
+    if keep is not None:
+        print(f"Of {len(timed)} of those, timed here, {keep:.0%} keep the latency: {timed[0]:.2f} to {timed[-1]:.2f} ms")
+    if fit.fits * (1 if keep is None else keep) < 1 / 3:
         print("Less than a third fits: narrow the ranges of channels, blocks and kernels.", file=sys.stderr)
+
+
+TIMED_DRAWS = 12
+
+
+def _time_draws(space: "Space", budget: "Budget", draws: int) -> list[float]:
+    """Milliseconds of a few that keep the other limits; none where no latency is limited, or this machine cannot time it."""
+    from nas.search.feasibility import time_draws
+
+    if budget.limits.latency is None:
+        return []
+    try:
+        return time_draws(space, budget, TIMED_DRAWS, draws, seed=0)
+    except NasError as error:
+        print(f"Not timed: {error.message}", file=sys.stderr)
+        return []

@@ -4,7 +4,7 @@ This room describes; `nas.models`, `nas.train`, `nas.data` and `nas.search` cons
 """
 
 from nas.config.augment import AugmentConfig, FlipName, MixName, PadMode, PolicyName
-from nas.config.budget import BudgetConfig, parse_count
+from nas.config.budget import LIMIT_NAMES, BudgetConfig, LatencyConfig, RuntimeName, amount, parse_bytes, parse_count
 from nas.config.candidate import Candidate
 from nas.config.data import DataConfig, ImageShape
 from nas.config.frozen import Frozen, Probability, first_problem, what_is_wrong
@@ -13,6 +13,7 @@ from nas.config.study import ObjectiveName, StrategyConfig, StudyConfig
 from nas.config.training import OptimiserName, ScheduleName, TrainConfig, check_epochs
 
 __all__ = [
+    "LIMIT_NAMES",
     "ActivationName",
     "ArchConfig",
     "AugmentConfig",
@@ -23,20 +24,24 @@ __all__ = [
     "FlipName",
     "Frozen",
     "ImageShape",
+    "LatencyConfig",
     "MixName",
     "ObjectiveName",
     "OptimiserName",
     "PadMode",
     "PolicyName",
     "Probability",
+    "RuntimeName",
     "ScheduleName",
     "StageConfig",
     "StemConfig",
     "StrategyConfig",
     "StudyConfig",
     "TrainConfig",
+    "amount",
     "check_epochs",
     "first_problem",
+    "parse_bytes",
     "parse_count",
     "what_is_wrong",
 ]

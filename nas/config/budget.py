@@ -1,27 +1,44 @@
-"""The most that a network may cost."""
+"""The most that a network may cost, and how such limits are written."""
 
 import re
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nas.config.frozen import Frozen
-from nas.errors import BudgetError
+from nas.errors import BudgetError, choices_sentence
 
-_COUNT = re.compile(r"([0-9][0-9_]*\.?[0-9]*)\s*([kKmMbBgG]?)")
+LIMIT_NAMES = {"params": "parameters", "memory": "bytes of activations", "macs": "multiply-adds", "latency": "ms"}
+"""The fields of `BudgetConfig`, cheapest to find out first, and what an amount of each is counted in."""
+
+_NUMBER = r"([0-9][0-9_]*\.?[0-9]*)\s*"
+_COUNT = re.compile(_NUMBER + r"([kKmMbBgG]?)")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000, "g": 1_000_000_000}
+_BYTES = re.compile(_NUMBER + r"((?:[kKmMgG]i?)?[bB])?")
+_BYTE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 def parse_count(text: str | int) -> int:
     """`5M`, `300k`, `1.5M`, `5_000_000` or a whole number above 0. Raises BudgetError."""
-    rule = "a count is a whole number above 0, such as 5M, 300k or 5_000_000"
-    match = None if isinstance(text, bool) else _COUNT.fullmatch(str(text).strip())
+    rule, hint = "a count is a whole number above 0, such as 5M, 300k or 5_000_000", "for example --max-params 5M"
+    return _parse(text, _COUNT, _UNITS, rule, hint)
+
+
+def parse_bytes(text: str | int) -> int:
+    """`512kB`, `1.5MB`, `64KiB`, `500_000` or a whole number above 0. Raises BudgetError."""
+    rule = "memory is a whole number of bytes above 0, such as 512kB, 2MB, 64KiB or 500_000"
+    return _parse(text, _BYTES, _BYTE_UNITS, rule, "for example memory: 512kB; a kB is 1,000 bytes, a KiB 1,024")
+
+
+def _parse(text: str | int, pattern: re.Pattern[str], units: dict[str, int], rule: str, hint: str) -> int:
+    match = None if isinstance(text, bool) else pattern.fullmatch(str(text).strip())
     if match is None:
-        raise BudgetError(f"{rule}, but got {text!r}", hint="for example --max-params 5M")
-    value = Decimal(match[1].replace("_", "")) * _UNITS[match[2].lower()]  # 1.005 × 10⁶ is no whole number in binary
+        raise BudgetError(f"{rule}, but got {text!r}", hint=hint)
+    unit = units[match[2].lower()] if match[2] else 1
+    value = Decimal(match[1].replace("_", "")) * unit  # 1.005 × 10⁶ is no whole number in binary
     if value < 1 or value != round(value):
-        raise BudgetError(f"{rule}, but got {text!r}", hint="for example --max-params 5M")
+        raise BudgetError(f"{rule}, but got {text!r}", hint=hint)
     return round(value)
 
 
@@ -32,13 +49,107 @@ def _count_for_pydantic(value: Any) -> Any:
         raise ValueError(error.message) from None
 
 
+def _bytes_for_pydantic(value: Any) -> Any:
+    try:
+        return parse_bytes(value)
+    except BudgetError as error:
+        raise ValueError(error.message) from None
+
+
 Count = Annotated[int, BeforeValidator(_count_for_pydantic)]
+Bytes = Annotated[int, BeforeValidator(_bytes_for_pydantic)]
+
+RuntimeName = Literal["torch", "onnxruntime"]
+_DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]+)?")
+
+
+def _known_device(name: str) -> str:
+    if not _DEVICE.fullmatch(name):
+        raise ValueError(f"is where the network will run, one of cpu, cuda, cuda:1 and so on, or mps, but is {name!r}")
+    return name
+
+
+class LatencyConfig(Frozen):
+    """The most time that a forward pass may take, and how it is timed: as the network will run."""
+
+    max_ms: Annotated[float, Field(gt=0.0, strict=True)]
+    """Milliseconds of one forward pass of a whole batch."""
+    runtime: RuntimeName
+    device: Annotated[str, AfterValidator(_known_device)] = "cpu"
+    threads: Annotated[int, Field(ge=1, strict=True)] = 1
+    """Of the CPU."""
+    batch: Annotated[int, Field(ge=1, strict=True)] = 1
+    """Images at once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_its_keys(cls, value: Any) -> Any:
+        example = f"for example {{max_ms: 5, runtime: torch}}; runtime is one of {', '.join(get_args(RuntimeName))}"
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError(f"must say the time and what runs the network, {example}, but is {value!r}")
+        for key in value:
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key {key!r}.{choices_sentence(str(key), cls.model_fields)}")
+        for key in ("max_ms", "runtime"):
+            if key not in value:
+                raise ValueError(f"{key} is missing; {example}")
+        return value
+
+    @model_validator(mode="after")
+    def _runs_there(self) -> Self:
+        if self.runtime == "onnxruntime" and self.device == "mps":
+            raise ValueError("runtime onnxruntime runs on cpu or cuda, but device is 'mps'")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.max_ms:g} ms by {self.setting()}"
+
+    def setting(self) -> str:
+        """All but the limit: `torch on cpu, 1 thread, batch 1`."""
+        return f"{self.runtime} on {self.device}, {self.threads} thread{'s' * (self.threads > 1)}, batch {self.batch}"
 
 
 class BudgetConfig(Frozen):
-    """The most a network may cost."""
+    """The most that a network may cost; at least one limit."""
 
-    params: Count
+    params: Count | None = None
     """Parameters, as fvcore counts them."""
     macs: Count | None = None
     """Multiply-adds of one image's forward pass, as fvcore counts them."""
+    memory: Bytes | None = None
+    """Bytes of float32 activations that one image's forward pass holds at once, at its worst moment; weights are not among
+    them (as for microcontrollers: MCUNet, arXiv 2007.10319)."""
+    latency: LatencyConfig | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if not self.limited():
+            choices = ", ".join(type(self).model_fields)
+            raise ValueError(f"must limit something: at least one of {choices}, for example {{params: 5M}}")
+        return self
+
+    def limited(self) -> dict[str, float]:
+        """The limits that there are, cheapest to find out first; of the latency, its milliseconds."""
+        limits = {name: getattr(self, name) for name in LIMIT_NAMES}
+        return {
+            name: limit.max_ms if isinstance(limit, LatencyConfig) else limit
+            for name, limit in limits.items()
+            if limit is not None
+        }
+
+    def counted(self) -> "BudgetConfig":
+        """The same without what has to be measured; it may limit nothing."""
+        return self.model_copy(update={"latency": None})
+
+    def describe(self) -> str:
+        """`5,000,000 parameters, 5 ms by torch on cpu, 1 thread, batch 1`"""
+        return ", ".join(
+            str(self.latency) if name == "latency" else amount(name, limit) for name, limit in self.limited().items()
+        )
+
+
+def amount(limit: str, value: float) -> str:
+    """`300,000 parameters`, `5.000 ms`"""
+    return f"{value:,.3f} ms" if limit == "latency" else f"{value:,} {LIMIT_NAMES[limit]}"

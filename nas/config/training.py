@@ -82,7 +82,7 @@ class TrainConfig(Frozen):
 MOST_EPOCHS = 100_000
 
 
-def check_epochs(epochs: int) -> None:
+def check_epochs(epochs: int, option: str = "--epochs") -> None:
     """Raises ConfigError where no training can have so many."""
     if not 1 <= epochs <= MOST_EPOCHS:
-        raise ConfigError(f"--epochs must be at least 1 and at most {MOST_EPOCHS:,}, but is {epochs}")
+        raise ConfigError(f"{option} must be at least 1 and at most {MOST_EPOCHS:,}, but is {epochs}")

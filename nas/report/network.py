@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 import torchinfo
 
-from nas.budget import count_macs, count_params
+from nas.budget import count_macs, count_params, peak_memory
 from nas.config import ArchConfig, ImageShape
 from nas.models import build_model
 
@@ -31,6 +31,8 @@ class NetworkReport:
     """By fvcore."""
     macs: int
     """By fvcore, of one image."""
+    memory: int
+    """Bytes of float32 activations at once, of one image."""
     megabytes: float
     """Of its float32 parameters, in units of 10⁶ bytes."""
     layers: list[Layer]
@@ -43,6 +45,7 @@ def report_network(arch: ArchConfig, shape: ImageShape) -> NetworkReport:
         architecture=arch.one_line(),
         params=params,
         macs=count_macs(arch, shape),
+        memory=peak_memory(arch, shape),
         megabytes=round(params * BYTES_PER_PARAMETER / 1e6, 3),
         layers=list_layers(arch, shape),
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nas.budget import count_macs, count_params
+from nas.budget import Budget, count_macs
 from nas.presets import load_preset, preset_names
 from nas.space_file import CIFAR10
 
@@ -28,16 +28,16 @@ def report_presets() -> list[PresetRow]:
     for name in preset_names():
         preset = load_preset(name)
         arch = preset.candidate.arch
-        params = count_params(arch, CIFAR10)
+        cost = Budget(preset.budget, CIFAR10).check(arch)
         rows.append(
             PresetRow(
                 name=name,
                 blocks=[stage.blocks for stage in arch.stages],
                 channels=[stage.channels for stage in arch.stages],
                 block=arch.block,
-                params=params,
+                params=cost.params,
                 macs=count_macs(arch, CIFAR10),
-                fits=params <= preset.budget.params,
+                fits=cost.fits,
                 accuracy=preset.reported.accuracy,
                 measured_on=preset.reported.measured_on,
             )

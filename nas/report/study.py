@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from nas.errors import NasError
 from nas.paths import StudyPaths, known_studies, study_paths
 from nas.retrain import finished_runs
-from nas.search.outcomes import TrialRow, best_trial, count_outcomes, count_trained
+from nas.search.finalists import Finalist, best_of, finalists_of
+from nas.search.outcomes import TrialRow, count_outcomes, count_trained
 from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import open_study
 
@@ -19,14 +20,18 @@ class StudyReport:
     """Trials of each outcome, and `running` for those that are not ended."""
     trained: int
     best: TrialRow | None
+    """What `nas retrain best` trains."""
+    finalists: list[Finalist]
+    """The best networks, trained again by several seeds; the winner first."""
     trials: list[TrialRow]
     retrained: list[str]
     """Names of the finished runs, oldest first."""
 
 
 def report_study(paths: StudyPaths) -> StudyReport:
-    trials = open_study(paths).get_trials(deepcopy=False)
-    best = best_trial(trials)
+    study = open_study(paths)
+    trials = study.get_trials(deepcopy=False)
+    best, _ = best_of(study)
     counts = count_outcomes(trials)
     return StudyReport(
         name=paths.name,
@@ -34,6 +39,7 @@ def report_study(paths: StudyPaths) -> StudyReport:
         counts=dict(counts),
         trained=count_trained(counts),
         best=None if best is None else TrialRow.of(best),
+        finalists=finalists_of(study),
         trials=[TrialRow.of(trial) for trial in trials],
         retrained=[run.folder.name for run in finished_runs(paths)],
     )

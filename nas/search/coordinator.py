@@ -21,6 +21,7 @@ from nas.search import outcomes
 from nas.search.crew import Crew
 from nas.search.drawing import Drawer
 from nas.search.executors import Executor
+from nas.search.finalists import FinalistDrawer
 from nas.search.messages import (
     Alive,
     Began,
@@ -31,6 +32,7 @@ from nas.search.messages import (
     Failed,
     FromWorker,
     OutOfMemory,
+    Paused,
     Ready,
     Saved,
     Suspend,
@@ -57,7 +59,7 @@ class Coordinator:
     def __init__(
         self,
         study: optuna.Study,
-        drawer: Drawer,
+        drawer: Drawer | FinalistDrawer,
         executor: Executor,
         paths: StudyPaths,
         *,
@@ -66,6 +68,7 @@ class Coordinator:
         stop: Stop,
         deadline: float | None = None,
         persist: Callable[[Callable[[], None]], None] = lambda action: action(),
+        crew: Crew | None = None,
     ) -> None:
         """
         Args:
@@ -73,12 +76,13 @@ class Coordinator:
             stop: may be requested by a signal handler; the main loop acts on it.
             deadline: a time of `time.monotonic`.
             persist: carries out a write to a file, and tries again when a disk is full.
+            crew: of workers that work for others, too, and that somebody else ends; else they begin and end with this search.
         """
         self.study, self.drawer, self.executor, self.paths = study, drawer, executor, paths
-        self.crew = Crew(executor, display.note)
+        self.crew, self.shares_crew = crew or Crew(executor, display.note), crew is not None
         self.display, self.stop, self.deadline, self.persist = display, stop, deadline, persist
         trials = study.get_trials(deepcopy=False)
-        self.progress = Progress(goal, drawer.space.epochs, outcomes.count_outcomes(trials), devices=self.crew.devices)
+        self.progress = Progress(goal, drawer.epochs, outcomes.count_outcomes(trials), devices=self.crew.devices)
         for unfinished in ("running", "waiting"):
             del self.progress.counts[unfinished]
         self.kept: list[int] = []
@@ -106,7 +110,7 @@ class Coordinator:
             self.settle()
             return
         try:
-            self.executor.start()
+            self.crew.start()
             try:
                 self._run()
             except NasError:
@@ -115,7 +119,8 @@ class Coordinator:
         except BaseException:
             self.executor.close(force=True)
             raise
-        self.executor.close()
+        if not self.shares_crew:
+            self.executor.close()
         if self.error is not None:
             raise self.error
 
@@ -128,17 +133,20 @@ class Coordinator:
                 self.suspend()
             if not self.drawer.drawing and not self.cut_off:
                 self.settle()
-            if not self.stop.requested:
+            if not self.stop.requested and not self.drawer.wants_quiet:
                 self.hand_out()
             self.display.update(self.progress)
             if self.done:
                 return
-            for worker, message in self.crew.receive(timeout=0 if self.drawer.drawing else 0.5):
+            hushing = self.drawer.wants_quiet and not self.crew.hush()
+            for worker, message in self.crew.receive(timeout=0 if self.drawer.drawing and not hushing else 0.5):
                 self.handle(worker, message)
             if self.crew.lost is not None:
                 self.stop_because(self.crew.lost)
-            if self.drawer.drawing and not self.stop.requested:
+            if self.drawer.drawing and not hushing and not self.stop.requested:
                 self.draw()
+                if not self.drawer.wants_quiet:
+                    self.crew.wake()
 
     @property
     def done(self) -> bool:
@@ -152,6 +160,7 @@ class Coordinator:
             self.suspending = time.monotonic()
             self.cut_off = self.drawer.drawing
             self.drawer.drawing = self.crew.replacing = False
+            self.crew.wake()
             for worker in self.progress.running:
                 self.executor.send(worker, Suspend())
         elif time.monotonic() - self.suspending > SUSPEND_SECONDS:
@@ -280,7 +289,7 @@ class Coordinator:
                 self.on_death(worker, message)
             case Broken(number=number, reason=reason):
                 self.display.note(f"the device of worker {worker} fails in trial {number}: {reason}")
-            case Ready() | Unfit() | Alive():
+            case Ready() | Unfit() | Alive() | Paused():
                 pass  # the crew's business
 
     def on_begin(self, worker: int, message: Began) -> None:

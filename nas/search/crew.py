@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nas.errors import NasError, StudyError
 from nas.search.executors import Executor
-from nas.search.messages import Alive, Died, Epoch, FromWorker, Ready, ToWorker, Unfit
+from nas.search.messages import Alive, Died, Epoch, FromWorker, Pause, Paused, Ready, Resume, ToWorker, Unfit
 from nas.search.silence import Silence
 
 MAX_DEATHS_AT_THE_START = 3
@@ -27,6 +27,11 @@ class Crew:
         """Whether another takes the place of one that died."""
         self.lost: NasError | None = None
         """Why no worker is left."""
+        self._started = False
+        self._hushed: set[int] = set()
+        """Who was asked to pause, and …"""
+        self._paused: set[int] = set()
+        """… who does."""
         self._unfit: dict[int, NasError] = {}
         self._refused: dict[int, NasError] = {}
         self._worked: set[int] = set()
@@ -35,6 +40,12 @@ class Crew:
         self._deaths_at_the_start: Counter[int] = Counter()
         self._silence = Silence()
         self._listened = time.monotonic()
+
+    def start(self) -> None:
+        """Starts the workers, unless an earlier task has."""
+        if not self._started:
+            self.executor.start()
+        self._started = self.replacing = True
 
     @property
     def size(self) -> int:
@@ -51,6 +62,20 @@ class Crew:
         self.idle.add(worker)
         self._silence.expect_nothing(worker)
 
+    def hush(self) -> bool:
+        """Asks those who are busy to pause. Returns whether nobody works, so that something can be timed; `wake` ends it."""
+        busy = set(self.executor.workers) - self.executor.awaited - self.idle
+        for worker in busy & self.devices.keys() - self._hushed:
+            self.occupy(worker, Pause())
+            self._hushed.add(worker)
+        return busy <= self._paused
+
+    def wake(self) -> None:
+        for worker in self._hushed:
+            self.executor.send(worker, Resume())
+        self._hushed.clear()
+        self._paused.clear()
+
     def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
         """What has arrived within so many seconds, each to be passed to `hear`; also ends who hangs."""
         arrived = self.executor.receive(timeout)
@@ -66,6 +91,8 @@ class Crew:
                 self._worked.add(worker)
                 (self.blind.discard if sees_study else self.blind.add)(worker)
                 self.release(worker)
+            case Paused():
+                self._paused.add(worker)
             case Unfit(message=text, hint=hint):
                 # One that has worked before finds what it needs occupied, which may pass.
                 (self._refused if worker in self._worked else self._unfit)[worker] = NasError(text, hint=hint)
@@ -73,6 +100,8 @@ class Crew:
                 self._bury(worker, message)
 
     def _bury(self, worker: int, death: Died) -> None:
+        self._hushed.discard(worker)
+        self._paused.discard(worker)
         was_ready = self.devices.pop(worker, None) is not None
         self.idle.discard(worker)
         self._silence.expect_nothing(worker)

@@ -6,11 +6,14 @@ middle of a draw makes the same one again.
 """
 
 from collections import Counter, deque
+from copy import copy
+from dataclasses import replace
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Budget
+from nas.config import Candidate
 from nas.data.loader import mix_seed
 from nas.search import outcomes
 from nas.search.feasibility import nothing_fits
@@ -20,11 +23,23 @@ from nas.space import Space
 
 MAX_OVER_BUDGET_IN_A_ROW = 1000
 MAX_DUPLICATES_IN_A_ROW = 200
+FRONT = 0xF2047
+"""Sets the draws of budgets apart from other draws of the same seed and number."""
 
 
 class Drawer:
-    def __init__(self, study: optuna.Study, sampler: SeededSampler, space: Space, budget: Budget, seed: int) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        sampler: SeededSampler,
+        space: Space,
+        budget: Budget,
+        seed: int,
+        least_params: int | None = None,
+    ) -> None:
+        """`least_params`: each trial has a budget of its own, drawn between this many parameters and the study's."""
         self.study, self.sampler, self.space, self.budget, self.seed = study, sampler, space, budget, seed
+        self.least_params = least_params
         study.sampler = sampler
         self.ready: deque[Running] = deque()
         """Drawn ahead, waiting for a worker."""
@@ -34,7 +49,11 @@ class Drawer:
         """Why nothing more is drawn."""
         self.drawing = False
         """Whether a draw has begun that has not led to a candidate yet."""
+        self._unjudged: tuple[optuna.Trial, Candidate, Budget] | None = None
+        """Drawn, and to be timed where nothing else works."""
         self._in_a_row = Counter[str]()
+        self._broken = Counter[str]()
+        """Limits, by the draws in a row that were over them."""
         self._first_of_digest: dict[str, int] = {}
         """Number of the first trial of each digest that fits and has not failed."""
         self._twins: dict[int, list[optuna.Trial]] = {}
@@ -43,18 +62,34 @@ class Drawer:
             if trial.user_attrs.get("outcome") in outcomes.COUNTED:  # told, or recorded by a run that was cut off
                 self._first_of_digest.setdefault(trial.user_attrs["digest"], trial.number)
 
+    @property
+    def epochs(self) -> int:
+        """Of each training."""
+        return self.space.epochs
+
     # -------------------------------------------------------------------------------------------------------- drawing
+
+    @property
+    def wants_quiet(self) -> bool:
+        """Whether the next step times a network, so that no worker may be busy meanwhile."""
+        return self.drawing and self._unjudged is not None
 
     def begin(self) -> None:
         """The steps that follow lead to one candidate in `ready`, or to `exhausted`."""
         self.drawing = True
         self._in_a_row.clear()
+        self._broken.clear()
 
     def step(self) -> None:
         """One draw: some tens of milliseconds. Raises BudgetError where nothing seems to fit."""
         assert self.drawing
-        self._seed_for(self._next_number())
-        verdict = self._judge(self.study.ask())
+        if self._unjudged is None:
+            self._prepare_sampler(self._next_number())
+            self._unjudged = self._draw(self.study.ask())
+            if self._times(self._unjudged):
+                return
+        unjudged, self._unjudged = self._unjudged, None
+        verdict = self._judge(*unjudged)
         if verdict == "fits":
             self.drawing = False
             return
@@ -64,6 +99,7 @@ class Drawer:
                 self.space,
                 self.budget,
                 f"{MAX_OVER_BUDGET_IN_A_ROW} draws in a row were over budget; the search stops",
+                limit=self._broken.most_common(1)[0][0],
             )
         if self._in_a_row["duplicate"] >= MAX_DUPLICATES_IN_A_ROW:
             self.exhausted = f"{MAX_DUPLICATES_IN_A_ROW} draws in a row repeated earlier ones: the space is exhausted"
@@ -74,8 +110,17 @@ class Drawer:
         trials = self.study.get_trials(deepcopy=False)
         return next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
 
-    def _seed_for(self, number: int) -> None:
+    def _prepare_sampler(self, number: int) -> None:
         self.sampler.seed(mix_seed(self.seed, number) % 2**32)
+        self.sampler.limit = self._limit(number)
+
+    def _limit(self, number: int) -> int | None:
+        """Parameters that the trial of this number may have, where each has a budget of its own: uniform in the logarithm."""
+        most = self.budget.limits.params
+        if self.least_params is None or most is None:
+            return None
+        share = mix_seed(self.seed, number, FRONT) / 2**63
+        return round(self.least_params * (most / self.least_params) ** share)
 
     def adopt(self, frozen: FrozenTrial) -> None:
         """Draws a trial again that an earlier run had begun to draw: what it had stored stays as it was."""
@@ -83,19 +128,36 @@ class Drawer:
         if twin is not None and (ended := self.study.get_trials(deepcopy=False)[twin]).state.is_finished():
             self._record_duplicate(optuna.Trial(self.study, frozen._trial_id), ended)
             return
-        self._seed_for(frozen.number)
-        if self._judge(optuna.Trial(self.study, frozen._trial_id)) == "fits":
+        self._prepare_sampler(frozen.number)
+        if self._judge(*self._draw(optuna.Trial(self.study, frozen._trial_id))) == "fits":
             self.ready[-1].micro_batches = frozen.user_attrs.get("micro_batches", 1)
             self.ready[-1].known.update(frozen.intermediate_values)
 
-    def _judge(self, trial: optuna.Trial) -> str:
-        """Draws a trial's candidate and decides what becomes of it: `fits` (it is queued), `over_budget` or `duplicate`."""
-        candidate = self.space.draw(trial)
-        cost = self.budget.check(candidate.arch)
+    def _draw(self, trial: optuna.Trial) -> tuple[optuna.Trial, Candidate, Budget]:
+        """A trial's candidate, and the budget that it is held against."""
+        space, budget, limit = self.space, self.budget, self._limit(trial.number)
+        if limit is not None:
+            budget = copy(budget)
+            budget.limits = budget.limits.model_copy(update={"params": limit})
+            space = replace(space, budget=budget.limits)
+            trial.set_user_attr("limit", limit)
+        return trial, space.draw(trial), budget
+
+    @staticmethod
+    def _times(unjudged: tuple[optuna.Trial, Candidate, Budget]) -> bool:
+        _, candidate, budget = unjudged
+        return budget.wants_quiet(candidate.arch)
+
+    def _judge(self, trial: optuna.Trial, candidate: Candidate, budget: Budget) -> str:
+        """Decides what becomes of it: `fits` (it is queued), `over_budget` or `duplicate`."""
+        cost = budget.check(candidate.arch)
         outcomes.describe(trial, candidate, cost)
+        if budget is self.budget and self.sampler.told_of_over_budget:
+            trial.set_user_attr("excess", max(cost.excess.values()))
         if not cost.fits:
             outcomes.record(self.study, trial, "over_budget", cost.excess)
             self.counts["over_budget"] += 1
+            self._broken.update(name for name, excess in cost.excess.items() if excess > 0)
             return "over_budget"
         first = self._first_of_digest.setdefault(candidate.digest, trial.number)
         if first == trial.number:

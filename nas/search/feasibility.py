@@ -1,5 +1,7 @@
 """Whether anything in a space fits its budget, and which ranges to blame where nothing does."""
 
+import itertools
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,15 +9,15 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from nas.budget import LIMIT_NAMES, Budget, count_macs, count_params
-from nas.config import ArchConfig, ImageShape
+from nas.budget import Budget, count_macs, count_params, peak_memory
+from nas.config import ArchConfig, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
 from nas.models.resnet import feature_sizes
 from nas.space import Space, UniformDraw
 
-Count = Callable[[ArchConfig, ImageShape], int]
-COUNTS: dict[str, Count] = {"params": count_params, "macs": count_macs}
-"""By the limit that each is held against."""
+Count = Callable[[ArchConfig, ImageShape], float]
+COUNTS: dict[str, Count] = {"params": count_params, "memory": peak_memory, "macs": count_macs}
+"""By the limit that each is held against; multiply-adds stand for the latency where it may not be measured."""
 
 
 def _first_values(space: Space) -> dict[str, Any]:
@@ -46,9 +48,10 @@ def costly_ranges(space: Space, shape: ImageShape, count: Count = count_params) 
 
 def nothing_fits(space: Space, budget: Budget, why: str, limit: str = "params") -> BudgetError:
     """`limit` is the one that is broken, a field of `BudgetConfig`."""
-    blame = costly_ranges(space, budget.shape, COUNTS[limit])
+    blame = costly_ranges(space, budget.shape, COUNTS.get(limit, count_macs))
     lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch.stage"
-    higher = "raise the budget with --max-params" if limit == "params" else "raise budget.macs, there too"
+    field = "budget.latency.max_ms" if limit == "latency" else f"budget.{limit}"
+    higher = "raise the budget with --max-params" if limit == "params" else f"raise {field}, there too"
     return BudgetError(why, hint=f"{lower} in the space, or {higher}")
 
 
@@ -63,20 +66,28 @@ def check_feasible(space: Space, budget: Budget) -> None:
         feature_sizes(space.candidate(values).arch, budget.shape.size)
     except ConfigError as error:
         raise ConfigError(f"space {space.name}: {error.message}", hint=error.hint) from None
-    # The network of fewest parameters need not be that of fewest multiply-adds: a stem that halves costs none.
-    for limit, count in COUNTS.items():
-        most = getattr(budget.limits, limit)
-        if most is None:
-            continue
-        least = count(smallest_network(space, budget.shape, count), budget.shape)
+    # Of a space that fills its budget no network is small, and only draws tell what fits the other limits.
+    for limit, most in () if space.fills else budget.limits.limited().items():
+        least = least_cost(space, budget, limit)
         if least > most:
-            raise nothing_fits(
-                space,
-                budget,
-                f"nothing in space {space.name} fits: its smallest network has {least:,} {LIMIT_NAMES[limit]}, "
-                f"the budget is {most:,}",
-                limit,
-            )
+            has = f"has {amount(limit, least)}, the budget is {most:,}"
+            if limit == "latency":
+                took = "is too large to run" if math.isinf(least) else f"takes {amount(limit, least)}"
+                has = f"{took}, the budget is {budget.limits.latency}"
+            raise nothing_fits(space, budget, f"nothing in space {space.name} fits: its smallest network {has}", limit)
+
+
+def least_cost(space: Space, budget: Budget, limit: str) -> float:
+    """Of the network that has least of what `limit` limits. That of fewest parameters need not be that of fewest multiply-adds: a
+    stem that halves costs none."""
+    if limit != "latency":
+        return COUNTS[limit](smallest_network(space, budget.shape, COUNTS[limit]), budget.shape)
+    least = budget.latency(smallest_network(space, budget.shape, count_macs))
+    if budget.limits.latency is not None and least > budget.limits.latency.max_ms:
+        # More multiply-adds in fewer, larger layers may take less time: every choice is timed before all are refused.
+        fastest = smallest_network(space, budget.shape, lambda arch, shape: budget.latency(arch))
+        least = min(least, budget.latency(fastest))
+    return least
 
 
 @dataclass(frozen=True)
@@ -91,12 +102,22 @@ class Fit:
 
 
 def measure_fit(space: Space, budget: Budget, draws: int, seed: int) -> Fit:
-    """Draws uniformly in each range's own scale and counts every network by fvcore."""
-    trial = UniformDraw(seed)
+    """Draws uniformly in each range's own scale and counts every network; to time hundreds would take too long, so that a limit
+    of latency is left out."""
+    trial, counted = UniformDraw(seed), Budget(budget.limits.counted(), budget.shape)
     total, fits = Counter[str](), Counter[str]()
     for _ in range(draws):
         arch = space.draw(trial).arch
         total[arch.block] += 1
-        fits[arch.block] += budget.check(arch).fits
+        fits[arch.block] += counted.check(arch).fits
     share = {block: fits[block] / total[block] for block in sorted(total)}
     return Fit(draws, sum(fits.values()) / draws, share, dict(total))
+
+
+def time_draws(space: Space, budget: Budget, count: int, most_draws: int, seed: int) -> list[float]:
+    """Milliseconds, ascending, of the first `count` uniform draws that keep all limits but that of the latency; fewer where
+    `most_draws` have fewer."""
+    trial, counted = UniformDraw(seed), Budget(budget.limits.counted(), budget.shape)
+    drawn = (space.draw(trial).arch for _ in range(most_draws))
+    fitting = itertools.islice((arch for arch in drawn if counted.check(arch).fits), count)
+    return sorted(budget.latency(arch) for arch in fitting)

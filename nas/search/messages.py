@@ -54,11 +54,21 @@ class Suspend:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Say Paused, and do nothing until Resume or anything that ends the training: something is being timed."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    pass
+
+
+@dataclass(frozen=True)
 class Shutdown:
     pass
 
 
-ToWorker = Train | Verdict | Suspend | Shutdown
+ToWorker = Train | Verdict | Suspend | Pause | Resume | Shutdown
 
 # ------------------------------------------------------------------------------------------ worker → coordinator
 
@@ -86,6 +96,11 @@ class Began:
 @dataclass(frozen=True)
 class Alive:
     """Sent now and then from within a long epoch, so that silence means that the worker hangs."""
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The answer to a `Pause`."""
 
 
 @dataclass(frozen=True)
@@ -160,4 +175,4 @@ class Died:
     """Whether the system ended it because the host's memory ran out."""
 
 
-FromWorker = Ready | Began | Alive | Saved | Epoch | Waiting | Ended | OutOfMemory | Failed | Broken | Unfit | Died
+FromWorker = Ready | Began | Alive | Paused | Saved | Epoch | Waiting | Ended | OutOfMemory | Failed | Broken | Unfit | Died

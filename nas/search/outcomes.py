@@ -43,8 +43,9 @@ def last_value(trial: FrozenTrial) -> float | None:
 def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
     """What the dashboard and the tables show of every trial."""
     trial.set_user_attr("params", cost.params)
-    if cost.macs is not None:
-        trial.set_user_attr("macs", cost.macs)
+    for name in ("macs", "memory", "latency_ms"):
+        if (value := getattr(cost, name)) is not None:
+            trial.set_user_attr(name, value)
     trial.set_user_attr("architecture", candidate.arch.one_line())
     trial.set_user_attr("digest", candidate.digest)
 
@@ -132,6 +133,10 @@ class TrialRow:
     architecture: str | None
     micro_batches: int
     """Parts in which its batches went through the network, since memory ran out; 1 where it did not."""
+    finalist: int | None = None
+    """Number of the trial whose network it trains again."""
+    seed: int | None = None
+    """Of a finalist's training, from 0."""
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> "TrialRow":
@@ -145,4 +150,6 @@ class TrialRow:
             macs=attributes.get("macs"),
             architecture=attributes.get("architecture"),
             micro_batches=attributes.get("micro_batches", 1),
+            finalist=attributes.get("finalist"),
+            seed=attributes.get("seed"),
         )

@@ -1,79 +1,50 @@
 """`nas search`: finds or founds the study, makes sure that it means the same as before, and runs the coordinator."""
 
-import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import optuna
-from optuna.trial import TrialState
-from pydantic import ValidationError
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Budget
-from nas.config import DataConfig, check_epochs, first_problem, parse_count
-from nas.data.datasets import Dataset, Split, load_dataset, require_known, split
-from nas.errors import ConfigError
-from nas.interrupts import Stop, suspended_by_signals
-from nas.paths import StudyPaths, remember_study, study_paths
-from nas.search.address import study_address
+from nas.data.datasets import Dataset, Split, load_dataset, split
+from nas.interrupts import Stop, StopOf, suspended_by_signals
+from nas.paths import StudyPaths, remember_study
 from nas.search.coordinator import Coordinator
+from nas.search.crew import Crew
 from nas.search.drawing import Drawer
 from nas.search.executors import Executor
 from nas.search.executors.local import LocalExecutor
-from nas.search.feasibility import check_feasible
+from nas.search.finalists import (
+    SHARE,
+    Finalist,
+    FinalistDrawer,
+    Round,
+    choose,
+    enqueue_trainings,
+    expected_round,
+    finalists_of,
+    found_sibling,
+)
 from nas.search.messages import WorkerPlan
 from nas.search.ownership import own_study
 from nas.search.patience import Patience
 from nas.search.placement import Placement, plan_workers, ray_cluster
 from nas.search.progress import Display, Progress
-from nas.search.pruners import PRUNERS, asha_rungs
-from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
-from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
+from nas.search.pruners import FairPruner
+from nas.search.request import SearchRequest, least_params, resolve
+from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import owned_study
+from nas.search.strategies import describe, make_pruner, make_sampler
 from nas.search.warm_start import Fitted, enqueue, find_starts, fit_starts
 from nas.space import Space
-from nas.space_file import load_space
 from nas.train.checkpoint import write_whole
 from nas.train.device import pick_device, pick_precision
-
-DEFAULT_TRIALS = 100
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What the user asked for; None takes what the study began with, or the default of a new one."""
-
-    study: str | None = None
-    space: str | None = None
-    dataset: str | None = None
-    data_folder: str | None = None
-    image_size: int | None = None
-    skip_bad_images: bool = False
-    train_subset: int | None = None
-    seed: int | None = None
-    epochs: int | None = None
-    max_params: str | None = None
-    trials: int = DEFAULT_TRIALS
-    timeout: float | None = None
-    """Seconds."""
-    device: str = "auto"
-    gpus: int | None = None
-    """All that are visible; 0 is the CPU."""
-    workers_per_gpu: int | None = None
-    workers: int | None = None
-    """On the CPU."""
-    ray: str | None = None
-    """Address of the cluster where the workers run, instead of on this machine."""
-    gpus_per_worker: float | None = None
-    cpus_per_worker: float | None = None
-    storage: str | None = None
-    """URL of a PostgreSQL database; else SQLite in the study's folder, or what the study began with."""
-    warm_start: str | None = None
-    """Of a new study: `presets`, `preset:NAME` or `study:NAME`."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +61,11 @@ class SearchPlan:
     workers: str
     """How many, and where."""
     precision: str
-    rungs: list[int]
+    pruner: FairPruner
+    finalists: Round | None
+    """What is expected after the search; None for none."""
+    finalist_seconds: float | None
+    """Kept for them, where the time is limited."""
     skipped_images: int
     warm_start: list[Fitted]
     """What became of the candidates to begin with; empty where there are none, or the study had begun before."""
@@ -101,6 +76,8 @@ class SearchPlan:
 class SearchResult:
     plan: SearchPlan
     progress: Progress
+    finalists: list[Finalist]
+    """Best first; empty where there are none."""
     interrupted: bool
     """By Ctrl-C or the deadline; the same command goes on."""
     exhausted: bool
@@ -111,15 +88,12 @@ class SearchDisplay(Display, Protocol):
 
     def begin(self, plan: SearchPlan) -> None: ...
 
+    def begin_finalists(self, chosen: Round, there: int, /) -> None:
+        """`there`: trainings of them that have ended before."""
+
 
 def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
     """Trains networks until the study holds `request.trials` of them. Raises NasError."""
-    if request.trials < 1:
-        raise ConfigError(f"--trials counts networks to train and must be at least 1, but is {request.trials}")
-    if request.epochs is not None:
-        check_epochs(request.epochs)
-    if request.timeout is not None and request.timeout <= 0:
-        raise ConfigError(f"--timeout must be above 0 seconds, but is {request.timeout:g}")
     with ExitStack() as closing:
         return _run_prepared(request, display, _prepare(request, display, closing))
 
@@ -155,39 +129,51 @@ class _Prepared:
     workers: str
     precision: str
     deadline: float | None
+    search_deadline: float | None
+    """When what is left belongs to the finalists."""
+    pruner: FairPruner
+    expected_round: Round | None
+    least_params: int | None
+    """Below which no trial's own budget is drawn; None where all have the study's."""
 
 
 def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack) -> _Prepared:
     """`closing` ends the workers, whatever comes of the search."""
     deadline = None if request.timeout is None else time.monotonic() + request.timeout
-    paths = study_paths(request.study or default_name(request))
-    study_address(paths, request.storage)
-    stored = read_settings(paths) if paths.settings.is_file() else None
-    overrides = resolve_overrides(request, stored)
-    space = resolve_space(request, paths, stored, overrides)
-    data = resolve_data(request, stored)
+    asked = resolve(request)
+    paths, data = asked.paths, asked.data
     token = uuid.uuid4().hex
     executor, workers, precision = _make_executor(request, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), token), display)
     closing.callback(executor.close, force=True)
-    executor.prepare()  # workers import while this process reads the data, opens the study and draws
+    if asked.space.budget.latency is None:  # else what is timed first would be timed beside them
+        executor.prepare()  # workers import while this process reads the data, opens the study and draws
     dataset = load_dataset(data, display.decoding)
-    budget = Budget(space.budget, dataset.shape)
-    check_feasible(space, budget)
-    settings = StudySettings(
-        space=space.name,
-        overrides=overrides,
-        parameters=space.describe(),
-        budget=space.budget,
-        data=data,
-        data_fingerprint=dataset.fingerprint,
-        shape=dataset.shape,
-        seed=_first(request.seed, stored and stored.seed, 0),
-        environment=Environment.now(),
-    )
-    if request.warm_start is not None and stored is None:
+    space, budget, settings = asked.on(dataset)
+    if request.warm_start is not None and asked.stored is None:
         find_starts(request.warm_start, settings)  # so that a mistake there founds no study
     parts = split(dataset, data)
-    return _Prepared(paths, settings, space, budget, dataset, parts, executor, token, workers, precision, deadline)
+    pruner = make_pruner(asked.strategies.pruner, space.epochs)
+    expected = expected_round(*request.final_round, request.trials, space.epochs, pruner)
+    search_deadline = deadline
+    if request.timeout is not None and deadline is not None and expected is not None:
+        search_deadline = deadline - SHARE * request.timeout
+    return _Prepared(
+        paths=paths,
+        settings=settings,
+        space=space,
+        budget=budget,
+        dataset=dataset,
+        parts=parts,
+        executor=executor,
+        token=token,
+        workers=workers,
+        precision=precision,
+        deadline=deadline,
+        search_deadline=search_deadline,
+        pruner=pruner,
+        expected_round=expected,
+        least_params=least_params(space, budget) if asked.strategies.objective == "front" else None,
+    )
 
 
 def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisplay) -> tuple[Executor, str, str]:
@@ -219,101 +205,110 @@ def _search(
     stop: Stop,
 ) -> SearchResult:
     paths, settings, space = prepared.paths, prepared.settings, prepared.space
-    rungs = asha_rungs(space.epochs)
-    sampler = SAMPLERS["tpe"]()
-    study = owned_study(storage, paths, sampler, PRUNERS["asha"](space.epochs))
+    sampler = make_sampler(settings.study.sampler, settings.seed)
+    study = owned_study(storage, paths, sampler, prepared.pruner)
     fitted = []
     if not _has_begun(study):
-        study.set_user_attr("sampler", f"tpe, {STARTUP_TRIALS} start-up trials, multivariate, constant liar")
-        study.set_user_attr("pruner", f"asha, rungs after epochs {rungs}")
+        study.set_user_attr("sampler", describe(settings.study.sampler))
+        study.set_user_attr("pruner", f"{describe(settings.study.pruner)}: {prepared.pruner.describe()}")
         study.set_user_attr("settings", settings.model_dump(mode="json"))
         starts = [] if request.warm_start is None else find_starts(request.warm_start, settings)
         fitted = fit_starts(starts, space, prepared.budget)
         enqueue(study, space, fitted, paths)
         study.set_user_attr("begun", True)
     write_whole(paths.token, prepared.token.encode())
-    coordinator = Coordinator(
-        study,
-        Drawer(study, sampler, space, prepared.budget, settings.seed),
-        prepared.executor,
-        paths,
-        goal=request.trials,
-        display=display,
-        stop=stop,
-        deadline=prepared.deadline,
-        persist=Patience(paths.name, display.note, lambda: stop.requested, "the study's folder").write,
-    )
-    progress = coordinator.progress
+    crew = Crew(prepared.executor, display.note)
+    persist = Patience(paths.name, display.note, lambda: stop.requested, "the study's folder").write
+
+    def coordinator(own_stop: Stop, deadline: float | None) -> Coordinator:
+        return Coordinator(
+            study,
+            Drawer(study, sampler, space, prepared.budget, settings.seed, prepared.least_params),
+            prepared.executor,
+            paths,
+            goal=request.trials,
+            display=display,
+            stop=own_stop,
+            deadline=deadline,
+            persist=persist,
+            crew=crew,
+        )
+
+    search = coordinator(StopOf(stop), prepared.search_deadline)
+    plan = _plan(request, prepared, search.progress, fitted)
+    display.begin(plan)
+    suspended = False
+    try:
+        with suspended_by_signals(stop.request):
+            search.run()
+            chosen = None if stop.requested else choose(study, space.epochs, *request.final_round)
+            if chosen is None and search.stop.requested and prepared.search_deadline != prepared.deadline:
+                display.note("too little has been trained for finalists: the search goes on in their time")
+                search = coordinator(stop, prepared.deadline)
+                search.run()
+                chosen = None if stop.requested else choose(study, space.epochs, *request.final_round)
+            suspended = search.suspending is not None and search.progress.trained < search.progress.goal
+            if chosen is not None:
+                finals = _finals(chosen, study, prepared, crew, display, stop, persist)
+                finals.run()
+                suspended = finals.suspending is not None
+            prepared.executor.close()
+    except KeyboardInterrupt:
+        display.note("ended at once: each training goes on from its last checkpoint")
+        suspended = True
+    return SearchResult(plan, search.progress, finalists_of(study), suspended, search.drawer.exhausted is not None)
+
+
+def _plan(request: SearchRequest, prepared: _Prepared, progress: Progress, fitted: list[Fitted]) -> SearchPlan:
     parts, validation = prepared.parts, prepared.dataset.validation
-    plan = SearchPlan(
-        paths=paths,
-        settings=settings,
+    return SearchPlan(
+        paths=prepared.paths,
+        settings=prepared.settings,
         goal=request.trials,
         trained=progress.trained,
         train_images=len(parts.train),
         validation_images=len(validation or ()) if parts.validation is None else len(parts.validation),
         workers=prepared.workers,
         precision=prepared.precision,
-        rungs=rungs,
+        pruner=prepared.pruner,
+        finalists=prepared.expected_round,
+        finalist_seconds=None if request.timeout is None else SHARE * request.timeout,
         skipped_images=prepared.dataset.skipped,
         warm_start=fitted,
-        warnings=space.warnings(),
+        warnings=prepared.space.warnings(),
     )
-    display.begin(plan)
-    try:
-        with suspended_by_signals(stop.request):
-            coordinator.run()
-        interrupted = coordinator.suspending is not None and progress.trained < progress.goal
-    except KeyboardInterrupt:
-        display.note("ended at once: each training goes on from its last checkpoint")
-        interrupted = True
-    return SearchResult(plan, progress, interrupted, coordinator.drawer.exhausted is not None)
+
+
+def _finals(
+    chosen: tuple[Round, list[FrozenTrial]],
+    study: optuna.Study,
+    prepared: _Prepared,
+    crew: Crew,
+    display: SearchDisplay,
+    stop: Stop,
+    persist: Callable[[Callable[[], None]], None],
+) -> Coordinator:
+    asked, trials = chosen
+    paths = prepared.paths
+    finals = found_sibling(study, asked, paths)
+    goal = enqueue_trainings(finals, trials, asked)
+    coordinator = Coordinator(
+        finals,
+        FinalistDrawer(finals, paths, asked.epochs, prepared.settings.seed),
+        prepared.executor,
+        paths.finalists,
+        goal=goal,
+        display=display,
+        stop=stop,
+        deadline=prepared.deadline,
+        persist=persist,
+        crew=crew,
+    )
+    display.begin_finalists(asked, coordinator.progress.trained)
+    return coordinator
 
 
 def _has_begun(study: optuna.Study) -> bool:
     """Whether all that a search begins with is there; studies from before that was recorded have trials of their own."""
     own = (t for t in study.get_trials(deepcopy=False) if not t.user_attrs.get("imported"))
     return "begun" in study.user_attrs or any(trial.state != TrialState.WAITING for trial in own)
-
-
-def default_name(request: SearchRequest) -> str:
-    """`resnet-cifar10`: the space and the data set."""
-    space = load_space(request.space or "resnet").name
-    dataset = request.dataset or "cifar10"
-    require_known(dataset)
-    return f"{space}-{dataset}"
-
-
-def resolve_overrides(request: SearchRequest, stored: StudySettings | None) -> Overrides:
-    before = stored.overrides if stored else Overrides()
-    max_params = None if request.max_params is None else parse_count(request.max_params)
-    return Overrides(epochs=_first(request.epochs, before.epochs), max_params=_first(max_params, before.max_params))
-
-
-def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
-    """The space that was asked for, else the study's own, else the default."""
-    if request.space is None and stored is not None:
-        return overrides.applied_to(read_study_space(paths, stored))
-    return overrides.applied_to(load_space(request.space or "resnet"))
-
-
-def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:
-    before = stored.data if stored else None
-    folder = request.data_folder or (before and before.folder)
-    values = {
-        "dataset": _first(request.dataset, before and before.dataset, "cifar10"),
-        "folder": os.path.abspath(folder) if folder else None,
-        "image_size": _first(request.image_size, before and before.image_size),
-        "skip_bad_images": request.skip_bad_images or bool(before and before.skip_bad_images),
-        "subset": _first(request.train_subset, before and before.subset),
-        "seed": _first(request.seed, before and before.seed, 0),
-    }
-    try:
-        return DataConfig.model_validate(values)
-    except ValidationError as error:
-        option = first_problem(error).replace("image_size", "--image-size").replace("subset", "--train-subset")
-        raise ConfigError(option) from None
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)

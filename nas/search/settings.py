@@ -10,10 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 
-from nas.config import BudgetConfig, DataConfig, Frozen, ImageShape
+from pydantic import Field
+
+from nas.config import BudgetConfig, DataConfig, Frozen, ImageShape, StrategyConfig, StudyConfig
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.search.address import redacted
+from nas.search.strategies import describe, spelt_out
 from nas.space import Space
 from nas.space_file import read_space
 
@@ -77,13 +80,24 @@ class Overrides(Frozen):
 
     epochs: int | None = None
     max_params: int | None = None
+    sampler: str | None = None
+    pruner: str | None = None
 
     def applied_to(self, space: Space) -> Space:
         if self.epochs is not None:
             space = space.with_epochs(self.epochs)
         if self.max_params is not None:
             space = replace(space, budget=space.budget.model_copy(update={"params": self.max_params}))
-        return space
+        return replace(space, study=self.applied_to_study(space.study))
+
+    def applied_to_study(self, study: StudyConfig) -> StudyConfig:
+        """Another name has its own defaults; the same keeps the arguments."""
+        changed = {
+            kind: StrategyConfig(name=name)
+            for kind, name, before in (("sampler", self.sampler, study.sampler), ("pruner", self.pruner, study.pruner))
+            if name is not None and name != before.name
+        }
+        return study.model_copy(update=changed)
 
 
 class StudySettings(Frozen):
@@ -100,6 +114,8 @@ class StudySettings(Frozen):
     """Of the labels, classes and pixel statistics: the same images in another folder are the same data."""
     shape: ImageShape
     seed: int
+    study: StudyConfig = Field(default_factory=lambda: spelt_out(StudyConfig()))
+    """Its strategies, with every argument; of studies from before these were kept, the only ones there were."""
     environment: Environment
 
     def differences(self, new: "StudySettings") -> list[str]:
@@ -110,7 +126,7 @@ class StudySettings(Frozen):
             if before != after:
                 found.append(f"{name}: {before} → {after}")
         for part in ("budget", "data"):
-            before_part, after_part = getattr(self, part).model_dump(), getattr(new, part).model_dump()
+            before_part, after_part = dict(getattr(self, part)), dict(getattr(new, part))
             for key in before_part:
                 if (part, key) != ("data", "folder") and before_part[key] != after_part[key]:
                     found.append(f"{part}.{key}: {before_part[key]} → {after_part[key]}")
@@ -118,6 +134,12 @@ class StudySettings(Frozen):
             found.append("data: the images or labels are not those that the study began with")
         if self.seed != new.seed:
             found.append(f"seed: {self.seed} → {new.seed}")
+        if self.study.objective != new.study.objective:
+            found.append(f"objective: {self.study.objective} → {new.study.objective}")
+        for kind in ("sampler", "pruner"):
+            before_strategy, after_strategy = getattr(self.study, kind), getattr(new.study, kind)
+            if before_strategy != after_strategy:
+                found.append(f"{kind}: {describe(before_strategy)} → {describe(after_strategy)}")
         return found
 
     def same_trainings_as(self, other: "StudySettings") -> bool:

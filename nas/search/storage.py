@@ -104,6 +104,18 @@ def owned_study(
     )
 
 
+def beside(study: optuna.Study, name: str) -> optuna.Study | None:
+    """Another study of the same database; None where there is none of that name."""
+    try:
+        return optuna.load_study(study_name=name, storage=study._storage)
+    except KeyError:
+        return None
+
+
+def made_beside(study: optuna.Study, name: str) -> optuna.Study:
+    return optuna.create_study(study_name=name, storage=study._storage, direction=StudyDirection.MAXIMIZE)
+
+
 def missing(paths: StudyPaths, address: sqlalchemy.URL | None) -> StudyError:
     return StudyError(
         f"the study {paths.name!r} began, by its folder {paths.folder}, but {database_name(paths, address)} does not hold it",

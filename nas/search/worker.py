@@ -21,7 +21,10 @@ from nas.search.messages import (
     Failed,
     FromWorker,
     OutOfMemory,
+    Pause,
+    Paused,
     Ready,
+    Resume,
     Saved,
     Shutdown,
     Suspend,
@@ -93,7 +96,9 @@ def _serve(channel: Channel, trainer: "_Trainer") -> None:
                 trainer.train(order)
             case Shutdown():
                 return
-            case Suspend():
+            case Pause():
+                trainer.pause()
+            case Suspend() | Resume():
                 pass  # nothing is being trained
 
 
@@ -125,6 +130,7 @@ class _Trainer:
                 hint="search with fewer workers on it, with --train-subset, or with a smaller --image-size",
             ) from None
         self._suspended = False
+        self._early_verdict: Verdict | None = None
         self._last_word = time.monotonic()
 
     def _reside(self) -> None:
@@ -145,7 +151,7 @@ class _Trainer:
         """Trains one candidate and says how it ended. An exception of ours costs this trial, not the worker."""
         from nas.train.memory import release_memory
 
-        self._suspended = False
+        self._suspended, self._early_verdict = False, None
         ending = self._fit_or_say_why(order)
         release_memory(self.device)  # the next network, or another worker on the same device, may need it elsewhere
         self._send(ending)
@@ -260,12 +266,14 @@ class _Trainer:
 
     def _verdict(self) -> bool:
         """Waits for the answer to an epoch; a Suspend may come before it."""
-        while True:
+        while self._early_verdict is None:
             match self.channel.receive():
                 case Verdict(go_on=go_on):
                     return go_on
                 case message:
                     self._heed(message)
+        verdict, self._early_verdict = self._early_verdict, None
+        return verdict.go_on
 
     def _should_suspend(self) -> bool:
         if not self._suspended and self.channel.poll():
@@ -278,5 +286,20 @@ class _Trainer:
         match message:
             case Suspend():
                 self._suspended = True
+            case Pause():
+                self.pause()
             case Shutdown():
                 raise EOFError("shut down in the middle of a training")
+
+    def pause(self) -> None:
+        """Until the coordinator says Resume, or to suspend the training; a verdict may come meanwhile."""
+        self._send(Paused())
+        while not self._suspended:
+            match self.channel.receive():
+                case Resume():
+                    break
+                case Verdict() as verdict:
+                    self._early_verdict = verdict
+                case message:
+                    self._heed(message)
+        self._last_word = time.monotonic()

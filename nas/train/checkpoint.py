@@ -2,13 +2,13 @@
 
 import errno
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from nas.files import write_whole
 from nas.train.memory import out_of_memory
 
 # Raise when what a training saves changes, so that a checkpoint of an older version is not taken for one of this.
@@ -43,22 +43,6 @@ def load_checkpoint(path: Path, identity: str) -> tuple[dict[str, Any] | None, F
     if not isinstance(state, dict) or state.get("identity") != identity or state.pop("format", 1) != FORMAT:
         return None, "foreign"
     return state, "whole"
-
-
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """A reader finds the old content or the new, and so does whoever comes after a crash. Raises OSError, and leaves no rest."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # says which disk is full
-        raise
 
 
 def is_disk_full(error: OSError) -> bool:

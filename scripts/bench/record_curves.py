@@ -186,6 +186,7 @@ def main() -> None:
         space = space.with_epochs(args.epochs)
     data = DataConfig(dataset=args.dataset, folder=args.data, subset=args.subset or None, validation=args.validation)
     dataset = load_dataset(data)
+    space = space.for_images(dataset.shape)
     budget = Budget(space.budget, dataset.shape)
     budget = Budget(budget.limits.model_copy(update={"macs": budget.limits.macs or 10**15}), dataset.shape)  # count them anyway
     before = list(csv.DictReader(args.out.open())) if args.out.exists() else []

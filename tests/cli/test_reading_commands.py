@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nas.budget import count_params
+from nas.budget import count_params, peak_memory
 from nas.config import Candidate, ImageShape
 from nas.paths import StudyPaths, studies_folder
 from nas.retrain import find_subject, finished_runs
@@ -71,7 +71,7 @@ def test_trials_of_a_study_are_listed(nas: Callable[..., Done], study: StudyPath
 def test_trials_of_a_study_are_listed_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
     report = as_json(nas("list", "--study", "tiny", "--json"))
     assert report["name"] == "tiny"
-    assert report["settings"]["budget"] == {"params": 3000, "macs": None}
+    assert report["settings"]["budget"] == {"params": 3000, "macs": None, "memory": None, "latency": None}
     assert sum(report["counts"].values()) == len(report["trials"])
     trained = [trial for trial in report["trials"] if trial["outcome"] == "trained"]
     assert [trial["epochs"] for trial in trained] == [2, 2]
@@ -90,6 +90,8 @@ def test_best_network_is_shown_layer_by_layer(nas: Callable[..., Done], study: S
     assert done.out.startswith(f"Study tiny, {subject.title}, validation accuracy {subject.accuracy:.2%} in the search\n")
     assert "stages.1.0.shortcut.0" in done.out
     assert "on images of 1×8×8" in done.out
+    assert f"{peak_memory(subject.candidate.arch, read_settings(study).shape):,} bytes of float32 activations at once" in done.out
+    assert " ms by " not in done.out
     assert "recipe" in done.out
     assert "flip none" in done.out
 
@@ -102,6 +104,8 @@ def test_best_network_is_shown_as_json(nas: Callable[..., Done], study: StudyPat
     assert shown["params"] == count_params(subject.candidate.arch, read_settings(study).shape)
     assert sum(layer["params"] for layer in shown["layers"]) == shown["params"]
     assert shown["layers"][-1]["output"] == [10]
+    assert shown["memory"] == peak_memory(subject.candidate.arch, read_settings(study).shape)
+    assert "latency_ms" not in shown
 
 
 def test_trial_is_shown_by_its_number(nas: Callable[..., Done], study: StudyPaths) -> None:
@@ -130,8 +134,39 @@ def test_space_is_shown_as_json(nas: Callable[..., Done]) -> None:
     space = load_space("digits")
     assert shown["fingerprint"] == space.fingerprint
     assert shown["parameters"] == space.describe()
-    assert shown["budget"] == {"params": 60_000, "macs": None}
+    assert shown["budget"] == {"params": 60_000, "macs": None, "memory": None, "latency": None}
     assert shown["fit"]["draws"] == sum(shown["fit"]["draws_by_block"].values()) == 30
+
+
+ALL_LIMITS = "{params: 60k, macs: 5M, memory: 64kB, latency: {max_ms: 1000, runtime: torch}}"
+
+
+def test_space_is_shown_with_all_its_limits(nas: Callable[..., Done], tmp_path: Path) -> None:
+    arch = "{stages: 2, stage: {blocks: 1, channels: {type: int, low: 8, high: 20}}}"
+    images = "{channels: 1, size: 8, classes: 10}"
+    (tmp_path / "all.yaml").write_text(f"version: 1\nbudget: {ALL_LIMITS}\nimages: {images}\narch: {arch}")
+    done = nas("show", "all.yaml", "--draws", "3")
+    assert done.out.startswith(
+        "Space all: 60,000 parameters, 64,000 bytes of activations, 5,000,000 multiply-adds, "
+        "1000 ms by torch on cpu, 1 thread, batch 1\n"
+    )
+    assert "100% fit the budget, its latency aside: basic 100% of 3\n" in done.out
+    assert "Of 3 of those, timed here, 100% keep the latency: " in done.out
+    shown = as_json(nas("show", "all.yaml", "--draws", "3", "--json"))
+    assert shown["budget"]["memory"] == 64_000
+    assert shown["budget"]["latency"]["runtime"] == "torch"
+    assert shown["fit"]["latency"]["fits"] == 1
+    assert len(shown["fit"]["latency"]["milliseconds"]) == 3
+
+
+def test_space_whose_latency_cannot_be_timed_here_is_shown_all_the_same(nas: Callable[..., Done], tmp_path: Path) -> None:
+    latency = "{max_ms: 5, runtime: torch, device: 'cuda:99'}"
+    text = f"version: 1\nbudget: {{latency: {latency}}}\narch: {{stages: 1, stage: {{blocks: 1, channels: 4}}}}"
+    (tmp_path / "far.yaml").write_text(text)
+    done = nas("show", "far.yaml", "--draws", "2")
+    assert done.code == 0
+    assert done.out.startswith("Space far: 5 ms by torch on cuda:99, 1 thread, batch 1\n")
+    assert done.err.startswith("Not timed: the latency is limited on device 'cuda:99', which this machine does not have.")
 
 
 def test_space_of_which_little_fits_is_told_to_be_narrowed(nas: Callable[..., Done], tmp_path: Path) -> None:

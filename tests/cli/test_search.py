@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nas.paths import StudyPaths, studies_folder
-from nas.search.run import SearchRequest, default_name
+from nas.search.request import SearchRequest, default_name
 from nas.search.settings import read_settings
 from tests.conftest import TINY_SPACE, Done
 
@@ -39,7 +39,7 @@ def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study
     assert done.code == 0
     assert FINISHED in done.out
     assert "draws" in done.out
-    assert "Best: trial" in done.out
+    assert "Best of the search: trial" in done.out
     assert done.out.endswith("Next:  nas retrain best --study tiny   or more trials:  nas search --study tiny --trials 4\n")
     assert "goal      2 trained networks, 2 of them already there" in done.err
 

@@ -15,7 +15,7 @@ from nas.budget import Budget
 from nas.cli.main import main
 from nas.search import outcomes
 from nas.search.executors.local import LocalExecutor
-from nas.search.pruners import SuccessiveHalving
+from nas.search.pruners.asha import Asha
 from nas.search.storage import OwnedStorage
 from nas.train import loop
 
@@ -53,7 +53,7 @@ around(optuna.Study, "ask", None, "after the ask")
 around(Budget, "check", None, "after the budget's verdict")
 around(loop, "save_checkpoint", "before a checkpoint", "after a checkpoint")
 around(
-    SuccessiveHalving,
+    Asha,
     "prune",
     "between the report and the pruner's answer",
     "between the pruner's answer and its record",

@@ -7,8 +7,9 @@ import optuna
 import pytest
 
 from nas.search.outcomes import COUNTED
-from nas.search.pruners import SuccessiveHalving
-from nas.search.samplers import SAMPLERS, STARTUP_TRIALS
+from nas.search.pruners.asha import Asha
+from nas.search.samplers import SAMPLERS
+from nas.search.samplers.tpe import STARTUP_TRIALS
 from tests.search.scripted import EPOCHS, FakeDisplay, Life, PruneAfter
 
 WRITES = (
@@ -140,7 +141,7 @@ def test_with_one_worker_a_crash_changes_no_draw_and_no_verdict(bench: Callable[
         b.run(goal, accuracy_of)
 
     def new_bench(storage: Any) -> Any:
-        return bench(storage=storage, sampler=SAMPLERS["tpe"](), pruner=SuccessiveHalving(EPOCHS))
+        return bench(storage=storage, sampler=SAMPLERS["tpe"](), pruner=Asha(EPOCHS))
 
     undisturbed = new_bench(CrashingStorage(0, after))
     run(undisturbed)

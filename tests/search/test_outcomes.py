@@ -37,6 +37,21 @@ def frozen(study: optuna.Study, trial: optuna.Trial) -> optuna.trial.FrozenTrial
     return study.get_trials()[trial.number]
 
 
+def test_what_was_found_out_of_a_networks_cost_is_kept(study: optuna.Study, candidate: Candidate) -> None:
+    trial = study.ask()
+    outcomes.describe(trial, candidate, Cost(1234, 5678, {"params": -0.5}, memory=4096, latency_ms=1.5))
+    kept = frozen(study, trial).user_attrs
+    assert {key: kept[key] for key in ("params", "macs", "memory", "latency_ms")} == {
+        "params": 1234,
+        "macs": 5678,
+        "memory": 4096,
+        "latency_ms": 1.5,
+    }
+    other = study.ask()
+    outcomes.describe(other, candidate, Cost(1234, None, {"params": -0.5}))
+    assert not {"macs", "memory", "latency_ms"} & frozen(study, other).user_attrs.keys()
+
+
 TABLE: list[tuple[str, TrialState, float | None, dict[str, float], bool]] = [
     ("trained", TrialState.COMPLETE, 0.7, {}, True),
     ("pruned_early", TrialState.PRUNED, 0.7, {}, True),

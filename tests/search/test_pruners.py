@@ -8,7 +8,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from nas.search.pruners import PRUNERS, REDUCTION, SuccessiveHalving, asha_rungs
+from nas.search.pruners import PRUNERS, REDUCTION, asha_rungs
+from nas.search.pruners.asha import Asha
 
 
 @pytest.mark.parametrize("epochs", range(1, 41))
@@ -57,9 +58,7 @@ class Sides:
         theirs = optuna.pruners.SuccessiveHalvingPruner(
             min_resource=rungs[0], reduction_factor=REDUCTION, min_early_stopping_rate=0, bootstrap_count=0
         )
-        self.studies = [
-            optuna.create_study(direction="maximize", pruner=pruner) for pruner in (SuccessiveHalving(epochs), theirs)
-        ]
+        self.studies = [optuna.create_study(direction="maximize", pruner=pruner) for pruner in (Asha(epochs), theirs)]
 
     def ask(self) -> list[optuna.Trial]:
         return [study.ask() for study in self.studies]
@@ -131,7 +130,7 @@ def test_in_a_study_that_was_loaded_again_all_verdicts_are_the_same(seed: int) -
     """Each asked for a second time, by another process as it were, before anybody else has gone on."""
     rng = random.Random(seed)
     storage = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(storage=storage, study_name="s", direction="maximize", pruner=SuccessiveHalving(9))
+    study = optuna.create_study(storage=storage, study_name="s", direction="maximize", pruner=Asha(9))
     stopped = 0
     for _ in range(30):
         trial = study.ask()
@@ -140,7 +139,7 @@ def test_in_a_study_that_was_loaded_again_all_verdicts_are_the_same(seed: int) -
             verdict = trial.should_prune()
             again = optuna.load_study(study_name="s", storage=storage)
             frozen = again.get_trials()[trial.number]
-            assert SuccessiveHalving(9).prune(again, frozen) == verdict
+            assert Asha(9).prune(again, frozen) == verdict
             if verdict:
                 stopped += 1
                 break
@@ -149,7 +148,7 @@ def test_in_a_study_that_was_loaded_again_all_verdicts_are_the_same(seed: int) -
 
 
 def test_a_duplicate_does_not_count_as_another_that_reached_the_rung() -> None:
-    study = optuna.create_study(direction="maximize", pruner=SuccessiveHalving(9))
+    study = optuna.create_study(direction="maximize", pruner=Asha(9))
     for value, duplicate in ((0.9, False), *[(0.9, True)] * 5):
         trial = study.ask()
         if duplicate:
@@ -166,5 +165,5 @@ def test_a_duplicate_does_not_count_as_another_that_reached_the_rung() -> None:
 
 
 def test_without_an_epoch_there_is_no_verdict() -> None:
-    study = optuna.create_study(direction="maximize", pruner=SuccessiveHalving(9))
+    study = optuna.create_study(direction="maximize", pruner=Asha(9))
     assert not study.ask().should_prune()

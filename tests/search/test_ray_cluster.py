@@ -14,7 +14,8 @@ from nas.search.executors.ray import RayExecutor
 from nas.search.messages import Saved, Train, WorkerPlan
 from nas.search.outcomes import count_outcomes, count_trained, outcome_of
 from nas.search.progress import Progress
-from nas.search.run import SearchRequest, SearchResult, run_search
+from nas.search.request import SearchRequest
+from nas.search.run import SearchResult, run_search
 from nas.search.storage import open_study
 from tests.conftest import QuietDisplay
 from tests.search.ray_clusters import ENVIRONMENT, new_cluster

@@ -11,14 +11,8 @@ from nas.config import DataConfig
 from nas.errors import BudgetError, ConfigError, DataError, DeviceError, NasError
 from nas.interrupts import suspended_by_signals
 from nas.paths import StudyPaths
-from nas.search.run import (
-    SearchRequest,
-    default_name,
-    resolve_data,
-    resolve_overrides,
-    resolve_space,
-    run_search,
-)
+from nas.search.request import SearchRequest, default_name, resolve_data, resolve_overrides, resolve_space
+from nas.search.run import run_search
 from nas.search.settings import Overrides, read_settings
 from tests.conftest import QuietDisplay
 

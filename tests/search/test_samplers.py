@@ -10,8 +10,10 @@ import pytest
 from optuna.samplers._tpe.sampler import TPESampler, _split_trials
 from optuna.trial import TrialState
 
-from nas.search import samplers
-from nas.search.samplers import SAMPLERS, STARTUP_TRIALS, SeededSampler
+from nas.config import StrategyConfig
+from nas.search.samplers import SAMPLERS, SeededSampler, tpe
+from nas.search.samplers.tpe import STARTUP_TRIALS
+from nas.search.strategies import make_sampler
 
 PHASES = {"random": STARTUP_TRIALS // 2, "tpe": 2 * STARTUP_TRIALS}
 """With so many trials told, the draws are still random, or TPE's."""
@@ -51,7 +53,7 @@ def study_of(count: int, sampler: SeededSampler) -> optuna.Study:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_draw_follows_from_its_seed_and_the_study(name: str, phase: str) -> None:
     def drawn(seed: int) -> dict[str, Any]:
-        sampler = SAMPLERS[name]()
+        sampler = make_sampler(StrategyConfig(name=name), study_seed=seed)
         study = study_of(PHASES[phase], sampler)
         sampler.seed(seed)
         return draw(study.ask())
@@ -64,7 +66,7 @@ def test_a_draw_follows_from_its_seed_and_the_study(name: str, phase: str) -> No
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_what_a_sampler_drew_before_does_not_matter(name: str, phase: str) -> None:
     """A search that was cut off goes on with a new one."""
-    old, new = SAMPLERS[name](), SAMPLERS[name]()
+    old, new = make_sampler(StrategyConfig(name=name)), make_sampler(StrategyConfig(name=name))
     used, fresh = study_of(PHASES[phase], old), study_of(PHASES[phase], new)
     elsewhere = study_of(2 * STARTUP_TRIALS, old)
     for seed in range(3):
@@ -83,13 +85,13 @@ def test_a_search_that_is_cut_off_before_each_draw_draws_the_same(name: str) -> 
 
     def search(cut_off: bool) -> list[dict[str, Any]]:
         storage = optuna.storages.InMemoryStorage()
-        sampler = SAMPLERS[name]()
+        sampler = make_sampler(StrategyConfig(name=name))
         study = optuna.create_study(storage=storage, study_name="s", sampler=sampler, direction="maximize")
         drawn: list[dict[str, Any]] = []
         before: optuna.Trial | None = None
         for number in range(STARTUP_TRIALS + 10):
             if cut_off:
-                sampler = SAMPLERS[name]()
+                sampler = make_sampler(StrategyConfig(name=name))
                 study = optuna.load_study(storage=storage, study_name="s", sampler=sampler)
             sampler.seed(1000 + number)
             trial = study.ask()
@@ -103,18 +105,18 @@ def test_a_search_that_is_cut_off_before_each_draw_draws_the_same(name: str) -> 
 
 
 def test_no_argument_of_tpe_that_changes_draws_is_left_to_its_default() -> None:
-    sampler = SAMPLERS["tpe"]()
+    sampler = make_sampler(StrategyConfig(name="tpe"))
     assert isinstance(sampler, TPESampler)
     assert (sampler._multivariate, sampler._group, sampler._constant_liar) == (True, False, True)
     assert (sampler._n_startup_trials, sampler._n_ei_candidates) == (STARTUP_TRIALS, 24)
-    source = inspect.getsource(samplers.Tpe)
+    source = inspect.getsource(tpe.Tpe)
     for argument in ("n_startup_trials", "n_ei_candidates", "multivariate", "group", "constant_liar"):
         assert f"{argument}=" in source
 
 
 def test_over_budget_and_diverged_trials_are_bad_ones_and_trained_ones_come_first() -> None:
     """Of 40 trials, 24 over budget, the best of the trained ones are still those that TPE calls good."""
-    sampler = SAMPLERS["tpe"]()
+    sampler = make_sampler(StrategyConfig(name="tpe"))
     sampler.seed(0)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     rng = np.random.default_rng(0)

@@ -20,7 +20,8 @@ from nas.search import silence, worker
 from nas.search.coordinator import KEPT_CHECKPOINTS
 from nas.search.outcomes import best_trials, count_outcomes, count_trained, outcome_of
 from nas.search.progress import Progress
-from nas.search.run import SearchRequest, run_search
+from nas.search.request import SearchRequest
+from nas.search.run import run_search
 from nas.search.storage import open_study
 from nas.train.loop import read_curve
 from tests.conftest import QuietDisplay

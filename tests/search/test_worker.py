@@ -21,7 +21,10 @@ from nas.search.messages import (
     Failed,
     FromWorker,
     OutOfMemory,
+    Pause,
+    Paused,
     Ready,
+    Resume,
     Saved,
     Shutdown,
     Suspend,
@@ -231,6 +234,45 @@ def test_a_fault_of_ours_before_it_is_ready_is_not_taken_for_its_users(
     monkeypatch.setattr(Resident, "of", broken)
     with pytest.raises(ZeroDivisionError):
         workplace.work([])
+
+
+# --------------------------------------------------------------------------------------------------------------- pausing
+
+
+def pausing(*meanwhile: ToWorker) -> dict[str, Any]:
+    """In the first step it is asked to pause, and then hears this."""
+    return {"on_poll": lambda polled: [Pause(), *meanwhile] if polled == 1 else []}
+
+
+def test_a_pause_within_an_epoch_changes_nothing_but_the_time(workplace: Workplace, tmp_path: Path) -> None:
+    workplace.work([workplace.order()])
+    other = Workplace.led(tmp_path / "other")
+    heard = other.work([other.order()], **pausing(Resume()))
+    assert kinds(heard) == ["Ready", "Began", "Paused", "Epoch", "Epoch", "Ended"]
+    assert_same(other.trial(), workplace.trial())
+
+
+def test_a_verdict_that_comes_in_a_pause_is_heeded_after_it(workplace: Workplace) -> None:
+    def answer(message: FromWorker) -> list[ToWorker]:
+        if not isinstance(message, Epoch):
+            return []
+        return [Pause(), Verdict(go_on=False), Resume()] if message.metrics.epoch == 1 else [GO_ON]
+
+    heard = workplace.work([workplace.order()], answer)
+    assert kinds(heard) == ["Ready", "Began", "Epoch", "Paused", "Ended"]
+    assert heard[-1] == Ended(0, "stopped")
+
+
+def test_a_training_that_pauses_can_be_suspended(workplace: Workplace) -> None:
+    heard = workplace.work([workplace.order()], **pausing(Suspend()))
+    assert kinds(heard) == ["Ready", "Began", "Paused", "Ended"]
+    assert heard[-1] == Ended(0, "suspended")
+    assert "trials/0000/checkpoint.pt" in workplace.files()
+
+
+def test_an_idle_worker_pauses_too_and_a_late_resume_is_none_of_its_business(workplace: Workplace) -> None:
+    heard = workplace.work([Pause(), Resume(), workplace.order(epochs=1), Resume()])
+    assert kinds(heard) == ["Ready", "Paused", "Began", "Epoch", "Ended"]
 
 
 def test_every_message_can_be_sent_to_another_process(workplace: Workplace) -> None:

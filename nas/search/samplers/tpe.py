@@ -1,12 +1,18 @@
-"""Samplers by name, with every argument explicit, so that a study does not change when a library's defaults do."""
+"""Tree-structured Parzen estimators, every argument explicit, so that a study does not change when a library's defaults do."""
 
-from abc import abstractmethod
-from collections.abc import Callable
+import math
+from typing import Annotated, Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers._tpe import _truncnorm
+from optuna.trial import FrozenTrial
+from pydantic import Field
 from scipy.special import log_ndtr
+
+from nas.search.history import all_with_values, told
+from nas.search.samplers.base import SeededSampler
 
 # Optuna computes the logarithm of the normal distribution one number after another, which is half of the time of a draw at 2,000
 # trials; a test holds the two against each other.
@@ -14,25 +20,37 @@ _truncnorm._log_ndtr = log_ndtr
 
 # Over-budget draws count as start-up trials too; twice Optuna's ten leaves about ten that train.
 STARTUP_TRIALS = 20
-
-
-class SeededSampler(optuna.samplers.BaseSampler):
-    @abstractmethod
-    def seed(self, seed: int) -> None:
-        """The next draw follows from this and the study alone, so that a search that was cut off draws what it would have."""
+MOST_GOOD = 25
+"""Trials that may count as good, as in Optuna."""
 
 
 class Tpe(optuna.samplers.TPESampler, SeededSampler):
     """Multivariate TPE; candidates that are being trained count as bad (constant liar), so that parallel draws differ."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        startup_trials: Annotated[int, Field(ge=0)] = STARTUP_TRIALS,
+        candidates: Annotated[int, Field(ge=1)] = 24,
+        good: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        projected: bool = False,
+        *,
+        study_seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            startup_trials: drawn uniformly before the first estimate, those over budget among them.
+            candidates: drawn from the density of the good trials; the one of best ratio is taken.
+            good: share of the trials that count as good.
+        """
         super().__init__(
-            n_startup_trials=STARTUP_TRIALS,
-            n_ei_candidates=24,
+            n_startup_trials=startup_trials,
+            n_ei_candidates=candidates,
             multivariate=True,
             group=False,
             constant_liar=True,
         )
+        self._projected = projected
+        self._gamma = lambda trials: min(math.ceil(good * trials), MOST_GOOD)
         self._names: tuple[str, ...] = ()
         self._rows: dict[int, list[float]] = {}
         """By number, the parameters of each finished trial in TPE's own representation, in the order of `_names`."""
@@ -41,6 +59,13 @@ class Tpe(optuna.samplers.TPESampler, SeededSampler):
         # A new sampler for every draw would be the public way, but it reads every trial again: 0.1 s of 2,000.
         self._rng.rng.seed(seed)
         self._random_sampler._rng.rng.seed(seed)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if self._projected or self.limit is not None:
+            study = told(study, all_with_values(study, self.limit))
+        return super().sample_relative(study, trial, search_space)
 
     def _get_internal_repr(
         self,
@@ -65,6 +90,3 @@ class Tpe(optuna.samplers.TPESampler, SeededSampler):
             rows.append(row)
         table = np.asarray(rows, dtype=float).reshape(len(rows), len(search_space))
         return {name: table[:, column] for column, name in enumerate(search_space)}
-
-
-SAMPLERS: dict[str, Callable[[], SeededSampler]] = {"tpe": Tpe}

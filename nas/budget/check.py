@@ -1,0 +1,112 @@
+"""Whether a network fits its budget: limits are held against it one after the other, a dearer one only where all cheaper ones
+are kept.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nas.budget.counts import count_least_macs, count_macs, count_params
+from nas.budget.latency import measure_latency
+from nas.budget.measured import MeasuredLatencies, Write
+from nas.budget.memory import peak_memory
+from nas.config import ArchConfig, BudgetConfig, ImageShape, amount
+from nas.errors import NasError
+from nas.files import write_whole
+
+TOO_LARGE_TO_RUN = 1000.0
+"""Stands for an infinite excess, which neither JSON nor a sampler could hold."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    params: int
+    macs: int | None
+    """None where nobody had to know."""
+    excess: dict[str, float]
+    """For each limit, how far above it as a share of it; at most 0 where it is kept."""
+    memory: int | None = None
+    """Bytes of activations at once."""
+    latency_ms: float | None = None
+    """None also where the network is too large to run on this machine."""
+
+    @property
+    def fits(self) -> bool:
+        return all(value <= 0 for value in self.excess.values())
+
+    def sentence(self, limits: BudgetConfig) -> str:
+        """By which limits it is over budget, and by how much."""
+        return "; ".join(self._words(name, limits) for name, value in self.excess.items() if value > 0)
+
+    def _words(self, name: str, limits: BudgetConfig) -> str:
+        if name == "latency" and limits.latency is not None:
+            took = "too large to run" if self.latency_ms is None else amount(name, self.latency_ms)
+            return f"{took} by {limits.latency.setting()}: over the budget of {limits.latency.max_ms:g}"
+        return f"{amount(name, getattr(self, name))}: over the budget of {getattr(limits, name):,}"
+
+
+class Budget:
+    def __init__(
+        self, limits: BudgetConfig, shape: ImageShape, latency_file: Path | None = None, write: Write = write_whole
+    ) -> None:
+        """`latency_file` keeps what was measured, so that a draw that is repeated after a crash gets the same verdict; `write`
+        writes it. Raises BudgetError where it is there and cannot be read."""
+        self.limits = limits
+        self.shape = shape
+        self._measured = None if limits.latency is None else MeasuredLatencies(shape, limits.latency, latency_file, write)
+        self._last: tuple[ArchConfig, BudgetConfig, Cost] | None = None
+
+    def check(self, arch: ArchConfig) -> Cost:
+        """Counts by fvcore, exactly; measures a latency that is not known yet, which no other work may disturb: see
+        `wants_quiet`.
+
+        Raises ConfigError where the network cannot be built for these images, DeviceError or BudgetError where it cannot be
+        timed.
+        """
+        cost = self._counted(arch)
+        if self.limits.latency is None or not cost.fits:
+            return cost
+        ms = self.latency(arch)
+        excess = ms / self.limits.latency.max_ms - 1 if math.isfinite(ms) else TOO_LARGE_TO_RUN
+        return replace(cost, latency_ms=ms if math.isfinite(ms) else None, excess={**cost.excess, "latency": excess})
+
+    def wants_quiet(self, arch: ArchConfig) -> bool:
+        """Whether the next `check` of it would have to measure."""
+        if self._measured is None or self._measured.get(arch) is not None:
+            return False
+        try:
+            return self._counted(arch).fits
+        except NasError:  # `check` says so
+            return False
+
+    def latency(self, arch: ArchConfig) -> float:
+        """Milliseconds, measured now unless they are known; infinite where the network is too large to run. The budget has to
+        limit them."""
+        assert self._measured is not None
+        assert self.limits.latency is not None
+        ms = self._measured.get(arch)
+        if ms is None:
+            ms = measure_latency(arch, self.shape, self.limits.latency)
+            self._measured.add(arch, ms)
+        return ms
+
+    def _counted(self, arch: ArchConfig) -> Cost:
+        """All but the latency."""
+        if self._last is None or self._last[:2] != (arch, self.limits):
+            self._last = arch, self.limits, self._count(arch)
+        return self._last[2]
+
+    def _count(self, arch: ArchConfig) -> Cost:
+        limits, shape = self.limits, self.shape
+        params = count_params(arch, shape)
+        cost = Cost(params, None, {} if limits.params is None else {"params": params / limits.params - 1})
+        if limits.memory is not None and cost.fits:
+            memory = peak_memory(arch, shape)
+            cost = replace(cost, memory=memory, excess={**cost.excess, "memory": memory / limits.memory - 1})
+        if limits.macs is not None and cost.fits:
+            # fvcore's count allocates and runs the network, of whatever size where the parameters are not limited.
+            macs = count_least_macs(arch, shape) if limits.params is None else 0
+            if macs <= limits.macs:
+                macs = count_macs(arch, shape)
+            cost = replace(cost, macs=macs, excess={**cost.excess, "macs": macs / limits.macs - 1})
+        return cost

@@ -1,0 +1,51 @@
+"""Parameters and multiply-adds, by fvcore.
+
+Parameters are counted on the meta device, where a network has shapes and no weights; fvcore's MACs need a forward pass, so that
+they are counted on the CPU and only when somebody asks, or when the budget limits them and all that is cheaper is kept.
+"""
+
+import warnings
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas.config import ArchConfig, ImageShape
+from nas.models import build_model
+
+with warnings.catch_warnings():
+    # At import fvcore compiles a loss that nobody here uses by torch.jit.script, which torch has deprecated.
+    warnings.simplefilter("ignore", FutureWarning)
+    from fvcore.nn import FlopCountAnalysis, parameter_count
+
+
+def count_params(arch: ArchConfig, shape: ImageShape) -> int:
+    """Parameters, frozen ones included. No weight is allocated."""
+    with torch.device("meta"):
+        model = build_model(arch, shape)
+    return int(parameter_count(model)[""])
+
+
+def count_macs(arch: ArchConfig, shape: ImageShape) -> int:
+    """Multiply-adds of one image's forward pass; fvcore counts one for a multiplication with its addition, and also what
+    BatchNorm and pooling do. Allocates the network."""
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(arch, shape).eval()
+    analysis = FlopCountAnalysis(model, torch.zeros(1, shape.channels, shape.size, shape.size))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # beside workers that keep every core busy, threads that wait for each other take ten times as long
+    try:
+        with torch.no_grad():
+            return int(analysis.total())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def count_least_macs(arch: ArchConfig, shape: ImageShape) -> int:
+    """Those of the convolutions and matrix products alone, somewhat fewer than fvcore's. No weight is allocated."""
+    with torch.device("meta"):
+        model = build_model(arch, shape).eval()
+        image = torch.zeros(1, shape.channels, shape.size, shape.size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image)
+    return int(counter.get_total_flops()) // 2

@@ -1,0 +1,192 @@
+"""How long a network's forward pass takes, timed as it will run: a median over as many runs as it takes to be sure of it.
+
+`RUNTIMES` holds what may run it. To add one: a function with the signature of `_torch`, an entry there, its name in
+`nas.config.RuntimeName`.
+"""
+
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.budget.counts import count_params
+from nas.budget.memory import peak_memory
+from nas.config import ArchConfig, ImageShape, LatencyConfig
+from nas.errors import BudgetError, DeviceError
+from nas.models import ResNet, build_model
+
+WARM_UP_RUNS = 3
+LEAST_RUNS = 10
+LEAST_SECONDS = 0.1
+MOST_SECONDS = 3.0
+"""Then what was timed so far has to do, were it a single run."""
+CERTAINTY = 0.01
+"""The standard error of the median, as a share of it, that is good enough."""
+
+_COPIES = {"torch": 1, "onnxruntime": 4}
+"""How often the weights lie in memory at most: torch's, the exported graph's before and after it is optimised, the session's."""
+
+Run = Callable[[], object]
+
+
+def measure_latency(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> float:
+    """Milliseconds of one forward pass; infinite where the network does not fit into half of this machine's memory, or into its
+    device's, so that it cannot run.
+
+    Raises DeviceError for a device, and BudgetError for a runtime, that this machine does not have.
+    """
+    needs = _COPIES[latency.runtime] * 4 * count_params(arch, shape) + latency.batch * peak_memory(arch, shape)
+    if needs > _host_memory() / 2:
+        return math.inf
+    try:
+        with RUNTIMES[latency.runtime](arch, shape, latency) as run:
+            return 1000 * median_seconds(run)
+    except torch.OutOfMemoryError:
+        return math.inf
+
+
+def median_seconds(run: Run, clock: Callable[[], float] = time.perf_counter) -> float:
+    """After a warm-up; stops when the median is certain enough, or its time is up."""
+    begin = clock()
+    for _ in range(WARM_UP_RUNS):
+        run()
+        if clock() - begin > MOST_SECONDS:
+            break
+    times: list[float] = []
+    next_look = LEAST_RUNS
+    begin = clock()
+    while (now := clock()) - begin < MOST_SECONDS or not times:
+        if len(times) >= next_look and now - begin >= LEAST_SECONDS:
+            if _is_certain(times):
+                break
+            next_look = 3 * len(times) // 2
+        run()
+        times.append(clock() - now)
+    return statistics.median(times)
+
+
+def _is_certain(times: list[float]) -> bool:
+    low, median, high = statistics.quantiles(times, n=4)
+    # Of a normal distribution: the median's error is 1.253 deviations / √n, and the quartiles are 1.349 deviations apart.
+    return 1.253 / 1.349 * (high - low) / math.sqrt(len(times)) <= CERTAINTY * median
+
+
+def _host_memory() -> float:
+    """Bytes; infinite where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+# --------------------------------------------------------------------------------------------------- what runs a network
+
+
+def _network(arch: ArchConfig, shape: ImageShape, batch: int) -> tuple[ResNet, torch.Tensor]:
+    """With images (N, C, H, W) for it; leaves the random numbers alone."""
+    with torch.random.fork_rng(devices=[]):
+        return build_model(arch, shape).eval(), torch.randn(batch, shape.channels, shape.size, shape.size)
+
+
+@contextmanager
+def _torch(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> Iterator[Run]:
+    device = _device(latency.device)
+    model, images = _network(arch, shape, latency.batch)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = images.to(device, memory_format=torch.channels_last)
+
+    def run() -> None:
+        model(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(latency.threads)
+    try:
+        with torch.inference_mode():
+            yield run
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _onnxruntime(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> Iterator[Run]:
+    """Without the time to bring images to the device and logits back, as for torch."""
+    onnxruntime = _import_onnxruntime()
+    kind, _, index = latency.device.partition(":")
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[kind]
+    if provider not in onnxruntime.get_available_providers():
+        raise _no_provider(onnxruntime, latency.device)
+    model, images = _network(arch, shape, latency.batch)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = latency.threads, 1
+    options.log_severity_level = 3  # errors alone
+    number = int(index or 0)
+    with tempfile.TemporaryDirectory(prefix="nas-latency-") as folder:
+        file = Path(folder) / "network.onnx"  # through a file: a message of the format holds 2 GB at most
+        torch.onnx.export(model, (images,), file, dynamo=True, verbose=False)
+        chosen = [(provider, {"device_id": number})] if kind == "cuda" else [provider]
+        session = onnxruntime.InferenceSession(str(file), options, providers=chosen)
+    if session.get_providers()[0] != provider:  # it falls back to the CPU where CUDA's libraries cannot be loaded
+        raise _no_provider(onnxruntime, latency.device)
+    binding = session.io_binding()
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(images.numpy(), kind, number)
+    binding.bind_ortvalue_input(session.get_inputs()[0].name, value)
+    binding.bind_output(session.get_outputs()[0].name, kind, number)
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    yield run
+
+
+RUNTIMES: dict[str, Callable[[ArchConfig, ImageShape, LatencyConfig], AbstractContextManager[Run]]] = {
+    "torch": _torch,
+    "onnxruntime": _onnxruntime,
+}
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    have = ["cpu"]
+    if torch.cuda.is_available():
+        have += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        have.append("mps")
+    if name not in have:
+        raise DeviceError(
+            f"the latency is limited on device {name!r}, which this machine does not have. Choices: {', '.join(have)}.",
+            hint="set budget.latency.device, or search where that device is; nas doctor shows the devices",
+        )
+    return device
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnx  # noqa: F401  (torch's exporter needs it, and onnxscript)
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise BudgetError(
+            f"the latency is limited with runtime onnxruntime, which needs {error.name}, which is not installed here",
+            hint="pip install 'nas[onnx]', or take runtime torch",
+        ) from None
+    return onnxruntime
+
+
+def _no_provider(onnxruntime: Any, device: str) -> DeviceError:
+    have = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    return DeviceError(
+        f"the latency is limited on device {device!r}, where the installed onnxruntime cannot run. It has: {', '.join(have)}.",
+        hint="pip install onnxruntime-gpu in place of onnxruntime, or take device cpu or runtime torch",
+    )

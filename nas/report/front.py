@@ -1,0 +1,109 @@
+"""Which trained network is the best, also within smaller limits than the study's, and what accuracy costs in parameters."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from nas.budget import count_macs
+from nas.config import LIMIT_NAMES, Candidate
+from nas.errors import BudgetError, StudyError
+from nas.paths import StudyPaths
+from nas.search.finalists import Finalist, finalists_of
+from nas.search.outcomes import TrialRow
+from nas.search.settings import PRESETS_SPACE, read_settings
+from nas.search.storage import open_study
+
+
+@dataclass(frozen=True)
+class BestReport:
+    study: str
+    max_params: int | None
+    max_macs: int | None
+    best: TrialRow
+    """Of those within both limits."""
+    front: list[TrialRow]
+    """Of those within `max_macs`, whatever their parameters; and `best`, where others were more accurate in the search."""
+
+
+def trained_rows(rows: Iterable[TrialRow]) -> list[TrialRow]:
+    """Those that ran to their end: another study's result that was taken over is one, a duplicate is its twin once more."""
+    return [row for row in rows if row.outcome == "trained" and row.accuracy is not None and row.params is not None]
+
+
+def fits(row: TrialRow, max_params: int | None, max_macs: int | None) -> bool:
+    """What is not known does not fit a limit."""
+    limits = ((row.params, max_params), (row.macs, max_macs))
+    return all(most is None or (value is not None and value <= most) for value, most in limits)
+
+
+def select_best(
+    rows: Iterable[TrialRow],
+    max_params: int | None = None,
+    max_macs: int | None = None,
+    finalists: Iterable[Finalist] = (),
+) -> TrialRow | None:
+    """Of those within the limits the first of the finalists, which come best first, or else the most accurate trained one; of
+    equal ones the smaller, then the earlier. None where none fits."""
+    inside = [row for row in trained_rows(rows) if fits(row, max_params, max_macs)]
+    by_number = {row.number: row for row in inside}
+    for finalist in finalists:
+        if finalist.number in by_number:
+            return by_number[finalist.number]
+    return min(inside, key=lambda row: (-(row.accuracy or 0.0), row.params, row.number), default=None)
+
+
+def accuracy_front(rows: Iterable[TrialRow]) -> list[TrialRow]:
+    """The trained ones to which no other is at least equal in accuracy and in parameters and better in one; of equal ones the
+    earliest. By parameters, so that accuracy rises with them; the last is what `select_best` takes without limits."""
+    front: list[TrialRow] = []
+    for row in sorted(trained_rows(rows), key=lambda row: (row.params, -(row.accuracy or 0.0), row.number)):
+        if not front or (row.accuracy or 0.0) > (front[-1].accuracy or 0.0):
+            front.append(row)
+    return front
+
+
+def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int | None = None) -> BestReport:
+    """Counts multiply-adds that the study does not know where they are asked for. Raises StudyError where nothing has run to its
+    end, BudgetError, which names the smallest, where nothing fits."""
+    study = open_study(paths)
+    rows = trained_rows(TrialRow.of(trial) for trial in study.get_trials(deepcopy=False))
+    if not rows:
+        hint = f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials"
+        if read_settings(paths).space == PRESETS_SPACE:
+            hint = "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
+        raise StudyError(f"no training of study {paths.name!r} has run to its end yet, so that none is best", hint=hint)
+    if max_macs is not None:
+        rows = with_macs(rows, paths)
+    best = select_best(rows, max_params, max_macs, finalists_of(study))
+    if best is None:
+        raise nothing_as_small(rows, paths.name, max_params, max_macs)
+    front = accuracy_front(row for row in rows if fits(row, None, max_macs))
+    if best not in front:
+        front = sorted([*front, best], key=lambda row: (row.params, row.number))
+    return BestReport(paths.name, max_params, max_macs, best, front)
+
+
+def with_macs(rows: Iterable[TrialRow], paths: StudyPaths) -> list[TrialRow]:
+    shape = read_settings(paths).shape
+    counted = []
+    for row in rows:
+        if row.macs is None:
+            file = paths.trial(row.number).candidate
+            candidate = Candidate.from_json(file.read_text(), source=str(file))
+            row = replace(row, macs=count_macs(candidate.arch, shape))
+        counted.append(row)
+    return counted
+
+
+def nothing_as_small(rows: list[TrialRow], study: str, max_params: int | None, max_macs: int | None) -> BudgetError:
+    """`rows` are trained; where `max_macs` is given, all of their multiply-adds are known."""
+    asked, least = [], []
+    for field, most in (("params", max_params), ("macs", max_macs)):
+        if most is not None:
+            smallest = min(rows, key=lambda row: (getattr(row, field), row.number))
+            asked.append(f"at most {most:,} {LIMIT_NAMES[field]}")
+            least.append(f"{getattr(smallest, field):,} {LIMIT_NAMES[field]} (trial {smallest.number})")
+    searched = "a search with that budget, under another --study NAME, finds such networks"
+    return BudgetError(
+        f"no trained network of study {study!r} has {' and '.join(asked)}: the smallest has {', the cheapest '.join(least)}",
+        hint=f"raise the limit; {searched}",
+    )

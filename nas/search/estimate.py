@@ -1,0 +1,291 @@
+"""How long a search would take, before it begins: some networks of the space are timed for seconds, here, on its data, and the
+rest is arithmetic. Founds no study."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import numpy as np
+import torch
+
+from nas.budget import Budget, count_macs, count_params
+from nas.config import Candidate, StrategyConfig
+from nas.data.datasets import Dataset, Split, load_dataset, split
+from nas.data.loader import TrainBatches
+from nas.data.stream import place
+from nas.errors import ConfigError, DeviceError, StudyError, one_line
+from nas.models import build_model
+from nas.search.feasibility import nothing_fits
+from nas.search.finalists import plan_round
+from nas.search.messages import WorkerPlan
+from nas.search.outcomes import count_outcomes, count_trained
+from nas.search.placement import Placement, plan_workers
+from nas.search.pruners.asha import REDUCTION, Asha
+from nas.search.request import SearchRequest, resolve
+from nas.search.run import SearchDisplay
+from nas.search.storage import open_study
+from nas.search.strategies import make_pruner
+from nas.search.worker import warm_up
+from nas.space import Space, UniformDraw
+from nas.train.device import pick_device, pick_precision, tune_process
+from nas.train.memory import out_of_memory, release_memory
+from nas.train.pace import Pace, measure_pace
+
+PERCENTILES = (10, 30, 50, 70, 90)
+"""By multiply-adds: the middles of five parts of equally many draws, so that the plain mean is that of all draws."""
+DRAWS = 40
+"""That fit; among them the percentiles are looked up."""
+MOST_DRAWS = 1000
+TIMED_SECONDS = 2.0
+"""Of training steps of each network."""
+TIMED_IMAGES = 500
+"""At most so many are evaluated."""
+START_UP_SECONDS = 6.0
+"""From the command to the first epoch, with 50,000 images in the cache: README, "How fast"."""
+
+
+@dataclass(frozen=True)
+class TimedNetwork:
+    percentile: int
+    """Of the draws that fit, by multiply-adds."""
+    params: int
+    macs: int
+    batch_size: int
+    architecture: str
+    start: float
+    """Seconds once a training."""
+    epoch: float
+    """Seconds of training, evaluation and checkpoint."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Seconds."""
+
+    low: float
+    likely: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    study: str
+    trials: int
+    """That are still to be trained."""
+    train_images: int
+    validation_images: int
+    devices: list[str]
+    """Of each worker; the first one's was timed."""
+    threads: int
+    """Of each worker."""
+    precision: str
+    networks: list[TimedNetwork]
+    epochs: int
+    expected_epochs: float
+    """Of a trial, on average."""
+    pruning: str
+    """What was assumed of it, in words."""
+    whole: Span
+
+
+# ------------------------------------------------------------------------------------------------------- the arithmetic
+
+
+def survivors(reached: float, reduction: int = REDUCTION) -> float:
+    """How many go on of so many that reach a rung of successive halving one after the other, in an order that says nothing: the
+    nth does if it is among the best n // `reduction` of n, or the best."""
+    whole = int(reached)
+    chances = [max(1, n // reduction) / n for n in range(1, whole + 2)]
+    return sum(chances[:whole]) + (reached - whole) * chances[whole]
+
+
+def asha_epochs(rungs: Sequence[int], epochs: int, trials: int, before: int = 0, reduction: int = REDUCTION) -> float:
+    """Epochs of a trial on average, of `trials` that follow on `before` others. More of few than of endlessly many: the first
+    ones have few to be worse than."""
+
+    def of_all(count: int) -> float:
+        total, done, reached = 0.0, 0, float(count)
+        for rung in (*rungs, epochs):
+            total += reached * (rung - done)
+            done, reached = rung, survivors(reached, reduction)
+        return total
+
+    return (of_all(before + trials) - of_all(before)) / trials
+
+
+def search_seconds(
+    networks: Sequence[TimedNetwork],
+    *,
+    trials: int,
+    epochs: int,
+    expected_epochs: float,
+    workers: int = 1,
+    devices: int | None = None,
+    finalists: float = 0.0,
+) -> Span:
+    """How long so many trials take.
+
+    likely: networks as they are timed, each as often as any other. low: chance shortens it by 1/√trials, about a standard
+    deviation, since a trial's seconds vary as much as their mean is large. high: the sampler comes to prefer the slowest, chance
+    adds as much again, and workers that share a device gain nothing by it.
+
+    Args:
+        devices: how many different ones the workers have; None where each has its own.
+        finalists: what training them again takes, as a share of the search.
+    """
+    workers = min(workers, trials)
+    chance = 1 + 1 / math.sqrt(trials)
+    slowest = max(networks, key=lambda network: network.start + epochs * network.epoch)
+    typical = mean(network.start + expected_epochs * network.epoch for network in networks)
+    slow, whole = (slowest.start + count * slowest.epoch for count in (expected_epochs, epochs))
+    idle = 1 - 1 / workers
+    """Share of the workers that wait while the last trial ends."""
+    seconds = (
+        trials * typical / chance / workers,
+        trials * typical / workers + idle * typical,
+        trials * min(slow * chance, whole) / min(devices or workers, workers) + idle * whole,
+    )
+    return Span(*(START_UP_SECONDS + one * (1 + finalists) for one in seconds))
+
+
+# ------------------------------------------------------------------------------------------------------- the measurement
+
+
+def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
+    """Times what `run_search` would train. Raises NasError as that would."""
+    if request.ray is not None:
+        raise ConfigError(
+            "--estimate times this machine, and not the nodes of a Ray cluster",
+            hint="leave --ray out and estimate on a machine like its nodes",
+        )
+    asked = resolve(request)
+    paths, data = asked.paths, asked.data
+    wanted = Placement(request.device, request.gpus, request.workers_per_gpu, request.workers)
+    plans = plan_workers(wanted, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), ""))
+    dataset = load_dataset(data, display.decoding)
+    space, budget, settings = asked.on(dataset)
+    before = 0
+    if asked.stored is not None:
+        asked.stored.require_same(settings, paths.name)
+        before = count_trained(count_outcomes(open_study(paths).get_trials(deepcopy=False)))
+    trials = request.trials - before
+    if trials < 1:
+        raise StudyError(
+            f"study {paths.name!r} holds {before} trained networks, and --trials {request.trials} asks for no more",
+            hint=f"nas search --study {paths.name} --estimate --trials {2 * before}",
+        )
+    parts = split(dataset, data)
+    chosen = spread_by_macs(space, budget, data.seed)
+    display.note(f"timing {len({one.digest for _, one in chosen})} networks of space {space.name}, for some seconds each")
+    networks = _time_networks(chosen, dataset, parts, plans[0])
+    expected_epochs, pruning = _expected_epochs(asked.strategies.pruner, space.epochs, trials, before)
+    finalists = plan_round(trials * expected_epochs, space.epochs, *request.final_round)
+    return Estimate(
+        study=paths.name,
+        trials=trials,
+        train_images=len(parts.train),
+        validation_images=_validation_images(dataset, parts),
+        devices=[plan.device for plan in plans],
+        threads=plans[0].threads,
+        precision=pick_precision(pick_device(plans[0].device)).name,
+        networks=networks,
+        epochs=space.epochs,
+        expected_epochs=expected_epochs,
+        pruning=pruning,
+        whole=search_seconds(
+            networks,
+            trials=trials,
+            epochs=space.epochs,
+            expected_epochs=expected_epochs,
+            workers=len(plans),
+            devices=None if plans[0].device == "cpu" else len({plan.device for plan in plans}),
+            finalists=finalists.cost / (trials * expected_epochs) if finalists else 0.0,
+        ),
+    )
+
+
+def _validation_images(dataset: Dataset, parts: Split) -> int:
+    return len(dataset.validation or ()) if parts.validation is None else len(parts.validation)
+
+
+def _expected_epochs(config: StrategyConfig, epochs: int, trials: int, before: int) -> tuple[float, str]:
+    """And what was assumed, in words."""
+    pruner = make_pruner(config, epochs)
+    words = f"{config.name} prunes {pruner.describe()}".rstrip()
+    if isinstance(pruner, Asha):
+        return asha_epochs(pruner.rungs, epochs, trials, before, pruner.reduction), words
+    expected = pruner.expected_epochs()
+    if expected is None:
+        return float(epochs), f"{words}; what it saves is not known, so that every network is counted in full"
+    return expected, words
+
+
+def spread_by_macs(space: Space, budget: Budget, seed: int) -> list[tuple[int, Candidate]]:
+    """Uniform draws that fit, at the percentiles of their multiply-adds. Raises BudgetError where nothing seems to fit."""
+    draw, found = UniformDraw(seed), list[tuple[int, int, Candidate]]()
+    for _ in range(MOST_DRAWS):
+        candidate = space.draw(draw)
+        cost = budget.check(candidate.arch)
+        if cost.fits:
+            macs = count_macs(candidate.arch, budget.shape) if cost.macs is None else cost.macs
+            found.append((macs, len(found), candidate))
+        if len(found) == DRAWS:
+            break
+    if not found:
+        raise nothing_fits(space, budget, f"none of {MOST_DRAWS} uniform draws of space {space.name} fits its budget")
+    found.sort()
+    return [(percentile, found[len(found) * percentile // 100][2]) for percentile in PERCENTILES]
+
+
+def _time_networks(chosen: list[tuple[int, Candidate]], dataset: Dataset, parts: Split, plan: WorkerPlan) -> list[TimedNetwork]:
+    """In this process, with the threads that a worker would have; a network that is there twice is timed once."""
+    device = pick_device(plan.device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    tune_process(device)
+    warm_up()
+    try:
+        return _time_each(chosen, dataset, parts, device, plan.sharing)
+    except Exception as error:
+        where = out_of_memory(error)
+        if where is None:
+            raise
+        raise DeviceError(
+            f"a network of this space does not fit in the memory of {where}: {one_line(error)}",
+            hint="a search would pass its batches in parts, which nothing here measures; lower batch_size in the space",
+        ) from None
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _time_each(
+    chosen: list[tuple[int, Candidate]], dataset: Dataset, parts: Split, device: torch.device, sharing: int
+) -> list[TimedNetwork]:
+    shape, precision, images = dataset.shape, pick_precision(device), _validation_images(dataset, parts)
+    few = (np.arange(images) if parts.validation is None else parts.validation)[:TIMED_IMAGES]
+    train = place(dataset.train, dataset.mean, dataset.std, device, parts.train, sharing=sharing)
+    validation = place(dataset.validation or dataset.train, dataset.mean, dataset.std, device, few, sharing=sharing)
+    paces: dict[str, Pace] = {}
+    timed = []
+    for percentile, candidate in chosen:
+        arch, config = candidate.arch, candidate.train
+        batches = TrainBatches(train, config.batch_size, config.augment, 0, classes=shape.classes)
+        if candidate.digest not in paces:
+            model = build_model(arch, shape)
+            paces[candidate.digest] = measure_pace(model, batches, validation, config, precision, TIMED_SECONDS)
+            del model
+            release_memory(device)  # as a worker does after each training
+        pace = paces[candidate.digest]
+        timed.append(
+            TimedNetwork(
+                percentile=percentile,
+                params=count_params(arch, shape),
+                macs=count_macs(arch, shape),
+                batch_size=batches.batch_size,
+                architecture=arch.one_line(),
+                start=pace.start,
+                epoch=pace.epoch(len(batches), images),
+            )
+        )
+    return timed

@@ -1,0 +1,253 @@
+"""Finalists: the best networks of a search, trained again, longer and by several seeds, before one of them is called the best.
+
+A short training with pruning finds the top tenth; among these its ranking is mostly luck. The trainings of the finalists are
+trials of a sibling study in the same database, so that the sampler's history stays clean, and the same workers carry them out.
+"""
+
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.config import Candidate, check_epochs
+from nas.data.loader import mix_seed
+from nas.errors import ConfigError, StudyError
+from nas.paths import StudyPaths
+from nas.search import outcomes
+from nas.search.progress import Running
+from nas.search.pruners import FairPruner
+from nas.search.storage import beside, made_beside
+
+SHARE = 0.2
+"""Of the search's cost that finalists take unless told otherwise."""
+MOST = 8
+LEAST = 2
+"""Of one network alone nothing is to be chosen."""
+LENGTHS = ((1.5, 2), (1.0, 2), (1.0, 1))
+"""How many times the search's epochs, and seeds: the first that leaves enough for at least two."""
+SHOWN = ("params", "macs", "architecture")
+"""What a finalist's training says of its network, as the search's trial did."""
+FINALS = 0xF17A15
+"""Sets the trainings' seeds apart from those of the search."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """`count` networks trained for `epochs` by each of `seeds`."""
+
+    count: int
+    epochs: int
+    seeds: int
+
+    @property
+    def cost(self) -> int:
+        """Epochs."""
+        return self.count * self.epochs * self.seeds
+
+
+@dataclass(frozen=True)
+class Finalist:
+    number: int
+    """Of the search's trial."""
+    epochs: int
+    accuracies: tuple[float, ...]
+    """On the validation images, by seed."""
+
+    @property
+    def mean(self) -> float:
+        """What the winner is chosen by."""
+        return fmean(self.accuracies)
+
+    @property
+    def deviation(self) -> float | None:
+        """Of a sample; None for a single seed."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+# -------------------------------------------------------------------------------------------------------- what is planned
+
+
+def check_request(count: int | None, epochs: int | None, seeds: int | None, trials: int, search_epochs: int) -> None:
+    """Raises ConfigError for what cannot be meant."""
+    if count is not None and count < 0:
+        raise ConfigError(f"--finalists counts networks, and 0 turns them off, but is {count}")
+    if count is not None and count > trials:
+        raise ConfigError(
+            f"--finalists {count} is more than the {trials} networks that --trials trains", hint=f"--finalists {trials} at most"
+        )
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"--finalist-seeds must be at least 1, but is {seeds}")
+    if epochs is not None:
+        check_epochs(epochs, "--finalist-epochs")
+        if epochs < search_epochs:
+            raise ConfigError(
+                f"--finalist-epochs must be at least the search's {search_epochs}, but is {epochs}",
+                hint="finalists are trained again to be sure, and less sure than before would be no use",
+            )
+    if count == 0 and (epochs is not None or seeds is not None):
+        raise ConfigError("--finalists 0 turns them off, so that --finalist-epochs and --finalist-seeds mean nothing")
+
+
+def plan_round(
+    spent: float, search_epochs: int, count: int | None = None, epochs: int | None = None, seeds: int | None = None
+) -> Round | None:
+    """What is asked for, the rest such that it costs about a fifth of `spent`, the search's epochs. None where that is too little
+    for two networks, or `count` is 0."""
+    if count == 0:
+        return None
+    for factor, usual_seeds in LENGTHS:
+        each = (epochs or math.ceil(factor * search_epochs)) * (seeds or usual_seeds)
+        affordable = min(MOST, round(SHARE * spent / each))
+        if count is not None or affordable >= LEAST:
+            return Round(count or affordable, epochs or math.ceil(factor * search_epochs), seeds or usual_seeds)
+    if epochs is not None or seeds is not None:
+        return Round(LEAST, epochs or search_epochs, seeds or 1)
+    return None
+
+
+def epochs_spent(trials: Iterable[FrozenTrial]) -> int:
+    """By trainings of this study, without what it took over."""
+    own = (t for t in trials if not t.user_attrs.get("imported") and "duplicate_of" not in t.user_attrs)
+    return sum(max(trial.intermediate_values, default=0) for trial in own)
+
+
+def expected_round(
+    count: int | None, epochs: int | None, seeds: int | None, trials: int, search_epochs: int, pruner: FairPruner
+) -> Round | None:
+    """If the search trains all that it may."""
+    each = pruner.expected_epochs() or search_epochs
+    return plan_round(trials * each, search_epochs, count, epochs, seeds)
+
+
+def choose(
+    study: optuna.Study, search_epochs: int, count: int | None, epochs: int | None, seeds: int | None
+) -> tuple[Round, list[FrozenTrial]] | None:
+    """After a search, by what it has really cost. None where there are none to be trained. A round that has begun goes on as it
+    began, unless something else is asked for."""
+    trials = study.get_trials(deepcopy=False)
+    before = sibling(study)
+    if before is not None:
+        epochs, seeds = epochs or before.user_attrs["epochs"], seeds or before.user_attrs["seeds"]
+    asked = plan_round(epochs_spent(trials), search_epochs, count, epochs, seeds)
+    if asked is None:
+        return None
+    chosen = outcomes.best_trials(trials, asked.count)
+    return (replace(asked, count=len(chosen)), chosen) if len(chosen) >= LEAST or (count and chosen) else None
+
+
+# ------------------------------------------------------------------------------------------------------ the sibling study
+
+
+def sibling_name(study: str) -> str:
+    return f"{study} finalists"  # no folder's name ends so by accident, and the dashboard shows it beside the study
+
+
+def sibling(study: optuna.Study) -> optuna.Study | None:
+    """None where there were no finalists yet."""
+    return beside(study, sibling_name(study.study_name))
+
+
+def found_sibling(study: optuna.Study, asked: Round, paths: StudyPaths) -> optuna.Study:
+    """Finds or founds it. Raises StudyError where it trains for other epochs, with which the new ones could not be compared."""
+    found = sibling(study)
+    if found is None:
+        found = made_beside(study, sibling_name(study.study_name))
+    elif (before := found.user_attrs.get("epochs", asked.epochs)) != asked.epochs:
+        raise StudyError(
+            f"the finalists of study {paths.name!r} were trained for {before} epochs, and could not be compared with others of "
+            f"{asked.epochs}",
+            hint=f"go on with --finalist-epochs {before}, or leave it out",
+        )
+    found.pruner, found.sampler = optuna.pruners.NopPruner(), optuna.samplers.RandomSampler()
+    found.set_user_attr("epochs", asked.epochs)
+    found.set_user_attr("seeds", max(asked.seeds, found.user_attrs.get("seeds", 0)))
+    return found
+
+
+def enqueue_trainings(finals: optuna.Study, chosen: Sequence[FrozenTrial], asked: Round) -> int:
+    """Adds the trainings that are missing, all networks by the first seed before any by the second. Returns how many the sibling
+    study then holds that count."""
+    kept = [trial for trial in finals.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
+    there = {(trial.user_attrs["finalist"], trial.user_attrs["seed"]) for trial in kept}
+    for seed in range(asked.seeds):
+        for trial in chosen:
+            if (trial.number, seed) not in there:
+                attributes: dict[str, Any] = {name: trial.user_attrs[name] for name in SHOWN if name in trial.user_attrs}
+                attributes |= {"finalist": trial.number, "seed": seed}
+                finals.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=attributes))
+    return sum(trial.state != TrialState.FAIL for trial in finals.get_trials(deepcopy=False))
+
+
+class FinalistDrawer:
+    """Stands where a search's `Drawer` would: hands out the trainings that were enqueued."""
+
+    def __init__(self, finals: optuna.Study, paths: StudyPaths, epochs: int, seed: int) -> None:
+        """`paths` of the search, where the candidates are."""
+        self.study, self.paths, self.epochs = finals, paths, epochs
+        self.seed = mix_seed(seed, FINALS)
+        self.ready: deque[Running] = deque()
+        self.counts: Counter[str] = Counter()
+        self.exhausted: str | None = None
+        self.drawing = False
+
+    @property
+    def wants_quiet(self) -> bool:
+        return False
+
+    def begin(self) -> None:
+        self.drawing = True
+
+    def step(self) -> None:
+        self.drawing = False
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting:
+            self.exhausted = "a training of a finalist failed; the same command tries it once more"
+            return
+        self._queue(self.study.ask())
+
+    def adopt(self, frozen: FrozenTrial) -> None:
+        self._queue(optuna.Trial(self.study, frozen._trial_id))
+        self.ready[-1].micro_batches = frozen.user_attrs.get("micro_batches", 1)
+        self.ready[-1].known.update(frozen.intermediate_values)
+
+    def _queue(self, trial: optuna.Trial) -> None:
+        file = self.paths.trial(trial.user_attrs["finalist"]).candidate
+        candidate = Candidate.from_json(file.read_text(), source=str(file))
+        candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.epochs})})
+        self.ready.append(Running(trial, candidate, trial.user_attrs["params"]))
+
+    def settle_twins(self, ended: FrozenTrial) -> None:
+        """There are none."""
+
+    def forget(self, running: Running) -> None:
+        """The next run enqueues it again."""
+
+
+# ------------------------------------------------------------------------------------------------------------- the result
+
+
+def finalists_of(study: optuna.Study) -> list[Finalist]:
+    """Best first; those that were trained by fewer seeds than others come last. Empty where there were none."""
+    finals = sibling(study)
+    if finals is None:
+        return []
+    by_number: dict[int, dict[int, float]] = defaultdict(dict)
+    for trial in finals.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        by_number[trial.user_attrs["finalist"]][trial.user_attrs["seed"]] = trial.value or 0.0
+    epochs = finals.user_attrs["epochs"]
+    found = [Finalist(number, epochs, tuple(values[seed] for seed in sorted(values))) for number, values in by_number.items()]
+    return sorted(found, key=lambda one: (-len(one.accuracies), -one.mean, one.number))
+
+
+def best_of(study: optuna.Study) -> tuple[FrozenTrial | None, Finalist | None]:
+    """The trial that `best` means: the finalist of highest mean, or, where there are none, the trial of highest accuracy."""
+    trials = study.get_trials(deepcopy=False)
+    winner = next(iter(finalists_of(study)), None)
+    if winner is not None:
+        return trials[winner.number], winner
+    return outcomes.best_trial(trials), None

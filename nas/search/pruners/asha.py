@@ -1,0 +1,116 @@
+"""Asynchronous successive halving, alone and in brackets."""
+
+from typing import Annotated
+
+import optuna
+from optuna.trial import FrozenTrial
+from pydantic import Field
+
+from nas.search.pruners.base import FairPruner
+
+REDUCTION = 3
+
+
+def asha_rungs(epochs: int, reduction: int = REDUCTION, first: int | None = None) -> list[int]:
+    """The epochs after which only the best share of 1/`reduction` goes on, none of them the last. Unless `first` is given they
+    are about 1/`reduction`² and 1/`reduction` of the whole."""
+    # Rounded up: rounded down, a third rung would lie just below the end.
+    rung, rungs = first or -(-epochs // reduction**2), []
+    while rung < epochs:
+        rungs.append(rung)
+        rung *= reduction
+    return rungs
+
+
+def is_best(value: float, reached: list[float], reduction: int) -> bool:
+    """Whether `value` is among the best 1/`reduction` of those that have reached a rung so far, itself included."""
+    return value >= sorted(reached, reverse=True)[max(1, len(reached) // reduction) - 1]
+
+
+class Asha(FairPruner):
+    """arXiv 1810.05934. Optuna's pruner of this name marks a rung as passed before it judges, so that a trial that was to be
+    pruned would be spared by a crash in between."""
+
+    def __init__(
+        self,
+        epochs: int,
+        reduction: Annotated[int, Field(ge=2)] = REDUCTION,
+        first_rung: Annotated[int, Field(ge=1)] | None = None,
+    ) -> None:
+        super().__init__(epochs)
+        self.reduction = reduction
+        self.rungs = asha_rungs(epochs, reduction, first_rung)
+
+    def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        rung = trial.last_step
+        if rung not in self.rungs:
+            return False
+        trials = study.get_trials(deepcopy=False)
+        reached = [other.intermediate_values[rung] for other in trials if rung in other.intermediate_values]
+        return not is_best(trial.intermediate_values[rung], reached, self.reduction)
+
+    def expected_epochs(self) -> float:
+        return _epochs_of(self.rungs, self.epochs, self.reduction)
+
+    def describe(self) -> str:
+        if not self.rungs:
+            return f"never: {self.epochs} epochs have no rung"
+        return f"after epochs {', '.join(map(str, self.rungs))} all but the best 1/{self.reduction}"
+
+
+class Hyperband(FairPruner):
+    """Brackets of successive halving (arXiv 1603.06560), of which each begins a rung later than the one before: what early epochs
+    say wrongly costs one bracket alone. A trial's number decides on its bracket, so that each takes about the same number
+    of epochs."""
+
+    def __init__(
+        self,
+        epochs: int,
+        reduction: Annotated[int, Field(ge=2)] = REDUCTION,
+        first_rung: Annotated[int, Field(ge=1)] | None = None,
+    ) -> None:
+        super().__init__(epochs)
+        self.reduction = reduction
+        rungs = asha_rungs(epochs, reduction, first_rung)
+        self.brackets = [rungs[start:] for start in range(len(rungs) + 1)]
+        """The rungs of each; the last one prunes nobody."""
+
+    def bracket(self, number: int) -> int:
+        """Of the trial of that number: brackets take turns in proportion to what their trials do not cost."""
+        shares = [1 / _epochs_of(rungs, self.epochs, self.reduction) for rungs in self.brackets]
+        # The golden ratio's multiples fill [0, 1) evenly, however many are taken.
+        place = (number * 0.6180339887498949) % 1.0 * sum(shares)
+        for index, share in enumerate(shares):
+            place -= share
+            if place < 0:
+                return index
+        return len(shares) - 1
+
+    def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        bracket, rung = self.bracket(trial.number), trial.last_step
+        if rung not in self.brackets[bracket]:
+            return False
+        reached = [
+            other.intermediate_values[rung]
+            for other in study.get_trials(deepcopy=False)
+            if rung in other.intermediate_values and self.bracket(other.number) == bracket
+        ]
+        return not is_best(trial.intermediate_values[rung], reached, self.reduction)
+
+    def expected_epochs(self) -> float:
+        shares = [1 / _epochs_of(rungs, self.epochs, self.reduction) for rungs in self.brackets]
+        return len(shares) / sum(shares)
+
+    def describe(self) -> str:
+        return f"in {len(self.brackets)} brackets, with rungs after epochs " + "; ".join(
+            ", ".join(map(str, rungs)) or "none" for rungs in self.brackets
+        )
+
+
+def _epochs_of(rungs: list[int], epochs: int, reduction: int) -> float:
+    """Expected of a trial where each rung lets the best share of 1/`reduction` go on."""
+    total, share, before = 0.0, 1.0, 0
+    for rung in [*rungs, epochs]:
+        total += share * (rung - before)
+        share, before = share / reduction, rung
+    return total

@@ -1,0 +1,196 @@
+"""The recorded table (`record_curves.py`), and a world made from it in which a search costs nothing.
+
+A world knows what any candidate of the space costs and how it would train: its final accuracy by a regression fitted to the table,
+its curve by that of the most similar recorded network, shifted to that end. It is as noisy as one training is, and
+not more: asked twice, a candidate trains the same.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna._transform import _SearchSpaceTransform
+from optuna.distributions import CategoricalDistribution
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.model_selection import KFold
+
+from nas.budget import Cost
+from nas.config import ArchConfig, Candidate, ImageShape
+from nas.params import closed_form_params
+from nas.space import Space
+
+COLUMNS = ("draw", "variant", "params", "macs", "values", "train_loss", "val_accuracy", "ema_val_accuracy", "seconds")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training."""
+
+    draw: int
+    variant: str
+    params: int
+    macs: int
+    values: dict[str, Any]
+    train_loss: np.ndarray
+    """(epochs,), as the next two."""
+    raw: np.ndarray
+    """Validation accuracy of the raw weights; empty where it was not recorded."""
+    averaged: np.ndarray
+    """Of the averaged weights: what a search reports."""
+    seconds: np.ndarray
+
+    @property
+    def final(self) -> float:
+        return float(self.averaged[-1])
+
+
+def read_table(path: Path) -> list[Row]:
+    def series(text: str) -> np.ndarray:
+        return np.array([float(value) for value in text.split()])
+
+    with path.open(newline="") as file:
+        return [
+            Row(
+                draw=int(row["draw"]),
+                variant=row["variant"],
+                params=int(row["params"]),
+                macs=int(row["macs"]),
+                values=json.loads(row["values"]),
+                train_loss=series(row["train_loss"]),
+                raw=series(row["val_accuracy"]),
+                averaged=series(row["ema_val_accuracy"]),
+                seconds=series(row["seconds"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def multiply_adds(arch: ArchConfig, shape: ImageShape) -> int:
+    """Of the convolutions and the classifier alone, in closed form: for thousands of draws, where fvcore takes 0.1 s and more."""
+    size = -(-shape.size // arch.stem.stride)
+    width = arch.stem_channels
+    total = arch.stem.kernel**2 * shape.channels * width * size**2
+    for index, stage in enumerate(arch.stages):
+        channels = stage.channels
+        inner = max(1, channels // arch.expansion)
+        for block in range(stage.blocks):
+            halves = index > 0 and block == 0
+            small = -(-size // 2) if halves else size
+            early = small if halves and arch.downsample == "maxpool" else size
+            if arch.block == "bottleneck":
+                total += width * inner * early**2 + stage.kernel**2 * inner**2 * small**2 + inner * channels * small**2
+            else:
+                total += stage.kernel**2 * (width * channels + channels**2) * small**2
+            if block == 0 and arch.has_projection(index):
+                skip = 1 if halves and arch.downsample == "avgpool" else stage.skip_kernel
+                total += skip**2 * width * channels * small**2
+            size, width = small, channels
+    return total + width * shape.classes
+
+
+class World:
+    """`costs` and `curve` of any candidate."""
+
+    def __init__(self, rows: Sequence[Row], space: Space) -> None:
+        self.rows = [row for row in rows if row.variant == "own"]
+        self.space = space
+        self.shape = space.images
+        self.epochs = len(self.rows[0].averaged)
+        self.slots = {slot.name: slot.domain for slot in space.slots if slot.drawn}
+        self._transform = _SearchSpaceTransform(self.slots, transform_0_1=True)
+        ratios = [row.macs / multiply_adds(self.candidate(row.values).arch, self.shape) for row in self.rows]
+        self.macs_ratio, self.macs_error = float(np.median(ratios)), float(np.ptp(ratios) / 2)
+        self.points = np.array([self.point(row.values, row.params, row.macs) for row in self.rows])
+        self.finals = np.array([row.final for row in self.rows])
+        self.model = fitted(self.points, self.finals)
+        self._cache: dict[str, np.ndarray] = {}
+
+    def candidate(self, values: dict[str, Any]) -> Candidate:
+        return self.space.candidate({slot.name: values.get(slot.name, slot.domain) for slot in self.space.slots})
+
+    def point(self, values: dict[str, Any], params: int, macs: int) -> np.ndarray:
+        """(features,), each about in [0, 1]. What a network does not use is set to its middle, so that it tells nothing."""
+        stages = values.get("stages", 0)
+        used = {
+            name: value
+            if not (name.startswith("stage") and name[5].isdigit() and int(name[5]) >= stages)
+            else middle(self.slots[name])
+            for name, value in values.items()
+        }
+        return np.concatenate([self._transform.transform(used), [np.log(params) / 3 - 3, np.log(macs) / 3 - 5]])
+
+    def costs(self, arch: ArchConfig) -> tuple[int, int]:
+        """Parameters exactly, multiply-adds by closed form and the table's typical ratio."""
+        return closed_form_params(arch, self.shape), round(self.macs_ratio * multiply_adds(arch, self.shape))
+
+    def check(self, arch: ArchConfig) -> Cost:
+        """As `Budget.check` does."""
+        params, macs = self.costs(arch)
+        limits = self.space.budget
+        excess = {}
+        if limits.params is not None:
+            excess["params"] = params / limits.params - 1
+        if limits.macs is not None:
+            excess["macs"] = macs / limits.macs - 1
+        return Cost(params=params, macs=macs, excess=excess)
+
+    def final(self, points: np.ndarray) -> np.ndarray:
+        """(n, features) → (n,)"""
+        return self.model.predict(points)
+
+    def curve(self, values: dict[str, Any], candidate: Candidate) -> np.ndarray:
+        """(epochs,): validation accuracy after each."""
+        key = candidate.digest
+        if key not in self._cache:
+            point = self.point(values, *self.costs(candidate.arch))
+            nearest = self.rows[int(np.argmin(((self.points - point) ** 2).sum(1)))]
+            self._cache[key] = np.clip(nearest.averaged + self.final(point[None])[0] - nearest.final, 0.01, 1.0)
+        return self._cache[key]
+
+
+def middle(domain: Any) -> Any:
+    if isinstance(domain, CategoricalDistribution):
+        return domain.choices[0]
+    span = domain.high - domain.low
+    return (
+        domain.low + (span // 2 // (domain.step or 1)) * (domain.step or 1)
+        if isinstance(domain.low, int)
+        else domain.low + span / 2
+    )
+
+
+def fitted(points: np.ndarray, finals: np.ndarray) -> GaussianProcessRegressor:
+    """A Gaussian process with a length for each feature."""
+    kernel = ConstantKernel(1.0) * RBF(np.full(points.shape[1], 2.0), (0.2, 50.0)) + WhiteKernel(0.1, (1e-3, 1.0))
+    return GaussianProcessRegressor(kernel, normalize_y=True, random_state=0, n_restarts_optimizer=0).fit(points, finals)
+
+
+@dataclass(frozen=True)
+class Error:
+    """Of the regression on rows that it was not fitted to."""
+
+    rmse: float
+    """Accuracy, as a share."""
+    r2: float
+    rank_correlation: float
+    n: int
+
+
+def held_out_error(world: World, folds: int = 10) -> Error:
+    from scipy.stats import spearmanr
+
+    predicted = np.zeros_like(world.finals)
+    for train, test in KFold(folds, shuffle=True, random_state=0).split(world.points):
+        predicted[test] = fitted(world.points[train], world.finals[train]).predict(world.points[test])
+    residual = world.finals - predicted
+    return Error(
+        rmse=float(np.sqrt((residual**2).mean())),
+        r2=float(1 - residual.var() / world.finals.var()),
+        rank_correlation=float(spearmanr(predicted, world.finals).statistic),
+        n=len(world.finals),
+    )

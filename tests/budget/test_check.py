@@ -1,0 +1,255 @@
+"""What a budget lets pass, in which order it finds that out, and what it measures only once."""
+
+import json
+import math
+from collections.abc import Callable
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nas.budget.check
+from nas.budget import Budget, Cost, count_macs, count_params, peak_memory
+from nas.budget.check import TOO_LARGE_TO_RUN
+from nas.config import ArchConfig, BudgetConfig, ImageShape, LatencyConfig, StageConfig
+from nas.errors import BudgetError, ConfigError
+
+CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+SMALL = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=16)))
+WIDER = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=32)))
+HUGE = ArchConfig(stages=tuple(StageConfig(blocks=64, channels=4096) for _ in range(4)))
+LATENCY = LatencyConfig(max_ms=5, runtime="torch")
+PARAMS, MEMORY, MACS = count_params(SMALL, CIFAR10), peak_memory(SMALL, CIFAR10), count_macs(SMALL, CIFAR10)
+
+
+def limits(**changes: Any) -> BudgetConfig:
+    """All four, kept by SMALL where it takes 4 ms."""
+    return BudgetConfig.model_validate(
+        {"params": PARAMS, "memory": MEMORY, "macs": MACS, "latency": LATENCY.model_dump()} | changes
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is found out, in its order. Each network takes 4 ms."""
+    names: list[str] = []
+
+    def spy(name: str, find_out: Callable[..., Any]) -> None:
+        monkeypatch.setattr(nas.budget.check, name, lambda *a: names.append(name) or find_out(*a))
+
+    spy("count_params", count_params)
+    spy("peak_memory", peak_memory)
+    spy("count_least_macs", nas.budget.check.count_least_macs)
+    spy("count_macs", count_macs)
+    spy("measure_latency", lambda *a: 4.0)
+    return names
+
+
+def test_all_limits_together_are_found_out_cheapest_first(asked: list[str]) -> None:
+    cost = Budget(limits(), CIFAR10).check(SMALL)
+    assert cost == Cost(
+        PARAMS, MACS, {"params": 0.0, "memory": 0.0, "macs": 0.0, "latency": pytest.approx(-0.2)}, MEMORY, latency_ms=4.0
+    )
+    assert cost.fits
+    assert asked == ["count_params", "peak_memory", "count_macs", "measure_latency"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "found_out", "sentence"),
+    [
+        ({"params": PARAMS - 1}, 1, f"{PARAMS:,} parameters: over the budget of {PARAMS - 1:,}"),
+        ({"memory": MEMORY - 1}, 2, f"{MEMORY:,} bytes of activations: over the budget of {MEMORY - 1:,}"),
+        ({"macs": MACS - 1}, 3, f"{MACS:,} multiply-adds: over the budget of {MACS - 1:,}"),
+        (
+            {"latency": {"max_ms": 3.5, "runtime": "torch"}},
+            4,
+            "4.000 ms by torch on cpu, 1 thread, batch 1: over the budget of 3.5",
+        ),
+    ],
+)
+def test_a_dearer_limit_is_not_looked_at_where_a_cheaper_one_is_broken(
+    broken: dict[str, Any], found_out: int, sentence: str, asked: list[str]
+) -> None:
+    budget = Budget(limits(**broken), CIFAR10)
+    cost = budget.check(SMALL)
+    assert not cost.fits
+    assert asked == ["count_params", "peak_memory", "count_macs", "measure_latency"][:found_out]
+    assert list(cost.excess) == ["params", "memory", "macs", "latency"][:found_out]
+    assert [name for name, value in cost.excess.items() if value > 0] == list(broken)
+    assert cost.sentence(budget.limits) == sentence
+
+
+def test_a_limit_that_there_is_not_is_not_found_out(asked: list[str]) -> None:
+    assert Budget(BudgetConfig(params=PARAMS), CIFAR10).check(SMALL) == Cost(PARAMS, None, {"params": 0.0})
+    assert asked == ["count_params"]
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(MEMORY, True), (MEMORY - 1, False), (2 * MEMORY, True)])
+def test_memory_alone_is_a_budget(limit: int, kept: bool) -> None:
+    cost = Budget(BudgetConfig(memory=limit), CIFAR10).check(SMALL)
+    assert (cost.fits, cost.memory, cost.params) == (kept, MEMORY, PARAMS)
+    assert cost.excess == {"memory": pytest.approx(MEMORY / limit - 1)}
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(MACS, True), (MACS - 1, False)])
+def test_multiply_adds_alone_are_a_budget(limit: int, kept: bool) -> None:
+    cost = Budget(BudgetConfig(macs=limit), CIFAR10).check(SMALL)
+    assert (cost.fits, cost.macs, cost.params) == (kept, MACS, PARAMS)
+
+
+def test_without_a_limit_of_parameters_a_network_far_over_its_multiply_adds_is_never_allocated(asked: list[str]) -> None:
+    cost = Budget(BudgetConfig(macs=50_000_000), CIFAR10).check(HUGE)  # 300 GB of weights, if it were
+    assert not cost.fits
+    assert asked == ["count_params", "count_least_macs"]
+
+
+def test_network_far_over_its_parameters_is_never_allocated(asked: list[str]) -> None:
+    cost = Budget(limits(), CIFAR10).check(HUGE)
+    assert (cost.fits, cost.macs, cost.memory) == (False, None, None)
+    assert cost.params > 70_000_000_000
+    assert asked == ["count_params"]
+
+
+def test_network_too_large_to_run_is_over_its_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.budget.check, "measure_latency", lambda *a: math.inf)
+    budget = Budget(BudgetConfig(latency=LATENCY), CIFAR10)
+    cost = budget.check(SMALL)
+    assert cost == Cost(PARAMS, None, {"latency": TOO_LARGE_TO_RUN})
+    assert cost.sentence(budget.limits) == "too large to run by torch on cpu, 1 thread, batch 1: over the budget of 5"
+
+
+def test_network_that_shrinks_its_images_to_nothing_is_refused() -> None:
+    arch = ArchConfig(stages=tuple(StageConfig(blocks=1, channels=8) for _ in range(5)))
+    budget = Budget(BudgetConfig(params=5_000_000, latency=LATENCY), ImageShape(channels=1, size=8, classes=10))
+    assert not budget.wants_quiet(arch)
+    with pytest.raises(ConfigError) as refused:
+        budget.check(arch)
+    assert refused.value.message == (
+        "stage 5 of 5 would halve a feature map of 1×1: images of 8×8 with a stem of stride 1 allow 4 stages"
+    )
+    assert refused.value.hint == "use fewer stages, a stem of stride 1, or larger images (--image-size)"
+
+
+# ----------------------------------------------------------------------------------------------------- when to be quiet
+
+
+def test_quiet_is_wanted_only_where_the_next_check_would_measure(asked: list[str]) -> None:
+    budget = Budget(limits(), CIFAR10)
+    assert budget.wants_quiet(SMALL)
+    assert "measure_latency" not in asked
+    budget.check(SMALL)
+    assert asked.count("measure_latency") == 1
+    assert not budget.wants_quiet(SMALL)
+    assert not budget.wants_quiet(WIDER)  # over its parameters
+    assert not Budget(limits(latency=None), CIFAR10).wants_quiet(SMALL)
+
+
+def test_the_check_that_follows_counts_nothing_again(asked: list[str]) -> None:
+    budget = Budget(limits(), CIFAR10)
+    budget.wants_quiet(SMALL)
+    budget.check(SMALL)
+    assert asked == ["count_params", "peak_memory", "count_macs", "measure_latency"]
+
+
+def test_a_copy_with_other_limits_counts_for_itself(asked: list[str]) -> None:
+    """As a search of the front has it: a limit for each trial."""
+    budget = Budget(limits(), CIFAR10)
+    assert budget.check(SMALL).fits
+    tighter = copy(budget)
+    tighter.limits = budget.limits.model_copy(update={"params": PARAMS - 1})
+    assert not tighter.wants_quiet(SMALL)
+    assert not tighter.check(SMALL).fits
+    assert budget.check(SMALL).fits
+    assert asked.count("measure_latency") == 1
+
+
+# ------------------------------------------------------------------------------------------------- measured only once
+
+
+def test_a_network_is_measured_once(asked: list[str]) -> None:
+    budget = Budget(limits(params=10**6, memory="10MB", macs="1G"), CIFAR10)
+    for _ in range(3):
+        assert budget.check(SMALL).latency_ms == 4.0
+    budget.check(WIDER)
+    assert asked.count("measure_latency") == 2
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0.2}, {"zero_init": True}, {"expansion": 2}, {"stochastic_depth": 0.1}])
+def test_networks_that_predict_alike_are_measured_once(changes: dict[str, Any], asked: list[str]) -> None:
+    budget = Budget(BudgetConfig(latency=LATENCY), CIFAR10)
+    budget.check(SMALL)
+    assert not budget.wants_quiet(SMALL.model_copy(update=changes))
+    assert budget.check(SMALL.model_copy(update=changes)).latency_ms == 4.0
+    assert asked.count("measure_latency") == 1
+
+
+def test_what_was_measured_outlives_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "latencies.json"
+    answers = iter([4.999, 5.001])
+    monkeypatch.setattr(nas.budget.check, "measure_latency", lambda *a: next(answers))
+    first = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file).check(SMALL)
+    again = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file)
+    assert not again.wants_quiet(SMALL)
+    assert again.check(SMALL) == first  # measured anew, it would be over
+    (entry,) = json.loads(file.read_text()).values()
+    assert entry == {"ms": 4.999, "architecture": SMALL.one_line(), "latency": "torch on cpu, 1 thread, batch 1"}
+
+
+def test_a_limit_may_change_and_how_it_is_timed_may_not(tmp_path: Path, asked: list[str]) -> None:
+    file = tmp_path / "latencies.json"
+    Budget(BudgetConfig(latency=LATENCY), CIFAR10, file).check(SMALL)
+    stricter = Budget(BudgetConfig(latency=LATENCY.model_copy(update={"max_ms": 3.0})), CIFAR10, file)
+    assert not stricter.check(SMALL).fits
+    assert asked.count("measure_latency") == 1
+    for change in ({"threads": 2}, {"batch": 8}, {"runtime": "onnxruntime"}, {"device": "cuda"}):
+        assert Budget(BudgetConfig(latency=LATENCY.model_copy(update=change)), CIFAR10, file).wants_quiet(SMALL)
+    assert Budget(BudgetConfig(latency=LATENCY), ImageShape(channels=3, size=64, classes=10), file).wants_quiet(SMALL)
+
+
+def test_what_is_too_large_to_run_is_known_after_a_crash_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.budget.check, "measure_latency", lambda *a: math.inf)
+    file = tmp_path / "latencies.json"
+    first = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file).check(SMALL)
+    again = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file)
+    assert not again.wants_quiet(SMALL)
+    assert again.check(SMALL) == first
+
+
+def test_before_the_study_has_a_folder_nothing_is_written(tmp_path: Path, asked: list[str]) -> None:
+    file = tmp_path / "study" / "latencies.json"
+    budget = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file)
+    budget.check(SMALL)
+    assert not file.parent.exists()
+    file.parent.mkdir()
+    budget.check(WIDER)
+    assert len(json.loads(file.read_text())) == 2
+
+
+def test_it_is_written_by_whom_the_search_says(tmp_path: Path, asked: list[str]) -> None:
+    written: list[tuple[Path, bytes]] = []
+    file = tmp_path / "latencies.json"
+    Budget(BudgetConfig(latency=LATENCY), CIFAR10, file, write=lambda *a: written.append(a)).check(SMALL)
+    assert [path for path, _ in written] == [file]
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": 3}', '{"a": {"ms": "soon", "architecture": "", "latency": ""}}'])
+def test_a_file_that_cannot_be_read_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "latencies.json"
+    file.write_text(text)
+    with pytest.raises(BudgetError) as refused:
+        Budget(BudgetConfig(latency=LATENCY), CIFAR10, file)
+    assert refused.value.message.startswith(f"{file} cannot be read, which holds the latencies measured so far: ")
+    assert refused.value.hint == "delete it, and networks that are drawn again are timed again"
+    Budget(BudgetConfig(params=1), CIFAR10, file)  # who limits no latency does not look
+
+
+def test_a_real_network_is_timed() -> None:
+    loose, strict = (
+        Budget(BudgetConfig(latency=LATENCY.model_copy(update={"max_ms": ms})), CIFAR10).check(SMALL) for ms in (10_000.0, 1e-6)
+    )
+    assert loose.fits
+    assert not strict.fits
+    assert loose.latency_ms is not None
+    assert loose.excess["latency"] == loose.latency_ms / 10_000 - 1

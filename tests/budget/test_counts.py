@@ -1,0 +1,85 @@
+"""Parameters and multiply-adds."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import nas.budget.counts
+from nas.budget import count_macs, count_params
+from nas.budget.counts import count_least_macs
+from nas.config import ArchConfig, ImageShape, StageConfig
+from nas.models import build_model
+from tests.reported import REPORTED
+
+CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+SMALL = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=16)))
+HUGE = ArchConfig(stages=tuple(StageConfig(blocks=64, channels=4096) for _ in range(4)))
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """Every network that the budget builds."""
+    networks: list[nn.Module] = []
+
+    def build(*arguments: Any) -> nn.Module:
+        networks.append(build_model(*arguments))
+        return networks[-1]
+
+    monkeypatch.setattr(nas.budget.counts, "build_model", build)
+    return networks
+
+
+def devices(network: nn.Module) -> set[str]:
+    return {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]}
+
+
+def test_parameters_are_counted_without_allocating_any(built: list[nn.Module]) -> None:
+    count_params(SMALL, CIFAR10)
+    assert [devices(network) for network in built] == [{"meta"}]
+
+
+def test_parameters_are_those_that_the_network_has() -> None:
+    for arch, _ in REPORTED.values():
+        assert count_params(arch, CIFAR10) == sum(p.numel() for p in build_model(arch, CIFAR10).parameters())
+
+
+def test_counting_leaves_the_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    count_params(SMALL, CIFAR10)
+    count_macs(SMALL, CIFAR10)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_counting_leaves_the_number_of_threads_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        count_macs(SMALL, CIFAR10)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_macs_of_a_network_are_those_of_its_layers() -> None:
+    """By hand: convolutions and the classifier; fvcore adds BatchNorm's and the pooling's."""
+    convolutions = (
+        3 * 8 * 9 * 32**2  # stem
+        + 2 * 8 * 8 * 9 * 32**2
+        + (8 * 16 * 9 + 16 * 16 * 9 + 8 * 16) * 16**2
+        + 16 * 10
+    )
+    norms = 2 * (3 * 8 * 32**2 + 3 * 16 * 16**2)
+    pooling = 16 * 16**2
+    assert count_macs(SMALL, CIFAR10) == convolutions + norms + pooling
+
+
+def test_least_multiply_adds_are_those_of_the_layers_with_weights_and_allocate_none(built: list[nn.Module]) -> None:
+    for arch, _ in REPORTED.values():
+        assert 0.98 * count_macs(arch, CIFAR10) < count_least_macs(arch, CIFAR10) <= count_macs(arch, CIFAR10)
+    built.clear()
+    assert count_least_macs(HUGE, CIFAR10) > 10**13
+    assert [devices(network) for network in built] == [{"meta"}]

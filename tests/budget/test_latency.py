@@ -1,0 +1,253 @@
+"""How latencies are measured: by a clock that the test turns, and by the real one."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+import nas.budget.latency as latency_module
+from nas.budget.latency import LEAST_RUNS, LEAST_SECONDS, MOST_SECONDS, RUNTIMES, WARM_UP_RUNS, measure_latency, median_seconds
+from nas.config import ArchConfig, ImageShape, LatencyConfig, StageConfig
+from nas.errors import BudgetError, DeviceError
+from nas.models import ResNet, build_model
+
+SHAPE = ImageShape(channels=3, size=16, classes=10)
+SMALL = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=16)))
+LARGE = ArchConfig(stages=(StageConfig(blocks=3, channels=96), StageConfig(blocks=3, channels=192)))
+HUGE = ArchConfig(stages=tuple(StageConfig(blocks=64, channels=4096) for _ in range(4)))
+
+
+class Clock:
+    """Turned by the runs themselves."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.now, self.runs, self.seconds = 0.0, 0, seconds
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self) -> None:
+        self.now += self.seconds[min(self.runs, len(self.seconds) - 1)]
+        self.runs += 1
+
+
+def timed(*seconds: float) -> tuple[float, int]:
+    """The median, and runs after the warm-up."""
+    clock = Clock(*seconds)
+    return median_seconds(clock.run, clock), clock.runs - WARM_UP_RUNS
+
+
+def test_the_warm_up_does_not_count() -> None:
+    assert timed(*(0.9,) * WARM_UP_RUNS, 0.02)[0] == pytest.approx(0.02)
+
+
+def test_steady_runs_are_few() -> None:
+    assert timed(0.05) == (pytest.approx(0.05), LEAST_RUNS)
+
+
+def test_short_runs_are_repeated_for_a_while() -> None:
+    median, runs = timed(0.0001)
+    assert median == pytest.approx(0.0001)
+    assert LEAST_SECONDS <= runs * 0.0001 < 2 * LEAST_SECONDS
+
+
+def test_unsteady_runs_are_repeated_until_their_median_is_sure() -> None:
+    steady = timed(*(0.01,) * 1000)[1]
+    unsteady = timed(*(0.007, 0.013, 0.009, 0.011) * 250)
+    assert unsteady[1] > 2 * steady
+    assert unsteady[0] == pytest.approx(0.01, rel=0.15)
+
+
+def test_nothing_is_timed_for_longer_than_the_most() -> None:
+    assert timed(*(0.5, 1.5) * 50)[1] <= MOST_SECONDS / 0.5
+
+
+def test_a_run_that_outlasts_the_time_there_is_is_timed_once() -> None:
+    clock = Clock(60.0)
+    assert median_seconds(clock.run, clock) == 60.0
+    assert clock.runs == 2  # one to warm up
+
+
+def test_a_rare_hiccup_does_not_move_the_median() -> None:
+    assert timed(*((0.01,) * 9 + (0.2,)) * 20)[0] == pytest.approx(0.01)
+
+
+# ------------------------------------------------------------------------------------------------------- what is timed
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """How each forward pass found the world."""
+    passes: list[dict[str, object]] = []
+    forward = ResNet.forward
+
+    def spy(self: ResNet, images: torch.Tensor) -> torch.Tensor:
+        weight = next(it.weight for it in self.modules() if isinstance(it, nn.Conv2d) and it.kernel_size == (3, 3))
+        passes.append(
+            {
+                "shape": tuple(images.shape),
+                "type": images.dtype,
+                "training": self.training,
+                "inference": torch.is_inference_mode_enabled(),
+                "threads": torch.get_num_threads(),
+                "channels_last": images.is_contiguous(memory_format=torch.channels_last)
+                and weight.is_contiguous(memory_format=torch.channels_last),
+            }
+        )
+        return forward(self, images)
+
+    monkeypatch.setattr(ResNet, "forward", spy)
+    monkeypatch.setattr(latency_module, "peak_memory", lambda arch, shape: 0)
+    return passes
+
+
+def test_torch_runs_as_the_network_will_run(seen: list[dict[str, object]]) -> None:
+    before = torch.get_num_threads()
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    ms = measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="torch", threads=before + 1, batch=4))
+    assert 0 < ms < 1000
+    assert len(seen) >= WARM_UP_RUNS + LEAST_RUNS
+    assert all(
+        one
+        == {
+            "shape": (4, 3, 16, 16),
+            "type": torch.float32,
+            "training": False,
+            "inference": True,
+            "threads": before + 1,
+            "channels_last": True,
+        }
+        for one in seen
+    )
+    assert torch.get_num_threads() == before
+    assert not torch.is_inference_mode_enabled()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_threads_are_restored_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: ResNet, images: torch.Tensor) -> torch.Tensor:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(latency_module, "peak_memory", lambda arch, shape: 0)
+    monkeypatch.setattr(ResNet, "forward", fail)
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="broken"):
+        measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="torch", threads=before + 1))
+    assert torch.get_num_threads() == before
+
+
+def test_a_larger_network_takes_longer() -> None:
+    small, large = (measure_latency(arch, SHAPE, LatencyConfig(max_ms=5, runtime="torch")) for arch in (SMALL, LARGE))
+    assert large > 2 * small
+
+
+def test_a_network_too_large_for_this_machine_is_never_allocated() -> None:
+    assert measure_latency(HUGE, SHAPE, LatencyConfig(max_ms=5, runtime="torch")) == float("inf")
+
+
+def test_a_network_too_large_for_its_device_takes_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def full(*arguments: object) -> Iterator[object]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+        yield
+
+    monkeypatch.setitem(RUNTIMES, "torch", full)
+    assert measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="torch")) == float("inf")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_device_that_this_machine_lacks_is_refused_with_those_it_has() -> None:
+    with pytest.raises(DeviceError) as refused:
+        measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="torch", device="cuda:3"))
+    assert refused.value.message.startswith(
+        "the latency is limited on device 'cuda:3', which this machine does not have. Choices: cpu"
+    )
+    assert "budget.latency.device" in str(refused.value.hint)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_is_waited_for() -> None:
+    small, large = (
+        measure_latency(arch, SHAPE, LatencyConfig(max_ms=5, runtime="torch", device="cuda", batch=256))
+        for arch in (SMALL, LARGE)
+    )
+    assert large > small > 0
+
+
+# -------------------------------------------------------------------------------------------------------- onnxruntime
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])
+def test_missing_package_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        if package != missing:
+            monkeypatch.setitem(sys.modules, package, nn)  # any module
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(BudgetError) as refused:
+        measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="onnxruntime"))
+    assert f"needs {missing}, which is not installed here" in refused.value.message
+    assert refused.value.hint == "pip install 'nas[onnx]', or take runtime torch"
+
+
+def test_onnxruntime_runs_the_exported_network(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    for needed in ("onnx", "onnxscript"):
+        pytest.importorskip(needed)
+    runs: list[list[object]] = []
+    session = onnxruntime.InferenceSession
+
+    class Watched(session):  # type: ignore[misc, valid-type]
+        def run_with_iobinding(self, binding: object, *rest: object) -> None:
+            options = self.get_session_options()
+            runs.append([self.get_inputs()[0].shape, options.intra_op_num_threads, self.get_providers()])
+            super().run_with_iobinding(binding, *rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Watched)
+    arch = SMALL.model_copy(update={"se_reduction": 4, "pool": "max", "downsample": "avgpool"})
+    ms = measure_latency(arch, SHAPE, LatencyConfig(max_ms=5, runtime="onnxruntime", threads=1, batch=2))
+    assert 0 < ms < 1000
+    assert len(runs) >= WARM_UP_RUNS + LEAST_RUNS
+    assert runs[0] == [[2, 3, 16, 16], 1, ["CPUExecutionProvider"]]
+    assert capfd.readouterr().out == ""
+
+
+def test_the_exported_network_says_the_same_as_torch() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    found = {}
+    session = onnxruntime.InferenceSession
+
+    def keep(*arguments: object, **named: object) -> object:
+        found["session"] = session(*arguments, **named)
+        return found["session"]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(onnxruntime, "InferenceSession", keep)
+        torch.manual_seed(3)
+        with RUNTIMES["onnxruntime"](SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="onnxruntime")) as run:
+            run()
+    torch.manual_seed(3)
+    model = build_model(SMALL, SHAPE).eval()
+    images = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        expected = model(images)
+    name = found["session"].get_inputs()[0].name
+    got = torch.from_numpy(found["session"].run(None, {name: images.numpy()})[0])
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_onnxruntime_without_cuda_is_refused_with_the_package_that_has_it() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(DeviceError) as refused:
+        measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="onnxruntime", device="cuda"))
+    assert "where the installed onnxruntime cannot run. It has: " in refused.value.message
+    assert "pip install onnxruntime-gpu" in str(refused.value.hint)

@@ -1,0 +1,63 @@
+"""`nas best`: the table for people, the same as JSON, and the way on to `nas retrain`."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from nas.paths import StudyPaths
+from nas.report.front import report_best
+from tests.conftest import Done
+
+
+def test_best_is_said_above_the_front(nas: Callable[..., Done], study: StudyPaths) -> None:
+    report = report_best(study)
+    done = nas("best", "--study", "tiny")
+    first, empty, head, *table = done.out.splitlines()
+    assert done.code == 0
+    assert first.startswith(f"Study tiny, best: trial {report.best.number:4d}  trained ")
+    assert (empty, head.split()) == ("", ["trial", "parameters", "MACs", "accuracy", "network"])
+    assert [line.split()[:2] for line in table] == [[str(row.number), f"{row.params:,}"] for row in report.front]
+    assert [line.endswith("← best") for line in table] == [row.number == report.best.number for row in report.front]
+    assert all(f"{row.accuracy:.2%}  {row.architecture}" in line for row, line in zip(report.front, table, strict=True))
+    assert done.err == f"Next:  nas retrain {report.best.number} --study tiny\n"
+
+
+def test_what_it_finds_can_be_shown(nas: Callable[..., Done], study: StudyPaths) -> None:
+    number = nas("best", "--study", "tiny").err.split()[3]
+    assert json.loads(nas("show", number, "--study", "tiny", "--json").out)["network"] == f"trial {number}"
+
+
+def test_best_within_limits_is_marked(nas: Callable[..., Done], study: StudyPaths) -> None:
+    smallest = report_best(study).front[0]
+    done = nas("best", "--study", "tiny", "--max-params", str(smallest.params))
+    marked = [line for line in done.out.splitlines() if line.endswith("← best")]
+    assert [line.split()[0] for line in marked] == [str(smallest.number)]
+    assert done.err == f"Next:  nas retrain {smallest.number} --study tiny\n"
+
+
+def test_best_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("best", "--study", "tiny", "--max-params", "3k", "--max-macs", "1M", "--json")
+    found = json.loads(done.out)
+    assert (done.code, done.err) == (0, "")
+    assert (found["study"], found["max_params"], found["max_macs"]) == ("tiny", 3000, 1_000_000)
+    assert found["front"][-1] == found["best"]
+    assert found["best"]["outcome"] == "trained"
+    assert all(row["macs"] <= 1_000_000 for row in found["front"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("--max-params 10", "no trained network of study 'tiny' has at most 10 parameters: the smallest has "),
+        ("--max-macs 10", "no trained network of study 'tiny' has at most 10 multiply-adds: the smallest has "),
+        ("--max-params few", "a count is a whole number above 0, such as 5M, 300k or 5_000_000, but got 'few'"),
+        ("--max-macs 0", "a count is a whole number above 0, such as 5M, 300k or 5_000_000, but got '0'"),
+        ("--study tina", "there is no study 'tina'"),
+    ],
+)
+def test_mistakes_are_sentences(typed: str, message: str, nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("best", "--study", "tiny", *typed.split())
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"Error: {message}")
+    assert "\nNext:  " in done.err

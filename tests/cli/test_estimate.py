@@ -1,0 +1,69 @@
+"""`nas search --estimate`: a table and a range on standard output, and nothing begun."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nas.cli.estimate import estimate_lines
+from nas.paths import studies_folder
+from nas.search import estimate as library
+from nas.search.estimate import Estimate, Span, TimedNetwork
+from tests.conftest import TINY_SPACE, Done
+
+ESTIMATE = Estimate(
+    study="mine",
+    trials=12,
+    train_images=45_000,
+    validation_images=5_000,
+    devices=["cpu"],
+    threads=2,
+    precision="bf16",
+    networks=[TimedNetwork(50, 174_634, 14_700_000, 128, "basic 2-1-1 × 32-64-64 k3-3-3 silu", 1.0, 18.25)],
+    epochs=18,
+    expected_epochs=5.61,
+    pruning="asha prunes somehow",
+    whole=Span(600.0, 1200.0, 7200.0),
+)
+
+
+def test_estimate_is_said_in_lines() -> None:
+    assert estimate_lines(ESTIMATE) == [
+        "study     mine, 12 networks to train; it is not founded",
+        "data      45,000 train, 5,000 choose",
+        "workers   1 on cpu, 2 threads each, in bf16",
+        "",
+        "An epoch of networks that fit, at percentiles of their multiply-adds (50 %: the middle one):",
+        "        parameters   MACs  batch     epoch  network",
+        " 50 %      174,634  14.7M    128    18.2 s  basic 2-1-1 × 32-64-64 k3-3-3 silu",
+        "",
+        "pruning   5.6 of 18 epochs a network; asha prunes somehow",
+        "search    about 20 min: from 10 min, to 2 h 00 min should the sampler come to prefer the slow ones",
+    ]
+
+
+def test_of_several_workers_it_is_said_that_each_was_timed_alone() -> None:
+    lines = estimate_lines(Estimate(**{**vars(ESTIMATE), "devices": ["cuda:0", "cuda:1"]}))
+    assert "workers   2 on cuda:0, cuda:1, 2 threads each, in bf16" in lines
+    assert "alone     each was timed alone, on cuda:0: workers slow each other down" in lines
+
+
+def test_nothing_is_begun(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "TIMED_SECONDS", 0.01)
+    Path("tiny.yaml").write_text(TINY_SPACE)
+    done = nas("search", "--space", "tiny.yaml", "--dataset", "digits", "--device", "cpu", "--trials", "4", "--estimate")
+    assert done.code == 0
+    assert done.out.startswith("study     tiny-digits, 4 networks to train; it is not founded\n")
+    assert [line.split()[0] for line in done.out.splitlines() if " % " in line] == ["10", "30", "50", "70", "90"]
+    assert done.out.splitlines()[-1].startswith("search    about ")
+    assert done.err.startswith("timing ")
+    assert not studies_folder().exists()
+
+
+def test_mistake_is_a_sentence(nas: Callable[..., Done]) -> None:
+    done = nas("search", "--space", "digits", "--dataset", "digits", "--ray", "auto", "--estimate")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "Error: --estimate times this machine, and not the nodes of a Ray cluster\n"
+        "Next:  leave --ray out and estimate on a machine like its nodes\n"
+    )

@@ -1,0 +1,185 @@
+"""Which network is the best within limits, and which ones no other dominates: by hand, and at random against a definition."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nas.budget import count_macs
+from nas.config import Candidate
+from nas.errors import BudgetError, StudyError
+from nas.paths import StudyPaths, study_paths
+from nas.report.front import accuracy_front, fits, report_best, select_best, with_macs
+from nas.retrain import find_subject
+from nas.search.finalists import Finalist
+from nas.search.outcomes import TrialRow
+from nas.search.settings import read_settings
+from nas.search.storage import open_study
+
+
+def row(number: int, params: int | None, accuracy: float | None, macs: int | None = None, outcome: str = "trained") -> TrialRow:
+    return TrialRow(number, outcome, accuracy, 3, params, macs, f"network {number}", 1)
+
+
+def numbers(rows: list[TrialRow]) -> list[int]:
+    return [one.number for one in rows]
+
+
+RISING = [row(0, 100, 0.5), row(1, 200, 0.7), row(2, 300, 0.9)]
+
+FRONTS: dict[str, tuple[list[TrialRow], list[int]]] = {
+    "nothing": ([], []),
+    "a single one": ([row(4, 100, 0.5)], [4]),
+    "all of a front": (RISING, [0, 1, 2]),
+    "in another order": (RISING[::-1], [0, 1, 2]),
+    "larger and worse": ([*RISING, row(3, 250, 0.6)], [0, 1, 2]),
+    "larger and as good": ([*RISING, row(3, 250, 0.7)], [0, 1, 2]),
+    "smaller and as good": ([*RISING, row(3, 150, 0.7)], [0, 3, 2]),
+    "as large and better": ([*RISING, row(3, 200, 0.8)], [0, 3, 2]),
+    "as large and worse": ([*RISING, row(3, 200, 0.6)], [0, 1, 2]),
+    "equal in both": ([*RISING, row(3, 200, 0.7)], [0, 1, 2]),
+    "better than all larger ones": ([*RISING, row(3, 50, 0.95)], [3]),
+    "of no accuracy": ([row(0, 100, 0.0)], [0]),
+    "not at its end": ([row(0, 50, 0.99, outcome="pruned_early"), row(1, 60, 0.99, outcome="diverged"), *RISING[1:]], [1, 2]),
+    "a duplicate, which is its twin": ([row(0, 100, 0.5), row(1, 100, 0.5, outcome="duplicate")], [0]),
+    "over budget, and running": (
+        [row(0, 9, None, outcome="over_budget"), row(1, 9, 0.99, outcome="running"), row(2, 99, 0.5)],
+        [2],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FRONTS)
+def test_front_holds_whom_nobody_dominates(case: str) -> None:
+    rows, expected = FRONTS[case]
+    assert numbers(accuracy_front(rows)) == expected
+
+
+@pytest.mark.parametrize(
+    ("max_params", "expected"), [(None, 2), (300, 2), (299, 1), (200, 1), (199, 0), (100, 0), (99, None), (1_000_000, 2)]
+)
+def test_best_is_the_most_accurate_within_the_limit(max_params: int | None, expected: int | None) -> None:
+    best = select_best(RISING, max_params)
+    assert (None if best is None else best.number) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([row(0, 200, 0.7), row(1, 100, 0.7)], 1),
+        ([row(1, 100, 0.7), row(0, 100, 0.7)], 0),
+        ([row(0, 100, 0.7, outcome="duplicate"), row(1, 100, 0.6)], 1),
+        ([row(0, 100, 0.9, outcome="pruned_early"), row(1, 100, 0.6)], 1),
+        ([row(0, 100, 0.9, outcome="over_budget")], None),
+        ([], None),
+    ],
+    ids=[
+        "smaller of equals",
+        "earlier of twins",
+        "no duplicate",
+        "none that was pruned",
+        "none that was never trained",
+        "nothing",
+    ],
+)
+def test_ties_and_other_outcomes(rows: list[TrialRow], expected: int | None) -> None:
+    best = select_best(rows)
+    assert (None if best is None else best.number) == expected
+
+
+def test_both_limits_hold_at_once() -> None:
+    rows = [row(0, 100, 0.5, 50), row(1, 200, 0.7, 10), row(2, 90, 0.9, 60), row(3, 80, 0.8, None)]
+    assert select_best(rows, max_params=100, max_macs=50) == rows[0]
+    assert select_best(rows, max_macs=50) == rows[1]
+    assert select_best(rows, max_params=90) == rows[2], "what is not known need not be where nobody asks"
+    assert select_best(rows, max_params=85, max_macs=1000) is None, "what is not known fits no limit"
+    assert select_best(rows, max_params=99, max_macs=50) is None
+    assert [fits(one, 100, 50) for one in rows] == [True, False, False, False]
+
+
+def test_finalists_that_fit_go_before_all_others() -> None:
+    finalists = [Finalist(1, 5, (0.8, 0.9)), Finalist(0, 5, (0.7,))]
+    assert select_best(RISING, finalists=finalists) == RISING[1]
+    assert select_best(RISING, max_params=100, finalists=finalists) == RISING[0]
+    assert select_best(RISING[2:], finalists=finalists) == RISING[2]
+    assert select_best(RISING, max_params=99, finalists=finalists) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_front_and_best_are_what_their_definitions_say(seed: int) -> None:
+    draw = random.Random(seed)
+    rows = [row(i, draw.randint(1, 12), draw.randint(0, 10) / 10, draw.randint(1, 9)) for i in range(draw.randint(1, 30))]
+
+    def dominates(one: TrialRow, other: TrialRow) -> bool:
+        no_worse: Any = one.params <= other.params and one.accuracy >= other.accuracy
+        better: Any = one.params < other.params or one.accuracy > other.accuracy or one.number < other.number
+        return no_worse and better
+
+    front = accuracy_front(rows)
+    assert set(numbers(front)) == {one.number for one in rows if not any(dominates(other, one) for other in rows)}
+    assert [one.params for one in front] == sorted({one.params for one in front})
+    assert [one.accuracy for one in front] == sorted({one.accuracy for one in front})
+    assert select_best(rows) == front[-1]
+    for most in range(1, 13):
+        assert select_best(rows, most) == (accuracy_front(one for one in rows if one.params <= most) or [None])[-1]
+
+
+# ------------------------------------------------------------------------------------------------------- of a study
+
+
+def test_best_of_a_study_is_what_a_retraining_takes(study: StudyPaths) -> None:
+    report = report_best(study)
+    subject = find_subject(study, "best")
+    assert (f"trial {report.best.number}", report.best.accuracy) == (subject.title, subject.accuracy)
+    assert report.front[-1] == report.best
+    assert (report.study, report.max_params, report.max_macs) == ("tiny", None, None)
+
+
+def test_multiply_adds_are_counted_where_they_are_asked_for(study: StudyPaths) -> None:
+    rows = [one for one in map(TrialRow.of, open_study(study).get_trials()) if one.outcome == "trained"]
+    assert [one.macs for one in rows] == [None, None], "the space does not limit them"
+    counted = with_macs(rows, study)
+    for one in counted:
+        candidate = Candidate.from_json(study.trial(one.number).candidate.read_text(), source="the test")
+        assert one.macs == count_macs(candidate.arch, read_settings(study).shape)
+    cheapest = min(counted, key=lambda one: one.macs or 0)
+    report = report_best(study, max_macs=cheapest.macs)
+    assert report.best == cheapest
+    assert report.front == [cheapest]
+    assert with_macs([replace(cheapest, macs=7)], study) == [replace(cheapest, macs=7)], "what is known is not counted again"
+
+
+def test_where_nothing_is_as_small_the_smallest_is_named(study: StudyPaths) -> None:
+    rows = with_macs([one for one in map(TrialRow.of, open_study(study).get_trials()) if one.outcome == "trained"], study)
+    smallest = min(rows, key=lambda one: one.params or 0)
+    cheapest = min(rows, key=lambda one: one.macs or 0)
+    with pytest.raises(BudgetError) as caught:
+        report_best(study, max_params=10, max_macs=2000)
+    assert caught.value.message == (
+        "no trained network of study 'tiny' has at most 10 parameters and at most 2,000 multiply-adds: "
+        f"the smallest has {smallest.params:,} parameters (trial {smallest.number}), "
+        f"the cheapest {cheapest.macs:,} multiply-adds (trial {cheapest.number})"
+    )
+    with pytest.raises(BudgetError, match=rf"10 parameters: the smallest has {smallest.params:,} parameters \(trial \d+\)$"):
+        report_best(study, max_params=10)
+    assert report_best(study, max_params=smallest.params).best == replace(smallest, macs=None)
+
+
+def test_winner_that_is_off_the_front_is_listed_with_it(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [one for one in map(TrialRow.of, open_study(study).get_trials()) if one.outcome == "trained"]
+    before = report_best(study).front
+    other = next(one for one in rows if one != before[-1])
+    monkeypatch.setattr("nas.report.front.finalists_of", lambda study: [Finalist(other.number, 3, (0.9,))])
+    report = report_best(study)
+    assert report.best == other
+    assert report.front == sorted({*before, other}, key=lambda one: one.params or 0)
+
+
+def test_study_in_which_nothing_ended_has_no_best(study: StudyPaths) -> None:
+    empty = study_paths("empty")
+    empty.folder.mkdir()
+    empty.settings.write_text(study.settings.read_text())
+    with pytest.raises(StudyError, match="no training of study 'empty' has run to its end yet") as caught:
+        report_best(empty)
+    assert caught.value.hint == "nas search --study empty   trains on; nas list --study empty   shows the trials"
