@@ -14,6 +14,7 @@ import torch
 from nas.cli.main import main
 from nas.paths import StudyPaths, study_paths
 from nas.retrain import RetrainRequest, retrain
+from nas.search.finalists import Round
 from nas.search.outcomes import TrialRow
 from nas.search.progress import Progress
 from nas.search.request import SearchRequest
@@ -58,12 +59,16 @@ class QuietDisplay:
         self.notes: list[str] = []
         self.rows: list[TrialRow] = []
         self.plan: SearchPlan | None = None
+        self.finalists: Round | None = None
 
     def decoding(self, items: Iterable, what: str, count: int, /) -> Iterable:
         return items
 
     def begin(self, plan: SearchPlan) -> None:
         self.plan = plan
+
+    def begin_finalists(self, chosen: Round, there: int, /) -> None:
+        self.finalists = chosen
 
     def update(self, progress: Progress) -> None:
         pass

@@ -146,7 +146,7 @@ class TerminalDisplay:
             "goal": f"{plan.goal} trained networks" + (f", {plan.trained} of them already there" if plan.trained else ""),
         }
         for key, value in lines.items():
-            self.console.print(Text(f"{key:10s}{value}"))
+            self.console.print(Text(f"{key:10s}{value}"), soft_wrap=True)
         for warning in plan.warnings:
             self.note(f"Warning: {warning}")
         for one in plan.warm_start:

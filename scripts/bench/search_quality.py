@@ -9,7 +9,7 @@ Three parts, all from the table of `record_curves.py`:
     searches  a sampler with a pruner draws from the whole space; costs are exact, accuracies come from a regression fitted to the
               table (its error on held-out rows is printed)
 
-A search is measured in epochs. `epochs to half a point`: until a network has run to its end whose accuracy lies within half a
+A search is measured in epochs. `epochs to half a point`: until the network that is the best so far lies within half a
 point of the table's best. `chosen`: the share of runs in which the network that the search calls best, when its epochs are
 spent, does so. FOLDER receives results.json, search-quality.html and, with a browser at hand, search-quality.png.
 """
@@ -59,24 +59,25 @@ class Run:
     spent: list[int]
     """Epochs in all when each trial ended, and …"""
     best: list[float]
-    """… the accuracy at its end of the best trial so far that ran to it."""
+    """… the true accuracy of the best trial so far that ran to its end."""
     reached: float
     """Epochs to half a point; infinite where they did not suffice."""
     chosen: float
-    """Accuracy of the network that was called best."""
+    """True accuracy of the network that is called best in the end."""
 
 
-def run_of(ended: list[tuple[int, float | None]], target: float) -> Run:
-    """`ended`: for each trial its epochs, and its accuracy if it ran to the end."""
-    total, best, spent, curve, reached = 0, 0.0, [], [], float("inf")
-    for epochs, accuracy in ended:
+def run_of(ended: list[tuple[int, float | None, float]], target: float) -> Run:
+    """`ended`: for each trial its epochs, the accuracy that was seen if it ran to the end, and its true one."""
+    total, best, true, spent, curve, reached = 0, 0.0, 0.0, [], [], float("inf")
+    for epochs, seen, truth in ended:
         total += epochs
-        best = max(best, accuracy or 0.0)
+        if seen is not None and seen > best:
+            best, true = seen, truth
         spent.append(total)
-        curve.append(best)
-        if best >= target and total < reached:
+        curve.append(true)
+        if true >= target and total < reached:
             reached = total
-    return Run(spent, curve, reached, best)
+    return Run(spent, curve, reached, true)
 
 
 # ---------------------------------------------------------------------------------------------------------------- signals
@@ -140,7 +141,7 @@ class Seen:
 def replay(curves: Sequence[np.ndarray], pruner: optuna.pruners.BasePruner | None, target: float, seed: int) -> Run:
     """The recorded networks in an order by lot."""
     study = Seen()
-    ended: list[tuple[int, float | None]] = []
+    ended: list[tuple[int, float | None, float]] = []
     for number, which in enumerate(np.random.default_rng(seed).permutation(len(curves))):
         curve = curves[which]
         trial = create_trial(state=TrialState.RUNNING)
@@ -153,7 +154,8 @@ def replay(curves: Sequence[np.ndarray], pruner: optuna.pruners.BasePruner | Non
                 break
         else:
             trial.state, trial.values = TrialState.COMPLETE, [float(curve[-1])]
-        ended.append((len(trial.intermediate_values), trial.value if trial.state == TrialState.COMPLETE else None))
+        seen = trial.value if trial.state == TrialState.COMPLETE else None
+        ended.append((len(trial.intermediate_values), seen, float(curve[-1])))
     return run_of(ended, target)
 
 
@@ -187,8 +189,8 @@ def search_one(strategy: tuple[str, str], world: World, epochs: int, target: flo
     judge: FairPruner = make_pruner(pruner, world.epochs)
     study = optuna.create_study(direction="maximize", pruner=judge)
     drawer = Drawer(study, make_sampler(sampler, seed), world.space, WorldBudget(world), seed)
-    ended: list[tuple[int, float | None]] = []
-    while sum(spent for spent, _ in ended) < epochs and drawer.exhausted is None:
+    ended: list[tuple[int, float | None, float]] = []
+    while sum(spent for spent, _, _ in ended) < epochs and drawer.exhausted is None:
         drawer.begin()
         while drawer.drawing:
             drawer.step()
@@ -196,7 +198,7 @@ def search_one(strategy: tuple[str, str], world: World, epochs: int, target: flo
             break
         running = drawer.ready.popleft()
         frozen = outcomes.stored(study, running.trial)
-        curve = world.curve(frozen.params, running.candidate)
+        curve, truth = world.training(frozen.params, running.candidate)
         for epoch, value in enumerate(curve, 1):
             outcomes.report(study, running.trial, float(value), epoch)
             if epoch < len(curve) and judge.prune(study, outcomes.stored(study, running.trial)):
@@ -207,29 +209,29 @@ def search_one(strategy: tuple[str, str], world: World, epochs: int, target: flo
         outcomes.finish(study, running.trial)
         done = study.get_trials(deepcopy=False)[running.number]
         drawer.settle_twins(done)
-        ended.append((epoch, done.value if done.state == TrialState.COMPLETE else None))
+        ended.append((epoch, done.value if done.state == TrialState.COMPLETE else None, truth))
     return run_of(ended, target)
 
 
 def optuna_one(world: World, epochs: int, target: float, seed: int) -> Run:
     """As a user would write it with Optuna's defaults: TPE and the median pruner, what is over budget pruned."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    ended: list[tuple[int, float | None]] = []
+    ended: list[tuple[int, float | None, float]] = []
 
     def objective(trial: optuna.Trial) -> float:
         candidate = world.space.draw(trial)
         if not world.check(candidate.arch).fits:
             raise optuna.TrialPruned
-        curve = world.curve(trial.params, candidate)
+        curve, truth = world.training(trial.params, candidate)
         for epoch, value in enumerate(curve, 1):
             trial.report(float(value), epoch)
             if epoch < len(curve) and trial.should_prune():
-                ended.append((epoch, None))
+                ended.append((epoch, None, truth))
                 raise optuna.TrialPruned
-        ended.append((len(curve), float(curve[-1])))
+        ended.append((len(curve), float(curve[-1]), truth))
         return float(curve[-1])
 
-    while sum(spent for spent, _ in ended) < epochs:
+    while sum(spent for spent, _, _ in ended) < epochs:
         study.optimize(objective, n_trials=1)
     return run_of(ended, target)
 

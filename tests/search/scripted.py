@@ -22,7 +22,10 @@ from nas.search.messages import (
     Failed,
     FromWorker,
     OutOfMemory,
+    Pause,
+    Paused,
     Ready,
+    Resume,
     Suspend,
     ToWorker,
     Train,
@@ -146,6 +149,7 @@ class FakeExecutor(Executor):
         self._asking: set[int] = set()
         """Workers that wait for the answer to an epoch."""
         self._silent = 0
+        self.paused: set[int] = set()
 
     @property
     def workers(self) -> list[int]:
@@ -199,9 +203,20 @@ class FakeExecutor(Executor):
                     self._asking.discard(worker)
             case Suspend():
                 self._suspended |= set() if self.deaf else {worker}
+                self.paused.discard(worker)
+            case Pause():
+                self.paused.add(worker)
+                self._outbox.append((worker, Paused()))
+            case Resume():
+                self.paused.discard(worker)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody trains."""
+        return self._trainings.keys() <= self.paused
 
     def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
-        for worker in list(self._answers):
+        for worker in self._answers.keys() - self.paused:
             self._advance(worker, self._answers.pop(worker))
         if not self._outbox:
             self._silent += 1

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from nas.budget import Cost
+from nas.config import ArchConfig
 from nas.errors import BudgetError, NasError, StudyError
 from nas.search import coordinator as coordination
 from nas.search import drawing, silence
 from nas.search.messages import Alive, Began, Broken, Died, Suspend, Unfit
 from nas.search.samplers import SAMPLERS
-from tests.search.scripted import EPOCHS, Life, PruneAfter
+from tests.search.scripted import EPOCHS, Life, PruneAfter, StubBudget
 
 MakeBench = Callable[..., Any]
 
@@ -94,6 +96,49 @@ def test_what_is_over_budget_is_told_at_once_and_never_trained(bench: MakeBench)
         assert trial.constraints["params"] > 0
         assert not b.paths.trial(number).folder.exists()
     assert all(not b.trials[number].constraints for number in (1, 3, 5))
+
+
+class TimedBudget(StubBudget):
+    """Times each network once; whoever trains meanwhile would slow it down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench: Any = None
+        self.timed: list[int] = []
+
+    def wants_quiet(self, arch: ArchConfig) -> bool:
+        return arch.stages[0].channels not in self.timed
+
+    def check(self, arch: ArchConfig) -> Cost:
+        if self.wants_quiet(arch):
+            assert self.bench.executor.quiet
+            self.timed.append(arch.stages[0].channels)
+        return super().check(arch)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_network_is_timed_while_nobody_trains(bench: MakeBench, workers: int) -> None:
+    channels = [10, 80, 20, 30, 10, 99, 40, 45, 15]
+    b = bench(*channels, budget=TimedBudget())
+    b.budget.bench = b  # type: ignore[attr-defined]
+    b.run(6, workers=workers)
+    assert b.budget.timed == [10, 80, 20, 30, 99, 40, 45, 15][: len(b.budget.timed)]  # type: ignore[attr-defined]
+    assert [outcome for outcome in b.outcomes if outcome != "(RUNNING)"].count("trained") == 6
+    assert not b.executor.paused
+    assert b.world.trained == sorted(set(b.world.trained), key=b.world.trained.index), "no epoch twice"
+
+
+def test_a_search_that_is_stopped_while_it_waits_for_quiet_goes_on_with_that_draw(bench: MakeBench) -> None:
+    b = bench(10, 20, 30, 40, budget=TimedBudget())
+    b.budget.bench = b  # type: ignore[attr-defined]
+    first = b.coordinator(4)
+    b.stop_when(lambda progress: bool(b.executor.paused), first)
+    first.run()
+    assert not b.executor.paused
+    b.display.on_update = lambda progress: None
+    b.run(4)
+    assert b.outcomes == ["trained"] * 4
+    assert [trial.params["stage0.channels"] for trial in b.trials] == [10, 20, 30, 40]
 
 
 def test_too_many_over_budget_in_a_row_end_the_search_and_name_the_ranges(

@@ -27,6 +27,8 @@ class Evolution(SeededSampler):
         tournament: Annotated[int, Field(ge=1)] = 8,
         mutations: Annotated[float, Field(gt=0)] = 2.0,
         step: Annotated[float, Field(gt=0, le=1)] = 0.2,
+        startup_trials: Annotated[int, Field(ge=1)] | None = None,
+        elitist: bool = False,
         *,
         study_seed: int = 0,
     ) -> None:
@@ -38,6 +40,7 @@ class Evolution(SeededSampler):
             step: deviation of a number's change, as a share of its range.
         """
         self.population, self.tournament, self.mutations, self.step = population, tournament, mutations, step
+        self.startup, self.elitist = startup_trials or population, elitist
         self._rng = np.random.default_rng()
         self._uniform = optuna.samplers.RandomSampler()
 
@@ -54,9 +57,9 @@ class Evolution(SeededSampler):
     ) -> dict[str, Any]:
         told = all_with_values(study, self.limit, over_budget=False)
         known = [t for t in told if t.state == TrialState.COMPLETE and search_space.keys() <= t.params.keys()]
-        if len(known) < self.population or not search_space:
+        if len(known) < self.startup or not search_space:
             return {}
-        youngest = sorted(known, key=lambda t: t.number)[-self.population :]
+        youngest = sorted(known, key=lambda t: (t.value if self.elitist else t.number))[-self.population :]
         chosen = self._rng.choice(len(youngest), size=min(self.tournament, len(youngest)), replace=False)
         parent = max((youngest[i] for i in chosen), key=lambda t: t.value or 0.0)
         others = (t for t in study._get_trials(deepcopy=False, use_cache=False) if t.number != trial.number)
