@@ -152,7 +152,7 @@ class Drawer:
         """Decides what becomes of it: `fits` (it is queued), `over_budget` or `duplicate`."""
         cost = budget.check(candidate.arch)
         outcomes.describe(trial, candidate, cost)
-        if budget is self.budget and self.sampler.told_of_over_budget:
+        if budget is self.budget and self.sampler.wants_margins:
             trial.set_user_attr("excess", max(cost.excess.values()))
         if not cost.fits:
             outcomes.record(self.study, trial, "over_budget", cost.excess)

@@ -6,7 +6,7 @@ value, duplicates are left out, and what is over budget is a constraint that was
 
 import math
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Sequence
 from statistics import median
 from typing import Any, cast
 
@@ -57,7 +57,7 @@ def excess(trial: FrozenTrial, limit: int | None) -> float:
     return float(trial.user_attrs.get("excess", broken))
 
 
-def projected_values(trials: Iterable[FrozenTrial]) -> dict[int, float]:
+def projected_values(trials: Sequence[FrozenTrial]) -> dict[int, float]:
     """By number, what each trained network is taken to reach at the end: of those that got there, their value; of those that were
     pruned, their last one and what the others typically gained from that epoch on."""
     trained = [trial for trial in trials if trial.state.is_finished() and trial.intermediate_values]
@@ -82,7 +82,7 @@ def all_with_values(study: optuna.Study, limit: int | None = None, over_budget: 
     Failed trials, duplicates, and networks that were never trained though they would fit now are left out.
     """
     trials = [trial for trial in study._get_trials(deepcopy=False, use_cache=False) if not is_duplicate(trial)]
-    values = projected_values(trial for trial in trials if trial.state != TrialState.FAIL)
+    values = projected_values([trial for trial in trials if trial.state != TrialState.FAIL])
     fitting = [values[t.number] for t in trials if t.number in values and excess(t, limit) <= 0 and not _diverged(t)]
     if not fitting:
         over_budget = over_budget and limit is None

@@ -166,8 +166,8 @@ USUAL_NOISE = 0.007
 
 
 def noise_of(rows: Sequence[Row]) -> float:
-    """Deviation of the final accuracy over seeds, from networks that were trained by two; of the middle half of the differences, so
-    that one which collapsed by one seed does not count for all."""
+    """Deviation of the final accuracy over seeds, from networks that were trained by two; of the middle half of the differences,
+    so that one which collapsed by one seed does not count for all."""
     own = {row.draw: row.final for row in rows if row.variant == "own"}
     differences = [own[row.draw] - row.final for row in rows if row.variant == "again" and row.draw in own]
     if len(differences) < 8:

@@ -11,6 +11,7 @@ from optuna.samplers._tpe.sampler import TPESampler, _split_trials
 from optuna.trial import TrialState
 
 from nas.config import StrategyConfig
+from nas.search.history import all_with_values
 from nas.search.samplers import SAMPLERS, SeededSampler, tpe
 from nas.search.samplers.tpe import STARTUP_TRIALS
 from nas.search.strategies import make_sampler
@@ -108,7 +109,9 @@ def test_no_argument_of_tpe_that_changes_draws_is_left_to_its_default() -> None:
     sampler = make_sampler(StrategyConfig(name="tpe"))
     assert isinstance(sampler, TPESampler)
     assert (sampler._multivariate, sampler._group, sampler._constant_liar) == (True, False, True)
-    assert (sampler._n_startup_trials, sampler._n_ei_candidates) == (STARTUP_TRIALS, 24)
+    assert (sampler._n_startup_trials, sampler._n_ei_candidates) == (STARTUP_TRIALS, 2)
+    assert sampler._gamma is not None
+    assert [sampler._gamma(n) for n in (1, 50, 1000)] == [1, 3, 25]
     source = inspect.getsource(tpe.Tpe)
     for argument in ("n_startup_trials", "n_ei_candidates", "multivariate", "group", "constant_liar"):
         assert f"{argument}=" in source
@@ -133,6 +136,7 @@ def test_over_budget_and_diverged_trials_are_bad_ones_and_trained_ones_come_firs
         else:
             study.tell(trial, float(rng.uniform(0.5, 0.9)))
     trained = sorted((t for t in study.trials if t.state == TrialState.COMPLETE), key=lambda t: -t.value)
-    good, bad = _split_trials(study, study.trials, 4)
+    told = all_with_values(study)
+    good, bad = _split_trials(study, told, 4)
     assert {t.number for t in good} == {t.number for t in trained[:4]}
     assert len(bad) == 36

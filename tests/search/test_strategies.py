@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from nas.search.strategies import describe, make_pruner, make_sampler, spelt_out
 from nas.space import Space
 from nas.space_file import read_space
 from tests.search.scripted import StubBudget
+
+Search = Callable[..., optuna.Study]
 
 SPACE = """
 version: 1
@@ -62,10 +65,19 @@ def quality(candidate: Any) -> float:
     return float(0.9 - 0.5 * off - 0.05 * (candidate.arch.block != "preact"))
 
 
-def search(
-    name: str, space: Space, trained: int, seed: int, most: int = 120, end: Callable[[int], str] | None = None
-) -> optuna.Study:
-    """A search in which most trials are pruned after their second epoch; `end` names another end for a trial's number."""
+@pytest.fixture(scope="module")
+def search(space: Space) -> Search:
+    """Each search once: `search(sampler, networks that train, seed, most channels)`."""
+
+    @cache
+    def searched(name: str, trained: int, seed: int, most: int = 120) -> optuna.Study:
+        return make_search(name, space, trained, seed, most)
+
+    return searched
+
+
+def make_search(name: str, space: Space, trained: int, seed: int, most: int) -> optuna.Study:
+    """Four trainings of five are pruned after their second epoch."""
     study = optuna.create_study(direction="maximize")
     drawer = Drawer(study, make_sampler(StrategyConfig(name=name), seed), space, ChannelBudget(most), seed)
     count = 0
@@ -75,18 +87,14 @@ def search(
             drawer.step()
         running = drawer.ready.popleft()
         value = quality(running.candidate)
-        outcome = (end or usual_end)(count)
+        outcome: outcomes.Outcome = "trained" if count % 5 == 0 else "pruned_early"
         for epoch in range(1, 10 if outcome == "trained" else 3):
             outcomes.report(study, running.trial, value * (0.5 + epoch / 18), epoch)
-        outcomes.decide(running.trial, outcome)  # type: ignore[arg-type]
+        outcomes.decide(running.trial, outcome)
         outcomes.finish(study, running.trial)
         drawer.settle_twins(study.get_trials(deepcopy=False)[running.number])
         count += 1
     return study
-
-
-def usual_end(count: int) -> str:
-    return "trained" if count % 5 == 0 else "pruned_early"
 
 
 def trained_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -101,22 +109,22 @@ SLOW = {"gp"}
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_history_of_over_budget_and_pruned_trials_starves_nobody(name: str, space: Space) -> None:
+def test_a_history_of_over_budget_and_pruned_trials_starves_nobody(name: str, search: Search) -> None:
     """Seven draws in eight are over budget, and four trainings in five are pruned: still each candidate comes in time."""
-    networks = 14 if name in SLOW else 30
-    study = search(name, space, networks, seed=1, most=90)
+    networks, most = (16, 120) if name in SLOW else (30, 90)
+    study = search(name, networks, 0, most)
     draws = len(study.get_trials(deepcopy=False))
     assert len(trained_trials(study)) == networks
     assert draws < networks * 16, f"{draws} draws for {networks} networks: more than twice as many as uniform ones"
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_who_learns_from_a_history_finds_better_networks_than_random_search(name: str, space: Space) -> None:
+def test_who_learns_from_a_history_finds_better_networks_than_random_search(name: str, space: Space, search: Search) -> None:
     """By the mean of what the last third reaches."""
-    networks, seeds = (24, 1) if name in SLOW else (60, 3)
+    networks, seeds = (16, 1) if name in SLOW else (60, 3)
 
     def late(which: str) -> float:
-        found = [trained_trials(search(which, space, networks, seed))[-networks // 3 :] for seed in range(seeds)]
+        found = [trained_trials(search(which, networks, seed))[-networks // 3 :] for seed in range(seeds)]
         return float(
             np.mean(
                 [
@@ -131,11 +139,11 @@ def test_who_learns_from_a_history_finds_better_networks_than_random_search(name
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_who_learns_keeps_off_what_is_over_budget_at_least_as_well_as_random_search(name: str, space: Space) -> None:
-    networks, seeds = (20, 1) if name in SLOW else (60, 3)
+def test_who_learns_keeps_off_what_is_over_budget_at_least_as_well_as_random_search(name: str, search: Search) -> None:
+    networks, seeds = (16, 1) if name in SLOW else (60, 3)
 
     def share(which: str) -> float:
-        studies = [search(which, space, networks, seed) for seed in range(seeds)]
+        studies = [search(which, networks, seed) for seed in range(seeds)]
         counts = [outcomes.count_outcomes(study.get_trials(deepcopy=False)) for study in studies]
         return sum(c["over_budget"] for c in counts) / sum(sum(c.values()) for c in counts)
 
@@ -145,7 +153,7 @@ def test_who_learns_keeps_off_what_is_over_budget_at_least_as_well_as_random_sea
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_a_curve_that_exploded_misleads_nobody(name: str, space: Space) -> None:
     """Every network of high momentum looks excellent, and diverges."""
-    networks = 24 if name in SLOW else 60
+    networks = 16 if name in SLOW else 60
 
     def ends(which: str) -> float:
         study = optuna.create_study(direction="maximize")

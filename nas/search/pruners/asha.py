@@ -36,10 +36,9 @@ class Asha(FairPruner):
         epochs: int,
         reduction: Annotated[int, Field(ge=2)] = REDUCTION,
         first_rung: Annotated[int, Field(ge=1)] | None = None,
-        window: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         super().__init__(epochs)
-        self.reduction, self.window = reduction, window
+        self.reduction = reduction
         self.rungs = asha_rungs(epochs, reduction, first_rung)
 
     def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -48,8 +47,6 @@ class Asha(FairPruner):
             return False
         trials = study.get_trials(deepcopy=False)
         reached = [other.intermediate_values[rung] for other in trials if rung in other.intermediate_values]
-        if self.window:
-            reached = reached[-self.window :]
         return not is_best(trial.intermediate_values[rung], reached, self.reduction)
 
     def expected_epochs(self) -> float:

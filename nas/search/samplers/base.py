@@ -13,7 +13,7 @@ from nas.search.history import all_with_values, told
 class SeededSampler(optuna.samplers.BaseSampler):
     limit: int | None = None
     """Parameters that the next draw may have, where each trial has a budget of its own."""
-    told_of_over_budget: ClassVar[bool] = False
+    wants_margins: ClassVar[bool] = False
     """Whether it needs to know by how much a network that fits stays below its limits."""
 
     @abstractmethod
@@ -24,8 +24,11 @@ class SeededSampler(optuna.samplers.BaseSampler):
 class Informed(SeededSampler):
     """Stands before an Optuna sampler among a class's bases, and tells it the study as `history.all_with_values` does."""
 
+    constrained: ClassVar[bool] = False
+    """Whether it makes something of constraints; who does not draws again until a draw fits."""
+
     def _told(self, study: optuna.Study) -> optuna.Study:
-        return told(study, all_with_values(study, self.limit, self.told_of_over_budget))
+        return told(study, all_with_values(study, self.limit, self.constrained))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return super().infer_relative_search_space(self._told(study), trial)  # type: ignore[safe-super]

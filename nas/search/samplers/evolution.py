@@ -23,24 +23,24 @@ class Evolution(SeededSampler):
 
     def __init__(
         self,
-        population: Annotated[int, Field(ge=2)] = 24,
-        tournament: Annotated[int, Field(ge=1)] = 8,
-        mutations: Annotated[float, Field(gt=0)] = 2.0,
+        population: Annotated[int, Field(ge=2)] = 40,
+        tournament: Annotated[int, Field(ge=1)] = 16,
+        mutations: Annotated[float, Field(gt=0)] = 4.0,
         step: Annotated[float, Field(gt=0, le=1)] = 0.2,
-        startup_trials: Annotated[int, Field(ge=1)] | None = None,
-        elitist: bool = False,
+        startup_trials: Annotated[int, Field(ge=1)] = 16,
         *,
         study_seed: int = 0,
     ) -> None:
         """
         Args:
-            population: of networks that trained; the first so many are drawn uniformly.
+            population: of networks that trained, pruned ones among them, at most.
             tournament: of which the best becomes the parent.
             mutations: parameters that a child changes on average, one of them at least.
             step: deviation of a number's change, as a share of its range.
+            startup_trials: networks that trained, before which draws are uniform.
         """
         self.population, self.tournament, self.mutations, self.step = population, tournament, mutations, step
-        self.startup, self.elitist = startup_trials or population, elitist
+        self.startup_trials = startup_trials
         self._rng = np.random.default_rng()
         self._uniform = optuna.samplers.RandomSampler()
 
@@ -57,9 +57,9 @@ class Evolution(SeededSampler):
     ) -> dict[str, Any]:
         told = all_with_values(study, self.limit, over_budget=False)
         known = [t for t in told if t.state == TrialState.COMPLETE and search_space.keys() <= t.params.keys()]
-        if len(known) < self.startup or not search_space:
+        if len(known) < self.startup_trials or not search_space:
             return {}
-        youngest = sorted(known, key=lambda t: (t.value if self.elitist else t.number))[-self.population :]
+        youngest = sorted(known, key=lambda t: t.number)[-self.population :]
         chosen = self._rng.choice(len(youngest), size=min(self.tournament, len(youngest)), replace=False)
         parent = max((youngest[i] for i in chosen), key=lambda t: t.value or 0.0)
         others = (t for t in study._get_trials(deepcopy=False, use_cache=False) if t.number != trial.number)

@@ -16,7 +16,8 @@ logging.getLogger("optuna._gp.optim_mixed").setLevel(logging.ERROR)
 class Gp(Informed, optuna.samplers.GPSampler):
     """A second process models by how much a network is over the limits, so that draws keep off."""
 
-    told_of_over_budget: ClassVar[bool] = True
+    constrained: ClassVar[bool] = True
+    wants_margins: ClassVar[bool] = True
 
     def __init__(self, startup_trials: Annotated[int, Field(ge=1)] = 10, *, study_seed: int = 0) -> None:
         super().__init__(

@@ -1,18 +1,15 @@
 """Tree-structured Parzen estimators, every argument explicit, so that a study does not change when a library's defaults do."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers._tpe import _truncnorm
-from optuna.trial import FrozenTrial
 from pydantic import Field
 from scipy.special import log_ndtr
 
-from nas.search.history import all_with_values, told
-from nas.search.samplers.base import SeededSampler
+from nas.search.samplers.base import Informed
 
 # Optuna computes the logarithm of the normal distribution one number after another, which is half of the time of a draw at 2,000
 # trials; a test holds the two against each other.
@@ -24,15 +21,22 @@ MOST_GOOD = 25
 """Trials that may count as good, as in Optuna."""
 
 
-class Tpe(optuna.samplers.TPESampler, SeededSampler):
-    """Multivariate TPE; candidates that are being trained count as bad (constant liar), so that parallel draws differ."""
+class Tpe(Informed, optuna.samplers.TPESampler):
+    """Multivariate TPE; candidates that are being trained count as bad (constant liar), so that parallel draws differ.
+
+    Two things differ from Optuna's, with which a search that prunes got stuck (scripts/bench/README.md). It is told what pruned
+    trials are taken to reach: Optuna ranks every complete trial before every pruned one, so that the first to train, which
+    nobody could prune, stay good for ever. And it takes the better of few candidates: the best of 24 follows the estimate, which
+    is a guess in so many dimensions, wherever it errs.
+    """
+
+    constrained: ClassVar[bool] = True
 
     def __init__(
         self,
         startup_trials: Annotated[int, Field(ge=0)] = STARTUP_TRIALS,
-        candidates: Annotated[int, Field(ge=1)] = 24,
-        good: Annotated[float, Field(gt=0, lt=1)] = 0.1,
-        projected: bool = False,
+        candidates: Annotated[int, Field(ge=1)] = 2,
+        good: Annotated[float, Field(gt=0, lt=1)] = 0.06,
         *,
         study_seed: int = 0,
     ) -> None:
@@ -49,7 +53,6 @@ class Tpe(optuna.samplers.TPESampler, SeededSampler):
             group=False,
             constant_liar=True,
         )
-        self._projected = projected
         self._gamma = lambda trials: min(math.ceil(good * trials), MOST_GOOD)
         self._names: tuple[str, ...] = ()
         self._rows: dict[int, list[float]] = {}
@@ -59,13 +62,6 @@ class Tpe(optuna.samplers.TPESampler, SeededSampler):
         # A new sampler for every draw would be the public way, but it reads every trial again: 0.1 s of 2,000.
         self._rng.rng.seed(seed)
         self._random_sampler._rng.rng.seed(seed)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        if self._projected or self.limit is not None:
-            study = told(study, all_with_values(study, self.limit))
-        return super().sample_relative(study, trial, search_space)
 
     def _get_internal_repr(
         self,
