@@ -138,3 +138,5 @@ def command(
     else:
         more = "" if result.exhausted else f"   or more trials:  {again} --trials {progress.goal * 2}"
         print(f"Next:  nas retrain best --study {name}{more}")
+        if result.plan.settings.study.objective == "front":
+            print(f"The front of accuracy against parameters:  nas best --study {name}")

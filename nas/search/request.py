@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nas.budget import Budget, count_params
+from nas.budget import Budget, Write, count_params
 from nas.config import DataConfig, StudyConfig, check_epochs, first_problem, parse_count
 from nas.data.datasets import Dataset, require_known
 from nas.errors import ConfigError
+from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
 from nas.search.address import study_address
 from nas.search.feasibility import check_feasible, smallest_network
@@ -81,11 +82,14 @@ class Asked:
     data: DataConfig
     seed: int
 
-    def on(self, dataset: Dataset) -> tuple[Space, Budget, StudySettings]:
-        """The space and the budget for these images, and what a study of them means. Raises NasError where nothing can fit."""
+    def on(self, dataset: Dataset, write: Write = write_whole) -> tuple[Space, Budget, StudySettings]:
+        """The space and the budget for these images, and what a study of them means. `write` keeps what the budget measures.
+
+        Raises NasError where nothing can fit.
+        """
         space = self.space.for_images(dataset.shape)
         check_can_fill(space, dataset.shape)
-        budget = Budget(space.budget, dataset.shape, self.paths.latencies)
+        budget = Budget(space.budget, dataset.shape, self.paths.latencies, write)
         check_feasible(space, budget)
         settings = StudySettings(
             space=space.name,

@@ -94,12 +94,13 @@ class SearchDisplay(Display, Protocol):
 
 def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
     """Trains networks until the study holds `request.trials` of them. Raises NasError."""
+    stop = Stop()
     with ExitStack() as closing:
-        return _run_prepared(request, display, _prepare(request, display, closing))
+        return _run_prepared(request, display, _prepare(request, display, closing, stop), stop)
 
 
-def _run_prepared(request: SearchRequest, display: SearchDisplay, prepared: "_Prepared") -> SearchResult:
-    paths, stop = prepared.paths, Stop()
+def _run_prepared(request: SearchRequest, display: SearchDisplay, prepared: "_Prepared", stop: Stop) -> SearchResult:
+    paths = prepared.paths
 
     def stop_requested() -> bool:
         return stop.requested or (prepared.deadline is not None and time.monotonic() > prepared.deadline)
@@ -126,6 +127,8 @@ class _Prepared:
     parts: Split
     executor: Executor
     token: str
+    persist: Callable[[Callable[[], None]], None]
+    """Carries out a write to the study's folder, and tries again when the disk is full."""
     workers: str
     precision: str
     deadline: float | None
@@ -137,7 +140,7 @@ class _Prepared:
     """Below which no trial's own budget is drawn; None where all have the study's."""
 
 
-def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack) -> _Prepared:
+def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack, stop: Stop) -> _Prepared:
     """`closing` ends the workers, whatever comes of the search."""
     deadline = None if request.timeout is None else time.monotonic() + request.timeout
     asked = resolve(request)
@@ -148,7 +151,8 @@ def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack)
     if asked.space.budget.latency is None:  # else what is timed first would be timed beside them
         executor.prepare()  # workers import while this process reads the data, opens the study and draws
     dataset = load_dataset(data, display.decoding)
-    space, budget, settings = asked.on(dataset)
+    persist = Patience(paths.name, display.note, lambda: stop.requested, "the study's folder").write
+    space, budget, settings = asked.on(dataset, lambda file, content: persist(lambda: write_whole(file, content)))
     if request.warm_start is not None and asked.stored is None:
         find_starts(request.warm_start, settings)  # so that a mistake there founds no study
     parts = split(dataset, data)
@@ -166,6 +170,7 @@ def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack)
         parts=parts,
         executor=executor,
         token=token,
+        persist=persist,
         workers=workers,
         precision=precision,
         deadline=deadline,
@@ -218,7 +223,6 @@ def _search(
         study.set_user_attr("begun", True)
     write_whole(paths.token, prepared.token.encode())
     crew = Crew(prepared.executor, display.note)
-    persist = Patience(paths.name, display.note, lambda: stop.requested, "the study's folder").write
 
     def coordinator(own_stop: Stop, deadline: float | None) -> Coordinator:
         return Coordinator(
@@ -230,7 +234,7 @@ def _search(
             display=display,
             stop=own_stop,
             deadline=deadline,
-            persist=persist,
+            persist=prepared.persist,
             crew=crew,
         )
 
@@ -249,7 +253,7 @@ def _search(
                 chosen = None if stop.requested else choose(study, space.epochs, *request.final_round)
             suspended = search.suspending is not None and search.progress.trained < search.progress.goal
             if chosen is not None:
-                finals = _finals(chosen, study, prepared, crew, display, stop, persist)
+                finals = _finals(chosen, study, prepared, crew, display, stop)
                 finals.run()
                 suspended = finals.suspending is not None
             prepared.executor.close()
@@ -286,7 +290,6 @@ def _finals(
     crew: Crew,
     display: SearchDisplay,
     stop: Stop,
-    persist: Callable[[Callable[[], None]], None],
 ) -> Coordinator:
     asked, trials = chosen
     paths = prepared.paths
@@ -301,7 +304,7 @@ def _finals(
         display=display,
         stop=stop,
         deadline=prepared.deadline,
-        persist=persist,
+        persist=prepared.persist,
         crew=crew,
     )
     display.begin_finalists(asked, coordinator.progress.trained)
