@@ -122,6 +122,9 @@ def command(
         "--ray": ray,
         "--gpus-per-worker": gpus_per_worker,
         "--cpus-per-worker": cpus_per_worker,
+        "--finalists": finalists,
+        "--finalist-epochs": finalist_epochs,
+        "--finalist-seeds": finalist_seeds,
     }
     again = f"nas search --study {name}" + "".join(
         f" {key} {value:g}" if isinstance(value, float) else f" {key} {value}"
@@ -136,7 +139,8 @@ def command(
     if progress.best is None:
         print(f"No training ran to its end yet. To go on:  {again} --trials {progress.goal + 10}")
     else:
-        more = "" if result.exhausted else f"   or more trials:  {again} --trials {progress.goal * 2}"
+        goal = progress.goal if progress.trained < progress.goal else progress.goal * 2
+        more = "" if result.exhausted else f"   or more trials:  {again} --trials {goal}"
         print(f"Next:  nas retrain best --study {name}{more}")
         if result.plan.settings.study.objective == "front":
             print(f"The front of accuracy against parameters:  nas best --study {name}")

@@ -8,7 +8,18 @@ from nas.config.budget import LIMIT_NAMES, BudgetConfig, LatencyConfig, RuntimeN
 from nas.config.candidate import Candidate
 from nas.config.data import DataConfig, ImageShape
 from nas.config.frozen import Frozen, Probability, first_problem, what_is_wrong
-from nas.config.network import ActivationName, ArchConfig, BlockName, StageConfig, StemConfig
+from nas.config.network import (
+    ActivationName,
+    ArchConfig,
+    BlockName,
+    DownsampleName,
+    DropoutPlace,
+    InitName,
+    PoolName,
+    StageConfig,
+    StemConfig,
+    StemName,
+)
 from nas.config.study import ObjectiveName, StrategyConfig, StudyConfig
 from nas.config.training import OptimiserName, ScheduleName, TrainConfig, check_epochs
 
@@ -21,20 +32,25 @@ __all__ = [
     "BudgetConfig",
     "Candidate",
     "DataConfig",
+    "DownsampleName",
+    "DropoutPlace",
     "FlipName",
     "Frozen",
     "ImageShape",
+    "InitName",
     "LatencyConfig",
     "MixName",
     "ObjectiveName",
     "OptimiserName",
     "PadMode",
     "PolicyName",
+    "PoolName",
     "Probability",
     "RuntimeName",
     "ScheduleName",
     "StageConfig",
     "StemConfig",
+    "StemName",
     "StrategyConfig",
     "StudyConfig",
     "TrainConfig",

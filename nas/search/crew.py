@@ -32,6 +32,7 @@ class Crew:
         """Who was asked to pause, and …"""
         self._paused: set[int] = set()
         """… who does."""
+        self._pause = 0
         self._unfit: dict[int, NasError] = {}
         self._refused: dict[int, NasError] = {}
         self._worked: set[int] = set()
@@ -64,15 +65,19 @@ class Crew:
 
     def hush(self) -> bool:
         """Asks those who are busy to pause. Returns whether nobody works, so that something can be timed; `wake` ends it."""
-        busy = set(self.executor.workers) - self.executor.awaited - self.idle
+        absent = self.executor.awaited | self._unfit.keys() | self._restarts.keys()
+        busy = set(self.executor.workers) - absent - self.idle
         for worker in busy & self.devices.keys() - self._hushed:
-            self.occupy(worker, Pause())
+            self.occupy(worker, Pause(self._pause))
             self._hushed.add(worker)
         return busy <= self._paused
 
     def wake(self) -> None:
         for worker in self._hushed:
             self.executor.send(worker, Resume())
+            if worker not in self.idle:
+                self._silence.expect(worker)
+        self._pause += 1
         self._hushed.clear()
         self._paused.clear()
 
@@ -91,8 +96,9 @@ class Crew:
                 self._worked.add(worker)
                 (self.blind.discard if sees_study else self.blind.add)(worker)
                 self.release(worker)
-            case Paused():
+            case Paused(number=number) if number == self._pause:
                 self._paused.add(worker)
+                self._silence.expect_nothing(worker)
             case Unfit(message=text, hint=hint):
                 # One that has worked before finds what it needs occupied, which may pass.
                 (self._refused if worker in self._worked else self._unfit)[worker] = NasError(text, hint=hint)

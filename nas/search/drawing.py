@@ -112,7 +112,8 @@ class Drawer:
 
     def _prepare_sampler(self, number: int) -> None:
         self.sampler.seed(mix_seed(self.seed, number) % 2**32)
-        self.sampler.limit = self._limit(number)
+        # Widths that are scaled to the limit fit any: what was too large for one budget says nothing of another.
+        self.sampler.limit = None if self.space.fills else self._limit(number)
 
     def _limit(self, number: int) -> int | None:
         """Parameters that the trial of this number may have, where each has a budget of its own: uniform in the logarithm."""
@@ -135,7 +136,8 @@ class Drawer:
 
     def _draw(self, trial: optuna.Trial) -> tuple[optuna.Trial, Candidate, Budget]:
         """A trial's candidate, and the budget that it is held against."""
-        space, budget, limit = self.space, self.budget, self._limit(trial.number)
+        space, budget = self.space, self.budget
+        limit = None if "origin" in trial.user_attrs else self._limit(trial.number)  # a warm start's candidate is what it is
         if limit is not None:
             budget = copy(budget)
             budget.limits = budget.limits.model_copy(update={"params": limit})

@@ -164,7 +164,7 @@ def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
     wanted = Placement(request.device, request.gpus, request.workers_per_gpu, request.workers)
     plans = plan_workers(wanted, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), ""))
     dataset = load_dataset(data, display.decoding)
-    space, budget, settings = asked.on(dataset)
+    space, budget, settings = asked.on(dataset, write=lambda file, content: None)
     before = 0
     if asked.stored is not None:
         asked.stored.require_same(settings, paths.name)
@@ -180,7 +180,7 @@ def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
     display.note(f"timing {len({one.digest for _, one in chosen})} networks of space {space.name}, for some seconds each")
     networks = _time_networks(chosen, dataset, parts, plans[0])
     expected_epochs, pruning = _expected_epochs(asked.strategies.pruner, space.epochs, trials, before)
-    finalists = plan_round(trials * expected_epochs, space.epochs, *request.final_round)
+    finalists = plan_round(request.trials * expected_epochs, space.epochs, *request.final_round)
     return Estimate(
         study=paths.name,
         trials=trials,

@@ -7,7 +7,7 @@ trials of a sibling study in the same database, so that the sampler's history st
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -30,7 +30,7 @@ LEAST = 2
 """Of one network alone nothing is to be chosen."""
 LENGTHS = ((1.5, 2), (1.0, 2), (1.0, 1))
 """How many times the search's epochs, and seeds: the first that leaves enough for at least two."""
-SHOWN = ("params", "macs", "architecture")
+SHOWN = ("params", "macs", "architecture", "micro_batches")
 """What a finalist's training says of its network, as the search's trial did."""
 FINALS = 0xF17A15
 """Sets the trainings' seeds apart from those of the search."""
@@ -87,7 +87,7 @@ def check_request(count: int | None, epochs: int | None, seeds: int | None, tria
         if epochs < search_epochs:
             raise ConfigError(
                 f"--finalist-epochs must be at least the search's {search_epochs}, but is {epochs}",
-                hint="finalists are trained again to be sure, and less sure than before would be no use",
+                hint=f"leave it out, or name {search_epochs} or more: finalists are trained again to be surer than before",
             )
     if count == 0 and (epochs is not None or seeds is not None):
         raise ConfigError("--finalists 0 turns them off, so that --finalist-epochs and --finalist-seeds mean nothing")
@@ -117,23 +117,36 @@ def epochs_spent(trials: Iterable[FrozenTrial]) -> int:
 
 
 def expected_round(
-    count: int | None, epochs: int | None, seeds: int | None, trials: int, search_epochs: int, pruner: FairPruner
+    begun: Round | None,
+    count: int | None,
+    epochs: int | None,
+    seeds: int | None,
+    trials: int,
+    search_epochs: int,
+    pruner: FairPruner,
 ) -> Round | None:
     """If the search trains all that it may."""
     each = pruner.expected_epochs() or search_epochs
-    return plan_round(trials * each, search_epochs, count, epochs, seeds)
+    return _asked_beside(begun, trials * each, search_epochs, count, epochs, seeds)
+
+
+def _asked_beside(
+    begun: Round | None, spent: float, search_epochs: int, count: int | None, epochs: int | None, seeds: int | None
+) -> Round | None:
+    """A round that has begun goes on as it began, unless something else is asked for; with more networks where the search has
+    gone on."""
+    if begun is None:
+        return plan_round(spent, search_epochs, count, epochs, seeds)
+    asked = plan_round(spent, search_epochs, count, epochs or begun.epochs, seeds or begun.seeds)
+    return replace(asked, count=max(asked.count, begun.count)) if asked is not None and count is None else asked
 
 
 def choose(
     study: optuna.Study, search_epochs: int, count: int | None, epochs: int | None, seeds: int | None
 ) -> tuple[Round, list[FrozenTrial]] | None:
-    """After a search, by what it has really cost. None where there are none to be trained. A round that has begun goes on as it
-    began, unless something else is asked for."""
+    """After a search, by what it has really cost. None where there are none to be trained."""
     trials = study.get_trials(deepcopy=False)
-    before = sibling(study)
-    if before is not None:
-        epochs, seeds = epochs or before.user_attrs["epochs"], seeds or before.user_attrs["seeds"]
-    asked = plan_round(epochs_spent(trials), search_epochs, count, epochs, seeds)
+    asked = _asked_beside(begun_round(study), epochs_spent(trials), search_epochs, count, epochs, seeds)
     if asked is None:
         return None
     chosen = outcomes.best_trials(trials, asked.count)
@@ -152,26 +165,40 @@ def sibling(study: optuna.Study) -> optuna.Study | None:
     return beside(study, sibling_name(study.study_name))
 
 
-def found_sibling(study: optuna.Study, asked: Round, paths: StudyPaths) -> optuna.Study:
-    """Finds or founds it. Raises StudyError where it trains for other epochs, with which the new ones could not be compared."""
-    found = sibling(study)
-    if found is None:
-        found = made_beside(study, sibling_name(study.study_name))
-    elif (before := found.user_attrs.get("epochs", asked.epochs)) != asked.epochs:
+def begun_round(study: optuna.Study) -> Round | None:
+    """The last one that was begun, as far as a crash let it be written."""
+    finals = sibling(study)
+    said = None if finals is None else finals.user_attrs.get("round")
+    return None if said is None else Round(**said)
+
+
+def require_same_epochs(study: optuna.Study, epochs: int | None) -> None:
+    """Raises StudyError where finalists were trained for others than those asked for: they could not be compared."""
+    begun = begun_round(study)
+    if begun is not None and epochs not in (None, begun.epochs):
         raise StudyError(
-            f"the finalists of study {paths.name!r} were trained for {before} epochs, and could not be compared with others of "
-            f"{asked.epochs}",
-            hint=f"go on with --finalist-epochs {before}, or leave it out",
+            f"the finalists of study {study.study_name!r} were trained for {begun.epochs} epochs, and could not be compared with "
+            f"others of {epochs}",
+            hint=f"go on with --finalist-epochs {begun.epochs}, or leave it out",
         )
+
+
+def found_sibling(study: optuna.Study, asked: Round) -> optuna.Study:
+    """Finds or founds it. Raises StudyError as `require_same_epochs`."""
+    require_same_epochs(study, asked.epochs)
+    found = sibling(study) or made_beside(study, sibling_name(study.study_name))
     found.pruner, found.sampler = optuna.pruners.NopPruner(), optuna.samplers.RandomSampler()
-    found.set_user_attr("epochs", asked.epochs)
-    found.set_user_attr("seeds", max(asked.seeds, found.user_attrs.get("seeds", 0)))
+    found.set_user_attr("round", asdict(asked))
     return found
 
 
 def enqueue_trainings(finals: optuna.Study, chosen: Sequence[FrozenTrial], asked: Round) -> int:
-    """Adds the trainings that are missing, all networks by the first seed before any by the second. Returns how many the sibling
-    study then holds that count."""
+    """Adds the trainings that are missing, all networks by the first seed before any by the second; gives up those of an earlier
+    round that have not begun and are not wanted any more. Returns how many the sibling study then holds that count."""
+    wanted = {(trial.number, seed) for trial in chosen for seed in range(asked.seeds)}
+    for trial in finals.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if (trial.user_attrs["finalist"], trial.user_attrs["seed"]) not in wanted:
+            finals._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     kept = [trial for trial in finals.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
     there = {(trial.user_attrs["finalist"], trial.user_attrs["seed"]) for trial in kept}
     for seed in range(asked.seeds):
@@ -212,14 +239,19 @@ class FinalistDrawer:
 
     def adopt(self, frozen: FrozenTrial) -> None:
         self._queue(optuna.Trial(self.study, frozen._trial_id))
-        self.ready[-1].micro_batches = frozen.user_attrs.get("micro_batches", 1)
         self.ready[-1].known.update(frozen.intermediate_values)
 
     def _queue(self, trial: optuna.Trial) -> None:
+        """Raises StudyError where the search's folder of that network is gone."""
         file = self.paths.trial(trial.user_attrs["finalist"]).candidate
+        if not file.is_file():
+            raise StudyError(
+                f"{file} is gone, which a finalist is built from", hint="restore it from a copy, or go on with --finalists 0"
+            )
         candidate = Candidate.from_json(file.read_text(), source=str(file))
         candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.epochs})})
-        self.ready.append(Running(trial, candidate, trial.user_attrs["params"]))
+        parts = trial.user_attrs.get("micro_batches", 1)
+        self.ready.append(Running(trial, candidate, trial.user_attrs["params"], micro_batches=parts))
 
     def settle_twins(self, ended: FrozenTrial) -> None:
         """There are none."""
@@ -232,16 +264,27 @@ class FinalistDrawer:
 
 
 def finalists_of(study: optuna.Study) -> list[Finalist]:
-    """Best first; those that were trained by fewer seeds than others come last. Empty where there were none."""
+    """Best first, by the mean over the seeds that all of them were trained by. Empty where there were none."""
     finals = sibling(study)
-    if finals is None:
+    begun = begun_round(study)
+    if finals is None or begun is None:
         return []
     by_number: dict[int, dict[int, float]] = defaultdict(dict)
     for trial in finals.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         by_number[trial.user_attrs["finalist"]][trial.user_attrs["seed"]] = trial.value or 0.0
-    epochs = finals.user_attrs["epochs"]
-    found = [Finalist(number, epochs, tuple(values[seed] for seed in sorted(values))) for number, values in by_number.items()]
-    return sorted(found, key=lambda one: (-len(one.accuracies), -one.mean, one.number))
+    if not by_number:
+        return []
+    shared = set.intersection(*(set(values) for values in by_number.values()))
+    found = [
+        Finalist(number, begun.epochs, tuple(values[seed] for seed in sorted(values))) for number, values in by_number.items()
+    ]
+
+    def rank(one: Finalist) -> tuple[float, ...]:
+        values = by_number[one.number]
+        over = [values[seed] for seed in shared] or list(one.accuracies)
+        return -fmean(over), -len(one.accuracies), one.number
+
+    return sorted(found, key=rank)
 
 
 def best_of(study: optuna.Study) -> tuple[FrozenTrial | None, Finalist | None]:

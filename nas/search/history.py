@@ -51,10 +51,11 @@ def is_duplicate(trial: FrozenTrial) -> bool:
 def excess(trial: FrozenTrial, limit: int | None) -> float:
     """How far over the limits a trial is, as a share of them; at most 0 where it fits. `limit`: parameters, instead of the
     study's own limits."""
+    broken = {name: value for name, value in trial.constraints.items() if name != "divergence"}
     if limit is not None and "params" in trial.user_attrs:
-        return float(trial.user_attrs["params"] / limit - 1)
-    broken = max((value for name, value in trial.constraints.items() if name != "divergence"), default=0.0)
-    return float(trial.user_attrs.get("excess", broken))
+        others = max((value for name, value in broken.items() if name != "params"), default=-1.0)
+        return float(max(trial.user_attrs["params"] / limit - 1, others))
+    return float(trial.user_attrs.get("excess", max(broken.values(), default=0.0)))
 
 
 def projected_values(trials: Sequence[FrozenTrial]) -> dict[int, float]:
@@ -86,6 +87,7 @@ def all_with_values(study: optuna.Study, limit: int | None = None, over_budget: 
     fitting = [values[t.number] for t in trials if t.number in values and excess(t, limit) <= 0 and not _diverged(t)]
     if not fitting:
         over_budget = over_budget and limit is None
+    middling, worst = (median(fitting), min(fitting)) if fitting else (0.0, 0.0)
     result = []
     for trial in trials:
         over = excess(trial, limit)
@@ -94,9 +96,9 @@ def all_with_values(study: optuna.Study, limit: int | None = None, over_budget: 
         elif trial.state == TrialState.FAIL or (over > 0 and not over_budget):
             continue
         elif over > 0:
-            result.append(_complete(trial, median(fitting) if fitting else 0.0, over))
+            result.append(_complete(trial, middling, over))
         elif _diverged(trial):
-            result.append(_complete(trial, min(fitting, default=0.0), over))
+            result.append(_complete(trial, worst, over))
         elif trial.number in values:
             result.append(_complete(trial, values[trial.number], over))
     return result

@@ -57,6 +57,9 @@ class Suspend:
 class Pause:
     """Say Paused, and do nothing until Resume or anything that ends the training: something is being timed."""
 
+    number: int = 0
+    """Of the pause, which the answer repeats: one that comes late is no answer to the next."""
+
 
 @dataclass(frozen=True)
 class Resume:
@@ -101,6 +104,8 @@ class Alive:
 @dataclass(frozen=True)
 class Paused:
     """The answer to a `Pause`."""
+
+    number: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from nas.search.feasibility import check_feasible, smallest_network
 from nas.search.filling import check_can_fill
 from nas.search.finalists import check_request
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
-from nas.search.strategies import spelt_out
+from nas.search.strategies import said_as_before, spelt_out
 from nas.space import Space
 from nas.space_file import load_space
 
@@ -160,9 +160,11 @@ def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettin
 def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | None) -> StudyConfig:
     """The strategies that the space and the command line ask for, else those that the study began with, every argument as it was
     then."""
-    if request.space is None and stored is not None:
+    if stored is None:
+        return spelt_out(space.study)
+    if request.space is None:
         return spelt_out(Overrides(sampler=request.sampler, pruner=request.pruner).applied_to_study(stored.study))
-    return spelt_out(space.study)
+    return spelt_out(said_as_before(space.study, stored.study))
 
 
 def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:

@@ -25,11 +25,13 @@ from nas.search.finalists import (
     Finalist,
     FinalistDrawer,
     Round,
+    begun_round,
     choose,
     enqueue_trainings,
     expected_round,
     finalists_of,
     found_sibling,
+    require_same_epochs,
 )
 from nas.search.messages import WorkerPlan
 from nas.search.ownership import own_study
@@ -79,7 +81,7 @@ class SearchResult:
     finalists: list[Finalist]
     """Best first; empty where there are none."""
     interrupted: bool
-    """By Ctrl-C or the deadline; the same command goes on."""
+    """By Ctrl-C, or by the deadline before finalists could end; the same command goes on."""
     exhausted: bool
 
 
@@ -132,10 +134,7 @@ class _Prepared:
     workers: str
     precision: str
     deadline: float | None
-    search_deadline: float | None
-    """When what is left belongs to the finalists."""
     pruner: FairPruner
-    expected_round: Round | None
     least_params: int | None
     """Below which no trial's own budget is drawn; None where all have the study's."""
 
@@ -156,11 +155,6 @@ def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack,
     if request.warm_start is not None and asked.stored is None:
         find_starts(request.warm_start, settings)  # so that a mistake there founds no study
     parts = split(dataset, data)
-    pruner = make_pruner(asked.strategies.pruner, space.epochs)
-    expected = expected_round(*request.final_round, request.trials, space.epochs, pruner)
-    search_deadline = deadline
-    if request.timeout is not None and deadline is not None and expected is not None:
-        search_deadline = deadline - SHARE * request.timeout
     return _Prepared(
         paths=paths,
         settings=settings,
@@ -174,9 +168,7 @@ def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack,
         workers=workers,
         precision=precision,
         deadline=deadline,
-        search_deadline=search_deadline,
-        pruner=pruner,
-        expected_round=expected,
+        pruner=make_pruner(asked.strategies.pruner, space.epochs),
         least_params=least_params(space, budget) if asked.strategies.objective == "front" else None,
     )
 
@@ -221,6 +213,10 @@ def _search(
         fitted = fit_starts(starts, space, prepared.budget)
         enqueue(study, space, fitted, paths)
         study.set_user_attr("begun", True)
+    require_same_epochs(study, request.finalist_epochs)
+    expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, prepared.pruner)
+    kept_seconds = SHARE * request.timeout if request.timeout is not None and expected is not None else 0.0
+    search_deadline = None if prepared.deadline is None else prepared.deadline - kept_seconds
     write_whole(paths.token, prepared.token.encode())
     crew = Crew(prepared.executor, display.note)
 
@@ -238,19 +234,22 @@ def _search(
             crew=crew,
         )
 
-    search = coordinator(StopOf(stop), prepared.search_deadline)
-    plan = _plan(request, prepared, search.progress, fitted)
+    def kept_time() -> bool:
+        """Whether any is left."""
+        return prepared.deadline is None or time.monotonic() < prepared.deadline
+
+    search = coordinator(StopOf(stop), search_deadline)
+    plan = _plan(request, prepared, search.progress, fitted, expected, kept_seconds or None)
     display.begin(plan)
     suspended = False
     try:
         with suspended_by_signals(stop.request):
             search.run()
-            chosen = None if stop.requested else choose(study, space.epochs, *request.final_round)
-            if chosen is None and search.stop.requested and prepared.search_deadline != prepared.deadline:
+            chosen = None if stop.requested or not kept_time() else choose(study, space.epochs, *request.final_round)
+            if chosen is None and search.stop.requested and kept_time():
                 display.note("too little has been trained for finalists: the search goes on in their time")
                 search = coordinator(stop, prepared.deadline)
                 search.run()
-                chosen = None if stop.requested else choose(study, space.epochs, *request.final_round)
             suspended = search.suspending is not None and search.progress.trained < search.progress.goal
             if chosen is not None:
                 finals = _finals(chosen, study, prepared, crew, display, stop)
@@ -263,7 +262,14 @@ def _search(
     return SearchResult(plan, search.progress, finalists_of(study), suspended, search.drawer.exhausted is not None)
 
 
-def _plan(request: SearchRequest, prepared: _Prepared, progress: Progress, fitted: list[Fitted]) -> SearchPlan:
+def _plan(
+    request: SearchRequest,
+    prepared: _Prepared,
+    progress: Progress,
+    fitted: list[Fitted],
+    expected: Round | None,
+    finalist_seconds: float | None,
+) -> SearchPlan:
     parts, validation = prepared.parts, prepared.dataset.validation
     return SearchPlan(
         paths=prepared.paths,
@@ -275,8 +281,8 @@ def _plan(request: SearchRequest, prepared: _Prepared, progress: Progress, fitte
         workers=prepared.workers,
         precision=prepared.precision,
         pruner=prepared.pruner,
-        finalists=prepared.expected_round,
-        finalist_seconds=None if request.timeout is None else SHARE * request.timeout,
+        finalists=expected,
+        finalist_seconds=finalist_seconds,
         skipped_images=prepared.dataset.skipped,
         warm_start=fitted,
         warnings=prepared.space.warnings(),
@@ -293,7 +299,7 @@ def _finals(
 ) -> Coordinator:
     asked, trials = chosen
     paths = prepared.paths
-    finals = found_sibling(study, asked, paths)
+    finals = found_sibling(study, asked)
     goal = enqueue_trainings(finals, trials, asked)
     coordinator = Coordinator(
         finals,

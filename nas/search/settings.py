@@ -10,8 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field
-
 from nas.config import BudgetConfig, DataConfig, Frozen, ImageShape, StrategyConfig, StudyConfig
 from nas.errors import StudyError
 from nas.paths import StudyPaths
@@ -100,6 +98,13 @@ class Overrides(Frozen):
         return study.model_copy(update=changed)
 
 
+FIRST_STRATEGIES = StudyConfig(
+    sampler=StrategyConfig(name="tpe", arguments={"startup_trials": 20, "candidates": 24, "good": 0.1}),
+    pruner=StrategyConfig(name="asha", arguments={"reduction": 3, "first_rung": None}),
+)
+"""Of studies from before strategies had names, whose settings do not say them."""
+
+
 class StudySettings(Frozen):
     """Fixed for the life of a study, all but `environment`, `data.folder` and what only describes."""
 
@@ -114,8 +119,8 @@ class StudySettings(Frozen):
     """Of the labels, classes and pixel statistics: the same images in another folder are the same data."""
     shape: ImageShape
     seed: int
-    study: StudyConfig = Field(default_factory=lambda: spelt_out(StudyConfig()))
-    """Its strategies, with every argument; of studies from before these were kept, the only ones there were."""
+    study: StudyConfig = FIRST_STRATEGIES
+    """Its strategies, with every argument."""
     environment: Environment
 
     def differences(self, new: "StudySettings") -> list[str]:
@@ -136,8 +141,9 @@ class StudySettings(Frozen):
             found.append(f"seed: {self.seed} → {new.seed}")
         if self.study.objective != new.study.objective:
             found.append(f"objective: {self.study.objective} → {new.study.objective}")
+        before_study, after_study = spelt_out(self.study), spelt_out(new.study)  # an argument may be newer than the study
         for kind in ("sampler", "pruner"):
-            before_strategy, after_strategy = getattr(self.study, kind), getattr(new.study, kind)
+            before_strategy, after_strategy = getattr(before_study, kind), getattr(after_study, kind)
             if before_strategy != after_strategy:
                 found.append(f"{kind}: {describe(before_strategy)} → {describe(after_strategy)}")
         return found

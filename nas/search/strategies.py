@@ -30,6 +30,16 @@ def spelt_out(study: StudyConfig) -> StudyConfig:
     )
 
 
+def said_as_before(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
+    """With the arguments of `before` where `asked` names the same strategy and says nothing else."""
+    changed = {}
+    for kind in ("sampler", "pruner"):
+        new, old = getattr(asked, kind), getattr(before, kind)
+        if new.name == old.name:
+            changed[kind] = StrategyConfig(name=new.name, arguments=old.arguments | new.arguments)
+    return asked.model_copy(update=changed)
+
+
 def make_sampler(config: StrategyConfig, study_seed: int = 0) -> SeededSampler:
     config = _spelt_out("sampler", config, SAMPLERS)
     with experiments_allowed():

@@ -22,6 +22,8 @@ from nas.space import Space
 from nas.train.checkpoint import write_whole
 
 STUDY_PREFIX = "study:"
+OF_ITS_STUDY = ("excess", "limit")
+"""What a trial says of itself beside the limits of its own study."""
 STARTING_POINTS = 10
 """At most so many networks of another study are trained again at the beginning of this one."""
 
@@ -168,7 +170,7 @@ def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: Stud
                 value=result.value,
                 params=params,
                 distributions={name: slot.domain for name, slot in drawn.items()},
-                user_attrs={**result.user_attrs, **origin, "imported": True},
+                user_attrs={k: v for k, v in result.user_attrs.items() if k not in OF_ITS_STUDY} | origin | {"imported": True},
                 intermediate_values=result.intermediate_values,
             )
         )

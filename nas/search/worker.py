@@ -96,8 +96,8 @@ def _serve(channel: Channel, trainer: "_Trainer") -> None:
                 trainer.train(order)
             case Shutdown():
                 return
-            case Pause():
-                trainer.pause()
+            case Pause(number=number):
+                trainer.pause(number)
             case Suspend() | Resume():
                 pass  # nothing is being trained
 
@@ -286,14 +286,14 @@ class _Trainer:
         match message:
             case Suspend():
                 self._suspended = True
-            case Pause():
-                self.pause()
+            case Pause(number=number):
+                self.pause(number)
             case Shutdown():
                 raise EOFError("shut down in the middle of a training")
 
-    def pause(self) -> None:
+    def pause(self, number: int) -> None:
         """Until the coordinator says Resume, or to suspend the training; a verdict may come meanwhile."""
-        self._send(Paused())
+        self._send(Paused(number))
         while not self._suspended:
             match self.channel.receive():
                 case Resume():

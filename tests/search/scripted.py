@@ -204,9 +204,9 @@ class FakeExecutor(Executor):
             case Suspend():
                 self._suspended |= set() if self.deaf else {worker}
                 self.paused.discard(worker)
-            case Pause():
+            case Pause(number=number):
                 self.paused.add(worker)
-                self._outbox.append((worker, Paused()))
+                self._outbox.append((worker, Paused(number)))
             case Resume():
                 self.paused.discard(worker)
 

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from nas.errors import ConfigError, StudyError
-from nas.paths import StudyPaths, study_paths
+from nas.paths import study_paths
 from nas.retrain import find_subject
 from nas.search import outcomes
 from nas.search.finalists import (
@@ -62,7 +62,7 @@ def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
     assert plan_round(10, 18, count=3, epochs=40, seeds=1) == Round(3, 40, 1)
     assert plan_round(1000, 18, epochs=20) == Round(5, 20, 2)
     assert plan_round(10, 18, epochs=20) == Round(2, 20, 1), "who names epochs wants finalists"
-    assert expected_round(None, None, None, 100, 18, Asha(18)) == Round(2, 27, 2)
+    assert expected_round(None, None, None, None, 100, 18, Asha(18)) == Round(2, 27, 2)
 
 
 MISTAKES: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -116,7 +116,7 @@ def test_the_winner_is_the_best_mean_and_not_the_best_of_the_search() -> None:
     assert epochs_spent(study.get_trials()) == 10
     asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
     assert (asked, [trial.number for trial in trials]) == (Round(2, 4, 2), [1, 3])
-    finals = found_sibling(study, asked, StudyPaths(Path("mine")))
+    finals = found_sibling(study, asked)
     assert enqueue_trainings(finals, trials, asked) == 4
     order = [(trial.user_attrs["finalist"], trial.user_attrs["seed"]) for trial in finals.get_trials()]
     assert order == [(1, 0), (3, 0), (1, 1), (3, 1)], "all by the first seed before any by the second"
@@ -130,35 +130,63 @@ def test_the_winner_is_the_best_mean_and_not_the_best_of_the_search() -> None:
     assert len(study.get_trials()) == 4, "the sampler's history is what it was"
 
 
-def test_who_was_trained_by_fewer_seeds_does_not_win_by_luck() -> None:
+def test_until_all_were_trained_by_the_same_seeds_they_are_compared_by_those_that_all_have() -> None:
     study = searched(0.6, 0.8)
     asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
-    finals = found_sibling(study, asked, StudyPaths(Path("mine")))
+    finals = found_sibling(study, asked)
     enqueue_trainings(finals, trials, asked)
-    train(finals, {(1, 0): 0.99, (0, 0): 0.7, (0, 1): 0.7})
-    assert [finalist.number for finalist in finalists_of(study)] == [0, 1]
-    assert enqueue_trainings(finals, trials, asked) == 4, "the one that failed is trained again"
-    train(finals, {(1, 1): 0.9})
+    train(finals, {(1, 0): 0.75, (0, 0): 0.7, (0, 1): 0.9})
     assert [finalist.number for finalist in finalists_of(study)] == [1, 0]
+    assert enqueue_trainings(finals, trials, asked) == 4, "the one that failed is trained again"
+    train(finals, {(1, 1): 0.8})
+    assert [finalist.number for finalist in finalists_of(study)] == [0, 1]
 
 
 def test_more_finalists_or_seeds_are_added_to_those_there_are_and_other_epochs_are_refused() -> None:
     study = searched(0.6, 0.8, 0.7)
     one = Round(1, 4, 1)
-    finals = found_sibling(study, one, StudyPaths(Path("mine")))
+    finals = found_sibling(study, one)
     enqueue_trainings(finals, outcomes.best_trials(study.get_trials(), 1), one)
     train(finals, {(1, 0): 0.9})
     asked, trials = choose(study, 3, 3, None, 2)  # type: ignore[misc]
     assert asked == Round(3, 4, 2), "a round that has begun goes on with its epochs"
-    assert enqueue_trainings(found_sibling(study, asked, StudyPaths(Path("mine"))), trials, asked) == 6
+    assert enqueue_trainings(found_sibling(study, asked), trials, asked) == 6
     with pytest.raises(StudyError, match="were trained for 4 epochs, and could not be compared with others of 5"):
-        found_sibling(study, Round(2, 5, 1), StudyPaths(Path("mine")))
+        found_sibling(study, Round(2, 5, 1))
 
 
 def test_there_are_no_more_than_ran_to_their_end() -> None:
     assert choose(searched(None, None), 3, 2, None, None) is None
     assert choose(searched(0.5, None), 3, 2, None, None)[0].count == 1  # type: ignore[index]
     assert choose(searched(0.5, *[None] * 100), 3, None, None, None) is None, "of one alone nothing is to be chosen"
+
+
+def test_a_crash_while_the_sibling_study_is_founded_loses_nothing() -> None:
+    study = searched(0.6, 0.8)
+    optuna.create_study(study_name="mine finalists", storage=study._storage, direction="maximize")
+    assert finalists_of(study) == []
+    assert best_of(study)[0].number == 1  # type: ignore[union-attr]
+    asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
+    assert enqueue_trainings(found_sibling(study, asked), trials, asked) == 4
+
+
+def test_what_has_not_begun_and_is_not_wanted_any_more_is_given_up() -> None:
+    study = searched(0.6, 0.8)
+    asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
+    finals = found_sibling(study, asked)
+    enqueue_trainings(finals, trials, asked)
+    begun = finals.ask()
+    for value in (0.9, 0.95):
+        trial = study.ask()
+        trial.set_user_attr("params", 100)
+        outcomes.report(study, trial, value, 3)
+        outcomes.decide(trial, "trained")
+        outcomes.finish(study, trial)
+    again, best = choose(study, 3, 2, None, None)  # type: ignore[misc]
+    assert (again, [trial.number for trial in best]) == (asked, [3, 2])
+    assert enqueue_trainings(finals, best, again) == 5, "four, and the one that is being trained"
+    left = [trial.user_attrs["finalist"] for trial in finals.get_trials() if trial.state.name == "WAITING"]
+    assert (begun.user_attrs["finalist"], left) == (1, [3, 2, 3, 2])
 
 
 # ------------------------------------------------------------------------------------------------------- in real searches
@@ -237,3 +265,12 @@ def test_commands_name_the_winner(nas: Callable[..., Done]) -> None:
     refused = nas("search", "--study", "mine", "--finalist-epochs", "5")
     assert refused.code == 1
     assert "the finalists of study 'mine' were trained for 2 epochs" in refused.err
+
+
+def test_of_a_limited_time_a_fifth_is_theirs() -> None:
+    display = QuietDisplay()
+    result = run(display, trials=100_000, timeout=20.0, finalists=2, finalist_epochs=2, finalist_seeds=1)
+    assert display.finalists == Round(2, 2, 1)
+    assert [len(finalist.accuracies) for finalist in result.finalists] == [1, 1]
+    assert 0 < result.progress.trained < 100_000
+    assert not result.interrupted, "the time was the search's to be used up"

@@ -74,17 +74,17 @@ class Hyperband(FairPruner):
         rungs = asha_rungs(epochs, reduction, first_rung)
         self.brackets = [rungs[start:] for start in range(len(rungs) + 1)]
         """The rungs of each; the last one prunes nobody."""
+        self.shares = [1 / _epochs_of(rungs, epochs, reduction) for rungs in self.brackets]
 
     def bracket(self, number: int) -> int:
         """Of the trial of that number: brackets take turns in proportion to what their trials do not cost."""
-        shares = [1 / _epochs_of(rungs, self.epochs, self.reduction) for rungs in self.brackets]
         # The golden ratio's multiples fill [0, 1) evenly, however many are taken.
-        place = (number * 0.6180339887498949) % 1.0 * sum(shares)
-        for index, share in enumerate(shares):
+        place = (number * 0.6180339887498949) % 1.0 * sum(self.shares)
+        for index, share in enumerate(self.shares):
             place -= share
             if place < 0:
                 return index
-        return len(shares) - 1
+        return len(self.shares) - 1
 
     def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         bracket, rung = self.bracket(trial.number), trial.last_step
@@ -98,8 +98,7 @@ class Hyperband(FairPruner):
         return not is_best(trial.intermediate_values[rung], reached, self.reduction)
 
     def expected_epochs(self) -> float:
-        shares = [1 / _epochs_of(rungs, self.epochs, self.reduction) for rungs in self.brackets]
-        return len(shares) / sum(shares)
+        return len(self.shares) / sum(self.shares)
 
     def describe(self) -> str:
         return f"in {len(self.brackets)} brackets, with rungs after epochs " + "; ".join(
