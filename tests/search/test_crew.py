@@ -8,7 +8,7 @@ import pytest
 from nas.errors import NasError
 from nas.search import crew, silence
 from nas.search.crew import Crew
-from nas.search.messages import Died, Epoch, Ready, Unfit
+from nas.search.messages import Died, Epoch, Paused, Ready, Unfit
 from nas.search.silence import Silence
 from tests.search.scripted import FakeExecutor, World, metrics
 
@@ -101,3 +101,67 @@ def test_the_search_is_not_lost_while_another_worker_is_awaited(executor: FakeEx
     for message in (Unfit("no such data", None), Died("exit code 0")):
         it.hear(0, message)
     assert it.lost is None
+
+
+# --------------------------------------------------------------------------------------------------- quiet for a measurement
+
+
+def test_nobody_works_once_all_who_do_have_paused(executor: FakeExecutor) -> None:
+    it = Crew(executor, lambda note: None)
+    for worker in (0, 1):
+        it.hear(worker, Ready("fake", "fp32"))
+        it.occupy(worker, None)  # type: ignore[arg-type]
+    assert not it.hush()
+    it.hear(0, Paused(0))
+    assert not it.hush()
+    it.release(1)
+    assert it.hush(), "one pauses, the other has nothing to do"
+    it.wake()
+    assert not executor.paused
+
+
+def test_a_worker_that_is_starting_is_waited_for_and_one_that_cannot_start_is_not(
+    executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "PAUSE_SECONDS", 100.0)
+    it = Crew(executor, lambda note: None)
+    it.hear(0, Ready("fake", "fp32"))
+    assert not it.hush()
+    for message in (Unfit("no such data", None), Died("exit code 0")):
+        it.hear(1, message)
+    assert it.hush()
+    for message in (Died("SIGKILL"), Unfit("no room on the GPU", None), Died("exit code 0")):
+        it.hear(0, message)
+    assert it.hush(), "it tries again in a while"
+
+
+def test_an_answer_to_an_earlier_pause_is_none_to_this_one(executor: FakeExecutor) -> None:
+    it = Crew(executor, lambda note: None)
+    it.hear(0, Ready("fake", "fp32"))
+    executor.count = 1
+    it.occupy(0, None)  # type: ignore[arg-type]
+    assert not it.hush()
+    it.release(0)  # its training had just ended
+    assert it.hush()
+    it.wake()
+    it.hear(0, Paused(0))
+    it.occupy(0, None)  # type: ignore[arg-type]
+    assert not it.hush()
+    it.hear(0, Paused(0))
+    assert not it.hush()
+    it.hear(0, Paused(1))
+    assert it.hush()
+
+
+def test_who_pauses_does_not_hang(executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "UNLEARNED_SECONDS", 0.01)
+    it = Crew(executor, lambda note: None)
+    for worker in (0, 1):
+        it.hear(worker, Ready("fake", "fp32"))
+        it.occupy(worker, None)  # type: ignore[arg-type]
+    it.hush()
+    executor._outbox.clear()
+    it.hear(0, Paused(0))
+    time.sleep(0.02)
+    it.receive(0)
+    assert executor.killed == [1]

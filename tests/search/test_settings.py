@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from nas.config import BudgetConfig, DataConfig, ImageShape
+from nas.config import BudgetConfig, DataConfig, ImageShape, StrategyConfig, StudyConfig
 from nas.errors import StudyError
 from nas.search import settings as settings_module
-from nas.search.settings import Environment, Overrides, StudySettings, git_state, installed_versions
+from nas.search.settings import FIRST_STRATEGIES, Environment, Overrides, StudySettings, git_state, installed_versions
 from nas.space import Space
 
 ENVIRONMENT = Environment(created="then", command="nas search", python="3", packages={}, git=None, machine="this")
@@ -46,7 +46,20 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "images left out": ({"data": DataConfig(dataset="digits", skip_bad_images=True)}, "data.skip_bad_images: False → True"),
     "the images": ({"data_fingerprint": "xyz"}, "data: the images or labels are not those that the study began with"),
     "the seed": ({"seed": 7}, "seed: 0 → 7"),
+    "the sampler": ({"study": StudyConfig(sampler=StrategyConfig(name="random"))}, "sampler: tpe (startup_trials 20, "),
+    "an argument": (
+        {"study": FIRST_STRATEGIES.model_copy(update={"pruner": StrategyConfig(name="asha", arguments={"reduction": 4})})},
+        "pruner: asha (reduction 3) → asha (reduction 4)",
+    ),
+    "the objective": ({"study": FIRST_STRATEGIES.model_copy(update={"objective": "front"})}, "objective: accuracy → front"),
 }
+
+
+def test_a_study_from_before_strategies_had_names_keeps_those_of_then_and_one_from_before_an_argument_its_default() -> None:
+    old = settings().model_dump(mode="json", exclude={"study"})
+    assert StudySettings.model_validate(old).study == FIRST_STRATEGIES
+    fewer = FIRST_STRATEGIES.model_copy(update={"pruner": StrategyConfig(name="asha", arguments={"reduction": 3})})
+    settings(study=fewer).require_same(settings(), "mine")
 
 
 @pytest.mark.parametrize("change", CHANGES)

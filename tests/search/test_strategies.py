@@ -18,7 +18,8 @@ from nas.search.drawing import Drawer
 from nas.search.history import all_with_values, excess, projected_values
 from nas.search.pruners import PRUNERS
 from nas.search.samplers import SAMPLERS
-from nas.search.strategies import describe, make_pruner, make_sampler, spelt_out
+from nas.search.samplers.base import _most_telling
+from nas.search.strategies import describe, make_pruner, make_sampler, said_as_before, spelt_out
 from nas.space import Space
 from nas.space_file import read_space
 from tests.search.scripted import StubBudget
@@ -405,3 +406,68 @@ def test_a_mistake_in_the_study_section_is_refused(section: str, message: str) -
     with pytest.raises(ConfigError) as refused:
         read_space(f"{SPACE}{section}\n", "test.yaml", "test")
     assert refused.value.message.startswith(f"test.yaml: {message}")
+
+
+def test_what_a_study_began_with_stays_where_nothing_else_is_said() -> None:
+    before = StudyConfig.model_validate({"sampler": {"name": "tpe", "candidates": 24}, "pruner": "asha"})
+    asked = StudyConfig.model_validate({"sampler": {"name": "tpe", "startup_trials": 9}, "pruner": "median"})
+    said = said_as_before(asked, before)
+    assert said.sampler.arguments == {"candidates": 24, "startup_trials": 9}
+    assert said.pruner == StrategyConfig(name="median")
+
+
+# ------------------------------------------------------------------------------------------------- a budget for each trial
+
+
+def front(space: Space, trials: int, seed: int = 0) -> tuple[optuna.Study, Drawer]:
+    study = optuna.create_study(direction="maximize")
+    sampler = make_sampler(StrategyConfig(name="random"), seed)
+    drawer = Drawer(study, sampler, space, ChannelBudget(200), seed, least_params=10)
+    while len(drawer.ready) < trials:
+        drawer.begin()
+        while drawer.drawing:
+            drawer.step()
+    return study, drawer
+
+
+def test_along_a_front_each_trial_has_a_budget_of_its_own_that_follows_from_its_number(space: Space) -> None:
+    study, drawer = front(space, 12)
+    limits = [trial.user_attrs["limit"] for trial in study.trials]
+    assert all(10 <= limit <= 200 for limit in limits)
+    assert len(set(limits)) > len(limits) // 2
+    assert limits == [trial.user_attrs["limit"] for trial in front(space, 12)[0].trials]
+    for running in drawer.ready:
+        assert running.params <= running.trial.user_attrs["limit"]
+    over = [trial for trial in study.trials if outcomes.outcome_of(trial) == "over_budget"]
+    assert over
+    assert all(trial.user_attrs["params"] > trial.user_attrs["limit"] for trial in over)
+
+
+def test_a_warm_starts_candidate_keeps_the_whole_budget_along_a_front(space: Space) -> None:
+    study = optuna.create_study(direction="maximize")
+    values = {"block": "basic", **{f"stage{i}.channels": 60 for i in range(3)}, "lr": 0.1, "momentum": 0.5}
+    for _ in range(3):
+        study.enqueue_trial({**values, "lr": 0.1 + 0.01 * len(study.trials)}, user_attrs={"origin": "preset:one"})
+    drawer = Drawer(study, make_sampler(StrategyConfig(name="random"), 0), space, ChannelBudget(200), 0, least_params=10)
+    for _ in range(3):
+        drawer.begin()
+        while drawer.drawing:
+            drawer.step()
+    assert [running.params for running in drawer.ready] == [180] * 3
+
+
+def test_along_a_front_the_other_limits_are_not_forgotten() -> None:
+    study = optuna.create_study(direction="maximize")
+    trial = study.ask()
+    trial.set_user_attr("params", 10)
+    outcomes.record(study, trial, "over_budget", {"params": -0.9, "macs": 0.5})
+    assert excess(study.trials[0], 20) == pytest.approx(0.5)
+
+
+def test_where_all_would_be_too_many_the_best_and_the_newest_are_told() -> None:
+    study = optuna.create_study(direction="maximize")
+    for number in range(40):
+        finished(study, [0.01 * (number if number < 20 else 0)], "trained", params=1)
+    told = _most_telling(all_with_values(study), 10)
+    assert [trial.number for trial in told] == [15, 16, 17, 18, 19, 35, 36, 37, 38, 39]
+    assert _most_telling(all_with_values(study), None) == all_with_values(study)
