@@ -173,10 +173,11 @@ def test_estimate_founds_no_study(quickly: list[float]) -> None:
 
 
 def test_what_is_asked_for_is_estimated(quickly: list[float]) -> None:
-    few = estimate_search(ask(epochs=2, train_subset=300, trials=3), QuietDisplay(), finalists=0.5)
+    finals = {"finalists": 2, "finalist_epochs": 3, "finalist_seeds": 1}
+    few = estimate_search(ask(epochs=2, train_subset=300, trials=3, **finals), QuietDisplay())
     assert (few.epochs, few.train_images, few.trials) == (2, 300, 3)
     many = {"trials": 3, "epochs": 2, "expected_epochs": few.expected_epochs}
-    assert few.whole == search_seconds(few.networks, **many, finalists=0.5)
+    assert few.whole == search_seconds(few.networks, **many, finalists=6 / (3 * few.expected_epochs))
 
 
 @pytest.mark.parametrize("pruner", ["median", "percentile"])
