@@ -173,7 +173,7 @@ def test_winner_that_is_off_the_front_is_listed_with_it(study: StudyPaths, monke
     monkeypatch.setattr("nas.report.front.finalists_of", lambda study: [Finalist(other.number, 3, (0.9,))])
     report = report_best(study)
     assert report.best == other
-    assert report.front == sorted({*before, other}, key=lambda one: one.params or 0)
+    assert report.front == sorted({*before, other}, key=lambda one: (one.params or 0, one.number))
 
 
 def test_study_in_which_nothing_ended_has_no_best(study: StudyPaths) -> None:
