@@ -144,10 +144,7 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
         trial, finalist = best_of(study)
         accuracy = finalist.mean if finalist else None
         if trial is None:
-            hint = f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials"
-            if read_settings(paths).space == PRESETS_SPACE:
-                hint = "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
-            raise StudyError(f"no training of study {paths.name!r} has run to its end yet, so that none is best", hint=hint)
+            raise none_is_best(paths)
     else:
         known = {str(t.number): t for t in trials if paths.trial(t.number).candidate.is_file()}
         if which not in known:
@@ -162,6 +159,14 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
     epochs, parts = EPOCH_FACTOR * candidate.train.epochs, trial.user_attrs.get("micro_batches", 1)
     accuracy = last_value(trial) if accuracy is None else accuracy
     return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy, parts)
+
+
+def none_is_best(paths: StudyPaths) -> StudyError:
+    """Of a study in which nothing has run to its end."""
+    hint = f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials"
+    if read_settings(paths).space == PRESETS_SPACE:
+        hint = "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
+    return StudyError(f"no training of study {paths.name!r} has run to its end yet, so that none is best", hint=hint)
 
 
 def found_presets_study(data: DataConfig, name: str | None = None, decoding: DecodingProgress = silent) -> StudyPaths:

@@ -3,8 +3,10 @@ are kept.
 """
 
 import math
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from nas.budget.counts import count_least_macs, count_macs, count_params
 from nas.budget.latency import measure_latency
@@ -55,6 +57,12 @@ class Budget:
         self.shape = shape
         self._measured = None if limits.latency is None else MeasuredLatencies(shape, limits.latency, latency_file, write)
         self._last: tuple[ArchConfig, BudgetConfig, Cost] | None = None
+
+    def narrowed(self, params: int) -> Self:
+        """The same with so many parameters at most; what is measured is shared."""
+        narrower = copy(self)
+        narrower.limits = self.limits.model_copy(update={"params": params})
+        return narrower
 
     def check(self, arch: ArchConfig) -> Cost:
         """Counts by fvcore, exactly; measures a latency that is not known yet, which no other work may disturb: see

@@ -398,3 +398,8 @@ DATASETS: dict[str, Callable[[DataConfig, Progress], Dataset]] = {
     "cifar100": load_cifar100,
     "folder": load_folder,
 }
+
+
+def validation_images(dataset: Dataset, parts: Split) -> int:
+    """How many there are: set aside from the training set, or the data set's own."""
+    return len(dataset.validation or ()) if parts.validation is None else len(parts.validation)

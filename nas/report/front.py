@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 from nas.budget import count_macs
 from nas.config import LIMIT_NAMES, Candidate
-from nas.errors import BudgetError, StudyError
+from nas.errors import BudgetError
 from nas.paths import StudyPaths
+from nas.retrain import none_is_best
 from nas.search.finalists import Finalist, finalists_of
 from nas.search.outcomes import TrialRow
-from nas.search.settings import PRESETS_SPACE, read_settings
+from nas.search.settings import read_settings
 from nas.search.storage import open_study
 
 
@@ -67,10 +68,7 @@ def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int 
     study = open_study(paths)
     rows = trained_rows(TrialRow.of(trial) for trial in study.get_trials(deepcopy=False))
     if not rows:
-        hint = f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials"
-        if read_settings(paths).space == PRESETS_SPACE:
-            hint = "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
-        raise StudyError(f"no training of study {paths.name!r} has run to its end yet, so that none is best", hint=hint)
+        raise none_is_best(paths)
     if max_macs is not None:
         rows = with_macs(rows, paths)
     best = select_best(rows, max_params, max_macs, finalists_of(study))

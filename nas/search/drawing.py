@@ -6,7 +6,6 @@ middle of a draw makes the same one again.
 """
 
 from collections import Counter, deque
-from copy import copy
 from dataclasses import replace
 
 import optuna
@@ -139,8 +138,7 @@ class Drawer:
         space, budget = self.space, self.budget
         limit = None if "origin" in trial.user_attrs else self._limit(trial.number)  # a warm start's candidate is what it is
         if limit is not None:
-            budget = copy(budget)
-            budget.limits = budget.limits.model_copy(update={"params": limit})
+            budget = budget.narrowed(limit)
             space = replace(space, budget=budget.limits)
             trial.set_user_attr("limit", limit)
         return trial, space.draw(trial), budget

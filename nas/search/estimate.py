@@ -11,7 +11,7 @@ import torch
 
 from nas.budget import Budget, count_macs, count_params
 from nas.config import Candidate, StrategyConfig
-from nas.data.datasets import Dataset, Split, load_dataset, split
+from nas.data.datasets import Dataset, Split, load_dataset, split, validation_images
 from nas.data.loader import TrainBatches
 from nas.data.stream import place
 from nas.errors import ConfigError, DeviceError, StudyError, one_line
@@ -185,7 +185,7 @@ def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
         study=paths.name,
         trials=trials,
         train_images=len(parts.train),
-        validation_images=_validation_images(dataset, parts),
+        validation_images=validation_images(dataset, parts),
         devices=[plan.device for plan in plans],
         threads=plans[0].threads,
         precision=pick_precision(pick_device(plans[0].device)).name,
@@ -203,10 +203,6 @@ def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
             finalists=finalists.cost / (trials * expected_epochs) if finalists else 0.0,
         ),
     )
-
-
-def _validation_images(dataset: Dataset, parts: Split) -> int:
-    return len(dataset.validation or ()) if parts.validation is None else len(parts.validation)
 
 
 def _expected_epochs(config: StrategyConfig, epochs: int, trials: int, before: int) -> tuple[float, str]:
@@ -262,7 +258,7 @@ def _time_networks(chosen: list[tuple[int, Candidate]], dataset: Dataset, parts:
 def _time_each(
     chosen: list[tuple[int, Candidate]], dataset: Dataset, parts: Split, device: torch.device, sharing: int
 ) -> list[TimedNetwork]:
-    shape, precision, images = dataset.shape, pick_precision(device), _validation_images(dataset, parts)
+    shape, precision, images = dataset.shape, pick_precision(device), validation_images(dataset, parts)
     few = (np.arange(images) if parts.validation is None else parts.validation)[:TIMED_IMAGES]
     train = place(dataset.train, dataset.mean, dataset.std, device, parts.train, sharing=sharing)
     validation = place(dataset.validation or dataset.train, dataset.mean, dataset.std, device, few, sharing=sharing)

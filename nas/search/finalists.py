@@ -19,6 +19,7 @@ from nas.data.loader import mix_seed
 from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths
 from nas.search import outcomes
+from nas.search.history import is_duplicate
 from nas.search.progress import Running
 from nas.search.pruners import FairPruner
 from nas.search.storage import beside, made_beside
@@ -112,7 +113,7 @@ def plan_round(
 
 def epochs_spent(trials: Iterable[FrozenTrial]) -> int:
     """By trainings of this study, without what it took over."""
-    own = (t for t in trials if not t.user_attrs.get("imported") and "duplicate_of" not in t.user_attrs)
+    own = (t for t in trials if not t.user_attrs.get("imported") and not is_duplicate(t))
     return sum(max(trial.intermediate_values, default=0) for trial in own)
 
 
@@ -168,7 +169,11 @@ def sibling(study: optuna.Study) -> optuna.Study | None:
 def begun_round(study: optuna.Study) -> Round | None:
     """The last one that was begun, as far as a crash let it be written."""
     finals = sibling(study)
-    said = None if finals is None else finals.user_attrs.get("round")
+    return None if finals is None else _round_of(finals)
+
+
+def _round_of(finals: optuna.Study) -> Round | None:
+    said = finals.user_attrs.get("round")
     return None if said is None else Round(**said)
 
 
@@ -266,7 +271,7 @@ class FinalistDrawer:
 def finalists_of(study: optuna.Study) -> list[Finalist]:
     """Best first, by the mean over the seeds that all of them were trained by. Empty where there were none."""
     finals = sibling(study)
-    begun = begun_round(study)
+    begun = None if finals is None else _round_of(finals)
     if finals is None or begun is None:
         return []
     by_number: dict[int, dict[int, float]] = defaultdict(dict)

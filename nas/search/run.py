@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Budget
-from nas.data.datasets import Dataset, Split, load_dataset, split
+from nas.data.datasets import Dataset, Split, load_dataset, split, validation_images
 from nas.interrupts import Stop, StopOf, suspended_by_signals
 from nas.paths import StudyPaths, remember_study
 from nas.search.coordinator import Coordinator
@@ -270,14 +270,13 @@ def _plan(
     expected: Round | None,
     finalist_seconds: float | None,
 ) -> SearchPlan:
-    parts, validation = prepared.parts, prepared.dataset.validation
     return SearchPlan(
         paths=prepared.paths,
         settings=prepared.settings,
         goal=request.trials,
         trained=progress.trained,
-        train_images=len(parts.train),
-        validation_images=len(validation or ()) if parts.validation is None else len(parts.validation),
+        train_images=len(prepared.parts.train),
+        validation_images=validation_images(prepared.dataset, prepared.parts),
         workers=prepared.workers,
         precision=prepared.precision,
         pruner=prepared.pruner,

@@ -27,7 +27,6 @@ from nas.space import Space
 COLLAPSED = 0.05
 """Share of the networks whose accuracy is raised to that of the next: one that learned nothing would bend the regression, and how
 badly it failed matters to no search."""
-COLUMNS = ("draw", "variant", "params", "macs", "values", "train_loss", "val_accuracy", "ema_val_accuracy", "seconds")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Asynchronous successive halving, alone and in brackets."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import optuna
@@ -22,9 +23,13 @@ def asha_rungs(epochs: int, reduction: int = REDUCTION, first: int | None = None
     return rungs
 
 
-def is_best(value: float, reached: list[float], reduction: int) -> bool:
-    """Whether `value` is among the best 1/`reduction` of those that have reached a rung so far, itself included."""
-    return value >= sorted(reached, reverse=True)[max(1, len(reached) // reduction) - 1]
+def falls_behind(trial: FrozenTrial, peers: Iterable[FrozenTrial], reduction: int) -> bool:
+    """Whether a trial, at the rung where it stands, is not among the best 1/`reduction` of those that have reached it so far, of
+    which it is one."""
+    rung = trial.last_step
+    assert rung is not None
+    reached = [other.intermediate_values[rung] for other in peers if rung in other.intermediate_values]
+    return trial.intermediate_values[rung] < sorted(reached, reverse=True)[max(1, len(reached) // reduction) - 1]
 
 
 class Asha(FairPruner):
@@ -42,12 +47,7 @@ class Asha(FairPruner):
         self.rungs = asha_rungs(epochs, reduction, first_rung)
 
     def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        rung = trial.last_step
-        if rung not in self.rungs:
-            return False
-        trials = study.get_trials(deepcopy=False)
-        reached = [other.intermediate_values[rung] for other in trials if rung in other.intermediate_values]
-        return not is_best(trial.intermediate_values[rung], reached, self.reduction)
+        return trial.last_step in self.rungs and falls_behind(trial, study.get_trials(deepcopy=False), self.reduction)
 
     def expected_epochs(self) -> float:
         return _epochs_of(self.rungs, self.epochs, self.reduction)
@@ -87,15 +87,9 @@ class Hyperband(FairPruner):
         return len(self.shares) - 1
 
     def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        bracket, rung = self.bracket(trial.number), trial.last_step
-        if rung not in self.brackets[bracket]:
-            return False
-        reached = [
-            other.intermediate_values[rung]
-            for other in study.get_trials(deepcopy=False)
-            if rung in other.intermediate_values and self.bracket(other.number) == bracket
-        ]
-        return not is_best(trial.intermediate_values[rung], reached, self.reduction)
+        bracket = self.bracket(trial.number)
+        peers = (other for other in study.get_trials(deepcopy=False) if self.bracket(other.number) == bracket)
+        return trial.last_step in self.brackets[bracket] and falls_behind(trial, peers, self.reduction)
 
     def expected_epochs(self) -> float:
         return len(self.shares) / sum(self.shares)
