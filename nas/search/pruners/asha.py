@@ -23,13 +23,17 @@ def asha_rungs(epochs: int, reduction: int = REDUCTION, first: int | None = None
     return rungs
 
 
+def is_best(value: float, reached: list[float], reduction: int) -> bool:
+    """Whether `value` is among the best 1/`reduction` of those that have reached a rung so far, itself included."""
+    return value >= sorted(reached, reverse=True)[max(1, len(reached) // reduction) - 1]
+
+
 def falls_behind(trial: FrozenTrial, peers: Iterable[FrozenTrial], reduction: int) -> bool:
-    """Whether a trial, at the rung where it stands, is not among the best 1/`reduction` of those that have reached it so far, of
-    which it is one."""
+    """Whether a trial is not promoted from the rung where it stands; `peers` hold it, too."""
     rung = trial.last_step
     assert rung is not None
     reached = [other.intermediate_values[rung] for other in peers if rung in other.intermediate_values]
-    return trial.intermediate_values[rung] < sorted(reached, reverse=True)[max(1, len(reached) // reduction) - 1]
+    return not is_best(trial.intermediate_values[rung], reached, reduction)
 
 
 class Asha(FairPruner):
