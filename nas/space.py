@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from nas.closed_form import closed_form_params
 from nas.config import ArchConfig, BudgetConfig, Candidate, Frozen, ImageShape, Probability, StudyConfig
-from nas.params import closed_form_params
 from nas.widths import filled, is_filled
 
 FILL = "fill"

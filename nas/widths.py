@@ -9,8 +9,8 @@ factor would, it stops there and the others make up for it. A stem of its own wi
 import math
 from collections.abc import Callable, Sequence
 
+from nas.closed_form import params_at_widths
 from nas.config import ArchConfig, ImageShape
-from nas.params import params_at_widths
 
 FILLED = 0.98
 """Of the target, from here on up to all of it."""

@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution
 
+from nas.closed_form import closed_form_params
 from nas.config import BudgetConfig, Candidate, ImageShape
-from nas.params import closed_form_params
 from nas.space import Slot, Space, UniformDraw
 from nas.space_file import shipped_folder
 from tests.spaces import WHOLE, read, with_arch, with_train

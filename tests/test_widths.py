@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from nas.budget import count_params
+from nas.closed_form import closed_form_params
 from nas.config import ArchConfig, ImageShape, StageConfig
-from nas.params import closed_form_params
 from nas.space import UniformDraw
 from nas.space_file import load_space
 from nas.widths import FILLED, WIDEST, filled

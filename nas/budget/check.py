@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from nas.budget.counts import count_least_macs, count_macs, count_params
+from nas.budget.counts import count_macs, count_params
 from nas.budget.latency import measure_latency
 from nas.budget.measured import MeasuredLatencies, Write
 from nas.budget.memory import peak_memory
+from nas.closed_form import closed_form_macs
 from nas.config import ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import NasError
 from nas.files import write_whole
@@ -23,8 +24,8 @@ TOO_LARGE_TO_RUN = 1000.0
 @dataclass(frozen=True)
 class Cost:
     params: int
-    macs: int | None
-    """None where nobody had to know."""
+    macs: int
+    """By fvcore where they are limited and it fits, else in closed form."""
     excess: dict[str, float]
     """For each limit, how far above it as a share of it; at most 0 where it is kept."""
     memory: int | None = None
@@ -107,14 +108,13 @@ class Budget:
     def _count(self, arch: ArchConfig) -> Cost:
         limits, shape = self.limits, self.shape
         params = count_params(arch, shape)
-        cost = Cost(params, None, {} if limits.params is None else {"params": params / limits.params - 1})
+        excess = {} if limits.params is None else {"params": params / limits.params - 1}
+        cost = Cost(params, closed_form_macs(arch, shape), excess)
         if limits.memory is not None and cost.fits:
             memory = peak_memory(arch, shape)
             cost = replace(cost, memory=memory, excess={**cost.excess, "memory": memory / limits.memory - 1})
         if limits.macs is not None and cost.fits:
-            # fvcore's count allocates and runs the network, of whatever size where the parameters are not limited.
-            macs = count_least_macs(arch, shape) if limits.params is None else 0
-            if macs <= limits.macs:
-                macs = count_macs(arch, shape)
-            cost = replace(cost, macs=macs, excess={**cost.excess, "macs": macs / limits.macs - 1})
+            if cost.macs <= limits.macs:  # fvcore's count allocates and runs the network, of whatever size
+                cost = replace(cost, macs=count_macs(arch, shape))
+            cost = replace(cost, excess={**cost.excess, "macs": cost.macs / limits.macs - 1})
         return cost

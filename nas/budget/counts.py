@@ -7,7 +7,6 @@ they are counted on the CPU and only when somebody asks, or when the budget limi
 import warnings
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from nas.config import ArchConfig, ImageShape
 from nas.models import build_model
@@ -39,13 +38,3 @@ def count_macs(arch: ArchConfig, shape: ImageShape) -> int:
             return int(analysis.total())
     finally:
         torch.set_num_threads(threads)
-
-
-def count_least_macs(arch: ArchConfig, shape: ImageShape) -> int:
-    """Those of the convolutions and matrix products alone, somewhat fewer than fvcore's. No weight is allocated."""
-    with torch.device("meta"):
-        model = build_model(arch, shape).eval()
-        image = torch.zeros(1, shape.channels, shape.size, shape.size)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(image)
-    return int(counter.get_total_flops()) // 2

@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from nas.budget import count_macs
+from nas.closed_form import closed_form_macs
 from nas.config import LIMIT_NAMES, Candidate
 from nas.errors import BudgetError
 from nas.paths import StudyPaths
-from nas.retrain import none_is_best
 from nas.search.finalists import Finalist, finalists_of
 from nas.search.outcomes import TrialRow
 from nas.search.settings import read_settings
 from nas.search.storage import open_study
+from nas.subjects import none_is_best
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def with_macs(rows: Iterable[TrialRow], paths: StudyPaths) -> list[TrialRow]:
         if row.macs is None:
             file = paths.trial(row.number).candidate
             candidate = Candidate.from_json(file.read_text(), source=str(file))
-            row = replace(row, macs=count_macs(candidate.arch, shape))
+            row = replace(row, macs=closed_form_macs(candidate.arch, shape))
         counted.append(row)
     return counted
 

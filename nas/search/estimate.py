@@ -224,8 +224,7 @@ def spread_by_macs(space: Space, budget: Budget, seed: int) -> list[tuple[int, C
         candidate = space.draw(draw)
         cost = budget.check(candidate.arch)
         if cost.fits:
-            macs = count_macs(candidate.arch, budget.shape) if cost.macs is None else cost.macs
-            found.append((macs, len(found), candidate))
+            found.append((cost.macs, len(found), candidate))
         if len(found) == DRAWS:
             break
     if not found:

@@ -6,9 +6,9 @@ Everything is counted in closed form: that no draw is over another limit, such a
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from nas.closed_form import closed_form_params, params_at_widths
 from nas.config import ArchConfig, ImageShape
 from nas.errors import BudgetError
-from nas.params import closed_form_params, params_at_widths
 from nas.space import Space, UniformDraw
 from nas.widths import FILLED, WIDEST, is_filled
 

@@ -43,7 +43,8 @@ def last_value(trial: FrozenTrial) -> float | None:
 def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
     """What the dashboard and the tables show of every trial."""
     trial.set_user_attr("params", cost.params)
-    for name in ("macs", "memory", "latency_ms"):
+    trial.set_user_attr("macs", cost.macs)
+    for name in ("memory", "latency_ms"):
         if (value := getattr(cost, name)) is not None:
             trial.set_user_attr(name, value)
     trial.set_user_attr("architecture", candidate.arch.one_line())

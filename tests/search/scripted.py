@@ -59,7 +59,7 @@ class StubBudget(Budget):
 
     def check(self, arch: ArchConfig) -> Cost:
         params = arch.stages[0].channels * PARAMS_A_CHANNEL
-        return Cost(params, None, {"params": params / self.limits.params - 1})
+        return Cost(params, 1, {"params": params / self.limits.params - 1})
 
 
 class Listed(optuna.samplers.RandomSampler, SeededSampler):

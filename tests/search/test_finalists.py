@@ -12,7 +12,6 @@ import pytest
 
 from nas.errors import ConfigError, StudyError
 from nas.paths import study_paths
-from nas.retrain import find_subject
 from nas.search import outcomes
 from nas.search.finalists import (
     Finalist,
@@ -32,6 +31,7 @@ from nas.search.pruners.asha import Asha
 from nas.search.request import SearchRequest
 from nas.search.run import SearchResult, run_search
 from nas.search.storage import open_study
+from nas.subjects import find_subject
 from tests.conftest import Done, QuietDisplay
 
 # -------------------------------------------------------------------------------------------------------- what they cost

@@ -27,7 +27,7 @@ def candidate(space: Space) -> Candidate:
 def running(study: optuna.Study, candidate: Candidate, *curve: float) -> optuna.Trial:
     """A trial that has reported these accuracies."""
     trial = study.ask()
-    outcomes.describe(trial, candidate, Cost(1234, None, {"params": -0.5}))
+    outcomes.describe(trial, candidate, Cost(1234, 5678, {"params": -0.5}))
     for epoch, accuracy in enumerate(curve, 1):
         trial.report(accuracy, epoch)
     return trial
@@ -48,8 +48,8 @@ def test_what_was_found_out_of_a_networks_cost_is_kept(study: optuna.Study, cand
         "latency_ms": 1.5,
     }
     other = study.ask()
-    outcomes.describe(other, candidate, Cost(1234, None, {"params": -0.5}))
-    assert not {"macs", "memory", "latency_ms"} & frozen(study, other).user_attrs.keys()
+    outcomes.describe(other, candidate, Cost(1234, 5678, {"params": -0.5}))
+    assert not {"memory", "latency_ms"} & frozen(study, other).user_attrs.keys()
 
 
 TABLE: list[tuple[str, TrialState, float | None, dict[str, float], bool]] = [
@@ -149,7 +149,7 @@ def test_every_outcome_has_a_row(study: optuna.Study, candidate: Candidate) -> N
     trial = running(study, candidate, 0.5, 0.6)
     assert TrialRow.of(frozen(study, trial)).outcome == "running"
     outcomes.record(study, trial, "trained")
-    assert TrialRow.of(frozen(study, trial)) == TrialRow(0, "trained", 0.6, 2, 1234, None, candidate.arch.one_line(), 1)
+    assert TrialRow.of(frozen(study, trial)) == TrialRow(0, "trained", 0.6, 2, 1234, 5678, candidate.arch.one_line(), 1)
     bare = study.ask()
     study.tell(bare, state=TrialState.FAIL)
     assert TrialRow.of(frozen(study, bare)) == TrialRow(1, "failed", None, 0, None, None, None, 1)

@@ -56,7 +56,7 @@ class ChannelBudget(StubBudget):
 
     def check(self, arch: Any) -> Cost:
         params = sum(stage.channels for stage in arch.stages)
-        return Cost(params, None, {"params": params / (self.limits.params or 1) - 1})
+        return Cost(params, 1, {"params": params / (self.limits.params or 1) - 1})
 
 
 def quality(candidate: Any) -> float:

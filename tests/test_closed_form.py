@@ -5,13 +5,13 @@ from typing import get_args
 
 import pytest
 
-from nas.budget import count_params
+from nas.budget import count_macs, count_params
+from nas.closed_form import BLOCK_MACS, WHITENING_PATCH, closed_form_macs, closed_form_params, params_at_widths
+from nas.closed_form import BLOCKS as CLOSED_FORMS
 from nas.config import ArchConfig, BlockName, ImageShape
 from nas.config.network import DownsampleName, PoolName, StemName
 from nas.models.blocks import BLOCKS
 from nas.models.stems import WhiteningStem
-from nas.params import BLOCKS as CLOSED_FORMS
-from nas.params import WHITENING_PATCH, closed_form_params, params_at_widths
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
@@ -74,6 +74,19 @@ def test_closed_form_is_the_count_of_fvcore_on_a_thousand_random_networks() -> N
     assert wrong == []
 
 
+@pytest.mark.slow
+def test_closed_form_of_macs_is_the_count_of_fvcore_on_random_networks() -> None:
+    lots = random.Random(2)
+    wrong = []
+    for _ in range(120):
+        shape = any_shape(lots).model_copy(update={"size": lots.choice([8, 9, 15, 16])})  # fvcore runs them
+        arch = any_network(lots, shape)
+        closed, counted = closed_form_macs(arch, shape), count_macs(arch, shape)
+        if closed != counted:
+            wrong.append(f"{closed} instead of {counted}: {arch.to_json()} on {shape}")
+    assert wrong == []
+
+
 @pytest.mark.parametrize("name", REPORTED)
 def test_reported_network_has_its_printed_number_of_parameters(name: str) -> None:
     assert closed_form_params(REPORTED[name].arch, CIFAR10) == REPORTED[name].params
@@ -90,5 +103,5 @@ def test_closed_form_of_other_widths_is_that_of_the_network_that_has_them() -> N
 
 
 def test_every_block_and_every_stem_has_its_closed_form() -> None:
-    assert CLOSED_FORMS.keys() == BLOCKS.keys()
+    assert CLOSED_FORMS.keys() == BLOCK_MACS.keys() == BLOCKS.keys()
     assert WHITENING_PATCH == WhiteningStem.PATCH
