@@ -78,6 +78,10 @@ class StudyPaths:
         return self.folder / "latencies.json"
 
     @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
     def retrained(self) -> Path:
         return self.folder / "retrained"
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import nas.retrain
+import nas.retrain.run
 from nas.budget import count_params
 from nas.config import DataConfig
 from nas.data.datasets import Dataset, ImageSet, load_dataset
@@ -24,21 +24,20 @@ from nas.models import build_model
 from nas.paths import StudyPaths
 from nas.predict import SubmitRequest, find_test_set, submit, unlabelled_in
 from nas.retrain import (
-    EPOCH_FACTOR,
     ModelCard,
     Retrained,
     RetrainPlan,
     RetrainRequest,
     find_run,
-    find_subject,
     finished_runs,
     found_presets_study,
-    labelled_images,
     load_network,
     read_card,
     retrain,
 )
+from nas.retrain.run import labelled_images
 from nas.search.settings import read_settings
+from nas.subjects import EPOCH_FACTOR, find_subject
 from nas.train.device import pick_precision
 from nas.train.evaluate import evaluate
 from nas.train.loop import FitResult
@@ -248,7 +247,7 @@ def test_network_trained_on_the_test_labels_claims_no_test_accuracy(study: Study
 
 
 def test_training_that_diverges_is_refused_and_leaves_no_network(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.retrain, "fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
+    monkeypatch.setattr(nas.retrain.run, "fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
     error = refusal(lambda: train(study, seed=1))
     assert isinstance(error, StudyError)
     assert error.message.startswith("the loss became infinite or NaN in epoch 1, at a peak learning rate of ")

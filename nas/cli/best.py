@@ -20,10 +20,10 @@ def command(
     max_macs: Annotated[str | None, typer.Option(help="Of those with at most so many multiply-adds, such as 30M.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    from nas.cli.display import count_text, row_text
     from nas.config import parse_count
     from nas.paths import existing_study
     from nas.report.front import report_best
+    from nas.report.words import count_text, row_text
 
     most_params, most_macs = (None if text is None else parse_count(text) for text in (max_params, max_macs))
     report = report_best(existing_study(study), most_params, most_macs)

@@ -4,7 +4,7 @@ Everything goes to standard error; standard output belongs to data.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -14,31 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from nas.search.finalists import Finalist, Round
-from nas.search.outcomes import OUTCOMES, TrialRow
+from nas.report.words import count_text, row_text, time_text
+from nas.search.finalists import Round
+from nas.search.outcomes import TrialRow
 from nas.search.progress import Progress
 from nas.search.run import SearchPlan
 from nas.search.warm_start import Fitted
 
 OBJECTIVES = {"accuracy": "accuracy under the budget", "front": "the front of accuracy against parameters"}
-
-
-def count_text(value: int | None) -> str:
-    """`4.48M`, `272k`, `950` — three digits that matter."""
-    if value is None:
-        return "?"
-    for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return str(value)
-
-
-def time_text(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 05 min`"""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def start_text(fitted: Fitted) -> str:
@@ -51,32 +34,9 @@ def start_text(fitted: Fitted) -> str:
     return f"begins with {fitted.start.origin}" + (f" (recipe: {because})" if because else "")
 
 
-def row_text(row: TrialRow) -> str:
-    accuracy = "      –" if row.accuracy is None else f"{row.accuracy:7.2%}"
-    cost = f"{count_text(row.params):>5s}"
-    parts = f"  batches in {row.micro_batches} parts" if row.micro_batches > 1 else ""
-    name = f"trial {row.number:4d}" if row.finalist is None else f"finalist {row.finalist}, seed {row.seed}"
-    return f"{name}  {row.outcome:12s} {accuracy}  after {row.epochs:3d} epochs  {cost}  {row.architecture}{parts}"
-
-
-def finalist_text(finalist: Finalist) -> str:
-    """`trial 17: 71.30% ± 0.21 points over 2 seeds, 27 epochs`"""
-    spread = "" if finalist.deviation is None else f" ± {100 * finalist.deviation:.2f} points"
-    seeds = len(finalist.accuracies)
-    over = f"over {seeds} seeds" if seeds > 1 else "by one seed"
-    return f"trial {finalist.number}: {finalist.mean:.2%}{spread} {over}, {finalist.epochs} epochs"
-
-
 def round_text(chosen: Round) -> str:
     seeds = f"{chosen.seeds} seeds" if chosen.seeds > 1 else "one seed"
     return f"the best {chosen.count} again, {chosen.epochs} epochs by {seeds}: {chosen.cost} epochs"
-
-
-def counts_line(counts: Mapping[str, int]) -> str:
-    """Every outcome there was, in one line."""
-    shown = {"trained": "to the end", "imported": "taken over"}
-    order = (*OUTCOMES, "imported", "running", "waiting")
-    return ", ".join(f"{counts[key]} {shown.get(key, key.replace('_', ' '))}" for key in order if counts.get(key))
 
 
 def counts_text(progress: Progress) -> str:

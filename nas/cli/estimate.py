@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def estimate_lines(estimate: "Estimate") -> list[str]:
-    from nas.cli.display import count_text, time_text
+    from nas.report.words import count_text, time_text
 
     workers, devices = len(estimate.devices), sorted(set(estimate.devices))
     where = f"{workers} on {', '.join(devices)}, {estimate.threads} thread{'s' * (estimate.threads != 1)} each"

@@ -15,9 +15,9 @@ def command(
     study: Annotated[str | None, typer.Option(help="List this study's trials.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    from nas.cli.display import count_text, counts_line, finalist_text, row_text
     from nas.paths import existing_study, studies_folder
     from nas.report.study import report_all, report_study
+    from nas.report.words import count_text, counts_line, finalist_text, row_text
 
     if study is not None:
         report = report_study(existing_study(study))

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from nas.cli import best, doctor, listing, presets, retrain, search, show, submit
+from nas.cli import best, dashboard, doctor, listing, presets, report, retrain, search, show, submit
 from nas.errors import NasError
 
 app = typer.Typer(
@@ -21,6 +21,8 @@ app.command("submit", help=submit.HELP)(submit.command)
 app.command("best", help=best.HELP)(best.command)
 app.command("show", help=show.HELP)(show.command)
 app.command("list", help=listing.HELP)(listing.command)
+app.command("report", help=report.HELP)(report.command)
+app.command("dashboard", help=dashboard.HELP)(dashboard.command)
 app.command("presets", help=presets.HELP)(presets.command)
 app.command("doctor", help=doctor.HELP)(doctor.command)
 

@@ -8,8 +8,8 @@ HELP = """List the reported networks that are built in, with their cost and repo
 def command(as_json: JsonOption = False) -> None:
     from dataclasses import asdict
 
-    from nas.cli.display import count_text
     from nas.report.presets import report_presets
+    from nas.report.words import count_text
 
     rows = report_presets()
     if as_json:

@@ -33,12 +33,13 @@ def command(
         typer.Option("--compile/--no-compile", help="By torch.compile, which takes a while first. [default: on CUDA only]"),
     ] = None,
 ) -> None:
-    from nas.cli.display import TerminalDisplay, count_text, time_text
+    from nas.cli.display import TerminalDisplay
     from nas.config import DataConfig
     from nas.errors import ConfigError
     from nas.interrupts import suspended_by_signals
     from nas.paths import existing_study, known_studies, remember_study
     from nas.presets import PREFIX
+    from nas.report.words import count_text, time_text
     from nas.retrain import RetrainPlan, RetrainRequest, found_presets_study, retrain
     from nas.train.loop import EpochMetrics
 

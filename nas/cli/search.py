@@ -63,7 +63,8 @@ def command(
     ] = False,
 ) -> None:
     seconds = parse_duration(timeout)
-    from nas.cli.display import TerminalDisplay, finalist_text, row_text
+    from nas.cli.display import TerminalDisplay
+    from nas.report.words import finalist_text, row_text
     from nas.search.request import SearchRequest
     from nas.search.run import run_search
 

@@ -38,13 +38,13 @@ def command(
 
 def _show_network(which: str, study: str | None, as_json: bool) -> None:
     from nas.budget import Budget
-    from nas.cli.display import count_text
     from nas.paths import existing_study
     from nas.presets import PREFIX
     from nas.report.network import report_network
-    from nas.retrain import find_subject, preset_subject
+    from nas.report.words import count_text
     from nas.search.settings import read_settings
     from nas.space_file import CIFAR10
+    from nas.subjects import find_subject, preset_subject
 
     if which.startswith(PREFIX) and study is None:
         name, subject, shape, budget = None, preset_subject(which), CIFAR10, None
@@ -105,20 +105,12 @@ def _latency(budget: "Budget", arch: "ArchConfig") -> float | None:
 
 
 def _print_recipe(candidate: "Candidate") -> None:
-    """What the recipe uses; a field that it does not use is left out."""
-    always = {"epochs", "batch_size", "optimiser", "lr", "weight_decay", "schedule", "ema_epochs", "crop_padding", "flip"}
-    used = candidate.train.canonical().model_dump(exclude_defaults=True)
-    recipe = candidate.train.model_dump()
-    augment = {k: v for k, v in recipe.pop("augment").items() if k in always | used.get("augment", {}).keys()}
-    recipe = {k: v for k, v in recipe.items() if k in always | used.keys()}
-    print("recipe    " + ", ".join(f"{key} {_short(value)}" for key, value in recipe.items()))
-    print("augment   " + ", ".join(f"{key} {_short(value)}" for key, value in augment.items()))
+    from nas.report.words import recipe_texts
+
+    for key, text in recipe_texts(candidate.train).items():
+        print(f"{key:10s}{text}")
     for warning in candidate.train.warnings():
         print(f"Warning: {warning}", file=sys.stderr)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _show_space(name: str, draws: int, as_json: bool) -> None:

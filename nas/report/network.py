@@ -1,12 +1,13 @@
-"""A network layer by layer: shapes, parameters, multiply-adds. Nothing is allocated but for the count of MACs."""
+"""A network layer by layer and stage by stage: shapes, parameters, multiply-adds. Only the MACs' count allocates anything."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torchinfo
 
 from nas.budget import count_macs, count_params, peak_memory
-from nas.config import ArchConfig, ImageShape
+from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.models import build_model
 
 BYTES_PER_PARAMETER = 4
@@ -64,3 +65,52 @@ def list_layers(arch: ArchConfig, shape: ImageShape) -> list[Layer]:
         if entry.is_leaf_layer and entry.class_name not in _SILENT:
             layers.append(Layer(".".join(path), entry.class_name, tuple(entry.output_size[1:]), entry.num_params))
     return layers
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an image passes in one go: the stem, a stage, or the head with its pooling and classifier."""
+
+    name: str
+    built: str
+    """`3×3, 32`, or what each of its blocks holds, such as `2 × basic [3×3, 64; 3×3, 64]`."""
+    output: tuple[int, ...]
+    params: int
+    blocks: int = 0
+
+
+def list_parts(arch: ArchConfig, shape: ImageShape, layers: list[Layer] | None = None) -> list[Part]:
+    """`layers`: those of `list_layers`, where they are known already."""
+    layers = list_layers(arch, shape) if layers is None else layers
+
+    def of(*prefixes: str) -> list[Layer]:
+        return [layer for layer in layers if layer.name.startswith(prefixes)]
+
+    def part(name: str, built: str, found: list[Layer], output: tuple[int, ...], blocks: int = 0) -> Part:
+        return Part(name, built, output, sum(layer.params for layer in found), blocks)
+
+    size = math.ceil(shape.size / arch.stem.stride)
+    stride = ", stride 2" if arch.stem.stride == 2 else ""
+    kernel, channels = arch.stem.kernel, arch.stem_channels
+    whitening = "whitening 2×2, " if arch.stem.type == "whitening" else ""
+    parts = [part("stem", f"{whitening}{kernel}×{kernel}, {channels}{stride}", of("stem"), (channels, size, size))]
+    for i, stage in enumerate(arch.stages):
+        size = math.ceil(size / 2) if i else size
+        built = f"{stage.blocks} × {arch.block} [{_block_text(arch, stage)}]"
+        output = (stage.channels, size, size)
+        parts.append(part(f"stage {i + 1}", built, of(f"stages.{i}."), output, stage.blocks))
+    cells = min(arch.pool_size, size)
+    pooled = {"avg": "average", "max": "maximum"}[arch.pool]
+    head = f"{pooled} to {cells}×{cells}, linear to {shape.classes}"
+    rest = [layer for layer in layers if not layer.name.startswith(("stem", "stages"))]
+    parts.append(part("head", head, rest, (shape.classes,)))
+    return parts
+
+
+def _block_text(arch: ArchConfig, stage: StageConfig) -> str:
+    k, c = stage.kernel, stage.channels
+    extra = f"; SE {arch.se_reduction}" if arch.se_reduction else ""
+    if arch.block == "bottleneck":
+        inner = math.ceil(c / arch.expansion)
+        return f"1×1, {inner}; {k}×{k}, {inner}; 1×1, {c}{extra}"
+    return f"{k}×{k}, {c}; {k}×{k}, {c}{extra}"

@@ -1,8 +1,8 @@
 import pytest
 
-from nas.cli.display import count_text, counts_line, time_text
 from nas.cli.options import parse_duration
 from nas.errors import ConfigError
+from nas.report.words import count_text, counts_line, time_text
 
 
 @pytest.mark.parametrize(

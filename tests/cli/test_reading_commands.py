@@ -10,9 +10,10 @@ import pytest
 from nas.budget import count_params, peak_memory
 from nas.config import Candidate, ImageShape
 from nas.paths import StudyPaths, studies_folder
-from nas.retrain import find_subject, finished_runs
+from nas.retrain import finished_runs
 from nas.search.settings import read_settings
 from nas.space_file import load_space
+from nas.subjects import find_subject
 from tests.conftest import Done
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nas.paths import StudyPaths, remember_study, studies_folder
-from nas.retrain import find_subject, finished_runs, read_card
+from nas.retrain import finished_runs, read_card
+from nas.subjects import find_subject
 from tests.conftest import Done
 
 

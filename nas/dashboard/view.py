@@ -1,0 +1,202 @@
+"""A study as optuna-dashboard is shown it: its storage, read only, with what its folder knows of each trial added on the way.
+
+Nothing is written into the study for the dashboard's sake, so that studies of any age show the same and none grows. What the
+dashboard offers to change (notes, names, deletion) is refused: the study belongs to its coordinator.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Container, Sequence
+from statistics import fmean
+from typing import Any, NoReturn
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.config import ImageShape
+from nas.dashboard.artifacts import artifacts_of
+from nas.dashboard.notes import trial_note
+from nas.paths import StudyPaths, TrialPaths
+from nas.report.charts import Chart
+from nas.search.finalists import best_of, sibling
+from nas.search.outcomes import outcome_of
+from nas.train.loop import read_curve
+
+NOTES_SECONDS = 1.0
+"""Of each look at the study that may go into writing notes; what is left comes with the next."""
+PLOTS_SECONDS = 20.0
+"""Before the plots of a study that has changed are drawn again."""
+
+
+class ReadOnlyError(RuntimeError):
+    """The dashboard was asked to change something."""
+
+
+class StudyView(BaseStorage):
+    def __init__(self, study: optuna.Study, paths: StudyPaths, shape: ImageShape, draw_charts: Callable[[], list[Chart]]) -> None:
+        """`draw_charts` makes the plots of our own."""
+        self._study, self._paths, self._shape, self._draw_charts = study, paths, shape, draw_charts
+        self._storage = study._storage
+        self._shown: dict[int, FrozenTrial] = {}
+        """By identifier, trials that have ended, as they are shown."""
+        self._notes: dict[int, str] = {}
+        self._plots: tuple[float, int, list[Chart]] | None = None
+
+    # ------------------------------------------------------------------------------------------------------- studies
+
+    def _studies(self) -> dict[int, tuple[optuna.Study, StudyPaths]]:
+        finals = sibling(self._study)
+        known = {self._study._study_id: (self._study, self._paths)}
+        return known if finals is None else {**known, finals._study_id: (finals, self._paths.finalists)}
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return [
+            FrozenStudy(
+                study_name=study.study_name,
+                direction=StudyDirection.MAXIMIZE,
+                user_attrs=self.get_study_user_attrs(study_id),
+                system_attrs=self.get_study_system_attrs(study_id),
+                study_id=study_id,
+            )
+            for study_id, (study, _) in self._studies().items()
+        ]
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._storage.get_study_id_from_name(study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._storage.get_study_name_from_id(study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._storage.get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Without the settings, which the page would show as one endless line."""
+        stored = self._storage.get_study_user_attrs(study_id)
+        return {name: value for name, value in stored.items() if name not in ("settings", "begun")}
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """With notes and plots in the form in which the dashboard keeps them."""
+        attributes = {"study:metric_names": ["validation accuracy"], **self._storage.get_study_system_attrs(study_id)}
+        if study_id == self._study._study_id:
+            for trial_id, text in self._all_notes().items():
+                if f"dashboard:{trial_id}:note_ver" not in attributes:  # what a person wrote goes before
+                    attributes[f"dashboard:{trial_id}:note_ver"] = 1
+                    attributes[f"dashboard:{trial_id}:note_str:0"] = text
+            for chart in self._charts():
+                attributes[f"dashboard:plot_data:{chart.id}:0"] = chart.figure.to_json()
+        return attributes
+
+    # -------------------------------------------------------------------------------------------------------- trials
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        paths = self._studies()[study_id][1]
+        stored = self._storage.get_all_trials(study_id, deepcopy=False, states=states)
+        return [self._show(trial, study_id, paths.trial(trial.number)) for trial in stored]
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        trial = self._storage.get_trial(trial_id)
+        for study_id, (study, paths) in self._studies().items():
+            trials = study.get_trials(deepcopy=False)
+            if trial.number < len(trials) and trials[trial.number]._trial_id == trial_id:
+                return self._show(trial, study_id, paths.trial(trial.number))
+        raise KeyError(f"no trial {trial_id} in study {self._paths.name}")
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """What `best` means to every command: a finalist, where there were any."""
+        if study_id != self._study._study_id:
+            return super().get_best_trial(study_id)
+        best, _ = best_of(self._study)
+        if best is None:
+            raise ValueError("no training has run to its end yet")
+        return self.get_trial(best._trial_id)
+
+    def _show(self, stored: FrozenTrial, study_id: int, paths: TrialPaths) -> FrozenTrial:
+        if stored._trial_id in self._shown:
+            return self._shown[stored._trial_id]
+        trial = copy.copy(stored)
+        trial._user_attrs = self._facts(stored, paths)
+        trial._system_attrs = {**stored.system_attrs, "constraints": list(stored.constraints.values())}
+        for artifact in artifacts_of(stored.number, study_id, paths):
+            trial._system_attrs[f"artifacts:{artifact.id}"] = json.dumps(artifact.described)
+        if stored.state.is_finished():
+            self._shown[stored._trial_id] = trial
+        return trial
+
+    def _facts(self, trial: FrozenTrial, paths: TrialPaths) -> dict[str, Any]:
+        """In the order in which they are shown."""
+        stored = trial.user_attrs
+        shown: dict[str, Any] = {"outcome": outcome_of(trial).replace("_", " ")}
+        shown |= {name: stored[name] for name in ("params", "macs", "architecture") if name in stored}
+        curve = read_curve(paths.metrics) if trial.intermediate_values else []
+        if curve:
+            shown["seconds an epoch"] = round(fmean(metrics.seconds for metrics in curve), 2)
+        over = {name: value for name, value in trial.constraints.items() if value > 0 and name != "divergence"}
+        if over:
+            shown["over budget by"] = ", ".join(f"{value:.0%} of {name}" for name, value in over.items())
+        hidden = {*shown, "outcome", "digest", "excess"}
+        return shown | {name: value for name, value in stored.items() if name not in hidden}
+
+    # ---------------------------------------------------------------------------------------------------- what is added
+
+    def _all_notes(self) -> dict[int, str]:
+        """Of those that ended by their own: the best first, as many as there is time for."""
+        until = time.monotonic() + NOTES_SECONDS
+        ended = [t for t in self._study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+        for trial in sorted(ended, key=lambda t: -(t.value or 0.0)):
+            if time.monotonic() > until:
+                break
+            if trial._trial_id not in self._notes:
+                self._notes[trial._trial_id] = trial_note(trial.number, trial.value, self._paths.trial(trial.number), self._shape)
+        return self._notes
+
+    def _charts(self) -> list[Chart]:
+        ended = sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
+        now = time.monotonic()
+        if self._plots is None or (self._plots[1] != ended and now - self._plots[0] > PLOTS_SECONDS):
+            self._plots = now, ended, self._draw_charts()
+        return self._plots[2]
+
+    # -------------------------------------------------------------------------------------------------- what is refused
+
+    def _refuse(self, *arguments: Any, **named: Any) -> NoReturn:
+        raise ReadOnlyError("the dashboard shows the study and does not change it")
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        self._refuse()
+
+    def delete_study(self, study_id: int) -> None:
+        self._refuse()
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._refuse()
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._refuse()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        self._refuse()
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        self._refuse()
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        self._refuse()
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        self._refuse()
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._refuse()
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._refuse()

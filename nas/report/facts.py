@@ -1,0 +1,269 @@
+"""What follows from a study's record: pure functions, each tested against answers computed by hand. Draws nothing."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+import numpy as np
+
+from nas.search.outcomes import COUNTED
+from nas.search.trainings import Training
+
+# ------------------------------------------------------------------------------------------------------ the search
+
+
+@dataclass(frozen=True)
+class HistoryPoint:
+    number: int
+    """Of the trial."""
+    accuracy: float
+    outcome: str
+    best: float | None
+    """Highest accuracy of a training that ran to its end, up to this one; None before there was one."""
+
+
+def history(trainings: Iterable[Training]) -> list[HistoryPoint]:
+    """Of every network that trained, in the order in which they ended."""
+    trained = [one for one in trainings if one.row.outcome in COUNTED and one.row.accuracy is not None and not one.imported]
+    trained.sort(key=lambda one: (one.ended.timestamp() if one.ended else float("inf"), one.row.number))
+    points: list[HistoryPoint] = []
+    best: float | None = None
+    for one in trained:
+        accuracy = one.row.accuracy or 0.0
+        if one.row.outcome == "trained" and (best is None or accuracy > best):
+            best = accuracy
+        points.append(HistoryPoint(one.row.number, accuracy, one.row.outcome, best))
+    return points
+
+
+@dataclass(frozen=True)
+class SharePoint:
+    draw: int
+    """From 1."""
+    window: float
+    """Of the last draws up to this one."""
+    overall: float
+    """Of all up to this one."""
+
+
+def over_budget_share(trainings: Iterable[Training], window: int = 20) -> list[SharePoint]:
+    """Share of draws that were over budget. A duplicate is a draw; a result that another study brought is none."""
+    over = [int(bool(one.broken)) for one in trainings if not one.imported and one.row.outcome not in ("running", "waiting")]
+    sums = [0, *accumulate(over)]
+    return [SharePoint(n, (sums[n] - sums[max(0, n - window)]) / min(n, window), sums[n] / n) for n in range(1, len(over) + 1)]
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points (cost, value) of which no other is at least as good in both and better in one; by rising cost.
+    Of equal ones the first."""
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1], i))
+    front: list[int] = []
+    for i in order:
+        if not front or points[i][1] > points[front[-1]][1]:
+            front.append(i)
+    return front
+
+
+@dataclass(frozen=True)
+class TimeShare:
+    what: str
+    seconds: float
+    trainings: int
+    epochs: int
+
+
+def time_spent(trainings: Iterable[Training], finals: Iterable[Training]) -> list[TimeShare]:
+    """Seconds that workers trained and evaluated, by what became of it; the most first."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    count: Counter[str] = Counter()
+    epochs: Counter[str] = Counter()
+    for one, what in [(one, one.row.outcome) for one in trainings] + [(one, "finalist") for one in finals]:
+        if one.seconds is not None:
+            seconds[what] += one.seconds
+            count[what] += 1
+            epochs[what] += one.row.epochs
+    return [TimeShare(what, time, count[what], epochs[what]) for what, time in sorted(seconds.items(), key=lambda one: -one[1])]
+
+
+def elapsed_seconds(trainings: Iterable[Training]) -> float:
+    """Between the first one's beginning and the last one's end, pauses included."""
+    own = [one for one in trainings if not one.imported]
+    began = [one.began for one in own if one.began is not None]
+    ended = [one.ended for one in own if one.ended is not None]
+    return (max(ended) - min(began)).total_seconds() if began and ended else 0.0
+
+
+# ------------------------------------------------------------------------------------------------- what mattered
+
+
+@dataclass(frozen=True)
+class Importance:
+    slots: dict[str, float]
+    """Share of the explained differences, the largest first; together 1."""
+    explained: float
+    """R² on networks that the forest was not fitted to: below 0.1 the shares mean little."""
+    networks: int
+
+
+LEAST_NETWORKS = 12
+"""Fewer say nothing about a dozen of parameters."""
+FOLDS, TREES, SHUFFLES = 3, 60, 3
+
+
+def importance(trainings: Iterable[Training]) -> Importance | None:
+    """How much each drawn parameter matters for the accuracy: a random forest is fitted to two thirds of the networks, and of the
+    others one parameter is shuffled; the more that worsens the prediction, the more it matters (Breiman 2001, section 10).
+
+    A network's accuracy is the one it is taken to reach at its end, since few get there. None where too few were trained, or all
+    are alike.
+    """
+    # sklearn takes a second to import
+    from sklearn.ensemble import RandomForestRegressor
+
+    known = [one for one in trainings if one.projected is not None and one.row.outcome in ("trained", "pruned_early")]
+    slots = _varied(known)
+    if len(known) < LEAST_NETWORKS or not slots:
+        return None
+    table = np.array([[_place(one, slot, known) for slot in slots] for one in known])
+    values = np.array([one.projected for one in known])
+    if np.ptp(values) == 0:
+        return None
+    random = np.random.default_rng(0)
+    fold = random.permutation(len(known)) % FOLDS
+    worse, unexplained = np.zeros(len(slots)), 0.0
+    for held_out in range(FOLDS):
+        inside, outside = fold != held_out, fold == held_out
+        forest = RandomForestRegressor(TREES, min_samples_leaf=2, max_features=0.5, random_state=0)
+        forest.fit(table[inside], values[inside])
+        error = float(((forest.predict(table[outside]) - values[outside]) ** 2).sum())
+        unexplained += error
+        for column in range(len(slots)):
+            shuffled = np.concatenate([table[outside]] * SHUFFLES)
+            shuffled[:, column] = np.concatenate([random.permutation(table[outside, column]) for _ in range(SHUFFLES)])
+            wrong = (forest.predict(shuffled) - np.tile(values[outside], SHUFFLES)) ** 2
+            worse[column] += wrong.sum() / SHUFFLES - error
+    total = float(((values - values.mean()) ** 2).sum())
+    worse = np.maximum(worse, 0.0)
+    if worse.sum() == 0:
+        return Importance({}, 1 - unexplained / total, len(known))
+    shares = {slot: float(share) for slot, share in zip(slots, worse / worse.sum(), strict=True)}
+    return Importance(dict(sorted(shares.items(), key=lambda item: -item[1])), 1 - unexplained / total, len(known))
+
+
+def _varied(trainings: Sequence[Training]) -> list[str]:
+    """Slots of which two values were trained, in the order of the draws; one that some networks lack counts as varied."""
+    slots = dict.fromkeys(slot for one in trainings for slot in one.drawn)
+    return [slot for slot in slots if len({one.drawn.get(slot) for one in trainings}) > 1]
+
+
+def _place(one: Training, slot: str, among: Sequence[Training]) -> float:
+    """A value as a number: words by their order among all, -1 where the network lacks it."""
+    value = one.drawn.get(slot)
+    if value is None:
+        return -1.0
+    if isinstance(value, str):
+        return float(sorted({str(other.drawn[slot]) for other in among if slot in other.drawn}).index(value))
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Trait:
+    """What the best networks have in common in one parameter."""
+
+    slot: str
+    kind: Literal["number", "word"]
+    best: str
+    """Range of the middle half of the best, or the commonest word with its share."""
+    others: str
+    """The same of all others."""
+    lift: float
+    """How far apart the two are, in [0, 1]: difference of shares, or Kolmogorov's and Smirnov's distance."""
+
+
+def shared_traits(trainings: Iterable[Training], share: float = 0.1, least: int = 5) -> list[Trait]:
+    """Of the best tenth (at least `least`) against the others, by what they are taken to reach; the clearest first. Empty where
+    there are fewer than `least` others."""
+    known = [one for one in trainings if one.projected is not None and one.row.outcome in ("trained", "pruned_early")]
+    known.sort(key=lambda one: (-(one.projected or 0.0), one.row.number))
+    count = max(least, round(share * len(known)))
+    best, others = known[:count], known[count:]
+    if len(others) < least:
+        return []
+    traits = []
+    for slot in _varied(known):
+        of_best = [one.drawn[slot] for one in best if slot in one.drawn]
+        of_others = [one.drawn[slot] for one in others if slot in one.drawn]
+        if not of_best or not of_others:
+            continue
+        if isinstance(of_best[0], str | bool) or len({*of_best, *of_others}) <= 3:
+            word, lift = _commonest_gain(of_best, of_others)
+            traits.append(Trait(slot, "word", _share_text(of_best, word), _share_text(of_others, word), lift))
+        else:
+            traits.append(Trait(slot, "number", _middle_half(of_best), _middle_half(of_others), _distance(of_best, of_others)))
+    return sorted(traits, key=lambda trait: -trait.lift)
+
+
+def _commonest_gain(best: list[Any], others: list[Any]) -> tuple[Any, float]:
+    """The value whose share among the best exceeds that among the others most."""
+    gains = {value: best.count(value) / len(best) - others.count(value) / len(others) for value in dict.fromkeys(best)}
+    value = max(gains, key=lambda key: gains[key])
+    return value, gains[value]
+
+
+def _share_text(values: list[Any], wanted: Any) -> str:
+    return f"{wanted} in {values.count(wanted) / len(values):.0%}"
+
+
+def _middle_half(values: list[float]) -> str:
+    low, high = np.quantile(values, [0.25, 0.75])
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _distance(one: list[float], other: list[float]) -> float:
+    places = np.array(sorted({*one, *other}))
+
+    def below(values: list[float]) -> np.ndarray:
+        return np.searchsorted(np.sort(values), places, side="right") / len(values)
+
+    return float(np.abs(below(one) - below(other)).max())
+
+
+# ----------------------------------------------------------------------------------------------- a trained network
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """int64 (classes, classes): how often an image of the row's class was taken for the column's."""
+    matrix = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(matrix, (labels, predicted), 1)
+    return matrix
+
+
+def class_accuracy(matrix: np.ndarray) -> list[float | None]:
+    """Of each class, the share of its images that were recognised; None of a class without images."""
+    return [float(row[i] / row.sum()) if row.sum() else None for i, row in enumerate(matrix)]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    label: int
+    predicted: int
+    times: int
+
+
+def commonest_mistakes(matrix: np.ndarray, count: int = 5) -> list[Mistake]:
+    """The most frequent first; of equal ones the first by label and prediction."""
+    off = [
+        Mistake(label, predicted, int(matrix[label, predicted]))
+        for label in range(len(matrix))
+        for predicted in range(len(matrix))
+        if label != predicted and matrix[label, predicted]
+    ]
+    return sorted(off, key=lambda one: -one.times)[:count]
+
+
+def by_slot(trainings: Sequence[Training], keep: Callable[[Training], bool] = lambda one: True) -> dict[str, list[Any]]:
+    """Columns of what was drawn, None where a network lacks it; only what varies."""
+    rows = [one for one in trainings if keep(one)]
+    return {slot: [one.drawn.get(slot) for one in rows] for slot in _varied(rows)}

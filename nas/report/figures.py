@@ -1,0 +1,338 @@
+"""The report's figures, by plotly: each function draws what `facts` has found, and decides nothing.
+
+Colours are Okabe and Ito's (2008), which the colour-blind tell apart, the blue lighter for dark pages; shape or dash says the
+same again. Backgrounds are left to the page, which is light or dark.
+"""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from nas.report.facts import HistoryPoint, Importance, SharePoint, TimeShare
+from nas.report.reference import Reference
+from nas.search.outcomes import TrialRow
+from nas.search.trainings import Training
+from nas.train.loop import EpochMetrics
+
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = "#1B87C9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8F98"
+OUTCOME_STYLES: dict[str, tuple[str, str, str]] = {
+    "trained": ("trained to the end", BLUE, "circle"),
+    "pruned_early": ("pruned early", GREY, "circle-open"),
+    "diverged": ("diverged", RED, "x"),
+    "failed": ("failed", RED, "x-thin-open"),
+    "duplicate": ("duplicates", SKY, "diamond"),
+    "finalist": ("finalists, trained again", PURPLE, "square"),
+}
+"""By outcome: what the legend says, the colour, the marker."""
+
+
+MOST_TICKS = 9
+"""Of an axis of parallel coordinates; with more values it is continuous."""
+
+
+def _figure(title: str, x: str, y: str, **layout: Any) -> go.Figure:
+    """Of a title and axes with their units, which no figure goes without."""
+    figure = go.Figure()
+    figure.update_layout(
+        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
+        margin={"l": 64, "r": 16, "t": 48, "b": 56},
+        height=420,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+        hoverlabel={"namelength": -1},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY},
+        **layout,
+    )
+    figure.update_xaxes(title_text=x, showline=True, zeroline=False, automargin=True)
+    figure.update_yaxes(title_text=y, showline=True, zeroline=False, automargin=True)
+    return figure
+
+
+def percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _about(row: TrialRow) -> str:
+    cost = "" if row.params is None else f"{row.params:,} parameters"
+    return f"trial {row.number}<br>{row.architecture or ''}<br>{cost}"
+
+
+# ------------------------------------------------------------------------------------------------------ the search
+
+
+def draw_history(points: Sequence[HistoryPoint]) -> go.Figure:
+    figure = _figure("Best so far", "networks trained", "validation accuracy (%)")
+    places = range(1, len(points) + 1)
+    for outcome in ("pruned_early", "diverged", "trained"):
+        name, colour, symbol = OUTCOME_STYLES[outcome]
+        chosen = [(place, point) for place, point in zip(places, points, strict=True) if point.outcome == outcome]
+        if chosen:
+            figure.add_scatter(
+                x=[place for place, _ in chosen],
+                y=[percent(point.accuracy) for _, point in chosen],
+                text=[f"trial {point.number}" for _, point in chosen],
+                mode="markers",
+                name=name,
+                marker={"color": colour, "symbol": symbol, "size": 7},
+            )
+    figure.add_scatter(
+        x=list(places),
+        y=[percent(point.best) for point in points],
+        mode="lines",
+        name="best so far",
+        line={"color": ORANGE, "width": 3, "shape": "hv"},
+    )
+    return figure
+
+
+def draw_costs(
+    points: Sequence[tuple[float, TrialRow]],
+    front: Sequence[tuple[float, TrialRow]],
+    references: Sequence[tuple[float, Reference]],
+    best: tuple[float, TrialRow] | None,
+    limit: float | None,
+    unit: str,
+    title: str,
+) -> go.Figure:
+    """Accuracy against a cost: `points` ran to their end."""
+    figure = _figure(title, unit, "accuracy (%)")
+    figure.add_scatter(
+        x=[cost for cost, _ in points],
+        y=[percent(row.accuracy) for _, row in points],
+        text=[_about(row) for _, row in points],
+        mode="markers",
+        name="trained to the end (validation)",
+        marker={"color": BLUE, "size": 7, "opacity": 0.7},
+    )
+    figure.add_scatter(
+        x=[cost for cost, _ in front],
+        y=[percent(row.accuracy) for _, row in front],
+        text=[_about(row) for _, row in front],
+        mode="lines+markers",
+        name="front: no smaller one was as accurate",
+        line={"color": GREEN, "width": 2, "shape": "hv"},
+        marker={"symbol": "diamond", "size": 8},
+    )
+    if best is not None:
+        figure.add_scatter(
+            x=[best[0]],
+            y=[percent(best[1].accuracy)],
+            text=[_about(best[1])],
+            mode="markers",
+            name="the best",
+            marker={"color": ORANGE, "symbol": "star", "size": 16, "line": {"width": 1, "color": "#000000"}},
+        )
+    if references:
+        figure.add_scatter(
+            x=[cost for cost, _ in references],
+            y=[percent(one.accuracy) for _, one in references],
+            text=[f"{one.name}<br>reported on {one.measured_on}" for _, one in references],
+            mode="markers",
+            name="reported by others, by longer trainings",
+            marker={"color": RED, "symbol": "triangle-up", "size": 9},
+        )
+    if limit is not None:
+        figure.add_vline(x=limit, line={"dash": "dash", "color": GREY}, annotation_text="budget", annotation_position="top left")
+    figure.update_xaxes(type="log")
+    return figure
+
+
+def draw_curves(trainings: Sequence[Training], finals: Sequence[Training], best: int | None) -> go.Figure:
+    """Every learning curve, the pruned ones faded: one trace a kind, so that a thousand are drawn as quickly as one."""
+    figure = _figure("Learning curves", "epoch", "validation accuracy (%)", hovermode="closest")
+    kinds: list[tuple[str, list[Training], float, float]] = [
+        ("pruned_early", [one for one in trainings if one.row.outcome == "pruned_early"], 0.35, 1),
+        ("diverged", [one for one in trainings if one.row.outcome == "diverged"], 0.7, 1),
+        ("trained", [one for one in trainings if one.row.outcome == "trained" and one.row.number != best], 0.7, 1.5),
+        ("finalist", [one for one in finals if one.curve], 0.9, 1.5),
+    ]
+    for outcome, chosen, opacity, width in kinds:
+        if chosen:
+            name, colour, _ = OUTCOME_STYLES[outcome]
+            figure.add_scatter(
+                **_strung(chosen), mode="lines", name=name, opacity=opacity, line={"color": colour, "width": width}
+            )
+    for one in trainings:
+        if one.row.number == best and one.curve:
+            line = {"color": ORANGE, "width": 3}
+            figure.add_scatter(**_strung([one]), mode="lines+markers", name=f"the best, trial {best}", line=line)
+    return figure
+
+
+def _strung(trainings: Sequence[Training]) -> dict[str, list[Any]]:
+    """Many curves as one, with gaps between them."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    text: list[str | None] = []
+    for one in trainings:
+        x += [*one.curve, None]
+        y += [*(percent(value) for value in one.curve.values()), None]
+        text += [f"trial {one.row.number if one.row.finalist is None else one.row.finalist}"] * len(one.curve) + [None]
+    return {"x": x, "y": y, "text": text}
+
+
+def draw_importance(found: Importance) -> go.Figure:
+    slots = list(found.slots)[:20][::-1]
+    figure = _figure("What mattered for the accuracy", "share of the explained differences (%)", "parameter")
+    figure.add_bar(x=[percent(found.slots[slot]) for slot in slots], y=slots, orientation="h", marker_color=BLUE)
+    figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 150})
+    return figure
+
+
+def draw_parallel(columns: dict[str, list[Any]], accuracy: Sequence[float]) -> go.Figure:
+    """One line a network, coloured by what it is taken to reach. A value that a network lacks is None."""
+    figure = go.Figure()
+    shown = [100 * value for value in accuracy]
+    figure.add_parcoords(
+        line={"color": shown, "colorscale": "Cividis", "showscale": True, "colorbar": {"title": {"text": "accuracy (%)"}}},
+        dimensions=[
+            *(_dimension(name, values) for name, values in columns.items()),
+            {"label": "accuracy (%)", "values": shown, "tickformat": ".3~r"},
+        ],
+        labelangle=-30,
+        labelside="bottom",
+        unselected={"line": {"opacity": 0.05}},
+    )
+    figure.update_layout(
+        title={"text": "Networks as lines through their parameters", "x": 0, "xref": "paper", "font": {"size": 16}},
+        margin={"l": 60, "r": 20, "t": 60, "b": 110},
+        height=520,
+        paper_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12},
+    )
+    return figure
+
+
+def _dimension(name: str, values: list[Any]) -> dict[str, Any]:
+    """Words, few numbers, and what a network lacks become places with a tick each; many numbers an axis."""
+    present = [value for value in values if value is not None]
+    words = any(isinstance(value, str | bool) for value in present)
+    order = sorted({str(value) for value in present}) if words else sorted(set(present))
+    if words or len(order) <= MOST_TICKS:
+        places = {value: i for i, value in enumerate(order)}
+        lacking = [-1] if None in values else []
+        return {
+            "label": name,
+            "values": [-1 if value is None else places[str(value) if words else value] for value in values],
+            "tickvals": [*lacking, *range(len(order))],
+            "ticktext": [*("none" for _ in lacking), *(str(value) for value in order)],
+        }
+    # Numbers between which there are orders of magnitude stand by their logarithm.
+    low, high = float(order[0]), float(order[-1])
+    logarithmic = low > 0 and high > 4 * low and any(isinstance(value, float) for value in order)
+    scale = math.log10 if logarithmic else float
+    ends = [scale(low), scale(high)]
+    ticks = np.linspace(ends[0], ends[1], 5)
+    return {
+        "label": name,
+        "values": [ends[0] if value is None else scale(value) for value in values],
+        "tickvals": ticks.tolist(),
+        "ticktext": [f"{10**tick if logarithmic else tick:.2g}" for tick in ticks],
+    }
+
+
+def draw_time(shares: Sequence[TimeShare]) -> go.Figure:
+    """Horizontal bars: hours, or minutes where there are few."""
+    longest = max((one.seconds for one in shares), default=0.0)
+    unit, size = ("hours", 3600) if longest > 2 * 3600 else ("minutes", 60) if longest > 120 else ("seconds", 1)
+    figure = _figure("Where the workers' time went", f"training and evaluation ({unit})", "")
+    names = [OUTCOME_STYLES.get(one.what, (one.what.replace("_", " "), GREY, ""))[0] for one in shares]
+    figure.add_bar(
+        x=[one.seconds / size for one in shares],
+        y=names,
+        orientation="h",
+        marker_color=[OUTCOME_STYLES.get(one.what, ("", GREY, ""))[1] for one in shares],
+        text=[f"{one.trainings} trainings, {one.epochs} epochs" for one in shares],
+        textposition="auto",
+    )
+    figure.update_yaxes(title_text="outcome", autorange="reversed")
+    figure.update_layout(height=140 + 40 * max(2, len(shares)), margin={"l": 170}, showlegend=False)
+    return figure
+
+
+def draw_over_budget(points: Sequence[SharePoint], window: int) -> go.Figure:
+    figure = _figure("Draws over budget, never trained", "draw", "share over budget (%)")
+    x = [point.draw for point in points]
+    figure.add_scatter(
+        x=x, y=[percent(p.window) for p in points], mode="lines", name=f"of the last {window} draws", line={"color": BLUE}
+    )
+    figure.add_scatter(
+        x=x, y=[percent(p.overall) for p in points], mode="lines", name="of all so far", line={"color": ORANGE, "dash": "dash"}
+    )
+    figure.update_yaxes(range=[0, 100])
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------- a retrained network
+
+
+def draw_losses(curve: Sequence[EpochMetrics]) -> go.Figure:
+    figure = _figure("Loss", "epoch", "cross-entropy (nats an image)")
+    return _add_metrics(figure, curve, {"train_loss": ("training", BLUE), "ema_val_loss": ("validation", ORANGE)}, 1.0)
+
+
+def draw_accuracies(curve: Sequence[EpochMetrics]) -> go.Figure:
+    figure = _figure("Accuracy", "epoch", "accuracy (%)")
+    shown = {"train_accuracy": ("training, augmented images", BLUE), "ema_val_accuracy": ("validation", ORANGE)}
+    return _add_metrics(figure, curve, shown, 100.0)
+
+
+def _add_metrics(figure: go.Figure, curve: Sequence[EpochMetrics], shown: dict[str, tuple[str, str]], factor: float) -> go.Figure:
+    epochs = [metrics.epoch for metrics in curve]
+    for name, (label, colour) in shown.items():
+        values = [getattr(metrics, name) for metrics in curve]
+        if any(value is not None for value in values):
+            figure.add_scatter(
+                x=epochs,
+                y=[None if value is None else factor * value for value in values],
+                mode="lines",
+                name=label,
+                line={"color": colour, "width": 2},
+            )
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> go.Figure:
+    figure = _figure("What was taken for what", "predicted class", "true class")
+    share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    names = [escape(name) for name in classes]  # plotly reads some tags
+    few = len(classes) <= 20
+    figure.add_heatmap(
+        z=share,
+        x=names,
+        y=names,
+        customdata=matrix,
+        colorscale="Cividis",
+        zmin=0,
+        zmax=100,
+        texttemplate="%{customdata}" if few else None,
+        colorbar={"title": {"text": "of the class (%)"}},
+        hovertemplate="%{y} taken for %{x}: %{customdata} images, %{z:.1f} %<extra></extra>",
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(height=560 if few else 800)
+    return figure
+
+
+def draw_class_accuracy(accuracy: Sequence[float | None], classes: Sequence[str]) -> go.Figure:
+    order = sorted(range(len(classes)), key=lambda i: accuracy[i] or 0.0)
+    figure = _figure("Accuracy of each class", "accuracy (%)", "class")
+    values = [percent(accuracy[i]) for i in order]
+    figure.add_bar(
+        x=values,
+        y=[escape(classes[i]) for i in order],
+        orientation="h",
+        marker_color=BLUE,
+        text=["" if value is None else f"{value:.1f}" for value in values],
+        textposition="inside",
+    )
+    figure.update_xaxes(range=[0, 100])
+    figure.update_layout(height=140 + 24 * max(4, len(classes)), margin={"l": 120})
+    return figure

@@ -1,0 +1,270 @@
+"""`report.html`: one file that holds all it shows and opens without a network. What it says comes from elsewhere."""
+
+import base64
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from nas.config import Candidate, ImageShape
+from nas.errors import NasError, StudyError
+from nas.files import write_whole
+from nas.report import facts, tables
+from nas.report.charts import Chart, confusion_of, run_charts, search_charts
+from nas.report.network import list_layers, list_parts
+from nas.report.picture import draw_network
+from nas.report.record import Run, StudyRecord
+from nas.report.summary import summary
+from nas.report.tables import Table
+from nas.report.words import count_text, recipe_texts, time_text
+from nas.search.outcomes import count_trained
+from nas.search.strategies import describe
+
+MOST_ROWS = 60
+"""Of trials in the page; `nas report --paper` writes all."""
+SMALLEST_SHOWN = 96
+"""Pixels; smaller images are enlarged by whole factors."""
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    parts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+
+def render_page(record: StudyRecord) -> str:
+    """The page's HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nas.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    sections = [section for section in _sections(record) if section.parts]
+    return environment.get_template("report.html").render(
+        record=record,
+        running=record.counts.get("running", 0),
+        sections=sections,
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def write_page(record: StudyRecord, output: Path | None) -> Path:
+    """Into `output`, or the study's folder. Raises StudyError where that cannot be written."""
+    path = output or record.paths.report
+    if path.is_dir():
+        raise StudyError(f"{path} cannot be written: it is a folder", hint=f"name a file: --output {path / 'report.html'}")
+    try:
+        write_whole(path, render_page(record).encode())
+    except OSError as error:
+        raise StudyError(f"{path} cannot be written: {error.strerror}", hint="name another file with --output") from None
+    return path
+
+
+def _sections(record: StudyRecord) -> list[Section]:
+    importance = facts.importance(record.trainings)
+    charts = {chart.id: chart for chart in search_charts(record, importance)}
+
+    def shown(*names: str) -> list[dict[str, Any]]:
+        return [_chart(charts[name]) for name in names if name in charts]
+
+    return [
+        Section("Summary", [_tiles(record), *(_text(text) for text in summary(record))]),
+        Section("Finalists", _finalists(record)),
+        Section("The search", shown("history", "curves")),
+        Section("Accuracy and cost", shown("accuracy-params", "accuracy-macs")),
+        Section("What mattered", [*shown("importance", "parallel"), *_traits(record)]),
+        Section("Where time went", shown("time", "over-budget")),
+        Section("Trials", _trials(record)),
+        *_network_sections(record),
+        Section("How to repeat it", _repeat(record)),
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"kind": "text", "text": text}
+
+
+def _heading(text: str) -> dict[str, Any]:
+    return {"kind": "heading", "text": text}
+
+
+def _chart(chart: Chart, prefix: str = "") -> dict[str, Any]:
+    # In a script element nothing but its end is markup.
+    data = Markup(chart.figure.to_json().replace("<", "\\u003c"))
+    return {"kind": "chart", "id": prefix + chart.id, "title": chart.title, "caption": chart.caption, "json": data}
+
+
+def _table(table: Table, caption: str, folded: bool = False) -> dict[str, Any]:
+    return {"kind": "table", "table": table, "caption": caption, "folded": folded}
+
+
+def _tiles(record: StudyRecord) -> dict[str, Any]:
+    counts = record.counts
+    tiles = []
+    if record.best is not None and record.best.accuracy is not None:
+        tiles.append((f"of the validation images, the best (trial {record.best.number})", f"{record.best.accuracy:.2%}"))
+        tiles.append(("parameters", count_text(record.best.params)))
+    trained = count_trained(record.counter)
+    if record.trainings:
+        tiles.append(("networks trained", f"{trained:,}"))
+        tiles.append(("draws over budget, never trained", f"{counts.get('over_budget', 0):,}"))
+        seconds = sum(one.seconds for one in facts.time_spent(record.trainings, record.finals))
+        tiles.append(("of training and evaluation", time_text(seconds)))
+    for run in record.runs[-1:]:
+        if run.evaluation is not None:
+            tiles.append((f"of {len(run.evaluation.labels):,} test images, retrained", f"{run.evaluation.accuracy:.2%}"))
+    return {"kind": "tiles", "tiles": tiles}
+
+
+def _finalists(record: StudyRecord) -> list[dict[str, Any]]:
+    if not record.finalists:
+        return []
+    rows = [one.row for one in record.trainings]
+    return [_table(tables.finalists_table(record.finalists, rows), "The best networks, trained again; the winner first.")]
+
+
+def _traits(record: StudyRecord) -> list[dict[str, Any]]:
+    traits = facts.shared_traits(record.trainings)
+    if not traits:
+        return []
+    table = Table(
+        ("parameter", "among the best", "among the others", "apart"),
+        [(trait.slot, trait.best, trait.others, f"{trait.lift:.2f}") for trait in traits[:15]],
+        frozenset({3}),
+    )
+    caption = (
+        "The best tenth of the trained networks, at least five, and the others: the middle half of numbers, or the value that "
+        "is most over-represented. Apart: 0 where both are alike, 1 where they share nothing."
+    )
+    return [_heading("What the best share"), _table(table, caption)]
+
+
+def _trials(record: StudyRecord) -> list[dict[str, Any]]:
+    rows = [one.row for one in record.trainings]
+    best = None if record.best is None else record.best.number
+    table = tables.trials_table(rows, best, MOST_ROWS)
+    if not table.rows:
+        return []
+    trained = len(tables.trials_table(rows, best).rows)
+    which = "Every network that trained" if trained == len(table.rows) else f"The first {len(table.rows)} of {trained} networks"
+    return [_table(table, f"{which}: those that were trained to the end, then those that were not, by accuracy.", trained > 20)]
+
+
+def _network_sections(record: StudyRecord) -> list[Section]:
+    """Of the latest retrained network; where there is none, of the best trial."""
+    sections = []
+    if record.runs:
+        run = record.runs[-1]
+        title = "The retrained network" if len(record.runs) == 1 else f"The retrained network {run.name}"
+        sections.append(Section(title, [*_network(run.card.candidate, run.card.shape), *_run(run)]))
+    elif (candidate := best_candidate(record)) is not None:
+        sections.append(Section("The best network", _network(candidate, record.settings.shape)))
+    return sections
+
+
+def best_candidate(record: StudyRecord) -> Candidate | None:
+    """Of the latest retraining, or else of the search; None where there is none yet, or its file is gone."""
+    if record.runs:
+        return record.runs[-1].card.candidate
+    if record.best is None:
+        return None
+    file = record.paths.trial(record.best.number).candidate
+    try:
+        return Candidate.from_json(file.read_text(), source=str(file))
+    except (OSError, NasError):
+        return None
+
+
+def _network(candidate: Candidate, shape: ImageShape) -> list[dict[str, Any]]:
+    layers = list_layers(candidate.arch, shape)
+    parts = list_parts(candidate.arch, shape, layers)
+    total = sum(layer.params for layer in layers)
+    recipe = recipe_texts(candidate.train)
+    return [
+        {
+            "kind": "picture",
+            "svg": Markup(draw_network(parts, total)),
+            "caption": "Left to right as an image passes: height follows the feature map's size, each line in a box is a block's "
+            "border; below, the output's shape, what it is built of, and its parameters.",
+        },
+        _text(f"Recipe: {recipe['recipe']}. Augmentation: {recipe['augment']}."),
+        _table(tables.stages_table(parts, shape.classes), "Stage by stage, beside ResNet-18 for images of 224×224."),
+        _table(tables.layers_table(layers), f"All {len(layers)} layers", folded=True),
+    ]
+
+
+def _run(run: Run) -> list[dict[str, Any]]:
+    parts = [_heading("Training"), *(_chart(chart) for chart in run_charts(run))]
+    if run.curve:
+        parts.append(_table(tables.epochs_table(run.curve), f"All {len(run.curve)} epochs", folded=True))
+    if run.evaluation is None:
+        tested_on = run.card.includes_test_labels
+        why = "The network was trained on the test labels" if tested_on else "The data set has no labelled test images"
+        return [*parts, _text(f"{why}: what it confuses cannot be shown.")]
+    classes = run.card.classes
+    mistakes = facts.commonest_mistakes(confusion_of(run))
+    if mistakes:
+        said = "; ".join(f"{classes[one.label]} taken for {classes[one.predicted]} ({one.times})" for one in mistakes)
+        parts.append(_text(f"The commonest mistakes: {said}."))
+        parts += [_heading("Most confidently wrong"), {"kind": "mistakes", "mistakes": _mistakes(run)}]
+    return parts
+
+
+def _mistakes(run: Run) -> list[dict[str, str]]:
+    found, classes = run.evaluation, run.card.classes
+    assert found is not None
+    shown = []
+    for index, image in zip(found.wrong, found.wrong_images, strict=True):
+        predicted = int(found.predicted[index])
+        sure = float(found.probabilities[index, predicted])
+        caption = f"{classes[int(found.labels[index])]}, taken for {classes[predicted]} ({sure:.0%})"
+        shown.append({"url": image_url(image), "caption": caption})
+    return shown
+
+
+def image_url(image: np.ndarray) -> str:
+    """Of an image uint8 (H, W, C), small ones enlarged, as a PNG within the address."""
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    factor = max(1, SMALLEST_SHOWN // max(picture.size))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _repeat(record: StudyRecord) -> list[dict[str, Any]]:
+    settings = record.settings
+    environment = settings.environment
+    commands = [environment.command, *(run.card.environment.command for run in record.runs)]
+    facts_ = [
+        ("study began", environment.created),
+        ("seed", str(settings.seed)),
+        ("commit", environment.git or "not in a checkout"),
+        ("machine", environment.machine),
+        ("Python", environment.python),
+        *((name, version) for name, version in environment.packages.items()),
+        ("data", f"{settings.data.dataset}, fingerprint {settings.data_fingerprint}"),
+        ("sampler", describe(settings.study.sampler)),
+        ("pruner", describe(settings.study.pruner)),
+        ("budget", settings.budget.describe()),
+    ]
+    parts = [
+        _text("The commands that made this study:"),
+        {"kind": "code", "text": "\n".join(commands)},
+        _table(Table(("what", "value"), facts_), "Versions and seeds"),
+    ]
+    if settings.parameters:
+        parameters = Table(("parameter", "values"), sorted(settings.parameters.items()))
+        parts.append(_table(parameters, f"The space: {len(settings.parameters)} parameters", folded=True))
+    return parts

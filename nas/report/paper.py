@@ -1,0 +1,146 @@
+"""What a paper takes from a study: its figures as files, its tables as Markdown, LaTeX and CSV, a methods paragraph, and one
+LaTeX document that includes them all.
+"""
+
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from nas.errors import StudyError
+from nas.report import facts
+from nas.report.charts import Chart, run_charts, search_charts
+from nas.report.network import list_layers, list_parts
+from nas.report.page import best_candidate
+from nas.report.record import StudyRecord
+from nas.report.summary import methods, summary
+from nas.report.tables import Table, epochs_table, finalists_table, latex_text, layers_table, stages_table, trials_table
+
+FORMATS = ("png", "svg", "pdf")
+WIDTH, PNG_SCALE = 900, 2
+MOST_LATEX_ROWS = 40
+"""Of a table in the document, for more do not fit a page; the files hold all."""
+
+
+def write_paper(record: StudyRecord, folder: Path) -> list[str]:
+    """Returns what was written, and what could not be, a sentence each. Raises StudyError where the folder cannot be written."""
+    charts = [
+        *search_charts(record, facts.importance(record.trainings)),
+        *(c for run in record.runs[-1:] for c in run_charts(run)),
+    ]
+    tables = _tables(record)
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        (folder / "tables").mkdir(exist_ok=True)
+        for name, (table, _) in tables.items():
+            for ending, text in (("md", table.markdown()), ("tex", table.latex()), ("csv", table.csv())):
+                (folder / "tables" / f"{name}.{ending}").write_text(text, encoding="utf-8")
+        paragraph = methods(record)
+        (folder / "methods.txt").write_text(paragraph + "\n", encoding="utf-8")
+        drawn, trouble = _write_figures(charts, folder / "figures")
+        (folder / "paper.tex").write_text(_document(record, paragraph, tables, drawn), encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{folder} cannot be written: {error.strerror}", hint="name another folder with --paper") from None
+    said = [f"{folder / 'paper.tex'}  includes {len(drawn)} figures and {len(tables)} tables; it compiles with pdflatex"]
+    return said + ([trouble] if trouble else [])
+
+
+def _tables(record: StudyRecord) -> dict[str, tuple[Table, str]]:
+    """By file name, with its caption."""
+    rows = [one.row for one in record.trainings]
+    found: dict[str, tuple[Table, str]] = {}
+    if rows:
+        best = None if record.best is None else record.best.number
+        found["trials"] = trials_table(rows, best), "Configurations that were trained."
+    if record.finalists:
+        found["finalists"] = finalists_table(record.finalists, rows), "The best networks, trained again by several seeds."
+    candidate = best_candidate(record)
+    if candidate is not None:
+        shape = record.settings.shape
+        layers = list_layers(candidate.arch, shape)
+        parts = list_parts(candidate.arch, shape, layers)
+        found["stages"] = stages_table(parts, shape.classes), "The network's stages beside ResNet-18's (images of 224×224)."
+        found["layers"] = layers_table(layers), "The network layer by layer."
+    for run in record.runs[-1:]:
+        found["epochs"] = epochs_table(run.curve), "The retraining, epoch by epoch."
+    return found
+
+
+def _write_figures(charts: list[Chart], folder: Path) -> tuple[list[Chart], str | None]:
+    """Those that were written, and why the others were not."""
+    drawn: list[Chart] = []
+    for chart in charts:
+        figure = for_print(chart.figure)
+        try:
+            for ending in FORMATS:
+                figure.write_image(folder / f"{chart.id}.{ending}", width=WIDTH, scale=PNG_SCALE if ending == "png" else 1)
+        except OSError:
+            raise
+        except Exception as error:  # kaleido, its browser, or what they lack: of many kinds
+            return drawn, _no_browser(error)
+        drawn.append(chart)
+    return drawn, None
+
+
+def _no_browser(error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"No figures were written: plotly draws them by kaleido and a Chrome or Chromium, of which one is missing ({reason}). "
+        "All else is there.\nNext:  pip install 'nas[paper]', install Chromium, or run plotly_get_chrome; then the same command"
+    )
+
+
+def for_print(figure: go.Figure) -> go.Figure:
+    """Black on white."""
+    printed = go.Figure(figure)
+    printed.update_layout(paper_bgcolor="#ffffff", plot_bgcolor="#ffffff", font_color="#000000", template="plotly_white")
+    return printed
+
+
+def _document(record: StudyRecord, paragraph: str, tables: dict[str, tuple[Table, str]], drawn: list[Chart]) -> str:
+    lines = [
+        r"\documentclass{article}",
+        r"\usepackage[utf8]{inputenc}",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage[margin=2.2cm]{geometry}",
+        r"\usepackage{booktabs,graphicx,longtable}",
+        rf"\title{{{latex_text(record.name)}}}",
+        rf"\date{{{record.read:%Y-%m-%d}}}",
+        r"\begin{document}",
+        r"\maketitle",
+        r"\section{Summary}",
+        *(latex_text(text) + "\n" for text in summary(record)),
+        r"\section{Methods}",
+        latex_text(paragraph),
+    ]
+    if tables:
+        lines.append(r"\section{Tables}")
+    for name, (table, caption) in tables.items():
+        lines += _float("table", caption, _fitted(name, table), f"tab:{name}")
+    if drawn:
+        lines.append(r"\section{Figures}")
+    for chart in drawn:
+        image = rf"\includegraphics[width=\linewidth]{{figures/{chart.id}.pdf}}"
+        lines += _float("figure", f"{chart.title}. {chart.caption}", [image], f"fig:{chart.id}")
+    return "\n".join([*lines, r"\end{document}"]) + "\n"
+
+
+def _float(kind: str, caption: str, body: list[str], label: str) -> list[str]:
+    return [
+        rf"\begin{{{kind}}}[htbp]",
+        r"\centering",
+        rf"\caption{{{latex_text(caption)}}}\label{{{label}}}",
+        *body,
+        rf"\end{{{kind}}}",
+        r"\clearpage",
+    ]
+
+
+def _fitted(name: str, table: Table) -> list[str]:
+    """As wide as the page at most; a long one is cut, and says so."""
+    if len(table.rows) <= MOST_LATEX_ROWS:
+        return [rf"\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{\input{{tables/{name}.tex}}}}"]
+    kept = Table(table.columns, [*table.rows[: MOST_LATEX_ROWS - 1], table.rows[-1]], table.numbers)
+    left_out = len(table.rows) - MOST_LATEX_ROWS
+    note = latex_text(f"{left_out} rows before the last are left out; tables/{name}.csv holds all.")
+    body = rf"\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{{kept.latex()}}}"
+    return [body, "", rf"\small {note}"]

@@ -1,0 +1,85 @@
+"""Everything that is reported of a study, read once: its trials with their curves, its finalists, its retrained networks.
+
+Reads only; what follows from it is in `facts`, how it looks in `figures` and `page`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+
+from nas.paths import StudyPaths, TrialPaths
+from nas.report.reference import Reference, reference_points
+from nas.retrain import Evaluation, ModelCard, finished_runs, read_card, read_evaluation
+from nas.search.finalists import Finalist, best_of, finalists_of
+from nas.search.outcomes import TrialRow, count_outcomes
+from nas.search.settings import StudySettings, read_settings
+from nas.search.storage import open_study
+from nas.search.trainings import Training, read_final_trainings, read_trainings
+from nas.train.loop import EpochMetrics, read_curve
+
+
+@dataclass(frozen=True)
+class Run:
+    """A retrained network."""
+
+    name: str
+    card: ModelCard
+    curve: list[EpochMetrics]
+    evaluation: Evaluation | None
+    """What it says of labelled images on which it was not trained; None where there were none."""
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    paths: StudyPaths
+    settings: StudySettings
+    read: datetime
+    counts: dict[str, int]
+    """Trials of each outcome, `running` ones, and those taken over from another study."""
+    trainings: list[Training]
+    """Every trial of the search, by number."""
+    finals: list[Training]
+    """Every training of a finalist that has begun."""
+    finalists: list[Finalist]
+    """The winner first; empty where there were none."""
+    best: TrialRow | None
+    runs: list[Run]
+    """Oldest first."""
+    references: list[Reference]
+    """Networks that others have reported on the same images."""
+
+    @property
+    def name(self) -> str:
+        return self.paths.name
+
+    @property
+    def counter(self) -> Counter[str]:
+        return Counter(self.counts)
+
+    @property
+    def epochs(self) -> int:
+        """Of each training of the search."""
+        return int(self.settings.parameters.get("epochs", 0))
+
+
+def read_record(paths: StudyPaths) -> StudyRecord:
+    """Raises NasError where the study cannot be read."""
+    study = open_study(paths)
+    settings = read_settings(paths)
+    best, _ = best_of(study)
+    return StudyRecord(
+        paths=paths,
+        settings=settings,
+        read=datetime.now().astimezone(),
+        counts=dict(count_outcomes(study.get_trials(deepcopy=False))),
+        trainings=read_trainings(study, paths),
+        finals=read_final_trainings(study, paths),
+        finalists=finalists_of(study),
+        best=None if best is None else TrialRow.of(best),
+        runs=[_read_run(run) for run in finished_runs(paths)],
+        references=reference_points(settings),
+    )
+
+
+def _read_run(run: TrialPaths) -> Run:
+    return Run(run.folder.name, read_card(run), read_curve(run.metrics), read_evaluation(run))

@@ -1,0 +1,154 @@
+"""A study in sentences: what was searched, how long, what was found and how sure that is; and as a paper's methods paragraph."""
+
+from statistics import mean
+
+from scipy.stats import binomtest
+
+from nas.report.facts import elapsed_seconds, time_spent
+from nas.report.record import Run, StudyRecord
+from nas.report.words import count_text, counts_line, recipe_texts, time_text
+from nas.search.finalists import Finalist
+from nas.search.outcomes import count_trained
+from nas.search.settings import PRESETS_SPACE
+
+
+def interval(share: float, images: int) -> tuple[float, float]:
+    """95 % of a share of so many images (Wilson 1927): where this network's accuracy on more such images would lie."""
+    found = binomtest(round(share * images), images).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def summary(record: StudyRecord) -> list[str]:
+    """Paragraphs, in plain text."""
+    if record.settings.space == PRESETS_SPACE:
+        return [f"The study holds retrained presets on {data_text(record)} and no search.", *map(run_sentence, record.runs)]
+    return [part for part in (_searched(record), _spent(record), _found(record), _sureness(record)) if part] + [
+        run_sentence(run) for run in record.runs
+    ]
+
+
+def data_text(record: StudyRecord) -> str:
+    shape, data = record.settings.shape, record.settings.data
+    part = f", {data.subset:,} of the images" if data.subset is not None else ""
+    return f"{data.dataset} ({shape.classes} classes, {shape.channels}×{shape.size}×{shape.size}{part})"
+
+
+def _searched(record: StudyRecord) -> str:
+    counts, settings = record.counts, record.settings
+    drawn = sum(counts.values()) - counts.get("imported", 0) - counts.get("running", 0) - counts.get("waiting", 0)
+    over = counts.get("over_budget", 0)
+    text = f"Space {settings.space} was searched for networks of {settings.budget.describe()}, on {data_text(record)}. "
+    if not drawn:
+        return text + "Nothing has come of it yet."
+    trained = count_trained(record.counter)
+    text += f"Of {drawn} draws {trained} were trained, for up to {record.epochs} epochs each; "
+    text += f"{over} ({over / drawn:.0%}) were over budget and never trained. In all: {counts_line(counts)}."
+    if counts.get("running"):
+        text += f" The search is not over, or was interrupted: this is how it stood at {record.read:%Y-%m-%d %H:%M}."
+    return text
+
+
+def _spent(record: StudyRecord) -> str:
+    shares = time_spent(record.trainings, record.finals)
+    if not shares:
+        return ""
+    seconds, epochs = sum(one.seconds for one in shares), sum(one.epochs for one in shares)
+    elapsed = elapsed_seconds([*record.trainings, *record.finals])
+    text = f"The workers trained and evaluated for {time_text(seconds)} in all, {epochs:,} epochs; "
+    text += f"from the first draw to the last end {time_text(elapsed)} passed, pauses included."
+    pruned = [one for one in record.trainings if one.row.outcome == "pruned_early" and one.curve and not one.imported]
+    if pruned and record.epochs:
+        saved = sum(record.epochs - one.row.epochs for one in pruned)
+        mean_epochs = mean(one.row.epochs for one in pruned)
+        text += f" Pruning spared {saved:,} epochs: {len(pruned)} networks were given up, after {mean_epochs:.1f} of "
+        text += f"{record.epochs} in the mean."
+    return text
+
+
+def _found(record: StudyRecord) -> str:
+    best = record.best
+    if best is None:
+        return "No training has run to its end yet, so that none is best."
+    text = f"The best is trial {best.number}: {best.architecture}, {best.params:,} parameters"
+    macs = "" if best.macs is None else f" and {count_text(best.macs)} multiply-adds"
+    return text + f"{macs}; {best.accuracy:.2%} of the validation images after {best.epochs} epochs."
+
+
+def _sureness(record: StudyRecord) -> str:
+    """How far the best is ahead, measured by what another seed changes."""
+    finalists = record.finalists
+    if not finalists:
+        once = "It was trained once, and was chosen for that: networks a few tenths of a point behind may be as good. "
+        return "" if record.best is None else once + "Finalists, trained again by several seeds, would tell."
+    winner = finalists[0]
+    text = f"The best {len(finalists)} were trained again for {winner.epochs} epochs: {_mean_text(winner)} for the winner"
+    if len(finalists) == 1:
+        return text + "."
+    second = finalists[1]
+    gap = 100 * (winner.mean - second.mean)
+    text += f", {_mean_text(second)} for the second, trial {second.number}. "
+    spread = [one.deviation for one in finalists if one.deviation is not None]
+    if not spread:
+        return text + f"The {gap:.2f} points between them are of one training each, and say little."
+    noise = 100 * (mean(value**2 for value in spread)) ** 0.5
+    seeds = min(len(winner.accuracies), len(second.accuracies))
+    error = noise * (2 / seeds) ** 0.5
+    verdict = "more than twice" if gap > 2 * error else "within twice"
+    return text + (
+        f"Another seed changes a network by {noise:.2f} points (deviation, pooled over the finalists); the {gap:.2f} points "
+        f"between the first two are {verdict} the standard error of such a difference, {error:.2f}"
+        + ("." if gap > 2 * error else ": either may be the better one.")
+    )
+
+
+def _mean_text(finalist: Finalist) -> str:
+    deviation = "" if finalist.deviation is None else f" ± {100 * finalist.deviation:.2f} points"
+    return f"{finalist.mean:.2%}{deviation} (n = {len(finalist.accuracies)})"
+
+
+def run_sentence(run: Run) -> str:
+    card = run.card
+    text = (
+        f"Retrained: {card.subject}, {card.params:,} parameters, {card.candidate.train.epochs} epochs on {card.train_images:,} "
+    )
+    text += f"images, seed {card.seed}, in {time_text(card.seconds)} on {card.device} ({card.precision})"
+    if card.test_accuracy is None or card.test_images is None:
+        why = "it was trained on the test labels" if card.includes_test_labels else "there are no labelled test images"
+        return f"{text}. No test accuracy is claimed: {why}."
+    accuracy = card.test_accuracy if card.test_accuracy_tta is None else card.test_accuracy_tta
+    low, high = interval(accuracy, card.test_images)
+    how = "" if card.tta == "none" else f" with {card.tta} averaging ({card.test_accuracy:.2%} without)"
+    text += f": {accuracy:.2%} of {card.test_images:,} test images{how}; 95 % interval for such images {low:.2%} to {high:.2%}."
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------------- a paper
+
+
+def methods(record: StudyRecord) -> str:
+    """A paragraph for a paper, written from the configuration."""
+    settings = record.settings
+    packages = settings.environment.packages
+    strategies = settings.study
+    counts = record.counts
+    trained = count_trained(record.counter)
+    text = (
+        f"Architectures and recipes were searched jointly with Optuna {packages.get('optuna', '?')} in a space of "
+        f"{len(settings.parameters)} parameters under a budget of {settings.budget.describe()}, counted with fvcore "
+        f"before training; draws over budget ({counts.get('over_budget', 0)}) were never trained. "
+        f"Candidates were proposed by {strategies.sampler.name} and trained for up to {record.epochs} epochs on "
+        f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation accuracy of the averaged "
+        f"weights; {trained} networks "
+        f"were trained. "
+    )
+    if record.finalists:
+        winner = record.finalists[0]
+        text += (
+            f"The best {len(record.finalists)} were trained again for {winner.epochs} epochs with {len(winner.accuracies)} "
+            f"seed{'s' * (len(winner.accuracies) > 1)} each, and the highest mean was selected. "
+        )
+    for run in record.runs[-1:]:
+        text += f"The selected network ({run.card.params:,} parameters) was trained on {run.card.train_images:,} images: "
+        text += "; ".join(recipe_texts(run.card.candidate.train).values()).replace("_", " ") + ". "
+    text += f"All computations used PyTorch {packages.get('torch', '?')}; seed {settings.seed}."
+    return text

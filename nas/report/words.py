@@ -1,0 +1,67 @@
+"""Figures in words, the same in the terminal, the report and the dashboard."""
+
+from collections.abc import Mapping
+
+from nas.config import TrainConfig
+from nas.search.finalists import Finalist
+from nas.search.outcomes import OUTCOMES, TrialRow
+
+
+def count_text(value: int | None) -> str:
+    """`4.48M`, `272k`, `950` — three digits that matter."""
+    if value is None:
+        return "?"
+    for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(value)
+
+
+def time_text(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def row_text(row: TrialRow) -> str:
+    accuracy = "      –" if row.accuracy is None else f"{row.accuracy:7.2%}"
+    cost = f"{count_text(row.params):>5s}"
+    parts = f"  batches in {row.micro_batches} parts" if row.micro_batches > 1 else ""
+    name = f"trial {row.number:4d}" if row.finalist is None else f"finalist {row.finalist}, seed {row.seed}"
+    return f"{name}  {row.outcome:12s} {accuracy}  after {row.epochs:3d} epochs  {cost}  {row.architecture}{parts}"
+
+
+def finalist_text(finalist: Finalist) -> str:
+    """`trial 17: 71.30% ± 0.21 points over 2 seeds, 27 epochs`"""
+    spread = "" if finalist.deviation is None else f" ± {100 * finalist.deviation:.2f} points"
+    seeds = len(finalist.accuracies)
+    over = f"over {seeds} seeds" if seeds > 1 else "by one seed"
+    return f"trial {finalist.number}: {finalist.mean:.2%}{spread} {over}, {finalist.epochs} epochs"
+
+
+def counts_line(counts: Mapping[str, int]) -> str:
+    """Every outcome there was, in one line."""
+    shown = {"trained": "to the end", "imported": "taken over"}
+    order = (*OUTCOMES, "imported", "running", "waiting")
+    return ", ".join(f"{counts[key]} {shown.get(key, key.replace('_', ' '))}" for key in order if counts.get(key))
+
+
+ALWAYS_SHOWN = {"epochs", "batch_size", "optimiser", "lr", "weight_decay", "schedule", "ema_epochs", "crop_padding", "flip"}
+
+
+def recipe_texts(train: TrainConfig) -> dict[str, str]:
+    """`recipe` and `augment`: the fields that a training uses, with their values; what it does not use is left out."""
+    used = train.canonical().model_dump(exclude_defaults=True)
+    recipe = train.model_dump()
+    augment = {k: v for k, v in recipe.pop("augment").items() if k in ALWAYS_SHOWN | used.get("augment", {}).keys()}
+    recipe = {k: v for k, v in recipe.items() if k in ALWAYS_SHOWN | used.keys()}
+    return {
+        name: ", ".join(f"{key} {_short(value)}" for key, value in fields.items())
+        for name, fields in (("recipe", recipe), ("augment", augment))
+    }
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,71 @@
+"""What a trained network says of labelled images that it was not trained on: kept beside it, so that whoever reports need neither
+the network nor the images.
+"""
+
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from nas.data.datasets import ImageSet
+from nas.data.loader import Resident
+from nas.files import write_whole
+from nas.paths import TrialPaths
+from nas.train.device import Precision
+from nas.train.evaluate import predict_logits
+
+KEPT_MISTAKES = 24
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    labels: np.ndarray
+    """int64 (N,)"""
+    probabilities: np.ndarray
+    """float32 (N, classes)"""
+    wrong: np.ndarray
+    """int64 (M,): indices of the most confident mistakes, the most confident first, …"""
+    wrong_images: np.ndarray
+    """… and their images, uint8 (M, H, W, C)."""
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """int64 (N,)"""
+        return self.probabilities.argmax(1)
+
+    @property
+    def accuracy(self) -> float:
+        return float((self.predicted == self.labels).mean())
+
+
+def judge(model: nn.Module, data: Resident, images: ImageSet, precision: Precision, tta: str) -> Evaluation:
+    """`data` holds `images` where the network is."""
+    logits = predict_logits(model, data, precision, tta)
+    predicted = logits.argmax(1).cpu().numpy()
+    probabilities = torch.softmax(logits, 1).cpu().numpy()
+    labels = np.asarray(images.labels, dtype=np.int64)
+    mistakes = np.flatnonzero(predicted != labels)
+    confidence = probabilities[mistakes, predicted[mistakes]]
+    wrong = mistakes[np.argsort(-confidence, kind="stable")[:KEPT_MISTAKES]]
+    return Evaluation(labels, probabilities, wrong, np.ascontiguousarray(images.images[wrong]))
+
+
+def evaluation_file(run: TrialPaths) -> Path:
+    return run.folder / "evaluation.npz"
+
+
+def write_evaluation(run: TrialPaths, evaluation: Evaluation) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **asdict(evaluation))
+    write_whole(evaluation_file(run), buffer.getbuffer())
+
+
+def read_evaluation(run: TrialPaths) -> Evaluation | None:
+    """None where there is none: nothing labelled was kept from the training, or the run is from before evaluations were kept."""
+    if not evaluation_file(run).is_file():
+        return None
+    with np.load(evaluation_file(run), allow_pickle=False) as arrays:
+        return Evaluation(**{name: arrays[name] for name in ("labels", "probabilities", "wrong", "wrong_images")})
