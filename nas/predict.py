@@ -62,7 +62,7 @@ def submit(request: SubmitRequest, decoding: DecodingProgress = silent) -> Submi
     test, described = find_test_set(request, card, decoding)
     device = pick_device(request.device)
     data = pick_storage(test.images.nbytes, device)(test.images, None, card.mean, card.std, device)
-    logits = predict_logits(model.to(device), data, pick_precision(device), tta)
+    logits = predict_logits(model.to(device), data, pick_precision(device), tta, progress=decoding)
     labels = logits.argmax(1).cpu().numpy()
     output = request.output or paths.folder / f"submission-{Path(test.name).stem}.csv"
     write_csv(output, test.ids, labels)

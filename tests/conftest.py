@@ -16,7 +16,7 @@ from nas.paths import StudyPaths, study_paths
 from nas.retrain import RetrainRequest, retrain
 from nas.search.finalists import Round
 from nas.search.outcomes import TrialRow
-from nas.search.progress import Progress
+from nas.search.progress import Progress, Running
 from nas.search.request import SearchRequest
 from nas.search.run import SearchPlan, run_search
 
@@ -70,7 +70,13 @@ class QuietDisplay:
     def begin_finalists(self, chosen: Round, there: int, /) -> None:
         self.finalists = chosen
 
+    def until(self, deadline: float | None, /) -> None:
+        pass
+
     def update(self, progress: Progress) -> None:
+        pass
+
+    def epoch(self, running: Running) -> None:
         pass
 
     def ended(self, row: TrialRow, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""How a running search looks: a panel that is redrawn in a terminal, a line for each finished trial elsewhere.
+"""How a running command looks: a panel that is redrawn in a terminal, a line for each finished trial elsewhere, little if asked.
 
 Everything goes to standard error; standard output belongs to data.
 """
@@ -14,12 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from nas.report.words import count_text, row_text, time_text
+from nas.cli.live import counts_text, left_text, panel, seconds_left
+from nas.paths import StudyPaths
+from nas.report.words import row_text, time_text
 from nas.search.finalists import Round
 from nas.search.outcomes import TrialRow
-from nas.search.progress import Progress
+from nas.search.progress import Progress, Running
 from nas.search.run import SearchPlan
 from nas.search.warm_start import Fitted
+from nas.trackers import Tracker, make_tracker, require_tracker
+
+LINE_SECONDS = 10.0
+"""Between two lines of one training, where there is no terminal."""
 
 OBJECTIVES = {"accuracy": "accuracy under the budget", "front": "the front of accuracy against parameters"}
 
@@ -39,15 +45,6 @@ def round_text(chosen: Round) -> str:
     return f"the best {chosen.count} again, {chosen.epochs} epochs by {seeds}: {chosen.cost} epochs"
 
 
-def counts_text(progress: Progress) -> str:
-    """The counts that are not zero, trained ones first."""
-    names = {"trained": "to the end", "pruned_early": "pruned early", "diverged": "diverged"}
-    trained = ", ".join(f"{progress.counts[key]} {name}" for key, name in names.items() if progress.counts[key])
-    rest = {"imported": "taken over", "over_budget": "over budget", "duplicate": "duplicate", "failed": "failed"}
-    others = "".join(f" · {progress.counts[key]} {name}" for key, name in rest.items() if progress.counts[key])
-    return f"trained {progress.trained}/{progress.goal}{f' ({trained})' if trained else ''}{others}"
-
-
 def finalists_plan(plan: SearchPlan) -> str:
     if plan.finalists is None:
         return "none"
@@ -59,105 +56,153 @@ def finalists_plan(plan: SearchPlan) -> str:
     return f"{round_text(plan.finalists)}, beside {most}about {search:.0f} of the search"
 
 
-class TerminalDisplay:
-    """What `run_search` shows itself through."""
+def plan_lines(plan: SearchPlan) -> dict[str, str]:
+    """What is announced before a search begins."""
+    settings, data = plan.settings, plan.settings.data
+    images = f"{plan.train_images:,} train, {plan.validation_images:,} choose"
+    if data.subset is not None:
+        images += ", by --train-subset"
+    if plan.skipped_images:
+        images += f"; {plan.skipped_images} unreadable ones left out"
+    shape = settings.shape
+    return {
+        "study": str(plan.paths.folder),
+        "space": f"{settings.space}, {settings.budget.describe()}",
+        "data": f"{data.dataset}{f' in {data.folder}' if data.folder else ''}, {shape.channels}×{shape.size}×{shape.size}, "
+        f"{shape.classes} classes: {images}",
+        "search": f"{settings.study.sampler.name}, for {OBJECTIVES[settings.study.objective]}",
+        "training": f"{settings.parameters['epochs']} epochs; {settings.study.pruner.name} prunes {plan.pruner.describe()}",
+        "finalists": finalists_plan(plan),
+        "workers": plan.workers,
+        "precision": plan.precision,
+        "goal": f"{plan.goal} trained networks" + (f", {plan.trained} of them already there" if plan.trained else ""),
+    }
 
-    def __init__(self, console: Console | None = None) -> None:
+
+def run_name(number: int, finalist: int | None, seed: int | None) -> str:
+    """Of a training, for a tracker."""
+    return f"trial-{number:04d}" if finalist is None else f"finalist-{finalist:04d}-seed-{seed}"
+
+
+class TerminalDisplay:
+    """What long commands show themselves through."""
+
+    def __init__(self, console: Console | None = None, quiet: bool = False, log: str | None = None) -> None:
+        """`quiet`: warnings and faults alone. `log`: a tracker's name. Raises ConfigError where that cannot be had."""
+        require_tracker(log)
+        self.log = log
+        self.tracker: Tracker | None = None
         self.console = console or Console(stderr=True, highlight=False)
+        self.quiet = quiet
         self._live: Live | None = None
+        self._bar: Bar | None = None
         self._progress: Progress | None = None
         self._started = time.monotonic()
+        self._deadline: float | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
+        for shown in (self._live, self._bar):
+            if shown is not None:
+                shown.stop()
+        if self.tracker is not None:
+            self.tracker.close()
 
-    # ------------------------------------------------------------------------------------- before the search begins
+    def track(self, paths: StudyPaths) -> None:
+        """Begins to log, if that was asked for."""
+        if self.log is not None:
+            self.tracker = make_tracker(self.log, paths.folder, paths.name, self.note)
+
+    # ------------------------------------------------------------------------------------------- what any command does
 
     def decoding(self, items: Iterable, what: str, count: int) -> Iterable:
-        if not self.console.is_terminal:
-            self.note(f"{what}: {count:,}")
+        """Passes `items` on, of which there are `count`, and shows how far it is."""
+        if self.quiet:
             yield from items
+        elif not self.console.is_terminal:
+            self.say(f"{what}: {count:,}")
+            yield from items
+        else:
+            columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            with Bar(*columns, console=self.console, transient=True) as bar:
+                yield from bar.track(items, total=count)
+
+    def training(self, epoch: int, epochs: int, text: str) -> None:
+        """How far one training is; in a terminal a bar, else a line now and then."""
+        if self.quiet:
             return
-        with Bar(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=self.console) as bar:
-            yield from bar.track(items, total=count)
+        if self.console.is_terminal:
+            if self._bar is None:
+                columns = (
+                    TextColumn("epoch"),
+                    MofNCompleteColumn(),
+                    BarColumn(),
+                    TimeRemainingColumn(),
+                    TextColumn("{task.fields[text]}"),
+                )
+                self._bar = Bar(*columns, console=self.console, transient=True)
+                self._bar.add_task("epoch", total=epochs, completed=epoch - 1, text="")
+                self._bar.start()
+            self._bar.update(self._bar.task_ids[0], completed=epoch, text=text)
+        elif time.monotonic() - self._started >= LINE_SECONDS or epoch in (1, epochs):
+            self._started = time.monotonic()
+            self.say(f"epoch {epoch:4d}/{epochs}  {text}")
+
+    def say(self, text: str) -> None:
+        """What is worth a line, unless little is wanted."""
+        if not self.quiet:
+            self.console.print(Text(text), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """What somebody should know."""
+        self.console.print(Text(text), soft_wrap=True)
+
+    # ------------------------------------------------------------------------------------------------------- a search
 
     def begin(self, plan: SearchPlan) -> None:
-        settings, data = plan.settings, plan.settings.data
-        images = f"{plan.train_images:,} train, {plan.validation_images:,} choose"
-        if data.subset is not None:
-            images += ", by --train-subset"
-        if plan.skipped_images:
-            images += f"; {plan.skipped_images} unreadable ones left out"
-        shape = settings.shape
-        lines = {
-            "study": str(plan.paths.folder),
-            "space": f"{settings.space}, {settings.budget.describe()}",
-            "data": f"{data.dataset}{f' in {data.folder}' if data.folder else ''}, {shape.channels}×{shape.size}×{shape.size}, "
-            f"{shape.classes} classes: {images}",
-            "search": f"{settings.study.sampler.name}, for {OBJECTIVES[settings.study.objective]}",
-            "training": f"{settings.parameters['epochs']} epochs; {settings.study.pruner.name} prunes {plan.pruner.describe()}",
-            "finalists": finalists_plan(plan),
-            "workers": plan.workers,
-            "precision": plan.precision,
-            "goal": f"{plan.goal} trained networks" + (f", {plan.trained} of them already there" if plan.trained else ""),
-        }
-        for key, value in lines.items():
-            self.console.print(Text(f"{key:10s}{value}"), soft_wrap=True)
+        self.track(plan.paths)
+        for key, value in plan_lines(plan).items():
+            self.say(f"{key:10s}{value}")
         for warning in plan.warnings:
             self.note(f"Warning: {warning}")
         for one in plan.warm_start:
-            self.note(start_text(one))
-        self._started = time.monotonic()
-        if plan.trained < plan.goal and self.console.is_terminal:
+            self.say(start_text(one))
+        if plan.trained < plan.goal and self.console.is_terminal and not self.quiet:
             self._live = Live(console=self.console, get_renderable=self._panel, refresh_per_second=4, transient=True)
             self._live.start()
 
     def begin_finalists(self, chosen: Round, there: int) -> None:
-        self.note(f"finalists: {round_text(chosen)}" + (f"; {there} trainings are there" if there else ""))
-        self._started = time.monotonic()
+        self.say(f"finalists: {round_text(chosen)}" + (f"; {there} trainings are there" if there else ""))
 
-    # --------------------------------------------------------------------------------------------- while it runs
+    def until(self, deadline: float | None) -> None:
+        self._started, self._deadline = time.monotonic(), deadline
 
     def update(self, progress: Progress) -> None:
         self._progress = progress
 
+    def epoch(self, running: Running) -> None:
+        last = running.last
+        if self.tracker is not None and last is not None:
+            finalist = running.trial.user_attrs
+            name = run_name(running.number, finalist.get("finalist"), finalist.get("seed"))
+            self.tracker.epoch(name, running.candidate, last)
+
     def ended(self, row: TrialRow, progress: Progress) -> None:
+        if self.tracker is not None:
+            self.tracker.end(run_name(row.number, row.finalist, row.seed), row.outcome)
         best = "  ← best" if progress.best is not None and progress.best.number == row.number else ""
-        self.console.print(Text(row_text(row) + best), soft_wrap=True)
-        if not self.console.is_terminal:
-            self.console.print(Text(f"            {counts_text(progress)}{self._left(progress)}"), soft_wrap=True)
+        if self.console.is_terminal or self.quiet:
+            self.say(row_text(row) + best)
+        else:  # one line a trial, for logs
+            self.say(f"{row_text(row)}{best}\n{'':12s}{counts_text(progress)}{left_text(self._left(progress))}")
 
-    def note(self, text: str) -> None:
-        self.console.print(Text(text), soft_wrap=True)
-
-    def _left(self, progress: Progress) -> str:
-        if not progress.trained_here:
-            return ""
-        each = (time.monotonic() - self._started) / progress.trained_here
-        return f" · about {time_text(each * (progress.goal - progress.trained))} left"
+    def _left(self, progress: Progress) -> float | None:
+        now = time.monotonic()
+        return seconds_left(progress, now - self._started, None if self._deadline is None else self._deadline - now)
 
     def _panel(self) -> Group:
-        progress = self._progress
-        if progress is None:
+        if self._progress is None:
             return Group()
-        lines = [Text(counts_text(progress) + self._left(progress), style="bold")]
-        if progress.best is not None and progress.best.accuracy is not None:
-            best = progress.best
-            lines.append(
-                Text(f"best     {best.accuracy:.2%}  trial {best.number}  {count_text(best.params)}  {best.architecture}")
-            )
-        if not progress.running:
-            lines.append(Text("drawing" if progress.devices else "starting the workers and loading the data"))
-        for running in progress.running.values():
-            last = running.last
-            at = "epoch 1" if last is None else f"epoch {last.epoch + 1 if last.epoch < progress.epochs else last.epoch}"
-            seen = "" if last is None else f"  {last.ema_val_accuracy:.2%}  {last.images_per_second:,.0f} images/s"
-            what = f"{count_text(running.params)}  {running.candidate.arch.one_line()}"
-            lines.append(Text(f"training trial {running.number}  {at}/{progress.epochs}{seen}  {what}"))
-        for line in lines:
-            line.no_wrap, line.overflow = True, "ellipsis"
-        return Group(*lines)
+        return panel(self._progress, self.console.width, self._left(self._progress))

@@ -39,14 +39,23 @@ def command(
     if as_json:
         print_json(
             [
-                {"study": r.name, "trained": r.trained, "counts": r.counts, "best": None if r.best is None else asdict(r.best)}
+                {
+                    "study": r.name,
+                    "running": r.counts.get("running", 0),
+                    "trained": r.trained,
+                    "counts": r.counts,
+                    "best": None if r.best is None else asdict(r.best),
+                }
                 for r in reports
             ]
         )
         return
     for r in reports:
         best = "none yet" if r.best is None else f"{r.best.accuracy:.2%} with {count_text(r.best.params)} (trial {r.best.number})"
-        print(f"{r.name:24s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")
+        unended = r.counts.get("running", 0)
+        state = f"{unended} not ended" if unended else "at rest"
+        print(f"{r.name:24s} {state:12s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")
+        print(f"{'':24s} {counts_line(r.counts) or 'nothing drawn yet'}")
     if not reports and not broken:
         print(
             f"There is no study under {studies_folder()} yet. Next:  nas search --space digits --dataset digits", file=sys.stderr

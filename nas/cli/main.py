@@ -5,13 +5,12 @@ from typing import NoReturn
 
 import typer
 
-from nas.cli import best, dashboard, doctor, listing, presets, report, retrain, search, show, submit
+from nas.cli import best, clean, compare, dashboard, doctor, listing, presets, report, retrain, search, show, submit
 from nas.errors import NasError
 
 app = typer.Typer(
     help="Finds the best residual network under a parameter budget, trains it, and predicts with it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -23,8 +22,10 @@ app.command("show", help=show.HELP)(show.command)
 app.command("list", help=listing.HELP)(listing.command)
 app.command("report", help=report.HELP)(report.command)
 app.command("dashboard", help=dashboard.HELP)(dashboard.command)
+app.command("compare", help=compare.HELP)(compare.command)
 app.command("presets", help=presets.HELP)(presets.command)
 app.command("doctor", help=doctor.HELP)(doctor.command)
+app.command("clean", help=clean.HELP)(clean.command)
 
 
 def main() -> NoReturn:

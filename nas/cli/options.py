@@ -9,10 +9,27 @@ import typer
 
 from nas.errors import ConfigError
 
+
+def _known_studies(begun: str) -> list[str]:
+    """For the shell's completion."""
+    from nas.paths import known_studies
+
+    return [name for name in known_studies() if name.startswith(begun)]
+
+
 StudyOption = Annotated[
-    str | None, typer.Option("--study", help="The study's name, a folder under studies/. [default: the one used last]")
+    str | None,
+    typer.Option(
+        "--study",
+        help="The study's name, a folder under studies/. [default: the one used last]",
+        autocompletion=_known_studies,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data on standard output, as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings, faults and the result alone.")]
+LogOption = Annotated[
+    str | None, typer.Option("--log", help="Also send every epoch to a tracker: tensorboard or wandb (offline by default).")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, cuda:1, mps or cpu.")]
 DataOption = Annotated[
     Path | None,

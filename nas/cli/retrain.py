@@ -3,12 +3,11 @@
 import shlex
 import sys
 import threading
-import time
 from typing import Annotated
 
 import typer
 
-from nas.cli.options import DataOption, DeviceOption, StudyOption
+from nas.cli.options import DataOption, DeviceOption, JsonOption, LogOption, QuietOption, StudyOption, print_json
 
 HELP = """Train a network of a study on all its labelled training data, longer than the search did."""
 
@@ -32,6 +31,9 @@ def command(
         bool | None,
         typer.Option("--compile/--no-compile", help="By torch.compile, which takes a while first. [default: on CUDA only]"),
     ] = None,
+    log: LogOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     from nas.cli.display import TerminalDisplay
     from nas.config import DataConfig
@@ -54,7 +56,7 @@ def command(
             hint="nas retrain preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
         )
     else:
-        with TerminalDisplay() as display:
+        with TerminalDisplay(quiet=quiet) as display:
             paths = found_presets_study(DataConfig(dataset=dataset, folder=folder), study, display.decoding)
     request = RetrainRequest(
         paths=paths,
@@ -68,33 +70,28 @@ def command(
         compiled=compiled,
     )
     stop = threading.Event()
-    with TerminalDisplay() as display:
-        total = 0
-        last_line = -float("inf")
+    with TerminalDisplay(quiet=quiet, log=log) as display:
+        display.track(paths)
+        total, run, candidate = 0, "", None
 
         def on_start(plan: RetrainPlan) -> None:
-            nonlocal total
+            nonlocal total, run, candidate
+            run, candidate = f"retrained-{plan.run.folder.name}", plan.candidate
             total = plan.candidate.train.epochs
-            display.note(
+            display.say(
                 f"study {paths.name}, {plan.subject}: {count_text(plan.params)} parameters, "
                 f"{plan.candidate.arch.one_line()}\n"
                 f"training {total} epochs on {plan.train_images:,} images, on {plan.device} in {plan.precision}"
             )
-
             for warning in plan.candidate.train.warnings():
                 display.note(f"Warning: {warning}")
 
         def on_epoch(metrics: EpochMetrics) -> None:
-            nonlocal last_line
-            now = time.monotonic()
-            if now - last_line < 10 and metrics.epoch != total:
-                return
-            last_line = now
             left = time_text(metrics.seconds * (total - metrics.epoch))
-            display.note(
-                f"epoch {metrics.epoch:4d}/{total}  loss {metrics.train_loss:.4f}  "
-                f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s  {left} left"
-            )
+            text = f"loss {metrics.train_loss:.4f}  training accuracy {metrics.train_accuracy:.2%}"
+            if display.tracker is not None and candidate is not None:
+                display.tracker.epoch(run, candidate, metrics)
+            display.training(metrics.epoch, total, f"{text}  {metrics.images_per_second:,.0f} images/s  {left} left")
 
         with suspended_by_signals(stop.set):
             result = retrain(request, on_start, on_epoch, stop.is_set, display.decoding, display.note)
@@ -104,6 +101,9 @@ def command(
         print(f"Suspended, the checkpoint written. To go on:  {again}")
         sys.exit(130)
     card = result.card
+    if as_json:
+        print_json({"run": str(result.run.folder), "already_there": result.already_there, **card.model_dump(mode="json")})
+        return
     if result.already_there:
         print(f"{result.run.folder} was trained before; another --seed or --epochs trains another network.")
     print(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}: {result.run.folder}")

@@ -1,11 +1,24 @@
 """`nas search`"""
 
 import sys
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.options import DataOption, DeviceOption, parse_duration, plain_path
+from nas.cli.options import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    LogOption,
+    QuietOption,
+    parse_duration,
+    plain_path,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from nas.search.run import SearchResult
 
 HELP = """Draw networks, prune those over budget before training, train the rest with early pruning.
 
@@ -61,10 +74,12 @@ def command(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Say how long it would take, from some timed steps, and begin nothing.")
     ] = False,
+    log: LogOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     seconds = parse_duration(timeout)
     from nas.cli.display import TerminalDisplay
-    from nas.report.words import finalist_text, row_text
     from nas.search.request import SearchRequest
     from nas.search.run import run_search
 
@@ -100,20 +115,12 @@ def command(
         from nas.cli.estimate import estimate_lines
         from nas.search.estimate import estimate_search
 
-        with TerminalDisplay() as display:
-            print("\n".join(estimate_lines(estimate_search(request, display))))
+        with TerminalDisplay(quiet=quiet) as display:
+            estimated = estimate_search(request, display)
+        print_json(asdict(estimated)) if as_json else print("\n".join(estimate_lines(estimated)))
         return
-    with TerminalDisplay() as display:
+    with TerminalDisplay(quiet=quiet, log=log) as display:
         result = run_search(request, display)
-    progress, name = result.progress, result.plan.paths.name
-    drawn = sum(progress.counts.values()) - progress.counts["imported"]
-    over = progress.counts["over_budget"]
-    print(f"{progress.trained} networks trained in study {name}.", end=" ")
-    print(f"{over} of {drawn} draws ({over / drawn:.0%}) were over budget and never trained." if drawn else "")
-    if progress.best is not None:
-        print(f"Best of the search: {row_text(progress.best)}")
-    for rank, finalist in enumerate(result.finalists):
-        print(f"{'Winner' if rank == 0 else '      '}  {finalist_text(finalist)}")
     # What a study does not remember has to be said again.
     where = {
         "--device": None if device == "auto" else device,
@@ -127,21 +134,56 @@ def command(
         "--finalist-epochs": finalist_epochs,
         "--finalist-seeds": finalist_seeds,
     }
-    again = f"nas search --study {name}" + "".join(
+    again = f"nas search --study {result.plan.paths.name}" + "".join(
         f" {key} {value:g}" if isinstance(value, float) else f" {key} {value}"
         for key, value in where.items()
         if value is not None
     )
+    if as_json:
+        print_json(_as_data(result))
+    else:
+        _print_result(result, again)
+    if result.interrupted:
+        sys.exit(130)
+
+
+def _as_data(result: "SearchResult") -> dict[str, Any]:
+    progress = result.progress
+    return {
+        "study": result.plan.paths.name,
+        "trained": progress.trained,
+        "counts": {outcome: count for outcome, count in progress.counts.items() if count},
+        "best": None if progress.best is None else asdict(progress.best),
+        "finalists": [{**asdict(one), "mean": one.mean, "deviation": one.deviation} for one in result.finalists],
+        "interrupted": result.interrupted,
+        "exhausted": result.exhausted,
+    }
+
+
+def _print_result(result: "SearchResult", again: str) -> None:
+    """`again`: the command that goes on, but for its --trials."""
+    from nas.report.words import finalist_text, row_text
+
+    progress, name = result.progress, result.plan.paths.name
+    drawn = sum(progress.counts.values()) - progress.counts["imported"]
+    over = progress.counts["over_budget"]
+    print(f"{progress.trained} networks trained in study {name}.", end=" ")
+    print(f"{over} of {drawn} draws ({over / drawn:.0%}) were over budget and never trained." if drawn else "")
+    if progress.best is not None:
+        print(f"Best of the search: {row_text(progress.best)}")
+    for rank, finalist in enumerate(result.finalists):
+        print(f"{'Winner' if rank == 0 else '      '}  {finalist_text(finalist)}")
     if result.interrupted:
         print(f"Suspended. To go on:  {again} --trials {progress.goal}")
-        sys.exit(130)
+        return
     if result.exhausted:
         print(f"Nothing new was left to draw. Widen the ranges of the space and search on from here:  --warm-start study:{name}")
     if progress.best is None:
         print(f"No training ran to its end yet. To go on:  {again} --trials {progress.goal + 10}")
-    else:
-        goal = progress.goal if progress.trained < progress.goal else progress.goal * 2
-        more = "" if result.exhausted else f"   or more trials:  {again} --trials {goal}"
-        print(f"Next:  nas retrain best --study {name}{more}")
-        if result.plan.settings.study.objective == "front":
-            print(f"The front of accuracy against parameters:  nas best --study {name}")
+        return
+    goal = progress.goal if progress.trained < progress.goal else progress.goal * 2
+    more = "" if result.exhausted else f"   or more trials:  {again} --trials {goal}"
+    print(f"Next:  nas retrain best --study {name}{more}")
+    print(f"All of it on one page:  nas report --study {name}")
+    if result.plan.settings.study.objective == "front":
+        print(f"The front of accuracy against parameters:  nas best --study {name}")

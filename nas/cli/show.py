@@ -3,12 +3,13 @@
 import math
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli.options import JsonOption, StudyOption, print_json
-from nas.errors import NasError
+from nas.errors import ConfigError, NasError
 
 if TYPE_CHECKING:
     from nas.budget import Budget
@@ -28,19 +29,23 @@ def command(
     ] = "best",
     study: StudyOption = None,
     draws: Annotated[int, typer.Option(help="Of a space: uniform draws that are counted.", min=1)] = 600,
+    picture: Annotated[Path | None, typer.Option(help="Also draw the network into this .svg file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     if what == "best" or what.isdecimal() or what.startswith("preset:"):
-        _show_network(what, study, as_json)
+        _show_network(what, study, picture, as_json)
+    elif picture is not None:
+        raise ConfigError("--picture draws a network, not a space", hint="nas show best --picture network.svg")
     else:
         _show_space(what, draws, as_json)
 
 
-def _show_network(which: str, study: str | None, as_json: bool) -> None:
+def _show_network(which: str, study: str | None, picture: Path | None, as_json: bool) -> None:
     from nas.budget import Budget
     from nas.paths import existing_study
     from nas.presets import PREFIX
     from nas.report.network import report_network
+    from nas.report.picture import draw_network, text_picture
     from nas.report.words import count_text
     from nas.search.settings import read_settings
     from nas.space_file import CIFAR10
@@ -70,17 +75,31 @@ def _show_network(which: str, study: str | None, as_json: bool) -> None:
             }
         )
         return
+    if picture is not None:
+        _write_picture(picture, draw_network(network.parts, network.params))
     seen = "" if subject.accuracy is None else f", validation accuracy {subject.accuracy:.2%} in the search"
     print((f"Study {name}, " if name else "") + subject.title + seen)
     print(
         f"{count_text(network.params)} parameters, {count_text(network.macs)} multiply-adds "
         f"on images of {shape.channels}×{shape.size}×{shape.size}, {network.architecture}\n"
     )
+    print("\n".join(text_picture(network.parts)) + "\n")
     _print_layers(network)
     if limit is not None:
         print(f"{'not timed' if ms is None else f'{ms:.3f} ms'} by {limit.setting()}")
     print()
     _print_recipe(subject.candidate)
+
+
+def _write_picture(path: Path, svg: str) -> None:
+    if path.suffix.lower() != ".svg":
+        raise ConfigError(
+            f"a picture is written as SVG, but {path} does not end in .svg", hint=f"--picture {path.with_suffix('.svg')}"
+        )
+    try:
+        path.write_text(svg + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}", hint="name another file with --picture") from None
 
 
 def _print_layers(network: "NetworkReport") -> None:

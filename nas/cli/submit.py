@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DeviceOption, JsonOption, StudyOption, print_json
+from nas.cli.options import DeviceOption, JsonOption, QuietOption, StudyOption, print_json
 
 HELP = """Predict an unlabelled test set and write the CSV that is handed in: ID,Labels."""
 
@@ -25,6 +25,7 @@ def command(
         typer.Option(help="Average over `flip`, or `none`. [default: flip, if the network was trained with flips]"),
     ] = None,
     device: DeviceOption = "auto",
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     from nas.cli.display import TerminalDisplay
@@ -32,7 +33,7 @@ def command(
     from nas.predict import SubmitRequest, submit
 
     paths = existing_study(study)
-    with TerminalDisplay() as display:
+    with TerminalDisplay(quiet=quiet) as display:
         done = submit(SubmitRequest(paths, test, run, output, tta, device), display.decoding)
     remember_study(paths)
     if as_json:

@@ -36,19 +36,21 @@ class NetworkReport:
     """Bytes of float32 activations at once, of one image."""
     megabytes: float
     """Of its float32 parameters, in units of 10⁶ bytes."""
+    parts: list["Part"]
     layers: list[Layer]
 
 
 def report_network(arch: ArchConfig, shape: ImageShape) -> NetworkReport:
     """Raises ConfigError where the network cannot be built for such images."""
-    params = count_params(arch, shape)
+    params, layers = count_params(arch, shape), list_layers(arch, shape)
     return NetworkReport(
         architecture=arch.one_line(),
         params=params,
         macs=count_macs(arch, shape),
         memory=peak_memory(arch, shape),
         megabytes=round(params * BYTES_PER_PARAMETER / 1e6, 3),
-        layers=list_layers(arch, shape),
+        parts=list_parts(arch, shape, layers),
+        layers=layers,
     )
 
 

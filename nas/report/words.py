@@ -65,3 +65,11 @@ def recipe_texts(train: TrainConfig) -> dict[str, str]:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def bytes_text(size: int) -> str:
+    """`1.21 GB`, `340 kB`, in units of 1000."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} bytes"

@@ -22,6 +22,7 @@ from nas.search.crew import Crew
 from nas.search.drawing import Drawer
 from nas.search.executors import Executor
 from nas.search.finalists import FinalistDrawer
+from nas.search.kept import KeptCheckpoints
 from nas.search.messages import (
     Alive,
     Began,
@@ -51,8 +52,6 @@ SMALLEST_MICRO_BATCH = 8
 """Images. BatchNorm's statistics of fewer are noise."""
 SUSPEND_SECONDS = 30.0
 """Within which a worker has to write its checkpoint; it looks up after every step."""
-KEPT_CHECKPOINTS = 3
-"""Of the best networks that trained to their end."""
 
 
 class Coordinator:
@@ -85,8 +84,8 @@ class Coordinator:
         self.progress = Progress(goal, drawer.epochs, outcomes.count_outcomes(trials), devices=self.crew.devices)
         for unfinished in ("running", "waiting"):
             del self.progress.counts[unfinished]
-        self.kept: list[int] = []
-        """Numbers of the trials whose checkpoints stay, best first."""
+        self.progress.history = outcomes.best_so_far(trials)
+        self.checkpoints = KeptCheckpoints(paths)
         self._note_best(trials)
         self.decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()
         """Recorded, and not told yet."""
@@ -257,11 +256,7 @@ class Coordinator:
                 self.decided.append((optuna.Trial(self.study, frozen._trial_id), outcome))
         self._take_counts()
         self.draw_ahead()
-        unfinished = {running.number for running in self.drawer.ready}
-        for file in self.paths.trials.glob("*/checkpoint.pt*"):
-            name = file.parent.name
-            if name.isdecimal() and (file.suffix == ".tmp" or int(name) not in unfinished.union(self.kept)):
-                file.unlink(missing_ok=True)
+        self.checkpoints.tidy({running.number for running in self.drawer.ready})
 
     # ----------------------------------------------------------------------------------------- what workers report
 
@@ -272,7 +267,8 @@ class Coordinator:
                 self.on_begin(worker, message)
             case Saved(number=number, checkpoint=checkpoint):
                 self.persist(lambda: write_whole(self.paths.trial(number).checkpoint, checkpoint))
-            case Epoch(metrics=metrics):
+            case Epoch(metrics=metrics, memory=memory):
+                self.progress.running[worker].memory = memory
                 self.on_epoch(worker, metrics)
             case Waiting(number=number, reason=reason):
                 running = self.progress.running[worker]
@@ -313,6 +309,7 @@ class Coordinator:
             self.display.note(f"trial {running.number} goes on")
             running.troubled = False
         running.curve.append(metrics)
+        self.display.epoch(running)
         if worker in self.crew.blind:
             self.persist(lambda: write_curve(self.paths.trial(running.number).metrics, running.curve))
         value = metrics.ema_val_accuracy
@@ -414,17 +411,13 @@ class Coordinator:
             self.progress.counts[outcome] += 1
             trials = self.study.get_trials(deepcopy=False)
             self._note_best(trials)
+            if outcome in outcomes.COUNTED and self.progress.best is not None:
+                self.progress.history.append(self.progress.best.accuracy or 0.0)
             self.display.ended(outcomes.TrialRow.of(trials[trial.number]), self.progress)
             self.drawer.settle_twins(trials[trial.number])
             self._take_counts()
-            if trial.number not in self.kept:
-                self.paths.trial(trial.number).checkpoint.unlink(missing_ok=True)
+            self.checkpoints.drop(trial.number)
 
     def _note_best(self, trials: list[FrozenTrial]) -> None:
-        """Checkpoints serve to go on; of the trials that have ended only the best keep theirs."""
-        best = outcomes.best_trials(trials, KEPT_CHECKPOINTS)
-        self.progress.best = outcomes.TrialRow.of(best[0]) if best else None
-        before, self.kept = self.kept, [trial.number for trial in best]
-        for number in before:
-            if number not in self.kept:
-                self.paths.trial(number).checkpoint.unlink(missing_ok=True)
+        best = self.checkpoints.choose(trials)
+        self.progress.best = None if best is None else outcomes.TrialRow.of(best)

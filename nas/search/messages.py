@@ -120,6 +120,8 @@ class Saved:
 class Epoch:
     number: int
     metrics: EpochMetrics
+    memory: int | None = None
+    """Bytes that the worker has held on its GPU at most, in this training; None elsewhere."""
 
 
 @dataclass(frozen=True)

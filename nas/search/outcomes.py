@@ -116,6 +116,19 @@ def best_trials(trials: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:
     return sorted(trained, key=lambda t: (t.value, -t.user_attrs["params"], -t.number), reverse=True)[:count]
 
 
+def best_so_far(trials: Iterable[FrozenTrial]) -> list[float]:
+    """The highest validation accuracy that was known when each network had trained, in the order of their ends; from the first
+    on that got to its end."""
+    counted = [t for t in trials if outcome_of(t) in COUNTED and t.datetime_complete is not None]
+    values: list[float] = []
+    for trial in sorted(counted, key=lambda t: (t.datetime_complete, t.number)):
+        if outcome_of(trial) == "trained":
+            values.append(max([*values[-1:], trial.value or 0.0]))
+        elif values:
+            values.append(values[-1])
+    return values
+
+
 def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     return next(iter(best_trials(trials, 1)), None)
 

@@ -30,6 +30,8 @@ class Running:
     """By epoch, the values that the study holds."""
     judged: int = 0
     """Up to this epoch it was decided before that it goes on."""
+    memory: int | None = None
+    """Bytes that its worker has held on the GPU at most."""
     curve: list[EpochMetrics] = field(default_factory=list)
     """What its worker has told, from the first epoch on."""
 
@@ -52,6 +54,8 @@ class Progress:
     running: dict[int, Running] = field(default_factory=dict)
     """By worker."""
     best: outcomes.TrialRow | None = None
+    history: list[float] = field(default_factory=list)
+    """Accuracy of the best so far after each network that trained, once one got to its end."""
     trained_here: int = 0
     """In this run of the command."""
     devices: dict[int, str] = field(default_factory=dict)
@@ -65,6 +69,9 @@ class Progress:
 class Display(Protocol):
     def update(self, progress: Progress) -> None:
         """Something changed: an epoch, a draw, an outcome."""
+
+    def epoch(self, running: Running) -> None:
+        """A training has ended an epoch: the last of its curve. One that goes on repeats those of its checkpoint."""
 
     def ended(self, row: outcomes.TrialRow, progress: Progress) -> None:
         """A trial that trained, or failed, has ended."""

@@ -93,6 +93,9 @@ class SearchDisplay(Display, Protocol):
     def begin_finalists(self, chosen: Round, there: int, /) -> None:
         """`there`: trainings of them that have ended before."""
 
+    def until(self, deadline: float | None, /) -> None:
+        """What follows begins now and ends by `deadline`, a time of `time.monotonic`."""
+
 
 def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
     """Trains networks until the study holds `request.trials` of them. Raises NasError."""
@@ -241,6 +244,7 @@ def _search(
     search = coordinator(StopOf(stop), search_deadline)
     plan = _plan(request, prepared, search.progress, fitted, expected, kept_seconds or None)
     display.begin(plan)
+    display.until(search_deadline)
     suspended = False
     try:
         with suspended_by_signals(stop.request):
@@ -248,6 +252,7 @@ def _search(
             chosen = None if stop.requested or not kept_time() else choose(study, space.epochs, *request.final_round)
             if chosen is None and search.stop.requested and kept_time():
                 display.note("too little has been trained for finalists: the search goes on in their time")
+                display.until(prepared.deadline)
                 search = coordinator(stop, prepared.deadline)
                 search.run()
             suspended = search.suspending is not None and search.progress.trained < search.progress.goal
@@ -313,6 +318,7 @@ def _finals(
         crew=crew,
     )
     display.begin_finalists(asked, coordinator.progress.trained)
+    display.until(prepared.deadline)
     return coordinator
 
 

@@ -193,6 +193,7 @@ class _Trainer:
         from nas.data.loader import TrainBatches
         from nas.models import build_model
         from nas.train.loop import fit
+        from nas.train.memory import peak_bytes
 
         begun_with = 0
 
@@ -204,7 +205,7 @@ class _Trainer:
         def on_epoch(metrics: EpochMetrics) -> bool:
             if not self.sees_study and metrics.epoch > begun_with:
                 self._send(Saved(order.number, paths.checkpoint.read_bytes()))
-            self._send(Epoch(order.number, metrics))
+            self._send(Epoch(order.number, metrics, peak_bytes(self.device)))
             return self._verdict()
 
         def write(action: Callable[[], None]) -> None:

@@ -1,5 +1,6 @@
 """Loss and accuracy over a set of images, and the logits behind them."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.config import AugmentConfig
+from nas.data.cache import Progress, silent
 from nas.data.loader import Resident
 from nas.train.device import Precision
 
@@ -55,12 +57,13 @@ def predict_logits(
     *,
     batch: int = EVALUATION_BATCH,
     should_stop: Callable[[], bool] = never,
+    progress: Progress = silent,
 ) -> Tensor:
     """float32 (N, classes), on the data's device. Leaves the model in evaluation mode. Raises Stopped."""
     model.eval()
     outputs = []
     with autocast(data.device, precision):
-        for images, _ in data.batches(batch):
+        for images, _ in progress(data.batches(batch), "predicting, batches", math.ceil(len(data) / batch)):
             if should_stop():
                 raise Stopped
             outputs.append(TTA[tta](model, images).float())

@@ -69,5 +69,11 @@ def release_memory(device: torch.device) -> None:
             ctypes.CDLL(None).malloc_trim(0)
     if device.type == "cuda":
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """What this process has held on a CUDA device at most, since `release_memory`; None elsewhere."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None

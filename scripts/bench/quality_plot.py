@@ -46,6 +46,7 @@ def draw_plots(results: dict[str, Any], target: float, aim: float, folder: Path)
     names = list(dict.fromkeys([*results["pruners"], *results["searches"]]))
     for column, (part, wanted) in enumerate((("pruners", target), ("searches", aim)), 1):
         longest = max(run["spent"][-1] for runs in results[part].values() for run in runs)
+        longest = longest if part == "pruners" else min(longest, 1.5 * results["epochs"])
         grid = np.linspace(0, longest, POINTS)
         for name, runs in results[part].items():
             low, middle, high = 100 * bands(runs, grid)

@@ -10,7 +10,7 @@ Three parts, all from the table of `record_curves.py`:
               table (its error on held-out rows is printed)
 
 A search is measured in epochs. `epochs to half a point`: until the network that is the best so far lies within half a
-point of the table's best. `chosen`: the share of runs in which the network that the search calls best, when its epochs are
+point of the table's best. `chosen`: the share of runs in which the network that the search calls best, when --epochs are
 spent, does so. FOLDER receives results.json, search-quality.html and, with a browser at hand, search-quality.png.
 """
 
@@ -62,8 +62,11 @@ class Run:
     """… the true accuracy of the best trial so far that ran to its end."""
     reached: float
     """Epochs to half a point; infinite where they did not suffice."""
-    chosen: float
-    """True accuracy of the network that is called best in the end."""
+
+    def chosen(self, epochs: int) -> float:
+        """True accuracy of the network that is called best when so many are spent; 0 before any has run to its end."""
+        place = next((i for i, spent in enumerate(self.spent) if spent >= epochs), len(self.spent) - 1)
+        return self.best[place]
 
 
 def run_of(ended: list[tuple[int, float | None, float]], target: float) -> Run:
@@ -77,7 +80,7 @@ def run_of(ended: list[tuple[int, float | None, float]], target: float) -> Run:
         curve.append(true)
         if true >= target and total < reached:
             reached = total
-    return Run(spent, curve, reached, true)
+    return Run(spent, curve, reached)
 
 
 # ---------------------------------------------------------------------------------------------------------------- signals
@@ -240,7 +243,7 @@ def optuna_one(world: World, epochs: int, target: float, seed: int) -> Run:
 
 
 def summary(
-    name: str, runs: Sequence[Run], target: float, random: Sequence[Run] | None, optunas: Sequence[Run] | None
+    name: str, runs: Sequence[Run], target: float, epochs_given: int, random: Sequence[Run], optunas: Sequence[Run]
 ) -> list[str]:
     middle = median(run.reached for run in runs)
     quartiles = np.quantile([min(run.reached, 10**9) for run in runs], [0.25, 0.75])
@@ -248,15 +251,13 @@ def summary(
     def epochs(value: float) -> str:
         return f"{value:,.0f}" if value < 10**8 else "never"
 
-    def factor(others: Sequence[Run] | None) -> str:
-        if others is None:
-            return ""
+    def factor(others: Sequence[Run]) -> str:
         theirs = median(run.reached for run in others)
         if theirs == float("inf"):
             return ">" + f"{max(others[0].spent) / middle:.1f}" if middle < float("inf") else "?"
         return f"{theirs / middle:.1f}"
 
-    chosen = sum(run.chosen >= target for run in runs) / len(runs)
+    chosen = sum(run.chosen(epochs_given) >= target for run in runs) / len(runs)
     spread = f"{epochs(middle)} ({epochs(quartiles[0])}–{epochs(quartiles[1])})"
     return [name, str(len(runs)), spread, factor(random), factor(optunas), f"{chosen:.0%}"]
 
@@ -280,6 +281,9 @@ def main() -> None:
     parser.add_argument("--space", default="resnet-small")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=900, help="that each search may spend")
+    parser.add_argument(
+        "--baseline-epochs", type=int, default=3000, help="random search and Optuna's defaults, so as to get there"
+    )
     parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS))
     parser.add_argument("--pruners", nargs="*", default=list(PRUNERS))
     parser.add_argument("--workers", type=int, default=2)
@@ -295,6 +299,7 @@ def main() -> None:
     print(f"Table: {len(world.rows)} networks, {world.epochs} epochs, best {best:.2%}, median {middle:.2%}")
     print(f"Regression on held-out rows: RMSE {100 * error.rmse:.2f} points, R² {error.r2:.2f}, ρ {error.rank_correlation:.2f}")
     results: dict[str, Any] = {
+        "epochs": args.epochs,
         "machine": common.machine(torch.device("cpu")),
         "table": {"networks": len(world.rows), "epochs": world.epochs, "best": float(world.finals.max()), "error": asdict(error)},
     }
@@ -313,15 +318,20 @@ def main() -> None:
             for name in ("none", "Optuna's default", *(p for p in args.pruners if p != "none"))
         }
         print("\nPruners, replayed on the table\n")
-        print(common.table(head, [summary(n, r, target, pruned["none"], pruned["Optuna's default"]) for n, r in pruned.items()]))
+        print(
+            common.table(
+                head, [summary(n, r, target, 10**9, pruned["none"], pruned["Optuna's default"]) for n, r in pruned.items()]
+            )
+        )
 
         # The regression's own best among the table's networks: what it makes of their luck is not there to be found.
         aim = float(world.final(world.points).max()) - HALF_A_POINT
+        longer = max(args.epochs, args.baseline_epochs)
         searches = {
             "random, none": measured(
-                pool, partial(search_one, ("random", "none"), world, args.epochs, aim), args.seeds, "random, none"
+                pool, partial(search_one, ("random", "none"), world, longer, aim), args.seeds, "random, none"
             ),
-            "Optuna's defaults": measured(pool, partial(optuna_one, world, args.epochs, aim), args.seeds, "Optuna's defaults"),
+            "Optuna's defaults": measured(pool, partial(optuna_one, world, longer, aim), args.seeds, "Optuna's defaults"),
         }
         pairs = [(sampler, "asha") for sampler in args.samplers] + [("tpe", p) for p in args.pruners if p != "asha"]
         for pair in pairs:
@@ -331,7 +341,7 @@ def main() -> None:
                 searches[name] = measured(pool, partial(search_one, pair, world, args.epochs, aim), seeds, name)
         print(f"\nSearches of {args.epochs} epochs, in the world of the regression\n")
         random, optunas = searches["random, none"], searches["Optuna's defaults"]
-        print(common.table(head, [summary(n, r, aim, random, optunas) for n, r in searches.items()]))
+        print(common.table(head, [summary(n, r, aim, args.epochs, random, optunas) for n, r in searches.items()]))
     results["pruners"] = {name: [asdict(run) for run in runs] for name, runs in pruned.items()}
     results["searches"] = {name: [asdict(run) for run in runs] for name, runs in searches.items()}
     args.out.mkdir(parents=True, exist_ok=True)

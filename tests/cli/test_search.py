@@ -40,7 +40,10 @@ def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study
     assert FINISHED in done.out
     assert "draws" in done.out
     assert "Best of the search: trial" in done.out
-    assert done.out.endswith("Next:  nas retrain best --study tiny   or more trials:  nas search --study tiny --trials 4\n")
+    assert done.out.endswith(
+        "Next:  nas retrain best --study tiny   or more trials:  nas search --study tiny --trials 4\n"
+        "All of it on one page:  nas report --study tiny\n"
+    )
     assert "goal      2 trained networks, 2 of them already there" in done.err
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.paths import StudyPaths
-from nas.search.coordinator import KEPT_CHECKPOINTS
+from nas.search.kept import KEPT_CHECKPOINTS
 from nas.search.outcomes import COUNTED, best_trials, outcome_of
 from nas.search.storage import open_study
 from nas.train.loop import read_curve

@@ -33,7 +33,7 @@ from nas.search.messages import (
     Verdict,
 )
 from nas.search.outcomes import TrialRow
-from nas.search.progress import Progress
+from nas.search.progress import Progress, Running
 from nas.search.samplers import SeededSampler
 from nas.space import Space
 from nas.train.loop import EpochMetrics
@@ -277,6 +277,9 @@ class FakeDisplay:
 
     def update(self, progress: Progress) -> None:
         self.on_update(progress)
+
+    def epoch(self, running: Running) -> None:
+        pass
 
     def ended(self, row: TrialRow, progress: Progress) -> None:
         self.rows.append(row)

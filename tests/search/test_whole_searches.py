@@ -17,7 +17,7 @@ import pytest
 from nas.errors import StudyError
 from nas.paths import StudyPaths, study_paths
 from nas.search import silence, worker
-from nas.search.coordinator import KEPT_CHECKPOINTS
+from nas.search.kept import KEPT_CHECKPOINTS
 from nas.search.outcomes import best_trials, count_outcomes, count_trained, outcome_of
 from nas.search.progress import Progress
 from nas.search.request import SearchRequest

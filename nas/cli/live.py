@@ -1,0 +1,106 @@
+"""The panel of a running search, for a terminal of any width: pure, from what the coordinator shows of itself."""
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from nas.report.words import count_text, time_text
+from nas.search.progress import Progress, Running
+
+SPARKS = "▁▂▃▄▅▆▇█"
+BAR = 8
+"""Characters of an epoch's bar."""
+WIDE, MIDDLE = 118, 88
+"""Columns of the terminal from which everything has room, and from which most."""
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The last `width` of them at most, from the lowest to the highest as blocks; empty without any."""
+    shown = list(values)[-width:] if width > 0 else []
+    if not shown:
+        return ""
+    low, span = min(shown), max(shown) - min(shown)
+    return "".join(SPARKS[-1 if span == 0 else round((value - low) / span * (len(SPARKS) - 1))] for value in shown)
+
+
+def counts_text(progress: Progress) -> str:
+    """The counts that are not zero, trained ones first."""
+    names = {"trained": "to the end", "pruned_early": "pruned early", "diverged": "diverged"}
+    trained = ", ".join(f"{progress.counts[key]} {name}" for key, name in names.items() if progress.counts[key])
+    rest = {"imported": "taken over", "over_budget": "over budget", "duplicate": "duplicate", "failed": "failed"}
+    others = "".join(f" · {progress.counts[key]} {name}" for key, name in rest.items() if progress.counts[key])
+    return f"trained {progress.trained}/{progress.goal}{f' ({trained})' if trained else ''}{others}"
+
+
+def seconds_left(progress: Progress, elapsed: float, until_deadline: float | None) -> float | None:
+    """Of this run, by what a training has cost in it so far, the pruned and the unfinished ones among them; at most the time that
+    is given. None before one has ended, unless time is given."""
+    known = [] if until_deadline is None else [max(0.0, until_deadline)]
+    if progress.trained_here:
+        known.append(elapsed / progress.trained_here * (progress.goal - progress.trained))
+    return min(known, default=None)
+
+
+def left_text(seconds: float | None) -> str:
+    return "" if seconds is None else f" · about {time_text(seconds)} left"
+
+
+def panel(progress: Progress, width: int, left: float | None) -> Group:
+    """`left`: seconds."""
+    lines: list[Text | Table] = [Text(counts_text(progress) + left_text(left), style="bold")]
+    best = progress.best
+    if best is not None and best.accuracy is not None:
+        sparks = sparkline(progress.history, max(0, width // 5))
+        said = f"best  {best.accuracy:.2%}  trial {best.number}  {count_text(best.params)}"
+        lines.append(Text.assemble(said, "  ", (sparks, "cyan"), "  ", best.architecture or ""))
+    if progress.running:
+        lines.append(_workers(progress, width))
+    else:
+        lines.append(Text("drawing" if progress.devices else "starting the workers and loading the data"))
+    for line in lines:
+        if isinstance(line, Text):
+            line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(*lines)
+
+
+def _workers(progress: Progress, width: int) -> Table:
+    """One line each; the narrower the terminal, the fewer columns."""
+    wide, middle = width >= WIDE, width >= MIDDLE
+    on_gpu = any(running.memory is not None for running in progress.running.values())
+    columns = {
+        "worker": wide,
+        "trial": True,
+        "params": middle,
+        "epoch": True,
+        "accuracy": True,
+        "images/s": middle,
+        "memory": wide and on_gpu,
+        "network": True,
+    }
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", expand=False)
+    for name, shown in columns.items():
+        if shown:
+            right = name in ("trial", "params", "accuracy", "images/s", "memory")
+            table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+    for worker, running in sorted(progress.running.items()):
+        cells = _cells(running, progress.epochs, progress.devices.get(worker, str(worker)), bar=middle)
+        table.add_row(*(cells[name] for name, shown in columns.items() if shown))
+    return table
+
+
+def _cells(running: Running, epochs: int, device: str, bar: bool) -> dict[str, str]:
+    last = running.last
+    done = 0 if last is None else last.epoch
+    blocks = f" {'█' * round(BAR * done / epochs):░<{BAR}s}" if bar else ""
+    return {
+        "worker": device.partition(",")[0],
+        "trial": str(running.number),
+        "params": count_text(running.params),
+        "epoch": f"{min(done + 1, epochs)}/{epochs}{blocks}",
+        "accuracy": "" if last is None or last.ema_val_accuracy is None else f"{last.ema_val_accuracy:.2%}",
+        "images/s": "" if last is None else f"{last.images_per_second:,.0f}",
+        "memory": "" if running.memory is None else f"{running.memory / 2**30:.1f} GiB",
+        "network": running.candidate.arch.one_line(),
+    }

@@ -1,0 +1,134 @@
+"""`nas compare`, `nas clean`, and the picture of `nas show`."""
+
+import json
+import os
+import shutil
+import time
+import xml.etree.ElementTree as xml
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+
+from nas.paths import StudyPaths, cache_folder, studies_folder
+from nas.report.disk import size_of
+from nas.subjects import find_subject
+from tests.conftest import Done
+
+
+def test_networks_side_by_side_show_what_differs(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("compare", "best", "preset:resnet-443", "--study", "tiny")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["best", "preset:resnet-443"]
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert rows["parameters"].endswith("4,697,162")
+    assert "93.41% (validation)" in rows["accuracy"]
+    assert "momentum" not in rows, "it is the same in both"
+    everything = nas("compare", "best", "preset:resnet-443", "--study", "tiny", "--all")
+    assert "momentum" in everything.out
+
+
+def test_studies_side_by_side(nas: Callable[..., Done], study: StudyPaths) -> None:
+    other = studies_folder() / "other"
+    shutil.copytree(study.folder, other)
+    database = f"sqlite:///{other / 'study.db'}"
+    optuna.copy_study(from_study_name="tiny", from_storage=database, to_storage=database, to_study_name="other")
+    settings = (other / "study.json").read_text()
+    (other / "study.json").write_text(settings.replace('"seed":0', '"seed":7').replace('"seed": 0', '"seed": 7'))
+    found = json.loads(nas("compare", "tiny", "other", "--json").out)
+    assert found["tiny"]["best"] == found["other"]["best"] == f"{find_subject(study, 'best').accuracy:.2%}"
+    done = nas("compare", "tiny", "other")
+    assert done.out.splitlines()[1].split() == ["seed", "0", "7"]
+
+
+def test_trial_of_another_study_is_named_with_it(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("compare", "tiny/best", "tiny/best")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "They differ in nothing.")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["best"], "comparing takes two at least, but got 1"),
+        (["best", "99"], "'99' is no trial of study 'tiny' that was trained."),
+        (["best", "preset:resnet"], "'resnet' is no preset."),
+        (["best", "nowhere/3"], "there is no study 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(nas: Callable[..., Done], study: StudyPaths, names: list[str], message: str) -> None:
+    done = nas("compare", *names, "--study", "tiny")
+    assert done.code == 1
+    assert done.err.startswith(f"Error: {message}")
+
+
+# ------------------------------------------------------------------------------------------------------------- clean
+
+
+def test_checkpoints_of_ended_trainings_are_freed_and_results_stay(nas: Callable[..., Done], study: StudyPaths) -> None:
+    checkpoints = list(study.trials.glob("*/checkpoint.pt"))
+    assert checkpoints, "the best keep theirs"
+    room = size_of(checkpoints)
+    shown = nas("clean")
+    assert "Next:  nas clean --yes   frees " in shown.out
+    assert all(file.exists() for file in checkpoints), "it is only shown"
+    done = json.loads(nas("clean", "--yes", "--json").out)
+    assert done["freed"] == room
+    assert not any(file.exists() for file in checkpoints)
+    assert find_subject(study, "best").accuracy is not None
+    assert nas("submit", "--study", "tiny", "--device", "cpu").code == 0
+    assert "Nothing is left to free." in nas("clean").out
+
+
+def test_checkpoint_to_go_on_from_is_kept(nas: Callable[..., Done], study: StudyPaths) -> None:
+    writable = optuna.load_study(study_name="tiny", storage=f"sqlite:///{study.database}")
+    number = writable.ask().number
+    study.trial(number).folder.mkdir(parents=True)
+    study.trial(number).checkpoint.write_bytes(b"half a training")
+    assert nas("clean", "--yes").code == 0
+    assert study.trial(number).checkpoint.exists()
+    assert [file.parent.name for file in study.trials.glob("*/checkpoint.pt")] == [f"{number:04d}"]
+
+
+def test_study_that_cannot_be_read_loses_nothing(nas: Callable[..., Done], study: StudyPaths) -> None:
+    study.database.write_bytes(b"no database" * 100)
+    before = list(study.trials.glob("*/checkpoint.pt"))
+    assert nas("clean", "--yes").code == 0
+    assert list(study.trials.glob("*/checkpoint.pt")) == before
+
+
+def test_cache_is_freed_when_asked_for(nas: Callable[..., Done], study: StudyPaths) -> None:
+    entry, begun, fresh = (cache_folder() / name for name in ("digits-1", ".digits-old", ".digits-new"))
+    for folder in (entry, begun, fresh):
+        folder.mkdir(parents=True)
+        (folder / "train.npy").write_bytes(b"x" * 1000)
+    (entry / "meta.json").write_text("{}")
+    old = time.time() - 2 * 24 * 3600
+    os.utime(begun, (old, old))
+    nas("clean", "--yes")
+    assert entry.exists()
+    assert not begun.exists()
+    assert fresh.exists(), "somebody may be writing it"
+    nas("clean", "--yes", "--cache")
+    assert not entry.exists()
+
+
+def test_nothing_yet(nas: Callable[..., Done]) -> None:
+    assert nas("clean").out == "There is nothing yet.\n"
+
+
+# -------------------------------------------------------------------------------------------------------------- show
+
+
+def test_picture_of_a_network(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+    done = nas("show", "preset:resnet-443", "--picture", str(tmp_path / "network.svg"))
+    assert done.code == 0
+    assert "stage 3      256×8×8" in done.out
+    xml.parse(tmp_path / "network.svg")
+    refused = nas("show", "preset:resnet-443", "--picture", str(tmp_path / "network.png"))
+    assert refused.err == (
+        f"Error: a picture is written as SVG, but {tmp_path / 'network.png'} does not end in .svg\n"
+        f"Next:  --picture {tmp_path / 'network.svg'}\n"
+    )
+    assert nas("show", "digits", "--picture", "x.svg").err.startswith("Error: --picture draws a network, not a space\n")

@@ -1,0 +1,160 @@
+"""The panel of a running search at every width, and what little, plain and full displays say."""
+
+import io
+import re
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from nas.cli.display import TerminalDisplay
+from nas.cli.live import panel, seconds_left, sparkline
+from nas.config import Candidate
+from nas.search.outcomes import TrialRow
+from nas.search.progress import Progress, Running
+from nas.train.loop import EpochMetrics
+
+CANDIDATE = Candidate.model_validate({"arch": {"stages": [{"blocks": 2, "channels": 64}, {"blocks": 1, "channels": 128}]}})
+
+
+def epoch(number: int, accuracy: float) -> EpochMetrics:
+    return EpochMetrics(number, 1.5, 0.5, None, None, 1.0, accuracy, 0.1, 2.0, 12_345.6)
+
+
+def running(number: int, *accuracies: float, memory: int | None = None) -> Running:
+    trial = cast(Any, SimpleNamespace(number=number, user_attrs={}))
+    curve = [epoch(n, accuracy) for n, accuracy in enumerate(accuracies, 1)]
+    return Running(trial, CANDIDATE, 4_480_000, curve=curve, memory=memory)
+
+
+def progress(**changes: Any) -> Progress:
+    known: dict[str, Any] = {
+        "counts": Counter(trained=5, pruned_early=7, over_budget=9),
+        "running": {0: running(20, 0.31, 0.4256), 1: running(21)},
+        "best": TrialRow(12, "trained", 0.7438, 18, 260_290, None, "basic 1-2-1 × 56-64-48 k3-3-3 relu", 1),
+        "history": [0.6, 0.6, 0.7, 0.7438],
+        "trained_here": 6,
+        "devices": {0: "NVIDIA H100, bf16", 1: "NVIDIA H100, bf16"},
+    }
+    return Progress(goal=100, **{"epochs": 18, **known, **changes})
+
+
+def drawn(shown: Progress, width: int, left: float | None = 720.0) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(panel(shown, width, left))
+    return cast(io.StringIO, console.file).getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 120, 160, 240])
+def test_panel_fits_any_terminal(width: int) -> None:
+    lines = drawn(progress(), width)
+    assert len(lines) == 5, "counts, best, the table's head and two workers"
+    assert max(map(len, lines)) <= width
+
+
+def test_panel_at_a_glance() -> None:
+    lines = drawn(progress(), 160)
+    assert lines[0].rstrip() == "trained 12/100 (5 to the end, 7 pruned early) · 9 over budget · about 12 min left"
+    assert lines[1].rstrip() == "best  74.38%  trial 12  260k  ▁▁▆█  basic 1-2-1 × 56-64-48 k3-3-3 relu"
+    assert lines[2].split() == ["worker", "trial", "params", "epoch", "accuracy", "images/s", "network"]
+    assert lines[3].split()[:9] == ["NVIDIA", "H100", "20", "4.48M", "3/18", "█░░░░░░░", "42.56%", "12,346", "basic"]
+    assert lines[4].split()[:5] == ["NVIDIA", "H100", "21", "4.48M", "1/18"]
+
+
+def test_memory_is_shown_where_there_is_a_gpu() -> None:
+    shown = progress(running={0: running(20, 0.3, memory=3 * 2**30)})
+    assert "memory" in drawn(shown, 160)[2]
+    assert "3.0 GiB" in drawn(shown, 160)[3]
+    assert "memory" not in drawn(shown, 100)[2]
+
+
+def test_narrow_terminal_keeps_what_matters() -> None:
+    lines = drawn(progress(), 60)
+    assert lines[2].split() == ["trial", "epoch", "accuracy", "network"]
+    assert lines[3].split()[:3] == ["20", "3/18", "42.56%"]
+
+
+@pytest.mark.parametrize(("devices", "words"), [({}, "starting the workers and loading the data"), ({0: "cpu"}, "drawing")])
+def test_before_anything_trains(devices: dict[int, str], words: str) -> None:
+    shown = Progress(goal=10, epochs=3, devices=devices)
+    assert drawn(shown, 80, None) == ["trained 0/10", words]
+
+
+def test_last_epoch_is_not_exceeded() -> None:
+    done = progress(epochs=2, running={0: running(20, 0.3, 0.4)})
+    assert "2/2 ████████" in drawn(done, 160)[3]
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "expected"),
+    [
+        ([], 10, ""),
+        ([0.5], 10, "█"),
+        ([0.5, 0.5], 10, "██"),
+        ([0.0, 0.5, 1.0], 10, "▁▅█"),
+        ([0.9, 0.0, 1.0], 2, "▁█"),
+        ([0.1, 0.2], 0, ""),
+    ],
+)
+def test_sparkline(values: list[float], width: int, expected: str) -> None:
+    assert sparkline(values, width) == expected
+
+
+def test_time_left_goes_by_what_a_training_cost_pruned_ones_among_them() -> None:
+    shown = progress(trained_here=4)
+    assert seconds_left(shown, elapsed=400.0, until_deadline=None) == 88 * 100.0
+    assert seconds_left(shown, elapsed=400.0, until_deadline=60.0) == 60.0, "the time that is given is an end, too"
+    assert seconds_left(shown, elapsed=400.0, until_deadline=-5.0) == 0.0
+    none_yet = progress(trained_here=0)
+    assert seconds_left(none_yet, 400.0, None) is None
+    assert seconds_left(none_yet, 400.0, 30.0) == 30.0
+
+
+# --------------------------------------------------------------------------------------------------------- the display
+
+
+def display(quiet: bool = False, terminal: bool = False) -> TerminalDisplay:
+    return TerminalDisplay(Console(file=io.StringIO(), width=80, force_terminal=terminal), quiet=quiet)
+
+
+def said(shown: TerminalDisplay) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", cast(io.StringIO, shown.console.file).getvalue())
+
+
+ROW = TrialRow(12, "trained", 0.7438, 18, 260_290, None, "basic", 1)
+
+
+def test_without_a_terminal_each_trial_has_its_lines() -> None:
+    shown = display()
+    with shown:
+        shown.until(None)
+        shown.ended(ROW, progress())
+    assert said(shown).splitlines()[0].startswith("trial   12  trained       74.38%  after  18 epochs")
+    assert said(shown).splitlines()[0].endswith("← best")
+    assert said(shown).splitlines()[1].startswith("            trained 12/100 (5 to the end, 7 pruned early)")
+
+
+def test_quiet_says_what_somebody_should_know_and_nothing_else() -> None:
+    shown = display(quiet=True)
+    with shown:
+        shown.ended(ROW, progress())
+        shown.say("all is well")
+        shown.training(1, 10, "loss 2.3")
+        assert list(shown.decoding([1, 2], "decoding", 2)) == [1, 2]
+        shown.note("a worker died")
+    assert said(shown) == "a worker died\n"
+
+
+def test_one_training_is_a_line_now_and_then_or_a_bar() -> None:
+    plain = display()
+    with plain:
+        for number in range(1, 101):
+            plain.training(number, 100, f"loss {number}")
+    assert said(plain).splitlines() == ["epoch    1/100  loss 1", "epoch  100/100  loss 100"]
+    bar = display(terminal=True)
+    with bar:
+        bar.training(3, 10, "loss 2.3")
+        bar.training(4, 10, "loss 2.1")
+    assert "4/10" in said(bar)

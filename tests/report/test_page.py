@@ -1,0 +1,254 @@
+"""`nas report`: what the page says of studies of every kind, and that a browser shows it all without a network."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.paths import StudyPaths
+from nas.report.page import image_url, render_page
+from nas.report.record import StudyRecord, read_record
+from nas.search.outcomes import TrialRow
+from tests.browser import PHONE, opened
+from tests.conftest import Done
+from tests.report.trainings import training
+
+
+@pytest.fixture(scope="module")
+def charts_of_tiny() -> set[str]:
+    return {
+        "history",
+        "curves",
+        "accuracy-params",
+        "accuracy-macs",
+        "time",
+        "over-budget",
+        "parallel",
+        "retrained-loss",
+        "retrained-accuracy",
+        "confusion",
+        "class-accuracy",
+    }
+
+
+def charts_in(html: str) -> dict[str, dict[str, Any]]:
+    found = re.findall(r'<script type="application/json" id="data-([\w-]+)">(.*?)</script>', html, re.DOTALL)
+    return {name: json.loads(text) for name, text in found}
+
+
+def text_of(html: str) -> str:
+    body = re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+def emptied(record: StudyRecord, **changes: Any) -> StudyRecord:
+    nothing: dict[str, Any] = {"trainings": [], "finals": [], "finalists": [], "best": None, "runs": [], "counts": {}}
+    return replace(record, **{**nothing, **changes})
+
+
+def test_page_shows_every_part_of_a_study(study: StudyPaths, charts_of_tiny: set[str]) -> None:
+    record = read_record(study)
+    html = render_page(record)
+    assert charts_in(html).keys() == charts_of_tiny, "importance needs more networks than two"
+    text = text_of(html)
+    assert f"The best is trial {record.best.number}: {record.best.architecture}" in text
+    assert "Retrained: trial" in text
+    assert f"of {record.runs[0].card.test_images} test images" in text
+    assert record.settings.environment.command in text
+
+
+def test_every_chart_has_a_title_and_axes_with_units(study: StudyPaths) -> None:
+    for name, figure in charts_in(render_page(read_record(study))).items():
+        layout = figure["layout"]
+        assert layout["title"]["text"], name
+        if name == "parallel":  # its axes are named one by one
+            assert all(axis["label"] for axis in figure["data"][0]["dimensions"])
+            continue
+        for axis in ("xaxis", "yaxis"):
+            assert layout[axis]["title"]["text"], f"{name} {axis}"
+
+
+def test_names_with_markup_are_shown_as_they_are(study: StudyPaths) -> None:
+    record = read_record(study)
+    evil = "<script>alert(1)</script>"
+    run = record.runs[0]
+    card = run.card.model_copy(update={"classes": (evil, *run.card.classes[1:]), "subject": evil})
+    row = replace(record.best, architecture=evil)
+    changed = replace(
+        record,
+        paths=StudyPaths(study.folder.with_name("a & <b>")),
+        runs=[replace(run, card=card)],
+        best=row,
+        trainings=[replace(one, row=replace(one.row, architecture=evil)) for one in record.trainings],
+    )
+    html = render_page(changed)
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<title>a &amp; &lt;b&gt;" in html
+    assert charts_in(html)["confusion"]["data"][0]["x"][0] == "&lt;script&gt;alert(1)&lt;/script&gt;", "plotly reads some tags"
+
+
+# ---------------------------------------------------------------------------------------------------------- any study
+
+
+def test_study_with_no_trial_says_so(study: StudyPaths) -> None:
+    text = text_of(render_page(emptied(read_record(study))))
+    assert "Nothing has come of it yet." in text
+    assert "none is best" in text
+
+
+def test_study_of_which_all_was_over_budget(study: StudyPaths) -> None:
+    over = [training(n, (), "over_budget", broken={"params": 0.5}) for n in range(3)]
+    html = render_page(emptied(read_record(study), trainings=over, counts={"over_budget": 3}))
+    assert charts_in(html).keys() == {"over-budget"}
+    assert "Of 3 draws 0 were trained" in text_of(html)
+    assert "3 (100%) were over budget and never trained" in text_of(html)
+
+
+def test_study_of_one_trial_that_was_not_retrained(study: StudyPaths) -> None:
+    record = read_record(study)
+    one = record.trainings[record.best.number]
+    alone = replace(one, row=replace(one.row, number=0))
+    html = render_page(emptied(record, trainings=[alone], counts={"trained": 1}, best=record.best))
+    assert charts_in(html).keys() == {"history", "curves", "accuracy-params", "accuracy-macs", "time"}
+    assert "It was trained once, and was chosen for that" in text_of(html)
+    assert "The best network" in text_of(html)
+
+
+def test_running_study_says_as_of_when(study: StudyPaths) -> None:
+    record = read_record(study)
+    html = render_page(replace(record, counts={**record.counts, "running": 2}))
+    assert f"As of {record.read:%Y-%m-%d %H:%M}" in text_of(html)
+    assert "with 2 trainings not ended" in text_of(html)
+    assert "The search is not over, or was interrupted" in text_of(html)
+
+
+def test_network_without_test_images_shows_no_confusion(study: StudyPaths) -> None:
+    record = read_record(study)
+    run = record.runs[0]
+    card = run.card.model_copy(update={"test_images": None, "test_accuracy": None, "test_accuracy_tta": None})
+    html = render_page(replace(record, runs=[replace(run, card=card, evaluation=None)]))
+    assert "confusion" not in charts_in(html)
+    assert "The data set has no labelled test images: what it confuses cannot be shown." in text_of(html)
+
+
+def test_most_confident_mistakes_are_shown_with_their_classes(study: StudyPaths) -> None:
+    record = read_record(study)
+    found = record.runs[0].evaluation
+    assert found is not None
+    html = render_page(record)
+    assert html.count('<img src="data:image/png;base64,') == len(found.wrong) > 0
+    first = found.wrong[0]
+    label, predicted = int(found.labels[first]), int(found.predicted[first])
+    assert f"{label}, taken for {predicted} ({found.probabilities[first, predicted]:.0%})" in text_of(html)
+    sure = [found.probabilities[i, found.predicted[i]] for i in found.wrong]
+    assert sure == sorted(sure, reverse=True)
+    assert all(found.labels[i] != found.predicted[i] for i in found.wrong)
+
+
+def test_small_images_are_enlarged_by_whole_factors() -> None:
+    import base64
+    import io
+
+    image = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
+    shown = Image.open(io.BytesIO(base64.b64decode(image_url(image).partition(",")[2])))
+    assert shown.size == (96, 96)
+    assert np.array_equal(np.asarray(shown)[::3, ::3], image)
+    grey = Image.open(io.BytesIO(base64.b64decode(image_url(image[:, :, :1]).partition(",")[2])))
+    assert grey.mode == "L"
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+def test_page_is_written_into_the_studys_folder(nas: Callable[..., Done], study: StudyPaths) -> None:
+    done = nas("report", "--study", "tiny")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"{study.report}  (")
+    assert "http" not in re.sub(r"<script>.*?</script>", "", study.report.read_text(), flags=re.DOTALL).replace(
+        "http://www.w3.org/2000/svg", ""
+    )
+
+
+def test_page_that_cannot_be_written_is_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+    done = nas("report", "--study", "tiny", "--output", str(tmp_path))
+    assert done.code == 1
+    assert done.err.startswith(f"Error: {tmp_path} cannot be written: it is a folder\nNext:  name a file: --output ")
+    (tmp_path / "file").touch()
+    done = nas("report", "--study", "tiny", "--output", str(tmp_path / "file" / "report.html"))
+    assert done.code == 1
+    assert "report.html cannot be written: " in done.err
+
+
+# ------------------------------------------------------------------------------------------------------- a browser
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_browser_draws_every_chart_without_a_network(
+    study: StudyPaths, tmp_path: Path, charts_of_tiny: set[str], colours: str
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render_page(read_record(study)))
+    with opened(file.as_uri(), colours=colours) as (page, heard):
+        page.wait_for_function(
+            "document.querySelectorAll('.chart[data-drawn=yes]').length === document.querySelectorAll('.chart').length"
+        )
+        drawn = page.eval_on_selector_all(
+            ".chart", "all => all.filter(one => one.querySelector('svg.main-svg')).map(one => one.id)"
+        )
+        assert {name.removeprefix("chart-") for name in drawn} == charts_of_tiny
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert background == ("rgb(255, 255, 255)" if colours == "light" else "rgb(20, 23, 26)")
+        text = page.evaluate("getComputedStyle(document.querySelector('.chart .xtitle')).fill")
+        assert text == ("rgb(27, 31, 36)" if colours == "light" else "rgb(230, 233, 236)")
+        for link in page.query_selector_all("nav a"):
+            link.click()
+            target = page.query_selector(link.get_attribute("href"))
+            page.wait_for_function("one => Math.abs(one.getBoundingClientRect().top) < innerHeight", arg=target)
+        assert heard.errors == []
+        assert heard.requests == []
+
+
+@pytest.mark.slow
+def test_phone_does_not_scroll_sideways(study: StudyPaths, tmp_path: Path) -> None:
+    record = read_record(study)
+    long_name = StudyPaths(study.folder.with_name("a-study-of-a-name-that-no-phone-is-wide-enough-for-" * 2))
+    file = tmp_path / "report.html"
+    file.write_text(render_page(replace(record, paths=long_name)))
+    with opened(file.as_uri(), PHONE) as (page, heard):
+        page.wait_for_function(
+            "document.querySelectorAll('.chart[data-drawn=yes]').length === document.querySelectorAll('.chart').length"
+        )
+        for fold in page.query_selector_all("summary"):
+            fold.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert heard.errors == []
+
+
+def test_thousand_trials_stay_below_ten_megabytes(study: StudyPaths) -> None:
+    record = read_record(study)
+    random = np.random.default_rng(0)
+    many = [
+        training(
+            n,
+            list(random.random(20) if n % 5 == 0 else random.random(2)),
+            "trained" if n % 5 == 0 else "pruned_early",
+            params=int(random.integers(1000, 10_000)),
+            macs=int(random.integers(1000, 10_000)),
+            drawn={f"slot{i}": float(random.random()) for i in range(3)},
+            seconds=10.0,
+        )
+        for n in range(1000)
+    ]
+    best = TrialRow(0, "trained", 0.9, 20, 1000, 1000, "network 0", 1)
+    html = render_page(replace(record, trainings=many, counts={"trained": 200, "pruned_early": 800}, best=best))
+    assert len(html.encode()) < 10e6
+    assert "Of 1000 draws 1000 were trained" in text_of(html)
+    assert "The first 60 of 1000 networks" in text_of(html)
