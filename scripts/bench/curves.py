@@ -20,8 +20,8 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.model_selection import KFold
 
 from nas.budget import Cost
-from nas.config import ArchConfig, Candidate, ImageShape
-from nas.params import closed_form_params
+from nas.closed_form import closed_form_macs, closed_form_params
+from nas.config import ArchConfig, Candidate
 from nas.space import Space
 
 COLLAPSED = 0.05
@@ -72,31 +72,8 @@ def read_table(path: Path) -> list[Row]:
         ]
 
 
-def multiply_adds(arch: ArchConfig, shape: ImageShape) -> int:
-    """Of the convolutions and the classifier alone, in closed form: for thousands of draws, where fvcore takes 0.1 s and more."""
-    size = -(-shape.size // arch.stem.stride)
-    width = arch.stem_channels
-    total = arch.stem.kernel**2 * shape.channels * width * size**2
-    for index, stage in enumerate(arch.stages):
-        channels = stage.channels
-        inner = max(1, channels // arch.expansion)
-        for block in range(stage.blocks):
-            halves = index > 0 and block == 0
-            small = -(-size // 2) if halves else size
-            early = small if halves and arch.downsample == "maxpool" else size
-            if arch.block == "bottleneck":
-                total += width * inner * early**2 + stage.kernel**2 * inner**2 * small**2 + inner * channels * small**2
-            else:
-                total += stage.kernel**2 * (width * channels + channels**2) * small**2
-            if block == 0 and arch.has_projection(index):
-                skip = 1 if halves and arch.downsample == "avgpool" else stage.skip_kernel
-                total += skip**2 * width * channels * small**2
-            size, width = small, channels
-    return total + width * shape.classes
-
-
 class World:
-    """`costs` and `training` of any candidate."""
+    """What any candidate costs, and how it would train."""
 
     def __init__(self, rows: Sequence[Row], space: Space) -> None:
         self.noise = noise_of(rows)
@@ -106,16 +83,11 @@ class World:
         self.epochs = len(self.rows[0].averaged)
         self.slots = {slot.name: slot.domain for slot in space.slots if slot.drawn}
         self._transform = _SearchSpaceTransform(self.slots, transform_0_1=True)
-        ratios = [row.macs / multiply_adds(self.candidate(row.values).arch, self.shape) for row in self.rows]
-        self.macs_ratio, self.macs_error = float(np.median(ratios)), float(np.ptp(ratios) / 2)
         self.points = np.array([self.point(row.values, row.params, row.macs) for row in self.rows])
         finals = np.array([row.final for row in self.rows])
         self.finals = np.maximum(finals, np.quantile(finals, COLLAPSED))
         self.model = fitted(self.points, self.finals)
         self._cache: dict[str, tuple[np.ndarray, float]] = {}
-
-    def candidate(self, values: dict[str, Any]) -> Candidate:
-        return self.space.candidate({slot.name: values.get(slot.name, slot.domain) for slot in self.space.slots})
 
     def point(self, values: dict[str, Any], params: int, macs: int) -> np.ndarray:
         """(features,), each about in [0, 1]. What a network does not use is set to its middle, so that it tells nothing."""
@@ -128,13 +100,9 @@ class World:
         }
         return np.concatenate([self._transform.transform(used), [np.log(params) / 3 - 3, np.log(macs) / 3 - 5]])
 
-    def costs(self, arch: ArchConfig) -> tuple[int, int]:
-        """Parameters exactly, multiply-adds by closed form and the table's typical ratio."""
-        return closed_form_params(arch, self.shape), round(self.macs_ratio * multiply_adds(arch, self.shape))
-
     def check(self, arch: ArchConfig) -> Cost:
-        """As `Budget.check` does."""
-        params, macs = self.costs(arch)
+        """As `Budget.check` does, in closed form: fvcore would take longer for its multiply-adds than the whole replay."""
+        params, macs = closed_form_params(arch, self.shape), closed_form_macs(arch, self.shape)
         limits = self.space.budget
         excess = {}
         if limits.params is not None:
@@ -151,7 +119,8 @@ class World:
         """(epochs,), validation accuracy after each; and what it would be at the end on average over seeds."""
         key = candidate.digest
         if key not in self._cache:
-            point = self.point(values, *self.costs(candidate.arch))
+            cost = self.check(candidate.arch)
+            point = self.point(values, cost.params, cost.macs)
             nearest = self.rows[int(np.argmin(((self.points - point) ** 2).sum(1)))]
             truth = float(self.final(point[None])[0])
             luck = self.noise * np.random.default_rng(int(key, 16)).standard_normal()

@@ -11,7 +11,6 @@ order of their draws, as fit into equal seconds.
 """
 
 import argparse
-import csv
 import json
 import random
 import time
@@ -22,6 +21,7 @@ from statistics import fmean, median, quantiles, stdev
 
 import torch
 from common import machine, progress, spread, table
+from curves import read_table
 
 from nas.budget import count_macs, count_params
 from nas.space import Space, UniformDraw
@@ -121,16 +121,9 @@ class Training:
 
 
 def read_trainings(file: Path) -> list[Training]:
-    with file.open() as lines:
-        rows = [row for row in csv.DictReader(lines) if row["variant"] == "own"]
-    return [
-        Training(
-            int(row["params"]),
-            sum(float(value) for value in row["seconds"].split()),
-            float(row["ema_val_accuracy"].split()[-1]),
-        )
-        for row in sorted(rows, key=lambda row: int(row["draw"]))
-    ]
+    """In the order of their draws."""
+    rows = sorted((row for row in read_table(file) if row.variant == "own"), key=lambda row: row.draw)
+    return [Training(row.params, float(row.seconds.sum()), row.final) for row in rows]
 
 
 def within(trainings: Sequence[Training], seconds: float) -> list[Training]:

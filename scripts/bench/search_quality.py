@@ -176,7 +176,7 @@ def replay_one(name: str, curves: Sequence[np.ndarray], target: float, seed: int
 
 
 class WorldBudget(Budget):
-    """Costs by closed form, since fvcore would take longer for its multiply-adds than the whole replay."""
+    """The world's costs."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world.space.budget, world.shape)
