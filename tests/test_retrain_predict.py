@@ -22,7 +22,8 @@ from nas.data.loader import Resident
 from nas.errors import ConfigError, DataError, NasError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths
-from nas.predict import SubmitRequest, find_test_set, submit, unlabelled_in
+from nas.predict import SubmitRequest, submit
+from nas.predict.submit import find_test_set, unlabelled_in
 from nas.retrain import (
     ModelCard,
     Retrained,
@@ -383,7 +384,7 @@ def test_digits_without_a_folder_do_not_look_into_other_data(digits: Dataset, tm
 
 
 def test_data_set_without_test_images_asks_for_them(study: StudyPaths, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.predict.load_dataset", lambda config, decoding: replace(digits, test=None))
+    monkeypatch.setattr("nas.predict.submit.load_dataset", lambda config, decoding: replace(digits, test=None))
     error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
     assert error.message == "data set digits has no test images, and none were named before"
     assert error.hint == "name them: nas submit TEST, a pickle, a .npy or .npz file, or a folder of images"

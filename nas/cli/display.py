@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from nas.cli.live import counts_text, left_text, panel, seconds_left
+from nas.cli.live import left_text, panel, seconds_left
 from nas.paths import StudyPaths
 from nas.report.words import row_text, time_text
 from nas.search.finalists import Round
@@ -193,10 +193,9 @@ class TerminalDisplay:
         if self.tracker is not None:
             self.tracker.end(run_name(row.number, row.finalist, row.seed), row.outcome)
         best = "  ← best" if progress.best is not None and progress.best.number == row.number else ""
-        if self.console.is_terminal or self.quiet:
-            self.say(row_text(row) + best)
-        else:  # one line a trial, for logs
-            self.say(f"{row_text(row)}{best}\n{'':12s}{counts_text(progress)}{left_text(self._left(progress))}")
+        # The panel has the counts; a log has them in the line of the trial.
+        counts = "" if self.console.is_terminal else f"  [{progress.trained}/{progress.goal}{left_text(self._left(progress))}]"
+        self.say(f"{row_text(row)}{counts}{best}")
 
     def _left(self, progress: Progress) -> float | None:
         now = time.monotonic()

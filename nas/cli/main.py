@@ -5,7 +5,22 @@ from typing import NoReturn
 
 import typer
 
-from nas.cli import best, clean, compare, dashboard, doctor, listing, presets, report, retrain, search, show, submit
+from nas.cli import (
+    best,
+    clean,
+    compare,
+    dashboard,
+    doctor,
+    export,
+    listing,
+    predict,
+    presets,
+    report,
+    retrain,
+    search,
+    show,
+    submit,
+)
 from nas.errors import NasError
 
 app = typer.Typer(
@@ -17,6 +32,8 @@ app = typer.Typer(
 app.command("search", help=search.HELP)(search.command)
 app.command("retrain", help=retrain.HELP)(retrain.command)
 app.command("submit", help=submit.HELP)(submit.command)
+app.command("predict", help=predict.HELP)(predict.command)
+app.command("export", help=export.HELP)(export.command)
 app.command("best", help=best.HELP)(best.command)
 app.command("show", help=show.HELP)(show.command)
 app.command("list", help=listing.HELP)(listing.command)

@@ -1,5 +1,6 @@
 """`nas submit`"""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +23,16 @@ def command(
     output: Annotated[Path | None, typer.Option(help="The CSV. [default: in the study's folder]")] = None,
     tta: Annotated[
         str | None,
-        typer.Option(help="Average over `flip`, or `none`. [default: flip, if the network was trained with flips]"),
+        typer.Option(help="Average over flip, or flip_shift; or none. [default: flip, if the network was trained with flips]"),
     ] = None,
+    adapt_norm: Annotated[
+        bool, typer.Option("--adapt-norm", help="Take BatchNorm's statistics from the test set: for one that is shifted.")
+    ] = False,
+    names: Annotated[bool, typer.Option("--names", help="Write the classes' names instead of their indices.")] = False,
+    id_column: Annotated[str | None, typer.Option(help="[default: ID]")] = None,
+    label_column: Annotated[str | None, typer.Option(help="[default: Labels]")] = None,
+    like: Annotated[Path | None, typer.Option(help="A sample submission: its columns, and its IDs in their order.")] = None,
+    probabilities: Annotated[Path | None, typer.Option(help="Also write every class's probability into this CSV.")] = None,
     device: DeviceOption = "auto",
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -34,7 +43,21 @@ def command(
 
     paths = existing_study(study)
     with TerminalDisplay(quiet=quiet) as display:
-        done = submit(SubmitRequest(paths, test, run, output, tta, device), display.decoding)
+        request = SubmitRequest(
+            paths=paths,
+            test=test,
+            run=run,
+            output=output,
+            tta=tta,
+            adapt_norm=adapt_norm,
+            labels="names" if names else "indices",
+            id_column=id_column,
+            label_column=label_column,
+            like=like,
+            probabilities=probabilities,
+            device=device,
+        )
+        done = submit(request, display.decoding)
     remember_study(paths)
     if as_json:
         print_json(
@@ -45,6 +68,7 @@ def command(
                 "tta": done.tta,
                 "images": done.images,
                 "per_class": done.per_class,
+                "adapted": None if done.adapted is None else asdict(done.adapted),
             }
         )
         return
@@ -52,4 +76,10 @@ def command(
     classes = [name if name == str(label) else f"{label} {name}" for label, name in enumerate(done.per_class)]
     counted = zip(classes, done.per_class.values(), strict=True)
     print("Predicted  " + ", ".join(f"{name}: {count}" for name, count in counted))
+    if done.adapted is not None:
+        before, after = done.adapted.confidence_before, done.adapted.confidence_after
+        print(
+            f"BatchNorm's statistics of the test set changed {done.adapted.changed:,} of {done.images:,} predictions; "
+            f"mean confidence {before:.1%} before, {after:.1%} after"
+        )
     print(f"Wrote {done.output} ({done.images:,} rows)")

@@ -14,7 +14,7 @@ from nas.data.datasets import ImageSet
 from nas.data.loader import Resident
 from nas.files import write_whole
 from nas.paths import TrialPaths
-from nas.train.device import Precision
+from nas.train.device import FULL_PRECISION
 from nas.train.evaluate import predict_logits
 
 KEPT_MISTAKES = 24
@@ -41,9 +41,9 @@ class Evaluation:
         return float((self.predicted == self.labels).mean())
 
 
-def judge(model: nn.Module, data: Resident, images: ImageSet, precision: Precision, tta: str) -> Evaluation:
-    """`data` holds `images` where the network is."""
-    logits = predict_logits(model, data, precision, tta)
+def judge(model: nn.Module, data: Resident, images: ImageSet, tta: str) -> Evaluation:
+    """As a submission would be predicted. `data` holds `images` where the network is."""
+    logits = predict_logits(model, data, FULL_PRECISION, tta)
     predicted = logits.argmax(1).cpu().numpy()
     probabilities = torch.softmax(logits, 1).cpu().numpy()
     labels = np.asarray(images.labels, dtype=np.int64)

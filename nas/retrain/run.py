@@ -22,7 +22,7 @@ from nas.retrain.card import ModelCard, card_file, read_card, weights_file
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.subjects import Subject, find_subject
-from nas.train.device import Precision, device_name, pick_device, pick_precision, tune_process
+from nas.train.device import device_name, pick_device, pick_precision, tune_process
 from nas.train.evaluate import fitting_tta
 from nas.train.loop import EpochMetrics, FitResult, fit
 
@@ -165,7 +165,7 @@ def retrain(
         return Retrained(run, None)
     _require_converged(result, candidate)
     tta = fitting_tta(candidate.train.augment)
-    judged = _official_test(result, dataset, request.include_test_labels, device, precision, tta)
+    judged = _official_test(result, dataset, request.include_test_labels, device, tta)
     card = ModelCard(
         study=paths.name,
         subject=subject.title,
@@ -210,14 +210,14 @@ def _require_converged(result: FitResult, candidate: Candidate) -> None:
 
 
 def _official_test(
-    result: FitResult, dataset: Dataset, trained_on_it: bool, device: torch.device, precision: Precision, tta: str
+    result: FitResult, dataset: Dataset, trained_on_it: bool, device: torch.device, tta: str
 ) -> tuple[Evaluation, float] | None:
     """With test-time augmentation, and the accuracy without; the only place where the test set is opened."""
     if dataset.test is None or trained_on_it:
         return None
     data = place(dataset.test, dataset.mean, dataset.std, device)
-    augmented = judge(result.model, data, dataset.test, precision, tta)
-    return augmented, augmented.accuracy if tta == "none" else judge(result.model, data, dataset.test, precision, "none").accuracy
+    augmented = judge(result.model, data, dataset.test, tta)
+    return augmented, augmented.accuracy if tta == "none" else judge(result.model, data, dataset.test, "none").accuracy
 
 
 # ---------------------------------------------------------------------------------------------------------- the data

@@ -24,6 +24,10 @@ class Precision:
         return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.autocast]
 
 
+FULL_PRECISION = Precision(None, False, "what is handed in is the same whatever predicts it")
+"""For predictions and for scores that are reported."""
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` takes CUDA, then MPS, then the CPU. Raises DeviceError for what this machine does not have."""
     have = available_devices()

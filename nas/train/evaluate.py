@@ -31,7 +31,16 @@ def flip_averaged(model: nn.Module, images: Tensor) -> Tensor:
     return (model(images) + model(images.flip(3))) / 2
 
 
-TTA: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"none": plain, "flip": flip_averaged}
+def flip_shift_averaged(model: nn.Module, images: Tensor) -> Tensor:
+    """Mean logits (N, classes) of images (N, C, H, W) and two copies shifted by a pixel along both diagonals, each with its
+    mirror image; the unshifted ones count half (arXiv 2404.00498)."""
+    size = images.shape[-1]
+    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    shifted = [flip_averaged(model, padded[:, :, at : at + size, at : at + size]) for at in (0, 2)]
+    return flip_averaged(model, images) / 2 + (shifted[0] + shifted[1]) / 4
+
+
+TTA: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"none": plain, "flip": flip_averaged, "flip_shift": flip_shift_averaged}
 """Test-time augmentation by name."""
 
 

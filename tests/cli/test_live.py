@@ -126,14 +126,14 @@ def said(shown: TerminalDisplay) -> str:
 ROW = TrialRow(12, "trained", 0.7438, 18, 260_290, None, "basic", 1)
 
 
-def test_without_a_terminal_each_trial_has_its_lines() -> None:
+def test_without_a_terminal_each_trial_has_its_line() -> None:
     shown = display()
     with shown:
         shown.until(None)
         shown.ended(ROW, progress())
-    assert said(shown).splitlines()[0].startswith("trial   12  trained       74.38%  after  18 epochs")
-    assert said(shown).splitlines()[0].endswith("← best")
-    assert said(shown).splitlines()[1].startswith("            trained 12/100 (5 to the end, 7 pruned early)")
+    (line,) = said(shown).splitlines()
+    assert line.startswith("trial   12  trained       74.38%  after  18 epochs   260k  basic  [12/100 · about ")
+    assert line.endswith(" left]  ← best")
 
 
 def test_quiet_says_what_somebody_should_know_and_nothing_else() -> None:

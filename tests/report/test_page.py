@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas.config import DataConfig
 from nas.paths import StudyPaths
 from nas.report.page import image_url, render_page
 from nas.report.record import StudyRecord, read_record
+from nas.retrain import found_presets_study
 from nas.search.outcomes import TrialRow
 from tests.browser import PHONE, opened
 from tests.conftest import Done
@@ -119,6 +121,12 @@ def test_study_of_one_trial_that_was_not_retrained(study: StudyPaths) -> None:
     assert charts_in(html).keys() == {"history", "curves", "accuracy-params", "accuracy-macs", "time"}
     assert "It was trained once, and was chosen for that" in text_of(html)
     assert "The best network" in text_of(html)
+
+
+def test_study_that_only_holds_presets() -> None:
+    html = render_page(read_record(found_presets_study(DataConfig(dataset="digits"))))
+    assert charts_in(html) == {}
+    assert "The study holds retrained presets on digits" in text_of(html)
 
 
 def test_running_study_says_as_of_when(study: StudyPaths) -> None:

@@ -1,12 +1,12 @@
 """From a retrained network and a test set to the CSV that is handed in."""
 
-import csv
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
@@ -16,12 +16,14 @@ from nas.data.stream import pick_storage
 from nas.data.unlabelled import TestSet, read_test_set
 from nas.errors import ConfigError, DataError, choices_sentence
 from nas.paths import StudyPaths
+from nas.predict.table import ID_COLUMN, LABEL_COLUMN, Form, arranged, read_sample, require_one_source, verify, write_rows
 from nas.retrain import ModelCard, find_run, load_network
 from nas.search.settings import read_settings
-from nas.train.device import pick_device, pick_precision
+from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import TTA, predict_logits
+from nas.train.norm import reestimate_norm
 
-HEADER = ("ID", "Labels")
+LabelForm = Literal["indices", "names"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,27 @@ class SubmitRequest:
     output: Path | None = None
     tta: str | None = None
     """One of `TTA`; None takes what fits the network's training."""
+    adapt_norm: bool = False
+    """Whether BatchNorm's statistics are taken from the test set instead of the training images."""
+    labels: LabelForm = "indices"
+    id_column: str | None = None
+    label_column: str | None = None
+    like: Path | None = None
+    """A sample submission, which says the columns, the IDs and their order."""
+    probabilities: Path | None = None
+    """Also writes the probability of every class there, as a CSV."""
     device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What statistics of the test set have changed."""
+
+    changed: int
+    """Predictions."""
+    confidence_before: float
+    """Mean of the highest probability; …"""
+    confidence_after: float
 
 
 @dataclass(frozen=True)
@@ -46,41 +68,66 @@ class Submission:
     images: int
     per_class: dict[str, int]
     card: ModelCard
+    adapted: Adapted | None = None
 
 
-def submit(request: SubmitRequest, decoding: DecodingProgress = silent) -> Submission:
-    """Predicts the test set and writes the CSV `ID,Labels`, a class index from 0 for each image in the test set's order.
+def submit(request: SubmitRequest, progress: DecodingProgress = silent) -> Submission:
+    """Predicts the test set and writes the CSV: a class for each image, by default its index from 0, in the test set's order.
 
     Raises NasError.
     """
     paths = request.paths
+    require_one_source(request.like, id_column=request.id_column, label_column=request.label_column)
+    form = Form(request.id_column or ID_COLUMN, request.label_column or LABEL_COLUMN)
+    if request.like is not None:
+        form = read_sample(request.like)
     run = find_run(paths, request.run)
     model, card = load_network(run)
     tta = request.tta or card.tta
     if tta not in TTA:
         raise ConfigError(f"{tta!r} is no test-time augmentation.{choices_sentence(tta, TTA)}")
-    test, described = find_test_set(request, card, decoding)
+    test, described = find_test_set(request, card, progress)
+    order = arranged(test.ids, form, str(request.like))
     device = pick_device(request.device)
     data = pick_storage(test.images.nbytes, device)(test.images, None, card.mean, card.std, device)
-    logits = predict_logits(model.to(device), data, pick_precision(device), tta, progress=decoding)
-    labels = logits.argmax(1).cpu().numpy()
+    logits = predict_logits(model.to(device), data, FULL_PRECISION, tta, progress=progress)
+    adapted = None
+    if request.adapt_norm:
+        reestimate_norm(model, data, FULL_PRECISION)
+        before, logits = logits, predict_logits(model, data, FULL_PRECISION, tta, progress=progress)
+        adapted = _compared(before, logits)
+    predicted = logits.argmax(1).cpu().numpy()
+    names = list(card.classes) if request.labels == "names" else [str(i) for i in range(len(card.classes))]
+    ids = [test.ids[i] for i in order]
     output = request.output or paths.folder / f"submission-{Path(test.name).stem}.csv"
-    write_csv(output, test.ids, labels)
+    write_rows(output, (form.id_column, form.label_column), [(test.ids[i], names[predicted[i]]) for i in order])
+    verify(output, form, ids, names)
+    if request.probabilities is not None:
+        shares = torch.softmax(logits, 1).cpu().numpy()
+        rows = [(test.ids[i], *(f"{share:.6f}" for share in shares[i])) for i in order]
+        write_rows(request.probabilities, (form.id_column, *card.classes), rows)
     if request.test is not None:
         _remembered(paths).write_text(str(request.test.absolute()) + "\n")
-    counts = np.bincount(labels, minlength=len(card.classes))
+    counts = np.bincount(predicted, minlength=len(card.classes))
     return Submission(
         output=output,
         run=run.folder.name,
         test=described,
         tta=tta,
-        images=len(labels),
+        images=len(ids),
         per_class=dict(zip(card.classes, counts.tolist(), strict=True)),
         card=card,
+        adapted=adapted,
     )
 
 
-def find_test_set(request: SubmitRequest, card: ModelCard, decoding: DecodingProgress) -> tuple[TestSet, str]:
+def _compared(before: Tensor, after: Tensor) -> Adapted:
+    """Of logits (N, classes)."""
+    confidences = [float(torch.softmax(logits, 1).max(1).values.mean()) for logits in (before, after)]
+    return Adapted(int((before.argmax(1) != after.argmax(1)).sum()), *confidences)
+
+
+def find_test_set(request: SubmitRequest, card: ModelCard, progress: DecodingProgress) -> tuple[TestSet, str]:
     """The test set that was named; else the one named for this study before, else the single `*_nolabel.pkl` in the data folder,
     else the data set's own test images. With it, which of these it is, in words."""
     if request.test is not None:
@@ -94,7 +141,7 @@ def find_test_set(request: SubmitRequest, card: ModelCard, decoding: DecodingPro
     data = read_settings(request.paths).data
     if found := unlabelled_in(data):
         return read_test_set(found, card.shape), f"{found}, the only *_nolabel.pkl in the data folder"
-    dataset = load_dataset(data, decoding)
+    dataset = load_dataset(data, progress)
     if dataset.test is None:
         raise DataError(
             f"data set {dataset.name} has no test images, and none were named before",
@@ -114,24 +161,6 @@ def unlabelled_in(data: DataConfig) -> Path | None:
         names = ", ".join(path.name for path in found)
         raise DataError(f"{folder} holds {len(found)} unlabelled test sets: {names}", hint=f"name one: nas submit {found[0]}")
     return found[0] if found else None
-
-
-def write_csv(path: Path, ids: list[str], labels: np.ndarray) -> None:
-    """Whole or not at all."""
-    if path.is_dir():
-        raise DataError(f"{path} cannot be written: it is a folder", hint="name a file in it with --output")
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HEADER)
-            writer.writerows(zip(ids, labels.tolist(), strict=True))
-        os.replace(unfinished, path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise DataError(f"{path} cannot be written: {error.strerror}", hint="name another file with --output") from None
 
 
 def _remembered(paths: StudyPaths) -> Path:

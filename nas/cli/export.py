@@ -1,0 +1,39 @@
+"""`nas export`"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.options import JsonOption, StudyOption, print_json
+
+HELP = """Write a retrained network for use elsewhere, and check that it predicts there as here.
+
+weights: a folder with model.safetensors, model.json and a model.py that needs torch alone. onnx: one file, preprocessing inside,
+for batches of any size. torch: a program of torch.export. Each takes uint8 images (N, H, W, C) and gives logits.
+"""
+
+
+def command(
+    run: Annotated[str | None, typer.Argument(help="A folder under retrained/. [default: the latest]")] = None,
+    study: StudyOption = None,
+    form: Annotated[str, typer.Option("--format", help="weights, onnx or torch.")] = "weights",
+    output: Annotated[Path | None, typer.Option(help="File or folder. [default: under exported/ in the study's folder]")] = None,
+    tta: Annotated[str | None, typer.Option(help="none, flip or flip_shift. [default: as nas submit]")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="weights: also in bfloat16, half as large.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    from nas.export import ExportRequest, export
+    from nas.paths import existing_study
+    from nas.report.words import bytes_text
+
+    done = export(ExportRequest(existing_study(study), run, form, output, tta, bf16))
+    if as_json:
+        print_json({**asdict(done), "path": str(done.path)})
+        return
+    print(f"{done.path}  ({bytes_text(done.bytes)}): network {done.run}; its logits differ by {done.difference:.1g} at most")
+    if done.bf16_bytes is not None:
+        print(f"model.bf16.safetensors  ({bytes_text(done.bf16_bytes)}): its logits differ by {done.bf16_difference:.1g} at most")
+        if done.accuracy is not None:
+            print(f"Of the official test set: {done.accuracy:.2%}, in bfloat16 {done.bf16_accuracy:.2%}")

@@ -1,0 +1,215 @@
+"""Writes a retrained network in one of the forms, and checks that it predicts as it does here."""
+
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nas.data.cache import silent
+from nas.data.datasets import ImageSet
+from nas.errors import ConfigError, StudyError, choices_sentence
+from nas.export.predictor import Predictor
+from nas.export.standalone import standalone_source
+from nas.paths import StudyPaths, TrialPaths
+from nas.retrain import ModelCard, find_run, load_network, study_data
+from nas.retrain.card import card_file, weights_file
+from nas.search.settings import read_settings
+from nas.train.evaluate import EVALUATION_BATCH, TTA
+
+LARGEST_DIFFERENCE = 1e-4
+"""Between logits of the exported form and torch's, of logits about as large as 10: float32 sums in another order."""
+CHECKED_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    paths: StudyPaths
+    run: str | None = None
+    """Of `retrained/`; None takes the latest."""
+    format: str = "weights"
+    """One of `FORMATS`."""
+    output: Path | None = None
+    tta: str | None = None
+    """What is averaged over; None takes what the network's training fits."""
+    bf16: bool = False
+    """weights: also in bfloat16, half as large."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    path: Path
+    run: str
+    bytes: int
+    difference: float
+    """Largest, between its logits and torch's on random images."""
+    bf16_bytes: int | None = None
+    bf16_difference: float | None = None
+    """Likewise, of its weights in bfloat16."""
+    accuracy: float | None = None
+    """Of the official test set, where it has labels and was not trained on, …"""
+    bf16_accuracy: float | None = None
+    """… and in bfloat16."""
+
+
+def export(request: ExportRequest) -> Exported:
+    """Whole or not at all. Raises NasError."""
+    if request.format not in FORMATS:
+        raise ConfigError(f"{request.format!r} is no format to export to.{choices_sentence(request.format, FORMATS)}")
+    if request.bf16 and request.format != "weights":
+        raise ConfigError("--bf16 goes with --format weights alone", hint="nas export --format weights --bf16")
+    if request.tta is not None and request.tta not in TTA:
+        raise ConfigError(f"{request.tta!r} is no test-time augmentation.{choices_sentence(request.tta, TTA)}")
+    run = find_run(request.paths, request.run)
+    model, card = load_network(run)
+    output = request.output or request.paths.folder / "exported" / f"{run.folder.name}{SUFFIXES[request.format]}"
+    if output.exists():
+        raise StudyError(f"{output} is there already, and is not written over", hint="name another with --output, or remove it")
+    predictor = Predictor(model, card.mean, card.std, request.tta or card.tta).eval()
+    images = _random_images(card)
+    with torch.inference_mode():
+        expected = predictor(images)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".nas-export-", dir=output.parent) as folder:
+        unfinished = Path(folder) / output.name
+        computed = FORMATS[request.format](predictor, card, run, unfinished, images)
+        difference = float((computed - expected).abs().max())
+        if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
+            raise StudyError(
+                f"the exported network does not predict as the original: its logits differ by up to {difference:.2g}",
+                hint="nothing was written; please report the network, nas show names it, and nas doctor the versions",
+            )
+        halved = _write_bf16(predictor, unfinished, images, expected, _official_test(request.paths, card)) if request.bf16 else {}
+        shutil.move(unfinished, output)
+    size = sum(file.stat().st_size for file in output.rglob("*")) if output.is_dir() else output.stat().st_size
+    return Exported(output, run.folder.name, size, difference, **halved)
+
+
+def _random_images(card: ModelCard) -> Tensor:
+    """uint8 (N, H, W, C)"""
+    shape = card.shape
+    lots = np.random.default_rng(0)
+    return torch.from_numpy(lots.integers(0, 256, (CHECKED_IMAGES, shape.size, shape.size, shape.channels), dtype=np.uint8))
+
+
+Computed = Tensor
+"""Logits (N, classes) that the written form gives for the images it is checked on."""
+
+
+def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Computed:
+    """Input `images`, uint8 (N, H, W, C) with any N; output `logits`."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError as error:
+        raise ConfigError(f"--format onnx needs {error.name}, which is not installed", hint="pip install 'nas[onnx]'") from None
+    batch = torch.export.Dim("batch", min=1)
+    torch.onnx.export(
+        predictor,
+        (images[:2],),
+        output,
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes={"images": {0: batch}},
+        external_data=False,
+    )
+    written = onnx.load(output)
+    for key, value in (
+        ("classes", json.dumps(list(card.classes))),
+        ("tta", str(predictor.tta)),
+        ("made_by", f"nas, {card.subject}"),
+    ):
+        entry = written.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.save(written, output)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session: Any = onnxruntime.InferenceSession(str(output), options, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _write_program(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Computed:
+    """For `torch.export.load(FILE).module()`."""
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(predictor, (images[:2],), dynamic_shapes={"images": {0: batch}})
+    torch.export.save(program, output)
+    with torch.inference_mode():
+        return torch.export.load(output).module()(images)
+
+
+def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Computed:
+    """model.safetensors, model.json and a model.py that needs nothing of this package."""
+    output.mkdir()
+    shutil.copy(weights_file(run), output)
+    tree = json.loads(card_file(run).read_text())
+    tree["tta"] = predictor.tta
+    (output / "model.json").write_text(json.dumps(tree, indent=2) + "\n")
+    title = f"{card.candidate.arch.one_line()}: {card.params:,} parameters, {len(card.classes)} classes."
+    (output / "model.py").write_text(standalone_source(title))
+    return _run_standalone(output, images)
+
+
+def _run_standalone(folder: Path, images: Tensor) -> Tensor:
+    """As whoever receives the folder does, but in this process."""
+    spec = importlib.util.spec_from_file_location("nas_exported_model", folder / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        with torch.inference_mode():
+            return module.load(folder)(images)
+    finally:
+        del sys.modules[spec.name]
+
+
+def _write_bf16(predictor: Predictor, folder: Path, images: Tensor, expected: Tensor, test: ImageSet | None) -> dict[str, Any]:
+    """What `Exported` says of it."""
+    weights = load_file(folder / "model.safetensors")
+    halved = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    file = folder / "model.bf16.safetensors"
+    save_file(halved, file)
+    accuracy = None if test is None else _accuracy(predictor, test)
+    predictor.model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in halved.items()})
+    with torch.inference_mode():
+        difference = float((predictor(images) - expected).abs().max())
+    return {
+        "bf16_bytes": file.stat().st_size,
+        "bf16_difference": difference,
+        "accuracy": accuracy,
+        "bf16_accuracy": None if test is None else _accuracy(predictor, test),
+    }
+
+
+def _official_test(paths: StudyPaths, card: ModelCard) -> ImageSet | None:
+    return None if card.test_accuracy is None else study_data(read_settings(paths), None, silent).test
+
+
+@torch.inference_mode()
+def _accuracy(predictor: Predictor, test: ImageSet) -> float:
+    correct = 0
+    for start in range(0, len(test), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        predicted = predictor(torch.from_numpy(np.ascontiguousarray(test.images[part]))).argmax(1).numpy()
+        correct += int((predicted == test.labels[part]).sum())
+    return correct / len(test)
+
+
+Write = Callable[[Predictor, ModelCard, TrialPaths, Path, Tensor], Computed]
+FORMATS: dict[str, Write] = {"weights": _write_folder, "onnx": _write_onnx, "torch": _write_program}
+"""Each writes to a path, and says what the written form computes."""
+SUFFIXES = {"weights": "", "onnx": ".onnx", "torch": ".pt2"}

@@ -1,0 +1,135 @@
+"""`model.py`: one file that rebuilds an exported network without this package.
+
+It is put together from the sources of `nas.models` themselves, so that what is added there is exported too; the configurations,
+which are pydantic models here, are plain namespaces there.
+"""
+
+import ast
+import inspect
+from types import ModuleType
+
+from nas.config import ArchConfig
+from nas.models import blocks, layers, resnet, stems
+from nas.train.evaluate import TTA
+
+_HEAD = '''"""{title}
+
+Put together by nas from its own sources. Needs torch and safetensors, and to predict from image files Pillow:
+
+    python model.py IMAGE...        prints the most probable classes
+    import model; network = model.load()        a torch module: uint8 images (N, H, W, C) -> logits (N, classes)
+
+model.json and model.safetensors lie beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+{imports}
+from safetensors.torch import load_file
+
+
+class ConfigError(ValueError):
+    def __init__(self, message, hint=None):
+        super().__init__(message)
+
+
+class Config(SimpleNamespace):
+    """A part of model.json by its fields."""
+
+    @classmethod
+    def of(cls, tree):
+        if isinstance(tree, dict):
+            return cls(**{{name: cls.of(value) for name, value in tree.items()}})
+        return [cls.of(value) for value in tree] if isinstance(tree, list) else tree
+
+    @property
+    def stem_channels(self):
+        return self.stem.channels or self.stages[0].channels
+'''
+
+_TAIL = '''
+# ------------------------------------------------------------------------------------------------------ using it
+
+
+class Predictor(nn.Module):
+    """uint8 images (N, H, W, C), RGB or grey as the network was trained on, to float32 logits (N, classes)."""
+
+    def __init__(self, model, card):
+        super().__init__()
+        self.model, self.card = model, card
+        self.mean, self.scale = torch.tensor(card["mean"]), 1.0 / torch.tensor(card["std"])
+
+    def forward(self, images):
+        x = ((images.float() - self.mean.to(images.device)) * self.scale.to(images.device)).permute(0, 3, 1, 2)
+        return TTA[self.card["tta"]](self.model, x)
+
+
+def load(folder=Path(__file__).parent, weights="model.safetensors"):
+    """The network with its weights, on the CPU, in evaluation mode."""
+    card = json.loads((Path(folder) / "model.json").read_text())
+    model = build_model(Config.of(card["candidate"]["arch"]), Config.of(card["shape"]))
+    tensors = load_file(Path(folder) / weights)
+    model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+    return Predictor(model, card).eval()
+
+
+def read_image(path, shape):
+    """uint8 (H, W, C), squashed to the network's size as in training."""
+    from PIL import Image
+
+    image = Image.open(path).convert("L" if shape["channels"] == 1 else "RGB")
+    if image.size != (shape["size"], shape["size"]):
+        image = image.resize((shape["size"], shape["size"]), Image.Resampling.BICUBIC)
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.reshape(shape["size"], shape["size"], shape["channels"])
+
+
+if __name__ == "__main__":
+    network = load()
+    with torch.inference_mode():
+        for path in sys.argv[1:]:
+            shares = network(read_image(path, network.card["shape"])[None]).softmax(1)[0]
+            best = shares.topk(min(3, len(shares)))
+            named = [f"{network.card['classes'][i]} {share:.1%}" for share, i in zip(best.values.tolist(), best.indices.tolist())]
+            print(f"{path}: {', '.join(named)}")
+'''
+
+
+def standalone_source(title: str) -> str:
+    """`title`: a line that says which network it is for."""
+    imports: dict[str, None] = {}
+    bodies = []
+    for module in (layers, blocks, stems, resnet):
+        found, body = _parted(module)
+        imports.update(dict.fromkeys(found))
+        bodies.append(body)
+    functions = [inspect.getsource(function).rstrip() for function in TTA.values()]
+    names = ", ".join(f'"{name}": {function.__name__}' for name, function in TTA.items())
+    shown = title.replace('"""', "'").replace("\\", "/")
+    head = _HEAD.format(title=shown, imports="\n".join(sorted(imports, key=_import_order))).rstrip()
+    projection = inspect.getsource(ArchConfig.has_projection).rstrip()
+    return "\n\n\n".join([f"{head}\n\n{projection}", *bodies, *functions, f"TTA = {{{names}}}", _TAIL.strip()]) + "\n"
+
+
+def _parted(module: ModuleType) -> tuple[list[str], str]:
+    """A module's imports of other packages, and its code without imports and docstring."""
+    source = inspect.getsource(module)
+    lines = source.splitlines()
+    imports: list[str] = []
+    dropped: set[int] = set()
+    for position, node in enumerate(ast.parse(source).body):
+        is_docstring = position == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.Import | ast.ImportFrom) or is_docstring:
+            dropped.update(range(node.lineno - 1, node.end_lineno or node.lineno))
+            if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("nas")):
+                imports.append(ast.unparse(node))
+    return imports, "\n".join(line for i, line in enumerate(lines) if i not in dropped).strip()
+
+
+def _import_order(line: str) -> tuple[bool, bool, str]:
+    return "torch" in line, line.startswith("from"), line

@@ -1,0 +1,198 @@
+"""Exported networks predict as `nas submit` does: ONNX, torch.export, and a folder that needs nothing of this package."""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nas.config import DataConfig
+from nas.data.cache import silent
+from nas.data.datasets import load_digits
+from nas.export import FORMATS, ExportRequest, export
+from nas.export.predictor import Predictor
+from nas.export.standalone import standalone_source
+from nas.models import build_model
+from nas.paths import StudyPaths
+from nas.retrain import find_run, load_network
+from tests.conftest import Done
+from tests.test_closed_form import any_network, any_shape
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """All of the digits, uint8 (1797, 8, 8, 1)."""
+    dataset = load_digits(DataConfig(dataset="digits"), silent)
+    assert dataset.test is not None
+    return np.concatenate([dataset.train.images, dataset.test.images])
+
+
+def submitted(nas: Callable[..., Done], images: np.ndarray, folder: Path) -> list[int]:
+    """What `nas submit` predicts."""
+    np.savez(folder / "images.npz", data=images)
+    done = nas("submit", str(folder / "images.npz"), "--study", "tiny", "--output", str(folder / "out.csv"), "--device", "cpu")
+    assert done.code == 0, done.err
+    with (folder / "out.csv").open() as file:
+        return [int(row["Labels"]) for row in csv.DictReader(file)]
+
+
+def expected(paths: StudyPaths, images: np.ndarray, tta: str | None = None) -> torch.Tensor:
+    model, card = load_network(find_run(paths, None))
+    with torch.inference_mode():
+        return Predictor(model, card.mean, card.std, tta or card.tta).eval()(torch.from_numpy(images))
+
+
+@pytest.mark.slow
+def test_onnx_predicts_as_a_submission(nas: Callable[..., Done], study: StudyPaths, images: np.ndarray, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    file = tmp_path / "network.onnx"
+    done = nas("export", "--study", "tiny", "--format", "onnx", "--output", str(file))
+    assert done.code == 0, done.err
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    for part in (images[:1], images[:1000], images[:37]):
+        (logits,) = session.run(None, {"images": part})
+        assert np.abs(logits - expected(study, part).numpy()).max() <= 1e-4
+    (logits,) = session.run(["logits"], {"images": images})
+    assert logits.argmax(1).tolist() == submitted(nas, images, tmp_path)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == [str(i) for i in range(10)]
+
+
+@pytest.mark.slow
+def test_program_predicts_as_a_submission(
+    nas: Callable[..., Done], study: StudyPaths, images: np.ndarray, tmp_path: Path
+) -> None:
+    done = export(ExportRequest(study, format="torch", output=tmp_path / "network.pt2"))
+    assert done.difference <= 1e-5
+    program = torch.export.load(done.path).module()
+    for part in (images[:1], images[:37]):
+        assert torch.allclose(program(torch.from_numpy(part)), expected(study, part), atol=1e-5)
+    assert program(torch.from_numpy(images)).argmax(1).tolist() == submitted(nas, images, tmp_path)
+
+
+def test_folder_predicts_exactly_without_this_package(
+    nas: Callable[..., Done], study: StudyPaths, images: np.ndarray, tmp_path: Path
+) -> None:
+    done = export(ExportRequest(study, output=tmp_path / "network"))
+    assert done.difference == 0.0
+    assert {file.name for file in done.path.iterdir()} == {"model.py", "model.json", "model.safetensors"}
+    np.save(tmp_path / "images.npy", images)
+    script = (
+        "import sys, numpy, torch\n"
+        "class Barred:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        assert name.partition('.')[0] not in ('nas', 'pydantic', 'optuna'), name\n"
+        "sys.meta_path.insert(0, Barred())\n"
+        "import model\n"
+        "network = model.load()\n"
+        "with torch.inference_mode():\n"
+        f"    logits = network(torch.from_numpy(numpy.load({str(tmp_path / 'images.npy')!r})))\n"
+        f"numpy.save({str(tmp_path / 'logits.npy')!r}, logits.numpy())\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=done.path, check=True, timeout=120)
+    logits = np.load(tmp_path / "logits.npy")
+    assert logits.argmax(1).tolist() == submitted(nas, images, tmp_path)
+    assert np.allclose(logits, expected(study, images).numpy(), atol=1e-6)
+
+
+def test_folder_reads_image_files(study: StudyPaths, images: np.ndarray, tmp_path: Path) -> None:
+    from PIL import Image
+
+    done = export(ExportRequest(study, output=tmp_path / "network"))
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "digit.png")
+    ran = subprocess.run([sys.executable, "model.py", str(tmp_path / "digit.png")], cwd=done.path, capture_output=True, text=True)
+    best = int(expected(study, images[:1]).argmax())
+    assert ran.stdout.startswith(f"{tmp_path / 'digit.png'}: {best} ")
+
+
+@pytest.mark.slow
+def test_standalone_builds_every_network_as_this_package_does(tmp_path: Path) -> None:
+    """Random ones, of every block and stem: the same parameters, and the same logits from the same weights."""
+    lots = random.Random(3)
+    (tmp_path / "model.py").write_text(standalone_source("any"))
+    script = ["import json, sys, torch, model", "from safetensors.torch import load_file", "torch.set_num_threads(1)"]
+    script += [
+        "for line in open('jobs.jsonl'):",
+        "    job = json.loads(line)",
+        "    net = model.build_model(model.Config.of(job['arch']), model.Config.of(job['shape'])).eval()",
+        "    net.load_state_dict(load_file(job['weights']))",
+        "    x = load_file(job['images'])",
+        "    with torch.inference_mode():",
+        "        assert torch.equal(net(x['images']), x['logits']), job['arch']",
+    ]
+    jobs = []
+    for number in range(40):
+        shape = any_shape(lots).model_copy(update={"size": lots.choice([8, 9, 16])})
+        arch = any_network(lots, shape)
+        torch.manual_seed(number)
+        model = build_model(arch, shape).eval()
+        weights, tensors = tmp_path / f"{number}.safetensors", tmp_path / f"{number}.images"
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+        picture = torch.randn(2, shape.channels, shape.size, shape.size)
+        with torch.inference_mode():
+            save_file({"images": picture, "logits": model(picture).clone()}, tensors)
+        job = {"arch": arch.model_dump(mode="json"), "shape": shape.model_dump(), "weights": str(weights), "images": str(tensors)}
+        jobs.append(json.dumps(job))
+    (tmp_path / "jobs.jsonl").write_text("\n".join(jobs) + "\n")
+    subprocess.run([sys.executable, "-c", "\n".join(script)], cwd=tmp_path, check=True, timeout=240)
+
+
+def test_half_as_many_bits_beside_the_original(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+    done = export(ExportRequest(study, output=tmp_path / "network", bf16=True))
+    assert done.bf16_bytes is not None
+    whole, halved = (load_file(done.path / name) for name in ("model.safetensors", "model.bf16.safetensors"))
+    assert {tensor.dtype for tensor in halved.values() if tensor.is_floating_point()} == {torch.bfloat16}
+    assert halved.keys() == whole.keys()
+    _, card = load_network(find_run(study, None))
+    assert done.accuracy == pytest.approx(card.test_accuracy_tta)
+    assert done.bf16_accuracy == pytest.approx(done.accuracy, abs=0.05)
+    words = nas("export", "--study", "tiny", "--bf16").out
+    assert f"Of the official test set: {done.accuracy:.2%}, in bfloat16 {done.bf16_accuracy:.2%}" in words
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_there_is_not_written_over(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, form: str) -> None:
+    (tmp_path / "there").mkdir()
+    done = nas("export", "--study", "tiny", "--format", form, "--output", str(tmp_path / "there"))
+    assert (done.code, done.err) == (
+        1,
+        f"Error: {tmp_path / 'there'} is there already, and is not written over\n"
+        "Next:  name another with --output, or remove it\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "onxx"], "'onxx' is no format to export to. Did you mean 'onnx'?"),
+        (["--format", "onnx", "--bf16"], "--bf16 goes with --format weights alone"),
+        (["--tta", "flips"], "'flips' is no test-time augmentation."),
+        (["nowhere"], "'nowhere' is no retrained network of study 'tiny'."),
+    ],
+)
+def test_mistakes_are_refused(nas: Callable[..., Done], study: StudyPaths, options: list[str], message: str) -> None:
+    done = nas("export", "--study", "tiny", *options)
+    assert done.code == 1
+    assert done.err.startswith(f"Error: {message}")
+    assert not (study.folder / "exported").exists()
+
+
+def test_export_that_does_not_predict_the_same_is_not_kept(
+    study: StudyPaths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from nas.errors import StudyError
+    from nas.export import formats
+
+    real = formats._write_folder
+    monkeypatch.setitem(formats.FORMATS, "weights", lambda *given: real(*given) + 1)
+    with pytest.raises(StudyError, match=r"does not predict as the original: its logits differ by up to 1$"):
+        export(ExportRequest(study, output=tmp_path / "network"))
+    assert list(tmp_path.glob("network*")) == []
+    assert list(tmp_path.glob(".nas-export*")) == []

@@ -1,0 +1,192 @@
+"""The CSV that is handed in: its columns, its order, its classes; and what single images are taken for."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.config import DataConfig
+from nas.data.cache import silent
+from nas.data.datasets import load_digits
+from nas.errors import DataError
+from nas.paths import StudyPaths
+from nas.predict.table import Form, arranged, read_sample, verify, write_rows
+from tests.conftest import Done
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+@pytest.fixture
+def test_set(tmp_path: Path) -> Path:
+    """Fifty of the digits, with IDs that are words."""
+    test = load_digits(DataConfig(dataset="digits"), silent).test
+    assert test is not None
+    file = tmp_path / "digits.npz"
+    np.savez(file, data=test.images[:50], ids=np.array([f"image-{i:02d}" for i in range(50)]))
+    return file
+
+
+# ------------------------------------------------------------------------------------------------------------- by hand
+
+
+def test_order_is_the_samples(tmp_path: Path) -> None:
+    (tmp_path / "sample.csv").write_text("\ufeffimage,class\nc,0\na,0\nb,0\n", encoding="utf-8")
+    form = read_sample(tmp_path / "sample.csv")
+    assert form == Form("image", "class", ("c", "a", "b"))
+    assert arranged(["a", "b", "c"], form, "the sample") == [2, 0, 1]
+    assert arranged(["a", "b"], Form(), "") == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has nothing"),
+        ("id\n1\n", "has 1: id"),
+        ("id,label,more\n1,2,3\n", "has 3: id, label, more"),
+        ("id,label\n1\n", "line 2: two columns are expected, but there are 1"),
+        ("id,label\n1,0\n1,0\n", "has the ID '1' more than once"),
+    ],
+)
+def test_sample_of_another_form_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sample.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_sample(tmp_path / "sample.csv")
+
+
+def test_sample_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read_sample(tmp_path / "nowhere.csv")
+    (tmp_path / "sample.csv").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(DataError, match="is no CSV in UTF-8"):
+        read_sample(tmp_path / "sample.csv")
+
+
+def test_sample_of_other_images_is_refused_with_some_of_them() -> None:
+    form = Form(order=("a", "b", "x", "y", "z", "w"))
+    with pytest.raises(DataError) as refused:
+        arranged(["a", "b", "c"], form, "sample.csv")
+    assert refused.value.message == (
+        "sample.csv and the test set are not about the same images: it has 4 that the test set has not (x, y, z, …) and "
+        "not 1 that it has (c)"
+    )
+    with pytest.raises(DataError, match="the test set has the ID 'a' more than once"):
+        arranged(["a", "a"], Form(), "")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "0"), ("b", "1")], None),
+        ([("b", "1"), ("a", "0")], "IDs are not the 2 that were to be written, in their order"),
+        ([("a", "0")], "its 1 IDs are not the 2"),
+        ([("a", "0"), ("b", "7")], "'7' is no class; choices: 0, 1"),
+    ],
+)
+def test_file_is_read_back(tmp_path: Path, rows: list[tuple[str, str]], message: str | None) -> None:
+    file = tmp_path / "out.csv"
+    write_rows(file, ("ID", "Labels"), rows)
+    if message is None:
+        verify(file, Form(), ["a", "b"], ["0", "1"])
+        return
+    with pytest.raises(DataError, match=message):
+        verify(file, Form(), ["a", "b"], ["0", "1"])
+
+
+def test_columns_are_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "out.csv"
+    write_rows(file, ("ID", "Class"), [("a", "0")])
+    with pytest.raises(DataError, match="the columns are"):
+        verify(file, Form(), ["a"], ["0"])
+
+
+# --------------------------------------------------------------------------------------------------------- by the command
+
+
+def test_submission_like_a_sample(nas: Callable[..., Done], study: StudyPaths, test_set: Path, tmp_path: Path) -> None:
+    plain, sample, out = tmp_path / "plain.csv", tmp_path / "sample.csv", tmp_path / "out.csv"
+    assert nas("submit", str(test_set), "--study", "tiny", "--output", str(plain), "--device", "cpu").code == 0
+    ids = [f"image-{i:02d}" for i in np.random.default_rng(0).permutation(50)]
+    sample.write_text("file,digit\n" + "".join(f"{name},0\n" for name in ids))
+    done = nas("submit", str(test_set), "--study", "tiny", "--like", str(sample), "--output", str(out), "--device", "cpu")
+    assert done.code == 0
+    rows = rows_of(out)
+    assert rows[0] == ["file", "digit"]
+    assert [row[0] for row in rows[1:]] == ids
+    assert dict(rows_of(plain)[1:]) == dict(rows[1:])
+
+
+def test_names_columns_and_probabilities(nas: Callable[..., Done], study: StudyPaths, test_set: Path, tmp_path: Path) -> None:
+    out, shares = tmp_path / "out.csv", tmp_path / "shares.csv"
+    options = ["--id-column", "file", "--label-column", "digit", "--names", "--probabilities", str(shares)]
+    done = nas("submit", str(test_set), "--study", "tiny", "--output", str(out), "--device", "cpu", *options)
+    assert done.code == 0
+    labels = dict(rows_of(out)[1:])
+    assert rows_of(out)[0] == ["file", "digit"]
+    head, *rows = rows_of(shares)
+    assert head == ["file", *map(str, range(10))]
+    for name, *values in rows:
+        probabilities = [float(value) for value in values]
+        assert sum(probabilities) == pytest.approx(1.0, abs=1e-4)
+        assert labels[name] == head[1:][int(np.argmax(probabilities))]
+
+
+def test_sample_and_columns_exclude_each_other(
+    nas: Callable[..., Done], study: StudyPaths, test_set: Path, tmp_path: Path
+) -> None:
+    done = nas("submit", str(test_set), "--study", "tiny", "--like", "sample.csv", "--id-column", "file")
+    assert done.code == 1
+    assert done.err.startswith("Error: --like takes the columns from sample.csv, so that --id-column means nothing\n")
+
+
+def test_statistics_of_the_test_set_come_with_their_effect(nas: Callable[..., Done], study: StudyPaths, test_set: Path) -> None:
+    done = nas("submit", str(test_set), "--study", "tiny", "--adapt-norm", "--device", "cpu", "--json")
+    adapted = json.loads(done.out)["adapted"]
+    assert 0 <= adapted["changed"] <= 50
+    assert 0 < adapted["confidence_before"] < 1
+    assert 0 < adapted["confidence_after"] < 1
+    words = nas("submit", str(test_set), "--study", "tiny", "--adapt-norm", "--device", "cpu").out
+    assert f"changed {adapted['changed']} of 50 predictions" in words
+
+
+@pytest.mark.parametrize("tta", ["none", "flip", "flip_shift"])
+def test_every_augmentation_at_test_time(nas: Callable[..., Done], study: StudyPaths, test_set: Path, tta: str) -> None:
+    done = json.loads(nas("submit", str(test_set), "--study", "tiny", "--tta", tta, "--device", "cpu", "--json").out)
+    assert (done["tta"], done["images"]) == (tta, 50)
+
+
+# ------------------------------------------------------------------------------------------------------- single images
+
+
+def test_single_images_have_their_most_probable_classes(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+    test = load_digits(DataConfig(dataset="digits"), silent).test
+    assert test is not None
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for file, image in zip(files, test.images, strict=False):
+        Image.fromarray(image[:, :, 0]).save(file)
+    found = json.loads(nas("predict", *map(str, files), "--study", "tiny", "--top", "4", "--device", "cpu", "--json").out)
+    assert [one["image"] for one in found] == list(map(str, files))
+    for one in found:
+        shares = list(one["classes"].values())
+        assert len(shares) == 4
+        assert shares == sorted(shares, reverse=True)
+    submitted = tmp_path / "test.npz"
+    np.savez(submitted, data=test.images[:3])
+    nas("submit", str(submitted), "--study", "tiny", "--output", str(tmp_path / "out.csv"), "--device", "cpu")
+    assert [next(iter(one["classes"])) for one in found] == [row[1] for row in rows_of(tmp_path / "out.csv")[1:]]
+    line = nas("predict", str(files[0]), "--study", "tiny", "--device", "cpu").out
+    assert line.startswith(f"{files[0]}: {next(iter(found[0]['classes']))} ")
+
+
+def test_what_is_no_image_is_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    assert "text.png cannot be read as an image: " in nas("predict", str(tmp_path / "text.png"), "--study", "tiny").err
+    assert "cannot be read as an image: " in nas("predict", str(tmp_path / "nowhere.png"), "--study", "tiny").err
+    done = nas("predict", str(tmp_path / "text.png"), "--study", "tiny", "--top", "0")
+    assert done.err == "Error: --top must be at least 1, but is 0\n"
