@@ -23,7 +23,7 @@ from nas.errors import ConfigError, DataError, NasError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths
 from nas.predict import SubmitRequest, submit
-from nas.predict.submit import find_test_set, unlabelled_in
+from nas.predict.submission import find_test_set, unlabelled_in
 from nas.retrain import (
     ModelCard,
     Retrained,
@@ -39,7 +39,7 @@ from nas.retrain import (
 from nas.retrain.run import labelled_images
 from nas.search.settings import read_settings
 from nas.subjects import EPOCH_FACTOR, find_subject
-from nas.train.device import pick_precision
+from nas.train.device import FULL_PRECISION
 from nas.train.evaluate import evaluate
 from nas.train.loop import FitResult
 
@@ -204,7 +204,7 @@ def test_card_and_weights_rebuild_the_network_with_the_score_that_was_claimed(st
     model.load_state_dict(load_file(run.folder / "model.safetensors"))
     assert digits.test is not None
     data = Resident.of(digits.test, card.mean, card.std, CPU)
-    assert evaluate(model, data, pick_precision(CPU))[1] == card.test_accuracy
+    assert evaluate(model, data, FULL_PRECISION)[1] == card.test_accuracy
     loaded, again = load_network(run)
     assert again == card
     images = data.normalise(data.take(slice(0, 50))[0])
@@ -384,7 +384,7 @@ def test_digits_without_a_folder_do_not_look_into_other_data(digits: Dataset, tm
 
 
 def test_data_set_without_test_images_asks_for_them(study: StudyPaths, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.predict.submit.load_dataset", lambda config, decoding: replace(digits, test=None))
+    monkeypatch.setattr("nas.predict.submission.load_dataset", lambda config, decoding: replace(digits, test=None))
     error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
     assert error.message == "data set digits has no test images, and none were named before"
     assert error.hint == "name them: nas submit TEST, a pickle, a .npy or .npz file, or a folder of images"
@@ -407,7 +407,7 @@ def test_network_that_never_saw_a_flip_is_not_averaged_over_flips(study: StudyPa
 
 def test_unknown_test_time_augmentation_is_refused_with_the_choices(study: StudyPaths) -> None:
     error = refusal(lambda: submit(SubmitRequest(study, tta="flips", device="cpu")))
-    assert error.message == "'flips' is no test-time augmentation. Did you mean 'flip'? Choices: none, flip."
+    assert error.message == "'flips' is no test-time augmentation. Did you mean 'flip'? Choices: none, flip, flip_shift."
 
 
 def test_csv_goes_where_it_is_asked_to_and_replaces_what_is_there(study: StudyPaths, digits: Dataset, tmp_path: Path) -> None:

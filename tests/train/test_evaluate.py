@@ -32,15 +32,31 @@ def data(count: int = 23, indices: np.ndarray | None = None) -> Resident:
     return Resident(images, rng.integers(0, 4, count), MEAN, STD, torch.device("cpu"), indices)
 
 
-def plain_loop(model: torch.nn.Module, resident: Resident, chosen: list[int], flip: bool) -> torch.Tensor:
+def views_of(image: torch.Tensor, tta: str) -> list[tuple[float, torch.Tensor]]:
+    """With the weight of each."""
+    if tta == "none":
+        return [(1.0, image)]
+    if tta == "flip":
+        return [(0.5, image), (0.5, image.flip(2))]
+    assert tta == "flip_shift"
+    size = image.shape[-1]
+    mirrored = F.pad(image, (1, 1, 1, 1), mode="reflect")
+    shifted = [mirrored[:, at : at + size, at : at + size] for at in (0, 2)]
+    return [
+        (0.25, image),
+        (0.25, image.flip(2)),
+        *((0.125, view) for one in shifted for view in (one, one.flip(2))),
+    ]
+
+
+def plain_loop(model: torch.nn.Module, resident: Resident, chosen: list[int], tta: str) -> torch.Tensor:
     """Logits of one image after another, normalised by hand."""
     model.eval()
     rows = []
     for i in chosen:
         image = (resident.images[i].double() - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-        views = [image, image.flip(2)] if flip else [image]
         with torch.no_grad():
-            rows.append(torch.stack([model(view.float()[None])[0] for view in views]).mean(0))
+            rows.append(sum(weight * model(view.float()[None])[0] for weight, view in views_of(image, tta)))
     return torch.stack(rows)
 
 
@@ -52,7 +68,7 @@ def test_loss_and_accuracy_are_those_of_a_plain_loop(
 ) -> None:
     resident = data(indices=None if subset is None else np.array(subset))
     chosen = list(range(23)) if subset is None else subset
-    expected = plain_loop(model, resident, chosen, flip=tta == "flip")
+    expected = plain_loop(model, resident, chosen, tta)
     assert resident.labels is not None
     labels = resident.labels[chosen]
     logits = predict_logits(model.train(), resident, FP32, tta, batch=batch)
