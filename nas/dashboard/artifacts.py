@@ -1,7 +1,7 @@
 """The files that the dashboard shows with a trial, straight from the study's folder: its curve drawn, its epochs as a table."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -40,14 +40,14 @@ def artifacts_of(number: int, study_id: int, paths: TrialPaths) -> list[Artifact
 class FolderArtifacts:
     """An artifact store that makes what it is asked for."""
 
-    def __init__(self, folders: dict[int, StudyPaths]) -> None:
-        """By the study's identifier."""
-        self._folders = folders
+    def __init__(self, folder_of: Callable[[int], StudyPaths]) -> None:
+        """`folder_of` a study's identifier raises KeyError where there is no such study."""
+        self._folder_of = folder_of
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         try:
             study_id, number, which = (int(part, 16) for part in artifact_id.split("-"))
-            paths = self._folders[study_id].trial(number)
+            paths = self._folder_of(study_id).trial(number)
         except (ValueError, KeyError):
             raise ArtifactNotFound(f"no artifact {artifact_id}") from None
         curve = read_curve(paths.metrics)

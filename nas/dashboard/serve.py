@@ -6,8 +6,8 @@ import wsgiref.simple_server
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
 
+import optuna
 import optuna_dashboard
 
 from nas.dashboard.artifacts import FolderArtifacts
@@ -16,7 +16,6 @@ from nas.errors import ConfigError
 from nas.paths import StudyPaths
 from nas.report.charts import Chart, cost_charts
 from nas.report.record import read_record
-from nas.search.finalists import sibling
 from nas.search.settings import read_settings
 from nas.search.storage import open_study
 
@@ -32,21 +31,23 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
 
 def make_app(paths: StudyPaths) -> Callable[..., Any]:
     """The dashboard as a WSGI application. Raises NasError where the study cannot be read."""
-    study, settings = open_study(paths), read_settings(paths)
+    return _app(open_study(paths), paths)
+
+
+def _app(study: optuna.Study, paths: StudyPaths) -> Callable[..., Any]:
+    settings = read_settings(paths)
 
     def draw_charts() -> list[Chart]:
         return cost_charts(read_record(paths))
 
-    folders = {study._study_id: paths}
-    finals = sibling(study)
-    if finals is not None:
-        folders[finals._study_id] = paths.finalists
-    return optuna_dashboard.wsgi(StudyView(study, paths, settings.shape, draw_charts), artifact_store=FolderArtifacts(folders))
+    view = StudyView(study, paths, settings.shape, draw_charts)
+    return optuna_dashboard.wsgi(view, artifact_store=FolderArtifacts(view.folder_of))
 
 
 def serve(paths: StudyPaths, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Until Ctrl-C. `on_ready` is told the address. Raises ConfigError where the port is taken."""
-    app = make_app(paths)
+    study = open_study(paths)
+    app = _app(study, paths)
     try:
         server = wsgiref.simple_server.make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except OSError as error:
@@ -57,11 +58,6 @@ def serve(paths: StudyPaths, host: str, port: int, on_ready: Callable[[str], Non
             ) from None
         raise ConfigError(f"the dashboard cannot listen on {host}:{port}: {error.strerror}", hint="--host 127.0.0.1") from None
     with server:
-        on_ready(f"http://{host}:{server.server_port}/dashboard/studies/{study_number(paths)}")
+        on_ready(f"http://{host}:{server.server_port}/dashboard/studies/{study._study_id}")
         with suppress(KeyboardInterrupt):
             server.serve_forever()
-
-
-def study_number(paths: StudyPaths) -> str:
-    """As it stands in the dashboard's addresses."""
-    return quote(str(open_study(paths)._study_id))

@@ -24,7 +24,7 @@ from nas.dashboard.notes import trial_note
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.charts import Chart
 from nas.search.finalists import best_of, sibling
-from nas.search.outcomes import outcome_of
+from nas.search.outcomes import broken_limits, outcome_of
 from nas.train.loop import read_curve
 
 NOTES_SECONDS = 1.0
@@ -53,6 +53,10 @@ class StudyView(BaseStorage):
         finals = sibling(self._study)
         known = {self._study._study_id: (self._study, self._paths)}
         return known if finals is None else {**known, finals._study_id: (finals, self._paths.finalists)}
+
+    def folder_of(self, study_id: int) -> StudyPaths:
+        """Raises KeyError where there is no such study."""
+        return self._studies()[study_id][1]
 
     def get_all_studies(self) -> list[FrozenStudy]:
         return [
@@ -97,7 +101,7 @@ class StudyView(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        paths = self._studies()[study_id][1]
+        paths = self.folder_of(study_id)
         stored = self._storage.get_all_trials(study_id, deepcopy=False, states=states)
         return [self._show(trial, study_id, paths.trial(trial.number)) for trial in stored]
 
@@ -138,8 +142,7 @@ class StudyView(BaseStorage):
         curve = read_curve(paths.metrics) if trial.intermediate_values else []
         if curve:
             shown["seconds an epoch"] = round(fmean(metrics.seconds for metrics in curve), 2)
-        over = {name: value for name, value in trial.constraints.items() if value > 0 and name != "divergence"}
-        if over:
+        if over := broken_limits(trial):
             shown["over budget by"] = ", ".join(f"{value:.0%} of {name}" for name, value in over.items())
         hidden = {*shown, "outcome", "digest", "excess"}
         return shown | {name: value for name, value in stored.items() if name not in hidden}

@@ -17,14 +17,16 @@ from torch import Tensor
 
 from nas.data.cache import silent
 from nas.data.datasets import ImageSet
+from nas.data.stream import place
 from nas.errors import ConfigError, StudyError, choices_sentence
 from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
 from nas.paths import StudyPaths, TrialPaths
 from nas.retrain import ModelCard, find_run, load_network, study_data
 from nas.retrain.card import card_file, weights_file
+from nas.retrain.evaluation import judge
 from nas.search.settings import read_settings
-from nas.train.evaluate import EVALUATION_BATCH, TTA
+from nas.train.evaluate import TTA
 
 LARGEST_DIFFERENCE = 1e-4
 """Between logits of the exported form and torch's, of logits about as large as 10: float32 sums in another order."""
@@ -88,7 +90,11 @@ def export(request: ExportRequest) -> Exported:
                 f"the exported network does not predict as the original: its logits differ by up to {difference:.2g}",
                 hint="nothing was written; please report the network, nas show names it, and nas doctor the versions",
             )
-        halved = _write_bf16(predictor, unfinished, images, expected, _official_test(request.paths, card)) if request.bf16 else {}
+        halved = (
+            _write_bf16(predictor, card, unfinished, images, expected, _official_test(request.paths, card))
+            if request.bf16
+            else {}
+        )
         shutil.move(unfinished, output)
     size = sum(file.stat().st_size for file in output.rglob("*")) if output.is_dir() else output.stat().st_size
     return Exported(output, run.folder.name, size, difference, **halved)
@@ -177,13 +183,15 @@ def _run_standalone(folder: Path, images: Tensor) -> Tensor:
         del sys.modules[spec.name]
 
 
-def _write_bf16(predictor: Predictor, folder: Path, images: Tensor, expected: Tensor, test: ImageSet | None) -> dict[str, Any]:
+def _write_bf16(
+    predictor: Predictor, card: ModelCard, folder: Path, images: Tensor, expected: Tensor, test: ImageSet | None
+) -> dict[str, Any]:
     """What `Exported` says of it."""
     weights = load_file(folder / "model.safetensors")
     halved = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     file = folder / "model.bf16.safetensors"
     save_file(halved, file)
-    accuracy = None if test is None else _accuracy(predictor, test)
+    accuracy = None if test is None else _accuracy(predictor, card, test)
     predictor.model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in halved.items()})
     with torch.inference_mode():
         difference = float((predictor(images) - expected).abs().max())
@@ -191,7 +199,7 @@ def _write_bf16(predictor: Predictor, folder: Path, images: Tensor, expected: Te
         "bf16_bytes": file.stat().st_size,
         "bf16_difference": difference,
         "accuracy": accuracy,
-        "bf16_accuracy": None if test is None else _accuracy(predictor, test),
+        "bf16_accuracy": None if test is None else _accuracy(predictor, card, test),
     }
 
 
@@ -199,14 +207,8 @@ def _official_test(paths: StudyPaths, card: ModelCard) -> ImageSet | None:
     return None if card.test_accuracy is None else study_data(read_settings(paths), None, silent).test
 
 
-@torch.inference_mode()
-def _accuracy(predictor: Predictor, test: ImageSet) -> float:
-    correct = 0
-    for start in range(0, len(test), EVALUATION_BATCH):
-        part = slice(start, start + EVALUATION_BATCH)
-        predicted = predictor(torch.from_numpy(np.ascontiguousarray(test.images[part]))).argmax(1).numpy()
-        correct += int((predicted == test.labels[part]).sum())
-    return correct / len(test)
+def _accuracy(predictor: Predictor, card: ModelCard, test: ImageSet) -> float:
+    return judge(predictor.model, place(test, card.mean, card.std, torch.device("cpu")), test, predictor.tta).accuracy
 
 
 Write = Callable[[Predictor, ModelCard, TrialPaths, Path, Tensor], Computed]

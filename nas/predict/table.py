@@ -1,13 +1,13 @@
 """The CSV that is handed in: which columns, which order, and that what was written is what was meant."""
 
 import csv
-import os
+import io
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas.errors import ConfigError, DataError
+from nas.files import write_whole
 
 ID_COLUMN, LABEL_COLUMN = "ID", "Labels"
 
@@ -75,20 +75,16 @@ def _require_unique(ids: Sequence[str], source: str) -> None:
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Whole or not at all; read back, since what is handed in cannot be taken back. Raises DataError."""
+    """Whole or not at all. Raises DataError."""
     if path.is_dir():
         raise DataError(f"{path} cannot be written: it is a folder", hint="name a file in it with --output")
-    unfinished = path.with_name(path.name + ".tmp")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
-        os.replace(unfinished, path)
+        write_whole(path, text.getvalue().encode())
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise DataError(f"{path} cannot be written: {error.strerror}", hint="name another file with --output") from None
 
 

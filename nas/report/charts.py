@@ -31,7 +31,7 @@ class Chart:
         return str(self.figure.layout.title.text)
 
 
-def search_charts(record: StudyRecord, importance: facts.Importance | None) -> list[Chart]:
+def search_charts(record: StudyRecord) -> list[Chart]:
     """Only those of which there is something to see."""
     if record.settings.space == PRESETS_SPACE:
         return []
@@ -39,8 +39,8 @@ def search_charts(record: StudyRecord, importance: facts.Importance | None) -> l
         _history(record),
         *cost_charts(record),
         _curves(record),
-        None if importance is None or not importance.slots else _importance(importance),
-        _parallel(record, importance),
+        _importance(record.importance),
+        _parallel(record),
         _time(record),
         _over_budget(record),
     )
@@ -96,7 +96,9 @@ def _curves(record: StudyRecord) -> Chart | None:
     return Chart("curves", caption, figures.draw_curves(own, record.finals, best))
 
 
-def _importance(found: facts.Importance) -> Chart:
+def _importance(found: facts.Importance | None) -> Chart | None:
+    if found is None or not found.slots:
+        return None
     caption = (
         f"By a random forest over {found.networks} networks and what each is taken to reach at its end: how much worse it "
         f"predicts networks that it has not seen when one parameter is shuffled. It explains {max(found.explained, 0.0):.0%} of "
@@ -105,12 +107,12 @@ def _importance(found: facts.Importance) -> Chart:
     return Chart("importance", caption, figures.draw_importance(found))
 
 
-def _parallel(record: StudyRecord, importance: facts.Importance | None) -> Chart | None:
+def _parallel(record: StudyRecord) -> Chart | None:
     known = [one for one in record.trainings if one.projected is not None and one.row.outcome in ("trained", "pruned_early")]
     columns = facts.by_slot(known)
     which = ""
-    if importance is not None and len(columns) > MOST_AXES:
-        columns = {slot: columns[slot] for slot in [slot for slot in importance.slots if slot in columns][:MOST_AXES]}
+    if record.importance is not None and len(columns) > MOST_AXES:
+        columns = {slot: columns[slot] for slot in [slot for slot in record.importance.slots if slot in columns][:MOST_AXES]}
         which = f"The {MOST_AXES} parameters that mattered most. "
     if len(known) < LEAST_POINTS or not columns:
         return None
@@ -144,7 +146,7 @@ def run_charts(run: Run) -> list[Chart]:
         charts.append(Chart("retrained-accuracy", f"Of augmented images.{beside}", figures.draw_accuracies(run.curve)))
     if run.evaluation is not None:
         classes = run.card.classes
-        matrix = facts.confusion(run.evaluation.labels, run.evaluation.predicted, len(classes))
+        matrix = confusion_of(run)
         images = f"{len(run.evaluation.labels):,} test images, which were opened once, after the training"
         charts.append(Chart("confusion", f"Of {images}.", figures.draw_confusion(matrix, classes)))
         per_class = facts.class_accuracy(matrix)

@@ -7,6 +7,7 @@ from nas.closed_form import closed_form_macs
 from nas.config import LIMIT_NAMES, Candidate
 from nas.errors import BudgetError
 from nas.paths import StudyPaths
+from nas.report.facts import pareto_front
 from nas.search.finalists import Finalist, finalists_of
 from nas.search.outcomes import TrialRow
 from nas.search.settings import read_settings
@@ -55,11 +56,8 @@ def select_best(
 def accuracy_front(rows: Iterable[TrialRow]) -> list[TrialRow]:
     """The trained ones to which no other is at least equal in accuracy and in parameters and better in one; of equal ones the
     earliest. By parameters, so that accuracy rises with them; the last is what `select_best` takes without limits."""
-    front: list[TrialRow] = []
-    for row in sorted(trained_rows(rows), key=lambda row: (row.params, -(row.accuracy or 0.0), row.number)):
-        if not front or (row.accuracy or 0.0) > (front[-1].accuracy or 0.0):
-            front.append(row)
-    return front
+    trained = sorted(trained_rows(rows), key=lambda row: row.number)
+    return [trained[i] for i in pareto_front([(row.params or 0, row.accuracy or 0.0) for row in trained])]
 
 
 def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int | None = None) -> BestReport:

@@ -69,8 +69,7 @@ def write_page(record: StudyRecord, output: Path | None) -> Path:
 
 
 def _sections(record: StudyRecord) -> list[Section]:
-    importance = facts.importance(record.trainings)
-    charts = {chart.id: chart for chart in search_charts(record, importance)}
+    charts = {chart.id: chart for chart in search_charts(record)}
 
     def shown(*names: str) -> list[dict[str, Any]]:
         return [_chart(charts[name]) for name in names if name in charts]
@@ -99,10 +98,10 @@ def _heading(text: str) -> dict[str, Any]:
     return {"kind": "heading", "text": text}
 
 
-def _chart(chart: Chart, prefix: str = "") -> dict[str, Any]:
+def _chart(chart: Chart) -> dict[str, Any]:
     # In a script element nothing but its end is markup.
     data = Markup(chart.figure.to_json().replace("<", "\\u003c"))
-    return {"kind": "chart", "id": prefix + chart.id, "title": chart.title, "caption": chart.caption, "json": data}
+    return {"kind": "chart", "id": chart.id, "title": chart.title, "caption": chart.caption, "json": data}
 
 
 def _table(table: Table, caption: str, folded: bool = False) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from nas.errors import StudyError
-from nas.report import facts
 from nas.report.charts import Chart, run_charts, search_charts
 from nas.report.network import list_layers, list_parts
 from nas.report.page import best_candidate
@@ -24,7 +23,7 @@ MOST_LATEX_ROWS = 40
 def write_paper(record: StudyRecord, folder: Path) -> list[str]:
     """Returns what was written, and what could not be, a sentence each. Raises StudyError where the folder cannot be written."""
     charts = [
-        *search_charts(record, facts.importance(record.trainings)),
+        *search_charts(record),
         *(c for run in record.runs[-1:] for c in run_charts(run)),
     ]
     tables = _tables(record)

@@ -12,6 +12,8 @@ BOX_COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 GAP, TALLEST, SHORTEST, WIDTH, BLOCK = 34, 130, 26, 96, 22
 """Pixels; BLOCK is what each block after the first adds to a box's width."""
 LINE = 16
+BAR = 14
+"""Characters."""
 
 
 def draw_network(parts: Sequence[Part], params: int) -> str:
@@ -77,14 +79,12 @@ def shape_text(output: Sequence[int]) -> str:
     return "×".join(str(size) for size in output)
 
 
-def text_picture(parts: Sequence[Part], width: int = 78) -> list[str]:
+def text_picture(parts: Sequence[Part]) -> list[str]:
     """A line a part: its name, its output, a bar as long as its share of the parameters, what it is built of."""
     total = sum(part.params for part in parts) or 1
-    room = max(8, width - 8 - 13 - 10 - 4)
-    bar_room = min(24, room // 3)
     lines = []
     for part in parts:
-        bar = "█" * round(bar_room * part.params / total) or "▏"
+        bar = "█" * round(BAR * part.params / total) or "▏"
         share = f"{part.params / total:4.0%}"
-        lines.append(f"{part.name:8s} {shape_text(part.output):>11s}  {bar:{bar_room}s} {share}  {part.built}")
+        lines.append(f"{part.name:8s} {shape_text(part.output):>11s}  {bar:{BAR}s} {share}  {part.built}")
     return lines

@@ -6,8 +6,10 @@ Reads only; what follows from it is in `facts`, how it looks in `figures` and `p
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from nas.paths import StudyPaths, TrialPaths
+from nas.report.facts import Importance, importance
 from nas.report.reference import Reference, reference_points
 from nas.retrain import Evaluation, ModelCard, finished_runs, read_card, read_evaluation
 from nas.search.finalists import Finalist, best_of, finalists_of
@@ -55,6 +57,11 @@ class StudyRecord:
     @property
     def counter(self) -> Counter[str]:
         return Counter(self.counts)
+
+    @cached_property
+    def importance(self) -> Importance | None:
+        """Fitting it takes longer than all else that is reported."""
+        return importance(self.trainings)
 
     @property
     def epochs(self) -> int:

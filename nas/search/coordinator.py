@@ -84,7 +84,6 @@ class Coordinator:
         self.progress = Progress(goal, drawer.epochs, outcomes.count_outcomes(trials), devices=self.crew.devices)
         for unfinished in ("running", "waiting"):
             del self.progress.counts[unfinished]
-        self.progress.history = outcomes.best_so_far(trials)
         self.checkpoints = KeptCheckpoints(paths)
         self._note_best(trials)
         self.decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()
@@ -411,8 +410,6 @@ class Coordinator:
             self.progress.counts[outcome] += 1
             trials = self.study.get_trials(deepcopy=False)
             self._note_best(trials)
-            if outcome in outcomes.COUNTED and self.progress.best is not None:
-                self.progress.history.append(self.progress.best.accuracy or 0.0)
             self.display.ended(outcomes.TrialRow.of(trials[trial.number]), self.progress)
             self.drawer.settle_twins(trials[trial.number])
             self._take_counts()
@@ -421,3 +418,4 @@ class Coordinator:
     def _note_best(self, trials: list[FrozenTrial]) -> None:
         best = self.checkpoints.choose(trials)
         self.progress.best = None if best is None else outcomes.TrialRow.of(best)
+        self.progress.history = outcomes.best_so_far(trials)

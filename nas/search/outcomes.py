@@ -94,6 +94,11 @@ def record_duplicate(study: optuna.Study, trial: optuna.Trial, twin: FrozenTrial
     study.tell(trial, twin.value if twin.state == TrialState.COMPLETE else None, state=twin.state)
 
 
+def broken_limits(trial: FrozenTrial) -> dict[str, float]:
+    """The limits of the budget that it breaks, by how much as a share of each; empty where it fits."""
+    return {name: value for name, value in trial.constraints.items() if value > 0 and name != "divergence"}
+
+
 def outcome_of(trial: FrozenTrial) -> str:
     """One of OUTCOMES, `running` for a trial that has not ended, or `waiting` for one that a warm start has enqueued."""
     if trial.state == TrialState.WAITING:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from nas.paths import StudyPaths, TrialPaths
 from nas.search.finalists import sibling
 from nas.search.history import is_duplicate, projected_values
-from nas.search.outcomes import TrialRow
+from nas.search.outcomes import TrialRow, broken_limits
 from nas.train.loop import EpochMetrics, read_curve
 
 
@@ -66,7 +66,7 @@ def _training(trial: FrozenTrial, paths: TrialPaths, projected: float | None) ->
         began=trial.datetime_start,
         ended=trial.datetime_complete,
         seconds=sum(metrics.seconds for metrics in own) if own else None,
-        broken={name: value for name, value in trial.constraints.items() if value > 0 and name != "divergence"},
+        broken=broken_limits(trial),
         imported=imported,
     )
 
