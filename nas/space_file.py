@@ -45,13 +45,21 @@ def shipped_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "search_spaces"
 
 
+def own_file(name_or_path: str, kind: str) -> Path | None:
+    """The file where a path is given, None where it is a name. `kind`: `space` or `recipe`. Raises ConfigError where there is no
+    such file."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
+        return None
+    if not path.is_file():
+        raise ConfigError(f"there is no {kind} file {name_or_path}", hint=f"--{kind} takes a shipped name or a path")
+    return path
+
+
 def find_space(name_or_path: str) -> Path:
     """The file of a shipped space by its name, or any file by its path. Raises ConfigError with the names there are."""
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if path.is_file():
-            return path
-        raise ConfigError(f"there is no space file {name_or_path}", hint="--space takes a shipped name or a path")
+    if (own := own_file(name_or_path, "space")) is not None:
+        return own
     shipped = {p.stem: p for p in sorted(shipped_folder().glob("*.yaml"))}
     if name_or_path not in shipped:
         raise ConfigError(
@@ -63,11 +71,14 @@ def find_space(name_or_path: str) -> Path:
 
 def load_space(name_or_path: str) -> Space:
     path = find_space(name_or_path)
+    return read_space(read_text(path), source=str(path), name=path.stem)
+
+
+def read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as text: {error}") from None
-    return read_space(text, source=str(path), name=path.stem)
 
 
 # -------------------------------------------------------------------------------------------------- reading the file
@@ -93,16 +104,20 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_space(text: str, source: str, name: str) -> Space:
-    """Reads and checks a space file. Every ConfigError names `source` and the key."""
+def read_yaml(text: str, source: str) -> Any:
+    """Raises ConfigError, naming `source` and the line, for what is no YAML or gives a key twice."""
     try:
-        tree = yaml.load(text, Loader=_StrictLoader)
+        return yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source}{where}: not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, TypeError, ValueError) as error:  # ValueError: a date such as 2026-13-45
         raise ConfigError(f"{source}: not valid YAML: {error}") from None
-    return _Reader(source).space(tree, text, name)
+
+
+def read_space(text: str, source: str, name: str) -> Space:
+    """Reads and checks a space file. Every ConfigError names `source` and the key."""
+    return _Reader(source).space(read_yaml(text, source), text, name)
 
 
 Plain = TypeVar("Plain", bound=BaseModel)

@@ -21,6 +21,7 @@ ROOMS = (
     "space",
     "space_file",
     "presets",
+    "recipes",
     "paths",
     "models",
     "data",

@@ -30,6 +30,8 @@ class TrainConfig(Frozen):
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4
     decay_norm_and_bias: bool = False
     """Whether weight decay also applies to BatchNorm and biases."""
+    norm_bias_lr: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
+    """Factor on the learning rate of BatchNorm's biases; 64 in arXiv 2404.00498, for trainings of ten epochs."""
     schedule: ScheduleName = "warmup_cosine"
     warmup: Rate = 0.1
     """onecycle, warmup_cosine: share of the run in which the rate rises."""

@@ -26,7 +26,7 @@ from nas.train.device import Precision
 from nas.train.ema import WeightAverage
 from nas.train.evaluate import EVALUATION_BATCH, Stopped, autocast, evaluate, never
 from nas.train.memory import release_memory
-from nas.train.optimiser import make_optimiser
+from nas.train.optimiser import make_optimiser, set_rate
 from nas.train.sam import SharpnessAware
 from nas.train.schedule import learning_rate
 
@@ -151,8 +151,7 @@ class _Trainer:
 
     def step(self, images: Tensor, targets: Tensor, lr: float) -> None:
         """`images` (B, C, H, W); `targets` class indices (B,) or, of mixed images, each class's share (B, classes)."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimiser, lr)
         self.totals += self.backward(images, targets)
         if self.sam:
             self.sam.climb()

@@ -9,15 +9,33 @@ from torch import nn
 
 from nas.config import TrainConfig
 
+RATE_FACTOR = "rate_factor"
+"""Key of a group: what the schedule's rate is multiplied by there."""
+
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weights of convolutions and linear layers decay; BatchNorm and biases only if the recipe says so (arXiv 1812.01187)."""
+    """The weights of convolutions and linear layers decay; BatchNorm and biases only if the recipe says so (arXiv 1812.01187).
+    BatchNorm's biases have a group of their own where their rate has a factor. The first group follows the schedule as it is."""
+    faster = {id(m.bias) for m in model.modules() if isinstance(m, nn.BatchNorm2d)} if config.norm_bias_lr != 1 else set()
     trained = [p for p in model.parameters() if p.requires_grad]
+    usual = [p for p in trained if id(p) not in faster]
+    decay_of_norm = config.weight_decay if config.decay_norm_and_bias else 0.0
     if config.decay_norm_and_bias:
-        return [{"params": trained, "weight_decay": config.weight_decay}]
-    weights = [p for p in trained if p.ndim > 1]
-    others = [p for p in trained if p.ndim <= 1]
-    return [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [{"params": usual, "weight_decay": config.weight_decay}]
+    else:
+        groups = [
+            {"params": [p for p in usual if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in usual if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    if faster:
+        biases = [p for p in trained if id(p) in faster]
+        groups.append({"params": biases, "weight_decay": decay_of_norm / config.norm_bias_lr, RATE_FACTOR: config.norm_bias_lr})
+    return groups
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get(RATE_FACTOR, 1.0)
 
 
 def _sgd(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torch.optim.Optimizer:

@@ -8,7 +8,7 @@ from torch import nn
 
 from nas.config import ArchConfig, ImageShape, OptimiserName, StageConfig, TrainConfig
 from nas.models import ResNet, build_model
-from nas.train.optimiser import OPTIMISERS, make_optimiser, parameter_groups
+from nas.train.optimiser import OPTIMISERS, make_optimiser, parameter_groups, set_rate
 from nas.train.schedule import learning_rate
 
 CPU = torch.device("cpu")
@@ -51,6 +51,19 @@ def test_everything_decays_when_asked(model: ResNet) -> None:
     (group,) = parameter_groups(model, config(decay_norm_and_bias=True))
     assert group["weight_decay"] == 0.01
     assert names_of(model, group["params"]) == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("decays", [False, True])
+def test_biases_of_batchnorm_have_a_rate_of_their_own(model: ResNet, decays: bool) -> None:
+    optimiser = make_optimiser(model, config(norm_bias_lr=64, decay_norm_and_bias=decays), CPU)
+    set_rate(optimiser, 0.5)
+    *usual, fast = optimiser.param_groups
+    assert names_of(model, fast["params"]) == {
+        f"{name}.bias" for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)
+    }
+    assert {group["lr"] for group in usual} == {0.5}
+    assert fast["lr"] == 32
+    assert fast["lr"] * fast["weight_decay"] == pytest.approx(0.5 * 0.01 * decays), "what decays, decays as fast as the others"
 
 
 @pytest.mark.parametrize("decay_norm_and_bias", [False, True])
