@@ -51,14 +51,14 @@ class Recipe(Frozen):
     @field_validator("train")
     @classmethod
     def _means_something(cls, train: dict[str, Any]) -> dict[str, Any]:
-        _check(train, "train")
+        _check(train)
         return train
 
     @field_validator("from_epochs")
     @classmethod
     def _each_means_something(cls, parts: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
         for least, part in parts.items():
-            _check(part, f"from_epochs.{least}")
+            _check(part, f"{least}.")
         return parts
 
     def fit(self, candidate: Candidate, epochs: int) -> Candidate:
@@ -81,15 +81,15 @@ class Recipe(Frozen):
         return Candidate(arch=arch, train=TrainConfig.model_validate({**train, "epochs": epochs}))
 
 
-def _check(part: dict[str, Any], key: str) -> None:
+def _check(part: dict[str, Any], prefix: str = "") -> None:
     if "epochs" in part:
-        raise ValueError(f"{key}.epochs: the recipe's own key `epochs` says how long it is")
+        raise ValueError(f"{prefix}epochs: the recipe's own key `epochs` says how long it is")
     if "lr" in part and "optimiser" not in part:
-        raise ValueError(f"{key}.lr: means nothing without {key}.optimiser, since rates differ by orders between optimisers")
+        raise ValueError(f"{prefix}lr: means nothing without {prefix}optimiser, since rates differ by orders between optimisers")
     try:
         TrainConfig.model_validate(part)
     except ValidationError as error:
-        raise ValueError(f"{key}.{first_problem(error)}") from None
+        raise ValueError(f"{prefix}{first_problem(error)}") from None
 
 
 def recipe_names() -> list[str]:

@@ -1,13 +1,14 @@
-"""A network by name: `best`, a trial's number, or `preset:NAME`; with its recipe and what the search says of it."""
+"""Networks by name: `best`, `top:5`, a trial's number, or `preset:NAME`; with their recipes and what the search says of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.config import Candidate
-from nas.errors import StudyError, choices_sentence
+from nas.errors import ConfigError, StudyError, choices_sentence
 from nas.paths import StudyPaths
 from nas.presets import PREFIX, load_preset
-from nas.search.finalists import best_of
-from nas.search.outcomes import last_value
+from nas.search.finalists import best_of, finalists_of
+from nas.search.outcomes import best_trials, last_value
 from nas.search.settings import PRESETS_SPACE, read_settings
 from nas.search.storage import open_study
 
@@ -62,6 +63,37 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
     epochs, parts = EPOCH_FACTOR * candidate.train.epochs, trial.user_attrs.get("micro_batches", 1)
     accuracy = last_value(trial) if accuracy is None else accuracy
     return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy, parts)
+
+
+TOP = "top:"
+
+
+def find_names(paths: StudyPaths, words: Sequence[str]) -> tuple[str, ...]:
+    """Each of `best`, numbers and presets, alone or several joined by commas; `top:K` as the K best networks of the search: its
+    finalists by their means, then by accuracy. None twice. Raises NasError with the choices."""
+    found: dict[str, str] = {}
+    for name in (name for word in words for name in word.split(",") if name):
+        for one in _top(paths, name) if name.startswith(TOP) else [name]:
+            found.setdefault(find_subject(paths, one).title, one)
+    if not found:
+        raise ConfigError("no network is named", hint="name `best`, `top:5`, a trial's number, or preset:NAME")
+    return tuple(found.values())
+
+
+def _top(paths: StudyPaths, name: str) -> list[str]:
+    study = open_study(paths)
+    trials = study.get_trials(deepcopy=False)
+    ranked = [finalist.number for finalist in finalists_of(study)]
+    ranked += [trial.number for trial in best_trials(trials, len(trials)) if trial.number not in ranked]
+    if not ranked:
+        raise none_is_best(paths)
+    wanted = name.removeprefix(TOP)
+    if not wanted.isdecimal() or not 1 <= int(wanted) <= len(ranked):
+        raise ConfigError(
+            f"{TOP}K takes 1 to {len(ranked)} networks, as many as study {paths.name!r} has trained to the end, not {wanted!r}",
+            hint=f"{TOP}{min(5, len(ranked))}",
+        )
+    return [str(number) for number in ranked[: int(wanted)]]
 
 
 def none_is_best(paths: StudyPaths) -> StudyError:

@@ -19,6 +19,7 @@ from nas.budget import count_params
 from nas.config import DataConfig
 from nas.data.datasets import Dataset, ImageSet, load_dataset
 from nas.data.loader import Resident
+from nas.data.material import labelled_images
 from nas.errors import ConfigError, DataError, NasError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths
@@ -36,7 +37,6 @@ from nas.retrain import (
     read_card,
     retrain,
 )
-from nas.retrain.run import labelled_images
 from nas.search.settings import read_settings
 from nas.subjects import EPOCH_FACTOR, find_subject
 from nas.train.device import FULL_PRECISION
@@ -169,11 +169,12 @@ def test_plan_is_told_before_the_training_begins(study: StudyPaths) -> None:
     (plan,) = plans
     subject = find_subject(study, "best")
     assert suspended.card is None
-    assert plan.subject == subject.title
-    assert plan.candidate.train.epochs == 8
+    order = plan.order
+    assert order.subject.title == subject.title
+    assert order.candidate.train.epochs == 8
     assert plan.train_images == 100
-    assert plan.params == count_params(plan.candidate.arch, read_settings(study).shape)
-    assert plan.run.folder.name == f"{subject.slug}-8-epochs-seed-3-subset-100"
+    assert plan.params == count_params(order.candidate.arch, read_settings(study).shape)
+    assert order.run.folder.name == f"{subject.slug}-8-epochs-seed-3-subset-100"
 
 
 # ------------------------------------------------------------------------------------------------------ what is kept

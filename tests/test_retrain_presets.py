@@ -29,7 +29,7 @@ def test_its_network_predicts_like_any_other(paths: StudyPaths) -> None:
     request = RetrainRequest(paths, "preset:resnet-2222-slim", epochs=1, train_subset=60, device="cpu")
     done = retrain(request, plans.append, ignore)
     assert done.run.folder.name == "resnet-2222-slim-1-epochs-seed-0-subset-60"
-    assert plans[0].subject == "preset:resnet-2222-slim"
+    assert plans[0].order.subject.title == "preset:resnet-2222-slim"
     assert done.card is not None
     assert done.card.train_images == 60
     assert done.card.candidate.train.epochs == 1
@@ -49,7 +49,7 @@ def test_its_epochs_are_those_of_its_recipe_unless_told_otherwise(paths: StudyPa
         RetrainRequest(paths, "preset:robust-resnet64", train_subset=20, device="cpu"), stop, ignore, should_suspend=lambda: True
     )
     assert result.card is None
-    assert plans[0].candidate.train.epochs == 300
+    assert plans[0].order.candidate.train.epochs == 300
 
 
 def test_a_subset_larger_than_the_data_is_refused(paths: StudyPaths) -> None:

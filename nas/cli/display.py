@@ -10,7 +10,7 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -96,6 +96,9 @@ class TerminalDisplay:
         self.quiet = quiet
         self._live: Live | None = None
         self._bar: Bar | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._lines: dict[str, float] = {}
+        """When each training had its last line."""
         self._progress: Progress | None = None
         self._started = time.monotonic()
         self._deadline: float | None = None
@@ -129,26 +132,27 @@ class TerminalDisplay:
             with Bar(*columns, console=self.console, transient=True) as bar:
                 yield from bar.track(items, total=count)
 
-    def training(self, epoch: int, epochs: int, text: str) -> None:
-        """How far one training is; in a terminal a bar, else a line now and then."""
+    def training(self, epoch: int, epochs: int, text: str, name: str = "") -> None:
+        """How far a training is, of several the one of this name; in a terminal a bar each, else a line now and then."""
         if self.quiet:
             return
         if self.console.is_terminal:
             if self._bar is None:
                 columns = (
-                    TextColumn("epoch"),
+                    TextColumn("{task.description}"),
                     MofNCompleteColumn(),
                     BarColumn(),
                     TimeRemainingColumn(),
                     TextColumn("{task.fields[text]}"),
                 )
                 self._bar = Bar(*columns, console=self.console, transient=True)
-                self._bar.add_task("epoch", total=epochs, completed=epoch - 1, text="")
                 self._bar.start()
-            self._bar.update(self._bar.task_ids[0], completed=epoch, text=text)
-        elif time.monotonic() - self._started >= LINE_SECONDS or epoch in (1, epochs):
-            self._started = time.monotonic()
-            self.say(f"epoch {epoch:4d}/{epochs}  {text}")
+            if name not in self._tasks:
+                self._tasks[name] = self._bar.add_task(name or "epoch", total=epochs, completed=epoch - 1, text="")
+            self._bar.update(self._tasks[name], completed=epoch, text=text, visible=not name or epoch < epochs)
+        elif time.monotonic() - self._lines.get(name, -LINE_SECONDS) >= LINE_SECONDS or epoch in (1, epochs):
+            self._lines[name] = time.monotonic()
+            self.say(f"{name}{'  ' * bool(name)}epoch {epoch:4d}/{epochs}  {text}")
 
     def say(self, text: str) -> None:
         """What is worth a line, unless little is wanted."""

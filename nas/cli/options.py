@@ -54,6 +54,26 @@ def parse_duration(text: str | None) -> float | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
+def parse_seeds(text: str | None, first: int) -> tuple[int, ...]:
+    """`3` is so many from `first` on, `0,3,4` those. Raises ConfigError."""
+    if text is None:
+        return (first,)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or parts == ["0"]:
+        raise ConfigError(f"--seeds takes how many, or a list of them, but got {text!r}", hint="--seeds 3, or --seeds 0,3,4")
+    if len(parts) == 1:
+        return tuple(range(first, first + int(parts[0])))
+    seeds = [int(part) for part in parts]
+    if first and first not in seeds:
+        raise ConfigError(f"--seed {first} and --seeds {text} both say which", hint="leave --seed out")
+    if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise ConfigError(
+            f"--seeds {text} repeats {', '.join(map(str, repeated))}: the same seed trains the same network again",
+            hint=f"--seeds {','.join(map(str, dict.fromkeys(seeds)))}, or --seeds {len(seeds)} for as many different ones",
+        )
+    return tuple(seeds)
+
+
 def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
 

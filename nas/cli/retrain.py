@@ -2,24 +2,53 @@
 
 import shlex
 import sys
-import threading
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.options import DataOption, DeviceOption, JsonOption, LogOption, QuietOption, StudyOption, print_json
+from nas.cli.options import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    LogOption,
+    QuietOption,
+    StudyOption,
+    parse_duration,
+    parse_seeds,
+    print_json,
+)
 
-HELP = """Train a network of a study on all its labelled training data, longer than the search did."""
+if TYPE_CHECKING:
+    from nas.cli.display import TerminalDisplay
+    from nas.interrupts import Stop
+    from nas.retrain import Criterion, ModelCard, Network, RetrainPlan, RetrainRequest, Several, SeveralRequest
+
+HELP = """Train networks of a study on its labelled training data for the last time, longer than the search did."""
 
 
 def command(
-    which: Annotated[str, typer.Argument(help="`best`, a trial's number, or preset:NAME.")] = "best",
+    which: Annotated[
+        list[str] | None,
+        typer.Argument(help="`best`, `top:5`, numbers or preset:NAME, one or several. [default: best]", show_default=False),
+    ] = None,
     study: StudyOption = None,
     dataset: Annotated[
         str | None, typer.Option(help="Of a preset that belongs to no study: digits, cifar10, cifar100 or folder.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs. [default: four times the search's]")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="searched, auto, fast, long, robust, or a YAML file: how it is trained. auto goes by the length.")
+    ] = "searched",
+    epochs: Annotated[int | None, typer.Option(help="Epochs. [default: the recipe's, or four times the search's]")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="As many epochs as take so long, such as 8m, for each training, by timing some steps.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed trains another network.", min=0)] = 0,
+    seeds: Annotated[str | None, typer.Option(help="Several trainings of each: how many, or a list such as 0,3,4.")] = None,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(help="Share of the images that judges instead. [default: 0; 0.1 for several networks]", min=0, max=0.5),
+    ] = None,
+    choose_by: Annotated[str, typer.Option(help="clean or shifted: the held-out images as they are, or corrupted.")] = "clean",
     include_test_labels: Annotated[
         bool,
         typer.Option("--include-test-labels", help="Train on the official test set too; no test accuracy is claimed then."),
@@ -27,6 +56,8 @@ def command(
     train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
     data: DataOption = None,
     device: DeviceOption = "auto",
+    gpus: Annotated[int | None, typer.Option(help="GPUs for several trainings, one each; 0 is the CPU. [default: all]")] = None,
+    workers: Annotated[int | None, typer.Option(help="On the CPU: so many trainings at a time. [default: 1]")] = None,
     compiled: Annotated[
         bool | None,
         typer.Option("--compile/--no-compile", help="By torch.compile, which takes a while first. [default: on CUDA only]"),
@@ -35,22 +66,25 @@ def command(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
+    seconds, all_seeds = parse_duration(time), parse_seeds(seeds, seed)
+    words = which or ["best"]
     from nas.cli.display import TerminalDisplay
     from nas.config import DataConfig
-    from nas.errors import ConfigError
-    from nas.interrupts import suspended_by_signals
+    from nas.errors import ConfigError, choices_sentence
+    from nas.interrupts import Stop
     from nas.paths import existing_study, known_studies, remember_study
     from nas.presets import PREFIX
-    from nas.report.words import count_text, time_text
-    from nas.retrain import RetrainPlan, RetrainRequest, found_presets_study, retrain
-    from nas.train.loop import EpochMetrics
+    from nas.retrain import CRITERIA, HOLD_OUT, RetrainRequest, SeveralRequest, found_presets_study
+    from nas.search.placement import Placement
+    from nas.subjects import find_names
 
+    presets_alone = all(word.startswith(PREFIX) for word in words)
     folder = None if data is None else str(data.absolute())
     if dataset is None:
-        if which.startswith(PREFIX) and study is None and not known_studies():
-            raise ConfigError("no study says which images to train on", hint=f"nas retrain {which} --dataset cifar10")
+        if presets_alone and study is None and not known_studies():
+            raise ConfigError("no study says which images to train on", hint=f"nas retrain {' '.join(words)} --dataset cifar10")
         paths = existing_study(study)
-    elif not which.startswith(PREFIX):
+    elif not presets_alone:
         raise ConfigError(
             "--dataset goes with preset:NAME alone: a study has its data",
             hint="nas retrain preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
@@ -58,62 +92,192 @@ def command(
     else:
         with TerminalDisplay(quiet=quiet) as display:
             paths = found_presets_study(DataConfig(dataset=dataset, folder=folder), study, display.decoding)
-    request = RetrainRequest(
+    by = next((name for name in CRITERIA if name == choose_by), None)
+    if by is None:
+        raise ConfigError(f"--choose-by {choose_by!r} is no criterion.{choices_sentence(choose_by, CRITERIA)}")
+    names = find_names(paths, words)
+    if hold_out is None:
+        hold_out = HOLD_OUT if len(names) > 1 or by == "shifted" else 0.0
+    base = RetrainRequest(
         paths=paths,
-        which=which,
         epochs=epochs,
-        seed=seed,
+        recipe=recipe,
+        seconds=seconds,
         include_test_labels=include_test_labels,
         train_subset=train_subset,
+        hold_out=hold_out,
         data_folder=folder,
         device=device,
         compiled=compiled,
     )
-    stop = threading.Event()
+    stop = Stop()
     with TerminalDisplay(quiet=quiet, log=log) as display:
         display.track(paths)
-        total, run, candidate = 0, "", None
-
-        def on_start(plan: RetrainPlan) -> None:
-            nonlocal total, run, candidate
-            run, candidate = f"retrained-{plan.run.folder.name}", plan.candidate
-            total = plan.candidate.train.epochs
-            display.say(
-                f"study {paths.name}, {plan.subject}: {count_text(plan.params)} parameters, "
-                f"{plan.candidate.arch.one_line()}\n"
-                f"training {total} epochs on {plan.train_images:,} images, on {plan.device} in {plan.precision}"
-            )
-            for warning in plan.candidate.train.warnings():
-                display.note(f"Warning: {warning}")
-
-        def on_epoch(metrics: EpochMetrics) -> None:
-            left = time_text(metrics.seconds * (total - metrics.epoch))
-            text = f"loss {metrics.train_loss:.4f}  training accuracy {metrics.train_accuracy:.2%}"
-            if display.tracker is not None and candidate is not None:
-                display.tracker.epoch(run, candidate, metrics)
-            display.training(metrics.epoch, total, f"{text}  {metrics.images_per_second:,.0f} images/s  {left} left")
-
-        with suspended_by_signals(stop.set):
-            result = retrain(request, on_start, on_epoch, stop.is_set, display.decoding, display.note)
+        if len(names) == len(all_seeds) == 1 and gpus is None and workers is None:
+            result = _one(base.of(names[0], all_seeds[0]), display, stop)
+        else:
+            placement = Placement(device, gpus=gpus, workers=workers)
+            result = _several(SeveralRequest(base, names, all_seeds, placement, by), display, stop)
     remember_study(paths)
-    if result.card is None:
+    if result.suspended:
         again = shlex.join(["nas", *sys.argv[1:]])
-        print(f"Suspended, the checkpoint written. To go on:  {again}")
+        print(f"Suspended, the checkpoint{'s' * (result.suspended > 1)} written. To go on:  {again}")
         sys.exit(130)
-    card = result.card
     if as_json:
-        print_json({"run": str(result.run.folder), "already_there": result.already_there, **card.model_dump(mode="json")})
-        return
-    if result.already_there:
-        print(f"{result.run.folder} was trained before; another --seed or --epochs trains another network.")
-    print(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}: {result.run.folder}")
-    if card.test_accuracy is not None and card.test_accuracy_tta is not None:
-        print(
-            f"Official test set, opened once: {card.test_accuracy:.2%} of {card.test_images:,}"
-            + (f"; with flip averaging {card.test_accuracy_tta:.2%}" if card.tta == "flip" else "")
+        print_json(_as_data(result))
+    else:
+        print("\n".join(_lines(result, paths.name)))
+    if result.failures:
+        sys.exit(1)
+
+
+def _plan_text(plan: "RetrainPlan") -> str:
+    from nas.report.words import count_text
+
+    order = plan.order
+    epochs = order.candidate.train.epochs
+    held_out = f", {plan.held_out:,} held out" if plan.held_out else ""
+    return (
+        f"{order.subject.title}: {count_text(plan.params)} parameters, {order.candidate.arch.one_line()}\n"
+        f"training {epochs} epoch{'s' * (epochs > 1)} by recipe {order.recipe!r} on {plan.train_images:,} images{held_out}, "
+        f"on {plan.device} in {plan.precision}"
+    )
+
+
+def _one(request: "RetrainRequest", display: "TerminalDisplay", stop: "Stop") -> "Several":
+    """In this process."""
+    from nas.interrupts import suspended_by_signals
+    from nas.report.words import time_text
+    from nas.retrain import Network, Several, retrain
+    from nas.train.loop import EpochMetrics
+
+    begun: list[RetrainPlan] = []
+
+    def on_start(plan: "RetrainPlan") -> None:
+        begun.append(plan)
+        display.say(f"study {request.paths.name}, {_plan_text(plan)}")
+        for warning in plan.order.candidate.train.warnings():
+            display.note(f"Warning: {warning}")
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        order = begun[0].order
+        total = order.candidate.train.epochs
+        left = time_text(metrics.seconds * (total - metrics.epoch))
+        text = f"loss {metrics.train_loss:.4f}  training accuracy {metrics.train_accuracy:.2%}"
+        if display.tracker is not None:
+            display.tracker.epoch(f"retrained-{order.run.folder.name}", order.candidate, metrics)
+        display.training(metrics.epoch, total, f"{text}  {metrics.images_per_second:,.0f} images/s  {left} left")
+
+    with suspended_by_signals(stop.request):
+        done = retrain(request, on_start, on_epoch, lambda: stop.requested, display.decoding, display.note)
+    if done.card is None:
+        return Several((), None, "clean", {}, suspended=1)
+    if done.already_there:
+        display.say(f"{done.run.folder} was trained before; another --seed, --epochs or --recipe trains another network.")
+    network = Network(((done.run, done.card),))
+    return Several((network,), network, "clean", {}, suspended=0)
+
+
+def _several(request: "SeveralRequest", display: "TerminalDisplay", stop: "Stop") -> "Several":
+    """Over workers."""
+    from collections.abc import Sequence
+
+    from nas.interrupts import suspended_by_signals
+    from nas.report.words import time_text
+    from nas.retrain import Order, retrain_several
+    from nas.train.loop import EpochMetrics
+
+    def on_plan(plans: Sequence["RetrainPlan"], there: int) -> None:
+        display.say(f"study {request.base.paths.name}: {len(plans)} trainings" + (f", {there} are there" if there else ""))
+        for plan in {plan.order.subject.title: plan for plan in plans}.values():
+            display.say(_plan_text(plan))
+
+    def on_epoch(order: Order, metrics: EpochMetrics) -> None:
+        total, name = order.candidate.train.epochs, order.run.folder.name
+        left = time_text(metrics.seconds * (total - metrics.epoch))
+        if display.tracker is not None:
+            display.tracker.epoch(f"retrained-{name}", order.candidate, metrics)
+        text = f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s  {left} left"
+        display.training(metrics.epoch, total, text, name)
+
+    with suspended_by_signals(stop.request):
+        return retrain_several(request, on_plan, on_epoch, stop, display.decoding, display.note)
+
+
+def _as_data(result: "Several") -> dict[str, object]:
+    runs = [{"run": str(run.folder), **card.model_dump(mode="json")} for network in result.networks for run, card in network.runs]
+    return {"runs": runs, "best": None if result.best is None else str(result.best[0].folder), "failures": result.failures}
+
+
+def _lines(result: "Several", study: str) -> list[str]:
+    from nas.report.words import time_text
+
+    lines: list[str] = []
+    if sum(len(network.runs) for network in result.networks) > 1:
+        lines += _table(result)
+    if result.best is None:
+        return [*lines, "Nothing chose among them: --hold-out 0.1 sets images aside that do."]
+    run, card = result.best
+    lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}: {run.folder}")
+    lines += _expected(card)
+    return [*lines, f"Next:  nas submit --study {study} --run {run.folder.name}"]
+
+
+def _table(result: "Several") -> list[str]:
+    """A line a network, the best marked."""
+    from nas.report.words import count_text
+
+    def score(network: "Network", by: "Criterion") -> str:
+        mean, deviation = network.mean(by), network.deviation(by)
+        if mean is None:
+            return "–"
+        return f"{mean:.2%}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+
+    rows = [("network", "parameters", "seeds", "held out", "held out, shifted", "in the search", "")]
+    for network in result.networks:
+        card = network.card
+        searched = "–" if card.search_accuracy is None else f"{card.search_accuracy:.2%}"
+        mark = "← best" if network is result.chosen else ""
+        rows.append(
+            (
+                card.subject,
+                count_text(card.params),
+                str(len(network.runs)),
+                score(network, "clean"),
+                score(network, "shifted"),
+                searched,
+                mark,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    spread = ["(mean ± standard deviation over the seeds)"] if any(len(n.runs) > 1 for n in result.networks) else []
+    return [*lines, *spread]
+
+
+def _expected(card: "ModelCard") -> list[str]:
+    """What may be expected of it, and by what that was measured."""
+    from nas.retrain import interval
+
+    def between(accuracy: float, images: int) -> str:
+        low, high = interval(accuracy, images)
+        return f"{accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f})"
+
+    lines = []
+    if card.test_accuracy is not None and card.test_accuracy_tta is not None and card.test_images is not None:
+        averaged = f", {card.test_accuracy:.2%} without averaging over {card.tta}" if card.tta != "none" else ""
+        shift = "" if card.test_shifted_accuracy is None else f"; under a simulated shift {card.test_shifted_accuracy:.2%}"
+        lines.append(
+            f"Official test set, opened once: {between(card.test_accuracy_tta, card.test_images)} of "
+            f"{card.test_images:,}{averaged}{shift}"
         )
     elif card.includes_test_labels:
-        print("It was trained on the official test labels too, so that no test accuracy can be claimed.")
+        lines.append("It was trained on the official test labels too, so that no test accuracy can be claimed.")
     else:
-        print("The data set has no labelled test images, so that no test accuracy can be claimed.")
-    print(f"Next:  nas submit --study {paths.name}")
+        lines.append("The data set has no labelled test images, so that no test accuracy can be claimed.")
+    if (held_out := card.held_out) is not None:
+        lines.append(
+            f"Expected, by {held_out.images:,} images held out: {between(held_out.accuracy, held_out.images)}; under a simulated "
+            f"shift {between(held_out.shifted_accuracy, held_out.images)}"
+        )
+    return lines

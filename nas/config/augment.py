@@ -38,6 +38,10 @@ class AugmentConfig(Frozen):
     sharpness_p: Probability = 0.5
     blur: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Largest deviation of a 3×3 Gaussian blur, in pixels, drawn from [0.1, blur]; 0 leaves it out."""
+    noise: Probability = 0.0
+    """Largest deviation of Gaussian noise, as a share of the brightest level, drawn from [0, noise]; 0 leaves it out."""
+    noise_p: Probability = 0.5
+    """Probability that an image is given noise."""
     policy: PolicyName = "none"
     """randaugment (arXiv 1909.13719), autoaugment with its CIFAR-10 policy (arXiv 1805.09501), trivialaugment (arXiv
     2103.10158)."""
@@ -73,6 +77,8 @@ class AugmentConfig(Frozen):
             "pad_mode": self.crop_padding == 0,
             "sharpness_p": self.sharpness == 1 or self.sharpness_p == 0,
             "sharpness": self.sharpness_p == 0,
+            "noise": self.noise_p == 0,
+            "noise_p": self.noise == 0 or self.noise_p == 0,
             "policy": self.policy_p == 0,
             "policy_p": self.policy == "none" or self.policy_p == 0,
             "policy_ops": self.policy != "randaugment" or self.policy_p == 0,

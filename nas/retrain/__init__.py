@@ -1,21 +1,32 @@
 """Trains a chosen network on all the data, and keeps what is needed to use it."""
 
 from nas.retrain.card import ModelCard, find_run, finished_runs, load_network, read_card
+from nas.retrain.choice import CRITERIA, HOLD_OUT, Criterion, Network, Several, SeveralRequest, interval, retrain_several
 from nas.retrain.evaluation import Evaluation, read_evaluation
-from nas.retrain.run import Retrained, RetrainPlan, RetrainRequest, found_presets_study, retrain, study_data
+from nas.retrain.order import Order, RetrainRequest
+from nas.retrain.run import Retrained, RetrainPlan, found_presets_study, retrain, study_data
 
 __all__ = [
+    "CRITERIA",
+    "HOLD_OUT",
+    "Criterion",
     "Evaluation",
     "ModelCard",
+    "Network",
+    "Order",
     "RetrainPlan",
     "RetrainRequest",
     "Retrained",
+    "Several",
+    "SeveralRequest",
     "find_run",
     "finished_runs",
     "found_presets_study",
+    "interval",
     "load_network",
     "read_card",
     "read_evaluation",
     "retrain",
+    "retrain_several",
     "study_data",
 ]

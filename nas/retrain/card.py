@@ -13,9 +13,20 @@ from safetensors.torch import load_file
 
 from nas.config import Candidate, DataConfig, Frozen, ImageShape
 from nas.errors import StudyError, choices_sentence
+from nas.files import write_whole
 from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths
+from nas.recipes import SEARCHED
 from nas.search.settings import Environment
+
+
+class HeldOut(Frozen):
+    """What a trained network says of images that were set aside, with its test-time augmentation."""
+
+    images: int
+    accuracy: float
+    shifted_accuracy: float
+    """Of the same images under a simulated shift (`nas.data.shift`)."""
 
 
 class ModelCard(Frozen):
@@ -24,6 +35,8 @@ class ModelCard(Frozen):
     study: str
     subject: str
     """`trial 7`, or `preset:resnet-2322`."""
+    recipe: str = SEARCHED
+    """Its name; the candidate holds what it says."""
     candidate: Candidate
     """With the epochs that it was trained for here."""
     params: int
@@ -41,11 +54,14 @@ class ModelCard(Frozen):
     seed: int
     search_accuracy: float | None
     """Validation accuracy in the search, in [0, 1]."""
-    test_images: int | None
-    """Of the official test set; None where it has no labels, or they were trained on."""
-    test_accuracy: float | None
-    test_accuracy_tta: float | None
+    held_out: HeldOut | None = None
+    test_images: int | None = None
+    """Of the official test set; None where it has no labels, they were trained on, or it was not opened."""
+    test_accuracy: float | None = None
+    test_accuracy_tta: float | None = None
     """With the test-time augmentation of `tta`."""
+    test_shifted_accuracy: float | None = None
+    """So, under a simulated shift."""
     tta: str
     """What `nas submit` averages over unless told otherwise."""
     seconds: float
@@ -64,6 +80,10 @@ def weights_file(run: TrialPaths) -> Path:
 
 def read_card(run: TrialPaths) -> ModelCard:
     return ModelCard.from_json(card_file(run).read_text(), source=str(card_file(run)))
+
+
+def write_card(run: TrialPaths, card: ModelCard) -> None:
+    write_whole(card_file(run), card.to_json().encode())
 
 
 def finished_runs(paths: StudyPaths) -> list[TrialPaths]:

@@ -6,53 +6,46 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from nas.budget import count_macs, count_params
-from nas.config import Candidate, DataConfig, check_epochs
+from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
-from nas.data.datasets import Dataset, ImageSet, load_dataset, require_known, stratified
-from nas.data.loader import TrainBatches, mix_seed
+from nas.data.datasets import Dataset, ImageSet, load_dataset, require_known
+from nas.data.loader import Resident, TrainBatches
+from nas.data.material import Chosen, choose_material
+from nas.data.shift import shifted
 from nas.data.stream import place
-from nas.errors import ConfigError, DataError, StudyError
+from nas.errors import DataError, StudyError, one_line
+from nas.files import write_whole
 from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths, study_paths
 from nas.presets import load_preset, preset_names
-from nas.retrain.card import ModelCard, card_file, read_card, weights_file
+from nas.retrain.card import HeldOut, ModelCard, card_file, read_card, weights_file, write_card
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
+from nas.retrain.order import Order, RetrainRequest, make_order
+from nas.search.patience import Patience
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
-from nas.subjects import Subject, find_subject
-from nas.train.device import device_name, pick_device, pick_precision, tune_process
-from nas.train.evaluate import fitting_tta
-from nas.train.loop import EpochMetrics, FitResult, fit
+from nas.subjects import find_subject
+from nas.train.checkpoint import load_checkpoint
+from nas.train.device import Precision, device_name, pick_device, pick_precision, tune_process
+from nas.train.evaluate import never
+from nas.train.loop import EpochMetrics, Status, fit, read_curve
+from nas.train.memory import more_parts, out_of_memory, release_memory
 
-
-@dataclass(frozen=True)
-class RetrainRequest:
-    paths: StudyPaths
-    which: str = "best"
-    """`best`, a trial's number, or `preset:NAME`."""
-    epochs: int | None = None
-    seed: int = 0
-    include_test_labels: bool = False
-    train_subset: int | None = None
-    """Train on so many of the images only, stratified: for trying things out."""
-    data_folder: str | None = None
-    """Where the data lies now, if it has moved since the search."""
-    device: str = "auto"
-    compiled: bool | None = None
-    """By torch.compile; None compiles on CUDA."""
+SHIFT_SEED = 0
+"""Of the simulated shift, the same for all networks, so that they can be compared."""
 
 
 @dataclass(frozen=True)
 class RetrainPlan:
     """What will be done, shown before it begins."""
 
-    run: TrialPaths
-    subject: str
-    candidate: Candidate
+    order: Order
     params: int
     train_images: int
+    held_out: int
     device: str
     precision: str
 
@@ -101,123 +94,220 @@ def _where(data: DataConfig) -> str:
     return f"{data.dataset} in {data.folder}" if data.folder else data.dataset
 
 
+@dataclass(frozen=True)
+class Workshop:
+    """What every retraining of a command shares."""
+
+    paths: StudyPaths
+    settings: StudySettings
+    folder: str | None
+    """Of the data, if it has moved since the search."""
+    dataset: Dataset
+    chosen: Chosen
+    device: torch.device
+    precision: Precision
+
+    @property
+    def data(self) -> DataConfig:
+        """Where the images lie now."""
+        folder = self.folder or self.settings.data.folder
+        return self.settings.data.model_copy(update={"folder": folder})
+
+    def place(self, images: ImageSet, indices: np.ndarray | None = None) -> Resident:
+        return place(images, self.dataset.mean, self.dataset.std, self.device, indices)
+
+
+def open_workshop(request: RetrainRequest, decoding: DecodingProgress = silent) -> Workshop:
+    """Raises NasError."""
+    settings = read_settings(request.paths)
+    device = pick_device(request.device)
+    tune_process(device)
+    dataset = study_data(settings, request.data_folder, decoding)
+    chosen = choose_material(dataset, settings.data, request.material)
+    return Workshop(request.paths, settings, request.data_folder, dataset, chosen, device, pick_precision(device))
+
+
 def retrain(
     request: RetrainRequest,
     on_start: Callable[[RetrainPlan], None],
     on_epoch: Callable[[EpochMetrics], None],
-    should_suspend: Callable[[], bool] = lambda: False,
+    should_suspend: Callable[[], bool] = never,
     decoding: DecodingProgress = silent,
     note: Callable[[str], None] = lambda text: None,
 ) -> Retrained:
-    """Goes on from its checkpoint where it was suspended before. `note` hears what else happens. Raises NasError."""
-    if request.epochs is not None:
-        check_epochs(request.epochs)
-    paths = request.paths
-    settings = read_settings(paths)
-    subject = find_subject(paths, request.which)
-    epochs = request.epochs or subject.default_epochs
-    candidate = subject.candidate
-    candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": epochs})})
-    run = TrialPaths(paths.retrained / run_name(subject, epochs, request))
-    if card_file(run).is_file():
-        return Retrained(run, read_card(run), already_there=True)
-    device = pick_device(request.device)
-    tune_process(device)
-    precision = pick_precision(device)
-    dataset = study_data(settings, request.data_folder, decoding)
-    everything = labelled_images(dataset, request.include_test_labels)
-    chosen = None
-    if request.train_subset is not None:
-        if not len(dataset.classes) <= request.train_subset <= len(everything):
-            raise ConfigError(
-                f"--train-subset takes {len(dataset.classes)} to {len(everything)} images, not {request.train_subset}"
-            )
-        share = request.train_subset / len(everything)
-        chosen = stratified(everything.labels, share, settings.data.seed, total=request.train_subset)
-    data = place(everything, dataset.mean, dataset.std, device, chosen)
-    params = count_params(candidate.arch, dataset.shape)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.candidate.write_text(candidate.to_json())
-    on_start(RetrainPlan(run, subject.title, candidate, params, len(data), device_name(device), precision.name))
+    """One training, in this process. Goes on from its checkpoint where it was suspended before. `note` hears what else happens.
+    Raises NasError."""
+    find_subject(request.paths, request.which)  # a mistake there is said before any image is read
+    shop = open_workshop(request, decoding)
+    order = make_order(request, shop.settings, shop.dataset, shop.chosen, shop.device, shop.precision, note)
+    if card_file(order.run).is_file():
+        return Retrained(order.run, read_card(order.run), already_there=True)
+    on_start(begin(order, shop))
+    compiled = shop.device.type == "cuda" if request.compiled is None else request.compiled
+    status = _train_here(order, shop, on_epoch, should_suspend, note, compiled)
+    return Retrained(order.run, None if status == "suspended" else finish(order, shop, opens_test=True))
+
+
+def begin(order: Order, shop: Workshop) -> RetrainPlan:
+    order.run.folder.mkdir(parents=True, exist_ok=True)
+    write_whole(order.run.candidate, order.candidate.to_json().encode())
+    params = count_params(order.candidate.arch, shop.dataset.shape)
+    held_out = 0 if shop.chosen.hold_out is None else len(shop.chosen.hold_out)
+    return RetrainPlan(order, params, shop.chosen.train_images, held_out, device_name(shop.device), shop.precision.name)
+
+
+def _train_here(
+    order: Order,
+    shop: Workshop,
+    on_epoch: Callable[[EpochMetrics], None],
+    should_suspend: Callable[[], bool],
+    note: Callable[[str], None],
+    compiled: bool,
+) -> Status:
+    """Waits for room on a full disk, and takes each batch in smaller parts where the memory runs out. Raises StudyError."""
+    data = shop.place(shop.chosen.images, shop.chosen.train)
+    train = order.candidate.train
+    again = "the same nas retrain"
+    patience = Patience(order.run.folder.name, note, should_suspend, "the run's folder", doing="training", again=again)
 
     def heard(metrics: EpochMetrics) -> bool:
         on_epoch(metrics)
         return True
 
-    compiled = device.type == "cuda" if request.compiled is None else request.compiled
-    seed = mix_seed(settings.seed, int(candidate.digest, 16), request.seed)
-    torch.manual_seed(seed)
-    result = fit(
-        build_model(candidate.arch, dataset.shape),
-        TrainBatches(data, candidate.train.batch_size, candidate.train.augment, seed, classes=len(dataset.classes)),
-        None,
-        candidate.train,
-        heard,
-        paths=run,
-        precision=precision,
-        seed=seed,
-        identity=f"{candidate.digest} seed {seed} images {len(data)}",
-        micro_batches=subject.micro_batches,
-        should_suspend=should_suspend,
-        compiling=note if compiled else None,
+    parts: int | None = order.subject.micro_batches
+    while parts is not None:
+        torch.manual_seed(order.mixed_seed)
+        try:
+            result = fit(
+                build_model(order.candidate.arch, shop.dataset.shape),
+                TrainBatches(data, train.batch_size, train.augment, order.mixed_seed, classes=len(shop.dataset.classes)),
+                None,
+                train,
+                heard,
+                paths=order.run,
+                precision=shop.precision,
+                seed=order.mixed_seed,
+                identity=order.identity,
+                micro_batches=parts,
+                should_suspend=should_suspend,
+                write=patience.write,
+                compiling=note if compiled else None,
+            )
+        except Exception as error:
+            where, reason = out_of_memory(error), one_line(error)
+            if where is None:
+                raise
+        else:
+            require_converged(order, result.status, len(result.curve))
+            return result.status
+        release_memory(shop.device)
+        parts = more_parts(train.batch_size, parts)
+        if parts is not None:
+            note(f"the memory of {where} ran out; again, in micro-batches of {train.batch_size // parts} images")
+    raise StudyError(
+        f"the memory of {where} does not suffice for {order.subject.title}, even in the smallest micro-batches ({reason})",
+        hint="retrain a smaller network (nas list shows them), or use another --device",
     )
-    if result.status == "suspended":
-        return Retrained(run, None)
-    _require_converged(result, candidate)
-    tta = fitting_tta(candidate.train.augment)
-    judged = _official_test(result, dataset, request.include_test_labels, device, tta)
-    card = ModelCard(
-        study=paths.name,
-        subject=subject.title,
-        candidate=candidate,
-        params=params,
-        macs=count_macs(candidate.arch, dataset.shape),
-        shape=dataset.shape,
-        classes=dataset.classes,
-        mean=dataset.mean,
-        std=dataset.std,
-        data=settings.data,
-        data_fingerprint=dataset.fingerprint,
-        train_images=len(data),
-        includes_test_labels=request.include_test_labels,
-        seed=request.seed,
-        search_accuracy=subject.accuracy,
-        test_images=None if judged is None else len(judged[0].labels),
-        test_accuracy=None if judged is None else judged[1],
-        test_accuracy_tta=None if judged is None else judged[0].accuracy,
-        tta=tta,
-        seconds=round(sum(metrics.seconds for metrics in result.curve), 1),
-        device=device_name(device),
-        precision=precision.name,
-        environment=Environment.now(),
-    )
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
-    save_file(weights, weights_file(run))
-    if judged is not None:
-        write_evaluation(run, judged[0])
-    card_file(run).write_text(card.to_json())  # last: a run with a card is a finished one
-    run.checkpoint.unlink(missing_ok=True)
-    return Retrained(run, card)
 
 
-def _require_converged(result: FitResult, candidate: Candidate) -> None:
-    if result.status == "diverged":
+def require_converged(order: Order, status: Status, epochs_done: int) -> None:
+    if status == "diverged":
         raise StudyError(
-            f"the loss became infinite or NaN in epoch {len(result.curve) + 1}, "
-            f"at a peak learning rate of {candidate.train.peak_lr:g}",
+            f"the loss became infinite or NaN in epoch {epochs_done + 1}, "
+            f"at a peak learning rate of {order.candidate.train.peak_lr:g}",
             hint="retrain another trial (nas list shows them), or try another --seed",
         )
 
 
-def _official_test(
-    result: FitResult, dataset: Dataset, trained_on_it: bool, device: torch.device, tta: str
-) -> tuple[Evaluation, float] | None:
-    """With test-time augmentation, and the accuracy without; the only place where the test set is opened."""
-    if dataset.test is None or trained_on_it:
+# ----------------------------------------------------------------------------------------------------- after the training
+
+
+def finish(order: Order, shop: Workshop, opens_test: bool) -> ModelCard:
+    """Makes a trained run of a training that has ended, from its checkpoint: weights, judgements, and the card last, which makes
+    it a finished one."""
+    model, curve = _trained(order, shop)
+    held_out = _judge_held_out(model, order, shop)
+    card = ModelCard(
+        study=shop.paths.name,
+        subject=order.subject.title,
+        recipe=order.recipe,
+        candidate=order.candidate,
+        params=count_params(order.candidate.arch, shop.dataset.shape),
+        macs=count_macs(order.candidate.arch, shop.dataset.shape),
+        shape=shop.dataset.shape,
+        classes=shop.dataset.classes,
+        mean=shop.dataset.mean,
+        std=shop.dataset.std,
+        data=shop.settings.data,
+        data_fingerprint=shop.dataset.fingerprint,
+        train_images=shop.chosen.train_images,
+        includes_test_labels=order.material.include_test_labels,
+        seed=order.seed,
+        search_accuracy=order.subject.accuracy,
+        held_out=held_out,
+        tta=order.tta,
+        seconds=round(sum(metrics.seconds for metrics in curve), 1),
+        device=device_name(shop.device),
+        precision=shop.precision.name,
+        environment=Environment.now(),
+    )
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, weights_file(order.run))
+    if opens_test:
+        card = with_test(card, order.run, model, shop)
+    write_card(order.run, card)
+    order.run.checkpoint.unlink(missing_ok=True)
+    return card
+
+
+def _trained(order: Order, shop: Workshop) -> tuple[nn.Module, list[EpochMetrics]]:
+    """The averaged network, or the only one. Raises StudyError where the checkpoint does not hold it."""
+    state, found = load_checkpoint(order.run.checkpoint, order.identity)
+    if state is None:
+        raise StudyError(
+            f"{order.run.checkpoint}, which held the trained network, is {'gone' if found == 'none' else found}",
+            hint="the same command trains it again",
+        )
+    model = build_model(order.candidate.arch, shop.dataset.shape)
+    model.load_state_dict(state["average"]["averaged"] if state["average"] else state["model"])
+    model = model.to(shop.device).to(memory_format=torch.channels_last)
+    return model, read_curve(order.run.metrics)
+
+
+def _judge_held_out(model: nn.Module, order: Order, shop: Workshop) -> HeldOut | None:
+    """As a submission would be predicted."""
+    chosen = shop.chosen
+    if chosen.hold_out is None:
         return None
-    data = place(dataset.test, dataset.mean, dataset.std, device)
-    augmented = judge(result.model, data, dataset.test, tta)
-    return augmented, augmented.accuracy if tta == "none" else judge(result.model, data, dataset.test, "none").accuracy
+    images = ImageSet(chosen.images.images[chosen.hold_out], chosen.images.labels[chosen.hold_out])
+    clean, shift = clean_and_shifted(model, images, order.tta, shop)
+    return HeldOut(images=len(images), accuracy=clean.accuracy, shifted_accuracy=shift)
+
+
+def clean_and_shifted(model: nn.Module, images: ImageSet, tta: str, shop: Workshop) -> tuple[Evaluation, float]:
+    """What it says of the images, and the accuracy on the same ones under a simulated shift."""
+    changed = shifted(images, None, SHIFT_SEED)
+    clean = judge(model, shop.place(images), images, tta)
+    return clean, judge(model, shop.place(changed), changed, tta).accuracy
+
+
+def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, shop: Workshop) -> ModelCard:
+    """The card with what the network says of the official test set: the only place where that is opened. Keeps the evaluation
+    beside it. The same card where there is none, or it was trained on."""
+    test = shop.dataset.test
+    if test is None or card.includes_test_labels:
+        return card
+    judged, under_shift = clean_and_shifted(model, test, card.tta, shop)
+    plain = judged if card.tta == "none" else judge(model, shop.place(test), test, "none")
+    write_evaluation(run, judged)
+    return card.model_copy(
+        update={
+            "test_images": len(test),
+            "test_accuracy": plain.accuracy,
+            "test_accuracy_tta": judged.accuracy,
+            "test_shifted_accuracy": under_shift,
+        }
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the data
@@ -233,22 +323,3 @@ def study_data(settings: StudySettings, folder: str | None, decoding: DecodingPr
             hint="name the folder that holds them with --data FOLDER, or search anew under another name",
         )
     return dataset
-
-
-def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet:
-    """Everything that may train: the training and validation images, with `include_test` also the official test set."""
-    parts = [dataset.train] + ([dataset.validation] if dataset.validation else [])
-    if include_test:
-        if dataset.test is None:
-            raise DataError(f"--include-test-labels: data set {dataset.name} has no labelled test images")
-        parts.append(dataset.test)
-    if len(parts) == 1:
-        return parts[0]
-    return ImageSet(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
-
-
-def run_name(subject: Subject, epochs: int, request: RetrainRequest) -> str:
-    name = f"{subject.slug}-{epochs}-epochs-seed-{request.seed}"
-    if request.train_subset is not None:
-        name += f"-subset-{request.train_subset}"
-    return name + ("-with-test-labels" if request.include_test_labels else "")

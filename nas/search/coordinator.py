@@ -45,11 +45,10 @@ from nas.search.messages import (
 from nas.search.progress import Display, Progress, Running
 from nas.train.checkpoint import write_whole
 from nas.train.loop import EpochMetrics, write_curve
+from nas.train.memory import more_parts
 
 MAX_FAILURES_IN_A_ROW = 5
 MAX_DEATHS_OF_A_TRIAL = 3
-SMALLEST_MICRO_BATCH = 8
-"""Images. BatchNorm's statistics of fewer are noise."""
 SUSPEND_SECONDS = 30.0
 """Within which a worker has to write its checkpoint; it looks up after every step."""
 
@@ -363,14 +362,15 @@ class Coordinator:
 
     def on_out_of_memory(self, running: Running, where: str, reason: str) -> None:
         """The same trial again, each batch in twice as many parts; it is recorded, since BatchNorm sees smaller ones."""
-        parts = running.micro_batches * 2
-        images = running.candidate.train.batch_size // parts
-        if images < SMALLEST_MICRO_BATCH:
-            last = running.candidate.train.batch_size // running.micro_batches
+        batch = running.candidate.train.batch_size
+        parts = more_parts(batch, running.micro_batches)
+        if parts is None:
+            last = batch // running.micro_batches
             self.fail(running, f"the memory of {where} does not suffice, even in micro-batches of {last} images ({reason})", "")
             return
         running.micro_batches = parts
         running.trial.set_user_attr("micro_batches", parts)
+        images = batch // parts
         self.display.note(f"trial {running.number}: the memory of {where} ran out; again, in micro-batches of {images} images")
         self.drawer.ready.appendleft(running)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.config import Candidate, DataConfig
+from nas.data.material import Material
 from nas.train.checkpoint import Found
 from nas.train.loop import EpochMetrics, Status
 
@@ -22,6 +23,10 @@ class WorkerPlan:
     """What the folder's token file holds as long as this coordinator leads the study."""
     sharing: int = 1
     """Workers on its device, itself included, among which the device's memory is divided."""
+    material: Material | None = None
+    """What a retraining trains on; None for a search, whose split of the data also says which images choose."""
+    token_file: Path | None = None
+    """None for the study's own."""
 
 
 # ------------------------------------------------------------------------------------------ coordinator → worker
@@ -39,6 +44,10 @@ class Train:
     """Parts in which each batch goes through the network, for less memory."""
     checkpoint: bytes | None = None
     """To go on from, for a worker that does not see the folder."""
+    identity: str | None = None
+    """Of the checkpoint; None for that of a search's training."""
+    compiled: bool = False
+    """By torch.compile."""
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,17 @@ class Patience:
     """Carries out what a database may not be able to do at once."""
 
     def __init__(
-        self, study: str, note: Callable[[str], None], stop_requested: Callable[[], bool], what: str = "the study's database"
+        self,
+        study: str,
+        note: Callable[[str], None],
+        stop_requested: Callable[[], bool],
+        what: str = "the study's database",
+        doing: str = "search",
+        again: str | None = None,
     ) -> None:
-        self._study, self._note, self._stop_requested, self._what = study, note, stop_requested, what
+        """`what` is away, `doing` waits for it, and `again` is the command that goes on."""
+        self._note, self._stop_requested, self._what, self._doing = note, stop_requested, what, doing
+        self._again = again or f"nas search --study {study}"
 
     def __call__(self, attempt: Callable[[bool], T]) -> T:
         """`attempt` is told whether it is not the first one, which may have succeeded without our hearing of it.
@@ -83,13 +91,14 @@ class Patience:
             except Away as away:
                 again = True
                 if time.monotonic() >= next_note:
-                    self._note(f"{self._what} {away}; waiting, the workers go on")
+                    meanwhile = ", the workers go on" if self._doing == "search" else ""
+                    self._note(f"{self._what} {away}; waiting{meanwhile}")
                     next_note = time.monotonic() + SAY_AGAIN
                 self._sleep(pause, away)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             if again:
-                self._note(f"{self._what} is there again; the search goes on")
+                self._note(f"{self._what} is there again; the {self._doing} goes on")
             return result
 
     def write(self, action: Callable[[], None]) -> None:
@@ -111,9 +120,9 @@ class Patience:
         while True:
             if self._stop_requested():
                 raise StudyError(
-                    f"{self._what} {away}, and the search was stopped while it waited. Nothing is lost: what was stored "
+                    f"{self._what} {away}, and the {self._doing} was stopped while it waited. Nothing is lost: what was stored "
                     "is stored, and each training goes on from its checkpoint",
-                    hint=f"nas search --study {self._study}   goes on, once that is mended",
+                    hint=f"{self._again}   goes on, once that is mended",
                 ) from None
             if (left := end - time.monotonic()) <= 0:
                 return

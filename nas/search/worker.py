@@ -112,7 +112,7 @@ class _Trainer:
         from nas.train.memory import out_of_memory
 
         self.channel, self.plan = channel, plan
-        self.token_file = StudyPaths(plan.study).token
+        self.token_file = plan.token_file or StudyPaths(plan.study).token
         self.sees_study = self._leads()
         self.device = pick_device(plan.device)
         tune_process(self.device)
@@ -135,15 +135,20 @@ class _Trainer:
 
     def _reside(self) -> None:
         from nas.data.datasets import split
+        from nas.data.material import choose_material
         from nas.data.stream import bytes_of, pick_storage
 
         data = self.dataset
-        parts = split(data, self.plan.data)
-        chosen_from = data.validation or data.train
-        nbytes = bytes_of(data.train, parts.train) + bytes_of(chosen_from, parts.validation)
+        if self.plan.material is None:
+            parts = split(data, self.plan.data)
+            used = [(data.train, parts.train), (data.validation or data.train, parts.validation)]
+        else:
+            chosen = choose_material(data, self.plan.data, self.plan.material)
+            used = [(chosen.images, chosen.train)]
+        nbytes = sum(bytes_of(images, indices) for images, indices in used)
         storage = pick_storage(nbytes, self.device, self.plan.sharing)
-        self.train_data = storage.of(data.train, data.mean, data.std, self.device, parts.train)
-        self.validation = storage.of(chosen_from, data.mean, data.std, self.device, parts.validation)
+        placed = [storage.of(images, data.mean, data.std, self.device, indices) for images, indices in used]
+        self.train_data, self.validation = placed[0], placed[1] if len(placed) > 1 else None
         if storage.storage == "streamed":
             self.device_name += ", images streamed from the cache"
 
@@ -224,11 +229,12 @@ class _Trainer:
             paths=paths,
             precision=self.precision,
             seed=order.seed,
-            identity=f"{order.candidate.digest} seed {order.seed}",
+            identity=order.identity or f"{order.candidate.digest} seed {order.seed}",
             micro_batches=order.micro_batches,
             should_suspend=self._should_suspend,
             on_begin=on_begin,
             write=write,
+            compiling=(lambda text: None) if order.compiled else None,
         )
         return Ended(order.number, result.status)
 

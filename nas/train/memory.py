@@ -53,6 +53,15 @@ def out_of_memory(error: BaseException) -> str | None:
     return None
 
 
+SMALLEST_MICRO_BATCH = 8
+"""Images. BatchNorm's statistics of fewer are noise."""
+
+
+def more_parts(batch: int, parts: int) -> int | None:
+    """Twice as many parts of a batch, each of which takes half the memory; None where they would be too small."""
+    return parts * 2 if batch // (parts * 2) >= SMALLEST_MICRO_BATCH else None
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

@@ -6,8 +6,8 @@
 Each space that scales nothing is measured a second time with `fit: params` in the same ranges. Every network is counted by
 fvcore, its multiply-adds too where its parameters are over budget already.
 
---curves reads two tables of `record_curves.py`, one of each kind, recorded on one machine: as many trainings of each, in the
-order of their draws, as fit into equal seconds.
+--curves reads two tables of `record_curves.py`, one of each kind, of equally many images: as many trainings of each, in the order
+of their draws, as fit into equally many multiply-adds. (Not seconds, which say what else the machine did.)
 """
 
 import argparse
@@ -115,7 +115,8 @@ def budget_table(measured: Sequence[Draws]) -> str:
 @dataclass(frozen=True)
 class Training:
     params: int
-    seconds: float
+    cost: float
+    """Multiply-adds of an image's forward pass, times the epochs; in millions."""
     accuracy: float
     """After the last epoch, of the averaged weights."""
 
@@ -123,25 +124,25 @@ class Training:
 def read_trainings(file: Path) -> list[Training]:
     """In the order of their draws."""
     rows = sorted((row for row in read_table(file) if row.variant == "own"), key=lambda row: row.draw)
-    return [Training(row.params, float(row.seconds.sum()), row.final) for row in rows]
+    return [Training(row.params, row.macs * len(row.seconds) / 1e6, row.final) for row in rows]
 
 
-def within(trainings: Sequence[Training], seconds: float) -> list[Training]:
-    """The first that end before so many seconds of training have passed."""
-    done, left = [], seconds
+def within(trainings: Sequence[Training], cost: float) -> list[Training]:
+    """The first that together cost no more."""
+    done, left = [], cost
     for training in trainings:
-        left -= training.seconds
+        left -= training.cost
         if left < -1e-6:
             break
         done.append(training)
     return done
 
 
-def best_over_orders(trainings: Sequence[Training], seconds: float) -> str:
+def best_over_orders(trainings: Sequence[Training], cost: float) -> str:
     """`70.1 (68.3–72.0)`: mean, 5 % and 95 % over random orders."""
     lots, found = random.Random(0), []
     for _ in range(ORDERS):
-        done = within(lots.sample(trainings, len(trainings)), seconds)
+        done = within(lots.sample(trainings, len(trainings)), cost)
         if done:
             found.append(100 * max(training.accuracy for training in done))
     if len(found) < 2:
@@ -151,9 +152,9 @@ def best_over_orders(trainings: Sequence[Training], seconds: float) -> str:
 
 
 def curves_table(tables: dict[str, list[Training]], parts: Sequence[float] = (0.25, 0.5, 1.0)) -> str:
-    common_seconds = min(sum(training.seconds for training in trainings) for trainings in tables.values())
+    common_cost = min(sum(training.cost for training in trainings) for trainings in tables.values())
     head = (
-        "seconds",
+        "multiply-adds an image × epochs, millions",
         "trainings",
         "n",
         "parameters, median",
@@ -164,18 +165,18 @@ def curves_table(tables: dict[str, list[Training]], parts: Sequence[float] = (0.
     rows = []
     for part in parts:
         for label, trainings in tables.items():
-            done = within(trainings, part * common_seconds)
+            done = within(trainings, part * common_cost)
             accuracies = [100 * training.accuracy for training in done]
             error = f" ± {stdev(accuracies) / len(accuracies) ** 0.5:.2f}" if len(accuracies) > 1 else ""
             rows.append(
                 [
-                    f"{part * common_seconds:,.0f}",
+                    f"{part * common_cost:,.0f}",
                     label,
                     str(len(done)),
                     f"{median(training.params for training in done):,.0f}" if done else "–",
                     f"{fmean(accuracies):.2f}{error}" if done else "–",
                     f"{max(accuracies):.2f}" if done else "–",
-                    best_over_orders(trainings, part * common_seconds),
+                    best_over_orders(trainings, part * common_cost),
                 ]
             )
     return table(head, rows)

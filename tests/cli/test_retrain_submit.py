@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nas.paths import StudyPaths, remember_study, studies_folder
-from nas.retrain import finished_runs, read_card
+from nas.retrain import find_run, finished_runs, interval, read_card
 from nas.subjects import find_subject
 from tests.conftest import Done
 
@@ -18,20 +18,46 @@ def test_retraining_says_what_it_does_and_what_comes_next(nas: Callable[..., Don
     card = read_card(run)
     assert done.code == 0
     assert f"study tiny, {find_subject(study, 'best').title}: " in done.err
-    assert "training 1 epochs on 1,438 images" in done.err
+    assert "training 1 epoch by recipe 'searched' on 1,438 images" in done.err
     assert "epoch    1/1  loss" in done.err
     assert f"Trained on 1,438 images in {card.seconds:.0f} s: {run.folder}\n" in done.out
-    assert f"Official test set, opened once: {card.test_accuracy:.2%} of 359\n" in done.out
-    assert done.out.endswith("Next:  nas submit --study tiny\n")
+    low, high = interval(card.test_accuracy or 0.0, 359)
+    assert (
+        f"Official test set, opened once: {card.test_accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f}) of 359; under a "
+        in done.out
+    )
+    assert f"simulated shift {card.test_shifted_accuracy:.2%}\n" in done.out
+    assert done.out.endswith(f"Next:  nas submit --study tiny --run {run.folder.name}\n")
 
 
 def test_retraining_twice_says_that_it_is_there(nas: Callable[..., Done], study: StudyPaths) -> None:
     done = nas("retrain", "--study", "tiny", "--epochs", "1")
     (run,) = finished_runs(study)
     assert done.code == 0
-    assert done.out.startswith(
-        f"{run.folder} was trained before; another --seed or --epochs trains another network.\nTrained on 1,438 images in "
-    )
+    assert f"{run.folder} was trained before; another --seed, --epochs or --recipe trains another network.\n" in done.err
+    assert done.out.startswith("Trained on 1,438 images in ")
+
+
+def test_several_networks_by_several_seeds_end_in_a_table(nas: Callable[..., Done], study: StudyPaths) -> None:
+    typed = "retrain top:2 --study tiny --seeds 2 --epochs 1 --train-subset 100 --recipe fast --device cpu --workers 1"
+    done = nas(*typed.split())
+    assert done.code == 0
+    assert "study tiny: 4 trainings\n" in done.err
+    head, *rows = done.out.splitlines()
+    assert re.split("  +", head) == ["network", "parameters", "seeds", "held out", "held out, shifted", "in the search"]
+    assert rows[0].endswith("← best")
+    assert rows[2] == "(mean ± standard deviation over the seeds)"
+    for row in rows[:2]:
+        assert len(re.findall(r"\d+\.\d\d% ± \d+\.\d\d", row)) == 2
+    assert "Expected, by 144 images held out: " in done.out
+    (best,) = re.findall("--run (.*)", done.out)
+    card = read_card(find_run(study, best))
+    assert (card.recipe, card.candidate.train.batch_size, card.tta) == ("fast", 256, "none")
+    again = nas(*typed.split(), "--json")
+    said = json.loads(again.out)
+    assert said["best"].endswith(best)
+    assert len(said["runs"]) == 4
+    assert nas("submit", "--study", "tiny", "--run", best, "--device", "cpu").code == 0
 
 
 def test_retraining_on_the_test_labels_claims_nothing(nas: Callable[..., Done], study: StudyPaths) -> None:
@@ -46,8 +72,8 @@ def test_preset_is_retrained_without_any_search(nas: Callable[..., Done]) -> Non
     done = nas(*typed.split())
     assert done.code == 0
     assert "study presets-digits, preset:light-resnet18: 2.81M parameters" in done.err
-    assert "; with flip averaging " in done.out
-    assert done.out.endswith("Next:  nas submit --study presets-digits\n")
+    assert " without averaging over flip; " in done.out
+    assert done.out.endswith("Next:  nas submit --study presets-digits --run light-resnet18-1-epochs-seed-0-subset-16\n")
     assert nas("submit", "--device", "cpu").out.startswith("Study presets-digits, network light-resnet18-1-epochs")
     search = nas("search", "--study", "presets-digits")
     assert search.code == 1

@@ -15,6 +15,7 @@ from nas.search import coordinator as coordination
 from nas.search import drawing, silence
 from nas.search.messages import Alive, Began, Broken, Died, Suspend, Unfit
 from nas.search.samplers import SAMPLERS
+from nas.train.memory import SMALLEST_MICRO_BATCH
 from tests.search.scripted import EPOCHS, Life, PruneAfter, StubBudget
 
 MakeBench = Callable[..., Any]
@@ -570,7 +571,7 @@ def test_what_fits_in_no_micro_batch_has_failed(bench: MakeBench) -> None:
     b.run(1, {0: Life(memory=0)})
     assert b.outcomes == ["failed", "trained"]
     smallest = b.executor.submitted[0].candidate.train.batch_size // b.executor.submitted[-2].micro_batches
-    assert coordination.SMALLEST_MICRO_BATCH <= smallest < 2 * coordination.SMALLEST_MICRO_BATCH
+    assert SMALLEST_MICRO_BATCH <= smallest < 2 * SMALLEST_MICRO_BATCH
     assert f"even in micro-batches of {smallest} images" in b.trials[0].user_attrs["reason"]
     assert "tried to allocate a lot" in b.paths.trial(0).error.read_text()
 

@@ -17,7 +17,7 @@ from nas.config import AugmentConfig
 from nas.data.augment.colour import colour_jitter
 from nas.data.augment.draw import Draw
 from nas.data.augment.erasing import random_cutout, random_erasing
-from nas.data.augment.filters import random_blur, random_sharpness
+from nas.data.augment.filters import random_blur, random_noise, random_sharpness
 from nas.data.augment.geometric import random_affine, random_crop, random_flip, random_resized_crop, random_vertical_flip
 from nas.data.augment.mix import mix
 from nas.data.augment.policies import random_policy
@@ -34,6 +34,7 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, AugmentConfig, Draw], Tensor]] = {
     "colour": colour_jitter,
     "sharpness": random_sharpness,
     "blur": random_blur,
+    "noise": random_noise,
     "erasing": random_erasing,
     "cutout": random_cutout,
 }

@@ -40,6 +40,10 @@ class Draw:
         """float32, from low up to high."""
         return low + (high - low) * torch.rand(*shape, generator=self.generator, device=self.indices.device)
 
+    def normal(self, *shape: int) -> Tensor:
+        """float32, of mean 0 and deviation 1."""
+        return torch.randn(*shape, generator=self.generator, device=self.indices.device)
+
     def integers(self, below: int, *shape: int) -> Tensor:
         """int64 in 0 … below - 1."""
         return torch.randint(0, below, shape, generator=self.generator, device=self.indices.device)

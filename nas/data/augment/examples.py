@@ -29,6 +29,7 @@ EXAMPLES: dict[str, AugmentConfig] = {
     "all four of colour": _only(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
     "sharpness": _only(sharpness=4, sharpness_p=0.5),
     "blur": _only(blur=1.5),
+    "noise": _only(noise=0.2),
     "erasing": _only(erasing=0.5),
     "cutout": _only(cutout=12),
     "mixup": _only(mix="mixup"),

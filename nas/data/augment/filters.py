@@ -1,4 +1,4 @@
-"""Augmentations by each pixel's neighbours: sharpness and blur."""
+"""Augmentations of how fine an image is: sharpness and blur, by each pixel's neighbours, and noise."""
 
 import torch
 from torch import Tensor
@@ -50,3 +50,19 @@ def random_blur(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     if config.blur == 0:
         return images
     return blur(images, draw.uniform(min(0.1, config.blur), config.blur, len(images)))
+
+
+def noise(images: Tensor, deviations: Tensor, drawn: Tensor) -> Tensor:
+    """Adds `drawn`, standard normal (N, C, H, W), times deviations (N,), in levels of 0 to 255."""
+    noisy = torch.addcmul(images.float(), drawn, per_image(deviations))
+    return noisy.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def random_noise(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    """Independent of pixel and channel."""
+    if config.noise == 0 or config.noise_p == 0:
+        return images
+    chosen = draw.some(config.noise_p)
+    picked = pick(images, chosen)
+    deviations = draw.uniform(0.0, 255 * config.noise, len(chosen))
+    return put(images, chosen, [noise(picked, deviations, draw.normal(*picked.shape))])

@@ -1,0 +1,166 @@
+"""Several networks, retrained by several seeds each, and which of them is to be handed over: chosen on images that none of them
+trained on, before the official test set is opened."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from nas.data.cache import Progress as DecodingProgress
+from nas.data.cache import silent
+from nas.errors import ConfigError
+from nas.interrupts import Stop
+from nas.paths import TrialPaths
+from nas.retrain.card import ModelCard, card_file, load_network, read_card, write_card
+from nas.retrain.order import Order, RetrainRequest, make_order
+from nas.retrain.queue import Heard, Queue, make_executor
+from nas.retrain.run import RetrainPlan, Workshop, begin, finish, open_workshop, with_test
+from nas.search.placement import Placement, devices_of
+
+Criterion = Literal["clean", "shifted"]
+CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")
+HOLD_OUT = 0.1
+"""Share of the training images that chooses among several networks, unless told otherwise."""
+LIKELY = 1.959964
+"""Deviations of a normal distribution that hold 95 % of it."""
+
+
+def interval(accuracy: float, images: int) -> tuple[float, float]:
+    """In which the accuracy on further images like these lies with 95 % confidence, as far as their number decides it (Wilson
+    1927)."""
+    square = LIKELY**2 / images
+    centre = (accuracy + square / 2) / (1 + square)
+    half = LIKELY * math.sqrt(accuracy * (1 - accuracy) / images + square / (4 * images)) / (1 + square)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network and its trainings, by one seed each."""
+
+    runs: tuple[tuple[TrialPaths, ModelCard], ...]
+
+    @property
+    def card(self) -> ModelCard:
+        return self.runs[0][1]
+
+    def scores(self, by: Criterion) -> list[float]:
+        """On the held-out images; empty where there are none."""
+        held_out = [card.held_out for _, card in self.runs if card.held_out is not None]
+        return [one.accuracy if by == "clean" else one.shifted_accuracy for one in held_out]
+
+    def mean(self, by: Criterion) -> float | None:
+        scores = self.scores(by)
+        return fmean(scores) if scores else None
+
+    def deviation(self, by: Criterion) -> float | None:
+        """None of one training."""
+        scores = self.scores(by)
+        return stdev(scores) if len(scores) > 1 else None
+
+    def best_run(self, by: Criterion) -> tuple[TrialPaths, ModelCard]:
+        """The first of those that score highest."""
+        scores = self.scores(by)
+        return self.runs[scores.index(max(scores))] if scores else self.runs[0]
+
+
+@dataclass(frozen=True)
+class Several:
+    networks: tuple[Network, ...]
+    """Best first where something chose, else as asked for."""
+    chosen: Network | None
+    """None where nothing chose among several."""
+    by: Criterion
+    failures: dict[str, str]
+    suspended: int
+    """Runs that go on with the same command."""
+
+    @property
+    def best(self) -> tuple[TrialPaths, ModelCard] | None:
+        return None if self.chosen is None else self.chosen.best_run(self.by)
+
+
+@dataclass(frozen=True)
+class SeveralRequest:
+    base: RetrainRequest
+    subjects: tuple[str, ...]
+    seeds: tuple[int, ...]
+    placement: Placement
+    by: Criterion = "clean"
+
+    def each(self) -> list[RetrainRequest]:
+        """All networks by the first seed before any by the second."""
+        return [self.base.of(which, seed) for seed in self.seeds for which in self.subjects]
+
+
+def retrain_several(
+    request: SeveralRequest,
+    on_plan: Callable[[Sequence[RetrainPlan], int], None],
+    on_epoch: Heard,
+    stop: Stop,
+    decoding: DecodingProgress = silent,
+    note: Callable[[str], None] = lambda text: None,
+) -> Several:
+    """Trains what is not trained yet over the workers, then judges and chooses. `on_plan` hears what is to be trained, and how
+    many trainings are there already. Raises NasError."""
+    if request.by == "shifted" and not request.base.hold_out:
+        raise ConfigError("--choose-by shifted needs images that chose nothing before", hint=f"--hold-out {HOLD_OUT:g}")
+    devices = devices_of(request.placement)
+    shop = open_workshop(request.base.on(devices[0]), decoding)
+    orders = [
+        make_order(one, shop.settings, shop.dataset, shop.chosen, shop.device, shop.precision, note) for one in request.each()
+    ]
+    pending = [order for order in orders if not card_file(order.run).is_file()]
+    failures: dict[str, str] = {}
+    suspended: list[Order] = []
+    if pending:
+        on_plan([begin(order, shop) for order in pending], len(orders) - len(pending))
+        compiled = shop.device.type == "cuda" if request.base.compiled is None else request.base.compiled
+        queue = Queue(make_executor(shop, request.placement, pending), compiled, on_epoch, note, stop)
+        queue.run(pending)
+        failures, suspended = queue.failures, queue.suspended
+    for order in pending:
+        if order.run.folder.name not in failures and order not in suspended:
+            note(f"judging {order.run.folder.name}")
+            finish(order, shop, opens_test=False)
+    networks = _networks(orders)
+    if suspended or not networks:
+        return Several(tuple(networks), None, request.by, failures, len(suspended))
+    ranked = _ranked(networks, request.by)
+    chosen = ranked[0] if ranked is not None else None
+    if chosen is not None:
+        _open_test(chosen, shop)
+        networks = _networks(orders)
+        ranked = _ranked(networks, request.by)
+        assert ranked is not None
+        chosen = ranked[0]
+    return Several(tuple(ranked or networks), chosen, request.by, failures, 0)
+
+
+def _networks(orders: Sequence[Order]) -> list[Network]:
+    """Those of which a training has ended."""
+    by_subject: dict[str, list[tuple[TrialPaths, ModelCard]]] = {}
+    for order in orders:
+        if card_file(order.run).is_file():
+            by_subject.setdefault(order.subject.title, []).append((order.run, read_card(order.run)))
+    return [Network(tuple(runs)) for runs in by_subject.values()]
+
+
+def _ranked(networks: list[Network], by: Criterion) -> list[Network] | None:
+    """By the held-out images, else by the search's; None where several were judged by neither."""
+    if len(networks) == 1:
+        return networks
+    means = [network.mean(by) for network in networks]
+    if None in means:
+        means = [network.card.search_accuracy for network in networks]
+    if None in means:
+        return None
+    return [network for _, network in sorted(zip(means, networks, strict=True), key=lambda pair: -(pair[0] or 0.0))]
+
+
+def _open_test(network: Network, shop: Workshop) -> None:
+    for run, card in network.runs:
+        if card.test_accuracy is None:
+            model, _ = load_network(run)
+            write_card(run, with_test(card, run, model.to(shop.device), shop))
