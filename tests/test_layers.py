@@ -28,6 +28,7 @@ ROOMS = (
     "train",
     "trackers",
     "search",
+    "ledger",
     "subjects",
     "retrain",
     "predict",

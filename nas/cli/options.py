@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,11 @@ StudyOption = Annotated[
         autocompletion=_known_studies,
     ),
 ]
+RUN_HELP = (
+    "A retrained network: its name (nas runs shows them), its folder wherever that lies, or `best`, a trial's number or preset:NAME "
+    "for its latest run. [default: the latest]"
+)
+RunOption = Annotated[str | None, typer.Option("--run", help=RUN_HELP, show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data on standard output, as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings, faults and the result alone.")]
 LogOption = Annotated[
@@ -56,6 +62,13 @@ def parse_duration(text: str | None) -> float | None:
 
 def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    shown = [columns, *rows]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(columns))]
+    for row in shown:
+        print("  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def plain_path(path: Path | None) -> str | None:

@@ -7,6 +7,8 @@ written. A PostgreSQL database holds several studies; rows are told apart by the
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Table
@@ -78,19 +80,23 @@ def _of(connection: Connection, paths: StudyPaths, table: Table) -> ColumnElemen
 
 def _put(connection: Connection, paths: StudyPaths, entries: Iterable[RunEntry | SubmissionEntry]) -> None:
     for entry in entries:
-        table, key = (RUNS, RUNS.c.name == entry.name) if isinstance(entry, RunEntry) else (SUBMISSIONS, SUBMISSIONS.c.id == entry.id)
-        connection.execute(sqlalchemy.delete(table).where(_of(connection, paths, table), key))
+        is_run = isinstance(entry, RunEntry)
+        table = RUNS if is_run else SUBMISSIONS
+        same = RUNS.c.name == entry.name if is_run else SUBMISSIONS.c.id == entry.id
+        connection.execute(sqlalchemy.delete(table).where(_of(connection, paths, table), same))
         connection.execute(sqlalchemy.insert(table).values(study=paths.name, **entry.model_dump()))
 
 
 def _read(connection: Connection, paths: StudyPaths) -> Ledger:
-    runs, submissions = (
-        [
-            {name: value for name, value in row.items() if name != "study"}
-            for row in connection.execute(
-                sqlalchemy.select(table).where(_of(connection, paths, table)).order_by(table.c.created)
-            ).mappings()
-        ]
-        for table in (RUNS, SUBMISSIONS)
-    )
-    return Ledger([RunEntry.model_validate(row) for row in runs], [SubmissionEntry.model_validate(row) for row in submissions])
+    def rows(table: Table) -> list[dict[str, Any]]:
+        columns = [column for column in table.c if column.name != "study"]
+        chosen = sqlalchemy.select(*columns).where(_of(connection, paths, table))
+        return [dict(row) for row in connection.execute(chosen).mappings()]
+
+    runs = [RunEntry.model_validate(row) for row in rows(RUNS)]
+    submissions = [SubmissionEntry.model_validate(row) for row in rows(SUBMISSIONS)]
+    return Ledger(sorted(runs, key=age), sorted(submissions, key=age))
+
+
+def age(entry: RunEntry | SubmissionEntry) -> datetime:
+    return datetime.fromisoformat(entry.created)

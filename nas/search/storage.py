@@ -240,7 +240,10 @@ def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchem
         engine = sqlalchemy.create_engine(url, creator=connect, poolclass=sqlalchemy.NullPool)
         with engine.connect() as connection:
             if address is not None:
-                connection.execute(sqlalchemy.text("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '60s'"))
+                waits = (
+                    "SELECT set_config(name, '60s', true) FROM pg_settings WHERE name IN ('lock_timeout', 'statement_timeout')"
+                )
+                connection.exec_driver_sql(waits)
             if writing:
                 lock = "BEGIN IMMEDIATE" if address is None else f"SELECT pg_advisory_xact_lock({LEDGER_LOCK})"
                 connection.exec_driver_sql(lock)
