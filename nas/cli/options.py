@@ -27,8 +27,8 @@ StudyOption = Annotated[
     ),
 ]
 RUN_HELP = (
-    "A retrained network: its name (nas runs shows them), its folder wherever that lies, or `best`, a trial's number or preset:NAME "
-    "for its latest run. [default: the latest]"
+    "A retrained network: its name, as nas runs shows it; its folder, wherever that lies; or `best`, a trial's number or "
+    "preset:NAME for its latest run. [default: the latest]"
 )
 RunOption = Annotated[str | None, typer.Option("--run", help=RUN_HELP, show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data on standard output, as JSON.")]

@@ -1,7 +1,6 @@
 """`nas runs`"""
 
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer

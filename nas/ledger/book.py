@@ -1,7 +1,7 @@
 """Reading and writing a study's ledger, a transaction each.
 
-A database of SQLite lies in its study's folder, so that all its rows are that study's, whatever the folder was called when they were
-written. A PostgreSQL database holds several studies; rows are told apart by the study's name.
+A database of SQLite lies in its study's folder, so that all its rows are that study's, whatever the folder was called when they
+were written. A PostgreSQL database holds several studies; rows are told apart by the study's name.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -80,9 +80,10 @@ def _of(connection: Connection, paths: StudyPaths, table: Table) -> ColumnElemen
 
 def _put(connection: Connection, paths: StudyPaths, entries: Iterable[RunEntry | SubmissionEntry]) -> None:
     for entry in entries:
-        is_run = isinstance(entry, RunEntry)
-        table = RUNS if is_run else SUBMISSIONS
-        same = RUNS.c.name == entry.name if is_run else SUBMISSIONS.c.id == entry.id
+        if isinstance(entry, RunEntry):
+            table, same = RUNS, RUNS.c.name == entry.name
+        else:
+            table, same = SUBMISSIONS, SUBMISSIONS.c.id == entry.id
         connection.execute(sqlalchemy.delete(table).where(_of(connection, paths, table), same))
         connection.execute(sqlalchemy.insert(table).values(study=paths.name, **entry.model_dump()))
 

@@ -90,7 +90,7 @@ def require_known(connection: Connection, database: str) -> int:
 
 
 def bring_up_to_date(connection: Connection, database: str) -> None:
-    """Makes the tables, or carries out the steps that they lack; with the transaction, all of it or nothing. Raises StudyError."""
+    """Makes the tables, or carries out the steps that they lack: by the transaction all of it or nothing. Raises StudyError."""
     version = require_known(connection, database)
     if version:
         for step in MIGRATIONS[version - 1 :]:

@@ -1,5 +1,5 @@
-"""A study's retrained runs and submissions: what the ledger recorded, what only their files say, and whether those still are as they
-were."""
+"""A study's retrained runs and submissions: what the ledger recorded, what only their files say, and whether those are still the
+same."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

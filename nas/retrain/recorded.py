@@ -109,7 +109,7 @@ def require_as_recorded(paths: StudyPaths | None, run: TrialPaths, card: ModelCa
         raise StudyError(
             f"{' and '.join(changed)} of {run.folder.name} {'is' if len(changed) == 1 else 'are'} not what the ledger of study "
             f"{paths.name!r} recorded on {entry.created[:10]}",
-            hint=f"restore the folder from a copy; or, if it is meant:  nas runs --rebuild --study {paths.name}   records it as it is",
+            hint=f"restore the folder from a copy; or, to record it as it is:  nas runs --rebuild --study {paths.name}",
         )
 
 

@@ -239,14 +239,11 @@ def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchem
     try:
         engine = sqlalchemy.create_engine(url, creator=connect, poolclass=sqlalchemy.NullPool)
         with engine.connect() as connection:
-            if address is not None:
-                waits = (
-                    "SELECT set_config(name, '60s', true) FROM pg_settings WHERE name IN ('lock_timeout', 'statement_timeout')"
-                )
-                connection.exec_driver_sql(waits)
-            if writing:
-                lock = "BEGIN IMMEDIATE" if address is None else f"SELECT pg_advisory_xact_lock({LEDGER_LOCK})"
-                connection.exec_driver_sql(lock)
+            if address is None:
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+            elif writing:
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LEDGER_LOCK})")
             yield connection
             connection.commit()
     except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError) as error:
