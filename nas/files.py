@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and how they are told apart."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -18,3 +19,9 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         unfinished.unlink(missing_ok=True)
         error.filename = error.filename or str(path)  # says which disk is full
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """In hexadecimal. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,6 +29,7 @@ ROOMS = (
     "train",
     "trackers",
     "search",
+    "ledger",
     "subjects",
     "retrain",
     "predict",

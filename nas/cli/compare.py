@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, StudyOption, print_json
+from nas.cli.options import JsonOption, StudyOption, print_json, print_table
 
 HELP = """Set networks or studies side by side: what differs first.
 
@@ -25,9 +25,6 @@ def command(
     if as_json:
         print_json({name: {row[0]: row[i] for row in found.table.rows} for i, name in enumerate(names, 1)})
         return
-    shown = [found.table.columns, *rows]
-    widths = [max(len(row[i]) for row in shown) for i in range(len(found.table.columns))]
-    for row in shown:
-        print("  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(found.table.columns, rows)
     if not found.different:
         print("They differ in nothing.")

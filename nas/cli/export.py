@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, StudyOption, print_json
+from nas.cli.options import RUN_HELP, JsonOption, StudyOption, print_json
 
 HELP = """Write a retrained network for use elsewhere, and check that it predicts there as here.
 
@@ -16,19 +16,23 @@ for batches of any size. torch: a program of torch.export. Each takes uint8 imag
 
 
 def command(
-    run: Annotated[str | None, typer.Argument(help="A folder under retrained/. [default: the latest]")] = None,
+    run: Annotated[str | None, typer.Argument(help=RUN_HELP, show_default=False)] = None,
     study: StudyOption = None,
     form: Annotated[str, typer.Option("--format", help="weights, onnx or torch.")] = "weights",
-    output: Annotated[Path | None, typer.Option(help="File or folder. [default: under exported/ in the study's folder]")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File or folder. [default: under exported/ in the study's folder, or here]")
+    ] = None,
     tta: Annotated[str | None, typer.Option(help="none, flip or flip_shift. [default: as nas submit]")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="weights: also in bfloat16, half as large.")] = False,
     as_json: JsonOption = False,
 ) -> None:
+    from nas.cli.display import TerminalDisplay
     from nas.export import ExportRequest, export
-    from nas.paths import existing_study
     from nas.report.words import bytes_text
+    from nas.retrain import study_of
 
-    done = export(ExportRequest(existing_study(study), run, form, output, tta, bf16))
+    with TerminalDisplay() as display:
+        done = export(ExportRequest(study_of(run, study), run, form, output, tta, bf16), display.note)
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})
         return

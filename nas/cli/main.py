@@ -17,6 +17,7 @@ from nas.cli import (
     presets,
     report,
     retrain,
+    runs,
     search,
     show,
     submit,
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("search", help=search.HELP)(search.command)
 app.command("retrain", help=retrain.HELP)(retrain.command)
+app.command("runs", help=runs.HELP)(runs.command)
 app.command("submit", help=submit.HELP)(submit.command)
 app.command("predict", help=predict.HELP)(predict.command)
 app.command("export", help=export.HELP)(export.command)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,11 @@ StudyOption = Annotated[
         autocompletion=_known_studies,
     ),
 ]
+RUN_HELP = (
+    "A retrained network: its name, as nas runs shows it; its folder, wherever that lies; or `best`, a trial's number or "
+    "preset:NAME for its latest run. [default: the latest]"
+)
+RunOption = Annotated[str | None, typer.Option("--run", help=RUN_HELP, show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data on standard output, as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings, faults and the result alone.")]
 LogOption = Annotated[
@@ -76,6 +82,16 @@ def parse_seeds(text: str | None, first: int) -> tuple[int, ...]:
 
 def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
+
+
+def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    shown = [columns, *rows]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(columns))]
+    return ["  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print("\n".join(table_lines(columns, rows)))
 
 
 def plain_path(path: Path | None) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DeviceOption, JsonOption, StudyOption, print_json
+from nas.cli.options import DeviceOption, JsonOption, RunOption, StudyOption, print_json
 
 HELP = """Name the most probable classes of some images."""
 
@@ -14,15 +14,15 @@ HELP = """Name the most probable classes of some images."""
 def command(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     study: StudyOption = None,
-    run: Annotated[str | None, typer.Option(help="A folder under retrained/. [default: the latest]")] = None,
+    run: RunOption = None,
     top: Annotated[int, typer.Option(help="Classes to name.")] = 3,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    from nas.paths import existing_study
     from nas.predict import PredictRequest, predict_images
+    from nas.retrain import study_of
 
-    guesses = predict_images(PredictRequest(existing_study(study), tuple(images), run, top, device))
+    guesses = predict_images(PredictRequest(study_of(run, study), tuple(images), run, top, device))
     if as_json:
         print_json([{**asdict(guess), "image": str(guess.image), "classes": dict(guess.classes)} for guess in guesses])
         return

@@ -16,6 +16,7 @@ from nas.cli.options import (
     parse_duration,
     parse_seeds,
     print_json,
+    table_lines,
 )
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from nas.retrain import Criterion, ModelCard, Network, RetrainPlan, RetrainRequest, Several, SeveralRequest
 
 HELP = """Train networks of a study on its labelled training data for the last time, longer than the search did."""
+
+
+TABLE_COLUMNS = ("network", "parameters", "seeds", "held out", "held out, shifted", "in the search", "")
 
 
 def command(
@@ -233,7 +237,7 @@ def _table(result: "Several") -> list[str]:
             return "–"
         return f"{mean:.2%}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
 
-    rows = [("network", "parameters", "seeds", "held out", "held out, shifted", "in the search", "")]
+    rows = []
     for network in result.networks:
         card = network.card
         searched = "–" if card.search_accuracy is None else f"{card.search_accuracy:.2%}"
@@ -249,10 +253,8 @@ def _table(result: "Several") -> list[str]:
                 mark,
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     spread = ["(mean ± standard deviation over the seeds)"] if any(len(n.runs) > 1 for n in result.networks) else []
-    return [*lines, *spread]
+    return [*table_lines(TABLE_COLUMNS, rows), *spread]
 
 
 def _expected(card: "ModelCard") -> list[str]:

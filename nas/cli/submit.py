@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DeviceOption, JsonOption, QuietOption, StudyOption, print_json
+from nas.cli.options import DeviceOption, JsonOption, QuietOption, RunOption, StudyOption, print_json
 
 HELP = """Predict an unlabelled test set and write the CSV that is handed in: ID,Labels."""
 
@@ -19,8 +19,8 @@ def command(
         ),
     ] = None,
     study: StudyOption = None,
-    run: Annotated[str | None, typer.Option(help="A folder under retrained/. [default: the latest]")] = None,
-    output: Annotated[Path | None, typer.Option(help="The CSV. [default: in the study's folder]")] = None,
+    run: RunOption = None,
+    output: Annotated[Path | None, typer.Option(help="The CSV. [default: in the study's folder, or here]")] = None,
     tta: Annotated[
         str | None,
         typer.Option(help="Average over flip, or flip_shift; or none. [default: flip, if the network was trained with flips]"),
@@ -38,10 +38,11 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     from nas.cli.display import TerminalDisplay
-    from nas.paths import existing_study, remember_study
+    from nas.paths import remember_study
     from nas.predict import SubmitRequest, submit
+    from nas.retrain import is_folder, study_of
 
-    paths = existing_study(study)
+    paths = study_of(run, study)
     with TerminalDisplay(quiet=quiet) as display:
         request = SubmitRequest(
             paths=paths,
@@ -57,8 +58,9 @@ def command(
             probabilities=probabilities,
             device=device,
         )
-        done = submit(request, display.decoding)
-    remember_study(paths)
+        done = submit(request, display.decoding, display.note)
+    if paths is not None and not is_folder(run):
+        remember_study(paths)
     if as_json:
         print_json(
             {
@@ -72,7 +74,8 @@ def command(
             }
         )
         return
-    print(f"Study {paths.name}, network {done.run}, test set {done.test}, test-time augmentation {done.tta}")
+    where = "No study" if paths is None else f"Study {paths.name}"
+    print(f"{where}, network {done.run}, test set {done.test}, test-time augmentation {done.tta}")
     classes = [name if name == str(label) else f"{label} {name}" for label, name in enumerate(done.per_class)]
     counted = zip(classes, done.per_class.values(), strict=True)
     print("Predicted  " + ", ".join(f"{name}: {count}" for name, count in counted))

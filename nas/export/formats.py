@@ -16,15 +16,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nas.data.cache import silent
-from nas.data.datasets import ImageSet
+from nas.data.datasets import ImageSet, load_dataset
 from nas.data.stream import place
-from nas.errors import ConfigError, StudyError, choices_sentence
+from nas.errors import ConfigError, DataError, StudyError, choices_sentence
 from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
 from nas.paths import StudyPaths, TrialPaths
-from nas.retrain import ModelCard, find_run, load_network, study_data
-from nas.retrain.card import card_file, weights_file
+from nas.retrain import ModelCard, find_run, load_network, study_data, write_card
+from nas.retrain.card import weights_file
 from nas.retrain.evaluation import judge
+from nas.retrain.recorded import Note, require_as_recorded
 from nas.search.settings import read_settings
 from nas.train.evaluate import TTA
 
@@ -35,9 +36,10 @@ CHECKED_IMAGES = 16
 
 @dataclass(frozen=True)
 class ExportRequest:
-    paths: StudyPaths
+    paths: StudyPaths | None
+    """None where `run` is a folder outside any study."""
     run: str | None = None
-    """Of `retrained/`; None takes the latest."""
+    """As `find_run` takes it; None takes the latest."""
     format: str = "weights"
     """One of `FORMATS`."""
     output: Path | None = None
@@ -63,7 +65,7 @@ class Exported:
     """… and in bfloat16."""
 
 
-def export(request: ExportRequest) -> Exported:
+def export(request: ExportRequest, note: Note = lambda text: None) -> Exported:
     """Whole or not at all. Raises NasError."""
     if request.format not in FORMATS:
         raise ConfigError(f"{request.format!r} is no format to export to.{choices_sentence(request.format, FORMATS)}")
@@ -71,9 +73,12 @@ def export(request: ExportRequest) -> Exported:
         raise ConfigError("--bf16 goes with --format weights alone", hint="nas export --format weights --bf16")
     if request.tta is not None and request.tta not in TTA:
         raise ConfigError(f"{request.tta!r} is no test-time augmentation.{choices_sentence(request.tta, TTA)}")
-    run = find_run(request.paths, request.run)
+    paths = request.paths
+    run = find_run(paths, request.run)
     model, card = load_network(run)
-    output = request.output or request.paths.folder / "exported" / f"{run.folder.name}{SUFFIXES[request.format]}"
+    require_as_recorded(paths, run, card, note)
+    named = (paths.folder if paths else Path()) / "exported" / f"{run.folder.name}{SUFFIXES[request.format]}"
+    output = request.output or named
     if output.exists():
         raise StudyError(f"{output} is there already, and is not written over", hint="name another with --output, or remove it")
     predictor = Predictor(model, card.mean, card.std, request.tta or card.tta).eval()
@@ -91,9 +96,7 @@ def export(request: ExportRequest) -> Exported:
                 hint="nothing was written; please report the network, nas show names it, and nas doctor the versions",
             )
         halved = (
-            _write_bf16(predictor, card, unfinished, images, expected, _official_test(request.paths, card))
-            if request.bf16
-            else {}
+            _write_bf16(predictor, card, unfinished, images, expected, _official_test(paths, card, note)) if request.bf16 else {}
         )
         shutil.move(unfinished, output)
     size = sum(file.stat().st_size for file in output.rglob("*")) if output.is_dir() else output.stat().st_size
@@ -159,9 +162,7 @@ def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output
     """model.safetensors, model.json and a model.py that needs nothing of this package."""
     output.mkdir()
     shutil.copy(weights_file(run), output)
-    tree = json.loads(card_file(run).read_text())
-    tree["tta"] = predictor.tta
-    (output / "model.json").write_text(json.dumps(tree, indent=2) + "\n")
+    write_card(TrialPaths(output), card.model_copy(update={"tta": predictor.tta}))
     title = f"{card.candidate.arch.one_line()}: {card.params:,} parameters, {len(card.classes)} classes."
     (output / "model.py").write_text(standalone_source(title))
     return _run_standalone(output, images)
@@ -203,8 +204,21 @@ def _write_bf16(
     }
 
 
-def _official_test(paths: StudyPaths, card: ModelCard) -> ImageSet | None:
-    return None if card.test_accuracy is None else study_data(read_settings(paths), None, silent).test
+def _official_test(paths: StudyPaths | None, card: ModelCard, note: Note) -> ImageSet | None:
+    """Where the study's data is; of a run outside any study where the data is that its card names."""
+    if card.test_accuracy is None:
+        return None
+    if paths is not None:
+        return study_data(read_settings(paths), None, silent).test
+    try:
+        dataset = load_dataset(card.data, silent)
+    except DataError as error:
+        note(f"the accuracies are not measured: {error.message}")
+        return None
+    if dataset.fingerprint != card.data_fingerprint:
+        note(f"the accuracies are not measured: {card.data.folder or card.data.dataset} holds other images or labels")
+        return None
+    return dataset.test
 
 
 def _accuracy(predictor: Predictor, card: ModelCard, test: ImageSet) -> float:

@@ -17,10 +17,11 @@ from nas.train.evaluate import predict_logits
 
 @dataclass(frozen=True)
 class PredictRequest:
-    paths: StudyPaths
+    paths: StudyPaths | None
+    """None where `run` is a folder outside any study."""
     images: tuple[Path, ...]
     run: str | None = None
-    """Of `retrained/`; None takes the latest."""
+    """As `find_run` takes it; None takes the latest."""
     top: int = 3
     device: str = "auto"
 

@@ -1,5 +1,7 @@
 """From a retrained network and a test set to the CSV that is handed in."""
 
+import hashlib
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,10 +17,14 @@ from nas.data.datasets import load_dataset
 from nas.data.stream import pick_storage
 from nas.data.unlabelled import TestSet, read_test_set
 from nas.errors import ConfigError, DataError, choices_sentence
-from nas.paths import StudyPaths
+from nas.files import sha256_of
+from nas.ledger import SubmissionEntry, append_submission
+from nas.paths import StudyPaths, TrialPaths
 from nas.predict.table import ID_COLUMN, LABEL_COLUMN, Form, arranged, read_sample, require_one_source, verify, write_rows
 from nas.retrain import ModelCard, find_run, load_network
-from nas.search.settings import read_settings
+from nas.retrain.card import weights_file
+from nas.retrain.recorded import Note, require_as_recorded, try_to_record
+from nas.search.settings import Environment, read_settings
 from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import TTA, predict_logits
 from nas.train.norm import reestimate_norm
@@ -28,10 +34,11 @@ LabelForm = Literal["indices", "names"]
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    paths: StudyPaths
+    paths: StudyPaths | None
+    """None where `run` is a folder outside any study."""
     test: Path | None = None
     run: str | None = None
-    """Of `retrained/`; None takes the latest."""
+    """As `find_run` takes it; None takes the latest."""
     output: Path | None = None
     tta: str | None = None
     """One of `TTA`; None takes what fits the network's training."""
@@ -71,10 +78,10 @@ class Submission:
     adapted: Adapted | None = None
 
 
-def submit(request: SubmitRequest, progress: DecodingProgress = silent) -> Submission:
+def submit(request: SubmitRequest, progress: DecodingProgress = silent, note: Note = lambda text: None) -> Submission:
     """Predicts the test set and writes the CSV: a class for each image, by default its index from 0, in the test set's order.
 
-    Raises NasError.
+    It is recorded beside the run and in the study's ledger. Raises NasError.
     """
     paths = request.paths
     require_one_source(request.like, id_column=request.id_column, label_column=request.label_column)
@@ -83,6 +90,7 @@ def submit(request: SubmitRequest, progress: DecodingProgress = silent) -> Submi
         form = read_sample(request.like)
     run = find_run(paths, request.run)
     model, card = load_network(run)
+    require_as_recorded(paths, run, card, note)
     tta = request.tta or card.tta
     if tta not in TTA:
         raise ConfigError(f"{tta!r} is no test-time augmentation.{choices_sentence(tta, TTA)}")
@@ -99,15 +107,31 @@ def submit(request: SubmitRequest, progress: DecodingProgress = silent) -> Submi
     predicted = logits.argmax(1).cpu().numpy()
     names = list(card.classes) if request.labels == "names" else [str(i) for i in range(len(card.classes))]
     ids = [test.ids[i] for i in order]
-    output = request.output or paths.folder / f"submission-{Path(test.name).stem}.csv"
+    output = request.output or (paths.folder if paths else Path()) / f"submission-{Path(test.name).stem}.csv"
     write_rows(output, (form.id_column, form.label_column), [(test.ids[i], names[predicted[i]]) for i in order])
     verify(output, form, ids, names)
     if request.probabilities is not None:
         shares = torch.softmax(logits, 1).cpu().numpy()
         rows = [(test.ids[i], *(f"{share:.6f}" for share in shares[i])) for i in order]
         write_rows(request.probabilities, (form.id_column, *card.classes), rows)
-    if request.test is not None:
+    if request.test is not None and paths is not None:
         _remembered(paths).write_text(str(request.test.absolute()) + "\n")
+    environment = Environment.now()
+    entry = SubmissionEntry(
+        id=uuid.uuid4().hex,
+        run=run.folder.name,
+        output=_within(output, paths),
+        test=described,
+        test_sha256=hashlib.sha256(np.ascontiguousarray(test.images).data).hexdigest(),
+        images=len(ids),
+        tta=tta,
+        adapted=request.adapt_norm,
+        commit=environment.git,
+        created=environment.created,
+        weights_sha256=card.hashes.weights if card.hashes else sha256_of(weights_file(run)),
+        csv_sha256=sha256_of(output),
+    )
+    _record(paths, run, entry, note)
     counts = np.bincount(predicted, minlength=len(card.classes))
     return Submission(
         output=output,
@@ -127,18 +151,34 @@ def _compared(before: Tensor, after: Tensor) -> Adapted:
     return Adapted(int((before.argmax(1) != after.argmax(1)).sum()), *confidences)
 
 
+def _within(output: Path, paths: StudyPaths | None) -> str:
+    """As `SubmissionEntry.output` is written."""
+    whole = output.resolve()
+    folder = None if paths is None else paths.folder.resolve()
+    return str(whole.relative_to(folder)) if folder is not None and whole.is_relative_to(folder) else str(whole)
+
+
+def _record(paths: StudyPaths | None, run: TrialPaths, entry: SubmissionEntry, note: Note) -> None:
+    try:
+        append_submission(run, entry)
+    except OSError as error:
+        note(f"the submission is not recorded beside its network, in {run.folder}: {error.strerror}")
+    if paths is not None:
+        try_to_record(paths, entry, note)
+
+
 def find_test_set(request: SubmitRequest, card: ModelCard, progress: DecodingProgress) -> tuple[TestSet, str]:
     """The test set that was named; else the one named for this study before, else the single `*_nolabel.pkl` in the data folder,
     else the data set's own test images. With it, which of these it is, in words."""
     if request.test is not None:
         return read_test_set(request.test, card.shape), str(request.test)
-    remembered = _remembered(request.paths)
-    if remembered.is_file():
+    paths = request.paths
+    if paths is not None and (remembered := _remembered(paths)).is_file():
         path = Path(remembered.read_text().strip())
         if not path.exists():
             raise DataError(f"{path}, the test set given to this study before, is gone", hint="name it: nas submit TEST")
         return read_test_set(path, card.shape), f"{path}, as given to this study before"
-    data = read_settings(request.paths).data
+    data = card.data if paths is None else read_settings(paths).data  # whose folder may have moved since
     if found := unlabelled_in(data):
         return read_test_set(found, card.shape), f"{found}, the only *_nolabel.pkl in the data folder"
     dataset = load_dataset(data, progress)

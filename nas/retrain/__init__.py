@@ -1,8 +1,9 @@
 """Trains a chosen network on all the data, and keeps what is needed to use it."""
 
-from nas.retrain.card import ModelCard, find_run, finished_runs, load_network, read_card
+from nas.retrain.card import Hashes, ModelCard, read_card, write_card
 from nas.retrain.choice import CRITERIA, HOLD_OUT, Criterion, Network, Several, SeveralRequest, interval, retrain_several
 from nas.retrain.evaluation import Evaluation, read_evaluation
+from nas.retrain.network import find_run, finished_runs, is_folder, load_network, study_of
 from nas.retrain.order import Order, RetrainRequest
 from nas.retrain.run import Retrained, RetrainPlan, found_presets_study, retrain, study_data
 
@@ -11,6 +12,7 @@ __all__ = [
     "HOLD_OUT",
     "Criterion",
     "Evaluation",
+    "Hashes",
     "ModelCard",
     "Network",
     "Order",
@@ -23,10 +25,13 @@ __all__ = [
     "finished_runs",
     "found_presets_study",
     "interval",
+    "is_folder",
     "load_network",
     "read_card",
     "read_evaluation",
     "retrain",
     "retrain_several",
     "study_data",
+    "study_of",
+    "write_card",
 ]

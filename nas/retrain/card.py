@@ -1,23 +1,34 @@
-"""What a retrained network is kept as, and how it is found and loaded again.
+"""What a retrained network is kept as: its card, and the hashes by which a file is known again.
 
 studies/<study>/retrained/<run>/
     model.safetensors    the averaged weights
-    model.json           a `ModelCard`: candidate, classes, normalisation, how and on what it was trained, its score
+    model.json           a `ModelCard`: candidate, classes, normalisation, how and on what it was trained, its score, its hashes
     metrics.jsonl        a line an epoch
     evaluation.npz       what it says of the official test set, where there is one and it was not trained on
+    submissions.jsonl    what was predicted with it, see `nas.ledger.entries`
 """
 
+import hashlib
+import json
 from pathlib import Path
-
-from safetensors.torch import load_file
+from typing import Any
 
 from nas.config import Candidate, DataConfig, Frozen, ImageShape
-from nas.errors import StudyError, choices_sentence
-from nas.files import write_whole
-from nas.models import ResNet, build_model
-from nas.paths import StudyPaths, TrialPaths
+from nas.errors import StudyError
+from nas.files import sha256_of, write_whole
+from nas.paths import TrialPaths
 from nas.recipes import SEARCHED
+from nas.retrain.evaluation import evaluation_file
 from nas.search.settings import Environment
+
+
+class Hashes(Frozen):
+    """SHA-256, in hexadecimal."""
+
+    weights: str
+    evaluation: str | None
+    card: str
+    """Of the card's content without this field, see `content_hash`."""
 
 
 class HeldOut(Frozen):
@@ -36,7 +47,7 @@ class ModelCard(Frozen):
     subject: str
     """`trial 7`, or `preset:resnet-2322`."""
     recipe: str = SEARCHED
-    """Its name; the candidate holds what it says."""
+    """Its name, or that of the file it came from; the candidate holds what it says."""
     candidate: Candidate
     """With the epochs that it was trained for here."""
     params: int
@@ -68,6 +79,8 @@ class ModelCard(Frozen):
     device: str
     precision: str
     environment: Environment
+    hashes: Hashes | None = None
+    """None in a card from before they were kept."""
 
 
 def card_file(run: TrialPaths) -> Path:
@@ -78,39 +91,44 @@ def weights_file(run: TrialPaths) -> Path:
     return run.folder / "model.safetensors"
 
 
+def write_card(run: TrialPaths, card: ModelCard) -> ModelCard:
+    """With the hashes of the files beside it, which have to be there. Raises OSError."""
+    evaluation = evaluation_file(run)
+    hashes = Hashes(
+        weights=sha256_of(weights_file(run)), evaluation=sha256_of(evaluation) if evaluation.is_file() else None, card=""
+    )
+    unsealed = card.model_copy(update={"hashes": hashes})
+    content = content_hash(json.loads(unsealed.to_json()))
+    sealed = card.model_copy(update={"hashes": hashes.model_copy(update={"card": content})})
+    write_whole(card_file(run), (sealed.to_json() + "\n").encode())
+    return sealed
+
+
+def content_hash(tree: dict[str, Any]) -> str:
+    """Of a card as it stands in its file, but for `hashes.card`. Spaces and the order of keys do not count."""
+    if isinstance(hashes := tree.get("hashes"), dict):
+        tree = tree | {"hashes": {name: value for name, value in hashes.items() if name != "card"}}
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def read_card(run: TrialPaths) -> ModelCard:
     return ModelCard.from_json(card_file(run).read_text(), source=str(card_file(run)))
 
 
-def write_card(run: TrialPaths, card: ModelCard) -> None:
-    write_whole(card_file(run), card.to_json().encode())
-
-
-def finished_runs(paths: StudyPaths) -> list[TrialPaths]:
-    """Oldest first."""
-    files = sorted(paths.retrained.glob("*/model.json"), key=lambda file: file.stat().st_mtime)
-    return [TrialPaths(file.parent) for file in files]
-
-
-def find_run(paths: StudyPaths, name: str | None) -> TrialPaths:
-    """The named run, or the latest. Raises StudyError with the runs there are."""
-    runs = finished_runs(paths)
-    if not runs:
+def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
+    """With its `content_hash`. Raises NasError where the content is not the one that was written."""
+    file = card_file(run)
+    if not file.is_file():
         raise StudyError(
-            f"study {paths.name!r} has no retrained network yet",
-            hint=f"nas retrain best --study {paths.name}   makes one",
+            f"{run.folder} holds no retrained network: it has no {file.name}",
+            hint="nas retrain goes on with a training that has not ended" if run.checkpoint.is_file() else "nas runs lists them",
         )
-    if name is None:
-        return runs[-1]
-    by_name = {run.folder.name: run for run in runs}
-    if name not in by_name:
-        raise StudyError(f"{name!r} is no retrained network of study {paths.name!r}.{choices_sentence(name, by_name)}")
-    return by_name[name]
-
-
-def load_network(run: TrialPaths) -> tuple[ResNet, ModelCard]:
-    """The network with its weights, on the CPU, in evaluation mode."""
     card = read_card(run)
-    model = build_model(card.candidate.arch, card.shape)
-    model.load_state_dict(load_file(weights_file(run)))
-    return model.eval(), card
+    found = content_hash(json.loads(file.read_text()))
+    if card.hashes is not None and found != card.hashes.card:
+        raise StudyError(
+            f"{file} was changed after the training: the hash of its content begins with {found[:12]}, "
+            f"and it states {card.hashes.card[:12]}",
+            hint='restore it from a copy; or, if the change is meant, remove its key "hashes", and it is taken as it is',
+        )
+    return card, found

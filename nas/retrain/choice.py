@@ -12,10 +12,11 @@ from nas.data.cache import silent
 from nas.errors import ConfigError
 from nas.interrupts import Stop
 from nas.paths import TrialPaths
-from nas.retrain.card import ModelCard, card_file, load_network, read_card, write_card
+from nas.retrain.card import ModelCard, card_file, read_card
+from nas.retrain.network import load_network
 from nas.retrain.order import Order, RetrainRequest, make_order
 from nas.retrain.queue import Heard, Queue, make_executor
-from nas.retrain.run import RetrainPlan, Workshop, begin, finish, open_workshop, with_test
+from nas.retrain.run import RetrainPlan, Workshop, begin, finish, open_workshop, seal, with_test
 from nas.search.placement import Placement, devices_of
 
 Criterion = Literal["clean", "shifted"]
@@ -123,14 +124,14 @@ def retrain_several(
     for order in pending:
         if order.run.folder.name not in failures and order not in suspended:
             note(f"judging {order.run.folder.name}")
-            finish(order, shop, opens_test=False)
+            finish(order, shop, note, opens_test=False)
     networks = _networks(orders)
     if suspended or not networks:
         return Several(tuple(networks), None, request.by, failures, len(suspended))
     ranked = _ranked(networks, request.by)
     chosen = ranked[0] if ranked is not None else None
     if chosen is not None:
-        _open_test(chosen, shop)
+        _open_test(chosen, shop, note)
         networks = _networks(orders)
         ranked = _ranked(networks, request.by)
         assert ranked is not None
@@ -159,8 +160,8 @@ def _ranked(networks: list[Network], by: Criterion) -> list[Network] | None:
     return [network for _, network in sorted(zip(means, networks, strict=True), key=lambda pair: -(pair[0] or 0.0))]
 
 
-def _open_test(network: Network, shop: Workshop) -> None:
+def _open_test(network: Network, shop: Workshop, note: Callable[[str], None]) -> None:
     for run, card in network.runs:
         if card.test_accuracy is None:
             model, _ = load_network(run)
-            write_card(run, with_test(card, run, model.to(shop.device), shop))
+            seal(run, with_test(card, run, model.to(shop.device), shop), shop, note)

@@ -25,6 +25,7 @@ from nas.presets import load_preset, preset_names
 from nas.retrain.card import HeldOut, ModelCard, card_file, read_card, weights_file, write_card
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
 from nas.retrain.order import Order, RetrainRequest, make_order
+from nas.retrain.recorded import HashedFiles, entry_of, try_to_record
 from nas.search.patience import Patience
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.subjects import find_subject
@@ -145,7 +146,7 @@ def retrain(
     on_start(begin(order, shop))
     compiled = shop.device.type == "cuda" if request.compiled is None else request.compiled
     status = _train_here(order, shop, on_epoch, should_suspend, note, compiled)
-    return Retrained(order.run, None if status == "suspended" else finish(order, shop, opens_test=True))
+    return Retrained(order.run, None if status == "suspended" else finish(order, shop, note, opens_test=True))
 
 
 def begin(order: Order, shop: Workshop) -> RetrainPlan:
@@ -222,9 +223,9 @@ def require_converged(order: Order, status: Status, epochs_done: int) -> None:
 # ----------------------------------------------------------------------------------------------------- after the training
 
 
-def finish(order: Order, shop: Workshop, opens_test: bool) -> ModelCard:
+def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test: bool) -> ModelCard:
     """Makes a trained run of a training that has ended, from its checkpoint: weights, judgements, and the card last, which makes
-    it a finished one."""
+    it a finished one. Records it."""
     model, curve = _trained(order, shop)
     held_out = _judge_held_out(model, order, shop)
     card = ModelCard(
@@ -255,9 +256,16 @@ def finish(order: Order, shop: Workshop, opens_test: bool) -> ModelCard:
     save_file(weights, weights_file(order.run))
     if opens_test:
         card = with_test(card, order.run, model, shop)
-    write_card(order.run, card)
+    card = seal(order.run, card, shop, note)
     order.run.checkpoint.unlink(missing_ok=True)
     return card
+
+
+def seal(run: TrialPaths, card: ModelCard, shop: Workshop, note: Callable[[str], None]) -> ModelCard:
+    """Writes the card, with the hashes of what lies beside it, and its row in the ledger."""
+    sealed = write_card(run, card)
+    try_to_record(shop.paths, entry_of(run, HashedFiles()), note)
+    return sealed
 
 
 def _trained(order: Order, shop: Workshop) -> tuple[nn.Module, list[EpochMetrics]]:

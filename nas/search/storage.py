@@ -1,6 +1,7 @@
 """The only file that opens a study's storage: SQLite in the study's folder, or a PostgreSQL database.
 
 Everybody may read. Through an `OwnedStorage`, which `ownership` hands out with the study's lock, its sole coordinator writes.
+The ledger's tables, which Optuna does not know, are written by whoever has something to record.
 """
 
 import sqlite3
@@ -30,6 +31,8 @@ READER_SECONDS, OWNER_SECONDS = 60.0, 1.0
 """SQLite's own wait for a lock, during which a process hears nothing; the owner's patience goes on where it ends."""
 SCHEMA_LOCK = 0x6E6173 << 32
 """Of PostgreSQL's advisory locks, the one under which tables are made; a study's own is derived from its name."""
+LEDGER_LOCK = SCHEMA_LOCK + 1
+"""The one under which a ledger is written."""
 # A machine that is gone is noticed after a minute by either side: 20 s of silence, then four probes, or as long without an
 # acknowledgement of what was sent.
 _CONNECTION = {
@@ -217,6 +220,46 @@ def own_postgres(paths: StudyPaths, address: sqlalchemy.URL, connect: Connect, p
     """`connect` takes the study's lock with each connection."""
     with openable(paths, address):
         return OwnedStorage(f"{DRIVER}://", connect, patience)
+
+
+# ------------------------------------------------------------------------------------------------------------- the ledger
+
+
+@contextmanager
+def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchemy.Connection | None]:
+    """One transaction in the study's database, committed at the end; who writes has it alone, and waits a minute for that.
+
+    None where there is no database to read from yet. Raises StudyError.
+    """
+    address = study_address(paths, None)
+    if address is None and not writing and not paths.database.exists():
+        yield None
+        return
+    url, connect = ("sqlite://", _ledger_file(paths, writing)) if address is None else (f"{DRIVER}://", postgres(address))
+    try:
+        engine = sqlalchemy.create_engine(url, creator=connect, poolclass=sqlalchemy.NullPool)
+        with engine.connect() as connection:
+            if address is None:
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+            elif writing:
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LEDGER_LOCK})")
+            yield connection
+            connection.commit()
+    except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise StudyError(
+            f"the ledger in {database_name(paths, address)} cannot be {'written' if writing else 'read'}: "
+            f"{one_line(getattr(error, 'orig', None) or error)}",
+            hint=f"once that is mended:  nas runs --rebuild --study {paths.name}   makes it again from the files",
+        ) from None
+
+
+def _ledger_file(paths: StudyPaths, writing: bool) -> Connect:
+    def connect() -> sqlite3.Connection:
+        file = f"{paths.database.absolute().as_uri()}?mode={'rwc' if writing else 'ro'}"
+        return sqlite3.connect(file, timeout=READER_SECONDS, isolation_level=None, uri=True)  # begins where it is told to
+
+    return connect
 
 
 # -------------------------------------------------------------------------------------------------------------- ownership

@@ -1,0 +1,93 @@
+"""`nas runs`"""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli.options import JsonOption, StudyOption, print_json, print_table
+
+if TYPE_CHECKING:
+    from nas.report.runs import ListedRun, ListedSubmission
+
+HELP = """List what was retrained in a study, and what was predicted with it: the study's ledger.
+
+The ledger lies in the study's database. The files of a run say the same, so that it can be made from them again.
+"""
+
+
+def command(
+    study: StudyOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file again, and say which is not the one that was recorded.")
+    ] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="First make the ledger again from the files.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    from nas.errors import StudyError
+    from nas.paths import existing_study
+    from nas.report.runs import list_runs
+    from nas.retrain import recorded
+
+    paths = existing_study(study)
+    if rebuild:
+        made = recorded.rebuild(paths)
+        counts = f"{len(made.ledger.runs)} runs and {len(made.ledger.submissions)} submissions"
+        print(f"The ledger of study {paths.name} was made again from the files: {counts}.", file=sys.stderr)
+    listing = list_runs(paths, verify)
+    for sentence in listing.unreadable:
+        print(f"Warning: {sentence}", file=sys.stderr)
+    if as_json:
+        runs = [{**run.entry.model_dump(), "recorded": run.recorded, "files": run.files} for run in listing.runs]
+        submissions = [{**one.entry.model_dump(), "recorded": one.recorded, "file": one.file} for one in listing.submissions]
+        print_json({"study": paths.name, "runs": runs, "submissions": submissions, "unreadable": listing.unreadable})
+    else:
+        if listing.runs:
+            print_table(RUN_COLUMNS, [run_row(run) for run in listing.runs])
+        if listing.submissions:
+            print()
+            print_table(SUBMISSION_COLUMNS, [submission_row(one) for one in listing.submissions])
+        if not listing.runs and not listing.unreadable:
+            print(f"Nothing was retrained yet. Next:  nas retrain best --study {paths.name}", file=sys.stderr)
+    unrecorded = [run.entry.name for run in listing.runs if not run.recorded]
+    if unrecorded and not listing.unreadable:
+        them = ", ".join(unrecorded[:3]) + (", …" if len(unrecorded) > 3 else "")
+        print(f"Not in the ledger: {them}. Next:  nas runs --rebuild --study {paths.name}", file=sys.stderr)
+    if verify and (listing.changed or listing.unreadable):
+        raise StudyError(
+            f"of study {paths.name!r} not everything is as it was recorded: {', '.join(listing.changed) or 'see the warnings'}",
+            hint=f"restore it from a copy; or, if it is meant:  nas runs --rebuild --study {paths.name}",
+        )
+
+
+RUN_COLUMNS = ("run", "recipe", "seed", "epochs", "parameters", "images", "time", "held out", "test accuracy", "commit", "files")
+SUBMISSION_COLUMNS = ("submission", "run", "test set", "rows", "averaged over", "made", "commit", "file")
+
+
+def run_row(run: "ListedRun") -> tuple[str, ...]:
+    from nas.report.words import time_text
+
+    entry = run.entry
+    held_out = "–" if entry.held_out_accuracy is None else f"{entry.held_out_accuracy:.2%}"
+    accuracy = "–" if entry.test_accuracy is None else f"{entry.test_accuracy:.2%}"
+    if entry.test_accuracy_tta is not None and entry.tta != "none":
+        accuracy += f", {entry.tta} {entry.test_accuracy_tta:.2%}"
+    images = f"{entry.train_images:,}" + (" with test labels" if entry.includes_test_labels else "")
+    figures = (str(entry.seed), str(entry.epochs), f"{entry.params:,}", images, time_text(entry.seconds), held_out, accuracy)
+    return entry.name, entry.recipe, *figures, commit_text(entry.commit), mark(run.files, run.recorded)
+
+
+def submission_row(one: "ListedSubmission") -> tuple[str, ...]:
+    entry = one.entry
+    averaged = f"{entry.tta}, adapted norm" if entry.adapted else entry.tta
+    made = entry.created[:16].replace("T", " ")
+    what = entry.output, entry.run, entry.test, f"{entry.images:,}", averaged, made
+    return *what, commit_text(entry.commit), mark(one.file, one.recorded)
+
+
+def commit_text(commit: str | None) -> str:
+    return "–" if commit is None else commit
+
+
+def mark(files: str, recorded: bool) -> str:
+    return files if recorded else f"{files}, not in the ledger"
