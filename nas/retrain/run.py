@@ -20,7 +20,7 @@ from nas.paths import StudyPaths, TrialPaths, study_paths
 from nas.presets import load_preset, preset_names
 from nas.retrain.card import ModelCard, card_file, read_card, weights_file, write_card
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
-from nas.retrain.recorded import HashedFiles, entry_of, try_to_record
+from nas.retrain.recorded import record_run
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.subjects import Subject, find_subject
 from nas.train.device import device_name, pick_device, pick_precision, tune_process
@@ -198,7 +198,7 @@ def retrain(
         write_evaluation(run, judged[0])
     card = write_card(run, card)  # last: a run with a card is a finished one
     run.checkpoint.unlink(missing_ok=True)
-    try_to_record(paths, entry_of(run, HashedFiles()), note)
+    record_run(paths, run, note)
     return Retrained(run, card)
 
 

@@ -34,7 +34,8 @@ def test_runs_and_submissions_are_listed(submitted: StudyPaths, nas: Callable[..
     (run,) = finished_runs(submitted)
     card = read_card(run)
     header, row, blank, heading, first, second = nas("runs", "--study", "tiny").out.splitlines()
-    assert header.split() == "run recipe seed epochs parameters images time test accuracy commit files".split()
+    columns = ["run", "recipe", "seed", "epochs", "parameters", "images", "time", "test", "accuracy", "commit", "files"]
+    assert header.split() == columns
     assert row.startswith(f"{run.folder.name}  searched  0     1       {card.params:,} ")
     assert f"  {card.test_accuracy:.2%} " in row
     assert row.endswith("  there")

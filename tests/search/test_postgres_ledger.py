@@ -37,7 +37,9 @@ def studies(server: Cluster, database: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("NAS_STORAGE", server.url(database))
     found = [StudyPaths(tmp_path / "studies" / name) for name in ("one", "two")]
     for paths in found:
-        with own_study(paths, server.url(database, password=None), note=lambda text: None, stop_requested=lambda: False) as storage:
+        with own_study(
+            paths, server.url(database, password=None), note=lambda text: None, stop_requested=lambda: False
+        ) as storage:
             paths.settings.write_text("{}")
             owned_study(storage, paths)
     return found
