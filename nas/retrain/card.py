@@ -112,7 +112,11 @@ def content_hash(tree: dict[str, Any]) -> str:
 
 
 def read_card(run: TrialPaths) -> ModelCard:
-    return ModelCard.from_json(card_file(run).read_text(), source=str(card_file(run)))
+    return ModelCard.from_json(_text(run), source=str(card_file(run)))
+
+
+def _text(run: TrialPaths) -> str:
+    return card_file(run).read_bytes().decode("utf-8", "replace")  # what is no text any more has another hash
 
 
 def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
@@ -124,7 +128,7 @@ def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
             hint="nas retrain goes on with a training that has not ended" if run.checkpoint.is_file() else "nas runs lists them",
         )
     card = read_card(run)
-    found = content_hash(json.loads(file.read_text()))
+    found = content_hash(json.loads(_text(run)))
     if card.hashes is not None and found != card.hashes.card:
         raise StudyError(
             f"{file} was changed after the training: the hash of its content begins with {found[:12]}, "

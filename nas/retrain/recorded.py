@@ -66,6 +66,16 @@ def _entry(run: TrialPaths, card: ModelCard, content: str, weights: str, evaluat
     )
 
 
+def record_run(paths: StudyPaths, run: TrialPaths, note: Note) -> None:
+    """What cannot be recorded is a note: the run is complete without it."""
+    try:
+        entry = entry_of(run, HashedFiles())
+    except (NasError, OSError) as error:
+        note(f"{run.folder.name} is not recorded in the ledger: {error}")
+        return
+    try_to_record(paths, entry, note)
+
+
 def try_to_record(paths: StudyPaths, entry: RunEntry | SubmissionEntry, note: Note) -> None:
     """What was trained or written is not lost for want of a database: its files say the same."""
     try:

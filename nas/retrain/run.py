@@ -25,7 +25,7 @@ from nas.presets import load_preset, preset_names
 from nas.retrain.card import HeldOut, ModelCard, card_file, read_card, weights_file, write_card
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
 from nas.retrain.order import Order, RetrainRequest, make_order
-from nas.retrain.recorded import HashedFiles, entry_of, try_to_record
+from nas.retrain.recorded import record_run
 from nas.search.patience import Patience
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.subjects import find_subject
@@ -264,7 +264,7 @@ def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test
 def seal(run: TrialPaths, card: ModelCard, shop: Workshop, note: Callable[[str], None]) -> ModelCard:
     """Writes the card, with the hashes of what lies beside it, and its row in the ledger."""
     sealed = write_card(run, card)
-    try_to_record(shop.paths, entry_of(run, HashedFiles()), note)
+    record_run(shop.paths, run, note)
     return sealed
 
 

@@ -153,8 +153,9 @@ def test_study_whose_folder_was_renamed_keeps_its_ledger(paths: StudyPaths) -> N
 @pytest.mark.parametrize("writing", [True, False])
 def test_database_that_is_none_is_refused(paths: StudyPaths, writing: bool) -> None:
     paths.database.write_bytes(b"no database, but long enough to be taken for one" * 20)
+    attempt = (lambda: record(paths, run_entry())) if writing else (lambda: read_ledger(paths))
     with pytest.raises(StudyError) as refused:
-        record(paths, run_entry()) if writing else read_ledger(paths)
+        attempt()
     what = "written" if writing else "read"
     assert refused.value.message == f"the ledger in {paths.database} cannot be {what}: file is not a database"
     assert refused.value.hint is not None

@@ -1,4 +1,4 @@
-"""A run's files: known again by their hashes, wherever they lie; each that was changed is refused by its own sentence."""
+"""A run's files: known again by their hashes, wherever the folder lies; each that was changed is refused by its own sentence."""
 
 import hashlib
 import json
@@ -96,6 +96,12 @@ def test_edited_card_is_refused(study: StudyPaths, run: TrialPaths, key: str, na
         assert (done.code, done.err.splitlines()[0]) == (1, f"Error: {error.message}")
     assert not list(study.folder.glob("*.csv"))
     assert not (study.folder / "exported").exists()
+
+
+def test_card_with_a_byte_that_is_no_text_is_refused(run: TrialPaths) -> None:
+    file = card_file(run)
+    file.write_bytes(file.read_bytes().replace(b'"cpu', b'"\xffcpu'))
+    assert refusal(lambda: load_network(run)).message.startswith(f"{file} was changed after the training: ")
 
 
 def test_card_that_is_edited_on_purpose_is_taken_once_the_ledger_has_it(study: StudyPaths, run: TrialPaths) -> None:
