@@ -27,9 +27,13 @@ def command(
     train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
     data: DataOption = None,
     device: DeviceOption = "auto",
+    gpus: Annotated[
+        int | None,
+        typer.Option(help="GPUs that train the network together; 0 is the CPU. With --device cpu, processes there. [default: 1]"),
+    ] = None,
     compiled: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="By torch.compile, which takes a while first. [default: on CUDA only]"),
+        typer.Option("--compile/--no-compile", help="By torch.compile, which takes a while first. [default: on CUDA, one GPU]"),
     ] = None,
     log: LogOption = None,
     quiet: QuietOption = False,
@@ -67,6 +71,7 @@ def command(
         train_subset=train_subset,
         data_folder=folder,
         device=device,
+        gpus=gpus,
         compiled=compiled,
     )
     stop = threading.Event()

@@ -159,6 +159,18 @@ def stratified(labels: np.ndarray, share: float, seed: int, total: int | None = 
 # ---------------------------------------------------------------------------------------------------- the data sets
 
 
+def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet:
+    """Everything that may train: the training and validation images, with `include_test` also the official test set."""
+    parts = [dataset.train] + ([dataset.validation] if dataset.validation else [])
+    if include_test:
+        if dataset.test is None:
+            raise DataError(f"--include-test-labels: data set {dataset.name} has no labelled test images")
+        parts.append(dataset.test)
+    if len(parts) == 1:
+        return parts[0]
+    return ImageSet(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
+
+
 def channel_statistics(images: np.ndarray) -> Statistics:
     """Of uint8 (N, H, W, C); a constant channel has deviation 1."""
     channels = images.shape[3]

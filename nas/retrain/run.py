@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -11,20 +10,22 @@ from nas.budget import count_macs, count_params
 from nas.config import Candidate, DataConfig, check_epochs
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
-from nas.data.datasets import Dataset, ImageSet, load_dataset, require_known, stratified
-from nas.data.loader import TrainBatches, mix_seed
+from nas.data.datasets import Dataset, labelled_images, load_dataset, require_known, stratified
+from nas.data.loader import mix_seed
 from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError
-from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths, study_paths
 from nas.presets import load_preset, preset_names
 from nas.retrain.card import ModelCard, card_file, read_card, weights_file
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
+from nas.retrain.places import pick_places
+from nas.retrain.together import train_together
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.subjects import Subject, find_subject
-from nas.train.device import device_name, pick_device, pick_precision, tune_process
+from nas.train.device import pick_precision, tune_process
 from nas.train.evaluate import fitting_tta
-from nas.train.loop import EpochMetrics, FitResult, fit
+from nas.train.loop import EpochMetrics, FitResult
+from nas.train.rank import Training
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,10 @@ class RetrainRequest:
     data_folder: str | None = None
     """Where the data lies now, if it has moved since the search."""
     device: str = "auto"
+    gpus: int | None = None
+    """That train it together, each a part of every batch; on the CPU processes."""
     compiled: bool | None = None
-    """By torch.compile; None compiles on CUDA."""
+    """By torch.compile; None compiles on CUDA, where one process trains."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ def retrain(
     run = TrialPaths(paths.retrained / run_name(subject, epochs, request))
     if card_file(run).is_file():
         return Retrained(run, read_card(run), already_there=True)
-    device = pick_device(request.device)
+    places = pick_places(request.device, request.gpus, request.compiled)
+    device = places.device
     tune_process(device)
     precision = pick_precision(device)
     dataset = study_data(settings, request.data_folder, decoding)
@@ -134,33 +138,37 @@ def retrain(
             )
         share = request.train_subset / len(everything)
         chosen = stratified(everything.labels, share, settings.data.seed, total=request.train_subset)
-    data = place(everything, dataset.mean, dataset.std, device, chosen)
+    images = len(everything) if chosen is None else len(chosen)
+    places.require_share(min(candidate.train.batch_size, images))
     params = count_params(candidate.arch, dataset.shape)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.candidate.write_text(candidate.to_json())
-    on_start(RetrainPlan(run, subject.title, candidate, params, len(data), device_name(device), precision.name))
+    on_start(RetrainPlan(run, subject.title, candidate, params, images, places.name, precision.name))
 
     def heard(metrics: EpochMetrics) -> bool:
         on_epoch(metrics)
         return True
 
-    compiled = device.type == "cuda" if request.compiled is None else request.compiled
     seed = mix_seed(settings.seed, int(candidate.digest, 16), request.seed)
-    torch.manual_seed(seed)
-    result = fit(
-        build_model(candidate.arch, dataset.shape),
-        TrainBatches(data, candidate.train.batch_size, candidate.train.augment, seed, classes=len(dataset.classes)),
-        None,
-        candidate.train,
-        heard,
-        paths=run,
-        precision=precision,
+    training = Training(
+        run=run,
+        candidate=candidate,
+        shape=dataset.shape,
+        data=moved(settings.data, request.data_folder),
+        with_test_labels=request.include_test_labels,
+        chosen=chosen,
+        mean=dataset.mean,
+        std=dataset.std,
         seed=seed,
-        identity=f"{candidate.digest} seed {seed} images {len(data)}",
+        identity=f"{candidate.digest} seed {seed} images {images}",
         micro_batches=subject.micro_batches,
-        should_suspend=should_suspend,
-        compiling=note if compiled else None,
     )
+    if places.processes > 1:
+        result = train_together(training, places, on_epoch, should_suspend)
+    else:
+        compiled = device.type == "cuda" if request.compiled is None else request.compiled
+        data = place(everything, dataset.mean, dataset.std, device, chosen)
+        result = training.fit(data, heard, should_suspend, note if compiled else None)
     if result.status == "suspended":
         return Retrained(run, None)
     _require_converged(result, candidate)
@@ -178,7 +186,7 @@ def retrain(
         std=dataset.std,
         data=settings.data,
         data_fingerprint=dataset.fingerprint,
-        train_images=len(data),
+        train_images=images,
         includes_test_labels=request.include_test_labels,
         seed=request.seed,
         search_accuracy=subject.accuracy,
@@ -187,7 +195,8 @@ def retrain(
         test_accuracy_tta=None if judged is None else judged[0].accuracy,
         tta=tta,
         seconds=round(sum(metrics.seconds for metrics in result.curve), 1),
-        device=device_name(device),
+        device=places.name,
+        processes=places.processes,
         precision=precision.name,
         environment=Environment.now(),
     )
@@ -223,9 +232,14 @@ def _official_test(
 # ---------------------------------------------------------------------------------------------------------- the data
 
 
+def moved(config: DataConfig, folder: str | None) -> DataConfig:
+    """The same images in `folder`, if they are there now."""
+    return config if folder is None else config.model_copy(update={"folder": folder})
+
+
 def study_data(settings: StudySettings, folder: str | None, decoding: DecodingProgress) -> Dataset:
     """The study's data set, from `folder` if it has moved. Raises DataError where it is not the one that was searched with."""
-    config = settings.data if folder is None else settings.data.model_copy(update={"folder": folder})
+    config = moved(settings.data, folder)
     dataset = load_dataset(config, decoding)
     if dataset.fingerprint != settings.data_fingerprint:
         raise DataError(
@@ -233,18 +247,6 @@ def study_data(settings: StudySettings, folder: str | None, decoding: DecodingPr
             hint="name the folder that holds them with --data FOLDER, or search anew under another name",
         )
     return dataset
-
-
-def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet:
-    """Everything that may train: the training and validation images, with `include_test` also the official test set."""
-    parts = [dataset.train] + ([dataset.validation] if dataset.validation else [])
-    if include_test:
-        if dataset.test is None:
-            raise DataError(f"--include-test-labels: data set {dataset.name} has no labelled test images")
-        parts.append(dataset.test)
-    if len(parts) == 1:
-        return parts[0]
-    return ImageSet(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
 
 
 def run_name(subject: Subject, epochs: int, request: RetrainRequest) -> str:
