@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import nas.retrain.run
+import nas.train.rank
 from nas.budget import count_params
 from nas.config import DataConfig
-from nas.data.datasets import Dataset, ImageSet, load_dataset
+from nas.data.datasets import Dataset, ImageSet, labelled_images, load_dataset
 from nas.data.loader import Resident
 from nas.errors import ConfigError, DataError, NasError, StudyError
 from nas.models import build_model
@@ -36,7 +36,6 @@ from nas.retrain import (
     read_card,
     retrain,
 )
-from nas.retrain.run import labelled_images
 from nas.search.settings import read_settings
 from nas.subjects import EPOCH_FACTOR, find_subject
 from nas.train.device import FULL_PRECISION
@@ -248,7 +247,7 @@ def test_network_trained_on_the_test_labels_claims_no_test_accuracy(study: Study
 
 
 def test_training_that_diverges_is_refused_and_leaves_no_network(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.retrain.run, "fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
+    monkeypatch.setattr(nas.train.rank, "fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
     error = refusal(lambda: train(study, seed=1))
     assert isinstance(error, StudyError)
     assert error.message.startswith("the loss became infinite or NaN in epoch 1, at a peak learning rate of ")

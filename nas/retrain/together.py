@@ -13,9 +13,11 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from inspect import signature
 from multiprocessing import Pipe, resource_tracker
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
 import torch
 
@@ -158,6 +160,8 @@ class _Crew:
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
         _silence()
+        # They end by themselves, or by their line.
+        quick: dict[str, Any] = {"shutdown_timeout": 1} if "shutdown_timeout" in signature(LaunchConfig).parameters else {}
         with tempfile.TemporaryDirectory(prefix="nas-launch-") as folder:
             # As `torchrun --standalone` has it: on this machine alone, by a port that is free.
             config = LaunchConfig(
@@ -171,8 +175,7 @@ class _Crew:
                 max_restarts=0,
                 start_method="spawn",
                 logs_specs=DefaultLogsSpecs(log_dir=folder),
-                # They end by themselves, or by their line.
-                **({"shutdown_timeout": 1} if "shutdown_timeout" in {each.name for each in fields(LaunchConfig)} else {}),
+                **quick,
             )
             theirs = [rank.theirs for rank in self._ranks]
             elastic_launch(config, run_rank)(self._training, self._places.device.type, self._places.threads, theirs)

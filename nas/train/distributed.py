@@ -142,7 +142,10 @@ class Processes:
             os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"  # one machine needs no network
         distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
-        self._hosts = distributed.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else distributed.group.WORLD
+        hosts = distributed.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else None
+        assert hosts is None or isinstance(hosts, distributed.ProcessGroup), "every process is among the hosts"
+        self._hosts = hosts
+        """None is everybody, over gloo as it is."""
         self._network: DistributedDataParallel | None = None
 
     def close(self) -> None:
@@ -159,7 +162,7 @@ class Processes:
         share_statistics(model, device)
         # Buffers are BatchNorm's alone, and the same everywhere by themselves. Newer versions of torch call this otherwise.
         known = inspect.signature(DistributedDataParallel).parameters
-        off = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+        off: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
         self._network = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None, **off)
         return self._network
 
@@ -222,6 +225,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             assert self.running_mean is not None
             assert self.running_var is not None
             assert self.num_batches_tracked is not None
+            assert self.momentum is not None
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, self.momentum)

@@ -310,8 +310,10 @@ def fit(
         compiling: compiles the network for training by torch.compile before it begins, and is told when it does, and how long
             that took, or why it failed, upon which the network trains without. It pays in a long training alone.
         group: trains it, all of it calling this with the same arguments but for two: `train` yields this process's part of each
-            batch, and `validation` has its part of those images. What one of them is told to do they all do.
+            batch, and `validation` has its part of those images. What one of them is told to do they all do. None of them
+            compiles: BatchNorm waits for the others in the midst of what would be compiled.
     """
+    assert compiling is None or group.size == 1
     torch.manual_seed(group.seed(seed))
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
