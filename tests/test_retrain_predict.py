@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import nas.retrain.run
+import nas.train.rank
 from nas.budget import count_params
 from nas.config import DataConfig
 from nas.data.datasets import Dataset, ImageSet, load_dataset
@@ -249,7 +249,7 @@ def test_network_trained_on_the_test_labels_claims_no_test_accuracy(study: Study
 
 
 def test_training_that_diverges_is_refused_and_leaves_no_network(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.retrain.run, "fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
+    monkeypatch.setattr(nas.train.rank, "fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
     error = refusal(lambda: train(study, seed=1))
     assert isinstance(error, StudyError)
     assert error.message.startswith("the loss became infinite or NaN in epoch 1, at a peak learning rate of ")

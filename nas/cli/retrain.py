@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,11 +61,14 @@ def command(
     train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
     data: DataOption = None,
     device: DeviceOption = "auto",
-    gpus: Annotated[int | None, typer.Option(help="GPUs for several trainings, one each; 0 is the CPU. [default: all]")] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(help="One training: so many together, processes with --device cpu. Several: one each. 0 is the CPU."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="On the CPU: so many trainings at a time. [default: 1]")] = None,
     compiled: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="By torch.compile, which takes a while first. [default: on CUDA only]"),
+        typer.Option("--compile/--no-compile", help="By torch.compile, which takes a while first. [default: on CUDA, one GPU]"),
     ] = None,
     log: LogOption = None,
     quiet: QuietOption = False,
@@ -117,8 +121,8 @@ def command(
     stop = Stop()
     with TerminalDisplay(quiet=quiet, log=log) as display:
         display.track(paths)
-        if len(names) == len(all_seeds) == 1 and gpus is None and workers is None:
-            result = _one(base.of(names[0], all_seeds[0]), display, stop)
+        if len(names) == len(all_seeds) == 1 and workers is None:
+            result = _one(replace(base, which=names[0], seed=all_seeds[0], gpus=gpus), display, stop)
         else:
             placement = Placement(device, gpus=gpus, workers=workers)
             result = _several(SeveralRequest(base, names, all_seeds, placement, by), display, stop)

@@ -5,7 +5,7 @@ An epoch's order and each step's augmentation follow from (seed, epoch, step) al
 in the middle of an epoch continues exactly.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import ClassVar, Self
 
@@ -150,17 +150,32 @@ def _normalise_rows(rows: Tensor, mean: Tensor, scale: Tensor) -> None:
     rows.sub_(mean).mul_(scale)
 
 
+def whole(count: int) -> slice:
+    """All of so many."""
+    return slice(0, count)
+
+
 class TrainBatches:
     """Shuffled, augmented batches; the last, incomplete one of an epoch is left out."""
 
     def __init__(
-        self, data: Resident, batch_size: int, augmentation: AugmentConfig, seed: int, *, classes: int | None = None
+        self,
+        data: Resident,
+        batch_size: int,
+        augmentation: AugmentConfig,
+        seed: int,
+        *,
+        classes: int | None = None,
+        part: Callable[[int], slice] = whole,
     ) -> None:
-        """`classes` is how many there are; only mixing needs it."""
+        """`classes` is how many there are; only mixing needs it. `part` are the images to be had of each batch, which is drawn,
+        augmented and mixed as a whole, so that its parts are those of one and the same batch wherever they are trained on."""
         assert classes is not None or augmentation.mix == "none", "mixed images need the number of classes for their targets"
         self.data = data
         self.classes = classes
         self.batch_size = min(batch_size, len(data))
+        """Of the whole batch."""
+        self.part = part(self.batch_size)
         self.augmentation = augmentation
         self.seed = seed
         self._generator = torch.Generator(device=data.device)
@@ -182,9 +197,10 @@ class TrainBatches:
             for step, (chosen, images, labels) in enumerate(taken, first_step):
                 assert labels is not None
                 draw = Draw.seeded(mix_seed(self.seed, epoch, step + 1), chosen, epoch, self.seed)
-                normalised = self.data.normalise(augment(images, self.augmentation, draw))
+                augmented = augment(images, self.augmentation, draw)
                 if self.augmentation.mix == "none":
-                    yield normalised, labels
+                    yield self.data.normalise(augmented[self.part]), labels[self.part]
                 else:
                     assert self.classes is not None
-                    yield mix(normalised, labels, self.classes, self.augmentation, draw)
+                    mixed, targets = mix(self.data.normalise(augmented), labels, self.classes, self.augmentation, draw)
+                    yield mixed[self.part], targets[self.part]

@@ -77,6 +77,8 @@ class ModelCard(Frozen):
     """What `nas submit` averages over unless told otherwise."""
     seconds: float
     device: str
+    processes: int = 1
+    """That trained it together, each a part of every batch."""
     precision: str
     environment: Environment
     hashes: Hashes | None = None

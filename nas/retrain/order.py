@@ -49,8 +49,10 @@ class RetrainRequest:
     data_folder: str | None = None
     """Where the data lies now, if it has moved since the search."""
     device: str = "auto"
+    gpus: int | None = None
+    """That train it together, each a part of every batch; on the CPU processes."""
     compiled: bool | None = None
-    """By torch.compile; None compiles on CUDA."""
+    """By torch.compile; None compiles on CUDA, where one process trains."""
 
     def of(self, which: str, seed: int) -> "RetrainRequest":
         return replace(self, which=which, seed=seed)

@@ -13,7 +13,7 @@ from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.datasets import Dataset, ImageSet, load_dataset, require_known
-from nas.data.loader import Resident, TrainBatches
+from nas.data.loader import Resident
 from nas.data.material import Chosen, choose_material
 from nas.data.shift import shifted
 from nas.data.stream import place
@@ -25,15 +25,18 @@ from nas.presets import load_preset, preset_names
 from nas.retrain.card import HeldOut, ModelCard, card_file, read_card, weights_file, write_card
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
 from nas.retrain.order import Order, RetrainRequest, make_order
+from nas.retrain.places import Places, pick_places
 from nas.retrain.recorded import record_run
+from nas.retrain.together import train_together
 from nas.search.patience import Patience
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.subjects import find_subject
-from nas.train.checkpoint import load_checkpoint
-from nas.train.device import Precision, device_name, pick_device, pick_precision, tune_process
+from nas.train.checkpoint import is_disk_full
+from nas.train.device import Precision, pick_precision, tune_process
 from nas.train.evaluate import never
-from nas.train.loop import EpochMetrics, Status, fit, read_curve
+from nas.train.loop import EpochMetrics, Status, read_curve, trained_weights
 from nas.train.memory import more_parts, out_of_memory, release_memory
+from nas.train.rank import Training
 
 SHIFT_SEED = 0
 """Of the simulated shift, the same for all networks, so that they can be compared."""
@@ -105,8 +108,12 @@ class Workshop:
     """Of the data, if it has moved since the search."""
     dataset: Dataset
     chosen: Chosen
-    device: torch.device
+    places: Places
     precision: Precision
+
+    @property
+    def device(self) -> torch.device:
+        return self.places.device
 
     @property
     def data(self) -> DataConfig:
@@ -121,11 +128,11 @@ class Workshop:
 def open_workshop(request: RetrainRequest, decoding: DecodingProgress = silent) -> Workshop:
     """Raises NasError."""
     settings = read_settings(request.paths)
-    device = pick_device(request.device)
-    tune_process(device)
+    places = pick_places(request.device, request.gpus, request.compiled)
+    tune_process(places.device)
     dataset = study_data(settings, request.data_folder, decoding)
     chosen = choose_material(dataset, settings.data, request.material)
-    return Workshop(request.paths, settings, request.data_folder, dataset, chosen, device, pick_precision(device))
+    return Workshop(request.paths, settings, request.data_folder, dataset, chosen, places, pick_precision(places.device))
 
 
 def retrain(
@@ -145,19 +152,21 @@ def retrain(
         return Retrained(order.run, read_card(order.run), already_there=True)
     on_start(begin(order, shop))
     compiled = shop.device.type == "cuda" if request.compiled is None else request.compiled
-    status = _train_here(order, shop, on_epoch, should_suspend, note, compiled)
+    status = _train(order, shop, on_epoch, should_suspend, note, compiled)
     return Retrained(order.run, None if status == "suspended" else finish(order, shop, note, opens_test=True))
 
 
 def begin(order: Order, shop: Workshop) -> RetrainPlan:
+    """Raises ConfigError where a batch cannot be shared out."""
     order.run.folder.mkdir(parents=True, exist_ok=True)
     write_whole(order.run.candidate, order.candidate.to_json().encode())
     params = count_params(order.candidate.arch, shop.dataset.shape)
     held_out = 0 if shop.chosen.hold_out is None else len(shop.chosen.hold_out)
-    return RetrainPlan(order, params, shop.chosen.train_images, held_out, device_name(shop.device), shop.precision.name)
+    shop.places.require_share(min(order.candidate.train.batch_size, shop.chosen.train_images))
+    return RetrainPlan(order, params, shop.chosen.train_images, held_out, shop.places.name, shop.precision.name)
 
 
-def _train_here(
+def _train(
     order: Order,
     shop: Workshop,
     on_epoch: Callable[[EpochMetrics], None],
@@ -165,59 +174,76 @@ def _train_here(
     note: Callable[[str], None],
     compiled: bool,
 ) -> Status:
-    """Waits for room on a full disk, and takes each batch in smaller parts where the memory runs out. Raises StudyError."""
-    data = shop.place(shop.chosen.images, shop.chosen.train)
-    train = order.candidate.train
-    again = "the same nas retrain"
-    patience = Patience(order.run.folder.name, note, should_suspend, "the run's folder", doing="training", again=again)
-
-    def heard(metrics: EpochMetrics) -> bool:
-        on_epoch(metrics)
-        return True
-
+    """In this process, or in several together. Takes each batch in smaller parts where the memory runs out. Raises StudyError."""
     parts: int | None = order.subject.micro_batches
     while parts is not None:
-        torch.manual_seed(order.mixed_seed)
+        training = Training(
+            run=order.run,
+            candidate=order.candidate,
+            shape=shop.dataset.shape,
+            data=shop.data,
+            material=order.material,
+            mean=shop.dataset.mean,
+            std=shop.dataset.std,
+            seed=order.mixed_seed,
+            identity=order.identity,
+            micro_batches=parts,
+        )
         try:
-            result = fit(
-                build_model(order.candidate.arch, shop.dataset.shape),
-                TrainBatches(data, train.batch_size, train.augment, order.mixed_seed, classes=len(shop.dataset.classes)),
-                None,
-                train,
-                heard,
-                paths=order.run,
-                precision=shop.precision,
-                seed=order.mixed_seed,
-                identity=order.identity,
-                micro_batches=parts,
-                should_suspend=should_suspend,
-                write=patience.write,
-                compiling=note if compiled else None,
-            )
+            if shop.places.processes > 1:
+                status = train_together(training, shop.places, on_epoch, should_suspend)
+            else:
+                status = _train_here(training, shop, on_epoch, should_suspend, note, compiled)
         except Exception as error:
             where, reason = out_of_memory(error), one_line(error)
+            if isinstance(error, OSError) and is_disk_full(error):
+                raise StudyError(
+                    f"{error.filename or order.run.folder} has no room on its disk, and the training has ended",
+                    hint="make room; the same command goes on from the last checkpoint",
+                ) from None
             if where is None:
                 raise
         else:
-            require_converged(order, result.status, len(result.curve))
-            return result.status
+            if status == "diverged":
+                raise _diverged(order)
+            return status
         release_memory(shop.device)
-        parts = more_parts(train.batch_size, parts)
+        parts = more_parts(order.candidate.train.batch_size, parts)
         if parts is not None:
-            note(f"the memory of {where} ran out; again, in micro-batches of {train.batch_size // parts} images")
+            images = order.candidate.train.batch_size // parts
+            note(f"the memory of {where} ran out; again, in micro-batches of {images} images")
     raise StudyError(
         f"the memory of {where} does not suffice for {order.subject.title}, even in the smallest micro-batches ({reason})",
         hint="retrain a smaller network (nas list shows them), or use another --device",
     )
 
 
-def require_converged(order: Order, status: Status, epochs_done: int) -> None:
-    if status == "diverged":
-        raise StudyError(
-            f"the loss became infinite or NaN in epoch {epochs_done + 1}, "
-            f"at a peak learning rate of {order.candidate.train.peak_lr:g}",
-            hint="retrain another trial (nas list shows them), or try another --seed",
-        )
+def _train_here(
+    training: Training,
+    shop: Workshop,
+    on_epoch: Callable[[EpochMetrics], None],
+    should_suspend: Callable[[], bool],
+    note: Callable[[str], None],
+    compiled: bool,
+) -> Status:
+    """Waits for room on a full disk."""
+    again = "the same nas retrain"
+    patience = Patience(training.run.folder.name, note, should_suspend, "the run's folder", doing="training", again=again)
+
+    def heard(metrics: EpochMetrics) -> bool:
+        on_epoch(metrics)
+        return True
+
+    data = shop.place(shop.chosen.images, shop.chosen.train)
+    return training.fit(data, heard, should_suspend, note if compiled else None, patience.write).status
+
+
+def _diverged(order: Order) -> StudyError:
+    return StudyError(
+        f"the loss became infinite or NaN in epoch {len(read_curve(order.run.metrics)) + 1}, "
+        f"at a peak learning rate of {order.candidate.train.peak_lr:g}",
+        hint="retrain another trial (nas list shows them), or try another --seed",
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- after the training
@@ -248,7 +274,8 @@ def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test
         held_out=held_out,
         tta=order.tta,
         seconds=round(sum(metrics.seconds for metrics in curve), 1),
-        device=device_name(shop.device),
+        device=shop.places.name,
+        processes=shop.places.processes,
         precision=shop.precision.name,
         environment=Environment.now(),
     )
@@ -270,14 +297,14 @@ def seal(run: TrialPaths, card: ModelCard, shop: Workshop, note: Callable[[str],
 
 def _trained(order: Order, shop: Workshop) -> tuple[nn.Module, list[EpochMetrics]]:
     """The averaged network, or the only one. Raises StudyError where the checkpoint does not hold it."""
-    state, found = load_checkpoint(order.run.checkpoint, order.identity)
-    if state is None:
+    weights, found = trained_weights(order.run.checkpoint, order.identity)
+    if weights is None:
         raise StudyError(
             f"{order.run.checkpoint}, which held the trained network, is {'gone' if found == 'none' else found}",
             hint="the same command trains it again",
         )
     model = build_model(order.candidate.arch, shop.dataset.shape)
-    model.load_state_dict(state["average"]["averaged"] if state["average"] else state["model"])
+    model.load_state_dict(weights)
     model = model.to(shop.device).to(memory_format=torch.channels_last)
     return model, read_curve(order.run.metrics)
 

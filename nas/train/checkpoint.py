@@ -12,7 +12,7 @@ from nas.files import write_whole
 from nas.train.memory import out_of_memory
 
 # Raise when what a training saves changes, so that a checkpoint of an older version is not taken for one of this.
-FORMAT = 2
+FORMAT = 3
 
 Found = Literal["none", "whole", "damaged", "foreign"]
 """What lay where a checkpoint was looked for. A foreign one is of another training or of an older version."""

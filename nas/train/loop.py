@@ -23,6 +23,7 @@ from nas.models import ResNet
 from nas.paths import TrialPaths
 from nas.train.checkpoint import Found, load_checkpoint, save_checkpoint, write_whole
 from nas.train.device import Precision
+from nas.train.distributed import ALONE, Group
 from nas.train.ema import WeightAverage
 from nas.train.evaluate import EVALUATION_BATCH, Stopped, autocast, evaluate, never
 from nas.train.memory import release_memory
@@ -85,10 +86,15 @@ class _Trainer:
         precision: Precision,
         identity: str,
         micro_batches: int,
+        group: Group,
     ) -> None:
         self.device = train.data.device
-        self.micro_batches = micro_batches
+        self.group = group
+        self.parts = min(-(-micro_batches // group.size), train.batch_size // group.size)
+        """In which each process's share of a batch goes through the network; as many in every process."""
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.forward: Callable[[Tensor], Tensor] = group.join(self.model)
+        """In training. What evaluates and what is saved is the model itself."""
         self.train = train
         self.config = config
         self.precision = precision
@@ -98,9 +104,7 @@ class _Trainer:
         self.sam = SharpnessAware(self.model, config.sam_rho) if config.sam_rho else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
         self.totals = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
-        """Sums since the epoch began: loss × images, correct predictions, images."""
-        self.forward: Callable[[Tensor], Tensor] = self.model
-        """In training. What evaluates and what is saved is the model itself."""
+        """This process's sums since the epoch began: loss × images, correct predictions, images."""
         self.curve: list[EpochMetrics] = []
         self.epoch_step = 0
         self.seconds = 0.0
@@ -116,7 +120,8 @@ class _Trainer:
         with closing(self.train.epoch(len(self.curve))) as batches:
             images, targets = next(batches)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        self.forward = torch.compile(self.model, dynamic=False)
+        uncompiled = self.forward
+        self.forward = torch.compile(uncompiled, dynamic=False)
         self.model.train()
         started, failure = time.perf_counter(), None
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -134,7 +139,7 @@ class _Trainer:
         if failure is None:
             note(f"compiled in {time.perf_counter() - started:.0f} s")
         else:
-            self.forward = self.model
+            self.forward = uncompiled
             release_memory(self.device)
             note(f"Warning: torch.compile failed, so that the network trains as it is: {failure}")
 
@@ -143,7 +148,7 @@ class _Trainer:
         self.model.train()
         epoch = len(self.curve)
         for images, labels in self.train.epoch(epoch, self.epoch_step):
-            if should_suspend():
+            if self.group.any(should_suspend()):
                 raise Stopped
             lr = learning_rate(epoch * len(self.train) + self.epoch_step, len(self.train), self.config)
             self.step(images, labels, lr)
@@ -165,14 +170,18 @@ class _Trainer:
             self.average.update()
 
     def backward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Adds the batch's mean gradient up over `micro_batches`. Returns (3,): loss × images, correct predictions, images."""
+        """Adds the whole batch's mean gradient up over the parts of this process's share. Returns (3,), of that share: loss ×
+        images, correct predictions, images."""
         totals = torch.zeros_like(self.totals)
-        parts = zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True)
-        for part, wanted in parts:
-            with autocast(self.device, self.precision):
-                logits = self.forward(part)
-                loss = F.cross_entropy(logits, wanted, label_smoothing=self.config.label_smoothing)
-            self.scaler.scale(loss * (len(part) / len(images))).backward()
+        parts = zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
+        for number, (part, wanted) in enumerate(parts, 1):
+            # The gradient is the mean over the processes, whose shares may differ by an image.
+            weight = len(part) * self.group.size / self.train.batch_size
+            with self.group.gathering(last=number == self.parts):
+                with autocast(self.device, self.precision):
+                    logits = self.forward(part)
+                    loss = F.cross_entropy(logits, wanted, label_smoothing=self.config.label_smoothing)
+                self.scaler.scale(loss * weight).backward()
             with torch.no_grad():
                 classes = wanted if wanted.ndim == 1 else wanted.argmax(1)
                 totals[0] += loss.detach() * len(part)
@@ -180,26 +189,27 @@ class _Trainer:
                 totals[2] += len(part)
         return totals
 
-    def save(self, path: Path) -> None:
-        state: dict[str, Any] = {
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds; the leader's is whole."""
+        own = {"totals": self.totals.cpu(), "cpu_random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            own["cuda_random"] = torch.cuda.get_rng_state(self.device)
+        return {
             "identity": self.identity,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else {},
-            "totals": self.totals,
             "epoch_step": self.epoch_step,
             "seconds": self.seconds,
             "curve": [asdict(metrics) for metrics in self.curve],
-            "cpu_random": torch.get_rng_state(),
+            "processes": self.group.gathered(own),
         }
-        if self.device.type == "cuda":
-            state["cuda_random"] = torch.cuda.get_rng_state(self.device)
-        save_checkpoint(path, state)
 
     def restore(self, path: Path) -> Found:
-        """Continues where a checkpoint of this very training left off, if it is whole."""
-        state, found = load_checkpoint(path, self.identity)
+        """Continues where a checkpoint of this very training left off, if it is whole. It does so exactly where as many processes
+        wrote it; others have the same batches, and go on with other random numbers."""
+        state, found = self.group.from_leader(lambda: load_checkpoint(path, self.identity))
         if state is None:
             return found
         self.model.load_state_dict(state["model"])
@@ -208,12 +218,15 @@ class _Trainer:
             self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load_state_dict(state["average"])
-        self.totals.copy_(state["totals"])
         self.epoch_step, self.seconds = state["epoch_step"], state["seconds"]
         self.curve = [EpochMetrics(**metrics) for metrics in state["curve"]]
-        torch.set_rng_state(state["cpu_random"])
-        if self.device.type == "cuda" and "cuda_random" in state:
-            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+        taken_over = state["processes"][self.group.rank :: self.group.size]
+        for own in taken_over:
+            self.totals += own["totals"].to(self.totals)
+        for own in taken_over[:1]:
+            torch.set_rng_state(own["cpu_random"])
+            if self.device.type == "cuda" and "cuda_random" in own:
+                torch.cuda.set_rng_state(own["cuda_random"], self.device)
         return found
 
     def validate(self, validation: Resident | None, raw_weights: bool, should_stop: Callable[[], bool]) -> tuple[Scores, Scores]:
@@ -222,15 +235,15 @@ class _Trainer:
             return (None, None), (None, None)
 
         def score(model: nn.Module) -> Scores:
-            batch = max(1, EVALUATION_BATCH // self.micro_batches)
-            return evaluate(model, validation, self.precision, batch=batch, should_stop=should_stop)
+            batch, stop = max(1, EVALUATION_BATCH // self.parts), self.group.asked_alone(should_stop, otherwise=never)
+            return self.group.mean(evaluate(model, validation, self.precision, batch=batch, should_stop=stop), len(validation))
 
         raw = score(self.model) if raw_weights or not self.average else (None, None)
         return raw, score(self.averaged_model) if self.average else raw
 
     def finish_epoch(self, raw: Scores, averaged: Scores, seconds: float, images_per_second: float) -> EpochMetrics | None:
         """Adds the epoch to the curve. None, with nothing recorded, where a loss is not finite."""
-        loss, correct, images = self.totals.tolist()
+        loss, correct, images = self.group.added(self.totals).tolist()
         if not all(math.isfinite(value) for value in (loss, raw[0] or 0.0, averaged[0] or 0.0)):
             return None
         metrics = EpochMetrics(
@@ -277,6 +290,7 @@ def fit(
     write: Callable[[Callable[[], None]], None] = carry_out,
     raw_weights: bool = False,
     compiling: Callable[[str], None] | None = None,
+    group: Group = ALONE,
 ) -> FitResult:
     """Trains `model` on `train`, evaluating on `validation` after each epoch.
 
@@ -294,23 +308,32 @@ def fit(
         raw_weights: evaluates them beside the averaged ones, which takes as long again.
         compiling: compiles the network for training by torch.compile before it begins, and is told when it does, and how long
             that took, or why it failed, upon which the network trains without. It pays in a long training alone.
+        group: trains it, all of it calling this with the same arguments but for two: `train` yields this process's part of each
+            batch, and `validation` has its part of those images. What one of them is told to do they all do. None of them
+            compiles: BatchNorm waits for the others in the midst of what would be compiled.
     """
-    torch.manual_seed(seed)
+    assert compiling is None or group.size == 1
+    torch.manual_seed(group.seed(seed))
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
-    trainer = _Trainer(model, train, config, precision, identity, micro_batches)
+    trainer = _Trainer(model, train, config, precision, identity, micro_batches, group)
+    write = group.led(write)
 
     def save() -> None:
-        trainer.save(paths.checkpoint)
+        state = trainer.state()
+        write(lambda: save_checkpoint(paths.checkpoint, state))
 
     def save_curve() -> None:
-        write_curve(paths.metrics, trainer.curve)
+        write(lambda: write_curve(paths.metrics, trainer.curve))
+
+    def is_wanted(metrics: EpochMetrics) -> bool:
+        return not group.any(not on_epoch(metrics))
 
     def go_on() -> Status:
         """Raises Stopped where `write` gives up."""
-        write(save_curve)  # the checkpoint's curve is the truth
+        save_curve()  # the checkpoint's curve is the truth
         for metrics in list(trainer.curve):
-            if not on_epoch(metrics) and metrics.epoch < config.epochs:
+            if not is_wanted(metrics) and metrics.epoch < config.epochs:
                 return "stopped"
         while len(trainer.curve) < config.epochs:
             started, steps = time.perf_counter(), len(train) - trainer.epoch_step
@@ -321,7 +344,7 @@ def fit(
                 raw, averaged = trainer.validate(validation, raw_weights, should_suspend)
             except Stopped:
                 trainer.seconds += time.perf_counter() - started
-                write(save)
+                save()
                 return "suspended"
             seconds = trainer.seconds + time.perf_counter() - started
             if not steps:  # it was cut off while it evaluated
@@ -329,9 +352,9 @@ def fit(
             finished = trainer.finish_epoch(raw, averaged, seconds, steps * train.batch_size / max(train_seconds, 1e-9))
             if finished is None:
                 return "diverged"
-            write(save)
-            write(save_curve)
-            if not on_epoch(finished) and finished.epoch < config.epochs:
+            save()
+            save_curve()
+            if not is_wanted(finished) and finished.epoch < config.epochs:
                 return "stopped"
         return "finished"
 
@@ -356,3 +379,9 @@ def read_curve(path: Path) -> list[EpochMetrics]:
     if not path.is_file():
         return []
     return [EpochMetrics(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def trained_weights(checkpoint: Path, identity: str) -> tuple[dict[str, Tensor] | None, Found]:
+    """The averaged weights, or the only ones, with what was found in the checkpoint's place."""
+    state, found = load_checkpoint(checkpoint, identity)
+    return (None if state is None else state["average"].get("averaged", state["model"])), found

@@ -14,7 +14,7 @@ class SharpnessAware:
     def __init__(self, model: nn.Module, rho: float) -> None:
         """`rho` is the Euclidean radius of the neighbourhood."""
         self._params: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-        self._norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        self._norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
         self._rho = rho
         self._home: list[Tensor] = []
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nas.retrain.order
-import nas.retrain.run
+import nas.train.rank
 from nas.config import Candidate
 from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths
@@ -112,7 +112,7 @@ def test_memory_that_runs_out_halves_the_micro_batches(request_of: RetrainReques
             raise MemoryError
         return fit(*args, **keywords)
 
-    monkeypatch.setattr(nas.retrain.run, "fit", scarce)
+    monkeypatch.setattr(nas.train.rank, "fit", scarce)
     notes: list[str] = []
     done = train(replace(request_of, epochs=1), notes)
     assert parts == [1, 2]
@@ -126,7 +126,7 @@ def test_memory_that_never_suffices_is_said(request_of: RetrainRequest, monkeypa
     def impossible(*args: Any, **keywords: Any) -> Any:
         raise MemoryError("too much")
 
-    monkeypatch.setattr(nas.retrain.run, "fit", impossible)
+    monkeypatch.setattr(nas.train.rank, "fit", impossible)
     with pytest.raises(StudyError, match=r"the memory of the host does not suffice for trial .*, even in the smallest"):
         train(replace(request_of, epochs=1))
 
@@ -153,6 +153,6 @@ def test_checkpoint_that_is_lost_before_the_end_is_said(request_of: RetrainReque
         keywords["paths"].checkpoint.unlink()
         return result
 
-    monkeypatch.setattr(nas.retrain.run, "fit", forgetful)
+    monkeypatch.setattr(nas.train.rank, "fit", forgetful)
     with pytest.raises(StudyError, match="which held the trained network, is gone"):
         train(replace(request_of, epochs=1))
