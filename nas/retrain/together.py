@@ -13,10 +13,11 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import signature
-from multiprocessing import Pipe, resource_tracker
+from multiprocessing import Pipe, active_children, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ class _Rank:
     line: Connection
     theirs: Connection
     """Its own end, until it has taken it over."""
-    here: bool = False
+    process: BaseProcess | None = None
+    """Since it has said that it is there."""
     ended: Ended | None = None
     failed: Failed | None = None
     gone: bool = False
@@ -66,21 +68,13 @@ class _Rank:
         return self.gone and self.ended is None and self.failed is None
 
 
-@dataclass
-class _Launch:
-    """How torch's launcher ended."""
-
-    error: BaseException | None = None
-    exit_codes: dict[int, int] = field(default_factory=dict)
-    """Of processes that failed, by rank, as far as it says."""
-
-
 class _Crew:
     def __init__(self, training: Training, places: Places) -> None:
         self._training = training
         self._places = places
         self._ranks = [_Rank(*Pipe()) for _ in range(places.processes)]
-        self._launch = _Launch()
+        self._error: BaseException | None = None
+        """That the launcher ended with."""
         self._kills_before = out_of_memory_kills()
 
     def run(self, on_epoch: Callable[[EpochMetrics], None], should_suspend: Callable[[], bool]) -> Status:
@@ -124,9 +118,9 @@ class _Crew:
 
     def _hear(self, rank: _Rank, message: FromRank, on_epoch: Callable[[EpochMetrics], None]) -> None:
         match message:
-            case Here():
-                rank.here = True
-                if all(each.here for each in self._ranks):
+            case Here(pid=pid):
+                rank.process = next(process for process in active_children() if process.pid == pid)
+                if all(each.process for each in self._ranks):
                     for each in self._ranks:
                         each.theirs.close()  # each has its own now, and would not be heard to die while it is open here
             case Heard(metrics=metrics):
@@ -150,9 +144,7 @@ class _Crew:
         try:
             self._launch_all()
         except BaseException as error:
-            self._launch.error = error
-            for rank, failure in getattr(error, "failures", {}).items():
-                self._launch.exit_codes[rank] = failure.exitcode
+            self._error = error
 
     def _launch_all(self) -> None:
         # Not among the imports: they take a second, which only those wait for who train in several processes.
@@ -184,17 +176,17 @@ class _Crew:
         """Raises what is wrong: a death before an error, for the one causes the other."""
         dead = [number for number, rank in enumerate(self._ranks) if rank.died]
         failed = [rank.failed for rank in self._ranks if rank.failed]
-        if not dead and not failed:
-            dead = sorted(self._launch.exit_codes)  # before it could say a word
         if dead:
-            raise self._death_of(dead[0])
+            process = self._ranks[dead[0]].process
+            raise self._death_of(dead[0], None if process is None else process.exitcode)
         if failed:
             raise failed[0].error from RankError(f"\n{failed[0].trace}")
-        if self._launch.error is not None:
-            raise self._launch.error
+        for number, failure in getattr(self._error, "failures", {}).items():  # before it could say a word
+            raise self._death_of(number, failure.exitcode)
+        if self._error is not None:
+            raise self._error
 
-    def _death_of(self, number: int) -> StudyError:
-        code = self._launch.exit_codes.get(number)
+    def _death_of(self, number: int, code: int | None) -> StudyError:
         by = "" if code is None else f" by {describe_exit(code)}"
         if code == -signal.SIGKILL and out_of_memory_kills() > self._kills_before:
             by += ", for the machine had no memory left"
