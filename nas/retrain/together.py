@@ -1,8 +1,8 @@
 """Starts the processes that train one network together, by torch's elastic launcher, which torchrun is the command of; hears what
 they say, and ends with them.
 
-Ctrl-C and SIGTERM reach this process alone, which tells the others to suspend: they agree on the step. One that fails or dies
-ends the training, of which the last checkpoint stays. Should this process die, each of them finds its line cut, and dies, too.
+Ctrl-C and SIGTERM are heard by this process alone, which tells the others to suspend: they agree on the step. One that fails or
+dies ends the training, of which the last checkpoint stays. Should this process die, each of them finds its line cut, and dies, too.
 """
 
 import logging
@@ -56,8 +56,9 @@ class _Rank:
     line: Connection
     theirs: Connection
     """Its own end, until it has taken it over."""
+    here: bool = False
     process: BaseProcess | None = None
-    """Since it has said that it is there."""
+    """Since it has said that it is here; None, too, where it has died at once."""
     ended: Ended | None = None
     failed: Failed | None = None
     gone: bool = False
@@ -119,8 +120,9 @@ class _Crew:
     def _hear(self, rank: _Rank, message: FromRank, on_epoch: Callable[[EpochMetrics], None]) -> None:
         match message:
             case Here(pid=pid):
-                rank.process = next(process for process in active_children() if process.pid == pid)
-                if all(each.process for each in self._ranks):
+                rank.here = True
+                rank.process = next((process for process in active_children() if process.pid == pid), None)
+                if all(each.here for each in self._ranks):
                     for each in self._ranks:
                         each.theirs.close()  # each has its own now, and would not be heard to die while it is open here
             case Heard(metrics=metrics):
@@ -201,5 +203,5 @@ class _Crew:
 def _silence() -> None:
     """What torch's launcher logs of a death is said here in one sentence. Each of its loggers has a level of its own."""
     for name in list(logging.root.manager.loggerDict):
-        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
+        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
