@@ -1,8 +1,8 @@
 """Starts the processes that train one network together, by torch's elastic launcher, which torchrun is the command of; hears what
 they say, and ends with them.
 
-Ctrl-C and SIGTERM reach this process alone, which tells the others to suspend: they agree on the step. One that fails or dies
-ends the training, of which the last checkpoint stays. Should this process die, each of them finds its line cut, and dies, too.
+Ctrl-C and SIGTERM are heard by this process alone, which tells the others to suspend: they agree on the step. One that fails or
+dies ends the training, of which the last checkpoint stays. Should this process die, each of them finds its line cut, and dies, too.
 """
 
 import logging
@@ -13,10 +13,11 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import signature
-from multiprocessing import Pipe, resource_tracker
+from multiprocessing import Pipe, active_children, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from nas.errors import StudyError
@@ -47,6 +48,8 @@ class _Rank:
     theirs: Connection
     """Its own end, until it has taken it over."""
     here: bool = False
+    process: BaseProcess | None = None
+    """Since it has said that it is here; None, too, where it has died at once."""
     ended: Ended | None = None
     failed: Failed | None = None
     gone: bool = False
@@ -57,21 +60,13 @@ class _Rank:
         return self.gone and self.ended is None and self.failed is None
 
 
-@dataclass
-class _Launch:
-    """How torch's launcher ended."""
-
-    error: BaseException | None = None
-    exit_codes: dict[int, int] = field(default_factory=dict)
-    """Of processes that failed, by rank, as far as it says."""
-
-
 class _Crew:
     def __init__(self, training: Training, places: Places) -> None:
         self._training = training
         self._places = places
         self._ranks = [_Rank(*Pipe()) for _ in range(places.processes)]
-        self._launch = _Launch()
+        self._error: BaseException | None = None
+        """That the launcher ended with."""
         self._kills_before = out_of_memory_kills()
 
     def run(self, on_epoch: Callable[[EpochMetrics], None], should_suspend: Callable[[], bool]) -> Status:
@@ -115,8 +110,9 @@ class _Crew:
 
     def _hear(self, rank: _Rank, message: FromRank, on_epoch: Callable[[EpochMetrics], None]) -> None:
         match message:
-            case Here():
+            case Here(pid=pid):
                 rank.here = True
+                rank.process = next((process for process in active_children() if process.pid == pid), None)
                 if all(each.here for each in self._ranks):
                     for each in self._ranks:
                         each.theirs.close()  # each has its own now, and would not be heard to die while it is open here
@@ -141,9 +137,7 @@ class _Crew:
         try:
             self._launch_all()
         except BaseException as error:
-            self._launch.error = error
-            for rank, failure in getattr(error, "failures", {}).items():
-                self._launch.exit_codes[rank] = failure.exitcode
+            self._error = error
 
     def _launch_all(self) -> None:
         # Not among the imports: they take a second, which only those wait for who train in several processes.
@@ -175,17 +169,17 @@ class _Crew:
         """Raises what is wrong: a death before an error, for the one causes the other."""
         dead = [number for number, rank in enumerate(self._ranks) if rank.died]
         failed = [rank.failed for rank in self._ranks if rank.failed]
-        if not dead and not failed:
-            dead = sorted(self._launch.exit_codes)  # before it could say a word
         if dead:
-            raise self._death_of(dead[0])
+            process = self._ranks[dead[0]].process
+            raise self._death_of(dead[0], None if process is None else process.exitcode)
         if failed:
             raise failed[0].error from RankError(f"\n{failed[0].trace}")
-        if self._launch.error is not None:
-            raise self._launch.error
+        for number, failure in getattr(self._error, "failures", {}).items():  # before it could say a word
+            raise self._death_of(number, failure.exitcode)
+        if self._error is not None:
+            raise self._error
 
-    def _death_of(self, number: int) -> StudyError:
-        code = self._launch.exit_codes.get(number)
+    def _death_of(self, number: int, code: int | None) -> StudyError:
         by = "" if code is None else f" by {describe_exit(code)}"
         if code == -signal.SIGKILL and out_of_memory_kills() > self._kills_before:
             by += ", for the machine had no memory left"
@@ -200,5 +194,5 @@ class _Crew:
 def _silence() -> None:
     """What torch's launcher logs of a death is said here in one sentence. Each of its loggers has a level of its own."""
     for name in list(logging.root.manager.loggerDict):
-        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
+        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
