@@ -2,7 +2,7 @@
 they say, and ends with them.
 
 Ctrl-C and SIGTERM are heard by this process alone, which tells the others to suspend: they agree on the step. One that fails or
-dies ends the training, of which the last checkpoint stays. Should this process die, each of them finds its line cut, and dies, too.
+dies ends the training, of which the last checkpoint stays. Should this process die, each finds its line cut, and dies, too.
 """
 
 import logging
