@@ -14,7 +14,7 @@ from nas.interrupts import Stop
 from nas.paths import TrialPaths
 from nas.retrain.card import ModelCard, card_file, read_card
 from nas.retrain.network import load_network
-from nas.retrain.order import Order, RetrainRequest, make_order
+from nas.retrain.order import Order, RetrainRequest, held, make_order
 from nas.retrain.queue import Heard, Queue, make_executor
 from nas.retrain.run import RetrainPlan, Workshop, begin, finish, open_workshop, seal, with_test
 from nas.search.placement import Placement, devices_of
@@ -113,18 +113,8 @@ def retrain_several(
         make_order(one, shop.settings, shop.dataset, shop.chosen, shop.device, shop.precision, note) for one in request.each()
     ]
     pending = [order for order in orders if not card_file(order.run).is_file()]
-    failures: dict[str, str] = {}
-    suspended: list[Order] = []
-    if pending:
-        on_plan([begin(order, shop) for order in pending], len(orders) - len(pending))
-        compiled = shop.device.type == "cuda" if request.base.compiled is None else request.base.compiled
-        queue = Queue(make_executor(shop, request.placement, pending), compiled, on_epoch, note, stop)
-        queue.run(pending)
-        failures, suspended = queue.failures, queue.suspended
-    for order in pending:
-        if order.run.folder.name not in failures and order not in suspended:
-            note(f"judging {order.run.folder.name}")
-            finish(order, shop, note, opens_test=False)
+    with held(pending):
+        failures, suspended = _train_all(request, shop, pending, len(orders), on_plan, on_epoch, stop, note)
     networks = _networks(orders)
     if suspended or not networks:
         return Several(tuple(networks), None, request.by, failures, len(suspended))
@@ -137,6 +127,30 @@ def retrain_several(
         assert ranked is not None
         chosen = ranked[0]
     return Several(tuple(ranked or networks), chosen, request.by, failures, 0)
+
+
+def _train_all(
+    request: SeveralRequest,
+    shop: Workshop,
+    pending: Sequence[Order],
+    count: int,
+    on_plan: Callable[[Sequence[RetrainPlan], int], None],
+    on_epoch: Heard,
+    stop: Stop,
+    note: Callable[[str], None],
+) -> tuple[dict[str, str], list[Order]]:
+    """Trains what is pending, of so many in all, and judges what has ended. Returns what failed, and what is suspended."""
+    if not pending:
+        return {}, []
+    on_plan([begin(order, shop) for order in pending], count - len(pending))
+    compiled = shop.device.type == "cuda" if request.base.compiled is None else request.base.compiled
+    queue = Queue(make_executor(shop, request.placement, pending), compiled, on_epoch, note, stop)
+    queue.run(pending)
+    for order in pending:
+        if order.run.folder.name not in queue.failures and order not in queue.suspended:
+            note(f"judging {order.run.folder.name}")
+            finish(order, shop, note, opens_test=False)
+    return queue.failures, queue.suspended
 
 
 def _networks(orders: Sequence[Order]) -> list[Network]:

@@ -1,8 +1,10 @@
 """One retraining, worked out before it begins: which network, by which recipe, how long, on which images, under which name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+import filelock
 import torch
 
 from nas.config import Candidate, check_epochs
@@ -210,6 +212,29 @@ def _require_same(run: TrialPaths, candidate: Candidate) -> None:
             f"{run.folder} was begun by another recipe of that name, or by an older version of it",
             hint="give the recipe's file another name, or remove that folder",
         )
+
+
+@contextmanager
+def held(orders: Iterable[Order]) -> Iterator[None]:
+    """Their folders belong to this process meanwhile. Raises StudyError where another one trains such a run, or a folder cannot
+    be written."""
+    with ExitStack() as locks:
+        for order in orders:
+            folder = order.run.folder
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(filelock.FileLock(folder / "run.lock", timeout=0))
+            except filelock.Timeout:
+                raise StudyError(
+                    f"{folder.name} is being trained by another nas retrain",
+                    hint="wait for it, or train another network: --seed N, --epochs N, --recipe NAME",
+                ) from None
+            except OSError as error:
+                raise StudyError(
+                    f"the run's folder {folder.absolute()} cannot be written: {error.strerror}",
+                    hint="make room, or work in another folder: NAS_STUDIES=FOLDER",
+                ) from None
+        yield
 
 
 def run_name(subject: Subject, recipe: str, length: str, request: RetrainRequest) -> str:

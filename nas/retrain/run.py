@@ -24,7 +24,7 @@ from nas.paths import StudyPaths, TrialPaths, study_paths
 from nas.presets import load_preset, preset_names
 from nas.retrain.card import HeldOut, ModelCard, card_file, read_card, weights_file, write_card
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
-from nas.retrain.order import Order, RetrainRequest, make_order
+from nas.retrain.order import Order, RetrainRequest, held, make_order
 from nas.retrain.places import Places, pick_places
 from nas.retrain.recorded import record_run
 from nas.retrain.together import train_together
@@ -150,15 +150,15 @@ def retrain(
     order = make_order(request, shop.settings, shop.dataset, shop.chosen, shop.device, shop.precision, note)
     if card_file(order.run).is_file():
         return Retrained(order.run, read_card(order.run), already_there=True)
-    on_start(begin(order, shop))
     compiled = shop.device.type == "cuda" if request.compiled is None else request.compiled
-    status = _train(order, shop, on_epoch, should_suspend, note, compiled)
-    return Retrained(order.run, None if status == "suspended" else finish(order, shop, note, opens_test=True))
+    with held([order]):
+        on_start(begin(order, shop))
+        status = _train(order, shop, on_epoch, should_suspend, note, compiled)
+        return Retrained(order.run, None if status == "suspended" else finish(order, shop, note, opens_test=True))
 
 
 def begin(order: Order, shop: Workshop) -> RetrainPlan:
     """Raises ConfigError where a batch cannot be shared out."""
-    order.run.folder.mkdir(parents=True, exist_ok=True)
     write_whole(order.run.candidate, order.candidate.to_json().encode())
     params = count_params(order.candidate.arch, shop.dataset.shape)
     held_out = 0 if shop.chosen.hold_out is None else len(shop.chosen.hold_out)

@@ -13,7 +13,7 @@ from nas.config import Candidate
 from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths
 from nas.retrain import Retrained, RetrainRequest, load_network, retrain
-from nas.train.loop import fit
+from nas.train.loop import EpochMetrics, fit
 from nas.train.pace import Pace
 
 
@@ -156,3 +156,16 @@ def test_checkpoint_that_is_lost_before_the_end_is_said(request_of: RetrainReque
     monkeypatch.setattr(nas.train.rank, "fit", forgetful)
     with pytest.raises(StudyError, match="which held the trained network, is gone"):
         train(replace(request_of, epochs=1))
+
+
+def test_run_that_another_process_trains_is_left_to_it(request_of: RetrainRequest) -> None:
+    told: list[str] = []
+
+    def meanwhile(metrics: EpochMetrics) -> None:
+        with pytest.raises(StudyError) as refused:
+            train(replace(request_of, epochs=1))
+        told.append(refused.value.message)
+
+    done = retrain(replace(request_of, epochs=1), lambda plan: None, meanwhile)
+    assert told == [f"{done.run.folder.name} is being trained by another nas retrain"]
+    assert done.card is not None
