@@ -10,7 +10,7 @@ import typer
 from nas.errors import ConfigError
 
 
-def _known_studies(begun: str) -> list[str]:
+def complete_study(begun: str) -> list[str]:
     """For the shell's completion."""
     from nas.paths import known_studies
 
@@ -22,7 +22,7 @@ StudyOption = Annotated[
     typer.Option(
         "--study",
         help="The study's name, a folder under studies/. [default: the one used last]",
-        autocompletion=_known_studies,
+        autocompletion=complete_study,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data on standard output, as JSON.")]
