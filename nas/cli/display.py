@@ -3,15 +3,17 @@
 Everything goes to standard error; standard output belongs to data.
 """
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.segment import Segment
 from rich.text import Text
 
 from nas.cli.live import left_text, panel, seconds_left
@@ -82,6 +84,27 @@ def plan_lines(plan: SearchPlan) -> dict[str, str]:
 def run_name(number: int, finalist: int | None, seed: int | None) -> str:
     """Of a training, for a tracker."""
     return f"trial-{number:04d}" if finalist is None else f"finalist-{finalist:04d}-seed-{seed}"
+
+
+class Panel(Live):
+    """A live panel that also takes away what a terminal wraps of it when it becomes narrower."""
+
+    def __init__(self, console: Console, draw: Callable[[], RenderableType]) -> None:
+        self._lengths: list[int] = []
+        """Of the lines that stand on the terminal."""
+        self._draw = draw
+        super().__init__(console=console, get_renderable=self._drawn, refresh_per_second=4, transient=True)
+
+    def _drawn(self) -> RenderableType:
+        width = self.console.width
+        if any(length > width for length in self._lengths):
+            rows = sum(max(1, math.ceil(length / width)) for length in self._lengths)
+            # rich moves up by what it has drawn, not by what has become of it.
+            self._live_render._shape = (width, rows)
+        shown = self._draw()
+        lines = self.console.render_lines(shown, pad=False)
+        self._lengths = [Segment.get_line_length(line) for line in lines]
+        return shown
 
 
 class TerminalDisplay:
@@ -174,7 +197,7 @@ class TerminalDisplay:
         for one in plan.warm_start:
             self.say(start_text(one))
         if plan.trained < plan.goal and self.console.is_terminal and not self.quiet:
-            self._live = Live(console=self.console, get_renderable=self._panel, refresh_per_second=4, transient=True)
+            self._live = Panel(self.console, self._panel)
             self._live.start()
 
     def begin_finalists(self, chosen: Round, there: int) -> None:
@@ -197,9 +220,13 @@ class TerminalDisplay:
         if self.tracker is not None:
             self.tracker.end(run_name(row.number, row.finalist, row.seed), row.outcome)
         best = "  ← best" if progress.best is not None and progress.best.number == row.number else ""
-        # The panel has the counts; a log has them in the line of the trial.
-        counts = "" if self.console.is_terminal else f"  [{progress.trained}/{progress.goal}{left_text(self._left(progress))}]"
-        self.say(f"{row_text(row)}{counts}{best}")
+        if not self.console.is_terminal:
+            self.say(f"{row_text(row)}  [{progress.trained}/{progress.goal}{left_text(self._left(progress))}]{best}")
+            return
+        # The panel has the counts, and a line a trial is what an eye can follow: `nas list` shows the rest of it.
+        text = Text(row_text(row))
+        text.truncate(max(1, self.console.width - len(best)), overflow="ellipsis")
+        self.say(f"{text.plain}{best}")
 
     def _left(self, progress: Progress) -> float | None:
         now = time.monotonic()

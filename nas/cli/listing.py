@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, print_json
+from nas.cli.options import JsonOption, complete_study, print_json
 
 HELP = """List the studies, or with --study the trials of one."""
 
 
 def command(
-    study: Annotated[str | None, typer.Option(help="List this study's trials.")] = None,
+    study: Annotated[str | None, typer.Option(help="List this study's trials.", autocompletion=complete_study)] = None,
     as_json: JsonOption = False,
 ) -> None:
     from nas.paths import existing_study, studies_folder
@@ -41,6 +41,7 @@ def command(
             [
                 {
                     "study": r.name,
+                    "searching": r.led,
                     "running": r.counts.get("running", 0),
                     "trained": r.trained,
                     "counts": r.counts,
@@ -52,10 +53,9 @@ def command(
         return
     for r in reports:
         best = "none yet" if r.best is None else f"{r.best.accuracy:.2%} with {count_text(r.best.params)} (trial {r.best.number})"
-        unended = r.counts.get("running", 0)
-        state = f"{unended} not ended" if unended else "at rest"
+        state = "searching" if r.led else "interrupted" if r.counts.get("running") else "at rest"
         print(f"{r.name:24s} {state:12s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")
-        print(f"{'':24s} {counts_line(r.counts) or 'nothing drawn yet'}")
+        print(f"{'':24s} {'':12s} {counts_line(r.counts) or 'nothing drawn yet'}")
     if not reports and not broken:
         print(
             f"There is no study under {studies_folder()} yet. Next:  nas search --space digits --dataset digits", file=sys.stderr

@@ -10,8 +10,8 @@ from nas.report.words import count_text, time_text
 from nas.search.progress import Progress, Running
 
 SPARKS = "▁▂▃▄▅▆▇█"
-BAR = 8
-"""Characters of an epoch's bar."""
+BAR, GAP = 8, 2
+"""Characters of an epoch's bar, and between two columns."""
 WIDE, MIDDLE = 118, 88
 """Columns of the terminal from which everything has room, and from which most."""
 
@@ -25,13 +25,15 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(SPARKS[-1 if span == 0 else round((value - low) / span * (len(SPARKS) - 1))] for value in shown)
 
 
-def counts_text(progress: Progress) -> str:
-    """The counts that are not zero, trained ones first."""
+def counts_text(progress: Progress, left: float | None, width: int) -> str:
+    """The counts that are not zero, trained ones first, and the seconds `left`; what matters least goes where it is narrow."""
     names = {"trained": "to the end", "pruned_early": "pruned early", "diverged": "diverged"}
     trained = ", ".join(f"{progress.counts[key]} {name}" for key, name in names.items() if progress.counts[key])
     rest = {"imported": "taken over", "over_budget": "over budget", "duplicate": "duplicate", "failed": "failed"}
     others = "".join(f" · {progress.counts[key]} {name}" for key, name in rest.items() if progress.counts[key])
-    return f"trained {progress.trained}/{progress.goal}{f' ({trained})' if trained else ''}{others}"
+    head, tail = f"trained {progress.trained}/{progress.goal}", left_text(left)
+    whole = f"{head}{f' ({trained})' if trained else ''}{others}{tail}"
+    return next((text for text in (whole, f"{head}{others}{tail}") if len(text) <= width), f"{head}{tail}")
 
 
 def seconds_left(progress: Progress, elapsed: float, until_deadline: float | None) -> float | None:
@@ -49,7 +51,7 @@ def left_text(seconds: float | None) -> str:
 
 def panel(progress: Progress, width: int, left: float | None) -> Group:
     """`left`: seconds."""
-    lines: list[Text | Table] = [Text(counts_text(progress) + left_text(left), style="bold")]
+    lines: list[Text | Table] = [Text(counts_text(progress, left, width), style="bold")]
     best = progress.best
     if best is not None and best.accuracy is not None:
         sparks = sparkline(progress.history, max(0, width // 5))
@@ -79,14 +81,21 @@ def _workers(progress: Progress, width: int) -> Table:
         "memory": wide and on_gpu,
         "network": True,
     }
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", expand=False)
-    for name, shown in columns.items():
-        if shown:
-            right = name in ("trial", "params", "accuracy", "images/s", "memory")
-            table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
-    for worker, running in sorted(progress.running.items()):
-        cells = _cells(running, progress.epochs, progress.devices.get(worker, str(worker)), bar=middle)
-        table.add_row(*(cells[name] for name, shown in columns.items() if shown))
+    rows = [
+        _cells(running, progress.epochs, progress.devices.get(worker, str(worker)), bar=middle)
+        for worker, running in sorted(progress.running.items())
+    ]
+    shown = [name for name, wanted in columns.items() if wanted]
+    taken = sum(GAP + max(len(name), *(len(row[name]) for row in rows)) for name in shown if name != "network")
+    if width - taken < len("network"):
+        shown.remove("network")
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim", expand=False)
+    for name in shown:
+        right = name in ("trial", "params", "accuracy", "images/s", "memory")
+        most = width - taken if name == "network" else None
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis", max_width=most)
+    for row in rows:
+        table.add_row(*(row[name] for name in shown))
     return table
 
 

@@ -11,7 +11,7 @@ import typer
 from nas.errors import ConfigError
 
 
-def _known_studies(begun: str) -> list[str]:
+def complete_study(begun: str) -> list[str]:
     """For the shell's completion."""
     from nas.paths import known_studies
 
@@ -23,7 +23,7 @@ StudyOption = Annotated[
     typer.Option(
         "--study",
         help="The study's name, a folder under studies/. [default: the one used last]",
-        autocompletion=_known_studies,
+        autocompletion=complete_study,
     ),
 ]
 RUN_HELP = (

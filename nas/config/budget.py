@@ -145,9 +145,11 @@ class BudgetConfig(Frozen):
 
     def describe(self) -> str:
         """`5,000,000 parameters, 5 ms by torch on cpu, 1 thread, batch 1`"""
-        return ", ".join(
-            str(self.latency) if name == "latency" else amount(name, limit) for name, limit in self.limited().items()
-        )
+        return ", ".join(self.parts())
+
+    def parts(self) -> list[str]:
+        """Each limit in words."""
+        return [str(self.latency) if name == "latency" else amount(name, limit) for name, limit in self.limited().items()]
 
 
 def amount(limit: str, value: float) -> str:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
+from nas.config import LIMIT_NAMES
 from nas.report import facts, figures
 from nas.report.front import trained_rows
 from nas.report.record import Run, StudyRecord
+from nas.report.words import count_text
 from nas.search.outcomes import TrialRow
 from nas.search.settings import PRESETS_SPACE
 
@@ -17,6 +19,8 @@ WINDOW = 20
 MOST_AXES = 10
 """Of parallel coordinates."""
 LEAST_POINTS = 2
+NEAR = 2
+"""Times the cost of the most expensive network, or of the budget: what is farther would squeeze the study into a corner."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Chart:
     """Also the name of its file."""
     caption: str
     figure: go.Figure
+    wide: bool = False
+    """Whether it says nothing on a narrow page, and is better scrolled there."""
 
     @property
     def title(self) -> str:
@@ -72,26 +78,42 @@ def _costs(record: StudyRecord, name: str) -> Chart | None:
     points = [(cost(row), row) for row in rows]
     front = [points[i] for i in facts.pareto_front([(place, row.accuracy or 0.0) for place, row in points])]
     best = next((point for point in points if record.best is not None and point[1].number == record.best.number), None)
-    references = [(float(getattr(one, name)), one) for one in record.references]
     limit = getattr(record.settings.budget, name)
+    known = [(float(getattr(one, name)), one) for one in record.references]
+    farthest = NEAR * max(limit or 0, *(place for place, _ in points))
+    references = [one for one in known if one[0] <= farthest]
+    retrained = _retrained(record, name)
     unit, title = {
         "params": ("parameters", "Accuracy against parameters"),
         "macs": ("multiply-adds of one image", "Accuracy against multiply-adds"),
     }[name]
-    caption = "Networks that were trained to the end; on the step line no smaller network was as accurate."
+    caption = "Networks that were trained to the end; on the step line none that cost less was as accurate."
     if references:
         caption += (
             " Triangles are reported by others after full trainings, some on test images: to be compared with a retrained "
             "network, not with the search's short trainings."
         )
-    return Chart(f"accuracy-{name}", caption, figures.draw_costs(points, front, references, best, limit, unit, title))
+    elif known:
+        least = count_text(round(min(place for place, _ in known)))
+        caption += f" The networks that others have reported have {least} {LIMIT_NAMES[name]} and more, beyond this picture."
+    drawn = figures.draw_costs(points, front, references, best, retrained, limit, unit, title)
+    return Chart(f"accuracy-{name}", caption, drawn)
+
+
+def _retrained(record: StudyRecord, name: str) -> tuple[float, float] | None:
+    """Cost, by its `params` or `macs`, and test accuracy of the latest network that has one."""
+    tested = [(float(getattr(run.card, name)), run.test_accuracy) for run in record.runs if run.test_accuracy is not None]
+    return tested[-1] if tested else None
 
 
 def _curves(record: StudyRecord) -> Chart | None:
     if not any(one.curve for one in record.trainings):
         return None
     own = [one for one in record.trainings if one.row.outcome != "duplicate"]
-    caption = "Validation accuracy of the averaged weights after each epoch; those that were pruned are faded."
+    caption = (
+        "Validation accuracy of the averaged weights after each epoch; those that were pruned are faded, and end in a dot where "
+        "they were given up."
+    )
     best = None if record.best is None else record.best.number
     return Chart("curves", caption, figures.draw_curves(own, record.finals, best))
 
@@ -120,12 +142,13 @@ def _parallel(record: StudyRecord) -> Chart | None:
         "A line is a network; drag along an axis to keep those that pass there. Pruned networks stand at what others gained from "
         "that epoch on; “none” where a network has no such stage."
     )
-    return Chart("parallel", caption, figures.draw_parallel(columns, [one.projected or 0.0 for one in known]))
+    return Chart("parallel", caption, figures.draw_parallel(columns, [one.projected or 0.0 for one in known]), wide=True)
 
 
 def _time(record: StudyRecord) -> Chart | None:
     shares = facts.time_spent(record.trainings, record.finals)
-    return Chart("time", "Training and evaluation, summed over the workers.", figures.draw_time(shares)) if shares else None
+    caption = "Training and evaluation, summed over the workers, by what became of the network."
+    return Chart("time", caption, figures.draw_time(shares)) if shares else None
 
 
 def _over_budget(record: StudyRecord) -> Chart | None:
@@ -141,9 +164,10 @@ def run_charts(run: Run) -> list[Chart]:
     if run.curve:
         validated = any(metrics.ema_val_loss is not None for metrics in run.curve)
         beside = "" if validated else " It was trained on all labelled images, so that none were left to validate on."
-        caption = "Of augmented images, with label smoothing where the recipe has it." + beside
+        caption = "Of the training on augmented images, with label smoothing where the recipe has it." + beside
         charts.append(Chart("retrained-loss", caption, figures.draw_losses(run.curve)))
-        charts.append(Chart("retrained-accuracy", f"Of augmented images.{beside}", figures.draw_accuracies(run.curve)))
+        caption = "Of the training on augmented images, with the weights of that moment." + beside
+        charts.append(Chart("retrained-accuracy", caption, figures.draw_accuracies(run.curve)))
     if run.evaluation is not None:
         classes = run.card.classes
         matrix = confusion_of(run)

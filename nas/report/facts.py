@@ -50,7 +50,7 @@ class SharePoint:
 
 def over_budget_share(trainings: Iterable[Training], window: int = 20) -> list[SharePoint]:
     """Share of draws that were over budget. A duplicate is a draw; a result that another study brought is none."""
-    over = [int(bool(one.broken)) for one in trainings if not one.imported and one.row.outcome not in ("running", "waiting")]
+    over = [int(bool(one.row.over)) for one in trainings if not one.imported and one.row.outcome not in ("running", "waiting")]
     sums = [0, *accumulate(over)]
     return [SharePoint(n, (sums[n] - sums[max(0, n - window)]) / min(n, window), sums[n] / n) for n in range(1, len(over) + 1)]
 
@@ -126,7 +126,7 @@ def importance(trainings: Iterable[Training]) -> Importance | None:
     slots = _varied(known)
     if len(known) < LEAST_NETWORKS or not slots:
         return None
-    table = np.array([[_place(one, slot, known) for slot in slots] for one in known])
+    table = np.array([_places([one.drawn.get(slot) for one in known]) for slot in slots]).T
     values = np.array([one.projected for one in known])
     if np.ptp(values) == 0:
         return None
@@ -158,14 +158,10 @@ def _varied(trainings: Sequence[Training]) -> list[str]:
     return [slot for slot in slots if len({one.drawn.get(slot) for one in trainings}) > 1]
 
 
-def _place(one: Training, slot: str, among: Sequence[Training]) -> float:
-    """A value as a number: words by their order among all, -1 where the network lacks it."""
-    value = one.drawn.get(slot)
-    if value is None:
-        return -1.0
-    if isinstance(value, str):
-        return float(sorted({str(other.drawn[slot]) for other in among if slot in other.drawn}).index(value))
-    return float(value)
+def _places(values: Sequence[Any]) -> list[float]:
+    """As numbers: words by their order among all, -1 where a network lacks it."""
+    order = {word: float(n) for n, word in enumerate(sorted({value for value in values if isinstance(value, str)}))}
+    return [-1.0 if value is None else order[value] if isinstance(value, str) else float(value) for value in values]
 
 
 @dataclass(frozen=True)

@@ -14,31 +14,36 @@ import plotly.graph_objects as go
 
 from nas.report.facts import HistoryPoint, Importance, SharePoint, TimeShare
 from nas.report.reference import Reference
+from nas.report.words import count_text, number_text
 from nas.search.outcomes import TrialRow
 from nas.search.trainings import Training
 from nas.train.loop import EpochMetrics
 
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = "#1B87C9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8F98"
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1B87C9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8A8F98"
 OUTCOME_STYLES: dict[str, tuple[str, str, str]] = {
     "trained": ("trained to the end", BLUE, "circle"),
     "pruned_early": ("pruned early", GREY, "circle-open"),
     "diverged": ("diverged", RED, "x"),
     "failed": ("failed", RED, "x-thin-open"),
-    "duplicate": ("duplicates", SKY, "diamond"),
+    "running": ("not ended", GREEN, "circle-dot"),
     "finalist": ("finalists, trained again", PURPLE, "square"),
 }
 """By outcome: what the legend says, the colour, the marker."""
+RAMP = [[0.0, BLUE], [0.5, GREY], [1.0, ORANGE]]
+"""From low to high, of lines that have to be seen on light and on dark."""
 
 
 MOST_TICKS = 9
 """Of an axis of parallel coordinates; with more values it is continuous."""
+CHARACTER = 7
+"""Pixels of a tick's label."""
 
 
 def _figure(title: str, x: str, y: str, **layout: Any) -> go.Figure:
     """Of a title and axes with their units, which no figure goes without."""
     figure = go.Figure()
     figure.update_layout(
-        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
+        title=_heading(title),
         margin={"l": 64, "r": 16, "t": 48, "b": 56},
         height=420,
         paper_bgcolor="rgba(0,0,0,0)",
@@ -49,9 +54,14 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> go.Figure:
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY},
         **layout,
     )
-    figure.update_xaxes(title_text=x, showline=True, zeroline=False, automargin=True)
+    figure.update_xaxes(title={"text": x, "standoff": 8}, showline=True, zeroline=False, automargin=True)
     figure.update_yaxes(title_text=y, showline=True, zeroline=False, automargin=True)
     return figure
+
+
+def _heading(title: str) -> dict[str, Any]:
+    """Where the caption begins, too: there is room for it on a phone."""
+    return {"text": title, "x": 0, "xref": "container", "pad": {"l": 2}, "font": {"size": 16}}
 
 
 def percent(share: float | None) -> float | None:
@@ -96,11 +106,12 @@ def draw_costs(
     front: Sequence[tuple[float, TrialRow]],
     references: Sequence[tuple[float, Reference]],
     best: tuple[float, TrialRow] | None,
+    retrained: tuple[float, float] | None,
     limit: float | None,
     unit: str,
     title: str,
 ) -> go.Figure:
-    """Accuracy against a cost: `points` ran to their end."""
+    """Accuracy against a cost: `points` ran to their end, `retrained` is a cost and an accuracy on test images."""
     figure = _figure(title, unit, "accuracy (%)")
     figure.add_scatter(
         x=[cost for cost, _ in points],
@@ -108,14 +119,14 @@ def draw_costs(
         text=[_about(row) for _, row in points],
         mode="markers",
         name="trained to the end (validation)",
-        marker={"color": BLUE, "size": 7, "opacity": 0.7},
+        marker={"color": BLUE, "size": 7, "opacity": 0.8},
     )
     figure.add_scatter(
         x=[cost for cost, _ in front],
         y=[percent(row.accuracy) for _, row in front],
         text=[_about(row) for _, row in front],
         mode="lines+markers",
-        name="front: no smaller one was as accurate",
+        name="front: none that cost less was as accurate",
         line={"color": GREEN, "width": 2, "shape": "hv"},
         marker={"symbol": "diamond", "size": 8},
     )
@@ -125,8 +136,16 @@ def draw_costs(
             y=[percent(best[1].accuracy)],
             text=[_about(best[1])],
             mode="markers",
-            name="the best",
+            name=f"the best, trial {best[1].number}",
             marker={"color": ORANGE, "symbol": "star", "size": 16, "line": {"width": 1, "color": "#000000"}},
+        )
+    if retrained is not None:
+        figure.add_scatter(
+            x=[retrained[0]],
+            y=[percent(retrained[1])],
+            mode="markers",
+            name="the retrained network (test)",
+            marker={"color": PURPLE, "symbol": "square", "size": 11, "line": {"width": 1, "color": "#000000"}},
         )
     if references:
         figure.add_scatter(
@@ -137,27 +156,54 @@ def draw_costs(
             name="reported by others, by longer trainings",
             marker={"color": RED, "symbol": "triangle-up", "size": 9},
         )
+    shown = [cost for trace in figure.data for cost in trace.x] + ([] if limit is None else [limit])
+    low, high = min(shown), max(shown)
+    logarithmic = low > 0 and high > LEAST_SPAN * low
+    if logarithmic:
+        ticks = _log_ticks(low, high)
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[count_text(tick) for tick in ticks])
+    else:
+        figure.update_xaxes(tickformat="~s")
     if limit is not None:
-        figure.add_vline(x=limit, line={"dash": "dash", "color": GREY}, annotation_text="budget", annotation_position="top left")
-    figure.update_xaxes(type="log")
+        figure.add_vline(x=limit, line={"dash": "dash", "color": GREY})
+        # On a logarithmic axis a text stands by the logarithm, though a line does not.
+        place = math.log10(limit) if logarithmic else limit
+        figure.add_annotation(x=place, y=0, yref="paper", xanchor="right", yanchor="bottom", text="budget ", showarrow=False)
     return figure
 
 
-def draw_curves(trainings: Sequence[Training], finals: Sequence[Training], best: int | None) -> go.Figure:
-    """Every learning curve, the pruned ones faded: one trace a kind, so that a thousand are drawn as quickly as one."""
-    figure = _figure("Learning curves", "epoch", "validation accuracy (%)", hovermode="closest")
-    kinds: list[tuple[str, list[Training], float, float]] = [
-        ("pruned_early", [one for one in trainings if one.row.outcome == "pruned_early"], 0.35, 1),
-        ("diverged", [one for one in trainings if one.row.outcome == "diverged"], 0.7, 1),
-        ("trained", [one for one in trainings if one.row.outcome == "trained" and one.row.number != best], 0.7, 1.5),
-        ("finalist", [one for one in finals if one.curve], 0.9, 1.5),
+LEAST_SPAN = 3
+"""Between the lowest and the highest cost, for a logarithmic axis."""
+
+
+def _log_ticks(low: float, high: float) -> list[int]:
+    """Round numbers from below `low` to above `high`, not more than a phone has room for."""
+    digits = next((digits for span, digits in ((12, (1, 2, 3, 5, 7)), (300, (1, 2, 5))) if high < span * low), (1,))
+    return [
+        digit * 10**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for digit in digits
     ]
-    for outcome, chosen, opacity, width in kinds:
-        if chosen:
+
+
+def draw_curves(trainings: Sequence[Training], finals: Sequence[Training], best: int | None) -> go.Figure:
+    """Every learning curve, the pruned ones faded: one trace a kind, so that a thousand are drawn as quickly as one. Where a
+    training was cut off there is a dot, for after one epoch there is no line."""
+    figure = _figure("Learning curves", "epoch", "validation accuracy (%)", hovermode="closest")
+    kinds = {"pruned_early": (0.5, 1), "failed": (0.7, 1), "diverged": (0.7, 1), "running": (0.9, 1.5), "trained": (0.7, 1.5)}
+    chosen = {
+        kind: [one for one in trainings if one.curve and one.row.outcome == kind and one.row.number != best] for kind in kinds
+    }
+    for outcome, (opacity, width) in {**kinds, "finalist": (0.9, 1.5)}.items():
+        drawn = [one for one in finals if one.curve] if outcome == "finalist" else chosen[outcome]
+        if drawn:
             name, colour, _ = OUTCOME_STYLES[outcome]
-            figure.add_scatter(
-                **_strung(chosen), mode="lines", name=name, opacity=opacity, line={"color": colour, "width": width}
-            )
+            strung = _strung(drawn)
+            ends = {}
+            if outcome not in ("trained", "finalist"):
+                after = [*strung["x"][1:], None]
+                sizes = [5 if following is None else 0 for following in after]
+                ends = {"mode": "lines+markers", "marker": {"color": colour, "size": sizes, "line": {"width": 0}}}
+            line = {"color": colour, "width": width}
+            figure.add_scatter(**strung, **({"mode": "lines"} | ends), name=name, opacity=opacity, line=line)
     for one in trainings:
         if one.row.number == best and one.curve:
             line = {"color": ORANGE, "width": 3}
@@ -179,9 +225,9 @@ def _strung(trainings: Sequence[Training]) -> dict[str, list[Any]]:
 
 def draw_importance(found: Importance) -> go.Figure:
     slots = list(found.slots)[:20][::-1]
-    figure = _figure("What mattered for the accuracy", "share of the explained differences (%)", "parameter")
+    figure = _figure("What mattered for the accuracy", "importance (%)", "parameter")
     figure.add_bar(x=[percent(found.slots[slot]) for slot in slots], y=slots, orientation="h", marker_color=BLUE)
-    figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 150})
+    figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 8})
     return figure
 
 
@@ -189,10 +235,11 @@ def draw_parallel(columns: dict[str, list[Any]], accuracy: Sequence[float]) -> g
     """One line a network, coloured by what it is taken to reach. A value that a network lacks is None."""
     figure = go.Figure()
     shown = [100 * value for value in accuracy]
+    axes = [_dimension(name, values) for name, values in columns.items()]
     figure.add_parcoords(
-        line={"color": shown, "colorscale": "Cividis", "showscale": True, "colorbar": {"title": {"text": "accuracy (%)"}}},
+        line={"color": shown, "colorscale": RAMP, "showscale": True, "colorbar": {"title": {"text": "accuracy (%)"}}},
         dimensions=[
-            *(_dimension(name, values) for name, values in columns.items()),
+            *axes,
             {"label": "accuracy (%)", "values": shown, "tickformat": ".3~r"},
         ],
         labelangle=-30,
@@ -200,8 +247,8 @@ def draw_parallel(columns: dict[str, list[Any]], accuracy: Sequence[float]) -> g
         unselected={"line": {"opacity": 0.05}},
     )
     figure.update_layout(
-        title={"text": "Networks as lines through their parameters", "x": 0, "xref": "paper", "font": {"size": 16}},
-        margin={"l": 60, "r": 20, "t": 60, "b": 110},
+        title=_heading("Networks as lines through their parameters"),
+        margin={"l": 16 + CHARACTER * max(map(len, axes[0]["ticktext"])), "r": 20, "t": 70, "b": 110},
         height=520,
         paper_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 12},
@@ -241,18 +288,16 @@ def draw_time(shares: Sequence[TimeShare]) -> go.Figure:
     """Horizontal bars: hours, or minutes where there are few."""
     longest = max((one.seconds for one in shares), default=0.0)
     unit, size = ("hours", 3600) if longest > 2 * 3600 else ("minutes", 60) if longest > 120 else ("seconds", 1)
-    figure = _figure("Where the workers' time went", f"training and evaluation ({unit})", "")
-    names = [OUTCOME_STYLES.get(one.what, (one.what.replace("_", " "), GREY, ""))[0] for one in shares]
+    figure = _figure("Where the workers' time went", f"worker time ({unit})", "outcome")
+    counts = [f"{number_text(one.trainings, 'training')}, {number_text(one.epochs, 'epoch')}" for one in shares]
     figure.add_bar(
         x=[one.seconds / size for one in shares],
-        y=names,
+        y=[f"{OUTCOME_STYLES[one.what][0]}<br>{count}" for one, count in zip(shares, counts, strict=True)],
         orientation="h",
-        marker_color=[OUTCOME_STYLES.get(one.what, ("", GREY, ""))[1] for one in shares],
-        text=[f"{one.trainings} trainings, {one.epochs} epochs" for one in shares],
-        textposition="auto",
+        marker_color=[OUTCOME_STYLES[one.what][1] for one in shares],
     )
-    figure.update_yaxes(title_text="outcome", autorange="reversed")
-    figure.update_layout(height=140 + 40 * max(2, len(shares)), margin={"l": 170}, showlegend=False)
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(height=140 + 44 * max(2, len(shares)), margin={"l": 8}, showlegend=False)
     return figure
 
 
@@ -273,13 +318,13 @@ def draw_over_budget(points: Sequence[SharePoint], window: int) -> go.Figure:
 
 
 def draw_losses(curve: Sequence[EpochMetrics]) -> go.Figure:
-    figure = _figure("Loss", "epoch", "cross-entropy (nats an image)")
+    figure = _figure("Retraining: loss", "epoch", "cross-entropy (nats an image)")
     return _add_metrics(figure, curve, {"train_loss": ("training", BLUE), "ema_val_loss": ("validation", ORANGE)}, 1.0)
 
 
 def draw_accuracies(curve: Sequence[EpochMetrics]) -> go.Figure:
-    figure = _figure("Accuracy", "epoch", "accuracy (%)")
-    shown = {"train_accuracy": ("training, augmented images", BLUE), "ema_val_accuracy": ("validation", ORANGE)}
+    figure = _figure("Retraining: accuracy", "epoch", "accuracy (%)")
+    shown = {"train_accuracy": ("training", BLUE), "ema_val_accuracy": ("validation", ORANGE)}
     return _add_metrics(figure, curve, shown, 100.0)
 
 
@@ -334,5 +379,5 @@ def draw_class_accuracy(accuracy: Sequence[float | None], classes: Sequence[str]
         textposition="inside",
     )
     figure.update_xaxes(range=[0, 100])
-    figure.update_layout(height=140 + 24 * max(4, len(classes)), margin={"l": 120})
+    figure.update_layout(height=140 + 24 * max(4, len(classes)), margin={"l": 8})
     return figure

@@ -22,7 +22,7 @@ from nas.report.picture import draw_network
 from nas.report.record import Run, StudyRecord
 from nas.report.summary import summary
 from nas.report.tables import Table
-from nas.report.words import count_text, recipe_texts, time_text
+from nas.report.words import count_text, number_text, recipe_texts, time_text
 from nas.search.outcomes import count_trained
 from nas.search.strategies import describe
 
@@ -101,7 +101,7 @@ def _heading(text: str) -> dict[str, Any]:
 def _chart(chart: Chart) -> dict[str, Any]:
     # In a script element nothing but its end is markup.
     data = Markup(chart.figure.to_json().replace("<", "\\u003c"))
-    return {"kind": "chart", "id": chart.id, "title": chart.title, "caption": chart.caption, "json": data}
+    return {"kind": "chart", "id": chart.id, "title": chart.title, "caption": chart.caption, "wide": chart.wide, "json": data}
 
 
 def _table(table: Table, caption: str, folded: bool = False) -> dict[str, Any]:
@@ -112,8 +112,11 @@ def _tiles(record: StudyRecord) -> dict[str, Any]:
     counts = record.counts
     tiles = []
     if record.best is not None and record.best.accuracy is not None:
-        tiles.append((f"of the validation images, the best (trial {record.best.number})", f"{record.best.accuracy:.2%}"))
-        tiles.append(("parameters", count_text(record.best.params)))
+        accuracy, how = record.best.accuracy, ""
+        if record.finalists:
+            accuracy, how = record.finalists[0].mean, f", mean of {number_text(len(record.finalists[0].accuracies), 'seed')}"
+        tiles.append((f"of the validation images: the best, trial {record.best.number}{how}", f"{accuracy:.2%}"))
+        tiles.append(("parameters of the best", count_text(record.best.params)))
     trained = count_trained(record.counter)
     if record.trainings:
         tiles.append(("networks trained", f"{trained:,}"))
@@ -143,8 +146,8 @@ def _traits(record: StudyRecord) -> list[dict[str, Any]]:
         frozenset({3}),
     )
     caption = (
-        "The best tenth of the trained networks, at least five, and the others: the middle half of numbers, or the value that "
-        "is most over-represented. Apart: 0 where both are alike, 1 where they share nothing."
+        "The best tenth of the trained networks, at least five, and the others: of a number the middle half, of words and a few "
+        "numbers the value that stands out most among the best. Apart: 0 where both are alike, 1 where they share nothing."
     )
     return [_heading("What the best share"), _table(table, caption)]
 
@@ -152,12 +155,13 @@ def _traits(record: StudyRecord) -> list[dict[str, Any]]:
 def _trials(record: StudyRecord) -> list[dict[str, Any]]:
     rows = [one.row for one in record.trainings]
     best = None if record.best is None else record.best.number
-    table = tables.trials_table(rows, best, MOST_ROWS)
-    if not table.rows:
+    table = tables.trials_table(rows, best)
+    trained = len(table.rows)
+    if not trained:
         return []
-    trained = len(tables.trials_table(rows, best).rows)
-    which = "Every network that trained" if trained == len(table.rows) else f"The first {len(table.rows)} of {trained} networks"
-    return [_table(table, f"{which}: those that were trained to the end, then those that were not, by accuracy.", trained > 20)]
+    which = "Every network that trained" if trained <= MOST_ROWS else f"The first {MOST_ROWS} of {trained:,} networks"
+    caption = f"{which}: those that were trained to the end, then those that were not, by accuracy."
+    return [_table(table.head(MOST_ROWS), caption, folded=trained > 20)]
 
 
 def _network_sections(record: StudyRecord) -> list[Section]:

@@ -12,8 +12,8 @@ BOX_COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 GAP, TALLEST, SHORTEST, WIDTH, BLOCK = 34, 130, 26, 96, 22
 """Pixels; BLOCK is what each block after the first adds to a box's width."""
 LINE = 16
-BAR = 14
-"""Characters."""
+BAR, LONGEST = 14, 16
+"""Characters; LONGEST of what stands below a box, so that it does not reach into the next."""
 
 
 def draw_network(parts: Sequence[Part], params: int) -> str:
@@ -30,7 +30,7 @@ def draw_network(parts: Sequence[Part], params: int) -> str:
     return (
         f'<svg class="network" viewBox="0 0 {right:.0f} {height}" xmlns="http://www.w3.org/2000/svg" role="img" '
         f'aria-label="{escape(label)}" font-family="system-ui, sans-serif" font-size="12" fill="currentColor" '
-        f'style="max-width:{right:.0f}px;width:100%">{"".join(boxes)}</svg>'
+        f'style="min-width:{0.85 * right:.0f}px;max-width:{right:.0f}px;width:100%">{"".join(boxes)}</svg>'
     )
 
 
@@ -71,7 +71,11 @@ def _wrapped(part: Part) -> list[str]:
     first, _, rest = part.built.partition(" [")
     if rest:
         return [first, *rest.rstrip("]").split("; ")]
-    return part.built.split(", ") if part.name == "head" else [part.built]
+    lines: list[str] = []
+    for piece in part.built.split(", "):
+        joined = f"{lines[-1]}, {piece}" if lines else piece
+        lines = [*lines[:-1], joined] if lines and len(joined) <= LONGEST else [*lines, piece]
+    return lines
 
 
 def shape_text(output: Sequence[int]) -> str:

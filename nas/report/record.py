@@ -14,6 +14,7 @@ from nas.report.reference import Reference, reference_points
 from nas.retrain import Evaluation, ModelCard, finished_runs, read_card, read_evaluation
 from nas.search.finalists import Finalist, best_of, finalists_of
 from nas.search.outcomes import TrialRow, count_outcomes
+from nas.search.ownership import is_led
 from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import open_study
 from nas.search.trainings import Training, read_final_trainings, read_trainings
@@ -30,6 +31,12 @@ class Run:
     evaluation: Evaluation | None
     """What it says of labelled images on which it was not trained; None where there were none."""
 
+    @property
+    def test_accuracy(self) -> float | None:
+        """With the averaging over views that `nas submit` takes, where it has any."""
+        averaged = self.card.test_accuracy_tta
+        return self.card.test_accuracy if averaged is None else averaged
+
 
 @dataclass(frozen=True)
 class StudyRecord:
@@ -44,6 +51,8 @@ class StudyRecord:
     """Every training of a finalist that has begun."""
     finalists: list[Finalist]
     """The winner first; empty where there were none."""
+    led: bool | None
+    """Whether it was being searched when it was read; None where that could not be told."""
     best: TrialRow | None
     runs: list[Run]
     """Oldest first."""
@@ -82,6 +91,7 @@ def read_record(paths: StudyPaths) -> StudyRecord:
         trainings=read_trainings(study, paths),
         finals=read_final_trainings(study, paths),
         finalists=finalists_of(study),
+        led=is_led(paths),
         best=None if best is None else TrialRow.of(best),
         runs=[_read_run(run) for run in finished_runs(paths)],
         references=reference_points(settings),

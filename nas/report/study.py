@@ -8,6 +8,7 @@ from nas.paths import StudyPaths, known_studies, study_paths
 from nas.retrain import finished_runs
 from nas.search.finalists import Finalist, best_of, finalists_of
 from nas.search.outcomes import TrialRow, count_outcomes, count_trained
+from nas.search.ownership import is_led
 from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import open_study
 
@@ -17,7 +18,9 @@ class StudyReport:
     name: str
     settings: StudySettings
     counts: dict[str, int]
-    """Trials of each outcome, and `running` for those that are not ended."""
+    """Trials of each outcome, and `running` for those that have not ended."""
+    led: bool | None
+    """Whether it is being searched at this moment; None where that cannot be told."""
     trained: int
     best: TrialRow | None
     """What `nas retrain best` trains."""
@@ -37,6 +40,7 @@ def report_study(paths: StudyPaths) -> StudyReport:
         name=paths.name,
         settings=read_settings(paths),
         counts=dict(counts),
+        led=is_led(paths),
         trained=count_trained(counts),
         best=None if best is None else TrialRow.of(best),
         finalists=finalists_of(study),

@@ -1,12 +1,13 @@
 """A study in sentences: what was searched, how long, what was found and how sure that is; and as a paper's methods paragraph."""
 
+from pathlib import Path
 from statistics import mean
 
 from scipy.stats import binomtest
 
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import Run, StudyRecord
-from nas.report.words import count_text, counts_line, recipe_texts, time_text
+from nas.report.words import count_text, counts_line, listed, number_text, recipe_texts, time_text
 from nas.search.finalists import Finalist
 from nas.search.outcomes import count_trained
 from nas.search.settings import PRESETS_SPACE
@@ -30,21 +31,31 @@ def summary(record: StudyRecord) -> list[str]:
 def data_text(record: StudyRecord) -> str:
     shape, data = record.settings.shape, record.settings.data
     part = f", {data.subset:,} of the images" if data.subset is not None else ""
-    return f"{data.dataset} ({shape.classes} classes, {shape.channels}×{shape.size}×{shape.size}{part})"
+    name = f"the folder {Path(data.folder).name}" if data.dataset == "folder" and data.folder else data.dataset
+    return f"{name} ({shape.classes} classes, {shape.channels}×{shape.size}×{shape.size}{part})"
+
+
+def budget_text(record: StudyRecord) -> str:
+    return listed(record.settings.budget.parts())
 
 
 def _searched(record: StudyRecord) -> str:
     counts, settings = record.counts, record.settings
     drawn = sum(counts.values()) - counts.get("imported", 0) - counts.get("running", 0) - counts.get("waiting", 0)
     over = counts.get("over_budget", 0)
-    text = f"Space {settings.space} was searched for networks of {settings.budget.describe()}, on {data_text(record)}. "
+    text = f"Space {settings.space} was searched for networks of at most {budget_text(record)}, on {data_text(record)}. "
     if not drawn:
         return text + "Nothing has come of it yet."
     trained = count_trained(record.counter)
-    text += f"Of {drawn} draws {trained} were trained, for up to {record.epochs} epochs each; "
-    text += f"{over} ({over / drawn:.0%}) were over budget and never trained. In all: {counts_line(counts)}."
-    if counts.get("running"):
-        text += f" The search is not over, or was interrupted: this is how it stood at {record.read:%Y-%m-%d %H:%M}."
+    unended = counts.get("running", 0)
+    text += f"Of {number_text(drawn, 'draw')}{' that ended' if unended else ''} {trained:,} were trained, for up to "
+    text += f"{number_text(record.epochs, 'epoch')} each; {over:,} ({over / drawn:.0%}) were over budget and never trained. "
+    text += f"In all: {counts_line(counts)}."
+    moment = f"{record.read:%Y-%m-%d %H:%M}"
+    if record.led:
+        return text + f" It is being searched: this is how it stood at {moment}."
+    if unended:
+        text += f" The search had stopped before {number_text(unended, 'training')} ended, which the same command continues."
     return text
 
 
@@ -54,13 +65,14 @@ def _spent(record: StudyRecord) -> str:
         return ""
     seconds, epochs = sum(one.seconds for one in shares), sum(one.epochs for one in shares)
     elapsed = elapsed_seconds([*record.trainings, *record.finals])
-    text = f"The workers trained and evaluated for {time_text(seconds)} in all, {epochs:,} epochs; "
+    text = f"The workers trained and evaluated for {time_text(seconds)} in all, {number_text(epochs, 'epoch')}; "
     text += f"from the first draw to the last end {time_text(elapsed)} passed, pauses included."
     pruned = [one for one in record.trainings if one.row.outcome == "pruned_early" and one.curve and not one.imported]
     if pruned and record.epochs:
         saved = sum(record.epochs - one.row.epochs for one in pruned)
         mean_epochs = mean(one.row.epochs for one in pruned)
-        text += f" Pruning spared {saved:,} epochs: {len(pruned)} networks were given up, after {mean_epochs:.1f} of "
+        were = "network was" if len(pruned) == 1 else "networks were"
+        text += f" Pruning spared {number_text(saved, 'epoch')}: {len(pruned)} {were} given up, after {mean_epochs:.1f} of "
         text += f"{record.epochs} in the mean."
     return text
 
@@ -71,7 +83,8 @@ def _found(record: StudyRecord) -> str:
         return "No training has run to its end yet, so that none is best."
     text = f"The best is trial {best.number}: {best.architecture}, {best.params:,} parameters"
     macs = "" if best.macs is None else f" and {count_text(best.macs)} multiply-adds"
-    return text + f"{macs}; {best.accuracy:.2%} of the validation images after {best.epochs} epochs."
+    text += f"{macs}; {best.accuracy:.2%} of the validation images after {number_text(best.epochs, 'epoch')} of the search."
+    return text + (" It was chosen among the finalists, not by that figure." if len(record.finalists) > 1 else "")
 
 
 def _sureness(record: StudyRecord) -> str:
@@ -109,13 +122,14 @@ def _mean_text(finalist: Finalist) -> str:
 def run_sentence(run: Run) -> str:
     card = run.card
     text = (
-        f"Retrained: {card.subject}, {card.params:,} parameters, {card.candidate.train.epochs} epochs on {card.train_images:,} "
+        f"Retrained: {card.subject}, {card.params:,} parameters, {number_text(card.candidate.train.epochs, 'epoch')} on "
+        f"{card.train_images:,} images, "
     )
-    text += f"images, seed {card.seed}, in {time_text(card.seconds)} on {card.device} ({card.precision})"
-    if card.test_accuracy is None or card.test_images is None:
+    text += f"seed {card.seed}, in {time_text(card.seconds)} on {card.device} ({card.precision})"
+    accuracy = run.test_accuracy
+    if accuracy is None or card.test_images is None:
         why = "it was trained on the test labels" if card.includes_test_labels else "there are no labelled test images"
         return f"{text}. No test accuracy is claimed: {why}."
-    accuracy = card.test_accuracy if card.test_accuracy_tta is None else card.test_accuracy_tta
     low, high = interval(accuracy, card.test_images)
     how = "" if card.tta == "none" else f" with {card.tta} averaging ({card.test_accuracy:.2%} without)"
     text += f": {accuracy:.2%} of {card.test_images:,} test images{how}; 95 % interval for such images {low:.2%} to {high:.2%}."
@@ -134,7 +148,7 @@ def methods(record: StudyRecord) -> str:
     trained = count_trained(record.counter)
     text = (
         f"Architectures and recipes were searched jointly with Optuna {packages.get('optuna', '?')} in a space of "
-        f"{len(settings.parameters)} parameters under a budget of {settings.budget.describe()}, counted with fvcore "
+        f"{len(settings.parameters)} parameters under a budget of {budget_text(record)}, counted with fvcore "
         f"before training; draws over budget ({counts.get('over_budget', 0)}) were never trained. "
         f"Candidates were proposed by {strategies.sampler.name} and trained for up to {record.epochs} epochs on "
         f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation accuracy of the averaged "

@@ -3,11 +3,11 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.report.network import Layer, Part
 from nas.report.picture import shape_text
-from nas.report.words import count_text
+from nas.report.words import count_text, outcome_text
 from nas.search.finalists import Finalist
 from nas.search.outcomes import TrialRow
 from nas.train.loop import EpochMetrics
@@ -34,6 +34,10 @@ class Table:
 
     def is_number(self, column: int) -> bool:
         return column in self.numbers
+
+    def head(self, count: int) -> "Table":
+        marked = self.marked if self.marked is not None and self.marked < count else None
+        return replace(self, rows=self.rows[:count], marked=marked)
 
     def markdown(self) -> str:
         def line(cells: Sequence[str]) -> str:
@@ -86,11 +90,10 @@ def _count(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def trials_table(rows: Sequence[TrialRow], best: int | None, most: int | None = None) -> Table:
+def trials_table(rows: Sequence[TrialRow], best: int | None) -> Table:
     """The configurations that were trained, the most accurate first."""
     trained = [row for row in rows if row.accuracy is not None and row.outcome != "duplicate"]
     trained.sort(key=lambda row: (row.outcome != "trained", -(row.accuracy or 0.0), row.number))
-    shown = trained[:most]
     return Table(
         ("trial", "network", "parameters", "MACs", "outcome", "epochs", "accuracy (%)"),
         [
@@ -99,14 +102,14 @@ def trials_table(rows: Sequence[TrialRow], best: int | None, most: int | None = 
                 row.architecture or "",
                 _count(row.params),
                 "" if row.macs is None else count_text(row.macs),
-                row.outcome.replace("_", " "),
+                outcome_text(row.outcome),
                 str(row.epochs),
                 _accuracy(row.accuracy),
             )
-            for row in shown
+            for row in trained
         ],
         frozenset({0, 2, 3, 5, 6}),
-        next((i for i, row in enumerate(shown) if row.number == best), None),
+        next((i for i, row in enumerate(trained) if row.number == best), None),
     )
 
 

@@ -1,6 +1,6 @@
 """Figures in words, the same in the terminal, the report and the dashboard."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nas.config import TrainConfig
 from nas.search.finalists import Finalist
@@ -25,12 +25,26 @@ def time_text(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def number_text(count: int, what: str) -> str:
+    """`1 epoch`, `1,204 epochs`"""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`"""
+    return " and ".join([*([", ".join(parts[:-1])] if parts[1:] else []), *parts[-1:]])
+
+
 def row_text(row: TrialRow) -> str:
+    """A line of a table: its columns stand under each other."""
     accuracy = "      –" if row.accuracy is None else f"{row.accuracy:7.2%}"
+    became = f"{accuracy}  after {row.epochs:3d} {'epoch ' if row.epochs == 1 else 'epochs'}"
+    if row.over:
+        became = f"{', '.join(f'{name} +{share:.0%}' for name, share in row.over.items()):<25s}"
     cost = f"{count_text(row.params):>5s}"
     parts = f"  batches in {row.micro_batches} parts" if row.micro_batches > 1 else ""
     name = f"trial {row.number:4d}" if row.finalist is None else f"finalist {row.finalist}, seed {row.seed}"
-    return f"{name}  {row.outcome:12s} {accuracy}  after {row.epochs:3d} epochs  {cost}  {row.architecture}{parts}"
+    return f"{name}  {row.outcome:12s} {became}  {cost}  {row.architecture or ''}{parts}"
 
 
 def finalist_text(finalist: Finalist) -> str:
@@ -41,11 +55,16 @@ def finalist_text(finalist: Finalist) -> str:
     return f"trial {finalist.number}: {finalist.mean:.2%}{spread} {over}, {finalist.epochs} epochs"
 
 
+def outcome_text(outcome: str) -> str:
+    """As a table says it: `pruned early`, and `not ended` of what is running or was interrupted."""
+    return "not ended" if outcome == "running" else outcome.replace("_", " ")
+
+
 def counts_line(counts: Mapping[str, int]) -> str:
     """Every outcome there was, in one line."""
     shown = {"trained": "to the end", "imported": "taken over"}
     order = (*OUTCOMES, "imported", "running", "waiting")
-    return ", ".join(f"{counts[key]} {shown.get(key, key.replace('_', ' '))}" for key in order if counts.get(key))
+    return ", ".join(f"{counts[key]} {shown.get(key, outcome_text(key))}" for key in order if counts.get(key))
 
 
 ALWAYS_SHOWN = {"epochs", "batch_size", "optimiser", "lr", "weight_decay", "schedule", "ema_epochs", "crop_padding", "flip"}

@@ -6,7 +6,7 @@ the next start instead of being taken anew.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import optuna
@@ -156,6 +156,8 @@ class TrialRow:
     """Number of the trial whose network it trains again."""
     seed: int | None = None
     """Of a finalist's training, from 0."""
+    over: dict[str, float] = field(default_factory=dict, hash=False)
+    """The limits that it breaks, by how much as a share of each; empty where it fits."""
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> "TrialRow":
@@ -171,4 +173,5 @@ class TrialRow:
             micro_batches=attributes.get("micro_batches", 1),
             finalist=attributes.get("finalist"),
             seed=attributes.get("seed"),
+            over=broken_limits(trial),
         )

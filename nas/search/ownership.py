@@ -13,7 +13,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -40,6 +40,8 @@ from nas.search.storage import (
 
 FOUNDING_SECONDS = 10.0
 """Waited for another process that is about to found the same study in a database."""
+PROBED_SECONDS = 0.5
+"""Waited for a command that only looks whether the lock is free, and holds it for that moment."""
 DYING_SECONDS = 3.0
 """Waited for the lock of a process that was just killed."""
 
@@ -64,7 +66,7 @@ def own_study(
     """
     patience = Patience(paths.name, note, stop_requested)
     in_database = url is not None or paths.storage_url.exists()
-    lock = _lock_folder(paths, FOUNDING_SECONDS if in_database else 0.0)
+    lock = _lock_folder(paths, FOUNDING_SECONDS if in_database else PROBED_SECONDS)
     try:
         address = study_address(paths, url)  # looked up where nobody else can found the study elsewhere any more
         if address is None:
@@ -87,6 +89,25 @@ def own_study(
             storage.close()
     finally:
         lock.release()
+
+
+def is_led(paths: StudyPaths) -> bool | None:
+    """Whether a coordinator leads the study at this moment; None where that cannot be told."""
+    address = study_address(paths, None)
+    if address is not None:
+        with openable(paths, address), closing(postgres(address)()) as connection:
+            connection.read_only = True
+            return bool(connection.execute(_HELD, (lock_key(paths.name),)).fetchone()[0])
+    lock = filelock.FileLock(paths.lock)
+    try:
+        if paths.lock.exists():
+            lock.acquire(timeout=0.0)
+            lock.release()
+        return False
+    except filelock.Timeout:
+        return True
+    except OSError:
+        return None
 
 
 def _found(storage: OwnedStorage, paths: StudyPaths, address: sqlalchemy.URL | None) -> None:
@@ -165,6 +186,14 @@ _SESSION = {
     "tcp_user_timeout": "60000",
     "idle_session_timeout": "0",
 }
+
+
+# A key of 64 bits stands there in two halves.
+_HELD = """
+    SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND datname = current_database()
+    AND (classid::bigint << 32) | objid::bigint = %s
+"""
 
 
 def lock_key(study: str) -> int:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from nas.paths import StudyPaths, TrialPaths
 from nas.search.finalists import sibling
 from nas.search.history import is_duplicate, projected_values
-from nas.search.outcomes import TrialRow, broken_limits
+from nas.search.outcomes import TrialRow
 from nas.train.loop import EpochMetrics, read_curve
 
 
@@ -30,8 +30,6 @@ class Training:
     ended: datetime | None
     seconds: float | None
     """Of training and evaluation; None where its folder holds no curve of its own."""
-    broken: dict[str, float]
-    """The limits that it breaks, by how much as a share of each; empty where it fits."""
     imported: bool = False
     """Whether another study trained it."""
 
@@ -66,7 +64,6 @@ def _training(trial: FrozenTrial, paths: TrialPaths, projected: float | None) ->
         began=trial.datetime_start,
         ended=trial.datetime_complete,
         seconds=sum(metrics.seconds for metrics in own) if own else None,
-        broken=broken_limits(trial),
         imported=imported,
     )
 

@@ -3,13 +3,15 @@
 import io
 import re
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from rich.text import Text
 
-from nas.cli.display import TerminalDisplay
+from nas.cli.display import Panel, TerminalDisplay
 from nas.cli.live import panel, seconds_left, sparkline
 from nas.config import Candidate
 from nas.search.outcomes import TrialRow
@@ -72,8 +74,14 @@ def test_memory_is_shown_where_there_is_a_gpu() -> None:
 
 def test_narrow_terminal_keeps_what_matters() -> None:
     lines = drawn(progress(), 60)
+    assert lines[0].rstrip() == "trained 12/100 · 9 over budget · about 12 min left"
     assert lines[2].split() == ["trial", "epoch", "accuracy", "network"]
     assert lines[3].split()[:3] == ["20", "3/18", "42.56%"]
+    lines = drawn(progress(), 36)
+    assert lines[0].rstrip() == "trained 12/100 · about 12 min left"
+    assert lines[2].split() == ["trial", "epoch", "accuracy", "network"]
+    assert lines[3].rstrip() == "   20  3/18     42.56%  basic 2-1 …", "only the network is cut"
+    assert drawn(progress(), 30)[2].split() == ["trial", "epoch", "accuracy"]
 
 
 @pytest.mark.parametrize(("devices", "words"), [({}, "starting the workers and loading the data"), ({0: "cpu"}, "drawing")])
@@ -134,6 +142,34 @@ def test_without_a_terminal_each_trial_has_its_line() -> None:
     (line,) = said(shown).splitlines()
     assert line.startswith("trial   12  trained       74.38%  after  18 epochs   260k  basic  [12/100 · about ")
     assert line.endswith(" left]  ← best")
+
+
+def test_trial_is_one_line_in_a_terminal() -> None:
+    long = replace(ROW, architecture="basic 1-2-1 × 56-64-48 k3-3-3 relu stem/2")
+    shown = display(terminal=True)
+    with shown:
+        shown.ended(long, progress())
+        shown.ended(replace(long, number=7), progress())
+    first, second = said(shown).splitlines()
+    assert first.startswith("trial   12  trained       74.38%  after  18 epochs   260k  basic")
+    assert first.endswith("…  ← best")
+    assert second.endswith("…")
+    assert len(first) == len(second) == 80
+
+
+def test_panel_that_a_narrower_terminal_has_wrapped_is_taken_away_whole() -> None:
+    """Ten lines of 60 characters are twenty rows of a terminal of 40: the cursor goes up by nineteen."""
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    stream = cast(io.StringIO, console.file)
+    shown = Panel(console, lambda: Group(*(Text("x" * min(60, console.width)) for _ in range(10))))
+    shown.start()
+    shown.refresh()
+    for width, expected in ((80, 9), (40, 19), (40, 9), (80, 9)):
+        console.width = width
+        stream.truncate(0)
+        shown.refresh()
+        assert stream.getvalue().count("\x1b[1A") == expected, width
+    shown.stop()
 
 
 def test_quiet_says_what_somebody_should_know_and_nothing_else() -> None:

@@ -2,7 +2,8 @@ import pytest
 
 from nas.cli.options import parse_duration
 from nas.errors import ConfigError
-from nas.report.words import count_text, counts_line, time_text
+from nas.report.words import count_text, counts_line, listed, number_text, row_text, time_text
+from nas.search.outcomes import TrialRow
 
 
 @pytest.mark.parametrize(
@@ -53,4 +54,21 @@ def test_times_are_shown_in_their_own_units(seconds: float, text: str) -> None:
 
 def test_every_outcome_there_was_is_shown() -> None:
     counts = {"trained": 3, "over_budget": 10, "failed": 0, "running": 1}
-    assert counts_line(counts) == "3 to the end, 10 over budget, 1 running"
+    assert counts_line(counts) == "3 to the end, 10 over budget, 1 not ended"
+
+
+def test_rows_stand_under_each_other_and_say_what_was_over() -> None:
+    trained = TrialRow(7, "trained", 0.7438, 1, 260_290, None, "basic 1-1", 1)
+    over = TrialRow(12, "over_budget", None, 0, 544_000, None, "preact 1-1", 1, over={"params": 0.8133, "macs": 0.1})
+    assert row_text(trained) == "trial    7  trained       74.38%  after   1 epoch    260k  basic 1-1"
+    assert row_text(over) == "trial   12  over_budget  params +81%, macs +10%     544k  preact 1-1"
+    assert row_text(trained).index("basic") == row_text(over).index("preact")
+
+
+@pytest.mark.parametrize(("parts", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])
+def test_list_in_words(parts: list[str], text: str) -> None:
+    assert listed(parts) == text
+
+
+def test_one_is_no_plural() -> None:
+    assert [number_text(n, "epoch") for n in (0, 1, 1204)] == ["0 epochs", "1 epoch", "1,204 epochs"]

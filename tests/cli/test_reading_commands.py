@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
+import optuna
 import pytest
 
 from nas.budget import count_params, peak_memory
@@ -32,6 +34,23 @@ def test_studies_are_listed_with_their_best(nas: Callable[..., Done], study: Stu
     assert done.out.startswith("tiny ")
     assert f"2 trained, best {best.accuracy:.2%} with " in done.out
     assert f"({best.title}); 1 retrained" in done.out
+
+
+def test_state_of_a_study_is_told_from_what_is_left_and_from_who_leads_it(
+    nas: Callable[..., Done], study: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed() -> tuple[str, str, bool]:
+        told = as_json(nas("list", "--json"))[0]
+        first, second = nas("list").out.splitlines()
+        return first[25:37].strip(), second.strip(), told["searching"]
+
+    assert listed()[0::2] == ("at rest", False)
+    optuna.load_study(study_name="tiny", storage=f"sqlite:///{study.database}").ask()
+    state, counts, searching = listed()
+    assert (state, searching) == ("interrupted", False)
+    assert counts.endswith("1 not ended")
+    with filelock.FileLock(study.lock):
+        assert listed()[0::2] == ("searching", True)
 
 
 def test_studies_are_listed_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:

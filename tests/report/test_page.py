@@ -16,6 +16,7 @@ from nas.paths import StudyPaths
 from nas.report.page import image_url, render_page
 from nas.report.record import StudyRecord, read_record
 from nas.retrain import found_presets_study
+from nas.search.finalists import Finalist
 from nas.search.outcomes import TrialRow
 from tests.browser import PHONE, opened
 from tests.conftest import Done
@@ -129,12 +130,23 @@ def test_study_that_only_holds_presets() -> None:
     assert "The study holds retrained presets on digits" in text_of(html)
 
 
+def test_winner_of_the_finalists_is_shown_by_the_mean_of_its_seeds(study: StudyPaths) -> None:
+    record = read_record(study)
+    assert record.best is not None
+    finalists = [Finalist(record.best.number, 3, (0.5, 0.52)), Finalist(record.best.number + 1, 3, (0.4, 0.42))]
+    text = text_of(render_page(replace(record, finalists=finalists)))
+    assert f"51.00% of the validation images: the best, trial {record.best.number}, mean of 2 seeds" in text
+    assert "It was chosen among the finalists, not by that figure." in text
+
+
 def test_running_study_says_as_of_when(study: StudyPaths) -> None:
     record = read_record(study)
-    html = render_page(replace(record, counts={**record.counts, "running": 2}))
+    unended = replace(record, counts={**record.counts, "running": 2})
+    html = render_page(replace(unended, led=True))
     assert f"As of {record.read:%Y-%m-%d %H:%M}" in text_of(html)
     assert "with 2 trainings not ended" in text_of(html)
-    assert "The search is not over, or was interrupted" in text_of(html)
+    assert f"It is being searched: this is how it stood at {record.read:%Y-%m-%d %H:%M}." in text_of(html)
+    assert "The search had stopped before 2 trainings ended, which the same command continues." in text_of(render_page(unended))
 
 
 def test_network_without_test_images_shows_no_confusion(study: StudyPaths) -> None:
@@ -258,5 +270,5 @@ def test_thousand_trials_stay_below_ten_megabytes(study: StudyPaths) -> None:
     best = TrialRow(0, "trained", 0.9, 20, 1000, 1000, "network 0", 1)
     html = render_page(replace(record, trainings=many, counts={"trained": 200, "pruned_early": 800}, best=best))
     assert len(html.encode()) < 10e6
-    assert "Of 1000 draws 1000 were trained" in text_of(html)
-    assert "The first 60 of 1000 networks" in text_of(html)
+    assert "Of 1,000 draws 1,000 were trained" in text_of(html)
+    assert "The first 60 of 1,000 networks" in text_of(html)

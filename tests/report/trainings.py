@@ -38,6 +38,7 @@ def training(
         1,
         finalist,
         None if finalist is None else 0,
+        broken or {},
     )
     return Training(
         row=row,
@@ -47,6 +48,5 @@ def training(
         began=MIDNIGHT + timedelta(minutes=number if began is None else began),
         ended=None if outcome == "running" else MIDNIGHT + timedelta(minutes=number + 1 if ended is None else ended),
         seconds=seconds,
-        broken=broken or {},
         imported=imported,
     )

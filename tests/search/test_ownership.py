@@ -14,7 +14,7 @@ import pytest
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths
-from nas.search.ownership import own_study
+from nas.search.ownership import is_led, own_study
 from nas.search.storage import owned_study
 
 HOLD = """
@@ -119,6 +119,18 @@ def test_a_study_that_could_not_be_opened_is_not_held(paths: StudyPaths) -> None
     with pytest.raises(StudyError, match=r"study\.db cannot be opened"), own(paths):
         pass
     paths.database.rmdir()
+    with own(paths):
+        pass
+
+
+def test_whether_it_is_being_searched_can_be_seen_without_disturbing_it(paths: StudyPaths) -> None:
+    assert is_led(paths) is False
+    assert not paths.folder.exists(), "who looks makes nothing"
+    with own(paths):
+        held = (paths.folder / "study.holder.json").read_text()
+        assert is_led(paths) is True
+        assert (paths.folder / "study.holder.json").read_text() == held
+    assert is_led(paths) is False
     with own(paths):
         pass
 

@@ -1,0 +1,86 @@
+"""What the figures show of a study: every curve, the budget where it is, costs that a reader can tell apart."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from nas.report.facts import TimeShare
+from nas.report.figures import draw_costs, draw_curves, draw_parallel, draw_time
+from nas.search.outcomes import TrialRow
+from tests.report.trainings import training
+
+
+def traces(figure: Any) -> dict[str, Any]:
+    return {trace.name: trace for trace in figure.data}
+
+
+def costs(values: Sequence[int], limit: float | None = None, retrained: tuple[float, float] | None = None) -> Any:
+    points: list[tuple[float, TrialRow]] = [(value, training(n, [0.5]).row) for n, value in enumerate(values)]
+    return draw_costs(points, points[:1], [], points[0], retrained, limit, "parameters", "Accuracy against parameters")
+
+
+def test_network_of_one_epoch_is_seen_among_the_curves() -> None:
+    given_up = [training(0, [0.3], "pruned_early"), training(1, [0.2, 0.4, 0.5], "pruned_early")]
+    shown = traces(draw_curves(given_up, [], None))["pruned early"]
+    assert list(shown.x) == [1, None, 1, 2, 3, None]
+    assert shown.mode == "lines+markers"
+    assert [size > 0 for size in shown.marker.size] == [True, False, False, False, True, False], "where each was given up"
+
+
+def test_every_training_with_a_curve_is_drawn() -> None:
+    outcomes = ["trained", "pruned_early", "diverged", "failed", "running"]
+    trainings = [training(n, [0.1, 0.2], outcome) for n, outcome in enumerate(outcomes)] + [training(9, [0.6], "trained")]
+    shown = traces(draw_curves(trainings, [training(0, [0.7], finalist=9)], 9))
+    assert list(shown) == [
+        "pruned early",
+        "failed",
+        "diverged",
+        "not ended",
+        "trained to the end",
+        "finalists, trained again",
+        "the best, trial 9",
+    ]
+
+
+def test_budget_is_named_where_its_line_stands() -> None:
+    wide = costs([1000, 50_000], limit=60_000.0)
+    assert wide.layout.xaxis.type == "log"
+    (line,), (name,) = wide.layout.shapes, wide.layout.annotations
+    assert line.x0 == 60_000.0
+    assert name.x == pytest.approx(math.log10(60_000)), "a text on a logarithmic axis stands by the logarithm"
+    narrow = costs([4_900_000, 5_000_000], limit=5_000_000.0)
+    assert narrow.layout.xaxis.type != "log", "between which no power of ten lies"
+    assert narrow.layout.annotations[0].x == 5_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([20_000, 90_000], ["10k", "20k", "30k", "50k", "70k", "100k"]),
+        ([2_000, 90_000], ["1k", "2k", "5k", "10k", "20k", "50k", "100k"]),
+        ([2_000, 90_000_000], ["1k", "10k", "100k", "1M", "10M", "100M"]),
+    ],
+)
+def test_costs_are_labelled_in_full(values: list[int], labels: list[str]) -> None:
+    assert list(costs(values).layout.xaxis.ticktext)[: len(labels)] == labels
+
+
+def test_retrained_network_stands_beside_the_search() -> None:
+    shown = traces(costs([1000, 50_000], retrained=(1000.0, 0.9)))["the retrained network (test)"]
+    assert (list(shown.x), list(shown.y)) == ([1000.0], [90.0])
+    assert "the retrained network (test)" not in traces(costs([1000, 50_000]))
+
+
+def test_first_axis_of_parallel_coordinates_has_room_for_its_words() -> None:
+    narrow = draw_parallel({"pool": ["avg", "max"], "block": ["bottleneck", "basic"]}, [0.5, 0.6])
+    wide = draw_parallel({"block": ["bottleneck", "basic"], "pool": ["avg", "max"]}, [0.5, 0.6])
+    assert narrow.layout.margin.l < wide.layout.margin.l
+    assert wide.layout.margin.l >= 6.5 * len("bottleneck")
+
+
+def test_time_says_what_it_bought() -> None:
+    (bars,) = draw_time([TimeShare("trained", 600.0, 1, 18), TimeShare("running", 60.0, 2, 4)]).data
+    assert list(bars.y) == ["trained to the end<br>1 training, 18 epochs", "not ended<br>2 trainings, 4 epochs"]
+    assert list(bars.x) == [10.0, 1.0], "minutes"
