@@ -3,20 +3,13 @@
 from pathlib import Path
 from statistics import mean
 
-from scipy.stats import binomtest
-
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import Run, StudyRecord
 from nas.report.words import count_text, counts_line, listed, number_text, recipe_texts, time_text
+from nas.retrain import interval
 from nas.search.finalists import Finalist
 from nas.search.outcomes import count_trained
 from nas.search.settings import PRESETS_SPACE
-
-
-def interval(share: float, images: int) -> tuple[float, float]:
-    """95 % of a share of so many images (Wilson 1927): where this network's accuracy on more such images would lie."""
-    found = binomtest(round(share * images), images).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
 
 
 def summary(record: StudyRecord) -> list[str]:

@@ -1,7 +1,6 @@
 """Several networks, retrained by several seeds each, and which of them is to be handed over: chosen on images that none of them
 trained on, before the official test set is opened."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -23,17 +22,6 @@ Criterion = Literal["clean", "shifted"]
 CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")
 HOLD_OUT = 0.1
 """Share of the training images that chooses among several networks, unless told otherwise."""
-LIKELY = 1.959964
-"""Deviations of a normal distribution that hold 95 % of it."""
-
-
-def interval(accuracy: float, images: int) -> tuple[float, float]:
-    """In which the accuracy on further images like these lies with 95 % confidence, as far as their number decides it (Wilson
-    1927)."""
-    square = LIKELY**2 / images
-    centre = (accuracy + square / 2) / (1 + square)
-    half = LIKELY * math.sqrt(accuracy * (1 - accuracy) / images + square / (4 * images)) / (1 + square)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)
