@@ -52,7 +52,7 @@ def read_ledger(paths: StudyPaths) -> Ledger:
 
 
 def record(paths: StudyPaths, entry: RunEntry | SubmissionEntry) -> None:
-    """In place of what was recorded under the same name; tries again for a moment where the database is away. Raises StudyError."""
+    """In place of what has the same name; tries again for a moment where the database is away. Raises StudyError."""
     for pause in (*PAUSES, None):
         try:
             with _written(paths) as connection:
