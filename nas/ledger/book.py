@@ -4,6 +4,7 @@ A database of SQLite lies in its study's folder, so that all its rows are that s
 were written. A PostgreSQL database holds several studies; rows are told apart by the study's name.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,11 @@ from nas.ledger.entries import RunEntry, SubmissionEntry
 from nas.ledger.tables import RUNS, SUBMISSIONS, bring_up_to_date, newest_version, require_known
 from nas.paths import StudyPaths
 from nas.search.address import study_address
+from nas.search.patience import AwayNow
 from nas.search.storage import database_name, ledger_connection
+
+PAUSES = (0.5, 2.0)
+"""Seconds between attempts."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,16 @@ def read_ledger(paths: StudyPaths) -> Ledger:
 
 
 def record(paths: StudyPaths, entry: RunEntry | SubmissionEntry) -> None:
-    """In place of what was recorded under the same name. Raises StudyError."""
-    with _written(paths) as connection:
-        _put(connection, paths, [entry])
+    """In place of what has the same name; tries again for a moment where the database is away. Raises StudyError."""
+    for pause in (*PAUSES, None):
+        try:
+            with _written(paths) as connection:
+                _put(connection, paths, [entry])
+            return
+        except AwayNow:  # may be written nonetheless, and then is again
+            if pause is None:
+                raise
+            time.sleep(pause)
 
 
 def rewrite(paths: StudyPaths, collect: Callable[[], Ledger]) -> Ledger:

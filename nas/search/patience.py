@@ -40,6 +40,10 @@ class Away(Exception):
         super().__init__(f"{trouble} ({reason})")
 
 
+class AwayNow(StudyError):
+    """The same to somebody who does not wait for long."""
+
+
 def one_line(error: object) -> str:
     return redacted(" ".join(str(error).split()))
 

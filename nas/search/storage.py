@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import StudyError
 from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
 from nas.search.address import DRIVER, shown, study_address
-from nas.search.patience import Patience, find_away, one_line, raise_away
+from nas.search.patience import AwayNow, Patience, find_away, one_line, raise_away
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -247,7 +247,8 @@ def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchem
             yield connection
             connection.commit()
     except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise StudyError(
+        away = isinstance(error, sqlalchemy.exc.DBAPIError) and find_away(error)
+        raise (AwayNow if away else StudyError)(
             f"the ledger in {database_name(paths, address)} cannot be {'written' if writing else 'read'}: "
             f"{one_line(getattr(error, 'orig', None) or error)}",
             hint=f"once that is mended:  nas runs --rebuild --study {paths.name}   makes it again from the files",

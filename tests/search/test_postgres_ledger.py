@@ -10,6 +10,7 @@ from nas.errors import StudyError
 from nas.ledger import Ledger, read_ledger, record, rewrite, tables
 from nas.paths import StudyPaths
 from nas.retrain.recorded import try_to_record
+from nas.search.address import parse_address, record_address
 from nas.search.ownership import own_study
 from nas.search.storage import open_study, owned_study
 from tests.ledger.entries import run_entry, submission_entry
@@ -33,22 +34,18 @@ def database(server: Cluster) -> str:
 
 @pytest.fixture
 def studies(server: Cluster, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[StudyPaths]:
-    """Two that have begun in one database."""
+    """Two whose folders name one database."""
     monkeypatch.setenv("NAS_STORAGE", server.url(database))
     found = [StudyPaths(tmp_path / "studies" / name) for name in ("one", "two")]
     for paths in found:
-        with own_study(
-            paths, server.url(database, password=None), note=lambda text: None, stop_requested=lambda: False
-        ) as storage:
-            paths.settings.write_text("{}")
-            owned_study(storage, paths)
+        record_address(paths, parse_address(server.url(database)))
     return found
 
 
 def test_studies_of_one_database_keep_their_ledgers_apart(studies: list[StudyPaths]) -> None:
     one, two = studies
     assert read_ledger(one) == Ledger()
-    start = threading.Barrier(6)
+    start = threading.Barrier(4)
     faults: list[Exception] = []
 
     def write(writer: int) -> None:
@@ -59,18 +56,17 @@ def test_studies_of_one_database_keep_their_ledgers_apart(studies: list[StudyPat
         except Exception as fault:
             faults.append(fault)
 
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(6)]
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert faults == []
-    assert {run.name for run in read_ledger(one).runs} == {"run-0", "run-2", "run-4", "shared"}
+    assert {run.name for run in read_ledger(one).runs} == {"run-0", "run-2", "shared"}
     record(one, submission_entry())
     rewrite(one, lambda: Ledger([run_entry("found")], []))
     assert read_ledger(one) == Ledger([run_entry("found")])
-    assert {run.name for run in read_ledger(two).runs} == {"run-1", "run-3", "run-5", "shared"}
-    assert open_study(one).trials == []
+    assert {run.name for run in read_ledger(two).runs} == {"run-1", "run-3", "shared"}
 
 
 def test_ledger_is_written_while_its_study_is_searched(studies: list[StudyPaths]) -> None:
@@ -103,8 +99,11 @@ def test_older_and_newer_versions(
         assert onlooker.execute("SELECT name, seed FROM nas_runs").fetchall() == [(run_entry().name, 42)]
 
 
-def test_server_that_is_away_is_a_note_without_its_password(studies: list[StudyPaths], server: Cluster) -> None:
+def test_server_that_is_away_is_a_note_without_its_password(
+    studies: list[StudyPaths], server: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (paths, _) = studies
+    monkeypatch.setattr("nas.ledger.book.PAUSES", ())
     notes: list[str] = []
     server.stop()
     try:
