@@ -110,12 +110,11 @@ def _curves(record: StudyRecord) -> Chart | None:
     if not any(one.curve for one in record.trainings):
         return None
     own = [one for one in record.trainings if one.row.outcome != "duplicate"]
-    caption = (
-        "Validation accuracy of the averaged weights after each epoch; those that were pruned are faded, and end in a dot where "
-        "they were given up."
-    )
+    caption = "Validation accuracy of the averaged weights after each epoch"
+    if any(one.row.outcome == "pruned_early" for one in own):
+        caption += "; networks that were pruned are faded, and end in a dot where they were given up"
     best = None if record.best is None else record.best.number
-    return Chart("curves", caption, figures.draw_curves(own, record.finals, best))
+    return Chart("curves", f"{caption}.", figures.draw_curves(own, record.finals, best))
 
 
 def _importance(found: facts.Importance | None) -> Chart | None:
@@ -126,11 +125,13 @@ def _importance(found: facts.Importance | None) -> Chart | None:
         f"predicts networks that it has not seen when one parameter is shuffled. It explains {max(found.explained, 0.0):.0%} of "
         f"their differences" + ("." if found.explained >= 0.1 else ", which is too little to trust the order.")
     )
+    if any(share < figures.LEAST_SHARE for share in found.slots.values()):
+        caption += f" Parameters below {figures.LEAST_SHARE:.1%} are left out."
     return Chart("importance", caption, figures.draw_importance(found))
 
 
 def _parallel(record: StudyRecord) -> Chart | None:
-    known = [one for one in record.trainings if one.projected is not None and one.row.outcome in ("trained", "pruned_early")]
+    known = facts.comparable(record.trainings)
     columns = facts.by_slot(known)
     which = ""
     if record.importance is not None and len(columns) > MOST_AXES:

@@ -10,7 +10,7 @@ from nas.presets import PREFIX, load_preset
 from nas.report.network import list_parts
 from nas.report.study import report_study
 from nas.report.tables import Table
-from nas.report.words import count_text, counts_line
+from nas.report.words import count_text, counts_line, value_text
 from nas.search.settings import read_settings
 from nas.search.strategies import describe
 from nas.space_file import CIFAR10
@@ -85,9 +85,9 @@ def _candidate_facts(candidate: Candidate, shape: ImageShape, accuracy: str) -> 
         **{part.name: f"{part.built}  ({part.params:,})" for part in parts},
     }
     for name, value in arch.model_dump(exclude={"stages", "stem", "block"}).items():
-        facts[name] = f"{value:.4g}" if isinstance(value, float) else str(value)
+        facts[name] = value_text(value)
     recipe = train.model_dump()
     augment = recipe.pop("augment")
     for name, value in [*recipe.items(), *((f"augment.{key}", value) for key, value in augment.items())]:
-        facts[name] = f"{value:.4g}" if isinstance(value, float) else str(value)
+        facts[name] = value_text(value)
     return facts

@@ -1,7 +1,7 @@
 """What follows from a study's record: pure functions, each tested against answers computed by hand. Draws nothing."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
@@ -107,6 +107,11 @@ class Importance:
     networks: int
 
 
+def comparable(trainings: Iterable[Training]) -> list[Training]:
+    """Networks that are taken to reach something at their end, whether they got there or were pruned."""
+    return [one for one in trainings if one.projected is not None and one.row.outcome in ("trained", "pruned_early")]
+
+
 LEAST_NETWORKS = 12
 """Fewer say nothing about a dozen of parameters."""
 FOLDS, TREES, SHUFFLES = 3, 60, 3
@@ -122,7 +127,7 @@ def importance(trainings: Iterable[Training]) -> Importance | None:
     # sklearn takes a second to import
     from sklearn.ensemble import RandomForestRegressor
 
-    known = [one for one in trainings if one.projected is not None and one.row.outcome in ("trained", "pruned_early")]
+    known = comparable(trainings)
     slots = _varied(known)
     if len(known) < LEAST_NETWORKS or not slots:
         return None
@@ -181,7 +186,7 @@ class Trait:
 def shared_traits(trainings: Iterable[Training], share: float = 0.1, least: int = 5) -> list[Trait]:
     """Of the best tenth (at least `least`) against the others, by what they are taken to reach; the clearest first. Empty where
     there are fewer than `least` others."""
-    known = [one for one in trainings if one.projected is not None and one.row.outcome in ("trained", "pruned_early")]
+    known = comparable(trainings)
     known.sort(key=lambda one: (-(one.projected or 0.0), one.row.number))
     count = max(least, round(share * len(known)))
     best, others = known[:count], known[count:]
@@ -259,7 +264,6 @@ def commonest_mistakes(matrix: np.ndarray, count: int = 5) -> list[Mistake]:
     return sorted(off, key=lambda one: -one.times)[:count]
 
 
-def by_slot(trainings: Sequence[Training], keep: Callable[[Training], bool] = lambda one: True) -> dict[str, list[Any]]:
+def by_slot(trainings: Sequence[Training]) -> dict[str, list[Any]]:
     """Columns of what was drawn, None where a network lacks it; only what varies."""
-    rows = [one for one in trainings if keep(one)]
-    return {slot: [one.drawn.get(slot) for one in rows] for slot in _varied(rows)}
+    return {slot: [one.drawn.get(slot) for one in trainings] for slot in _varied(trainings)}

@@ -33,6 +33,8 @@ RAMP = [[0.0, BLUE], [0.5, GREY], [1.0, ORANGE]]
 """From low to high, of lines that have to be seen on light and on dark."""
 
 
+LEAST_SHARE = 0.005
+"""Of the importance, for a bar."""
 MOST_TICKS = 9
 """Of an axis of parallel coordinates; with more values it is continuous."""
 CHARACTER = 7
@@ -224,7 +226,7 @@ def _strung(trainings: Sequence[Training]) -> dict[str, list[Any]]:
 
 
 def draw_importance(found: Importance) -> go.Figure:
-    slots = list(found.slots)[:20][::-1]
+    slots = [slot for slot, share in found.slots.items() if share >= LEAST_SHARE][:20][::-1]
     figure = _figure("What mattered for the accuracy", "importance (%)", "parameter")
     figure.add_bar(x=[percent(found.slots[slot]) for slot in slots], y=slots, orientation="h", marker_color=BLUE)
     figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 8})
@@ -248,7 +250,8 @@ def draw_parallel(columns: dict[str, list[Any]], accuracy: Sequence[float]) -> g
     )
     figure.update_layout(
         title=_heading("Networks as lines through their parameters"),
-        margin={"l": 16 + CHARACTER * max(map(len, axes[0]["ticktext"])), "r": 20, "t": 70, "b": 110},
+        # The axis' name, which is slanted, reaches as far to the left as it is long.
+        margin={"l": 16 + CHARACTER * max(map(len, [axes[0]["label"], *axes[0]["ticktext"]])), "r": 20, "t": 70, "b": 110},
         height=520,
         paper_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 12},

@@ -77,12 +77,13 @@ def recipe_texts(train: TrainConfig) -> dict[str, str]:
     augment = {k: v for k, v in recipe.pop("augment").items() if k in ALWAYS_SHOWN | used.get("augment", {}).keys()}
     recipe = {k: v for k, v in recipe.items() if k in ALWAYS_SHOWN | used.keys()}
     return {
-        name: ", ".join(f"{key} {_short(value)}" for key, value in fields.items())
+        name: ", ".join(f"{key} {value_text(value)}" for key, value in fields.items())
         for name, fields in (("recipe", recipe), ("augment", augment))
     }
 
 
-def _short(value: object) -> str:
+def value_text(value: object) -> str:
+    """Of a configuration; four digits of a float."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

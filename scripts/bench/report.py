@@ -33,9 +33,9 @@ RUNG = 2
 def made_up(folder: Path, trials: int, epochs: int, pruned_share: float) -> Path:
     """A study with so many trials, drawn uniformly, of which a share is pruned; every training's curve lies in its folder."""
     environment = {**os.environ, "NAS_STUDIES": str(folder)}
-    search = ["search", "--space", "digits", "--dataset", "digits", "--study", "many", "--trials", "4", "--finalists", "0"]
+    search = ["search", "--space", "digits", "--dataset", "digits", "--study", "many", "--trials", "2", "--finalists", "0"]
     for command in (
-        [*search, "--device", "cpu", "--epochs", str(epochs)],
+        [*search, "--device", "cpu", "--train-subset", "200", "--epochs", str(epochs)],
         ["retrain", "best", "--study", "many", "--epochs", "20"],
     ):
         subprocess.run([sys.executable, "-m", "nas", *command], env=environment, check=True, capture_output=True)
