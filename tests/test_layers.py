@@ -25,6 +25,7 @@ ROOMS = (
     "models",
     "data",
     "budget",
+    "foreign",
     "train",
     "trackers",
     "search",
