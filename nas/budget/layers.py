@@ -18,7 +18,7 @@ _SILENT = ("Identity", "Dropout", "StochasticDepth")
 @dataclass(frozen=True)
 class Layer:
     name: str
-    """Its path in the module: `stages.1.0.conv1`."""
+    """Its path in the module: `stages.1.0.conv1`; empty for the module itself."""
     kind: str
     output: tuple[int, ...]
     """Shape of its output for one image: (C, H, W), or (features,). Empty where no image passes it."""

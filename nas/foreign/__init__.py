@@ -1,4 +1,4 @@
-"""Networks that are not ours, a class in a user's file or a model of torchvision: built and measured in a process of their own."""
+"""Networks that are not ours, a class in a user's file or a model of torchvision: measured in a process of their own."""
 
 from nas.foreign.facts import ForeignFacts, Repeat
 from nas.foreign.name import ForeignName, foreign_name

@@ -3,6 +3,7 @@
 Every fault of the user's code becomes a ConfigError that names its line.
 """
 
+import difflib
 import importlib.util
 import inspect
 import sys
@@ -92,7 +93,8 @@ def _in_module(module: ModuleType, name: ForeignName) -> Any:
     if found is None or found is module:
         what = f"has no {name.attribute!r}" if name.attribute else "is a file: say which of its networks"
         known = choices_sentence(name.attribute, choices) if choices else " It defines no torch.nn.Module."
-        raise ConfigError(f"{name.file} {what}.{known}", hint=f"nas check {name.file}:{choices[0]}" if choices else None)
+        nearest = [*difflib.get_close_matches(name.attribute, choices, n=1, cutoff=0.5), *choices]
+        raise ConfigError(f"{name.file} {what}.{known}", hint=f"nas check {name.file}:{nearest[0]}" if nearest else None)
     is_other_class = isinstance(found, type) and not issubclass(found, nn.Module)
     if is_other_class or not (isinstance(found, nn.Module) or callable(found)):
         known = f" Choices: {', '.join(choices)}." if choices else ""
@@ -154,7 +156,8 @@ def blamed(what: str, where: ForeignName | Path, hint: str | None = None) -> Ite
             message = f"{what}: it calls sys.exit({'' if error.code is None else repr(error.code)}){place}"
             hint = 'what a program does when it is run belongs under if __name__ == "__main__":'
         else:
-            message = f"{what}: {one_line(error)}{place}"
+            # The text of a SyntaxError says where, and so does `place`.
+            message = f"{what}: {f'SyntaxError: {error.msg}' if isinstance(error, SyntaxError) else one_line(error)}{place}"
         if isinstance(error, ModuleNotFoundError) and hint is None:
             hint = f"install {error.name!r} where nas is installed, or run nas from the folder that holds it"
         raise ConfigError(message, hint=hint) from None

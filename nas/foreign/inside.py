@@ -46,6 +46,7 @@ def _inspected(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     sys.argv = [str(name.file or name.text)]
     # Several layers of attention would otherwise run as one operation, of which nothing is counted.
     torch.backends.mha.set_fastpath_enabled(False)
+    torch.set_num_threads(1)  # beside a search, threads that wait for each other take ten times as long
 
     def stage(word: str) -> None:
         write_whole(folder / STAGE, word.encode())
