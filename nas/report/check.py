@@ -117,9 +117,11 @@ class Checked:
         return None if least < -block.count else least
 
 
-def check(
-    request: CheckRequest, printed: Callable[[str], None] = lambda text: None, note: Callable[[str], None] = print
-) -> Checked:
+def _nobody(text: str) -> None:
+    pass
+
+
+def check(request: CheckRequest, printed: Callable[[str], None] = _nobody, note: Callable[[str], None] = _nobody) -> Checked:
     """Raises NasError. `printed` hears what a user's file printed, `note` what could not be timed."""
     foreign = foreign_name(request.network)
     which = request.network
@@ -130,7 +132,8 @@ def check(
     paths = existing_study(request.study) if in_study or request.study is not None else None
     settings = None if paths is None else read_settings(paths)
     changed = {"channels": request.channels, "size": request.size, "classes": request.classes}
-    shape = (settings.shape if settings else CIFAR10).model_copy(update={k: v for k, v in changed.items() if v is not None})
+    shape = settings.shape if settings else CIFAR10
+    shape = ImageShape.model_validate(shape.model_dump() | {name: value for name, value in changed.items() if value is not None})
     limits = _limits(request, settings.budget if settings else None)
     study = paths.name if paths else None
     if foreign is not None:

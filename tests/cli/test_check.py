@@ -17,7 +17,7 @@ from tests.foreign.networks import Net
 
 def test_model_of_torchvision_is_told_how_much_it_is_over(nas: Callable[..., Done]) -> None:
     """In a process of its own, as for a user."""
-    done = nas("check", "torchvision:resnet18", "--classes", "10")
+    done = nas("check", "torchvision:resnet18", "--classes", "10", "--timeout", "5m")
     assert (done.code, done.err) == (1, "")
     assert done.out.startswith("torchvision:resnet18: resnet18(num_classes=10)\non images of 3×32×32 in 10 classes\n")
     assert "\n11,181,642 parameters (11.18 M), 6,181,642 (124%) over the budget of 5,000,000\n" in done.out

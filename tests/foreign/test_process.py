@@ -20,7 +20,7 @@ def user_file(tmp_path: Path) -> Path:
     return Path(shutil.copy(Path(__file__).parent / "networks.py", tmp_path / "mine.py"))
 
 
-def inspect(text: str, printed: list[str], timeout: float = 60) -> ForeignFacts:
+def inspect(text: str, printed: list[str], timeout: float = 250) -> ForeignFacts:
     name = foreign_name(text)
     assert name is not None
     return inspect_network(name, SHAPE, timeout, printed.append)
