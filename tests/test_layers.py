@@ -26,6 +26,7 @@ ROOMS = (
     "models",
     "data",
     "budget",
+    "foreign",
     "train",
     "trackers",
     "search",

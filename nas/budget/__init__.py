@@ -1,9 +1,28 @@
 """What a network costs, and whether it fits: parameters and multiply-adds by fvcore, memory computed, latency measured."""
 
 from nas.budget.check import Budget, Cost
-from nas.budget.counts import count_macs, count_params
+from nas.budget.counts import Macs, count_macs, count_params, macs_of, params_of
+from nas.budget.layers import Call, Layer, Part, calls_of, layers_of
 from nas.budget.measured import Write
-from nas.budget.memory import peak_memory
+from nas.budget.memory import Followed, follow, peak_memory
 from nas.config import LIMIT_NAMES
 
-__all__ = ["LIMIT_NAMES", "Budget", "Cost", "Write", "count_macs", "count_params", "peak_memory"]
+__all__ = [
+    "LIMIT_NAMES",
+    "Budget",
+    "Call",
+    "Cost",
+    "Followed",
+    "Layer",
+    "Macs",
+    "Part",
+    "Write",
+    "calls_of",
+    "count_macs",
+    "count_params",
+    "follow",
+    "layers_of",
+    "macs_of",
+    "params_of",
+    "peak_memory",
+]

@@ -27,13 +27,30 @@ def peak_memory(arch: ArchConfig, shape: ImageShape) -> int:
 
 def peak_of(model: torch.nn.Module, image: Tensor) -> int:
     """Likewise of any module, on any device."""
-    weights = [*model.parameters(), *model.buffers()]
-    lives = _Lives(weights)
+    return follow(model, image).peak
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What a forward pass made and read."""
+
+    peak: int
+    """Bytes of activations at its worst moment."""
+    unread: list[str]
+    """Names of the parameters that no operation reads."""
+    unregistered: int
+    """Values of the parameters that it reads but that the module does not know: of layers in a plain list, for example."""
+
+
+def follow(model: torch.nn.Module, image: Tensor) -> Followed:
+    """Runs any module once, on any device; `image` (1, C, H, W)."""
+    lives = _Lives([*model.parameters(), *model.buffers()])
     with torch.inference_mode(), lives:
         lives.made(image)
         result = model(image)
     lives.read(result)
-    return lives.peak()
+    unread = [name for name, weight in model.named_parameters() if _address(weight) not in lives.weights_read]
+    return Followed(lives.peak(), unread, sum(lives.strangers.values()))
 
 
 @dataclass
@@ -51,6 +68,9 @@ class _Lives(TorchDispatchMode):
     def __init__(self, weights: list[Tensor]) -> None:
         super().__init__()
         self._weights = {_address(tensor) for tensor in weights}
+        self.weights_read: set[int] = set()
+        self.strangers: dict[int, int] = {}
+        """Values of parameters that are none of `weights`."""
         self._lives: dict[int, _Life] = {}
         self._now = 0
 
@@ -63,8 +83,13 @@ class _Lives(TorchDispatchMode):
 
     def read(self, tree: Any) -> None:
         for tensor in _tensors(tree):
-            if life := self._lives.get(_address(tensor)):
+            address = _address(tensor)
+            if life := self._lives.get(address):
                 life.last = self._now
+            elif address in self._weights:
+                self.weights_read.add(address)
+            elif isinstance(tensor, torch.nn.Parameter):
+                self.strangers[address] = tensor.numel()
 
     def made(self, tree: Any) -> None:
         for tensor in _tensors(tree):

@@ -7,6 +7,7 @@ import typer
 
 from nas.cli import (
     best,
+    check,
     clean,
     compare,
     dashboard,
@@ -38,6 +39,7 @@ app.command("predict", help=predict.HELP)(predict.command)
 app.command("export", help=export.HELP)(export.command)
 app.command("best", help=best.HELP)(best.command)
 app.command("show", help=show.HELP)(show.command)
+app.command("check", help=check.HELP)(check.command)
 app.command("list", help=listing.HELP)(listing.command)
 app.command("report", help=report.HELP)(report.command)
 app.command("dashboard", help=dashboard.HELP)(dashboard.command)

@@ -103,12 +103,9 @@ def _write_picture(path: Path, svg: str) -> None:
 
 
 def _print_layers(network: "NetworkReport") -> None:
-    width = max(len(layer.name) for layer in network.layers)
-    print(f"{'layer':{width}}  {'kind':20s} {'output':>14s} {'parameters':>12s}")
-    for layer in network.layers:
-        output = "×".join(str(n) for n in layer.output)
-        print(f"{layer.name:{width}}  {layer.kind:20s} {output:>14s} {layer.params:12,}")
-    print(f"{'total':{width}}  {'':20s} {'':>14s} {network.params:12,}")
+    from nas.report.picture import text_layers
+
+    print("\n".join(text_layers(network.layers)))
     print(f"{network.params:,} parameters, {network.megabytes:.2f} MB in float32; {network.macs:,} multiply-adds an image")
     print(f"{network.memory:,} bytes of float32 activations at once, an image")
 

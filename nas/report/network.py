@@ -4,25 +4,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torchinfo
 
-from nas.budget import count_macs, count_params, peak_memory
+from nas.budget import Layer, Part, calls_of, count_macs, count_params, layers_of, peak_memory
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.models import build_model
 
 BYTES_PER_PARAMETER = 4
-_SILENT = ("Identity", "Dropout", "StochasticDepth")
-"""Layers that neither hold parameters nor change anything at prediction."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    name: str
-    """Its path in the module: `stages.1.0.conv1`."""
-    kind: str
-    output: tuple[int, ...]
-    """Shape of its output for one image: (C, H, W), or (features,)."""
-    params: int
 
 
 @dataclass(frozen=True)
@@ -36,7 +23,7 @@ class NetworkReport:
     """Bytes of float32 activations at once, of one image."""
     megabytes: float
     """Of its float32 parameters, in units of 10⁶ bytes."""
-    parts: list["Part"]
+    parts: list[Part]
     layers: list[Layer]
 
 
@@ -59,26 +46,8 @@ def list_layers(arch: ArchConfig, shape: ImageShape) -> list[Layer]:
     with torch.device("meta"):
         model = build_model(arch, shape).eval()
         image = torch.empty(1, shape.channels, shape.size, shape.size)
-    summary = torchinfo.summary(model, input_data=image, device="meta", depth=10, verbose=0)
-    path: list[str] = []
-    layers = []
-    for entry in summary.summary_list:
-        path = [*path[: max(entry.depth - 1, 0)], *([entry.var_name] if entry.depth else [])]
-        if entry.is_leaf_layer and entry.class_name not in _SILENT:
-            layers.append(Layer(".".join(path), entry.class_name, tuple(entry.output_size[1:]), entry.num_params))
-    return layers
-
-
-@dataclass(frozen=True)
-class Part:
-    """What an image passes in one go: the stem, a stage, or the head with its pooling and classifier."""
-
-    name: str
-    built: str
-    """`3×3, 32`, or what each of its blocks holds, such as `2 × basic [3×3, 64; 3×3, 64]`."""
-    output: tuple[int, ...]
-    params: int
-    blocks: int = 0
+    calls, _ = calls_of(model, image)
+    return layers_of(model, calls)
 
 
 def list_parts(arch: ArchConfig, shape: ImageShape, layers: list[Layer] | None = None) -> list[Part]:

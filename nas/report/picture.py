@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from nas.report.network import Part
+from nas.budget import Layer, Part
 
 BOX_COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 GAP, TALLEST, SHORTEST, WIDTH, BLOCK = 34, 130, 26, 96, 22
@@ -14,6 +14,8 @@ GAP, TALLEST, SHORTEST, WIDTH, BLOCK = 34, 130, 26, 96, 22
 LINE = 16
 BAR, LONGEST = 14, 16
 """Characters; LONGEST of what stands below a box, so that it does not reach into the next."""
+ITSELF = "(itself)"
+"""Stands for the name of the whole module, where it holds parameters beside its layers."""
 
 
 def draw_network(parts: Sequence[Part], params: int) -> str:
@@ -86,9 +88,21 @@ def shape_text(output: Sequence[int]) -> str:
 def text_picture(parts: Sequence[Part]) -> list[str]:
     """A line a part: its name, its output, a bar as long as its share of the parameters, what it is built of."""
     total = sum(part.params for part in parts) or 1
+    names = max(8, *(len(part.name or ITSELF) for part in parts))
     lines = []
     for part in parts:
         bar = "█" * round(BAR * part.params / total) or "▏"
         share = f"{part.params / total:4.0%}"
-        lines.append(f"{part.name:8s} {shape_text(part.output):>11s}  {bar:{BAR}s} {share}  {part.built}")
+        lines.append(f"{part.name or ITSELF:{names}s} {shape_text(part.output):>11s}  {bar:{BAR}s} {share}  {part.built}")
+    return lines
+
+
+def text_layers(layers: Sequence[Layer]) -> list[str]:
+    """A table, a line a layer, with the total."""
+    width = max(len(layer.name or ITSELF) for layer in layers)
+    kinds = max(20, *(len(layer.kind) for layer in layers))
+    lines = [f"{'layer':{width}}  {'kind':{kinds}s} {'output':>14s} {'parameters':>12s}"]
+    for layer in layers:
+        lines.append(f"{layer.name or ITSELF:{width}}  {layer.kind:{kinds}s} {shape_text(layer.output):>14s} {layer.params:12,}")
+    lines.append(f"{'total':{width}}  {'':{kinds}s} {'':>14s} {sum(layer.params for layer in layers):12,}")
     return lines

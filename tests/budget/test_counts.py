@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import nas.budget.counts
-from nas.budget import count_macs, count_params
+from nas.budget import count_macs, count_params, macs_of
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.models import build_model
 from tests.reported import REPORTED
@@ -74,3 +74,41 @@ def test_macs_of_a_network_are_those_of_its_layers() -> None:
     norms = 2 * (3 * 8 * 32**2 + 3 * 16 * 16**2)
     pooling = 16 * 16**2
     assert count_macs(SMALL, CIFAR10) == convolutions + norms + pooling
+
+
+def test_attention_is_counted_as_the_products_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: 7 tokens of 8 values in 2 heads. In one operation, as torch runs it fast, fvcore would count nothing."""
+
+    class Attends(nn.Module):
+        def __init__(self, weights: bool) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.weights = weights
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.attention(x, x, x, need_weights=self.weights)[0]
+
+    projections, products = 7 * 8 * 24 + 7 * 8 * 8, 2 * 2 * 7 * 7 * 4
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        for weights in (False, True):
+            found = macs_of(Attends(weights).eval(), torch.zeros(1, 7, 8))
+            assert (found.total, found.uncounted) == (projections + products, {})
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def test_multiplications_without_a_rule_are_named() -> None:
+    class Recurs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent = nn.LSTM(8, 4, batch_first=True)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.recurrent(x)[0][:, -1])
+
+    found = macs_of(Recurs().eval(), torch.zeros(1, 5, 8))
+    assert (found.total, found.uncounted) == (8, {"lstm": 1})
+    assert found.by_module["head"] == 8

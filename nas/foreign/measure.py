@@ -1,0 +1,139 @@
+"""What a module costs, where that sits, and which of its blocks could be there once more. Runs the module three times."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
+
+from nas.budget import Call, Part, calls_of, follow, layers_of, macs_of, params_of
+from nas.config import ImageShape
+from nas.errors import one_line
+from nas.foreign.facts import ForeignFacts, Repeat
+
+MOST_PARTS = 14
+MOST_REPEATS = 12
+
+
+def measure(model: nn.Module, built: str, shape: ImageShape, run: Callable[[nn.Module, Tensor], Any] = calls_of) -> ForeignFacts:
+    """`run`: `calls_of`, with whatever has to be done around the first forward pass; what it raises is raised."""
+    model.eval()
+    image = torch.zeros(1, shape.channels, shape.size, shape.size)
+    lazy = tuple(name for name, weight in model.named_parameters() if is_lazy(weight))
+    calls, result = run(model, image)
+    try:
+        followed = follow(model, image)
+    except Exception:
+        followed = None
+    try:
+        counted, unknown = macs_of(model, image), None
+    except Exception as error:
+        counted, unknown = None, one_line(error)
+    weights = dict(model.named_parameters())
+    unread = [] if followed is None else followed.unread
+    output = next((leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), None)
+    return ForeignFacts(
+        built=built,
+        params=params_of(model),
+        macs=None if counted is None else counted.total,
+        macs_unknown=unknown,
+        macs_uncounted={} if counted is None else counted.uncounted,
+        memory=None if followed is None else followed.peak,
+        bytes=sum(weight.numel() * weight.element_size() for weight in weights.values()),
+        frozen=sum(weight.numel() for weight in weights.values() if not weight.requires_grad),
+        shared=tuple(_shared(model)),
+        buffers=sum(buffer.numel() for buffer in model.buffers()),
+        lazy=lazy,
+        unused=None if followed is None else _by_holder(weights, unread),
+        unregistered=None if followed is None else followed.unregistered,
+        output=None if output is None else tuple(output.shape[1:]),
+        parts=tuple(_parts(model, weights, calls)),
+        layers=tuple(layers_of(model, calls, unread)),
+        repeats=tuple(_repeats(model, calls, None if counted is None else counted.by_module)),
+    )
+
+
+def _shared(model: nn.Module) -> list[tuple[str, ...]]:
+    names: dict[int, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(weight), []).append(name)
+    return [tuple(several) for several in names.values() if len(several) > 1]
+
+
+def _by_holder(weights: dict[str, nn.Parameter], names: list[str]) -> dict[str, int]:
+    held: dict[str, int] = {}
+    for name in names:
+        if weights[name].numel():
+            holder = name.rpartition(".")[0]
+            held[holder] = held.get(holder, 0) + weights[name].numel()
+    return held
+
+
+def _parts(model: nn.Module, weights: dict[str, nn.Parameter], calls: list[Call]) -> list[Part]:
+    """The modules that hold the parameters, in the order of their definition. The largest is shown by what is in it as long as
+    it holds more than half of them all."""
+    outputs: dict[str, tuple[int, ...]] = {}
+    for call in calls:
+        outputs.setdefault(call.name, call.output)
+
+    def held(name: str) -> int:
+        inside = f"{name}." if name else ""
+        return sum(weight.numel() for path, weight in weights.items() if path.startswith(inside))
+
+    def part(name: str) -> Part:
+        module = model.get_submodule(name)
+        children = list(module.children())
+        kinds = {type(child).__name__ for child in children}
+        is_row = isinstance(module, nn.Sequential | nn.ModuleList) and len(kinds) == 1
+        built = f"{len(children)} × {kinds.pop()}" if is_row else type(module).__name__
+        return Part(name, built, outputs.get(name, ()), held(name), len(children) if is_row else 0)
+
+    def opened(outer: Part) -> list[Part]:
+        inside = f"{outer.name}." if outer.name else ""
+        found = [part(inside + name) for name, _ in model.get_submodule(outer.name).named_children()]
+        found = [one for one in found if one.params]
+        own = outer.params - sum(one.params for one in found)
+        return [*([Part(outer.name, "its own", outer.output, own)] if own and found else []), *found]
+
+    parts = [part("")]
+    while True:
+        largest = max(parts, key=lambda one: one.params)
+        inner = opened(largest) if largest.built != "its own" else []
+        if 2 * largest.params <= parts_total(parts) or not inner or len(parts) - 1 + len(inner) > MOST_PARTS:
+            return parts
+        at = parts.index(largest)
+        parts[at : at + 1] = inner
+
+
+def parts_total(parts: list[Part]) -> int:
+    return sum(part.params for part in parts)
+
+
+def _repeats(model: nn.Module, calls: list[Call], macs: dict[str, int] | None) -> list[Repeat]:
+    """Blocks in a row of blocks that keep the shape, the outermost of them, and the last of each kind."""
+    found: dict[tuple[object, ...], Repeat] = {}
+    taken: list[str] = []
+    for call in calls:
+        parent, _, _ = call.name.rpartition(".")
+        if not call.name or call.input != call.output or not call.input or any(call.name.startswith(f"{o}.") for o in taken):
+            continue
+        if not isinstance(model.get_submodule(parent), nn.Sequential | nn.ModuleList):
+            continue
+        weights = list(call.module.parameters())
+        if not any(weight.ndim > 1 for weight in weights):  # a normalisation is no block
+            continue
+        taken.append(call.name)
+        params, kind = sum(weight.numel() for weight in weights), type(call.module).__name__
+        key = (parent, kind, call.input, params)
+        before = found.pop(key, None)
+        found[key] = Repeat(
+            name=call.name,
+            kind=kind,
+            shape=call.input,
+            params=params,
+            macs=None if macs is None else macs.get(call.name),
+            count=1 + (before.count if before else 0),
+        )
+    return list(found.values())[:MOST_REPEATS]

@@ -1,0 +1,280 @@
+"""Whether a network fits a budget, by how much, and what the rest of the budget would buy: of ours by closed form, of any other
+what can be measured of it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from nas.budget import Budget, Layer, Part
+from nas.config import LIMIT_NAMES, BudgetConfig, ImageShape, amount
+from nas.errors import ConfigError, NasError
+from nas.foreign import ForeignFacts, Repeat, foreign_name, inspect_network
+from nas.models import build_model
+from nas.paths import existing_study
+from nas.presets import PREFIX, preset_names
+from nas.report.afford import Affordable, affordable
+from nas.report.network import report_network
+from nas.search.settings import read_settings
+from nas.space_file import CIFAR10
+from nas.subjects import Subject, find_subject, preset_subject
+
+DEFAULT_BUDGET = BudgetConfig(params=5_000_000)
+"""Where neither a study nor the command line says one."""
+NAMED = 3
+"""Of a list of names in a sentence; the rest is counted."""
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    network: str
+    """`best`, a trial's number, `preset:NAME`, `FILE.py:CLASS`, or `torchvision:NAME`."""
+    study: str | None = None
+    channels: int | None = None
+    size: int | None = None
+    classes: int | None = None
+    """None: the study's, or CIFAR-10's."""
+    max_params: int | None = None
+    max_macs: int | None = None
+    """None: the study's; without a study and either of them, `DEFAULT_BUDGET`."""
+    timeout: float = 60.0
+    """Seconds for the code of a network that is not ours."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A limit against what the network has."""
+
+    limit: float
+    value: float | None
+    """None where it could not be found out."""
+
+    @property
+    def kept(self) -> bool:
+        return self.value is not None and self.value <= self.limit
+
+    @property
+    def left(self) -> float | None:
+        """Below 0 where the network is over."""
+        return None if self.value is None else self.limit - self.value
+
+    def sentence(self, name: str) -> str:
+        """`4,697,162 parameters (4.70 M), 302,838 (6%) below the budget of 5,000,000`"""
+        if self.value is None or self.left is None:
+            return f"{LIMIT_NAMES[name]} unknown, where the budget is {self.limit:,}"
+        gap = f"{abs(self.left):,.3f} ms" if name == "latency" else f"{abs(self.left):,}"
+        where = "below" if self.kept else "over"
+        has = amount(name, self.value) + millions(self.value)
+        return f"{has}, {gap} ({abs(self.left) / self.limit:.0%}) {where} the budget of {self.limit:,}"
+
+
+@dataclass(frozen=True)
+class Checked:
+    network: str
+    """As it was asked for; of `best` the trial."""
+    built: str
+    """Its architecture in one line, or the call that built it."""
+    study: str | None
+    images: ImageShape
+    params: int
+    macs: int | None
+    memory: int | None
+    megabytes: float
+    limits: dict[str, Held]
+    unchecked: list[str]
+    """Limits of the study that say nothing of such a network."""
+    notes: list[str]
+    """What one should know of the counts, a sentence each."""
+    parts: list[Part]
+    layers: list[Layer]
+    affordable: Affordable | None
+    """Of ours alone."""
+    repeats: list[Repeat]
+    """Of others alone."""
+
+    @property
+    def fits(self) -> bool:
+        return all(held.kept for held in self.limits.values())
+
+    @property
+    def width_factor(self) -> float | None:
+        """By which all widths could be multiplied, were every count to grow by their square: what convolutions do between hidden
+        layers, but neither the first nor the last layer, nor one of groups. None where that cannot be said."""
+        ratios = [held.limit / held.value for name, held in self.limits.items() if held.value and name in ("params", "macs")]
+        return math.sqrt(min(ratios)) if ratios else None
+
+    def copies(self, block: Repeat) -> int | None:
+        """How many more of a block the budget has room for; below 0 how many too many there are, None where leaving all of them
+        out would not do."""
+        counts = []
+        for name, cost in (("params", block.params), ("macs", block.macs)):
+            left = self.limits[name].left if name in self.limits else None
+            if left is not None and cost:
+                counts.append(math.floor(left / cost))
+        least = int(min(counts, default=0))
+        return None if least < -block.count else least
+
+
+def _nobody(text: str) -> None:
+    pass
+
+
+def check(request: CheckRequest, printed: Callable[[str], None] = _nobody, note: Callable[[str], None] = _nobody) -> Checked:
+    """Raises NasError. `printed` hears what a user's file printed, `note` what could not be timed."""
+    foreign = foreign_name(request.network)
+    which = request.network
+    ours = which == "best" or which.isdecimal() or which.startswith(PREFIX)
+    if foreign is None and not ours:
+        raise _no_network(which)
+    in_study = foreign is None and not which.startswith(PREFIX)
+    paths = existing_study(request.study) if in_study or request.study is not None else None
+    settings = None if paths is None else read_settings(paths)
+    changed = {"channels": request.channels, "size": request.size, "classes": request.classes}
+    shape = settings.shape if settings else CIFAR10
+    shape = ImageShape.model_validate(shape.model_dump() | {name: value for name, value in changed.items() if value is not None})
+    limits = _limits(request, settings.budget if settings else None)
+    study = paths.name if paths else None
+    if foreign is not None:
+        facts = inspect_network(foreign, shape, request.timeout, printed)
+        return _checked_foreign(which, study, shape, limits, facts)
+    if paths is None or settings is None:
+        subject, budget = preset_subject(which), Budget(limits, shape)
+    else:
+        subject = find_subject(paths, which)
+        # A command that reads leaves the study's file as it is.
+        budget = Budget(limits, shape, paths.latencies, write=lambda file, content: None)
+    return _checked_ours(subject, study, budget, note)
+
+
+def _limits(request: CheckRequest, of_study: BudgetConfig | None) -> BudgetConfig:
+    changed = {"params": request.max_params, "macs": request.max_macs}
+    changed = {name: value for name, value in changed.items() if value is not None}
+    if of_study is None:
+        return BudgetConfig.model_validate(changed) if changed else DEFAULT_BUDGET
+    return of_study.model_copy(update=changed)
+
+
+def _no_network(which: str) -> ConfigError:
+    preset = which in preset_names()
+    meant = f"{PREFIX}{which}" if preset else f"torchvision:{which}" if which.isidentifier() else "torchvision:resnet18"
+    return ConfigError(
+        f"{which!r} is no network. Choices: best, a trial's number, preset:NAME, FILE.py:CLASS, torchvision:NAME.",
+        hint=f"nas check {meant}",
+    )
+
+
+def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Callable[[str], None]) -> Checked:
+    arch, shape, limits = subject.candidate.arch, budget.shape, budget.limits
+    found = report_network(arch, shape)
+    with torch.device("meta"):
+        model = build_model(arch, shape)
+    values = {"params": found.params, "memory": found.memory, "macs": found.macs}
+    held = {name: Held(limit, values[name]) for name, limit in limits.counted().limited().items()}
+    if limits.latency is not None and all(one.kept for one in held.values()):
+        held["latency"] = Held(limits.latency.max_ms, _latency(budget, subject, note))
+    return Checked(
+        network=subject.title,
+        built=found.architecture,
+        study=study,
+        images=shape,
+        params=found.params,
+        macs=found.macs,
+        memory=found.memory,
+        megabytes=found.megabytes,
+        limits=held,
+        unchecked=[name for name in limits.limited() if name not in held],
+        notes=_counting_notes(
+            sum(weight.numel() for weight in model.parameters() if not weight.requires_grad),
+            sum(buffer.numel() for buffer in model.buffers()),
+        ),
+        parts=found.parts,
+        layers=found.layers,
+        affordable=affordable(arch, shape, limits),
+        repeats=[],
+    )
+
+
+def _latency(budget: Budget, subject: Subject, note: Callable[[str], None]) -> float | None:
+    try:
+        ms = budget.latency(subject.candidate.arch)
+    except NasError as error:
+        note(f"Not timed: {error.message}")
+        return None
+    return ms if math.isfinite(ms) else None
+
+
+def _checked_foreign(name: str, study: str | None, shape: ImageShape, limits: BudgetConfig, facts: ForeignFacts) -> Checked:
+    values = {"params": facts.params, "memory": facts.memory, "macs": facts.macs}
+    return Checked(
+        network=name,
+        built=facts.built,
+        study=study,
+        images=shape,
+        params=facts.params,
+        macs=facts.macs,
+        memory=facts.memory,
+        megabytes=round(facts.bytes / 1e6, 3),
+        limits={limit: Held(most, values[limit]) for limit, most in limits.counted().limited().items()},
+        unchecked=["latency"] if limits.latency is not None else [],
+        notes=_foreign_notes(facts, shape),
+        parts=list(facts.parts),
+        layers=list(facts.layers),
+        affordable=None,
+        repeats=list(facts.repeats),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ in words
+
+
+def millions(value: float) -> str:
+    """` (11.18 M)`, to four digits; nothing below a million."""
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if value >= size:
+            return f" ({value / size:.{max(0, 3 - math.floor(math.log10(value / size)))}f} {unit})".replace(". ", " ")
+    return ""
+
+
+def _counting_notes(frozen: int, buffers: int) -> list[str]:
+    notes = []
+    if frozen:
+        notes.append(f"{frozen:,} of the parameters are frozen, and count all the same.")
+    if buffers:
+        notes.append(f"{buffers:,} values are buffers, such as BatchNorm's statistics: kept with the network, but no parameters.")
+    return notes
+
+
+def _foreign_notes(facts: ForeignFacts, shape: ImageShape) -> list[str]:
+    notes = []
+    if facts.output != (shape.classes,):
+        gives = "no tensor" if facts.output is None else f"{facts.output} for an image"
+        notes.append(f"It returns {gives}, where {shape.classes} classes need ({shape.classes},): nas could not train it so.")
+    if facts.unregistered:
+        notes.append(
+            f"It uses {facts.unregistered:,} parameters that it does not know, of layers in a plain list perhaps: they are in no "
+            "count, and no optimiser would train them. nn.ModuleList makes them known."
+        )
+    if facts.shared:
+        names = _named([" = ".join(names) for names in facts.shared])
+        notes.append(f"Parameters that have several names count once: {names}.")
+    if facts.unused:
+        held = _named([f"{name or 'the network itself'} ({params:,})" for name, params in facts.unused.items()])
+        notes.append(
+            f"{sum(facts.unused.values()):,} parameters are read by nothing when it predicts, and count all the same: {held}."
+        )
+    if facts.lazy:
+        notes.append(f"Lazy parameters took their shape from an image of this size: {_named(list(facts.lazy))}.")
+    notes += _counting_notes(facts.frozen, facts.buffers)
+    if facts.macs_unknown:
+        notes.append(f"Its multiply-adds cannot be counted, since torch.jit cannot trace it: {facts.macs_unknown}.")
+    if facts.macs_uncounted:
+        names = _named([f"{name} ({times} times)" for name, times in facts.macs_uncounted.items()])
+        notes.append(f"There is no rule for the multiply-adds of {names}: they are missing in the count.")
+    return notes
+
+
+def _named(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,176 @@
+"""Whether a network fits, by how much, and what is said of its counts. Networks of files are measured in this process here."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from nas.budget import count_macs, count_params
+from nas.config import BudgetConfig, ImageShape
+from nas.errors import ConfigError
+from nas.foreign import ForeignFacts, ForeignName
+from nas.foreign.measure import measure
+from nas.paths import StudyPaths
+from nas.report.check import CheckRequest, Held, check, millions
+from nas.search.settings import read_settings
+from nas.subjects import find_subject
+from tests.foreign.networks import Net, Odd
+
+
+@pytest.fixture
+def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], list[tuple[ImageShape, float]]]:
+    """Makes every name of torchvision that network, and returns what it was asked for."""
+
+    def make(model: nn.Module) -> list[tuple[ImageShape, float]]:
+        asked: list[tuple[ImageShape, float]] = []
+
+        def inspect(name: ForeignName, shape: ImageShape, timeout: float, printed: Callable[[str], None]) -> ForeignFacts:
+            asked.append((shape, timeout))
+            return measure(model, f"{name.attribute}()", shape)
+
+        monkeypatch.setattr("nas.report.check.inspect_network", inspect)
+        return asked
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (999_999, ""),
+        (1_000_000, " (1.000 M)"),
+        (4_697_162, " (4.697 M)"),
+        (11_181_642, " (11.18 M)"),
+        (801_000_000, " (801.0 M)"),
+        (17_582_740_224, " (17.58 G)"),
+        (1_234_000_000_000, " (1234 G)"),
+    ],
+)
+def test_large_counts_have_four_digits(value: int, text: str) -> None:
+    assert millions(value) == text
+
+
+def test_limit_is_held_against_what_there_is() -> None:
+    over = Held(5_000_000, 11_181_642)
+    assert (over.kept, over.left) == (False, -6_181_642)
+    assert over.sentence("params") == "11,181,642 parameters (11.18 M), 6,181,642 (124%) over the budget of 5,000,000"
+    assert Held(5_000_000, 5_000_000).kept
+    assert Held(60_000, 42_000).sentence("params") == "42,000 parameters, 18,000 (30%) below the budget of 60,000"
+    assert Held(5.0, 4.0).sentence("latency") == "4.000 ms, 1.000 ms (20%) below the budget of 5.0"
+    unknown = Held(5_000_000, None)
+    assert not unknown.kept
+    assert unknown.sentence("macs") == "multiply-adds unknown, where the budget is 5,000,000"
+
+
+def test_preset_is_checked_against_five_million() -> None:
+    found = check(CheckRequest("preset:resnet-443"))
+    assert (found.study, found.network, found.fits) == (None, "preset:resnet-443", True)
+    assert found.limits == {"params": Held(5_000_000, 4_697_162)}
+    assert found.images == ImageShape(channels=3, size=32, classes=10)
+    assert found.affordable is not None
+    assert found.repeats == []
+    assert not check(CheckRequest("preset:resnet-443", max_params=1_000_000)).fits
+
+
+def test_images_and_budget_of_the_command_line_come_first(study: StudyPaths) -> None:
+    subject = find_subject(study, "best")
+    here = check(CheckRequest("best", study="tiny"))
+    assert (here.study, here.network, here.fits) == ("tiny", subject.title, True)
+    assert (here.images, here.limits["params"].limit) == (read_settings(study).shape, 3000)
+    other = check(CheckRequest("best", study="tiny", size=16, classes=5, channels=3, max_params=10, max_macs=10**9))
+    shape = ImageShape(channels=3, size=16, classes=5)
+    assert other.images == shape
+    assert other.limits == {
+        "params": Held(10, count_params(subject.candidate.arch, shape)),
+        "macs": Held(10**9, count_macs(subject.candidate.arch, shape)),
+    }
+    assert not other.fits
+
+
+def test_frozen_parameters_of_our_networks_are_named() -> None:
+    notes = check(CheckRequest("preset:resnet-443")).notes
+    assert not any("frozen" in note for note in notes)
+    assert any(note.endswith("kept with the network, but no parameters.") for note in notes)
+
+
+def test_foreign_network_is_held_against_a_budget(foreign: Callable) -> None:
+    asked = foreign(Net(num_classes=10))
+    found = check(CheckRequest("torchvision:any", size=8, max_params=1500, timeout=7))
+    assert asked == [(ImageShape(channels=3, size=8, classes=10), 7)]
+    block = 8 * 8 * 9 + 16
+    assert found.params == 3 * 8 * 9 + 8 + 2 * block + 90
+    assert found.fits
+    assert (found.affordable, found.unchecked) == (None, [])
+    assert found.width_factor == pytest.approx(math.sqrt(1500 / found.params))
+    (repeat,) = found.repeats
+    assert found.copies(repeat) == (1500 - found.params) // block == 0
+    assert check(CheckRequest("torchvision:any", size=8, max_params=3000)).copies(repeat) == (3000 - found.params) // block
+
+
+def test_foreign_network_that_is_over_budget_is_told_what_to_leave_out(foreign: Callable) -> None:
+    foreign(Net(num_classes=10))
+    found = check(CheckRequest("torchvision:any", size=8, max_params=1000))
+    (repeat,) = found.repeats
+    assert (found.fits, found.copies(repeat)) == (False, -1)
+    assert check(CheckRequest("torchvision:any", size=8, max_params=320)).copies(repeat) == -2
+    assert check(CheckRequest("torchvision:any", size=8, max_params=100)).copies(repeat) is None
+    # Parameters would allow more blocks, multiply-adds do not.
+    assert check(CheckRequest("torchvision:any", size=8, max_params=10**6, max_macs=60_000)).copies(repeat) == -1
+
+
+def test_what_is_odd_of_a_foreign_network_is_said(foreign: Callable) -> None:
+    foreign(Odd())
+    notes = "\n".join(check(CheckRequest("torchvision:any", size=8, classes=7)).notes)
+    assert "It returns (10,) for an image, where 7 classes need (7,)" in notes
+    assert "Parameters that have several names count once: second.weight = third.weight." in notes
+    assert "30 parameters are read by nothing when it predicts, and count all the same: never (30)." in notes
+    assert "Lazy parameters took their shape from an image of this size: lazy.weight, lazy.bias." in notes
+    assert "8 of the parameters are frozen, and count all the same." in notes
+    assert "17 values are buffers" in notes
+
+
+def test_multiply_adds_that_cannot_be_counted_are_not_said_to_fit(foreign: Callable) -> None:
+    class Unknown(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 10)
+            self.hidden = [nn.Linear(10, 10)]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.hidden[0](self.head(x.mean((2, 3))))
+
+    foreign(Unknown())
+    found = check(CheckRequest("torchvision:any", size=8, max_macs=10**6))
+    assert found.limits == {"macs": Held(10**6, None)}
+    assert not found.fits
+    assert any(note.startswith("It uses 110 parameters that it does not know") for note in found.notes)
+    assert any(note.startswith("Its multiply-adds cannot be counted, since torch.jit cannot trace it: ") for note in found.notes)
+    assert check(CheckRequest("torchvision:any", size=8)).fits
+
+
+def test_latency_of_a_study_is_not_looked_at_for_a_foreign_network(foreign: Callable, study: StudyPaths) -> None:
+    settings = read_settings(study)
+    limits = BudgetConfig.model_validate({"params": 3000, "latency": {"max_ms": 1000, "runtime": "torch"}})
+    study.settings.write_text(settings.model_copy(update={"budget": limits}).to_json())
+    foreign(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    found = check(CheckRequest("torchvision:any", study="tiny"))
+    assert (found.unchecked, found.fits, found.limits.keys()) == (["latency"], True, {"params"})
+    ours = check(CheckRequest("best", study="tiny"))
+    assert (ours.unchecked, ours.limits.keys()) == ([], {"params", "latency"})
+    assert ours.limits["latency"].kept
+
+
+@pytest.mark.parametrize(
+    ("which", "hint"),
+    [
+        ("resnet18", "nas check torchvision:resnet18"),
+        ("resnet-443", "nas check preset:resnet-443"),
+        ("net.txt", "nas check torchvision:resnet18"),
+    ],
+)
+def test_what_is_no_network_is_refused_with_the_choices(which: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=r"is no network\. Choices: best, a trial's number, preset:NAME") as refused:
+        check(CheckRequest(which))
+    assert refused.value.hint == hint
