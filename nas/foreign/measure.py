@@ -117,7 +117,9 @@ def _repeats(model: nn.Module, calls: list[Call], macs: dict[str, int] | None) -
     taken: list[str] = []
     for call in calls:
         parent, _, _ = call.name.rpartition(".")
-        if not call.name or call.input != call.output or not call.input or any(call.name.startswith(f"{o}.") for o in taken):
+        if not call.name or call.input != call.output or not call.input:
+            continue
+        if any(call.name == outer or call.name.startswith(f"{outer}.") for outer in taken):
             continue
         if not isinstance(model.get_submodule(parent), nn.Sequential | nn.ModuleList):
             continue
