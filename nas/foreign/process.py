@@ -115,6 +115,8 @@ class _Output:
     def text(self) -> str:
         """Printable, without colours; after the process has ended."""
         self._thread.join(timeout=2)  # who left the session may hold the pipe open
+        if not self._thread.is_alive():
+            self._pipe.close()
         text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._kept.decode(errors="replace"))
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         text = "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text).strip("\n")

@@ -201,8 +201,8 @@ def draw_curves(trainings: Sequence[Training], finals: Sequence[Training], best:
             strung = _strung(drawn)
             ends = {}
             if outcome not in ("trained", "finalist"):
-                after = [*strung["x"][1:], None]
-                sizes = [5 if following is None else 0 for following in after]
+                pairs = zip(strung["x"], [*strung["x"][1:], None], strict=True)
+                sizes = [5 if here is not None and following is None else 0 for here, following in pairs]
                 ends = {"mode": "lines+markers", "marker": {"color": colour, "size": sizes, "line": {"width": 0}}}
             line = {"color": colour, "width": width}
             figure.add_scatter(**strung, **({"mode": "lines"} | ends), name=name, opacity=opacity, line=line)

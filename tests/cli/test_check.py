@@ -78,8 +78,8 @@ def test_output_of_a_users_file_is_shown_apart(nas: Callable[..., Done]) -> None
     assert done.code == 0
     assert done.err == "net.py printed:\n  | one line\n  | another\n\n"
     assert "net.py:Net: Net(num_classes=10)\non images of 3×8×8 in 10 classes\n" in done.out
-    assert "\nbody.1  Block       8×8×8          592  37.9k  8442 more\n" in done.out
-    assert "about 55.96 times as wide would fill the budget: an estimate" in done.out
+    assert "\nbody.1  Block       8×8×8          592  37.9k  8443 more\n" in done.out
+    assert "about 57.77 times as wide would fill the budget: an estimate" in done.out
     failed = nas("check", "net.py:Nett")
     assert (failed.code, failed.out) == (1, "")
     assert failed.err.startswith("net.py printed:\n  | one line\n")

@@ -63,7 +63,7 @@ def test_network_that_hangs_is_ended_with_the_line_where_it_was(user_file: Path)
             "the process of mine.py:Kills was ended by SIGKILL while it was built, as the system does where memory runs out",
         ),
         ("Leaves", "mine.py:Leaves ended its process with status 0 while it was built"),
-        ("For512", "For512() takes no images of 3×32×32: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        ("For512", "For512() takes no images of 3×32×32: RuntimeError: "),
     ],
 )
 def test_network_that_ends_its_process_is_a_sentence(text: str, message: str) -> None:
