@@ -63,13 +63,17 @@ def plan_lines(plan: SearchPlan) -> dict[str, str]:
     if data.subset is not None:
         images += ", by --train-subset"
     if plan.skipped_images:
-        images += f"; {plan.skipped_images} unreadable ones left out"
+        images += f"; {plan.skipped_images:,} left out"
+    where = f"{data.dataset}{f' in {data.folder}' if data.folder else ''}"
+    if data.labels is not None:
+        where += f" by the labels in {data.labels}"
+    if plan.groups:
+        images += f", no group of the {plan.groups:,} on both sides"
     shape = settings.shape
     return {
         "study": str(plan.paths.folder),
         "space": f"{settings.space}, {settings.budget.describe()}",
-        "data": f"{data.dataset}{f' in {data.folder}' if data.folder else ''}, {shape.channels}×{shape.size}×{shape.size}, "
-        f"{shape.classes} classes: {images}",
+        "data": f"{where}, {shape.channels}×{shape.size}×{shape.size}, {shape.classes} classes: {images}",
         "search": f"{settings.study.sampler.name}, for {OBJECTIVES[settings.study.objective]}",
         "training": f"{settings.parameters['epochs']} epochs; {settings.study.pruner.name} prunes {plan.pruner.describe()}",
         "finalists": finalists_plan(plan),

@@ -225,7 +225,7 @@ def _official_test(
 
 def study_data(settings: StudySettings, folder: str | None, decoding: DecodingProgress) -> Dataset:
     """The study's data set, from `folder` if it has moved. Raises DataError where it is not the one that was searched with."""
-    config = settings.data if folder is None else settings.data.model_copy(update={"folder": folder})
+    config = settings.data if folder is None else settings.data.moved(folder)
     dataset = load_dataset(config, decoding)
     if dataset.fingerprint != settings.data_fingerprint:
         raise DataError(

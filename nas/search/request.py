@@ -32,7 +32,14 @@ class SearchRequest:
     space: str | None = None
     dataset: str | None = None
     data_folder: str | None = None
+    labels: str | None = None
+    """A table of labels for images in a folder; its columns follow."""
+    image_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
     image_size: int | None = None
+    resize: str | None = None
+    channels: str | None = None
     skip_bad_images: bool = False
     train_subset: int | None = None
     seed: int | None = None
@@ -134,7 +141,7 @@ def resolve(request: SearchRequest) -> Asked:
 def default_name(request: SearchRequest) -> str:
     """`resnet-cifar10`: the space and the data set."""
     space = load_space(request.space or "resnet").name
-    dataset = request.dataset or "cifar10"
+    dataset = request.dataset or ("folder" if request.labels else "cifar10")
     require_known(dataset)
     return f"{space}-{dataset}"
 
@@ -169,11 +176,25 @@ def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | 
 
 def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:
     before = stored.data if stored else None
+    if before and request.data_folder and request.labels is None:
+        before = before.moved(os.path.abspath(request.data_folder))
     folder = request.data_folder or (before and before.folder)
+    labels = request.labels or (before and before.labels)
+    if labels is None:
+        for name in ("image_column", "label_column", "group_column"):
+            if getattr(request, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{option} names a column of a table of labels, and there is none", hint="--labels FILE")
     values = {
-        "dataset": _first(request.dataset, before and before.dataset, "cifar10"),
+        "dataset": _first(request.dataset, before and before.dataset, "folder" if labels else "cifar10"),
         "folder": os.path.abspath(folder) if folder else None,
+        "labels": os.path.abspath(labels) if labels else None,
+        "image_column": _first(request.image_column, before and before.image_column, "image"),
+        "label_column": _first(request.label_column, before and before.label_column, "label"),
+        "group_column": _first(request.group_column, before and before.group_column),
         "image_size": _first(request.image_size, before and before.image_size),
+        "resize": _first(request.resize, before and before.resize, "squash"),
+        "channels": _first(request.channels, before and before.channels),
         "skip_bad_images": request.skip_bad_images or bool(before and before.skip_bad_images),
         "subset": _first(request.train_subset, before and before.subset),
         "seed": _first(request.seed, before and before.seed, 0),
@@ -181,8 +202,15 @@ def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataCo
     try:
         return DataConfig.model_validate(values)
     except ValidationError as error:
-        option = first_problem(error).replace("image_size", "--image-size").replace("subset", "--train-subset")
-        raise ConfigError(option) from None
+        problem = first_problem(error)
+        for field, option in (
+            ("image_size", "--image-size"),
+            ("subset", "--train-subset"),
+            ("resize", "--resize"),
+            ("channels", "--channels"),
+        ):
+            problem = problem.replace(field, option)
+        raise ConfigError(problem) from None
 
 
 def least_params(space: Space, budget: Budget) -> int:

@@ -69,6 +69,8 @@ class SearchPlan:
     finalist_seconds: float | None
     """Kept for them, where the time is limited."""
     skipped_images: int
+    groups: int
+    """Whose images are kept together by the split; 0 where nobody said what belongs together."""
     warm_start: list[Fitted]
     """What became of the candidates to begin with; empty where there are none, or the study had begun before."""
     warnings: list[str]
@@ -288,6 +290,7 @@ def _plan(
         finalists=expected,
         finalist_seconds=finalist_seconds,
         skipped_images=prepared.dataset.skipped,
+        groups=0 if prepared.parts.validation is None else len(prepared.dataset.groups),
         warm_start=fitted,
         warnings=prepared.space.warnings(),
     )

@@ -21,6 +21,8 @@ from nas.space_file import read_space
 RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
 
 
+PLACES = {"folder", "labels"}
+"""Of `DataConfig`: where the data lies, which its fingerprint does not depend on."""
 PRESETS_SPACE = "presets"
 """Stands where a space's name would, in a study that only holds retrained presets."""
 
@@ -106,7 +108,7 @@ FIRST_STRATEGIES = StudyConfig(
 
 
 class StudySettings(Frozen):
-    """Fixed for the life of a study, all but `environment`, `data.folder` and what only describes."""
+    """Fixed for the life of a study, all but `environment`, where the data lies and what only describes."""
 
     space: str
     """Its name; what it means is in `parameters` and `budget`."""
@@ -133,7 +135,7 @@ class StudySettings(Frozen):
         for part in ("budget", "data"):
             before_part, after_part = dict(getattr(self, part)), dict(getattr(new, part))
             for key in before_part:
-                if (part, key) != ("data", "folder") and before_part[key] != after_part[key]:
+                if (part != "data" or key not in PLACES) and before_part[key] != after_part[key]:
                     found.append(f"{part}.{key}: {before_part[key]} → {after_part[key]}")
         if self.data_fingerprint != new.data_fingerprint:
             found.append("data: the images or labels are not those that the study began with")
@@ -152,7 +154,7 @@ class StudySettings(Frozen):
         """Whether a candidate trained in one of the studies need not be trained again in the other."""
         return (
             self.data_fingerprint == other.data_fingerprint
-            and self.data.model_dump(exclude={"folder"}) == other.data.model_dump(exclude={"folder"})
+            and self.data.model_dump(exclude=PLACES) == other.data.model_dump(exclude=PLACES)
             and self.parameters.get("epochs") == other.parameters.get("epochs")
         )
 

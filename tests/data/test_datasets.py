@@ -437,9 +437,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     files: list[Path] = []
     original = nas.data.cache.decode
 
-    def decode(path: Path, size: int, channels: int) -> np.ndarray:
+    def decode(path: Path, size: int, channels: int, resize: str) -> np.ndarray:
         files.append(path)
-        return original(path, size, channels)
+        return original(path, size, channels, resize)
 
     monkeypatch.setattr(nas.data.cache, "decode", decode)
     return files
