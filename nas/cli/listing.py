@@ -15,6 +15,7 @@ def command(
     study: Annotated[str | None, typer.Option(help="List this study's trials.")] = None,
     as_json: JsonOption = False,
 ) -> None:
+    from nas.config import METRIC_WORDS
     from nas.paths import existing_study, studies_folder
     from nas.report.study import report_all, report_study
     from nas.report.words import count_text, counts_line, finalist_text, row_text
@@ -43,6 +44,7 @@ def command(
                     "study": r.name,
                     "running": r.counts.get("running", 0),
                     "trained": r.trained,
+                    "metric": r.settings.study.metric,
                     "counts": r.counts,
                     "best": None if r.best is None else asdict(r.best),
                 }
@@ -51,7 +53,13 @@ def command(
         )
         return
     for r in reports:
-        best = "none yet" if r.best is None else f"{r.best.accuracy:.2%} with {count_text(r.best.params)} (trial {r.best.number})"
+        metric = r.settings.study.metric
+        by = "" if metric == "accuracy" else f"{METRIC_WORDS[metric]} "
+        best = (
+            "none yet"
+            if r.best is None
+            else f"{by}{r.best.accuracy:.2%} with {count_text(r.best.params)} (trial {r.best.number})"
+        )
         unended = r.counts.get("running", 0)
         state = f"{unended} not ended" if unended else "at rest"
         print(f"{r.name:24s} {state:12s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")

@@ -16,7 +16,8 @@ def command(
     which: Annotated[str, typer.Argument(help="`best`, a trial's number, or preset:NAME.")] = "best",
     study: StudyOption = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Of a preset that belongs to no study: digits, cifar10, cifar100 or folder.")
+        str | None,
+        typer.Option(help="Of a preset of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs. [default: four times the search's]")] = None,
     seed: Annotated[int, typer.Option(help="Another seed trains another network.", min=0)] = 0,
@@ -112,6 +113,8 @@ def command(
             f"Official test set, opened once: {card.test_accuracy:.2%} of {card.test_images:,}"
             + (f"; with flip averaging {card.test_accuracy_tta:.2%}" if card.tta == "flip" else "")
         )
+        if card.metric != "accuracy" and card.test_balanced_accuracy is not None and card.test_macro_f1 is not None:
+            print(f"Balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%}")
     elif card.includes_test_labels:
         print("It was trained on the official test labels too, so that no test accuracy can be claimed.")
     else:

@@ -29,7 +29,9 @@ The same command run again goes on where it stopped: --trials counts the trained
 
 def command(
     space: Annotated[str | None, typer.Option(help="A shipped space or a YAML file. [default: resnet]")] = None,
-    dataset: Annotated[str | None, typer.Option(help="digits, cifar10, cifar100 or folder. [default: cifar10]")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits, cifar10, cifar100, fashion-mnist, svhn or folder. [default: cifar10]")
+    ] = None,
     data: DataOption = None,
     study: Annotated[str | None, typer.Option(help="Its name, a folder under studies/. [default: SPACE-DATASET]")] = None,
     trials: Annotated[int, typer.Option(help="Networks to train, over all runs of the study.")] = 100,
@@ -70,6 +72,13 @@ def command(
     pruner: Annotated[
         str | None,
         typer.Option(help="asha, hyperband, median, percentile, patient or none. [default: the space's, else asha]"),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="What judges networks: accuracy, balanced_accuracy or macro_f1. [default: the space's, else accuracy]"),
+    ] = None,
+    class_balance: Annotated[
+        str | None, typer.Option(help="For classes of few images: none, loss or sampling. [default: the space's, else none]")
     ] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to use, one worker each; 0 is the CPU. [default: all visible]")] = None,
     workers_per_gpu: Annotated[int | None, typer.Option(help="Several on each GPU, which pays for small networks.")] = None,
@@ -116,6 +125,8 @@ def command(
         max_params=max_params,
         sampler=sampler,
         pruner=pruner,
+        metric=metric,
+        class_balance=class_balance,
         trials=trials,
         timeout=seconds,
         finalists=finalists,

@@ -9,17 +9,20 @@ import numpy as np
 
 from nas.config import DataConfig
 from nas.data.cache import Progress, entry_key, find_or_make, silent, write_meta
+from nas.data.downloads import SOURCES, UNMIRRORED, load_download
 from nas.data.folders import load_folder
 from nas.data.images import Dataset, ImageSet, channel_statistics, dataset_of
-from nas.data.splits import Split, split, stratified, validation_images
+from nas.data.splits import Split, imbalance, split, stratified, validation_images
 from nas.errors import DataError, choices_sentence
 
 __all__ = [
     "DATASETS",
+    "UNMIRRORED",
     "Dataset",
     "ImageSet",
     "Split",
     "channel_statistics",
+    "imbalance",
     "load_dataset",
     "require_known",
     "split",
@@ -82,56 +85,16 @@ def load_digits(config: DataConfig, progress: Progress) -> Dataset:
     return dataset_of("digits", find_or_make("digits", entry_key(["digits"]), make))
 
 
-def _load_cifar(config: DataConfig, progress: Progress, kind: str) -> Dataset:
-    _require_as_it_is(config, 32)
-    root = Path(config.folder or "data")
+def _download(kind: str) -> Callable[[DataConfig, Progress], Dataset]:
+    def load(config: DataConfig, progress: Progress) -> Dataset:
+        _require_as_it_is(config, SOURCES[kind].size)
+        return load_download(kind, config, progress)
 
-    def make(folder: Path) -> None:
-        meta = {}
-        for part in ("train", "test"):
-            source = _torchvision_cifar(kind, root, train=part == "train")
-            np.save(folder / f"{part}-images.npy", source.data)
-            np.save(folder / f"{part}-labels.npy", np.asarray(source.targets, np.int64))
-            if part == "train":
-                mean, std = channel_statistics(source.data)
-                meta = {"classes": source.classes, "mean": mean, "std": std}
-        write_meta(folder, meta)
-
-    return dataset_of(kind, find_or_make(kind, entry_key([kind]), make))
-
-
-def _torchvision_cifar(kind: str, root: Path, train: bool):  # type: ignore[no-untyped-def]
-    from torchvision import datasets
-
-    source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[kind]
-    try:
-        return source(root, train=train)
-    except RuntimeError:
-        pass  # not there, or its checksum is wrong
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        return source(root, train=train, download=True)
-    except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
-        raise DataError(
-            f"{kind} is not under {root.absolute()}, and its download failed: {error}",
-            hint=f"get {source.filename} from {source.url} on a machine with a network, unpack it so that "
-            f"{root / source.base_folder} exists, and run the command again; --dataset digits needs no download",
-        ) from None
-
-
-def load_cifar10(config: DataConfig, progress: Progress) -> Dataset:
-    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 colour images of 32×32 in 10 classes, by torchvision."""
-    return _load_cifar(config, progress, "cifar10")
-
-
-def load_cifar100(config: DataConfig, progress: Progress) -> Dataset:
-    """CIFAR-100 (Krizhevsky 2009): as CIFAR-10, in 100 classes."""
-    return _load_cifar(config, progress, "cifar100")
+    return load
 
 
 DATASETS: dict[str, Callable[[DataConfig, Progress], Dataset]] = {
     "digits": load_digits,
-    "cifar10": load_cifar10,
-    "cifar100": load_cifar100,
+    **{kind: _download(kind) for kind in SOURCES},
     "folder": load_folder,
 }

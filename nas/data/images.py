@@ -26,6 +26,30 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return (self.images,)
+
+
+@dataclass(frozen=True)
+class JoinedSet:
+    """Several sets one behind the other, as one; their images stay in their files."""
+
+    parts: tuple[ImageSet, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """uint8 (N, H, W, C) each"""
+        return tuple(part.images for part in self.parts)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,)"""
+        return np.concatenate([part.labels for part in self.parts])
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -54,6 +54,22 @@ def validation_images(dataset: Dataset, parts: Split) -> int:
     return len(dataset.validation or ()) if parts.validation is None else len(parts.validation)
 
 
+IMBALANCE = 10.0
+"""Times as many images as the smallest class has, from which on the largest is worth a warning."""
+
+
+def imbalance(dataset: Dataset) -> str | None:
+    """A sentence with the counts where the largest class of the training images is so many times the smallest; else None."""
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    largest, smallest = int(counts.argmax()), int(counts.argmin())
+    if counts[largest] < IMBALANCE * counts[smallest]:
+        return None
+    return (
+        f"the classes differ in size: {dataset.classes[largest]!r} has {counts[largest]:,} images, {dataset.classes[smallest]!r} "
+        f"has {counts[smallest]:,}, {counts[largest] / counts[smallest]:.0f} times fewer"
+    )
+
+
 def stratified(labels: np.ndarray, share: float, seed: int, total: int | None = None) -> np.ndarray:
     """Sorted indices of `share` of each class, at least one of each.
 

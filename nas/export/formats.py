@@ -23,7 +23,7 @@ from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
 from nas.paths import StudyPaths, TrialPaths
 from nas.retrain import ModelCard, find_run, load_network, study_data
-from nas.retrain.card import card_file, weights_file
+from nas.retrain.card import weights_file
 from nas.retrain.evaluation import judge
 from nas.search.settings import read_settings
 from nas.train.evaluate import TTA
@@ -159,7 +159,7 @@ def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output
     """model.safetensors, model.json and a model.py that needs nothing of this package."""
     output.mkdir()
     shutil.copy(weights_file(run), output)
-    tree = json.loads(card_file(run).read_text())
+    tree = card.model_dump(mode="json")  # with what a card from before lacks
     tree["tta"] = predictor.tta
     (output / "model.json").write_text(json.dumps(tree, indent=2) + "\n")
     title = f"{card.candidate.arch.one_line()}: {card.params:,} parameters, {len(card.classes)} classes."

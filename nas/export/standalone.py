@@ -94,7 +94,7 @@ def read_image(path, shape, resize):
 
 if __name__ == "__main__":
     network = load()
-    how = network.card["data"].get("resize", "squash")
+    how = network.card["data"]["resize"]
     with torch.inference_mode():
         for path in sys.argv[1:]:
             shares = network(read_image(path, network.card["shape"], how)[None]).softmax(1)[0]

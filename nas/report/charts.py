@@ -39,7 +39,7 @@ def search_charts(record: StudyRecord) -> list[Chart]:
         _history(record),
         *cost_charts(record),
         _curves(record),
-        _importance(record.importance),
+        _importance(record.importance, record.metric),
         _parallel(record),
         _time(record),
         _over_budget(record),
@@ -57,10 +57,10 @@ def _history(record: StudyRecord) -> Chart | None:
     if not points:
         return None
     caption = (
-        "Every network that trained, in the order in which they ended, by its validation accuracy after its last epoch; the line "
-        "is the best of those that were trained to the end."
+        f"Every network that trained, in the order in which they ended, by its validation {record.metric} after its last epoch; "
+        "the line is the best of those that were trained to the end."
     )
-    return Chart("history", caption, figures.draw_history(points))
+    return Chart("history", caption, figures.draw_history(points, record.metric))
 
 
 def _costs(record: StudyRecord, name: str) -> Chart | None:
@@ -72,31 +72,37 @@ def _costs(record: StudyRecord, name: str) -> Chart | None:
     points = [(cost(row), row) for row in rows]
     front = [points[i] for i in facts.pareto_front([(place, row.accuracy or 0.0) for place, row in points])]
     best = next((point for point in points if record.best is not None and point[1].number == record.best.number), None)
-    references = [(float(getattr(one, name)), one) for one in record.references]
+    # What others reported is their accuracy, which stands beside no other metric.
+    comparable = record.references if record.metric == "accuracy" else []
+    references = [(float(getattr(one, name)), one) for one in comparable]
     limit = getattr(record.settings.budget, name)
+    what = record.metric[:1].upper() + record.metric[1:]
     unit, title = {
-        "params": ("parameters", "Accuracy against parameters"),
-        "macs": ("multiply-adds of one image", "Accuracy against multiply-adds"),
+        "params": ("parameters", f"{what} against parameters"),
+        "macs": ("multiply-adds of one image", f"{what} against multiply-adds"),
     }[name]
-    caption = "Networks that were trained to the end; on the step line no smaller network was as accurate."
+    good = "accurate" if record.metric == "accuracy" else "good"
+    caption = f"Networks that were trained to the end; on the step line no smaller network was as {good}."
     if references:
         caption += (
             " Triangles are reported by others after full trainings, some on test images: to be compared with a retrained "
             "network, not with the search's short trainings."
         )
-    return Chart(f"accuracy-{name}", caption, figures.draw_costs(points, front, references, best, limit, unit, title))
+    return Chart(
+        f"accuracy-{name}", caption, figures.draw_costs(points, front, references, best, limit, unit, title, record.metric)
+    )
 
 
 def _curves(record: StudyRecord) -> Chart | None:
     if not any(one.curve for one in record.trainings):
         return None
     own = [one for one in record.trainings if one.row.outcome != "duplicate"]
-    caption = "Validation accuracy of the averaged weights after each epoch; those that were pruned are faded."
+    caption = f"Validation {record.metric} of the averaged weights after each epoch; those that were pruned are faded."
     best = None if record.best is None else record.best.number
-    return Chart("curves", caption, figures.draw_curves(own, record.finals, best))
+    return Chart("curves", caption, figures.draw_curves(own, record.finals, best, record.metric))
 
 
-def _importance(found: facts.Importance | None) -> Chart | None:
+def _importance(found: facts.Importance | None, metric: str) -> Chart | None:
     if found is None or not found.slots:
         return None
     caption = (
@@ -104,7 +110,7 @@ def _importance(found: facts.Importance | None) -> Chart | None:
         f"predicts networks that it has not seen when one parameter is shuffled. It explains {max(found.explained, 0.0):.0%} of "
         f"their differences" + ("." if found.explained >= 0.1 else ", which is too little to trust the order.")
     )
-    return Chart("importance", caption, figures.draw_importance(found))
+    return Chart("importance", caption, figures.draw_importance(found, metric))
 
 
 def _parallel(record: StudyRecord) -> Chart | None:
@@ -120,7 +126,7 @@ def _parallel(record: StudyRecord) -> Chart | None:
         "A line is a network; drag along an axis to keep those that pass there. Pruned networks stand at what others gained from "
         "that epoch on; “none” where a network has no such stage."
     )
-    return Chart("parallel", caption, figures.draw_parallel(columns, [one.projected or 0.0 for one in known]))
+    return Chart("parallel", caption, figures.draw_parallel(columns, [one.projected or 0.0 for one in known], record.metric))
 
 
 def _time(record: StudyRecord) -> Chart | None:

@@ -66,8 +66,8 @@ def _about(row: TrialRow) -> str:
 # ------------------------------------------------------------------------------------------------------ the search
 
 
-def draw_history(points: Sequence[HistoryPoint]) -> go.Figure:
-    figure = _figure("Best so far", "networks trained", "validation accuracy (%)")
+def draw_history(points: Sequence[HistoryPoint], metric: str = "accuracy") -> go.Figure:
+    figure = _figure("Best so far", "networks trained", f"validation {metric} (%)")
     places = range(1, len(points) + 1)
     for outcome in ("pruned_early", "diverged", "trained"):
         name, colour, symbol = OUTCOME_STYLES[outcome]
@@ -99,9 +99,10 @@ def draw_costs(
     limit: float | None,
     unit: str,
     title: str,
+    metric: str = "accuracy",
 ) -> go.Figure:
-    """Accuracy against a cost: `points` ran to their end."""
-    figure = _figure(title, unit, "accuracy (%)")
+    """What networks are judged by against a cost: `points` ran to their end."""
+    figure = _figure(title, unit, f"{metric} (%)")
     figure.add_scatter(
         x=[cost for cost, _ in points],
         y=[percent(row.accuracy) for _, row in points],
@@ -115,7 +116,7 @@ def draw_costs(
         y=[percent(row.accuracy) for _, row in front],
         text=[_about(row) for _, row in front],
         mode="lines+markers",
-        name="front: no smaller one was as accurate",
+        name="front: no smaller one was as accurate" if metric == "accuracy" else "front: no smaller one was as good",
         line={"color": GREEN, "width": 2, "shape": "hv"},
         marker={"symbol": "diamond", "size": 8},
     )
@@ -143,9 +144,11 @@ def draw_costs(
     return figure
 
 
-def draw_curves(trainings: Sequence[Training], finals: Sequence[Training], best: int | None) -> go.Figure:
+def draw_curves(
+    trainings: Sequence[Training], finals: Sequence[Training], best: int | None, metric: str = "accuracy"
+) -> go.Figure:
     """Every learning curve, the pruned ones faded: one trace a kind, so that a thousand are drawn as quickly as one."""
-    figure = _figure("Learning curves", "epoch", "validation accuracy (%)", hovermode="closest")
+    figure = _figure("Learning curves", "epoch", f"validation {metric} (%)", hovermode="closest")
     kinds: list[tuple[str, list[Training], float, float]] = [
         ("pruned_early", [one for one in trainings if one.row.outcome == "pruned_early"], 0.35, 1),
         ("diverged", [one for one in trainings if one.row.outcome == "diverged"], 0.7, 1),
@@ -177,23 +180,23 @@ def _strung(trainings: Sequence[Training]) -> dict[str, list[Any]]:
     return {"x": x, "y": y, "text": text}
 
 
-def draw_importance(found: Importance) -> go.Figure:
+def draw_importance(found: Importance, metric: str = "accuracy") -> go.Figure:
     slots = list(found.slots)[:20][::-1]
-    figure = _figure("What mattered for the accuracy", "share of the explained differences (%)", "parameter")
+    figure = _figure(f"What mattered for the {metric}", "share of the explained differences (%)", "parameter")
     figure.add_bar(x=[percent(found.slots[slot]) for slot in slots], y=slots, orientation="h", marker_color=BLUE)
     figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 150})
     return figure
 
 
-def draw_parallel(columns: dict[str, list[Any]], accuracy: Sequence[float]) -> go.Figure:
+def draw_parallel(columns: dict[str, list[Any]], values: Sequence[float], metric: str = "accuracy") -> go.Figure:
     """One line a network, coloured by what it is taken to reach. A value that a network lacks is None."""
     figure = go.Figure()
-    shown = [100 * value for value in accuracy]
+    shown = [100 * value for value in values]
     figure.add_parcoords(
-        line={"color": shown, "colorscale": "Cividis", "showscale": True, "colorbar": {"title": {"text": "accuracy (%)"}}},
+        line={"color": shown, "colorscale": "Cividis", "showscale": True, "colorbar": {"title": {"text": f"{metric} (%)"}}},
         dimensions=[
-            *(_dimension(name, values) for name, values in columns.items()),
-            {"label": "accuracy (%)", "values": shown, "tickformat": ".3~r"},
+            *(_dimension(name, column) for name, column in columns.items()),
+            {"label": f"{metric} (%)", "values": shown, "tickformat": ".3~r"},
         ],
         labelangle=-30,
         labelside="bottom",

@@ -78,7 +78,7 @@ def _sections(record: StudyRecord) -> list[Section]:
         Section("Summary", [_tiles(record), *(_text(text) for text in summary(record))]),
         Section("Finalists", _finalists(record)),
         Section("The search", shown("history", "curves")),
-        Section("Accuracy and cost", shown("accuracy-params", "accuracy-macs")),
+        Section(f"{record.metric[:1].upper()}{record.metric[1:]} and cost", shown("accuracy-params", "accuracy-macs")),
         Section("What mattered", [*shown("importance", "parallel"), *_traits(record)]),
         Section("Where time went", shown("time", "over-budget")),
         Section("Trials", _trials(record)),
@@ -112,7 +112,8 @@ def _tiles(record: StudyRecord) -> dict[str, Any]:
     counts = record.counts
     tiles = []
     if record.best is not None and record.best.accuracy is not None:
-        tiles.append((f"of the validation images, the best (trial {record.best.number})", f"{record.best.accuracy:.2%}"))
+        of = "of" if record.metric == "accuracy" else f"{record.metric} on"
+        tiles.append((f"{of} the validation images, the best (trial {record.best.number})", f"{record.best.accuracy:.2%}"))
         tiles.append(("parameters", count_text(record.best.params)))
     trained = count_trained(record.counter)
     if record.trainings:
@@ -122,7 +123,10 @@ def _tiles(record: StudyRecord) -> dict[str, Any]:
         tiles.append(("of training and evaluation", time_text(seconds)))
     for run in record.runs[-1:]:
         if run.evaluation is not None:
-            tiles.append((f"of {len(run.evaluation.labels):,} test images, retrained", f"{run.evaluation.accuracy:.2%}"))
+            images = f"{len(run.evaluation.labels):,} test images, retrained"
+            tiles.append((f"of {images}", f"{run.evaluation.accuracy:.2%}"))
+            if record.metric != "accuracy":
+                tiles.append((f"{record.metric} on {images}", f"{run.evaluation.score(record.settings.study.metric):.2%}"))
     return {"kind": "tiles", "tiles": tiles}
 
 
@@ -152,12 +156,14 @@ def _traits(record: StudyRecord) -> list[dict[str, Any]]:
 def _trials(record: StudyRecord) -> list[dict[str, Any]]:
     rows = [one.row for one in record.trainings]
     best = None if record.best is None else record.best.number
-    table = tables.trials_table(rows, best, MOST_ROWS)
+    table = tables.trials_table(rows, best, MOST_ROWS, record.metric)
     if not table.rows:
         return []
     trained = len(tables.trials_table(rows, best).rows)
     which = "Every network that trained" if trained == len(table.rows) else f"The first {len(table.rows)} of {trained} networks"
-    return [_table(table, f"{which}: those that were trained to the end, then those that were not, by accuracy.", trained > 20)]
+    return [
+        _table(table, f"{which}: those that were trained to the end, then those that were not, by {record.metric}.", trained > 20)
+    ]
 
 
 def _network_sections(record: StudyRecord) -> list[Section]:

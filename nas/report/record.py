@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from nas.config import METRIC_WORDS
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.facts import Importance, importance
 from nas.report.reference import Reference, reference_points
@@ -53,6 +54,11 @@ class StudyRecord:
     @property
     def name(self) -> str:
         return self.paths.name
+
+    @property
+    def metric(self) -> str:
+        """What every validation figure is of, in words."""
+        return METRIC_WORDS[self.settings.study.metric]
 
     @property
     def counter(self) -> Counter[str]:

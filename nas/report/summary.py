@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import Run, StudyRecord
-from nas.report.words import count_text, counts_line, recipe_texts, time_text
+from nas.report.words import count_text, counts_line, recipe_texts, score_text, time_text
 from nas.search.finalists import Finalist
 from nas.search.outcomes import count_trained
 from nas.search.settings import PRESETS_SPACE
@@ -71,7 +71,8 @@ def _found(record: StudyRecord) -> str:
         return "No training has run to its end yet, so that none is best."
     text = f"The best is trial {best.number}: {best.architecture}, {best.params:,} parameters"
     macs = "" if best.macs is None else f" and {count_text(best.macs)} multiply-adds"
-    return text + f"{macs}; {best.accuracy:.2%} of the validation images after {best.epochs} epochs."
+    worth = score_text(best.accuracy or 0.0, record.settings.study.metric)
+    return text + f"{macs}; {worth} after {best.epochs} epochs."
 
 
 def _sureness(record: StudyRecord) -> str:
@@ -119,6 +120,8 @@ def run_sentence(run: Run) -> str:
     low, high = interval(accuracy, card.test_images)
     how = "" if card.tta == "none" else f" with {card.tta} averaging ({card.test_accuracy:.2%} without)"
     text += f": {accuracy:.2%} of {card.test_images:,} test images{how}; 95 % interval for such images {low:.2%} to {high:.2%}."
+    if card.test_balanced_accuracy is not None and card.test_macro_f1 is not None and card.metric != "accuracy":
+        text += f" Balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%} on these images."
     return text
 
 
@@ -137,7 +140,7 @@ def methods(record: StudyRecord) -> str:
         f"{len(settings.parameters)} parameters under a budget of {settings.budget.describe()}, counted with fvcore "
         f"before training; draws over budget ({counts.get('over_budget', 0)}) were never trained. "
         f"Candidates were proposed by {strategies.sampler.name} and trained for up to {record.epochs} epochs on "
-        f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation accuracy of the averaged "
+        f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation {record.metric} of the averaged "
         f"weights; {trained} networks "
         f"were trained. "
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from nas.config import TrainConfig
+from nas.config import METRIC_WORDS, MetricName, TrainConfig
 from nas.search.finalists import Finalist
 from nas.search.outcomes import OUTCOMES, TrialRow
 
@@ -23,6 +23,11 @@ def time_text(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def score_text(value: float, metric: MetricName, images: str = "the validation images") -> str:
+    """`84.00% of the validation images`, or by another metric `a macro F1 of 84.00% on the validation images`"""
+    return f"{value:.2%} of {images}" if metric == "accuracy" else f"a {METRIC_WORDS[metric]} of {value:.2%} on {images}"
 
 
 def row_text(row: TrialRow) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from nas.config import Candidate, DataConfig, Frozen, ImageShape
+from nas.config import Candidate, DataConfig, Frozen, ImageShape, MetricName
 from nas.errors import StudyError, choices_sentence
 from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths
@@ -40,12 +40,17 @@ class ModelCard(Frozen):
     includes_test_labels: bool
     seed: int
     search_accuracy: float | None
-    """Validation accuracy in the search, in [0, 1]."""
+    """What it reached on the validation images in the search, in [0, 1], by `metric`."""
+    metric: MetricName = "accuracy"
+    """What the study judges networks by."""
     test_images: int | None
     """Of the official test set; None where it has no labels, or they were trained on."""
     test_accuracy: float | None
     test_accuracy_tta: float | None
     """With the test-time augmentation of `tta`."""
+    test_balanced_accuracy: float | None = None
+    """Likewise, as the next."""
+    test_macro_f1: float | None = None
     tta: str
     """What `nas submit` averages over unless told otherwise."""
     seconds: float

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -11,13 +10,14 @@ from nas.budget import count_macs, count_params
 from nas.config import Candidate, DataConfig, check_epochs
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
-from nas.data.datasets import Dataset, ImageSet, load_dataset, require_known, stratified
+from nas.data.datasets import UNMIRRORED, Dataset, ImageSet, load_dataset, require_known, stratified
+from nas.data.images import JoinedSet
 from nas.data.loader import TrainBatches, mix_seed
 from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths, study_paths
-from nas.presets import load_preset, preset_names
+from nas.presets import PREFIX, load_preset, preset_names
 from nas.retrain.card import ModelCard, card_file, read_card, weights_file
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
@@ -117,6 +117,8 @@ def retrain(
     subject = find_subject(paths, request.which)
     epochs = request.epochs or subject.default_epochs
     candidate = subject.candidate
+    if subject.title.startswith(PREFIX) and settings.data.dataset in UNMIRRORED:
+        candidate = unmirrored_candidate(candidate)
     candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": epochs})})
     run = TrialPaths(paths.retrained / run_name(subject, epochs, request))
     if card_file(run).is_file():
@@ -147,9 +149,17 @@ def retrain(
     compiled = device.type == "cuda" if request.compiled is None else request.compiled
     seed = mix_seed(settings.seed, int(candidate.digest, 16), request.seed)
     torch.manual_seed(seed)
+    batches = TrainBatches(
+        data,
+        candidate.train.batch_size,
+        candidate.train.augment,
+        seed,
+        classes=len(dataset.classes),
+        balanced=candidate.train.class_balance == "sampling",
+    )
     result = fit(
         build_model(candidate.arch, dataset.shape),
-        TrainBatches(data, candidate.train.batch_size, candidate.train.augment, seed, classes=len(dataset.classes)),
+        batches,
         None,
         candidate.train,
         heard,
@@ -182,9 +192,12 @@ def retrain(
         includes_test_labels=request.include_test_labels,
         seed=request.seed,
         search_accuracy=subject.accuracy,
+        metric=settings.study.metric,
         test_images=None if judged is None else len(judged[0].labels),
         test_accuracy=None if judged is None else judged[1],
         test_accuracy_tta=None if judged is None else judged[0].accuracy,
+        test_balanced_accuracy=None if judged is None else judged[0].score("balanced_accuracy"),
+        test_macro_f1=None if judged is None else judged[0].score("macro_f1"),
         tta=tta,
         seconds=round(sum(metrics.seconds for metrics in result.curve), 1),
         device=device_name(device),
@@ -235,7 +248,7 @@ def study_data(settings: StudySettings, folder: str | None, decoding: DecodingPr
     return dataset
 
 
-def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet:
+def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet | JoinedSet:
     """Everything that may train: the training and validation images, with `include_test` also the official test set."""
     parts = [dataset.train] + ([dataset.validation] if dataset.validation else [])
     if include_test:
@@ -244,7 +257,13 @@ def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet:
         parts.append(dataset.test)
     if len(parts) == 1:
         return parts[0]
-    return ImageSet(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
+    return JoinedSet(tuple(parts))
+
+
+def unmirrored_candidate(candidate: Candidate) -> Candidate:
+    """The same without flips: a preset's recipe is for photographs, and a mirrored digit is another digit."""
+    augment = candidate.train.augment.model_copy(update={"flip": "none", "vertical_flip": 0.0})
+    return candidate.model_copy(update={"train": candidate.train.model_copy(update={"augment": augment})})
 
 
 def run_name(subject: Subject, epochs: int, request: RetrainRequest) -> str:

@@ -2,14 +2,14 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from nas.budget import Budget, Write, count_params
-from nas.config import DataConfig, StudyConfig, check_epochs, first_problem, parse_count
-from nas.data.datasets import Dataset, require_known
-from nas.errors import ConfigError
+from nas.config import BalanceName, DataConfig, MetricName, StudyConfig, check_epochs, first_problem, parse_count
+from nas.data.datasets import UNMIRRORED, Dataset, require_known
+from nas.errors import ConfigError, choices_sentence
 from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
 from nas.search.address import study_address
@@ -47,6 +47,10 @@ class SearchRequest:
     max_params: str | None = None
     sampler: str | None = None
     pruner: str | None = None
+    metric: str | None = None
+    """What networks are pruned, ranked and reported by: one of `MetricName`."""
+    class_balance: str | None = None
+    """One of `BalanceName`, in place of the space's."""
     trials: int = DEFAULT_TRIALS
     timeout: float | None = None
     """Seconds, the finalists' included."""
@@ -132,7 +136,7 @@ def resolve(request: SearchRequest) -> Asked:
         stored=stored,
         overrides=overrides,
         space=space,
-        strategies=resolve_study(request, space, stored),
+        strategies=resolve_study(request, space, stored, overrides),
         data=resolve_data(request, stored),
         seed=_first(request.seed, stored and stored.seed, 0),
     )
@@ -148,13 +152,24 @@ def default_name(request: SearchRequest) -> str:
 
 def resolve_overrides(request: SearchRequest, stored: StudySettings | None) -> Overrides:
     before = stored.overrides if stored else Overrides()
+    dataset = request.dataset or ("folder" if request.labels else "cifar10")
     max_params = None if request.max_params is None else parse_count(request.max_params)
     return Overrides(
+        metric=known_word("--metric", request.metric, MetricName) or before.metric,
+        class_balance=known_word("--class-balance", request.class_balance, BalanceName) or before.class_balance,
+        unmirrored=before.unmirrored if stored else dataset in UNMIRRORED,
         epochs=_first(request.epochs, before.epochs),
         max_params=_first(max_params, before.max_params),
         sampler=_first(request.sampler, before.sampler),
         pruner=_first(request.pruner, before.pruner),
     )
+
+
+def known_word(option: str, word: str | None, words: Any) -> Any:
+    """The word, one of a Literal's. Raises ConfigError with the choices."""
+    if word is not None and word not in get_args(words):
+        raise ConfigError(f"{option}: {word!r} is none there is.{choices_sentence(word, get_args(words))}")
+    return word
 
 
 def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
@@ -164,13 +179,15 @@ def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettin
     return overrides.applied_to(load_space(request.space or "resnet"))
 
 
-def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | None) -> StudyConfig:
+def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | None, overrides: Overrides) -> StudyConfig:
     """The strategies that the space and the command line ask for, else those that the study began with, every argument as it was
     then."""
     if stored is None:
         return spelt_out(space.study)
     if request.space is None:
-        return spelt_out(Overrides(sampler=request.sampler, pruner=request.pruner).applied_to_study(stored.study))
+        return spelt_out(
+            Overrides(sampler=request.sampler, pruner=request.pruner, metric=overrides.metric).applied_to_study(stored.study)
+        )
     return spelt_out(said_as_before(space.study, stored.study))
 
 

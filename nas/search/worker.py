@@ -214,7 +214,14 @@ class _Trainer:
         config = order.candidate.train
         torch.manual_seed(order.seed)
         model = build_model(order.candidate.arch, self.dataset.shape)
-        batches = TrainBatches(self.train_data, config.batch_size, config.augment, order.seed, classes=len(self.dataset.classes))
+        batches = TrainBatches(
+            self.train_data,
+            config.batch_size,
+            config.augment,
+            order.seed,
+            classes=len(self.dataset.classes),
+            balanced=config.class_balance == "sampling",
+        )
         result = fit(
             model,
             batches,

@@ -1,8 +1,9 @@
-"""Loss and accuracy over a set of images, and the logits behind them."""
+"""What a network is worth on a set of images, and the logits behind that."""
 
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from nas.config import AugmentConfig
 from nas.data.cache import Progress, silent
 from nas.data.loader import Resident
 from nas.train.device import Precision
+from nas.train.metrics import METRICS, ClassCounts
 
 EVALUATION_BATCH = 500
 """Images. Twice as many are 2 % faster on a CPU, and would need more memory than a training at the usual batch sizes."""
@@ -79,6 +81,14 @@ def predict_logits(
     return torch.cat(outputs)
 
 
+class Scores(NamedTuple):
+    loss: float
+    """Mean cross-entropy."""
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+
+
 def evaluate(
     model: nn.Module,
     data: Resident,
@@ -87,13 +97,12 @@ def evaluate(
     *,
     batch: int = EVALUATION_BATCH,
     should_stop: Callable[[], bool] = never,
-) -> tuple[float, float]:
-    """(mean cross-entropy, share of correct predictions). Waits for the device once. Raises Stopped when `should_stop`, asked
-    before each batch of so many images, says so."""
+) -> Scores:
+    """Waits for the device at its end. Raises Stopped when `should_stop`, asked before each batch of so many images, says so."""
     logits = predict_logits(model, data, precision, tta, batch=batch, should_stop=should_stop)
     labels = data.labels if data.indices is None or data.labels is None else data.labels[data.indices]
     assert labels is not None
     total = F.cross_entropy(logits, labels, reduction="sum")
-    correct = (logits.argmax(1) == labels).sum()
-    both = torch.stack([total, correct.to(total.dtype)]).tolist()
-    return both[0] / len(labels), both[1] / len(labels)
+    classes = logits.argmax(1)
+    counts = ClassCounts.of(labels.cpu().numpy(), classes.cpu().numpy(), logits.shape[1])
+    return Scores(total.item() / len(labels), **{name: metric(counts) for name, metric in METRICS.items()})
