@@ -11,7 +11,9 @@ from PIL import Image
 
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset, split
+from nas.data.material import Material, choose_material
 from nas.paths import study_paths
+from nas.retrain import finished_runs, read_card
 from nas.search.request import SearchRequest, default_name, resolve_overrides
 from nas.search.settings import read_settings
 from nas.space_file import load_space
@@ -66,10 +68,23 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     again = nas(*SEARCH)
     assert again.code == 0, again.err
     assert "2 of them already there" in again.err
-    assert nas("retrain", "best", "--epochs", "1", "--device", "cpu").code == 0
+    retrained = nas("retrain", "top:2", "--epochs", "1", "--hold-out", "0.2", "--device", "cpu")
+    assert retrained.code == 0, retrained.err
+    assert "(by macro F1)" in retrained.out
+    cards = [read_card(run) for run in finished_runs(paths)]
+    scores = [card.held_out.clean for card in cards if card.held_out]
+    assert scores == [card.held_out.score for card in cards if card.held_out]
+    assert f"On them, macro F1 {max(scores):.2%}; under that shift " in retrained.out
+    assert {(card.metric, card.candidate.train.class_balance) for card in cards} == {("macro_f1", "loss")}
+    held_out = choose_material(data, settings.data, Material(hold_out=0.2)).hold_out
+    assert held_out is not None
+    assert not set(data.train.groups[held_out]) & set(np.delete(data.train.groups, held_out))
+    listed = json.loads(nas("runs", "--json").out)["runs"]
+    assert sorted((row["metric"], row["held_out_score"]) for row in listed) == sorted(("macro_f1", score) for score in scores)
+    assert f", macro F1 {max(scores):.2%}  " in nas("runs").out
     assert nas("report").code == 0
     page = paths.report.read_text()
-    assert "macro F1 on the validation images, the best" in page
+    assert "macro F1 on the validation images: the best, trial " in page
     assert "validation macro F1 (%)" in page
     assert "validation accuracy (%)" not in page
     submitted = nas("submit", str(labelled), "--device", "cpu", "--output", "mine.csv")

@@ -9,7 +9,7 @@ from sklearn import metrics as reference
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from nas.config import AugmentConfig, TrainConfig
+from nas.config import AugmentConfig, BalanceName, TrainConfig
 from nas.data.loader import Resident, TrainBatches
 from nas.train.metrics import METRICS, ClassCounts
 
@@ -87,6 +87,14 @@ def test_a_balanced_epoch_follows_from_its_seed_and_goes_on_within() -> None:
     assert labels(3) != labels(4)
     assert labels(3) != labels(3, seed=1)
     assert len(labels(3)) == len(LABELS) // 16
+
+
+@pytest.mark.parametrize("balance", ["none", "loss", "sampling"])
+def test_batches_of_a_recipe_are_drawn_as_it_says(balance: BalanceName) -> None:
+    recipe = TrainConfig(batch_size=16, augment=PLAIN, class_balance=balance)
+    made = TrainBatches.by_recipe(batches().data, recipe, 0, 5, part=lambda count: slice(0, 5))
+    expected = batches(balanced=balance == "sampling").epoch(3)
+    assert [labels.tolist() for _, labels in made.epoch(3)] == [labels[:5].tolist() for _, labels in expected]
 
 
 def test_an_epoch_that_is_not_balanced_is_what_it_was() -> None:
