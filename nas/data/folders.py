@@ -25,7 +25,7 @@ from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.tables import Columns, LabelTable, read_labels
 from nas.errors import DataError
 
-FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png"
+FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are"
 COPIED_BYTES = 2**26
 """In parts of about this size images are moved together on disk."""
 GREY_MODES = ("1", "L", "I;16", "I;16L", "I;16B", "I")
@@ -212,7 +212,8 @@ def matched(root: Path, table: LabelTable, skip: bool) -> tuple[list[ImageFile],
     Raises DataError for a row without an image or a label and for an image without a row unless these are to be skipped; always
     for a name that several images have, for an image that has several rows, and for a missing group.
     """
-    files = list(image_files(str(root)))
+    beyond = len(str(root))
+    files = [file for file in image_files(str(root)) if f"{os.sep}." not in file.path[beyond:]]  # no thumbnails
     names = _names(root, files)
     lost: list[str] = []
     unlabelled: list[str] = []

@@ -20,7 +20,7 @@ from nas.data.datasets import DATASETS, Dataset, channel_statistics, load_datase
 from nas.errors import DataError
 from tests.data.on_disk import write_fashion, write_svhn
 
-FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png"
+FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are"
 
 
 def write_image(path: Path, value: int, size: tuple[int, int] = (12, 12), mode: str = "RGB") -> None:

@@ -70,6 +70,13 @@ def test_images_have_the_labels_and_groups_of_their_rows_in_the_order_of_their_p
     assert (data.validation, data.test, data.skipped) == (None, None, 0)
 
 
+def test_hidden_files_and_folders_hold_no_images(pictures: Path, tmp_path: Path) -> None:
+    (pictures / ".thumbnails").mkdir()
+    Image.new("L", (8, 8)).save(pictures / ".thumbnails" / "one.png")
+    Image.new("L", (8, 8)).save(pictures / "a" / ".one.png")
+    assert len(load(pictures, write_csv(tmp_path / "labels.csv", ROWS)).train) == 6
+
+
 def test_neither_the_order_of_rows_nor_the_names_of_groups_matter(pictures: Path, tmp_path: Path) -> None:
     first = load(pictures, write_csv(tmp_path / "first.csv", ROWS), group_column="patient")
     renamed = [(image, label, f"person {group}") for image, label, group in reversed(ROWS)]
