@@ -43,8 +43,8 @@ def closed_form_macs(arch: ArchConfig, shape: ImageShape) -> int:
     Of a convolution without bias and its BatchNorm, multiply-adds are parameters times positions: fvcore counts two operations a
     value for BatchNorm's scale and shift, which are two parameters a channel. Average pooling to cells counts its input.
     """
-    size = math.ceil(shape.size / arch.stem.stride)
-    total = _stem_macs(arch, shape, size)
+    total = _stem_macs(arch, shape, math.ceil(shape.size / arch.stem.stride))
+    size = stem_size(arch, shape.size)
     block = BLOCK_MACS[arch.block]
     before = arch.stem_channels
     for i, stage in enumerate(arch.stages):
@@ -65,9 +65,15 @@ def closed_form_macs(arch: ArchConfig, shape: ImageShape) -> int:
     return total + before * _cells(arch, shape.size) * shape.classes
 
 
+def stem_size(arch: ArchConfig, size: int) -> int:
+    """Of the map that leaves the stem, of images of this size."""
+    size = math.ceil(size / arch.stem.stride)
+    return math.ceil(size / 2) if arch.stem.pool == "max" else size
+
+
 def _cells(arch: ArchConfig, size: int) -> int:
     """Of the pooled map that the classifier sees."""
-    size = math.ceil(size / arch.stem.stride)
+    size = stem_size(arch, size)
     for _ in arch.stages[1:]:
         size = math.ceil(size / 2)
     return min(arch.pool_size, size) ** 2
@@ -108,7 +114,7 @@ def _bottleneck(arch: ArchConfig, before: int, channels: int, area: int) -> int:
 
 
 def _stem_macs(arch: ArchConfig, shape: ImageShape, size: int) -> int:
-    """`size`: of the map that leaves the stem."""
+    """`size`: of the map that leaves the stem's convolution."""
     channels, stem = shape.channels, arch.stem_channels
     whitening = 0
     if arch.stem.type == "whitening":

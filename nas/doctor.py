@@ -112,7 +112,12 @@ def _nearest(path: Path) -> Path:
 
 def _data_found(data: Path) -> dict[str, str]:
     found = {"digits": "embedded"}
-    for name, folder in (("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")):
-        if (data / folder).is_dir():
-            found[name] = str(data / folder)
+    for name, place in (
+        ("cifar10", "cifar-10-batches-py"),
+        ("cifar100", "cifar-100-python"),
+        ("fashion-mnist", "FashionMNIST/raw"),
+        ("svhn", "train_32x32.mat"),
+    ):
+        if (data / place).exists():
+            found[name] = str(data / place)
     return found

@@ -248,8 +248,14 @@ class Space:
 
     def with_epochs(self, epochs: int) -> "Space":
         """The same space with another fixed number of epochs."""
-        slots = tuple(replace(s, domain=epochs) if s.name == "epochs" else s for s in self.slots)
-        return replace(self, slots=slots)
+        return self.with_fixed("epochs", ("train", "epochs"), epochs)
+
+    def with_fixed(self, name: str, path: tuple[str | int, ...], value: Any) -> "Space":
+        """The same space, in which the slot of this name has one value, also where it was drawn, or not there."""
+        slots = [replace(slot, domain=value) if slot.name == name else slot for slot in self.slots]
+        if not any(slot.name == name for slot in slots):
+            slots.append(Slot(name, path, value))
+        return replace(self, slots=tuple(slots))
 
 
 class UniformDraw:

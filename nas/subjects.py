@@ -27,7 +27,7 @@ class Subject:
     candidate: Candidate
     default_epochs: int
     accuracy: float | None = None
-    """On the validation images, in the search; of a search's winner the mean over its trainings as a finalist."""
+    """On the validation images, in the search, by its metric; of a search's winner the mean over its trainings as a finalist."""
     micro_batches: int = 1
     """Parts of a batch that fitted in memory there."""
 

@@ -9,7 +9,7 @@ from nas.budget import count_macs, count_params
 from nas.closed_form import BLOCK_MACS, WHITENING_PATCH, closed_form_macs, closed_form_params, params_at_widths
 from nas.closed_form import BLOCKS as CLOSED_FORMS
 from nas.config import ArchConfig, BlockName, ImageShape
-from nas.config.network import DownsampleName, PoolName, StemName
+from nas.config.network import DownsampleName, PoolName, StemName, StemPoolName
 from nas.models.blocks import BLOCKS
 from nas.models.stems import WhiteningStem
 from tests.reported import REPORTED
@@ -24,8 +24,9 @@ def any_shape(lots: random.Random) -> ImageShape:
 
 
 def any_network(lots: random.Random, shape: ImageShape) -> ArchConfig:
-    stride = lots.choice([1, 2])
+    stride, pool = lots.choice([1, 2]), lots.choice(get_args(StemPoolName))
     deepest, size = 1, -(-shape.size // stride)
+    size = -(-size // 2) if pool == "max" else size
     while size > 1 and deepest < 6:
         deepest, size = deepest + 1, -(-size // 2)
     few = lots.choice([(8,), (7, 8, 16), range(1, 70)])  # equal widths too, so that there are shortcuts without projection
@@ -45,6 +46,7 @@ def any_network(lots: random.Random, shape: ImageShape) -> ArchConfig:
                 "type": lots.choice(get_args(StemName)),
                 "kernel": lots.choice([1, 3, 7]),
                 "stride": stride,
+                "pool": pool,
                 "channels": lots.choice([None, 8, lots.randint(1, 70)]),
             },
             "block": lots.choice(get_args(BlockName)),

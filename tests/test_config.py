@@ -263,3 +263,10 @@ def test_one_line_tells_what_distinguishes_a_network() -> None:
         arch={"block": "preact", "activation": "silu", "se_reduction": 16, "stem": {"stride": 2}, "pool_size": 2}
     ).arch
     assert arch.one_line() == "preact 2-2-2 × 16-32-64 k3-3-3 silu stem/2 se16 avgpool2"
+
+
+def test_a_stem_that_halves_and_pools_leaves_a_quarter() -> None:
+    arch = candidate(arch={"stem": {"stride": 2, "pool": "max"}}).arch
+    assert arch.stem.reduction == 4
+    assert "stem/4" in arch.one_line()
+    assert candidate(arch={"stem": {"pool": "max"}}).digest != candidate(arch={"stem": {"stride": 2}}).digest

@@ -47,10 +47,12 @@ def test_data_is_found_where_it_was_downloaded(tmp_path: Path) -> None:
     assert examine(tmp_path).data_found == {"digits": "embedded"}
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-100-python").mkdir()
+    (tmp_path / "train_32x32.mat").touch()
     assert examine(tmp_path).data_found == {
         "digits": "embedded",
         "cifar10": str(tmp_path / "cifar-10-batches-py"),
         "cifar100": str(tmp_path / "cifar-100-python"),
+        "svhn": str(tmp_path / "train_32x32.mat"),
     }
 
 

@@ -16,7 +16,7 @@ DRAWS = 300
 
 
 def test_spaces_are_shipped_under_their_names() -> None:
-    assert {"digits", "resnet", "resnet-small", "resnet-small-fit"} <= set(SPACES)
+    assert {"digits", "resnet", "resnet-224", "resnet-small", "resnet-small-fit"} <= set(SPACES)
     for name in SPACES:
         assert find_space(name).name == f"{name}.yaml"
 
@@ -40,8 +40,9 @@ def test_shipped_space_is_warned_of_by_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_a_third_of_uniform_draws_of_each_block_type_fits_the_budget(name: str) -> None:
     space = load_space(name)
-    fit = measure_fit(space, Budget(space.budget, space.images), DRAWS, seed=0)
-    assert sum(fit.draws_by_block.values()) == DRAWS
+    draws = DRAWS if space.images.size <= 32 else 90  # fvcore counts multiply-adds by a forward pass
+    fit = measure_fit(space, Budget(space.budget, space.images), draws, seed=0)
+    assert sum(fit.draws_by_block.values()) == draws
     assert fit.by_block.keys() >= {"basic", "preact"}
     assert {block: share for block, share in fit.by_block.items() if share < 1 / 3} == {}
 

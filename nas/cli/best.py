@@ -20,7 +20,7 @@ def command(
     max_macs: Annotated[str | None, typer.Option(help="Of those with at most so many multiply-adds, such as 30M.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    from nas.config import parse_count
+    from nas.config import METRIC_WORDS, parse_count
     from nas.paths import existing_study
     from nas.report.front import report_best
     from nas.report.words import count_text, row_text
@@ -31,9 +31,10 @@ def command(
         print_json(asdict(report))
         return
     print(f"Study {report.study}, best: {row_text(report.best)}\n")
-    print(f"{'trial':>5s} {'parameters':>12s} {'MACs':>6s}  {'accuracy':>8s}  network")
+    word = METRIC_WORDS[report.metric]
+    print(f"{'trial':>5s} {'parameters':>12s} {'MACs':>6s}  {word:>8s}  network")
     for row in report.front:
         mark = "  ← best" if row.number == report.best.number else ""
         cost = f"{row.params:12,} {count_text(row.macs):>6s}"
-        print(f"{row.number:5d} {cost}  {row.accuracy:8.2%}  {row.architecture}{mark}")
+        print(f"{row.number:5d} {cost}  {row.accuracy:{max(8, len(word))}.2%}  {row.architecture}{mark}")
     print(f"Next:  nas retrain {report.best.number} --study {report.study}", file=sys.stderr)

@@ -17,6 +17,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from nas.cli.live import left_text, panel, seconds_left
+from nas.config import METRIC_WORDS
 from nas.paths import StudyPaths
 from nas.report.words import row_text, time_text
 from nas.search.finalists import Round
@@ -29,7 +30,7 @@ from nas.trackers import Tracker, make_tracker, require_tracker
 LINE_SECONDS = 10.0
 """Between two lines of one training, where there is no terminal."""
 
-OBJECTIVES = {"accuracy": "accuracy under the budget", "front": "the front of accuracy against parameters"}
+OBJECTIVES = {"accuracy": "{} under the budget", "front": "the front of {} against parameters"}
 
 
 def start_text(fitted: Fitted) -> str:
@@ -65,14 +66,18 @@ def plan_lines(plan: SearchPlan) -> dict[str, str]:
     if data.subset is not None:
         images += ", by --train-subset"
     if plan.skipped_images:
-        images += f"; {plan.skipped_images} unreadable ones left out"
-    shape = settings.shape
+        images += f"; {plan.skipped_images:,} left out"
+    where = f"{data.dataset}{f' in {data.folder}' if data.folder else ''}"
+    if data.labels is not None:
+        where += f" by the labels in {data.labels}"
+    if plan.groups:
+        images += f", no group of the {plan.groups:,} on both sides"
+    shape, metric = settings.shape, METRIC_WORDS[settings.study.metric]
     return {
         "study": str(plan.paths.folder),
         "space": f"{settings.space}, {settings.budget.describe()}",
-        "data": f"{data.dataset}{f' in {data.folder}' if data.folder else ''}, {shape.channels}×{shape.size}×{shape.size}, "
-        f"{shape.classes} classes: {images}",
-        "search": f"{settings.study.sampler.name}, for {OBJECTIVES[settings.study.objective]}",
+        "data": f"{where}, {shape.channels}×{shape.size}×{shape.size}, {shape.classes} classes: {images}",
+        "search": f"{settings.study.sampler.name}, for {OBJECTIVES[settings.study.objective].format(metric)}",
         "training": f"{settings.parameters['epochs']} epochs; {settings.study.pruner.name} prunes {plan.pruner.describe()}",
         "finalists": finalists_plan(plan),
         "workers": plan.workers,

@@ -15,6 +15,7 @@ def command(
     study: Annotated[str | None, typer.Option(help="List this study's trials.", autocompletion=complete_study)] = None,
     as_json: JsonOption = False,
 ) -> None:
+    from nas.config import METRIC_WORDS
     from nas.paths import existing_study, studies_folder
     from nas.report.study import report_all, report_study
     from nas.report.words import count_text, counts_line, finalist_text, row_text
@@ -44,6 +45,7 @@ def command(
                     "searching": r.led,
                     "running": r.counts.get("running", 0),
                     "trained": r.trained,
+                    "metric": r.settings.study.metric,
                     "counts": r.counts,
                     "best": None if r.best is None else asdict(r.best),
                 }
@@ -52,7 +54,13 @@ def command(
         )
         return
     for r in reports:
-        best = "none yet" if r.best is None else f"{r.best.accuracy:.2%} with {count_text(r.best.params)} (trial {r.best.number})"
+        metric = r.settings.study.metric
+        by = "" if metric == "accuracy" else f"{METRIC_WORDS[metric]} "
+        best = (
+            "none yet"
+            if r.best is None
+            else f"{by}{r.best.accuracy:.2%} with {count_text(r.best.params)} (trial {r.best.number})"
+        )
         state = "searching" if r.led else "interrupted" if r.counts.get("running") else "at rest"
         print(f"{r.name:24s} {state:12s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")
         print(f"{'':24s} {'':12s} {counts_line(r.counts) or 'nothing drawn yet'}")

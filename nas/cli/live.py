@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from nas.config import METRIC_WORDS, MetricName
 from nas.report.words import count_text, time_text
 from nas.search.progress import Progress, Running
 
@@ -76,13 +77,13 @@ def _workers(progress: Progress, width: int) -> Table:
         "trial": True,
         "params": middle,
         "epoch": True,
-        "accuracy": True,
+        METRIC_WORDS[progress.metric]: True,
         "images/s": middle,
         "memory": wide and on_gpu,
         "network": True,
     }
     rows = [
-        _cells(running, progress.epochs, progress.devices.get(worker, str(worker)), bar=middle)
+        _cells(running, progress.metric, progress.epochs, progress.devices.get(worker, str(worker)), bar=middle)
         for worker, running in sorted(progress.running.items())
     ]
     shown = [name for name, wanted in columns.items() if wanted]
@@ -91,7 +92,7 @@ def _workers(progress: Progress, width: int) -> Table:
         shown.remove("network")
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim", expand=False)
     for name in shown:
-        right = name in ("trial", "params", "accuracy", "images/s", "memory")
+        right = name not in ("worker", "epoch", "network")
         most = width - taken if name == "network" else None
         table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis", max_width=most)
     for row in rows:
@@ -99,8 +100,9 @@ def _workers(progress: Progress, width: int) -> Table:
     return table
 
 
-def _cells(running: Running, epochs: int, device: str, bar: bool) -> dict[str, str]:
+def _cells(running: Running, metric: MetricName, epochs: int, device: str, bar: bool) -> dict[str, str]:
     last = running.last
+    value = None if last is None else last.validation(metric)
     done = 0 if last is None else last.epoch
     blocks = f" {'█' * round(BAR * done / epochs):░<{BAR}s}" if bar else ""
     return {
@@ -108,7 +110,7 @@ def _cells(running: Running, epochs: int, device: str, bar: bool) -> dict[str, s
         "trial": str(running.number),
         "params": count_text(running.params),
         "epoch": f"{min(done + 1, epochs)}/{epochs}{blocks}",
-        "accuracy": "" if last is None or last.ema_val_accuracy is None else f"{last.ema_val_accuracy:.2%}",
+        METRIC_WORDS[metric]: "" if value is None else f"{value:.2%}",
         "images/s": "" if last is None else f"{last.images_per_second:,.0f}",
         "memory": "" if running.memory is None else f"{running.memory / 2**30:.1f} GiB",
         "network": running.candidate.arch.one_line(),

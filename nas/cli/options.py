@@ -41,7 +41,7 @@ DataOption = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Folder of the data: of images for `folder`, of the download for cifar10 and cifar100.",
+        help="Folder of the data: of images for `folder`, of the download for the others.",
         show_default=False,
     ),
 ]

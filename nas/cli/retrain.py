@@ -38,7 +38,8 @@ def command(
     ] = None,
     study: StudyOption = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Of a preset that belongs to no study: digits, cifar10, cifar100 or folder.")
+        str | None,
+        typer.Option(help="Of a preset of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder."),
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="searched, auto, fast, long, robust, or a YAML file: how it is trained. auto goes by the length.")
@@ -233,6 +234,7 @@ def _lines(result: "Several", study: str) -> list[str]:
 
 def _table(result: "Several") -> list[str]:
     """A line a network, the best marked."""
+    from nas.config import METRIC_WORDS
     from nas.report.words import count_text
 
     def score(network: "Network", by: "Criterion") -> str:
@@ -257,12 +259,15 @@ def _table(result: "Several") -> list[str]:
                 mark,
             )
         )
-    spread = ["(mean ± standard deviation over the seeds)"] if any(len(n.runs) > 1 for n in result.networks) else []
-    return [*table_lines(TABLE_COLUMNS, rows), *spread]
+    metric = result.networks[0].card.metric
+    remarks = ["mean ± standard deviation over the seeds"] if any(len(n.runs) > 1 for n in result.networks) else []
+    remarks += [] if metric == "accuracy" else [f"by {METRIC_WORDS[metric]}"]
+    return [*table_lines(TABLE_COLUMNS, rows), *([f"({', '.join(remarks)})"] if remarks else [])]
 
 
 def _expected(card: "ModelCard") -> list[str]:
     """What may be expected of it, and by what that was measured."""
+    from nas.config import METRIC_WORDS
     from nas.retrain import interval
 
     def between(accuracy: float, images: int) -> str:
@@ -277,6 +282,8 @@ def _expected(card: "ModelCard") -> list[str]:
             f"Official test set, opened once: {between(card.test_accuracy_tta, card.test_images)} of "
             f"{card.test_images:,}{averaged}{shift}"
         )
+        if card.metric != "accuracy" and card.test_balanced_accuracy is not None and card.test_macro_f1 is not None:
+            lines.append(f"On it, balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%}")
     elif card.includes_test_labels:
         lines.append("It was trained on the official test labels too, so that no test accuracy can be claimed.")
     else:
@@ -286,4 +293,7 @@ def _expected(card: "ModelCard") -> list[str]:
             f"Expected, by {held_out.images:,} images held out: {between(held_out.accuracy, held_out.images)}; under a simulated "
             f"shift {between(held_out.shifted_accuracy, held_out.images)}"
         )
+        if card.metric != "accuracy":
+            word = METRIC_WORDS[card.metric]
+            lines.append(f"On them, {word} {held_out.clean:.2%}; under that shift {held_out.shifted:.2%}")
     return lines

@@ -65,13 +65,20 @@ SUBMISSION_COLUMNS = ("submission", "run", "test set", "rows", "averaged over", 
 
 
 def run_row(run: "ListedRun") -> tuple[str, ...]:
+    from nas.config import METRIC_WORDS
     from nas.report.words import time_text
 
     entry = run.entry
     held_out = "–" if entry.held_out_accuracy is None else f"{entry.held_out_accuracy:.2%}"
+    by_metric = "" if entry.metric == "accuracy" else METRIC_WORDS[entry.metric]
+    if entry.held_out_score is not None:
+        held_out += f", {by_metric} {entry.held_out_score:.2%}"
     accuracy = "–" if entry.test_accuracy is None else f"{entry.test_accuracy:.2%}"
     if entry.test_accuracy_tta is not None and entry.tta != "none":
         accuracy += f", {entry.tta} {entry.test_accuracy_tta:.2%}"
+    test_score = {"balanced_accuracy": entry.test_balanced_accuracy, "macro_f1": entry.test_macro_f1}.get(entry.metric)
+    if test_score is not None:
+        accuracy += f", {by_metric} {test_score:.2%}"
     images = f"{entry.train_images:,}" + (" with test labels" if entry.includes_test_labels else "")
     figures = (str(entry.seed), str(entry.epochs), f"{entry.params:,}", images, time_text(entry.seconds), held_out, accuracy)
     return entry.name, entry.recipe, *figures, commit_text(entry.commit), mark(run.files, run.recorded)

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +29,9 @@ The same command run again goes on where it stopped: --trials counts the trained
 
 def command(
     space: Annotated[str | None, typer.Option(help="A shipped space or a YAML file. [default: resnet]")] = None,
-    dataset: Annotated[str | None, typer.Option(help="digits, cifar10, cifar100 or folder. [default: cifar10]")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits, cifar10, cifar100, fashion-mnist, svhn or folder. [default: cifar10]")
+    ] = None,
     data: DataOption = None,
     study: Annotated[str | None, typer.Option(help="Its name, a folder under studies/. [default: SPACE-DATASET]")] = None,
     trials: Annotated[int, typer.Option(help="Networks to train, over all runs of the study.")] = 100,
@@ -43,10 +46,23 @@ def command(
     epochs: Annotated[int | None, typer.Option(help="Epochs of each training. [default: the space's]")] = None,
     max_params: Annotated[str | None, typer.Option(help="The budget, such as 5M or 300k. [default: the space's]")] = None,
     train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Resize `folder`'s images. [default: the first one's size]", min=8)
+    labels: Annotated[
+        Path | None, typer.Option(help="A CSV or Parquet file with the label of each image under --data.", show_default=False)
     ] = None,
-    skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="Leave unreadable images out.")] = False,
+    image_column: Annotated[str | None, typer.Option(help="Its paths of images, within --data. [default: image]")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Its labels. [default: label]")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Its groups, such as patients: none is on both sides of the split.")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", "--size", help="Resize `folder`'s images. [default: the first one's shorter side]", min=8),
+    ] = None,
+    resize: Annotated[str | None, typer.Option(help="To a square: squash, crop or pad. [default: squash]")] = None,
+    channels: Annotated[str | None, typer.Option(help="grey or rgb. [default: the first image's]")] = None,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="Leave out what cannot be read, has no label or no file.")
+    ] = False,
     warm_start: Annotated[
         str | None, typer.Option(help="Begin a new study with `presets`, `preset:NAME` or `study:NAME`, where they fit.")
     ] = None,
@@ -56,6 +72,13 @@ def command(
     pruner: Annotated[
         str | None,
         typer.Option(help="asha, hyperband, median, percentile, patient or none. [default: the space's, else asha]"),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="What judges networks: accuracy, balanced_accuracy or macro_f1. [default: the space's, else accuracy]"),
+    ] = None,
+    class_balance: Annotated[
+        str | None, typer.Option(help="For classes of few images: none, loss or sampling. [default: the space's, else none]")
     ] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to use, one worker each; 0 is the CPU. [default: all visible]")] = None,
     workers_per_gpu: Annotated[int | None, typer.Option(help="Several on each GPU, which pays for small networks.")] = None,
@@ -88,7 +111,13 @@ def command(
         space=space,
         dataset=dataset,
         data_folder=plain_path(data),
+        labels=plain_path(labels),
+        image_column=image_column,
+        label_column=label_column,
+        group_column=group_column,
         image_size=image_size,
+        resize=resize,
+        channels=channels,
         skip_bad_images=skip_bad_images,
         train_subset=train_subset,
         seed=seed,
@@ -96,6 +125,8 @@ def command(
         max_params=max_params,
         sampler=sampler,
         pruner=pruner,
+        metric=metric,
+        class_balance=class_balance,
         trials=trials,
         timeout=seconds,
         finalists=finalists,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 HELP = """Show a network (its layers, cost and recipe) or a space (its ranges, and how much of it fits the budget).
 
-A preset is shown for images of 3×32×32 in 10 classes, or, with --study, for that study's.
+A preset is shown for images of 3×32×32 in 10 classes, or, with --study, for that study's; --image-size shows what anything costs
+on others.
 """
 
 
@@ -30,18 +31,26 @@ def command(
     study: StudyOption = None,
     draws: Annotated[int, typer.Option(help="Of a space: uniform draws that are counted.", min=1)] = 600,
     picture: Annotated[Path | None, typer.Option(help="Also draw the network into this .svg file.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", "--size", help="What it costs on images of this size.", min=8, max=1024)
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="Of these images. [default: as before]", min=1, max=16)] = None,
+    classes: Annotated[int | None, typer.Option(help="Of these images. [default: as before]", min=2)] = None,
     as_json: JsonOption = False,
 ) -> None:
+    asked = {"size": image_size, "channels": channels, "classes": classes}
+    images = {name: value for name, value in asked.items() if value is not None}
     if what == "best" or what.isdecimal() or what.startswith("preset:"):
-        _show_network(what, study, picture, as_json)
+        _show_network(what, study, picture, images, as_json)
     elif picture is not None:
         raise ConfigError("--picture draws a network, not a space", hint="nas show best --picture network.svg")
     else:
-        _show_space(what, draws, as_json)
+        _show_space(what, draws, images, as_json)
 
 
-def _show_network(which: str, study: str | None, picture: Path | None, as_json: bool) -> None:
+def _show_network(which: str, study: str | None, picture: Path | None, images: dict[str, int], as_json: bool) -> None:
     from nas.budget import Budget
+    from nas.config import METRIC_WORDS, MetricName
     from nas.paths import existing_study
     from nas.presets import PREFIX
     from nas.report.network import report_network
@@ -53,12 +62,15 @@ def _show_network(which: str, study: str | None, picture: Path | None, as_json: 
 
     if which.startswith(PREFIX) and study is None:
         name, subject, shape, budget = None, preset_subject(which), CIFAR10, None
+        metric: MetricName = "accuracy"
     else:
         paths = existing_study(study)
         settings = read_settings(paths)
         name, subject, shape = paths.name, find_subject(paths, which), settings.shape
+        metric = settings.study.metric
         # A command that reads leaves the study's file as it is.
-        budget = Budget(settings.budget, shape, paths.latencies, write=lambda file, content: None)
+        budget = None if images else Budget(settings.budget, shape, paths.latencies, write=lambda file, content: None)
+    shape = shape.model_copy(update=images)
     network = report_network(subject.candidate.arch, shape)
     limit = None if budget is None else budget.limits.latency
     ms = None if budget is None or limit is None else _latency(budget, subject.candidate.arch)
@@ -67,7 +79,8 @@ def _show_network(which: str, study: str | None, picture: Path | None, as_json: 
             {
                 "study": name,
                 "network": subject.title,
-                "validation_accuracy": subject.accuracy,
+                "validation_accuracy": subject.accuracy if metric == "accuracy" else None,
+                **({} if metric == "accuracy" else {f"validation_{metric}": subject.accuracy}),
                 "images": shape.model_dump(),
                 **asdict(network),
                 **({} if limit is None else {"latency_ms": ms}),
@@ -77,7 +90,7 @@ def _show_network(which: str, study: str | None, picture: Path | None, as_json: 
         return
     if picture is not None:
         _write_picture(picture, draw_network(network.parts, network.params))
-    seen = "" if subject.accuracy is None else f", validation accuracy {subject.accuracy:.2%} in the search"
+    seen = "" if subject.accuracy is None else f", validation {METRIC_WORDS[metric]} {subject.accuracy:.2%} in the search"
     print((f"Study {name}, " if name else "") + subject.title + seen)
     print(
         f"{count_text(network.params)} parameters, {count_text(network.macs)} multiply-adds "
@@ -129,17 +142,22 @@ def _print_recipe(candidate: "Candidate") -> None:
         print(f"Warning: {warning}", file=sys.stderr)
 
 
-def _show_space(name: str, draws: int, as_json: bool) -> None:
+def _show_space(name: str, draws: int, images: dict[str, int], as_json: bool) -> None:
     from nas.budget import Budget
-    from nas.search.feasibility import measure_fit
+    from nas.report.words import count_text
+    from nas.search.feasibility import check_feasible, measure_cost, measure_fit
     from nas.search.filling import measure_fill
     from nas.space_file import load_space
 
     space = load_space(name)
+    space = space.for_images(space.images.model_copy(update=images))
     shape, limits = space.images, space.budget
     budget = Budget(limits, shape)
+    if images:
+        check_feasible(space, budget)
     fit = measure_fit(space, budget, draws, seed=0)
     fill = measure_fill(space, draws, seed=0) if space.fills else None
+    cost = measure_cost(space, budget, draws, seed=0)
     timed = _time_draws(space, budget, draws)
     keep = None if not timed or limits.latency is None else sum(ms <= limits.latency.max_ms for ms in timed) / len(timed)
     if as_json:
@@ -156,6 +174,7 @@ def _show_space(name: str, draws: int, as_json: bool) -> None:
                 "parameters": space.describe(),
                 "images": shape.model_dump(),
                 "fit": asdict(fit) | latency,
+                "cost": cost,
                 **({} if fill is None else {"fill": asdict(fill)}),
             }
         )
@@ -166,6 +185,9 @@ def _show_space(name: str, draws: int, as_json: bool) -> None:
     aside = "" if limits.latency is None else ", its latency aside"
     print(f"Of {draws} uniform draws, on images of {shape.size}×{shape.size}, {fit.fits:.0%} fit the budget{aside}:", end=" ")
     print(", ".join(f"{block} {share:.0%} of {fit.draws_by_block[block]}" for block, share in fit.by_block.items()))
+    if cost:
+        spread = ", ".join(f"{share} below {count_text(macs)}" for share, macs in cost.items())
+        print(f"Multiply-adds of an image, of those that keep the parameters: {spread}")
     if fill is not None:
         print(fill.sentence())
     if keep is not None:

@@ -8,6 +8,7 @@ from nas.config.budget import LIMIT_NAMES, BudgetConfig, LatencyConfig, RuntimeN
 from nas.config.candidate import Candidate
 from nas.config.data import DataConfig, ImageShape
 from nas.config.frozen import Frozen, Probability, first_problem, what_is_wrong
+from nas.config.metric import METRIC_WORDS, MetricName
 from nas.config.network import (
     ActivationName,
     ArchConfig,
@@ -19,15 +20,18 @@ from nas.config.network import (
     StageConfig,
     StemConfig,
     StemName,
+    StemPoolName,
 )
 from nas.config.study import ObjectiveName, StrategyConfig, StudyConfig
-from nas.config.training import OptimiserName, ScheduleName, TrainConfig, check_epochs
+from nas.config.training import BalanceName, OptimiserName, ScheduleName, TrainConfig, check_epochs
 
 __all__ = [
     "LIMIT_NAMES",
+    "METRIC_WORDS",
     "ActivationName",
     "ArchConfig",
     "AugmentConfig",
+    "BalanceName",
     "BlockName",
     "BudgetConfig",
     "Candidate",
@@ -39,6 +43,7 @@ __all__ = [
     "ImageShape",
     "InitName",
     "LatencyConfig",
+    "MetricName",
     "MixName",
     "ObjectiveName",
     "OptimiserName",
@@ -51,6 +56,7 @@ __all__ = [
     "StageConfig",
     "StemConfig",
     "StemName",
+    "StemPoolName",
     "StrategyConfig",
     "StudyConfig",
     "TrainConfig",

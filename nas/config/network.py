@@ -12,6 +12,7 @@ DownsampleName = Literal["conv", "maxpool", "avgpool"]
 DropoutPlace = Literal["head", "block", "stem", "stem+block"]
 PoolName = Literal["avg", "max"]
 StemName = Literal["conv", "whitening"]
+StemPoolName = Literal["none", "max"]
 InitName = Literal["he", "dirac"]
 
 
@@ -32,6 +33,13 @@ class StemConfig(Frozen):
     stride: Literal[1, 2] = 1
     channels: Annotated[int, Field(ge=1)] | None = None
     """Output channels; None takes the first stage's."""
+    pool: StemPoolName = "none"
+    """max: a 3×3 maximum of stride 2 follows, as in the ResNets for images of 224×224 (arXiv 1512.03385)."""
+
+    @property
+    def reduction(self) -> int:
+        """How many times smaller than the image what leaves it is."""
+        return self.stride * (2 if self.pool == "max" else 1)
 
 
 class StageConfig(Frozen):
@@ -106,8 +114,8 @@ class ArchConfig(Frozen):
         widths = "-".join(str(s.channels) for s in self.stages)
         kernels = "-".join(str(s.kernel) for s in self.stages)
         parts = [self.block, "-".join(str(s.blocks) for s in self.stages), "×", widths, f"k{kernels}", self.activation]
-        if self.stem.stride == 2:
-            parts.append("stem/2")
+        if self.stem.reduction > 1:
+            parts.append(f"stem/{self.stem.reduction}")
         if self.se_reduction:
             parts.append(f"se{self.se_reduction}")
         if self.pool_size > 1:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from nas.config.frozen import Frozen
+from nas.config.metric import MetricName
 
 ObjectiveName = Literal["accuracy", "front"]
 
@@ -29,6 +30,8 @@ class StrategyConfig(Frozen):
 class StudyConfig(Frozen):
     sampler: StrategyConfig = StrategyConfig(name="tpe")
     pruner: StrategyConfig = StrategyConfig(name="asha")
+    metric: MetricName = "accuracy"
+    """Of the validation images: what networks are pruned, ranked and reported by."""
     objective: ObjectiveName = "accuracy"
     """accuracy: the best network under the budget. front: the best for every number of parameters up to the budget; each
     trial has a budget of its own, drawn below that."""

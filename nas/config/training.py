@@ -9,6 +9,7 @@ from nas.config.frozen import Frozen, Rate, with_defaults
 from nas.errors import ConfigError
 
 OptimiserName = Literal["sgd", "adam", "adamw"]
+BalanceName = Literal["none", "loss", "sampling"]
 ScheduleName = Literal["cosine", "onecycle", "warmup_cosine", "multistep", "constant"]
 
 
@@ -41,6 +42,9 @@ class TrainConfig(Frozen):
     rate_per_epoch: bool = False
     """Change the rate once an epoch instead of at every step, as scripts do that step their scheduler once an epoch."""
     label_smoothing: Rate = 0.0
+    class_balance: BalanceName = "none"
+    """What makes up for classes of few images. loss: each image weighs by the inverse of its class's images (scikit-learn's
+    "balanced"). sampling: each image of an epoch is one of a class drawn uniformly, with replacement."""
     ema_epochs: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
     """Time constant, in epochs, of the exponential average of weights and BatchNorm statistics; 0 turns it off."""
     augment: AugmentConfig = AugmentConfig()

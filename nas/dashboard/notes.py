@@ -1,15 +1,15 @@
 """What the dashboard says of a trial that ran to its end: its cost, its recipe, its layers; in Markdown."""
 
-from nas.config import Candidate, ImageShape
+from nas.config import Candidate, ImageShape, MetricName
 from nas.errors import NasError
 from nas.paths import TrialPaths
 from nas.report.network import list_layers, list_parts
 from nas.report.picture import shape_text
 from nas.report.tables import Table, layers_table
-from nas.report.words import recipe_texts
+from nas.report.words import recipe_texts, score_text
 
 
-def trial_note(number: int, value: float | None, paths: TrialPaths, shape: ImageShape) -> str:
+def trial_note(number: int, value: float | None, paths: TrialPaths, shape: ImageShape, metric: MetricName = "accuracy") -> str:
     """Where the trial's folder is gone, a sentence that says so."""
     try:
         candidate = Candidate.from_json(paths.candidate.read_text(), source=str(paths.candidate))
@@ -23,7 +23,7 @@ def trial_note(number: int, value: float | None, paths: TrialPaths, shape: Image
         frozenset({2, 3}),
     )
     recipe = recipe_texts(candidate.train)
-    accuracy = "" if value is None else f", {value:.2%} of the validation images"
+    accuracy = "" if value is None else f", {score_text(value, metric)}"
     return "\n\n".join(
         [
             f"## Trial {number}: {candidate.arch.one_line()}",

@@ -40,7 +40,7 @@ def _app(study: optuna.Study, paths: StudyPaths) -> Callable[..., Any]:
     def draw_charts() -> list[Chart]:
         return cost_charts(read_record(paths))
 
-    view = StudyView(study, paths, settings.shape, draw_charts)
+    view = StudyView(study, paths, settings.shape, draw_charts, settings.study.metric)
     return optuna_dashboard.wsgi(view, artifact_store=FolderArtifacts(view.folder_of))
 
 

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config import ImageShape
+from nas.config import METRIC_WORDS, ImageShape, MetricName
 from nas.dashboard.artifacts import artifacts_of
 from nas.dashboard.notes import trial_note
 from nas.paths import StudyPaths, TrialPaths
@@ -38,8 +38,16 @@ class ReadOnlyError(RuntimeError):
 
 
 class StudyView(BaseStorage):
-    def __init__(self, study: optuna.Study, paths: StudyPaths, shape: ImageShape, draw_charts: Callable[[], list[Chart]]) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        paths: StudyPaths,
+        shape: ImageShape,
+        draw_charts: Callable[[], list[Chart]],
+        metric: MetricName = "accuracy",
+    ) -> None:
         """`draw_charts` makes the plots of our own."""
+        self._metric = metric
         self._study, self._paths, self._shape, self._draw_charts = study, paths, shape, draw_charts
         self._storage = study._storage
         self._shown: dict[int, FrozenTrial] = {}
@@ -86,7 +94,10 @@ class StudyView(BaseStorage):
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """With notes and plots in the form in which the dashboard keeps them."""
-        attributes = {"study:metric_names": ["validation accuracy"], **self._storage.get_study_system_attrs(study_id)}
+        attributes = {
+            "study:metric_names": [f"validation {METRIC_WORDS[self._metric]}"],
+            **self._storage.get_study_system_attrs(study_id),
+        }
         if study_id == self._study._study_id:
             for trial_id, text in self._all_notes().items():
                 if f"dashboard:{trial_id}:note_ver" not in attributes:  # what a person wrote goes before
@@ -157,7 +168,8 @@ class StudyView(BaseStorage):
             if time.monotonic() > until:
                 break
             if trial._trial_id not in self._notes:
-                self._notes[trial._trial_id] = trial_note(trial.number, trial.value, self._paths.trial(trial.number), self._shape)
+                folder = self._paths.trial(trial.number)
+                self._notes[trial._trial_id] = trial_note(trial.number, trial.value, folder, self._shape, self._metric)
         return self._notes
 
     def _charts(self) -> list[Chart]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from nas.data.fitting import RESIZE, with_channels
 from nas.errors import DataError
 from nas.paths import cache_folder
 
@@ -131,22 +132,22 @@ def reason_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def decode(path: Path, size: int, channels: int) -> np.ndarray:
-    """uint8 (size, size, channels); any other size is squashed to it with an antialiasing filter."""
+def decode(path: Path, size: int, channels: int, resize: str = "squash") -> np.ndarray:
+    """uint8 (size, size, channels); any other size is brought to it as one of `RESIZE` does."""
     with Image.open(path) as image:
-        converted = image.convert("L" if channels == 1 else "RGB")
-        if converted.size != (size, size):
-            converted = converted.resize((size, size), Image.Resampling.BICUBIC)
-        return np.asarray(converted, dtype=np.uint8).reshape(size, size, channels)
+        fitted = RESIZE[resize](with_channels(image, channels), size)
+        return np.asarray(fitted, dtype=np.uint8).reshape(size, size, channels)
 
 
-def decode_all(paths: Sequence[Path], out: np.ndarray, progress: Progress, what: str) -> list[tuple[int, str]]:
+def decode_all(
+    paths: Sequence[Path], out: np.ndarray, progress: Progress, what: str, resize: str = "squash"
+) -> list[tuple[int, str]]:
     """Decodes into `out`, uint8 (N, size, size, channels), on every core. Returns (index, reason) of each unreadable file."""
     size, channels = out.shape[1], out.shape[3]
 
     def one(i: int) -> tuple[int, str] | None:
         try:
-            out[i] = decode(paths[i], size, channels)
+            out[i] = decode(paths[i], size, channels, resize)
         except UNREADABLE as error:
             return i, reason_of(error)
         return None

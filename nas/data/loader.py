@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.config import AugmentConfig
+from nas.config import AugmentConfig, TrainConfig
 from nas.data.ahead import ahead
 from nas.data.augment import Draw, augment, mix
-from nas.data.datasets import ImageSet
+from nas.data.images import ImageSet, JoinedSet
 
 PATTERN_PIXELS = 256
 """For which normalisation's constants are laid out: a multiple of any vector's width, and short enough for a core's first cache.
@@ -35,8 +35,6 @@ class Resident:
 
     storage: ClassVar[str] = "resident"
 
-    images: Tensor
-    """uint8 (N, C, H, W), channels last in memory, which is what convolutions want."""
     indices: Tensor | None
     """int64: those of `images` and `labels` that count; None where all do."""
     labels: Tensor | None
@@ -44,43 +42,54 @@ class Resident:
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: np.ndarray | Sequence[np.ndarray],
         labels: np.ndarray | None,
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
         indices: np.ndarray | None = None,
     ) -> None:
-        """`images` uint8 (N, H, W, C), `labels` int64 (N,). With `indices`, only those; on the CPU nothing is copied."""
+        """`images` uint8 (N, H, W, C), or several such arrays one behind the other; `labels` int64 (N,). With `indices`, only
+        those; on the CPU nothing is copied."""
         self.device = device
         self._mean = torch.tensor(mean, device=device).repeat(PATTERN_PIXELS)
         self._scale = (1.0 / torch.tensor(std, device=device)).repeat(PATTERN_PIXELS)
         self._hold(
-            torch.from_numpy(images),
+            rows_of(images),
             None if labels is None else torch.from_numpy(np.asarray(labels)),
             None if indices is None else torch.from_numpy(indices),
         )
-        self.images = self._rows.permute(0, 3, 1, 2)
 
-    def _hold(self, images: Tensor, labels: Tensor | None, indices: Tensor | None) -> None:
+    @property
+    def images(self) -> Tensor:
+        """uint8 (N, C, H, W), channels last in memory, which is what convolutions want; a copy where they are several arrays."""
+        return select(self._rows, slice(None)).permute(0, 3, 1, 2)
+
+    def _hold(self, images: "Rows", labels: Tensor | None, indices: Tensor | None) -> None:
         on_cpu = self.device.type == "cpu"
-        self._rows = images if on_cpu else copied(images, indices, self.device)
+        self._rows: Rows = images if on_cpu else copied(images, indices, self.device)
         self.labels = labels if on_cpu or labels is None else select(labels, indices).to(self.device)
         self.indices = indices if on_cpu else None
 
     @classmethod
     def of(
         cls,
-        data: ImageSet,
+        data: ImageSet | JoinedSet,
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
         indices: np.ndarray | None = None,
     ) -> Self:
-        return cls(data.images, data.labels, mean, std, device, indices)
+        return cls(data.arrays, data.labels, mean, std, device, indices)
 
     def __len__(self) -> int:
-        return len(self.images) if self.indices is None else len(self.indices)
+        return len(self._rows) if self.indices is None else len(self.indices)
+
+    @property
+    def chosen_labels(self) -> Tensor:
+        """int64 (N,) on the device: of all positions."""
+        assert self.labels is not None
+        return select(self.labels, self.indices)
 
     def take(self, which: Tensor | slice) -> tuple[Tensor, Tensor | None]:
         """uint8 images (B, C, H, W) and labels (B,) at these positions."""
@@ -120,8 +129,40 @@ class Resident:
             yield chosen, *self.take(chosen)
 
 
-def select(rows: Tensor, which: Tensor | slice | None) -> Tensor:
+class JoinedRows:
+    """uint8 (N, H, W, C) of several tensors on the host one behind the other, of which only what is chosen is copied."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.shape = torch.Size((int(self._ends[-1]), *parts[0].shape[1:]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def select(self, which: Tensor | slice, out: Tensor | None = None) -> Tensor:
+        """Those of the first dimension, in `out` where it is given."""
+        if isinstance(which, slice):
+            which = torch.arange(*which.indices(len(self)))
+        result = torch.empty((len(which), *self.shape[1:]), dtype=self._parts[0].dtype) if out is None else out
+        for part, end in zip(self._parts, self._ends, strict=True):
+            here = torch.nonzero((which >= end - len(part)) & (which < end)).squeeze(1)
+            result[here] = part.index_select(0, which[here] - (end - len(part)))
+        return result
+
+
+Rows = Tensor | JoinedRows
+
+
+def rows_of(images: np.ndarray | Sequence[np.ndarray]) -> Rows:
+    parts = [torch.from_numpy(part) for part in ([images] if isinstance(images, np.ndarray) else images)]
+    return parts[0] if len(parts) == 1 else JoinedRows(parts)
+
+
+def select(rows: Rows, which: Tensor | slice | None) -> Tensor:
     """Those of the first dimension."""
+    if isinstance(rows, JoinedRows):
+        return rows.select(slice(None) if which is None else which)
     if which is None:
         return rows
     # A slice copies nothing. For positions, plain indexing would go through strides that all of the dimensions share.
@@ -134,14 +175,16 @@ def parts_of(positions: Tensor, size: int) -> Generator[Tensor, None, None]:
         yield positions[start : start + size]
 
 
-def copied(images: Tensor, indices: Tensor | None, device: torch.device) -> Tensor:
+def copied(images: Rows, indices: Tensor | None, device: torch.device) -> Tensor:
     """uint8 (N, H, W, C) on the device."""
     if indices is None:
-        return images.to(device)
-    result = torch.empty((len(indices), *images.shape[1:]), dtype=images.dtype, device=device)
+        if isinstance(images, Tensor):
+            return images.to(device)
+        indices = torch.arange(len(images))
+    result = torch.empty((len(indices), *images.shape[1:]), dtype=torch.uint8, device=device)
     count = max(1, COPY_BYTES // images.shape[1:].numel())
     for there, part in zip(parts_of(result, count), parts_of(indices, count), strict=True):
-        there.copy_(images.index_select(0, part))
+        there.copy_(select(images, part))
     return result
 
 
@@ -166,10 +209,12 @@ class TrainBatches:
         seed: int,
         *,
         classes: int | None = None,
+        balanced: bool = False,
         part: Callable[[int], slice] = whole,
     ) -> None:
-        """`classes` is how many there are; only mixing needs it. `part` are the images to be had of each batch, which is drawn,
-        augmented and mixed as a whole, so that its parts are those of one and the same batch wherever they are trained on."""
+        """`classes` is how many there are; only mixing and weights of classes need it. `balanced`: each image is one of a class
+        drawn uniformly, with replacement. `part` are the images to be had of each batch, which is drawn, augmented and mixed as a
+        whole, so that its parts are those of one and the same batch wherever they are trained on."""
         assert classes is not None or augmentation.mix == "none", "mixed images need the number of classes for their targets"
         self.data = data
         self.classes = classes
@@ -179,6 +224,15 @@ class TrainBatches:
         self.augmentation = augmentation
         self.seed = seed
         self._generator = torch.Generator(device=data.device)
+        self._by_class = torch.argsort(data.chosen_labels, stable=True) if balanced else None
+
+    @classmethod
+    def by_recipe(
+        cls, data: Resident, recipe: TrainConfig, seed: int, classes: int, part: Callable[[int], slice] = whole
+    ) -> Self:
+        """As every training by this recipe takes them."""
+        balanced = recipe.class_balance == "sampling"
+        return cls(data, recipe.batch_size, recipe.augment, seed, classes=classes, balanced=balanced, part=part)
 
     def __len__(self) -> int:
         """Steps an epoch."""
@@ -189,9 +243,29 @@ class TrainBatches:
         images, targets float (B, classes) instead, also of a batch that is not mixed."""
         return ahead(self._prepared(epoch, first_step), self.data.device)
 
+    def class_weights(self) -> Tensor:
+        """float32 (classes,): how much an image of each class weighs, so that all classes weigh the same and an image 1 in the
+        mean (scikit-learn's "balanced"); 0 of a class that is not there."""
+        assert self.classes is not None
+        counts = torch.bincount(self.data.chosen_labels, minlength=self.classes)
+        there = int((counts > 0).sum())
+        return torch.where(counts > 0, len(self.data) / (there * counts.clamp(min=1)), 0.0).float()
+
+    def _order(self) -> Tensor:
+        """int64 (N,), a permutation."""
+        return torch.randperm(len(self.data), generator=self._generator, device=self.data.device)
+
+    def _balanced_order(self, by_class: Tensor) -> Tensor:
+        """int64 (N,), of `by_class`, all positions by their labels."""
+        device, lots = self.data.device, self._generator
+        counts = torch.unique_consecutive(self.data.chosen_labels[by_class], return_counts=True)[1]
+        drawn = torch.randint(len(counts), (len(self.data),), generator=lots, device=device)
+        within = torch.rand(len(self.data), generator=lots, device=device, dtype=torch.float32) * counts[drawn]
+        return by_class[(counts.cumsum(0) - counts)[drawn] + within.long().clamp(max=counts[drawn] - 1)]
+
     def _prepared(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         self._generator.manual_seed(mix_seed(self.seed, epoch))
-        order = torch.randperm(len(self.data), generator=self._generator, device=self.data.device)
+        order = self._order() if self._by_class is None else self._balanced_order(self._by_class)
         order = order[first_step * self.batch_size : len(self) * self.batch_size]
         with closing(self.data.walk(order, self.batch_size)) as taken:
             for step, (chosen, images, labels) in enumerate(taken, first_step):

@@ -6,6 +6,8 @@ import numpy as np
 
 from nas.config import DataConfig
 from nas.data.datasets import Dataset, ImageSet, split, stratified
+from nas.data.images import JoinedSet
+from nas.data.splits import grouped, one_sided
 from nas.errors import ConfigError, DataError
 
 MOST_HELD_OUT = 0.5
@@ -19,7 +21,7 @@ class Material:
     subset: int | None = None
     """So many images train, stratified."""
     hold_out: float = 0.0
-    """Share of the training images that is set aside, of each class; 0 for none."""
+    """Share of the training images that is set aside, of each class, in whole groups where there are any; 0 for none."""
 
     @property
     def suffix(self) -> str:
@@ -31,11 +33,11 @@ class Material:
 
 @dataclass(frozen=True)
 class Chosen:
-    images: ImageSet
+    images: ImageSet | JoinedSet
     train: np.ndarray | None
     """int64 indices into `images`, sorted; None for all of them."""
     hold_out: np.ndarray | None
-    """Likewise, disjoint from `train`; None where nothing is set aside."""
+    """Likewise, all among the data set's training images and disjoint from `train`; None where nothing is set aside."""
 
     @property
     def train_indices(self) -> np.ndarray:
@@ -68,16 +70,31 @@ def _held_out(dataset: Dataset, config: DataConfig, share: float) -> np.ndarray:
         raise ConfigError(f"--hold-out takes a share of the images above 0 and up to {MOST_HELD_OUT:g}, not {share:g}")
     never_chose = split(dataset, config.model_copy(update={"subset": None})).train
     labels = dataset.train.labels[never_chose]
+    of_these = min(0.9, share * len(dataset.train) / len(never_chose))
+    if dataset.train.groups is not None:
+        return never_chose[_held_out_groups(dataset, labels, dataset.train.groups[never_chose], of_these, config.seed + 2)]
     for label in np.flatnonzero(np.bincount(labels, minlength=len(dataset.classes)) < 2):
         raise DataError(
             f"class {dataset.classes[label]!r} has too few images to hold one out beside those by which the search chose",
             hint="leave --hold-out away, or add images to the class",
         )
-    of_these = min(0.9, share * len(dataset.train) / len(never_chose))
     return never_chose[stratified(labels, of_these, config.seed + 2)]
 
 
-def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet:
+def _held_out_groups(dataset: Dataset, labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Indices into `labels` and `groups`, which are of the images that never chose."""
+    held_out = grouped(labels, np.unique(groups, return_inverse=True)[1], share, seed)
+    chosen = np.isin(np.arange(len(labels)), held_out)
+    for label in one_sided(labels, chosen):
+        raise DataError(
+            f"the groups of class {dataset.classes[label]!r} are too few to hold some out and train on others, beside those by "
+            "which the search chose",
+            hint="leave --hold-out away, or add images of other groups to the class",
+        )
+    return held_out
+
+
+def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet | JoinedSet:
     """Everything that may train: the training images, which come first, and those that chose in the search; with `include_test`
     also the official test set."""
     parts = [dataset.train] + ([dataset.validation] if dataset.validation else [])
@@ -87,4 +104,4 @@ def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet:
         parts.append(dataset.test)
     if len(parts) == 1:
         return parts[0]
-    return ImageSet(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
+    return JoinedSet(tuple(parts))

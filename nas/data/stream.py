@@ -1,8 +1,8 @@
 """Images that do not fit in the device's memory: a thread gathers each batch on the host, from where it is copied while the
 device computes. And the choice between that and `Resident`.
 
-In a search the images stay in their memory-mapped file: what all workers of a machine read is one copy, the page cache's. (A
-retraining on several sets at once, as with a validation folder, joins them in the host's memory first.) Of resident
+The images stay in their memory-mapped files, also where a retraining takes several at once, as with a validation folder: what
+all workers of a machine read is one copy, the page cache's, and what does not fit there is read again from the disk. Of resident
 images each worker has its own; for one to share, a process beside the workers would have to keep it, whose CUDA context alone
 takes more than the 150 MB of CIFAR, and with which every worker on that GPU would die.
 """
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.data.datasets import ImageSet
-from nas.data.loader import Resident, parts_of, select
+from nas.data.images import ImageSet, JoinedSet
+from nas.data.loader import JoinedRows, Resident, Rows, parts_of, select
 
 RESIDENT_SHARE = 0.5
 """Of a GPU's memory, the most that images take. The rest is for networks, of which nobody knows yet how large they get; a batch
@@ -48,7 +48,7 @@ def pick_storage(nbytes: int, device: torch.device, sharing: int = 1, streamed: 
 
 
 def place(
-    data: ImageSet,
+    data: ImageSet | JoinedSet,
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
@@ -61,9 +61,9 @@ def place(
     return pick_storage(bytes_of(data, indices), device, sharing, streamed).of(data, mean, std, device, indices)
 
 
-def bytes_of(data: ImageSet, indices: np.ndarray | None) -> int:
+def bytes_of(data: ImageSet | JoinedSet, indices: np.ndarray | None) -> int:
     count = len(data) if indices is None else len(indices)
-    return count * int(np.prod(data.images.shape[1:], dtype=np.int64))
+    return count * int(np.prod(data.arrays[0].shape[1:], dtype=np.int64))
 
 
 def room_for_images(device: torch.device, sharing: int) -> int:
@@ -82,7 +82,7 @@ class Streamed(Resident):
 
     storage: ClassVar[str] = "streamed"
 
-    def _hold(self, images: Tensor, labels: Tensor | None, indices: Tensor | None) -> None:
+    def _hold(self, images: Rows, labels: Tensor | None, indices: Tensor | None) -> None:
         self._rows = images
         self._chosen = indices
         self.labels = None if labels is None else select(labels, indices).to(self.device)
@@ -153,17 +153,20 @@ class _Slot:
         self._device = device
         self._count = 0
 
-    def fill(self, rows: Tensor, part: Part) -> None:
+    def fill(self, rows: Rows, part: Part) -> None:
         """Waits until the copy of what was here is done."""
         if self._copied is not None:
             self._copied.synchronize()
         if isinstance(part, slice):
-            found = rows[part]
+            found = select(rows, part)
             self._count = len(found)
             self.memory[: self._count].copy_(found)
         else:
             self._count = len(part)
-            torch.index_select(rows, 0, part, out=self.memory[: self._count])
+            if isinstance(rows, JoinedRows):
+                rows.select(part, self.memory[: self._count])
+            else:
+                torch.index_select(rows, 0, part, out=self.memory[: self._count])
 
     def send(self) -> Tensor:
         """uint8 (B, H, W, C) on the device, copied on its current stream."""
@@ -173,7 +176,7 @@ class _Slot:
         return there
 
 
-def gathered(rows: Tensor, parts: Iterable[Part], size: int, device: torch.device) -> Generator[Tensor, None, None]:
+def gathered(rows: Rows, parts: Iterable[Part], size: int, device: torch.device) -> Generator[Tensor, None, None]:
     """uint8 (B, C, H, W) on the device, of each of `parts` in turn: those of the first dimension of `rows`, uint8 (N, H, W, C)
     on the host; `size` is the most that a part has.
 
@@ -203,7 +206,7 @@ def gathered(rows: Tensor, parts: Iterable[Part], size: int, device: torch.devic
 
 
 def _gather(
-    rows: Tensor,
+    rows: Rows,
     parts: Iterable[Part],
     free: "SimpleQueue[_Slot | None]",
     full: "SimpleQueue[_Slot | BaseException | None]",

@@ -35,10 +35,11 @@ class TestSet:
     __test__ = False  # no test class for pytest
 
 
-def read_test_set(path: Path, shape: ImageShape) -> TestSet:
-    """Raises DataError where the file is missing, damaged, not admitted, or holds images of another shape than the network's."""
+def read_test_set(path: Path, shape: ImageShape, resize: str = "squash") -> TestSet:
+    """A folder's images are brought to the network's size as `resize` says; an array is taken as it is. Raises DataError where
+    the file is missing, damaged, not admitted, or holds images of another shape than the network's."""
     if path.is_dir():
-        return _read_folder(path, shape)
+        return _read_folder(path, shape, resize)
     if not path.is_file():
         raise DataError(f"there is no test set {path}", hint=FORMS)
     suffix = path.suffix.lower()
@@ -137,12 +138,12 @@ def _data_and_ids(tree: dict[Any, Any], path: Path) -> tuple[Any, Any]:
     return named["data"], named.get("ids")
 
 
-def _read_folder(folder: Path, shape: ImageShape) -> TestSet:
+def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise DataError(f"{folder} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
     images = np.empty((len(paths), shape.size, shape.size, shape.channels), np.uint8)
-    bad = decode_all(paths, images, silent, "decoding the test images")
+    bad = decode_all(paths, images, silent, "decoding the test images", resize)
     if bad:
         hint = "repair or remove them; each image of a test set is predicted"
         raise bad_images_error([(paths[i], reason) for i, reason in bad], len(paths), hint)

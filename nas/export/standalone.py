@@ -6,9 +6,11 @@ which are pydantic models here, are plain namespaces there.
 
 import ast
 import inspect
+from collections.abc import Callable
 from types import ModuleType
 
 from nas.config import ArchConfig
+from nas.data.fitting import RESIZE, with_channels
 from nas.models import blocks, layers, resnet, stems
 from nas.train.evaluate import TTA
 
@@ -31,6 +33,11 @@ from types import SimpleNamespace
 
 {imports}
 from safetensors.torch import load_file
+
+try:
+    from PIL import Image, ImageOps
+except ImportError:  # which only `read_image` needs
+    Image = ImageOps = None
 
 
 class ConfigError(ValueError):
@@ -78,22 +85,19 @@ def load(folder=Path(__file__).parent, weights="model.safetensors"):
     return Predictor(model, card).eval()
 
 
-def read_image(path, shape):
-    """uint8 (H, W, C), squashed to the network's size as in training."""
-    from PIL import Image
-
-    image = Image.open(path).convert("L" if shape["channels"] == 1 else "RGB")
-    if image.size != (shape["size"], shape["size"]):
-        image = image.resize((shape["size"], shape["size"]), Image.Resampling.BICUBIC)
+def read_image(path, shape, resize):
+    """uint8 (H, W, C), brought to the network's size as in training."""
+    image = RESIZE[resize](with_channels(Image.open(path), shape["channels"]), shape["size"])
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.reshape(shape["size"], shape["size"], shape["channels"])
 
 
 if __name__ == "__main__":
     network = load()
+    how = network.card["data"]["resize"]
     with torch.inference_mode():
         for path in sys.argv[1:]:
-            shares = network(read_image(path, network.card["shape"])[None]).softmax(1)[0]
+            shares = network(read_image(path, network.card["shape"], how)[None]).softmax(1)[0]
             best = shares.topk(min(3, len(shares)))
             named = [f"{network.card['classes'][i]} {share:.1%}" for share, i in zip(best.values.tolist(), best.indices.tolist())]
             print(f"{path}: {', '.join(named)}")
@@ -108,12 +112,18 @@ def standalone_source(title: str) -> str:
         found, body = _parted(module)
         imports.update(dict.fromkeys(found))
         bodies.append(body)
-    functions = [inspect.getsource(function).rstrip() for function in TTA.values()]
-    names = ", ".join(f'"{name}": {function.__name__}' for name, function in TTA.items())
+    written: list[Callable] = [*TTA.values(), with_channels, *RESIZE.values()]
+    functions = [inspect.getsource(function).rstrip() for function in written]
+    names, resizes = (", ".join(f'"{name}": {function.__name__}' for name, function in table.items()) for table in (TTA, RESIZE))
     shown = title.replace('"""', "'").replace("\\", "/")
     head = _HEAD.format(title=shown, imports="\n".join(sorted(imports, key=_import_order))).rstrip()
     projection = inspect.getsource(ArchConfig.has_projection).rstrip()
-    return "\n\n\n".join([f"{head}\n\n{projection}", *bodies, *functions, f"TTA = {{{names}}}", _TAIL.strip()]) + "\n"
+    return (
+        "\n\n\n".join(
+            [f"{head}\n\n{projection}", *bodies, *functions, f"TTA = {{{names}}}", f"RESIZE = {{{resizes}}}", _TAIL.strip()]
+        )
+        + "\n"
+    )
 
 
 def _parted(module: ModuleType) -> tuple[list[str], str]:

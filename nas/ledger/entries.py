@@ -7,7 +7,7 @@ studies/<study>/retrained/<run>/
 import os
 from pathlib import Path
 
-from nas.config import Frozen
+from nas.config import Frozen, MetricName
 from nas.errors import NasError
 from nas.paths import TrialPaths
 
@@ -29,13 +29,21 @@ class RunEntry(Frozen):
     train_images: int
     includes_test_labels: bool
     search_accuracy: float | None
+    """By `metric`."""
+    metric: MetricName = "accuracy"
+    """What the study judges networks by."""
     held_out_images: int | None = None
     held_out_accuracy: float | None = None
     held_out_shifted_accuracy: float | None = None
     """Under a simulated shift, as the one below."""
+    held_out_score: float | None = None
+    """By `metric`, where that is not accuracy."""
+    held_out_shifted_score: float | None = None
     test_images: int | None
     test_accuracy: float | None
     test_accuracy_tta: float | None
+    test_balanced_accuracy: float | None = None
+    test_macro_f1: float | None = None
     test_shifted_accuracy: float | None = None
     tta: str
     seconds: float

@@ -29,12 +29,17 @@ RUNS = Table(
     Column("train_images", BigInteger, nullable=False),
     Column("includes_test_labels", Boolean, nullable=False),
     Column("search_accuracy", Double),
+    Column("metric", Text, nullable=False),
     Column("held_out_images", BigInteger),
     Column("held_out_accuracy", Double),
     Column("held_out_shifted_accuracy", Double),
+    Column("held_out_score", Double),
+    Column("held_out_shifted_score", Double),
     Column("test_images", BigInteger),
     Column("test_accuracy", Double),
     Column("test_accuracy_tta", Double),
+    Column("test_balanced_accuracy", Double),
+    Column("test_macro_f1", Double),
     Column("test_shifted_accuracy", Double),
     Column("tta", Text, nullable=False),
     Column("seconds", Double, nullable=False),
@@ -65,7 +70,15 @@ SUBMISSIONS = Table(
     Column("csv_sha256", Text, nullable=False),
 )
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+
+def _to_version_2(connection: Connection) -> None:
+    """Runs have figures by other metrics than accuracy."""
+    connection.exec_driver_sql("ALTER TABLE nas_runs ADD COLUMN metric TEXT NOT NULL DEFAULT 'accuracy'")
+    for name in ("held_out_score", "held_out_shifted_score", "test_balanced_accuracy", "test_macro_f1"):
+        connection.exec_driver_sql(f"ALTER TABLE nas_runs ADD COLUMN {name} DOUBLE PRECISION")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_version_2,)
 """The first brings tables of version 1 to version 2, and so on. Who changes a table above adds the step, and never changes one
 that was released."""
 

@@ -12,13 +12,16 @@ from nas.models.stems import STEMS, WhiteningStem
 def feature_sizes(arch: ArchConfig, image_size: int) -> list[int]:
     """Height (and width) that leaves the stem and each stage. Raises ConfigError where a stage would halve one pixel."""
     size = -(-image_size // arch.stem.stride)
+    if arch.stem.pool == "max":
+        size = -(-size // 2)
     sizes = [size]
     for stage in range(len(arch.stages)):
         if stage > 0:
             if size == 1:
+                pooled = " that pools" if arch.stem.pool == "max" else ""
                 raise ConfigError(
                     f"stage {stage + 1} of {len(arch.stages)} would halve a feature map of 1×1: images of "
-                    f"{image_size}×{image_size} with a stem of stride {arch.stem.stride} allow {stage} stages",
+                    f"{image_size}×{image_size} with a stem of stride {arch.stem.stride}{pooled} allow {stage} stages",
                     hint="use fewer stages, a stem of stride 1, or larger images (--image-size)",
                 )
             size = -(-size // 2)

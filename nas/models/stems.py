@@ -1,7 +1,8 @@
 """What comes before the first stage. To add one: a class with the signature of `ConvStem`, an entry in STEMS, its name in
 `nas.config.StemName`; the conformance tests pick it up.
 
-A stem maps (N, in_channels, H, W) to (N, arch.stem_channels, H / stride, W / stride), rounded up.
+A stem maps (N, in_channels, H, W) to (N, arch.stem_channels, H / stride, W / stride), rounded up; these halved where it
+pools.
 """
 
 import torch
@@ -13,7 +14,8 @@ from nas.models.layers import BatchNorm2d, Conv2d, conv, dropout, make_activatio
 
 
 class ConvStem(nn.Module):
-    """A convolution; BatchNorm and activation follow unless the blocks begin with their own (pre-activation)."""
+    """A convolution; BatchNorm and activation follow unless the blocks begin with their own (pre-activation), then a maximum
+    where it pools."""
 
     def __init__(self, arch: ArchConfig, in_channels: int) -> None:
         super().__init__()
@@ -21,10 +23,11 @@ class ConvStem(nn.Module):
         preactivated = arch.block == "preact"
         self.norm = nn.Identity() if preactivated else BatchNorm2d(arch.stem_channels)
         self.activation = nn.Identity() if preactivated else make_activation(arch.activation)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1) if arch.stem.pool == "max" else nn.Identity()
         self.dropout = dropout(arch.dropout if arch.dropout_place in ("stem", "stem+block") else 0.0)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.dropout(self.activation(self.norm(self.conv(images))))
+        return self.dropout(self.pool(self.activation(self.norm(self.conv(images)))))
 
 
 class WhiteningStem(ConvStem):

@@ -10,7 +10,7 @@ from nas.data.cache import UNREADABLE, decode, reason_of
 from nas.data.stream import pick_storage
 from nas.errors import ConfigError, DataError
 from nas.paths import StudyPaths
-from nas.retrain import find_run, load_network
+from nas.retrain import ModelCard, find_run, load_network
 from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import predict_logits
 
@@ -34,11 +34,11 @@ class Guess:
 
 
 def predict_images(request: PredictRequest) -> list[Guess]:
-    """Each squashed to the network's size, as in training. Raises NasError."""
+    """Each brought to the network's size as in training. Raises NasError."""
     if request.top < 1:
         raise ConfigError(f"--top must be at least 1, but is {request.top}")
     model, card = load_network(find_run(request.paths, request.run))
-    images = np.stack([_read(path, card.shape.size, card.shape.channels) for path in request.images])
+    images = np.stack([_read(path, card) for path in request.images])
     device = pick_device(request.device)
     data = pick_storage(images.nbytes, device)(images, None, card.mean, card.std, device)
     logits = predict_logits(model.to(device), data, FULL_PRECISION, card.tta)
@@ -49,8 +49,8 @@ def predict_images(request: PredictRequest) -> list[Guess]:
     ]
 
 
-def _read(path: Path, size: int, channels: int) -> np.ndarray:
+def _read(path: Path, card: ModelCard) -> np.ndarray:
     try:
-        return decode(path, size, channels)
+        return decode(path, card.shape.size, card.shape.channels, card.data.resize)
     except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as an image: {reason_of(error)}") from None

@@ -171,16 +171,16 @@ def find_test_set(request: SubmitRequest, card: ModelCard, progress: DecodingPro
     """The test set that was named; else the one named for this study before, else the single `*_nolabel.pkl` in the data folder,
     else the data set's own test images. With it, which of these it is, in words."""
     if request.test is not None:
-        return read_test_set(request.test, card.shape), str(request.test)
+        return read_test_set(request.test, card.shape, card.data.resize), str(request.test)
     paths = request.paths
     if paths is not None and (remembered := _remembered(paths)).is_file():
         path = Path(remembered.read_text().strip())
         if not path.exists():
             raise DataError(f"{path}, the test set given to this study before, is gone", hint="name it: nas submit TEST")
-        return read_test_set(path, card.shape), f"{path}, as given to this study before"
+        return read_test_set(path, card.shape, card.data.resize), f"{path}, as given to this study before"
     data = card.data if paths is None else read_settings(paths).data  # whose folder may have moved since
     if found := unlabelled_in(data):
-        return read_test_set(found, card.shape), f"{found}, the only *_nolabel.pkl in the data folder"
+        return read_test_set(found, card.shape, card.data.resize), f"{found}, the only *_nolabel.pkl in the data folder"
     dataset = load_dataset(data, progress)
     if dataset.test is None:
         raise DataError(

@@ -45,7 +45,7 @@ def search_charts(record: StudyRecord) -> list[Chart]:
         _history(record),
         *cost_charts(record),
         _curves(record),
-        _importance(record.importance),
+        _importance(record.importance, record.metric),
         _parallel(record),
         _time(record),
         _over_budget(record),
@@ -63,10 +63,10 @@ def _history(record: StudyRecord) -> Chart | None:
     if not points:
         return None
     caption = (
-        "Every network that trained, in the order in which they ended, by its validation accuracy after its last epoch; the line "
-        "is the best of those that were trained to the end."
+        f"Every network that trained, in the order in which they ended, by its validation {record.metric} after its last epoch; "
+        "the line is the best of those that were trained to the end."
     )
-    return Chart("history", caption, figures.draw_history(points))
+    return Chart("history", caption, figures.draw_history(points, record.metric))
 
 
 def _costs(record: StudyRecord, name: str) -> Chart | None:
@@ -79,15 +79,19 @@ def _costs(record: StudyRecord, name: str) -> Chart | None:
     front = [points[i] for i in facts.pareto_front([(place, row.accuracy or 0.0) for place, row in points])]
     best = next((point for point in points if record.best is not None and point[1].number == record.best.number), None)
     limit = getattr(record.settings.budget, name)
-    known = [(float(getattr(one, name)), one) for one in record.references]
+    # What others reported is their accuracy, which stands beside no other metric.
+    comparable = record.references if record.metric == "accuracy" else []
+    known = [(float(getattr(one, name)), one) for one in comparable]
     farthest = NEAR * max(limit or 0, *(place for place, _ in points))
     references = [one for one in known if one[0] <= farthest]
     retrained = _retrained(record, name)
+    what = record.metric[:1].upper() + record.metric[1:]
     unit, title = {
-        "params": ("parameters", "Accuracy against parameters"),
-        "macs": ("multiply-adds of one image", "Accuracy against multiply-adds"),
+        "params": ("parameters", f"{what} against parameters"),
+        "macs": ("multiply-adds of one image", f"{what} against multiply-adds"),
     }[name]
-    caption = "Networks that were trained to the end; on the step line none that cost less was as accurate."
+    good = "accurate" if record.metric == "accuracy" else "good"
+    caption = f"Networks that were trained to the end; on the step line none that cost less was as {good}."
     if references:
         caption += (
             " Triangles are reported by others after full trainings, some on test images: to be compared with a retrained "
@@ -96,13 +100,13 @@ def _costs(record: StudyRecord, name: str) -> Chart | None:
     elif known:
         least = count_text(round(min(place for place, _ in known)))
         caption += f" The networks that others have reported have {least} {LIMIT_NAMES[name]} and more, beyond this picture."
-    drawn = figures.draw_costs(points, front, references, best, retrained, limit, unit, title)
+    drawn = figures.draw_costs(points, front, references, best, retrained, limit, unit, title, record.metric)
     return Chart(f"accuracy-{name}", caption, drawn)
 
 
 def _retrained(record: StudyRecord, name: str) -> tuple[float, float] | None:
-    """Cost, by its `params` or `macs`, and test accuracy of the latest network that has one."""
-    tested = [(float(getattr(run.card, name)), run.test_accuracy) for run in record.runs if run.test_accuracy is not None]
+    """Cost, by its `params` or `macs`, and what the latest network that has such a figure reaches on the test images."""
+    tested = [(float(getattr(run.card, name)), run.test_score) for run in record.runs if run.test_score is not None]
     return tested[-1] if tested else None
 
 
@@ -110,14 +114,14 @@ def _curves(record: StudyRecord) -> Chart | None:
     if not any(one.curve for one in record.trainings):
         return None
     own = [one for one in record.trainings if one.row.outcome != "duplicate"]
-    caption = "Validation accuracy of the averaged weights after each epoch"
+    caption = f"Validation {record.metric} of the averaged weights after each epoch"
     if any(one.row.outcome == "pruned_early" for one in own):
         caption += "; networks that were pruned are faded, and end in a dot where they were given up"
     best = None if record.best is None else record.best.number
-    return Chart("curves", f"{caption}.", figures.draw_curves(own, record.finals, best))
+    return Chart("curves", f"{caption}.", figures.draw_curves(own, record.finals, best, record.metric))
 
 
-def _importance(found: facts.Importance | None) -> Chart | None:
+def _importance(found: facts.Importance | None, metric: str) -> Chart | None:
     if found is None or not found.slots:
         return None
     caption = (
@@ -127,7 +131,7 @@ def _importance(found: facts.Importance | None) -> Chart | None:
     )
     if any(share < figures.LEAST_SHARE for share in found.slots.values()):
         caption += f" Parameters below {figures.LEAST_SHARE:.1%} are left out."
-    return Chart("importance", caption, figures.draw_importance(found))
+    return Chart("importance", caption, figures.draw_importance(found, metric))
 
 
 def _parallel(record: StudyRecord) -> Chart | None:
@@ -143,7 +147,8 @@ def _parallel(record: StudyRecord) -> Chart | None:
         "A line is a network; drag along an axis to keep those that pass there. Pruned networks stand at what others gained from "
         "that epoch on; “none” where a network has no such stage."
     )
-    return Chart("parallel", caption, figures.draw_parallel(columns, [one.projected or 0.0 for one in known]), wide=True)
+    drawn = figures.draw_parallel(columns, [one.projected or 0.0 for one in known], record.metric)
+    return Chart("parallel", caption, drawn, wide=True)
 
 
 def _time(record: StudyRecord) -> Chart | None:

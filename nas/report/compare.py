@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nas.closed_form import closed_form_macs
-from nas.config import Candidate, ImageShape
+from nas.config import METRIC_WORDS, Candidate, ImageShape
 from nas.errors import ConfigError
 from nas.paths import existing_study, known_studies, study_paths
 from nas.presets import PREFIX, load_preset
@@ -55,6 +55,7 @@ def _study_facts(name: str) -> dict[str, str]:
         "seed": str(settings.seed),
         "networks trained": str(report.trained),
         "trials": counts_line(report.counts),
+        "judged by": METRIC_WORDS[settings.study.metric],
         "best": "none yet" if best is None else f"{best.accuracy:.2%}",
         "its parameters": "" if best is None else f"{best.params:,}",
         "its network": "" if best is None else best.architecture or "",
@@ -69,9 +70,10 @@ def _network_facts(name: str, study: str | None) -> dict[str, str]:
         return _candidate_facts(preset.candidate, CIFAR10, reported)
     where, _, which = name.rpartition("/")
     paths = existing_study(where or study)
-    subject = find_subject(paths, which)
-    accuracy = "" if subject.accuracy is None else f"{subject.accuracy:.2%} (validation, study {paths.name})"
-    return _candidate_facts(subject.candidate, read_settings(paths).shape, accuracy)
+    settings, subject = read_settings(paths), find_subject(paths, which)
+    of = "" if settings.study.metric == "accuracy" else f" {METRIC_WORDS[settings.study.metric]}"
+    accuracy = "" if subject.accuracy is None else f"{subject.accuracy:.2%} (validation{of}, study {paths.name})"
+    return _candidate_facts(subject.candidate, settings.shape, accuracy)
 
 
 def _candidate_facts(candidate: Candidate, shape: ImageShape, accuracy: str) -> dict[str, str]:

@@ -78,8 +78,8 @@ def _about(row: TrialRow) -> str:
 # ------------------------------------------------------------------------------------------------------ the search
 
 
-def draw_history(points: Sequence[HistoryPoint]) -> go.Figure:
-    figure = _figure("Best so far", "networks trained", "validation accuracy (%)")
+def draw_history(points: Sequence[HistoryPoint], metric: str = "accuracy") -> go.Figure:
+    figure = _figure("Best so far", "networks trained", f"validation {metric} (%)")
     places = range(1, len(points) + 1)
     for outcome in ("pruned_early", "diverged", "trained"):
         name, colour, symbol = OUTCOME_STYLES[outcome]
@@ -112,9 +112,11 @@ def draw_costs(
     limit: float | None,
     unit: str,
     title: str,
+    metric: str = "accuracy",
 ) -> go.Figure:
-    """Accuracy against a cost: `points` ran to their end, `retrained` is a cost and an accuracy on test images."""
-    figure = _figure(title, unit, "accuracy (%)")
+    """What networks are judged by against a cost: `points` ran to their end, `retrained` is a cost and what was reached on test
+    images."""
+    figure = _figure(title, unit, f"{metric} (%)")
     figure.add_scatter(
         x=[cost for cost, _ in points],
         y=[percent(row.accuracy) for _, row in points],
@@ -128,7 +130,7 @@ def draw_costs(
         y=[percent(row.accuracy) for _, row in front],
         text=[_about(row) for _, row in front],
         mode="lines+markers",
-        name="front: none that cost less was as accurate",
+        name=f"front: none that cost less was as {'accurate' if metric == 'accuracy' else 'good'}",
         line={"color": GREEN, "width": 2, "shape": "hv"},
         marker={"symbol": "diamond", "size": 8},
     )
@@ -186,10 +188,12 @@ def _log_ticks(low: float, high: float) -> list[int]:
     ]
 
 
-def draw_curves(trainings: Sequence[Training], finals: Sequence[Training], best: int | None) -> go.Figure:
+def draw_curves(
+    trainings: Sequence[Training], finals: Sequence[Training], best: int | None, metric: str = "accuracy"
+) -> go.Figure:
     """Every learning curve, the pruned ones faded: one trace a kind, so that a thousand are drawn as quickly as one. Where a
     training was cut off there is a dot, for after one epoch there is no line."""
-    figure = _figure("Learning curves", "epoch", "validation accuracy (%)", hovermode="closest")
+    figure = _figure("Learning curves", "epoch", f"validation {metric} (%)", hovermode="closest")
     kinds = {"pruned_early": (0.5, 1), "failed": (0.7, 1), "diverged": (0.7, 1), "running": (0.9, 1.5), "trained": (0.7, 1.5)}
     chosen = {
         kind: [one for one in trainings if one.curve and one.row.outcome == kind and one.row.number != best] for kind in kinds
@@ -225,24 +229,24 @@ def _strung(trainings: Sequence[Training]) -> dict[str, list[Any]]:
     return {"x": x, "y": y, "text": text}
 
 
-def draw_importance(found: Importance) -> go.Figure:
+def draw_importance(found: Importance, metric: str = "accuracy") -> go.Figure:
     slots = [slot for slot, share in found.slots.items() if share >= LEAST_SHARE][:20][::-1]
-    figure = _figure("What mattered for the accuracy", "importance (%)", "parameter")
+    figure = _figure(f"What mattered for the {metric}", "importance (%)", "parameter")
     figure.add_bar(x=[percent(found.slots[slot]) for slot in slots], y=slots, orientation="h", marker_color=BLUE)
     figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 8})
     return figure
 
 
-def draw_parallel(columns: dict[str, list[Any]], accuracy: Sequence[float]) -> go.Figure:
+def draw_parallel(columns: dict[str, list[Any]], values: Sequence[float], metric: str = "accuracy") -> go.Figure:
     """One line a network, coloured by what it is taken to reach. A value that a network lacks is None."""
     figure = go.Figure()
-    shown = [100 * value for value in accuracy]
-    axes = [_dimension(name, values) for name, values in columns.items()]
+    shown = [100 * value for value in values]
+    axes = [_dimension(name, column) for name, column in columns.items()]
     figure.add_parcoords(
-        line={"color": shown, "colorscale": RAMP, "showscale": True, "colorbar": {"title": {"text": "accuracy (%)"}}},
+        line={"color": shown, "colorscale": RAMP, "showscale": True, "colorbar": {"title": {"text": f"{metric} (%)"}}},
         dimensions=[
             *axes,
-            {"label": "accuracy (%)", "values": shown, "tickformat": ".3~r"},
+            {"label": f"{metric} (%)", "values": shown, "tickformat": ".3~r"},
         ],
         labelangle=-30,
         labelside="bottom",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from nas.closed_form import closed_form_macs
-from nas.config import LIMIT_NAMES, Candidate
+from nas.config import LIMIT_NAMES, Candidate, MetricName
 from nas.errors import BudgetError
 from nas.paths import StudyPaths
 from nas.report.facts import pareto_front
@@ -23,7 +23,9 @@ class BestReport:
     best: TrialRow
     """Of those within both limits."""
     front: list[TrialRow]
-    """Of those within `max_macs`, whatever their parameters; and `best`, where others were more accurate in the search."""
+    """Of those within `max_macs`, whatever their parameters; and `best`, where others were better in the search."""
+    metric: MetricName = "accuracy"
+    """What the values are of."""
 
 
 def trained_rows(rows: Iterable[TrialRow]) -> list[TrialRow]:
@@ -75,7 +77,7 @@ def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int 
     front = accuracy_front(row for row in rows if fits(row, None, max_macs))
     if best not in front:
         front = sorted([*front, best], key=lambda row: (row.params, row.number))
-    return BestReport(paths.name, max_params, max_macs, best, front)
+    return BestReport(paths.name, max_params, max_macs, best, front, read_settings(paths).study.metric)
 
 
 def with_macs(rows: Iterable[TrialRow], paths: StudyPaths) -> list[TrialRow]:

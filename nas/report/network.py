@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from nas.budget import Layer, Part, calls_of, count_macs, count_params, layers_of, peak_memory
+from nas.closed_form import stem_size
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.models import build_model
 
@@ -60,9 +61,11 @@ def list_parts(arch: ArchConfig, shape: ImageShape, layers: list[Layer] | None =
     def part(name: str, built: str, found: list[Layer], output: tuple[int, ...], blocks: int = 0) -> Part:
         return Part(name, built, output, sum(layer.params for layer in found), blocks)
 
-    size = math.ceil(shape.size / arch.stem.stride)
+    size = stem_size(arch, shape.size)
     stride = ", stride 2" if arch.stem.stride == 2 else ""
     kernel, channels = arch.stem.kernel, arch.stem_channels
+    if arch.stem.pool == "max":
+        stride += ", maximum 3×3, stride 2"
     whitening = "whitening 2×2, " if arch.stem.type == "whitening" else ""
     parts = [part("stem", f"{whitening}{kernel}×{kernel}, {channels}{stride}", of("stem"), (channels, size, size))]
     for i, stage in enumerate(arch.stages):

@@ -78,7 +78,7 @@ def _sections(record: StudyRecord) -> list[Section]:
         Section("Summary", [_tiles(record), *(_text(text) for text in summary(record))]),
         Section("Finalists", _finalists(record)),
         Section("The search", shown("history", "curves")),
-        Section("Accuracy and cost", shown("accuracy-params", "accuracy-macs")),
+        Section(f"{record.metric[:1].upper()}{record.metric[1:]} and cost", shown("accuracy-params", "accuracy-macs")),
         Section("What mattered", [*shown("importance", "parallel"), *_traits(record)]),
         Section("Where time went", shown("time", "over-budget")),
         Section("Trials", _trials(record)),
@@ -115,7 +115,8 @@ def _tiles(record: StudyRecord) -> dict[str, Any]:
         accuracy, how = record.best.accuracy, ""
         if record.finalists:
             accuracy, how = record.finalists[0].mean, f", mean of {number_text(len(record.finalists[0].accuracies), 'seed')}"
-        tiles.append((f"of the validation images: the best, trial {record.best.number}{how}", f"{accuracy:.2%}"))
+        of = "of" if record.metric == "accuracy" else f"{record.metric} on"
+        tiles.append((f"{of} the validation images: the best, trial {record.best.number}{how}", f"{accuracy:.2%}"))
         tiles.append(("parameters of the best", count_text(record.best.params)))
     trained = count_trained(record.counter)
     if record.trainings:
@@ -125,7 +126,10 @@ def _tiles(record: StudyRecord) -> dict[str, Any]:
         tiles.append(("of training and evaluation", time_text(seconds)))
     for run in record.runs[-1:]:
         if run.evaluation is not None:
-            tiles.append((f"of {len(run.evaluation.labels):,} test images, retrained", f"{run.evaluation.accuracy:.2%}"))
+            images = f"{len(run.evaluation.labels):,} test images, retrained"
+            tiles.append((f"of {images}", f"{run.evaluation.accuracy:.2%}"))
+            if record.metric != "accuracy":
+                tiles.append((f"{record.metric} on {images}", f"{run.evaluation.score(record.settings.study.metric):.2%}"))
     return {"kind": "tiles", "tiles": tiles}
 
 
@@ -155,12 +159,12 @@ def _traits(record: StudyRecord) -> list[dict[str, Any]]:
 def _trials(record: StudyRecord) -> list[dict[str, Any]]:
     rows = [one.row for one in record.trainings]
     best = None if record.best is None else record.best.number
-    table = tables.trials_table(rows, best)
+    table = tables.trials_table(rows, best, record.metric)
     trained = len(table.rows)
     if not trained:
         return []
     which = "Every network that trained" if trained <= MOST_ROWS else f"The first {MOST_ROWS} of {trained:,} networks"
-    caption = f"{which}: those that were trained to the end, then those that were not, by accuracy."
+    caption = f"{which}: those that were trained to the end, then those that were not, by {record.metric}."
     return [_table(table.head(MOST_ROWS), caption, folded=trained > 20)]
 
 

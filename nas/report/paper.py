@@ -49,7 +49,7 @@ def _tables(record: StudyRecord) -> dict[str, tuple[Table, str]]:
     found: dict[str, tuple[Table, str]] = {}
     if rows:
         best = None if record.best is None else record.best.number
-        found["trials"] = trials_table(rows, best), "Configurations that were trained."
+        found["trials"] = trials_table(rows, best, metric=record.metric), "Configurations that were trained."
     if record.finalists:
         found["finalists"] = finalists_table(record.finalists, rows), "The best networks, trained again by several seeds."
     candidate = best_candidate(record)

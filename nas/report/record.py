@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from nas.config import METRIC_WORDS
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.facts import Importance, importance
 from nas.report.reference import Reference, reference_points
@@ -37,6 +38,11 @@ class Run:
         averaged = self.card.test_accuracy_tta
         return self.card.test_accuracy if averaged is None else averaged
 
+    @property
+    def test_score(self) -> float | None:
+        """Likewise, by what the study judges networks by; None also of a run from before that was kept."""
+        return self.test_accuracy if self.card.metric == "accuracy" else self.card.test_score
+
 
 @dataclass(frozen=True)
 class StudyRecord:
@@ -62,6 +68,11 @@ class StudyRecord:
     @property
     def name(self) -> str:
         return self.paths.name
+
+    @property
+    def metric(self) -> str:
+        """What every validation figure is of, in words."""
+        return METRIC_WORDS[self.settings.study.metric]
 
     @property
     def counter(self) -> Counter[str]:

@@ -5,7 +5,7 @@ from statistics import mean
 
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import Run, StudyRecord
-from nas.report.words import count_text, counts_line, listed, number_text, recipe_texts, time_text
+from nas.report.words import count_text, counts_line, listed, number_text, recipe_texts, score_text, time_text
 from nas.retrain import interval
 from nas.search.finalists import Finalist
 from nas.search.outcomes import count_trained
@@ -76,7 +76,8 @@ def _found(record: StudyRecord) -> str:
         return "No training has run to its end yet, so that none is best."
     text = f"The best is trial {best.number}: {best.architecture}, {best.params:,} parameters"
     macs = "" if best.macs is None else f" and {count_text(best.macs)} multiply-adds"
-    text += f"{macs}; {best.accuracy:.2%} of the validation images after {number_text(best.epochs, 'epoch')} of the search."
+    worth = score_text(best.accuracy or 0.0, record.settings.study.metric)
+    text += f"{macs}; {worth} after {number_text(best.epochs, 'epoch')} of the search."
     return text + (" It was chosen among the finalists, not by that figure." if len(record.finalists) > 1 else "")
 
 
@@ -126,6 +127,8 @@ def run_sentence(run: Run) -> str:
     low, high = interval(accuracy, card.test_images)
     how = "" if card.tta == "none" else f" with {card.tta} averaging ({card.test_accuracy:.2%} without)"
     text += f": {accuracy:.2%} of {card.test_images:,} test images{how}; 95 % interval for such images {low:.2%} to {high:.2%}."
+    if card.test_balanced_accuracy is not None and card.test_macro_f1 is not None and card.metric != "accuracy":
+        text += f" Balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%} on these images."
     return text
 
 
@@ -144,7 +147,7 @@ def methods(record: StudyRecord) -> str:
         f"{len(settings.parameters)} parameters under a budget of {budget_text(record)}, counted with fvcore "
         f"before training; draws over budget ({counts.get('over_budget', 0)}) were never trained. "
         f"Candidates were proposed by {strategies.sampler.name} and trained for up to {record.epochs} epochs on "
-        f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation accuracy of the averaged "
+        f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation {record.metric} of the averaged "
         f"weights; {trained} networks "
         f"were trained. "
     )

@@ -90,12 +90,12 @@ def _count(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def trials_table(rows: Sequence[TrialRow], best: int | None) -> Table:
-    """The configurations that were trained, the most accurate first."""
+def trials_table(rows: Sequence[TrialRow], best: int | None, metric: str = "accuracy") -> Table:
+    """The configurations that were trained, the best first."""
     trained = [row for row in rows if row.accuracy is not None and row.outcome != "duplicate"]
     trained.sort(key=lambda row: (row.outcome != "trained", -(row.accuracy or 0.0), row.number))
     return Table(
-        ("trial", "network", "parameters", "MACs", "outcome", "epochs", "accuracy (%)"),
+        ("trial", "network", "parameters", "MACs", "outcome", "epochs", f"{metric} (%)"),
         [
             (
                 str(row.number),

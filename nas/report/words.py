@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from nas.config import TrainConfig
+from nas.config import METRIC_WORDS, MetricName, TrainConfig
 from nas.search.finalists import Finalist
 from nas.search.outcomes import OUTCOMES, TrialRow
 
@@ -33,6 +33,11 @@ def number_text(count: int, what: str) -> str:
 def listed(parts: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`"""
     return " and ".join([*([", ".join(parts[:-1])] if parts[1:] else []), *parts[-1:]])
+
+
+def score_text(value: float, metric: MetricName, images: str = "the validation images") -> str:
+    """`84.00% of the validation images`, or by another metric `a macro F1 of 84.00% on the validation images`"""
+    return f"{value:.2%} of {images}" if metric == "accuracy" else f"a {METRIC_WORDS[metric]} of {value:.2%} on {images}"
 
 
 def row_text(row: TrialRow) -> str:

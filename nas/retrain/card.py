@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nas.config import Candidate, DataConfig, Frozen, ImageShape
+from nas.config import Candidate, DataConfig, Frozen, ImageShape, MetricName
 from nas.errors import StudyError
 from nas.files import sha256_of, write_whole
 from nas.paths import TrialPaths
@@ -38,6 +38,20 @@ class HeldOut(Frozen):
     accuracy: float
     shifted_accuracy: float
     """Of the same images under a simulated shift (`nas.data.shift`)."""
+    score: float | None = None
+    """By what the study judges networks by, where that is not accuracy; …"""
+    shifted_score: float | None = None
+    """… and likewise of the images under the shift."""
+
+    @property
+    def clean(self) -> float:
+        """What networks are chosen by; …"""
+        return self.accuracy if self.score is None else self.score
+
+    @property
+    def shifted(self) -> float:
+        """… or this, where they are for images unlike those trained on."""
+        return self.shifted_accuracy if self.shifted_score is None else self.shifted_score
 
 
 class ModelCard(Frozen):
@@ -64,15 +78,19 @@ class ModelCard(Frozen):
     includes_test_labels: bool
     seed: int
     search_accuracy: float | None
-    """Validation accuracy in the search, in [0, 1]."""
+    """What it reached on the validation images in the search, in [0, 1], by `metric`."""
+    metric: MetricName = "accuracy"
+    """What the study judges networks by."""
     held_out: HeldOut | None = None
     test_images: int | None = None
     """Of the official test set; None where it has no labels, they were trained on, or it was not opened."""
     test_accuracy: float | None = None
     test_accuracy_tta: float | None = None
-    """With the test-time augmentation of `tta`."""
+    """With the test-time augmentation of `tta`, as what follows."""
+    test_balanced_accuracy: float | None = None
+    test_macro_f1: float | None = None
     test_shifted_accuracy: float | None = None
-    """So, under a simulated shift."""
+    """Under a simulated shift."""
     tta: str
     """What `nas submit` averages over unless told otherwise."""
     seconds: float
@@ -83,6 +101,12 @@ class ModelCard(Frozen):
     environment: Environment
     hashes: Hashes | None = None
     """None in a card from before they were kept."""
+
+    @property
+    def test_score(self) -> float | None:
+        """On the official test set, by `metric`."""
+        by_metric = {"accuracy": self.test_accuracy_tta, "balanced_accuracy": self.test_balanced_accuracy}
+        return by_metric.get(self.metric, self.test_macro_f1)
 
 
 def card_file(run: TrialPaths) -> Path:

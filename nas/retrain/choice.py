@@ -35,9 +35,9 @@ class Network:
         return self.runs[0][1]
 
     def scores(self, by: Criterion) -> list[float]:
-        """On the held-out images; empty where there are none."""
+        """On the held-out images, by what the study judges networks by; empty where there are none."""
         held_out = [card.held_out for _, card in self.runs if card.held_out is not None]
-        return [one.accuracy if by == "clean" else one.shifted_accuracy for one in held_out]
+        return [one.clean if by == "clean" else one.shifted for one in held_out]
 
     def mean(self, by: Criterion) -> float | None:
         scores = self.scores(by)

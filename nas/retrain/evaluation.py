@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from nas.config import MetricName
 from nas.data.datasets import ImageSet
 from nas.data.loader import Resident
 from nas.files import write_whole
 from nas.paths import TrialPaths
 from nas.train.device import FULL_PRECISION
 from nas.train.evaluate import predict_logits
+from nas.train.metrics import METRICS, ClassCounts
 
 KEPT_MISTAKES = 24
 
@@ -39,6 +41,9 @@ class Evaluation:
     @property
     def accuracy(self) -> float:
         return float((self.predicted == self.labels).mean())
+
+    def score(self, metric: MetricName) -> float:
+        return METRICS[metric](ClassCounts.of(self.labels, self.predicted, self.probabilities.shape[1]))
 
 
 def judge(model: nn.Module, data: Resident, images: ImageSet, tta: str) -> Evaluation:

@@ -8,13 +8,14 @@ import filelock
 import torch
 
 from nas.config import Candidate, check_epochs
-from nas.data.datasets import Dataset
+from nas.data.datasets import UNMIRRORED, Dataset
 from nas.data.loader import TrainBatches, mix_seed
 from nas.data.material import Chosen, Material
 from nas.data.stream import place
 from nas.errors import ConfigError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths
+from nas.presets import PREFIX
 from nas.recipes import AUTO, LONG_FROM, SEARCHED, Recipe, load_recipe
 from nas.search.settings import StudySettings
 from nas.subjects import Subject, find_subject
@@ -101,7 +102,7 @@ def make_order(
             raise ConfigError(
                 f"--epochs {request.epochs} and --time both say how long it trains", hint="leave one out: --time finds the epochs"
             )
-    subject = find_subject(request.paths, request.which)
+    subject = unmirrored(find_subject(request.paths, request.which), settings.data.dataset)
     if request.seconds is None:
         name, recipe, epochs = _by_epochs(request, subject)
         run = TrialPaths(request.paths.retrained / run_name(subject, name, f"{epochs}-epochs", request))
@@ -124,6 +125,16 @@ def make_order(
         material=request.material,
         identity=f"{candidate.digest} seed {mixed} images {chosen.train_images}",
     )
+
+
+def unmirrored(subject: Subject, dataset: str) -> Subject:
+    """A preset, whose recipe is for photographs, without flips where a mirrored image is another one, such as of a digit."""
+    if not subject.title.startswith(PREFIX) or dataset not in UNMIRRORED:
+        return subject
+    train = subject.candidate.train
+    augment = train.augment.model_copy(update={"flip": "none", "vertical_flip": 0.0})
+    candidate = subject.candidate.model_copy(update={"train": train.model_copy(update={"augment": augment})})
+    return replace(subject, candidate=candidate)
 
 
 def _by_epochs(request: RetrainRequest, subject: Subject) -> tuple[str, Recipe, int]:
@@ -167,7 +178,7 @@ def epochs_within(
     data = place(chosen.images, dataset.mean, dataset.std, device, chosen.train)
     judged = place(chosen.images, dataset.mean, dataset.std, device, chosen.train_indices[:MEASURED_IMAGES])
     train = candidate.train
-    batches = TrainBatches(data, train.batch_size, train.augment, 0, classes=len(dataset.classes))
+    batches = TrainBatches.by_recipe(data, train, 0, len(dataset.classes))
     torch.manual_seed(0)
     pace = measure_pace(
         build_model(candidate.arch, dataset.shape),

@@ -13,6 +13,7 @@ from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.datasets import Dataset, ImageSet, load_dataset, require_known
+from nas.data.images import JoinedSet
 from nas.data.loader import Resident
 from nas.data.material import Chosen, choose_material
 from nas.data.shift import shifted
@@ -118,10 +119,10 @@ class Workshop:
     @property
     def data(self) -> DataConfig:
         """Where the images lie now."""
-        folder = self.folder or self.settings.data.folder
-        return self.settings.data.model_copy(update={"folder": folder})
+        data = self.settings.data
+        return data if self.folder is None else data.moved(self.folder)
 
-    def place(self, images: ImageSet, indices: np.ndarray | None = None) -> Resident:
+    def place(self, images: ImageSet | JoinedSet, indices: np.ndarray | None = None) -> Resident:
         return place(images, self.dataset.mean, self.dataset.std, self.device, indices)
 
 
@@ -271,6 +272,7 @@ def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test
         includes_test_labels=order.material.include_test_labels,
         seed=order.seed,
         search_accuracy=order.subject.accuracy,
+        metric=shop.settings.study.metric,
         held_out=held_out,
         tta=order.tta,
         seconds=round(sum(metrics.seconds for metrics in curve), 1),
@@ -314,16 +316,24 @@ def _judge_held_out(model: nn.Module, order: Order, shop: Workshop) -> HeldOut |
     chosen = shop.chosen
     if chosen.hold_out is None:
         return None
-    images = ImageSet(chosen.images.images[chosen.hold_out], chosen.images.labels[chosen.hold_out])
-    clean, shift = clean_and_shifted(model, images, order.tta, shop)
-    return HeldOut(images=len(images), accuracy=clean.accuracy, shifted_accuracy=shift)
+    images, metric = shop.dataset.train.only(chosen.hold_out), shop.settings.study.metric
+    both = clean_and_shifted(model, images, order.tta, shop)
+    accuracy, shifted_accuracy = (judged.accuracy for judged in both)
+    score, shifted_score = (None if metric == "accuracy" else judged.score(metric) for judged in both)
+    return HeldOut(
+        images=len(images),
+        accuracy=accuracy,
+        shifted_accuracy=shifted_accuracy,
+        score=score,
+        shifted_score=shifted_score,
+    )
 
 
-def clean_and_shifted(model: nn.Module, images: ImageSet, tta: str, shop: Workshop) -> tuple[Evaluation, float]:
-    """What it says of the images, and the accuracy on the same ones under a simulated shift."""
+def clean_and_shifted(model: nn.Module, images: ImageSet, tta: str, shop: Workshop) -> tuple[Evaluation, Evaluation]:
+    """What it says of the images, and of the same ones under a simulated shift."""
     changed = shifted(images, None, SHIFT_SEED)
     clean = judge(model, shop.place(images), images, tta)
-    return clean, judge(model, shop.place(changed), changed, tta).accuracy
+    return clean, judge(model, shop.place(changed), changed, tta)
 
 
 def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, shop: Workshop) -> ModelCard:
@@ -340,7 +350,9 @@ def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, shop: Workshop
             "test_images": len(test),
             "test_accuracy": plain.accuracy,
             "test_accuracy_tta": judged.accuracy,
-            "test_shifted_accuracy": under_shift,
+            "test_balanced_accuracy": judged.score("balanced_accuracy"),
+            "test_macro_f1": judged.score("macro_f1"),
+            "test_shifted_accuracy": under_shift.accuracy,
         }
     )
 
@@ -350,7 +362,7 @@ def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, shop: Workshop
 
 def study_data(settings: StudySettings, folder: str | None, decoding: DecodingProgress) -> Dataset:
     """The study's data set, from `folder` if it has moved. Raises DataError where it is not the one that was searched with."""
-    config = settings.data if folder is None else settings.data.model_copy(update={"folder": folder})
+    config = settings.data if folder is None else settings.data.moved(folder)
     dataset = load_dataset(config, decoding)
     if dataset.fingerprint != settings.data_fingerprint:
         raise DataError(

@@ -13,6 +13,7 @@ from contextlib import suppress
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.config import MetricName
 from nas.data.loader import mix_seed
 from nas.errors import NasError, StudyError
 from nas.interrupts import Stop
@@ -67,6 +68,7 @@ class Coordinator:
         deadline: float | None = None,
         persist: Callable[[Callable[[], None]], None] = lambda action: action(),
         crew: Crew | None = None,
+        metric: MetricName = "accuracy",
     ) -> None:
         """
         Args:
@@ -74,13 +76,14 @@ class Coordinator:
             stop: may be requested by a signal handler; the main loop acts on it.
             deadline: a time of `time.monotonic`.
             persist: carries out a write to a file, and tries again when a disk is full.
+            metric: of the validation images, what is reported to the study after each epoch.
             crew: of workers that work for others, too, and that somebody else ends; else they begin and end with this search.
         """
         self.study, self.drawer, self.executor, self.paths = study, drawer, executor, paths
         self.crew, self.shares_crew = crew or Crew(executor, display.note), crew is not None
         self.display, self.stop, self.deadline, self.persist = display, stop, deadline, persist
         trials = study.get_trials(deepcopy=False)
-        self.progress = Progress(goal, drawer.epochs, outcomes.count_outcomes(trials), devices=self.crew.devices)
+        self.progress = Progress(goal, drawer.epochs, outcomes.count_outcomes(trials), devices=self.crew.devices, metric=metric)
         for unfinished in ("running", "waiting"):
             del self.progress.counts[unfinished]
         self.checkpoints = KeptCheckpoints(paths)
@@ -310,7 +313,7 @@ class Coordinator:
         self.display.epoch(running)
         if worker in self.crew.blind:
             self.persist(lambda: write_curve(self.paths.trial(running.number).metrics, running.curve))
-        value = metrics.ema_val_accuracy
+        value = metrics.validation(self.progress.metric)
         assert value is not None
         if metrics.epoch not in running.known:
             running.deaths = 0  # it gets on

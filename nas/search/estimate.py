@@ -16,7 +16,7 @@ from nas.data.loader import TrainBatches
 from nas.data.stream import place
 from nas.errors import ConfigError, DeviceError, StudyError, one_line
 from nas.models import build_model
-from nas.search.feasibility import nothing_fits
+from nas.search.feasibility import cost_warnings, nothing_fits
 from nas.search.finalists import plan_round
 from nas.search.messages import WorkerPlan
 from nas.search.outcomes import count_outcomes, count_trained
@@ -177,6 +177,8 @@ def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
         )
     parts = split(dataset, data)
     chosen = spread_by_macs(space, budget, data.seed)
+    for warning in (*space.warnings(), *cost_warnings(space, budget, asked.space.images)):
+        display.note(f"Warning: {warning}")
     display.note(f"timing {len({one.digest for _, one in chosen})} networks of space {space.name}, for some seconds each")
     networks = _time_networks(chosen, dataset, parts, plans[0])
     expected_epochs, pruning = _expected_epochs(asked.strategies.pruner, space.epochs, trials, before)
@@ -265,7 +267,7 @@ def _time_each(
     timed = []
     for percentile, candidate in chosen:
         arch, config = candidate.arch, candidate.train
-        batches = TrainBatches(train, config.batch_size, config.augment, 0, classes=shape.classes)
+        batches = TrainBatches.by_recipe(train, config, 0, shape.classes)
         if candidate.digest not in paces:
             model = build_model(arch, shape)
             paces[candidate.digest] = measure_pace(model, batches, validation, config, precision, TIMED_SECONDS)

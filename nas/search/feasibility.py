@@ -10,12 +10,16 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from nas.budget import Budget, count_macs, count_params, peak_memory
+from nas.closed_form import closed_form_macs, closed_form_params
 from nas.config import ArchConfig, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
 from nas.models.resnet import feature_sizes
 from nas.space import Space, UniformDraw
 
 Count = Callable[[ArchConfig, ImageShape], float]
+LARGER = 2.0
+"""Times the size that a space is meant for: from there on a search says what its images cost."""
+COUNTED_DRAWS = 200
 COUNTS: dict[str, Count] = {"params": count_params, "memory": peak_memory, "macs": count_macs}
 """By the limit that each is held against; multiply-adds stand for the latency where it may not be measured."""
 
@@ -62,6 +66,8 @@ def check_feasible(space: Space, budget: Budget) -> None:
     for slot in space.slots:
         if slot.name in ("stages", "stem.stride"):
             values[slot.name] = max(slot.ends())
+        if slot.name == "stem.pool" and "max" in slot.ends():
+            values[slot.name] = "max"
     try:
         feature_sizes(space.candidate(values).arch, budget.shape.size)
     except ConfigError as error:
@@ -112,6 +118,31 @@ def measure_fit(space: Space, budget: Budget, draws: int, seed: int) -> Fit:
         fits[arch.block] += counted.check(arch).fits
     share = {block: fits[block] / total[block] for block in sorted(total)}
     return Fit(draws, sum(fits.values()) / draws, share, dict(total))
+
+
+def measure_cost(space: Space, budget: Budget, draws: int, seed: int) -> dict[str, int]:
+    """Multiply-adds of an image, in closed form: below which a tenth, half and nine tenths of those uniform draws lie that keep
+    the budget of parameters. Empty where none does."""
+    trial, shape, most = UniformDraw(seed), budget.shape, budget.limits.params
+    drawn = (space.draw(trial).arch for _ in range(draws))
+    found = sorted(closed_form_macs(a, shape) for a in drawn if most is None or closed_form_params(a, shape) <= most)
+    return {f"{share}%": found[len(found) * share // 100] for share in (10, 50, 90)} if found else {}
+
+
+def cost_warnings(space: Space, budget: Budget, meant: ImageShape) -> list[str]:
+    """What images much larger than those that a space is `meant` for cost, where nothing limits that."""
+    shape = budget.shape
+    if shape.size < LARGER * meant.size or budget.limits.macs is not None or budget.limits.latency is not None:
+        return []
+    here, there = (measure_cost(space, Budget(space.budget, images), COUNTED_DRAWS, seed=0) for images in (shape, meant))
+    middle, before = here.get("50%"), there.get("50%")
+    if middle is None or before is None:
+        return []
+    return [
+        f"space {space.name} is meant for images of {meant.size}×{meant.size}, and nothing limits what larger ones cost: on "
+        f"{shape.size}×{shape.size} half of its networks need more than {middle / 1e9:.2g} billion multiply-adds an image, "
+        f"{middle / before:.0f} times as many; try --space resnet-224, or a budget with macs"
+    ]
 
 
 def time_draws(space: Space, budget: Budget, count: int, most_draws: int, seed: int) -> list[float]:

@@ -57,7 +57,7 @@ class Finalist:
     """Of the search's trial."""
     epochs: int
     accuracies: tuple[float, ...]
-    """On the validation images, by seed."""
+    """On the validation images, by the study's metric, for each seed."""
 
     @property
     def mean(self) -> float:

@@ -35,7 +35,7 @@ def stored(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
 
 
 def last_value(trial: FrozenTrial) -> float | None:
-    """What was reported last: the validation accuracy after the last epoch that was trained."""
+    """What was reported last: the study's metric of the validation images after the last epoch that was trained."""
     curve = trial.intermediate_values
     return curve[max(curve)] if curve else None
 
@@ -67,7 +67,7 @@ def decide(trial: optuna.Trial, outcome: Outcome) -> None:
 
 
 def report(study: optuna.Study, trial: optuna.Trial, value: float, epoch: int) -> None:
-    """Stores the validation accuracy after an epoch, in place of what another run may have stored for it."""
+    """Stores the value of the validation images after an epoch, in place of what another run may have stored for it."""
     study._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
 
@@ -116,13 +116,13 @@ def count_trained(counts: Counter[str]) -> int:
 
 
 def best_trials(trials: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The trained ones of highest validation accuracy, best first; of equal ones the smaller network first."""
+    """The trained ones of highest value, best first; of equal ones the smaller network first."""
     trained = [t for t in trials if outcome_of(t) == "trained"]
     return sorted(trained, key=lambda t: (t.value, -t.user_attrs["params"], -t.number), reverse=True)[:count]
 
 
 def best_so_far(trials: Iterable[FrozenTrial]) -> list[float]:
-    """The highest validation accuracy that was known when each network had trained, in the order of their ends; from the first
+    """The highest value that was known when each network had trained, in the order of their ends; from the first
     on that got to its end."""
     counted = [t for t in trials if outcome_of(t) in COUNTED and t.datetime_complete is not None]
     values: list[float] = []
@@ -145,7 +145,7 @@ class TrialRow:
     number: int
     outcome: str
     accuracy: float | None
-    """Validation accuracy after the last epoch that was trained."""
+    """Of the validation images after the last epoch that was trained, by the study's metric."""
     epochs: int
     params: int | None
     macs: int | None

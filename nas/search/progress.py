@@ -6,7 +6,7 @@ from typing import Protocol
 
 import optuna
 
-from nas.config import Candidate
+from nas.config import Candidate, MetricName
 from nas.search import outcomes
 from nas.train.loop import EpochMetrics
 
@@ -55,11 +55,13 @@ class Progress:
     """By worker."""
     best: outcomes.TrialRow | None = None
     history: list[float] = field(default_factory=list)
-    """Accuracy of the best so far after each network that trained, once one got to its end."""
+    """Value of the best so far after each network that trained, once one got to its end."""
     trained_here: int = 0
     """In this run of the command."""
     devices: dict[int, str] = field(default_factory=dict)
     """What each worker that is ready computes on, and in which precision."""
+    metric: MetricName = "accuracy"
+    """What all values are of."""
 
     @property
     def trained(self) -> int:

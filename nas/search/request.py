@@ -2,14 +2,14 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from nas.budget import Budget, Write, count_params
-from nas.config import DataConfig, StudyConfig, check_epochs, first_problem, parse_count
-from nas.data.datasets import Dataset, require_known
-from nas.errors import ConfigError
+from nas.config import BalanceName, DataConfig, MetricName, StudyConfig, check_epochs, first_problem, parse_count
+from nas.data.datasets import UNMIRRORED, Dataset, require_known
+from nas.errors import ConfigError, choices_sentence
 from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
 from nas.search.address import study_address
@@ -32,7 +32,14 @@ class SearchRequest:
     space: str | None = None
     dataset: str | None = None
     data_folder: str | None = None
+    labels: str | None = None
+    """A table of labels for images in a folder; its columns follow."""
+    image_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
     image_size: int | None = None
+    resize: str | None = None
+    channels: str | None = None
     skip_bad_images: bool = False
     train_subset: int | None = None
     seed: int | None = None
@@ -40,6 +47,10 @@ class SearchRequest:
     max_params: str | None = None
     sampler: str | None = None
     pruner: str | None = None
+    metric: str | None = None
+    """What networks are pruned, ranked and reported by: one of `MetricName`."""
+    class_balance: str | None = None
+    """One of `BalanceName`, in place of the space's."""
     trials: int = DEFAULT_TRIALS
     timeout: float | None = None
     """Seconds, the finalists' included."""
@@ -125,7 +136,7 @@ def resolve(request: SearchRequest) -> Asked:
         stored=stored,
         overrides=overrides,
         space=space,
-        strategies=resolve_study(request, space, stored),
+        strategies=resolve_study(request, space, stored, overrides),
         data=resolve_data(request, stored),
         seed=_first(request.seed, stored and stored.seed, 0),
     )
@@ -134,20 +145,31 @@ def resolve(request: SearchRequest) -> Asked:
 def default_name(request: SearchRequest) -> str:
     """`resnet-cifar10`: the space and the data set."""
     space = load_space(request.space or "resnet").name
-    dataset = request.dataset or "cifar10"
+    dataset = request.dataset or ("folder" if request.labels else "cifar10")
     require_known(dataset)
     return f"{space}-{dataset}"
 
 
 def resolve_overrides(request: SearchRequest, stored: StudySettings | None) -> Overrides:
     before = stored.overrides if stored else Overrides()
+    dataset = request.dataset or ("folder" if request.labels else "cifar10")
     max_params = None if request.max_params is None else parse_count(request.max_params)
     return Overrides(
+        metric=known_word("--metric", request.metric, MetricName) or before.metric,
+        class_balance=known_word("--class-balance", request.class_balance, BalanceName) or before.class_balance,
+        unmirrored=before.unmirrored if stored else dataset in UNMIRRORED,
         epochs=_first(request.epochs, before.epochs),
         max_params=_first(max_params, before.max_params),
         sampler=_first(request.sampler, before.sampler),
         pruner=_first(request.pruner, before.pruner),
     )
+
+
+def known_word(option: str, word: str | None, words: Any) -> Any:
+    """The word, one of a Literal's. Raises ConfigError with the choices."""
+    if word is not None and word not in get_args(words):
+        raise ConfigError(f"{option}: {word!r} is none there is.{choices_sentence(word, get_args(words))}")
+    return word
 
 
 def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
@@ -157,23 +179,39 @@ def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettin
     return overrides.applied_to(load_space(request.space or "resnet"))
 
 
-def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | None) -> StudyConfig:
+def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | None, overrides: Overrides) -> StudyConfig:
     """The strategies that the space and the command line ask for, else those that the study began with, every argument as it was
     then."""
     if stored is None:
         return spelt_out(space.study)
     if request.space is None:
-        return spelt_out(Overrides(sampler=request.sampler, pruner=request.pruner).applied_to_study(stored.study))
+        return spelt_out(
+            Overrides(sampler=request.sampler, pruner=request.pruner, metric=overrides.metric).applied_to_study(stored.study)
+        )
     return spelt_out(said_as_before(space.study, stored.study))
 
 
 def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:
     before = stored.data if stored else None
+    if before and request.data_folder and request.labels is None:
+        before = before.moved(os.path.abspath(request.data_folder))
     folder = request.data_folder or (before and before.folder)
+    labels = request.labels or (before and before.labels)
+    if labels is None:
+        for name in ("image_column", "label_column", "group_column"):
+            if getattr(request, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{option} names a column of a table of labels, and there is none", hint="--labels FILE")
     values = {
-        "dataset": _first(request.dataset, before and before.dataset, "cifar10"),
+        "dataset": _first(request.dataset, before and before.dataset, "folder" if labels else "cifar10"),
         "folder": os.path.abspath(folder) if folder else None,
+        "labels": os.path.abspath(labels) if labels else None,
+        "image_column": _first(request.image_column, before and before.image_column, "image"),
+        "label_column": _first(request.label_column, before and before.label_column, "label"),
+        "group_column": _first(request.group_column, before and before.group_column),
         "image_size": _first(request.image_size, before and before.image_size),
+        "resize": _first(request.resize, before and before.resize, "squash"),
+        "channels": _first(request.channels, before and before.channels),
         "skip_bad_images": request.skip_bad_images or bool(before and before.skip_bad_images),
         "subset": _first(request.train_subset, before and before.subset),
         "seed": _first(request.seed, before and before.seed, 0),
@@ -181,8 +219,15 @@ def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataCo
     try:
         return DataConfig.model_validate(values)
     except ValidationError as error:
-        option = first_problem(error).replace("image_size", "--image-size").replace("subset", "--train-subset")
-        raise ConfigError(option) from None
+        problem = first_problem(error)
+        for field, option in (
+            ("image_size", "--image-size"),
+            ("subset", "--train-subset"),
+            ("resize", "--resize"),
+            ("channels", "--channels"),
+        ):
+            problem = problem.replace(field, option)
+        raise ConfigError(problem) from None
 
 
 def least_params(space: Space, budget: Budget) -> int:

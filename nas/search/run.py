@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Budget
-from nas.data.datasets import Dataset, Split, load_dataset, split, validation_images
+from nas.data.datasets import Dataset, Split, imbalance, load_dataset, split, validation_images
 from nas.interrupts import Stop, StopOf, suspended_by_signals
 from nas.paths import StudyPaths, remember_study
 from nas.search.coordinator import Coordinator
@@ -20,6 +20,7 @@ from nas.search.crew import Crew
 from nas.search.drawing import Drawer
 from nas.search.executors import Executor
 from nas.search.executors.local import LocalExecutor
+from nas.search.feasibility import cost_warnings
 from nas.search.finalists import (
     SHARE,
     Finalist,
@@ -69,6 +70,8 @@ class SearchPlan:
     finalist_seconds: float | None
     """Kept for them, where the time is limited."""
     skipped_images: int
+    groups: int
+    """Whose images are kept together by the split; 0 where nobody said what belongs together."""
     warm_start: list[Fitted]
     """What became of the candidates to begin with; empty where there are none, or the study had begun before."""
     warnings: list[str]
@@ -138,6 +141,7 @@ class _Prepared:
     precision: str
     deadline: float | None
     pruner: FairPruner
+    warnings: list[str]
     least_params: int | None
     """Below which no trial's own budget is drawn; None where all have the study's."""
 
@@ -172,8 +176,21 @@ def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack,
         precision=precision,
         deadline=deadline,
         pruner=make_pruner(asked.strategies.pruner, space.epochs),
+        warnings=[*space.warnings(), *cost_warnings(space, budget, asked.space.images), *imbalance_warnings(dataset, space)],
         least_params=least_params(space, budget) if asked.strategies.objective == "front" else None,
     )
+
+
+def imbalance_warnings(dataset: Dataset, space: Space) -> list[str]:
+    """With what the search could do about it, and does not."""
+    found = imbalance(dataset)
+    if found is None:
+        return []
+    balance = next((slot for slot in space.slots if slot.name == "class_balance"), None)
+    advice = [] if space.study.metric != "accuracy" else ["--metric macro_f1 or balanced_accuracy judges them alike"]
+    if balance is None or balance.ends() == ["none"]:
+        advice.append("--class-balance loss or sampling trains them alike")
+    return [found + "".join(f"; {one}" for one in advice)]
 
 
 def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisplay) -> tuple[Executor, str, str]:
@@ -235,6 +252,7 @@ def _search(
             deadline=deadline,
             persist=prepared.persist,
             crew=crew,
+            metric=settings.study.metric,
         )
 
     def kept_time() -> bool:
@@ -288,8 +306,9 @@ def _plan(
         finalists=expected,
         finalist_seconds=finalist_seconds,
         skipped_images=prepared.dataset.skipped,
+        groups=0 if prepared.parts.validation is None else len(prepared.dataset.groups),
         warm_start=fitted,
-        warnings=prepared.space.warnings(),
+        warnings=prepared.warnings,
     )
 
 
@@ -316,6 +335,7 @@ def _finals(
         deadline=prepared.deadline,
         persist=prepared.persist,
         crew=crew,
+        metric=prepared.settings.study.metric,
     )
     display.begin_finalists(asked, coordinator.progress.trained)
     display.until(prepared.deadline)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from nas.config import BudgetConfig, DataConfig, Frozen, ImageShape, StrategyConfig, StudyConfig
+from nas.config import BalanceName, BudgetConfig, DataConfig, Frozen, ImageShape, MetricName, StrategyConfig, StudyConfig
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.search.address import redacted
@@ -21,6 +21,8 @@ from nas.space_file import read_space
 RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
 
 
+PLACES = {"folder", "labels"}
+"""Of `DataConfig`: where the data lies, which its fingerprint does not depend on."""
 PRESETS_SPACE = "presets"
 """Stands where a space's name would, in a study that only holds retrained presets."""
 
@@ -73,6 +75,14 @@ def git_state() -> str | None:
     return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
+def unmirrored(space: Space) -> Space:
+    """The same space without flips."""
+    space = space.with_fixed("augment.flip", ("train", "augment", "flip"), "none")
+    if any(slot.name == "augment.vertical_flip" for slot in space.slots):
+        space = space.with_fixed("augment.vertical_flip", ("train", "augment", "vertical_flip"), 0.0)
+    return space
+
+
 class Overrides(Frozen):
     """What the command line said instead of the space file."""
 
@@ -80,21 +90,31 @@ class Overrides(Frozen):
     max_params: int | None = None
     sampler: str | None = None
     pruner: str | None = None
+    metric: MetricName | None = None
+    class_balance: BalanceName | None = None
+    unmirrored: bool = False
+    """The data set's word, not the command line's: its images mean something else in the mirror."""
 
     def applied_to(self, space: Space) -> Space:
         if self.epochs is not None:
             space = space.with_epochs(self.epochs)
         if self.max_params is not None:
             space = replace(space, budget=space.budget.model_copy(update={"params": self.max_params}))
+        if self.class_balance is not None:
+            space = space.with_fixed("class_balance", ("train", "class_balance"), self.class_balance)
+        if self.unmirrored:
+            space = unmirrored(space)
         return replace(space, study=self.applied_to_study(space.study))
 
     def applied_to_study(self, study: StudyConfig) -> StudyConfig:
         """Another name has its own defaults; the same keeps the arguments."""
-        changed = {
+        changed: dict[str, Any] = {
             kind: StrategyConfig(name=name)
             for kind, name, before in (("sampler", self.sampler, study.sampler), ("pruner", self.pruner, study.pruner))
             if name is not None and name != before.name
         }
+        if self.metric is not None:
+            changed["metric"] = self.metric
         return study.model_copy(update=changed)
 
 
@@ -106,7 +126,7 @@ FIRST_STRATEGIES = StudyConfig(
 
 
 class StudySettings(Frozen):
-    """Fixed for the life of a study, all but `environment`, `data.folder` and what only describes."""
+    """Fixed for the life of a study, all but `environment`, where the data lies and what only describes."""
 
     space: str
     """Its name; what it means is in `parameters` and `budget`."""
@@ -133,12 +153,14 @@ class StudySettings(Frozen):
         for part in ("budget", "data"):
             before_part, after_part = dict(getattr(self, part)), dict(getattr(new, part))
             for key in before_part:
-                if (part, key) != ("data", "folder") and before_part[key] != after_part[key]:
+                if (part != "data" or key not in PLACES) and before_part[key] != after_part[key]:
                     found.append(f"{part}.{key}: {before_part[key]} → {after_part[key]}")
         if self.data_fingerprint != new.data_fingerprint:
             found.append("data: the images or labels are not those that the study began with")
         if self.seed != new.seed:
             found.append(f"seed: {self.seed} → {new.seed}")
+        if self.study.metric != new.study.metric:
+            found.append(f"metric: {self.study.metric} → {new.study.metric}")
         if self.study.objective != new.study.objective:
             found.append(f"objective: {self.study.objective} → {new.study.objective}")
         before_study, after_study = spelt_out(self.study), spelt_out(new.study)  # an argument may be newer than the study
@@ -152,7 +174,8 @@ class StudySettings(Frozen):
         """Whether a candidate trained in one of the studies need not be trained again in the other."""
         return (
             self.data_fingerprint == other.data_fingerprint
-            and self.data.model_dump(exclude={"folder"}) == other.data.model_dump(exclude={"folder"})
+            and self.study.metric == other.study.metric
+            and self.data.model_dump(exclude=PLACES) == other.data.model_dump(exclude=PLACES)
             and self.parameters.get("epochs") == other.parameters.get("epochs")
         )
 

@@ -21,7 +21,7 @@ class Training:
 
     row: TrialRow
     curve: dict[int, float]
-    """Validation accuracy in [0, 1] by epoch, from 1."""
+    """Of the validation images, by the study's metric in [0, 1], for each epoch, from 1."""
     drawn: dict[str, Any]
     """What was drawn for it, by slot of the space, without the stages that it has not."""
     projected: float | None

@@ -219,7 +219,7 @@ class _Trainer:
         config = order.candidate.train
         torch.manual_seed(order.seed)
         model = build_model(order.candidate.arch, self.dataset.shape)
-        batches = TrainBatches(self.train_data, config.batch_size, config.augment, order.seed, classes=len(self.dataset.classes))
+        batches = TrainBatches.by_recipe(self.train_data, config, order.seed, len(self.dataset.classes))
         result = fit(
             model,
             batches,

@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 from nas.data.loader import mix_seed
 
 Result = TypeVar("Result")
-Scores = tuple[float, float]
 
 PATIENCE = timedelta(minutes=30)
 """For one that is slower than the others. One that dies is noticed at once, by whoever started it."""
@@ -56,10 +55,6 @@ class Group(Protocol):
 
     def added(self, values: Tensor) -> Tensor:
         """Sums over the processes, which may be on the CPU then."""
-        ...
-
-    def mean(self, scores: Scores, count: int) -> Scores:
-        """Over all images, each process's scores being the means over `count`."""
         ...
 
     def asked_alone(self, ask: Callable[[], bool], otherwise: Callable[[], bool]) -> Callable[[], bool]:
@@ -109,9 +104,6 @@ class Alone:
 
     def added(self, values: Tensor) -> Tensor:
         return values
-
-    def mean(self, scores: Scores, count: int) -> Scores:
-        return scores
 
     def asked_alone(self, ask: Callable[[], bool], otherwise: Callable[[], bool]) -> Callable[[], bool]:
         return ask
@@ -179,10 +171,6 @@ class Processes:
         total = values.to("cpu", copy=True)
         distributed.all_reduce(total, group=self._hosts)
         return total
-
-    def mean(self, scores: Scores, count: int) -> Scores:
-        sums = self.added(torch.tensor([*(score * count for score in scores), count], dtype=torch.float64)).tolist()
-        return sums[0] / sums[2], sums[1] / sums[2]
 
     def asked_alone(self, ask: Callable[[], bool], otherwise: Callable[[], bool]) -> Callable[[], bool]:
         return otherwise

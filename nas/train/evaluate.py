@@ -1,9 +1,11 @@
-"""Loss and accuracy over a set of images, and the logits behind them."""
+"""What a network is worth on a set of images, and the logits behind that."""
 
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,7 @@ from nas.config import AugmentConfig
 from nas.data.cache import Progress, silent
 from nas.data.loader import Resident
 from nas.train.device import Precision
+from nas.train.metrics import METRICS, ClassCounts
 
 EVALUATION_BATCH = 500
 """Images. Twice as many are 2 % faster on a CPU, and would need more memory than a training at the usual batch sizes."""
@@ -79,6 +82,20 @@ def predict_logits(
     return torch.cat(outputs)
 
 
+class Scores(NamedTuple):
+    loss: float
+    """Mean cross-entropy."""
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+
+    @classmethod
+    def of(cls, sums: Tensor) -> Self:
+        """Of what was tallied over all images."""
+        counts = ClassCounts(*sums[1:].numpy().astype(np.int64).reshape(3, -1))
+        return cls(float(sums[0]) / int(counts.there.sum()), **{name: metric(counts) for name, metric in METRICS.items()})
+
+
 def evaluate(
     model: nn.Module,
     data: Resident,
@@ -87,13 +104,25 @@ def evaluate(
     *,
     batch: int = EVALUATION_BATCH,
     should_stop: Callable[[], bool] = never,
-) -> tuple[float, float]:
-    """(mean cross-entropy, share of correct predictions). Waits for the device once. Raises Stopped when `should_stop`, asked
-    before each batch of so many images, says so."""
+) -> Scores:
+    """Waits for the device at its end. Raises Stopped when `should_stop`, asked before each batch of so many images, says so."""
+    return Scores.of(tally(model, data, precision, tta, batch=batch, should_stop=should_stop))
+
+
+def tally(
+    model: nn.Module,
+    data: Resident,
+    precision: Precision,
+    tta: str = "none",
+    *,
+    batch: int = EVALUATION_BATCH,
+    should_stop: Callable[[], bool] = never,
+) -> Tensor:
+    """float64 (1 + 3 × classes,) on the CPU: the sum of cross-entropies, then `ClassCounts`, row by row. What is tallied over
+    parts of the images adds up to what is tallied over all of them. Raises Stopped as `evaluate` does."""
     logits = predict_logits(model, data, precision, tta, batch=batch, should_stop=should_stop)
-    labels = data.labels if data.indices is None or data.labels is None else data.labels[data.indices]
-    assert labels is not None
+    labels = data.chosen_labels
     total = F.cross_entropy(logits, labels, reduction="sum")
-    correct = (logits.argmax(1) == labels).sum()
-    both = torch.stack([total, correct.to(total.dtype)]).tolist()
-    return both[0] / len(labels), both[1] / len(labels)
+    classes = logits.argmax(1)
+    counts = ClassCounts.of(labels.cpu().numpy(), classes.cpu().numpy(), logits.shape[1])
+    return torch.from_numpy(np.concatenate([[total.item()], counts.there, counts.predicted, counts.right]))

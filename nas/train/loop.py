@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.config import TrainConfig
+from nas.config import MetricName, TrainConfig
 from nas.data.loader import Resident, TrainBatches
 from nas.errors import one_line
 from nas.models import ResNet
@@ -25,7 +25,7 @@ from nas.train.checkpoint import Found, load_checkpoint, save_checkpoint, write_
 from nas.train.device import Precision
 from nas.train.distributed import ALONE, Group
 from nas.train.ema import WeightAverage
-from nas.train.evaluate import EVALUATION_BATCH, Stopped, autocast, evaluate, never
+from nas.train.evaluate import EVALUATION_BATCH, Scores, Stopped, autocast, never, tally
 from nas.train.memory import release_memory
 from nas.train.optimiser import make_optimiser, set_rate
 from nas.train.sam import SharpnessAware
@@ -53,15 +53,23 @@ class EpochMetrics:
     """Training and evaluation, without the checkpoint."""
     images_per_second: float
     """Training alone."""
+    ema_val_balanced_accuracy: float | None = None
+    """Of the averaged weights, likewise; None also in curves from before it was recorded."""
+    ema_val_macro_f1: float | None = None
+
+    def validation(self, metric: MetricName) -> float | None:
+        """Of the averaged weights, or the only ones."""
+        value: float | None = getattr(self, f"ema_val_{metric}")
+        return value
 
 
 # Of which layers that depend on the data are initialised.
 INITIALISATION_IMAGES = 4096
 
-Status = Literal["finished", "stopped", "suspended", "diverged"]
+Judged = tuple[Scores | None, Scores | None]
+"""The raw weights, if they were wanted, and the averaged, on the validation images, of which there may be none."""
 
-Scores = tuple[float, float] | tuple[None, None]
-"""(mean loss, accuracy) over the validation images, of which there may be none."""
+Status = Literal["finished", "stopped", "suspended", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,7 @@ class _Trainer:
         self.optimiser = make_optimiser(self.model, config, self.device)
         self.average = WeightAverage(self.model, config.ema_epochs, len(train)) if config.ema_epochs else None
         self.sam = SharpnessAware(self.model, config.sam_rho) if config.sam_rho else None
+        self.class_weights = train.class_weights() if config.class_balance == "loss" else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
         self.totals = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
         """This process's sums since the epoch began: loss × images, correct predictions, images."""
@@ -169,6 +178,15 @@ class _Trainer:
         if self.average:
             self.average.update()
 
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the batch of `logits` (B, classes). Weights of classes are not divided by their sum over the batch, as torch
+        would, so that an image weighs the same in every batch and in every part of one."""
+        smoothing = self.config.label_smoothing
+        if self.class_weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        each = F.cross_entropy(logits.float(), targets, self.class_weights, reduction="none", label_smoothing=smoothing)
+        return each.mean()
+
     def backward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Adds the whole batch's mean gradient up over the parts of this process's share. Returns (3,), of that share: loss ×
         images, correct predictions, images."""
@@ -180,7 +198,7 @@ class _Trainer:
             with self.group.gathering(last=number == self.parts):
                 with autocast(self.device, self.precision):
                     logits = self.forward(part)
-                    loss = F.cross_entropy(logits, wanted, label_smoothing=self.config.label_smoothing)
+                    loss = self.loss(logits, wanted)
                 self.scaler.scale(loss * weight).backward()
             with torch.no_grad():
                 classes = wanted if wanted.ndim == 1 else wanted.argmax(1)
@@ -229,31 +247,35 @@ class _Trainer:
                 torch.cuda.set_rng_state(own["cuda_random"], self.device)
         return found
 
-    def validate(self, validation: Resident | None, raw_weights: bool, should_stop: Callable[[], bool]) -> tuple[Scores, Scores]:
-        """Of the raw weights, if they are wanted, and of the averaged. Raises Stopped."""
+    def validate(self, validation: Resident | None, raw_weights: bool, should_stop: Callable[[], bool]) -> Judged:
+        """Raises Stopped."""
         if validation is None:
-            return (None, None), (None, None)
+            return None, None
 
         def score(model: nn.Module) -> Scores:
             batch, stop = max(1, EVALUATION_BATCH // self.parts), self.group.asked_alone(should_stop, otherwise=never)
-            return self.group.mean(evaluate(model, validation, self.precision, batch=batch, should_stop=stop), len(validation))
+            return Scores.of(self.group.added(tally(model, validation, self.precision, batch=batch, should_stop=stop)))
 
-        raw = score(self.model) if raw_weights or not self.average else (None, None)
+        raw = score(self.model) if raw_weights or not self.average else None
         return raw, score(self.averaged_model) if self.average else raw
 
-    def finish_epoch(self, raw: Scores, averaged: Scores, seconds: float, images_per_second: float) -> EpochMetrics | None:
+    def finish_epoch(
+        self, raw: Scores | None, averaged: Scores | None, seconds: float, images_per_second: float
+    ) -> EpochMetrics | None:
         """Adds the epoch to the curve. None, with nothing recorded, where a loss is not finite."""
         loss, correct, images = self.group.added(self.totals).tolist()
-        if not all(math.isfinite(value) for value in (loss, raw[0] or 0.0, averaged[0] or 0.0)):
+        if not all(math.isfinite(value) for value in (loss, *(scores.loss for scores in (raw, averaged) if scores))):
             return None
         metrics = EpochMetrics(
             epoch=len(self.curve) + 1,
             train_loss=loss / images,
             train_accuracy=correct / images,
-            val_loss=raw[0],
-            val_accuracy=raw[1],
-            ema_val_loss=averaged[0],
-            ema_val_accuracy=averaged[1],
+            val_loss=raw and raw.loss,
+            val_accuracy=raw and raw.accuracy,
+            ema_val_loss=averaged and averaged.loss,
+            ema_val_accuracy=averaged and averaged.accuracy,
+            ema_val_balanced_accuracy=averaged and averaged.balanced_accuracy,
+            ema_val_macro_f1=averaged and averaged.macro_f1,
             lr=self.optimiser.param_groups[0]["lr"],
             seconds=round(seconds, 3),
             images_per_second=round(images_per_second, 1),

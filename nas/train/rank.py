@@ -57,7 +57,7 @@ class Training:
         torch.manual_seed(self.seed)
         return fit(
             build_model(self.candidate.arch, self.shape),
-            TrainBatches(data, recipe.batch_size, recipe.augment, self.seed, classes=self.shape.classes, part=group.part),
+            TrainBatches.by_recipe(data, recipe, self.seed, self.shape.classes, group.part),
             None,
             recipe,
             on_epoch,

@@ -22,7 +22,7 @@ import common
 import torch
 
 from nas.config import ArchConfig, Candidate, DataConfig, TrainConfig
-from nas.data.datasets import ImageSet, load_dataset
+from nas.data.datasets import load_dataset
 from nas.data.loader import TrainBatches, mix_seed
 from nas.data.material import Material, choose_material
 from nas.data.shift import shifted
@@ -113,13 +113,13 @@ class _Worker:
         of = self.dataset
         self.train = place(chosen.images, of.mean, of.std, self.device, chosen.train)
         assert chosen.hold_out is not None
-        self.judged = ImageSet(chosen.images.images[chosen.hold_out], chosen.images.labels[chosen.hold_out])
+        self.judged = of.train.only(chosen.hold_out)
         self.shifted = shifted(self.judged, None, 0)
 
     def run(self, job: Job) -> Result:
         recipe, seed, of = job.candidate.train, mix_seed(0, job.seed), self.dataset
         torch.manual_seed(seed)
-        batches = TrainBatches(self.train, recipe.batch_size, recipe.augment, seed, classes=len(of.classes))
+        batches = TrainBatches.by_recipe(self.train, recipe, seed, len(of.classes))
         with tempfile.TemporaryDirectory(prefix="nas-ingredient-") as folder:
             result = fit(
                 build_model(job.candidate.arch, of.shape),

@@ -78,7 +78,7 @@ class _Worker:
         recipe = job.candidate.train
         torch.manual_seed(job.seed)
         model = build_model(job.candidate.arch, self.dataset.shape)
-        batches = TrainBatches(self.train, recipe.batch_size, recipe.augment, job.seed, classes=len(self.dataset.classes))
+        batches = TrainBatches.by_recipe(self.train, recipe, job.seed, len(self.dataset.classes))
         with tempfile.TemporaryDirectory(prefix="nas-curve-") as folder:
             return fit(
                 model,

@@ -18,8 +18,9 @@ from nas.config import DataConfig, ImageShape
 from nas.data.cache import silent
 from nas.data.datasets import DATASETS, Dataset, channel_statistics, load_dataset, require_known
 from nas.errors import DataError
+from tests.data.on_disk import write_fashion, write_svhn
 
-FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png"
+FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are"
 
 
 def write_image(path: Path, value: int, size: tuple[int, int] = (12, 12), mode: str = "RGB") -> None:
@@ -85,11 +86,16 @@ def cifar_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_data_set_keeps_what_every_data_set_promises(name: str, cifar_on_disk: None, pictures: Path) -> None:
+def test_data_set_keeps_what_every_data_set_promises(
+    name: str, cifar_on_disk: None, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fashion(pictures.parent / "downloads")
+    write_svhn(pictures.parent / "downloads", monkeypatch)
     fill(pictures / "train", {"a": 3, "b": 3})
     fill(pictures / "val", {"a": 1, "b": 1})
     fill(pictures / "test", {"a": 2, "b": 1})
-    config = DataConfig(dataset=name, folder=str(pictures))
+    downloaded = name in ("fashion-mnist", "svhn")
+    config = DataConfig(dataset=name, folder=str(pictures.parent / "downloads" if downloaded else pictures))
     data = load_dataset(config)
     shape = data.shape
     assert data.name == name
@@ -115,7 +121,7 @@ def test_unknown_data_set_is_refused_with_the_nearest_and_all_others() -> None:
     with pytest.raises(DataError) as refused:
         load_dataset(DataConfig(dataset="cifar"))
     assert refused.value.message == (
-        "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, cifar10, cifar100, folder."
+        "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, cifar10, cifar100, fashion-mnist, svhn, folder."
     )
 
 
@@ -437,9 +443,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     files: list[Path] = []
     original = nas.data.cache.decode
 
-    def decode(path: Path, size: int, channels: int) -> np.ndarray:
+    def decode(path: Path, size: int, channels: int, resize: str) -> np.ndarray:
         files.append(path)
-        return original(path, size, channels)
+        return original(path, size, channels, resize)
 
     monkeypatch.setattr(nas.data.cache, "decode", decode)
     return files

@@ -71,6 +71,52 @@ def test_class_with_nothing_to_hold_out_is_named() -> None:
         choose_material(dataset([0] * 50 + [1, 1]), CONFIG, Material(hold_out=0.1))
 
 
+def test_test_images_join_the_others_where_they_lie() -> None:
+    data = dataset([0, 1] * 50)
+    chosen = choose_material(data, CONFIG, Material(include_test_labels=True))
+    assert data.test is not None
+    assert chosen.images.arrays[0] is data.train.images
+    assert chosen.images.arrays[1] is data.test.images
+
+
+# ------------------------------------------------------------------------------------------------------------- groups
+
+
+def grouped(labels: list[int], groups: list[int]) -> Dataset:
+    made = dataset(labels)
+    owners = np.array(groups, np.int64)
+    names = tuple(f"patient {i}" for i in range(max(groups) + 1))
+    return replace(made, train=replace(made.train, groups=owners), test=None, groups=names)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_group_is_parted_between_what_trains_what_chose_and_what_is_held_out(share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    owners = rng.integers(0, 60, 900)
+    data = grouped((rng.random(900) < 0.2).astype(int).tolist(), owners.tolist())
+    config = CONFIG.model_copy(update={"seed": seed})
+    chosen = choose_material(data, config, Material(hold_out=share))
+    selected = split(data, config).validation
+    assert chosen.hold_out is not None
+    assert selected is not None
+    held_out = set(owners[chosen.hold_out])
+    assert not held_out & set(owners[chosen.train_indices])
+    assert not held_out & set(owners[selected])
+    assert set(selected) <= set(chosen.train_indices), "those that chose train now"
+    assert sorted([*chosen.hold_out, *chosen.train_indices]) == list(range(900))
+    assert len(chosen.hold_out) == pytest.approx(share * 900, abs=30)
+    assert data.train.labels[chosen.hold_out].mean() == pytest.approx(data.train.labels.mean(), abs=0.05)
+
+
+def test_class_whose_groups_cannot_be_held_out_is_named() -> None:
+    """Of its two groups one chose in the search."""
+    data = grouped([0] * 60 + [1] * 20, [i % 12 for i in range(60)] + [i % 2 for i in range(20)])
+    with pytest.raises(DataError, match="the groups of class '1' are too few to hold some out and train on others") as refused:
+        choose_material(data, CONFIG, Material(hold_out=0.2))
+    assert refused.value.hint == "leave --hold-out away, or add images of other groups to the class"
+
+
 def test_name_says_what_was_trained_on() -> None:
     assert Material().suffix == ""
     assert Material(True, 100, 0.25).suffix == "-hold-out-25-subset-100-with-test-labels"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nas.config import DataConfig
-from nas.data.datasets import Dataset, ImageSet, split, stratified
+from nas.data.images import Dataset, ImageSet
+from nas.data.splits import grouped, split, stratified
 from nas.errors import DataError
 
 
@@ -103,3 +104,94 @@ def test_shares_are_kept_for_any_counts() -> None:
         subset = stratified(labels, total / len(labels), seed, total=total)
         assert len(np.unique(subset)) == total
         assert (np.bincount(labels[subset], minlength=len(counts)) >= 1).all()
+
+
+# ------------------------------------------------------------------------------------------------------------- groups
+
+
+def grouped_set(labels: list[int], groups: list[int]) -> Dataset:
+    part = ImageSet(np.zeros((len(labels), 8, 8, 1), np.uint8), np.array(labels), np.array(groups))
+    classes = tuple(f"c{i}" for i in range(max(labels) + 1))
+    names = tuple(f"patient {i}" for i in range(max(groups) + 1))
+    return Dataset("made", classes, part, None, None, (0.0,), (1.0,), groups=names)
+
+
+def of_patients(seed: int, patients: int = 300, images: int = 6000, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and groups: rare and common classes, of which each patient has some more than others."""
+    rng = np.random.default_rng(seed)
+    common = 0.5 ** np.arange(classes)
+    leaning = rng.dirichlet(3 * common / common.sum(), size=patients)
+    groups = rng.integers(0, patients, images)
+    labels = np.array([rng.choice(classes, p=leaning[group]) for group in groups])
+    return labels, groups
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_group_is_on_both_sides_and_each_class_has_about_its_share(seed: int) -> None:
+    labels, groups = of_patients(seed)
+    chosen = grouped(labels, groups, 0.1, seed)
+    assert not set(groups[chosen]) & set(np.delete(groups, chosen))
+    shares = np.bincount(labels[chosen], minlength=5) / np.bincount(labels)
+    assert shares == pytest.approx([0.1] * 5, abs=0.03)
+
+
+def test_groups_are_split_as_evenly_as_scikit_learn_does() -> None:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    ours, theirs = [], []
+    for seed in range(5):
+        labels, groups = of_patients(seed)
+        folds = StratifiedGroupKFold(10, shuffle=True, random_state=seed)
+        for found, chosen in ((ours, grouped(labels, groups, 0.1, seed)), (theirs, next(folds.split(labels, labels, groups))[1])):
+            found.append(np.abs(np.bincount(labels[chosen], minlength=5) / np.bincount(labels) - 0.1).mean())
+    assert np.mean(ours) < 1.5 * np.mean(theirs)
+
+
+def test_split_of_groups_follows_from_labels_groups_and_seed_and_not_from_how_groups_are_numbered_apart() -> None:
+    labels, groups = of_patients(0)
+    np.testing.assert_array_equal(grouped(labels, groups, 0.1, 3), grouped(labels, groups, 0.1, 3))
+    assert grouped(labels, groups, 0.1, 3).tolist() != grouped(labels, groups, 0.1, 4).tolist()
+
+
+def test_groups_of_one_image_each_are_split_as_images_are() -> None:
+    labels = np.repeat(np.arange(3), [200, 100, 20])
+    chosen = grouped(labels, np.arange(320), 0.1, 0)
+    assert np.bincount(labels[chosen]).tolist() == [20, 10, 2]
+
+
+def test_a_rare_class_is_on_both_sides_where_any_split_allows_it() -> None:
+    # Class 1 lies in two groups of many, both of which the greedy assignment would train on.
+    labels = [0] * 100 + [1, 1, 0, 0]
+    groups = [i // 10 for i in range(100)] + [10, 11, 10, 11]
+    data = grouped_set(labels, groups)
+    for seed in range(10):
+        parts = split(data, DataConfig(dataset="made", seed=seed))
+        assert parts.validation is not None
+        assert 1 in data.train.labels[parts.validation]
+        assert 1 in data.train.labels[parts.train]
+        assert sorted([*parts.train, *parts.validation]) == list(range(104))
+
+
+def test_subset_of_a_grouped_set_takes_from_the_training_side_alone() -> None:
+    labels, groups = of_patients(1)
+    data = grouped_set(labels.tolist(), groups.tolist())
+    parts = split(data, DataConfig(dataset="made", subset=500))
+    assert parts.validation is not None
+    assert len(parts.train) == 500
+    assert not set(groups[parts.train]) & set(groups[parts.validation])
+
+
+def test_class_of_a_single_group_is_refused_with_the_groups_name() -> None:
+    with pytest.raises(DataError) as refused:
+        split(grouped_set([0] * 20 + [1] * 3, [i // 4 for i in range(20)] + [5] * 3), DataConfig(dataset="made"))
+    assert refused.value.message == (
+        "all 3 images of class 'c1' belong to the group 'patient 5'; each class needs at least two groups, one to train and one "
+        "to choose"
+    )
+    assert refused.value.hint == "add images of other groups to the class, leave it out, or leave --group-column out"
+
+
+def test_groups_that_no_split_can_part_are_refused_with_the_class_that_is_left_out() -> None:
+    # Each two of the three groups share a class: whichever side has two of them has all of one class.
+    with pytest.raises(DataError, match=r"the groups leave class 'c\d' without (training|validation) images: it has 2 groups"):
+        split(grouped_set([0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 0]), DataConfig(dataset="made"))

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.config import ArchConfig, AugmentConfig, ImageShape, StageConfig, TrainConfig
-from nas.data import stream
-from nas.data.datasets import ImageSet
-from nas.data.loader import Resident, TrainBatches
+from nas.data import loader, stream
+from nas.data.images import ImageSet, JoinedSet
+from nas.data.loader import JoinedRows, Resident, TrainBatches
 from nas.data.stream import Streamed, bytes_of, gathered, pick_storage, place, room_for_images
 from nas.models import build_model
 from nas.paths import TrialPaths
@@ -65,6 +65,52 @@ def equal(one: Any, other: Any) -> bool:
 
 def batches_of(data: Resident, config: AugmentConfig = EVERYTHING, size: int = 8) -> TrainBatches:
     return TrainBatches(data, size, config, 7, classes=5)
+
+
+# ----------------------------------------------------------------------------------------- several arrays as one
+
+
+@pytest.fixture
+def joined(mapped: ImageSet, tmp_path: Path) -> JoinedSet:
+    """The same images and labels in three files."""
+    parts = []
+    for i, part in enumerate((slice(0, 40), slice(40, 41), slice(41, N))):
+        np.save(tmp_path / f"{i}.npy", mapped.images[part])
+        parts.append(ImageSet(np.load(tmp_path / f"{i}.npy", mmap_mode="c"), mapped.labels[part]))
+    return JoinedSet(tuple(parts))
+
+
+@pytest.mark.parametrize("kind", [Resident, Streamed])
+@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+def test_several_arrays_are_as_one(kind: type[Resident], indices: np.ndarray | None, mapped: ImageSet, joined: JoinedSet) -> None:
+    one, several = (kind.of(data, MEAN, STD, CPU, indices) for data in (mapped, joined))
+    assert len(one) == len(several)
+    assert equal(list(batches_of(one).epoch(1)), list(batches_of(several).epoch(1)))
+    assert equal(list(one.batches(17)), list(several.batches(17)))
+    assert torch.equal(one.sample(13), several.sample(13))
+    assert bytes_of(joined, indices) == bytes_of(mapped, indices)
+
+
+def test_several_arrays_stay_where_they_are(joined: JoinedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def whole(*arrays: Any, **keywords: Any) -> None:
+        raise AssertionError("joined in memory")
+
+    labels = joined.labels
+    monkeypatch.setattr(np, "concatenate", whole)
+    data = Resident(joined.arrays, labels, MEAN, STD, CPU)
+    assert isinstance(data._rows, JoinedRows)
+    assert all(np.shares_memory(rows.numpy(), part.images) for rows, part in zip(data._rows._parts, joined.parts, strict=True))
+    assert len(list(data.walk(torch.randperm(N), 8))) == 12
+
+
+@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+def test_several_arrays_are_copied_whole_to_a_device(
+    indices: np.ndarray | None, mapped: ImageSet, joined: JoinedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "COPY_BYTES", 7 * 8 * 8 * 3)
+    chosen = None if indices is None else torch.from_numpy(indices)
+    there = loader.copied(loader.rows_of(joined.arrays), chosen, CPU)
+    np.testing.assert_array_equal(there.numpy(), mapped.images if indices is None else mapped.images[indices])
 
 
 # ---------------------------------------------------------------------------------------------------- as resident ones

@@ -1,8 +1,14 @@
-"""Entries for tests."""
+"""Entries for tests, and a ledger as it was first made."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from nas.ledger import RunEntry, SubmissionEntry
+import sqlalchemy
+from sqlalchemy import Connection
+
+from nas.ledger import RunEntry, SubmissionEntry, tables
+
+SINCE_VERSION_2 = ("metric", "held_out_score", "held_out_shifted_score", "test_balanced_accuracy", "test_macro_f1")
 
 
 def run_entry(name: str = "trial-0001-4-epochs-seed-0", **changes: Any) -> RunEntry:
@@ -34,6 +40,22 @@ def run_entry(name: str = "trial-0001-4-epochs-seed-0", **changes: Any) -> RunEn
         "evaluation_sha256": None,
     }
     return RunEntry(**values | changes)
+
+
+def make_version_1(connection: Connection, runs: Sequence[RunEntry], study: str) -> None:
+    metadata = sqlalchemy.MetaData()
+    columns = [
+        sqlalchemy.Column(column.name, column.type, primary_key=column.primary_key, nullable=column.nullable)
+        for column in tables.RUNS.c
+        if column.name not in SINCE_VERSION_2
+    ]
+    old = sqlalchemy.Table(tables.RUNS.name, metadata, *columns)
+    for table in (tables.SUBMISSIONS, tables.VERSION):
+        table.to_metadata(metadata)
+    metadata.create_all(connection)
+    for run in runs:
+        connection.execute(sqlalchemy.insert(old).values(study=study, **run.model_dump(exclude=set(SINCE_VERSION_2))))
+    connection.execute(sqlalchemy.insert(tables.VERSION).values(version=1))
 
 
 def submission_entry(identity: str = "a" * 32, **changes: Any) -> SubmissionEntry:

@@ -27,7 +27,7 @@ from nas.ledger.entries import submissions_file
 from nas.paths import StudyPaths, TrialPaths
 from nas.search.ownership import own_study
 from nas.search.storage import open_study, owned_study
-from tests.ledger.entries import run_entry, submission_entry
+from tests.ledger.entries import make_version_1, run_entry, submission_entry
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_database_that_is_back_after_a_moment_is_written(paths: StudyPaths, monk
 def test_ledger_of_a_newer_version_is_refused_and_not_written(paths: StudyPaths) -> None:
     record(paths, run_entry())
     with sqlite3.connect(paths.database) as database:
-        database.execute("UPDATE nas_ledger SET version = 3")
+        database.execute("UPDATE nas_ledger SET version = 4")
     database.close()
     before = paths.database.read_bytes()
     attempts: list[Callable[[], object]] = [
@@ -200,7 +200,7 @@ def test_ledger_of_a_newer_version_is_refused_and_not_written(paths: StudyPaths)
         with pytest.raises(StudyError) as refused:
             attempt()
         assert refused.value.message == (
-            f"the ledger in {paths.database} has version 3, and this nas knows versions up to 1; nothing was written to it"
+            f"the ledger in {paths.database} has version 4, and this nas knows versions up to 2; nothing was written to it"
         )
         assert refused.value.hint == "use the newer nas that made it so: the files of the runs are complete without the ledger"
     assert paths.database.read_bytes() == before
@@ -215,13 +215,13 @@ def double_the_seeds(connection: Connection) -> None:
 def test_older_ledger_is_brought_up_to_date_once(paths: StudyPaths, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     record(paths, run_entry(seed=21))
     record(paths, submission_entry())
-    monkeypatch.setattr(tables, "MIGRATIONS", (double_the_seeds,))
+    monkeypatch.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, double_the_seeds))
     for _ in range(2):
         if by == "reading":
             assert read_ledger(paths).runs == [run_entry(seed=42)]
         else:
             record(paths, submission_entry())
-    assert contents(paths, ours=True)["nas_ledger"][1] == [(2,)]
+    assert contents(paths, ours=True)["nas_ledger"][1] == [(3,)]
     assert read_ledger(paths) == Ledger([run_entry(seed=42)], [submission_entry()])
     with closing(sqlite3.connect(paths.database)) as database:
         assert database.execute("SELECT remark FROM nas_runs").fetchall() == [("doubled",)]
@@ -234,7 +234,7 @@ def test_step_that_fails_leaves_the_older_ledger_whole(paths: StudyPaths, monkey
 
     record(paths, run_entry(seed=21))
     before = contents(paths, ours=True)
-    monkeypatch.setattr(tables, "MIGRATIONS", (double_the_seeds, fails))
+    monkeypatch.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, double_the_seeds, fails))
     with pytest.raises(StudyError, match="no such table: what_is_not_there"):
         record(paths, run_entry("another"))
     assert contents(paths, ours=True) == before
@@ -244,8 +244,24 @@ def test_new_ledger_has_the_newest_version_without_any_step(paths: StudyPaths, m
     def never(connection: Connection) -> None:
         raise AssertionError("a new ledger has nothing to bring up to date")
 
-    monkeypatch.setattr(tables, "MIGRATIONS", (never,))
+    monkeypatch.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, never))
     record(paths, run_entry())
+    assert contents(paths, ours=True)["nas_ledger"][1] == [(3,)]
+
+
+@pytest.mark.parametrize("by", ["reading", "writing"])
+def test_ledger_from_before_metrics_is_of_accuracy(paths: StudyPaths, by: str) -> None:
+    engine = sqlalchemy.create_engine(f"sqlite:///{paths.database}")
+    with engine.begin() as connection:
+        make_version_1(connection, [run_entry("before")], paths.name)
+    engine.dispose()
+    new = run_entry("new", metric="macro_f1", held_out_score=0.25, test_macro_f1=0.5)
+    if by == "writing":
+        record(paths, new)
+    assert read_ledger(paths).run("before") == run_entry("before")
+    assert run_entry("before").metric == "accuracy"
+    record(paths, new)
+    assert read_ledger(paths).run("new") == new
     assert contents(paths, ours=True)["nas_ledger"][1] == [(2,)]
 
 

@@ -46,6 +46,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "momentum": {"norm_momentum": 0.4},
     "logit scale": {"logit_scale": 0.25},
     "a stem that halves": {"stem": {"stride": 2}},
+    "a stem that pools": {"stem": {"pool": "max"}},
+    "a stem that halves and pools": {"stem": {"stride": 2, "pool": "max"}, "stages": STAGES[:1]},
     "a stem of its own width": {"stem": {"channels": 5, "kernel": 5}},
     "large kernels": {"stages": (StageConfig(blocks=1, channels=6, kernel=7, skip_kernel=5),) * 2},
     "one stage": {"stages": (StageConfig(blocks=1, channels=6),)},
@@ -161,14 +163,14 @@ def test_every_block_takes_every_image(block: str, downsample: str, channels: in
     check_trains(arch, ImageShape(channels=channels, size=size, classes=3))
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("stride", "pool"), [(1, "none"), (2, "none"), (2, "max")])
 @pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("downsample", get_args(DownsampleName))
 @pytest.mark.parametrize("block", BLOCKS)
-def test_feature_maps_have_the_sizes_that_were_foretold(block: str, downsample: str, stem: str, stride: int) -> None:
+def test_feature_maps_have_the_sizes_that_were_foretold(block: str, downsample: str, stem: str, stride: int, pool: str) -> None:
     stages = tuple(StageConfig(blocks=1, channels=c, kernel=k, skip_kernel=3) for c, k in ((4, 3), (5, 5), (6, 1)))
-    arch = small_arch(block=block, downsample=downsample, stages=stages, stem={"type": stem, "stride": stride})
-    for size in (8, 15, 32, 33):
+    arch = small_arch(block=block, downsample=downsample, stages=stages, stem={"type": stem, "stride": stride, "pool": pool})
+    for size in (15, 32, 33):
         with torch.device("meta"):
             model = build_model(arch, ImageShape(channels=3, size=size, classes=3)).eval()
             seen: list[tuple[int, ...]] = []

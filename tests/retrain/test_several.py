@@ -132,6 +132,16 @@ def test_mean_deviation_and_best_run_by_either_criterion(study: StudyPaths) -> N
     assert network(card, [(0.9, 0.7)], study).deviation("clean") is None
 
 
+def test_what_the_study_judges_by_chooses_where_that_is_not_accuracy(study: StudyPaths) -> None:
+    card = read_card(finished_runs(study)[0]).model_copy(update={"metric": "macro_f1"})
+    values = {"images": 100, "accuracy": 0.9, "shifted_accuracy": 0.8}
+    scores = [HeldOut(**values, score=score, shifted_score=shifted) for score, shifted in ((0.5, 0.4), (0.6, 0.3))]
+    one = Network(tuple((study.trial(i), card.model_copy(update={"held_out": found})) for i, found in enumerate(scores)))
+    assert one.scores("clean") == [0.5, 0.6]
+    assert one.best_run("clean") == one.runs[1]
+    assert one.best_run("shifted") == one.runs[0]
+
+
 def test_interval_is_wilsons() -> None:
     low, high = interval(0.9, 100)
     assert (low, high) == pytest.approx((0.8256, 0.9448), abs=1e-4)

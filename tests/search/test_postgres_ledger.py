@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from nas.errors import StudyError
 from nas.ledger import Ledger, read_ledger, record, rewrite, tables
@@ -13,7 +14,7 @@ from nas.retrain.recorded import try_to_record
 from nas.search.address import parse_address, record_address
 from nas.search.ownership import own_study
 from nas.search.storage import open_study, owned_study
-from tests.ledger.entries import run_entry, submission_entry
+from tests.ledger.entries import make_version_1, run_entry, submission_entry
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
 
 NUMBERS = itertools.count()
@@ -91,12 +92,24 @@ def test_older_and_newer_versions(
         connection.exec_driver_sql("UPDATE nas_runs SET seed = 2 * seed")
 
     with monkeypatch.context() as newer:
-        newer.setattr(tables, "MIGRATIONS", (double_the_seeds,))
+        newer.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, double_the_seeds))
         assert read_ledger(paths).runs == read_ledger(paths).runs == [run_entry(seed=42)]
-    with pytest.raises(StudyError, match="has version 2, and this nas knows versions up to 1; nothing was written to it"):
+    with pytest.raises(StudyError, match="has version 3, and this nas knows versions up to 2; nothing was written to it"):
         record(paths, run_entry("another"))
     with server.connect(database) as onlooker:
         assert onlooker.execute("SELECT name, seed FROM nas_runs").fetchall() == [(run_entry().name, 42)]
+
+
+def test_ledger_from_before_metrics_is_of_accuracy(studies: list[StudyPaths], server: Cluster, database: str) -> None:
+    (paths, other) = studies
+    engine = sqlalchemy.create_engine(parse_address(server.url(database)))
+    with engine.begin() as connection:
+        make_version_1(connection, [run_entry("before")], paths.name)
+    engine.dispose()
+    assert read_ledger(paths).runs == [run_entry("before")]
+    new = run_entry("new", metric="macro_f1", held_out_score=0.25)
+    record(other, new)
+    assert read_ledger(other).runs == [new]
 
 
 def test_server_that_is_away_is_a_note_without_its_password(

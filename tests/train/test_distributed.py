@@ -19,7 +19,9 @@ from nas.data.datasets import load_dataset
 from nas.data.loader import Resident, TrainBatches
 from nas.models.layers import BatchNorm2d
 from nas.paths import TrialPaths
+from nas.train.device import FULL_PRECISION
 from nas.train.distributed import ALONE, Alone, Group, Processes, SharedBatchNorm2d, part_of, share_statistics
+from nas.train.evaluate import Scores, tally
 from nas.train.loop import fit
 from tests.train.conftest import SEED, TRAIN_IMAGES, VALIDATION_IMAGES, Training
 
@@ -37,6 +39,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixed": {"augment": {"flip": "alternating", "mix": "mixup_or_cutmix", "cutout": 3}},
     "whitening": {"arch": {**EVEN["arch"], "stem": {"type": "whitening"}}},
     "no average": {"ema_epochs": 0.0},
+    "weights of classes": {"class_balance": "loss"},
+    "balanced classes": {"class_balance": "sampling"},
 }
 
 
@@ -75,7 +79,20 @@ def test_alone_everything_passes_through() -> None:
     assert (group.any(True), group.any(False)) == (True, False)
     assert group.gathered({"one": 1}) == [{"one": 1}]
     assert group.seed(7) == 7
-    assert group.mean((0.25, 0.5), 3) == (0.25, 0.5)
+
+
+def test_what_processes_tally_of_their_parts_makes_up_the_scores_of_the_whole() -> None:
+    """Also by metrics that are no means over images."""
+    data = load_dataset(DataConfig(dataset="digits"))
+    model = _training().model()
+    there = np.arange(0, 150)
+    whole, *parts = (
+        tally(model, Resident.of(data.train, data.mean, data.std, CPU, which), FULL_PRECISION)
+        for which in (there, *(there[part_of(len(there), rank, 3)] for rank in range(3)))
+    )
+    scores, added = Scores.of(whole), Scores.of(torch.stack(parts).sum(0))
+    assert added == pytest.approx(scores, rel=1e-6)
+    assert 0 < scores.macro_f1 != scores.accuracy
 
 
 def test_on_a_gpu_torchs_own_layer_shares_the_statistics() -> None:
@@ -112,7 +129,7 @@ def _run(training: Training, group: Group, folder: Path, **more: Any) -> dict[st
     model = training.model()
     result = fit(
         model,
-        TrainBatches(training.resident(0, TRAIN_IMAGES), recipe.batch_size, recipe.augment, SEED, classes=10, part=group.part),
+        TrainBatches.by_recipe(training.resident(0, TRAIN_IMAGES), recipe, SEED, 10, group.part),
         Resident.of(data.train, data.mean, data.std, CPU, there[group.part(len(there))]),
         recipe,
         more.pop("on_epoch", lambda metrics: True),
@@ -218,6 +235,7 @@ def assert_near(one: dict[str, Any], other: dict[str, Any]) -> None:
     for mine, theirs in zip(one["curve"], other["curve"], strict=True):
         assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
         assert mine["ema_val_loss"] == pytest.approx(theirs["ema_val_loss"], rel=1e-4)
+        assert mine["ema_val_macro_f1"] == pytest.approx(theirs["ema_val_macro_f1"], abs=0.02)
         assert mine["train_accuracy"] == pytest.approx(theirs["train_accuracy"], abs=0.02)
         assert (mine["epoch"], mine["lr"]) == (theirs["epoch"], theirs["lr"])
 

@@ -1,0 +1,142 @@
+"""What a data set is: decoded images with their labels, by parts, and what a network must know of them."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.config import ImageShape
+from nas.data.cache import Entry
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, in [0, 255]."""
+SUMMED_TOGETHER = 2**22
+"""Values: images of any size are read in parts of about so many."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    images: np.ndarray
+    """uint8 (N, H, W, C)"""
+    labels: np.ndarray
+    """int64 (N,)"""
+    groups: np.ndarray | None = None
+    """int64 (N,): which images belong together, such as those of one patient; None where nobody said."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return (self.images,)
+
+    def only(self, indices: np.ndarray) -> "ImageSet":
+        """Those, copied into memory."""
+        return ImageSet(self.images[indices], self.labels[indices], None if self.groups is None else self.groups[indices])
+
+
+@dataclass(frozen=True)
+class JoinedSet:
+    """Several sets one behind the other, as one; their images stay in their files."""
+
+    parts: tuple[ImageSet, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """uint8 (N, H, W, C) each"""
+        return tuple(part.images for part in self.parts)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,)"""
+        return np.concatenate([part.labels for part in self.parts])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str
+    classes: tuple[str, ...]
+    train: ImageSet
+    validation: ImageSet | None
+    """Images that the data set itself sets aside for choosing; None where a share of `train` must serve."""
+    test: ImageSet | None
+    mean: tuple[float, ...]
+    """Each channel's mean over the training images, in [0, 255]."""
+    std: tuple[float, ...]
+    skipped: int = 0
+    """Images that were left out: unreadable, or without a label."""
+    validation_statistics: Statistics | None = None
+    """Of `validation`, where it is there."""
+    groups: tuple[str, ...] = ()
+    """Names of what `train.groups` counts."""
+
+    @property
+    def shape(self) -> ImageShape:
+        _, height, _, channels = self.train.images.shape
+        return ImageShape(channels=channels, size=height, classes=len(self.classes))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the classes, the training labels in their order and the pixel statistics; of the images that
+        choose, where the data set brings its own; of the groups, where there are any, whatever they are called."""
+        digest = hashlib.sha256(repr((self.classes, self.mean, self.std, self.train.images.shape)).encode())
+        digest.update(np.ascontiguousarray(self.train.labels).tobytes())
+        if self.validation is not None:
+            statistics = self.validation_statistics or channel_statistics(self.validation.images)
+            digest.update(repr((self.validation.images.shape, statistics)).encode())
+            digest.update(np.ascontiguousarray(self.validation.labels).tobytes())
+        if self.train.groups is not None:
+            digest.update(np.ascontiguousarray(self.train.groups).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def dataset_of(name: str, entry: Entry) -> Dataset:
+    """The data set that a finished entry of the cache holds."""
+    meta = entry.meta()
+
+    def part(which: str) -> ImageSet | None:
+        if not (entry.folder / f"{which}-labels.npy").is_file():
+            return None
+        grouped = (entry.folder / f"{which}-groups.npy").is_file()
+        return ImageSet(
+            entry.array(f"{which}-images"),
+            np.asarray(entry.array(f"{which}-labels")),
+            np.asarray(entry.array(f"{which}-groups")) if grouped else None,
+        )
+
+    train = part("train")
+    assert train is not None
+    return Dataset(
+        name=name,
+        classes=tuple(meta["classes"]),
+        train=train,
+        validation=part("val"),
+        test=part("test"),
+        mean=tuple(meta["mean"]),
+        std=tuple(meta["std"]),
+        skipped=meta.get("skipped", 0),
+        validation_statistics=None if meta.get("val") is None else (tuple(meta["val"][0]), tuple(meta["val"][1])),
+        groups=tuple(meta.get("groups", ())),
+    )
+
+
+def channel_statistics(images: np.ndarray) -> Statistics:
+    """Of uint8 (N, H, W, C); a constant channel has deviation 1.
+
+    The sums are of whole numbers, exact in double precision up to 10¹¹ pixels, so that it does not matter how they are parted.
+    """
+    channels = images.shape[3]
+    total, squares, count = np.zeros(channels), np.zeros(channels), 0
+    together = max(1, SUMMED_TOGETHER // int(np.prod(images.shape[1:])))
+    for start in range(0, len(images), together):
+        part = images[start : start + together].reshape(-1, channels).astype(np.float64)
+        total += part.sum(0)
+        squares += (part**2).sum(0)
+        count += len(part)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    std[std < 1e-6] = 1.0
+    return tuple(map(float, mean)), tuple(map(float, std))

@@ -1,0 +1,210 @@
+"""Which images train and which choose, decided here once, because retraining, searching and reporting must agree on it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.config import DataConfig
+from nas.data.images import Dataset
+from nas.errors import DataError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which of the training images train candidates, and which choose among them: disjoint indices, sorted."""
+
+    train: np.ndarray
+    """int64 indices into `Dataset.train`"""
+    validation: np.ndarray | None
+    """int64 indices into `Dataset.train`; None where the data set brings its own validation images."""
+
+
+def split(dataset: Dataset, config: DataConfig) -> Split:
+    """The same for the same labels, groups and `config.seed`, whatever else changes; every group is wholly on one side. Raises
+    DataError where a class is too small, or its groups too few."""
+    labels, groups = dataset.train.labels, dataset.train.groups
+    validation = None
+    train = np.arange(len(labels))
+    if dataset.validation is None:
+        for label in np.flatnonzero(np.bincount(labels) == 1):
+            raise DataError(
+                f"class {dataset.classes[label]!r} has a single image; each class needs at least two, one to train and one to "
+                "choose",
+                hint="add images to it, or leave the class out",
+            )
+        if groups is None:
+            validation = stratified(labels, config.validation, config.seed)
+        else:
+            validation = grouped(labels, groups, config.validation, config.seed)
+            _require_both_sides(dataset, validation)
+        train = np.setdiff1d(train, validation)
+    if config.subset is not None:
+        if not len(dataset.classes) <= config.subset <= len(train):
+            raise DataError(
+                f"--train-subset takes at least one image of each of the {len(dataset.classes)} classes and at most the "
+                f"{len(train)} that are there to train on, not {config.subset}"
+            )
+        share = config.subset / len(train)
+        train = train[stratified(labels[train], share, config.seed + 1, total=config.subset)]
+    return Split(train, validation)
+
+
+def validation_images(dataset: Dataset, parts: Split) -> int:
+    """How many there are: set aside from the training set, or the data set's own."""
+    return len(dataset.validation or ()) if parts.validation is None else len(parts.validation)
+
+
+IMBALANCE = 10.0
+"""Times as many images as the smallest class has, from which on the largest is worth a warning."""
+
+
+def imbalance(dataset: Dataset) -> str | None:
+    """A sentence with the counts where the largest class of the training images is so many times the smallest; else None."""
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    largest, smallest = int(counts.argmax()), int(counts.argmin())
+    if counts[largest] < IMBALANCE * counts[smallest]:
+        return None
+    return (
+        f"the classes differ in size: {dataset.classes[largest]!r} has {counts[largest]:,} images, {dataset.classes[smallest]!r} "
+        f"has {counts[smallest]:,}, {counts[largest] / counts[smallest]:.0f} times fewer"
+    )
+
+
+def stratified(labels: np.ndarray, share: float, seed: int, total: int | None = None) -> np.ndarray:
+    """Sorted indices of `share` of each class, at least one of each.
+
+    Every class gives floor(share × its size); what is missing to the total goes to the largest remainders. With `total`, exactly
+    so many; without, about share × N, and of each class at least one image is left, so that it must have two.
+    """
+    counts = np.bincount(labels)
+    present = np.flatnonzero(counts)
+    most = counts - 1 if total is None else counts
+    assert (most[present] >= 1).all()
+    assert total is None or len(present) <= total <= len(labels)
+    wanted = round(share * len(labels)) if total is None else total
+    exact = counts * share
+    take = np.where(counts > 0, np.clip(np.floor(exact), 1, most), 0).astype(int)
+    for c in present[np.argsort(-(exact - np.floor(exact))[present], kind="stable")]:
+        if take.sum() >= wanted:
+            break
+        take[c] = min(take[c] + 1, most[c])
+    while total is not None and take.sum() > total:  # small classes were rounded up to one image
+        take[np.argmax(np.where(take > 1, take - exact, -np.inf))] -= 1
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    chosen = [order[labels[order] == c][: take[c]] for c in present]
+    return np.sort(np.concatenate(chosen))
+
+
+# ------------------------------------------------------------------------------------------------------------- groups
+
+
+def grouped(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Sorted indices of whole groups that hold about `share` of each class.
+
+    The greedy assignment of scikit-learn's StratifiedGroupKFold, to two sides of unequal size instead of folds of equal size:
+    the groups whose classes are the most uneven come first, and each goes where it leaves the classes' shares of the two sides
+    nearest to each other. Then groups change sides one by one: first for each class that one side lacks, if there is one that
+    leaves no other class behind, then as long as that brings the classes nearer to their shares. It is written out here, so that
+    no version of scikit-learn changes a study's split.
+    """
+    held = _Held.of(labels, groups)
+    totals = np.bincount(labels).astype(np.float64)
+    totals[totals == 0] = 1.0  # of a class that is not there nothing is held
+    # A column for each class: how much of what each side should have of it is there. Row 0 trains, row 1 chooses.
+    filled = np.zeros((2, len(totals)))
+    weights = np.array([(1.0 - share) * totals, share * totals])
+    side = np.zeros(len(held.images), np.int64)
+    lots = np.random.default_rng(seed).permutation(len(side))
+    for group in lots[np.argsort(-held.unevenness(len(totals))[lots], kind="stable")]:
+        classes, counts = held.of_group(group)
+        here = filled[:, classes]
+        apart = [np.abs((here[0] + counts / weights[0, classes]) - here[1]).sum()]
+        apart.append(np.abs((here[1] + counts / weights[1, classes]) - here[0]).sum())
+        side[group] = chosen = int(np.argmin(apart))
+        filled[chosen, classes] += counts / weights[chosen, classes]
+    _improve(held, side, totals, share)
+    return np.flatnonzero(side[groups] == 1)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """How many images of which classes each group holds: sparse, since most hold few classes."""
+
+    classes: np.ndarray
+    counts: np.ndarray
+    starts: np.ndarray
+    """Of each group in the two above, with one more for the end."""
+    images: np.ndarray
+    """Of each group, in all."""
+
+    @classmethod
+    def of(cls, labels: np.ndarray, groups: np.ndarray) -> "_Held":
+        most = int(labels.max()) + 1
+        keys, counts = np.unique(groups * most + labels, return_counts=True)
+        images = np.bincount(groups)
+        return cls(keys % most, counts, np.searchsorted(keys // most, np.arange(len(images) + 1)), images)
+
+    def of_group(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its classes, and its images of each."""
+        place = slice(self.starts[group], self.starts[group + 1])
+        return self.classes[place], self.counts[place]
+
+    def unevenness(self, classes: int) -> np.ndarray:
+        """Of each group the variance of its images over the classes, times the classes' number squared: a whole number."""
+        squares = np.concatenate([[0], np.cumsum(self.counts.astype(np.int64) ** 2)])
+        return classes * np.diff(squares[self.starts]) - self.images.astype(np.int64) ** 2
+
+
+def _improve(held: _Held, side: np.ndarray, totals: np.ndarray, share: float) -> None:
+    """Changes `side`: a group moves if it leaves no class behind, and either brings one that its new side lacks, or lessens the
+    sum of the classes' distances from their share, the one that lessens it most first."""
+    owners = np.repeat(np.arange(len(side)), np.diff(held.starts))
+    there = np.zeros((2, len(totals)), np.int64)
+    np.add.at(there, (side[owners], held.classes), held.counts)
+    for _ in range(2 * len(side)):
+        here = side[owners]
+        chosen = there[1, held.classes]
+        after = chosen + np.where(here == 1, -held.counts, held.counts)
+        change = np.abs(after / totals[held.classes] - share) - np.abs(chosen / totals[held.classes] - share)
+        cost = np.bincount(owners, weights=change, minlength=len(side))
+        cost[owners[there[here, held.classes] == held.counts]] = np.inf  # it would leave its class behind
+        brings = owners[there[1 - here, held.classes] == 0]
+        brings = brings[np.isfinite(cost[brings])]
+        group = int(brings[np.argmin(cost[brings])]) if len(brings) else int(np.argmin(cost))
+        if not len(brings) and cost[group] > -1e-9:
+            return
+        classes, counts = held.of_group(group)
+        there[side[group], classes] -= counts
+        side[group] = 1 - side[group]
+        there[side[group], classes] += counts
+
+
+def one_sided(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Classes of which all images or none are `chosen`, bool (N,)."""
+    there, counts = (np.bincount(labels, weights=weights) for weights in (None, chosen))
+    return np.flatnonzero((there > 0) & ((counts == 0) | (counts == there)))
+
+
+def _require_both_sides(dataset: Dataset, validation: np.ndarray) -> None:
+    """Raises DataError where the groups leave a class without images on one side."""
+    labels, groups = dataset.train.labels, dataset.train.groups
+    assert groups is not None
+    chooses = np.zeros(len(labels), bool)
+    chooses[validation] = True
+    for label in one_sided(labels, chooses):
+        mine = labels == label
+        name, owners = dataset.classes[label], np.unique(groups[mine])
+        hint = "add images of other groups to the class, leave it out, or leave --group-column out"
+        if len(owners) == 1:
+            raise DataError(
+                f"all {mine.sum():,} images of class {name!r} belong to the group {dataset.groups[owners[0]]!r}; each class "
+                "needs at least two groups, one to train and one to choose",
+                hint=hint,
+            )
+        lacking = "validation" if not chooses[mine].any() else "training"
+        raise DataError(
+            f"the groups leave class {name!r} without {lacking} images: it has {len(owners)} groups, none of which can change "
+            "sides without taking the last images of another class along",
+            hint=hint,
+        )

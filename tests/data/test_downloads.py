@@ -1,0 +1,96 @@
+"""CIFAR-100, Fashion-MNIST and SVHN as torchvision finds them on the disk, and what is said where it does not."""
+
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torchvision import datasets
+
+from nas.config import DataConfig, ImageShape
+from nas.data.datasets import load_dataset
+from nas.errors import DataError
+from tests.data.on_disk import images_and_labels, write_cifar100, write_fashion, write_svhn
+
+SHAPES = {
+    "cifar100": ImageShape(channels=3, size=32, classes=100),
+    "fashion-mnist": ImageShape(channels=1, size=28, classes=10),
+    "svhn": ImageShape(channels=3, size=32, classes=10),
+}
+
+
+def write(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "fashion-mnist":
+        write_fashion(root)
+    else:
+        {"cifar100": write_cifar100, "svhn": write_svhn}[name](root, monkeypatch)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_lies_on_the_disk_is_read_and_normalised_by_its_own_training_images(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write(name, tmp_path / "data", monkeypatch)
+    data = load_dataset(DataConfig(dataset=name, folder=str(tmp_path / "data")))
+    shape = SHAPES[name]
+    assert data.shape == shape
+    assert data.test is not None
+    for part, found in (("train", data.train), ("test", data.test)):
+        images, labels = images_and_labels(part, shape.size, shape.channels, shape.classes)
+        np.testing.assert_array_equal(found.images, images)
+        assert found.labels.tolist() == labels.tolist()
+    np.testing.assert_allclose(data.mean, data.train.images.mean((0, 1, 2)))
+    np.testing.assert_allclose(data.std, data.train.images.std((0, 1, 2)))
+
+
+def test_classes_have_their_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_fashion(tmp_path)
+    write_svhn(tmp_path, monkeypatch)
+    assert load_dataset(DataConfig(dataset="fashion-mnist", folder=str(tmp_path))).classes[:2] == ("T-shirt/top", "Trouser")
+    assert load_dataset(DataConfig(dataset="svhn", folder=str(tmp_path))).classes == tuple("0123456789")
+
+
+def test_files_that_were_brought_by_hand_are_unpacked_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_fashion(tmp_path, compressed=True)
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", [(name, None) for name, _ in datasets.FashionMNIST.resources])
+    assert len(load_dataset(DataConfig(dataset="fashion-mnist", folder=str(tmp_path))).train) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        (
+            "fashion-mnist",
+            "get train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz "
+            f"from {datasets.FashionMNIST.mirrors[0]} on a machine with a network, put them into {{}}/FashionMNIST/raw, and run "
+            "the command again; --dataset digits needs no download",
+        ),
+        (
+            "svhn",
+            f"get {datasets.SVHN.split_list['train'][0]} and {datasets.SVHN.split_list['test'][0]} on a machine with a network, "
+            "put them into {}, and run the command again; --dataset digits needs no download",
+        ),
+    ],
+)
+def test_without_a_network_it_is_said_which_files_to_bring_and_where_to_put_them(
+    name: str, hint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_network(*arguments: Any, **keywords: Any) -> None:
+        raise urllib.error.URLError("Temporary failure in name resolution")
+
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", no_network)
+    folder = tmp_path / "data"
+    with pytest.raises(DataError) as refused:
+        load_dataset(DataConfig(dataset=name, folder=str(folder)))
+    assert refused.value.message.startswith(f"{name} is not under {folder}, and its download failed: ")
+    assert "Temporary failure in name resolution" in refused.value.message
+    assert "\n" not in refused.value.message
+    assert refused.value.hint == hint.format(folder)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("option", [{"image_size": 64}, {"resize": "crop"}, {"channels": "grey"}, {"labels": "labels.csv"}])
+def test_what_only_a_folder_can_be_asked_for_is_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="works with --dataset folder only"):
+        load_dataset(DataConfig(dataset="svhn", **option))

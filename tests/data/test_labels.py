@@ -1,0 +1,322 @@
+"""Labels that stand in a table: which image each row means, what is refused, and what the data set then is."""
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.config import DataConfig
+from nas.data.datasets import Dataset, load_dataset
+from nas.data.tables import Columns, read_labels
+from nas.errors import DataError
+
+FORMS = "--labels takes a CSV with a header line or a Parquet file"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Six grey images in two folders, their values 10 to 60."""
+    folder = tmp_path / "pictures"
+    for i, name in enumerate(["a/one.png", "a/two.png", "a/three.png", "b/four.png", "b/five.png", "b/six.png"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (12, 12), 10 * (i + 1)).save(folder / name)
+    return folder
+
+
+ROWS = [
+    ("a/one.png", "cat", "p1"),
+    ("a/two.png", "dog", "p1"),
+    ("a/three.png", "cat", "p2"),
+    ("b/four.png", "dog", "p2"),
+    ("b/five.png", "cat", "p3"),
+    ("b/six.png", "dog", "p3"),
+]
+
+
+def write_csv(path: Path, rows: Sequence[tuple[str, ...]], header: Sequence[str] = ("image", "label", "patient")) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def load(folder: Path, labels: Path, **config: Any) -> Dataset:
+    return load_dataset(DataConfig(dataset="folder", folder=str(folder), labels=str(labels), **config))
+
+
+def refusal(folder: Path, labels: Path, **config: Any) -> DataError:
+    with pytest.raises(DataError) as refused:
+        load(folder, labels, **config)
+    return refused.value
+
+
+def values(data: Dataset) -> list[int]:
+    return data.train.images[:, 0, 0, 0].tolist()
+
+
+def test_images_have_the_labels_and_groups_of_their_rows_in_the_order_of_their_paths(pictures: Path, tmp_path: Path) -> None:
+    data = load(pictures, write_csv(tmp_path / "labels.csv", ROWS), group_column="patient")
+    assert data.classes == ("cat", "dog")
+    assert values(data) == [10, 30, 20, 50, 40, 60]  # one, three, two; five, four, six
+    assert data.train.labels.tolist() == [0, 0, 1, 0, 1, 1]
+    assert data.train.groups is not None
+    assert data.train.groups.tolist() == [0, 1, 0, 2, 1, 2]
+    assert data.groups == ("p1", "p2", "p3")
+    assert (data.validation, data.test, data.skipped) == (None, None, 0)
+
+
+def test_hidden_files_and_folders_hold_no_images(pictures: Path, tmp_path: Path) -> None:
+    (pictures / ".thumbnails").mkdir()
+    Image.new("L", (8, 8)).save(pictures / ".thumbnails" / "one.png")
+    Image.new("L", (8, 8)).save(pictures / "a" / ".one.png")
+    assert len(load(pictures, write_csv(tmp_path / "labels.csv", ROWS)).train) == 6
+
+
+def test_neither_the_order_of_rows_nor_the_names_of_groups_matter(pictures: Path, tmp_path: Path) -> None:
+    first = load(pictures, write_csv(tmp_path / "first.csv", ROWS), group_column="patient")
+    renamed = [(image, label, f"person {group}") for image, label, group in reversed(ROWS)]
+    second = load(pictures, write_csv(tmp_path / "second.csv", renamed), group_column="patient")
+    assert second.fingerprint == first.fingerprint
+    regrouped = [(image, label, "p1" if image == "b/six.png" else group) for image, label, group in ROWS]
+    third = load(pictures, write_csv(tmp_path / "third.csv", regrouped), group_column="patient")
+    assert third.fingerprint != first.fingerprint
+    assert (
+        load(pictures, tmp_path / "first.csv").fingerprint == replace(first, train=replace(first.train, groups=None)).fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        lambda path: path,
+        lambda path: f"./{path}",
+        lambda path: path.removesuffix(".png"),
+        lambda path: Path(path).name,
+        lambda path: Path(path).stem,
+    ],
+    ids=["path", "dotted path", "path without its ending", "file", "file without its ending"],
+)
+def test_an_image_is_named_in_any_way_that_means_one_alone(named: Any, pictures: Path, tmp_path: Path) -> None:
+    data = load(pictures, write_csv(tmp_path / "labels.csv", [(named(image), *rest) for image, *rest in ROWS]))
+    assert data.train.labels.tolist() == [0, 0, 1, 0, 1, 1]
+
+
+def test_an_image_may_be_named_by_its_whole_path(pictures: Path, tmp_path: Path) -> None:
+    rows = [(str(pictures / image), label, group) for image, label, group in ROWS]
+    assert values(load(pictures, write_csv(tmp_path / "labels.csv", rows))) == [10, 30, 20, 50, 40, 60]
+
+
+def test_columns_are_separated_by_what_the_header_has_most_of(pictures: Path, tmp_path: Path) -> None:
+    expected = load(pictures, write_csv(tmp_path / "labels.csv", ROWS)).fingerprint
+    for name, delimiter in (("semicolons.csv", ";"), ("tabs.tsv", "\t")):
+        lines = [delimiter.join(row) for row in [("image", "label", "patient"), *ROWS]]
+        (tmp_path / name).write_text("\ufeff" + "\n".join(lines) + "\n\n")
+        assert load(pictures, tmp_path / name).fingerprint == expected
+
+
+def test_parquet_says_the_same_as_the_csv(pictures: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    names, labels, groups = zip(*ROWS, strict=True)
+    numbers = [{"cat": 10, "dog": 2}[label] for label in labels]
+    table = pyarrow.table({"file": names, "kind": numbers, "patient": groups, "unused": [None] * 6})
+    parquet.write_table(table, tmp_path / "labels.parquet")
+    columns = {"image_column": "file", "label_column": "kind", "group_column": "patient"}
+    data = load(pictures, tmp_path / "labels.parquet", **columns)
+    assert data.classes == ("2", "10")
+    texts = [(name, str(number), group) for name, number, group in zip(names, numbers, groups, strict=True)]
+    same = write_csv(tmp_path / "labels.csv", texts, ("file", "kind", "patient"))
+    assert load(pictures, same, **columns).fingerprint == data.fingerprint
+
+
+def test_whole_numbers_beside_missing_ones_stay_whole_numbers_and_missing_ones_are_empty(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"image": ["x", "y", "z"], "label": [1.0, None, float("nan")], "g": [1.5, 2.0, 3.0]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    found = read_labels(tmp_path / "t.parquet", Columns("image", "label", "g"))
+    assert (found.labels, found.groups) == (["1", "", ""], ["1.5", "2", "3"])
+    assert found.place(1) == "row 2"
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_a_table_that_is_not_there_is_named(pictures: Path, tmp_path: Path) -> None:
+    error = refusal(pictures, tmp_path / "labels.csv")
+    assert (error.message, error.hint) == (f"there is no file of labels {tmp_path / 'labels.csv'}", FORMS)
+
+
+def test_a_table_of_another_kind_is_refused_with_the_kinds_there_are(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.xlsx").write_bytes(b"PK")
+    assert refusal(pictures, tmp_path / "labels.xlsx").message == (
+        f"{tmp_path / 'labels.xlsx'} ends in '.xlsx', which is no form of a table. Choices: .csv, .tsv, .txt, .parquet, .pq."
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "config"),
+    [
+        ("--image-column", {"image_column": "Image"}),
+        ("--label-column", {"label_column": "Image"}),
+        ("--group-column", {"group_column": "Image"}),
+    ],
+)
+def test_an_unknown_column_is_refused_with_the_columns_there_are(
+    option: str, config: dict[str, str], pictures: Path, tmp_path: Path
+) -> None:
+    error = refusal(pictures, write_csv(tmp_path / "labels.csv", ROWS), **config)
+    assert error.message == (
+        f"{tmp_path / 'labels.csv'} has no column 'Image'. Did you mean 'image'? Choices: image, label, patient."
+    )
+    assert error.hint == f"name the column: {option} NAME"
+
+
+def test_a_parquet_file_that_is_none_is_refused(pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "labels.parquet").write_text("image,label\n")
+    error = refusal(pictures, tmp_path / "labels.parquet")
+    assert error.message.startswith(f"{tmp_path / 'labels.parquet'} is no whole Parquet file: ")
+    assert "\n" not in error.message
+    assert error.hint == FORMS
+
+
+def test_a_parquet_file_with_an_unknown_column_is_refused_with_its_columns(pictures: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"file": ["x"], "label": [["a", "list"]]}), tmp_path / "labels.parquet")
+    error = refusal(pictures, tmp_path / "labels.parquet")
+    assert error.message == f"{tmp_path / 'labels.parquet'} has no column 'image'. Choices: file, label."
+    error = refusal(pictures, tmp_path / "labels.parquet", image_column="file")
+    assert error.message == f"{tmp_path / 'labels.parquet'}: column 'label' must hold text or numbers, but holds list"
+
+
+def test_without_pyarrow_a_parquet_file_says_what_to_install(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labels.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    error = refusal(pictures, tmp_path / "labels.parquet")
+    assert error.message == f"to read {tmp_path / 'labels.parquet'} pyarrow is needed, which is not installed"
+    assert error.hint == "pip install 'nas[parquet]', or write it as a CSV"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", " is empty"),
+        (b"image,label\n", " has no rows"),
+        (b"image,label\na/one.png,cat\na/two.png\n", ", line 3: the header has 2 columns, but there are 1"),
+        (b"\xff\xfe\x00", " is no CSV in UTF-8: "),
+    ],
+)
+def test_a_csv_that_is_none_is_refused(content: bytes, message: str, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    assert refusal(pictures, tmp_path / "labels.csv").message.startswith(f"{tmp_path / 'labels.csv'}{message}")
+
+
+def test_labels_for_missing_files_are_counted_and_named(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", [*ROWS, *((f"c/{i}.png", "cat", "p9") for i in range(7))])
+    error = refusal(pictures, table)
+    lines = error.message.splitlines()
+    assert lines[0] == f"7 of 13 rows of {table} name an image that is not under {pictures}:"
+    assert lines[1] == "  line 8: c/0.png"
+    assert lines[-1] == "  and 2 more"
+    assert error.hint == "check --data and --image-column, or leave these rows out with --skip-bad-images"
+    data = load(pictures, table, skip_bad_images=True)
+    assert (len(data.train), data.skipped) == (6, 7)
+
+
+def test_files_without_labels_are_counted_and_named(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", ROWS[:4])
+    error = refusal(pictures, table)
+    assert error.message.splitlines() == [
+        f"2 of 6 images under {pictures} have no row in {table}:",
+        "  b/five.png",
+        "  b/six.png",
+    ]
+    assert error.hint == "label them, or leave these images out with --skip-bad-images"
+    data = load(pictures, table, skip_bad_images=True)
+    assert (values(data), data.skipped) == ([10, 30, 20, 40], 2)
+
+
+def test_rows_without_a_label_are_counted_and_named(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", [*ROWS[:5], ("b/six.png", " ", "p3")])
+    assert refusal(pictures, table).message.splitlines() == [f"1 of 6 rows of {table} have no label:", "  line 7: b/six.png"]
+    data = load(pictures, table, skip_bad_images=True)
+    assert (values(data), data.skipped) == ([10, 30, 20, 50, 40], 1)
+
+
+def test_an_image_with_two_rows_is_refused(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", [*ROWS, ("one", "dog", "p1")])
+    for skip in (False, True):
+        error = refusal(pictures, table, skip_bad_images=skip)
+        assert error.message == f"{table}: line 2 and line 8 are about the same image, {pictures / 'a/one.png'}"
+
+
+def test_a_name_that_several_images_have_is_refused_and_a_path_is_not(pictures: Path, tmp_path: Path) -> None:
+    Image.new("L", (12, 12), 70).save(pictures / "b" / "one.png")
+    Image.new("L", (12, 12), 80).save(pictures / "one.png")
+    rows = [*ROWS, ("b/one.png", "cat", "p4"), ("one.png", "dog", "p4")]
+    assert values(load(pictures, write_csv(tmp_path / "labels.csv", rows))) == [10, 30, 20, 50, 40, 70, 60, 80]
+    table = write_csv(tmp_path / "loose.csv", [("one", "cat", "p1")])
+    assert refusal(pictures, table).message == f"{table}, line 2: 'one' may mean a/one.png and b/one.png"
+
+
+def test_an_image_without_a_group_is_refused_even_where_others_are_skipped(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", [*ROWS[:5], ("b/six.png", "dog", "")])
+    error = refusal(pictures, table, group_column="patient", skip_bad_images=True)
+    assert error.message.splitlines() == [f"1 of 6 rows of {table} have no group:", "  line 7: b/six.png"]
+
+
+def test_a_single_class_is_refused(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", [(image, "cat", group) for image, _, group in ROWS])
+    assert refusal(pictures, table).message == (
+        f"a classifier needs at least two classes, but the labels in column 'label' of {table} are: cat"
+    )
+
+
+def test_unreadable_images_are_left_out_with_their_labels_and_groups(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "a" / "three.png").write_bytes(b"no image at all")
+    table = write_csv(tmp_path / "labels.csv", ROWS)
+    assert refusal(pictures, table).message.startswith("1 of 6 images cannot be read:")
+    data = load(pictures, table, group_column="patient", skip_bad_images=True)
+    assert values(data) == [10, 20, 50, 40, 60]
+    assert data.train.labels.tolist() == [0, 1, 0, 1, 1]
+    assert data.train.groups is not None
+    assert data.train.groups.tolist() == [0, 0, 2, 1, 2]
+    assert data.skipped == 1
+    (pictures / "a" / "one.png").write_bytes(b"no image at all")
+    (pictures / "b" / "five.png").write_bytes(b"no image at all")
+    assert refusal(pictures, table, skip_bad_images=True).message == "no image of class 'cat' can be read"
+
+
+def test_a_table_belongs_to_images_in_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as refused:
+        load_dataset(DataConfig(dataset="digits", labels="labels.csv"))
+    assert refused.value.message == "--labels labels.csv works with --dataset folder only, not with digits"
+
+
+def test_a_table_within_the_folder_moves_along_with_it(pictures: Path, tmp_path: Path) -> None:
+    config = DataConfig(dataset="folder", folder="/old", labels="/old/meta/labels.csv")
+    assert config.moved("/new").labels == "/new/meta/labels.csv"
+    assert config.model_copy(update={"labels": "/other/labels.csv"}).moved("/new").labels == "/other/labels.csv"
+    assert DataConfig(dataset="folder", folder="/old").moved("/new") == DataConfig(dataset="folder", folder="/new")
+
+
+def test_images_are_decoded_again_where_a_label_or_a_group_changed(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", ROWS)
+    first = load(pictures, table, group_column="patient")
+    write_csv(table, [("a/one.png", "dog", "p1"), *ROWS[1:]])
+    second = load(pictures, table, group_column="patient")
+    np.testing.assert_array_equal(second.train.images, first.train.images)
+    assert second.train.labels.tolist() == [1, 0, 1, 0, 1, 1]
+    assert second.fingerprint != first.fingerprint
