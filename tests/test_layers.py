@@ -32,6 +32,7 @@ ROOMS = (
     "ledger",
     "subjects",
     "retrain",
+    "ablate",
     "predict",
     "export",
     "report",
