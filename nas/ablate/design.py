@@ -1,8 +1,8 @@
 """An ablation as data: its base, its factors with their levels, and the variants that follow, each checked and counted before
 anything is trained.
 
-One factor at a time, a variant is the base with one level of one factor. In a grid every level of each factor meets every level of
-the others.
+One factor at a time, a variant is the base with one level of one factor. In a grid every level of each factor meets every level
+of the others.
 """
 
 import hashlib
@@ -235,10 +235,10 @@ def make_variants(
     at_epochs: Callable[[int], Candidate],
     cost: Callable[[Candidate], Cost],
 ) -> tuple[Variant, ...]:
-    """The base first. `at_epochs` is the base for so many epochs, for a recipe may depend on them; `cost` raises ConfigError for a
-    network that cannot be built.
+    """The base first. `at_epochs` is the base for so many epochs, for a recipe may depend on them.
 
-    Raises ConfigError for such a one, and for a level that trains the same network as the base, or as another one of its factor.
+    Raises ConfigError where `cost` does, for a network that cannot be built, and for a level that trains the same network as the
+    base or another variant.
     """
     variants: list[Variant] = []
     first: dict[str, Variant] = {}
@@ -310,7 +310,7 @@ def _require_each_matters(variants: Sequence[Variant], base: Candidate, factors:
             rests = [tuple(sorted((k, v) for k, v in one.levels.items() if k != factor.name)) for one in with_it]
             if all(by_levels.get(rest) == one.candidate.digest for rest, one in zip(rests, with_it, strict=True)):
                 raise ConfigError(
-                    f"{VARY} {factor.name}={'+'.join(level)} trains the same networks as the base's: nothing here makes use of it",
+                    f"{VARY} {factor.name}={'+'.join(level)} trains the same networks as the base's, which make no use of it",
                     hint=UNUSED,
                 )
 

@@ -261,8 +261,8 @@ def warnings_of(definition: Definition) -> list[str]:
         if (train.optimiser == "sgd") != (base.optimiser == "sgd") and train.peak_lr == base.peak_lr:
             own = "adam_lr=0.002" if base.optimiser == "sgd" else "lr=0.1"
             found[
-                f"{variant.title} trains at the base's peak learning rate, {train.peak_lr:g}, though rates differ by orders between "
-                f"optimisers; with --set {own} it has its own"
+                f"{variant.title} trains at the base's peak learning rate, {train.peak_lr:g}, though rates differ by orders "
+                f"between optimisers; with --set {own} it has its own"
             ] = None
     return list(found)
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 HELP = """Train a network beside variants of it, and say what each choice is worth.
 
-Every variant differs from the base in one value (--grid: all combinations); all are trained by the same seeds, and judged by training
-images that were set aside. The same command goes on where it stopped; further values and seeds may be added to it.
+Every variant differs from the base in one value (--grid: all combinations); all are trained by the same seeds, and judged by
+training images that were set aside. The same command goes on where it stopped; further values and seeds may be added to it.
 
     nas ablate best --vary optimiser=sgd,adam --vary activation=relu,gelu --seeds 3
     nas ablate preset:resnet-443 --vary blocks=3-3-3,5-5-5 --vary channels=32-64-128,64-128-256
@@ -41,8 +41,8 @@ def command(
         list[str] | None,
         typer.Option(
             "--vary",
-            help="A field and its values: lr=0.05,0.1  kernel=3,5  blocks=2-2-2,3-3-3 (a value a stage)  stem.kernel=3,5  "
-            "augment.policy=none,randaugment  blocks+channels=2-2-2+64-128-256,3-3-3+48-96-192 (together). Again for another one.",
+            help="A field and its values: lr=0.05,0.1  kernel=3,5  blocks=2-2-2,3-3-3 (a value a stage)  "
+            "policy=none,randaugment  blocks+channels=2-2-2+64-128-256,3-3-3+48-96-192 (together). Again for another one.",
             show_default=False,
         ),
     ] = None,

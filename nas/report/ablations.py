@@ -120,8 +120,8 @@ def _caption(ablation: Ablation) -> str:
     )
     if len(ablation.definition.seeds) >= LEAST_SEEDS:
         text += (
-            " Differences to the base are of pairs with the same seed; their 95 % intervals, by Student's t, say what other seeds "
-            "would change, on these images. Each stands by itself: of twenty that truly are 0, one interval leaves 0 out."
+            " Differences to the base are of pairs with the same seed; their 95 % intervals, by Student's t, say what other "
+            "seeds would change, on these images. Each stands by itself: of twenty that truly are 0, one interval leaves 0 out."
         )
     return text
 
