@@ -185,7 +185,7 @@ def _parse_factor(base: Candidate, text: str) -> Factor:
             raise ConfigError(f"{VARY} {name}: {one.name} is named twice", hint="each field once")
     levels: list[tuple[str, ...]] = []
     for value in values.split(","):
-        parts = [part.strip() for part in _TOGETHER.split(value)]
+        parts = [part.strip() for part in (_TOGETHER.split(value) if len(fields) > 1 else [value])]
         if not all(parts):
             raise ConfigError(f"{VARY} {text}: a value is missing", hint=f"for example {VARY} optimiser=sgd,adam")
         if len(parts) != len(fields):

@@ -185,7 +185,7 @@ def _level_means(ablation: Ablation, factor: Factor, level: str) -> dict[int, fl
     with_it = []
     for row in ablation.rows:
         levels = {name: row.variant.levels.get(name, own[name]) for name in own}
-        in_grid = all(tuple(levels[one.name].split("+")) in one.levels for one in definition.factors)
+        in_grid = all(levels[one.name] in map("+".join, one.levels) for one in definition.factors)
         if in_grid and levels[factor.name] == level:
             with_it.append(_accuracies(row.cards))
     seeds = set.intersection(*(set(row) for row in with_it))

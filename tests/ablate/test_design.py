@@ -69,6 +69,11 @@ def test_fields_that_change_together() -> None:
     assert made[1].name == "blocks-1-1-channels-24-48"
 
 
+def test_a_value_may_have_a_plus_in_it() -> None:
+    base, _ = fixed_base(BASE, ["dropout=0.1"])
+    assert variants("dropout_place=head,stem+block", base=base)[1].candidate.arch.dropout_place == "stem+block"
+
+
 def test_a_recipe_that_depends_on_the_epochs_follows_them() -> None:
     made = variants("epochs=4,8")
     assert [(one.candidate.train.epochs, one.candidate.train.label_smoothing) for one in made] == [(4, 0.0), (8, 0.1)]
@@ -92,6 +97,7 @@ def test_values_that_are_set_before_anything_is_varied() -> None:
         (["policy=randaugment", "augment.policy=autoaugment"], False, "--vary policy is given twice"),
         (["kernel=5", "stage0.kernel=7"], True, "both say stage0.kernel|both say kernel"),
         (["blocks+channels=2-2"], False, "'2-2' has 1 value for 2 fields"),
+        (["lr=0.2+0.3"], False, r"--vary lr=0.2\+0.3: must be a valid number"),
         (["kernel+stage0.kernel=5+7"], False, "kernel is named twice"),
         (["gamma=0.2"], False, "--vary gamma=0.2 trains the same network as the base, which makes no use of it"),
         (["gamma=0.2", "lr=0.1,0.2"], True, "--vary gamma=0.2 trains the same networks as the base's, which make no use of it"),

@@ -162,8 +162,7 @@ def test_effects_of_a_grid_are_means_over_the_other_factors() -> None:
     levels: list[dict[str, str]] = [{}, {"activation": "gelu"}, {"optimiser": "adam"}]
     names = ("base", "activation-gelu", "optimiser-adam", "both")
     made = tuple(
-        variant(name, level)
-        for name, level in zip(names, [*levels, {"optimiser": "adam", "activation": "gelu"}], strict=True)
+        variant(name, level) for name, level in zip(names, [*levels, {"optimiser": "adam", "activation": "gelu"}], strict=True)
     )
     trained = {
         "base": cards(0.50, 0.60, 0.70),

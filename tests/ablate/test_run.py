@@ -2,20 +2,25 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
+import filelock
 import pytest
 
+import nas.ablate.run
 from nas.ablate import AblationPlan, AblationRequest, Done, read_ablation, run_ablation
 from nas.ablate.results import diverged_file, run_paths
-from nas.errors import NasError
+from nas.errors import ConfigError, StudyError
 from nas.interrupts import Stop
 from nas.ledger import read_ledger
 from nas.paths import StudyPaths
 from nas.report.page import render_page
 from nas.report.record import read_record
 from nas.retrain import Order, RetrainRequest, finished_runs
+from nas.retrain.queue import Queue, _Run
 from nas.search.placement import Placement
 from nas.train.loop import EpochMetrics
+from tests.conftest import Done as Finished
 
 
 class Told:
@@ -104,59 +109,89 @@ def test_an_ablation_is_cut_off_gone_on_with_and_extended(study: StudyPaths) -> 
     assert f'id="chart-ablation-{done.folder.name}"' in page
 
 
-def test_a_network_that_diverges_is_a_result(study: StudyPaths) -> None:
-    request = asked(study, "lr=100", seeds=(0,))
-    told = Told()
-    done = train(AblationRequest(request.base, ("norm_bias_lr=1000", "lr=99"), request.placement, (0,), ("lr=100",)), told)
-    lost = [row for row in done.ablation.rows if row.diverged]
-    assert done.failures == {}
-    for row in lost:
-        assert "infinite or NaN" in diverged_file(run_paths(done.folder, row.variant.name, 0)).read_text()
-    assert done.ablation.ended == done.ablation.expected == 3
+def test_a_network_that_diverges_is_a_result(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Diverging(Queue):
+        def _ended(self, run: _Run, status: str) -> None:
+            gelu = run.order.candidate.arch.activation == "gelu"
+            super()._ended(run, "diverged" if gelu else status)
+
+    monkeypatch.setattr(nas.ablate.run, "Queue", Diverging)
+    request = asked(study, "activation=gelu", seeds=(0,))
+    done = train(request, Told())
+    assert (done.failures, done.suspended) == ({}, 0)
+    base, gelu = done.ablation.rows
+    assert (sorted(base.cards), gelu.cards, gelu.diverged) == ([0], {}, (0,))
+    assert gelu.difference is None
+    run = run_paths(done.folder, "activation-gelu", 0)
+    assert "its loss became infinite or NaN" in diverged_file(run).read_text()
+    assert not run.checkpoint.exists()
+
+    again = Told()
+    assert train(request, again).ablation == done.ablation
+    assert again.plan is None, "it would diverge again"
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"factors": ("channels=8",)}, "that is of 1 stages|varies nothing|"),
-        ({"name": "a/b"}, "--name is the name of a folder"),
-    ],
-)
-def test_mistakes_are_said_before_anything_is_read(study: StudyPaths, change: dict[str, object], sentence: str) -> None:
-    from dataclasses import replace
+def test_what_fails_is_tried_again(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Queue):
+        def _ended(self, run: _Run, status: str) -> None:
+            if run.order.candidate.arch.activation == "gelu":
+                self._fail(run, "the roof fell in")
 
-    request = replace(asked(study, "activation=gelu"), **change)  # type: ignore[arg-type]
-    if "name" in change:
-        with pytest.raises(NasError, match=sentence):
-            train(request, Told())
+    request = asked(study, "activation=gelu", seeds=(0,))
+    with monkeypatch.context() as broken:
+        broken.setattr(nas.ablate.run, "Queue", Failing)
+        done = train(request, Told())
+    assert done.failures == {"activation-gelu-seed-0": "the roof fell in"}
+    assert (done.ablation.ended, done.ablation.expected) == (1, 2)
+    mended = train(request, Told())
+    assert (mended.failures, mended.ablation.ended) == ({}, 2)
 
 
-def test_the_command_prints_a_table_and_writes_it(study: StudyPaths, nas: Callable[..., object]) -> None:
+def test_a_name_is_that_of_a_folder(study: StudyPaths) -> None:
+    with pytest.raises(ConfigError, match="--name is the name of a folder"):
+        train(replace(asked(study, "activation=gelu"), name="a/b"), Told())
+
+
+def test_something_has_to_judge(study: StudyPaths) -> None:
+    request = asked(study, "activation=gelu")
+    with pytest.raises(ConfigError, match="--hold-out 0 sets none aside"):
+        train(replace(request, base=replace(request.base, hold_out=0.0)), Told())
+
+
+def test_one_process_trains_an_ablation_at_a_time(study: StudyPaths) -> None:
+    folder = study.ablations / "mine"
+    folder.mkdir(parents=True)
+    lock = filelock.FileLock(folder / "ablation.lock", is_singleton=False)
+    with lock, pytest.raises(StudyError, match="ablation 'mine' is being trained by another nas ablate"):
+        train(replace(asked(study, "activation=gelu"), name="mine"), Told())
+
+
+def test_the_command_prints_a_table_and_writes_it(study: StudyPaths, nas: Callable[..., Finished]) -> None:
     arguments = ("ablate", "best", "--vary", "activation=relu,gelu", "--seeds", "2", "--epochs", "1", "--device", "cpu")
     options = ("--train-subset", "100", "--name", "mine", "--study", "tiny")
     done = nas(*arguments, *options)
-    assert done.code == 0, done.err  # type: ignore[attr-defined]
-    assert "95 % interval" in done.out  # type: ignore[attr-defined]
+    assert done.code == 0, done.err
+    assert "95 % interval" in done.out
     folder = study.ablations / "mine"
     assert {"table.md", "table.tex", "table.csv", "runs.csv", "ablation.json"} <= {file.name for file in folder.iterdir()}
     assert (folder / "runs.csv").read_text().count("\n") == 5
 
     data = nas(*arguments, *options, "--json", "--quiet")
-    found = json.loads(data.out)  # type: ignore[attr-defined]
+    found = json.loads(data.out)
     assert [one["seeds"] for one in found["variants"]] == [[0, 1], [0, 1]]
     low, high = found["variants"][1]["difference"]["interval"]
     assert low <= found["variants"][1]["difference"]["mean"] <= high
 
     refused = nas(*arguments[:3], "activation=silu", *arguments[4:], *options)
-    assert refused.code == 1  # type: ignore[attr-defined]
-    assert "activation: relu, gelu → silu" in refused.err  # type: ignore[attr-defined]
+    assert refused.code == 1
+    assert "activation: relu, gelu → silu" in refused.err
     unknown = nas("ablate", "--vary", "optimizer=adam", "--study", "tiny")
-    assert "Did you mean 'optimiser'?" in unknown.err  # type: ignore[attr-defined]
+    assert "Did you mean 'optimiser'?" in unknown.err
     repeated = nas("ablate", "--vary", "optimiser=adam", "--seeds", "1,1")
-    assert "--seeds 1,1 repeats 1" in repeated.err  # type: ignore[attr-defined]
+    assert "--seeds 1,1 repeats 1" in repeated.err
 
 
 def test_a_network_that_shrinks_below_a_pixel_is_refused_at_once(study: StudyPaths) -> None:
     request = asked(study, "stride=2", which="preset:light-resnet18")
-    with pytest.raises(NasError, match=r"--vary stride=2: .*1×1"):
+    with pytest.raises(ConfigError, match=r"--vary stride=2: .*1×1"):
         train(request, Told())
