@@ -175,5 +175,6 @@ def _problem(error: ValidationError, values: Mapping[Field, str]) -> str:
         field = next((field for field in values if field.key in problem["loc"]), None)
         if field is not None and get_origin(field.annotation) is Literal:
             choices = list(map(str, get_args(field.annotation)))
-            return sentence + choices_sentence(str(problem["input"]), choices).partition(" Choices: ")[0]
+            near = choices_sentence(str(problem["input"]), choices).partition("Choices: ")[0].rstrip()
+            return f"{sentence}.{near}" if near else sentence
     return sentence
