@@ -240,6 +240,8 @@ def make_variants(
     Raises ConfigError where `cost` does, for a network that cannot be built, and for a level that trains the same network as the
     base or another variant.
     """
+    if grid:
+        _require_each_matters(base, factors, at_epochs)
     variants: list[Variant] = []
     first: dict[str, Variant] = {}
     for levels in [{}, *(_cells(base, factors) if grid else _one_at_a_time(base, factors))]:
@@ -263,8 +265,6 @@ def make_variants(
         )
         first.setdefault(candidate.digest, variant)
         variants.append(variant)
-    if grid:
-        _require_each_matters(variants, base, factors)
     return tuple(variants)
 
 
@@ -299,16 +299,17 @@ def _twins(title: str, twin: Variant) -> ConfigError:
     return ConfigError(f"{VARY} {title} trains the same network as the base, which makes no use of it", hint=UNUSED)
 
 
-def _require_each_matters(variants: Sequence[Variant], base: Candidate, factors: Sequence[Factor]) -> None:
-    """That no factor of a grid leaves every network as it is."""
-    by_levels = {tuple(sorted(variant.levels.items())): variant.candidate.digest for variant in variants}
+def _require_each_matters(base: Candidate, factors: Sequence[Factor], at_epochs: Callable[[int], Candidate]) -> None:
+    """That no level of a grid leaves every network as the base's level would."""
+    cells = _cells(base, factors)
     for factor in factors:
         for level in factor.levels:
-            if level == factor.level_of(base):
-                continue
-            with_it = [v for v in variants if v.levels.get(factor.name) == "+".join(level)]
-            rests = [tuple(sorted((k, v) for k, v in one.levels.items() if k != factor.name)) for one in with_it]
-            if all(by_levels.get(rest) == one.candidate.digest for rest, one in zip(rests, with_it, strict=True)):
+            with_it = [cell for cell in cells if cell.get(factor) == level]
+            without = [{other: own for other, own in cell.items() if other != factor} for cell in with_it]
+            if with_it and all(
+                _candidate(base, one, at_epochs).digest == _candidate(base, other, at_epochs).digest
+                for one, other in zip(with_it, without, strict=True)
+            ):
                 raise ConfigError(
                     f"{VARY} {factor.name}={'+'.join(level)} trains the same networks as the base's, which make no use of it",
                     hint=UNUSED,
