@@ -86,6 +86,10 @@ class StudyPaths:
         return self.folder / "retrained"
 
     @property
+    def ablations(self) -> Path:
+        return self.folder / "ablations"
+
+    @property
     def trials(self) -> Path:
         return self.folder / "trials"
 

@@ -33,6 +33,7 @@ ROOMS = (
     "ledger",
     "subjects",
     "retrain",
+    "ablate",
     "predict",
     "export",
     "report",

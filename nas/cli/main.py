@@ -6,6 +6,7 @@ from typing import NoReturn
 import typer
 
 from nas.cli import (
+    ablate,
     best,
     check,
     clean,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("search", help=search.HELP)(search.command)
 app.command("retrain", help=retrain.HELP)(retrain.command)
+app.command("ablate", help=ablate.HELP)(ablate.command)
 app.command("runs", help=runs.HELP)(runs.command)
 app.command("submit", help=submit.HELP)(submit.command)
 app.command("predict", help=predict.HELP)(predict.command)

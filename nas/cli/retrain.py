@@ -78,29 +78,17 @@ def command(
     seconds, all_seeds = parse_duration(time), parse_seeds(seeds, seed)
     words = which or ["best"]
     from nas.cli.display import TerminalDisplay
-    from nas.config import DataConfig
+    from nas.cli.whose import study_of_networks
     from nas.errors import ConfigError, choices_sentence
     from nas.interrupts import Stop
-    from nas.paths import existing_study, known_studies, remember_study
-    from nas.presets import PREFIX
-    from nas.retrain import CRITERIA, HOLD_OUT, RetrainRequest, SeveralRequest, found_presets_study
+    from nas.paths import remember_study
+    from nas.retrain import CRITERIA, HOLD_OUT, RetrainRequest, SeveralRequest
     from nas.search.placement import Placement
     from nas.subjects import find_names
 
-    presets_alone = all(word.startswith(PREFIX) for word in words)
     folder = None if data is None else str(data.absolute())
-    if dataset is None:
-        if presets_alone and study is None and not known_studies():
-            raise ConfigError("no study says which images to train on", hint=f"nas retrain {' '.join(words)} --dataset cifar10")
-        paths = existing_study(study)
-    elif not presets_alone:
-        raise ConfigError(
-            "--dataset goes with preset:NAME alone: a study has its data",
-            hint="nas retrain preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
-        )
-    else:
-        with TerminalDisplay(quiet=quiet) as display:
-            paths = found_presets_study(DataConfig(dataset=dataset, folder=folder), study, display.decoding)
+    with TerminalDisplay(quiet=quiet) as display:
+        paths = study_of_networks("retrain", words, study, dataset, data, display)
     by = next((name for name in CRITERIA if name == choose_by), None)
     if by is None:
         raise ConfigError(f"--choose-by {choose_by!r} is no criterion.{choices_sentence(choose_by, CRITERIA)}")

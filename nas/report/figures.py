@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from nas.ablate.results import Spread
 from nas.report.facts import HistoryPoint, Importance, SharePoint, TimeShare
 from nas.report.reference import Reference
 from nas.report.words import count_text, number_text
@@ -348,6 +349,36 @@ def _add_metrics(figure: go.Figure, curve: Sequence[EpochMetrics], shown: dict[s
                 line={"color": colour, "width": 2},
             )
     figure.update_layout(showlegend=True)
+    return figure
+
+
+def draw_differences(labels: Sequence[str], differences: Sequence[Spread], base: str) -> go.Figure:
+    """Of accuracy to `base`, the first on top: the mean with its interval, and a dot a seed."""
+    figure = _figure("What each choice changes", f"difference to {base} (points)", "", hovermode="closest")
+    places = list(range(len(labels)))
+    figure.add_scatter(
+        x=[100 * value for one in differences for value in one.values],
+        y=[place for place, one in zip(places, differences, strict=True) for _ in one.values],
+        mode="markers",
+        name="one seed",
+        marker={"color": GREY, "size": 6, "opacity": 0.7},
+        hovertemplate="%{x:+.2f} points<extra>one seed</extra>",
+    )
+    halves = [None if one.interval is None else 100 * (one.interval[1] - one.mean) for one in differences]
+    figure.add_scatter(
+        x=[100 * one.mean for one in differences],
+        y=places,
+        error_x={"type": "data", "array": [half or 0.0 for half in halves], "color": BLUE, "thickness": 2, "width": 5},
+        customdata=["" if half is None else f" ± {half:.2f}" for half in halves],
+        mode="markers",
+        name="mean, with its 95 % interval" if any(half is not None for half in halves) else "mean",
+        marker={"color": BLUE, "symbol": "diamond", "size": 10},
+        hovertemplate="%{y}: %{x:+.2f}%{customdata} points<extra></extra>",
+    )
+    figure.add_vline(x=0, line={"dash": "dash", "color": GREY})
+    names = [escape(label) for label in labels]
+    figure.update_yaxes(tickvals=places, ticktext=names, range=[len(labels) - 0.5, -0.5], title_text=None)
+    figure.update_layout(height=170 + 34 * max(2, len(labels)), legend={"y": -70 / (34 * max(2, len(labels)))}, margin={"l": 8})
     return figure
 
 

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from nas.config import Candidate, ImageShape
 from nas.errors import NasError, StudyError
 from nas.files import write_whole
-from nas.report import facts, tables
+from nas.report import ablations, facts, tables
 from nas.report.charts import Chart, confusion_of, run_charts, search_charts
 from nas.report.network import list_layers, list_parts
 from nas.report.picture import draw_network
@@ -80,6 +80,7 @@ def _sections(record: StudyRecord) -> list[Section]:
         Section("The search", shown("history", "curves")),
         Section(f"{record.metric[:1].upper()}{record.metric[1:]} and cost", shown("accuracy-params", "accuracy-macs")),
         Section("What mattered", [*shown("importance", "parallel"), *_traits(record)]),
+        *_ablation_sections(record),
         Section("Where time went", shown("time", "over-budget")),
         Section("Trials", _trials(record)),
         *_network_sections(record),
@@ -154,6 +155,16 @@ def _traits(record: StudyRecord) -> list[dict[str, Any]]:
         "numbers the value that stands out most among the best. Apart: 0 where both are alike, 1 where they share nothing."
     )
     return [_heading("What the best share"), _table(table, caption)]
+
+
+def _ablation_sections(record: StudyRecord) -> list[Section]:
+    sections = []
+    for ablation in record.ablations:
+        parts = [_text(text) for text in ablations.sentences(ablation)]
+        parts += [_chart(chart) for chart in ablations.charts(ablation)]
+        parts += [_table(table, caption) for table, caption in ablations.tables(ablation).values()]
+        sections.append(Section(f"Ablation {ablation.name}", parts))
+    return sections
 
 
 def _trials(record: StudyRecord) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from nas.errors import StudyError
+from nas.report import ablations
 from nas.report.charts import Chart, run_charts, search_charts
 from nas.report.network import list_layers, list_parts
 from nas.report.page import best_candidate
@@ -24,6 +25,7 @@ def write_paper(record: StudyRecord, folder: Path) -> list[str]:
     """Returns what was written, and what could not be, a sentence each. Raises StudyError where the folder cannot be written."""
     charts = [
         *search_charts(record),
+        *(chart for ablation in record.ablations for chart in ablations.charts(ablation)),
         *(c for run in record.runs[-1:] for c in run_charts(run)),
     ]
     tables = _tables(record)
@@ -52,6 +54,8 @@ def _tables(record: StudyRecord) -> dict[str, tuple[Table, str]]:
         found["trials"] = trials_table(rows, best, metric=record.metric), "Configurations that were trained."
     if record.finalists:
         found["finalists"] = finalists_table(record.finalists, rows), "The best networks, trained again by several seeds."
+    for ablation in record.ablations:
+        found |= ablations.tables(ablation)
     candidate = best_candidate(record)
     if candidate is not None:
         shape = record.settings.shape

@@ -4,10 +4,11 @@ Reads only; what follows from it is in `facts`, how it looks in `figures` and `p
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+from nas.ablate import Ablation, find_ablations, read_ablation
 from nas.config import METRIC_WORDS
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.facts import Importance, importance
@@ -64,6 +65,8 @@ class StudyRecord:
     """Oldest first."""
     references: list[Reference]
     """Networks that others have reported on the same images."""
+    ablations: list[Ablation] = field(default_factory=list)
+    """Oldest first."""
 
     @property
     def name(self) -> str:
@@ -106,6 +109,7 @@ def read_record(paths: StudyPaths) -> StudyRecord:
         best=None if best is None else TrialRow.of(best),
         runs=[_read_run(run) for run in finished_runs(paths)],
         references=reference_points(settings),
+        ablations=[read_ablation(folder) for folder in find_ablations(paths)],
     )
 
 

@@ -119,7 +119,7 @@ def make_order(
         subject=subject,
         recipe=name,
         candidate=candidate,
-        tta=_tta(recipe, candidate),
+        tta=tta_by(recipe, candidate),
         seed=request.seed,
         mixed_seed=mixed,
         material=request.material,
@@ -191,7 +191,7 @@ def epochs_within(
     epoch = pace.epoch(len(batches), 0)
     unseen = len(dataset.test) if dataset.test is not None else 0
     unseen += 0 if chosen.hold_out is None else len(chosen.hold_out)
-    at_the_end = pace.start + pace.image * unseen * (1 + 2 * PASSES[_tta(recipe, candidate)])
+    at_the_end = pace.start + pace.image * unseen * (1 + 2 * PASSES[tta_by(recipe, candidate)])
     epochs = int((seconds - at_the_end) / epoch)
     if epochs < 1:
         raise ConfigError(
@@ -202,7 +202,7 @@ def epochs_within(
     return epochs
 
 
-def _tta(recipe: Recipe, candidate: Candidate) -> str:
+def tta_by(recipe: Recipe, candidate: Candidate) -> str:
     """A network that has seen no mirrored images says nothing of them."""
     fitting = fitting_tta(candidate.train.augment)
     return fitting if recipe.tta is None or fitting == "none" else recipe.tta

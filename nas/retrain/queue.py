@@ -60,6 +60,8 @@ class Queue:
     stop: Stop
     failures: dict[str, str] = field(default_factory=dict)
     suspended: list[Order] = field(default_factory=list)
+    diverged: list[Order] = field(default_factory=list)
+    """Of the failures, those that would come again."""
 
     def run(self, orders: Sequence[Order]) -> None:
         """Until all are trained, or the stop is requested and every worker has written its checkpoint. Raises NasError where no
@@ -154,6 +156,7 @@ class Queue:
         if status == "suspended":
             self.suspended.append(run.order)
         elif status == "diverged":
+            self.diverged.append(run.order)
             self._fail(run, f"its loss became infinite or NaN, at a peak learning rate of {run.order.candidate.train.peak_lr:g}")
 
     def _again_in_parts(self, run: _Run, where: str, reason: str) -> None:

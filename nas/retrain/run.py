@@ -250,9 +250,9 @@ def _diverged(order: Order) -> StudyError:
 # ----------------------------------------------------------------------------------------------------- after the training
 
 
-def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test: bool) -> ModelCard:
+def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test: bool, in_ledger: bool = True) -> ModelCard:
     """Makes a trained run of a training that has ended, from its checkpoint: weights, judgements, and the card last, which makes
-    it a finished one. Records it."""
+    it a finished one. Records it, unless it is none of the study's retrained networks."""
     model, curve = _trained(order, shop)
     held_out = _judge_held_out(model, order, shop)
     card = ModelCard(
@@ -285,7 +285,7 @@ def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test
     save_file(weights, weights_file(order.run))
     if opens_test:
         card = with_test(card, order.run, model, shop)
-    card = seal(order.run, card, shop, note)
+    card = seal(order.run, card, shop, note) if in_ledger else write_card(order.run, card)
     order.run.checkpoint.unlink(missing_ok=True)
     return card
 

@@ -1,0 +1,20 @@
+"""What each choice is worth: a base network trained beside variants of it, by the same seeds, and their paired differences."""
+
+from nas.ablate.design import Definition, Factor, Variant
+from nas.ablate.results import Ablation, Effect, Row, find_ablations, read_ablation
+from nas.ablate.run import AblationPlan, AblationRequest, Done, run_ablation
+
+__all__ = [
+    "Ablation",
+    "AblationPlan",
+    "AblationRequest",
+    "Definition",
+    "Done",
+    "Effect",
+    "Factor",
+    "Row",
+    "Variant",
+    "find_ablations",
+    "read_ablation",
+    "run_ablation",
+]

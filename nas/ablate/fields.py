@@ -1,0 +1,180 @@
+"""What can be varied: every field of a network and its training, by its name, with values as they are typed.
+
+Values are text here. A field of the stages has a value a stage, `2-3-2`, or one for all; a list has its parts joined likewise.
+"""
+
+import re
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from nas.config import ArchConfig, AugmentConfig, Candidate, Frozen, StageConfig, StemConfig, TrainConfig, what_is_wrong
+from nas.errors import ConfigError, choices_sentence
+
+GROUPS: dict[str, tuple[type[Frozen], tuple[str, ...], str]] = {
+    "train": (TrainConfig, ("train",), "of the training"),
+    "augment": (AugmentConfig, ("train", "augment"), "of the augmentation"),
+    "arch": (ArchConfig, ("arch",), "of the network"),
+    "stage": (StageConfig, ("arch", "stages"), "of each stage"),
+    "stem": (StemConfig, ("arch", "stem"), "of the stem"),
+}
+"""By the word before a field's name: whose fields, where they stand in a candidate, what they are of. A name that two have is the
+first one's where it stands alone."""
+WHOLES = ("augment", "stages", "stem")
+"""Fields that hold other fields."""
+_STAGE = re.compile(r"stage([0-9]+)")
+_JOINT = re.compile(r"(?<![eE])-")
+"""Not the sign of an exponent."""
+
+
+@dataclass(frozen=True)
+class Field:
+    group: str
+    key: str
+    stage: int | None = None
+    """The only one, from 0; of fields of each stage None."""
+
+    @property
+    def name(self) -> str:
+        """As short as nobody else is called."""
+        if self.stage is not None:
+            return f"stage{self.stage}.{self.key}"
+        return self.key if BARE[self.key] == self.group else f"{self.group}.{self.key}"
+
+    @property
+    def annotation(self) -> Any:
+        return GROUPS[self.group][0].model_fields[self.key].annotation
+
+    @property
+    def each_stage(self) -> bool:
+        return self.group == "stage" and self.stage is None
+
+    def overlaps(self, other: "Field") -> bool:
+        """Whether both say the same value of some network."""
+        same = (self.group, self.key) == (other.group, other.key)
+        return same and (self.stage == other.stage or None in (self.stage, other.stage))
+
+
+def _fields() -> Iterator[tuple[str, str]]:
+    for group, (model, _, _) in GROUPS.items():
+        for key in model.model_fields:
+            if key not in WHOLES:
+                yield group, key
+
+
+BARE: dict[str, str] = {}
+"""Whose a name is that stands alone."""
+for _group, _key in _fields():
+    BARE.setdefault(_key, _group)
+
+
+def find_field(name: str, option: str) -> Field:
+    """`lr`, `augment.policy`, `stem.kernel`, `stage0.channels`. Raises ConfigError with the choices."""
+    group, _, key = name.rpartition(".")
+    stage = None
+    if match := _STAGE.fullmatch(group):
+        group, stage = "stage", int(match[1])
+    if not group:
+        group = BARE.get(key, "")
+    if group in GROUPS and (group, key) in set(_fields()):
+        return Field(group, key, stage)
+    if name in WHOLES:
+        inner = "stage" if name == "stages" else name
+        keys = ", ".join(GROUPS[inner][0].model_fields)
+        hint = "how many stages there are stays as it is" if name == "stages" else f"for example {inner}.{keys.split(', ')[0]}"
+        raise ConfigError(f"{option} {name}: it has no one value; its fields are {keys}", hint=hint)
+    near = choices_sentence(name, [*BARE, *(f"{g}.{k}" for g, k in _fields())]).partition(" Choices: ")[0]
+    listed = "; ".join(
+        f"{of}: {', '.join(Field(group, key).name for g, key in _fields() if g == group)}" for group, (_, _, of) in GROUPS.items()
+    )
+    raise ConfigError(
+        f"{option} {name}: there is no such field.{near}",
+        hint=f"the fields are, {listed}; stage0.channels and so on are of one stage",
+    )
+
+
+def value_text(candidate: Candidate, field: Field) -> str:
+    """The value that it has there."""
+    if field.group == "stage":
+        values = [_text(getattr(stage, field.key)) for stage in candidate.arch.stages]
+        return "-".join(values) if field.stage is None else values[field.stage]
+    part: Any = candidate
+    for step in GROUPS[field.group][1]:
+        part = getattr(part, step)
+    return _text(getattr(part, field.key))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool | None):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")  # reads back as the same
+    return "-".join(map(_text, value)) if isinstance(value, tuple) else str(value)
+
+
+def changed(candidate: Candidate, values: Mapping[Field, str], option: str) -> Candidate:
+    """The same with these values. Raises ConfigError for one that its field refuses."""
+    tree = candidate.model_dump()
+    for field, text in values.items():
+        _put(tree, field, text, option)
+    try:
+        return Candidate.model_validate(tree)
+    except ValidationError as error:
+        said = " ".join(f"{field.name}={text}" for field, text in values.items())
+        raise ConfigError(f"{option} {said}: {_problem(error, values)}") from None
+
+
+def _put(tree: dict[str, Any], field: Field, text: str, option: str) -> None:
+    part: Any = tree
+    for step in GROUPS[field.group][1]:
+        part = part[step]
+    if field.group != "stage":
+        part[field.key] = _list(field, text) if get_origin(field.annotation) is tuple else _scalar(field, text)
+        return
+    count = len(part)
+    if field.stage is not None and field.stage >= count:
+        stages = ", ".join(f"stage{number}" for number in range(count))
+        raise ConfigError(f"{option} {field.name}: the network has {count} stage{'s' * (count > 1)}", hint=f"there are {stages}")
+    texts = _JOINT.split(text) if field.stage is None else [text]
+    chosen = range(count) if field.stage is None else [field.stage]
+    if len(texts) == 1:
+        texts *= len(chosen)
+    if len(texts) != len(chosen):
+        example = "-".join([texts[0] or "2"] * count)
+        raise ConfigError(
+            f"{option} {field.name}={text}: that is of {len(texts)} stages, but the network has {count}",
+            hint=f"a value for each, {field.name}={example}, or one for all, {field.name}={texts[0] or 2}",
+        )
+    for number, one in zip(chosen, texts, strict=True):
+        part[number][field.key] = _scalar(field, one)
+
+
+def _list(field: Field, text: str) -> list[Any]:
+    return [_scalar(field, part) for part in _JOINT.split(text)]
+
+
+def _scalar(field: Field, text: str) -> Any:
+    """As pydantic reads it from YAML: numbers are numbers, for the choice of some literals is among numbers."""
+    if text.lower() == "none" and get_origin(field.annotation) in (Union, types.UnionType):
+        return None
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _problem(error: ValidationError, values: Mapping[Field, str]) -> str:
+    problem = error.errors(include_url=False)[0]
+    sentence = what_is_wrong(error)
+    if problem["type"] == "literal_error":
+        field = next((field for field in values if field.key in problem["loc"]), None)
+        if field is not None and get_origin(field.annotation) is Literal:
+            choices = list(map(str, get_args(field.annotation)))
+            near = choices_sentence(str(problem["input"]), choices).partition("Choices: ")[0].rstrip()
+            return f"{sentence}.{near}" if near else sentence
+    return sentence

@@ -1,0 +1,217 @@
+"""`nas ablate`"""
+
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli.options import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    StudyOption,
+    parse_seeds,
+    print_json,
+    table_lines,
+)
+
+if TYPE_CHECKING:
+    from nas.ablate import AblationPlan, Done
+    from nas.ablate.results import Spread
+    from nas.cli.display import TerminalDisplay
+    from nas.retrain import Order
+    from nas.train.loop import EpochMetrics
+
+HELP = """Train a network beside variants of it, and say what each choice is worth.
+
+Every variant differs from the base in one value (--grid: all combinations); all are trained by the same seeds, and judged by
+training images that were set aside. The same command goes on where it stopped; further values and seeds may be added to it.
+
+    nas ablate best --vary optimiser=sgd,adam --vary activation=relu,gelu --seeds 3
+    nas ablate preset:resnet-443 --vary blocks=3-3-3,5-5-5 --vary channels=32-64-128,64-128-256
+"""
+
+
+def command(
+    which: Annotated[str, typer.Argument(help="The base: `best`, a trial's number or preset:NAME.")] = "best",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            help="A field and its values: lr=0.05,0.1  kernel=3,5  blocks=2-2-2,3-3-3 (a value a stage)  "
+            "policy=none,randaugment  blocks+channels=2-2-2+64-128-256,3-3-3+48-96-192 (together). Again for another one.",
+            show_default=False,
+        ),
+    ] = None,
+    fixed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A field and its value in all variants: adam_lr=0.002. Again for another.", show_default=False
+        ),
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Every combination instead of one factor at a time.")] = False,
+    seeds: Annotated[str, typer.Option(help="Trainings of each variant: how many, or a list such as 0,3,4.")] = "3",
+    study: StudyOption = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Of a preset of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="searched, auto, fast, long, robust, or a YAML file: how the base is trained.")
+    ] = "searched",
+    epochs: Annotated[int | None, typer.Option(help="Epochs. [default: the recipe's, or the search's]")] = None,
+    hold_out: Annotated[
+        float | None, typer.Option(help="Share of the images that judges. [default: 0.1]", min=0, max=0.5, show_default=False)
+    ] = None,
+    train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Of the ablation, a folder under the study's. [default: of the network, the factors and the epochs]"),
+    ] = None,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    gpus: Annotated[int | None, typer.Option(help="So many, a training each. [default: all; 0 is the CPU]")] = None,
+    workers: Annotated[int | None, typer.Option(help="On the CPU: so many trainings at a time. [default: 1]")] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    all_seeds = parse_seeds(seeds, 0)
+    from nas.ablate import AblationRequest, run_ablation
+    from nas.cli.display import TerminalDisplay
+    from nas.cli.whose import study_of_networks
+    from nas.interrupts import Stop, suspended_by_signals
+    from nas.paths import remember_study
+    from nas.report.ablations import write_tables
+    from nas.retrain import HOLD_OUT, RetrainRequest
+    from nas.search.placement import Placement
+
+    stop = Stop()
+    with TerminalDisplay(quiet=quiet) as display:
+        paths = study_of_networks("ablate", [which], study, dataset, data, display)
+        request = AblationRequest(
+            base=RetrainRequest(
+                paths=paths,
+                which=which,
+                epochs=epochs,
+                recipe=recipe,
+                train_subset=train_subset,
+                hold_out=HOLD_OUT if hold_out is None else hold_out,
+                data_folder=None if data is None else str(data.absolute()),
+                device=device,
+            ),
+            factors=tuple(vary or ()),
+            placement=Placement(device, gpus=gpus, workers=workers),
+            seeds=all_seeds,
+            fixed=tuple(fixed or ()),
+            grid=grid,
+            name=name,
+        )
+        shown = _Shown(display)
+        with suspended_by_signals(stop.request):
+            done = run_ablation(request, shown.begin, shown.epoch, stop, display.decoding, display.note)
+    remember_study(paths)
+    written = write_tables(done.ablation, done.folder)
+    if as_json:
+        print_json(as_data(done))
+    else:
+        print("\n".join(_lines(done)))
+        print(f"Written: {written}, table.tex, table.csv, runs.csv.   Next:  nas report --study {paths.name}")
+    if done.suspended:
+        again = shlex.join(["nas", *sys.argv[1:]])
+        print(f"Suspended, {done.suspended} trainings are left. To go on:  {again}", file=sys.stderr)
+        sys.exit(130)
+    if done.failures:
+        sys.exit(1)
+
+
+class _Shown:
+    """How far all trainings together are."""
+
+    def __init__(self, display: "TerminalDisplay") -> None:
+        self.display = display
+        self.epochs: dict[str, int] = {}
+        """Of each pending run, those that are done."""
+        self.total = 0
+
+    def begin(self, plan: "AblationPlan") -> None:
+        from nas.report.words import count_text, number_text
+        from nas.train.loop import read_curve
+
+        say, definition = self.display.say, plan.definition
+        there = f", {plan.there} are there" if plan.there else ""
+        variants = sum(variant.same_as is None for variant in definition.variants)
+        seeds = ", ".join(map(str, definition.seeds))
+        say(f"ablation {plan.folder.name} of {definition.subject}: {variants} networks by seed {seeds}")
+        for variant in definition.variants:
+            over = "" if variant.over is None else f"  over budget: {variant.over}"
+            same = "" if variant.same_as is None else f"  trains the same network as {variant.same_as}"
+            arch = variant.candidate.arch.one_line()
+            say(f"  {variant.title}:  {count_text(variant.params)} parameters, {arch}{over}{same}")
+        trainings = number_text(len(plan.pending), "training")
+        say(f"{trainings}{there}, on {plan.train_images:,} images; {plan.held_out:,} are set aside and judge")
+        for warning in plan.warnings:
+            self.display.note(f"Warning: {warning}")
+        self.epochs = {order.run.folder.name: len(read_curve(order.run.metrics)) for order in plan.pending}
+        self.total = sum(order.candidate.train.epochs for order in plan.pending)
+        self.before, self.began = sum(self.epochs.values()), time.monotonic()
+
+    def epoch(self, order: "Order", metrics: "EpochMetrics") -> None:
+        from nas.report.words import time_text
+
+        name = order.run.folder.name
+        self.epochs[name] = metrics.epoch
+        done = sum(self.epochs.values())
+        rate = (time.monotonic() - self.began) / max(1, done - self.before)
+        left = f"{time_text(rate * (self.total - done))} left of all"
+        text = f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s  {left}"
+        self.display.training(metrics.epoch, order.candidate.train.epochs, text, name)
+
+
+def _lines(done: "Done") -> list[str]:
+    from nas.report.ablations import effects_table, sentences, variants_table
+
+    ablation = done.ablation
+    base, *rest = sentences(ablation)
+    table = variants_table(ablation)
+    lines = [base, "", *table_lines(table.columns, table.rows), "(mean ± deviation over the seeds; differences in points)"]
+    if effects := effects_table(ablation):
+        lines += ["", "In the mean over the grid:", *table_lines(effects.columns, effects.rows)]
+    return [*lines, "", *rest]
+
+
+def as_data(done: "Done") -> dict[str, object]:
+    ablation = done.ablation
+    return {
+        "ablation": ablation.name,
+        "folder": str(done.folder),
+        "ended": ablation.ended,
+        "expected": ablation.expected,
+        "judged_images": ablation.judged_images,
+        "variants": [
+            {
+                **row.variant.model_dump(mode="json", exclude={"candidate"}),
+                "seeds": sorted(row.cards),
+                "diverged": list(row.diverged),
+                "accuracy": _spread(row.accuracy),
+                "difference": _spread(row.difference),
+                "shifted": _spread(row.shifted),
+                "shifted_difference": _spread(row.shifted_difference),
+                "seconds": row.seconds,
+            }
+            for row in ablation.rows
+        ],
+        "effects": [
+            {"factor": one.factor, "level": one.level, "reference": one.reference, "difference": _spread(one.difference)}
+            for one in ablation.effects
+        ],
+        "failures": done.failures,
+    }
+
+
+def _spread(found: "Spread | None") -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {"values": found.values, "mean": found.mean, "deviation": found.deviation, "interval": found.interval}

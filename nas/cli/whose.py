@@ -1,0 +1,35 @@
+"""In which study networks are trained that are named on the command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nas.cli.display import TerminalDisplay
+    from nas.paths import StudyPaths
+
+
+def study_of_networks(
+    command: str, words: Sequence[str], study: str | None, dataset: str | None, data: Path | None, display: "TerminalDisplay"
+) -> "StudyPaths":
+    """The named study or the one used last; for presets alone also one of a data set, which is made where there is none. Raises
+    NasError."""
+    from nas.config import DataConfig
+    from nas.paths import existing_study, known_studies
+    from nas.presets import PREFIX
+    from nas.retrain import found_presets_study
+
+    presets_alone = all(word.startswith(PREFIX) for word in words)
+    if dataset is None:
+        if presets_alone and study is None and not known_studies():
+            raise ConfigError("no study says which images to train on", hint=f"nas {command} {' '.join(words)} --dataset cifar10")
+        return existing_study(study)
+    if not presets_alone:
+        raise ConfigError(
+            "--dataset goes with preset:NAME alone: a study has its data",
+            hint=f"nas {command} preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
+        )
+    folder = None if data is None else str(data.absolute())
+    return found_presets_study(DataConfig(dataset=dataset, folder=folder), study, display.decoding)
