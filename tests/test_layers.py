@@ -19,6 +19,7 @@ ROOMS = (
     "closed_form",
     "widths",
     "space",
+    "own_blocks",
     "space_file",
     "presets",
     "recipes",

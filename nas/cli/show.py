@@ -134,11 +134,12 @@ def _print_recipe(candidate: "Candidate") -> None:
 
 def _show_space(name: str, draws: int, as_json: bool) -> None:
     from nas.budget import Budget
-    from nas.search.feasibility import measure_fit
+    from nas.search.feasibility import check_blocks, measure_fit
     from nas.search.filling import measure_fill
     from nas.space_file import load_space
 
     space = load_space(name)
+    check_blocks(space)
     shape, limits = space.images, space.budget
     budget = Budget(limits, shape)
     fit = measure_fit(space, budget, draws, seed=0)

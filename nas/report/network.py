@@ -9,6 +9,7 @@ import torchinfo
 from nas.budget import count_macs, count_params, peak_memory
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.models import build_model
+from nas.models.custom import blaming_block
 
 BYTES_PER_PARAMETER = 4
 _SILENT = ("Identity", "Dropout", "StochasticDepth")
@@ -59,7 +60,8 @@ def list_layers(arch: ArchConfig, shape: ImageShape) -> list[Layer]:
     with torch.device("meta"):
         model = build_model(arch, shape).eval()
         image = torch.empty(1, shape.channels, shape.size, shape.size)
-    summary = torchinfo.summary(model, input_data=image, device="meta", depth=10, verbose=0)
+    with blaming_block(arch, "fails on the meta device, where its layers are followed"):
+        summary = torchinfo.summary(model, input_data=image, device="meta", depth=10, verbose=0)
     path: list[str] = []
     layers = []
     for entry in summary.summary_list:
@@ -111,6 +113,8 @@ def list_parts(arch: ArchConfig, shape: ImageShape, layers: list[Layer] | None =
 
 def _block_text(arch: ArchConfig, stage: StageConfig) -> str:
     k, c = stage.kernel, stage.channels
+    if arch.block_source is not None:
+        return f"{arch.block_source.file}, {c}"
     extra = f"; SE {arch.se_reduction}" if arch.se_reduction else ""
     if arch.block == "bottleneck":
         inner = math.ceil(c / arch.expansion)
