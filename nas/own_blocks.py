@@ -1,5 +1,5 @@
-"""The blocks of a user's own files that a space names: `blocks: [my_blocks.py:ShuffleBlock]`. Reads them and looks at their syntax;
-runs nothing, which is for `nas.models.custom`.
+"""The blocks of a user's own files that a space names: `blocks: [my_blocks.py:ShuffleBlock]`. Reads them and looks at their
+syntax; runs nothing, which is for `nas.models.custom`.
 
 A file is kept with the study, and its text with every network that is built of it: so it has to stand alone.
 """
@@ -35,7 +35,9 @@ def read_blocks(entries: Any, find_file: FindFile, fail: Fail) -> dict[str, Bloc
             raise fail(key, f"{name} names a block twice, of {found[name].file} and of {file}: give one of the classes another")
         path = find_file(file)
         if paths.setdefault(path.name, path) != path:
-            raise fail(key, f"two files are named {path.name}, and a study keeps them side by side: give one of them another name")
+            raise fail(
+                key, f"two files are named {path.name}, and a study keeps them side by side: give one of them another name"
+            )
         found[name] = _read(path, name, key, fail)
     return found
 
@@ -59,8 +61,8 @@ def _read(path: Path, name: str, key: str, fail: Fail) -> BlockSource:
     if neighbour := _neighbour(tree, path.parent):
         raise fail(
             key,
-            f"{path} imports {neighbour}, which lies beside it: a study keeps this file alone, so what it needs stands in it, or in "
-            "an installed package",
+            f"{path} imports {neighbour}, which lies beside it: a study keeps this file alone, so that what it needs stands in "
+            "it, or in an installed package",
         )
     return BlockSource(file=path.name, text=text)
 

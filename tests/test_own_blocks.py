@@ -172,7 +172,7 @@ def test_what_an_own_block_might_use_tells_its_networks_apart() -> None:
 def test_digests_of_our_own_blocks_are_what_they_were() -> None:
     arch = {"stages": [{"blocks": 2, "channels": 32}, {"blocks": 1, "channels": 64}]}
     digests = {block: Candidate.model_validate({"arch": arch | {"block": block}}).digest for block in ("basic", "bottleneck")}
-    assert digests == {"basic": "DIGEST_BASIC", "bottleneck": "DIGEST_BOTTLENECK"}  # of commit 5592a95
+    assert digests == {"basic": "91148c8a0ae9b5ff", "bottleneck": "9c0bc25388355998"}  # of commit 5592a95
 
 
 def test_a_preactivated_block_has_its_norm_after_the_last_stage() -> None:
@@ -221,11 +221,11 @@ def test_a_file_that_cannot_stand_alone_is_refused(text: str, sentence: str) -> 
 
 
 def test_a_block_that_no_network_would_have_and_one_beside_fit_are_refused() -> None:
-    with pytest.raises(ConfigError, match="Plain is not among the values of arch.block"):
+    with pytest.raises(ConfigError, match=r"Plain is not among the values of arch\.block"):
         load_space(str(write_space(PLAIN, choice="basic")))
     space = write_space(PLAIN)
     space.write_text(space.read_text() + "fit: params\n")
-    with pytest.raises(ConfigError, match="fit: .*not known of Plain"):
+    with pytest.raises(ConfigError, match=r"fit: .*not known of Plain"):
         load_space(str(space))
     with pytest.raises(ConfigError, match=r"arch\.block: must be 'basic', 'preact', 'bottleneck' or 'Plain'"):
         load_space(str(write_space(PLAIN, choice="Plane")))
@@ -314,9 +314,12 @@ def test_a_search_refuses_a_bad_block_before_it_founds_a_study(nas: Callable[...
 
 
 def exported(text: str) -> str:
-    return standalone_source("any", ArchConfig.model_validate(
-        {"stages": [{"blocks": 1, "channels": 8}], "block": "Plain", "block_source": {"file": "my_blocks.py", "text": text}}
-    ))
+    return standalone_source(
+        "any",
+        ArchConfig.model_validate(
+            {"stages": [{"blocks": 1, "channels": 8}], "block": "Plain", "block_source": {"file": "my_blocks.py", "text": text}}
+        ),
+    )
 
 
 def test_an_exported_block_keeps_its_names_to_itself(tmp_path: Path) -> None:
@@ -336,7 +339,9 @@ def test_an_exported_block_keeps_its_names_to_itself(tmp_path: Path) -> None:
     assert done.stdout.split() == ["Plain", "(3,", "3)"], done.stderr
 
 
-@pytest.mark.parametrize("line", ["import nas.models.layers as layers", "from nas.data.loader import mix_seed", "from nas.models.blocks import *"])
+@pytest.mark.parametrize(
+    "line", ["import nas.models.layers as layers", "from nas.data.loader import mix_seed", "from nas.models.blocks import *"]
+)
 def test_an_export_that_would_need_nas_is_refused(line: str) -> None:
     with pytest.raises(ConfigError, match=f"my_blocks.py says {re.escape(repr(line))}".replace(" as layers", ".*")):
         exported(f"{line}\n{PLAIN}")
@@ -345,9 +350,7 @@ def test_an_export_that_would_need_nas_is_refused(line: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------- trust
 
 
-def test_code_that_lies_in_no_study_is_not_run_unasked(
-    study: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_lies_in_no_study_is_not_run_unasked(study: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = api.open_study("tiny").runs[-1]
     card = json.loads((run.folder / "model.json").read_text())
     text = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n{PLAIN}"
@@ -358,7 +361,9 @@ def test_code_that_lies_in_no_study_is_not_run_unasked(
     (outside / "model.json").write_text(json.dumps(card))
     (outside / "model.safetensors").write_bytes((run.folder / "model.safetensors").read_bytes())
     paths = type(run.paths)(outside)
-    with pytest.raises(StudyError, match="brings code of its own, the block Plain of my_blocks.py, and lies in no study") as refused:
+    with pytest.raises(
+        StudyError, match=r"code of its own, the block Plain of my_blocks\.py, and lies in no study"
+    ) as refused:
         load_network(paths)
     assert "NAS_TRUST_BLOCKS=1" in (refused.value.hint or "")
     assert not (tmp_path / "ran").exists()
@@ -375,7 +380,19 @@ def test_a_class_is_made_once_in_a_process() -> None:
 
 def test_settings_say_which_text_a_study_means(nas: Callable[..., Done]) -> None:
     write_space(PLAIN)
-    arguments = ("search", "--space", "space.yaml", "--dataset", "digits", "--study", "own", "--finalists", "0", "--device", "cpu")
+    arguments = (
+        "search",
+        "--space",
+        "space.yaml",
+        "--dataset",
+        "digits",
+        "--study",
+        "own",
+        "--finalists",
+        "0",
+        "--device",
+        "cpu",
+    )
     assert nas(*arguments, "--trials", "1", "--timeout", "0.001").code == 130
     assert read_settings(study_paths("own")).parameters["blocks.Plain"].startswith("my_blocks.py, sha256 ")
     assert (study_paths("own").blocks / "my_blocks.py").read_text() == PLAIN

@@ -56,7 +56,7 @@ class Trial:
         file = self.paths.trial(self.number).candidate
         if not file.is_file():
             raise StudyError(
-                f"trial {self.number} of study {self.paths.name!r} ({self.outcome}) was not trained here, and its network is not kept",
+                f"trial {self.number} of study {self.paths.name!r} ({self.outcome}) was not trained: its network is not kept",
                 hint="take one of study.trials whose outcome is trained, pruned_early or diverged",
             )
         return Candidate.from_json(file.read_text(), source=str(file))
@@ -90,8 +90,8 @@ class Trial:
         """The torch module, on the CPU: images (N, C, H, W), normalised, to logits (N, classes).
 
         Args:
-            trained: True takes the weights of its latest retraining, False newly drawn ones; None those of a retraining if there is
-                one. A search keeps no weights.
+            trained: True takes the weights of its latest retraining, False newly drawn ones; None those of a retraining if there
+                is one. A search keeps no weights.
 
         Raises StudyError where it should be trained and no retraining has ended.
         """

@@ -77,8 +77,8 @@ class Study:
 
     @property
     def best(self) -> Trial:
-        """What `nas retrain best` trains: the winner of the finalists, else the most accurate. Raises StudyError where no training
-        has run to its end."""
+        """What `nas retrain best` trains: the winner of the finalists, else the most accurate. Raises StudyError where no
+        training has run to its end."""
         best = self._read().best
         if best is None:
             raise none_is_best(self.paths)
@@ -134,8 +134,8 @@ class Study:
         log: str | None = None,
         quiet: bool = False,
     ) -> Run:
-        """`nas retrain`: trains one network on all the labelled training data, in this process; the official test set is opened at
-        the end. One that is there already is returned at once.
+        """`nas retrain`: trains one network on all the labelled training data, in this process; the official test set is opened
+        at the end. One that is there already is returned at once.
 
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
         """

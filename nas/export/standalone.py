@@ -55,14 +55,14 @@ class Config(SimpleNamespace):
         return self.stem.channels or self.stages[0].channels
 '''
 
-_BLOCKS = '''
+_BLOCKS = """
 def block_class(arch):
     return BLOCKS[arch.block]
 
 
 def make_block(plan):
     return block_class(plan.arch)(plan)
-'''
+"""
 
 _OWN_BLOCK = '''
 def _{name}():
@@ -123,7 +123,7 @@ if __name__ == "__main__":
 
 
 def standalone_source(title: str, arch: ArchConfig) -> str:
-    """`title`: a line that says which network it is for. Raises ConfigError where its block needs more of nas than is in there."""
+    """`title`: a line that says which network it is for. Raises ConfigError where its block needs more of nas than that has."""
     imports: dict[str, None] = {}
     bodies = []
     for module in (layers, blocks, stems, resnet):

@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module, ABC):
     """What every block can do beside its forward pass."""
 
     preactivated: ClassVar[bool] = False
-    """Whether it begins with its own BatchNorm and activation, so that the stem ends without them and the last stage with them."""
+    """Whether it begins with its own BatchNorm and activation, so that the stem ends without and the last stage with them."""
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()

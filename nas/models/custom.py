@@ -29,11 +29,10 @@ def block_class(arch: ArchConfig) -> type[ResidualBlock]:
     return BLOCKS[arch.block] if arch.block_source is None else load_block(arch.block, arch.block_source)
 
 
-def make_block(plan: BlockPlan) -> ResidualBlock:
-    """Raises ConfigError where a user's block cannot be built."""
+def make_block(plan: BlockPlan, hint: str | None = None) -> ResidualBlock:
+    """Raises ConfigError, with the hint, where a user's block cannot be built."""
     arch, stage = plan.arch, plan.stage
     what = f"cannot be built for {plan.channels_in} → {stage.channels} channels, kernel {stage.kernel}, stride {plan.stride}"
-    hint = "a range of channels takes a step, such as {type: int, low: 16, high: 128, step: 8}"
     with blaming_block(arch, what, hint):
         return block_class(arch)(plan)
 
@@ -126,7 +125,8 @@ SIZES = (8, 9, 1)
 
 def check_block(arch: ArchConfig, widths: tuple[int, int]) -> None:
     """Tries the block of `arch`, of its first stage but for the channels, on small maps, between these widths: shapes at both
-    strides, in training and prediction, and that gradients pass. Raises ConfigError."""
+    strides, in training and prediction, and that gradients pass. Raises ConfigError.
+    """
     narrow, wide = widths
     with torch.random.fork_rng(devices=[]):
         for channels_in, channels in dict.fromkeys([(narrow, narrow), (narrow, wide), (wide, narrow)]):
@@ -156,8 +156,8 @@ def _try(block: ResidualBlock, plan: BlockPlan, size: int) -> None:
             raise ConfigError(f"{label} makes {_shape(y.shape)} of {_shape(x.shape)}, and must keep images apart: (N, C, H, W)")
         if y.shape[1] != stage.channels:
             raise ConfigError(
-                f"{label} gives {y.shape[1]} channels, and must give plan.stage.channels, {stage.channels}, of {plan.channels_in} "
-                f"{at}",
+                f"{label} gives {y.shape[1]} channels, and must give plan.stage.channels, {stage.channels}, of "
+                f"{plan.channels_in} {at}",
                 hint="the shortcut, too, has to change them: nas.models.blocks.make_shortcut(plan)",
             )
         if tuple(y.shape[1:]) != wanted:
@@ -189,6 +189,7 @@ def _shape(shape: torch.Size) -> str:
 
 def check_width(arch: ArchConfig, stage: StageConfig) -> None:
     """Whether the block can be built so wide, on the meta device. Raises ConfigError."""
+    hint = "a range of channels takes a step, such as {type: int, low: 16, high: 128, step: 8}"
     with torch.device("meta"):
         for stride in (1, 2):
-            make_block(BlockPlan(arch, stage, stage.channels, stride, 0.0))
+            make_block(BlockPlan(arch, stage, stage.channels, stride, 0.0), hint)

@@ -172,11 +172,14 @@ def read_settings(paths: StudyPaths) -> StudySettings:
 
 
 def read_study_space(paths: StudyPaths, settings: StudySettings) -> Space:
-    """The space file that the study began with, and the blocks that it names, from the study's own folder; without the overrides."""
+    """The space file that the study began with, with the blocks that it names, from its own folder; without the overrides."""
     if settings.space == PRESETS_SPACE:
         raise StudyError(
             f"study {paths.name!r} holds retrained presets and no search", hint="nas search under another name, with --study NAME"
         )
     return read_space(
-        paths.space.read_text(), source=str(paths.space), name=settings.space, find_file=lambda file: paths.blocks / Path(file).name
+        paths.space.read_text(),
+        source=str(paths.space),
+        name=settings.space,
+        find_file=lambda file: paths.blocks / Path(file).name,
     )
