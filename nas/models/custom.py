@@ -134,10 +134,13 @@ def check_block(arch: ArchConfig, widths: tuple[int, int]) -> None:
                 stage = arch.stages[0].model_copy(update={"channels": channels})
                 plan = BlockPlan(arch, stage, channels_in, stride, 0.0)
                 block = make_block(plan)
-                for size in SIZES if stride == 1 else SIZES[:2]:
-                    _try(block, plan, size)
                 with blaming_block(arch, "fails in zero_residual"):
                     block.zero_residual()
+                block = make_block(plan)
+                for size in SIZES if stride == 1 else SIZES[:2]:
+                    _try(block, plan, size)
+                with blaming_block(arch, "fails on the meta device, where networks are counted and their layers followed"):
+                    block.to("meta")(torch.empty(1, channels_in, SIZES[0], SIZES[0], device="meta"))
 
 
 def _try(block: ResidualBlock, plan: BlockPlan, size: int) -> None:
