@@ -191,7 +191,7 @@ class _Reader:
                     raise ConfigError(f"{self.source}: {first_problem(error)}", hint=self.hint) from None
 
     def arch_slots(self, tree: Any) -> list[Slot]:
-        known = [k for k in ArchConfig.model_fields if k != "stages"]
+        known = [k for k in ArchConfig.model_fields if k not in ("stages", "block_source")]
         tree = self.mapping(tree, "arch", ["stages", "stage", *known])
         for needed in ("stages", "stage"):
             if needed not in tree:

@@ -38,9 +38,12 @@ class Environment(Frozen):
 
     @classmethod
     def now(cls) -> Self:
+        program = Path(sys.argv[0]).name
+        own = program.endswith(".py") and program != "__main__.py"  # a script, or a notebook's kernel
+        called = ["python", program] if own else ["nas"]
         return cls(
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
-            command=shlex.join(["nas", *(redacted(argument) for argument in sys.argv[1:])]),
+            command=shlex.join([*called, *(redacted(argument) for argument in sys.argv[1:])]),
             python=platform.python_version(),
             packages=installed_versions(RECORDED_PACKAGES),
             git=git_state(),
