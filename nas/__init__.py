@@ -1,3 +1,37 @@
-"""nas: neural-architecture search under a parameter budget."""
+"""nas: neural-architecture search under a parameter budget.
+
+    import nas
+
+    study = nas.search("digits", "digits", trials=12)     # nas.open_study(name) for one that is there
+    run = study.retrain(study.best)
+    model = run.build()                                   # a torch module with its weights
+
+What is named here is imported when it is first used: `import nas` alone imports neither torch nor Optuna.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.api import Run, Study, Trial, open_study, search, studies
+    from nas.errors import NasError
 
 __version__ = "0.1.0"
+__all__ = ["NasError", "Run", "Study", "Trial", "__version__", "open_study", "search", "studies"]
+
+_HOMES = {
+    "NasError": "nas.errors",
+    **dict.fromkeys(("Run", "Study", "Trial", "open_study", "studies"), "nas.api"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "search":  # the package of that name, which can be called
+        return import_module("nas.search")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'nas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

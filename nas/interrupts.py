@@ -1,6 +1,7 @@
 """What Ctrl-C and SIGTERM mean to a command that can be suspended."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +36,10 @@ class StopOf(Stop):
 @contextmanager
 def suspended_by_signals(suspend: Callable[[], None]) -> Iterator[None]:
     """The first signal calls `suspend`, from the handler: it should do no more than leave a mark. A second one raises
-    KeyboardInterrupt. Afterwards the signals mean what they meant before."""
+    KeyboardInterrupt. Afterwards the signals mean what they meant before. Another thread than the main one gets no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     asked = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:

@@ -51,6 +51,11 @@ class StudyPaths:
         return self.folder / "space.yaml"
 
     @property
+    def blocks(self) -> Path:
+        """Python files that the space names, as they were when the study began; absent where it names none."""
+        return self.folder / "blocks"
+
+    @property
     def settings(self) -> Path:
         return self.folder / "study.json"
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from nas.closed_form import closed_form_params
-from nas.config import ArchConfig, BudgetConfig, Candidate, Frozen, ImageShape, Probability, StudyConfig
+from nas.config import ArchConfig, BlockSource, BudgetConfig, Candidate, Frozen, ImageShape, Probability, StudyConfig
 from nas.widths import filled, is_filled
 
 FILL = "fill"
@@ -137,6 +137,8 @@ class Space:
     """Of a preset."""
     study: StudyConfig = field(default_factory=StudyConfig)
     """How it is searched unless the command line says otherwise."""
+    blocks: Mapping[str, BlockSource] = field(default_factory=dict)
+    """Those of users' own files that `arch.block` may name."""
 
     def draw(self, trial: Suggests) -> Candidate:
         """Suggests every slot, then builds the candidate. On a trial that already has some values, those are used again."""
@@ -154,6 +156,8 @@ class Space:
             place[slot.path[-1]] = values[slot.name]
         arch = tree["arch"]
         per_stage = arch.pop("stage")
+        if (source := self.blocks.get(arch.get("block"))) is not None:
+            arch["block_source"] = source
         arch["stages"] = tuple(per_stage[i] for i in range(arch["stages"]))
         candidate = Candidate.model_validate(tree)
         if not self.fills:
@@ -231,7 +235,7 @@ class Space:
         if self.fills:
             words |= {name: f"{words[name]}, scaled" for name in words if name.endswith(".channels")}
             words[FILL] += " of the budget's parameters"
-        return words
+        return words | {f"blocks.{name}": str(source) for name, source in self.blocks.items()}
 
     @property
     def fingerprint(self) -> str:

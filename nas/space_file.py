@@ -1,9 +1,10 @@
 """Finds and reads space files, and refuses what means nothing: every ConfigError names the file, the key and the rule."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -12,6 +13,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from nas.config import (
     ArchConfig,
     AugmentConfig,
+    BlockName,
+    BlockSource,
     BudgetConfig,
     ImageShape,
     StageConfig,
@@ -22,10 +25,11 @@ from nas.config import (
     what_is_wrong,
 )
 from nas.errors import ConfigError, choices_sentence
+from nas.own_blocks import FindFile, read_blocks
 from nas.space import FILL, Reported, Slot, Space
 
 VERSION = 1
-TOP_KEYS = ("version", "budget", "fit", "images", "reported", "study", "arch", "train")
+TOP_KEYS = ("version", "budget", "fit", "images", "reported", "study", "blocks", "arch", "train")
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 """The images that a space is meant for unless it says otherwise, and those of the reports."""
 _DOMAIN_KEYS = {
@@ -71,7 +75,7 @@ def find_space(name_or_path: str) -> Path:
 
 def load_space(name_or_path: str) -> Space:
     path = find_space(name_or_path)
-    return read_space(read_text(path), source=str(path), name=path.stem)
+    return read_space(read_text(path), source=str(path), name=path.stem, find_file=lambda file: path.parent / file)
 
 
 def read_text(path: Path) -> str:
@@ -115,9 +119,10 @@ def read_yaml(text: str, source: str) -> Any:
         raise ConfigError(f"{source}: not valid YAML: {error}") from None
 
 
-def read_space(text: str, source: str, name: str) -> Space:
-    """Reads and checks a space file. Every ConfigError names `source` and the key."""
-    return _Reader(source).space(read_yaml(text, source), text, name)
+def read_space(text: str, source: str, name: str, find_file: FindFile = Path) -> Space:
+    """Reads and checks a space file; `find_file` says where the Python files lie that it names. Runs none of their code. Every
+    ConfigError names `source` and the key."""
+    return _Reader(source, find_file).space(read_yaml(text, source), text, name)
 
 
 Plain = TypeVar("Plain", bound=BaseModel)
@@ -126,8 +131,9 @@ Plain = TypeVar("Plain", bound=BaseModel)
 class _Reader:
     """Turns the tree of a space file into slots; knows the file's name for its errors."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, source: str, find_file: FindFile) -> None:
+        self.source, self.find_file = source, find_file
+        self.blocks: Mapping[str, BlockSource] = {}
         self.hint = f"compare {shipped_folder() / 'resnet.yaml'}"
 
     def fail(self, key: str, sentence: str) -> ConfigError:
@@ -153,11 +159,13 @@ class _Reader:
         budget = self.as_it_stands(top["budget"], "budget", BudgetConfig)
         images = self.as_it_stands(top["images"], "images", ImageShape) if "images" in top else CIFAR10
         reported = self.as_it_stands(top["reported"], "reported", Reported) if "reported" in top else None
+        self.blocks = read_blocks(top.get("blocks", []), self.find_file, lambda key, sentence: self.fail(key, sentence))
         slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
+        self.require_used_blocks(slots)
         if "fit" in top:
             slots.append(self.fit_slot(top["fit"], budget))
         study = self.as_it_stands(top["study"], "study", StudyConfig) if "study" in top else StudyConfig()
-        space = Space(name, text, budget, tuple(slots), images, reported, study)
+        space = Space(name, text, budget, tuple(slots), images, reported, study, self.blocks)
         self.check_combinations(space)
         return space
 
@@ -183,7 +191,7 @@ class _Reader:
                     raise ConfigError(f"{self.source}: {first_problem(error)}", hint=self.hint) from None
 
     def arch_slots(self, tree: Any) -> list[Slot]:
-        known = [k for k in ArchConfig.model_fields if k != "stages"]
+        known = [k for k in ArchConfig.model_fields if k not in ("stages", "block_source")]
         tree = self.mapping(tree, "arch", ["stages", "stage", *known])
         for needed in ("stages", "stage"):
             if needed not in tree:
@@ -216,12 +224,24 @@ class _Reader:
                 "fit", f"must be params, which widths are scaled to fill, or {{params: share of them}}, but is {tree!r}"
             )
         share = self.mapping(tree, "fit", ("params",))["params"]
+        if self.blocks:
+            raise self.fail(
+                "fit",
+                f"widths are scaled by how the parameters of our own blocks grow with them, which is not known of "
+                f"{', '.join(self.blocks)}: leave fit out, and what is over budget is drawn again",
+            )
         if budget.params is None:
             raise self.fail("fit", "widths are scaled to fill budget.params, which is missing; for example  budget: {params: 5M}")
         if isinstance(share, dict):
             share = {"type": "float"} | share
         field = TypeAdapter(Annotated[float, Field(gt=0.0, le=1.0)])
         return Slot(FILL, ("fit", "params"), self.domain(share, "fit.params", field))
+
+    def require_used_blocks(self, slots: list[Slot]) -> None:
+        used = next((slot.ends() for slot in slots if slot.name == "block"), [])
+        for name in self.blocks:
+            if name not in used:
+                raise self.fail("blocks", f"{name} is not among the values of arch.block, so that no network would have it")
 
     def most_stages(self, stages: Slot) -> int:
         bad = [v for v in stages.ends() if not 1 <= v <= 6]
@@ -247,9 +267,14 @@ class _Reader:
             if key in _NESTED:
                 slots += self.section(self.mapping(value, label, _NESTED[key].model_fields), _NESTED[key], inner)
             else:
-                domain = self.domain(value, label, _adapter(model, key))
-                slots.append(Slot(".".join(inner[1:]), inner, domain))
+                field = self.block_field() if inner == ("arch", "block") else _adapter(model, key)
+                slots.append(Slot(".".join(inner[1:]), inner, self.domain(value, label, field)))
         return slots
+
+    def block_field(self) -> TypeAdapter[Any]:
+        """Our blocks, and those of the user's own files."""
+        known: Any = Literal[(*get_args(BlockName), *self.blocks)]
+        return TypeAdapter(known)
 
     # ------------------------------------------------------------------------------------------ one slot's domain
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from nas.budget.counts import count_macs, count_params
+from nas.budget.counts import count_macs, count_params, quick_macs
 from nas.budget.latency import measure_latency
 from nas.budget.measured import MeasuredLatencies, Write
 from nas.budget.memory import peak_memory
-from nas.closed_form import closed_form_macs
 from nas.config import ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import NasError
 from nas.files import write_whole
@@ -25,7 +24,7 @@ TOO_LARGE_TO_RUN = 1000.0
 class Cost:
     params: int
     macs: int
-    """By fvcore where they are limited and it fits, else in closed form."""
+    """By fvcore where they are limited and it fits, and of a block of a user's own, else in closed form."""
     excess: dict[str, float]
     """For each limit, how far above it as a share of it; at most 0 where it is kept."""
     memory: int | None = None
@@ -109,7 +108,7 @@ class Budget:
         limits, shape = self.limits, self.shape
         params = count_params(arch, shape)
         excess = {} if limits.params is None else {"params": params / limits.params - 1}
-        cost = Cost(params, closed_form_macs(arch, shape), excess)
+        cost = Cost(params, quick_macs(arch, shape), excess)
         if limits.memory is not None and cost.fits:
             memory = peak_memory(arch, shape)
             cost = replace(cost, memory=memory, excess={**cost.excess, "memory": memory / limits.memory - 1})

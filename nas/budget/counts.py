@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.closed_form import closed_form_macs, closed_form_params
 from nas.config import ArchConfig, ImageShape
 from nas.models import build_model
+from nas.models.custom import blaming_block
 
 with warnings.catch_warnings():
     # At import fvcore compiles a loss that nobody here uses by torch.jit.script, which torch has deprecated.
@@ -38,9 +40,26 @@ def params_of(model: nn.Module) -> int:
 def count_macs(arch: ArchConfig, shape: ImageShape) -> int:
     """Multiply-adds of one image's forward pass; fvcore counts one for a multiplication with its addition, and also what
     BatchNorm and pooling do. Allocates the network."""
-    with torch.random.fork_rng(devices=[]):
+    return _count_macs(arch, shape, "cpu")
+
+
+def _count_macs(arch: ArchConfig, shape: ImageShape, device: str) -> int:
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         model = build_model(arch, shape).eval()
-    return macs_of(model, torch.zeros(1, shape.channels, shape.size, shape.size)).total
+        image = torch.zeros(1, shape.channels, shape.size, shape.size)
+    with blaming_block(arch, f"fails on images of {shape.size}×{shape.size}"):
+        return macs_of(model, image).total
+
+
+def quick_macs(arch: ArchConfig, shape: ImageShape) -> int:
+    """The same, allocating nothing: in closed form, and by fvcore on the meta device for a block of a user's own, which has
+    none."""
+    return closed_form_macs(arch, shape) if arch.block_source is None else _count_macs(arch, shape, "meta")
+
+
+def quick_params(arch: ArchConfig, shape: ImageShape) -> int:
+    """`count_params`, in closed form where there is one."""
+    return closed_form_params(arch, shape) if arch.block_source is None else count_params(arch, shape)
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,7 @@ class Macs:
 
 
 def macs_of(model: nn.Module, image: Tensor) -> Macs:
-    """Of any module that torch.jit can trace, on the CPU; `image` (1, C, H, W)."""
+    """Of any module that torch.jit can trace; `image` (1, C, H, W)."""
     analysis = FlopCountAnalysis(model, image)
     analysis.set_op_handle(**_ATTENTION)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

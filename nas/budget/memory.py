@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from nas.config import ArchConfig, ImageShape
 from nas.models import build_model
+from nas.models.custom import blaming_block
 
 
 def peak_memory(arch: ArchConfig, shape: ImageShape) -> int:
@@ -22,7 +23,8 @@ def peak_memory(arch: ArchConfig, shape: ImageShape) -> int:
     with torch.device("meta"):
         model = build_model(arch, shape).eval()
         image = torch.empty(1, shape.channels, shape.size, shape.size)
-    return peak_of(model, image)
+    with blaming_block(arch, "fails on the meta device, where the memory that it takes is computed"):
+        return peak_of(model, image)
 
 
 def peak_of(model: torch.nn.Module, image: Tensor) -> int:

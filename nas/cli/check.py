@@ -79,12 +79,17 @@ def _as_data(checked: "Checked", output: str) -> dict[str, Any]:
         for name, held in checked.limits.items()
     }
     repeats = [{**block.model_dump(mode="json"), "copies": checked.copies(block)} for block in checked.repeats]
-    data = {name: value for name, value in vars(checked).items() if name not in ("images", "parts", "layers", "affordable")}
+    data = {
+        name: value
+        for name, value in vars(checked).items()
+        if name not in ("images", "parts", "layers", "affordable", "unchecked")
+    }
     return {
         **data,
         "images": checked.images.model_dump(),
         "fits": checked.fits,
         "limits": limits,
+        "unchecked": list(checked.unchecked),
         "parts": [asdict(part) for part in checked.parts],
         "layers": [asdict(layer) for layer in checked.layers],
         "affordable": None if checked.affordable is None else asdict(checked.affordable),
@@ -115,8 +120,7 @@ def _print(checked: "Checked") -> None:
     if "latency" in checked.limits:
         print(checked.limits["latency"].sentence("latency"))
     print(f"{checked.megabytes:.2f} MB of weights")
-    for name in checked.unchecked:
-        why = "only networks of nas are timed" if checked.affordable is None else "nothing is timed that is over budget"
+    for name, why in checked.unchecked.items():
         print(f"Its {name} was not looked at: {why}.")
     print("\nIt fits.\n" if checked.fits else "\nIt does not fit.\n")
     print("\n".join(_affordable(checked) if checked.affordable is not None else _repeats(checked)))

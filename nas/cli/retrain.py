@@ -111,7 +111,7 @@ def command(
     with TerminalDisplay(quiet=quiet, log=log) as display:
         display.track(paths)
         if len(names) == len(all_seeds) == 1 and workers is None:
-            result = _one(replace(base, which=names[0], seed=all_seeds[0], gpus=gpus), display, stop)
+            result = retrain_one(replace(base, which=names[0], seed=all_seeds[0], gpus=gpus), display, stop)
         else:
             placement = Placement(device, gpus=gpus, workers=workers)
             result = _several(SeveralRequest(base, names, all_seeds, placement, by), display, stop)
@@ -141,7 +141,7 @@ def _plan_text(plan: "RetrainPlan") -> str:
     )
 
 
-def _one(request: "RetrainRequest", display: "TerminalDisplay", stop: "Stop") -> "Several":
+def retrain_one(request: "RetrainRequest", display: "TerminalDisplay", stop: "Stop") -> "Several":
     """In this process."""
     from nas.interrupts import suspended_by_signals
     from nas.report.words import time_text

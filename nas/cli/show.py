@@ -145,12 +145,13 @@ def _print_recipe(candidate: "Candidate") -> None:
 def _show_space(name: str, draws: int, images: dict[str, int], as_json: bool) -> None:
     from nas.budget import Budget
     from nas.report.words import count_text
-    from nas.search.feasibility import check_feasible, measure_cost, measure_fit
+    from nas.search.feasibility import check_blocks, check_feasible, measure_cost, measure_fit
     from nas.search.filling import measure_fill
     from nas.space_file import load_space
 
     space = load_space(name)
     space = space.for_images(space.images.model_copy(update=images))
+    check_blocks(space)
     shape, limits = space.images, space.budget
     budget = Budget(limits, shape)
     if images:

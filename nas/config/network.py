@@ -1,8 +1,9 @@
 """A network, described."""
 
-from typing import Annotated, Literal
+import hashlib
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from nas.config.frozen import Frozen, Rate, with_defaults
 
@@ -51,12 +52,28 @@ class StageConfig(Frozen):
     """Kernel of the shortcut's projection, where there is one."""
 
 
+class BlockSource(Frozen):
+    """A user's own file that defines a block. Every network that is built of the block carries it, so that it needs no other
+    file; the text is code, and `nas.models.custom` runs it."""
+
+    file: str
+    """Its name."""
+    text: str
+
+    def __str__(self) -> str:
+        """`my_blocks.py, sha256 3f2a9c01d4e5`"""
+        return f"{self.file}, sha256 {hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
+
+
 class ArchConfig(Frozen):
     """A residual network. Every stage but the first halves height and width in its first block."""
 
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=6)]
     stem: StemConfig = StemConfig()
-    block: BlockName = "basic"
+    block_source: BlockSource | None = None
+    """Where `block` is a class of a user's own file; None for a `BlockName`."""
+    block: Annotated[str, Field(validate_default=True)] = "basic"
+    """A `BlockName`, or the name of a class in `block_source`."""
     expansion: Annotated[int, Field(ge=1, le=8)] = 4
     """Bottleneck only: a block's channels over its inner channels (4 in ResNet-50)."""
     downsample: DownsampleName = "conv"
@@ -84,6 +101,17 @@ class ArchConfig(Frozen):
     pool_size: Annotated[int, Field(ge=1, le=8)] = 1
     """P×P cells are pooled before the classifier; a feature map smaller than P×P is handed over whole."""
 
+    @field_validator("block")
+    @classmethod
+    def _is_known(cls, name: str, info: ValidationInfo) -> str:
+        ours = get_args(BlockName)
+        own = info.data.get("block_source") is not None
+        if own == (name in ours):
+            choices = ", ".join(map(repr, ours))
+            what = f"a block from a file must not be named {choices}" if own else f"must be one of {choices}"
+            raise ValueError(f"{what}, but is {name!r}")
+        return name
+
     @property
     def stem_channels(self) -> int:
         return self.stem.channels or self.stages[0].channels
@@ -96,8 +124,9 @@ class ArchConfig(Frozen):
 
     def canonical(self) -> "ArchConfig":
         """The same network with every field that it does not use at its default."""
+        own = self.block_source is not None  # which may use anything
         unused = {
-            "expansion": self.block != "bottleneck",
+            "expansion": not own and self.block != "bottleneck",
             "dropout_place": self.dropout == 0,
             "downsample": len(self.stages) == 1,
         }
@@ -106,7 +135,7 @@ class ArchConfig(Frozen):
         stages = []
         for i, stage in enumerate(self.stages):
             projected_by_conv = self.has_projection(i) and not (i and self.downsample == "avgpool")
-            stages.append(stage if projected_by_conv else stage.model_copy(update={"skip_kernel": 1}))
+            stages.append(stage if projected_by_conv or own else stage.model_copy(update={"skip_kernel": 1}))
         return with_defaults(self, unused).model_copy(update={"stem": stem, "stages": tuple(stages)})
 
     def one_line(self) -> str:

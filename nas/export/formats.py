@@ -21,6 +21,7 @@ from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
 from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
+from nas.models.custom import blaming_block
 from nas.paths import StudyPaths, TrialPaths
 from nas.retrain import ModelCard, find_run, load_network, study_data, write_card
 from nas.retrain.card import weights_file
@@ -88,7 +89,8 @@ def export(request: ExportRequest, note: Note = lambda text: None) -> Exported:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".nas-export-", dir=output.parent) as folder:
         unfinished = Path(folder) / output.name
-        computed = FORMATS[request.format](predictor, card, run, unfinished, images)
+        with blaming_block(card.candidate.arch, f"cannot be exported by --format {request.format}"):
+            computed = FORMATS[request.format](predictor, card, run, unfinished, images)
         difference = float((computed - expected).abs().max())
         if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
             raise StudyError(
@@ -164,7 +166,7 @@ def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output
     shutil.copy(weights_file(run), output)
     write_card(TrialPaths(output), card.model_copy(update={"tta": predictor.tta}))
     title = f"{card.candidate.arch.one_line()}: {card.params:,} parameters, {len(card.classes)} classes."
-    (output / "model.py").write_text(standalone_source(title))
+    (output / "model.py").write_text(standalone_source(title, card.candidate.arch))
     return _run_standalone(output, images)
 
 

@@ -1,16 +1,19 @@
 """`model.py`: one file that rebuilds an exported network without this package.
 
 It is put together from the sources of `nas.models` themselves, so that what is added there is exported too; the configurations,
-which are pydantic models here, are plain namespaces there.
+which are pydantic models here, are plain namespaces there. The file of a user's own block becomes a function's body, where its
+names are its own.
 """
 
 import ast
 import inspect
+import textwrap
 from collections.abc import Callable
 from types import ModuleType
 
-from nas.config import ArchConfig
+from nas.config import ArchConfig, BlockSource
 from nas.data.fitting import RESIZE, with_channels
+from nas.errors import ConfigError
 from nas.models import blocks, layers, resnet, stems
 from nas.train.evaluate import TTA
 
@@ -59,6 +62,25 @@ class Config(SimpleNamespace):
         return self.stem.channels or self.stages[0].channels
 '''
 
+_BLOCKS = """
+def block_class(arch):
+    return BLOCKS[arch.block]
+
+
+def make_block(plan):
+    return block_class(plan.arch)(plan)
+"""
+
+_OWN_BLOCK = '''
+def _{name}():
+    """The block of {file}."""
+{body}
+    return {name}
+
+
+BLOCKS["{name}"] = _{name}()
+'''
+
 _TAIL = '''
 # ------------------------------------------------------------------------------------------------------ using it
 
@@ -104,14 +126,18 @@ if __name__ == "__main__":
 '''
 
 
-def standalone_source(title: str) -> str:
-    """`title`: a line that says which network it is for."""
+def standalone_source(title: str, arch: ArchConfig) -> str:
+    """`title`: a line that says which network it is for. Raises ConfigError where its block needs more of nas than that has."""
     imports: dict[str, None] = {}
     bodies = []
     for module in (layers, blocks, stems, resnet):
         found, body = _parted(module)
         imports.update(dict.fromkeys(found))
         bodies.append(body)
+        if module is blocks:
+            bodies.append(_BLOCKS.strip())
+            if arch.block_source is not None:
+                bodies.append(_own_block(arch.block, arch.block_source))
     written: list[Callable] = [*TTA.values(), with_channels, *RESIZE.values()]
     functions = [inspect.getsource(function).rstrip() for function in written]
     names, resizes = (", ".join(f'"{name}": {function.__name__}' for name, function in table.items()) for table in (TTA, RESIZE))
@@ -139,6 +165,56 @@ def _parted(module: ModuleType) -> tuple[list[str], str]:
             if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("nas")):
                 imports.append(ast.unparse(node))
     return imports, "\n".join(line for i, line in enumerate(lines) if i not in dropped).strip()
+
+
+_DESCRIPTIONS = ("ArchConfig", "StageConfig", "StemConfig", "ImageShape")
+"""Of `nas.config`: what annotations name."""
+
+
+def _own_block(name: str, source: BlockSource) -> str:
+    tree = ast.parse(source.text)
+    body: list[ast.stmt] = []
+    for position, node in enumerate(tree.body):
+        is_docstring = position == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_program = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+        if is_docstring or is_program:
+            continue
+        body += _without_nas(node, source) if isinstance(node, ast.Import | ast.ImportFrom) else [node]
+    # Unparsed, since indentation would change what stands in strings of several lines.
+    text = ast.unparse(ast.Module(body, type_ignores=[]))
+    return _OWN_BLOCK.format(name=name, file=source.file, body=textwrap.indent(text, "    ")).strip()
+
+
+def _without_nas(node: ast.Import | ast.ImportFrom, source: BlockSource) -> list[ast.stmt]:
+    """What an import of this package becomes where its names stand in the same file."""
+    if isinstance(node, ast.Import):
+        if any(alias.name.partition(".")[0] == "nas" for alias in node.names):
+            raise _needs_more(source, ast.unparse(node))
+        return [node]
+    module = node.module or ""
+    if module == "__future__":
+        return []
+    if module.partition(".")[0] != "nas":
+        return [node]
+    there = {name for one in (layers, blocks) for name in vars(one)}
+    kept: list[ast.stmt] = []
+    for alias in node.names:
+        if module in ("nas.models.blocks", "nas.models.layers") and alias.name in there:
+            if alias.asname not in (None, alias.name):
+                kept += ast.parse(f"{alias.asname} = {alias.name}").body
+        elif module == "nas.config" and alias.name in _DESCRIPTIONS:
+            kept += ast.parse(f"{alias.asname or alias.name} = Config").body
+        else:
+            raise _needs_more(source, f"from {module} import {alias.name}")
+    return kept
+
+
+def _needs_more(source: BlockSource, line: str) -> ConfigError:
+    return ConfigError(
+        f"{source.file} says {line!r}, which cannot stand in a model.py that needs nothing of nas: single names of "
+        "nas.models.blocks and nas.models.layers can",
+        hint="export it with --format onnx or --format torch, or change the file and search anew",
+    )
 
 
 def _import_order(line: str) -> tuple[bool, bool, str]:

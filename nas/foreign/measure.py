@@ -51,7 +51,7 @@ def measure(model: nn.Module, built: str, shape: ImageShape, run: Callable[[nn.M
         output=None if output is None else tuple(output.shape[1:]),
         parts=tuple(_parts(model, weights, calls)),
         layers=tuple(layers_of(model, calls, unread)),
-        repeats=tuple(_repeats(model, calls, None if counted is None else counted.by_module)),
+        repeats=tuple(repeats_of(model, calls, None if counted is None else counted.by_module)),
     )
 
 
@@ -111,8 +111,9 @@ def parts_total(parts: list[Part]) -> int:
     return sum(part.params for part in parts)
 
 
-def _repeats(model: nn.Module, calls: list[Call], macs: dict[str, int] | None) -> list[Repeat]:
-    """Blocks in a row of blocks that keep the shape, the outermost of them, and the last of each kind."""
+def repeats_of(model: nn.Module, calls: list[Call], macs: dict[str, int] | None) -> list[Repeat]:
+    """Blocks in a row of blocks that keep the shape, the outermost of them, and the last of each kind. `calls` in their order,
+    multiply-adds by module."""
     found: dict[tuple[object, ...], Repeat] = {}
     taken: list[str] = []
     for call in calls:

@@ -1,5 +1,5 @@
 """Residual blocks. To add one: a class with the signature of `BasicBlock`, an entry in BLOCKS, and its name in
-`nas.config.BlockName`; the conformance tests pick it up.
+`nas.config.BlockName`; the conformance tests pick it up. Those of users' own files come from `nas.models.custom`.
 
 A block maps (N, channels_in, H, W) to (N, channels, H / stride, W / stride).
 """
@@ -7,6 +7,7 @@ A block maps (N, channels_in, H, W) to (N, channels, H / stride, W / stride).
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -56,6 +57,9 @@ def _drop_path(rate: float) -> nn.Module:
 class ResidualBlock(nn.Module, ABC):
     """What every block can do beside its forward pass."""
 
+    preactivated: ClassVar[bool] = False
+    """Whether it begins with its own BatchNorm and activation, so that the stem ends without and the last stage with them."""
+
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
 
@@ -92,6 +96,8 @@ class BasicBlock(ResidualBlock):
 class PreactBlock(ResidualBlock):
     """Two k×k convolutions, each after BatchNorm and activation (arXiv 1603.05027). A projection sees the activated input,
     the identity the raw one."""
+
+    preactivated = True
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)

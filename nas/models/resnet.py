@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from nas.config import ArchConfig, ImageShape
 from nas.errors import ConfigError
-from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
+from nas.models.blocks import BlockPlan, ResidualBlock
+from nas.models.custom import block_class, make_block
 from nas.models.layers import BatchNorm2d, Scale, dropout, make_activation, maximum_halving
 from nas.models.stems import STEMS, WhiteningStem
 
@@ -46,10 +47,10 @@ class ResNet(nn.Module):
             for b in range(stage.blocks):
                 made += 1
                 drop_path = arch.stochastic_depth * made / total
-                layers.append(BLOCKS[arch.block](BlockPlan(arch, stage, channels, stride if b == 0 else 1, drop_path)))
+                layers.append(make_block(BlockPlan(arch, stage, channels, stride if b == 0 else 1, drop_path)))
                 channels = stage.channels
             self.stages.append(nn.Sequential(*layers))
-        preactivated = arch.block == "preact"
+        preactivated = block_class(arch).preactivated
         self.norm = BatchNorm2d(channels) if preactivated else nn.Identity()
         self.activation = make_activation(arch.activation) if preactivated else nn.Identity()
         cells = min(arch.pool_size, last_size)
@@ -98,6 +99,6 @@ class ResNet(nn.Module):
 def build_model(arch: ArchConfig, shape: ImageShape) -> ResNet:
     """The network of `arch` for images of `shape`, on torch's current default device.
 
-    Raises ConfigError where the stages shrink the image below one pixel.
+    Raises ConfigError where the stages shrink the image below one pixel, or where a block of a user's own file cannot be built.
     """
     return ResNet(arch, shape.channels, shape.classes, shape.size)

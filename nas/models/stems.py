@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.config import ArchConfig
+from nas.models.custom import block_class
 from nas.models.layers import BatchNorm2d, Conv2d, conv, dropout, make_activation
 
 
@@ -20,7 +21,7 @@ class ConvStem(nn.Module):
     def __init__(self, arch: ArchConfig, in_channels: int) -> None:
         super().__init__()
         self.conv = conv(in_channels, arch.stem_channels, arch.stem.kernel, arch.stem.stride)
-        preactivated = arch.block == "preact"
+        preactivated = block_class(arch).preactivated
         self.norm = nn.Identity() if preactivated else BatchNorm2d(arch.stem_channels)
         self.activation = nn.Identity() if preactivated else make_activation(arch.activation)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if arch.stem.pool == "max" else nn.Identity()

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from nas.budget import Budget, Layer, Part
+from nas.budget import Budget, Layer, Part, calls_of, macs_of
 from nas.config import LIMIT_NAMES, BudgetConfig, ImageShape, amount
 from nas.errors import ConfigError, NasError
 from nas.foreign import ForeignFacts, Repeat, foreign_name, inspect_network
+from nas.foreign.measure import repeats_of
 from nas.models import build_model
 from nas.paths import existing_study
 from nas.presets import PREFIX, preset_names
@@ -83,16 +85,16 @@ class Checked:
     memory: int | None
     megabytes: float
     limits: dict[str, Held]
-    unchecked: list[str]
-    """Limits of the study that say nothing of such a network."""
+    unchecked: dict[str, str]
+    """Limits of the study that were not looked at, and why."""
     notes: list[str]
     """What one should know of the counts, a sentence each."""
     parts: list[Part]
     layers: list[Layer]
     affordable: Affordable | None
-    """Of ours alone."""
+    """Of networks whose counts have a closed form: ours, but for blocks of a user's own."""
     repeats: list[Repeat]
-    """Of others alone."""
+    """Of the others."""
 
     @property
     def fits(self) -> bool:
@@ -169,7 +171,7 @@ def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Cal
     arch, shape, limits = subject.candidate.arch, budget.shape, budget.limits
     found = report_network(arch, shape)
     with torch.device("meta"):
-        model = build_model(arch, shape)
+        model = build_model(arch, shape).eval()
     values = {"params": found.params, "memory": found.memory, "macs": found.macs}
     held = {name: Held(limit, values[name]) for name, limit in limits.counted().limited().items()}
     if limits.latency is not None and all(one.kept for one in held.values()):
@@ -184,16 +186,23 @@ def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Cal
         memory=found.memory,
         megabytes=found.megabytes,
         limits=held,
-        unchecked=[name for name in limits.limited() if name not in held],
+        unchecked={name: "nothing is timed that is over budget" for name in limits.limited() if name not in held},
         notes=_counting_notes(
             sum(weight.numel() for weight in model.parameters() if not weight.requires_grad),
             sum(buffer.numel() for buffer in model.buffers()),
         ),
         parts=found.parts,
         layers=found.layers,
-        affordable=affordable(arch, shape, limits),
-        repeats=[],
+        affordable=affordable(arch, shape, limits) if arch.block_source is None else None,
+        repeats=[] if arch.block_source is None else _own_repeats(model, shape),
     )
+
+
+def _own_repeats(model: nn.Module, shape: ImageShape) -> list[Repeat]:
+    """Of a network on the meta device."""
+    image = torch.zeros(1, shape.channels, shape.size, shape.size, device="meta")
+    calls, _ = calls_of(model, image)
+    return repeats_of(model, calls, macs_of(model, image).by_module)
 
 
 def _latency(budget: Budget, subject: Subject, note: Callable[[str], None]) -> float | None:
@@ -217,7 +226,7 @@ def _checked_foreign(name: str, study: str | None, shape: ImageShape, limits: Bu
         memory=facts.memory,
         megabytes=round(facts.bytes / 1e6, 3),
         limits={limit: Held(most, values[limit]) for limit, most in limits.counted().limited().items()},
-        unchecked=["latency"] if limits.latency is not None else [],
+        unchecked={"latency": "only networks of nas are timed"} if limits.latency is not None else {},
         notes=_foreign_notes(facts, shape),
         parts=list(facts.parts),
         layers=list(facts.layers),

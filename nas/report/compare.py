@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nas.closed_form import closed_form_macs
+from nas.budget import quick_macs
 from nas.config import METRIC_WORDS, Candidate, ImageShape
 from nas.errors import ConfigError
 from nas.paths import existing_study, known_studies, study_paths
@@ -82,11 +82,13 @@ def _candidate_facts(candidate: Candidate, shape: ImageShape, accuracy: str) -> 
     facts = {
         "accuracy": accuracy,
         "parameters": f"{sum(part.params for part in parts):,}",
-        "multiply-adds": count_text(closed_form_macs(arch, shape)),
+        "multiply-adds": count_text(quick_macs(arch, shape)),
         "images": f"{shape.channels}×{shape.size}×{shape.size}, {shape.classes} classes",
         **{part.name: f"{part.built}  ({part.params:,})" for part in parts},
     }
-    for name, value in arch.model_dump(exclude={"stages", "stem", "block"}).items():
+    if arch.block_source is not None:
+        facts["block's file"] = str(arch.block_source)
+    for name, value in arch.model_dump(exclude={"stages", "stem", "block", "block_source"}).items():
         facts[name] = value_text(value)
     recipe = train.model_dump()
     augment = recipe.pop("augment")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from nas.closed_form import closed_form_macs
+from nas.budget import quick_macs
 from nas.config import LIMIT_NAMES, Candidate, MetricName
 from nas.errors import BudgetError
 from nas.paths import StudyPaths
@@ -87,7 +87,7 @@ def with_macs(rows: Iterable[TrialRow], paths: StudyPaths) -> list[TrialRow]:
         if row.macs is None:
             file = paths.trial(row.number).candidate
             candidate = Candidate.from_json(file.read_text(), source=str(file))
-            row = replace(row, macs=closed_form_macs(candidate.arch, shape))
+            row = replace(row, macs=quick_macs(candidate.arch, shape))
         counted.append(row)
     return counted
 

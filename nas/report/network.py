@@ -9,6 +9,7 @@ from nas.budget import Layer, Part, calls_of, count_macs, count_params, layers_o
 from nas.closed_form import stem_size
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.models import build_model
+from nas.models.custom import blaming_block
 
 BYTES_PER_PARAMETER = 4
 
@@ -47,7 +48,8 @@ def list_layers(arch: ArchConfig, shape: ImageShape) -> list[Layer]:
     with torch.device("meta"):
         model = build_model(arch, shape).eval()
         image = torch.empty(1, shape.channels, shape.size, shape.size)
-    calls, _ = calls_of(model, image)
+    with blaming_block(arch, "fails on the meta device, where its layers are followed"):
+        calls, _ = calls_of(model, image)
     return layers_of(model, calls)
 
 
@@ -83,6 +85,8 @@ def list_parts(arch: ArchConfig, shape: ImageShape, layers: list[Layer] | None =
 
 def _block_text(arch: ArchConfig, stage: StageConfig) -> str:
     k, c = stage.kernel, stage.channels
+    if arch.block_source is not None:
+        return f"{arch.block_source.file}, {c}"
     extra = f"; SE {arch.se_reduction}" if arch.se_reduction else ""
     if arch.block == "bottleneck":
         inner = math.ceil(c / arch.expansion)

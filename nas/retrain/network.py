@@ -91,14 +91,31 @@ def _run_in(name: str) -> TrialPaths:
 
 
 def load_network(run: TrialPaths) -> tuple[ResNet, ModelCard]:
-    """The network with its weights, on the CPU, in evaluation mode.
+    """The network with its weights, on the CPU, in evaluation mode. A block of a user's own file is code, which this runs.
 
-    Raises NasError where a file is missing, was changed, or belongs to another network.
+    Raises NasError where a file is missing, was changed, or belongs to another network, and for code from outside any study.
     """
     card, _ = read_sealed_card(run)
+    _require_trust(run, card)
     model = build_model(card.candidate.arch, card.shape)
     model.load_state_dict(_read_weights(run, card, model))
     return model.eval(), card
+
+
+TRUST = "NAS_TRUST_BLOCKS"
+
+
+def _require_trust(run: TrialPaths, card: ModelCard) -> None:
+    """Of a study's own runs the code is what the study was searched with; a folder may come from anybody."""
+    source, owner = card.candidate.arch.block_source, StudyPaths(run.folder.parent.parent)
+    in_study = run.folder.parent == owner.retrained and owner.settings.is_file()
+    if source is None or in_study or os.environ.get(TRUST) == "1":
+        return
+    raise StudyError(
+        f"{card_file(run)} brings code of its own, the block {card.candidate.arch.block} of {source.file}, and lies in no study: "
+        "code is run only if you trust where it comes from",
+        hint=f"read it, in candidate.arch.block_source.text of that file; then {TRUST}=1 nas …",
+    )
 
 
 def _read_weights(run: TrialPaths, card: ModelCard, model: ResNet) -> dict[str, Tensor]:

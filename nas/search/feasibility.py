@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from nas.budget import Budget, count_macs, count_params, peak_memory
-from nas.closed_form import closed_form_macs, closed_form_params
+from nas.budget import Budget, count_macs, count_params, peak_memory, quick_macs, quick_params
 from nas.config import ArchConfig, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
+from nas.models.custom import check_block, check_width
 from nas.models.resnet import feature_sizes
-from nas.space import Space, UniformDraw
+from nas.space import Slot, Space, UniformDraw
 
 Count = Callable[[ArchConfig, ImageShape], float]
 LARGER = 2.0
@@ -57,6 +57,28 @@ def nothing_fits(space: Space, budget: Budget, why: str, limit: str = "params") 
     field = "budget.latency.max_ms" if limit == "latency" else f"budget.{limit}"
     higher = "raise the budget with --max-params" if limit == "params" else f"raise {field}, there too"
     return BudgetError(why, hint=f"{lower} in the space, or {higher}")
+
+
+WIDTHS_TRIED = 64
+"""Of a range of channels."""
+
+
+def check_blocks(space: Space) -> None:
+    """Tries the blocks of users' own files at the narrowest and the next other width of the space, and builds them at all others,
+    or at so many of a long range. Raises ConfigError, which says what such a block does wrong."""
+    widths = sorted({width for slot in space.slots if slot.name.endswith(".channels") for width in _widths(slot) if width})
+    for name in space.blocks:
+        arch = space.candidate(_first_values(space) | {"block": name}).arch
+        check_block(arch, (widths[0], widths[min(1, len(widths) - 1)]))
+        for width in widths:
+            check_width(arch, arch.stages[0].model_copy(update={"channels": width}))
+
+
+def _widths(slot: Slot) -> list[int]:
+    if not isinstance(slot.domain, IntDistribution):
+        return slot.ends()
+    every = range(slot.domain.low, slot.domain.high + 1, slot.domain.step)
+    return [*every[:: -(-len(every) // WIDTHS_TRIED)], *every[1:2], every[-1]]
 
 
 def check_feasible(space: Space, budget: Budget) -> None:
@@ -121,11 +143,11 @@ def measure_fit(space: Space, budget: Budget, draws: int, seed: int) -> Fit:
 
 
 def measure_cost(space: Space, budget: Budget, draws: int, seed: int) -> dict[str, int]:
-    """Multiply-adds of an image, in closed form: below which a tenth, half and nine tenths of those uniform draws lie that keep
+    """Multiply-adds of an image: below which a tenth, half and nine tenths of those uniform draws lie that keep
     the budget of parameters. Empty where none does."""
     trial, shape, most = UniformDraw(seed), budget.shape, budget.limits.params
     drawn = (space.draw(trial).arch for _ in range(draws))
-    found = sorted(closed_form_macs(a, shape) for a in drawn if most is None or closed_form_params(a, shape) <= most)
+    found = sorted(quick_macs(a, shape) for a in drawn if most is None or quick_params(a, shape) <= most)
     return {f"{share}%": found[len(found) * share // 100] for share in (10, 50, 90)} if found else {}
 
 

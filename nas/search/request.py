@@ -13,7 +13,7 @@ from nas.errors import ConfigError, choices_sentence
 from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
 from nas.search.address import study_address
-from nas.search.feasibility import check_feasible, smallest_network
+from nas.search.feasibility import check_blocks, check_feasible, smallest_network
 from nas.search.filling import check_can_fill
 from nas.search.finalists import check_request
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
@@ -173,10 +173,11 @@ def known_word(option: str, word: str | None, words: Any) -> Any:
 
 
 def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
-    """The space that was asked for, else the study's own, else the default."""
-    if request.space is None and stored is not None:
-        return overrides.applied_to(read_study_space(paths, stored))
-    return overrides.applied_to(load_space(request.space or "resnet"))
+    """The space that was asked for, else the study's own, else the default. Tries the blocks of users' own files."""
+    own = request.space is None and stored is not None
+    space = read_study_space(paths, stored) if own and stored is not None else load_space(request.space or "resnet")
+    check_blocks(space)
+    return overrides.applied_to(space)
 
 
 def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | None, overrides: Overrides) -> StudyConfig:

@@ -118,6 +118,8 @@ def _run_prepared(request: SearchRequest, display: SearchDisplay, prepared: "_Pr
             read_settings(paths).require_same(prepared.settings, paths.name)
         else:
             write_whole(paths.space, prepared.space.text.encode())
+            for source in prepared.space.blocks.values():
+                write_whole(paths.blocks / source.file, source.text.encode())
             write_whole(paths.settings, prepared.settings.to_json().encode())
         remember_study(paths)
         return _search(request, display, prepared, storage, stop)

@@ -40,9 +40,12 @@ class Environment(Frozen):
 
     @classmethod
     def now(cls) -> Self:
+        program = Path(sys.argv[0]).name
+        own = program.endswith(".py") and program != "__main__.py"  # a script, or a notebook's kernel
+        called = ["python", program] if own else ["nas"]
         return cls(
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
-            command=shlex.join(["nas", *(redacted(argument) for argument in sys.argv[1:])]),
+            command=shlex.join([*called, *(redacted(argument) for argument in sys.argv[1:])]),
             python=platform.python_version(),
             packages=installed_versions(RECORDED_PACKAGES),
             git=git_state(),
@@ -195,9 +198,14 @@ def read_settings(paths: StudyPaths) -> StudySettings:
 
 
 def read_study_space(paths: StudyPaths, settings: StudySettings) -> Space:
-    """The space file that the study began with, from its own folder; without the overrides."""
+    """The space file that the study began with, with the blocks that it names, from its own folder; without the overrides."""
     if settings.space == PRESETS_SPACE:
         raise StudyError(
             f"study {paths.name!r} holds retrained presets and no search", hint="nas search under another name, with --study NAME"
         )
-    return read_space(paths.space.read_text(), source=str(paths.space), name=settings.space)
+    return read_space(
+        paths.space.read_text(),
+        source=str(paths.space),
+        name=settings.space,
+        find_file=lambda file: paths.blocks / Path(file).name,
+    )

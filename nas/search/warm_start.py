@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.budget import Budget
-from nas.config import Candidate
+from nas.config import ArchConfig, Candidate
 from nas.errors import ConfigError, NasError
 from nas.paths import StudyPaths, existing_study
 from nas.presets import load_preset, preset_names
@@ -103,8 +103,7 @@ def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
     values = space.values_nearest_to(start.candidate)
     filler = {slot.name: slot.ends()[0] for slot in space.slots}
     rebuilt = space.candidate(filler | values)
-    wanted = flat(start.candidate.arch.canonical().model_dump())
-    built = flat(rebuilt.arch.canonical().model_dump())
+    wanted, built = (_flat_arch(candidate.arch) for candidate in (start.candidate, rebuilt))
     described = space.describe()
     reasons = [
         f"{name} {wanted[name]}: the space has {_range_of(name, described, built)}"
@@ -122,6 +121,10 @@ def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
     theirs, ours = (flat(c.train.canonical().model_dump()) for c in (start.candidate, rebuilt))
     changed = [f"{name} {theirs[name]} → {ours[name]}" for name in theirs if theirs[name] != ours[name] and name != "epochs"]
     return Fitted(start, values, changed)
+
+
+def _flat_arch(arch: ArchConfig) -> dict[str, Any]:
+    return flat(arch.canonical().model_dump() | {"block_source": arch.block_source and str(arch.block_source)})
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

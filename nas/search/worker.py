@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import NasError, one_line
 from nas.paths import StudyPaths, TrialPaths
@@ -38,6 +38,11 @@ from nas.search.messages import (
 from nas.train.checkpoint import Found, is_disk_full, write_whole
 from nas.train.evaluate import Stopped
 from nas.train.loop import EpochMetrics
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nas.data.images import ImageSet, JoinedSet
 
 ALIVE_SECONDS = 2.0
 EXIT_BROKEN = 3
@@ -141,7 +146,10 @@ class _Trainer:
         data = self.dataset
         if self.plan.material is None:
             parts = split(data, self.plan.data)
-            used = [(data.train, parts.train), (data.validation or data.train, parts.validation)]
+            used: list[tuple[ImageSet | JoinedSet, np.ndarray | None]] = [
+                (data.train, parts.train),
+                (data.validation or data.train, parts.validation),
+            ]
         else:
             chosen = choose_material(data, self.plan.data, self.plan.material)
             used = [(chosen.images, chosen.train)]

@@ -116,7 +116,7 @@ def test_folder_reads_image_files(study: StudyPaths, images: np.ndarray, tmp_pat
 def test_standalone_builds_every_network_as_this_package_does(tmp_path: Path) -> None:
     """Random ones, of every block and stem: the same parameters, and the same logits from the same weights."""
     lots = random.Random(3)
-    (tmp_path / "model.py").write_text(standalone_source("any"))
+    (tmp_path / "model.py").write_text(standalone_source("any", any_network(random.Random(0), any_shape(random.Random(0)))))
     script = ["import json, sys, torch, model", "from safetensors.torch import load_file", "torch.set_num_threads(1)"]
     script += [
         "for line in open('jobs.jsonl'):",

@@ -1,5 +1,6 @@
 """What may not change while a study lives, and what may."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -117,6 +118,15 @@ def test_the_environment_is_recorded() -> None:
     assert now.command.startswith("nas")
     assert now.packages["optuna"].startswith("5.")
     assert installed_versions(("no-such-package",)) == {"no-such-package": "not installed"}
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [("/env/bin/nas", "nas search"), ("/lib/nas/__main__.py", "nas search"), ("lab/try.py", "python try.py search")],
+)
+def test_a_script_that_searches_is_recorded_as_one(program: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "search"])
+    assert Environment.now().command == command
 
 
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from types import ModuleType
 
 from setproctitle import setproctitle
 
@@ -107,6 +108,18 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """A spawned process would import the program that runs here, of which a worker needs nothing: a user's script would search
+    once more there, unless it said `if __name__ == "__main__"`."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def out_of_memory_kills() -> int:
     """How many processes Linux has killed for want of memory since it started; 0 where it does not say."""
     with suppress(OSError, ValueError):
@@ -174,7 +187,7 @@ class LocalExecutor(Executor):
         kills = out_of_memory_kills()
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_main, args=(theirs, title, os.getpid()), name=f"nas-worker-{worker}", daemon=True)
-        with _environment(environment), deaf_to_signals():
+        with _environment(environment), deaf_to_signals(), _no_main():
             process.start()
         theirs.close()
         self._running[worker] = _Running(process, ours, kills)

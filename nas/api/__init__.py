@@ -1,0 +1,15 @@
+"""The commands as functions, for scripts and notebooks: the same words, defaults, files and errors (`nas.NasError`).
+
+    nas search   search(...) → Study              nas report   Study.report()
+    nas list     studies(), Study.trials          nas submit   Study.submit()
+    nas best     Study.best, Study.front()        nas predict  Study.predict()
+    nas retrain  Study.retrain() → Run            nas export   Study.export()
+
+Whatever is asked of a study is read from its folder at that moment, so that a study that is being searched can be looked at.
+"""
+
+from nas.api.begin import open_study, search, studies
+from nas.api.networks import Run, Trial
+from nas.api.study import Study
+
+__all__ = ["Run", "Study", "Trial", "open_study", "search", "studies"]

@@ -1,0 +1,172 @@
+"""Networks of a study: those that its search drew, and those that were retrained."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from nas.config import ArchConfig, Candidate, ImageShape, TrainConfig
+from nas.errors import StudyError
+from nas.export.predictor import Predictor
+from nas.models import ResNet, build_model
+from nas.paths import StudyPaths, TrialPaths
+from nas.retrain import ModelCard, finished_runs, load_network, read_card
+from nas.search.outcomes import TrialRow
+from nas.search.settings import read_settings
+from nas.train.loop import EpochMetrics, read_curve
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network that the search drew, with its recipe."""
+
+    paths: StudyPaths
+    row: TrialRow
+    """As `nas list` shows it."""
+
+    def __repr__(self) -> str:
+        accuracy = "" if self.accuracy is None else f", {self.accuracy:.2%} after {self.row.epochs} epochs"
+        return f"Trial({self.number} of {self.paths.name!r}: {self.outcome}{accuracy}, {self.row.architecture})"
+
+    @property
+    def number(self) -> int:
+        return self.row.number
+
+    @property
+    def outcome(self) -> str:
+        """trained, pruned_early, diverged, over_budget, duplicate, failed, running or waiting."""
+        return self.row.outcome
+
+    @property
+    def accuracy(self) -> float | None:
+        """On the validation images, after the last epoch that was trained."""
+        return self.row.accuracy
+
+    @property
+    def params(self) -> int | None:
+        return self.row.params
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-adds of one image."""
+        return self.row.macs
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        """Raises StudyError of a trial that was never trained, of which no more is kept than `row`."""
+        file = self.paths.trial(self.number).candidate
+        if not file.is_file():
+            raise StudyError(
+                f"trial {self.number} of study {self.paths.name!r} ({self.outcome}) was not trained: its network is not kept",
+                hint="take one of study.trials whose outcome is trained, pruned_early or diverged",
+            )
+        return Candidate.from_json(file.read_text(), source=str(file))
+
+    @property
+    def arch(self) -> ArchConfig:
+        return self.candidate.arch
+
+    @property
+    def train(self) -> TrainConfig:
+        """Its recipe in the search."""
+        return self.candidate.train
+
+    @property
+    def shape(self) -> ImageShape:
+        """Of the images that it is built for."""
+        return read_settings(self.paths).shape
+
+    @property
+    def curve(self) -> list[EpochMetrics]:
+        """Its training in the search, epoch by epoch."""
+        return read_curve(self.paths.trial(self.number).metrics)
+
+    @property
+    def runs(self) -> list["Run"]:
+        """Its retrainings, oldest first."""
+        title = f"trial {self.number}"
+        return [run for run in runs_of(self.paths) if run.card.subject == title]
+
+    def build(self, trained: bool | None = None) -> ResNet:
+        """The torch module, on the CPU: images (N, C, H, W), normalised, to logits (N, classes).
+
+        Args:
+            trained: True takes the weights of its latest retraining, False newly drawn ones; None those of a retraining if there
+                is one. A search keeps no weights.
+
+        Raises StudyError where it should be trained and no retraining has ended.
+        """
+        runs = [] if trained is False else self.runs
+        if runs:
+            return runs[-1].build()
+        if trained:
+            raise StudyError(
+                f"trial {self.number} of study {self.paths.name!r} has not been retrained, and a search keeps no weights",
+                hint=f"study.retrain({self.number}), or nas retrain {self.number} --study {self.paths.name}",
+            )
+        return build_model(self.arch, self.shape)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A retrained network."""
+
+    paths: TrialPaths
+
+    def __repr__(self) -> str:
+        tested = "" if self.card.test_accuracy_tta is None else f", test {self.card.test_accuracy_tta:.2%}"
+        return f"Run({self.name!r}: {self.arch.one_line()}{tested})"
+
+    @property
+    def name(self) -> str:
+        """As `nas runs` lists it."""
+        return self.paths.folder.name
+
+    @property
+    def folder(self) -> Path:
+        return self.paths.folder
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """What it is, how and on what it was trained, what it scores."""
+        return read_card(self.paths)
+
+    @property
+    def params(self) -> int:
+        return self.card.params
+
+    @property
+    def macs(self) -> int:
+        return self.card.macs
+
+    @property
+    def arch(self) -> ArchConfig:
+        return self.card.candidate.arch
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.card.candidate.train
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """On the official test set, with the test-time augmentation of `card.tta`; None where none can be claimed."""
+        return self.card.test_accuracy_tta
+
+    @property
+    def curve(self) -> list[EpochMetrics]:
+        return read_curve(self.paths.metrics)
+
+    def build(self) -> ResNet:
+        """The torch module with its weights, on the CPU, in evaluation mode: images (N, C, H, W), normalised by `card.mean` and
+        `card.std`, to logits (N, classes). Raises NasError where a file is missing or was changed."""
+        return load_network(self.paths)[0]
+
+    def predictor(self, tta: str | None = None) -> Predictor:
+        """The same with all that is around it, as `nas submit` predicts and `nas export` writes: images as they are, uint8
+        (N, H, W, C), to logits (N, classes)."""
+        model, card = load_network(self.paths)
+        return Predictor(model, card.mean, card.std, tta or card.tta).eval()
+
+
+def runs_of(paths: StudyPaths) -> list[Run]:
+    """Oldest first."""
+    return [Run(run) for run in finished_runs(paths)]

@@ -1,0 +1,231 @@
+"""A study: what its search found, and what can be done with it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.api.networks import Run, Trial, runs_of
+from nas.api.plain import plain_display, seconds_of
+from nas.cli.retrain import retrain_one
+from nas.config import parse_count
+from nas.errors import ConfigError, StudyError
+from nas.export import Exported, ExportRequest, export
+from nas.interrupts import Stop
+from nas.paths import StudyPaths, remember_study
+from nas.predict import Guess, PredictRequest, Submission, SubmitRequest, predict_images, submit
+from nas.recipes import SEARCHED
+from nas.report.front import BestReport, report_best
+from nas.report.page import write_page
+from nas.report.paper import write_paper
+from nas.report.record import read_record
+from nas.report.study import StudyReport, report_study
+from nas.report.words import counts_line
+from nas.retrain import RetrainRequest
+from nas.search.finalists import Finalist
+from nas.search.settings import StudySettings, read_settings
+from nas.subjects import none_is_best
+
+Which = Trial | int | str
+"""A network to retrain: a trial, its number, `best`, or `preset:NAME`."""
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Study:
+    paths: StudyPaths
+
+    def __repr__(self) -> str:
+        report = self._read()
+        best = "" if report.best is None else f"; best trial {report.best.number}, {report.best.accuracy:.2%}"
+        return f"Study({self.name!r}: {report.trained} trained ({counts_line(report.counts)}){best})"
+
+    @property
+    def name(self) -> str:
+        return self.paths.name
+
+    @property
+    def folder(self) -> Path:
+        return self.paths.folder
+
+    @property
+    def settings(self) -> StudySettings:
+        """What it means: space, budget, data, seed, strategies."""
+        return read_settings(self.paths)
+
+    def _read(self) -> StudyReport:
+        return report_study(self.paths)
+
+    # -------------------------------------------------------------------------------------------------- what was found
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every draw, in order."""
+        return [Trial(self.paths, row) for row in self._read().trials]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The trials as plain values, for `pandas.DataFrame(study.rows())` and the like."""
+        return [asdict(row) for row in self._read().trials]
+
+    def trial(self, number: int) -> Trial:
+        """Raises StudyError where there is none of this number."""
+        trials = self.trials
+        if not 0 <= number < len(trials):
+            raise StudyError(f"study {self.name!r} has the trials 0 to {len(trials) - 1}, not {number}")
+        return trials[number]
+
+    @property
+    def best(self) -> Trial:
+        """What `nas retrain best` trains: the winner of the finalists, else the most accurate. Raises StudyError where no
+        training has run to its end."""
+        best = self._read().best
+        if best is None:
+            raise none_is_best(self.paths)
+        return Trial(self.paths, best)
+
+    def best_within(self, max_params: int | str | None = None, max_macs: int | str | None = None) -> Trial:
+        """The best so small, such as `max_params="1M"`. Raises BudgetError, which names the smallest."""
+        return Trial(self.paths, self._report_best(max_params, max_macs).best)
+
+    def front(self, max_macs: int | str | None = None) -> list[Trial]:
+        """What accuracy costs in parameters: the networks than which no smaller one was as accurate, smallest first."""
+        return [Trial(self.paths, row) for row in self._report_best(None, max_macs).front]
+
+    def _report_best(self, max_params: int | str | None, max_macs: int | str | None) -> BestReport:
+        limits = [None if limit is None else parse_count(limit) for limit in (max_params, max_macs)]
+        return report_best(self.paths, *limits)
+
+    @property
+    def finalists(self) -> list[Finalist]:
+        """The best networks, trained again longer by several seeds; the winner first."""
+        return self._read().finalists
+
+    @property
+    def runs(self) -> list[Run]:
+        """What was retrained, oldest first."""
+        return runs_of(self.paths)
+
+    def report(self, output: PathLike | None = None, paper: PathLike | None = None) -> Path:
+        """`nas report`: one page that shows all of it, by default `report.html` in the study's folder. `paper`: a folder, for
+        figures, tables and text besides."""
+        record = read_record(self.paths)
+        page = write_page(record, _path(output))
+        if paper is not None:
+            write_paper(record, Path(paper))
+        return page
+
+    # -------------------------------------------------------------------------------------------------- what can be done
+
+    def retrain(
+        self,
+        which: Which = "best",
+        *,
+        recipe: str = SEARCHED,
+        epochs: int | None = None,
+        time: float | str | None = None,
+        seed: int = 0,
+        hold_out: float = 0.0,
+        include_test_labels: bool = False,
+        train_subset: int | None = None,
+        data: PathLike | None = None,
+        device: str = "auto",
+        compile: bool | None = None,
+        log: str | None = None,
+        quiet: bool = False,
+    ) -> Run:
+        """`nas retrain`: trains one network on all the labelled training data, in this process; the official test set is opened
+        at the end. One that is there already is returned at once.
+
+        Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
+        """
+        request = RetrainRequest(
+            paths=self.paths,
+            which=self._name_of(which),
+            epochs=epochs,
+            recipe=recipe,
+            seconds=seconds_of(time),
+            seed=seed,
+            include_test_labels=include_test_labels,
+            train_subset=train_subset,
+            hold_out=hold_out,
+            data_folder=None if data is None else os.path.abspath(data),
+            device=device,
+            compiled=compile,
+        )
+        with plain_display(quiet, log) as display:
+            display.track(self.paths)
+            result = retrain_one(request, display, Stop())
+        remember_study(self.paths)
+        if result.best is None:
+            raise KeyboardInterrupt("the training is suspended, its checkpoint written; the same call goes on")
+        return Run(result.best[0])
+
+    def _name_of(self, which: Which) -> str:
+        if isinstance(which, Trial):
+            if which.paths != self.paths:
+                raise ConfigError(f"trial {which.number} is one of study {which.paths.name!r}, not of {self.name!r}")
+            return str(which.number)
+        return str(which)
+
+    def submit(
+        self,
+        test: PathLike | None = None,
+        *,
+        run: Run | str | None = None,
+        output: PathLike | None = None,
+        tta: str | None = None,
+        adapt_norm: bool = False,
+        names: bool = False,
+        id_column: str | None = None,
+        label_column: str | None = None,
+        like: PathLike | None = None,
+        probabilities: PathLike | None = None,
+        device: str = "auto",
+        quiet: bool = False,
+    ) -> Submission:
+        """`nas submit`: predicts an unlabelled test set by the latest run, or by `run`, and writes the CSV that is handed in."""
+        request = SubmitRequest(
+            paths=self.paths,
+            test=_path(test),
+            run=_run_name(run),
+            output=_path(output),
+            tta=tta,
+            adapt_norm=adapt_norm,
+            labels="names" if names else "indices",
+            id_column=id_column,
+            label_column=label_column,
+            like=_path(like),
+            probabilities=_path(probabilities),
+            device=device,
+        )
+        with plain_display(quiet) as display:
+            return submit(request, display.decoding, display.note)
+
+    def predict(
+        self, images: Sequence[PathLike], *, run: Run | str | None = None, top: int = 3, device: str = "auto"
+    ) -> list[Guess]:
+        """`nas predict`: the most probable classes of image files."""
+        return predict_images(PredictRequest(self.paths, tuple(Path(image) for image in images), _run_name(run), top, device))
+
+    def export(
+        self,
+        run: Run | str | None = None,
+        *,
+        format: str = "weights",
+        output: PathLike | None = None,
+        tta: str | None = None,
+        bf16: bool = False,
+        quiet: bool = False,
+    ) -> Exported:
+        """`nas export`: weights, onnx or torch, checked to predict there as here."""
+        with plain_display(quiet) as display:
+            return export(ExportRequest(self.paths, _run_name(run), format, _path(output), tta, bf16), display.note)
+
+
+def _path(path: PathLike | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _run_name(run: Run | str | None) -> str | None:
+    return run.name if isinstance(run, Run) else run

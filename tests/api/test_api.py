@@ -1,0 +1,144 @@
+"""`import nas`: the commands as functions."""
+
+import inspect
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+import nas
+from nas.cli import retrain as retrain_command
+from nas.cli import search as search_command
+from nas.errors import BudgetError, ConfigError, StudyError
+from nas.paths import StudyPaths
+from nas.search.request import SearchRequest
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+EXAMPLE = next(text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "nas.search(" in text)
+
+
+def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "program.py").write_text(program)
+    return subprocess.run([sys.executable, "program.py"], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_readmes_example_runs_as_a_script(tmp_path: Path) -> None:
+    """Without `if __name__ == "__main__"`: its workers do not run it again."""
+    done = run(f"print('begun')\n{EXAMPLE}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("begun") == 1
+    assert re.search(r"^\d+\.\d% with [\d,]+ parameters: \w+ ", done.stdout, re.MULTILINE)
+    assert tmp_path / done.stdout.splitlines()[-1] == tmp_path / "studies" / "notebook" / "report.html"
+    folder = tmp_path / "studies" / "notebook"
+    assert (folder / "report.html").is_file()
+    assert list(folder.glob("submission-*.csv"))
+    assert list(folder.glob("exported/*/model.py"))
+
+
+def test_importing_it_imports_nearly_nothing(tmp_path: Path) -> None:
+    done = run(
+        "import sys, nas\n"
+        "print([name for name in ('torch', 'optuna', 'numpy', 'typer', 'pydantic', 'nas.api') if name in sys.modules])\n"
+        "print(sorted(set(nas.__all__) - set(dir(nas))), callable(nas.search), nas.NasError.__name__)\n"
+        "print([name for name in ('torch', 'optuna') if name in sys.modules])\n"
+        "try:\n    nas.serach\nexcept AttributeError as error:\n    print(error)\n",
+        tmp_path,
+    )
+    assert done.stdout.splitlines() == [
+        "[]",
+        "[] True NasError",
+        "[]",
+        "module 'nas' has no attribute 'serach'",
+    ], done.stderr
+
+
+def test_a_search_takes_what_the_command_takes_with_the_same_defaults() -> None:
+    function = inspect.signature(nas.search).parameters
+    command = inspect.signature(search_command.command).parameters
+    assert function.keys() == command.keys() - {"estimate", "as_json"}
+    for name, parameter in function.items():
+        assert parameter.default == command[name].default, name
+    renamed = {"data": "data_folder"}
+    asked = {renamed.get(name, name) for name in function} - {"log", "quiet"}
+    assert asked == {field.name for field in fields(SearchRequest)}
+
+
+def test_a_retraining_takes_what_the_command_takes_with_the_same_defaults() -> None:
+    function = inspect.signature(nas.Study.retrain).parameters
+    command = inspect.signature(retrain_command.command).parameters
+    for name, parameter in function.items():
+        if name not in ("self", "which", "compile", "hold_out"):  # a word for the option; by default of one network
+            assert parameter.default == command[name].default, name
+
+
+def test_what_a_search_found(study: StudyPaths) -> None:
+    opened = nas.open_study("tiny")
+    assert nas.studies() == ["tiny"]
+    assert [trial.number for trial in opened.trials] == list(range(len(opened.trials)))
+    best = opened.best
+    assert best.accuracy == max(trial.accuracy or 0 for trial in opened.trials if trial.outcome == "trained")
+    assert best.params == sum(weight.numel() for weight in best.build(trained=False).parameters())
+    assert best.train.epochs == len(best.curve) == 2
+    assert best.macs is not None
+    assert best in opened.front()
+    assert opened.best_within(max_params="3k") == best
+    assert opened.rows()[best.number]["params"] == best.params
+    assert opened.finalists == []
+    assert f"best trial {best.number}" in repr(opened)
+    with pytest.raises(BudgetError, match="no trained network"):
+        opened.best_within(max_params=10)
+    with pytest.raises(StudyError, match="has the trials 0 to"):
+        opened.trial(99)
+    with pytest.raises(StudyError, match=r"no study 'tyni'.*Did you mean 'tiny'"):
+        nas.open_study("tyni")
+
+
+def test_a_retrained_network_is_built_with_its_weights(study: StudyPaths) -> None:
+    opened = nas.open_study()
+    best, (run,) = opened.best, opened.runs
+    assert best.runs == [run]
+    built, loaded = best.build(), run.build()
+    assert not built.training
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(built.state_dict()[name], tensor)
+    assert any(not torch.equal(a, b) for a, b in zip(best.build(trained=False).parameters(), loaded.parameters(), strict=True))
+    images = torch.randint(0, 256, (5, 8, 8, 1), dtype=torch.uint8)
+    mean, std = torch.tensor(run.card.mean), torch.tensor(run.card.std)
+    with torch.inference_mode():
+        by_hand = loaded(((images.float() - mean) / std).permute(0, 3, 1, 2))
+        assert torch.allclose(run.predictor(tta="none")(images), by_hand, atol=1e-5)
+    other = next(trial for trial in opened.trials if trial.number != best.number and trial.curve)
+    assert other.build().training  # newly drawn
+    with pytest.raises(StudyError, match="has not been retrained, and a search keeps no weights"):
+        other.build(trained=True)
+
+
+def test_what_can_be_done_with_a_study(study: StudyPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened = nas.open_study("tiny")
+    again = opened.retrain(opened.best, epochs=1, device="cpu")
+    assert again in opened.runs
+    assert "was trained before" in capsys.readouterr().out
+    submission = opened.submit(output=tmp_path / "out.csv", run=again, device="cpu", quiet=True)
+    assert submission.output.read_text().startswith("ID,Labels")
+    assert opened.report(output=tmp_path / "page.html").read_text().startswith("<!")
+    assert capsys.readouterr().out == ""
+    assert opened.export(run=again, quiet=True).difference < 1e-3
+    with pytest.raises(ConfigError, match="no format to export to"):
+        opened.export(format="pickle")
+    elsewhere = nas.Study(StudyPaths(tmp_path / "studies" / "other"))
+    with pytest.raises(ConfigError, match="is one of study 'tiny', not of 'other'"):
+        elsewhere.retrain(opened.best)
+
+
+def test_mistakes_are_sentences(tmp_path: Path) -> None:
+    with pytest.raises(nas.NasError, match="'digit' is no shipped space"):
+        nas.search("digit", "digits")
+    with pytest.raises(nas.NasError, match="a time is written as"):
+        nas.search("digits", "digits", timeout="soon")
+    with pytest.raises(TypeError, match="trails"):
+        nas.search("digits", "digits", trails=3)
