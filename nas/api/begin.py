@@ -25,11 +25,19 @@ def search(
     epochs: int | None = None,
     max_params: int | str | None = None,
     train_subset: int | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
     image_size: int | None = None,
+    resize: str | None = None,
+    channels: str | None = None,
     skip_bad_images: bool = False,
     warm_start: str | None = None,
     sampler: str | None = None,
     pruner: str | None = None,
+    metric: str | None = None,
+    class_balance: str | None = None,
     gpus: int | None = None,
     workers_per_gpu: int | None = None,
     workers: int | None = None,
@@ -48,10 +56,13 @@ def search(
 
     Args:
         space: a shipped space's name, or a YAML file; by default resnet.
-        dataset: digits, cifar10, cifar100 or folder; by default cifar10.
+        dataset: digits, cifar10, cifar100, fashion-mnist, svhn or folder; by default cifar10.
         data: the folder of the images, or of the download.
+        labels: a CSV or Parquet file with the label of each image under `data`, by its columns `image_column` and `label_column`;
+            images of one group in `group_column` stay on one side of the split.
         study: its name, a folder under `studies/`; by default SPACE-DATASET.
         timeout: suspends after so many seconds, or after `"15m"`.
+        metric: accuracy, balanced_accuracy or macro_f1, which judges networks.
         max_params: the budget, such as `5_000_000` or `"5M"`; by default the space's.
         quiet: prints warnings and faults alone.
 
@@ -64,7 +75,13 @@ def search(
         space=None if space is None else os.fspath(space),
         dataset=dataset,
         data_folder=None if data is None else os.fspath(data),
+        labels=None if labels is None else os.fspath(labels),
+        image_column=image_column,
+        label_column=label_column,
+        group_column=group_column,
         image_size=image_size,
+        resize=resize,
+        channels=channels,
         skip_bad_images=skip_bad_images,
         train_subset=train_subset,
         seed=seed,
@@ -72,6 +89,8 @@ def search(
         max_params=None if max_params is None else str(max_params),
         sampler=sampler,
         pruner=pruner,
+        metric=metric,
+        class_balance=class_balance,
         trials=trials,
         timeout=seconds,
         finalists=finalists,
