@@ -54,6 +54,7 @@ def choices_sentence(word: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'? Choices: x, y.` for a word that is none of `choices`."""
     known = list(choices)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = near or [one for one in known if word and word in one][:1]
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"{guess} Choices: {', '.join(known)}."
 

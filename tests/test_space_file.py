@@ -30,7 +30,8 @@ MISTAKES = {
     ),
     "unknown key at the top": (
         "version: 1\nbudgte: {params: 5M}",
-        "budgte: unknown key. Did you mean 'budget'? Choices: version, budget, fit, images, reported, study, arch, train.",
+        "budgte: unknown key. Did you mean 'budget'? Choices: version, budget, fit, images, reported, study, blocks, arch, "
+        "train.",
     ),
     "unknown key of a stage": (
         with_stage("kernal: 3"),

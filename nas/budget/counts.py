@@ -40,21 +40,15 @@ def params_of(model: nn.Module) -> int:
 def count_macs(arch: ArchConfig, shape: ImageShape) -> int:
     """Multiply-adds of one image's forward pass; fvcore counts one for a multiplication with its addition, and also what
     BatchNorm and pooling do. Allocates the network."""
-    return _count_macs(arch, shape, "cpu")
-
-
-def _count_macs(arch: ArchConfig, shape: ImageShape, device: str) -> int:
-    with torch.random.fork_rng(devices=[]), torch.device(device):
+    with torch.random.fork_rng(devices=[]):
         model = build_model(arch, shape).eval()
-        image = torch.zeros(1, shape.channels, shape.size, shape.size)
     with blaming_block(arch, f"fails on images of {shape.size}×{shape.size}"):
-        return macs_of(model, image).total
+        return macs_of(model, torch.zeros(1, shape.channels, shape.size, shape.size)).total
 
 
 def quick_macs(arch: ArchConfig, shape: ImageShape) -> int:
-    """The same, allocating nothing: in closed form, and by fvcore on the meta device for a block of a user's own, which has
-    none."""
-    return closed_form_macs(arch, shape) if arch.block_source is None else _count_macs(arch, shape, "meta")
+    """`count_macs`, in closed form where there is one: not for a block of a user's own."""
+    return closed_form_macs(arch, shape) if arch.block_source is None else count_macs(arch, shape)
 
 
 def quick_params(arch: ArchConfig, shape: ImageShape) -> int:
@@ -72,7 +66,7 @@ class Macs:
 
 
 def macs_of(model: nn.Module, image: Tensor) -> Macs:
-    """Of any module that torch.jit can trace; `image` (1, C, H, W)."""
+    """Of any module that torch.jit can trace, on the CPU; `image` (1, C, H, W)."""
     analysis = FlopCountAnalysis(model, image)
     analysis.set_op_handle(**_ATTENTION)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

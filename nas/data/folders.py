@@ -122,7 +122,7 @@ def _class_folders(folder: Path) -> list[str]:
         raise DataError(
             f"a classifier needs at least two classes, each a folder of images, but the folders in {folder} are: "
             f"{', '.join(classes) or 'none'}",
-            hint="--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png",
+            hint=FORMS,
         )
     return classes
 

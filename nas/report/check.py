@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from nas.budget import Budget, Layer, Part, calls_of, macs_of
-from nas.config import LIMIT_NAMES, BudgetConfig, ImageShape, amount
+from nas.config import LIMIT_NAMES, ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import ConfigError, NasError
 from nas.foreign import ForeignFacts, Repeat, foreign_name, inspect_network
 from nas.foreign.measure import repeats_of
@@ -171,7 +170,7 @@ def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Cal
     arch, shape, limits = subject.candidate.arch, budget.shape, budget.limits
     found = report_network(arch, shape)
     with torch.device("meta"):
-        model = build_model(arch, shape).eval()
+        model = build_model(arch, shape)
     values = {"params": found.params, "memory": found.memory, "macs": found.macs}
     held = {name: Held(limit, values[name]) for name, limit in limits.counted().limited().items()}
     if limits.latency is not None and all(one.kept for one in held.values()):
@@ -194,13 +193,13 @@ def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Cal
         parts=found.parts,
         layers=found.layers,
         affordable=affordable(arch, shape, limits) if arch.block_source is None else None,
-        repeats=[] if arch.block_source is None else _own_repeats(model, shape),
+        repeats=[] if arch.block_source is None else _own_repeats(arch, shape),
     )
 
 
-def _own_repeats(model: nn.Module, shape: ImageShape) -> list[Repeat]:
-    """Of a network on the meta device."""
-    image = torch.zeros(1, shape.channels, shape.size, shape.size, device="meta")
+def _own_repeats(arch: ArchConfig, shape: ImageShape) -> list[Repeat]:
+    model = build_model(arch, shape).eval()
+    image = torch.zeros(1, shape.channels, shape.size, shape.size)
     calls, _ = calls_of(model, image)
     return repeats_of(model, calls, macs_of(model, image).by_module)
 

@@ -64,7 +64,7 @@ def _tables(record: StudyRecord) -> dict[str, tuple[Table, str]]:
         found["stages"] = stages_table(parts, shape.classes), "The network's stages beside ResNet-18's (images of 224×224)."
         found["layers"] = layers_table(layers), "The network layer by layer."
     for run in record.runs[-1:]:
-        found["epochs"] = epochs_table(run.curve), "The retraining, epoch by epoch."
+        found["epochs"] = epochs_table(run.curve, run.card.metric), "The retraining, epoch by epoch."
     return found
 
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from nas.config import METRIC_WORDS, MetricName
 from nas.report.network import Layer, Part
 from nas.report.picture import shape_text
 from nas.report.words import count_text, outcome_text
@@ -159,12 +160,12 @@ def stages_table(parts: Sequence[Part], classes: int) -> Table:
     return Table(("part", "output", "this network", "parameters", "ResNet-18", "its parameters"), rows, frozenset({1, 3, 5}))
 
 
-def epochs_table(curve: Sequence[EpochMetrics]) -> Table:
-    """With the highest validation accuracy so far, where there is one."""
+def epochs_table(curve: Sequence[EpochMetrics], metric: MetricName = "accuracy") -> Table:
+    """With the highest value of `metric` on the validation images so far, where there is one."""
     rows = []
     best: float | None = None
     for metrics in curve:
-        value = metrics.ema_val_accuracy
+        value = metrics.validation(metric)
         best = value if best is None else best if value is None else max(best, value)
         rows.append(
             (
@@ -183,7 +184,7 @@ def epochs_table(curve: Sequence[EpochMetrics]) -> Table:
         "training loss",
         "training accuracy (%)",
         "validation loss",
-        "validation accuracy (%)",
+        f"validation {METRIC_WORDS[metric]} (%)",
         "best so far (%)",
         "learning rate",
         "seconds",

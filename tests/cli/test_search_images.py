@@ -147,7 +147,8 @@ def test_mistakes_found_nothing(
 def test_a_class_with_one_image_and_groups_that_leave_a_class_out_are_refused(
     nas: Callable[..., Done], labelled: Path, tmp_path: Path
 ) -> None:
-    rows = list(csv.reader((tmp_path / "labels.csv").open()))
+    with (tmp_path / "labels.csv").open() as file:
+        rows = list(csv.reader(file))
     for count, expected in (
         (1, "class 'odd' has a single image"),
         (2, "all 2 images of class 'odd' belong to the group 'patient 0'"),

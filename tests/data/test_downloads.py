@@ -80,6 +80,7 @@ def test_without_a_network_it_is_said_which_files_to_bring_and_where_to_put_them
         raise urllib.error.URLError("Temporary failure in name resolution")
 
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", no_network)
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
     folder = tmp_path / "data"
     with pytest.raises(DataError) as refused:
         load_dataset(DataConfig(dataset=name, folder=str(folder)))

@@ -1,6 +1,8 @@
 """`nas`, in which the processes that a file lists are killed at the transitions that it lists, one after another.
 
-python -m tests.search.killed PENDING search …
+NAS_TEST_PENDING=FILE python -c "from tests.search.killed import main; main()" search …
+
+Workers import this module, too, since it holds what they are told to run.
 """
 
 import os
@@ -12,9 +14,9 @@ from typing import Any
 import optuna
 
 from nas.budget import Budget
-from nas.cli.main import main
+from nas.cli.main import main as main
 from nas.search import outcomes
-from nas.search.executors.local import LocalExecutor
+from nas.search.executors import local
 from nas.search.pruners.asha import Asha
 from nas.search.storage import OwnedStorage
 from nas.train import loop
@@ -62,7 +64,13 @@ around(
 around(outcomes, "decide", None, "between the record and the tell")
 around(OwnedStorage, "set_trial_state_values", "in the middle of the tell", None)
 around(outcomes, "finish", None, "after the tell")
-around(LocalExecutor, "close", "while finishing", None)
+around(local.LocalExecutor, "close", "while finishing", None)
 
-if __name__ == "__main__":
-    main()
+_worker = local._main
+
+
+def worker(*arguments: Any) -> None:
+    _worker(*arguments)
+
+
+local._main = worker

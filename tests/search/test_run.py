@@ -60,7 +60,7 @@ def test_what_is_said_replaces_what_the_study_began_with(study: StudyPaths) -> N
     stored = read_settings(study)
     request = SearchRequest(study="tiny", epochs=5, max_params="2k", train_subset=99, seed=4)
     overrides = resolve_overrides(request, stored)
-    assert overrides == Overrides(epochs=5, max_params=2000)
+    assert overrides == Overrides(epochs=5, max_params=2000, unmirrored=True)
     assert resolve_space(request, study, stored, overrides).epochs == 5
     assert resolve_data(request, stored) == stored.data.model_copy(update={"subset": 99, "seed": 4})
 

@@ -47,7 +47,7 @@ def test_killed_at_every_transition_one_worker_makes_the_very_same_study(tmp_pat
 
     def run(studies: Path) -> int:
         environment = os.environ | {"NAS_STUDIES": str(studies), "PYTHONPATH": str(root), "NAS_TEST_PENDING": str(pending)}
-        command = [sys.executable, "-m", "tests.search.killed", *arguments]
+        command = [sys.executable, "-c", "from tests.search.killed import main; main()", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         assert "Traceback" not in done.stderr, done.stderr
