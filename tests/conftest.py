@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+# Each of several test processes, with all that it starts, keeps to one core: threads of two that share their cores wait for each
+# other nearly all the time. Before torch is imported, which counts the cores.
+if (_process := os.environ.get("PYTEST_XDIST_WORKER")) and CORES:
+    os.sched_setaffinity(0, {CORES[int(_process.removeprefix("gw")) % len(CORES)]})
+
 import torch
 
 from nas.cli.main import main
@@ -44,6 +51,18 @@ train:
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes its user's studies, cache or data."""
     _move_into(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def all_cores() -> Iterator[None]:
+    """For tests whose searches have several workers, each of which takes a core."""
+    if not CORES:
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
+    yield
+    os.sched_setaffinity(0, own)
 
 
 def _move_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import tests
 
-PATIENCE = 180.0
+PATIENCE = 120.0
 """Seconds; a process of Ray's takes one or two to start, and many more beside busy ones."""
 ENVIRONMENT = {
     "PYTHONPATH": str(Path(tests.__file__).parents[1]),  # so that actors can import what tests give them to run

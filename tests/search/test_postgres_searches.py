@@ -15,6 +15,7 @@ from tests.search.sabotage import STUDY, check_study, epochs_trained, search_com
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")
 def test_a_search_outlives_its_database(postgres: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = postgres.create_database("whole_search")
     paths = study_paths(STUDY)

@@ -155,6 +155,7 @@ class Stopper(QuietDisplay):
             os.kill(self.victim, signal.SIGSTOP)
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_a_worker_that_hangs_is_replaced(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silence, "LEAST_SECONDS", 2.0)
     monkeypatch.setattr(silence, "FACTOR", 2.0)

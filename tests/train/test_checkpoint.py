@@ -94,7 +94,9 @@ from nas.train.checkpoint import load_checkpoint, save_checkpoint
 
 torch.set_num_threads(1)  # more do not survive a fork
 path, rng, last = Path(sys.argv[1]), random.Random(0), -1
-for _ in range(30):
+for kills in range(1000):
+    if kills >= 30 and last >= 100:
+        break
     child = os.fork()
     if child == 0:
         step = last
