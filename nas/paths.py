@@ -95,6 +95,11 @@ class StudyPaths:
         return self.folder / "ablations"
 
     @property
+    def baselines(self) -> Path:
+        """Networks that are not of nas, trained as one of the study is; none of them is ever handed over."""
+        return self.folder / "baselines"
+
+    @property
     def trials(self) -> Path:
         return self.folder / "trials"
 
