@@ -1,5 +1,7 @@
-"""Known networks, a class in a user's file or a model of torchvision, trained as a network of a study is, on the same images: rows to
-compare with. None of them is a network of the study's, and none is ever handed over."""
+"""Known networks, a class in a user's file or a model of torchvision, trained as a network of a study is, on the same images.
+
+They are rows to compare with: none of them is a network of the study's, and none is ever handed over.
+"""
 
 from nas.baseline.card import BaselineCard, finished_baselines, read_baseline
 from nas.baseline.network import KnownNetwork

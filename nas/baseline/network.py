@@ -98,10 +98,8 @@ def named(text: str) -> ForeignName:
         )
     preset = text in preset_names()
     hint = f"nas retrain {PREFIX}{text}" if preset else f"nas baseline torchvision:{text if text.isidentifier() else 'resnet18'}"
-    raise ConfigError(
-        f"{text!r} is no network that can be trained to compare with.{choices_sentence(text, ['torchvision:NAME', 'FILE.py:CLASS'])}",
-        hint=hint,
-    )
+    choices = choices_sentence(text, ["torchvision:NAME", "FILE.py:CLASS"])
+    raise ConfigError(f"{text!r} is no network that can be trained to compare with.{choices}", hint=hint)
 
 
 def measure(
@@ -146,7 +144,7 @@ def _digest(name: ForeignName, files: Mapping[str, str]) -> str:
 def build(network: KnownNetwork, shape: ImageShape) -> nn.Module:
     """A new one, on the CPU, its weights drawn from torch's generator: images (N, C, H, W), normalised, to logits (N, classes).
 
-    Runs the user's code in this process. Raises ConfigError where its files, or what they build, are not those that were measured.
+    Runs the user's code in this process. Raises ConfigError where its files, or what they build, are not what was measured.
     """
     name = named(network.name)
     if not network.is_unchanged:
@@ -163,8 +161,8 @@ def build(network: KnownNetwork, shape: ImageShape) -> nn.Module:
     found = params_of(model)
     if found != network.params:
         raise ConfigError(
-            f"{network.name} has {found:,} parameters here, and had {network.params:,} when it was measured: it is not built alike "
-            "each time",
+            f"{network.name} has {found:,} parameters here, and had {network.params:,} when it was measured: it is not built "
+            "alike each time",
             hint="let its arguments alone say how it is built",
         )
     if not network.channels_last:

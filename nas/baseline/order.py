@@ -99,11 +99,12 @@ class Alike:
     @property
     def left_out(self) -> str | None:
         """What of the recipe is part of our networks alone."""
-        if self.recipe.stochastic_depth is None or not self.candidate.arch.stochastic_depth:
+        rate = self.candidate.arch.stochastic_depth
+        if self.recipe.stochastic_depth is None or not rate:
             return None
         return (
-            f"recipe {self.recipe_name!r} also gives the networks of nas stochastic depth, {self.candidate.arch.stochastic_depth:g} "
-            "here: a part of the network, of which others have what their code says"
+            f"recipe {self.recipe_name!r} also gives the networks of nas stochastic depth, {rate:g} here: a part of the network, "
+            "of which others have what their own code says"
         )
 
 
@@ -133,8 +134,8 @@ def find_networks(
     has_ended: Callable[[TrialPaths], bool],
     printed: Callable[[str, str], None],
 ) -> list[KnownNetwork]:
-    """Each measured, but for those whose every training has ended and whose code is the same as then. Raises ConfigError with what
-    is wrong with any of them."""
+    """Each measured, but for those whose every training has ended and whose code is the same as then. Raises ConfigError with
+    what is wrong with any of them."""
     texts = list(dict.fromkeys(request.networks))
     if not texts:
         raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18")
@@ -196,7 +197,7 @@ def _read(file: Path) -> Definition:
 def make_orders(
     request: BaselineRequest, alike: Alike, settings: StudySettings, networks: Sequence[KnownNetwork]
 ) -> list[BaselineOrder]:
-    """All networks by the first seed before any by the second. Raises StudyError where one of them was begun by another recipe."""
+    """All networks by the first seed before any by the second. Raises StudyError where one was begun by another recipe."""
     digest, orders = int(alike.candidate.digest, 16), []
     for seed in request.seeds:
         for network in networks:

@@ -24,7 +24,7 @@ class Row:
     """A network with its trainings."""
 
     title: str
-    """`trial 7`, or `torchvision:resnet18`; of one whose code was changed meanwhile, with what its runs' names have of its hash."""
+    """`trial 7`, or `torchvision:resnet18`; of one whose code was changed, with what its runs' names have of its hash."""
     is_ours: bool
     params: int
     macs: int | None
@@ -114,8 +114,8 @@ class Comparison:
 
     @property
     def differences(self) -> list[Difference]:
-        """Of each known network to the study's that it was trained like, by seeds that both have; where that was not retrained so, to
-        the first that was."""
+        """Of each known network to the study's that it was trained like, by seeds that both have; where that was not retrained
+        so, to the first that was."""
         if not self.own:
             return []
         ours, found = self.own[0], []
@@ -128,8 +128,8 @@ class Comparison:
 
 
 def find_comparisons(paths: StudyPaths) -> list[Comparison]:
-    """One for each recipe, length and set of images that known networks were trained by, the oldest first. Raises NasError where a
-    file is damaged."""
+    """One for each recipe, length and set of images that known networks were trained by, the oldest first. Raises NasError where
+    a file is damaged."""
     trained = [(run, read_baseline(run)) for run in finished_baselines(paths)]
     diverged = [(TrialPaths(file.parent), _begun(file.parent)) for file in sorted(paths.baselines.glob("*/diverged.txt"))]
     groups: dict[object, list[tuple[TrialPaths, Definition]]] = {}

@@ -1,4 +1,5 @@
-"""`nas baseline` as a whole: measures the networks, trains one after the other in this process what is not trained yet, judges it."""
+"""`nas baseline` as a whole: measures the networks, then trains and judges what is not there yet, one after the other in this
+process."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -82,8 +83,8 @@ def train_baselines(
     note: Callable[[str], None] = lambda text: None,
     printed: Callable[[str, str], None] = lambda name, text: None,
 ) -> Done:
-    """Goes on where it stopped before. `printed` hears a network's name, and what its code printed. Raises NasError; what is wrong
-    with a network is said before any is trained."""
+    """Goes on where it stopped before. `printed` hears a network's name, and what its code printed. Raises NasError; what is
+    wrong with a network is said before any is trained."""
     settings = read_settings(request.paths)
     alike = find_alike(request, settings)
     networks = find_networks(request, alike, settings, has_ended, printed)
@@ -135,8 +136,8 @@ def _changed(request: BaselineRequest, pending: list[BaselineOrder]) -> list[str
     for network in {order.definition.network.name: order.definition.network for order in pending}.values():
         if others := others_of_that_name(request.paths, network):
             said.append(
-                f"the code of {network.name} is not what it was for {others[-1].folder.name}, which stays as it is; this is trained "
-                "beside it"
+                f"the code of {network.name} is not what it was for {others[-1].folder.name}, which stays as it is; this one is "
+                "trained beside it"
             )
     return said
 
@@ -223,7 +224,7 @@ def _train(
 
 @contextmanager
 def _blamed(order: BaselineOrder) -> Iterator[None]:
-    """Whatever else than memory, disk and ourselves fails is the network's fault, as far as anybody can tell: its traceback is kept.
+    """Whatever fails, and is neither memory nor disk, is the network's fault as far as anybody can tell: its traceback is kept.
     Raises ConfigError."""
     try:
         yield

@@ -143,8 +143,8 @@ class _Shown:
         known = {order.definition.network.name: order.definition.network for order in plan.orders}
         seeds = ", ".join(str(seed) for seed in self.request.seeds)
         say(
-            f"study {self.request.paths.name}: {number_text(len(known), 'known network')} by seed {seeds}, trained as {first.like} "
-            f"would be: {number_text(first.train.epochs, 'epoch')} by recipe {first.recipe!r}"
+            f"study {self.request.paths.name}: {number_text(len(known), 'known network')} by seed {seeds}, as {first.like} would "
+            f"be trained, {number_text(first.train.epochs, 'epoch')} by recipe {first.recipe!r}"
         )
         for network in known.values():
             macs = "multiply-adds unknown" if network.macs is None else f"{count_text(network.macs)} multiply-adds"
@@ -154,10 +154,10 @@ class _Shown:
                 say(f"    its {', '.join(network.unknown)} could not be held against the budget")
         there = f", {len(plan.orders) - len(plan.pending)} are there" if len(plan.pending) < len(plan.orders) else ""
         held_out = f"; {plan.held_out:,} are set aside and judge" if plan.held_out else ""
-        test = f". The official test set is opened once, at the end of each" if plan.test_images else ""
+        test = ". The official test set is opened once, at the end of each" if plan.test_images else ""
         say(
-            f"{number_text(len(plan.pending), 'training')}{there}, on {plan.train_images:,} images{held_out}, on {plan.device} in "
-            f"{plan.precision}{test}"
+            f"{number_text(len(plan.pending), 'training')}{there}, on {plan.train_images:,} images{held_out}, on {plan.device} "
+            f"in {plan.precision}{test}"
         )
         for warning in first.train.warnings():
             self.display.note(f"Warning: {warning}")

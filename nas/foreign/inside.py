@@ -24,6 +24,8 @@ from nas.foreign.measure import measure
 from nas.foreign.name import ForeignName, foreign_name
 from nas.foreign.process import ANSWER, STACK, STAGE
 
+WHICH_IMAGES = "--size, --channels and --classes say for which images it is"
+
 
 def main(request: dict[str, Any]) -> None:
     """Ends the process: nothing that the user's code left running keeps it."""
@@ -55,9 +57,7 @@ def _inspected(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     with open(folder / STACK, "w") as stack:
         faulthandler.dump_traceback_later(request["timeout"], file=stack)
         model, built = build_network(name, shape, stage)
-        hint = (
-            _hint_to_train(name, shape) if request["training"] else "--size, --channels and --classes say for which images it is"
-        )
+        hint = _hint_to_train(name, shape) if request["training"] else WHICH_IMAGES
         facts = measure(model, built, shape, lambda model, image: _first_pass(model, image, name, built, stage, hint))
         if request["training"]:
             stage("learn")
@@ -89,8 +89,8 @@ def _files_of(file: Path) -> dict[str, str]:
 def _hint_to_train(name: ForeignName, shape: ImageShape) -> str:
     if name.file is None and shape.channels != 3:
         return (
-            f"torchvision's networks take 3 channels, these images have {shape.channels}: a class in a file of yours that holds one "
-            "may repeat them, self.net(images.repeat(1, 3, 1, 1))"
+            f"torchvision's networks take 3 channels, these images have {shape.channels}: a class in a file of yours that holds "
+            "one may repeat them, self.net(images.repeat(1, 3, 1, 1))"
         )
     return "a network takes the study's images as they are; a class in a file of yours that holds one may change them first"
 

@@ -103,9 +103,8 @@ def retraining(comparison: Comparison) -> str:
 def _difference_text(one: Difference, comparison: Comparison) -> str:
     where = "on the official test set" if one.on_test else "on the images set aside"
     by = "" if comparison.metric == "accuracy" else f" of {METRIC_WORDS[comparison.metric]}"
-    larger = one.known.params / one.ours.params
-    size = f"{larger:.3g} times its parameters" if larger >= 1 else f"{1 / larger:.3g} times fewer parameters"
-    text = f"{one.known.title} with {size}: {_points(one.spread.mean)} points{by} to {one.ours.title} {where}"
+    size = f"{one.known.params / one.ours.params:.3g} times the parameters of {one.ours.title}"
+    text = f"{one.known.title}, with {size}: {_points(one.spread.mean)} points{by} to it {where}"
     interval = one.spread.interval
     if interval is None:
         return f"{text}, by one seed; what another one changes is not known."

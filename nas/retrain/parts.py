@@ -21,8 +21,10 @@ def in_parts(
     note: Callable[[str], None],
     hint: str,
 ) -> Status:
-    """`attempt` trains with each batch of so many images in so many parts, `first` ones at first. Raises StudyError where not even
-    the smallest fit in memory, with that `hint`, or the disk is full."""
+    """`attempt` trains with each batch, of so many images, in so many parts; `first` is how many at first.
+
+    Raises StudyError where not even the smallest fit in memory, with that `hint`, or the disk is full.
+    """
     parts: int | None = first
     while parts is not None:
         try:

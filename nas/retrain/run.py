@@ -324,8 +324,8 @@ def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, shop: Workshop
 
 
 def judge_test(model: nn.Module, tta: str, run: TrialPaths, shop: Workshop) -> dict[str, float]:
-    """The fields of a card that tell what the network says of the official test set: the only place where that is opened. Keeps the
-    evaluation beside it. Empty where there is none."""
+    """The fields of a card that tell what the network says of the official test set: the only place where that is opened. Keeps
+    the evaluation beside it. Empty where there is none."""
     test = shop.dataset.test
     if test is None:
         return {}
