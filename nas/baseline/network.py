@@ -39,7 +39,7 @@ class KnownNetwork(Frozen):
     """By fvcore: what is shared counts once, what is frozen or never used counts too."""
     macs: int | None
     """By fvcore, of one image; None where they cannot be counted."""
-    over: dict[str, float]
+    over: dict[str, int]
     """By how much it is over the study's budget, for each limit that it breaks."""
     unknown: tuple[str, ...]
     """Limits of the budget that could not be held against it."""
@@ -70,17 +70,17 @@ class KnownNetwork(Frozen):
         return all((folder / path).is_file() and sha256_of(folder / path) == known for path, known in self.files.items())
 
 
-def over_text(over: Mapping[str, float]) -> str | None:
+def over_text(over: Mapping[str, int]) -> str | None:
     return " and ".join(amount(limit, excess) for limit, excess in over.items()) or None
 
 
-def over_budget(limits: BudgetConfig, values: Mapping[str, float | None]) -> dict[str, float]:
+def over_budget(limits: BudgetConfig, values: Mapping[str, int | None]) -> dict[str, int]:
     """By how much `values` are over those limits that can be counted, for each that is broken."""
     found = {}
     for name, limit in limits.counted().limited().items():
         value = values.get(name)
         if value is not None and value > limit:
-            found[name] = value - limit
+            found[name] = value - int(limit)
     return found
 
 
@@ -171,7 +171,8 @@ def build(network: KnownNetwork, shape: ImageShape) -> nn.Module:
 
 
 def _as_rows(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(one.contiguous() if isinstance(one, Tensor) else one for one in args)
+    # Not contiguous(): images of one channel are so in either order, and convolutions go by the strides.
+    return tuple(one.clone(memory_format=torch.contiguous_format) if isinstance(one, Tensor) else one for one in args)
 
 
 @contextmanager

@@ -73,14 +73,11 @@ def command(
     if not networks:
         raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18, or a class of yours, net.py:Net")
     from nas.baseline import BaselineRequest
-    from nas.baseline.network import named
     from nas.cli.display import TerminalDisplay
     from nas.cli.whose import study_of_networks
     from nas.interrupts import Stop
     from nas.paths import remember_study
 
-    for text in networks:
-        named(text)  # a mistake there is said before any study is looked for
     with TerminalDisplay(quiet=quiet) as display:
         paths = study_of_networks(f"baseline {shlex.join(networks)} --like", [like], study, dataset, data, display)
         request = BaselineRequest(

@@ -32,7 +32,7 @@ def try_step(model: nn.Module, built: str, shape: ImageShape, name: ForeignName)
     try:
         _step(
             twin.to(memory_format=torch.channels_last),
-            images.contiguous(memory_format=torch.channels_last),
+            images.clone(memory_format=torch.channels_last),
             built,
             shape.classes,
             name,

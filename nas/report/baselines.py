@@ -1,11 +1,19 @@
 """Known networks beside the study's own in words and tables, the same for the terminal, the page and a paper."""
 
+from dataclasses import dataclass
+
 from nas.ablate.results import Spread
-from nas.baseline import Comparison, Row
+from nas.baseline import BaselineCard, Comparison, Row, finished_baselines, read_baseline
 from nas.baseline.results import Difference
 from nas.config import METRIC_WORDS
+from nas.errors import NasError
+from nas.files import sha256_of
+from nas.paths import StudyPaths, TrialPaths
+from nas.report.runs import AS_RECORDED, THERE
 from nas.report.tables import Table
 from nas.report.words import count_text, number_text, time_text
+from nas.retrain.card import weights_file
+from nas.retrain.evaluation import evaluation_file
 
 COLUMNS = (
     "network",
@@ -18,6 +26,41 @@ COLUMNS = (
     "training",
     "",
 )
+
+
+@dataclass(frozen=True)
+class ListedBaseline:
+    run: TrialPaths
+    card: BaselineCard
+    files: str
+    """`there`, or what is missing; where that was looked at also `as recorded`, or what was changed."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.files in (THERE, AS_RECORDED)
+
+
+def list_baselines(paths: StudyPaths, verify: bool = False) -> tuple[list[ListedBaseline], list[str]]:
+    """Oldest first, and a sentence for each that cannot be read. `verify` reads every file again."""
+    found, damaged = [], []
+    for run in finished_baselines(paths):
+        try:
+            card = read_baseline(run)
+        except (NasError, OSError) as error:
+            damaged.append(f"{run.folder.name}: {error}")
+        else:
+            found.append(ListedBaseline(run, card, _files(run, card, verify)))
+    return found, damaged
+
+
+def _files(run: TrialPaths, card: BaselineCard, verify: bool) -> str:
+    problems = []
+    for file, stated in ((weights_file(run), card.weights_sha256), (evaluation_file(run), card.evaluation_sha256)):
+        if stated is not None and not file.is_file():
+            problems.append(f"{file.name} missing")
+        elif stated is not None and verify and sha256_of(file) != stated:
+            problems.append(f"{file.name} changed")
+    return ", ".join(problems) or (AS_RECORDED if verify else THERE)
 
 
 def _mean(found: Spread | None) -> str:
@@ -104,10 +147,11 @@ def _difference_text(one: Difference, comparison: Comparison) -> str:
     where = "on the official test set" if one.on_test else "on the images set aside"
     by = "" if comparison.metric == "accuracy" else f" of {METRIC_WORDS[comparison.metric]}"
     size = f"{one.known.params / one.ours.params:.3g} times the parameters of {one.ours.title}"
-    text = f"{one.known.title}, with {size}: {_points(one.spread.mean)} points{by} to it {where}"
+    gap = f"{100 * abs(one.spread.mean):.2f} points{by} {'more' if one.spread.mean >= 0 else 'less'}"
+    text = f"{one.known.title} has {size}, and reaches {gap} {where}"
     interval = one.spread.interval
     if interval is None:
         return f"{text}, by one seed; what another one changes is not known."
     low, high = interval
     verdict = ", which holds 0" if low <= 0 <= high else ""
-    return f"{text}, by {one.spread.count} seeds; 95 % interval {_points(low)} to {_points(high)}{verdict}."
+    return f"{text} in the mean of {one.spread.count} seeds, 95 % interval {_points(low)} to {_points(high)}{verdict}."
