@@ -131,6 +131,11 @@ class TrialPaths:
         return self.folder / "checkpoint.pt"
 
     @property
+    def baseline(self) -> Path:
+        """Of a network that is not of nas alone: what makes it one that is never handed over."""
+        return self.folder / "baseline.json"
+
+    @property
     def error(self) -> Path:
         return self.folder / "error.txt"
 

@@ -8,8 +8,6 @@ studies/<study>/baselines/<network>-like-<network of the study>-<recipe>-<E>-epo
     baseline.json        a `BaselineCard`, written last: what has one has ended. In place of it `diverged.txt`, with the reason
 """
 
-from pathlib import Path
-
 from nas.baseline.order import Definition
 from nas.config import DataConfig, ImageShape, MetricName
 from nas.files import sha256_of, write_whole
@@ -52,10 +50,6 @@ class BaselineCard(Definition):
         return by_metric.get(self.metric, self.test_macro_f1)
 
 
-def baseline_file(run: TrialPaths) -> Path:
-    return run.folder / "baseline.json"
-
-
 def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:
     """With the hashes of the files beside it. Raises OSError."""
     evaluation = evaluation_file(run)
@@ -64,13 +58,13 @@ def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:
         "evaluation_sha256": sha256_of(evaluation) if evaluation.is_file() else None,
     }
     card = card.model_copy(update=hashes)
-    write_whole(baseline_file(run), (card.to_json() + "\n").encode())
+    write_whole(run.baseline, (card.to_json() + "\n").encode())
     return card
 
 
 def read_baseline(run: TrialPaths) -> BaselineCard:
     """Raises ConfigError where the file is damaged."""
-    return BaselineCard.from_json(baseline_file(run).read_text(), source=str(baseline_file(run)))
+    return BaselineCard.from_json(run.baseline.read_text(), source=str(run.baseline))
 
 
 def finished_baselines(paths: StudyPaths) -> list[TrialPaths]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nas.ablate.results import diverged_file, mark_diverged
-from nas.baseline.card import BaselineCard, baseline_file, read_baseline, write_baseline
+from nas.baseline.card import BaselineCard, read_baseline, write_baseline
 from nas.baseline.network import InParts, build, named, quiet
 from nas.baseline.order import (
     BaselineOrder,
@@ -105,7 +105,7 @@ def train_baselines(
 
 
 def has_ended(run: TrialPaths) -> bool:
-    return baseline_file(run).is_file() or diverged_file(run).is_file()
+    return run.baseline.is_file() or diverged_file(run).is_file()
 
 
 def _require_judges(shop: Workshop) -> None:
