@@ -1,10 +1,18 @@
 """A user's file beside the study `tiny`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import nas.baseline.network
 from nas.baseline import BaselineOrder, BaselinePlan, BaselineRequest, Done, train_baselines
+from nas.baseline.network import quiet
+from nas.config import ImageShape
+from nas.foreign import ForeignFacts, ForeignName
+from nas.foreign.build import build_network
+from nas.foreign.inside import _learning
+from nas.foreign.measure import measure
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.train.loop import EpochMetrics
@@ -114,6 +122,21 @@ def mine(tmp_path: Path) -> Path:
     file = tmp_path / "mine.py"
     file.write_text(NETWORKS)
     return file
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measures in this process, for a process of its own takes some seconds; what that protects from is tested apart."""
+
+    def inspect(
+        name: ForeignName, shape: ImageShape, timeout: float, printed: Callable[[str], None], training: bool
+    ) -> ForeignFacts:
+        with quiet():
+            model, built = build_network(name, shape)
+            facts = measure(model, built, shape)
+            return facts.model_copy(update=_learning(model, built, shape, name))
+
+    monkeypatch.setattr(nas.baseline.network, "inspect_network", inspect)
 
 
 class Told:
