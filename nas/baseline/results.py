@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from nas.ablate.results import Spread, diverged_file, paired, spread
 from nas.baseline.card import BaselineCard, finished_baselines, read_baseline
-from nas.baseline.network import over_budget, over_text
+from nas.baseline.network import over_budget
 from nas.baseline.order import Definition, begun_file
 from nas.budget import peak_memory
 from nas.config import BudgetConfig, MetricName, TrainConfig
@@ -28,8 +28,8 @@ class Row:
     is_ours: bool
     params: int
     macs: int | None
-    over: str | None
-    """By how much it is over the study's budget; None where it fits."""
+    over: dict[str, int]
+    """By how much it is over the study's budget, for each limit that it breaks."""
     cards: dict[int, Card]
     """By seed."""
     runs: dict[str, int]
@@ -200,7 +200,7 @@ def _own_rows(runs: Sequence[tuple[TrialPaths, ModelCard]], limits: BudgetConfig
         over = over_budget(limits, {"params": card.params, "macs": card.macs, "memory": memory})
         cards: dict[int, Card] = {card.seed: card for _, card in found}
         runs_of = {run.folder.name: card.seed for run, card in found}
-        rows.append(Row(card.subject, True, card.params, card.macs, over_text(over), cards, runs_of))
+        rows.append(Row(card.subject, True, card.params, card.macs, over, cards, runs_of))
     return rows
 
 
@@ -219,7 +219,7 @@ def _known_rows(group: Sequence[tuple[TrialPaths, Definition]]) -> list[Row]:
                 is_ours=False,
                 params=network.params,
                 macs=network.macs,
-                over=network.over_text,
+                over=network.over,
                 cards={one.seed: one for _, one in found if isinstance(one, BaselineCard)},
                 runs={run.folder.name: one.seed for run, one in found},
                 diverged=tuple(sorted(one.seed for run, one in found if diverged_file(run).is_file())),

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from nas.ablate.results import Spread
 from nas.baseline import BaselineCard, Comparison, Row, finished_baselines, read_baseline
+from nas.baseline.network import over_text
 from nas.baseline.results import Difference
-from nas.config import METRIC_WORDS
+from nas.config import LIMIT_NAMES, METRIC_WORDS
 from nas.errors import NasError
 from nas.files import sha256_of
 from nas.paths import StudyPaths, TrialPaths
@@ -78,7 +79,7 @@ def heading(comparison: Comparison) -> str:
 
 
 def _remarks(row: Row) -> str:
-    remarks = [] if row.over is None else [f"over by {row.over}"]
+    remarks = [f"over by {count_text(excess)} {LIMIT_NAMES[limit]}" for limit, excess in row.over.items()]
     if row.diverged:
         remarks.append(f"diverged by seed {', '.join(map(str, row.diverged))}")
     return ", ".join(remarks)
@@ -88,7 +89,7 @@ def networks_table(comparison: Comparison) -> Table:
     """The study's own first; without the columns that say nothing."""
     rows = [
         (
-            row.title if row.is_ours or not comparison.own else f"{row.title} (known)",
+            row.title,
             f"{row.params:,}",
             "?" if row.macs is None else count_text(row.macs),
             str(len(row.cards)),
@@ -124,7 +125,7 @@ def sentences(comparison: Comparison) -> list[str]:
     if comparison.test:
         text += f" The official test set, {comparison.test:,} images, was opened once for each training, at its end."
     said = [text]
-    if over := [f"{row.title} (by {row.over})" for row in comparison.known if row.over is not None]:
+    if over := [f"{row.title} (by {over_text(row.over)})" for row in comparison.known if row.over]:
         said.append(f"Over the study's budget, and for comparison alone: {'; '.join(over)}.")
     if not comparison.own:
         return [*said, f"No network of the study was retrained alike: {retraining(comparison)} would train one to compare with."]

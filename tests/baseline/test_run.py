@@ -1,6 +1,7 @@
 """Whole trainings of known networks: cut off, gone on with, compared with the study's own, and kept from what is handed in."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,9 +52,9 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
     (own,) = found.own
     small, large = found.known
     best = find_subject(study, "best")
-    assert (own.title, own.is_ours, own.over) == (best.title, True, None)
+    assert (own.title, own.is_ours, own.over) == (best.title, True, {})
     assert sorted(own.cards) == [0, 1], "that of one epoch on all images was trained otherwise"
-    assert (small.over, large.over) == (None, "1,874 parameters")
+    assert (small.over, large.over) == ({}, {"params": 1874})
     assert large.params == 64 * 64 + 64 + 64 + 650 == 4874
     assert found.train == read_record(study).runs[-1].card.candidate.train
     for difference in found.differences:
@@ -105,8 +106,9 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
     # Who reads it.
     page = text_of(render_page(read_record(study)))
     assert "Known networks, trained alike" in page
-    assert "mine.py:Large (known) 4,874" in page
-    assert "over by 1,874 parameters" in page
+    assert "mine.py:Large 4,874" in page
+    assert "over by 1.87k parameters" in page
+    assert "for comparison alone: mine.py:Large (by 1,874 parameters)" in page
     listed = nas("runs", "--study", "tiny", "--verify")
     assert listed.code == 0, listed.err
     assert f"{run.folder.name}  {best.title}" in listed.out
@@ -247,13 +249,12 @@ def test_the_command_prints_a_table(study: StudyPaths, mine: Path, nas: Callable
     done = nas(*arguments)
     assert done.code == 0, done.err
     best = find_subject(study, "best").title
-    assert "mine.py:Large (known)  4,874" in done.out
-    assert "over by 1,874 parameters" in done.out
+    assert re.search(r"^mine.py:Large +4,874 .* over by 1.87k parameters$", done.out, re.MULTILINE)
     assert f"times the parameters of {best}, and reaches" in done.out, "that of the fixture was trained alike"
     assert "importing mine.py" not in done.out
     assert "forward of" not in done.out
     data = json.loads(nas(*arguments, "--json", "--quiet").out)
-    assert data["comparison"]["known"][0]["over"] == "1,874 parameters"
+    assert data["comparison"]["known"][0]["over"] == {"params": 1874}
     assert data["comparison"]["own"][0]["network"] == best
     assert data["runs"] == [str(run.folder) for run in finished_baselines(study)]
     wrong = nas("baseline", "mine.py:Net", "preset:resnet-443", "best", "--study", "tiny", "--like", "0")
