@@ -287,7 +287,8 @@ def _finish(order: BaselineOrder, shop: Workshop) -> BaselineCard:
         environment=Environment.now(),
     )
     card = write_baseline(run, card.model_copy(update=test))
-    run.checkpoint.unlink(missing_ok=True)
+    for file in (run.checkpoint, run.error):
+        file.unlink(missing_ok=True)
     return card
 
 

@@ -32,6 +32,7 @@ HELP = """Train known networks by the recipe of a study's, on the same images, a
 A network is torchvision:resnet18, or a class in a file of yours, net.py:Net; arguments stand in the name, quoted for the shell:
 'net.py:Net(width=64)'. It may be over the study's budget, and is marked so. None is ever submitted or exported.
 
+\b
     nas baseline torchvision:resnet18 torchvision:mobilenet_v3_small --epochs 30
     nas baseline 'net.py:Net(width=64)' --like preset:resnet-443 --dataset cifar10 --hold-out 0.1 --seeds 3
 

@@ -8,6 +8,7 @@ from nas.train.device import Precision
 from nas.train.evaluate import EVALUATION_BATCH, autocast
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Ours have those of images alone, a known network may have any."""
 
 
 @torch.no_grad()
