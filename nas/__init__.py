@@ -13,15 +13,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.api import Run, Study, Trial, open_study, search, studies
+    from nas.api import Baseline, Run, Study, Trial, open_study, search, studies
     from nas.errors import NasError
 
 __version__ = "0.1.0"
-__all__ = ["NasError", "Run", "Study", "Trial", "__version__", "open_study", "search", "studies"]
+__all__ = ["Baseline", "NasError", "Run", "Study", "Trial", "__version__", "open_study", "search", "studies"]
 
 _HOMES = {
     "NasError": "nas.errors",
-    **dict.fromkeys(("Run", "Study", "Trial", "open_study", "studies"), "nas.api"),
+    **dict.fromkeys(("Baseline", "Run", "Study", "Trial", "open_study", "studies"), "nas.api"),
 }
 
 

@@ -95,6 +95,11 @@ class StudyPaths:
         return self.folder / "ablations"
 
     @property
+    def baselines(self) -> Path:
+        """Networks that are not of nas, trained as one of the study is; none of them is ever handed over."""
+        return self.folder / "baselines"
+
+    @property
     def trials(self) -> Path:
         return self.folder / "trials"
 
@@ -124,6 +129,11 @@ class TrialPaths:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    @property
+    def baseline(self) -> Path:
+        """Of a network that is not of nas alone: what makes it one that is never handed over."""
+        return self.folder / "baseline.json"
 
     @property
     def error(self) -> Path:

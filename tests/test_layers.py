@@ -35,6 +35,7 @@ ROOMS = (
     "subjects",
     "retrain",
     "ablate",
+    "baseline",
     "predict",
     "export",
     "report",

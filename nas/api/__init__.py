@@ -4,12 +4,13 @@
     nas list     studies(), Study.trials          nas submit   Study.submit()
     nas best     Study.best, Study.front()        nas predict  Study.predict()
     nas retrain  Study.retrain() → Run            nas export   Study.export()
+    nas baseline Study.baseline() → [Baseline]    nas runs     Study.runs, Study.baselines
 
 Whatever is asked of a study is read from its folder at that moment, so that a study that is being searched can be looked at.
 """
 
 from nas.api.begin import open_study, search, studies
-from nas.api.networks import Run, Trial
+from nas.api.networks import Baseline, Run, Trial
 from nas.api.study import Study
 
-__all__ = ["Run", "Study", "Trial", "open_study", "search", "studies"]
+__all__ = ["Baseline", "Run", "Study", "Trial", "open_study", "search", "studies"]

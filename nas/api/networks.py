@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from torch import nn
+
+from nas.baseline import BaselineCard, load_baseline, read_baseline
 from nas.config import ArchConfig, Candidate, ImageShape, TrainConfig
 from nas.errors import StudyError
 from nas.export.predictor import Predictor
@@ -165,6 +168,63 @@ class Run:
         (N, H, W, C), to logits (N, classes)."""
         model, card = load_network(self.paths)
         return Predictor(model, card.mean, card.std, tta or card.tta).eval()
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A known network that was trained as one of the study is, to compare with."""
+
+    paths: TrialPaths
+
+    def __repr__(self) -> str:
+        over = "" if self.over is None else f", over budget by {self.over}"
+        tested = "" if self.test_accuracy is None else f", test {self.test_accuracy:.2%}"
+        return f"Baseline({self.card.network.name!r}, seed {self.card.seed}: {self.params:,} parameters{over}{tested})"
+
+    @property
+    def name(self) -> str:
+        """As `nas runs` lists it."""
+        return self.paths.folder.name
+
+    @property
+    def folder(self) -> Path:
+        return self.paths.folder
+
+    @cached_property
+    def card(self) -> BaselineCard:
+        return read_baseline(self.paths)
+
+    @property
+    def params(self) -> int:
+        return self.card.network.params
+
+    @property
+    def macs(self) -> int | None:
+        return self.card.network.macs
+
+    @property
+    def over(self) -> str | None:
+        """By how much it is over the study's budget; None where it fits."""
+        return self.card.network.over_text
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.card.train
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """On the official test set, with the test-time augmentation of `card.tta`; None where there is none."""
+        return self.card.test_accuracy_tta
+
+    @property
+    def curve(self) -> list[EpochMetrics]:
+        return read_curve(self.paths.metrics)
+
+    def build(self) -> nn.Module:
+        """The torch module with its weights, on the CPU, in evaluation mode: images (N, C, H, W), normalised by `card.mean` and
+        `card.std`, to logits (N, classes). Runs the file that it came from. Raises NasError where a file is missing or was
+        changed."""
+        return load_baseline(self.paths)[0]
 
 
 def runs_of(paths: StudyPaths) -> list[Run]:

@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.api.networks import Run, Trial, runs_of
+from nas.api.networks import Baseline, Run, Trial, runs_of
 from nas.api.plain import plain_display, seconds_of
+from nas.baseline import BaselineRequest, finished_baselines
+from nas.cli.baseline import train_shown
+from nas.cli.options import parse_seeds
 from nas.cli.retrain import retrain_one
 from nas.config import parse_count
-from nas.errors import ConfigError, StudyError
+from nas.errors import ConfigError, NasError, StudyError
 from nas.export import Exported, ExportRequest, export
 from nas.interrupts import Stop
 from nas.paths import StudyPaths, remember_study
@@ -106,6 +109,11 @@ class Study:
         """What was retrained, oldest first."""
         return runs_of(self.paths)
 
+    @property
+    def baselines(self) -> list[Baseline]:
+        """Known networks that were trained to compare with, oldest first."""
+        return [Baseline(run) for run in finished_baselines(self.paths)]
+
     def report(self, output: PathLike | None = None, paper: PathLike | None = None) -> Path:
         """`nas report`: one page that shows all of it, by default `report.html` in the study's folder. `paper`: a folder, for
         figures, tables and text besides."""
@@ -160,6 +168,53 @@ class Study:
         if result.best is None:
             raise KeyboardInterrupt("the training is suspended, its checkpoint written; the same call goes on")
         return Run(result.best[0])
+
+    def baseline(
+        self,
+        networks: str | Sequence[str],
+        *,
+        like: Which = "best",
+        recipe: str = SEARCHED,
+        epochs: int | None = None,
+        seeds: int | str | Sequence[int] = "1",
+        hold_out: float = 0.0,
+        train_subset: int | None = None,
+        data: PathLike | None = None,
+        device: str = "auto",
+        timeout: float | str = "60s",
+        quiet: bool = False,
+    ) -> list[Baseline]:
+        """`nas baseline`: trains known networks, `torchvision:NAME` or `FILE.py:CLASS`, by the recipe of the study's network
+        `like` and on the same images, one after the other in this process; the official test set is opened at the end of each.
+        Those that are there already are returned at once; one that diverges is left out.
+
+        Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
+        """
+        seconds = seconds_of(timeout)
+        if not seconds:
+            raise ConfigError(f"timeout must be above 0 seconds, but is {timeout!r}")
+        request = BaselineRequest(
+            paths=self.paths,
+            networks=(networks,) if isinstance(networks, str) else tuple(networks),
+            like=self._name_of(like),
+            recipe=recipe,
+            epochs=epochs,
+            seeds=_seeds(seeds),
+            hold_out=hold_out,
+            train_subset=train_subset,
+            data_folder=None if data is None else os.path.abspath(data),
+            device=device,
+            timeout=seconds,
+        )
+        with plain_display(quiet) as display:
+            done = train_shown(request, display, Stop())
+        remember_study(self.paths)
+        if done.failures:
+            raise NasError("; ".join(f"{name} failed: {reason}" for name, reason in done.failures.items()))
+        if done.suspended:
+            raise KeyboardInterrupt("the training is suspended, its checkpoint written; the same call goes on")
+        there = {run.folder for run in finished_baselines(self.paths)}
+        return [Baseline(run) for run in done.runs if run.folder in there]
 
     def _name_of(self, which: Which) -> str:
         if isinstance(which, Trial):
@@ -225,6 +280,13 @@ class Study:
 
 def _path(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path)
+
+
+def _seeds(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
+    """How many, or which. Raises ConfigError."""
+    if isinstance(seeds, int | str):
+        return parse_seeds(str(seeds), 0)
+    return tuple(seeds) if len(seeds) == 1 else parse_seeds(",".join(map(str, seeds)), 0)
 
 
 def _run_name(run: Run | str | None) -> str | None:

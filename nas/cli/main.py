@@ -7,6 +7,7 @@ import typer
 
 from nas.cli import (
     ablate,
+    baseline,
     best,
     check,
     clean,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("search", help=search.HELP)(search.command)
 app.command("retrain", help=retrain.HELP)(retrain.command)
 app.command("ablate", help=ablate.HELP)(ablate.command)
+app.command("baseline", help=baseline.HELP)(baseline.command)
 app.command("runs", help=runs.HELP)(runs.command)
 app.command("submit", help=submit.HELP)(submit.command)
 app.command("predict", help=predict.HELP)(predict.command)

@@ -8,11 +8,13 @@ import typer
 from nas.cli.options import JsonOption, StudyOption, print_json, print_table
 
 if TYPE_CHECKING:
+    from nas.report.baselines import ListedBaseline
     from nas.report.runs import ListedRun, ListedSubmission
 
 HELP = """List what was retrained in a study, and what was predicted with it: the study's ledger.
 
-The ledger lies in the study's database. The files of a run say the same, so that it can be made from them again.
+The ledger lies in the study's database. The files of a run say the same, so that it can be made from them again. Known networks
+that nas baseline trained, to compare with, are listed apart and are in no ledger.
 """
 
 
@@ -26,6 +28,7 @@ def command(
 ) -> None:
     from nas.errors import StudyError
     from nas.paths import existing_study
+    from nas.report.baselines import list_baselines
     from nas.report.runs import list_runs
     from nas.retrain import recorded
 
@@ -35,33 +38,63 @@ def command(
         counts = f"{len(made.ledger.runs)} runs and {len(made.ledger.submissions)} submissions"
         print(f"The ledger of study {paths.name} was made again from the files: {counts}.", file=sys.stderr)
     listing = list_runs(paths, verify)
-    for sentence in listing.unreadable:
+    baselines, damaged = list_baselines(paths, verify)
+    for sentence in [*listing.unreadable, *damaged]:
         print(f"Warning: {sentence}", file=sys.stderr)
     if as_json:
         runs = [{**run.entry.model_dump(), "recorded": run.recorded, "files": run.files} for run in listing.runs]
         submissions = [{**one.entry.model_dump(), "recorded": one.recorded, "file": one.file} for one in listing.submissions]
-        print_json({"study": paths.name, "runs": runs, "submissions": submissions, "unreadable": listing.unreadable})
+        known = [{"name": one.run.folder.name, **one.card.model_dump(mode="json"), "files": one.files} for one in baselines]
+        unreadable = [*listing.unreadable, *damaged]
+        found = {"runs": runs, "submissions": submissions, "baselines": known, "unreadable": unreadable}
+        print_json({"study": paths.name, **found})
     else:
         if listing.runs:
             print_table(RUN_COLUMNS, [run_row(run) for run in listing.runs])
         if listing.submissions:
             print()
             print_table(SUBMISSION_COLUMNS, [submission_row(one) for one in listing.submissions])
+        if baselines:
+            print("\nKnown networks, to compare with:" if listing.runs else "Known networks, to compare with:")
+            print_table(BASELINE_COLUMNS, [baseline_row(one) for one in baselines])
         if not listing.runs and not listing.unreadable:
             print(f"Nothing was retrained yet. Next:  nas retrain best --study {paths.name}", file=sys.stderr)
     unrecorded = [run.entry.name for run in listing.runs if not run.recorded]
     if unrecorded and not listing.unreadable:
         them = ", ".join(unrecorded[:3]) + (", …" if len(unrecorded) > 3 else "")
         print(f"Not in the ledger: {them}. Next:  nas runs --rebuild --study {paths.name}", file=sys.stderr)
-    if verify and (listing.changed or listing.unreadable):
+    changed = listing.changed + [one.run.folder.name for one in baselines if not one.is_whole]
+    if verify and (changed or listing.unreadable or damaged):
         raise StudyError(
-            f"of study {paths.name!r} not everything is as it was recorded: {', '.join(listing.changed) or 'see the warnings'}",
+            f"of study {paths.name!r} not everything is as it was recorded: {', '.join(changed) or 'see the warnings'}",
             hint=f"restore it from a copy; or, if it is meant:  nas runs --rebuild --study {paths.name}",
         )
 
 
 RUN_COLUMNS = ("run", "recipe", "seed", "epochs", "parameters", "images", "time", "held out", "test accuracy", "commit", "files")
 SUBMISSION_COLUMNS = ("submission", "run", "test set", "rows", "averaged over", "made", "commit", "file")
+BASELINE_COLUMNS = ("baseline", "like", *RUN_COLUMNS[1:9], "budget", "files")
+
+
+def baseline_row(one: "ListedBaseline") -> tuple[str, ...]:
+    from nas.config import METRIC_WORDS
+    from nas.report.words import time_text
+
+    card = one.card
+    by_metric = "" if card.metric == "accuracy" else f", {METRIC_WORDS[card.metric]} "
+    held_out = test = "–"
+    if card.held_out is not None:
+        held_out = f"{card.held_out.accuracy:.2%}" + (by_metric and f"{by_metric}{card.held_out.clean:.2%}")
+    if card.test_accuracy is not None:
+        test = f"{card.test_accuracy:.2%}"
+        if card.tta != "none" and card.test_accuracy_tta is not None:
+            test += f", {card.tta} {card.test_accuracy_tta:.2%}"
+        if by_metric and card.test_score is not None:
+            test += f"{by_metric}{card.test_score:.2%}"
+    figures = (str(card.seed), str(card.train.epochs), f"{card.network.params:,}", f"{card.train_images:,}")
+    budget = "fits" if card.network.over_text is None else f"over by {card.network.over_text}"
+    named = one.run.folder.name, card.like, card.recipe
+    return (*named, *figures, time_text(card.seconds), held_out, test, budget, one.files)
 
 
 def run_row(run: "ListedRun") -> tuple[str, ...]:

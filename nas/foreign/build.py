@@ -151,7 +151,7 @@ def blamed(what: str, where: ForeignName | Path, hint: str | None = None) -> Ite
     except NasError:
         raise
     except BaseException as error:
-        place = _place(error, file)
+        place = place_of(error, file)
         if isinstance(error, SystemExit):
             message = f"{what}: it calls sys.exit({'' if error.code is None else repr(error.code)}){place}"
             hint = 'what a program does when it is run belongs under if __name__ == "__main__":'
@@ -168,7 +168,7 @@ def is_the_users(path: Path, folder: Path) -> bool:
     return path.is_relative_to(folder) and "site-packages" not in path.parts and not path.is_relative_to(_OURS)
 
 
-def _place(error: BaseException, file: Path | None) -> str:
+def place_of(error: BaseException, file: Path | None) -> str:
     """` (net.py, line 7, in forward)`: the innermost line that is the user's."""
     if file is None:
         return ""

@@ -1,5 +1,7 @@
 """What is known of a network that is not ours, as data: JSON both ways, from the process that measured it."""
 
+from pydantic import Field
+
 from nas.budget.layers import Layer, Part
 from nas.config import Frozen
 
@@ -51,3 +53,10 @@ class ForeignFacts(Frozen):
     parts: tuple[Part, ...]
     layers: tuple[Layer, ...]
     repeats: tuple[Repeat, ...]
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the Python files of its folder that it was made of, by their paths within it; …"""
+    text: str | None = None
+    """… and of the one that was named, the text. None of a model of torchvision."""
+    channels_last: bool | None = None
+    """Whether it computes in channels-last memory; False of one that views its maps as rows. None where no step of training was
+    tried."""

@@ -40,9 +40,14 @@ _START = (
 
 
 def inspect_network(
-    name: ForeignName, shape: ImageShape, timeout: float, printed: Callable[[str], None] = lambda text: None
+    name: ForeignName,
+    shape: ImageShape,
+    timeout: float,
+    printed: Callable[[str], None] = lambda text: None,
+    training: bool = False,
 ) -> ForeignFacts:
-    """Builds and measures the network for images of `shape`, `timeout` in seconds without the start of the process.
+    """Builds and measures the network for images of `shape`, `timeout` in seconds without the start of the process; `training`
+    also tries a step of training, as `nas.foreign.learns` has it.
 
     `printed` hears what its code printed, if it did, before this returns or raises. Raises ConfigError with what is wrong with
     it, or with how it ended its process.
@@ -54,6 +59,7 @@ def inspect_network(
             "network": name.text,
             "shape": shape.model_dump(),
             "timeout": timeout,
+            "training": training,
         }
         process = subprocess.Popen(
             [sys.executable, "-u", "-P", "-c", _START],
@@ -131,6 +137,7 @@ _DOING = {
     "build": "while it was built",
     "forward": "in its forward pass",
     "count": "while its multiply-adds were counted",
+    "learn": "in a step of training",
 }
 
 

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from nas.config import Candidate, ImageShape
 from nas.errors import NasError, StudyError
 from nas.files import write_whole
-from nas.report import ablations, facts, tables
+from nas.report import ablations, baselines, facts, tables
 from nas.report.charts import Chart, confusion_of, run_charts, search_charts
 from nas.report.network import list_layers, list_parts
 from nas.report.picture import draw_network
@@ -81,6 +81,7 @@ def _sections(record: StudyRecord) -> list[Section]:
         Section(f"{record.metric[:1].upper()}{record.metric[1:]} and cost", shown("accuracy-params", "accuracy-macs")),
         Section("What mattered", [*shown("importance", "parallel"), *_traits(record)]),
         *_ablation_sections(record),
+        Section("Known networks, trained alike", _known_networks(record)),
         Section("Where time went", shown("time", "over-budget")),
         Section("Trials", _trials(record)),
         *_network_sections(record),
@@ -165,6 +166,15 @@ def _ablation_sections(record: StudyRecord) -> list[Section]:
         parts += [_table(table, caption) for table, caption in ablations.tables(ablation).values()]
         sections.append(Section(f"Ablation {ablation.name}", parts))
     return sections
+
+
+def _known_networks(record: StudyRecord) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    for one in record.comparisons:
+        parts += [_heading(baselines.heading(one))] * (len(record.comparisons) > 1)
+        parts += [_text(text) for text in baselines.sentences(one)]
+        parts.append(_table(baselines.networks_table(one), baselines.caption(one)))
+    return parts
 
 
 def _trials(record: StudyRecord) -> list[dict[str, Any]]:

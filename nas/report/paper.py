@@ -7,7 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from nas.errors import StudyError
-from nas.report import ablations
+from nas.report import ablations, baselines
 from nas.report.charts import Chart, run_charts, search_charts
 from nas.report.network import list_layers, list_parts
 from nas.report.page import best_candidate
@@ -56,6 +56,9 @@ def _tables(record: StudyRecord) -> dict[str, tuple[Table, str]]:
         found["finalists"] = finalists_table(record.finalists, rows), "The best networks, trained again by several seeds."
     for ablation in record.ablations:
         found |= ablations.tables(ablation)
+    for number, comparison in enumerate(record.comparisons, 1):
+        name = "known-networks" + (f"-{number}" if len(record.comparisons) > 1 else "")
+        found[name] = baselines.networks_table(comparison), baselines.caption(comparison)
     candidate = best_candidate(record)
     if candidate is not None:
         shape = record.settings.shape

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import cached_property
 
 from nas.ablate import Ablation, find_ablations, read_ablation
+from nas.baseline import Comparison, find_comparisons
 from nas.config import METRIC_WORDS
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.facts import Importance, importance
@@ -67,6 +68,8 @@ class StudyRecord:
     """Networks that others have reported on the same images."""
     ablations: list[Ablation] = field(default_factory=list)
     """Oldest first."""
+    comparisons: list[Comparison] = field(default_factory=list)
+    """Known networks beside the study's, by how they were trained; likewise."""
 
     @property
     def name(self) -> str:
@@ -110,6 +113,7 @@ def read_record(paths: StudyPaths) -> StudyRecord:
         runs=[_read_run(run) for run in finished_runs(paths)],
         references=reference_points(settings),
         ablations=[read_ablation(folder) for folder in find_ablations(paths)],
+        comparisons=find_comparisons(paths),
     )
 
 

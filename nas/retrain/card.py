@@ -148,6 +148,11 @@ def _text(run: TrialPaths) -> str:
 def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
     """With its `content_hash`. Raises NasError where the content is not the one that was written."""
     file = card_file(run)
+    if run.baseline.is_file():
+        raise StudyError(
+            f"{run.folder} holds a known network, which nas baseline trained to compare with, and which is never handed in",
+            hint="nas runs lists it apart from those that may be",
+        )
     if not file.is_file():
         raise StudyError(
             f"{run.folder} holds no retrained network: it has no {file.name}",

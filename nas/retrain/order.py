@@ -1,7 +1,7 @@
 """One retraining, worked out before it begins: which network, by which recipe, how long, on which images, under which name."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import filelock
@@ -104,7 +104,7 @@ def make_order(
             )
     subject = unmirrored(find_subject(request.paths, request.which), settings.data.dataset)
     if request.seconds is None:
-        name, recipe, epochs = _by_epochs(request, subject)
+        name, recipe, epochs = by_epochs(request, subject)
         run = TrialPaths(request.paths.retrained / run_name(subject, name, f"{epochs}-epochs", request))
     else:
         named = request.recipe if request.recipe == AUTO else load_recipe(request.recipe, 1)[0]
@@ -137,7 +137,8 @@ def unmirrored(subject: Subject, dataset: str) -> Subject:
     return replace(subject, candidate=candidate)
 
 
-def _by_epochs(request: RetrainRequest, subject: Subject) -> tuple[str, Recipe, int]:
+def by_epochs(request: RetrainRequest, subject: Subject) -> tuple[str, Recipe, int]:
+    """The recipe with its name, and how many epochs, where no time is given."""
     if request.epochs is not None:
         return *load_recipe(request.recipe, request.epochs), request.epochs
     name, recipe = load_recipe(request.recipe, subject.default_epochs)
@@ -225,19 +226,23 @@ def _require_same(run: TrialPaths, candidate: Candidate) -> None:
         )
 
 
+def held(orders: Iterable[Order]) -> AbstractContextManager[None]:
+    return held_runs([order.run for order in orders])
+
+
 @contextmanager
-def held(orders: Iterable[Order]) -> Iterator[None]:
+def held_runs(runs: Iterable[TrialPaths], command: str = "nas retrain") -> Iterator[None]:
     """Their folders belong to this process meanwhile. Raises StudyError where another one trains such a run, or a folder cannot
     be written."""
     with ExitStack() as locks:
-        for order in orders:
-            folder = order.run.folder
+        for run in runs:
+            folder = run.folder
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 locks.enter_context(filelock.FileLock(folder / "run.lock", timeout=0))
             except filelock.Timeout:
                 raise StudyError(
-                    f"{folder.name} is being trained by another nas retrain",
+                    f"{folder.name} is being trained by another {command}",
                     hint="wait for it, or train another network: --seed N, --epochs N, --recipe NAME",
                 ) from None
             except OSError as error:

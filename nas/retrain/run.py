@@ -18,7 +18,7 @@ from nas.data.loader import Resident
 from nas.data.material import Chosen, choose_material
 from nas.data.shift import shifted
 from nas.data.stream import place
-from nas.errors import DataError, StudyError, one_line
+from nas.errors import DataError, StudyError
 from nas.files import write_whole
 from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths, study_paths
@@ -26,17 +26,16 @@ from nas.presets import load_preset, preset_names
 from nas.retrain.card import HeldOut, ModelCard, card_file, read_card, weights_file, write_card
 from nas.retrain.evaluation import Evaluation, judge, write_evaluation
 from nas.retrain.order import Order, RetrainRequest, held, make_order
+from nas.retrain.parts import in_parts
 from nas.retrain.places import Places, pick_places
 from nas.retrain.recorded import record_run
 from nas.retrain.together import train_together
 from nas.search.patience import Patience
 from nas.search.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, read_settings
 from nas.subjects import find_subject
-from nas.train.checkpoint import is_disk_full
 from nas.train.device import Precision, pick_precision, tune_process
 from nas.train.evaluate import never
 from nas.train.loop import EpochMetrics, Status, read_curve, trained_weights
-from nas.train.memory import more_parts, out_of_memory, release_memory
 from nas.train.rank import Training
 
 SHIFT_SEED = 0
@@ -175,9 +174,9 @@ def _train(
     note: Callable[[str], None],
     compiled: bool,
 ) -> Status:
-    """In this process, or in several together. Takes each batch in smaller parts where the memory runs out. Raises StudyError."""
-    parts: int | None = order.subject.micro_batches
-    while parts is not None:
+    """In this process, or in several together. Raises StudyError."""
+
+    def attempt(parts: int) -> Status:
         training = Training(
             run=order.run,
             candidate=order.candidate,
@@ -190,33 +189,16 @@ def _train(
             identity=order.identity,
             micro_batches=parts,
         )
-        try:
-            if shop.places.processes > 1:
-                status = train_together(training, shop.places, on_epoch, should_suspend)
-            else:
-                status = _train_here(training, shop, on_epoch, should_suspend, note, compiled)
-        except Exception as error:
-            where, reason = out_of_memory(error), one_line(error)
-            if isinstance(error, OSError) and is_disk_full(error):
-                raise StudyError(
-                    f"{error.filename or order.run.folder} has no room on its disk, and the training has ended",
-                    hint="make room; the same command goes on from the last checkpoint",
-                ) from None
-            if where is None:
-                raise
-        else:
-            if status == "diverged":
-                raise _diverged(order)
-            return status
-        release_memory(shop.device)
-        parts = more_parts(order.candidate.train.batch_size, parts)
-        if parts is not None:
-            images = order.candidate.train.batch_size // parts
-            note(f"the memory of {where} ran out; again, in micro-batches of {images} images")
-    raise StudyError(
-        f"the memory of {where} does not suffice for {order.subject.title}, even in the smallest micro-batches ({reason})",
-        hint="retrain a smaller network (nas list shows them), or use another --device",
-    )
+        if shop.places.processes > 1:
+            return train_together(training, shop.places, on_epoch, should_suspend)
+        return _train_here(training, shop, on_epoch, should_suspend, note, compiled)
+
+    smaller = "retrain a smaller network (nas list shows them), or use another --device"
+    batch, parts = order.candidate.train.batch_size, order.subject.micro_batches
+    status = in_parts(attempt, batch, parts, order.subject.title, order.run, shop.device, note, smaller)
+    if status == "diverged":
+        raise _diverged(order)
+    return status
 
 
 def _train_here(
@@ -254,7 +236,7 @@ def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test
     """Makes a trained run of a training that has ended, from its checkpoint: weights, judgements, and the card last, which makes
     it a finished one. Records it, unless it is none of the study's retrained networks."""
     model, curve = _trained(order, shop)
-    held_out = _judge_held_out(model, order, shop)
+    held_out = judge_held_out(model, order.tta, shop)
     card = ModelCard(
         study=shop.paths.name,
         subject=order.subject.title,
@@ -311,13 +293,13 @@ def _trained(order: Order, shop: Workshop) -> tuple[nn.Module, list[EpochMetrics
     return model, read_curve(order.run.metrics)
 
 
-def _judge_held_out(model: nn.Module, order: Order, shop: Workshop) -> HeldOut | None:
+def judge_held_out(model: nn.Module, tta: str, shop: Workshop) -> HeldOut | None:
     """As a submission would be predicted."""
     chosen = shop.chosen
     if chosen.hold_out is None:
         return None
     images, metric = shop.dataset.train.only(chosen.hold_out), shop.settings.study.metric
-    both = clean_and_shifted(model, images, order.tta, shop)
+    both = clean_and_shifted(model, images, tta, shop)
     accuracy, shifted_accuracy = (judged.accuracy for judged in both)
     score, shifted_score = (None if metric == "accuracy" else judged.score(metric) for judged in both)
     return HeldOut(
@@ -337,24 +319,27 @@ def clean_and_shifted(model: nn.Module, images: ImageSet, tta: str, shop: Worksh
 
 
 def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, shop: Workshop) -> ModelCard:
-    """The card with what the network says of the official test set: the only place where that is opened. Keeps the evaluation
-    beside it. The same card where there is none, or it was trained on."""
+    """The card with what the network says of the official test set. The same card where there is none, or it was trained on."""
+    return card if card.includes_test_labels else card.model_copy(update=judge_test(model, card.tta, run, shop))
+
+
+def judge_test(model: nn.Module, tta: str, run: TrialPaths, shop: Workshop) -> dict[str, float]:
+    """The fields of a card that tell what the network says of the official test set: the only place where that is opened. Keeps
+    the evaluation beside it. Empty where there is none."""
     test = shop.dataset.test
-    if test is None or card.includes_test_labels:
-        return card
-    judged, under_shift = clean_and_shifted(model, test, card.tta, shop)
-    plain = judged if card.tta == "none" else judge(model, shop.place(test), test, "none")
+    if test is None:
+        return {}
+    judged, under_shift = clean_and_shifted(model, test, tta, shop)
+    plain = judged if tta == "none" else judge(model, shop.place(test), test, "none")
     write_evaluation(run, judged)
-    return card.model_copy(
-        update={
-            "test_images": len(test),
-            "test_accuracy": plain.accuracy,
-            "test_accuracy_tta": judged.accuracy,
-            "test_balanced_accuracy": judged.score("balanced_accuracy"),
-            "test_macro_f1": judged.score("macro_f1"),
-            "test_shifted_accuracy": under_shift.accuracy,
-        }
-    )
+    return {
+        "test_images": len(test),
+        "test_accuracy": plain.accuracy,
+        "test_accuracy_tta": judged.accuracy,
+        "test_balanced_accuracy": judged.score("balanced_accuracy"),
+        "test_macro_f1": judged.score("macro_f1"),
+        "test_shifted_accuracy": under_shift.accuracy,
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------- the data

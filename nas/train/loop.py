@@ -95,12 +95,15 @@ class _Trainer:
         identity: str,
         micro_batches: int,
         group: Group,
+        channels_last: bool,
     ) -> None:
         self.device = train.data.device
         self.group = group
         self.parts = min(-(-micro_batches // group.size), train.batch_size // group.size)
         """In which each process's share of a batch goes through the network; as many in every process."""
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.model = model.to(self.device)
+        if channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
         self.forward: Callable[[Tensor], Tensor] = group.join(self.model)
         """In training. What evaluates and what is saved is the model itself."""
         self.train = train
@@ -313,6 +316,7 @@ def fit(
     raw_weights: bool = False,
     compiling: Callable[[str], None] | None = None,
     group: Group = ALONE,
+    channels_last: bool = True,
 ) -> FitResult:
     """Trains `model` on `train`, evaluating on `validation` after each epoch.
 
@@ -333,12 +337,13 @@ def fit(
         group: trains it, all of it calling this with the same arguments but for two: `train` yields this process's part of each
             batch, and `validation` has its part of those images. What one of them is told to do they all do. None of them
             compiles: BatchNorm waits for the others in the midst of what would be compiled.
+        channels_last: lays the weights of convolutions out so, in memory, as the images are.
     """
     assert compiling is None or group.size == 1
     torch.manual_seed(group.seed(seed))
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
-    trainer = _Trainer(model, train, config, precision, identity, micro_batches, group)
+    trainer = _Trainer(model, train, config, precision, identity, micro_batches, group, channels_last)
     write = group.led(write)
 
     def save() -> None:

@@ -7,6 +7,9 @@ from nas.data.loader import Resident
 from nas.train.device import Precision
 from nas.train.evaluate import EVALUATION_BATCH, autocast
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Ours have those of images alone, a known network may have any."""
+
 
 @torch.no_grad()
 def reestimate_norm(model: nn.Module, data: Resident, precision: Precision) -> None:

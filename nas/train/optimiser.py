@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nas.config import TrainConfig
+from nas.train.norm import BATCH_NORMS
 
 RATE_FACTOR = "rate_factor"
 """Key of a group: what the schedule's rate is multiplied by there."""
@@ -16,11 +17,7 @@ RATE_FACTOR = "rate_factor"
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """The weights of convolutions and linear layers decay; BatchNorm and biases only if the recipe says so (arXiv 1812.01187).
     BatchNorm's biases have a group of their own where their rate has a factor. The first group follows the schedule as it is."""
-    faster = (
-        {id(m.bias) for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)}
-        if config.norm_bias_lr != 1
-        else set()
-    )
+    faster = {id(m.bias) for m in model.modules() if isinstance(m, BATCH_NORMS)} if config.norm_bias_lr != 1 else set()
     trained = [p for p in model.parameters() if p.requires_grad]
     usual = [p for p in trained if id(p) not in faster]
     decay_of_norm = config.weight_decay if config.decay_norm_and_bias else 0.0

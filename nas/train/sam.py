@@ -9,12 +9,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from nas.train.norm import BATCH_NORMS
+
 
 class SharpnessAware:
     def __init__(self, model: nn.Module, rho: float) -> None:
         """`rho` is the Euclidean radius of the neighbourhood."""
         self._params: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-        self._norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
+        self._norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
         self._rho = rho
         self._home: list[Tensor] = []
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import nas
+from nas.cli import baseline as baseline_command
 from nas.cli import retrain as retrain_command
 from nas.cli import search as search_command
 from nas.errors import BudgetError, ConfigError, StudyError
@@ -74,6 +75,33 @@ def test_a_retraining_takes_what_the_command_takes_with_the_same_defaults() -> N
     for name, parameter in function.items():
         if name not in ("self", "which", "compile", "hold_out"):  # a word for the option; by default of one network
             assert parameter.default == command[name].default, name
+
+
+def test_a_baseline_takes_what_the_command_takes_with_the_same_defaults() -> None:
+    function = inspect.signature(nas.Study.baseline).parameters
+    command = inspect.signature(baseline_command.command).parameters
+    assert function.keys() - {"self"} == command.keys() - {"study", "dataset", "as_json"}
+    for name, parameter in function.items():
+        if name not in ("self", "networks"):
+            assert parameter.default == command[name].default, name
+
+
+def test_known_networks_are_trained_to_compare_with(study: StudyPaths, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\nnet = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Flatten())\n"
+    )
+    opened = nas.open_study("tiny")
+    (one,) = opened.baseline("net.py:net", epochs=1, seeds=[3], train_subset=100, device="cpu", timeout=250, quiet=True)
+    assert (one.params, one.over, one.card.seed, len(one.curve)) == (650, None, 3, 1)
+    assert opened.baselines == [one]
+    assert one.test_accuracy == one.card.test_accuracy_tta
+    assert f"Baseline('net.py:net', seed 3: 650 parameters, test {one.test_accuracy:.2%})" == repr(one)
+    assert one.build()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    assert one.name not in [run.name for run in opened.runs]
+    with pytest.raises(ConfigError, match="is a network of nas's own"):
+        opened.baseline("preset:resnet-443")
+    with pytest.raises(ConfigError, match="timeout must be above 0"):
+        opened.baseline("net.py:net", timeout=0)
 
 
 def test_what_a_search_found(study: StudyPaths) -> None:

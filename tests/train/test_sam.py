@@ -21,6 +21,15 @@ def backward(model: nn.Module, images: torch.Tensor, scale: float = 1.0) -> None
     (model.train()(images).square().sum() * scale).backward()
 
 
+def test_the_second_pass_leaves_the_statistics_of_any_batch_norm() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.BatchNorm1d(32), nn.Linear(32, 2))
+    sam, images = SharpnessAware(model, RHO), torch.randn(5, 2, 4, 4)
+    with sam.second_pass():
+        backward(model, images)
+    assert not model[0].running_mean.any()
+    assert not model[2].running_mean.any()
+
+
 @pytest.mark.parametrize("scale", [1.0, 1024.0])
 def test_the_weights_climb_by_rho_along_the_gradient_and_come_back(scale: float) -> None:
     model, images = network(), torch.randn(5, 2, 4, 4)

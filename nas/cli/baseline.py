@@ -1,0 +1,235 @@
+"""`nas baseline`"""
+
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli.options import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    StudyOption,
+    parse_duration,
+    parse_seeds,
+    print_json,
+    table_lines,
+)
+from nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nas.ablate.results import Spread
+    from nas.baseline import BaselineOrder, BaselinePlan, BaselineRequest, Comparison, Done, Row
+    from nas.cli.display import TerminalDisplay
+    from nas.interrupts import Stop
+    from nas.train.loop import EpochMetrics
+
+HELP = """Train known networks by the recipe of a study's, on the same images, as rows to compare with.
+
+A network is torchvision:resnet18, or a class in a file of yours, net.py:Net; arguments stand in the name, quoted for the shell:
+'net.py:Net(width=64)'. It may be over the study's budget, and is marked so. None is ever submitted or exported.
+
+\b
+    nas baseline torchvision:resnet18 torchvision:mobilenet_v3_small --epochs 30
+    nas baseline 'net.py:Net(width=64)' --like preset:resnet-443 --dataset cifar10 --hold-out 0.1 --seeds 3
+
+The same command goes on where it stopped, and trains nothing that is there. A file that has changed is another network, trained
+beside the earlier one. It runs with your rights: first in a process of its own with a time limit, then, to train, in this one.
+"""
+
+
+def command(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="FILE.py:CLASS or torchvision:NAME, one or several.", show_default=False)
+    ] = None,
+    study: StudyOption = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="With --like preset:NAME, of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder."),
+    ] = None,
+    like: Annotated[str, typer.Option(help="The network whose recipe it is: `best`, a trial's number or preset:NAME.")] = "best",
+    recipe: Annotated[
+        str, typer.Option(help="searched, auto, fast, long, robust, or a YAML file: how that network would be retrained.")
+    ] = "searched",
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs. [default: the recipe's, or four times the search's, as in nas retrain]")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Trainings of each: how many, or a list such as 0,3,4.")] = "1",
+    hold_out: Annotated[
+        float, typer.Option(help="Share of the training images that judges instead, as in nas retrain.", min=0, max=0.5)
+    ] = 0.0,
+    train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    timeout: Annotated[str, typer.Option(help="For the code of a network to build it and train it a step: 90s, 5m.")] = "60s",
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    all_seeds, seconds = parse_seeds(seeds, 0), parse_duration(timeout)
+    if not seconds:
+        raise ConfigError(f"--timeout must be above 0 seconds, but is {timeout}")
+    if not networks:
+        raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18, or a class of yours, net.py:Net")
+    from nas.baseline import BaselineRequest
+    from nas.cli.display import TerminalDisplay
+    from nas.cli.whose import study_of_networks
+    from nas.interrupts import Stop
+    from nas.paths import remember_study
+
+    with TerminalDisplay(quiet=quiet) as display:
+        paths = study_of_networks(f"baseline {shlex.join(networks)} --like", [like], study, dataset, data, display)
+        request = BaselineRequest(
+            paths=paths,
+            networks=tuple(networks),
+            like=like,
+            recipe=recipe,
+            epochs=epochs,
+            seeds=all_seeds,
+            hold_out=hold_out,
+            train_subset=train_subset,
+            data_folder=None if data is None else str(data.absolute()),
+            device=device,
+            timeout=seconds,
+        )
+        done = train_shown(request, display, Stop())
+    remember_study(paths)
+    if as_json:
+        print_json(as_data(done))
+    else:
+        print("\n".join(_lines(done, paths.name)))
+    if done.suspended:
+        again = shlex.join(["nas", *sys.argv[1:]])
+        left = f"{done.suspended} training{'s are' if done.suspended > 1 else ' is'} left"
+        print(f"Suspended, {left}. To go on:  {again}", file=sys.stderr)
+        sys.exit(130)
+    if done.failures:
+        sys.exit(1)
+
+
+def train_shown(request: "BaselineRequest", display: "TerminalDisplay", stop: "Stop") -> "Done":
+    """In this process; a signal suspends it."""
+    from nas.baseline import train_baselines
+    from nas.interrupts import suspended_by_signals
+
+    shown = _Shown(request, display)
+    with suspended_by_signals(stop.request):
+        return train_baselines(request, shown.begin, shown.epoch, stop, display.decoding, display.note, shown.printed)
+
+
+class _Shown:
+    """How far all trainings together are."""
+
+    def __init__(self, request: "BaselineRequest", display: "TerminalDisplay") -> None:
+        self.request, self.display = request, display
+        self.epochs: dict[str, int] = {}
+        """Of each pending run, those that are done."""
+        self.total = 0
+
+    def printed(self, name: str, text: str) -> None:
+        self.display.say(f"{name} printed:")
+        for line in text.splitlines():
+            self.display.say(f"  | {line}")
+
+    def begin(self, plan: "BaselinePlan") -> None:
+        from nas.report.words import count_text, number_text
+        from nas.train.loop import read_curve
+
+        say, first = self.display.say, plan.orders[0].definition
+        known = {order.definition.network.name: order.definition.network for order in plan.orders}
+        seeds = ", ".join(str(seed) for seed in self.request.seeds)
+        say(
+            f"study {self.request.paths.name}: {number_text(len(known), 'known network')} by seed {seeds}, as {first.like} would "
+            f"be trained, {number_text(first.train.epochs, 'epoch')} by recipe {first.recipe!r}"
+        )
+        for network in known.values():
+            macs = "multiply-adds unknown" if network.macs is None else f"{count_text(network.macs)} multiply-adds"
+            over = "" if network.over_text is None else f"  over budget by {network.over_text}"
+            say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
+            if network.unknown:
+                say(f"    its {', '.join(network.unknown)} could not be held against the budget")
+        there = f", {len(plan.orders) - len(plan.pending)} are there" if len(plan.pending) < len(plan.orders) else ""
+        held_out = f"; {plan.held_out:,} are set aside and judge" if plan.held_out else ""
+        test = ". The official test set is opened once, at the end of each" if plan.test_images else ""
+        say(
+            f"{number_text(len(plan.pending), 'training')}{there}, on {plan.train_images:,} images{held_out}, on {plan.device} "
+            f"in {plan.precision}{test}"
+        )
+        for warning in first.train.warnings():
+            self.display.note(f"Warning: {warning}")
+        self.epochs = {order.run.folder.name: len(read_curve(order.run.metrics)) for order in plan.pending}
+        self.total = sum(order.definition.train.epochs for order in plan.pending)
+        self.before, self.began = sum(self.epochs.values()), time.monotonic()
+
+    def epoch(self, order: "BaselineOrder", metrics: "EpochMetrics") -> None:
+        from nas.report.words import time_text
+
+        name, epochs = order.run.folder.name, order.definition.train.epochs
+        self.epochs[name] = max(metrics.epoch, self.epochs[name])
+        done = sum(self.epochs.values())
+        text = f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s"
+        if done > self.before:
+            rate = (time.monotonic() - self.began) / (done - self.before)
+            text += f"  {time_text(rate * (self.total - done))} left of all"
+        self.display.training(metrics.epoch, epochs, text, name)
+
+
+def _lines(done: "Done", study: str) -> list[str]:
+    from nas.report.baselines import networks_table, sentences
+
+    if done.comparison is None:
+        return ["No training has ended yet."]
+    table = networks_table(done.comparison)
+    first, *rest = sentences(done.comparison)
+    remark = "(mean ± deviation over the seeds)"
+    lines = [first, "", *table_lines(table.columns, table.rows), remark, "", *rest]
+    return [*lines, *(f"Written: {run.folder}" for run in done.runs), f"Next:  nas report --study {study}"]
+
+
+def as_data(done: "Done") -> dict[str, object]:
+    return {
+        "runs": [str(run.folder) for run in done.runs],
+        "comparison": None if done.comparison is None else comparison_data(done.comparison),
+        "failures": done.failures,
+        "suspended": done.suspended,
+    }
+
+
+def comparison_data(comparison: "Comparison") -> dict[str, Any]:
+    return {
+        "like": comparison.like,
+        "recipe": comparison.recipe,
+        "train": comparison.train.model_dump(mode="json"),
+        "train_images": comparison.train_images,
+        "held_out_images": comparison.held_out,
+        "test_images": comparison.test,
+        "metric": comparison.metric,
+        "own": [_row_data(row) for row in comparison.own],
+        "known": [_row_data(row) for row in comparison.known],
+        "differences": [
+            {"network": one.known.title, "to": one.ours.title, "on_test": one.on_test, **_spread(one.spread)}
+            for one in comparison.differences
+        ],
+    }
+
+
+def _row_data(row: "Row") -> dict[str, Any]:
+    return {
+        "network": row.title,
+        "params": row.params,
+        "macs": row.macs,
+        "over": row.over,
+        "seeds": sorted(row.cards),
+        "diverged": list(row.diverged),
+        "held_out": None if row.held_out is None else _spread(row.held_out),
+        "shifted": None if row.shifted is None else _spread(row.shifted),
+        "test": None if row.test is None else _spread(row.test),
+        "seconds": row.seconds,
+        "runs": list(row.runs),
+    }
+
+
+def _spread(found: "Spread") -> dict[str, Any]:
+    return {"values": found.values, "mean": found.mean, "deviation": found.deviation, "interval": found.interval}

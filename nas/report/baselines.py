@@ -1,0 +1,158 @@
+"""Known networks beside the study's own in words and tables, the same for the terminal, the page and a paper."""
+
+from dataclasses import dataclass
+
+from nas.ablate.results import Spread
+from nas.baseline import BaselineCard, Comparison, Row, finished_baselines, read_baseline
+from nas.baseline.network import over_text
+from nas.baseline.results import Difference
+from nas.config import LIMIT_NAMES, METRIC_WORDS
+from nas.errors import NasError
+from nas.files import sha256_of
+from nas.paths import StudyPaths, TrialPaths
+from nas.report.runs import AS_RECORDED, THERE
+from nas.report.tables import Table
+from nas.report.words import count_text, number_text, time_text
+from nas.retrain.card import weights_file
+from nas.retrain.evaluation import evaluation_file
+
+COLUMNS = (
+    "network",
+    "parameters",
+    "MACs",
+    "seeds",
+    "held out (%)",
+    "shifted (%)",
+    "test (%)",
+    "training",
+    "",
+)
+
+
+@dataclass(frozen=True)
+class ListedBaseline:
+    run: TrialPaths
+    card: BaselineCard
+    files: str
+    """`there`, or what is missing; where that was looked at also `as recorded`, or what was changed."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.files in (THERE, AS_RECORDED)
+
+
+def list_baselines(paths: StudyPaths, verify: bool = False) -> tuple[list[ListedBaseline], list[str]]:
+    """Oldest first, and a sentence for each that cannot be read. `verify` reads every file again."""
+    found, damaged = [], []
+    for run in finished_baselines(paths):
+        try:
+            card = read_baseline(run)
+        except (NasError, OSError) as error:
+            damaged.append(f"{run.folder.name}: {error}")
+        else:
+            found.append(ListedBaseline(run, card, _files(run, card, verify)))
+    return found, damaged
+
+
+def _files(run: TrialPaths, card: BaselineCard, verify: bool) -> str:
+    problems = []
+    for file, stated in ((weights_file(run), card.weights_sha256), (evaluation_file(run), card.evaluation_sha256)):
+        if stated is not None and not file.is_file():
+            problems.append(f"{file.name} missing")
+        elif stated is not None and verify and sha256_of(file) != stated:
+            problems.append(f"{file.name} changed")
+    return ", ".join(problems) or (AS_RECORDED if verify else THERE)
+
+
+def _mean(found: Spread | None) -> str:
+    if found is None:
+        return ""
+    return f"{100 * found.mean:.2f}" + ("" if found.deviation is None else f" ± {100 * found.deviation:.2f}")
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.2f}"
+
+
+def heading(comparison: Comparison) -> str:
+    return f"As {comparison.like}, recipe {comparison.recipe}, {number_text(comparison.train.epochs, 'epoch')}"
+
+
+def _remarks(row: Row) -> str:
+    remarks = [f"over by {count_text(excess)} {LIMIT_NAMES[limit]}" for limit, excess in row.over.items()]
+    if row.diverged:
+        remarks.append(f"diverged by seed {', '.join(map(str, row.diverged))}")
+    return ", ".join(remarks)
+
+
+def networks_table(comparison: Comparison) -> Table:
+    """The study's own first; without the columns that say nothing."""
+    rows = [
+        (
+            row.title,
+            f"{row.params:,}",
+            "?" if row.macs is None else count_text(row.macs),
+            str(len(row.cards)),
+            _mean(row.held_out),
+            _mean(row.shifted),
+            _mean(row.test),
+            "" if row.seconds is None else time_text(row.seconds),
+            _remarks(row),
+        )
+        for row in (*comparison.own, *comparison.known)
+    ]
+    kept = [i for i in range(len(COLUMNS)) if i < 4 or any(row[i] for row in rows)]
+    numbers = frozenset(place for place, i in enumerate(kept) if 1 <= i <= 7)
+    return Table(tuple(COLUMNS[i] for i in kept), [tuple(row[i] for i in kept) for row in rows], numbers)
+
+
+def caption(comparison: Comparison) -> str:
+    by = METRIC_WORDS[comparison.metric]
+    text = f"{by[:1].upper()}{by[1:]}, mean ± deviation over the seeds, of networks trained by the same recipe on the same images"
+    own = "; the study's own, then known ones that are not of nas" if comparison.own else ""
+    return f"{text}{own}. What is over the study's budget is marked."
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """How they were trained, and what the differences are, in plain text."""
+    images = "" if comparison.train_images is None else f" on {comparison.train_images:,} images"
+    text = (
+        f"Trained as {comparison.like}: {number_text(comparison.train.epochs, 'epoch')} by recipe {comparison.recipe}{images}, "
+        "its order of the images and its draws, seed by seed."
+    )
+    if comparison.held_out:
+        text += f" {comparison.held_out:,} training images were set aside and judge."
+    if comparison.test:
+        text += f" The official test set, {comparison.test:,} images, was opened once for each training, at its end."
+    said = [text]
+    if over := [f"{row.title} (by {over_text(row.over)})" for row in comparison.known if row.over]:
+        said.append(f"Over the study's budget, and for comparison alone: {'; '.join(over)}.")
+    if not comparison.own:
+        return [*said, f"No network of the study was retrained alike: {retraining(comparison)} would train one to compare with."]
+    return [*said, *(_difference_text(one, comparison) for one in comparison.differences)]
+
+
+def retraining(comparison: Comparison) -> str:
+    """The command that trains the network that the known ones were trained like: `nas retrain 7 --epochs 24`."""
+    which = comparison.like.removeprefix("trial ")
+    command = f"nas retrain {which} --epochs {comparison.train.epochs}"
+    command += f" --recipe {comparison.recipe}" if comparison.recipe != "searched" else ""
+    seeds = sorted({seed for row in comparison.known for seed in row.runs.values()})
+    if seeds != [0]:
+        command += f" --seeds {','.join(map(str, seeds))}" if len(seeds) > 1 else f" --seed {seeds[0]}"
+    command += f" --hold-out {comparison.hold_out:g}" if comparison.hold_out else ""
+    return command + (f" --train-subset {comparison.train_subset}" if comparison.train_subset else "")
+
+
+def _difference_text(one: Difference, comparison: Comparison) -> str:
+    where = "on the official test set" if one.on_test else "on the images set aside"
+    by = "" if comparison.metric == "accuracy" else f" of {METRIC_WORDS[comparison.metric]}"
+    size = f"{one.known.params / one.ours.params:.3g} times the parameters of {one.ours.title}"
+    gap = f"{100 * abs(one.spread.mean):.2f} points{by} {'more' if one.spread.mean >= 0 else 'less'}"
+    text = f"{one.known.title} has {size}, and reaches {gap} {where}"
+    interval = one.spread.interval
+    if interval is None:
+        return f"{text}, by one seed; what another one changes is not known."
+    low, high = interval
+    verdict = ", which holds 0" if low <= 0 <= high else ""
+    return f"{text} in the mean of {one.spread.count} seeds, 95 % interval {_points(low)} to {_points(high)}{verdict}."
