@@ -9,13 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-# Each of several test processes, with all that it starts, keeps to one core: threads of two that share their cores wait for each
-# other nearly all the time. Before torch is imported, which counts the cores.
-if (_process := os.environ.get("PYTEST_XDIST_WORKER")) and CORES:
-    os.sched_setaffinity(0, {CORES[int(_process.removeprefix("gw")) % len(CORES)]})
-
 import torch
 
 from nas.cli.main import main
@@ -27,6 +20,11 @@ from nas.search.progress import Progress, Running
 from nas.search.request import SearchRequest
 from nas.search.run import SearchPlan, run_search
 
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+# Each of several test processes, with all that it starts, keeps to one core: threads of two that share their cores wait for each
+# other nearly all the time.
+if (_process := os.environ.get("PYTEST_XDIST_WORKER")) and CORES:
+    os.sched_setaffinity(0, {CORES[int(_process.removeprefix("gw")) % len(CORES)]})
 # Networks in tests are so small that a second thread costs more than it gives, above all where several tests run at once.
 torch.set_num_threads(1)
 
