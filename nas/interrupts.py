@@ -1,11 +1,17 @@
-"""What Ctrl-C and SIGTERM mean to a command that can be suspended."""
+"""What Ctrl-C and SIGTERM mean to a command that can be suspended, and what becomes of its processes if it is killed."""
 
+import ctypes
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl."""
 
 
 @dataclass
@@ -55,3 +61,11 @@ def suspended_by_signals(suspend: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def die_with(parent: int) -> None:
+    """Ends this process where the one that started it is killed, by whatever; on Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)

@@ -23,12 +23,14 @@ from nas.foreign.learns import try_step
 from nas.foreign.measure import measure
 from nas.foreign.name import ForeignName, foreign_name
 from nas.foreign.process import ANSWER, STACK, STAGE
+from nas.interrupts import die_with
 
 WHICH_IMAGES = "--size, --channels and --classes say for which images it is"
 
 
 def main(request: dict[str, Any]) -> None:
-    """Ends the process: nothing that the user's code left running keeps it."""
+    """Ends the process: nothing that the user's code left running keeps it, and it is not left behind itself."""
+    die_with(request["parent"])
     folder = Path(request["folder"])
     answer: dict[str, Any]
     try:

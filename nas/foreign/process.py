@@ -55,6 +55,7 @@ def inspect_network(
     with tempfile.TemporaryDirectory(prefix="nas-check-") as folder:
         request = {
             "path": sys.path,
+            "parent": os.getpid(),
             "folder": folder,
             "network": name.text,
             "shape": shape.model_dump(),

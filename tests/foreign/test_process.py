@@ -2,8 +2,12 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +57,28 @@ def test_network_that_hangs_is_ended_with_the_line_where_it_was(user_file: Path)
     assert refused.value.hint == "--timeout 5m gives it longer, if it only is slow"
     assert printed == ["importing networks\nhanging"]
     assert time.monotonic() - begin < 120
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process is told of its parent's death on Linux alone")
+def test_network_that_hangs_ends_with_the_command_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text("import os\nopen('pid', 'w').write(str(os.getpid()))\nwhile True: pass\n")
+    code = (
+        "from nas.config import ImageShape; from nas.foreign import foreign_name, inspect_network; "
+        "inspect_network(foreign_name('hangs.py:Net'), ImageShape(channels=3, size=32, classes=10), 250)"
+    )
+    command = subprocess.Popen([sys.executable, "-c", code])
+    pid = _wait_for(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
+    command.kill()
+    command.wait()
+    _wait_for(lambda: not _runs(int(pid)))
+
+
+def _wait_for(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 120
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
 
 
 @pytest.mark.parametrize(

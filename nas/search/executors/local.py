@@ -1,6 +1,5 @@
 """Workers as spawned processes of this machine, each pinned to its device before it imports torch."""
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -17,6 +16,7 @@ from types import ModuleType
 
 from setproctitle import setproctitle
 
+from nas.interrupts import die_with
 from nas.search.executors import Executor
 from nas.search.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
 from nas.search.worker import run_worker, warm_up
@@ -24,8 +24,6 @@ from nas.search.worker import run_worker, warm_up
 SHUTDOWN_SECONDS = 5.0
 KILL_SECONDS = 10.0
 """Within which a process has to end by SIGKILL."""
-PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl."""
 
 
 class _PipeChannel:
@@ -46,7 +44,7 @@ class _PipeChannel:
 
 def _main(connection: Connection, title: str, parent: int) -> None:
     setproctitle(title)
-    _die_with(parent)
+    die_with(parent)  # elsewhere than on Linux a worker finds that out before its next step
     warm_up()
     plan = None
     with suppress(EOFError, OSError):  # the coordinator is gone
@@ -56,15 +54,6 @@ def _main(connection: Connection, title: str, parent: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # nothing is left to be done, and to take torch's modules down one by one would take a second
-
-
-def _die_with(parent: int) -> None:
-    """Leaves nobody behind who still trains when the coordinator is killed; elsewhere than on Linux a worker finds that out
-    before its next step."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before that
-            os._exit(1)
 
 
 def pinned_environment(device: str, threads: int) -> dict[str, str]:
