@@ -177,21 +177,30 @@ def _as_rows(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @contextmanager
 def _imported_anew(file: Path | None, files: Mapping[str, str]) -> Iterator[None]:
-    """What this process imported of those files before may be older than they are, and is put back afterwards."""
+    """What this process imported of those files before may be older than they are, what it imported by their names may be of
+    another folder, and both are put back afterwards."""
     if file is None:
         yield
         return
     folder = file.absolute().parent
     paths = {str(folder / path) for path in files}
-    older = {name: module for name, module in sys.modules.items() if getattr(module, "__file__", None) in paths}
+    tops = {Path(path).parts[0].removesuffix(".py") for path in files if path != file.name}
+    older = {
+        name: module
+        for name, module in sys.modules.items()
+        if getattr(module, "__file__", None) in paths or name.partition(".")[0] in tops
+    }
     for name in older:
         del sys.modules[name]
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    found_in = sys.path[:]
     try:
         yield
     finally:
         sys.dont_write_bytecode = before
         sys.modules.update(older)
+        # At the end it serves what its code imports later, and stands in for nothing that this process will need.
+        sys.path[:] = [*found_in, *({str(folder)} - set(found_in))]
 
 
 class _Nowhere(io.TextIOBase):

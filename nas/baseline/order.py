@@ -156,7 +156,7 @@ def find_networks(
         raise ConfigError(f"{len(wrong)} of {len(texts)} networks cannot be trained, and none was:\n{listed}")
     if wrong:
         raise wrong[0]
-    return networks
+    return list({network.slug: network for network in reversed(networks)}.values())[::-1]  # one may be named in several ways
 
 
 def _begun_networks(paths: StudyPaths) -> list[KnownNetwork]:

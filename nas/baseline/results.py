@@ -83,6 +83,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
+    study: str
     like: str
     """The network of the study whose recipe it is."""
     recipe: str
@@ -140,7 +141,7 @@ def find_comparisons(paths: StudyPaths) -> list[Comparison]:
     limits = read_settings(paths).budget
     metric = read_settings(paths).study.metric
     own = [(run, read_card(run)) for run in finished_runs(paths)]
-    return [_comparison(group, own, limits, metric) for group in groups.values()]
+    return [_comparison(paths.name, group, own, limits, metric) for group in groups.values()]
 
 
 def _begun(folder: Path) -> Definition:
@@ -153,6 +154,7 @@ def _condition(definition: Definition) -> tuple[object, ...]:
 
 
 def _comparison(
+    study: str,
     group: Sequence[tuple[TrialPaths, Definition]],
     own: Sequence[tuple[TrialPaths, ModelCard]],
     limits: BudgetConfig,
@@ -163,6 +165,7 @@ def _comparison(
     ours = _own_rows([(run, card) for run, card in own if cards and _is_alike(card, cards[0])], limits)
     ours.sort(key=lambda row: row.title != first.like)
     return Comparison(
+        study=study,
         like=first.like,
         recipe=first.recipe,
         train=first.train,

@@ -95,7 +95,7 @@ def train_baselines(
     if pending:
         shop = open_workshop(request.retraining, decoding)
         _require_judges(shop)
-        with held_runs([order.run for order in pending], "nas baseline"):
+        with held_runs([order.run for order in pending], "nas baseline", "--seeds N,M"):
             on_plan(_plan(orders, pending, shop))
             for text in filter(None, [alike.left_out, *_changed(request, pending)]):
                 note(text)

@@ -10,6 +10,7 @@ from nas.config import LIMIT_NAMES, METRIC_WORDS
 from nas.errors import NasError
 from nas.files import sha256_of
 from nas.paths import StudyPaths, TrialPaths
+from nas.recipes import SEARCHED, recipe_names
 from nas.report.runs import AS_RECORDED, THERE
 from nas.report.tables import Table
 from nas.report.words import count_text, number_text, time_text
@@ -133,10 +134,11 @@ def sentences(comparison: Comparison) -> list[str]:
 
 
 def retraining(comparison: Comparison) -> str:
-    """The command that trains the network that the known ones were trained like: `nas retrain 7 --epochs 24`."""
-    which = comparison.like.removeprefix("trial ")
-    command = f"nas retrain {which} --epochs {comparison.train.epochs}"
-    command += f" --recipe {comparison.recipe}" if comparison.recipe != "searched" else ""
+    """The command that trains the network that the known ones were trained like: `nas retrain 7 --study digits --epochs 24`."""
+    which, recipe = comparison.like.removeprefix("trial "), comparison.recipe
+    command = f"nas retrain {which} --study {comparison.study} --epochs {comparison.train.epochs}"
+    if recipe != SEARCHED:
+        command += f" --recipe {recipe}" if recipe in recipe_names() else f" --recipe {recipe}.yaml"
     seeds = sorted({seed for row in comparison.known for seed in row.runs.values()})
     if seeds != [0]:
         command += f" --seeds {','.join(map(str, seeds))}" if len(seeds) > 1 else f" --seed {seeds[0]}"
@@ -152,7 +154,8 @@ def _difference_text(one: Difference, comparison: Comparison) -> str:
     text = f"{one.known.title} has {size}, and reaches {gap} {where}"
     interval = one.spread.interval
     if interval is None:
-        return f"{text}, by one seed; what another one changes is not known."
+        by = "one seed" if one.spread.count == 1 else f"each of {one.spread.count} seeds"
+        return f"{text}, by {by}; what another one changes is not known."
     low, high = interval
     verdict = ", which holds 0" if low <= 0 <= high else ""
     return f"{text} in the mean of {one.spread.count} seeds, 95 % interval {_points(low)} to {_points(high)}{verdict}."

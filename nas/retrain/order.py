@@ -231,9 +231,9 @@ def held(orders: Iterable[Order]) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def held_runs(runs: Iterable[TrialPaths], command: str = "nas retrain") -> Iterator[None]:
+def held_runs(runs: Iterable[TrialPaths], command: str = "nas retrain", seed: str = "--seed N") -> Iterator[None]:
     """Their folders belong to this process meanwhile. Raises StudyError where another one trains such a run, or a folder cannot
-    be written."""
+    be written. `seed`: the option by which `command` takes another one."""
     with ExitStack() as locks:
         for run in runs:
             folder = run.folder
@@ -243,7 +243,7 @@ def held_runs(runs: Iterable[TrialPaths], command: str = "nas retrain") -> Itera
             except filelock.Timeout:
                 raise StudyError(
                     f"{folder.name} is being trained by another {command}",
-                    hint="wait for it, or train another network: --seed N, --epochs N, --recipe NAME",
+                    hint=f"wait for it, or train another network: {seed}, --epochs N, --recipe NAME",
                 ) from None
             except OSError as error:
                 raise StudyError(

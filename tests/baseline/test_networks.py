@@ -1,13 +1,16 @@
 """What is said of a known network before it is trained, and under which name it is kept."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from nas.baseline.network import KnownNetwork, build, measure, named, over_budget
+from nas.budget import params_of
 from nas.config import BudgetConfig, ImageShape, TrainConfig
 from nas.errors import ConfigError
+from nas.files import sha256_of
 from nas.foreign import inspect_network
 from nas.foreign.build import build_network
 from nas.foreign.learns import try_step
@@ -154,3 +157,24 @@ def test_batch_norm_of_any_dimension_has_its_own_rate() -> None:
     groups = parameter_groups(model, TrainConfig(norm_bias_lr=4.0))
     (faster,) = [group["params"] for group in groups if group.get(RATE_FACTOR) == 4.0]
     assert faster == [model[1].bias]
+
+
+def test_helpers_of_one_name_in_two_folders_are_each_their_own(tmp_path: Path) -> None:
+    networks = []
+    for name, bias in (("one", True), ("other", False)):
+        folder = tmp_path / name
+        (folder / "parts").mkdir(parents=True)
+        (folder / "parts" / "heads.py").write_text(f"BIAS = {bias}\n")
+        (folder / "helper.py").write_text("from parts.heads import BIAS\n")
+        (folder / "net.py").write_text(
+            "from torch import nn\nimport helper\ndef net():\n"
+            "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=helper.BIAS))\n"
+        )
+        files = {str(file.relative_to(folder)): sha256_of(file) for file in folder.rglob("*.py")}
+        networks.append(network(f"{folder}/net.py:net", params=650 if bias else 640, files=files))
+    before = sys.path[0]
+    for one in (*networks, *networks):
+        assert params_of(build(one, DIGITS)) == one.params
+    assert sys.path[0] == before
+    assert len(sys.path) == len(set(sys.path))
+    del sys.path[-2:]

@@ -221,8 +221,17 @@ def test_one_process_trains_a_baseline_at_a_time(study: StudyPaths, mine: Path) 
     (run,) = train(asked(study, "mine.py:Net")).runs
     (run.folder / "baseline.json").unlink()
     lock = filelock.FileLock(run.folder / "run.lock", is_singleton=False)
-    with lock, pytest.raises(StudyError, match="is being trained by another nas baseline"):
+    with lock, pytest.raises(StudyError, match="is being trained by another nas baseline") as refused:
         train(asked(study, "mine.py:Net"))
+    assert refused.value.hint is not None
+    assert "--seeds N,M, --epochs N" in refused.value.hint
+
+
+@pytest.mark.usefixtures("here")
+def test_network_with_two_names_is_trained_once(study: StudyPaths, mine: Path) -> None:
+    told = Told()
+    done = train(asked(study, "./mine.py:Net", "mine.py:Net", "mine.py:Net()"), told)
+    assert (len(done.runs), len(told.epochs), done.failures) == (1, 1, {})
 
 
 @pytest.mark.usefixtures("here")
@@ -239,7 +248,8 @@ def test_preset_lends_its_recipe_where_the_study_has_no_best(mine: Path, nas: Ca
     assert done.comparison is not None
     assert done.comparison.own == ()
     page = text_of(render_page(read_record(paths)))
-    assert "nas retrain preset:resnet-1111 --epochs 1 --recipe long --train-subset 200 would train one" in page
+    command = f"nas retrain preset:resnet-1111 --study {paths.name} --epochs 1 --recipe long --train-subset 200"
+    assert f"{command} would train one" in page
     assert read_settings(paths).space == "presets"
 
 
