@@ -19,8 +19,9 @@ from nas.errors import ConfigError, StudyError
 from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.models.custom import block_class
-from nas.paths import study_paths
+from nas.paths import TrialPaths, study_paths
 from nas.retrain import load_network
+from nas.retrain.network import _is_in_study
 from nas.search.feasibility import check_blocks
 from nas.search.settings import read_settings
 from nas.space import Space
@@ -369,6 +370,15 @@ def test_code_that_lies_in_no_study_is_not_run_unasked(study: object, tmp_path: 
     with pytest.raises(StudyError, match="weights of another network"):  # the code has run: it is another network's now
         load_network(paths)
     assert (tmp_path / "ran").exists()
+
+
+def test_networks_of_an_ablation_are_the_study_s(study: object) -> None:
+    tiny = api.open_study("tiny")
+    home = tiny.paths.ablations / "block" / "runs"
+    assert _is_in_study(TrialPaths(home / "base-seed-0"))
+    assert _is_in_study(tiny.runs[-1].paths)
+    assert not _is_in_study(TrialPaths(home.parent / "base-seed-0"))
+    assert not _is_in_study(TrialPaths(home.relative_to(home.parents[3]) / "base-seed-0")), "there it is no study's"
 
 
 def test_a_class_is_made_once_in_a_process() -> None:

@@ -107,15 +107,21 @@ TRUST = "NAS_TRUST_BLOCKS"
 
 def _require_trust(run: TrialPaths, card: ModelCard) -> None:
     """Of a study's own runs the code is what the study was searched with; a folder may come from anybody."""
-    source, owner = card.candidate.arch.block_source, StudyPaths(run.folder.parent.parent)
-    in_study = run.folder.parent == owner.retrained and owner.settings.is_file()
-    if source is None or in_study or os.environ.get(TRUST) == "1":
+    source = card.candidate.arch.block_source
+    if source is None or _is_in_study(run) or os.environ.get(TRUST) == "1":
         return
     raise StudyError(
         f"{card_file(run)} brings code of its own, the block {card.candidate.arch.block} of {source.file}, and lies in no study: "
         "code is run only if you trust where it comes from",
         hint=f"read it, in candidate.arch.block_source.text of that file; then {TRUST}=1 nas …",
     )
+
+
+def _is_in_study(run: TrialPaths) -> bool:
+    """Among the retrained networks of one, or in one of its ablations."""
+    home = run.folder.parent
+    places = ((StudyPaths(home.parent).retrained, home), (StudyPaths(home.parent.parent.parent).ablations, home.parent.parent))
+    return any(place == here and StudyPaths(place.parent).settings.is_file() for place, here in places)
 
 
 def _read_weights(run: TrialPaths, card: ModelCard, model: ResNet) -> dict[str, Tensor]:
