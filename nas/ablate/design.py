@@ -16,8 +16,8 @@ from nas.errors import ConfigError, NasError, StudyError
 from nas.search.settings import Environment
 
 VARY, SET = "--vary", "--set"
-_TOGETHER = re.compile(r"(?<![eE])\+")
-"""Not the sign of an exponent."""
+_TOGETHER = re.compile(r"(?<![0-9.][eE])\+")
+"""Not the sign of an exponent, as in 1e+3; what stands after `none` is one."""
 LONGEST_NAME = 100
 """Of a folder, for a file's name may have 255 bytes."""
 BASE = "base"

@@ -11,7 +11,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from nas.config import ArchConfig, AugmentConfig, Candidate, Frozen, StageConfig, StemConfig, TrainConfig, what_is_wrong
+from nas.config import (
+    ArchConfig,
+    AugmentConfig,
+    BlockName,
+    Candidate,
+    Frozen,
+    StageConfig,
+    StemConfig,
+    TrainConfig,
+    what_is_wrong,
+)
 from nas.errors import ConfigError, choices_sentence
 
 GROUPS: dict[str, tuple[type[Frozen], tuple[str, ...], str]] = {
@@ -25,8 +35,10 @@ GROUPS: dict[str, tuple[type[Frozen], tuple[str, ...], str]] = {
 first one's where it stands alone."""
 WHOLES = ("augment", "stages", "stem")
 """Fields that hold other fields."""
+SOURCE = "block_source"
+"""The text of a block of a user's own file: no value that could be typed. It goes with the block."""
 _STAGE = re.compile(r"stage([0-9]+)")
-_JOINT = re.compile(r"(?<![eE])-")
+_JOINT = re.compile(r"(?<![0-9.][eE])-")
 """Not the sign of an exponent."""
 
 
@@ -61,7 +73,7 @@ class Field:
 def _fields() -> Iterator[tuple[str, str]]:
     for group, (model, _, _) in GROUPS.items():
         for key in model.model_fields:
-            if key not in WHOLES:
+            if key not in (*WHOLES, SOURCE):
                 yield group, key
 
 
@@ -131,6 +143,8 @@ def _put(tree: dict[str, Any], field: Field, text: str, option: str) -> None:
     part: Any = tree
     for step in GROUPS[field.group][1]:
         part = part[step]
+    if field.key == "block" and text in get_args(BlockName):
+        part[SOURCE] = None
     if field.group != "stage":
         part[field.key] = _list(field, text) if get_origin(field.annotation) is tuple else _scalar(field, text)
         return

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from nas.ablate.design import Definition, Factor, Variant
+from nas.config import MetricName
 from nas.errors import StudyError
 from nas.files import write_whole
 from nas.paths import StudyPaths, TrialPaths
@@ -21,6 +22,8 @@ from nas.retrain import ModelCard, read_card
 from nas.retrain.card import HeldOut, card_file
 
 CONFIDENCE = 0.95
+NO_DEVIATION = 1e-9
+"""Of values that are the same but for their rounding."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ class Spread:
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """Of the mean, by Student's t with `CONFIDENCE`; None of a single value."""
-        if self.deviation is None:
+        """Of the mean, by Student's t with `CONFIDENCE`; None of a single value, and of values that are all the same, whose
+        deviation says nothing of the next one: few images make few different scores."""
+        if self.deviation is None or self.deviation < NO_DEVIATION:
             return None
         from scipy.stats import t  # takes most of a second to import
 
@@ -71,17 +75,18 @@ class Row:
     diverged: tuple[int, ...]
     """Seeds."""
     difference: Spread | None
-    """To the base, in accuracy on the held-out images; None of the base, and where no seed is common."""
+    """To the base, in its score on the held-out images; None of the base, and where no seed is common."""
     shifted_difference: Spread | None
     """So, of the same images under a simulated shift."""
 
     @property
-    def accuracy(self) -> Spread | None:
-        return spread([held_out.accuracy for held_out in self._held_out])
+    def score(self) -> Spread | None:
+        """By what the study judges networks by."""
+        return spread([held_out.clean for held_out in self._held_out])
 
     @property
     def shifted(self) -> Spread | None:
-        return spread([held_out.shifted_accuracy for held_out in self._held_out])
+        return spread([held_out.shifted for held_out in self._held_out])
 
     @property
     def seconds(self) -> float | None:
@@ -125,6 +130,11 @@ class Ablation:
     def judged_images(self) -> int | None:
         return next((held_out_of(card).images for row in self.rows for card in row.cards.values()), None)
 
+    @property
+    def metric(self) -> MetricName:
+        """What every score is of."""
+        return next((card.metric for row in self.rows for card in row.cards.values()), "accuracy")
+
     @cached_property
     def effects(self) -> list[Effect]:
         """Of a grid; of one factor at a time none, since there the rows say it."""
@@ -138,12 +148,12 @@ def held_out_of(card: ModelCard) -> HeldOut:
     return card.held_out
 
 
-def _accuracies(cards: Mapping[int, ModelCard]) -> dict[int, float]:
-    return {seed: held_out_of(card).accuracy for seed, card in cards.items()}
+def _scores(cards: Mapping[int, ModelCard]) -> dict[int, float]:
+    return {seed: held_out_of(card).clean for seed, card in cards.items()}
 
 
 def _shifted(cards: Mapping[int, ModelCard]) -> dict[int, float]:
-    return {seed: held_out_of(card).shifted_accuracy for seed, card in cards.items()}
+    return {seed: held_out_of(card).shifted for seed, card in cards.items()}
 
 
 def make_rows(
@@ -161,7 +171,7 @@ def make_rows(
                 variant=variant,
                 cards=own,
                 diverged=tuple(diverged.get(trained, ())),
-                difference=None if is_base else paired(_accuracies(own), _accuracies(base)),
+                difference=None if is_base else paired(_scores(own), _scores(base)),
                 shifted_difference=None if is_base else paired(_shifted(own), _shifted(base)),
             )
         )
@@ -187,7 +197,7 @@ def _level_means(ablation: Ablation, factor: Factor, level: str) -> dict[int, fl
         levels = {name: row.variant.levels.get(name, own[name]) for name in own}
         in_grid = all(levels[one.name] in map("+".join, one.levels) for one in definition.factors)
         if in_grid and levels[factor.name] == level:
-            with_it.append(_accuracies(row.cards))
+            with_it.append(_scores(row.cards))
     seeds = set.intersection(*(set(row) for row in with_it))
     return {seed: fmean(row[seed] for row in with_it) for seed in seeds}
 

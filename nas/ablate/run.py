@@ -29,7 +29,7 @@ from nas.interrupts import Stop
 from nas.paths import study_paths
 from nas.recipes import AUTO, SEARCHED, Recipe, load_recipe
 from nas.retrain import HOLD_OUT, Order, RetrainRequest
-from nas.retrain.order import tta_by
+from nas.retrain.order import tta_by, unmirrored
 from nas.retrain.queue import Heard, Queue, make_executor, name_of
 from nas.retrain.run import Workshop, begin, finish, open_workshop
 from nas.search.placement import Placement, devices_of
@@ -101,7 +101,7 @@ def run_ablation(
     """Goes on where it stopped before. Raises NasError."""
     _require_name(request.name)
     settings = read_settings(request.base.paths)
-    base = _find_base(request)
+    base = _find_base(request, settings)
     definition = _define(request, settings, base)  # a mistake there is said before any image is read
     name = request.name or default_name(request, base.subject, definition)
     folder = request.base.paths.ablations / name
@@ -122,10 +122,10 @@ def run_ablation(
         return Done(folder, read_ablation(folder), failures, len(suspended))
 
 
-def _find_base(request: AblationRequest) -> _Base:
+def _find_base(request: AblationRequest, settings: StudySettings) -> _Base:
     """For the epochs that were asked for, or the recipe's own, or those of the search."""
     asked = request.base
-    subject = find_subject(asked.paths, asked.which)
+    subject = unmirrored(find_subject(asked.paths, asked.which), settings.data.dataset)
     if asked.epochs is not None:
         check_epochs(asked.epochs)
     own = subject.candidate.train.epochs
@@ -259,7 +259,9 @@ def warnings_of(definition: Definition) -> list[str]:
     for variant in definition.variants:
         train = variant.candidate.train
         if (train.optimiser == "sgd") != (base.optimiser == "sgd") and train.peak_lr == base.peak_lr:
-            own = "adam_lr=0.002" if base.optimiser == "sgd" else "lr=0.1"
+            own = "adam_lr=0.002"
+            if base.optimiser != "sgd":  # which takes lr itself where it has no adam_lr
+                own = f"adam_lr={base.peak_lr:g} --set lr=0.1"
             found[
                 f"{variant.title} trains at the base's peak learning rate, {train.peak_lr:g}, though rates differ by orders "
                 f"between optimisers; with --set {own} it has its own"

@@ -30,6 +30,7 @@ HELP = """Train a network beside variants of it, and say what each choice is wor
 Every variant differs from the base in one value (--grid: all combinations); all are trained by the same seeds, and judged by
 training images that were set aside. The same command goes on where it stopped; further values and seeds may be added to it.
 
+\b
     nas ablate best --vary optimiser=sgd,adam --vary activation=relu,gelu --seeds 3
     nas ablate preset:resnet-443 --vary blocks=3-3-3,5-5-5 --vary channels=32-64-128,64-128-256
 """
@@ -121,7 +122,8 @@ def command(
         print(f"Written: {written}, table.tex, table.csv, runs.csv.   Next:  nas report --study {paths.name}")
     if done.suspended:
         again = shlex.join(["nas", *sys.argv[1:]])
-        print(f"Suspended, {done.suspended} trainings are left. To go on:  {again}", file=sys.stderr)
+        left = f"{done.suspended} training{'s are' if done.suspended > 1 else ' is'} left"
+        print(f"Suspended, {left}. To go on:  {again}", file=sys.stderr)
         sys.exit(130)
     if done.failures:
         sys.exit(1)
@@ -190,12 +192,13 @@ def as_data(done: "Done") -> dict[str, object]:
         "ended": ablation.ended,
         "expected": ablation.expected,
         "judged_images": ablation.judged_images,
+        "metric": ablation.metric,
         "variants": [
             {
                 **row.variant.model_dump(mode="json", exclude={"candidate"}),
                 "seeds": sorted(row.cards),
                 "diverged": list(row.diverged),
-                "accuracy": _spread(row.accuracy),
+                "score": _spread(row.score),
                 "difference": _spread(row.difference),
                 "shifted": _spread(row.shifted),
                 "shifted_difference": _spread(row.shifted_difference),

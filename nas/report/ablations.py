@@ -4,6 +4,7 @@ from pathlib import Path
 
 from nas.ablate import Ablation, Row
 from nas.ablate.results import Spread
+from nas.config import METRIC_WORDS
 from nas.errors import StudyError
 from nas.files import write_whole
 from nas.report import figures
@@ -60,8 +61,12 @@ def _title(row: Row) -> str:
 def _remarks(row: Row) -> str:
     remarks = ["over budget"] * (row.variant.over is not None)
     if row.diverged:
-        remarks.append(f"diverged by seed {', '.join(map(str, row.diverged))}")
+        remarks.append(f"diverged by seed {_seeds(row)}")
     return ", ".join(remarks)
+
+
+def _seeds(row: Row) -> str:
+    return ", ".join(map(str, row.diverged))
 
 
 def base_text(ablation: Ablation) -> str:
@@ -90,6 +95,8 @@ def sentences(ablation: Ablation) -> list[str]:
     said = [text.strip()]
     if over := [f"{row.variant.title} ({row.variant.over})" for row in ablation.rows if row.variant.over is not None]:
         said.append(f"Not within the study's budget: {'; '.join(over)}.")
+    if diverged := [f"{row.variant.title} by seed {_seeds(row)}" for row in ablation.rows if row.diverged]:
+        said.append(f"Diverged, and in no mean and no difference: {'; '.join(diverged)}.")
     if verdict := _verdict(ablation):
         said.append(verdict)
     return said
@@ -101,8 +108,10 @@ def _verdict(ablation: Ablation) -> str:
     if not known:
         return ""
     sure = [row for row in known if row.difference and row.difference.interval and not _holds_zero(row.difference.interval)]
-    if not any(row.difference and row.difference.interval for row in known):
+    if all(row.difference and row.difference.count == 1 for row in known):
         return "By one seed a difference has no interval: what another seed changes is not known."
+    if not any(row.difference and row.difference.interval for row in known):
+        return "Differences of one seed, or the same by each, have no interval: what another seed changes is not known."
     if not sure:
         return "No difference is surely one: all their 95 % intervals hold 0."
     listed = "; ".join(f"{row.variant.title} {_difference(row.difference)} ({_interval(row.difference)})" for row in sure)
@@ -115,8 +124,10 @@ def _holds_zero(interval: tuple[float, float]) -> bool:
 
 
 def _caption(ablation: Ablation) -> str:
+    by = METRIC_WORDS[ablation.metric]
     text = (
-        "Accuracy on the images that were set aside, as they are and under a simulated shift, as mean ± deviation over the seeds."
+        f"{by[:1].upper()}{by[1:]} on the images that were set aside, as they are and under a simulated shift, as mean ± "
+        "deviation over the seeds."
     )
     if len(ablation.definition.seeds) >= LEAST_SEEDS:
         text += (
@@ -138,7 +149,7 @@ def variants_table(ablation: Ablation) -> Table:
                 f"{row.variant.params:,}",
                 count_text(row.variant.macs),
                 str(len(row.cards)),
-                _mean(row.accuracy),
+                _mean(row.score),
                 _difference(row.difference),
                 _interval(row.difference),
                 _mean(row.shifted),
@@ -152,7 +163,7 @@ def variants_table(ablation: Ablation) -> Table:
         "parameters",
         "MACs",
         "seeds",
-        "accuracy (%)",
+        f"{METRIC_WORDS[ablation.metric]} (%)",
         "difference",
         "95 % interval",
         "shifted (%)",
@@ -201,7 +212,7 @@ def figures_table(ablation: Ablation) -> Table:
             str(int(row.variant.over is not None)),
             str(len(row.cards)),
             str(len(row.diverged)),
-            *of(row.accuracy)[:2],
+            *of(row.score)[:2],
             *of(row.difference),
             *of(row.shifted)[:2],
             *of(row.shifted_difference),
@@ -213,7 +224,7 @@ def figures_table(ablation: Ablation) -> Table:
     columns = (
         "variant",
         *names,
-        *("params", "macs", "over_budget", "seeds", "diverged", "accuracy", "deviation"),
+        *("params", "macs", "over_budget", "seeds", "diverged", ablation.metric, "deviation"),
         *difference,
         *("shifted", "shifted_deviation"),
         *(f"shifted_{name}" for name in difference),
@@ -229,11 +240,11 @@ def runs_table(ablation: Ablation) -> Table:
         if row.variant.same_as is None:
             for seed, card in sorted(row.cards.items()):
                 assert card.held_out is not None
-                scores = f"{card.held_out.accuracy:.6f}", f"{card.held_out.shifted_accuracy:.6f}"
+                scores = f"{card.held_out.clean:.6f}", f"{card.held_out.shifted:.6f}"
                 rows.append((row.variant.name, *_levels(ablation, row), str(seed), *scores, f"{card.seconds:.1f}"))
             rows += [(row.variant.name, *_levels(ablation, row), str(seed), "", "", "") for seed in row.diverged]
     names = [factor.name for factor in ablation.definition.factors]
-    return Table(("variant", *names, "seed", "accuracy", "shifted", "seconds"), rows)
+    return Table(("variant", *names, "seed", ablation.metric, "shifted", "seconds"), rows)
 
 
 def _levels(ablation: Ablation, row: Row) -> list[str]:

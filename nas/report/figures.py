@@ -353,7 +353,7 @@ def _add_metrics(figure: go.Figure, curve: Sequence[EpochMetrics], shown: dict[s
 
 
 def draw_differences(labels: Sequence[str], differences: Sequence[Spread], base: str) -> go.Figure:
-    """Of accuracy to `base`, the first on top: the mean with its interval, and a dot a seed."""
+    """Of scores to `base`, the first on top: the mean with its interval, and a dot a seed."""
     figure = _figure("What each choice changes", f"difference to {base} (points)", "", hovermode="closest")
     places = list(range(len(labels)))
     figure.add_scatter(

@@ -3,7 +3,7 @@
 import pytest
 
 from nas.ablate.design import Cost, Definition, Factor, Variant, fixed_base, make_variants, parse_factors, short_name
-from nas.config import ArchConfig, Candidate, StageConfig, TrainConfig
+from nas.config import ArchConfig, BlockSource, Candidate, StageConfig, TrainConfig
 from nas.errors import ConfigError, StudyError
 from nas.search.settings import Environment
 
@@ -72,6 +72,19 @@ def test_fields_that_change_together() -> None:
 def test_a_value_may_have_a_plus_in_it() -> None:
     base, _ = fixed_base(BASE, ["dropout=0.1"])
     assert variants("dropout_place=head,stem+block", base=base)[1].candidate.arch.dropout_place == "stem+block"
+
+    together = variants("policy+lr=none+1e+1,randaugment+0.2")
+    assert [(one.candidate.train.augment.policy, one.candidate.train.lr) for one in together[1:]] == [
+        ("none", 10.0),
+        ("randaugment", 0.2),
+    ]
+
+
+def test_a_block_of_ones_own_beside_ours() -> None:
+    source = BlockSource(file="mine.py", text="class Mine: ...")
+    own = BASE.model_copy(update={"arch": BASE.arch.model_copy(update={"block": "Mine", "block_source": source})})
+    blocks = [(one.candidate.arch.block, one.candidate.arch.block_source) for one in variants("block=Mine,preact", base=own)]
+    assert blocks == [("Mine", source), ("preact", None)]
 
 
 def test_a_recipe_that_depends_on_the_epochs_follows_them() -> None:

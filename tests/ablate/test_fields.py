@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from nas.ablate.fields import BARE, GROUPS, WHOLES, Field, changed, find_field, value_text
+from nas.ablate.fields import BARE, GROUPS, SOURCE, WHOLES, Field, changed, find_field, value_text
 from nas.config import ArchConfig, Candidate, StageConfig, TrainConfig
 from nas.errors import ConfigError
 
@@ -17,7 +17,9 @@ def with_value(name: str, text: str) -> Candidate:
 
 
 def test_every_field_has_a_name_of_its_own_that_finds_it() -> None:
-    fields = [Field(group, key) for group, (model, _, _) in GROUPS.items() for key in model.model_fields if key not in WHOLES]
+    fields = [
+        Field(group, key) for group, (model, _, _) in GROUPS.items() for key in model.model_fields if key not in (*WHOLES, SOURCE)
+    ]
     assert max(Counter(field.name for field in fields).values()) == 1
     for field in fields:
         assert find_field(field.name, "--vary") == find_field(f"{field.group}.{field.key}", "--vary") == field
@@ -28,7 +30,7 @@ def test_every_field_has_a_name_of_its_own_that_finds_it() -> None:
 def test_what_a_field_has_reads_back_as_the_same() -> None:
     for group, (model, _, _) in GROUPS.items():
         for key in model.model_fields:
-            if key not in WHOLES:
+            if key not in (*WHOLES, SOURCE):
                 field = Field(group, key)
                 assert changed(BASE, {field: value_text(BASE, field)}, "--vary") == BASE, field
 
@@ -67,6 +69,7 @@ def test_values_of_the_augmentation_and_the_stem() -> None:
     ("name", "text", "sentence"),
     [
         ("optimizer", "sgd", r"--vary optimizer: there is no such field. Did you mean 'optimiser'\?"),
+        ("block_source", "none", "there is no such field"),
         ("stages", "3", "it has no one value; its fields are blocks, channels, kernel, skip_kernel"),
         ("augment", "none", "it has no one value; its fields are crop_padding"),
         ("optimiser", "adm", r"--vary optimiser=adm: must be 'sgd', 'adam' or 'adamw' \(got 'adm'\)\. Did you mean 'adam'\?"),

@@ -10,6 +10,7 @@ import pytest
 import nas.ablate.run
 from nas.ablate import AblationPlan, AblationRequest, Done, read_ablation, run_ablation
 from nas.ablate.results import diverged_file, run_paths
+from nas.ablate.run import _define, _find_base, warnings_of
 from nas.errors import ConfigError, StudyError
 from nas.interrupts import Stop
 from nas.ledger import read_ledger
@@ -19,6 +20,8 @@ from nas.report.record import read_record
 from nas.retrain import Order, RetrainRequest, finished_runs
 from nas.retrain.queue import Queue, _Run
 from nas.search.placement import Placement
+from nas.search.settings import read_settings
+from nas.subjects import find_subject
 from nas.train.loop import EpochMetrics
 from tests.conftest import Done as Finished
 
@@ -191,6 +194,34 @@ def test_the_command_prints_a_table_and_writes_it(study: StudyPaths, nas: Callab
     assert "Did you mean 'optimiser'?" in unknown.err
     repeated = nas("ablate", "--vary", "optimiser=adam", "--seeds", "1,1")
     assert "--seeds 1,1 repeats 1" in repeated.err
+
+
+def test_a_preset_is_varied_as_it_would_be_retrained(study: StudyPaths) -> None:
+    request = asked(study, "activation=gelu", which="preset:resnet-443")
+    assert find_subject(study, "preset:resnet-443").candidate.train.augment.flip == "horizontal"
+    base = _find_base(request, read_settings(study))
+    assert base.candidate.train.augment.flip == "none", "a mirrored digit is another digit"
+    assert base.at_epochs(7, []).train.augment.flip == "none"
+
+
+@pytest.mark.parametrize(
+    ("fixed", "varied", "hint"),
+    [
+        ((), "optimiser=adam", "with --set adam_lr=0.002 it has its own"),
+        (("optimiser=adam", "lr=0.003"), "optimiser=sgd", "with --set adam_lr=0.003 --set lr=0.1 it has its own"),
+    ],
+)
+def test_optimisers_at_one_rate_are_warned_of(study: StudyPaths, fixed: tuple[str, ...], varied: str, hint: str) -> None:
+    def warned(request: AblationRequest) -> list[str]:
+        settings = read_settings(study)
+        said = warnings_of(_define(request, settings, _find_base(request, settings)))
+        return [text for text in said if "rates differ by orders" in text]
+
+    request = replace(asked(study, varied), fixed=fixed)
+    (text,) = warned(request)
+    assert text.endswith(hint)
+    rates = tuple(word for word in hint.split() if "=" in word)
+    assert warned(replace(request, fixed=(fixed[:1] if fixed else ()) + rates)) == []
 
 
 def test_a_network_that_shrinks_below_a_pixel_is_refused_at_once(study: StudyPaths) -> None:
