@@ -75,7 +75,8 @@ class Study:
         """Raises StudyError where there is none of this number."""
         trials = self.trials
         if not 0 <= number < len(trials):
-            raise StudyError(f"study {self.name!r} has the trials 0 to {len(trials) - 1}, not {number}")
+            there = f"the trials 0 to {len(trials) - 1}" if trials else "no trial yet"
+            raise StudyError(f"study {self.name!r} has {there}, not {number}")
         return trials[number]
 
     @property
