@@ -224,6 +224,13 @@ class Study:
             return str(which.number)
         return str(which)
 
+    def _run_name(self, run: Run | str | None) -> str | None:
+        if isinstance(run, Run):
+            if run.folder.parent.resolve() != self.paths.retrained.resolve():
+                raise ConfigError(f"{run.folder} is no run of study {self.name!r}")
+            return run.name
+        return run
+
     def submit(
         self,
         test: PathLike | None = None,
@@ -244,7 +251,7 @@ class Study:
         request = SubmitRequest(
             paths=self.paths,
             test=_path(test),
-            run=_run_name(run),
+            run=self._run_name(run),
             output=_path(output),
             tta=tta,
             adapt_norm=adapt_norm,
@@ -262,7 +269,7 @@ class Study:
         self, images: Sequence[PathLike], *, run: Run | str | None = None, top: int = 3, device: str = "auto"
     ) -> list[Guess]:
         """`nas predict`: the most probable classes of image files."""
-        return predict_images(PredictRequest(self.paths, tuple(Path(image) for image in images), _run_name(run), top, device))
+        return predict_images(PredictRequest(self.paths, tuple(Path(image) for image in images), self._run_name(run), top, device))
 
     def export(
         self,
@@ -276,7 +283,7 @@ class Study:
     ) -> Exported:
         """`nas export`: weights, onnx or torch, checked to predict there as here."""
         with plain_display(quiet) as display:
-            return export(ExportRequest(self.paths, _run_name(run), format, _path(output), tta, bf16), display.note)
+            return export(ExportRequest(self.paths, self._run_name(run), format, _path(output), tta, bf16), display.note)
 
 
 def _path(path: PathLike | None) -> Path | None:
@@ -288,7 +295,3 @@ def _seeds(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
     if isinstance(seeds, int | str):
         return parse_seeds(str(seeds), 0)
     return tuple(seeds) if len(seeds) == 1 else parse_seeds(",".join(map(str, seeds)), 0)
-
-
-def _run_name(run: Run | str | None) -> str | None:
-    return run.name if isinstance(run, Run) else run

@@ -208,12 +208,12 @@ def _own_rows(runs: Sequence[tuple[TrialPaths, ModelCard]], limits: BudgetConfig
 
 
 def _known_rows(group: Sequence[tuple[TrialPaths, Definition]]) -> list[Row]:
-    by_network: dict[tuple[str, str], list[tuple[TrialPaths, Definition]]] = {}
-    for run, definition in group:
-        by_network.setdefault((definition.network.name, definition.network.digest), []).append((run, definition))
-    names = [name for name, _ in by_network]
+    by_network: dict[str, list[tuple[TrialPaths, Definition]]] = {}
+    for run, definition in group:  # one may be named in several ways
+        by_network.setdefault(definition.network.digest, []).append((run, definition))
+    names = [found[0][1].network.name for found in by_network.values()]
     rows = []
-    for (name, digest), found in by_network.items():
+    for name, (digest, found) in zip(names, by_network.items(), strict=True):
         network = found[0][1].network
         title = f"{name} ({digest[:8]})" if names.count(name) > 1 else name
         rows.append(

@@ -161,6 +161,9 @@ def test_what_can_be_done_with_a_study(study: StudyPaths, tmp_path: Path, capsys
     elsewhere = nas.Study(StudyPaths(tmp_path / "studies" / "other"))
     with pytest.raises(ConfigError, match="is one of study 'tiny', not of 'other'"):
         elsewhere.retrain(opened.best)
+    for use in (elsewhere.submit, elsewhere.export):
+        with pytest.raises(ConfigError, match="is no run of study 'other'"):
+            use(run=again)
 
 
 def test_mistakes_are_sentences(tmp_path: Path) -> None:

@@ -232,6 +232,9 @@ def test_network_with_two_names_is_trained_once(study: StudyPaths, mine: Path) -
     told = Told()
     done = train(asked(study, "./mine.py:Net", "mine.py:Net", "mine.py:Net()"), told)
     assert (len(done.runs), len(told.epochs), done.failures) == (1, 1, {})
+    train(asked(study, "mine.py:Net", seeds=(0, 1)))
+    (comparison,) = find_comparisons(study)
+    assert [(row.title, sorted(row.cards)) for row in comparison.known] == [("./mine.py:Net", [0, 1])]
 
 
 @pytest.mark.usefixtures("here")
