@@ -113,7 +113,7 @@ def _verdict(ablation: Ablation) -> str:
     if not any(row.difference and row.difference.interval for row in known):
         return "Differences of one seed, or the same by each, have no interval: what another seed changes is not known."
     if not sure:
-        return "No difference is surely one: all their 95 % intervals hold 0."
+        return "No difference is surely one: no 95 % interval leaves 0 out."
     listed = "; ".join(f"{row.variant.title} {_difference(row.difference)} ({_interval(row.difference)})" for row in sure)
     of = "" if len(known) == 1 else f", of {len(known)}"
     return f"Differences whose 95 % interval leaves 0 out{of}: {listed} points."
