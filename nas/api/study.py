@@ -269,7 +269,9 @@ class Study:
         self, images: Sequence[PathLike], *, run: Run | str | None = None, top: int = 3, device: str = "auto"
     ) -> list[Guess]:
         """`nas predict`: the most probable classes of image files."""
-        return predict_images(PredictRequest(self.paths, tuple(Path(image) for image in images), self._run_name(run), top, device))
+        return predict_images(
+            PredictRequest(self.paths, tuple(Path(image) for image in images), self._run_name(run), top, device)
+        )
 
     def export(
         self,
