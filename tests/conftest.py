@@ -28,6 +28,18 @@ if (_process := os.environ.get("PYTEST_XDIST_WORKER")) and CORES:
 # Networks in tests are so small that a second thread costs more than it gives, above all where several tests run at once.
 torch.set_num_threads(1)
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--exhaustive", action="store_true", help="also the tests that take minutes of a core")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--exhaustive"):
+        for item in items:
+            if item.get_closest_marker("exhaustive"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: scripts/test --exhaustive"))
+
+
 TINY_SPACE = """\
 version: 1
 budget: {params: 3k}

@@ -12,7 +12,7 @@ from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 SPACES = sorted(path.stem for path in shipped_folder().glob("*.yaml"))
-DRAWS = 150
+DRAWS = 300
 
 
 def test_spaces_are_shipped_under_their_names() -> None:

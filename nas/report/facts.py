@@ -144,11 +144,12 @@ def importance(trainings: Iterable[Training]) -> Importance | None:
         forest.fit(table[inside], values[inside])
         error = float(((forest.predict(table[outside]) - values[outside]) ** 2).sum())
         unexplained += error
-        for column in range(len(slots)):
-            shuffled = np.concatenate([table[outside]] * SHUFFLES)
-            shuffled[:, column] = np.concatenate([random.permutation(table[outside, column]) for _ in range(SHUFFLES)])
-            wrong = (forest.predict(shuffled) - np.tile(values[outside], SHUFFLES)) ** 2
-            worse[column] += wrong.sum() / SHUFFLES - error
+        shuffled = np.tile(table[outside], (len(slots), SHUFFLES, 1, 1))
+        for column, again in np.ndindex(len(slots), SHUFFLES):
+            shuffled[column, again, :, column] = random.permutation(table[outside, column])
+        # All in one call, since each costs sklearn more than the prediction.
+        predicted = forest.predict(shuffled.reshape(-1, len(slots))).reshape(len(slots), SHUFFLES, -1)
+        worse += ((predicted - values[outside]) ** 2).sum((1, 2)) / SHUFFLES - error
     total = float(((values - values.mean()) ** 2).sum())
     worse = np.maximum(worse, 0.0)
     if worse.sum() == 0:

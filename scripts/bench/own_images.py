@@ -66,8 +66,9 @@ class Camera:
     def __init__(self, rng: np.random.Generator) -> None:
         self.seen = rng.dirichlet(np.full(len(SHAPES), TASTE))
         coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        self.background = np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float32)
-        self.noise, self.light = rng.uniform(2, 25), rng.uniform(0.6, 1.2)
+        blurred = np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float32)
+        self.background = 128 + rng.uniform(0.1, 0.5) * (blurred - 128)
+        self.noise, self.light = rng.uniform(2, 10), rng.uniform(0.6, 1.2)
 
     def picture(self, label: int, rng: np.random.Generator) -> Image.Image:
         moved = np.roll(self.background, tuple(rng.integers(-8, 9, 2)), (0, 1))

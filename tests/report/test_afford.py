@@ -34,7 +34,7 @@ def test_what_a_stage_could_have_fits_and_one_more_does_not(limits: dict[str, in
     lots = random.Random(sum(limits.values()))
     budget = Budget(BudgetConfig.model_validate(limits), SMALL)
     found_any = 0
-    for _ in range(3):
+    for _ in range(4):
         arch = any_network(lots)
         step = STEP if all(stage.channels % STEP == 0 for stage in arch.stages) else 1
         found = affordable(arch, SMALL, budget.limits)

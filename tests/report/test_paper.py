@@ -60,6 +60,7 @@ def test_folder_that_cannot_be_written_is_refused(nas: Callable[..., Done], stud
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_document_compiles_with_its_figures(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
     pytest.importorskip("kaleido")
     chromium()

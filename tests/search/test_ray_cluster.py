@@ -110,6 +110,7 @@ class Upheaval(QuietDisplay):
             time.sleep(0.4)  # so that the other one has not trained everything before the new one is there
 
 
+@pytest.mark.exhaustive
 def test_a_search_survives_a_node_that_goes_and_uses_one_that_comes(
     search: Callable[..., SearchResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:

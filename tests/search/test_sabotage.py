@@ -33,6 +33,7 @@ pytestmark = [
 
 
 @pytest.mark.usefixtures("all_cores")
+@pytest.mark.exhaustive
 def test_killed_at_random_again_and_again_a_search_comes_to_its_end(tmp_path: Path) -> None:
     report = sabotage(tmp_path, trials=8, kills=6, workers=2, seed=0)
     assert sum(report.kills.values()) == 6, "the search was over before"

@@ -18,6 +18,7 @@ from nas.search.strategies import make_sampler
 
 SLOW = {"gp"}
 """Take a second or more for each draw: they draw less."""
+MOST = [pytest.param(name, marks=[pytest.mark.exhaustive] if name in SLOW else []) for name in SAMPLERS]
 PHASES = {"random": STARTUP_TRIALS // 2, "tpe": 2 * STARTUP_TRIALS}
 """With so many trials told, the draws are still random, or TPE's."""
 
@@ -68,7 +69,7 @@ def test_a_draw_follows_from_its_seed_and_the_study(name: str, phase: str) -> No
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MOST)
 def test_what_a_sampler_drew_before_does_not_matter(name: str, phase: str) -> None:
     """A search that was cut off goes on with a new one."""
     old, new = make_sampler(StrategyConfig(name=name)), make_sampler(StrategyConfig(name=name))
@@ -84,7 +85,7 @@ def test_what_a_sampler_drew_before_does_not_matter(name: str, phase: str) -> No
     assert drawn[0] == drawn[1]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MOST)
 def test_a_search_that_is_cut_off_before_each_draw_draws_the_same(name: str) -> None:
     """Each time the trials are all that is left; one of them is still being trained."""
 

@@ -104,9 +104,12 @@ def trained_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 # ------------------------------------------------------------------------------------------------------------ conformance
 
-ADAPTIVE = sorted(SAMPLERS.keys() - {"random", "qmc"})
 SLOW = {"gp"}
 """Take a second for each draw: fewer networks, of one seed, are made with them."""
+ADAPTIVE = [
+    pytest.param(name, marks=[pytest.mark.exhaustive] if name in SLOW else [])
+    for name in sorted(SAMPLERS.keys() - {"random", "qmc"})
+]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
