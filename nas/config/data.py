@@ -1,6 +1,5 @@
 """Which images, described."""
 
-from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -47,10 +46,3 @@ class DataConfig(Frozen):
     """Train candidates on this many images, stratified; the validation images stay the same."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the split and the subset."""
-
-    def moved(self, folder: str) -> "DataConfig":
-        """The same data, its folder now elsewhere; a file of labels within it has moved along."""
-        labels = self.labels
-        if labels is not None and self.folder is not None and PurePath(labels).is_relative_to(self.folder):
-            labels = str(PurePath(folder) / PurePath(labels).relative_to(self.folder))
-        return self.model_copy(update={"folder": folder, "labels": labels})

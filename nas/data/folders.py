@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png;
 COPIED_BYTES = 2**26
 """In parts of about this size images are moved together on disk."""
 GREY_MODES = ("1", "L", "I;16", "I;16L", "I;16B", "I")
+DECODING = "white beneath what is transparent, the upper 8 of 16 bits"
+"""Of images as they are decoded now. Change it when they are decoded otherwise, so that none of before stand beside new ones."""
 
 
 def load_folder(config: DataConfig, progress: Progress) -> Dataset:
@@ -83,9 +86,8 @@ def _load_class_folders(root: Path, config: DataConfig, progress: Progress) -> D
 
 
 def _facts(root: Path, shape: tuple[int, int, int], config: DataConfig) -> list[object]:
-    """What decoded images depend on beside their files. What is as it was before it could be chosen is left out."""
-    chosen = [] if config.resize == "squash" else [config.resize]
-    return [root.absolute(), shape[0], shape[2], config.skip_bad_images, *chosen]
+    """What decoded images depend on beside their files."""
+    return [root.absolute(), shape[0], shape[2], config.skip_bad_images, config.resize, DECODING]
 
 
 def _write_images(
@@ -111,8 +113,10 @@ def _write_images(
 
 
 def in_order(names: Collection[str]) -> list[str]:
-    """Classes in the order of their labels: by number where all are numbers, so that class 10 is not label 2."""
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    """Classes in the order of their labels: by number where all are numbers, so that class 10 is not label 2. The same in every
+    process, also where 1 and 01 are two of them."""
+    named = sorted(names)
+    return sorted(named, key=int) if all(name.isdecimal() for name in named) else named
 
 
 def _class_folders(folder: Path) -> list[str]:
@@ -200,9 +204,10 @@ def _load_labelled(root: Path, config: DataConfig, progress: Progress) -> Datase
             np.save(folder / "train-groups.npy", owners[kept])
         mean, std = channel_statistics(np.load(folder / "train-images.npy", mmap_mode="r"))
         skipped = left_out + len(files) - len(kept)
-        write_meta(folder, {"classes": classes, "mean": mean, "std": std, "skipped": skipped, "groups": list(groups)})
+        write_meta(folder, {"classes": classes, "mean": mean, "std": std, "skipped": skipped})
 
-    return dataset_of("folder", find_or_make("folder", entry_key(facts), make))
+    # The images are the same whatever the groups are called, so that their names are the table's as it is now.
+    return replace(dataset_of("folder", find_or_make("folder", entry_key(facts), make)), groups=tuple(groups))
 
 
 def matched(root: Path, table: LabelTable, skip: bool) -> tuple[list[ImageFile], list[int], int]:
@@ -212,16 +217,18 @@ def matched(root: Path, table: LabelTable, skip: bool) -> tuple[list[ImageFile],
     Raises DataError for a row without an image or a label and for an image without a row unless these are to be skipped; always
     for a name that several images have, for an image that has several rows, and for a missing group.
     """
-    beyond = len(str(root))
-    files = [file for file in image_files(str(root)) if f"{os.sep}." not in file.path[beyond:]]  # no thumbnails
-    names = _names(root, files)
+    beyond = len(os.path.join(root, ""))
+    files = [file for file in image_files(str(root)) if f"{os.sep}." not in os.sep + file.path[beyond:]]  # no thumbnails
+    paths = [file.path[beyond:] for file in files]
+    named = [_within(root, name) for name in table.images]
+    meant = _meant(paths, named)
     lost: list[str] = []
     unlabelled: list[str] = []
     row_of: dict[int, int] = {}
     for row, name in enumerate(table.images):
-        found = names.get(_within(root, name), [])
+        found = meant.get(named[row], [])
         if len(found) > 1:
-            several = " and ".join(os.path.relpath(files[i].path, root) for i in found[:2])
+            several = " and ".join(paths[i] for i in found[:2])
             raise DataError(
                 f"{table.source}, {table.place(row)}: {name!r} may mean {several}",
                 hint=f"name images by their paths within {root}",
@@ -238,14 +245,16 @@ def matched(root: Path, table: LabelTable, skip: bool) -> tuple[list[ImageFile],
             row_of[found[0]] = row
             if not table.labels[row]:
                 unlabelled.append(f"{table.place(row)}: {name}")
-    if not skip:
+    if not skip or not row_of:
+        either = ", or leave these rows out with --skip-bad-images" if row_of else ""
         _refuse(
             lost,
             f"of {len(table.images):,} rows of {table.source} name an image that is not under {root}",
-            "check --data and --image-column, or leave these rows out with --skip-bad-images",
+            f"check --data and --image-column{either}",
         )
+    if not skip:
         _refuse(unlabelled, f"of {len(table.images):,} rows of {table.source} have no label", SKIP_IMAGES)
-        without = [os.path.relpath(file.path, root) for i, file in enumerate(files) if i not in row_of]
+        without = [path for i, path in enumerate(paths) if i not in row_of]
         _refuse(without, f"of {len(files):,} images under {root} have no row in {table.source}", SKIP_IMAGES)
     used = [i for i in range(len(files)) if i in row_of and table.labels[row_of[i]]]
     rows = [row_of[i] for i in used]
@@ -267,13 +276,14 @@ def _within(root: Path, name: str) -> str:
     return os.path.relpath(path, root.absolute()) if os.path.isabs(path) else path
 
 
-def _names(root: Path, files: Sequence[ImageFile]) -> dict[str, list[int]]:
-    """Which images each name may mean. A path means that image alone, even if others have it for a name."""
-    exact: dict[str, list[int]] = {}
+def _meant(paths: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]:
+    """Which images, by their paths within the folder, each of the names may mean. A path means that image alone, even if others
+    have it for a name."""
+    exact = {path: [i] for i, path in enumerate(paths)}
+    if all(name in exact for name in names):
+        return exact
     loose: dict[str, list[int]] = {}
-    for i, file in enumerate(files):
-        path = os.path.relpath(file.path, root)
-        exact[path] = [i]
+    for i, path in enumerate(paths):
         whole, name = os.path.splitext(path)[0], os.path.basename(path)
         for other in {whole, name, os.path.splitext(name)[0]} - {path}:
             loose.setdefault(other, []).append(i)

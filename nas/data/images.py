@@ -119,7 +119,6 @@ def dataset_of(name: str, entry: Entry) -> Dataset:
         std=tuple(meta["std"]),
         skipped=meta.get("skipped", 0),
         validation_statistics=None if meta.get("val") is None else (tuple(meta["val"][0]), tuple(meta["val"][1])),
-        groups=tuple(meta.get("groups", ())),
     )
 
 

@@ -1,11 +1,13 @@
 """Tables of labels as people have them, a CSV or a Parquet file: columns of text by name."""
 
 import csv
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.config import DataConfig
 from nas.data.cache import reason_of
 from nas.errors import DataError, choices_sentence
 
@@ -44,10 +46,20 @@ class LabelTable:
         return f"{self.row} {self.first + i}"
 
 
+def moved(config: DataConfig, folder: str) -> DataConfig:
+    """The same data, its folder now elsewhere. A table within it has moved along, and one beside it where it is not as before."""
+    labels = config.labels
+    if labels is not None and config.folder is not None:
+        along = os.path.normpath(os.path.join(folder, os.path.relpath(labels, config.folder)))
+        if Path(labels).is_relative_to(config.folder) or (not os.path.isfile(labels) and os.path.isfile(along)):
+            labels = along
+    return config.model_copy(update={"folder": folder, "labels": labels})
+
+
 def read_labels(path: Path, columns: Columns) -> LabelTable:
     """Raises DataError where the file is missing, is not what its name says, or lacks a column."""
     if not path.is_file():
-        raise DataError(f"there is no file of labels {path}", hint=FORMS)
+        raise DataError(f"there is no file of labels {path}", hint=f"{FORMS}; --data FOLDER finds one that moved with its folder")
     suffix = path.suffix.lower()
     if suffix in PARQUET_SUFFIXES:
         first, row, found = 1, "row", _read_parquet(path, columns)
@@ -75,22 +87,32 @@ def _read_csv(path: Path, columns: Columns) -> list[list[str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = file.readline()
             file.seek(0)
-            rows = list(csv.reader(file, delimiter=max(DELIMITERS, key=header.count)))
+            return _columns_of(csv.reader(file, delimiter=max(DELIMITERS, key=header.count)), path, columns)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint=FORMS) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no CSV in UTF-8: {error}", hint=FORMS) from None
-    if not rows:
+
+
+def _columns_of(rows: Iterator[list[str]], path: Path, columns: Columns) -> list[list[str]]:
+    """Keeps no other column in memory, of which each worker would have a copy."""
+    names = [name.strip() for name in next(rows, [])]
+    if not names:
         raise DataError(f"{path} is empty", hint=FORMS)
-    names = [name.strip() for name in rows[0]]
     _require_columns(path, columns, names)
-    while rows[1:] and not rows[-1]:
-        rows.pop()
-    wrong = next((i for i, row in enumerate(rows, 1) if len(row) != len(names)), None)
-    if wrong is not None:
-        raise DataError(f"{path}, line {wrong}: the header has {len(names)} columns, but there are {len(rows[wrong - 1])}")
     places = [names.index(name) for name in columns.by_option().values()]
-    return [[row[place].strip() for row in rows[1:]] for place in places]
+    found: list[list[str]] = [[] for _ in places]
+    empty: int | None = None
+    for line, row in enumerate(rows, 2):
+        if not row:
+            empty = empty or line  # at the end of the file, unless another row follows
+        elif empty or len(row) != len(names):
+            there = 0 if empty else len(row)
+            raise DataError(f"{path}, line {empty or line}: the header has {len(names)} columns, but there are {there}")
+        else:
+            for values, place in zip(found, places, strict=True):
+                values.append(row[place].strip())
+    return found
 
 
 def _read_parquet(path: Path, columns: Columns) -> list[list[str]]:

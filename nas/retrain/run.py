@@ -18,6 +18,7 @@ from nas.data.loader import Resident
 from nas.data.material import Chosen, choose_material
 from nas.data.shift import shifted
 from nas.data.stream import place
+from nas.data.tables import moved
 from nas.errors import DataError, StudyError
 from nas.files import write_whole
 from nas.models import build_model
@@ -119,7 +120,7 @@ class Workshop:
     def data(self) -> DataConfig:
         """Where the images lie now."""
         data = self.settings.data
-        return data if self.folder is None else data.moved(self.folder)
+        return data if self.folder is None else moved(data, self.folder)
 
     def place(self, images: ImageSet | JoinedSet, indices: np.ndarray | None = None) -> Resident:
         return place(images, self.dataset.mean, self.dataset.std, self.device, indices)
@@ -347,7 +348,7 @@ def judge_test(model: nn.Module, tta: str, run: TrialPaths, shop: Workshop) -> d
 
 def study_data(settings: StudySettings, folder: str | None, decoding: DecodingProgress) -> Dataset:
     """The study's data set, from `folder` if it has moved. Raises DataError where it is not the one that was searched with."""
-    config = settings.data if folder is None else settings.data.moved(folder)
+    config = settings.data if folder is None else moved(settings.data, folder)
     dataset = load_dataset(config, decoding)
     if dataset.fingerprint != settings.data_fingerprint:
         raise DataError(

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from nas.budget import Budget, Write, count_params
 from nas.config import BalanceName, DataConfig, MetricName, StudyConfig, check_epochs, first_problem, parse_count
 from nas.data.datasets import UNMIRRORED, Dataset, require_known
+from nas.data.tables import moved
 from nas.errors import ConfigError, choices_sentence
 from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
@@ -195,7 +196,7 @@ def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | 
 def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:
     before = stored.data if stored else None
     if before and request.data_folder and request.labels is None:
-        before = before.moved(os.path.abspath(request.data_folder))
+        before = moved(before, os.path.abspath(request.data_folder))
     folder = request.data_folder or (before and before.folder)
     labels = request.labels or (before and before.labels)
     if labels is None:

@@ -462,6 +462,16 @@ def test_images_are_decoded_once(pictures: Path, decoded: list[Path]) -> None:
     assert (second.mean, second.classes, second.fingerprint) == (first.mean, first.classes, first.fingerprint)
 
 
+def test_images_are_decoded_again_where_the_program_decodes_them_otherwise(
+    pictures: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(pictures, {"a": 2, "b": 2})
+    load(pictures)
+    monkeypatch.setattr(nas.data.folders, "DECODING", "otherwise")
+    load(pictures)
+    assert len(decoded) == 8
+
+
 @pytest.mark.parametrize("change", ["another picture", "a new picture", "one picture less", "another size", "skipping"])
 def test_images_are_decoded_again_where_something_changed(change: str, pictures: Path, decoded: list[Path]) -> None:
     fill(pictures, {"a": 3, "b": 2})

@@ -13,7 +13,8 @@ from PIL import Image
 
 from nas.config import DataConfig
 from nas.data.datasets import Dataset, load_dataset
-from nas.data.tables import Columns, read_labels
+from nas.data.folders import in_order
+from nas.data.tables import Columns, moved, read_labels
 from nas.errors import DataError
 
 FORMS = "--labels takes a CSV with a header line or a Parquet file"
@@ -82,6 +83,7 @@ def test_neither_the_order_of_rows_nor_the_names_of_groups_matter(pictures: Path
     renamed = [(image, label, f"person {group}") for image, label, group in reversed(ROWS)]
     second = load(pictures, write_csv(tmp_path / "second.csv", renamed), group_column="patient")
     assert second.fingerprint == first.fingerprint
+    assert second.groups == ("person p1", "person p2", "person p3")
     regrouped = [(image, label, "p1" if image == "b/six.png" else group) for image, label, group in ROWS]
     third = load(pictures, write_csv(tmp_path / "third.csv", regrouped), group_column="patient")
     assert third.fingerprint != first.fingerprint
@@ -151,7 +153,8 @@ def test_whole_numbers_beside_missing_ones_stay_whole_numbers_and_missing_ones_a
 
 def test_a_table_that_is_not_there_is_named(pictures: Path, tmp_path: Path) -> None:
     error = refusal(pictures, tmp_path / "labels.csv")
-    assert (error.message, error.hint) == (f"there is no file of labels {tmp_path / 'labels.csv'}", FORMS)
+    assert error.message == f"there is no file of labels {tmp_path / 'labels.csv'}"
+    assert error.hint == f"{FORMS}; --data FOLDER finds one that moved with its folder"
 
 
 def test_a_table_of_another_kind_is_refused_with_the_kinds_there_are(pictures: Path, tmp_path: Path) -> None:
@@ -215,6 +218,7 @@ def test_without_pyarrow_a_parquet_file_says_what_to_install(
         (b"", " is empty"),
         (b"image,label\n", " has no rows"),
         (b"image,label\na/one.png,cat\na/two.png\n", ", line 3: the header has 2 columns, but there are 1"),
+        (b"image,label\na/one.png,cat\n\n\na/two.png,cat\n", ", line 3: the header has 2 columns, but there are 0"),
         (b"\xff\xfe\x00", " is no CSV in UTF-8: "),
     ],
 )
@@ -233,6 +237,13 @@ def test_labels_for_missing_files_are_counted_and_named(pictures: Path, tmp_path
     assert error.hint == "check --data and --image-column, or leave these rows out with --skip-bad-images"
     data = load(pictures, table, skip_bad_images=True)
     assert (len(data.train), data.skipped) == (6, 7)
+
+
+def test_rows_that_all_miss_their_images_are_refused_even_where_some_may_be_left_out(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", [(f"scans/{image}", label, group) for image, label, group in ROWS])
+    error = refusal(pictures, table, skip_bad_images=True)
+    assert error.message.splitlines()[0] == f"6 of 6 rows of {table} name an image that is not under {pictures}:"
+    assert error.hint == "check --data and --image-column"
 
 
 def test_files_without_labels_are_counted_and_named(pictures: Path, tmp_path: Path) -> None:
@@ -277,6 +288,11 @@ def test_an_image_without_a_group_is_refused_even_where_others_are_skipped(pictu
     assert error.message.splitlines() == [f"1 of 6 rows of {table} have no group:", "  line 7: b/six.png"]
 
 
+@pytest.mark.parametrize("names", [("1", "01", "2"), ("2", "01", "1"), ("01", "2", "1")])
+def test_classes_that_are_equal_as_numbers_have_an_order_all_the_same(names: Sequence[str]) -> None:
+    assert in_order(names) == ["01", "1", "2"]
+
+
 def test_a_single_class_is_refused(pictures: Path, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "labels.csv", [(image, "cat", group) for image, _, group in ROWS])
     assert refusal(pictures, table).message == (
@@ -307,9 +323,23 @@ def test_a_table_belongs_to_images_in_a_folder(tmp_path: Path) -> None:
 
 def test_a_table_within_the_folder_moves_along_with_it(pictures: Path, tmp_path: Path) -> None:
     config = DataConfig(dataset="folder", folder="/old", labels="/old/meta/labels.csv")
-    assert config.moved("/new").labels == "/new/meta/labels.csv"
-    assert config.model_copy(update={"labels": "/other/labels.csv"}).moved("/new").labels == "/other/labels.csv"
-    assert DataConfig(dataset="folder", folder="/old").moved("/new") == DataConfig(dataset="folder", folder="/new")
+    assert moved(config, "/new").labels == "/new/meta/labels.csv"
+    assert moved(config.model_copy(update={"labels": "/other/labels.csv"}), "/new").labels == "/other/labels.csv"
+    assert moved(DataConfig(dataset="folder", folder="/old"), "/new") == DataConfig(dataset="folder", folder="/new")
+
+
+def test_a_table_beside_the_folder_is_found_beside_it_again_where_it_is_not_as_before(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", ROWS)
+    config = DataConfig(dataset="folder", folder=str(pictures), labels=str(table))
+    before = load_dataset(config)
+    new = tmp_path / "new"
+    new.mkdir()
+    pictures.rename(new / "pictures")
+    assert load_dataset(moved(config, str(new / "pictures"))).fingerprint == before.fingerprint
+    table.rename(new / "labels.csv")
+    there = moved(config, str(new / "pictures"))
+    assert there.labels == str(new / "labels.csv")
+    assert load_dataset(there).fingerprint == before.fingerprint
 
 
 def test_images_are_decoded_again_where_a_label_or_a_group_changed(pictures: Path, tmp_path: Path) -> None:
