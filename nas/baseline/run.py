@@ -224,17 +224,17 @@ def _train(
 
 @contextmanager
 def _blamed(order: BaselineOrder) -> Iterator[None]:
-    """Whatever fails, and is neither memory nor disk, is the network's fault as far as anybody can tell: its traceback is kept.
-    Raises ConfigError."""
+    """Whatever fails, and is neither memory nor disk, is the network's fault as far as anybody can tell, sys.exit included: its
+    traceback is kept. Raises ConfigError."""
     try:
         yield
     except NasError:
         raise
-    except Exception as error:
-        if out_of_memory(error) or isinstance(error, OSError):
-            raise
+    except (Exception, SystemExit) as error:
         network = order.definition.network
         place = place_of(error, named(network.name).file)
+        if out_of_memory(error) or (isinstance(error, OSError) and not place):
+            raise
         write_whole(order.run.error, f"{one_line(error)}\n\n{traceback.format_exc()}".encode())
         raise ConfigError(
             f"{network.built} fails in its training: {one_line(error)}{place} (traceback in {order.run.error})"

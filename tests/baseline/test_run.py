@@ -193,6 +193,17 @@ def test_what_goes_wrong_in_a_training_leaves_the_others(study: StudyPaths, mine
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("how", "said"), [("exits", "SystemExit: enough"), ("reads", "FileNotFoundError: [Errno 2] No such file")]
+)
+def test_what_ends_a_program_ends_that_training_alone(study: StudyPaths, mine: Path, how: str, said: str) -> None:
+    done = train(asked(study, f"mine.py:Large3({how!r})"))
+    (reason,) = done.failures.values()
+    assert f"fails in its training: {said}" in reason
+    assert " (mine.py, line " in reason
+
+
+@pytest.mark.usefixtures("here")
 def test_memory_that_runs_out_halves_the_micro_batches(study: StudyPaths, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts, judged = [], []
 
