@@ -112,7 +112,7 @@ ADAPTIVE = [
 ]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [*ADAPTIVE, "random", "qmc"])
 def test_a_history_of_over_budget_and_pruned_trials_starves_nobody(name: str, search: Search) -> None:
     """Seven draws in eight are over budget, and four trainings in five are pruned: still each candidate comes in time."""
     networks, most = (16, 120) if name in SLOW else (30, 90)
