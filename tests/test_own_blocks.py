@@ -13,8 +13,8 @@ import torch
 from pydantic import ValidationError
 
 import nas as api
-from nas.budget import count_macs, count_params, quick_macs
-from nas.config import ArchConfig, BlockSource, Candidate, ImageShape
+from nas.budget import Budget, count_macs, count_params, quick_macs
+from nas.config import ArchConfig, BlockSource, BudgetConfig, Candidate, ImageShape
 from nas.errors import ConfigError, StudyError
 from nas.export.standalone import standalone_source
 from nas.models import build_model
@@ -379,6 +379,25 @@ def test_networks_of_an_ablation_are_the_study_s(study: object) -> None:
     assert _is_in_study(tiny.runs[-1].paths)
     assert not _is_in_study(TrialPaths(home.parent / "base-seed-0"))
     assert not _is_in_study(TrialPaths(home.relative_to(home.parents[3]) / "base-seed-0")), "there it is no study's"
+
+
+@pytest.mark.parametrize(("limits", "counted"), [({"params": 100}, False), ({"memory": 1000}, False), ({"params": 10**9}, True)])
+def test_a_network_over_budget_is_never_allocated(limits: dict[str, int], counted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    arch = ArchConfig.model_validate(
+        {"stages": [{"blocks": 1, "channels": 8}], "block": "Plain", "block_source": {"file": "my_blocks.py", "text": PLAIN}}
+    )
+    counts = list[ArchConfig]()
+
+    def count(arch: ArchConfig, shape: ImageShape) -> int:
+        counts.append(arch)
+        return 10**6
+
+    monkeypatch.setattr("nas.budget.counts.count_macs", count)
+    monkeypatch.setattr("nas.budget.check.count_macs", count)
+    cost = Budget(BudgetConfig(**limits, macs=10**5), ImageShape(size=32, channels=3, classes=10)).check(arch)
+    assert counts == [arch] * counted
+    assert cost.macs == (10**6 if counted else None)
+    assert cost.excess.get("macs") == (9.0 if counted else None)
 
 
 def test_a_class_is_made_once_in_a_process() -> None:

@@ -50,7 +50,7 @@ class Variant(Frozen):
     """By factor, what differs from the base; of the base nothing."""
     candidate: Candidate
     params: int
-    macs: int
+    macs: int | None
     over: str | None
     """By how much it is over the study's budget; None where it fits."""
     same_as: str | None = None
@@ -224,7 +224,7 @@ def _require_apart(factor: Factor, other: Factor, grid: bool) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ variants
 
-Cost = tuple[int, int, str | None]
+Cost = tuple[int, int | None, str | None]
 """Parameters, multiply-adds, by how much over budget."""
 
 

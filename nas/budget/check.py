@@ -23,8 +23,9 @@ TOO_LARGE_TO_RUN = 1000.0
 @dataclass(frozen=True)
 class Cost:
     params: int
-    macs: int
-    """By fvcore where they are limited and it fits, and of a block of a user's own, else in closed form."""
+    macs: int | None
+    """By fvcore where they are limited and it fits, else in closed form. Of a block of a user's own by fvcore, or None where it
+    is over another limit."""
     excess: dict[str, float]
     """For each limit, how far above it as a share of it; at most 0 where it is kept."""
     memory: int | None = None
@@ -108,12 +109,18 @@ class Budget:
         limits, shape = self.limits, self.shape
         params = count_params(arch, shape)
         excess = {} if limits.params is None else {"params": params / limits.params - 1}
-        cost = Cost(params, quick_macs(arch, shape), excess)
+        of_own_block = arch.block_source is not None
+        cost = Cost(params, None if of_own_block else quick_macs(arch, shape), excess)
         if limits.memory is not None and cost.fits:
             memory = peak_memory(arch, shape)
             cost = replace(cost, memory=memory, excess={**cost.excess, "memory": memory / limits.memory - 1})
-        if limits.macs is not None and cost.fits:
-            if cost.macs <= limits.macs:  # fvcore's count allocates and runs the network, of whatever size
-                cost = replace(cost, macs=count_macs(arch, shape))
-            cost = replace(cost, excess={**cost.excess, "macs": cost.macs / limits.macs - 1})
-        return cost
+        if not cost.fits:
+            return cost
+        # fvcore's count allocates and runs the network: of one of whatever size only where there is no closed form
+        macs = quick_macs(arch, shape) if cost.macs is None else cost.macs
+        if limits.macs is not None:
+            if not of_own_block and macs <= limits.macs:
+                macs = count_macs(arch, shape)
+            excess = {**cost.excess, "macs": macs / limits.macs - 1}
+            cost = replace(cost, excess=excess)
+        return replace(cost, macs=macs)

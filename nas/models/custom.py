@@ -139,7 +139,7 @@ def check_block(arch: ArchConfig, widths: tuple[int, int]) -> None:
                 block = make_block(plan)
                 for size in SIZES if stride == 1 else SIZES[:2]:
                     _try(block, plan, size)
-                with blaming_block(arch, "fails on the meta device, where networks are counted and their layers followed"):
+                with blaming_block(arch, "fails on the meta device, where parameters and memory are counted"):
                     block.to("meta")(torch.empty(1, channels_in, SIZES[0], SIZES[0], device="meta"))
 
 

@@ -208,7 +208,7 @@ def figures_table(ablation: Ablation) -> Table:
             row.variant.name,
             *_levels(ablation, row),
             str(row.variant.params),
-            str(row.variant.macs),
+            "" if row.variant.macs is None else str(row.variant.macs),
             str(int(row.variant.over is not None)),
             str(len(row.cards)),
             str(len(row.diverged)),

@@ -225,7 +225,7 @@ def spread_by_macs(space: Space, budget: Budget, seed: int) -> list[tuple[int, C
     for _ in range(MOST_DRAWS):
         candidate = space.draw(draw)
         cost = budget.check(candidate.arch)
-        if cost.fits:
+        if cost.fits and cost.macs is not None:
             found.append((cost.macs, len(found), candidate))
         if len(found) == DRAWS:
             break
