@@ -18,8 +18,8 @@ from nas.errors import BudgetError, ConfigError, StudyError
 from nas.paths import StudyPaths
 from nas.search.request import SearchRequest
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-EXAMPLE = next(text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "nas.search(" in text)
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+EXAMPLE = next(text for text in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "nas.search(" in text)
 
 
 def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_readmes_example_runs_as_a_script(tmp_path: Path) -> None:
+def test_the_guides_example_runs_as_a_script(tmp_path: Path) -> None:
     """Without `if __name__ == "__main__"`: its workers do not run it again."""
     done = run(f"print('begun')\n{EXAMPLE}", tmp_path)
     assert done.returncode == 0, done.stderr
