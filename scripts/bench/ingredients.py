@@ -3,8 +3,8 @@
     python scripts/bench/ingredients.py --data FOLDER [--images 5000] [--epochs 10] [--seeds 3] [--out FILE] [--only NAME …]
 
 One small network, trained on a stratified part of the images and judged on a tenth of all, on which none of them trains, as they
-are and under the simulated shift. Rows are appended to --out; what is there already is not trained again. The table says by how many
-points each change moves the mean, and whether that is more than the seeds do.
+are and under the simulated shift. Rows are appended to --out; what is there already is not trained again. The table says by how
+many points each change moves the mean, and whether that is more than the seeds do.
 """
 
 import argparse
