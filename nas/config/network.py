@@ -16,6 +16,12 @@ StemName = Literal["conv", "whitening"]
 StemPoolName = Literal["none", "max"]
 InitName = Literal["he", "dirac"]
 
+MOST_STAGES = 6
+MOST_BLOCKS = 64
+"""Of a stage."""
+WIDEST = 4096
+"""Channels of a stage."""
+
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
@@ -44,8 +50,8 @@ class StemConfig(Frozen):
 
 
 class StageConfig(Frozen):
-    blocks: Annotated[int, Field(ge=1, le=64)]
-    channels: Annotated[int, Field(ge=1, le=4096)]
+    blocks: Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
+    channels: Annotated[int, Field(ge=1, le=WIDEST)]
     """Channels that leave each block of the stage, whatever the block's type."""
     kernel: OddInt = 3
     skip_kernel: OddInt = 1
@@ -68,7 +74,7 @@ class BlockSource(Frozen):
 class ArchConfig(Frozen):
     """A residual network. Every stage but the first halves height and width in its first block."""
 
-    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=6)]
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=MOST_STAGES)]
     stem: StemConfig = StemConfig()
     block_source: BlockSource | None = None
     """Where `block` is a class of a user's own file; None for a `BlockName`."""
