@@ -349,7 +349,8 @@ class _Reader:
         """An end or a step of a range, finite."""
         if isinstance(value, str) and read is float and _looks_numeric(value):
             value = float(value)
-        if isinstance(value, bool) or not isinstance(value, int if read is int else int | float):
+        allowed = (int,) if read is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, allowed):
             raise self.fail(key, f"must be {'a whole number' if read is int else 'a number'}, but is {value!r}")
         if not abs(value) < 1e300:  # NaN too
             raise self.fail(key, f"must be finite, but is {value!r}")

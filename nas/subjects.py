@@ -66,7 +66,6 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
     return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy, parts)
 
 
-
 def find_names(paths: StudyPaths, words: Sequence[str]) -> tuple[str, ...]:
     """Each of `best`, numbers and presets, alone or several joined by commas; `top:K` as the K best networks of the search: its
     finalists by their means, then by accuracy. None twice. Raises NasError with the choices."""

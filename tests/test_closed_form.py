@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 
 from nas.budget import count_macs, count_params
-from nas.closed_form import WHITENING_PATCH, closed_form_macs, closed_form_params, params_at_widths
 from nas.closed_form import BLOCKS as CLOSED_FORMS
+from nas.closed_form import WHITENING_PATCH, closed_form_macs, closed_form_params, params_at_widths
 from nas.config import ArchConfig, BlockName, ImageShape
 from nas.config.network import DownsampleName, PoolName, StemName, StemPoolName
 from nas.models.blocks import BLOCKS

@@ -147,7 +147,8 @@ class ArchConfig(Frozen):
         }
         own_width = self.stem.channels not in (None, self.stages[0].channels)
         stem = with_defaults(self.stem, {"channels": not own_width})
-        stages, before = [], self.stem_channels
+        stages = []
+        before = self.stem_channels
         for i, stage in enumerate(self.stages):
             kernel = stage.skip_kernel if own else self.shortcut_kernel(i, before, stage.channels) or 1
             stages.append(stage.model_copy(update={"skip_kernel": kernel}))
