@@ -51,8 +51,10 @@ class DeviceError(NasError):
 
 
 def choices_sentence(word: str, choices: Iterable[str]) -> str:
-    """`; did you mean 'x'? Choices: x, y.` for a word that is none of `choices`."""
+    """` Did you mean 'x'? Choices: x, y.`, behind a sentence that refuses `word`; nothing where there are no choices."""
     known = list(choices)
+    if not known:
+        return ""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     near = near or [one for one in known if word and word in one][:1]
     guess = f" Did you mean {near[0]!r}?" if near else ""

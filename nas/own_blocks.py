@@ -45,8 +45,7 @@ def read_blocks(entries: Any, find_file: FindFile, fail: Fail) -> dict[str, Bloc
 def _read(path: Path, name: str, key: str, fail: Fail) -> BlockSource:
     if not path.is_file():
         beside = sorted(other.name for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        known = choices_sentence(path.name, beside) if beside else ""
-        raise fail(key, f"there is no file {path}.{known}")
+        raise fail(key, f"there is no file {path}.{choices_sentence(path.name, beside)}")
     try:
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
@@ -56,7 +55,7 @@ def _read(path: Path, name: str, key: str, fail: Fail) -> BlockSource:
         raise fail(key, f"{path} cannot be read as Python: {error}") from None
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     if name not in classes:
-        known = choices_sentence(name, classes) if classes else " It defines none."
+        known = choices_sentence(name, classes) or " It defines none."
         raise fail(key, f"{path} defines no class {name!r}.{known}")
     if neighbour := _neighbour(tree, path.parent):
         raise fail(

@@ -164,9 +164,8 @@ def existing_study(name: str | None) -> StudyPaths:
             )
     paths = study_paths(name)
     if name not in known:
-        what = choices_sentence(name, known) if known else ""
         raise StudyError(
-            f"there is no study {name!r} under {studies_folder()}.{what}",
+            f"there is no study {name!r} under {studies_folder()}.{choices_sentence(name, known)}",
             hint="nas list shows the studies; nas search makes one",
         )
     return paths

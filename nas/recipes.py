@@ -4,11 +4,11 @@ A recipe takes the place of what the search drew, key by key; what it leaves ope
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from nas.config import Candidate, Frozen, TrainConfig, first_problem
+from nas.config import Candidate, Epochs, Frozen, Rate, TrainConfig, first_problem
 from nas.errors import ConfigError, choices_sentence
 from nas.space_file import own_file, read_text, read_yaml, shipped_folder
 
@@ -19,13 +19,12 @@ OF_THE_DATA = ("crop_padding", "pad_mode", "flip")
 """Augmentations that stay as searched unless a recipe names them."""
 
 TtaName = Literal["none", "flip", "flip_shift"]
-Epochs = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class DepthRate(Frozen):
     """Stochastic depth that grows with the run."""
 
-    rate: Annotated[float, Field(ge=0.0, lt=1.0)]
+    rate: Rate
     """Of the last block, in a run of …"""
     at_epochs: Epochs
     """… so many epochs; a shorter run takes its share, a longer one no more."""

@@ -100,7 +100,7 @@ class Slot:
                 return choices[0]
             case IntDistribution(low=low, high=high, step=step) | FloatDistribution(low=low, high=high, step=step):
                 inside = min(max(value, low), high)
-                return inside if not step or step == 1 else low + round((inside - low) / step) * step
+                return min(high, low + round((inside - low) / step) * step) if step else inside  # 3 × 0.1 exceeds 0.3
             case fixed:
                 return fixed
 
@@ -278,7 +278,7 @@ class UniformDraw:
         if log:
             return math.exp(self._random.uniform(math.log(low), math.log(high)))
         if step is not None:
-            return low + step * self._random.randint(0, round((high - low) / step))
+            return min(high, low + step * self._random.randint(0, round((high - low) / step)))
         return self._random.uniform(low, high)
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:

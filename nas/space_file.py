@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from nas.config import (
+    MOST_STAGES,
     ArchConfig,
     AugmentConfig,
     BlockName,
@@ -60,17 +61,21 @@ def own_file(name_or_path: str, kind: str) -> Path | None:
     return path
 
 
+def space_names() -> list[str]:
+    return sorted(path.stem for path in shipped_folder().glob("*.yaml"))
+
+
 def find_space(name_or_path: str) -> Path:
     """The file of a shipped space by its name, or any file by its path. Raises ConfigError with the names there are."""
     if (own := own_file(name_or_path, "space")) is not None:
         return own
-    shipped = {p.stem: p for p in sorted(shipped_folder().glob("*.yaml"))}
-    if name_or_path not in shipped:
+    names = space_names()
+    if name_or_path not in names:
         raise ConfigError(
-            f"{name_or_path!r} is no shipped space.{choices_sentence(name_or_path, shipped)}",
+            f"{name_or_path!r} is no shipped space.{choices_sentence(name_or_path, names)}",
             hint="a path to a YAML file of your own works too: --space my-space.yaml",
         )
-    return shipped[name_or_path]
+    return shipped_folder() / f"{name_or_path}.yaml"
 
 
 def load_space(name_or_path: str) -> Space:
@@ -159,7 +164,7 @@ class _Reader:
         budget = self.as_it_stands(top["budget"], "budget", BudgetConfig)
         images = self.as_it_stands(top["images"], "images", ImageShape) if "images" in top else CIFAR10
         reported = self.as_it_stands(top["reported"], "reported", Reported) if "reported" in top else None
-        self.blocks = read_blocks(top.get("blocks", []), self.find_file, lambda key, sentence: self.fail(key, sentence))
+        self.blocks = read_blocks(top.get("blocks", []), self.find_file, self.fail)
         slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
         self.require_used_blocks(slots)
         if "fit" in top:
@@ -196,8 +201,7 @@ class _Reader:
         for needed in ("stages", "stage"):
             if needed not in tree:
                 raise self.fail(f"arch.{needed}", "is missing; `stages` is their number and `stage` what each is drawn from")
-        count = TypeAdapter(int)
-        stages = Slot("stages", ("arch", "stages"), self.domain(tree["stages"], "arch.stages", count))
+        stages = Slot("stages", ("arch", "stages"), self.domain(tree["stages"], "arch.stages", TypeAdapter(int)))
         most = self.most_stages(stages)
         slots = [stages]
         per_stage = self.mapping(tree["stage"], "arch.stage", StageConfig.model_fields)
@@ -244,9 +248,9 @@ class _Reader:
                 raise self.fail("blocks", f"{name} is not among the values of arch.block, so that no network would have it")
 
     def most_stages(self, stages: Slot) -> int:
-        bad = [v for v in stages.ends() if not 1 <= v <= 6]
+        bad = [v for v in stages.ends() if not 1 <= v <= MOST_STAGES]
         if bad:
-            raise self.fail("arch.stages", f"a network has 1 to 6 stages, not {bad[0]!r}")
+            raise self.fail("arch.stages", f"a network has 1 to {MOST_STAGES} stages, not {bad[0]!r}")
         return max(stages.ends())
 
     def train_slots(self, tree: Any) -> list[Slot]:
@@ -314,11 +318,11 @@ class _Reader:
         for needed in ("low", "high"):
             if needed not in value:
                 raise self.fail(f"{key}.{needed}", "is missing; a range has a low and a high end, both included")
-        low, high = (_number(self, value[end], f"{key}.{end}", read) for end in ("low", "high"))
+        low, high = (self.number(value[end], f"{key}.{end}", read) for end in ("low", "high"))
         log = value.get("log", False)
         if not isinstance(log, bool):
             raise self.fail(f"{key}.log", f"must be true or false, but is {log!r}")
-        step = _number(self, value["step"], f"{key}.step", read) if "step" in value else None
+        step = self.number(value["step"], f"{key}.step", read) if "step" in value else None
         if low > high:
             raise self.fail(key, f"low must not exceed high, but low is {low} and high is {high}")
         if log and low <= 0:
@@ -340,6 +344,17 @@ class _Reader:
         if kind == "int":
             return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
         return FloatDistribution(low, high, log=log, step=step)
+
+    def number(self, value: Any, key: str, read: type[int] | type[float]) -> Any:
+        """An end or a step of a range, finite."""
+        if isinstance(value, str) and read is float and _looks_numeric(value):
+            value = float(value)
+        allowed = (int,) if read is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            raise self.fail(key, f"must be {'a whole number' if read is int else 'a number'}, but is {value!r}")
+        if not abs(value) < 1e300:  # NaN too
+            raise self.fail(key, f"must be finite, but is {value!r}")
+        return read(value)
 
     def valid(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:
         """`value` as the field's type. Strings that YAML 1.1 failed to read as numbers (1e-4) are read; words that it
@@ -376,15 +391,3 @@ def _looks_numeric(text: str) -> bool:
 def _smallest(values: list[Any]) -> Any:
     """The least of numbers, the first of anything else."""
     return min(values) if all(isinstance(v, int | float) for v in values) else values[0]
-
-
-def _number(reader: _Reader, value: Any, key: str, read: type[int] | type[float]) -> Any:
-    noun = "a whole number" if read is int else "a number"
-    if isinstance(value, str) and read is float and _looks_numeric(value):
-        value = float(value)
-    allowed = (int,) if read is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        raise reader.fail(key, f"must be {noun}, but is {value!r}")
-    if not abs(value) < 1e300:  # NaN too
-        raise reader.fail(key, f"must be finite, but is {value!r}")
-    return read(value)

@@ -12,6 +12,7 @@ from nas.search.outcomes import best_trials, last_value
 from nas.search.settings import PRESETS_SPACE, read_settings
 from nas.search.storage import open_study
 
+TOP = "top:"
 EPOCH_FACTOR = 4
 """A retraining is by default so many times longer than a training of the search."""
 
@@ -63,9 +64,6 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
     epochs, parts = EPOCH_FACTOR * candidate.train.epochs, trial.user_attrs.get("micro_batches", 1)
     accuracy = last_value(trial) if accuracy is None else accuracy
     return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy, parts)
-
-
-TOP = "top:"
 
 
 def find_names(paths: StudyPaths, words: Sequence[str]) -> tuple[str, ...]:

@@ -127,7 +127,8 @@ def require_tracker(name: str | None) -> None:
         return
     if name not in TRACKERS:
         raise ConfigError(f"--log takes a tracker, but got {name!r}.{choices_sentence(name, TRACKERS)}")
-    if find_spec(name) is None:
+    found = find_spec(name)
+    if found is None or found.origin is None:  # the latter: a folder of that name, such as wandb writes
         raise ConfigError(f"--log {name} needs the package {name}, which is not installed", hint=f"pip install 'nas[{name}]'")
 
 

@@ -10,12 +10,10 @@ import math
 from collections.abc import Callable, Sequence
 
 from nas.closed_form import params_at_widths
-from nas.config import ArchConfig, ImageShape
+from nas.config import WIDEST, ArchConfig, ImageShape
 
 FILLED = 0.98
 """Of the target, from here on up to all of it."""
-WIDEST = 4096
-"""The most channels that `StageConfig` allows."""
 MOST_GIVEN = 4
 """Channels that one stage may lose to the others in the last of all adjustments."""
 

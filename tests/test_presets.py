@@ -1,13 +1,16 @@
 """The reported networks: complete, counted exactly, trainable by their own recipes, and inside the space meant to hold them."""
 
+from pathlib import Path
+
 import pytest
 
+import nas.presets
 from nas.budget import Budget, count_params
 from nas.config import ImageShape
 from nas.errors import ConfigError
 from nas.presets import load_preset, preset_names
 from nas.search.warm_start import Start, fit_start
-from nas.space_file import load_space
+from nas.space_file import load_space, shipped_folder
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
@@ -24,6 +27,25 @@ def test_a_preset_has_the_reported_architecture_and_count(name: str) -> None:
     expected = REPORTED[name.removesuffix("-adam")]
     assert preset.candidate.arch.canonical() == expected.arch.canonical()
     assert count_params(preset.candidate.arch, CIFAR10) == expected.params == preset.reported.params
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        ("  activation: relu", "  activation: {type: categorical, choices: [relu, silu]}", "fixes every value, but draws act"),
+        ("reported:", "# reported:", "reported: is missing"),
+    ],
+)
+def test_a_preset_that_draws_or_has_no_report_is_refused(
+    line: str, instead: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (shipped_folder() / "presets" / "resnet-1111.yaml").read_text()
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "mine.yaml").write_text(text.replace(line, instead))
+    monkeypatch.setattr(nas.presets, "shipped_folder", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=said) as refused:
+        load_preset("mine")
+    assert refused.value.hint
 
 
 @pytest.mark.parametrize("name", preset_names())

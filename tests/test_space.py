@@ -134,6 +134,8 @@ def slot_of(line: str) -> Slot:
         ("lr: {type: float, low: 0.1, high: 0.4, log: true}", 0.01, 0.1),
         ("lr: {type: float, low: 0.1, high: 0.4, log: true}", 3.0, 0.4),
         ("label_smoothing: {type: float, low: 0.0, high: 0.3, step: 0.1}", 0.19, 0.2),
+        ("label_smoothing: {type: float, low: 0.0, high: 0.3, step: 0.1}", 0.5, 0.3),
+        ("weight_decay: {type: float, low: 0.0, high: 5.0, step: 1.0}", 2.3, 2.0),
         ("batch_size: {type: int, low: 32, high: 128, step: 32}", 100, 96),
         ("batch_size: {type: int, low: 32, high: 128}", 100, 100),
         ("batch_size: {type: categorical, choices: [32, 128]}", 64, 32),

@@ -1,6 +1,7 @@
 """Trackers receive what `metrics.jsonl` receives, and cost a study nothing when they fail."""
 
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,9 @@ def test_tracker_that_does_not_exist_is_refused_with_those_that_do(nas: Callable
     require_tracker(None)
 
 
-def test_tracker_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.trackers.find_spec", lambda name: None)
+@pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)], ids=["nothing", "a folder of that name"])
+def test_tracker_that_is_not_installed_names_the_extra(found: ModuleSpec | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.trackers.find_spec", lambda name: found)
     with pytest.raises(ConfigError) as refused:
         require_tracker("wandb")
     assert refused.value.message == "--log wandb needs the package wandb, which is not installed"

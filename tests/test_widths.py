@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from nas.budget import count_params
 from nas.closed_form import closed_form_params
-from nas.config import ArchConfig, ImageShape, StageConfig
+from nas.config import WIDEST, ArchConfig, ImageShape, StageConfig
 from nas.space import UniformDraw
 from nas.space_file import load_space
-from nas.widths import FILLED, WIDEST, filled
+from nas.widths import FILLED, filled
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 

@@ -5,10 +5,8 @@ from nas.budget.counts import Macs, count_macs, count_params, macs_of, params_of
 from nas.budget.layers import Call, Layer, Part, calls_of, layers_of
 from nas.budget.measured import Write
 from nas.budget.memory import Followed, follow, peak_memory
-from nas.config import LIMIT_NAMES
 
 __all__ = [
-    "LIMIT_NAMES",
     "Budget",
     "Call",
     "Cost",

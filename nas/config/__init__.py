@@ -7,9 +7,12 @@ from nas.config.augment import AugmentConfig, FlipName, MixName, PadMode, Policy
 from nas.config.budget import LIMIT_NAMES, BudgetConfig, LatencyConfig, RuntimeName, amount, parse_bytes, parse_count
 from nas.config.candidate import Candidate
 from nas.config.data import DataConfig, ImageShape
-from nas.config.frozen import Frozen, Probability, first_problem, what_is_wrong
+from nas.config.frozen import Frozen, Probability, Rate, first_problem, what_is_wrong
 from nas.config.metric import METRIC_WORDS, MetricName
 from nas.config.network import (
+    MOST_BLOCKS,
+    MOST_STAGES,
+    WIDEST,
     ActivationName,
     ArchConfig,
     BlockName,
@@ -24,11 +27,14 @@ from nas.config.network import (
     StemPoolName,
 )
 from nas.config.study import ObjectiveName, StrategyConfig, StudyConfig
-from nas.config.training import BalanceName, OptimiserName, ScheduleName, TrainConfig, check_epochs
+from nas.config.training import BalanceName, Epochs, OptimiserName, ScheduleName, TrainConfig, check_epochs
 
 __all__ = [
     "LIMIT_NAMES",
     "METRIC_WORDS",
+    "MOST_BLOCKS",
+    "MOST_STAGES",
+    "WIDEST",
     "ActivationName",
     "ArchConfig",
     "AugmentConfig",
@@ -40,6 +46,7 @@ __all__ = [
     "DataConfig",
     "DownsampleName",
     "DropoutPlace",
+    "Epochs",
     "FlipName",
     "Frozen",
     "ImageShape",
@@ -53,6 +60,7 @@ __all__ = [
     "PolicyName",
     "PoolName",
     "Probability",
+    "Rate",
     "RuntimeName",
     "ScheduleName",
     "StageConfig",

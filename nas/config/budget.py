@@ -1,6 +1,7 @@
 """The most that a network may cost, and how such limits are written."""
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -42,22 +43,18 @@ def _parse(text: str | int, pattern: re.Pattern[str], units: dict[str, int], rul
     return round(value)
 
 
-def _count_for_pydantic(value: Any) -> Any:
-    try:
-        return parse_count(value)
-    except BudgetError as error:
-        raise ValueError(error.message) from None
+def _read_by(parse: Callable[[Any], int]) -> BeforeValidator:
+    def read(value: Any) -> int:
+        try:
+            return parse(value)
+        except BudgetError as error:
+            raise ValueError(error.message) from None
+
+    return BeforeValidator(read)
 
 
-def _bytes_for_pydantic(value: Any) -> Any:
-    try:
-        return parse_bytes(value)
-    except BudgetError as error:
-        raise ValueError(error.message) from None
-
-
-Count = Annotated[int, BeforeValidator(_count_for_pydantic)]
-Bytes = Annotated[int, BeforeValidator(_bytes_for_pydantic)]
+Count = Annotated[int, _read_by(parse_count)]
+Bytes = Annotated[int, _read_by(parse_bytes)]
 
 RuntimeName = Literal["torch", "onnxruntime"]
 _DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]+)?")

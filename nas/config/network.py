@@ -16,6 +16,12 @@ StemName = Literal["conv", "whitening"]
 StemPoolName = Literal["none", "max"]
 InitName = Literal["he", "dirac"]
 
+MOST_STAGES = 6
+MOST_BLOCKS = 64
+"""Of a stage."""
+WIDEST = 4096
+"""Channels of a stage."""
+
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
@@ -44,8 +50,8 @@ class StemConfig(Frozen):
 
 
 class StageConfig(Frozen):
-    blocks: Annotated[int, Field(ge=1, le=64)]
-    channels: Annotated[int, Field(ge=1, le=4096)]
+    blocks: Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
+    channels: Annotated[int, Field(ge=1, le=WIDEST)]
     """Channels that leave each block of the stage, whatever the block's type."""
     kernel: OddInt = 3
     skip_kernel: OddInt = 1
@@ -68,7 +74,7 @@ class BlockSource(Frozen):
 class ArchConfig(Frozen):
     """A residual network. Every stage but the first halves height and width in its first block."""
 
-    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=6)]
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=MOST_STAGES)]
     stem: StemConfig = StemConfig()
     block_source: BlockSource | None = None
     """Where `block` is a class of a user's own file; None for a `BlockName`."""
@@ -116,11 +122,20 @@ class ArchConfig(Frozen):
     def stem_channels(self) -> int:
         return self.stem.channels or self.stages[0].channels
 
-    def has_projection(self, stage: int) -> bool:
-        """Whether the first block of `stage` (from 0) needs a convolution on its shortcut."""
-        before = self.stages[stage - 1].channels if stage else self.stem_channels
+    def shortcut_kernel(self, stage: int, before: int, channels: int) -> int:
+        """Of the projection on the shortcut of the first block of `stage` (from 0), had it `channels` channels and what comes
+        before it `before`; 0 where the shortcut is the identity."""
         strided = stage > 0 and self.downsample != "maxpool"
-        return strided or before != self.stages[stage].channels
+        if not strided and before == channels:
+            return 0
+        return 1 if stage > 0 and self.downsample == "avgpool" else self.stages[stage].skip_kernel
+
+    def feature_sizes(self, image_size: int) -> list[int]:
+        """Height (and width) that leaves the stem and each stage; every halving is rounded up."""
+        sizes = [-(-image_size // self.stem.reduction)]
+        for _ in self.stages[1:]:
+            sizes.append(-(-sizes[-1] // 2))
+        return [sizes[0], *sizes]
 
     def canonical(self) -> "ArchConfig":
         """The same network with every field that it does not use at its default."""
@@ -133,9 +148,11 @@ class ArchConfig(Frozen):
         own_width = self.stem.channels not in (None, self.stages[0].channels)
         stem = with_defaults(self.stem, {"channels": not own_width})
         stages = []
+        before = self.stem_channels
         for i, stage in enumerate(self.stages):
-            projected_by_conv = self.has_projection(i) and not (i and self.downsample == "avgpool")
-            stages.append(stage if projected_by_conv or own else stage.model_copy(update={"skip_kernel": 1}))
+            kernel = stage.skip_kernel if own else self.shortcut_kernel(i, before, stage.channels) or 1
+            stages.append(stage.model_copy(update={"skip_kernel": kernel}))
+            before = stage.channels
         return with_defaults(self, unused).model_copy(update={"stem": stem, "stages": tuple(stages)})
 
     def one_line(self) -> str:

@@ -12,12 +12,15 @@ OptimiserName = Literal["sgd", "adam", "adamw"]
 BalanceName = Literal["none", "loss", "sampling"]
 ScheduleName = Literal["cosine", "onecycle", "warmup_cosine", "multistep", "constant"]
 
+MOST_EPOCHS = 100_000
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+
 
 class TrainConfig(Frozen):
     """How a network is trained. Lengths are shares of the run or epochs, so that a recipe keeps its meaning when
     the number of epochs or the batch changes."""
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 18
+    epochs: Epochs = 18
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256
     optimiser: OptimiserName = "sgd"
     sam_rho: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
@@ -83,9 +86,6 @@ class TrainConfig(Frozen):
         if self.schedule == "multistep" and beyond:
             return [f"milestones {', '.join(f'{s:g}' for s in beyond)} lie at or beyond the end of the run and are never reached"]
         return []
-
-
-MOST_EPOCHS = 100_000
 
 
 def check_epochs(epochs: int, option: str = "--epochs") -> None:

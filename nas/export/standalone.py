@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from types import ModuleType
 
-from nas.config import ArchConfig, BlockSource
+from nas.config import ArchConfig, BlockSource, StemConfig
 from nas.data.fitting import RESIZE, with_channels
 from nas.errors import ConfigError
 from nas.models import blocks, layers, resnet, stems
@@ -56,10 +56,6 @@ class Config(SimpleNamespace):
         if isinstance(tree, dict):
             return cls(**{{name: cls.of(value) for name, value in tree.items()}})
         return [cls.of(value) for value in tree] if isinstance(tree, list) else tree
-
-    @property
-    def stem_channels(self):
-        return self.stem.channels or self.stages[0].channels
 '''
 
 _BLOCKS = """
@@ -126,6 +122,10 @@ if __name__ == "__main__":
 '''
 
 
+_METHODS = (vars(StemConfig)["reduction"].fget, vars(ArchConfig)["stem_channels"].fget, ArchConfig.feature_sizes)
+"""Of descriptions, which become `Config`'s."""
+
+
 def standalone_source(title: str, arch: ArchConfig) -> str:
     """`title`: a line that says which network it is for. Raises ConfigError where its block needs more of nas than that has."""
     imports: dict[str, None] = {}
@@ -143,10 +143,10 @@ def standalone_source(title: str, arch: ArchConfig) -> str:
     names, resizes = (", ".join(f'"{name}": {function.__name__}' for name, function in table.items()) for table in (TTA, RESIZE))
     shown = title.replace('"""', "'").replace("\\", "/")
     head = _HEAD.format(title=shown, imports="\n".join(sorted(imports, key=_import_order))).rstrip()
-    projection = inspect.getsource(ArchConfig.has_projection).rstrip()
+    methods = [inspect.getsource(method).rstrip() for method in _METHODS]
     return (
         "\n\n\n".join(
-            [f"{head}\n\n{projection}", *bodies, *functions, f"TTA = {{{names}}}", f"RESIZE = {{{resizes}}}", _TAIL.strip()]
+            ["\n\n".join([head, *methods]), *bodies, *functions, f"TTA = {{{names}}}", f"RESIZE = {{{resizes}}}", _TAIL.strip()]
         )
         + "\n"
     )

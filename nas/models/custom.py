@@ -85,7 +85,7 @@ def blaming_block(arch: ArchConfig, what: str, hint: str | None = None) -> Itera
     if arch.block_source is None:
         yield
         return
-    with _blaming(arch.block_source, f"{arch.block_source.file}:{arch.block} {what}", hint):
+    with _blaming(arch.block_source, f"{_label(arch)} {what}", hint):
         yield
 
 

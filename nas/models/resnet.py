@@ -10,30 +10,22 @@ from nas.models.layers import BatchNorm2d, Scale, dropout, make_activation, maxi
 from nas.models.stems import STEMS, WhiteningStem
 
 
-def feature_sizes(arch: ArchConfig, image_size: int) -> list[int]:
-    """Height (and width) that leaves the stem and each stage. Raises ConfigError where a stage would halve one pixel."""
-    size = -(-image_size // arch.stem.stride)
-    if arch.stem.pool == "max":
-        size = -(-size // 2)
-    sizes = [size]
-    for stage in range(len(arch.stages)):
-        if stage > 0:
-            if size == 1:
-                pooled = " that pools" if arch.stem.pool == "max" else ""
-                raise ConfigError(
-                    f"stage {stage + 1} of {len(arch.stages)} would halve a feature map of 1×1: images of "
-                    f"{image_size}×{image_size} with a stem of stride {arch.stem.stride}{pooled} allow {stage} stages",
-                    hint="use fewer stages, a stem of stride 1, or larger images (--image-size)",
-                )
-            size = -(-size // 2)
-        sizes.append(size)
-    return sizes
+def check_size(arch: ArchConfig, image_size: int) -> None:
+    """Raises ConfigError where a stage would halve one pixel."""
+    for stage, size in enumerate(arch.feature_sizes(image_size)[1:-1], start=1):
+        if size == 1:
+            pooled = " that pools" if arch.stem.pool == "max" else ""
+            raise ConfigError(
+                f"stage {stage + 1} of {len(arch.stages)} would halve a feature map of 1×1: images of "
+                f"{image_size}×{image_size} with a stem of stride {arch.stem.stride}{pooled} allow {stage} stages",
+                hint="use fewer stages, a stem of stride 1, or larger images (--image-size)",
+            )
 
 
 class ResNet(nn.Module):
     def __init__(self, arch: ArchConfig, in_channels: int, num_classes: int, image_size: int) -> None:
         super().__init__()
-        last_size = feature_sizes(arch, image_size)[-1]
+        check_size(arch, image_size)
         self.stem = STEMS[arch.stem.type](arch, in_channels)
         self.stages = nn.ModuleList()
         total = sum(stage.blocks for stage in arch.stages)
@@ -53,7 +45,7 @@ class ResNet(nn.Module):
         preactivated = block_class(arch).preactivated
         self.norm = BatchNorm2d(channels) if preactivated else nn.Identity()
         self.activation = make_activation(arch.activation) if preactivated else nn.Identity()
-        cells = min(arch.pool_size, last_size)
+        cells = min(arch.pool_size, arch.feature_sizes(image_size)[-1])
         self.pool = nn.AdaptiveAvgPool2d(cells) if arch.pool == "avg" else nn.AdaptiveMaxPool2d(cells)
         self.dropout = dropout(arch.dropout if arch.dropout_place == "head" else 0.0)
         self.classifier = nn.Linear(channels * cells * cells, num_classes)

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from nas.budget import peak_memory
 from nas.closed_form import closed_form_macs, closed_form_params
-from nas.config import ArchConfig, BudgetConfig, ImageShape, StageConfig
-from nas.widths import WIDEST, filled
+from nas.config import MOST_BLOCKS, WIDEST, ArchConfig, BudgetConfig, ImageShape, StageConfig
+from nas.widths import filled
 
-DEEPEST = 64
-"""The most blocks that `StageConfig` allows."""
 STEP = 8
 """Of widths that are all multiples of it; else single channels."""
 HALVINGS = 24
@@ -88,7 +86,7 @@ def _with_stage(arch: ArchConfig, index: int, **changed: int) -> ArchConfig:
 
 def _stage_room(arch: ArchConfig, index: int, budget: _Limits, step: int) -> StageRoom:
     stage: StageConfig = arch.stages[index]
-    deepest = budget.largest([_with_stage(arch, index, blocks=n) for n in range(1, DEEPEST + 1)])
+    deepest = budget.largest([_with_stage(arch, index, blocks=n) for n in range(1, MOST_BLOCKS + 1)])
     widest = budget.largest([_with_stage(arch, index, channels=n) for n in range(step, WIDEST + 1, step)])
     deeper = _with_stage(arch, index, blocks=stage.blocks + 1)
     return StageRoom(

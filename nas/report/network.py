@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from nas.budget import Layer, Part, calls_of, count_macs, count_params, layers_of, peak_memory
-from nas.closed_form import stem_size
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.models import build_model
 from nas.models.custom import blaming_block
@@ -63,19 +62,18 @@ def list_parts(arch: ArchConfig, shape: ImageShape, layers: list[Layer] | None =
     def part(name: str, built: str, found: list[Layer], output: tuple[int, ...], blocks: int = 0) -> Part:
         return Part(name, built, output, sum(layer.params for layer in found), blocks)
 
-    size = stem_size(arch, shape.size)
+    in_stem, *sizes = arch.feature_sizes(shape.size)
     stride = ", stride 2" if arch.stem.stride == 2 else ""
     kernel, channels = arch.stem.kernel, arch.stem_channels
     if arch.stem.pool == "max":
         stride += ", maximum 3×3, stride 2"
     whitening = "whitening 2×2, " if arch.stem.type == "whitening" else ""
-    parts = [part("stem", f"{whitening}{kernel}×{kernel}, {channels}{stride}", of("stem"), (channels, size, size))]
-    for i, stage in enumerate(arch.stages):
-        size = math.ceil(size / 2) if i else size
+    parts = [part("stem", f"{whitening}{kernel}×{kernel}, {channels}{stride}", of("stem"), (channels, in_stem, in_stem))]
+    for i, (stage, size) in enumerate(zip(arch.stages, sizes, strict=True)):
         built = f"{stage.blocks} × {arch.block} [{_block_text(arch, stage)}]"
         output = (stage.channels, size, size)
         parts.append(part(f"stage {i + 1}", built, of(f"stages.{i}."), output, stage.blocks))
-    cells = min(arch.pool_size, size)
+    cells = min(arch.pool_size, sizes[-1])
     pooled = {"avg": "average", "max": "maximum"}[arch.pool]
     head = f"{pooled} to {cells}×{cells}, linear to {shape.classes}"
     rest = [layer for layer in layers if not layer.name.startswith(("stem", "stages"))]

@@ -13,7 +13,7 @@ from nas.budget import Budget, count_macs, count_params, peak_memory, quick_macs
 from nas.config import ArchConfig, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
 from nas.models.custom import check_block, check_width
-from nas.models.resnet import feature_sizes
+from nas.models.resnet import check_size
 from nas.space import Slot, Space, UniformDraw
 
 Count = Callable[[ArchConfig, ImageShape], float]
@@ -91,7 +91,7 @@ def check_feasible(space: Space, budget: Budget) -> None:
         if slot.name == "stem.pool" and "max" in slot.ends():
             values[slot.name] = "max"
     try:
-        feature_sizes(space.candidate(values).arch, budget.shape.size)
+        check_size(space.candidate(values).arch, budget.shape.size)
     except ConfigError as error:
         raise ConfigError(f"space {space.name}: {error.message}", hint=error.hint) from None
     # Of a space that fills its budget no network is small, and only draws tell what fits the other limits.

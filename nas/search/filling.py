@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nas.closed_form import closed_form_params, params_at_widths
-from nas.config import ArchConfig, ImageShape
+from nas.config import WIDEST, ArchConfig, ImageShape
 from nas.errors import BudgetError
 from nas.space import Space, UniformDraw
-from nas.widths import FILLED, WIDEST, is_filled
+from nas.widths import FILLED, is_filled
 
 DRAWS = 100
 """Uniform ones that are looked at before a search."""

@@ -22,7 +22,6 @@ from nas.config import (
 from nas.models import ResNet, build_model
 from nas.models.blocks import BLOCKS, ResidualBlock
 from nas.models.layers import ACTIVATIONS, SqueezeExcitation
-from nas.models.resnet import feature_sizes
 from nas.models.stems import STEMS
 
 STAGES = (StageConfig(blocks=2, channels=8), StageConfig(blocks=2, channels=12))
@@ -178,7 +177,7 @@ def test_feature_maps_have_the_sizes_that_were_foretold(block: str, downsample: 
                 module.register_forward_hook(lambda _module, _inputs, output, seen=seen: seen.append(tuple(output.shape)))
             model(torch.empty(2, 3, size, size))
         widths = [arch.stem_channels, *(stage.channels for stage in stages)]
-        assert seen == [(2, width, s, s) for width, s in zip(widths, feature_sizes(arch, size), strict=True)]
+        assert seen == [(2, width, s, s) for width, s in zip(widths, arch.feature_sizes(size), strict=True)]
 
 
 @pytest.mark.parametrize("se_reduction", [0, 2])

@@ -17,7 +17,7 @@ from nas.errors import ConfigError
 from nas.models import build_model
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
 from nas.models.layers import Scale, SqueezeExcitation, StochasticDepth, average_halving, maximum_halving
-from nas.models.resnet import feature_sizes
+from nas.models.resnet import check_size
 from nas.space import UniformDraw
 from nas.space_file import load_space
 
@@ -66,7 +66,7 @@ def test_the_seed_decides_the_weights() -> None:
 
 @pytest.mark.parametrize(("size", "stride", "allowed"), [(8, 1, 4), (8, 2, 3), (9, 1, 5), (32, 1, 6), (16, 2, 4)])
 def test_one_stage_too_many_is_refused_by_its_number(size: int, stride: int, allowed: int) -> None:
-    assert feature_sizes(arch_of(*[4] * allowed, stem={"stride": stride}), size)[-1] == 1
+    assert arch_of(*[4] * allowed, stem={"stride": stride}).feature_sizes(size)[-1] == 1
     if allowed == 6:  # the most that a configuration takes
         return
     with pytest.raises(ConfigError) as caught:
@@ -78,7 +78,7 @@ def test_one_stage_too_many_is_refused_by_its_number(size: int, stride: int, all
 
 def test_the_first_stage_that_goes_too_far_is_named_when_others_follow() -> None:
     with pytest.raises(ConfigError, match="stage 5 of 6"):
-        feature_sizes(arch_of(*[4] * 6), 8)
+        check_size(arch_of(*[4] * 6), 8)
 
 
 # ----------------------------------------------------------------------------------------------------------- its parts
