@@ -230,7 +230,7 @@ def mark_diverged(run: TrialPaths, reason: str) -> None:
 def read_definition(folder: Path) -> Definition | None:
     """None where nothing has begun there. Raises ConfigError where the file is damaged."""
     file = definition_file(folder)
-    return Definition.from_json(file.read_text(), source=str(file)) if file.is_file() else None
+    return Definition.from_json(file.read_bytes(), source=str(file)) if file.is_file() else None
 
 
 def read_ablation(folder: Path) -> Ablation:

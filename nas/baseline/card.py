@@ -64,7 +64,7 @@ def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:
 
 def read_baseline(run: TrialPaths) -> BaselineCard:
     """Raises ConfigError where the file is damaged."""
-    return BaselineCard.from_json(run.baseline.read_text(), source=str(run.baseline))
+    return BaselineCard.from_json(run.baseline.read_bytes(), source=str(run.baseline))
 
 
 def finished_baselines(paths: StudyPaths) -> list[TrialPaths]:

@@ -146,7 +146,7 @@ def find_comparisons(paths: StudyPaths) -> list[Comparison]:
 
 def _begun(folder: Path) -> Definition:
     file = begun_file(TrialPaths(folder))
-    return Definition.from_json(file.read_text(), source=str(file))
+    return Definition.from_json(file.read_bytes(), source=str(file))
 
 
 def _condition(definition: Definition) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """`nas report`"""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,8 @@ def command(
 
     paths = existing_study(study)
     record = read_record(paths)
+    for sentence in record.left_out:
+        print(f"Warning: {sentence}", file=sys.stderr)
     page = write_page(record, output)
     print(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")
     if paper is not None:

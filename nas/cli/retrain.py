@@ -256,6 +256,7 @@ def _table(result: "Several") -> list[str]:
 def _expected(card: "ModelCard") -> list[str]:
     """What may be expected of it, and by what that was measured."""
     from nas.config import METRIC_WORDS
+    from nas.report.summary import grouped_remark
     from nas.retrain import interval
 
     def between(accuracy: float, images: int) -> str:
@@ -284,4 +285,6 @@ def _expected(card: "ModelCard") -> list[str]:
         if card.metric != "accuracy":
             word = METRIC_WORDS[card.metric]
             lines.append(f"On them, {word} {held_out.clean:.2%}; under that shift {held_out.shifted:.2%}")
+        if remark := grouped_remark(card):
+            lines.append(remark)
     return lines

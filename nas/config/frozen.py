@@ -21,7 +21,7 @@ class Frozen(BaseModel):
         return self.model_dump_json(indent=2)
 
     @classmethod
-    def from_json(cls, text: str, source: str = "the JSON text") -> Self:
+    def from_json(cls, text: str | bytes, source: str = "the JSON text") -> Self:
         """Raises ConfigError, naming `source` and the key, where the text does not describe such an object."""
         try:
             return cls.model_validate_json(text)

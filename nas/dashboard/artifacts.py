@@ -7,6 +7,8 @@ from typing import BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from nas.config import MetricName
+from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.tables import epochs_table
 from nas.train.loop import EpochMetrics, read_curve
@@ -40,20 +42,21 @@ def artifacts_of(number: int, study_id: int, paths: TrialPaths) -> list[Artifact
 class FolderArtifacts:
     """An artifact store that makes what it is asked for."""
 
-    def __init__(self, folder_of: Callable[[int], StudyPaths]) -> None:
+    def __init__(self, folder_of: Callable[[int], StudyPaths], metric: MetricName) -> None:
         """`folder_of` a study's identifier raises KeyError where there is no such study."""
-        self._folder_of = folder_of
+        self._folder_of, self._metric = folder_of, metric
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         try:
             study_id, number, which = (int(part, 16) for part in artifact_id.split("-"))
-            paths = self._folder_of(study_id).trial(number)
+            curve = read_curve(self._folder_of(study_id).trial(number).metrics)
         except (ValueError, KeyError):
             raise ArtifactNotFound(f"no artifact {artifact_id}") from None
-        curve = read_curve(paths.metrics)
+        except StudyError as error:
+            raise ArtifactNotFound(error.message) from None
         if not curve or which not in (CURVE, EPOCHS):
             raise ArtifactNotFound(f"trial {number} has no such artifact")
-        text = draw_curve(curve, f"Trial {number}") if which == CURVE else epochs_table(curve).csv()
+        text = draw_curve(curve, f"Trial {number}") if which == CURVE else epochs_table(curve, self._metric).csv()
         return io.BytesIO(text.encode())
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:

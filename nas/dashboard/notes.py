@@ -9,10 +9,10 @@ from nas.report.tables import Table, layers_table
 from nas.report.words import recipe_texts, score_text
 
 
-def trial_note(number: int, value: float | None, paths: TrialPaths, shape: ImageShape, metric: MetricName = "accuracy") -> str:
+def trial_note(number: int, value: float | None, paths: TrialPaths, shape: ImageShape, metric: MetricName) -> str:
     """Where the trial's folder is gone, a sentence that says so."""
     try:
-        candidate = Candidate.from_json(paths.candidate.read_text(), source=str(paths.candidate))
+        candidate = Candidate.from_json(paths.candidate.read_bytes(), source=str(paths.candidate))
     except (OSError, NasError):
         return f"{paths.candidate} cannot be read any more: the network is not known."
     layers = list_layers(candidate.arch, shape)

@@ -29,25 +29,21 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
         pass
 
 
-def make_app(paths: StudyPaths) -> Callable[..., Any]:
-    """The dashboard as a WSGI application. Raises NasError where the study cannot be read."""
-    return _app(open_study(paths), paths)
-
-
-def _app(study: optuna.Study, paths: StudyPaths) -> Callable[..., Any]:
+def make_app(study: optuna.Study, paths: StudyPaths) -> Callable[..., Any]:
+    """The dashboard as a WSGI application. Raises NasError where the study's settings cannot be read."""
     settings = read_settings(paths)
 
     def draw_charts() -> list[Chart]:
         return cost_charts(read_record(paths))
 
     view = StudyView(study, paths, settings.shape, draw_charts, settings.study.metric)
-    return optuna_dashboard.wsgi(view, artifact_store=FolderArtifacts(view.folder_of))
+    return optuna_dashboard.wsgi(view, artifact_store=FolderArtifacts(view.folder_of, settings.study.metric))
 
 
 def serve(paths: StudyPaths, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Until Ctrl-C. `on_ready` is told the address. Raises ConfigError where the port is taken."""
     study = open_study(paths)
-    app = _app(study, paths)
+    app = make_app(study, paths)
     try:
         server = wsgiref.simple_server.make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except OSError as error:

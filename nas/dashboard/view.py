@@ -8,6 +8,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from statistics import fmean
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.config import METRIC_WORDS, ImageShape, MetricName
 from nas.dashboard.artifacts import artifacts_of
 from nas.dashboard.notes import trial_note
+from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.charts import Chart
 from nas.search.finalists import best_of, sibling
@@ -44,7 +46,7 @@ class StudyView(BaseStorage):
         paths: StudyPaths,
         shape: ImageShape,
         draw_charts: Callable[[], list[Chart]],
-        metric: MetricName = "accuracy",
+        metric: MetricName,
     ) -> None:
         """`draw_charts` makes the plots of our own."""
         self._metric = metric
@@ -150,9 +152,9 @@ class StudyView(BaseStorage):
         stored = trial.user_attrs
         shown: dict[str, Any] = {"outcome": outcome_of(trial).replace("_", " ")}
         shown |= {name: stored[name] for name in ("params", "macs", "architecture") if name in stored}
-        curve = read_curve(paths.metrics) if trial.intermediate_values else []
-        if curve:
-            shown["seconds an epoch"] = round(fmean(metrics.seconds for metrics in curve), 2)
+        with suppress(StudyError):
+            if trial.intermediate_values and (curve := read_curve(paths.metrics)):
+                shown["seconds an epoch"] = round(fmean(metrics.seconds for metrics in curve), 2)
         if over := broken_limits(trial):
             shown["over budget by"] = ", ".join(f"{value:.0%} of {name}" for name, value in over.items())
         hidden = {*shown, "outcome", "digest", "excess"}

@@ -10,7 +10,7 @@ from nas.files import write_whole
 from nas.report import figures
 from nas.report.charts import Chart
 from nas.report.tables import Table
-from nas.report.words import count_text, number_text, time_text
+from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
 
 LEAST_SEEDS = 2
 """For an interval."""
@@ -32,25 +32,15 @@ def tables(ablation: Ablation) -> dict[str, tuple[Table, str]]:
 # --------------------------------------------------------------------------------------------------------------- words
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.2f}"
-
-
-def _mean(found: Spread | None) -> str:
-    if found is None:
-        return ""
-    return f"{100 * found.mean:.2f}" + ("" if found.deviation is None else f" ± {100 * found.deviation:.2f}")
-
-
 def _difference(found: Spread | None) -> str:
-    return "" if found is None else _points(found.mean)
+    return "" if found is None else points_text(found.mean)
 
 
 def _interval(found: Spread | None) -> str:
     if found is None or found.interval is None:
         return ""
     low, high = found.interval
-    return f"{_points(low)} to {_points(high)}"
+    return f"{points_text(low)} to {points_text(high)}"
 
 
 def _title(row: Row) -> str:
@@ -126,7 +116,7 @@ def _holds_zero(interval: tuple[float, float]) -> bool:
 def _caption(ablation: Ablation) -> str:
     by = METRIC_WORDS[ablation.metric]
     text = (
-        f"{by[:1].upper()}{by[1:]} on the images that were set aside, as they are and under a simulated shift, as mean ± "
+        f"{capitalised(by)} on the images that were set aside, as they are and under a simulated shift, as mean ± "
         "deviation over the seeds."
     )
     if len(ablation.definition.seeds) >= LEAST_SEEDS:
@@ -149,10 +139,10 @@ def variants_table(ablation: Ablation) -> Table:
                 f"{row.variant.params:,}",
                 count_text(row.variant.macs),
                 str(len(row.cards)),
-                _mean(row.score),
+                mean_text(row.score),
                 _difference(row.difference),
                 _interval(row.difference),
-                _mean(row.shifted),
+                mean_text(row.shifted),
                 _difference(row.shifted_difference),
                 "" if row.seconds is None else time_text(row.seconds),
                 _remarks(row),
@@ -279,7 +269,9 @@ def charts(ablation: Ablation) -> list[Chart]:
     if not known:
         return []
     figure = figures.draw_differences(
-        [label for label, _ in known], [one for _, one in known], f"the base, {base_text(ablation)}"
+        [label for label, _ in known],
+        [one for _, one in known],
+        f"the base, {base_text(ablation)}",
+        f"What each choice changes: {ablation.name}",
     )
-    figure.update_layout(title_text=f"What each choice changes: {ablation.name}")
     return [Chart(file_stem(ablation), _caption(ablation), figure)]

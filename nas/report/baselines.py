@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from nas.ablate.results import Spread
 from nas.baseline import BaselineCard, Comparison, Row, finished_baselines, read_baseline
 from nas.baseline.network import over_text
 from nas.baseline.results import Difference
@@ -13,7 +12,7 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.recipes import SEARCHED, recipe_names
 from nas.report.runs import AS_RECORDED, THERE
 from nas.report.tables import Table
-from nas.report.words import count_text, number_text, time_text
+from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
 from nas.retrain.card import weights_file
 from nas.retrain.evaluation import evaluation_file
 
@@ -65,16 +64,6 @@ def _files(run: TrialPaths, card: BaselineCard, verify: bool) -> str:
     return ", ".join(problems) or (AS_RECORDED if verify else THERE)
 
 
-def _mean(found: Spread | None) -> str:
-    if found is None:
-        return ""
-    return f"{100 * found.mean:.2f}" + ("" if found.deviation is None else f" ± {100 * found.deviation:.2f}")
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.2f}"
-
-
 def heading(comparison: Comparison) -> str:
     return f"As {comparison.like}, recipe {comparison.recipe}, {number_text(comparison.train.epochs, 'epoch')}"
 
@@ -94,9 +83,9 @@ def networks_table(comparison: Comparison) -> Table:
             f"{row.params:,}",
             "?" if row.macs is None else count_text(row.macs),
             str(len(row.cards)),
-            _mean(row.held_out),
-            _mean(row.shifted),
-            _mean(row.test),
+            mean_text(row.held_out),
+            mean_text(row.shifted),
+            mean_text(row.test),
             "" if row.seconds is None else time_text(row.seconds),
             _remarks(row),
         )
@@ -109,7 +98,7 @@ def networks_table(comparison: Comparison) -> Table:
 
 def caption(comparison: Comparison) -> str:
     by = METRIC_WORDS[comparison.metric]
-    text = f"{by[:1].upper()}{by[1:]}, mean ± deviation over the seeds, of networks trained by the same recipe on the same images"
+    text = f"{capitalised(by)}, mean ± deviation over the seeds, of networks trained by the same recipe on the same images"
     own = "; the study's own, then known ones that are not of nas" if comparison.own else ""
     return f"{text}{own}. What is over the study's budget is marked."
 
@@ -158,4 +147,4 @@ def _difference_text(one: Difference, comparison: Comparison) -> str:
         return f"{text}, by {by}; what another one changes is not known."
     low, high = interval
     verdict = ", which holds 0" if low <= 0 <= high else ""
-    return f"{text} in the mean of {one.spread.count} seeds, 95 % interval {_points(low)} to {_points(high)}{verdict}."
+    return f"{text} in the mean of {one.spread.count} seeds, 95 % interval {points_text(low)} to {points_text(high)}{verdict}."

@@ -1,6 +1,5 @@
 """Which figures a study is shown by, with the sentence under each: the same for the page and for a paper."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +9,7 @@ from nas.config import LIMIT_NAMES
 from nas.report import facts, figures
 from nas.report.front import trained_rows
 from nas.report.record import Run, StudyRecord
-from nas.report.words import count_text
-from nas.search.outcomes import TrialRow
+from nas.report.words import capitalised, count_text
 from nas.search.settings import PRESETS_SPACE
 
 WINDOW = 20
@@ -74,8 +72,7 @@ def _costs(record: StudyRecord, name: str) -> Chart | None:
     rows = [row for row in trained_rows(one.row for one in record.trainings) if getattr(row, name) is not None]
     if not rows:
         return None
-    cost: Callable[[TrialRow], float] = lambda row: float(getattr(row, name))  # noqa: E731
-    points = [(cost(row), row) for row in rows]
+    points = [(float(getattr(row, name)), row) for row in rows]
     front = [points[i] for i in facts.pareto_front([(place, row.accuracy or 0.0) for place, row in points])]
     best = next((point for point in points if record.best is not None and point[1].number == record.best.number), None)
     limit = getattr(record.settings.budget, name)
@@ -85,7 +82,7 @@ def _costs(record: StudyRecord, name: str) -> Chart | None:
     farthest = NEAR * max(limit or 0, *(place for place, _ in points))
     references = [one for one in known if one[0] <= farthest]
     retrained = _retrained(record, name)
-    what = record.metric[:1].upper() + record.metric[1:]
+    what = capitalised(record.metric)
     unit, title = {
         "params": ("parameters", f"{what} against parameters"),
         "macs": ("multiply-adds of one image", f"{what} against multiply-adds"),

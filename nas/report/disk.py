@@ -36,6 +36,7 @@ def disk_use() -> list[Item]:
 def _of_study(paths: StudyPaths) -> list[Item]:
     everything = size_of([paths.folder])
     unfinished, ended = _checkpoints(paths)
+    unfinished += paths.retrained.glob("*/checkpoint.pt")
     unfinished += [*paths.ablations.glob("*/runs/*/checkpoint.pt"), *paths.baselines.glob("*/checkpoint.pt")]
     leftovers = [file for file in paths.folder.rglob("*.tmp") if _abandoned(file)]
     kept = size_of(unfinished), size_of([*ended, *leftovers])

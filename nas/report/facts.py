@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -175,7 +175,6 @@ class Trait:
     """What the best networks have in common in one parameter."""
 
     slot: str
-    kind: Literal["number", "word"]
     best: str
     """Range of the middle half of the best, or the commonest word with its share."""
     others: str
@@ -201,9 +200,9 @@ def shared_traits(trainings: Iterable[Training], share: float = 0.1, least: int 
             continue
         if isinstance(of_best[0], str | bool) or len({*of_best, *of_others}) <= 3:
             word, lift = _commonest_gain(of_best, of_others)
-            traits.append(Trait(slot, "word", _share_text(of_best, word), _share_text(of_others, word), lift))
+            traits.append(Trait(slot, _share_text(of_best, word), _share_text(of_others, word), lift))
         else:
-            traits.append(Trait(slot, "number", _middle_half(of_best), _middle_half(of_others), _distance(of_best, of_others)))
+            traits.append(Trait(slot, _middle_half(of_best), _middle_half(of_others), _distance(of_best, of_others)))
     return sorted(traits, key=lambda trait: -trait.lift)
 
 

@@ -352,9 +352,9 @@ def _add_metrics(figure: go.Figure, curve: Sequence[EpochMetrics], shown: dict[s
     return figure
 
 
-def draw_differences(labels: Sequence[str], differences: Sequence[Spread], base: str) -> go.Figure:
+def draw_differences(labels: Sequence[str], differences: Sequence[Spread], base: str, title: str) -> go.Figure:
     """Of scores to `base`, the first on top: the mean with its interval, and a dot a seed."""
-    figure = _figure("What each choice changes", f"difference to {base} (points)", "", hovermode="closest")
+    figure = _figure(title, f"difference to {base} (points)", "", hovermode="closest")
     places = list(range(len(labels)))
     figure.add_scatter(
         x=[100 * value for one in differences for value in one.values],

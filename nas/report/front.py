@@ -86,7 +86,7 @@ def with_macs(rows: Iterable[TrialRow], paths: StudyPaths) -> list[TrialRow]:
     for row in rows:
         if row.macs is None:
             file = paths.trial(row.number).candidate
-            candidate = Candidate.from_json(file.read_text(), source=str(file))
+            candidate = Candidate.from_json(file.read_bytes(), source=str(file))
             row = replace(row, macs=quick_macs(candidate.arch, shape))
         counted.append(row)
     return counted

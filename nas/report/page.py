@@ -13,7 +13,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from nas.config import Candidate, ImageShape
-from nas.errors import NasError, StudyError
+from nas.errors import StudyError
 from nas.files import write_whole
 from nas.report import ablations, baselines, facts, tables
 from nas.report.charts import Chart, confusion_of, run_charts, search_charts
@@ -22,7 +22,7 @@ from nas.report.picture import draw_network
 from nas.report.record import Run, StudyRecord
 from nas.report.summary import summary
 from nas.report.tables import Table
-from nas.report.words import count_text, number_text, recipe_texts, time_text
+from nas.report.words import capitalised, count_text, number_text, recipe_texts, time_text
 from nas.search.outcomes import count_trained
 from nas.search.strategies import describe
 
@@ -75,10 +75,10 @@ def _sections(record: StudyRecord) -> list[Section]:
         return [_chart(charts[name]) for name in names if name in charts]
 
     return [
-        Section("Summary", [_tiles(record), *(_text(text) for text in summary(record))]),
+        Section("Summary", [_tiles(record), *(_text(text) for text in [*record.left_out, *summary(record)])]),
         Section("Finalists", _finalists(record)),
         Section("The search", shown("history", "curves")),
-        Section(f"{record.metric[:1].upper()}{record.metric[1:]} and cost", shown("accuracy-params", "accuracy-macs")),
+        Section(f"{capitalised(record.metric)} and cost", shown("accuracy-params", "accuracy-macs")),
         Section("What mattered", [*shown("importance", "parallel"), *_traits(record)]),
         *_ablation_sections(record),
         Section("Known networks, trained alike", _known_networks(record)),
@@ -120,7 +120,7 @@ def _tiles(record: StudyRecord) -> dict[str, Any]:
         of = "of" if record.metric == "accuracy" else f"{record.metric} on"
         tiles.append((f"{of} the validation images: the best, trial {record.best.number}{how}", f"{accuracy:.2%}"))
         tiles.append(("parameters of the best", count_text(record.best.params)))
-    trained = count_trained(record.counter)
+    trained = count_trained(counts)
     if record.trainings:
         tiles.append(("networks trained", f"{trained:,}"))
         tiles.append(("draws over budget, never trained", f"{counts.get('over_budget', 0):,}"))
@@ -196,22 +196,12 @@ def _network_sections(record: StudyRecord) -> list[Section]:
         run = record.runs[-1]
         title = "The retrained network" if len(record.runs) == 1 else f"The retrained network {run.name}"
         sections.append(Section(title, [*_network(run.card.candidate, run.card.shape), *_run(run)]))
-    elif (candidate := best_candidate(record)) is not None:
-        sections.append(Section("The best network", _network(candidate, record.settings.shape)))
+    elif record.best_candidate is not None:
+        sections.append(Section("The best network", _network(record.best_candidate, record.settings.shape)))
+    elif record.best is not None:
+        file = record.paths.trial(record.best.number).candidate
+        sections.append(Section("The best network", [_text(f"{file} cannot be read any more: the network is not known.")]))
     return sections
-
-
-def best_candidate(record: StudyRecord) -> Candidate | None:
-    """Of the latest retraining, or else of the search; None where there is none yet, or its file is gone."""
-    if record.runs:
-        return record.runs[-1].card.candidate
-    if record.best is None:
-        return None
-    file = record.paths.trial(record.best.number).candidate
-    try:
-        return Candidate.from_json(file.read_text(), source=str(file))
-    except (OSError, NasError):
-        return None
 
 
 def _network(candidate: Candidate, shape: ImageShape) -> list[dict[str, Any]]:

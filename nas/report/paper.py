@@ -7,10 +7,10 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from nas.errors import StudyError
+from nas.files import write_whole
 from nas.report import ablations, baselines
 from nas.report.charts import Chart, run_charts, search_charts
 from nas.report.network import list_layers, list_parts
-from nas.report.page import best_candidate
 from nas.report.record import StudyRecord
 from nas.report.summary import methods, summary
 from nas.report.tables import Table, epochs_table, finalists_table, latex_text, layers_table, stages_table, trials_table
@@ -31,14 +31,13 @@ def write_paper(record: StudyRecord, folder: Path) -> list[str]:
     tables = _tables(record)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        (folder / "tables").mkdir(exist_ok=True)
         for name, (table, _) in tables.items():
             for ending, text in (("md", table.markdown()), ("tex", table.latex()), ("csv", table.csv())):
-                (folder / "tables" / f"{name}.{ending}").write_text(text, encoding="utf-8")
+                write_whole(folder / "tables" / f"{name}.{ending}", text.encode())
         paragraph = methods(record)
-        (folder / "methods.txt").write_text(paragraph + "\n", encoding="utf-8")
+        write_whole(folder / "methods.txt", f"{paragraph}\n".encode())
         drawn, trouble = _write_figures(charts, folder / "figures")
-        (folder / "paper.tex").write_text(_document(record, paragraph, tables, drawn), encoding="utf-8")
+        write_whole(folder / "paper.tex", _document(record, paragraph, tables, drawn).encode())
     except OSError as error:
         raise StudyError(f"{folder} cannot be written: {error.strerror}", hint="name another folder with --paper") from None
     said = [f"{folder / 'paper.tex'}  includes {len(drawn)} figures and {len(tables)} tables; it compiles with pdflatex"]
@@ -59,8 +58,7 @@ def _tables(record: StudyRecord) -> dict[str, tuple[Table, str]]:
     for number, comparison in enumerate(record.comparisons, 1):
         name = "known-networks" + (f"-{number}" if len(record.comparisons) > 1 else "")
         found[name] = baselines.networks_table(comparison), baselines.caption(comparison)
-    candidate = best_candidate(record)
-    if candidate is not None:
+    if (candidate := record.best_candidate) is not None:
         shape = record.settings.shape
         layers = list_layers(candidate.arch, shape)
         parts = list_parts(candidate.arch, shape, layers)

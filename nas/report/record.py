@@ -3,14 +3,16 @@
 Reads only; what follows from it is in `facts`, how it looks in `figures` and `page`.
 """
 
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TypeVar
 
 from nas.ablate import Ablation, find_ablations, read_ablation
 from nas.baseline import Comparison, find_comparisons
-from nas.config import METRIC_WORDS
+from nas.config import METRIC_WORDS, Candidate
+from nas.errors import NasError
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.facts import Importance, importance
 from nas.report.reference import Reference, reference_points
@@ -22,6 +24,8 @@ from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import open_study
 from nas.search.trainings import Training, read_final_trainings, read_trainings
 from nas.train.loop import EpochMetrics, read_curve
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,12 @@ class StudyRecord:
     """Oldest first."""
     references: list[Reference]
     """Networks that others have reported on the same images."""
-    ablations: list[Ablation] = field(default_factory=list)
+    ablations: list[Ablation]
     """Oldest first."""
-    comparisons: list[Comparison] = field(default_factory=list)
+    comparisons: list[Comparison]
     """Known networks beside the study's, by how they were trained; likewise."""
+    left_out: list[str]
+    """A sentence for each retrained network, ablation and comparison of which a file is damaged."""
 
     @property
     def name(self) -> str:
@@ -80,14 +86,23 @@ class StudyRecord:
         """What every validation figure is of, in words."""
         return METRIC_WORDS[self.settings.study.metric]
 
-    @property
-    def counter(self) -> Counter[str]:
-        return Counter(self.counts)
-
     @cached_property
     def importance(self) -> Importance | None:
         """Fitting it takes longer than all else that is reported."""
         return importance(self.trainings)
+
+    @cached_property
+    def best_candidate(self) -> Candidate | None:
+        """Of the latest retraining, or else of the search; None where there is none yet, or its file cannot be read."""
+        if self.runs:
+            return self.runs[-1].card.candidate
+        if self.best is None:
+            return None
+        file = self.paths.trial(self.best.number).candidate
+        try:
+            return Candidate.from_json(file.read_bytes(), source=str(file))
+        except (OSError, NasError):
+            return None
 
     @property
     def epochs(self) -> int:
@@ -96,7 +111,17 @@ class StudyRecord:
 
 
 def read_record(paths: StudyPaths) -> StudyRecord:
-    """Raises NasError where the study cannot be read."""
+    """Raises NasError where the study cannot be read. A damaged file beside it costs what it belongs to, see `left_out`."""
+    left_out: list[str] = []
+
+    def kept(what: str, read: Callable[[], T]) -> list[T]:
+        """What was read, or nothing."""
+        try:
+            return [read()]
+        except (NasError, OSError) as error:
+            left_out.append(f"{what} left out: {error}")
+            return []
+
     study = open_study(paths)
     settings = read_settings(paths)
     best, _ = best_of(study)
@@ -110,10 +135,19 @@ def read_record(paths: StudyPaths) -> StudyRecord:
         finalists=finalists_of(study),
         led=is_led(paths),
         best=None if best is None else TrialRow.of(best),
-        runs=[_read_run(run) for run in finished_runs(paths)],
+        runs=[
+            found
+            for run in finished_runs(paths)
+            for found in kept(f"The retrained network {run.folder.name} is", partial(_read_run, run))
+        ],
         references=reference_points(settings),
-        ablations=[read_ablation(folder) for folder in find_ablations(paths)],
-        comparisons=find_comparisons(paths),
+        ablations=[
+            found
+            for folder in find_ablations(paths)
+            for found in kept(f"Ablation {folder.name} is", partial(read_ablation, folder))
+        ],
+        comparisons=[one for found in kept("Known networks are", partial(find_comparisons, paths)) for one in found],
+        left_out=left_out,
     )
 
 

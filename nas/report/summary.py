@@ -3,10 +3,12 @@
 from pathlib import Path
 from statistics import mean
 
+from nas.config import METRIC_WORDS
+from nas.presets import PREFIX
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import Run, StudyRecord
-from nas.report.words import count_text, counts_line, listed, number_text, recipe_texts, score_text, time_text
-from nas.retrain import interval
+from nas.report.words import capitalised, count_text, counts_line, listed, number_text, recipe_texts, score_text, time_text
+from nas.retrain import ModelCard, interval
 from nas.search.finalists import Finalist
 from nas.search.outcomes import count_trained
 from nas.search.settings import PRESETS_SPACE
@@ -39,7 +41,7 @@ def _searched(record: StudyRecord) -> str:
     text = f"Space {settings.space} was searched for networks of at most {budget_text(record)}, on {data_text(record)}. "
     if not drawn:
         return text + "Nothing has come of it yet."
-    trained = count_trained(record.counter)
+    trained = count_trained(counts)
     unended = counts.get("running", 0)
     text += f"Of {number_text(drawn, 'draw')}{' that ended' if unended else ''} {trained:,} were trained, for up to "
     text += f"{number_text(record.epochs, 'epoch')} each; {over:,} ({over / drawn:.0%}) were over budget and never trained. "
@@ -123,13 +125,37 @@ def run_sentence(run: Run) -> str:
     accuracy = run.test_accuracy
     if accuracy is None or card.test_images is None:
         why = "it was trained on the test labels" if card.includes_test_labels else "there are no labelled test images"
-        return f"{text}. No test accuracy is claimed: {why}."
-    low, high = interval(accuracy, card.test_images)
+        return f"{text}. No test accuracy is claimed: {why}.{_held_out_sentence(card)}"
     how = "" if card.tta == "none" else f" with {card.tta} averaging ({card.test_accuracy:.2%} without)"
-    text += f": {accuracy:.2%} of {card.test_images:,} test images{how}; 95 % interval for such images {low:.2%} to {high:.2%}."
+    text += f": {accuracy:.2%} of {card.test_images:,} test images{how}; {_interval_text(accuracy, card.test_images)}."
     if card.test_balanced_accuracy is not None and card.test_macro_f1 is not None and card.metric != "accuracy":
         text += f" Balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%} on these images."
-    return text
+    return text + _held_out_sentence(card)
+
+
+def _held_out_sentence(card: ModelCard) -> str:
+    """With a space before it; nothing where none were set aside."""
+    held_out = card.held_out
+    if held_out is None:
+        return ""
+    text = f" Of {held_out.images:,} training images that were set aside {held_out.accuracy:.2%}; "
+    text += f"{_interval_text(held_out.accuracy, held_out.images)}."
+    if held_out.score is not None:
+        text += f" {capitalised(METRIC_WORDS[card.metric])} {held_out.score:.2%} on these images."
+    return text + (f" {remark}" if (remark := grouped_remark(card)) else "")
+
+
+def _interval_text(accuracy: float, images: int) -> str:
+    low, high = interval(accuracy, images)
+    return f"95 % interval for such images {low:.2%} to {high:.2%}"
+
+
+def grouped_remark(card: ModelCard) -> str:
+    """What the interval of images that were set aside does not know; nothing where they come in no groups."""
+    column = card.data.group_column
+    if column is None:
+        return ""
+    return f"The interval takes each image by itself; those of one {column} are alike, so that it is too narrow."
 
 
 # ---------------------------------------------------------------------------------------------------------- a paper
@@ -141,8 +167,8 @@ def methods(record: StudyRecord) -> str:
     packages = settings.environment.packages
     strategies = settings.study
     counts = record.counts
-    trained = count_trained(record.counter)
-    text = (
+    trained = count_trained(counts)
+    searched = (
         f"Architectures and recipes were searched jointly with Optuna {packages.get('optuna', '?')} in a space of "
         f"{len(settings.parameters)} parameters under a budget of {budget_text(record)}, counted with fvcore "
         f"before training; draws over budget ({counts.get('over_budget', 0)}) were never trained. "
@@ -151,6 +177,7 @@ def methods(record: StudyRecord) -> str:
         f"weights; {trained} networks "
         f"were trained. "
     )
+    text = searched if settings.space != PRESETS_SPACE else f"Networks of others were trained on {data_text(record)}. "
     if record.finalists:
         winner = record.finalists[0]
         text += (
@@ -158,7 +185,8 @@ def methods(record: StudyRecord) -> str:
             f"seed{'s' * (len(winner.accuracies) > 1)} each, and the highest mean was selected. "
         )
     for run in record.runs[-1:]:
-        text += f"The selected network ({run.card.params:,} parameters) was trained on {run.card.train_images:,} images: "
+        which = "The selected network" if settings.space != PRESETS_SPACE else run.card.subject.removeprefix(PREFIX)
+        text += f"{which} ({run.card.params:,} parameters) was trained on {run.card.train_images:,} images: "
         text += "; ".join(recipe_texts(run.card.candidate.train).values()).replace("_", " ") + ". "
     text += f"All computations used PyTorch {packages.get('torch', '?')}; seed {settings.seed}."
     return text

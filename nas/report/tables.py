@@ -5,8 +5,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from nas.budget import Layer, Part
 from nas.config import METRIC_WORDS, MetricName
-from nas.report.network import Layer, Part
 from nas.report.picture import shape_text
 from nas.report.words import count_text, outcome_text
 from nas.search.finalists import Finalist

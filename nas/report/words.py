@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from nas.ablate.results import Spread
 from nas.config import METRIC_WORDS, MetricName, TrainConfig
 from nas.search.finalists import Finalist
 from nas.search.outcomes import OUTCOMES, TrialRow
+
+ROUNDED_UP = 0.9995
+"""Of a unit: from here on three digits round to all of it."""
 
 
 def count_text(value: int | None) -> str:
@@ -12,7 +16,7 @@ def count_text(value: int | None) -> str:
     if value is None:
         return "?"
     for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
-        if value >= size:
+        if value >= ROUNDED_UP * size:
             return f"{value / size:.3g}{unit}"
     return str(value)
 
@@ -28,6 +32,23 @@ def time_text(seconds: float) -> str:
 def number_text(count: int, what: str) -> str:
     """`1 epoch`, `1,204 epochs`"""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def capitalised(text: str) -> str:
+    """As a sentence begins: `Macro F1`."""
+    return text[:1].upper() + text[1:]
+
+
+def points_text(value: float) -> str:
+    """Of a difference of shares, in points: `+0.21`"""
+    return f"{100 * value:+.2f}"
+
+
+def mean_text(found: Spread | None) -> str:
+    """Of shares, in percent: `71.30 ± 0.21`"""
+    if found is None:
+        return ""
+    return f"{100 * found.mean:.2f}" + ("" if found.deviation is None else f" ± {100 * found.deviation:.2f}")
 
 
 def listed(parts: Sequence[str]) -> str:
@@ -95,6 +116,6 @@ def value_text(value: object) -> str:
 def bytes_text(size: int) -> str:
     """`1.21 GB`, `340 kB`, in units of 1000."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
+        if size >= ROUNDED_UP * factor:
             return f"{size / factor:.3g} {unit}"
     return f"{size} bytes"

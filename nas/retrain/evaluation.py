@@ -3,8 +3,10 @@ the network nor the images.
 """
 
 import io
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from nas.config import MetricName
 from nas.data.datasets import ImageSet
 from nas.data.loader import Resident
+from nas.errors import StudyError
 from nas.files import write_whole
 from nas.paths import TrialPaths
 from nas.train.device import FULL_PRECISION
@@ -77,8 +80,13 @@ def write_evaluation(run: TrialPaths, evaluation: Evaluation) -> None:
 
 
 def read_evaluation(run: TrialPaths) -> Evaluation | None:
-    """None where there is none: nothing labelled was kept from the training, or the run is from before evaluations were kept."""
-    if not evaluation_file(run).is_file():
+    """None where there is none: nothing labelled was kept from the training, or the run is from before evaluations were kept.
+    Raises StudyError where the file is damaged."""
+    file = evaluation_file(run)
+    if not file.is_file():
         return None
-    with np.load(evaluation_file(run), allow_pickle=False) as arrays:
-        return Evaluation(**{name: arrays[name] for name in ("labels", "probabilities", "wrong", "wrong_images")})
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return Evaluation(**{name: arrays[name] for name in ("labels", "probabilities", "wrong", "wrong_images")})
+    except (ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        raise StudyError(f"{file} is damaged", hint="restore it from a copy") from None

@@ -5,7 +5,7 @@ the next start instead of being taken anew.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -111,8 +111,8 @@ def count_outcomes(trials: Iterable[FrozenTrial]) -> Counter[str]:
     return Counter("imported" if trial.user_attrs.get("imported") else outcome_of(trial) for trial in trials)
 
 
-def count_trained(counts: Counter[str]) -> int:
-    return sum(counts[outcome] for outcome in COUNTED)
+def count_trained(counts: Mapping[str, int]) -> int:
+    return sum(counts.get(outcome, 0) for outcome in COUNTED)
 
 
 def best_trials(trials: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:

@@ -1,6 +1,7 @@
 """A study's trials with all that is known of each, for whoever reports: without Optuna's types, and without touching anything."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.search.finalists import sibling
 from nas.search.history import is_duplicate, projected_values
@@ -29,7 +31,7 @@ class Training:
     began: datetime | None
     ended: datetime | None
     seconds: float | None
-    """Of training and evaluation; None where its folder holds no curve of its own."""
+    """Of training and evaluation; None where its folder holds no curve of its own that can be read."""
     imported: bool = False
     """Whether another study trained it."""
 
@@ -55,7 +57,8 @@ def _training(trial: FrozenTrial, paths: TrialPaths, projected: float | None) ->
     imported = bool(trial.user_attrs.get("imported"))
     own: list[EpochMetrics] = []
     if trial.intermediate_values and not imported and not is_duplicate(trial):
-        own = read_curve(paths.metrics)
+        with suppress(StudyError):  # the study has the values that were judged; only the time is lost
+            own = read_curve(paths.metrics)
     return Training(
         row=TrialRow.of(trial),
         curve=dict(sorted(trial.intermediate_values.items())),

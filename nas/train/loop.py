@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from nas.config import MetricName, TrainConfig
 from nas.data.loader import Resident, TrainBatches
-from nas.errors import one_line
+from nas.errors import StudyError, one_line
 from nas.models import ResNet
 from nas.paths import TrialPaths
 from nas.train.checkpoint import Found, load_checkpoint, save_checkpoint, write_whole
@@ -402,10 +402,13 @@ def write_curve(path: Path, curve: list[EpochMetrics]) -> None:
 
 
 def read_curve(path: Path) -> list[EpochMetrics]:
-    """Empty where there is no file."""
+    """Empty where there is no file. Raises StudyError where it is damaged."""
     if not path.is_file():
         return []
-    return [EpochMetrics(**json.loads(line)) for line in path.read_text().splitlines()]
+    try:
+        return [EpochMetrics(**json.loads(line)) for line in path.read_bytes().splitlines()]
+    except (ValueError, TypeError) as error:
+        raise StudyError(f"{path} is damaged: {error}", hint="restore or remove it: only its curve is lost") from None
 
 
 def trained_weights(checkpoint: Path, identity: str) -> tuple[dict[str, Tensor] | None, Found]:

@@ -86,6 +86,11 @@ def test_checkpoint_to_go_on_from_is_kept(nas: Callable[..., Done], study: Study
     number = writable.ask().number
     study.trial(number).folder.mkdir(parents=True)
     study.trial(number).checkpoint.write_bytes(b"half a training")
+    retraining = study.retrained / "half" / "checkpoint.pt"
+    retraining.parent.mkdir(parents=True)
+    retraining.write_bytes(b"half a retraining")
+    shown = nas("clean").out.splitlines()
+    assert any("checkpoints of trainings that are not ended  (to go on from, kept)" in line for line in shown)
     assert nas("clean", "--yes").code == 0
     assert study.trial(number).checkpoint.exists()
     assert [file.parent.name for file in study.trials.glob("*/checkpoint.pt")] == [f"{number:04d}"]

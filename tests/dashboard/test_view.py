@@ -27,7 +27,8 @@ from tests.browser import opened
 
 @contextmanager
 def served(paths: StudyPaths) -> Iterator[str]:
-    server = wsgiref.simple_server.make_server("127.0.0.1", 0, make_app(paths), server_class=_Server, handler_class=_Quiet)
+    app = make_app(open_study(paths), paths)
+    server = wsgiref.simple_server.make_server("127.0.0.1", 0, app, server_class=_Server, handler_class=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -16,6 +16,7 @@ from nas.paths import StudyPaths
 from nas.report.page import image_url, render_page
 from nas.report.record import StudyRecord, read_record
 from nas.retrain import found_presets_study
+from nas.retrain.card import HeldOut
 from nas.search.finalists import Finalist
 from nas.search.outcomes import TrialRow
 from tests.browser import PHONE, opened
@@ -156,6 +157,46 @@ def test_network_without_test_images_shows_no_confusion(study: StudyPaths) -> No
     html = render_page(replace(record, runs=[replace(run, card=card, evaluation=None)]))
     assert "confusion" not in charts_in(html)
     assert "The data set has no labelled test images: what it confuses cannot be shown." in text_of(html)
+
+
+def test_damaged_file_costs_what_it_belongs_to_and_no_more(nas: Callable[..., Done], study: StudyPaths) -> None:
+    record = read_record(study)
+    run = record.runs[0]
+    (study.retrained / run.name / "evaluation.npz").write_bytes(b"PK damaged")
+    for file in (study.ablations / "mine" / "ablation.json", study.baselines / "theirs" / "baseline.json"):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"\xff{")
+    study.trial(record.best.number).metrics.write_text('{"epoch": 1}\n')
+    done = nas("report", "--study", "tiny")
+    assert done.code == 0
+    warnings = done.err.splitlines()
+    for what in (f"The retrained network {run.name} is", "Ablation mine is", "Known networks are"):
+        (warning,) = (line for line in warnings if line.startswith(f"Warning: {what} left out: {study.folder}"))
+        assert warning.removeprefix("Warning: ") in text_of(study.report.read_text()).replace("&#39;", "'").replace("&#34;", '"')
+    html = study.report.read_text()
+    assert {"history", "curves", "accuracy-params"} <= charts_in(html).keys()
+    assert f"The best is trial {record.best.number}" in text_of(html)
+
+
+def test_best_network_whose_file_is_damaged_is_said_to_be_unknown(study: StudyPaths) -> None:
+    record = replace(read_record(study), runs=[])
+    file = study.trial(record.best.number).candidate
+    file.write_bytes(b"\xff")
+    assert f"{file} cannot be read any more: the network is not known." in text_of(render_page(record))
+
+
+def test_images_that_were_set_aside_are_said_with_what_their_interval_does_not_know(study: StudyPaths) -> None:
+    record = read_record(study)
+    run = record.runs[0]
+    held_out = HeldOut(images=200, accuracy=0.9, shifted_accuracy=0.5)
+    card = run.card.model_copy(update={"held_out": held_out})
+    said = "Of 200 training images that were set aside 90.00%; 95 % interval for such images 85.06% to 93.43%."
+    text = text_of(render_page(replace(record, runs=[replace(run, card=card)])))
+    assert said in text
+    assert "takes each image by itself" not in text
+    grouped = card.model_copy(update={"data": card.data.model_copy(update={"group_column": "patient"})})
+    text = text_of(render_page(replace(record, runs=[replace(run, card=grouped)])))
+    assert f"{said} The interval takes each image by itself; those of one patient are alike, so that it is too narrow." in text
 
 
 def test_most_confident_mistakes_are_shown_with_their_classes(study: StudyPaths) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
+from nas.config import DataConfig
 from nas.paths import StudyPaths
 from nas.report.record import read_record
 from nas.report.summary import methods
+from nas.retrain import found_presets_study
 from tests.browser import chromium
 from tests.conftest import Done
 
@@ -49,6 +51,11 @@ def test_methods_say_what_was_done(study: StudyPaths) -> None:
     assert "Candidates were proposed by tpe and trained for up to 2 epochs on digits" in text
     assert f"The selected network ({record.runs[0].card.params:,} parameters)" in text
     assert text.endswith("seed 0.")
+
+
+def test_methods_of_a_study_without_a_search_speak_of_none() -> None:
+    text = methods(read_record(found_presets_study(DataConfig(dataset="digits"))))
+    assert text.startswith("Networks of others were trained on digits (10 classes, 1×8×8). All computations used PyTorch ")
 
 
 def test_folder_that_cannot_be_written_is_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
