@@ -92,6 +92,11 @@ def submit(request: SubmitRequest, progress: DecodingProgress = silent, note: No
     require_tta(tta)
     test, described = find_test_set(request, card, progress)
     order = arranged(test.ids, form, str(request.like))
+    output = request.output or (paths.folder if paths else Path()) / f"submission-{Path(test.name).stem}.csv"
+    if request.probabilities is not None and request.probabilities.resolve() == output.resolve():
+        raise ConfigError(
+            f"the submission and --probabilities would both be written to {output}", hint="name another file with --probabilities"
+        )
     device = pick_device(request.device)
     data = pick_storage(test.images.nbytes, device)(test.images, None, card.mean, card.std, device)
     logits = predict_logits(model.to(device), data, FULL_PRECISION, tta, progress=progress)
@@ -103,17 +108,12 @@ def submit(request: SubmitRequest, progress: DecodingProgress = silent, note: No
     predicted = logits.argmax(1).cpu().numpy()
     names = list(card.classes) if request.labels == "names" else [str(i) for i in range(len(card.classes))]
     ids = [test.ids[i] for i in order]
-    output = request.output or (paths.folder if paths else Path()) / f"submission-{Path(test.name).stem}.csv"
-    if request.probabilities is not None and request.probabilities.resolve() == output.resolve():
-        raise ConfigError(
-            f"the submission and --probabilities would both be written to {output}", hint="name another file with --probabilities"
-        )
-    write_rows(output, (form.id_column, form.label_column), [(test.ids[i], names[predicted[i]]) for i in order])
-    verify(output, form, ids, names)
     if request.probabilities is not None:
         shares = torch.softmax(logits, 1).cpu().numpy()
         rows = [(test.ids[i], *(f"{share:.6f}" for share in shares[i])) for i in order]
         write_rows(request.probabilities, (form.id_column, *card.classes), rows, option="--probabilities")
+    write_rows(output, (form.id_column, form.label_column), [(test.ids[i], names[predicted[i]]) for i in order])
+    verify(output, form, ids, names)
     if request.test is not None and paths is not None:
         _remember(paths, request.test, note)
     environment = Environment.now()
