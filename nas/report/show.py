@@ -39,7 +39,8 @@ def show_network(which: str, study: str | None, images: dict[str, int], note: Ca
     `images` in place of theirs. Raises NasError; `note` hears what could not be timed."""
     name: str | None = None
     metric: MetricName = "accuracy"
-    latency, milliseconds = None, None
+    latency: LatencyConfig | None = None
+    milliseconds: float | None = None
     if which.startswith(PREFIX) and study is None:
         subject, shape = preset_subject(which), CIFAR10
     else:
