@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,8 +173,9 @@ def existing_study(name: str | None) -> StudyPaths:
 
 
 def remember_study(paths: StudyPaths) -> None:
-    """Makes this the study that commands take when none is named."""
-    _last_used_file().write_text(paths.name + "\n")
+    """Makes this the study that commands take when none is named; not where the folder of studies cannot be written."""
+    with suppress(OSError):
+        _last_used_file().write_text(paths.name + "\n")
 
 
 def _last_used_file() -> Path:

@@ -102,6 +102,13 @@ def test_where_no_study_is_named_and_there_is_only_one_it_is_that_one() -> None:
     assert existing_study(None).name == "a"
 
 
+def test_what_cannot_be_remembered_fails_nothing() -> None:
+    make_study("a")
+    (studies_folder() / ".last").mkdir()
+    remember_study(study_paths("a"))
+    assert existing_study(None).name == "a"
+
+
 def test_where_no_study_is_named_and_the_last_one_is_gone_there_is_a_choice() -> None:
     make_study("a")
     make_study("b")

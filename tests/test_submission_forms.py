@@ -145,6 +145,17 @@ def test_sample_and_columns_exclude_each_other(
     assert done.err.startswith("Error: --like takes the columns from sample.csv, so that --id-column means nothing\n")
 
 
+def test_probabilities_are_not_written_over_the_submission(
+    nas: Callable[..., Done], study: StudyPaths, test_set: Path, tmp_path: Path
+) -> None:
+    typed = ["submit", str(test_set), "--study", "tiny", "--device", "cpu", "--output", "out.csv", "--probabilities"]
+    done = nas(*typed, str(tmp_path / "out.csv"))
+    assert done.code == 1
+    assert "Error: the submission and --probabilities would both be written to out.csv\n" in done.err
+    assert not (tmp_path / "out.csv").exists()
+    assert "Next:  name a file in it with --probabilities\n" in nas(*typed, str(tmp_path)).err
+
+
 def test_statistics_of_the_test_set_come_with_their_effect(nas: Callable[..., Done], study: StudyPaths, test_set: Path) -> None:
     done = nas("submit", str(test_set), "--study", "tiny", "--adapt-norm", "--device", "cpu", "--json")
     adapted = json.loads(done.out)["adapted"]

@@ -192,7 +192,7 @@ class Study:
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
         """
         seconds = seconds_of(timeout)
-        if not seconds:
+        if seconds is None or seconds <= 0:
             raise ConfigError(f"timeout must be above 0 seconds, but is {timeout!r}")
         request = BaselineRequest(
             paths=self.paths,
@@ -269,9 +269,8 @@ class Study:
         self, images: Sequence[PathLike], *, run: Run | str | None = None, top: int = 3, device: str = "auto"
     ) -> list[Guess]:
         """`nas predict`: the most probable classes of image files."""
-        return predict_images(
-            PredictRequest(self.paths, tuple(Path(image) for image in images), self._run_name(run), top, device)
-        )
+        files = tuple(Path(image) for image in images)
+        return predict_images(PredictRequest(self.paths, files, run=self._run_name(run), top=top, device=device))
 
     def export(
         self,
@@ -284,8 +283,9 @@ class Study:
         quiet: bool = False,
     ) -> Exported:
         """`nas export`: weights, onnx or torch, checked to predict there as here."""
+        request = ExportRequest(self.paths, self._run_name(run), format=format, output=_path(output), tta=tta, bf16=bf16)
         with plain_display(quiet) as display:
-            return export(ExportRequest(self.paths, self._run_name(run), format, _path(output), tta, bf16), display.note)
+            return export(request, display.note)
 
 
 def _path(path: PathLike | None) -> Path | None:

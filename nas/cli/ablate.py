@@ -1,26 +1,26 @@
 """`nas ablate`"""
 
-import shlex
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli.options import (
     DataOption,
+    DatasetOption,
     DeviceOption,
     JsonOption,
     QuietOption,
     StudyOption,
+    TrainSubsetOption,
+    WorkersOption,
+    absolute_path,
     parse_seeds,
-    print_json,
-    table_lines,
 )
+from nas.cli.output import end_suspended, print_json, spread_data, table_lines
 
 if TYPE_CHECKING:
     from nas.ablate import AblationPlan, Done
-    from nas.ablate.results import Spread
     from nas.cli.display import TerminalDisplay
     from nas.retrain import Order
     from nas.train.loop import EpochMetrics
@@ -56,10 +56,7 @@ def command(
     grid: Annotated[bool, typer.Option("--grid", help="Every combination instead of one factor at a time.")] = False,
     seeds: Annotated[str, typer.Option(help="Trainings of each variant: how many, or a list such as 0,3,4.")] = "3",
     study: StudyOption = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Of a preset of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder."),
-    ] = None,
+    dataset: DatasetOption = None,
     recipe: Annotated[
         str, typer.Option(help="searched, auto, fast, long, robust, or a YAML file: how the base is trained.")
     ] = "searched",
@@ -67,7 +64,7 @@ def command(
     hold_out: Annotated[
         float | None, typer.Option(help="Share of the images that judges. [default: 0.1]", min=0, max=0.5, show_default=False)
     ] = None,
-    train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
+    train_subset: TrainSubsetOption = None,
     name: Annotated[
         str | None,
         typer.Option(help="Of the ablation, a folder under the study's. [default: of the network, the factors and the epochs]"),
@@ -75,13 +72,14 @@ def command(
     data: DataOption = None,
     device: DeviceOption = "auto",
     gpus: Annotated[int | None, typer.Option(help="So many, a training each. [default: all; 0 is the CPU]")] = None,
-    workers: Annotated[int | None, typer.Option(help="On the CPU: so many trainings at a time. [default: 1]")] = None,
+    workers: WorkersOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     all_seeds = parse_seeds(seeds, 0)
     from nas.ablate import AblationRequest, run_ablation
     from nas.cli.display import TerminalDisplay
+    from nas.cli.together import Together
     from nas.cli.whose import study_of_networks
     from nas.interrupts import Stop, suspended_by_signals
     from nas.paths import remember_study
@@ -100,7 +98,7 @@ def command(
                 recipe=recipe,
                 train_subset=train_subset,
                 hold_out=HOLD_OUT if hold_out is None else hold_out,
-                data_folder=None if data is None else str(data.absolute()),
+                data_folder=absolute_path(data),
                 device=device,
             ),
             factors=tuple(vary or ()),
@@ -110,9 +108,17 @@ def command(
             grid=grid,
             name=name,
         )
-        shown = _Shown(display)
+        together = Together(display)
+
+        def begin(plan: "AblationPlan") -> None:
+            _announce(plan, display)
+            together.begin({order.run: order.candidate.train.epochs for order in plan.pending})
+
+        def epoch(order: "Order", metrics: "EpochMetrics") -> None:
+            together.epoch(order.run, metrics)
+
         with suspended_by_signals(stop.request):
-            done = run_ablation(request, shown.begin, shown.epoch, stop, display.decoding, display.note)
+            done = run_ablation(request, begin, epoch, stop, display.decoding, display.note)
     remember_study(paths)
     written = write_tables(done.ablation, done.folder)
     if as_json:
@@ -121,55 +127,28 @@ def command(
         print("\n".join(_lines(done)))
         print(f"Written: {written}, table.tex, table.csv, runs.csv.   Next:  nas report --study {paths.name}")
     if done.suspended:
-        again = shlex.join(["nas", *sys.argv[1:]])
-        left = f"{done.suspended} training{'s are' if done.suspended > 1 else ' is'} left"
-        print(f"Suspended, {left}. To go on:  {again}", file=sys.stderr)
-        sys.exit(130)
+        end_suspended(done.suspended)
     if done.failures:
         sys.exit(1)
 
 
-class _Shown:
-    """How far all trainings together are."""
+def _announce(plan: "AblationPlan", display: "TerminalDisplay") -> None:
+    from nas.report.words import count_text, number_text
 
-    def __init__(self, display: "TerminalDisplay") -> None:
-        self.display = display
-        self.epochs: dict[str, int] = {}
-        """Of each pending run, those that are done."""
-        self.total = 0
-
-    def begin(self, plan: "AblationPlan") -> None:
-        from nas.report.words import count_text, number_text
-        from nas.train.loop import read_curve
-
-        say, definition = self.display.say, plan.definition
-        there = f", {plan.there} are there" if plan.there else ""
-        variants = sum(variant.same_as is None for variant in definition.variants)
-        seeds = ", ".join(map(str, definition.seeds))
-        say(f"ablation {plan.folder.name} of {definition.subject}: {variants} networks by seed {seeds}")
-        for variant in definition.variants:
-            over = "" if variant.over is None else f"  over budget: {variant.over}"
-            same = "" if variant.same_as is None else f"  trains the same network as {variant.same_as}"
-            arch = variant.candidate.arch.one_line()
-            say(f"  {variant.title}:  {count_text(variant.params)} parameters, {arch}{over}{same}")
-        trainings = number_text(len(plan.pending), "training")
-        say(f"{trainings}{there}, on {plan.train_images:,} images; {plan.held_out:,} are set aside and judge")
-        for warning in plan.warnings:
-            self.display.note(f"Warning: {warning}")
-        self.epochs = {order.run.folder.name: len(read_curve(order.run.metrics)) for order in plan.pending}
-        self.total = sum(order.candidate.train.epochs for order in plan.pending)
-        self.before, self.began = sum(self.epochs.values()), time.monotonic()
-
-    def epoch(self, order: "Order", metrics: "EpochMetrics") -> None:
-        from nas.report.words import time_text
-
-        name = order.run.folder.name
-        self.epochs[name] = metrics.epoch
-        done = sum(self.epochs.values())
-        rate = (time.monotonic() - self.began) / max(1, done - self.before)
-        left = f"{time_text(rate * (self.total - done))} left of all"
-        text = f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s  {left}"
-        self.display.training(metrics.epoch, order.candidate.train.epochs, text, name)
+    definition = plan.definition
+    variants = sum(variant.same_as is None for variant in definition.variants)
+    seeds = ", ".join(map(str, definition.seeds))
+    display.say(f"ablation {plan.folder.name} of {definition.subject}: {variants} networks by seed {seeds}")
+    for variant in definition.variants:
+        over = "" if variant.over is None else f"  over budget: {variant.over}"
+        same = "" if variant.same_as is None else f"  trains the same network as {variant.same_as}"
+        arch = variant.candidate.arch.one_line()
+        display.say(f"  {variant.title}:  {count_text(variant.params)} parameters, {arch}{over}{same}")
+    there = f", {plan.there} are there" if plan.there else ""
+    trainings = number_text(len(plan.pending), "training")
+    display.say(f"{trainings}{there}, on {plan.train_images:,} images; {plan.held_out:,} are set aside and judge")
+    for warning in plan.warnings:
+        display.note(f"Warning: {warning}")
 
 
 def _lines(done: "Done") -> list[str]:
@@ -198,23 +177,17 @@ def as_data(done: "Done") -> dict[str, object]:
                 **row.variant.model_dump(mode="json", exclude={"candidate"}),
                 "seeds": sorted(row.cards),
                 "diverged": list(row.diverged),
-                "score": _spread(row.score),
-                "difference": _spread(row.difference),
-                "shifted": _spread(row.shifted),
-                "shifted_difference": _spread(row.shifted_difference),
+                "score": spread_data(row.score),
+                "difference": spread_data(row.difference),
+                "shifted": spread_data(row.shifted),
+                "shifted_difference": spread_data(row.shifted_difference),
                 "seconds": row.seconds,
             }
             for row in ablation.rows
         ],
         "effects": [
-            {"factor": one.factor, "level": one.level, "reference": one.reference, "difference": _spread(one.difference)}
+            {"factor": one.factor, "level": one.level, "reference": one.reference, "difference": spread_data(one.difference)}
             for one in ablation.effects
         ],
         "failures": done.failures,
     }
-
-
-def _spread(found: "Spread | None") -> dict[str, object] | None:
-    if found is None:
-        return None
-    return {"values": found.values, "mean": found.mean, "deviation": found.deviation, "interval": found.interval}

@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,15 +12,15 @@ from nas.cli.options import (
     JsonOption,
     QuietOption,
     StudyOption,
-    parse_duration,
+    TrainSubsetOption,
+    absolute_path,
     parse_seeds,
-    print_json,
-    table_lines,
+    parse_timeout,
 )
+from nas.cli.output import end_suspended, print_json, printed_lines, spread_data, table_lines
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.ablate.results import Spread
     from nas.baseline import BaselineOrder, BaselinePlan, BaselineRequest, Comparison, Done, Row
     from nas.cli.display import TerminalDisplay
     from nas.interrupts import Stop
@@ -61,16 +60,14 @@ def command(
     hold_out: Annotated[
         float, typer.Option(help="Share of the training images that judges instead, as in nas retrain.", min=0, max=0.5)
     ] = 0.0,
-    train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
+    train_subset: TrainSubsetOption = None,
     data: DataOption = None,
     device: DeviceOption = "auto",
     timeout: Annotated[str, typer.Option(help="For the code of a network to build it and train it a step: 90s, 5m.")] = "60s",
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    all_seeds, seconds = parse_seeds(seeds, 0), parse_duration(timeout)
-    if not seconds:
-        raise ConfigError(f"--timeout must be above 0 seconds, but is {timeout}")
+    all_seeds, seconds = parse_seeds(seeds, 0), parse_timeout(timeout)
     if not networks:
         raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18, or a class of yours, net.py:Net")
     from nas.baseline import BaselineRequest
@@ -90,7 +87,7 @@ def command(
             seeds=all_seeds,
             hold_out=hold_out,
             train_subset=train_subset,
-            data_folder=None if data is None else str(data.absolute()),
+            data_folder=absolute_path(data),
             device=device,
             timeout=seconds,
         )
@@ -101,10 +98,7 @@ def command(
     else:
         print("\n".join(_lines(done, paths.name)))
     if done.suspended:
-        again = shlex.join(["nas", *sys.argv[1:]])
-        left = f"{done.suspended} training{'s are' if done.suspended > 1 else ' is'} left"
-        print(f"Suspended, {left}. To go on:  {again}", file=sys.stderr)
-        sys.exit(130)
+        end_suspended(done.suspended)
     if done.failures:
         sys.exit(1)
 
@@ -112,68 +106,50 @@ def command(
 def train_shown(request: "BaselineRequest", display: "TerminalDisplay", stop: "Stop") -> "Done":
     """In this process; a signal suspends it."""
     from nas.baseline import train_baselines
+    from nas.cli.together import Together
     from nas.interrupts import suspended_by_signals
 
-    shown = _Shown(request, display)
+    together = Together(display)
+
+    def begin(plan: "BaselinePlan") -> None:
+        _announce(plan, request, display)
+        together.begin({order.run: order.definition.train.epochs for order in plan.pending})
+
+    def epoch(order: "BaselineOrder", metrics: "EpochMetrics") -> None:
+        together.epoch(order.run, metrics)
+
+    def printed(name: str, text: str) -> None:
+        display.say("\n".join(printed_lines(name, text)))
+
     with suspended_by_signals(stop.request):
-        return train_baselines(request, shown.begin, shown.epoch, stop, display.decoding, display.note, shown.printed)
+        return train_baselines(request, begin, epoch, stop, display.decoding, display.note, printed)
 
 
-class _Shown:
-    """How far all trainings together are."""
+def _announce(plan: "BaselinePlan", request: "BaselineRequest", display: "TerminalDisplay") -> None:
+    from nas.report.words import count_text, number_text
 
-    def __init__(self, request: "BaselineRequest", display: "TerminalDisplay") -> None:
-        self.request, self.display = request, display
-        self.epochs: dict[str, int] = {}
-        """Of each pending run, those that are done."""
-        self.total = 0
-
-    def printed(self, name: str, text: str) -> None:
-        self.display.say(f"{name} printed:")
-        for line in text.splitlines():
-            self.display.say(f"  | {line}")
-
-    def begin(self, plan: "BaselinePlan") -> None:
-        from nas.report.words import count_text, number_text
-        from nas.train.loop import read_curve
-
-        say, first = self.display.say, plan.orders[0].definition
-        known = {order.definition.network.name: order.definition.network for order in plan.orders}
-        seeds = ", ".join(str(seed) for seed in self.request.seeds)
-        say(
-            f"study {self.request.paths.name}: {number_text(len(known), 'known network')} by seed {seeds}, as {first.like} would "
-            f"be trained, {number_text(first.train.epochs, 'epoch')} by recipe {first.recipe!r}"
-        )
-        for network in known.values():
-            macs = "multiply-adds unknown" if network.macs is None else f"{count_text(network.macs)} multiply-adds"
-            over = "" if network.over_text is None else f"  over budget by {network.over_text}"
-            say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
-            if network.unknown:
-                say(f"    its {', '.join(network.unknown)} could not be held against the budget")
-        there = f", {len(plan.orders) - len(plan.pending)} are there" if len(plan.pending) < len(plan.orders) else ""
-        held_out = f"; {plan.held_out:,} are set aside and judge" if plan.held_out else ""
-        test = ". The official test set is opened once, at the end of each" if plan.test_images else ""
-        say(
-            f"{number_text(len(plan.pending), 'training')}{there}, on {plan.train_images:,} images{held_out}, on {plan.device} "
-            f"in {plan.precision}{test}"
-        )
-        for warning in first.train.warnings():
-            self.display.note(f"Warning: {warning}")
-        self.epochs = {order.run.folder.name: len(read_curve(order.run.metrics)) for order in plan.pending}
-        self.total = sum(order.definition.train.epochs for order in plan.pending)
-        self.before, self.began = sum(self.epochs.values()), time.monotonic()
-
-    def epoch(self, order: "BaselineOrder", metrics: "EpochMetrics") -> None:
-        from nas.report.words import time_text
-
-        name, epochs = order.run.folder.name, order.definition.train.epochs
-        self.epochs[name] = max(metrics.epoch, self.epochs[name])
-        done = sum(self.epochs.values())
-        text = f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s"
-        if done > self.before:
-            rate = (time.monotonic() - self.began) / (done - self.before)
-            text += f"  {time_text(rate * (self.total - done))} left of all"
-        self.display.training(metrics.epoch, epochs, text, name)
+    say, first = display.say, plan.orders[0].definition
+    known = {order.definition.network.name: order.definition.network for order in plan.orders}
+    seeds = ", ".join(str(seed) for seed in request.seeds)
+    say(
+        f"study {request.paths.name}: {number_text(len(known), 'known network')} by seed {seeds}, as {first.like} would "
+        f"be trained, {number_text(first.train.epochs, 'epoch')} by recipe {first.recipe!r}"
+    )
+    for network in known.values():
+        macs = "multiply-adds unknown" if network.macs is None else f"{count_text(network.macs)} multiply-adds"
+        over = "" if network.over_text is None else f"  over budget by {network.over_text}"
+        say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
+        if network.unknown:
+            say(f"    its {', '.join(network.unknown)} could not be held against the budget")
+    there = f", {len(plan.orders) - len(plan.pending)} are there" if len(plan.pending) < len(plan.orders) else ""
+    held_out = f"; {plan.held_out:,} are set aside and judge" if plan.held_out else ""
+    test = ". The official test set is opened once, at the end of each" if plan.test_images else ""
+    say(
+        f"{number_text(len(plan.pending), 'training')}{there}, on {plan.train_images:,} images{held_out}, on {plan.device} "
+        f"in {plan.precision}{test}"
+    )
+    for warning in first.train.warnings():
+        display.note(f"Warning: {warning}")
 
 
 def _lines(done: "Done", study: str) -> list[str]:
@@ -209,7 +185,7 @@ def comparison_data(comparison: "Comparison") -> dict[str, Any]:
         "own": [_row_data(row) for row in comparison.own],
         "known": [_row_data(row) for row in comparison.known],
         "differences": [
-            {"network": one.known.title, "to": one.ours.title, "on_test": one.on_test, **_spread(one.spread)}
+            {"network": one.known.title, "to": one.ours.title, "on_test": one.on_test, **spread_data(one.spread)}
             for one in comparison.differences
         ],
     }
@@ -223,13 +199,9 @@ def _row_data(row: "Row") -> dict[str, Any]:
         "over": row.over,
         "seeds": sorted(row.cards),
         "diverged": list(row.diverged),
-        "held_out": None if row.held_out is None else _spread(row.held_out),
-        "shifted": None if row.shifted is None else _spread(row.shifted),
-        "test": None if row.test is None else _spread(row.test),
+        "held_out": spread_data(row.held_out),
+        "shifted": spread_data(row.shifted),
+        "test": spread_data(row.test),
         "seconds": row.seconds,
         "runs": list(row.runs),
     }
-
-
-def _spread(found: "Spread") -> dict[str, Any]:
-    return {"values": found.values, "mean": found.mean, "deviation": found.deviation, "interval": found.interval}

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, StudyOption, print_json
+from nas.cli.options import JsonOption, StudyOption
+from nas.cli.output import print_json
 
 HELP = """Name the best trained network of a study, also within smaller limits, and what accuracy costs in parameters.
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.options import JsonOption, StudyOption, parse_duration, print_json
-from nas.errors import ConfigError
+from nas.cli.options import JsonOption, StudyOption, parse_timeout
+from nas.cli.output import print_json, printed_lines
 
 if TYPE_CHECKING:
     from nas.report.check import Checked
@@ -44,9 +44,7 @@ def command(
     from nas.config import parse_count
     from nas.report.check import CheckRequest, check
 
-    seconds = parse_duration(timeout)
-    if not seconds:
-        raise ConfigError(f"--timeout must be above 0 seconds, but is {timeout}")
+    seconds = parse_timeout(timeout)
     most_params, most_macs = (None if text is None else parse_count(text) for text in (max_params, max_macs))
     output: list[str] = []
 
@@ -58,7 +56,16 @@ def command(
     def note(text: str) -> None:
         print(text, file=sys.stderr)
 
-    request = CheckRequest(network, study, channels, size, classes, most_params, most_macs, seconds)
+    request = CheckRequest(
+        network=network,
+        study=study,
+        channels=channels,
+        size=size,
+        classes=classes,
+        max_params=most_params,
+        max_macs=most_macs,
+        timeout=seconds,
+    )
     checked = check(request, heard, note)
     if as_json:
         print_json(_as_data(checked, output[0] if output else ""))
@@ -69,8 +76,8 @@ def command(
 
 def _print_output(text: str, network: str) -> None:
     file, _, _ = network.partition(".py:")
-    print(f"{file}.py printed:" if file != network else f"{network} printed:", file=sys.stderr)
-    print("\n".join(f"  | {line}" for line in text.splitlines()) + "\n", file=sys.stderr)
+    name = f"{file}.py" if file != network else network
+    print("\n".join(printed_lines(name, text)) + "\n", file=sys.stderr)
 
 
 def _as_data(checked: "Checked", output: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, print_json
+from nas.cli.options import JsonOption
+from nas.cli.output import print_json
 
 HELP = """Show what takes room on the disk, and free what no result needs.
 

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, StudyOption, print_json, print_table
+from nas.cli.options import JsonOption, StudyOption
+from nas.cli.output import print_json, print_table
 
 HELP = """Set networks or studies side by side: what differs first.
 

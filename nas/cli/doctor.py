@@ -4,7 +4,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from nas.cli.options import DataOption, JsonOption, print_json
+from nas.cli.options import DataOption, JsonOption
+from nas.cli.output import print_json
 
 HELP = """Say what this machine offers: versions, devices, precision and why, storage, disk, data found."""
 

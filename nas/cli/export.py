@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import RUN_HELP, JsonOption, StudyOption, print_json
+from nas.cli.options import RUN_HELP, JsonOption, StudyOption
+from nas.cli.output import print_json
 
 HELP = """Write a retrained network for use elsewhere, and check that it predicts there as here.
 
@@ -32,7 +33,8 @@ def command(
     from nas.retrain import study_of
 
     with TerminalDisplay() as display:
-        done = export(ExportRequest(study_of(run, study), run, form, output, tta, bf16), display.note)
+        request = ExportRequest(paths=study_of(run, study), run=run, format=form, output=output, tta=tta, bf16=bf16)
+        done = export(request, display.note)
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})
         return

@@ -1,10 +1,8 @@
 """Options that several commands share, and how they are read."""
 
-import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,6 +43,12 @@ DataOption = Annotated[
         show_default=False,
     ),
 ]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Of a preset of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder."),
+]
+TrainSubsetOption = Annotated[int | None, typer.Option("--train-subset", help="Train on so many images only, stratified.", min=1)]
+WorkersOption = Annotated[int | None, typer.Option("--workers", help="On the CPU: so many trainings at a time. [default: 1]")]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -60,12 +64,20 @@ def parse_duration(text: str | None) -> float | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
+def parse_timeout(text: str) -> float:
+    """Seconds above 0. Raises ConfigError."""
+    seconds = parse_duration(text)
+    if not seconds:
+        raise ConfigError(f"--timeout must be above 0 seconds, but is {text}", hint="--timeout 60s is the default")
+    return seconds
+
+
 def parse_seeds(text: str | None, first: int) -> tuple[int, ...]:
     """`3` is so many from `first` on, `0,3,4` those. Raises ConfigError."""
     if text is None:
         return (first,)
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or parts == ["0"]:
+    if not all(part.isdecimal() for part in parts) or (len(parts) == 1 and not int(parts[0])):
         raise ConfigError(f"--seeds takes how many, or a list of them, but got {text!r}", hint="--seeds 3, or --seeds 0,3,4")
     if len(parts) == 1:
         return tuple(range(first, first + int(parts[0])))
@@ -80,19 +92,5 @@ def parse_seeds(text: str | None, first: int) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2))
-
-
-def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    shown = [columns, *rows]
-    widths = [max(len(row[i]) for row in shown) for i in range(len(columns))]
-    return ["  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print("\n".join(table_lines(columns, rows)))
-
-
-def plain_path(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+def absolute_path(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

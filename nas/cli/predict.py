@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DeviceOption, JsonOption, RunOption, StudyOption, print_json
+from nas.cli.options import DeviceOption, JsonOption, RunOption, StudyOption
+from nas.cli.output import print_json
 
 HELP = """Name the most probable classes of some images."""
 
@@ -22,7 +23,8 @@ def command(
     from nas.predict import PredictRequest, predict_images
     from nas.retrain import study_of
 
-    guesses = predict_images(PredictRequest(study_of(run, study), tuple(images), run, top, device))
+    request = PredictRequest(paths=study_of(run, study), images=tuple(images), run=run, top=top, device=device)
+    guesses = predict_images(request)
     if as_json:
         print_json([{**asdict(guess), "image": str(guess.image), "classes": dict(guess.classes)} for guess in guesses])
         return

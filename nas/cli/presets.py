@@ -1,13 +1,14 @@
 """`nas presets`"""
 
-from nas.cli.options import JsonOption, print_json
+from dataclasses import asdict
+
+from nas.cli.options import JsonOption
+from nas.cli.output import print_json
 
 HELP = """List the reported networks that are built in, with their cost and reported accuracy."""
 
 
 def command(as_json: JsonOption = False) -> None:
-    from dataclasses import asdict
-
     from nas.report.presets import report_presets
     from nas.report.words import count_text
 

@@ -1,6 +1,5 @@
 """`nas retrain`"""
 
-import shlex
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -9,16 +8,19 @@ import typer
 
 from nas.cli.options import (
     DataOption,
+    DatasetOption,
     DeviceOption,
     JsonOption,
     LogOption,
     QuietOption,
     StudyOption,
+    TrainSubsetOption,
+    WorkersOption,
+    absolute_path,
     parse_duration,
     parse_seeds,
-    print_json,
-    table_lines,
 )
+from nas.cli.output import end_suspended, print_json, table_lines
 
 if TYPE_CHECKING:
     from nas.cli.display import TerminalDisplay
@@ -37,10 +39,7 @@ def command(
         typer.Argument(help="`best`, `top:5`, numbers or preset:NAME, one or several. [default: best]", show_default=False),
     ] = None,
     study: StudyOption = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Of a preset of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder."),
-    ] = None,
+    dataset: DatasetOption = None,
     recipe: Annotated[
         str, typer.Option(help="searched, auto, fast, long, robust, or a YAML file: how it is trained. auto goes by the length.")
     ] = "searched",
@@ -59,14 +58,14 @@ def command(
         bool,
         typer.Option("--include-test-labels", help="Train on the official test set too; no test accuracy is claimed then."),
     ] = False,
-    train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
+    train_subset: TrainSubsetOption = None,
     data: DataOption = None,
     device: DeviceOption = "auto",
     gpus: Annotated[
         int | None,
         typer.Option(help="One training: so many together, processes with --device cpu. Several: one each. 0 is the CPU."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="On the CPU: so many trainings at a time. [default: 1]")] = None,
+    workers: WorkersOption = None,
     compiled: Annotated[
         bool | None,
         typer.Option("--compile/--no-compile", help="By torch.compile, which takes a while first. [default: on CUDA, one GPU]"),
@@ -86,29 +85,27 @@ def command(
     from nas.search.placement import Placement
     from nas.subjects import find_names
 
-    folder = None if data is None else str(data.absolute())
-    with TerminalDisplay(quiet=quiet) as display:
-        paths = study_of_networks("retrain", words, study, dataset, data, display)
     by = next((name for name in CRITERIA if name == choose_by), None)
     if by is None:
         raise ConfigError(f"--choose-by {choose_by!r} is no criterion.{choices_sentence(choose_by, CRITERIA)}")
-    names = find_names(paths, words)
-    if hold_out is None:
-        hold_out = HOLD_OUT if len(names) > 1 or by == "shifted" else 0.0
-    base = RetrainRequest(
-        paths=paths,
-        epochs=epochs,
-        recipe=recipe,
-        seconds=seconds,
-        include_test_labels=include_test_labels,
-        train_subset=train_subset,
-        hold_out=hold_out,
-        data_folder=folder,
-        device=device,
-        compiled=compiled,
-    )
     stop = Stop()
     with TerminalDisplay(quiet=quiet, log=log) as display:
+        paths = study_of_networks("retrain", words, study, dataset, data, display)
+        names = find_names(paths, words)
+        if hold_out is None:
+            hold_out = HOLD_OUT if len(names) > 1 or by == "shifted" else 0.0
+        base = RetrainRequest(
+            paths=paths,
+            epochs=epochs,
+            recipe=recipe,
+            seconds=seconds,
+            include_test_labels=include_test_labels,
+            train_subset=train_subset,
+            hold_out=hold_out,
+            data_folder=absolute_path(data),
+            device=device,
+            compiled=compiled,
+        )
         display.track(paths)
         if len(names) == len(all_seeds) == 1 and workers is None:
             result = retrain_one(replace(base, which=names[0], seed=all_seeds[0], gpus=gpus), display, stop)
@@ -117,9 +114,7 @@ def command(
             result = _several(SeveralRequest(base, names, all_seeds, placement, by), display, stop)
     remember_study(paths)
     if result.suspended:
-        again = shlex.join(["nas", *sys.argv[1:]])
-        print(f"Suspended, the checkpoint{'s' * (result.suspended > 1)} written. To go on:  {again}")
-        sys.exit(130)
+        end_suspended(result.suspended)
     if as_json:
         print_json(_as_data(result))
     else:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, StudyOption, print_json, print_table
+from nas.cli.options import JsonOption, StudyOption
+from nas.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from nas.report.baselines import ListedBaseline

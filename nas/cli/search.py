@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.options import (
-    DataOption,
-    DeviceOption,
-    JsonOption,
-    LogOption,
-    QuietOption,
-    parse_duration,
-    plain_path,
-    print_json,
-)
+from nas.cli.options import DataOption, DeviceOption, JsonOption, LogOption, QuietOption, absolute_path, parse_duration
+from nas.cli.output import print_json
 
 if TYPE_CHECKING:
     from nas.search.run import SearchResult
@@ -110,8 +102,8 @@ def command(
         study=study,
         space=space,
         dataset=dataset,
-        data_folder=plain_path(data),
-        labels=plain_path(labels),
+        data_folder=absolute_path(data),
+        labels=absolute_path(labels),
         image_column=image_column,
         label_column=label_column,
         group_column=group_column,
@@ -164,6 +156,7 @@ def command(
         "--finalists": finalists,
         "--finalist-epochs": finalist_epochs,
         "--finalist-seeds": finalist_seeds,
+        "--log": log,
     }
     again = f"nas search --study {result.plan.paths.name}" + "".join(
         f" {key} {value:g}" if isinstance(value, float) else f" {key} {value}"

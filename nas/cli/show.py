@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, StudyOption, print_json
-from nas.errors import ConfigError, NasError
+from nas.cli.options import JsonOption, StudyOption
+from nas.cli.output import print_json
+from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.budget import Budget
-    from nas.config import ArchConfig, Candidate
+    from nas.config import Candidate
     from nas.report.network import NetworkReport
-    from nas.space import Space
+    from nas.report.show import ShownNetwork, ShownSpace
 
 HELP = """Show a network (its layers, cost and recipe) or a space (its ranges, and how much of it fits the budget).
 
@@ -40,66 +40,58 @@ def command(
 ) -> None:
     asked = {"size": image_size, "channels": channels, "classes": classes}
     images = {name: value for name, value in asked.items() if value is not None}
+    from nas.report.picture import draw_network
+    from nas.report.show import show_network, show_space
+
+    def note(text: str) -> None:
+        print(text, file=sys.stderr)
+
     if what == "best" or what.isdecimal() or what.startswith("preset:"):
-        _show_network(what, study, picture, images, as_json)
-    elif picture is not None:
-        raise ConfigError("--picture draws a network, not a space", hint="nas show best --picture network.svg")
-    else:
-        _show_space(what, draws, images, as_json)
-
-
-def _show_network(which: str, study: str | None, picture: Path | None, images: dict[str, int], as_json: bool) -> None:
-    from nas.budget import Budget
-    from nas.config import METRIC_WORDS, MetricName
-    from nas.paths import existing_study
-    from nas.presets import PREFIX
-    from nas.report.network import report_network
-    from nas.report.picture import draw_network, text_picture
-    from nas.report.words import count_text
-    from nas.search.settings import read_settings
-    from nas.space_file import CIFAR10
-    from nas.subjects import find_subject, preset_subject
-
-    if which.startswith(PREFIX) and study is None:
-        name, subject, shape, budget = None, preset_subject(which), CIFAR10, None
-        metric: MetricName = "accuracy"
-    else:
-        paths = existing_study(study)
-        settings = read_settings(paths)
-        name, subject, shape = paths.name, find_subject(paths, which), settings.shape
-        metric = settings.study.metric
-        # A command that reads leaves the study's file as it is.
-        budget = None if images else Budget(settings.budget, shape, paths.latencies, write=lambda file, content: None)
-    shape = shape.model_copy(update=images)
-    network = report_network(subject.candidate.arch, shape)
-    limit = None if budget is None else budget.limits.latency
-    ms = None if budget is None or limit is None else _latency(budget, subject.candidate.arch)
-    if as_json:
-        print_json(
-            {
-                "study": name,
-                "network": subject.title,
-                "validation_accuracy": subject.accuracy if metric == "accuracy" else None,
-                **({} if metric == "accuracy" else {f"validation_{metric}": subject.accuracy}),
-                "images": shape.model_dump(),
-                **asdict(network),
-                **({} if limit is None else {"latency_ms": ms}),
-                "candidate": subject.candidate.model_dump(mode="json"),
-            }
-        )
+        shown = show_network(what, study, images, note)
+        if picture is not None:
+            _write_picture(picture, draw_network(shown.network.parts, shown.network.params))
+        print_json(_network_data(shown)) if as_json else _print_network(shown)
         return
     if picture is not None:
-        _write_picture(picture, draw_network(network.parts, network.params))
-    seen = "" if subject.accuracy is None else f", validation {METRIC_WORDS[metric]} {subject.accuracy:.2%} in the search"
-    print((f"Study {name}, " if name else "") + subject.title + seen)
+        raise ConfigError("--picture draws a network, not a space", hint="nas show best --picture network.svg")
+    space = show_space(what, draws, images, note)
+    print_json(_space_data(space)) if as_json else _print_space(space)
+
+
+# ------------------------------------------------------------------------------------------------------------ a network
+
+
+def _network_data(shown: "ShownNetwork") -> dict[str, object]:
+    subject, metric = shown.subject, shown.metric
+    return {
+        "study": shown.study,
+        "network": subject.title,
+        "validation_accuracy": subject.accuracy if metric == "accuracy" else None,
+        **({} if metric == "accuracy" else {f"validation_{metric}": subject.accuracy}),
+        "images": shown.images.model_dump(),
+        **asdict(shown.network),
+        **({} if shown.latency is None else {"latency_ms": shown.milliseconds}),
+        "candidate": subject.candidate.model_dump(mode="json"),
+    }
+
+
+def _print_network(shown: "ShownNetwork") -> None:
+    from nas.config import METRIC_WORDS
+    from nas.report.picture import text_picture
+    from nas.report.words import count_text
+
+    subject, network, images = shown.subject, shown.network, shown.images
+    seen = "" if subject.accuracy is None else f", validation {METRIC_WORDS[shown.metric]} {subject.accuracy:.2%} in the search"
+    print((f"Study {shown.study}, " if shown.study else "") + subject.title + seen)
     print(
         f"{count_text(network.params)} parameters, {count_text(network.macs)} multiply-adds "
-        f"on images of {shape.channels}×{shape.size}×{shape.size}, {network.architecture}\n"
+        f"on images of {images.channels}×{images.size}×{images.size}, {network.architecture}\n"
     )
     print("\n".join(text_picture(network.parts)) + "\n")
     _print_layers(network)
-    if limit is not None:
-        print(f"{'not timed' if ms is None else f'{ms:.3f} ms'} by {limit.setting()}")
+    if shown.latency is not None:
+        ms = shown.milliseconds
+        print(f"{'not timed' if ms is None else f'{ms:.3f} ms'} by {shown.latency.setting()}")
     print()
     _print_recipe(subject.candidate)
 
@@ -123,16 +115,6 @@ def _print_layers(network: "NetworkReport") -> None:
     print(f"{network.memory:,} bytes of float32 activations at once, an image")
 
 
-def _latency(budget: "Budget", arch: "ArchConfig") -> float | None:
-    """Milliseconds, as the search measured them, or else now; None where this machine cannot."""
-    try:
-        ms = budget.latency(arch)
-    except NasError as error:
-        print(f"Not timed: {error.message}", file=sys.stderr)
-        return None
-    return ms if math.isfinite(ms) else None
-
-
 def _print_recipe(candidate: "Candidate") -> None:
     from nas.report.words import recipe_texts
 
@@ -142,72 +124,42 @@ def _print_recipe(candidate: "Candidate") -> None:
         print(f"Warning: {warning}", file=sys.stderr)
 
 
-def _show_space(name: str, draws: int, images: dict[str, int], as_json: bool) -> None:
-    from nas.budget import Budget
+# -------------------------------------------------------------------------------------------------------------- a space
+
+
+def _space_data(shown: "ShownSpace") -> dict[str, object]:
+    fit = asdict(shown.fit)
+    if shown.budget.latency is not None:
+        milliseconds = [ms if math.isfinite(ms) else None for ms in shown.milliseconds]
+        fit["latency"] = {"milliseconds": milliseconds, "fits": shown.in_time}
+    return {
+        "space": shown.name,
+        "fingerprint": shown.fingerprint,
+        "budget": shown.budget.model_dump(),
+        "parameters": shown.ranges,
+        "images": shown.images.model_dump(),
+        "fit": fit,
+        "cost": shown.cost,
+        **({} if shown.fill is None else {"fill": asdict(shown.fill)}),
+    }
+
+
+def _print_space(shown: "ShownSpace") -> None:
     from nas.report.words import count_text
-    from nas.search.feasibility import check_blocks, check_feasible, measure_cost, measure_fit
-    from nas.search.filling import measure_fill
-    from nas.space_file import load_space
 
-    space = load_space(name)
-    space = space.for_images(space.images.model_copy(update=images))
-    check_blocks(space)
-    shape, limits = space.images, space.budget
-    budget = Budget(limits, shape)
-    if images:
-        check_feasible(space, budget)
-    fit = measure_fit(space, budget, draws, seed=0)
-    fill = measure_fill(space, draws, seed=0) if space.fills else None
-    cost = measure_cost(space, budget, draws, seed=0)
-    timed = _time_draws(space, budget, draws)
-    keep = None if not timed or limits.latency is None else sum(ms <= limits.latency.max_ms for ms in timed) / len(timed)
-    if as_json:
-        latency = (
-            {}
-            if limits.latency is None
-            else {"latency": {"milliseconds": [ms if math.isfinite(ms) else None for ms in timed], "fits": keep}}
-        )
-        print_json(
-            {
-                "space": space.name,
-                "fingerprint": space.fingerprint,
-                "budget": limits.model_dump(),
-                "parameters": space.describe(),
-                "images": shape.model_dump(),
-                "fit": asdict(fit) | latency,
-                "cost": cost,
-                **({} if fill is None else {"fill": asdict(fill)}),
-            }
-        )
-        return
-    print(f"Space {space.name}: {limits.describe()}")
-    for slot, values in space.describe().items():
+    fit, size, times = shown.fit, shown.images.size, shown.milliseconds
+    print(f"Space {shown.name}: {shown.budget.describe()}")
+    for slot, values in shown.ranges.items():
         print(f"  {slot:20s} {values}")
-    aside = "" if limits.latency is None else ", its latency aside"
-    print(f"Of {draws} uniform draws, on images of {shape.size}×{shape.size}, {fit.fits:.0%} fit the budget{aside}:", end=" ")
-    print(", ".join(f"{block} {share:.0%} of {fit.draws_by_block[block]}" for block, share in fit.by_block.items()))
-    if cost:
-        spread = ", ".join(f"{share} below {count_text(macs)}" for share, macs in cost.items())
+    aside = "" if shown.budget.latency is None else ", its latency aside"
+    blocks = ", ".join(f"{block} {share:.0%} of {fit.draws_by_block[block]}" for block, share in fit.by_block.items())
+    print(f"Of {fit.draws} uniform draws, on images of {size}×{size}, {fit.fits:.0%} fit the budget{aside}: {blocks}")
+    if shown.cost:
+        spread = ", ".join(f"{share} below {count_text(macs)}" for share, macs in shown.cost.items())
         print(f"Multiply-adds of an image, of those that keep the parameters: {spread}")
-    if fill is not None:
-        print(fill.sentence())
-    if keep is not None:
-        print(f"Of {len(timed)} of those, timed here, {keep:.0%} keep the latency: {timed[0]:.2f} to {timed[-1]:.2f} ms")
-    if fit.fits * (1 if keep is None else keep) < 1 / 3:
+    if shown.fill is not None:
+        print(shown.fill.sentence())
+    if shown.in_time is not None:
+        print(f"Of {len(times)} of those, timed here, {shown.in_time:.0%} keep the latency: {times[0]:.2f} to {times[-1]:.2f} ms")
+    if fit.fits * (1 if shown.in_time is None else shown.in_time) < 1 / 3:
         print("Less than a third fits: narrow the ranges of channels, blocks and kernels.", file=sys.stderr)
-
-
-TIMED_DRAWS = 12
-
-
-def _time_draws(space: "Space", budget: "Budget", draws: int) -> list[float]:
-    """Milliseconds of a few that keep the other limits; none where no latency is limited, or this machine cannot time it."""
-    from nas.search.feasibility import time_draws
-
-    if budget.limits.latency is None:
-        return []
-    try:
-        return time_draws(space, budget, TIMED_DRAWS, draws, seed=0)
-    except NasError as error:
-        print(f"Not timed: {error.message}", file=sys.stderr)
-        return []

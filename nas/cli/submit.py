@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DeviceOption, JsonOption, QuietOption, RunOption, StudyOption, print_json
+from nas.cli.options import DeviceOption, JsonOption, QuietOption, RunOption, StudyOption
+from nas.cli.output import print_json
 
 HELP = """Predict an unlabelled test set and write the CSV that is handed in: ID,Labels."""
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.cli.options import absolute_path
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,5 +32,4 @@ def study_of_networks(
             "--dataset goes with preset:NAME alone: a study has its data",
             hint=f"nas {command} preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
         )
-    folder = None if data is None else str(data.absolute())
-    return found_presets_study(DataConfig(dataset=dataset, folder=folder), study, display.decoding)
+    return found_presets_study(DataConfig(dataset=dataset, folder=absolute_path(data)), study, display.decoding)

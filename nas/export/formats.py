@@ -28,7 +28,6 @@ from nas.retrain.card import weights_file
 from nas.retrain.evaluation import judge
 from nas.retrain.recorded import Note, require_as_recorded
 from nas.search.settings import read_settings
-from nas.train.evaluate import TTA
 
 LARGEST_DIFFERENCE = 1e-4
 """Between logits of the exported form and torch's, of logits about as large as 10: float32 sums in another order."""
@@ -72,8 +71,6 @@ def export(request: ExportRequest, note: Note = lambda text: None) -> Exported:
         raise ConfigError(f"{request.format!r} is no format to export to.{choices_sentence(request.format, FORMATS)}")
     if request.bf16 and request.format != "weights":
         raise ConfigError("--bf16 goes with --format weights alone", hint="nas export --format weights --bf16")
-    if request.tta is not None and request.tta not in TTA:
-        raise ConfigError(f"{request.tta!r} is no test-time augmentation.{choices_sentence(request.tta, TTA)}")
     paths = request.paths
     run = find_run(paths, request.run)
     model, card = load_network(run)
@@ -86,7 +83,10 @@ def export(request: ExportRequest, note: Note = lambda text: None) -> Exported:
     images = _random_images(card)
     with torch.inference_mode():
         expected = predictor(images)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"{output} cannot be written: {error.strerror}", hint="name another with --output") from None
     with tempfile.TemporaryDirectory(prefix=".nas-export-", dir=output.parent) as folder:
         unfinished = Path(folder) / output.name
         with blaming_block(card.candidate.arch, f"cannot be exported by --format {request.format}"):
@@ -166,7 +166,7 @@ def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output
     shutil.copy(weights_file(run), output)
     write_card(TrialPaths(output), card.model_copy(update={"tta": predictor.tta}))
     title = f"{card.candidate.arch.one_line()}: {card.params:,} parameters, {len(card.classes)} classes."
-    (output / "model.py").write_text(standalone_source(title, card.candidate.arch))
+    (output / "model.py").write_text(standalone_source(title, card.candidate.arch), encoding="utf-8")
     return _run_standalone(output, images)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nas.train.evaluate import TTA
+from nas.train.evaluate import TTA, require_tta
 
 
 class Predictor(nn.Module):
@@ -15,6 +15,8 @@ class Predictor(nn.Module):
     scale: Tensor
 
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float], tta: str) -> None:
+        """Raises ConfigError for a `tta` that there is not."""
+        require_tta(tta)
         super().__init__()
         self.model, self.tta = model, tta
         self.register_buffer("mean", torch.tensor(mean), persistent=False)

@@ -65,7 +65,7 @@ def _of_torchvision(name: ForeignName) -> Callable[..., Any]:
     if name.attribute not in known:
         choices = choices_sentence(name.attribute, known)
         raise ConfigError(
-            f"torchvision classifies by no model {name.attribute!r}.{choices}", hint="nas check torchvision:resnet18"
+            f"torchvision has no model {name.attribute!r} that classifies.{choices}", hint="torchvision:resnet18 is one"
         )
     return lambda *args, **kwargs: models.get_model(name.attribute, *args, **{"weights": None, **kwargs})
 
@@ -94,7 +94,7 @@ def _in_module(module: ModuleType, name: ForeignName) -> Any:
         what = f"has no {name.attribute!r}" if name.attribute else "is a file: say which of its networks"
         known = choices_sentence(name.attribute, choices) if choices else " It defines no torch.nn.Module."
         nearest = [*difflib.get_close_matches(name.attribute, choices, n=1, cutoff=0.5), *choices]
-        raise ConfigError(f"{name.file} {what}.{known}", hint=f"nas check {name.file}:{nearest[0]}" if nearest else None)
+        raise ConfigError(f"{name.file} {what}.{known}", hint=f"name it as {name.example(nearest[0])}" if nearest else None)
     is_other_class = isinstance(found, type) and not issubclass(found, nn.Module)
     if is_other_class or not (isinstance(found, nn.Module) or callable(found)):
         known = f" Choices: {', '.join(choices)}." if choices else ""
@@ -135,7 +135,7 @@ def _arguments(target: Any, name: ForeignName, shape: ImageShape) -> dict[str, A
         else:
             message = f"{name.text}: {name.attribute}{signature} {error}"
             call = f"{name.attribute}({', '.join(needed)})" if needed else f"{name.attribute}()"
-        raise ConfigError(message, hint=f"arguments stand in the name: nas check {name.example(call)}") from None
+        raise ConfigError(message, hint=f"arguments stand in the name: {name.example(call)}") from None
     return keywords
 
 

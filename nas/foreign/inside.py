@@ -8,6 +8,7 @@ import faulthandler
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def _hint_to_train(name: ForeignName, shape: ImageShape) -> str:
     return "a network takes the study's images as they are; a class in a file of yours that holds one may change them first"
 
 
-def _first_pass(model: nn.Module, image: Tensor, name: ForeignName, built: str, stage: Any, hint: str) -> Any:
+def _first_pass(model: nn.Module, image: Tensor, name: ForeignName, built: str, stage: Callable[[str], None], hint: str) -> Any:
     stage("forward")
     size = "×".join(str(n) for n in image.shape[1:])
     with blamed(f"{built} takes no images of {size}", name, hint):

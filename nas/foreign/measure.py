@@ -98,17 +98,14 @@ def _parts(model: nn.Module, weights: dict[str, nn.Parameter], calls: list[Call]
         return [*([Part(outer.name, "its own", outer.output, own)] if own and found else []), *found]
 
     parts = [part("")]
+    total = parts[0].params
     while True:
         largest = max(parts, key=lambda one: one.params)
         inner = opened(largest) if largest.built != "its own" else []
-        if 2 * largest.params <= parts_total(parts) or not inner or len(parts) - 1 + len(inner) > MOST_PARTS:
+        if 2 * largest.params <= total or not inner or len(parts) - 1 + len(inner) > MOST_PARTS:
             return parts
         at = parts.index(largest)
         parts[at : at + 1] = inner
-
-
-def parts_total(parts: list[Part]) -> int:
-    return sum(part.params for part in parts)
 
 
 def repeats_of(model: nn.Module, calls: list[Call], macs: dict[str, int] | None) -> list[Repeat]:

@@ -61,7 +61,7 @@ def _existing(file: Path) -> Path:
         beside = []
     raise ConfigError(
         f"there is no file {file}." + (choices_sentence(file.name, beside) if beside else ""),
-        hint="name a Python file and its class: nas check net.py:Net",
+        hint="name a Python file and its class: net.py:Net",
     )
 
 
@@ -70,7 +70,7 @@ def _parsed(what: str, text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]
         return "", (), {}
     wrong = ConfigError(
         f"after the colon stands a name, or a name with arguments that are Python's literals, but {text!r} has {what!r}",
-        hint="for example nas check 'net.py:Net(width=64, depths=[2, 2])'",
+        hint="for example 'net.py:Net(width=64, depths=[2, 2])', quoted for the shell",
     )
     try:
         node = ast.parse(what, mode="eval").body

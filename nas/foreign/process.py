@@ -52,7 +52,7 @@ def inspect_network(
     `printed` hears what its code printed, if it did, before this returns or raises. Raises ConfigError with what is wrong with
     it, or with how it ended its process.
     """
-    with tempfile.TemporaryDirectory(prefix="nas-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="nas-foreign-") as folder:
         request = {
             "path": sys.path,
             "parent": os.getpid(),

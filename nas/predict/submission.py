@@ -16,17 +16,17 @@ from nas.data.cache import silent
 from nas.data.datasets import load_dataset
 from nas.data.stream import pick_storage
 from nas.data.unlabelled import TestSet, read_test_set
-from nas.errors import ConfigError, DataError, choices_sentence
-from nas.files import sha256_of
+from nas.errors import ConfigError, DataError
+from nas.files import sha256_of, write_whole
 from nas.ledger import SubmissionEntry, append_submission
 from nas.paths import StudyPaths, TrialPaths
-from nas.predict.table import ID_COLUMN, LABEL_COLUMN, Form, arranged, read_sample, require_one_source, verify, write_rows
+from nas.predict.table import arranged, find_form, verify, write_rows
 from nas.retrain import ModelCard, find_run, load_network
 from nas.retrain.card import weights_file
 from nas.retrain.recorded import Note, require_as_recorded, try_to_record
 from nas.search.settings import Environment, read_settings
 from nas.train.device import FULL_PRECISION, pick_device
-from nas.train.evaluate import TTA, predict_logits
+from nas.train.evaluate import predict_logits, require_tta
 from nas.train.norm import reestimate_norm
 
 LabelForm = Literal["indices", "names"]
@@ -41,7 +41,7 @@ class SubmitRequest:
     """As `find_run` takes it; None takes the latest."""
     output: Path | None = None
     tta: str | None = None
-    """One of `TTA`; None takes what fits the network's training."""
+    """As `require_tta` takes it; None takes what fits the network's training."""
     adapt_norm: bool = False
     """Whether BatchNorm's statistics are taken from the test set instead of the training images."""
     labels: LabelForm = "indices"
@@ -84,18 +84,19 @@ def submit(request: SubmitRequest, progress: DecodingProgress = silent, note: No
     It is recorded beside the run and in the study's ledger. Raises NasError.
     """
     paths = request.paths
-    require_one_source(request.like, id_column=request.id_column, label_column=request.label_column)
-    form = Form(request.id_column or ID_COLUMN, request.label_column or LABEL_COLUMN)
-    if request.like is not None:
-        form = read_sample(request.like)
+    form = find_form(request.like, request.id_column, request.label_column)
     run = find_run(paths, request.run)
     model, card = load_network(run)
     require_as_recorded(paths, run, card, note)
     tta = request.tta or card.tta
-    if tta not in TTA:
-        raise ConfigError(f"{tta!r} is no test-time augmentation.{choices_sentence(tta, TTA)}")
+    require_tta(tta)
     test, described = find_test_set(request, card, progress)
     order = arranged(test.ids, form, str(request.like))
+    output = request.output or (paths.folder if paths else Path()) / f"submission-{Path(test.name).stem}.csv"
+    if request.probabilities is not None and request.probabilities.resolve() == output.resolve():
+        raise ConfigError(
+            f"the submission and --probabilities would both be written to {output}", hint="name another file with --probabilities"
+        )
     device = pick_device(request.device)
     data = pick_storage(test.images.nbytes, device)(test.images, None, card.mean, card.std, device)
     logits = predict_logits(model.to(device), data, FULL_PRECISION, tta, progress=progress)
@@ -107,15 +108,14 @@ def submit(request: SubmitRequest, progress: DecodingProgress = silent, note: No
     predicted = logits.argmax(1).cpu().numpy()
     names = list(card.classes) if request.labels == "names" else [str(i) for i in range(len(card.classes))]
     ids = [test.ids[i] for i in order]
-    output = request.output or (paths.folder if paths else Path()) / f"submission-{Path(test.name).stem}.csv"
-    write_rows(output, (form.id_column, form.label_column), [(test.ids[i], names[predicted[i]]) for i in order])
-    verify(output, form, ids, names)
     if request.probabilities is not None:
         shares = torch.softmax(logits, 1).cpu().numpy()
         rows = [(test.ids[i], *(f"{share:.6f}" for share in shares[i])) for i in order]
-        write_rows(request.probabilities, (form.id_column, *card.classes), rows)
+        write_rows(request.probabilities, (form.id_column, *card.classes), rows, option="--probabilities")
+    write_rows(output, (form.id_column, form.label_column), [(test.ids[i], names[predicted[i]]) for i in order])
+    verify(output, form, ids, names)
     if request.test is not None and paths is not None:
-        _remembered(paths).write_text(str(request.test.absolute()) + "\n")
+        _remember(paths, request.test, note)
     environment = Environment.now()
     entry = SubmissionEntry(
         id=uuid.uuid4().hex,
@@ -174,7 +174,7 @@ def find_test_set(request: SubmitRequest, card: ModelCard, progress: DecodingPro
         return read_test_set(request.test, card.shape, card.data.resize), str(request.test)
     paths = request.paths
     if paths is not None and (remembered := _remembered(paths)).is_file():
-        path = Path(remembered.read_text().strip())
+        path = Path(remembered.read_text(encoding="utf-8").strip())
         if not path.exists():
             raise DataError(f"{path}, the test set given to this study before, is gone", hint="name it: nas submit TEST")
         return read_test_set(path, card.shape, card.data.resize), f"{path}, as given to this study before"
@@ -205,3 +205,10 @@ def unlabelled_in(data: DataConfig) -> Path | None:
 
 def _remembered(paths: StudyPaths) -> Path:
     return paths.folder / "test-set.txt"
+
+
+def _remember(paths: StudyPaths, test: Path, note: Note) -> None:
+    try:
+        write_whole(_remembered(paths), f"{test.absolute()}\n".encode())
+    except OSError as error:
+        note(f"the test set is not remembered for study {paths.name!r}, in {_remembered(paths)}: {error.strerror}")

@@ -10,6 +10,7 @@ from nas.errors import ConfigError, DataError
 from nas.files import write_whole
 
 ID_COLUMN, LABEL_COLUMN = "ID", "Labels"
+NO_SAMPLE = "leave --like out, and name the columns with --id-column and --label-column"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,18 @@ class Form:
     """IDs in the order of the rows; None takes that of the test set."""
 
 
+def find_form(like: Path | None, id_column: str | None, label_column: str | None) -> Form:
+    """That of the sample submission `like`, or with these columns. Raises NasError, also where both say what they are called."""
+    if like is None:
+        return Form(id_column or ID_COLUMN, label_column or LABEL_COLUMN)
+    columns = {"--id-column": id_column, "--label-column": label_column}
+    if named := [option for option, value in columns.items() if value is not None]:
+        raise ConfigError(
+            f"--like takes the columns from {like}, so that {' and '.join(named)} means nothing", hint="leave one out"
+        )
+    return read_sample(like)
+
+
 def read_sample(path: Path) -> Form:
     """Of a sample submission: its two columns, its IDs, their order. Raises DataError."""
     try:
@@ -30,10 +43,10 @@ def read_sample(path: Path) -> Form:
     except OSError as error:
         raise DataError(f"the sample submission {path} cannot be read: {error.strerror}", hint="name it: --like FILE") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the sample submission {path} is no CSV in UTF-8: {error}") from None
+        raise DataError(f"the sample submission {path} is no CSV in UTF-8: {error}", hint="save it as one") from None
     if not rows or len(rows[0]) != 2:
         found = "nothing" if not rows else f"{len(rows[0])}: {', '.join(rows[0])}"
-        raise DataError(f"a sample submission has two columns, the ID and the label, but {path} has {found}")
+        raise DataError(f"a sample submission has two columns, the ID and the label, but {path} has {found}", hint=NO_SAMPLE)
     wrong = next((i for i, row in enumerate(rows, 1) if len(row) != 2), None)
     if wrong is not None:
         raise DataError(f"{path}, line {wrong}: two columns are expected, but there are {len(rows[wrong - 1])}")
@@ -74,10 +87,10 @@ def _require_unique(ids: Sequence[str], source: str) -> None:
         seen.add(name)
 
 
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Whole or not at all. Raises DataError."""
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]], option: str = "--output") -> None:
+    """Whole or not at all. Raises DataError with the `option` that names the file."""
     if path.is_dir():
-        raise DataError(f"{path} cannot be written: it is a folder", hint="name a file in it with --output")
+        raise DataError(f"{path} cannot be written: it is a folder", hint=f"name a file in it with {option}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -85,7 +98,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
     try:
         write_whole(path, text.getvalue().encode())
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}", hint="name another file with --output") from None
+        raise DataError(f"{path} cannot be written: {error.strerror}", hint=f"name another file with {option}") from None
 
 
 def verify(path: Path, form: Form, ids: Sequence[str], classes: Sequence[str]) -> None:
@@ -101,12 +114,3 @@ def verify(path: Path, form: Form, ids: Sequence[str], classes: Sequence[str]) -
     strange = next((row[1] for row in rows[1:] if row[1] not in known), None)
     if strange is not None:
         raise DataError(f"{path}: {strange!r} is no class; choices: {', '.join(classes)}")
-
-
-def require_one_source(like: Path | None, **columns: str | None) -> None:
-    """Raises ConfigError where a sample and an option both say what a column is called."""
-    named = [f"--{name.replace('_', '-')}" for name, value in columns.items() if value is not None]
-    if like is not None and named:
-        raise ConfigError(
-            f"--like takes the columns from {like}, so that {' and '.join(named)} means nothing", hint="leave one out"
-        )

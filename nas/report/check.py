@@ -174,7 +174,7 @@ def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Cal
     values = {"params": found.params, "memory": found.memory, "macs": found.macs}
     held = {name: Held(limit, values[name]) for name, limit in limits.counted().limited().items()}
     if limits.latency is not None and all(one.kept for one in held.values()):
-        held["latency"] = Held(limits.latency.max_ms, _latency(budget, subject, note))
+        held["latency"] = Held(limits.latency.max_ms, latency_of(budget, arch, note))
     return Checked(
         network=subject.title,
         built=found.architecture,
@@ -204,9 +204,10 @@ def _own_repeats(arch: ArchConfig, shape: ImageShape) -> list[Repeat]:
     return repeats_of(model, calls, macs_of(model, image).by_module)
 
 
-def _latency(budget: Budget, subject: Subject, note: Callable[[str], None]) -> float | None:
+def latency_of(budget: Budget, arch: ArchConfig, note: Callable[[str], None]) -> float | None:
+    """Milliseconds, as the search measured them, or else now; None where this machine cannot, of which `note` hears."""
     try:
-        ms = budget.latency(subject.candidate.arch)
+        ms = budget.latency(arch)
     except NasError as error:
         note(f"Not timed: {error.message}")
         return None

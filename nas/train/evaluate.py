@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from nas.config import AugmentConfig
 from nas.data.cache import Progress, silent
 from nas.data.loader import Resident
+from nas.errors import ConfigError, choices_sentence
 from nas.train.device import Precision
 from nas.train.metrics import METRICS, ClassCounts
 
@@ -45,6 +46,12 @@ def flip_shift_averaged(model: nn.Module, images: Tensor) -> Tensor:
 
 TTA: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"none": plain, "flip": flip_averaged, "flip_shift": flip_shift_averaged}
 """Test-time augmentation by name."""
+
+
+def require_tta(name: str) -> None:
+    """Raises ConfigError with those there are."""
+    if name not in TTA:
+        raise ConfigError(f"{name!r} is no test-time augmentation.{choices_sentence(name, TTA)}")
 
 
 def fitting_tta(config: AugmentConfig) -> str:

@@ -101,7 +101,7 @@ def test_known_networks_are_trained_to_compare_with(study: StudyPaths, tmp_path:
     with pytest.raises(ConfigError, match="is a network of nas's own"):
         opened.baseline("preset:resnet-443")
     with pytest.raises(ConfigError, match="timeout must be above 0"):
-        opened.baseline("net.py:net", timeout=0)
+        opened.baseline("net.py:net", timeout=-1)
 
 
 def test_what_a_search_found(study: StudyPaths) -> None:
@@ -140,6 +140,8 @@ def test_a_retrained_network_is_built_with_its_weights(study: StudyPaths) -> Non
     with torch.inference_mode():
         by_hand = loaded(((images.float() - mean) / std).permute(0, 3, 1, 2))
         assert torch.allclose(run.predictor(tta="none")(images), by_hand, atol=1e-5)
+    with pytest.raises(ConfigError, match="'mirror' is no test-time augmentation"):
+        run.predictor(tta="mirror")
     other = next(trial for trial in opened.trials if trial.number != best.number and trial.curve)
     assert other.build().training  # newly drawn
     with pytest.raises(StudyError, match="has not been retrained, and a search keeps no weights"):

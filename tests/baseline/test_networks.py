@@ -105,7 +105,7 @@ def test_torchvision_s_networks_take_colour(study: StudyPaths) -> None:
         ("12", "is a network of nas's own", "nas retrain 12"),
         ("resnet-443", "is no network that can be trained to compare with", "nas retrain preset:resnet-443"),
         ("resnet18", "Choices: torchvision:NAME, FILE.py:CLASS", "nas baseline torchvision:resnet18"),
-        ("gone.py:Net", "there is no file gone.py", "nas check net.py:Net"),
+        ("gone.py:Net", "there is no file gone.py", "net.py:Net"),
     ],
 )
 def test_networks_of_ours_and_of_nobody_are_refused(text: str, message: str, hint: str) -> None:

@@ -131,6 +131,8 @@ def test_picture_of_a_network(nas: Callable[..., Done], study: StudyPaths, tmp_p
     assert done.code == 0
     assert "stage 3      256×8×8" in done.out
     xml.parse(tmp_path / "network.svg")
+    assert nas("show", "preset:resnet-443", "--json", "--picture", "beside.svg").code == 0
+    assert (tmp_path / "beside.svg").read_text() == (tmp_path / "network.svg").read_text()
     refused = nas("show", "preset:resnet-443", "--picture", str(tmp_path / "network.png"))
     assert refused.err == (
         f"Error: a picture is written as SVG, but {tmp_path / 'network.png'} does not end in .svg\n"

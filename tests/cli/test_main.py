@@ -110,6 +110,7 @@ MISTAKES = {
     "no network to retrain": ("retrain top:0 --study tiny", "top:K takes 1 to 2 networks, as many as study 'tiny' has trained"),
     "more networks than there are": ("retrain top:9 --study tiny", "top:K takes 1 to 2 networks"),
     "seeds that repeat": ("retrain --study tiny --seeds 1,2,1", "--seeds 1,2,1 repeats 1: the same seed trains the same network"),
+    "no seeds": ("retrain --study tiny --seeds 00", "--seeds takes how many, or a list of them, but got '00'"),
     "seeds that are none": ("retrain --study tiny --seeds two", "--seeds takes how many, or a list of them, but got 'two'"),
     "unknown recipe": ("retrain --study tiny --recipe longer", "'longer' is no recipe. Did you mean 'long'? Choices: searched,"),
     "missing recipe file": ("retrain --study tiny --recipe my.yaml", "there is no recipe file my.yaml"),

@@ -69,8 +69,8 @@ REFUSED = {
     "mine.py:ready(3)": "mine.py:ready(3): ready is a network already and takes no arguments",
     "mine.py:Raises": "Raises() cannot be built: IndexError: list index out of range (mine.py, line {}, in __init__)",
     "mine.py:Exits": "Exits() cannot be built: it calls sys.exit(3) (mine.py, line {}, in __init__)",
-    "torchvision:resnet19": "torchvision classifies by no model 'resnet19'. Did you mean 'resnet18'? Choices: alexnet, ",
-    "torchvision:raft_large": "torchvision classifies by no model 'raft_large'.",
+    "torchvision:resnet19": "torchvision has no model 'resnet19' that classifies. Did you mean 'resnet18'? Choices: alexnet, ",
+    "torchvision:raft_large": "torchvision has no model 'raft_large' that classifies.",
 }
 
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_built_is_a_sentence(text: str, user_file: Path) -> None:
 def test_missing_arguments_are_shown_where_they_go() -> None:
     with pytest.raises(ConfigError) as refused:
         build("mine.py:Needs(depth=3)")
-    assert refused.value.hint == "arguments stand in the name: nas check 'mine.py:Needs(depth=3, width=…)'"
+    assert refused.value.hint == "arguments stand in the name: 'mine.py:Needs(depth=3, width=…)'"
 
 
 FILES = {

@@ -1,0 +1,110 @@
+"""What `nas show` says: of a network its layers, cost and recipe; of a space its ranges, and how much of it fits the budget."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nas.budget import Budget
+from nas.config import BudgetConfig, ImageShape, LatencyConfig, MetricName
+from nas.errors import NasError
+from nas.paths import existing_study
+from nas.presets import PREFIX
+from nas.report.check import latency_of
+from nas.report.network import NetworkReport, report_network
+from nas.search.feasibility import Fit, check_blocks, check_feasible, measure_cost, measure_fit, time_draws
+from nas.search.filling import Fill, measure_fill
+from nas.search.settings import read_settings
+from nas.space_file import CIFAR10, load_space
+from nas.subjects import Subject, find_subject, preset_subject
+
+TIMED_DRAWS = 12
+
+
+@dataclass(frozen=True)
+class ShownNetwork:
+    study: str | None
+    """None of a preset that is shown for no study's images."""
+    subject: Subject
+    metric: MetricName
+    """What its accuracy in the search is measured by."""
+    images: ImageShape
+    network: NetworkReport
+    latency: LatencyConfig | None
+    """The study's limit, on its own images; …"""
+    milliseconds: float | None
+    """… and what the network takes: as the search measured it, or else now. None where this machine cannot time it."""
+
+
+def show_network(which: str, study: str | None, images: dict[str, int], note: Callable[[str], None]) -> ShownNetwork:
+    """`best`, a trial's number, or a preset; on the study's images, for presets without a study on CIFAR-10's, with the fields of
+    `images` in place of theirs. Raises NasError; `note` hears what could not be timed."""
+    name: str | None = None
+    metric: MetricName = "accuracy"
+    latency: LatencyConfig | None = None
+    milliseconds: float | None = None
+    if which.startswith(PREFIX) and study is None:
+        subject, shape = preset_subject(which), CIFAR10
+    else:
+        paths = existing_study(study)
+        settings = read_settings(paths)
+        name, subject, shape, metric = paths.name, find_subject(paths, which), settings.shape, settings.study.metric
+        if not images and settings.budget.latency is not None:
+            latency = settings.budget.latency
+            # A command that reads leaves the study's file as it is.
+            budget = Budget(settings.budget, shape, paths.latencies, write=lambda file, content: None)
+            milliseconds = latency_of(budget, subject.candidate.arch, note)
+    shape = shape.model_copy(update=images)
+    network = report_network(subject.candidate.arch, shape)
+    return ShownNetwork(name, subject, metric, shape, network, latency, milliseconds)
+
+
+@dataclass(frozen=True)
+class ShownSpace:
+    name: str
+    fingerprint: str
+    budget: BudgetConfig
+    ranges: dict[str, str]
+    """In words, by slot."""
+    images: ImageShape
+    fit: Fit
+    """Of uniform draws, the latency aside."""
+    fill: Fill | None
+    """None of a space whose widths are drawn."""
+    cost: dict[str, int]
+    """Multiply-adds below which a share of the draws that keep the parameters lies; empty where none does."""
+    milliseconds: list[float]
+    """Ascending, of a few draws that keep the other limits; empty where the latency is not limited, or cannot be timed here."""
+
+    @property
+    def in_time(self) -> float | None:
+        """Share of those that keep the latency."""
+        if self.budget.latency is None or not self.milliseconds:
+            return None
+        return sum(ms <= self.budget.latency.max_ms for ms in self.milliseconds) / len(self.milliseconds)
+
+
+def show_space(name: str, draws: int, images: dict[str, int], note: Callable[[str], None]) -> ShownSpace:
+    """Of so many uniform draws, on the space's images, with the fields of `images` in place of theirs. Raises NasError, also
+    where nothing fits on such images; `note` hears what could not be timed."""
+    space = load_space(name)
+    space = space.for_images(space.images.model_copy(update=images))
+    check_blocks(space)
+    budget = Budget(space.budget, space.images)
+    if images:
+        check_feasible(space, budget)
+    milliseconds: list[float] = []
+    if space.budget.latency is not None:
+        try:
+            milliseconds = time_draws(space, budget, TIMED_DRAWS, draws, seed=0)
+        except NasError as error:
+            note(f"Not timed: {error.message}")
+    return ShownSpace(
+        name=space.name,
+        fingerprint=space.fingerprint,
+        budget=space.budget,
+        ranges=space.describe(),
+        images=space.images,
+        fit=measure_fit(space, budget, draws, seed=0),
+        fill=measure_fill(space, draws, seed=0) if space.fills else None,
+        cost=measure_cost(space, budget, draws, seed=0),
+        milliseconds=milliseconds,
+    )
