@@ -350,6 +350,18 @@ class OwnedStorage(optuna.storages.RDBStorage):
 
         return self.patiently(create)
 
+    def delete_study(self, study_id: int) -> None:
+        real = super().delete_study
+
+        def delete(again: bool) -> None:
+            try:
+                real(study_id)
+            except KeyError:
+                if not again:
+                    raise
+
+        self.patiently(delete)
+
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         real, newer = super()._create_new_trial, super()._get_trials
         if study_id not in self._newest:
