@@ -16,12 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.config import MetricName
 from nas.data.loader import mix_seed
 from nas.errors import NasError, StudyError
+from nas.files import write_whole
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.search import outcomes
 from nas.search.crew import Crew
 from nas.search.drawing import Drawer
-from nas.search.executors import Executor
 from nas.search.finalists import FinalistDrawer
 from nas.search.kept import KeptCheckpoints
 from nas.search.messages import (
@@ -44,7 +44,6 @@ from nas.search.messages import (
     Waiting,
 )
 from nas.search.progress import Display, Progress, Running
-from nas.train.checkpoint import write_whole
 from nas.train.loop import EpochMetrics, write_curve
 from nas.train.memory import more_parts
 
@@ -59,7 +58,7 @@ class Coordinator:
         self,
         study: optuna.Study,
         drawer: Drawer | FinalistDrawer,
-        executor: Executor,
+        crew: Crew,
         paths: StudyPaths,
         *,
         goal: int,
@@ -67,20 +66,19 @@ class Coordinator:
         stop: Stop,
         deadline: float | None = None,
         persist: Callable[[Callable[[], None]], None] = lambda action: action(),
-        crew: Crew | None = None,
         metric: MetricName = "accuracy",
     ) -> None:
         """
         Args:
+            crew: the workers, who may work for others before and after; whoever hired them ends them.
             goal: trained networks, over all runs of the study.
             stop: may be requested by a signal handler; the main loop acts on it.
             deadline: a time of `time.monotonic`.
             persist: carries out a write to a file, and tries again when a disk is full.
             metric: of the validation images, what is reported to the study after each epoch.
-            crew: of workers that work for others, too, and that somebody else ends; else they begin and end with this search.
         """
-        self.study, self.drawer, self.executor, self.paths = study, drawer, executor, paths
-        self.crew, self.shares_crew = crew or Crew(executor, display.note), crew is not None
+        self.study, self.drawer, self.paths = study, drawer, paths
+        self.crew, self.executor = crew, crew.executor
         self.display, self.stop, self.deadline, self.persist = display, stop, deadline, persist
         trials = study.get_trials(deepcopy=False)
         self.progress = Progress(goal, drawer.epochs, outcomes.count_outcomes(trials), devices=self.crew.devices, metric=metric)
@@ -109,18 +107,12 @@ class Coordinator:
         if not self.wanted:
             self.settle()
             return
+        self.crew.start()
         try:
-            self.crew.start()
-            try:
-                self._run()
-            except NasError:
-                self.put_down()
-                raise
-        except BaseException:
-            self.executor.close(force=True)
+            self._run()
+        except NasError:
+            self.put_down()
             raise
-        if not self.shares_crew:
-            self.executor.close()
         if self.error is not None:
             raise self.error
 
@@ -246,8 +238,8 @@ class Coordinator:
     def adopt(self) -> None:
         """Takes over what an earlier run left: carries out decisions it had recorded, and queues the rest again."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            outcome = frozen.user_attrs.get("outcome", "duplicate")
-            if outcome == "duplicate":
+            outcome = frozen.user_attrs.get("outcome")
+            if outcome is None or outcome == "duplicate":
                 self.drawer.adopt(frozen)
             elif outcome == "over_budget":
                 outcomes.finish(self.study, optuna.Trial(self.study, frozen._trial_id))

@@ -20,7 +20,7 @@ from nas.search.feasibility import cost_warnings, nothing_fits
 from nas.search.finalists import plan_round
 from nas.search.messages import WorkerPlan
 from nas.search.outcomes import count_outcomes, count_trained
-from nas.search.placement import Placement, plan_workers
+from nas.search.placement import plan_workers
 from nas.search.pruners.asha import REDUCTION, Asha
 from nas.search.request import SearchRequest, resolve
 from nas.search.run import SearchDisplay
@@ -161,8 +161,7 @@ def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
         )
     asked = resolve(request)
     paths, data = asked.paths, asked.data
-    wanted = Placement(request.device, request.gpus, request.workers_per_gpu, request.workers)
-    plans = plan_workers(wanted, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), ""))
+    plans = plan_workers(request.placement, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), ""))
     dataset = load_dataset(data, display.decoding)
     space, budget, settings = asked.on(dataset, write=lambda file, content: None)
     before = 0

@@ -8,8 +8,8 @@ from typing import TypeVar
 import sqlalchemy
 
 from nas.errors import StudyError
+from nas.files import is_disk_full
 from nas.search.address import redacted
-from nas.train.checkpoint import is_disk_full
 
 T = TypeVar("T")
 
@@ -44,7 +44,8 @@ class AwayNow(StudyError):
     """The same to somebody who does not wait for long."""
 
 
-def one_line(error: object) -> str:
+def redacted_line(error: object) -> str:
+    """All that an error says, in a line and without passwords."""
     return redacted(" ".join(str(error).split()))
 
 
@@ -53,11 +54,11 @@ def find_away(error: sqlalchemy.exc.DBAPIError) -> Away | None:
     code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
     for trouble, prefixes in _CODES.items():
         if code is not None and code.startswith(prefixes):
-            return Away(trouble, one_line(error.orig))
+            return Away(trouble, redacted_line(error.orig))
     # libpq gives no code to what keeps it from connecting.
     nameless = code is None and isinstance(error, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError))
     lost = error.connection_invalidated or (nameless and not isinstance(error.orig, sqlite3.Error))
-    return Away(UNREACHABLE, one_line(error.orig)) if lost else None
+    return Away(UNREACHABLE, redacted_line(error.orig)) if lost else None
 
 
 def raise_away(context: sqlalchemy.engine.ExceptionContext) -> None:
@@ -114,7 +115,7 @@ class Patience:
                 action()
             except OSError as error:
                 if is_disk_full(error):
-                    raise Away(FULL, one_line(error)) from None
+                    raise Away(FULL, redacted_line(error)) from None
                 raise
 
         self(attempt)

@@ -49,7 +49,8 @@ def ray_cluster(
             f"{' and '.join(given)}: that is for this machine alone; --ray takes all the workers that its cluster has room for",
             hint="--gpus-per-worker N and --cpus-per-worker N say what each takes; no GPU, 0, computes on the CPU",
         )
-    return RayCluster(address, *(1.0 if value is None else value for value in (gpus_per_worker, cpus_per_worker)))
+    shares = {"gpus_per_worker": gpus_per_worker, "cpus_per_worker": cpus_per_worker}
+    return RayCluster(address, **{name: share for name, share in shares.items() if share is not None})
 
 
 def visible_gpus() -> int:

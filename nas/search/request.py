@@ -17,12 +17,14 @@ from nas.search.address import study_address
 from nas.search.feasibility import check_blocks, check_feasible, smallest_network
 from nas.search.filling import check_can_fill
 from nas.search.finalists import check_request
+from nas.search.placement import Placement
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
 from nas.search.strategies import said_as_before, spelt_out
 from nas.space import Space
 from nas.space_file import load_space
 
 DEFAULT_TRIALS = 100
+DEFAULT_SPACE = "resnet"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ class SearchRequest:
     """URL of a PostgreSQL database; else SQLite in the study's folder, or what the study began with."""
     warm_start: str | None = None
     """Of a new study: `presets`, `preset:NAME` or `study:NAME`."""
+
+    @property
+    def new_dataset(self) -> str:
+        """What a study that begins with this is of."""
+        return self.dataset or ("folder" if self.labels else "cifar10")
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(self.device, self.gpus, self.workers_per_gpu, self.workers)
 
     @property
     def final_round(self) -> tuple[int | None, int | None, int | None]:
@@ -139,31 +150,28 @@ def resolve(request: SearchRequest) -> Asked:
         space=space,
         strategies=resolve_study(request, space, stored, overrides),
         data=resolve_data(request, stored),
-        seed=_first(request.seed, stored and stored.seed, 0),
+        seed=request.seed if request.seed is not None else stored.seed if stored else 0,
     )
 
 
 def default_name(request: SearchRequest) -> str:
     """`resnet-cifar10`: the space and the data set."""
-    space = load_space(request.space or "resnet").name
-    dataset = request.dataset or ("folder" if request.labels else "cifar10")
-    require_known(dataset)
-    return f"{space}-{dataset}"
+    space = load_space(request.space or DEFAULT_SPACE).name
+    require_known(request.new_dataset)
+    return f"{space}-{request.new_dataset}"
 
 
 def resolve_overrides(request: SearchRequest, stored: StudySettings | None) -> Overrides:
-    before = stored.overrides if stored else Overrides()
-    dataset = request.dataset or ("folder" if request.labels else "cifar10")
-    max_params = None if request.max_params is None else parse_count(request.max_params)
-    return Overrides(
-        metric=known_word("--metric", request.metric, MetricName) or before.metric,
-        class_balance=known_word("--class-balance", request.class_balance, BalanceName) or before.class_balance,
-        unmirrored=before.unmirrored if stored else dataset in UNMIRRORED,
-        epochs=_first(request.epochs, before.epochs),
-        max_params=_first(max_params, before.max_params),
-        sampler=_first(request.sampler, before.sampler),
-        pruner=_first(request.pruner, before.pruner),
-    )
+    before = stored.overrides if stored else Overrides(unmirrored=request.new_dataset in UNMIRRORED)
+    said = {
+        "metric": known_word("--metric", request.metric, MetricName),
+        "class_balance": known_word("--class-balance", request.class_balance, BalanceName),
+        "epochs": request.epochs,
+        "max_params": None if request.max_params is None else parse_count(request.max_params),
+        "sampler": request.sampler,
+        "pruner": request.pruner,
+    }
+    return Overrides.model_validate(before.model_dump() | _without_none(said))
 
 
 def known_word(option: str, word: str | None, words: Any) -> Any:
@@ -176,7 +184,7 @@ def known_word(option: str, word: str | None, words: Any) -> Any:
 def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
     """The space that was asked for, else the study's own, else the default. Tries the blocks of users' own files."""
     own = request.space is None and stored is not None
-    space = read_study_space(paths, stored) if own and stored is not None else load_space(request.space or "resnet")
+    space = read_study_space(paths, stored) if own and stored is not None else load_space(request.space or DEFAULT_SPACE)
     check_blocks(space)
     return overrides.applied_to(space)
 
@@ -197,29 +205,28 @@ def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataCo
     before = stored.data if stored else None
     if before and request.data_folder and request.labels is None:
         before = moved(before, os.path.abspath(request.data_folder))
-    folder = request.data_folder or (before and before.folder)
-    labels = request.labels or (before and before.labels)
-    if labels is None:
+    if request.labels is None and (before is None or before.labels is None):
         for name in ("image_column", "label_column", "group_column"):
             if getattr(request, name) is not None:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{option} names a column of a table of labels, and there is none", hint="--labels FILE")
-    values = {
-        "dataset": _first(request.dataset, before and before.dataset, "folder" if labels else "cifar10"),
-        "folder": os.path.abspath(folder) if folder else None,
-        "labels": os.path.abspath(labels) if labels else None,
-        "image_column": _first(request.image_column, before and before.image_column, "image"),
-        "label_column": _first(request.label_column, before and before.label_column, "label"),
-        "group_column": _first(request.group_column, before and before.group_column),
-        "image_size": _first(request.image_size, before and before.image_size),
-        "resize": _first(request.resize, before and before.resize, "squash"),
-        "channels": _first(request.channels, before and before.channels),
-        "skip_bad_images": request.skip_bad_images or bool(before and before.skip_bad_images),
-        "subset": _first(request.train_subset, before and before.subset),
-        "seed": _first(request.seed, before and before.seed, 0),
+    said = {
+        "dataset": request.dataset,
+        "folder": os.path.abspath(request.data_folder) if request.data_folder else None,
+        "labels": os.path.abspath(request.labels) if request.labels else None,
+        "image_column": request.image_column,
+        "label_column": request.label_column,
+        "group_column": request.group_column,
+        "image_size": request.image_size,
+        "resize": request.resize,
+        "channels": request.channels,
+        "skip_bad_images": request.skip_bad_images or None,
+        "subset": request.train_subset,
+        "seed": request.seed,
     }
+    known = {"dataset": request.new_dataset} if before is None else before.model_dump()
     try:
-        return DataConfig.model_validate(values)
+        return DataConfig.model_validate(known | _without_none(said))
     except ValidationError as error:
         problem = first_problem(error)
         for field, option in (
@@ -244,5 +251,5 @@ def least_params(space: Space, budget: Budget) -> int:
     return min(max(2 * smallest, budget.limits.params // 32), budget.limits.params)
 
 
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
+def _without_none(said: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if value is not None}

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Budget
 from nas.data.datasets import Dataset, Split, imbalance, load_dataset, split, validation_images
+from nas.files import write_whole
 from nas.interrupts import Stop, StopOf, suspended_by_signals
 from nas.paths import StudyPaths, remember_study
 from nas.search.coordinator import Coordinator
@@ -37,7 +38,7 @@ from nas.search.finalists import (
 from nas.search.messages import WorkerPlan
 from nas.search.ownership import own_study
 from nas.search.patience import Patience
-from nas.search.placement import Placement, plan_workers, ray_cluster
+from nas.search.placement import plan_workers, ray_cluster
 from nas.search.progress import Display, Progress
 from nas.search.pruners import FairPruner
 from nas.search.request import SearchRequest, least_params, resolve
@@ -46,7 +47,6 @@ from nas.search.storage import owned_study
 from nas.search.strategies import describe, make_pruner, make_sampler
 from nas.search.warm_start import Fitted, enqueue, find_starts, fit_starts
 from nas.space import Space
-from nas.train.checkpoint import write_whole
 from nas.train.device import pick_device, pick_precision
 
 
@@ -84,7 +84,7 @@ class SearchResult:
     finalists: list[Finalist]
     """Best first; empty where there are none."""
     interrupted: bool
-    """By Ctrl-C, or by the deadline before finalists could end; the same command goes on."""
+    """By Ctrl-C or by the deadline, before the finalists, or a search without them, had ended; the same command goes on."""
     exhausted: bool
 
 
@@ -104,31 +104,36 @@ def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
     """Trains networks until the study holds `request.trials` of them. Raises NasError."""
     stop = Stop()
     with ExitStack() as closing:
-        return _run_prepared(request, display, _prepare(request, display, closing, stop), stop)
+        prepared = _prepare(request, display, closing, stop)
+        paths = prepared.paths
+        with own_study(paths, request.storage, note=display.note, stop_requested=prepared.stop_requested) as storage:
+            if paths.settings.is_file():
+                read_settings(paths).require_same(prepared.settings, paths.name)
+            else:
+                prepared.persist(lambda: _write_what_it_means(prepared))
+            remember_study(paths)
+            return _search(prepared, storage)
 
 
-def _run_prepared(request: SearchRequest, display: SearchDisplay, prepared: "_Prepared", stop: Stop) -> SearchResult:
-    paths = prepared.paths
-
-    def stop_requested() -> bool:
-        return stop.requested or (prepared.deadline is not None and time.monotonic() > prepared.deadline)
-
-    with own_study(paths, request.storage, note=display.note, stop_requested=stop_requested) as storage:
-        if paths.settings.is_file():
-            read_settings(paths).require_same(prepared.settings, paths.name)
-        else:
-            write_whole(paths.space, prepared.space.text.encode())
-            for source in prepared.space.blocks.values():
-                write_whole(paths.blocks / source.file, source.text.encode())
-            write_whole(paths.settings, prepared.settings.to_json().encode())
-        remember_study(paths)
-        return _search(request, display, prepared, storage, stop)
+def _write_what_it_means(prepared: "_Prepared") -> None:
+    """The settings last: where they are, the study has begun."""
+    paths, space = prepared.paths, prepared.space
+    write_whole(paths.space, space.text.encode())
+    for source in space.blocks.values():
+        write_whole(paths.blocks / source.file, source.text.encode())
+    write_whole(paths.settings, prepared.settings.to_json().encode())
 
 
 @dataclass(frozen=True)
 class _Prepared:
     """All that a search needs, checked before the study is touched."""
 
+    request: SearchRequest
+    display: SearchDisplay
+    stop: Stop
+    """Requested by Ctrl-C."""
+    stop_requested: Callable[[], bool]
+    """By Ctrl-C, or by the deadline."""
     paths: StudyPaths
     settings: StudySettings
     space: Space
@@ -142,6 +147,7 @@ class _Prepared:
     workers: str
     precision: str
     deadline: float | None
+    """A time of `time.monotonic`, for finalists and all."""
     pruner: FairPruner
     warnings: list[str]
     least_params: int | None
@@ -151,6 +157,10 @@ class _Prepared:
 def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack, stop: Stop) -> _Prepared:
     """`closing` ends the workers, whatever comes of the search."""
     deadline = None if request.timeout is None else time.monotonic() + request.timeout
+
+    def stop_requested() -> bool:
+        return stop.requested or (deadline is not None and time.monotonic() > deadline)
+
     asked = resolve(request)
     paths, data = asked.paths, asked.data
     token = uuid.uuid4().hex
@@ -159,12 +169,16 @@ def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack,
     if asked.space.budget.latency is None:  # else what is timed first would be timed beside them
         executor.prepare()  # workers import while this process reads the data, opens the study and draws
     dataset = load_dataset(data, display.decoding)
-    persist = Patience(paths.name, display.note, lambda: stop.requested, "the study's folder").write
+    persist = Patience(paths.name, display.note, stop_requested, "the study's folder").write
     space, budget, settings = asked.on(dataset, lambda file, content: persist(lambda: write_whole(file, content)))
     if request.warm_start is not None and asked.stored is None:
         find_starts(request.warm_start, settings)  # so that a mistake there founds no study
     parts = split(dataset, data)
     return _Prepared(
+        request=request,
+        display=display,
+        stop=stop,
+        stop_requested=stop_requested,
         paths=paths,
         settings=settings,
         space=space,
@@ -197,8 +211,7 @@ def imbalance_warnings(dataset: Dataset, space: Space) -> list[str]:
 
 def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisplay) -> tuple[Executor, str, str]:
     """With its workers and their precision in words."""
-    placement = Placement(request.device, request.gpus, request.workers_per_gpu, request.workers)
-    cluster = ray_cluster(request.ray, request.gpus_per_worker, request.cpus_per_worker, placement)
+    cluster = ray_cluster(request.ray, request.gpus_per_worker, request.cpus_per_worker, request.placement)
     if cluster is not None:
         from nas.search.executors.ray import RayExecutor
 
@@ -208,7 +221,7 @@ def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisp
         cores = f"{cpus:g} core{'s' * (cpus > 1)}"
         each = f"{gpus:g} GPU and {cores} each" if gpus else f"{cores} each"
         return executor, f"as many as the Ray cluster {cluster.address!r} has room for, {each}", "what each node's hardware has"
-    plans = plan_workers(placement, plan)
+    plans = plan_workers(request.placement, plan)
     text = ", ".join(f"{number} on {name}" for name, number in Counter(p.device for p in plans).items())
     if plans[0].device == "cpu":
         text += f", {plans[0].threads} thread{'s' * (plans[0].threads != 1)} each"
@@ -216,89 +229,95 @@ def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisp
     return LocalExecutor(plans), text, f"{precision.name} ({precision.reason})"
 
 
-def _search(
-    request: SearchRequest,
-    display: SearchDisplay,
-    prepared: _Prepared,
-    storage: optuna.storages.BaseStorage,
-    stop: Stop,
-) -> SearchResult:
-    paths, settings, space = prepared.paths, prepared.settings, prepared.space
-    sampler = make_sampler(settings.study.sampler, settings.seed)
+def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> SearchResult:
+    request, display, paths, space, stop = prepared.request, prepared.display, prepared.paths, prepared.space, prepared.stop
+    sampler = make_sampler(prepared.settings.study.sampler, prepared.settings.seed)
     study = owned_study(storage, paths, sampler, prepared.pruner)
-    fitted = []
-    if not _has_begun(study):
-        study.set_user_attr("sampler", describe(settings.study.sampler))
-        study.set_user_attr("pruner", f"{describe(settings.study.pruner)}: {prepared.pruner.describe()}")
-        study.set_user_attr("settings", settings.model_dump(mode="json"))
-        starts = [] if request.warm_start is None else find_starts(request.warm_start, settings)
-        fitted = fit_starts(starts, space, prepared.budget)
-        enqueue(study, space, fitted, paths)
-        study.set_user_attr("begun", True)
+    fitted = [] if _has_begun(study) else _begin(prepared, study)
     require_same_epochs(study, request.finalist_epochs)
     expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, prepared.pruner)
     kept_seconds = SHARE * request.timeout if request.timeout is not None and expected is not None else 0.0
     search_deadline = None if prepared.deadline is None else prepared.deadline - kept_seconds
-    write_whole(paths.token, prepared.token.encode())
+    prepared.persist(lambda: write_whole(paths.token, prepared.token.encode()))
     crew = Crew(prepared.executor, display.note)
 
-    def coordinator(own_stop: Stop, deadline: float | None) -> Coordinator:
-        return Coordinator(
-            study,
-            Drawer(study, sampler, space, prepared.budget, settings.seed, prepared.least_params),
-            prepared.executor,
-            paths,
-            goal=request.trials,
-            display=display,
-            stop=own_stop,
-            deadline=deadline,
-            persist=prepared.persist,
-            crew=crew,
-            metric=settings.study.metric,
-        )
+    def search_until(deadline: float | None, own_stop: Stop) -> Coordinator:
+        drawer = Drawer(study, sampler, space, prepared.budget, prepared.settings.seed, prepared.least_params)
+        return _coordinator(prepared, study, drawer, crew, paths, request.trials, own_stop, deadline)
 
-    def kept_time() -> bool:
-        """Whether any is left."""
-        return prepared.deadline is None or time.monotonic() < prepared.deadline
-
-    search = coordinator(StopOf(stop), search_deadline)
-    plan = _plan(request, prepared, search.progress, fitted, expected, kept_seconds or None)
+    search = search_until(search_deadline, StopOf(stop))
+    plan = _plan(prepared, search.progress, fitted, expected, kept_seconds or None)
     display.begin(plan)
     display.until(search_deadline)
-    suspended = False
     try:
         with suspended_by_signals(stop.request):
             search.run()
-            chosen = None if stop.requested or not kept_time() else choose(study, space.epochs, *request.final_round)
-            if chosen is None and search.stop.requested and kept_time():
+            chosen = choose(study, space.epochs, *request.final_round)
+            if chosen is None and search.stop.requested and not prepared.stop_requested():
                 display.note("too little has been trained for finalists: the search goes on in their time")
                 display.until(prepared.deadline)
-                search = coordinator(stop, prepared.deadline)
+                search = search_until(prepared.deadline, stop)
                 search.run()
-            suspended = search.suspending is not None and search.progress.trained < search.progress.goal
-            if chosen is not None:
-                finals = _finals(chosen, study, prepared, crew, display, stop)
+            interrupted = search.suspending is not None and search.progress.trained < search.progress.goal
+            if chosen is not None and not prepared.stop_requested():
+                finals = _finals(chosen, study, prepared, crew)
                 finals.run()
-                suspended = finals.suspending is not None
+                interrupted = finals.suspending is not None
+            elif chosen is not None:
+                interrupted = interrupted or _has_left(study, *chosen)
             prepared.executor.close()
     except KeyboardInterrupt:
         display.note("ended at once: each training goes on from its last checkpoint")
-        suspended = True
-    return SearchResult(plan, search.progress, finalists_of(study), suspended, search.drawer.exhausted is not None)
+        interrupted = True
+    finally:
+        prepared.executor.close(force=True)
+    return SearchResult(plan, search.progress, finalists_of(study), interrupted, search.drawer.exhausted is not None)
+
+
+def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
+    """Records what a study is searched by, and enqueues what it begins with; returns what became of that."""
+    settings, warm_start = prepared.settings, prepared.request.warm_start
+    study.set_user_attr("sampler", describe(settings.study.sampler))
+    study.set_user_attr("pruner", f"{describe(settings.study.pruner)}: {prepared.pruner.describe()}")
+    study.set_user_attr("settings", settings.model_dump(mode="json"))
+    starts = [] if warm_start is None else find_starts(warm_start, settings)
+    fitted = fit_starts(starts, prepared.space, prepared.budget)
+    enqueue(study, prepared.space, fitted, prepared.paths)
+    study.set_user_attr("begun", True)
+    return fitted
+
+
+def _coordinator(
+    prepared: _Prepared,
+    study: optuna.Study,
+    drawer: Drawer | FinalistDrawer,
+    crew: Crew,
+    paths: StudyPaths,
+    goal: int,
+    stop: Stop,
+    deadline: float | None,
+) -> Coordinator:
+    return Coordinator(
+        study,
+        drawer,
+        crew,
+        paths,
+        goal=goal,
+        display=prepared.display,
+        stop=stop,
+        deadline=deadline,
+        persist=prepared.persist,
+        metric=prepared.settings.study.metric,
+    )
 
 
 def _plan(
-    request: SearchRequest,
-    prepared: _Prepared,
-    progress: Progress,
-    fitted: list[Fitted],
-    expected: Round | None,
-    finalist_seconds: float | None,
+    prepared: _Prepared, progress: Progress, fitted: list[Fitted], expected: Round | None, finalist_seconds: float | None
 ) -> SearchPlan:
     return SearchPlan(
         paths=prepared.paths,
         settings=prepared.settings,
-        goal=request.trials,
+        goal=progress.goal,
         trained=progress.trained,
         train_images=len(prepared.parts.train),
         validation_images=validation_images(prepared.dataset, prepared.parts),
@@ -314,34 +333,22 @@ def _plan(
     )
 
 
-def _finals(
-    chosen: tuple[Round, list[FrozenTrial]],
-    study: optuna.Study,
-    prepared: _Prepared,
-    crew: Crew,
-    display: SearchDisplay,
-    stop: Stop,
-) -> Coordinator:
+def _finals(chosen: tuple[Round, list[FrozenTrial]], study: optuna.Study, prepared: _Prepared, crew: Crew) -> Coordinator:
     asked, trials = chosen
     paths = prepared.paths
     finals = found_sibling(study, asked)
     goal = enqueue_trainings(finals, trials, asked)
-    coordinator = Coordinator(
-        finals,
-        FinalistDrawer(finals, paths, asked.epochs, prepared.settings.seed),
-        prepared.executor,
-        paths.finalists,
-        goal=goal,
-        display=display,
-        stop=stop,
-        deadline=prepared.deadline,
-        persist=prepared.persist,
-        crew=crew,
-        metric=prepared.settings.study.metric,
-    )
-    display.begin_finalists(asked, coordinator.progress.trained)
-    display.until(prepared.deadline)
+    drawer = FinalistDrawer(finals, paths, asked.epochs, prepared.settings.seed)
+    coordinator = _coordinator(prepared, finals, drawer, crew, paths.finalists, goal, prepared.stop, prepared.deadline)
+    prepared.display.begin_finalists(asked, coordinator.progress.trained)
+    prepared.display.until(prepared.deadline)
     return coordinator
+
+
+def _has_left(study: optuna.Study, asked: Round, trials: list[FrozenTrial]) -> bool:
+    """Whether any of these finalists' trainings has not come to its end."""
+    ended = {finalist.number: len(finalist.accuracies) for finalist in finalists_of(study)}
+    return any(ended.get(trial.number, 0) < asked.seeds for trial in trials)
 
 
 def _has_begun(study: optuna.Study) -> bool:

@@ -19,8 +19,6 @@ from nas.space import Space
 from nas.space_file import read_space
 
 RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
-
-
 PLACES = {"folder", "labels"}
 """Of `DataConfig`: where the data lies, which its fingerprint does not depend on."""
 PRESETS_SPACE = "presets"

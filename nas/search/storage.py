@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import StudyError
 from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
 from nas.search.address import DRIVER, shown, study_address
-from nas.search.patience import AwayNow, Patience, find_away, one_line, raise_away
+from nas.search.patience import AwayNow, Patience, find_away, raise_away, redacted_line
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -137,7 +137,7 @@ def openable(paths: StudyPaths, address: sqlalchemy.URL | None) -> Iterator[None
         yield
     except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        reason = one_line(getattr(cause, "orig", None) or cause)
+        reason = redacted_line(getattr(cause, "orig", None) or cause)
         hint = "restore it from a copy, or start anew under another name with --study NAME"
         if address is not None:
             hint = f"see whether `psql {shown(address)!r}` gets in; its password may also stand in NAS_STORAGE or in ~/.pgpass"
@@ -250,7 +250,7 @@ def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchem
         away = isinstance(error, sqlalchemy.exc.DBAPIError) and find_away(error)
         raise (AwayNow if away else StudyError)(
             f"the ledger in {database_name(paths, address)} cannot be {'written' if writing else 'read'}: "
-            f"{one_line(getattr(error, 'orig', None) or error)}",
+            f"{redacted_line(getattr(error, 'orig', None) or error)}",
             hint=f"once that is mended:  nas runs --rebuild --study {paths.name}   makes it again from the files",
         ) from None
 

@@ -13,13 +13,13 @@ from optuna.trial import TrialState
 from nas.budget import Budget
 from nas.config import ArchConfig, Candidate
 from nas.errors import ConfigError, NasError
+from nas.files import write_whole
 from nas.paths import StudyPaths, existing_study
 from nas.presets import load_preset, preset_names
 from nas.search.outcomes import last_value, outcome_of
 from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import open_study
 from nas.space import Space
-from nas.train.checkpoint import write_whole
 
 STUDY_PREFIX = "study:"
 OF_ITS_STUDY = ("excess", "limit")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import NasError, one_line
+from nas.files import is_disk_full, write_whole
 from nas.paths import StudyPaths, TrialPaths
 from nas.search.messages import (
     Alive,
@@ -35,7 +36,7 @@ from nas.search.messages import (
     Waiting,
     WorkerPlan,
 )
-from nas.train.checkpoint import Found, is_disk_full, write_whole
+from nas.train.checkpoint import Found
 from nas.train.evaluate import Stopped
 from nas.train.loop import EpochMetrics
 
@@ -178,7 +179,7 @@ class _Trainer:
                 return self._fit(order, TrialPaths(order.folder))
             with tempfile.TemporaryDirectory(prefix="nas-trial-", ignore_cleanup_errors=True) as folder:
                 return self._fit_unseen(order, TrialPaths(Path(folder)))
-        except (Deposed, EOFError, BrokenPipeError, ConnectionError):
+        except (Deposed, EOFError, ConnectionError):
             raise
         except Exception as error:  # whatever building or training may raise is the trial's failure
             if where := out_of_memory(error):

@@ -12,6 +12,7 @@ from nas.config import ArchConfig, BudgetConfig, ImageShape
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.search.coordinator import Coordinator
+from nas.search.crew import Crew
 from nas.search.drawing import Drawer
 from nas.search.executors import Executor
 from nas.search.messages import (
@@ -135,7 +136,7 @@ class FakeExecutor(Executor):
         """Workers that die so many times before they are ready, or say why they cannot start."""
         self.restarted: list[int] = []
         self.killed: list[int] = []
-        self.started = self.closed = self.forced = False
+        self.started = False
         self.most_silences = 5
         """In a row, before it is taken for a search that waits for nothing."""
         self.deaf = False
@@ -183,7 +184,7 @@ class FakeExecutor(Executor):
         self._outbox.append((worker, Died("SIGKILL")))
 
     def close(self, force: bool = False) -> None:
-        self.closed, self.forced = True, force
+        raise AssertionError("whoever started the search ends the workers")
 
     def send(self, worker: int, message: ToWorker) -> None:
         match message:
@@ -321,13 +322,11 @@ class Bench:
         chosen = lives if callable(lives) else lambda order: by_number.get(order.number, Life())
         self.executor = FakeExecutor(chosen, self.world, study, workers)
         settings = {"goal": goal, "display": self.display, "stop": Stop(), **more}
-        return Coordinator(study, drawer, self.executor, self.paths, **settings)
+        return Coordinator(study, drawer, Crew(self.executor, self.display.note), self.paths, **settings)
 
     def run(self, goal: int, lives: Any = None, workers: int = 1, **more: Any) -> Coordinator:
         coordinator = self.coordinator(goal, lives, workers, **more)
         coordinator.run()
-        assert self.executor is not None
-        assert self.executor.closed == self.executor.started
         return coordinator
 
     def stop_when(self, condition: Callable[[Progress], bool], coordinator: Coordinator) -> None:

@@ -152,7 +152,6 @@ def test_too_many_over_budget_in_a_row_end_the_search_and_name_the_ranges(
     assert "7 draws in a row" in caught.value.message
     assert "stage0.channels" in str(caught.value.hint)
     assert "--max-params" in str(caught.value.hint)
-    assert b.executor.closed
     assert b.outcomes.count("over_budget") == 7
 
 
@@ -273,7 +272,6 @@ def test_five_failures_in_a_row_end_the_search(bench: MakeBench) -> None:
         b.run(10, lambda order: Life(curve=(), end="failed"))
     assert b.outcomes[:5] == ["failed"] * 5
     assert b.submitted == [0, 1, 2, 3, 4]
-    assert b.executor.closed
     b.run(1)  # with what was wrong put right, it goes on, and begins with the one drawn ahead
     assert b.outcomes == ["failed"] * 5 + ["trained"]
 
@@ -330,7 +328,6 @@ def test_a_worker_that_dies_three_times_before_it_is_ready_ends_the_search(bench
     b.executor.still_born = {0: 3}
     with pytest.raises(StudyError, match=r"worker 0 died 3 times before it could train anything \(exit code 3\)"):
         coordinator.run()
-    assert b.executor.closed
     assert b.executor.restarted == [0, 0]
 
 
@@ -375,7 +372,6 @@ def test_a_worker_that_cannot_start_says_why(bench: MakeBench) -> None:
     with pytest.raises(NasError) as caught:
         coordinator.run()
     assert (caught.value.message, caught.value.hint) == ("no such data", "get it")
-    assert b.executor.closed
 
 
 # ------------------------------------------------------------------------------------------------ suspended and resumed
@@ -705,14 +701,6 @@ def test_a_worker_that_writes_no_checkpoint_in_time_is_ended(bench: MakeBench, m
     assert b.outcomes == ["trained", "trained"]
 
 
-def test_an_interrupt_ends_the_workers_by_force(bench: MakeBench) -> None:
-    b = bench()
-    coordinator = b.coordinator(1)
-    with pytest.raises(KeyboardInterrupt):
-        crash_at_epoch(coordinator, 2)
-    assert b.executor.forced
-
-
 def test_when_the_search_cannot_go_on_the_other_trainings_are_suspended_first(bench: MakeBench) -> None:
     b = bench()
 
@@ -742,7 +730,6 @@ def test_when_the_search_cannot_go_on_the_other_trainings_are_suspended_first(be
         coordinator.run()
     assert said.count(Suspend) == 1
     assert b.paths.trial(0).checkpoint.exists()
-    assert not b.executor.forced
 
 
 def test_a_verdict_that_was_acted_on_is_not_taken_again(bench: MakeBench) -> None:
@@ -796,7 +783,6 @@ def test_when_the_study_cannot_be_written_the_trainings_are_suspended_before_it_
     b.display.on_update = lose
     with pytest.raises(StudyError, match="the database is away"):
         coordinator.run()
-    assert b.executor.closed
     suspended = {order.number for order in b.executor.submitted}
     assert len(suspended) == 2
     assert all(b.paths.trial(number).checkpoint.exists() for number in suspended)

@@ -205,6 +205,14 @@ class Stopping(QuietDisplay):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+class StoppingAtTheGoal(QuietDisplay):
+    """Presses Ctrl-C when the search's last training has ended."""
+
+    def ended(self, row: outcomes.TrialRow, progress: Progress) -> None:
+        if progress.trained == progress.goal:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 SPACE = """
 version: 1
 budget: {params: 4k}
@@ -226,6 +234,10 @@ def run(display: QuietDisplay, **changes: Any) -> SearchResult:
 
 def test_they_are_trained_after_the_search_by_the_same_workers_and_go_on_where_they_were_cut_off() -> None:
     finals = {"finalists": 2, "finalist_epochs": 3, "finalist_seeds": 2, "pruner": "none"}
+    at_the_goal = StoppingAtTheGoal()
+    result = run(at_the_goal, **finals)
+    assert (result.interrupted, result.progress.trained, at_the_goal.finalists) == (True, 3, None)
+    assert not any("the search goes on" in note for note in at_the_goal.notes)
     display = Stopping()
     first = run(display, **finals)
     assert display.pressed

@@ -65,7 +65,7 @@ def drive(connection: Connection, order: Order) -> None:
     try:
         connect(order.address)
     except Exception as error:  # whatever Ray raises
-        connection.send(Unreachable(one_line(error)))
+        connection.send(Unreachable(first_line(error)))
         os._exit(1)
     import ray
 
@@ -89,7 +89,7 @@ def connect(address: str) -> None:
     ray.init(address, **options)
 
 
-def one_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
 
@@ -222,7 +222,7 @@ class _Driver:
             try:
                 nodes = [node for node in self._ray.nodes() if node["Alive"]]
             except Exception as error:
-                self._events.put(partial(self._lose, one_line(error)))
+                self._events.put(partial(self._lose, first_line(error)))
                 return
             self._events.put(partial(self._see, nodes))
             time.sleep(LOOK_SECONDS)
