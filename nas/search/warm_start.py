@@ -13,13 +13,13 @@ from optuna.trial import TrialState
 from nas.budget import Budget
 from nas.config import ArchConfig, Candidate
 from nas.errors import ConfigError, NasError
+from nas.files import write_whole
 from nas.paths import StudyPaths, existing_study
 from nas.presets import load_preset, preset_names
 from nas.search.outcomes import last_value, outcome_of
 from nas.search.settings import StudySettings, read_settings
 from nas.search.storage import open_study
 from nas.space import Space
-from nas.train.checkpoint import write_whole
 
 STUDY_PREFIX = "study:"
 OF_ITS_STUDY = ("excess", "limit")
@@ -72,7 +72,8 @@ def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
     same = read_settings(paths).same_trainings_as(settings)
     wanted = ("trained", "pruned_early") if same else ("trained",)
     starts = []
-    for trial in sorted(open_study(paths).get_trials(deepcopy=False), key=lambda t: last_value(t) or 0.0, reverse=True):
+    ended = open_study(paths).get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    for trial in sorted(ended, key=lambda t: last_value(t) or 0.0, reverse=True):
         file = paths.trial(trial.number).candidate
         if outcome_of(trial) not in wanted or not file.is_file():
             continue
