@@ -34,12 +34,17 @@ class Cost:
     """None also where the network is too large to run on this machine."""
 
     @property
+    def broken(self) -> list[str]:
+        """The limits that it is over."""
+        return [name for name, value in self.excess.items() if value > 0]
+
+    @property
     def fits(self) -> bool:
-        return all(value <= 0 for value in self.excess.values())
+        return not self.broken
 
     def sentence(self, limits: BudgetConfig) -> str:
         """By which limits it is over budget, and by how much."""
-        return "; ".join(self._words(name, limits) for name, value in self.excess.items() if value > 0)
+        return "; ".join(self._words(name, limits) for name in self.broken)
 
     def _words(self, name: str, limits: BudgetConfig) -> str:
         if name == "latency" and limits.latency is not None:

@@ -54,9 +54,9 @@ def finalists_plan(plan: SearchPlan) -> str:
     if plan.finalist_seconds is not None:
         return f"in the last {time_text(plan.finalist_seconds)}, as many of the best as the search's own cost then allows"
     epochs = int(plan.settings.parameters["epochs"])
-    search = plan.goal * (plan.pruner.expected_epochs() or epochs)
-    most = "" if plan.pruner.expected_epochs() else "at most "
-    return f"{round_text(plan.finalists)}, beside {most}about {search:.0f} of the search"
+    expected = plan.pruner.expected_epochs(plan.goal)
+    most = "at most " if expected is None else ""
+    return f"{round_text(plan.finalists)}, beside {most}about {plan.goal * (expected or epochs):.0f} of the search"
 
 
 def plan_lines(plan: SearchPlan) -> dict[str, str]:

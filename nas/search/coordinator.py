@@ -81,9 +81,8 @@ class Coordinator:
         self.crew, self.executor = crew, crew.executor
         self.display, self.stop, self.deadline, self.persist = display, stop, deadline, persist
         trials = study.get_trials(deepcopy=False)
-        self.progress = Progress(goal, drawer.epochs, outcomes.count_outcomes(trials), devices=self.crew.devices, metric=metric)
-        for unfinished in ("running", "waiting"):
-            del self.progress.counts[unfinished]
+        counts = outcomes.count_outcomes(trial for trial in trials if trial.state.is_finished())  # `adopt` sees to the others
+        self.progress = Progress(goal, drawer.epochs, counts, devices=self.crew.devices, metric=metric)
         self.checkpoints = KeptCheckpoints(paths)
         self._note_best(trials)
         self.decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()

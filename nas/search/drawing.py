@@ -85,7 +85,8 @@ class Drawer:
         if self._unjudged is None:
             self._prepare_sampler(self._next_number())
             self._unjudged = self._draw(self.study.ask())
-            if self._times(self._unjudged):
+            _, candidate, budget = self._unjudged
+            if budget.wants_quiet(candidate.arch):
                 return
         unjudged, self._unjudged = self._unjudged, None
         verdict = self._judge(*unjudged)
@@ -143,11 +144,6 @@ class Drawer:
             trial.set_user_attr("limit", limit)
         return trial, space.draw(trial), budget
 
-    @staticmethod
-    def _times(unjudged: tuple[optuna.Trial, Candidate, Budget]) -> bool:
-        _, candidate, budget = unjudged
-        return budget.wants_quiet(candidate.arch)
-
     def _judge(self, trial: optuna.Trial, candidate: Candidate, budget: Budget) -> str:
         """Decides what becomes of it: `fits` (it is queued), `over_budget` or `duplicate`."""
         cost = budget.check(candidate.arch)
@@ -157,7 +153,7 @@ class Drawer:
         if not cost.fits:
             outcomes.record(self.study, trial, "over_budget", cost.excess)
             self.counts["over_budget"] += 1
-            self._broken.update(name for name, excess in cost.excess.items() if excess > 0)
+            self._broken.update(cost.broken)
             return "over_budget"
         first = self._first_of_digest.setdefault(candidate.digest, trial.number)
         if first == trial.number:

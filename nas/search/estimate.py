@@ -2,6 +2,7 @@
 rest is arithmetic. Founds no study."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from nas.budget import Budget, count_macs, count_params
-from nas.config import Candidate, StrategyConfig
+from nas.config import Candidate
 from nas.data.datasets import Dataset, Split, load_dataset, split, validation_images
 from nas.data.loader import TrainBatches
 from nas.data.stream import place
@@ -21,7 +22,6 @@ from nas.search.finalists import plan_round
 from nas.search.messages import WorkerPlan
 from nas.search.outcomes import count_outcomes, count_trained
 from nas.search.placement import plan_workers
-from nas.search.pruners.asha import REDUCTION, Asha
 from nas.search.request import SearchRequest, resolve
 from nas.search.run import SearchDisplay
 from nas.search.storage import open_study
@@ -42,7 +42,7 @@ TIMED_SECONDS = 2.0
 TIMED_IMAGES = 500
 """At most so many are evaluated."""
 START_UP_SECONDS = 6.0
-"""From the command to the first epoch, with 50,000 images in the cache: README, "How fast"."""
+"""From the command to the first epoch, with 50,000 images in the cache: scripts/bench/README.md, "Scale"."""
 
 
 @dataclass(frozen=True)
@@ -90,28 +90,6 @@ class Estimate:
 
 
 # ------------------------------------------------------------------------------------------------------- the arithmetic
-
-
-def survivors(reached: float, reduction: int = REDUCTION) -> float:
-    """How many go on of so many that reach a rung of successive halving one after the other, in an order that says nothing: the
-    nth does if it is among the best n // `reduction` of n, or the best."""
-    whole = int(reached)
-    chances = [max(1, n // reduction) / n for n in range(1, whole + 2)]
-    return sum(chances[:whole]) + (reached - whole) * chances[whole]
-
-
-def asha_epochs(rungs: Sequence[int], epochs: int, trials: int, before: int = 0, reduction: int = REDUCTION) -> float:
-    """Epochs of a trial on average, of `trials` that follow on `before` others. More of few than of endlessly many: the first
-    ones have few to be worse than."""
-
-    def of_all(count: int) -> float:
-        total, done, reached = 0.0, 0, float(count)
-        for rung in (*rungs, epochs):
-            total += reached * (rung - done)
-            done, reached = rung, survivors(reached, reduction)
-        return total
-
-    return (of_all(before + trials) - of_all(before)) / trials
 
 
 def search_seconds(
@@ -180,7 +158,12 @@ def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
         display.note(f"Warning: {warning}")
     display.note(f"timing {len({one.digest for _, one in chosen})} networks of space {space.name}, for some seconds each")
     networks = _time_networks(chosen, dataset, parts, plans[0])
-    expected_epochs, pruning = _expected_epochs(asked.strategies.pruner, space.epochs, trials, before)
+    pruner = make_pruner(asked.strategies.pruner, space.epochs)
+    known_epochs = pruner.expected_epochs(trials, before)
+    expected_epochs = float(space.epochs) if known_epochs is None else known_epochs
+    pruning = f"{asked.strategies.pruner.name} prunes {pruner.describe()}"
+    if known_epochs is None:
+        pruning += "; what it saves is not known, so that every network is counted in full"
     finalists = plan_round(request.trials * expected_epochs, space.epochs, *request.final_round)
     return Estimate(
         study=paths.name,
@@ -206,30 +189,20 @@ def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
     )
 
 
-def _expected_epochs(config: StrategyConfig, epochs: int, trials: int, before: int) -> tuple[float, str]:
-    """And what was assumed, in words."""
-    pruner = make_pruner(config, epochs)
-    words = f"{config.name} prunes {pruner.describe()}".rstrip()
-    if isinstance(pruner, Asha):
-        return asha_epochs(pruner.rungs, epochs, trials, before, pruner.reduction), words
-    expected = pruner.expected_epochs()
-    if expected is None:
-        return float(epochs), f"{words}; what it saves is not known, so that every network is counted in full"
-    return expected, words
-
-
 def spread_by_macs(space: Space, budget: Budget, seed: int) -> list[tuple[int, Candidate]]:
     """Uniform draws that fit, at the percentiles of their multiply-adds. Raises BudgetError where nothing seems to fit."""
-    draw, found = UniformDraw(seed), list[tuple[int, int, Candidate]]()
+    draw, found, broken = UniformDraw(seed), list[tuple[int, int, Candidate]](), Counter[str]()
     for _ in range(MOST_DRAWS):
         candidate = space.draw(draw)
         cost = budget.check(candidate.arch)
         if cost.fits and cost.macs is not None:
             found.append((cost.macs, len(found), candidate))
+        broken.update(cost.broken)
         if len(found) == DRAWS:
             break
     if not found:
-        raise nothing_fits(space, budget, f"none of {MOST_DRAWS} uniform draws of space {space.name} fits its budget")
+        why = f"none of {MOST_DRAWS} uniform draws of space {space.name} fits its budget"
+        raise nothing_fits(space, budget, why, limit=broken.most_common(1)[0][0])
     found.sort()
     return [(percentile, found[len(found) * percentile // 100][2]) for percentile in PERCENTILES]
 

@@ -20,6 +20,8 @@ Count = Callable[[ArchConfig, ImageShape], float]
 LARGER = 2.0
 """Times the size that a space is meant for: from there on a search says what its images cost."""
 COUNTED_DRAWS = 200
+WIDTHS_TRIED = 64
+"""Of a range of channels."""
 COUNTS: dict[str, Count] = {"params": count_params, "memory": peak_memory, "macs": count_macs}
 """By the limit that each is held against; multiply-adds stand for the latency where it may not be measured."""
 
@@ -50,17 +52,13 @@ def costly_ranges(space: Space, shape: ImageShape, count: Count = count_params) 
     return [name for name in sorted(gains, key=lambda name: -gains[name])[:3] if gains[name] > 0]
 
 
-def nothing_fits(space: Space, budget: Budget, why: str, limit: str = "params") -> BudgetError:
+def nothing_fits(space: Space, budget: Budget, why: str, limit: str) -> BudgetError:
     """`limit` is the one that is broken, a field of `BudgetConfig`."""
     blame = costly_ranges(space, budget.shape, COUNTS.get(limit, count_macs))
     lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch.stage"
     field = "budget.latency.max_ms" if limit == "latency" else f"budget.{limit}"
     higher = "raise the budget with --max-params" if limit == "params" else f"raise {field}, there too"
     return BudgetError(why, hint=f"{lower} in the space, or {higher}")
-
-
-WIDTHS_TRIED = 64
-"""Of a range of channels."""
 
 
 def check_blocks(space: Space) -> None:
@@ -94,8 +92,9 @@ def check_feasible(space: Space, budget: Budget) -> None:
         check_size(space.candidate(values).arch, budget.shape.size)
     except ConfigError as error:
         raise ConfigError(f"space {space.name}: {error.message}", hint=error.hint) from None
-    # Of a space that fills its budget no network is small, and only draws tell what fits the other limits.
-    for limit, most in () if space.fills else budget.limits.limited().items():
+    if space.fills:  # no network of it is small, and only draws tell what fits the other limits
+        return
+    for limit, most in budget.limits.limited().items():
         least = least_cost(space, budget, limit)
         if least > most:
             has = f"has {amount(limit, least)}, the budget is {most:,}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nas.closed_form import closed_form_params, params_at_widths
 from nas.config import WIDEST, ArchConfig, ImageShape
 from nas.errors import BudgetError
+from nas.search.feasibility import costly_ranges
 from nas.space import Space, UniformDraw
 from nas.widths import FILLED, is_filled
 
@@ -62,7 +63,7 @@ def check_can_fill(space: Space, shape: ImageShape) -> None:
     if any(is_filled(params, target) for params, target, _ in drawn):
         return
     params, target, arch = min(drawn, key=lambda one: abs(one[0] / one[1] - 1))
-    blame = _costly_at_one_channel(space)
+    blame = costly_ranges(space.unscaled(), shape, _params_at_one_channel)
     lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch"
     hint = f"{lower} in the space, or raise the budget with --max-params"
     if params > target:
@@ -79,18 +80,6 @@ def check_can_fill(space: Space, shape: ImageShape) -> None:
     )
 
 
-def _costly_at_one_channel(space: Space) -> list[str]:
-    """The three ranges whose far end adds most parameters where every stage has a single channel."""
-    space = space.unscaled()
-    values = {slot.name: slot.ends()[0] for slot in space.slots}
-
-    def count(**change: object) -> int:
-        arch = space.candidate(values | change).arch
-        return params_at_widths(arch, space.images, [1] * len(arch.stages), 1)
-
-    gains = {
-        slot.name: max(count(**{slot.name: end}) for end in slot.ends()) - count()
-        for slot in space.slots
-        if slot.drawn and slot.path[0] == "arch"
-    }
-    return [name for name in sorted(gains, key=lambda name: -gains[name])[:3] if gains[name] > 0]
+def _params_at_one_channel(arch: ArchConfig, shape: ImageShape) -> int:
+    """Parameters where every stage has a single channel."""
+    return params_at_widths(arch, shape, [1] * len(arch.stages), 1)

@@ -102,10 +102,10 @@ def plan_round(
     if count == 0:
         return None
     for factor, usual_seeds in LENGTHS:
-        each = (epochs or math.ceil(factor * search_epochs)) * (seeds or usual_seeds)
-        affordable = min(MOST, round(SHARE * spent / each))
+        one = Round(1, epochs or math.ceil(factor * search_epochs), seeds or usual_seeds)
+        affordable = min(MOST, round(SHARE * spent / one.cost))
         if count is not None or affordable >= LEAST:
-            return Round(count or affordable, epochs or math.ceil(factor * search_epochs), seeds or usual_seeds)
+            return replace(one, count=count or affordable)
     if epochs is not None or seeds is not None:
         return Round(LEAST, epochs or search_epochs, seeds or 1)
     return None
@@ -127,7 +127,7 @@ def expected_round(
     pruner: FairPruner,
 ) -> Round | None:
     """If the search trains all that it may."""
-    each = pruner.expected_epochs() or search_epochs
+    each = pruner.expected_epochs(trials) or search_epochs
     return _asked_beside(begun, trials * each, search_epochs, count, epochs, seeds)
 
 

@@ -14,6 +14,8 @@ import optuna
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.search.outcomes import DIVERGENCE
+
 BUDGET = "budget"
 """The one constraint of a retold trial: the logarithm of its cost over the limit, at most 0 where it fits."""
 
@@ -51,7 +53,7 @@ def is_duplicate(trial: FrozenTrial) -> bool:
 def excess(trial: FrozenTrial, limit: int | None) -> float:
     """How far over the limits a trial is, as a share of them; at most 0 where it fits. `limit`: parameters, instead of the
     study's own limits."""
-    broken = {name: value for name, value in trial.constraints.items() if name != "divergence"}
+    broken = {name: value for name, value in trial.constraints.items() if name != DIVERGENCE}
     if limit is not None and "params" in trial.user_attrs:
         others = max((value for name, value in broken.items() if name != "params"), default=-1.0)
         return float(max(trial.user_attrs["params"] / limit - 1, others))
@@ -105,7 +107,7 @@ def all_with_values(study: optuna.Study, limit: int | None = None, over_budget: 
 
 
 def _diverged(trial: FrozenTrial) -> bool:
-    return trial.constraints.get("divergence", 0.0) > 0
+    return trial.constraints.get(DIVERGENCE, 0.0) > 0
 
 
 def _complete(trial: FrozenTrial, value: float, over: float) -> FrozenTrial:

@@ -20,6 +20,9 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 COUNTED: tuple[Outcome, ...] = ("trained", "pruned_early", "diverged")
 """What `--trials` counts: networks that trained."""
 
+DIVERGENCE = "divergence"
+"""The constraint that one which diverged breaks; no limit of a budget."""
+
 _STATES: dict[Outcome, TrialState] = {
     "trained": TrialState.COMPLETE,
     "pruned_early": TrialState.PRUNED,
@@ -75,9 +78,9 @@ def finish(study: optuna.Study, trial: optuna.Trial) -> None:
     """Tells the trial as its recorded outcome says."""
     frozen = stored(study, trial)
     outcome: Outcome = frozen.user_attrs["outcome"]
-    if outcome == "diverged" and "divergence" not in frozen.constraints:
+    if outcome == "diverged" and DIVERGENCE not in frozen.constraints:
         # A curve that looked good before it exploded must not teach the sampler that this was good.
-        trial.set_constraint("divergence", 1.0)
+        trial.set_constraint(DIVERGENCE, 1.0)
     value = last_value(frozen) if outcome == "trained" else None
     study.tell(trial, value, state=_STATES[outcome])
 
@@ -96,14 +99,15 @@ def record_duplicate(study: optuna.Study, trial: optuna.Trial, twin: FrozenTrial
 
 def broken_limits(trial: FrozenTrial) -> dict[str, float]:
     """The limits of the budget that it breaks, by how much as a share of each; empty where it fits."""
-    return {name: value for name, value in trial.constraints.items() if value > 0 and name != "divergence"}
+    return {name: value for name, value in trial.constraints.items() if value > 0 and name != DIVERGENCE}
 
 
 def outcome_of(trial: FrozenTrial) -> str:
-    """One of OUTCOMES, `running` for a trial that has not ended, or `waiting` for one that a warm start has enqueued."""
+    """One of OUTCOMES, also where it is recorded and not told yet; `running` for a trial that has not ended, or `waiting` for one
+    that a warm start has enqueued."""
     if trial.state == TrialState.WAITING:
         return "waiting"
-    return trial.user_attrs.get("outcome", "failed") if trial.state.is_finished() else "running"
+    return trial.user_attrs.get("outcome", "failed" if trial.state.is_finished() else "running")
 
 
 def count_outcomes(trials: Iterable[FrozenTrial]) -> Counter[str]:
@@ -118,7 +122,7 @@ def count_trained(counts: Mapping[str, int]) -> int:
 def best_trials(trials: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:
     """The trained ones of highest value, best first; of equal ones the smaller network first."""
     trained = [t for t in trials if outcome_of(t) == "trained"]
-    return sorted(trained, key=lambda t: (t.value, -t.user_attrs["params"], -t.number), reverse=True)[:count]
+    return sorted(trained, key=lambda t: (last_value(t), -t.user_attrs["params"], -t.number), reverse=True)[:count]
 
 
 def best_so_far(trials: Iterable[FrozenTrial]) -> list[float]:

@@ -16,8 +16,8 @@ from nas.search.samplers import SAMPLERS, SeededSampler
 
 Strategy = TypeVar("Strategy")
 
-GIVEN = ("self", "epochs", "study_seed")
-"""Parameters of a constructor that the study decides on."""
+EPOCHS = "epochs"
+"""The parameter of every pruner's constructor that is no argument of a user's."""
 
 
 def spelt_out(study: StudyConfig) -> StudyConfig:
@@ -43,7 +43,9 @@ def said_as_before(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
 def make_sampler(config: StrategyConfig, study_seed: int = 0) -> SeededSampler:
     config = _spelt_out("sampler", config, SAMPLERS)
     with experiments_allowed():
-        return SAMPLERS[config.name](**config.arguments, study_seed=study_seed)  # type: ignore[call-arg]
+        sampler = SAMPLERS[config.name](**config.arguments)
+    sampler.study_seed = study_seed
+    return sampler
 
 
 def make_pruner(config: StrategyConfig, epochs: int) -> FairPruner:
@@ -72,9 +74,7 @@ def _spelt_out(kind: str, config: StrategyConfig, registry: dict[str, type[Strat
             f"study.{kind}: {config.name!r} is no {kind}.{choices_sentence(config.name, registry)}",
             hint=f"--{kind} NAME, or `study: {{{kind}: NAME}}` in the space file",
         )
-    known = {
-        name: parameter for name, parameter in inspect.signature(registry[config.name]).parameters.items() if name not in GIVEN
-    }
+    known = {name: parameter for name, parameter in inspect.signature(registry[config.name]).parameters.items() if name != EPOCHS}
     for name in config.arguments:
         if name not in known:
             what = choices_sentence(name, known) if known else " It takes none."

@@ -72,7 +72,8 @@ def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
     same = read_settings(paths).same_trainings_as(settings)
     wanted = ("trained", "pruned_early") if same else ("trained",)
     starts = []
-    for trial in sorted(open_study(paths).get_trials(deepcopy=False), key=lambda t: last_value(t) or 0.0, reverse=True):
+    ended = open_study(paths).get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    for trial in sorted(ended, key=lambda t: last_value(t) or 0.0, reverse=True):
         file = paths.trial(trial.number).candidate
         if outcome_of(trial) not in wanted or not file.is_file():
             continue

@@ -837,7 +837,8 @@ def test_a_stop_in_the_middle_of_a_draw_changes_no_draw(bench: MakeBench) -> Non
         if stop:
             b.sampler = SAMPLERS["tpe"]()
             b.run(16, accuracy_of)
-        return [(t.params, t.user_attrs["outcome"], t.values) for t in b.trials]
+        kept = sorted(file.parent.name for file in b.paths.trials.glob("*/checkpoint.pt"))
+        return kept, [(t.params, t.user_attrs["outcome"], t.values) for t in b.trials]
 
     assert run(True) == run(False)
 

@@ -1,13 +1,12 @@
 """How long a search takes, before it begins: the arithmetic against closed forms and brute force, the measurement on digits."""
 
 from dataclasses import replace
-from itertools import permutations
 from typing import Any
 
 import pytest
 
 from nas.budget import Budget, count_macs
-from nas.config import ImageShape
+from nas.config import BudgetConfig, ImageShape
 from nas.errors import BudgetError, ConfigError, DataError, DeviceError, NasError, StudyError
 from nas.paths import StudyPaths, studies_folder
 from nas.search import estimate as module
@@ -16,13 +15,11 @@ from nas.search.estimate import (
     START_UP_SECONDS,
     Span,
     TimedNetwork,
-    asha_epochs,
     estimate_search,
     search_seconds,
     spread_by_macs,
-    survivors,
 )
-from nas.search.pruners.asha import Asha, is_best
+from nas.search.pruners.asha import asha_epochs
 from nas.search.request import SearchRequest
 from nas.space_file import load_space, read_space
 from nas.train.pace import Pace
@@ -36,36 +33,6 @@ def timed(start: float, epoch: float) -> TimedNetwork:
 
 
 # --------------------------------------------------------------------------------------------------------- arithmetic
-
-
-@pytest.mark.parametrize("reduction", [2, 3])
-@pytest.mark.parametrize("reached", range(1, 7))
-def test_survivors_are_those_of_every_order_on_average(reached: int, reduction: int) -> None:
-    orders = list(permutations([float(value) for value in range(reached)]))
-    gone_on = sum(is_best(order[n], list(order[: n + 1]), reduction) for order in orders for n in range(reached))
-    assert survivors(reached, reduction) == pytest.approx(gone_on / len(orders))
-
-
-def test_survivors_of_none_of_a_part_and_of_many() -> None:
-    assert survivors(0) == 0
-    assert survivors(0.5) == 0.5
-    assert survivors(1.5) == pytest.approx(1.25)
-    assert survivors(30_000) == pytest.approx(10_000, rel=0.01)
-
-
-def test_epochs_of_a_trial_under_successive_halving() -> None:
-    assert asha_epochs([], 18, 7) == 18, "without a rung nobody is pruned"
-    assert asha_epochs([2, 6], 18, 1) == 18, "the only one is the best"
-    assert asha_epochs([2, 6], 18, 2) == pytest.approx((2 * 2 + 1.5 * 4 + 1.25 * 12) / 2)
-    endless = Asha(18).expected_epochs()
-    assert asha_epochs([2, 6], 18, 100_000) == pytest.approx(endless, rel=0.01)
-    assert asha_epochs([2, 6], 18, 10) > 1.2 * endless
-
-
-def test_epochs_that_follow_on_others_are_what_all_have_more() -> None:
-    first, later = asha_epochs([2, 6], 18, 10), asha_epochs([2, 6], 18, 20, before=10)
-    assert 10 * first + 20 * later == pytest.approx(30 * asha_epochs([2, 6], 18, 30))
-    assert later < first
 
 
 def test_one_trial_takes_its_start_and_its_epochs() -> None:
@@ -136,6 +103,10 @@ def test_where_hardly_anything_fits_that_is_said(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(BudgetError, match="none of 5 uniform draws of space wide fits its budget") as caught:
         spread_by_macs(space, Budget(space.budget, DIGITS), seed=0)
     assert "stage1.channels" in (caught.value.hint or "")
+    assert (caught.value.hint or "").endswith("or raise the budget with --max-params")
+    with pytest.raises(BudgetError) as caught:
+        spread_by_macs(space, Budget(BudgetConfig(macs=1), DIGITS), seed=0)
+    assert (caught.value.hint or "").endswith("or raise budget.macs, there too"), "the limit that they broke"
 
 
 @pytest.fixture

@@ -161,6 +161,21 @@ def test_there_are_no_more_than_ran_to_their_end() -> None:
     assert choose(searched(0.5, *[None] * 100), 3, None, None, None) is None, "of one alone nothing is to be chosen"
 
 
+def test_a_result_that_a_draw_keeps_back_is_a_finalist() -> None:
+    """As where the time is up while a draw is under way."""
+    study = searched(0.6, 0.7)
+    best = study.ask()
+    best.set_user_attr("params", 100)
+    outcomes.report(study, best, 0.8, 3)
+    outcomes.decide(best, "trained")
+    asked, trials = choose(study, 3, 2, 4, 1)  # type: ignore[misc]
+    assert [trial.number for trial in trials] == [2, 1]
+    finals = found_sibling(study, asked)
+    enqueue_trainings(finals, trials, asked)
+    train(finals, {(2, 0): 0.9, (1, 0): 0.7})
+    assert best_of(study)[0].number == 2  # type: ignore[union-attr]
+
+
 def test_a_crash_while_the_sibling_study_is_founded_loses_nothing() -> None:
     study = searched(0.6, 0.8)
     optuna.create_study(study_name="mine finalists", storage=study._storage, direction="maximize")

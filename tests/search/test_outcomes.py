@@ -132,7 +132,7 @@ def test_a_record_that_a_crash_cut_off_is_carried_out_by_what_it_says(
         with pytest.raises(KeyboardInterrupt):
             outcomes.record(study, cut, outcome, excess)
     assert frozen(study, cut).state == TrialState.RUNNING
-    assert outcome_of(frozen(study, cut)) == "running"
+    assert outcome_of(frozen(study, cut)) == outcome, "it is decided, only nobody was told"
     outcomes.finish(study, optuna.Trial(study, frozen(study, cut)._trial_id))
     one, other = frozen(study, whole), frozen(study, cut)
     assert (one.state, one.value, one.constraints) == (other.state, other.value, other.constraints)
@@ -185,4 +185,9 @@ def test_the_best_is_the_most_accurate_then_the_smaller_one(study: optuna.Study,
     best = best_trial(study.get_trials())
     assert best is not None
     assert best.number == 2
+    untold = running(study, candidate, 0.85)
+    outcomes.decide(untold, "trained")
+    best = best_trial(study.get_trials())
+    assert best is not None
+    assert best.number == untold.number, "what a draw that was cut off keeps back is a result"
     assert best_trial([]) is None

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nas.search.pruners import PRUNERS, REDUCTION, asha_rungs
-from nas.search.pruners.asha import Asha
+from nas.search.pruners.asha import Asha, Hyperband, asha_epochs, is_best, survivors
 
 
 @pytest.mark.parametrize("epochs", range(1, 41))
@@ -167,3 +167,45 @@ def test_a_duplicate_does_not_count_as_another_that_reached_the_rung() -> None:
 def test_without_an_epoch_there_is_no_verdict() -> None:
     study = optuna.create_study(direction="maximize", pruner=Asha(9))
     assert not study.ask().should_prune()
+
+
+# ------------------------------------------------------------------------------------------------------ expected epochs
+
+
+@pytest.mark.parametrize("reduction", [2, 3])
+@pytest.mark.parametrize("reached", range(1, 7))
+def test_survivors_are_those_of_every_order_on_average(reached: int, reduction: int) -> None:
+    orders = list(itertools.permutations([float(value) for value in range(reached)]))
+    gone_on = sum(is_best(order[n], list(order[: n + 1]), reduction) for order in orders for n in range(reached))
+    assert survivors(reached, reduction) == pytest.approx(gone_on / len(orders))
+
+
+def test_survivors_of_none_of_a_part_and_of_many() -> None:
+    assert survivors(0) == 0
+    assert survivors(0.5) == 0.5
+    assert survivors(1.5) == pytest.approx(1.25)
+    assert survivors(30_000) == pytest.approx(10_000, rel=0.01)
+
+
+def test_epochs_of_a_trial_under_successive_halving() -> None:
+    assert asha_epochs([], 18, 7) == 18, "without a rung nobody is pruned"
+    assert asha_epochs([2, 6], 18, 1) == 18, "the only one is the best"
+    assert asha_epochs([2, 6], 18, 2) == pytest.approx((2 * 2 + 1.5 * 4 + 1.25 * 12) / 2)
+    endless = 2 + 4 / 3 + 12 / 9
+    assert asha_epochs([2, 6], 18, 100_000) == pytest.approx(endless, rel=0.01)
+    assert asha_epochs([2, 6], 18, 10) > 1.2 * endless
+    assert Asha(18).expected_epochs(10) == asha_epochs([2, 6], 18, 10)
+    assert Asha(18).expected_epochs(10**12) == pytest.approx(endless, rel=0.01), "a search that only the time ends"
+
+
+def test_epochs_that_follow_on_others_are_what_all_have_more() -> None:
+    first, later = asha_epochs([2, 6], 18, 10), asha_epochs([2, 6], 18, 20, before=10)
+    assert 10 * first + 20 * later == pytest.approx(30 * asha_epochs([2, 6], 18, 30))
+    assert later < first
+
+
+def test_epochs_of_a_trial_in_brackets_are_between_those_of_the_strictest_and_of_none() -> None:
+    few, many = Hyperband(18).expected_epochs(6), Hyperband(18).expected_epochs(100_000)
+    assert Asha(18).expected_epochs(100_000) < many < few < 18
+    assert many == pytest.approx(3 / sum(1 / epochs for epochs in (2 + 4 / 3 + 12 / 9, 6 + 12 / 3, 18)), rel=0.01)
+    assert Hyperband(18).expected_epochs(3, before=40) < few

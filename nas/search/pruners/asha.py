@@ -1,6 +1,6 @@
 """Asynchronous successive halving, alone and in brackets."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import optuna
@@ -10,6 +10,8 @@ from pydantic import Field
 from nas.search.pruners.base import FairPruner
 
 REDUCTION = 3
+MANY = 10_000
+"""Trials, of which the mean is that of any more."""
 
 
 def asha_rungs(epochs: int, reduction: int = REDUCTION, first: int | None = None) -> list[int]:
@@ -36,6 +38,29 @@ def falls_behind(trial: FrozenTrial, peers: Iterable[FrozenTrial], reduction: in
     return not is_best(trial.intermediate_values[rung], reached, reduction)
 
 
+def survivors(reached: float, reduction: int = REDUCTION) -> float:
+    """How many go on of so many that reach a rung of successive halving one after the other, in an order that says nothing: the
+    nth does if it is among the best n // `reduction` of n, or the best."""
+    whole = int(reached)
+    chances = [max(1, n // reduction) / n for n in range(1, whole + 2)]
+    return sum(chances[:whole]) + (reached - whole) * chances[whole]
+
+
+def asha_epochs(rungs: Sequence[int], epochs: int, trials: float, before: float = 0, reduction: int = REDUCTION) -> float:
+    """Epochs of a trial on average, of `trials` that follow on `before` others. More of few than of endlessly many: the first
+    ones have few to be worse than."""
+
+    def of_all(count: float) -> float:
+        total, done, reached = 0.0, 0, count
+        for rung in (*rungs, epochs):
+            total += reached * (rung - done)
+            done, reached = rung, survivors(reached, reduction)
+        return total
+
+    trials = min(trials, MANY)
+    return (of_all(before + trials) - of_all(before)) / trials
+
+
 class Asha(FairPruner):
     """arXiv 1810.05934. Optuna's pruner of this name marks a rung as passed before it judges, so that a trial that was to be
     pruned would be spared by a crash in between."""
@@ -53,8 +78,8 @@ class Asha(FairPruner):
     def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         return trial.last_step in self.rungs and falls_behind(trial, study.get_trials(deepcopy=False), self.reduction)
 
-    def expected_epochs(self) -> float:
-        return _epochs_of(self.rungs, self.epochs, self.reduction)
+    def expected_epochs(self, trials: int, before: int = 0) -> float:
+        return asha_epochs(self.rungs, self.epochs, trials, before, self.reduction)
 
     def describe(self) -> str:
         if not self.rungs:
@@ -78,7 +103,8 @@ class Hyperband(FairPruner):
         rungs = asha_rungs(epochs, reduction, first_rung)
         self.brackets = [rungs[start:] for start in range(len(rungs) + 1)]
         """The rungs of each; the last one prunes nobody."""
-        self.shares = [1 / _epochs_of(rungs, epochs, reduction) for rungs in self.brackets]
+        self.shares = [1 / _epochs_of_endless(rungs, epochs, reduction) for rungs in self.brackets]
+        """How many of the trials are each one's, relative to the others."""
 
     def bracket(self, number: int) -> int:
         """Of the trial of that number: brackets take turns in proportion to what their trials do not cost."""
@@ -95,8 +121,12 @@ class Hyperband(FairPruner):
         peers = (other for other in study.get_trials(deepcopy=False) if self.bracket(other.number) == bracket)
         return trial.last_step in self.brackets[bracket] and falls_behind(trial, peers, self.reduction)
 
-    def expected_epochs(self) -> float:
-        return len(self.shares) / sum(self.shares)
+    def expected_epochs(self, trials: int, before: int = 0) -> float:
+        parts = [share / sum(self.shares) for share in self.shares]
+        return sum(
+            part * asha_epochs(rungs, self.epochs, part * trials, part * before, self.reduction)
+            for part, rungs in zip(parts, self.brackets, strict=True)
+        )
 
     def describe(self) -> str:
         return f"in {len(self.brackets)} brackets, with rungs after epochs " + "; ".join(
@@ -104,8 +134,8 @@ class Hyperband(FairPruner):
         )
 
 
-def _epochs_of(rungs: list[int], epochs: int, reduction: int) -> float:
-    """Expected of a trial where each rung lets the best share of 1/`reduction` go on."""
+def _epochs_of_endless(rungs: list[int], epochs: int, reduction: int) -> float:
+    """What `asha_epochs` comes to with ever more trials: each rung lets the best 1/`reduction` go on."""
     total, share, before = 0.0, 1.0, 0
     for rung in [*rungs, epochs]:
         total += share * (rung - before)

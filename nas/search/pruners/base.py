@@ -27,10 +27,10 @@ class FairPruner(optuna.pruners.BasePruner):
     def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial is pruned, `study` holding only those that it is to be compared with."""
 
-    def expected_epochs(self) -> float | None:
-        """Of a trial on average; None where that depends on the curves."""
+    def expected_epochs(self, trials: int, before: int = 0) -> float | None:
+        """Of a trial on average, of `trials` that follow on `before` others; None where that depends on the curves."""
         return None
 
+    @abstractmethod
     def describe(self) -> str:
         """What it does with trainings of so many epochs, for the plan."""
-        return ""

@@ -92,7 +92,7 @@ class Never(FairPruner):
     def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         return False
 
-    def expected_epochs(self) -> float:
+    def expected_epochs(self, trials: int, before: int = 0) -> float:
         return float(self.epochs)
 
     def describe(self) -> str:

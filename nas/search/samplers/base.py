@@ -11,6 +11,8 @@ from nas.search.history import all_with_values, told
 
 
 class SeededSampler(optuna.samplers.BaseSampler):
+    study_seed: int = 0
+    """What draws follow from that belong together, such as the points of one sequence."""
     limit: int | None = None
     """Parameters that the next draw may have, where each trial has a budget of its own."""
     wants_margins: ClassVar[bool] = False

@@ -19,8 +19,6 @@ class Cmaes(Informed, optuna.samplers.CmaEsSampler):
         self,
         startup_trials: Annotated[int, Field(ge=1)] = 10,
         population: Annotated[int, Field(ge=2)] | None = None,
-        *,
-        study_seed: int = 0,
     ) -> None:
         super().__init__(
             n_startup_trials=startup_trials,

@@ -28,8 +28,6 @@ class Evolution(SeededSampler):
         mutations: Annotated[float, Field(gt=0)] = 4.0,
         step: Annotated[float, Field(gt=0, le=1)] = 0.2,
         startup_trials: Annotated[int, Field(ge=1)] = 16,
-        *,
-        study_seed: int = 0,
     ) -> None:
         """
         Args:

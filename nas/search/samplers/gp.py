@@ -21,7 +21,7 @@ class Gp(Informed, optuna.samplers.GPSampler):
     wants_margins: ClassVar[bool] = True
     most_told: ClassVar[int] = 100
 
-    def __init__(self, startup_trials: Annotated[int, Field(ge=1)] = 10, *, study_seed: int = 0) -> None:
+    def __init__(self, startup_trials: Annotated[int, Field(ge=1)] = 10) -> None:
         super().__init__(
             n_startup_trials=startup_trials,
             deterministic_objective=False,

@@ -13,11 +13,11 @@ class Qmc(optuna.samplers.QMCSampler, SeededSampler):
     """Optuna's counts the points that it has given in the study; here a trial's number is its point's, so that a draw follows
     from the trial alone, and what is over budget leaves its place to nobody."""
 
-    def __init__(self, study_seed: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__(
             qmc_type="sobol",
             scramble=True,
-            seed=study_seed % 2**32,
+            seed=0,
             independent_sampler=optuna.samplers.RandomSampler(),
             warn_asynchronous_seeding=False,
             warn_independent_sampling=False,
@@ -30,7 +30,7 @@ class Qmc(optuna.samplers.QMCSampler, SeededSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        self._number = trial.number
+        self._seed, self._number = self.study_seed % 2**32, trial.number
         return super().sample_relative(study, trial, search_space)
 
     def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:

@@ -6,7 +6,7 @@ from nas.search.samplers.base import SeededSampler
 
 
 class Random(optuna.samplers.RandomSampler, SeededSampler):
-    def __init__(self, study_seed: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
 
     def seed(self, seed: int) -> None:

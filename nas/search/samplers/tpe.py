@@ -37,8 +37,6 @@ class Tpe(Informed, optuna.samplers.TPESampler):
         startup_trials: Annotated[int, Field(ge=0)] = STARTUP_TRIALS,
         candidates: Annotated[int, Field(ge=1)] = 2,
         good: Annotated[float, Field(gt=0, lt=1)] = 0.06,
-        *,
-        study_seed: int = 0,
     ) -> None:
         """
         Args:
