@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from nas.cores import usable_cores
 from nas.config import ArchConfig
 from nas.presets import load_preset
 from nas.search.settings import git_state
-from nas.train.device import usable_cores
 
 
 def _stages(channels: Sequence[int], blocks: int, **others: Any) -> ArchConfig:
