@@ -123,8 +123,8 @@ def by_nas(task: Task, say: Say, wait: Wait) -> None:
     def placed(pictures: int, seed: int) -> Any:
         labels = np.random.default_rng(seed).integers(0, 10, pictures)
         images = ImageSet(some_pictures(pictures), labels)
-        put = Streamed.of if task.streamed else place
-        return put(images, (120.0,) * 3, (60.0,) * 3, device)
+        mean, std = (120.0,) * 3, (60.0,) * 3
+        return Streamed.of(images, mean, std, device) if task.streamed else place(images, mean, std, device)
 
     writing = 0.0
 
