@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from nas.cores import usable_cores
 from nas.config import ArchConfig
+from nas.cores import usable_cores
 from nas.presets import load_preset
 from nas.search.settings import git_state
 

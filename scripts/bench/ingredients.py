@@ -21,8 +21,8 @@ from typing import Any
 import common
 import torch
 
-from nas.cores import usable_cores
 from nas.config import ArchConfig, Candidate, DataConfig, TrainConfig
+from nas.cores import usable_cores
 from nas.data.datasets import load_dataset
 from nas.data.loader import TrainBatches, mix_seed
 from nas.data.material import Material, choose_material

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from nas.cores import usable_cores
 from nas.config import DataConfig, TrainConfig
+from nas.cores import usable_cores
 from nas.data.datasets import Dataset, ImageSet, Split, load_dataset, split
 from nas.models import build_model
 from nas.space_file import load_space

@@ -35,9 +35,9 @@ from typing import Any
 import common
 import torch
 
-from nas.cores import usable_cores
 from nas.budget import Budget
 from nas.config import Candidate, DataConfig
+from nas.cores import usable_cores
 from nas.data.datasets import load_dataset, split
 from nas.data.loader import Resident, TrainBatches, mix_seed
 from nas.models import build_model

@@ -31,9 +31,9 @@ import torch
 from common import NETWORKS, machine, spread, table
 from torch.nn import functional as F
 
-from nas.cores import usable_cores
 from nas.budget import count_macs, count_params
 from nas.config import TrainConfig
+from nas.cores import usable_cores
 from nas.space_file import CIFAR10
 from nas.train.device import pick_device, pick_precision, tune_process, wait_for
 from nas.train.evaluate import autocast

@@ -97,7 +97,7 @@ def test_files_that_may_not_be_read_are_no_fault_of_the_cache(monkeypatch: pytes
 
     monkeypatch.setattr(datasets, "SVHN", denied)
     monkeypatch.setattr(denied, "split_list", {"train": ["one"], "test": ["other"]}, raising=False)
-    with pytest.raises(DataError, match="^svhn is not under .* Permission denied: .*train_32x32.mat"):
+    with pytest.raises(DataError, match=r"^svhn is not under .* Permission denied: .*train_32x32.mat"):
         load_dataset(DataConfig(dataset="svhn", folder=str(tmp_path)))
 
 
