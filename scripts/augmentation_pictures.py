@@ -14,8 +14,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nas.data.augment import Draw, augment, mix
+from nas.data.augment import Draw, augment
 from nas.data.augment.examples import EXAMPLES
+from nas.data.augment.mix import mix
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 LABEL_WIDTH = 170

@@ -15,6 +15,7 @@ ROOMS = (
     "errors",
     "files",
     "interrupts",
+    "cores",
     "config",
     "closed_form",
     "widths",

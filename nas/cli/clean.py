@@ -10,8 +10,8 @@ from nas.cli.output import print_json
 
 HELP = """Show what takes room on the disk, and free what no result needs.
 
-That is checkpoints of trainings that have ended, and what a crash left half written. With --cache the decoded images too, which
-are decoded again when they are needed.
+That is checkpoints of trainings that have ended, what a crash left half written, and decoded images of a folder that has changed
+since. With --cache the other decoded images too, which are decoded again when they are needed.
 """
 NEEDS = {
     "result": "results, kept",

@@ -9,7 +9,7 @@ import numpy as np
 
 from nas.config import DataConfig
 from nas.data.cache import Progress, entry_key, find_or_make, silent, write_meta
-from nas.data.downloads import SOURCES, UNMIRRORED, load_download
+from nas.data.downloads import SOURCES, load_download
 from nas.data.folders import load_folder
 from nas.data.images import Dataset, ImageSet, channel_statistics, dataset_of
 from nas.data.splits import Split, imbalance, split, stratified, validation_images
@@ -29,6 +29,10 @@ __all__ = [
     "stratified",
     "validation_images",
 ]
+
+
+UNMIRRORED = frozenset({"digits", "svhn"})
+"""Data sets whose images mean something else in the mirror, so that no training flips them."""
 
 
 def load_dataset(config: DataConfig, progress: Progress = silent) -> Dataset:
@@ -88,7 +92,7 @@ def load_digits(config: DataConfig, progress: Progress) -> Dataset:
 def _download(kind: str) -> Callable[[DataConfig, Progress], Dataset]:
     def load(config: DataConfig, progress: Progress) -> Dataset:
         _require_as_it_is(config, SOURCES[kind].size)
-        return load_download(kind, config, progress)
+        return load_download(kind, config)
 
     return load
 

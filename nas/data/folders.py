@@ -1,7 +1,7 @@
 """Images in a folder, as data sets: a folder for each class, or a table that says each image's label and group."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,18 +9,16 @@ import numpy as np
 from PIL import Image
 
 from nas.config import DataConfig
-from nas.data.cache import (
+from nas.data.cache import Entry, Progress, entry_key, find_or_make, write_meta
+from nas.data.decoding import (
     IMAGE_SUFFIXES,
     UNREADABLE,
     ImageFile,
-    Progress,
     bad_images_error,
     decode_all,
-    entry_key,
-    find_or_make,
     image_files,
+    listing_digest,
     reason_of,
-    write_meta,
 )
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.tables import Columns, LabelTable, read_labels
@@ -64,7 +62,7 @@ def _load_class_folders(root: Path, config: DataConfig, progress: Progress) -> D
         facts += [part, *((*file, label) for file, label in listed)]
 
     def make(folder: Path) -> None:
-        skipped = 0
+        origin, skipped = _origin(parts.values()), 0
         for part, listed in files.items():
             paths = [Path(file.path) for file, _ in listed]
             kept = _write_images(folder, part, paths, shape, config, progress)
@@ -80,9 +78,28 @@ def _load_class_folders(root: Path, config: DataConfig, progress: Progress) -> D
             part: channel_statistics(np.load(folder / f"{part}-images.npy", mmap_mode="r")) for part in files.keys() - {"test"}
         }
         mean, std = statistics["train"]
-        write_meta(folder, {"classes": classes, "mean": mean, "std": std, "val": statistics.get("val"), "skipped": skipped})
+        meta = {"classes": classes, "mean": mean, "std": std, "val": statistics.get("val"), "skipped": skipped, "origin": origin}
+        write_meta(folder, meta)
 
     return dataset_of("folder", find_or_make("folder", entry_key(facts), make))
+
+
+def _origin(folders: Iterable[Path]) -> dict[str, object]:
+    """What an entry of the cache says of the folders that it was made of."""
+    there = [str(folder.absolute()) for folder in folders]
+    return {"folders": there, "listing": listing_digest(there)}
+
+
+def is_outdated(entry: Path) -> bool:
+    """Whether the images that this entry of the cache was made of have changed since, so that nothing opens it any more. Not
+    where it does not say what it was made of, or where that cannot be looked at now."""
+    try:
+        origin = Entry(entry).meta().get("origin")
+        if origin is None or not all(map(os.path.isdir, origin["folders"])):
+            return False
+        return listing_digest(origin["folders"]) != origin["listing"]
+    except (DataError, OSError, ValueError):
+        return False
 
 
 def _facts(root: Path, shape: tuple[int, int, int], config: DataConfig) -> list[object]:
@@ -196,6 +213,7 @@ def _load_labelled(root: Path, config: DataConfig, progress: Progress) -> Datase
     ]
 
     def make(folder: Path) -> None:
+        origin = _origin([root])
         kept = _write_images(folder, "train", [Path(file.path) for file in files], shape, config, progress)
         if lost := np.setdiff1d(labels, labels[kept]).tolist():
             raise DataError(f"no image of class {classes[lost[0]]!r} can be read", hint="repair them, or leave the class out")
@@ -204,7 +222,7 @@ def _load_labelled(root: Path, config: DataConfig, progress: Progress) -> Datase
             np.save(folder / "train-groups.npy", owners[kept])
         mean, std = channel_statistics(np.load(folder / "train-images.npy", mmap_mode="r"))
         skipped = left_out + len(files) - len(kept)
-        write_meta(folder, {"classes": classes, "mean": mean, "std": std, "skipped": skipped})
+        write_meta(folder, {"classes": classes, "mean": mean, "std": std, "skipped": skipped, "origin": origin})
 
     # The images are the same whatever the groups are called, so that their names are the table's as it is now.
     return replace(dataset_of("folder", find_or_make("folder", entry_key(facts), make)), groups=tuple(groups))

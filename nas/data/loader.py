@@ -15,7 +15,8 @@ from torch import Tensor
 
 from nas.config import AugmentConfig, TrainConfig
 from nas.data.ahead import ahead
-from nas.data.augment import Draw, augment, mix
+from nas.data.augment import Draw, augment
+from nas.data.augment.mix import mix
 from nas.data.images import ImageSet, JoinedSet
 
 PATTERN_PIXELS = 256
@@ -35,11 +36,6 @@ class Resident:
 
     storage: ClassVar[str] = "resident"
 
-    indices: Tensor | None
-    """int64: those of `images` and `labels` that count; None where all do."""
-    labels: Tensor | None
-    """int64 (N,)"""
-
     def __init__(
         self,
         images: np.ndarray | Sequence[np.ndarray],
@@ -50,26 +46,18 @@ class Resident:
         indices: np.ndarray | None = None,
     ) -> None:
         """`images` uint8 (N, H, W, C), or several such arrays one behind the other; `labels` int64 (N,). With `indices`, only
-        those; on the CPU nothing is copied."""
+        those; on the CPU no image is copied."""
         self.device = device
         self._mean = torch.tensor(mean, device=device).repeat(PATTERN_PIXELS)
         self._scale = (1.0 / torch.tensor(std, device=device)).repeat(PATTERN_PIXELS)
-        self._hold(
-            rows_of(images),
-            None if labels is None else torch.from_numpy(np.asarray(labels)),
-            None if indices is None else torch.from_numpy(indices),
-        )
+        chosen = None if indices is None else torch.from_numpy(indices)
+        self._rows, self._chosen = self._held(rows_of(images), chosen)
+        """uint8 (M, H, W, C), and the rows that count, int64 (N,); None where all do."""
+        self.labels = None if labels is None else select(torch.from_numpy(np.asarray(labels)), chosen).to(device)
+        """int64 (N,), on the device."""
 
-    @property
-    def images(self) -> Tensor:
-        """uint8 (N, C, H, W), channels last in memory, which is what convolutions want; a copy where they are several arrays."""
-        return select(self._rows, slice(None)).permute(0, 3, 1, 2)
-
-    def _hold(self, images: "Rows", labels: Tensor | None, indices: Tensor | None) -> None:
-        on_cpu = self.device.type == "cpu"
-        self._rows: Rows = images if on_cpu else copied(images, indices, self.device)
-        self.labels = labels if on_cpu or labels is None else select(labels, indices).to(self.device)
-        self.indices = indices if on_cpu else None
+    def _held(self, images: "Rows", chosen: Tensor | None) -> tuple["Rows", Tensor | None]:
+        return (images, chosen) if self.device.type == "cpu" else (copied(images, chosen, self.device), None)
 
     @classmethod
     def of(
@@ -83,20 +71,17 @@ class Resident:
         return cls(data.arrays, data.labels, mean, std, device, indices)
 
     def __len__(self) -> int:
-        return len(self._rows) if self.indices is None else len(self.indices)
+        return len(self._rows) if self._chosen is None else len(self._chosen)
 
-    @property
-    def chosen_labels(self) -> Tensor:
-        """int64 (N,) on the device: of all positions."""
-        assert self.labels is not None
-        return select(self.labels, self.indices)
+    def take(self, which: "Part") -> tuple[Tensor, Tensor | None]:
+        """uint8 images (B, C, H, W), channels last in memory, which is what convolutions want, and labels (B,)."""
+        return select(self._rows, self._rows_at(which)).permute(0, 3, 1, 2), self._labels_at(which)
 
-    def take(self, which: Tensor | slice) -> tuple[Tensor, Tensor | None]:
-        """uint8 images (B, C, H, W) and labels (B,) at these positions."""
-        if self.indices is not None:
-            which = self.indices[which]
-        images = select(self._rows, which).permute(0, 3, 1, 2)
-        return images, None if self.labels is None else select(self.labels, which)
+    def _rows_at(self, which: "Part") -> "Part":
+        return which if self._chosen is None else self._chosen[which]
+
+    def _labels_at(self, which: "Part") -> Tensor | None:
+        return None if self.labels is None else select(self.labels, which)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, C, H, W) → float32 of mean 0 and deviation 1, channels last."""
@@ -140,7 +125,7 @@ class JoinedRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def select(self, which: Tensor | slice, out: Tensor | None = None) -> Tensor:
+    def select(self, which: "Part", out: Tensor | None = None) -> Tensor:
         """Those of the first dimension, in `out` where it is given."""
         if isinstance(which, slice):
             which = torch.arange(*which.indices(len(self)))
@@ -152,6 +137,8 @@ class JoinedRows:
 
 
 Rows = Tensor | JoinedRows
+Part = Tensor | slice
+"""Positions: int64 (B,), or those of a slice."""
 
 
 def rows_of(images: np.ndarray | Sequence[np.ndarray]) -> Rows:
@@ -159,7 +146,7 @@ def rows_of(images: np.ndarray | Sequence[np.ndarray]) -> Rows:
     return parts[0] if len(parts) == 1 else JoinedRows(parts)
 
 
-def select(rows: Rows, which: Tensor | slice | None) -> Tensor:
+def select(rows: Rows, which: Part | None) -> Tensor:
     """Those of the first dimension."""
     if isinstance(rows, JoinedRows):
         return rows.select(slice(None) if which is None else which)
@@ -208,15 +195,16 @@ class TrainBatches:
         augmentation: AugmentConfig,
         seed: int,
         *,
-        classes: int | None = None,
+        classes: int,
         balanced: bool = False,
         part: Callable[[int], slice] = whole,
     ) -> None:
-        """`classes` is how many there are; only mixing and weights of classes need it. `balanced`: each image is one of a class
-        drawn uniformly, with replacement. `part` are the images to be had of each batch, which is drawn, augmented and mixed as a
-        whole, so that its parts are those of one and the same batch wherever they are trained on."""
-        assert classes is not None or augmentation.mix == "none", "mixed images need the number of classes for their targets"
+        """`data` has labels, of so many `classes`. `balanced`: each image is one of a class drawn uniformly, with replacement.
+        `part` are the images to be had of each batch, which is drawn, augmented and mixed as a whole, so that its parts are those
+        of one and the same batch wherever they are trained on."""
+        assert data.labels is not None
         self.data = data
+        self.labels = data.labels
         self.classes = classes
         self.batch_size = min(batch_size, len(data))
         """Of the whole batch."""
@@ -224,7 +212,7 @@ class TrainBatches:
         self.augmentation = augmentation
         self.seed = seed
         self._generator = torch.Generator(device=data.device)
-        self._by_class = torch.argsort(data.chosen_labels, stable=True) if balanced else None
+        self._by_class = torch.argsort(self.labels, stable=True) if balanced else None
 
     @classmethod
     def by_recipe(
@@ -246,8 +234,7 @@ class TrainBatches:
     def class_weights(self) -> Tensor:
         """float32 (classes,): how much an image of each class weighs, so that all classes weigh the same and an image 1 in the
         mean (scikit-learn's "balanced"); 0 of a class that is not there."""
-        assert self.classes is not None
-        counts = torch.bincount(self.data.chosen_labels, minlength=self.classes)
+        counts = torch.bincount(self.labels, minlength=self.classes)
         there = int((counts > 0).sum())
         return torch.where(counts > 0, len(self.data) / (there * counts.clamp(min=1)), 0.0).float()
 
@@ -258,7 +245,7 @@ class TrainBatches:
     def _balanced_order(self, by_class: Tensor) -> Tensor:
         """int64 (N,), of `by_class`, all positions by their labels."""
         device, lots = self.data.device, self._generator
-        counts = torch.unique_consecutive(self.data.chosen_labels[by_class], return_counts=True)[1]
+        counts = torch.unique_consecutive(self.labels[by_class], return_counts=True)[1]
         drawn = torch.randint(len(counts), (len(self.data),), generator=lots, device=device)
         within = torch.rand(len(self.data), generator=lots, device=device, dtype=torch.float32) * counts[drawn]
         return by_class[(counts.cumsum(0) - counts)[drawn] + within.long().clamp(max=counts[drawn] - 1)]
@@ -275,6 +262,5 @@ class TrainBatches:
                 if self.augmentation.mix == "none":
                     yield self.data.normalise(augmented[self.part]), labels[self.part]
                 else:
-                    assert self.classes is not None
                     mixed, targets = mix(self.data.normalise(augmented), labels, self.classes, self.augmentation, draw)
                     yield mixed[self.part], targets[self.part]

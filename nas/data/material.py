@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.config import DataConfig
-from nas.data.datasets import Dataset, ImageSet, split, stratified
-from nas.data.images import JoinedSet
-from nas.data.splits import grouped, one_sided
+from nas.data.images import Dataset, ImageSet, JoinedSet
+from nas.data.splits import grouped, one_sided, split, stratified
 from nas.errors import ConfigError, DataError
 
 MOST_HELD_OUT = 0.5

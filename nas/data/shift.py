@@ -17,7 +17,7 @@ from nas.data.augment.colour import brightness, contrast, saturation
 from nas.data.augment.draw import Draw
 from nas.data.augment.filters import blur, noise
 from nas.data.augment.geometric import affine, turned
-from nas.data.datasets import ImageSet
+from nas.data.images import ImageSet
 
 LEAST_STRENGTH = 0.25
 """Of 1, so that every image is visibly another."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nas.data.images import ImageSet, JoinedSet
-from nas.data.loader import JoinedRows, Resident, Rows, parts_of, select
+from nas.data.loader import JoinedRows, Part, Resident, Rows, parts_of, select
 
 RESIDENT_SHARE = 0.5
 """Of a GPU's memory, the most that images take. The rest is for networks, of which nobody knows yet how large they get; a batch
@@ -27,24 +27,15 @@ too many there fails a training, while one that is streamed is copied in the tim
 DEPTH = 2
 """Batches on the host at a time: one is gathered while the other is copied."""
 
-Part = Tensor | slice
-"""Positions of images: int64 (B,), or those of a slice."""
-
 
 # --------------------------------------------------------------------------------------------------------- the choice
 
 
-def pick_storage(nbytes: int, device: torch.device, sharing: int = 1, streamed: bool | None = None) -> type[Resident]:
-    """`Resident` for so many bytes of images if they fit, else `Streamed`.
-
-    Args:
-        sharing: How many workers share the device, each with images of its own.
-        streamed: Decides it, for measurements.
-    """
-    if streamed is None:
-        # A CPU computes with the mapped file itself; how much MPS has left, it does not say.
-        streamed = device.type == "cuda" and nbytes > room_for_images(device, sharing)
-    return Streamed if streamed else Resident
+def pick_storage(nbytes: int, device: torch.device, sharing: int = 1) -> type[Resident]:
+    """`Resident` for so many bytes of images if they fit, else `Streamed`. `sharing`: how many workers share the device, each
+    with images of its own."""
+    # A CPU computes with the mapped file itself; how much MPS has left, it does not say.
+    return Streamed if device.type == "cuda" and nbytes > room_for_images(device, sharing) else Resident
 
 
 def place(
@@ -55,10 +46,9 @@ def place(
     indices: np.ndarray | None = None,
     *,
     sharing: int = 1,
-    streamed: bool | None = None,
 ) -> Resident:
     """The images on the device if they fit there, else streamed to it."""
-    return pick_storage(bytes_of(data, indices), device, sharing, streamed).of(data, mean, std, device, indices)
+    return pick_storage(bytes_of(data, indices), device, sharing).of(data, mean, std, device, indices)
 
 
 def bytes_of(data: ImageSet | JoinedSet, indices: np.ndarray | None) -> int:
@@ -82,44 +72,29 @@ class Streamed(Resident):
 
     storage: ClassVar[str] = "streamed"
 
-    def _hold(self, images: Rows, labels: Tensor | None, indices: Tensor | None) -> None:
-        self._rows = images
-        self._chosen = indices
-        self.labels = None if labels is None else select(labels, indices).to(self.device)
-        self.indices = None
-
-    def __len__(self) -> int:
-        return len(self._rows) if self._chosen is None else len(self._chosen)
+    def _held(self, images: Rows, chosen: Tensor | None) -> tuple[Rows, Tensor | None]:
+        return images, chosen
 
     def take(self, which: Part) -> tuple[Tensor, Tensor | None]:
         """As for resident images, but this waits for the device and the host: for a sample, not for an epoch."""
-        rows = which.cpu() if isinstance(which, Tensor) else which
-        if self._chosen is not None:
-            rows = self._chosen[rows]
-        images = select(self._rows, rows).to(self.device).permute(0, 3, 1, 2)
-        return images, None if self.labels is None else select(self.labels, which)
+        rows = self._rows_at(which.cpu() if isinstance(which, Tensor) else which)
+        return select(self._rows, rows).to(self.device).permute(0, 3, 1, 2), self._labels_at(which)
 
     def _in_order(self, size: int) -> Generator[tuple[Tensor, Tensor | None], None, None]:
-        def parts() -> Generator[Part, None, None]:
-            for start in range(0, len(self), size):
-                part = slice(start, start + size)
-                yield part if self._chosen is None else self._chosen[part]
-
-        with closing(gathered(self._rows, parts(), min(size, len(self)), self.device)) as batches:
-            for start, images in zip(range(0, len(self), size), batches, strict=True):
-                labels = None if self.labels is None else self.labels[start : start + size]
-                yield self.normalise(images), labels
+        parts = [slice(start, start + size) for start in range(0, len(self), size)]
+        with closing(gathered(self._rows, map(self._rows_at, parts), min(size, len(self)), self.device)) as batches:
+            for part, images in zip(parts, batches, strict=True):
+                yield self.normalise(images), self._labels_at(part)
 
     def walk(self, order: Tensor, size: int) -> Generator[tuple[Tensor, Tensor, Tensor | None], None, None]:
         fetch = fetched(order)
 
         def parts() -> Generator[Part, None, None]:
-            positions = fetch()
-            yield from parts_of(positions if self._chosen is None else self._chosen[positions], size)
+            yield from map(self._rows_at, parts_of(fetch(), size))
 
         with closing(gathered(self._rows, parts(), min(size, len(self)), self.device)) as batches:
             for chosen, images in zip(parts_of(order, size), batches, strict=True):
-                yield chosen, images, None if self.labels is None else select(self.labels, chosen)
+                yield chosen, images, self._labels_at(chosen)
 
 
 def fetched(positions: Tensor) -> Callable[[], Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import DataConfig
-from nas.data.cache import reason_of
+from nas.data.decoding import reason_of
 from nas.errors import DataError, choices_sentence
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nas.config import ImageShape
-from nas.data.cache import IMAGE_SUFFIXES, bad_images_error, decode_all, reason_of, silent
+from nas.data.cache import silent
+from nas.data.decoding import IMAGE_SUFFIXES, bad_images_error, decode_all, reason_of
 from nas.errors import DataError
 
 FORMS = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nas.data.cache import UNREADABLE, decode, reason_of
+from nas.data.decoding import UNREADABLE, decode, reason_of
 from nas.data.stream import pick_storage
 from nas.errors import ConfigError, DataError
 from nas.paths import StudyPaths

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from nas.data.folders import is_outdated
 from nas.errors import NasError
 from nas.paths import StudyPaths, cache_folder, known_studies, study_paths
 from nas.search.finalists import sibling
@@ -73,12 +74,17 @@ def _checkpoints(paths: StudyPaths) -> tuple[list[Path], list[Path]]:
 
 def _of_cache(folder: Path) -> list[Item]:
     items = []
+    need: Need
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         if entry.name.startswith("."):
             if entry.is_dir() and _abandoned(entry):
                 items.append(Item(f"cache: {entry.name}, begun and given up", "free", size_of([entry]), (entry,)))
         elif (entry / "meta.json").is_file():
-            items.append(Item(f"cache: {entry.name}, decoded images", "cache", size_of([entry]), (entry,)))
+            if is_outdated(entry):
+                what, need = "decoded images of a folder that has changed since", "free"
+            else:
+                what, need = "decoded images", "cache"
+            items.append(Item(f"cache: {entry.name}, {what}", need, size_of([entry]), (entry,)))
     return items
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from nas.cores import usable_cores
 from nas.errors import ConfigError, DeviceError
-from nas.train.device import device_name, pick_device, usable_cores
+from nas.train.device import device_name, pick_device
 
 LEAST_IMAGES = 2
 """Of a batch, in each process."""

@@ -184,8 +184,6 @@ def _train(
             shape=shop.dataset.shape,
             data=shop.data,
             material=order.material,
-            mean=shop.dataset.mean,
-            std=shop.dataset.std,
             seed=order.mixed_seed,
             identity=order.identity,
             micro_batches=parts,

@@ -24,7 +24,7 @@ from nas.errors import StudyError
 from nas.retrain.places import Places
 from nas.search.executors.local import describe_exit, out_of_memory_kills
 from nas.train.loop import EpochMetrics, Status, read_curve
-from nas.train.rank import SUSPEND, Ended, Failed, FromRank, Heard, Here, Training, run_rank
+from nas.train.rank import SUSPEND, Ended, Epoch, Failed, FromRank, Here, Training, run_rank
 
 LOOK_SECONDS = 0.1
 GRACE_SECONDS = 0.5
@@ -116,7 +116,7 @@ class _Crew:
                 if all(each.here for each in self._ranks):
                     for each in self._ranks:
                         each.theirs.close()  # each has its own now, and would not be heard to die while it is open here
-            case Heard(metrics=metrics):
+            case Epoch(metrics=metrics):
                 on_epoch(metrics)
             case Ended():
                 rank.ended = message

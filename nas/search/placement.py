@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from nas.cores import usable_cores
 from nas.errors import ConfigError, DeviceError
 from nas.search.messages import WorkerPlan
-from nas.train.device import pick_device, usable_cores
+from nas.train.device import pick_device
 
 
 @dataclass(frozen=True)

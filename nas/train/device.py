@@ -1,6 +1,5 @@
 """Where to compute and in which number format."""
 
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +72,14 @@ def tune_process(device: torch.device) -> None:
         torch.backends.cudnn.benchmark = True  # every step has the same shapes: measured once, the fastest kernels stay
 
 
+def wait_for(device: torch.device) -> None:
+    """Until it has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def still_works(device: torch.device) -> bool:
     """After some errors (an illegal address, an assertion on the device, an uncorrectable memory fault) every later call to CUDA
     fails in that process."""
@@ -92,12 +99,6 @@ def cpu_flags() -> frozenset[str]:
         if line.startswith("flags"):
             return frozenset(line.split(":", 1)[1].split())
     return frozenset()
-
-
-def usable_cores() -> int:
-    """Those that this process may run on: a batch system or a container often allots fewer than the machine has."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def device_name(device: torch.device) -> str:

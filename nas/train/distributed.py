@@ -57,8 +57,8 @@ class Group(Protocol):
         """Sums over the processes, which may be on the CPU then."""
         ...
 
-    def asked_alone(self, ask: Callable[[], bool], otherwise: Callable[[], bool]) -> Callable[[], bool]:
-        """`ask` where nobody else needs to know the answer."""
+    def asked_alone(self, ask: Callable[[], bool]) -> Callable[[], bool]:
+        """`ask` where nobody else needs to know the answer; else what always says no."""
         ...
 
     def gathered(self, state: dict[str, Any]) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ class Alone:
     def added(self, values: Tensor) -> Tensor:
         return values
 
-    def asked_alone(self, ask: Callable[[], bool], otherwise: Callable[[], bool]) -> Callable[[], bool]:
+    def asked_alone(self, ask: Callable[[], bool]) -> Callable[[], bool]:
         return ask
 
     def gathered(self, state: dict[str, Any]) -> list[dict[str, Any]]:
@@ -172,8 +172,8 @@ class Processes:
         distributed.all_reduce(total, group=self._hosts)
         return total
 
-    def asked_alone(self, ask: Callable[[], bool], otherwise: Callable[[], bool]) -> Callable[[], bool]:
-        return otherwise
+    def asked_alone(self, ask: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: False
 
     def gathered(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         states: list[dict[str, Any]] = [{}] * self.size

@@ -103,33 +103,25 @@ class Scores(NamedTuple):
         return cls(float(sums[0]) / int(counts.there.sum()), **{name: metric(counts) for name, metric in METRICS.items()})
 
 
-def evaluate(
-    model: nn.Module,
-    data: Resident,
-    precision: Precision,
-    tta: str = "none",
-    *,
-    batch: int = EVALUATION_BATCH,
-    should_stop: Callable[[], bool] = never,
-) -> Scores:
-    """Waits for the device at its end. Raises Stopped when `should_stop`, asked before each batch of so many images, says so."""
-    return Scores.of(tally(model, data, precision, tta, batch=batch, should_stop=should_stop))
+def evaluate(model: nn.Module, data: Resident, precision: Precision) -> Scores:
+    """Waits for the device at its end."""
+    return Scores.of(tally(model, data, precision))
 
 
 def tally(
     model: nn.Module,
     data: Resident,
     precision: Precision,
-    tta: str = "none",
     *,
     batch: int = EVALUATION_BATCH,
     should_stop: Callable[[], bool] = never,
 ) -> Tensor:
     """float64 (1 + 3 × classes,) on the CPU: the sum of cross-entropies, then `ClassCounts`, row by row. What is tallied over
-    parts of the images adds up to what is tallied over all of them. Raises Stopped as `evaluate` does."""
-    logits = predict_logits(model, data, precision, tta, batch=batch, should_stop=should_stop)
-    labels = data.chosen_labels
-    total = F.cross_entropy(logits, labels, reduction="sum")
+    parts of the images adds up to what is tallied over all of them. Raises Stopped when `should_stop`, asked before each batch of
+    so many images, says so."""
+    assert data.labels is not None
+    logits = predict_logits(model, data, precision, batch=batch, should_stop=should_stop)
+    total = F.cross_entropy(logits, data.labels, reduction="sum")
     classes = logits.argmax(1)
-    counts = ClassCounts.of(labels.cpu().numpy(), classes.cpu().numpy(), logits.shape[1])
+    counts = ClassCounts.of(data.labels.cpu().numpy(), classes.cpu().numpy(), logits.shape[1])
     return torch.from_numpy(np.concatenate([[total.item()], counts.there, counts.predicted, counts.right]))

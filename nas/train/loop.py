@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from nas.config import MetricName, TrainConfig
 from nas.data.loader import Resident, TrainBatches
 from nas.errors import StudyError, one_line
+from nas.files import write_whole
 from nas.models import ResNet
 from nas.paths import TrialPaths
-from nas.train.checkpoint import Found, load_checkpoint, save_checkpoint, write_whole
-from nas.train.device import Precision
+from nas.train.checkpoint import Found, load_checkpoint, save_checkpoint
+from nas.train.device import Precision, wait_for
 from nas.train.distributed import ALONE, Group
 from nas.train.ema import WeightAverage
 from nas.train.evaluate import EVALUATION_BATCH, Scores, Stopped, autocast, never, tally
@@ -256,7 +257,7 @@ class _Trainer:
             return None, None
 
         def score(model: nn.Module) -> Scores:
-            batch, stop = max(1, EVALUATION_BATCH // self.parts), self.group.asked_alone(should_stop, otherwise=never)
+            batch, stop = max(1, EVALUATION_BATCH // self.parts), self.group.asked_alone(should_stop)
             return Scores.of(self.group.added(tally(model, validation, self.precision, batch=batch, should_stop=stop)))
 
         raw = score(self.model) if raw_weights or not self.average else None
@@ -287,11 +288,6 @@ class _Trainer:
         self.totals.zero_()
         self.epoch_step, self.seconds = 0, 0.0
         return metrics
-
-
-def wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def carry_out(action: Callable[[], None]) -> None:

@@ -8,14 +8,14 @@ from nas.train.device import Precision
 from nas.train.evaluate import EVALUATION_BATCH, autocast
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-"""Ours have those of images alone, a known network may have any."""
+"""Those of nas have images' alone; a block of one's own and a known network may have any."""
 
 
 @torch.no_grad()
 def reestimate_norm(model: nn.Module, data: Resident, precision: Precision) -> None:
     """Sets the running mean and variance of every BatchNorm to those of `data`, averaged over its batches, and leaves all weights
     as they are. No label is used (arXiv 2006.10963, 2006.16971). Leaves the model in evaluation mode."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
     momenta = [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:

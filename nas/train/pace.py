@@ -14,9 +14,9 @@ from torch import nn
 from nas.config import TrainConfig
 from nas.data.loader import Resident, TrainBatches
 from nas.paths import TrialPaths
-from nas.train.device import Precision
+from nas.train.device import Precision, wait_for
 from nas.train.evaluate import evaluate
-from nas.train.loop import fit, wait_for
+from nas.train.loop import fit
 
 WARM_UP_STEPS = 2
 LEAST_STEPS = 3
@@ -92,8 +92,6 @@ class _Clock:
         if steps < WARM_UP_STEPS or (steps - WARM_UP_STEPS) % self.apart:
             return False
         wait_for(self.device)
-        if self.device.type == "mps":
-            torch.mps.synchronize()
         self.looks.append(time.perf_counter() - sum(self.writes))
         return steps >= WARM_UP_STEPS + LEAST_STEPS and self.looks[-1] - self.looks[0] >= self.seconds
 

@@ -37,8 +37,6 @@ class Training:
     shape: ImageShape
     data: DataConfig
     material: Material
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     seed: int
     identity: str
     micro_batches: int = 1
@@ -84,7 +82,7 @@ class Here:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Epoch:
     """By the first alone: an epoch has ended."""
 
     metrics: EpochMetrics
@@ -103,7 +101,7 @@ class Failed:
     trace: str
 
 
-FromRank = Here | Heard | Ended | Failed
+FromRank = Here | Epoch | Ended | Failed
 SUSPEND = "suspend"
 """All that it is ever told."""
 
@@ -134,15 +132,16 @@ def _train(
     if here.type == "cuda":
         torch.cuda.set_device(here)
     tune_process(here)
-    chosen = choose_material(load_dataset(training.data), training.data, training.material)
+    dataset = load_dataset(training.data)
+    chosen = choose_material(dataset, training.data, training.material)
 
     def tell(metrics: EpochMetrics) -> bool:
         if rank == 0:
-            line.send(Heard(metrics))
+            line.send(Epoch(metrics))
         return True
 
     group = Processes(here)
-    data = place(chosen.images, training.mean, training.std, here, chosen.train)
+    data = place(chosen.images, dataset.mean, dataset.std, here, chosen.train)
     result = training.fit(data, tell, should_suspend, group=group)
     group.close()
     return result.status

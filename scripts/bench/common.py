@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from nas.config import ArchConfig
+from nas.cores import usable_cores
 from nas.presets import load_preset
 from nas.search.settings import git_state
-from nas.train.device import usable_cores
 
 
 def _stages(channels: Sequence[int], blocks: int, **others: Any) -> ArchConfig:

@@ -22,6 +22,7 @@ import common
 import torch
 
 from nas.config import ArchConfig, Candidate, DataConfig, TrainConfig
+from nas.cores import usable_cores
 from nas.data.datasets import load_dataset
 from nas.data.loader import TrainBatches, mix_seed
 from nas.data.material import Material, choose_material
@@ -31,7 +32,7 @@ from nas.models import build_model
 from nas.paths import TrialPaths
 from nas.recipes import load_recipe
 from nas.retrain.evaluation import judge
-from nas.train.device import pick_device, pick_precision, tune_process, usable_cores
+from nas.train.device import pick_device, pick_precision, tune_process
 from nas.train.evaluate import TTA
 from nas.train.loop import fit
 

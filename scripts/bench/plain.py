@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from nas.config import DataConfig, TrainConfig
+from nas.cores import usable_cores
 from nas.data.datasets import Dataset, ImageSet, Split, load_dataset, split
 from nas.models import build_model
 from nas.space_file import load_space
-from nas.train.device import usable_cores
 
 WORKERS = min(8, usable_cores())
 TEST_BATCH = 1000

@@ -37,13 +37,14 @@ import torch
 
 from nas.budget import Budget
 from nas.config import Candidate, DataConfig
+from nas.cores import usable_cores
 from nas.data.datasets import load_dataset, split
 from nas.data.loader import Resident, TrainBatches, mix_seed
 from nas.models import build_model
 from nas.paths import TrialPaths
 from nas.space import Space, UniformDraw
 from nas.space_file import load_space
-from nas.train.device import pick_device, pick_precision, tune_process, usable_cores
+from nas.train.device import pick_device, pick_precision, tune_process
 from nas.train.loop import EpochMetrics, fit
 
 COLUMNS = ("draw", "variant", "params", "macs", "values", "train_loss", "val_accuracy", "ema_val_accuracy", "seconds")

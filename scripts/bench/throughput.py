@@ -33,10 +33,10 @@ from torch.nn import functional as F
 
 from nas.budget import count_macs, count_params
 from nas.config import TrainConfig
+from nas.cores import usable_cores
 from nas.space_file import CIFAR10
-from nas.train.device import pick_device, pick_precision, tune_process, usable_cores
+from nas.train.device import pick_device, pick_precision, tune_process, wait_for
 from nas.train.evaluate import autocast
-from nas.train.loop import wait_for
 
 VALIDATION_IMAGES = 5000
 EPOCH_IMAGES = 45_000
@@ -57,7 +57,7 @@ class Task:
     threads: int
     batch: int
     steps: int
-    streamed: bool | None = None
+    streamed: bool = False
 
 
 Round = dict[str, float]
@@ -112,7 +112,7 @@ def by_nas(task: Task, say: Say, wait: Wait) -> None:
     """A round is an epoch of `task.steps` steps."""
     from nas.data.datasets import ImageSet
     from nas.data.loader import TrainBatches
-    from nas.data.stream import place
+    from nas.data.stream import Streamed, place
     from nas.models import build_model
     from nas.paths import TrialPaths
     from nas.train.loop import EpochMetrics, fit
@@ -123,7 +123,8 @@ def by_nas(task: Task, say: Say, wait: Wait) -> None:
     def placed(pictures: int, seed: int) -> Any:
         labels = np.random.default_rng(seed).integers(0, 10, pictures)
         images = ImageSet(some_pictures(pictures), labels)
-        return place(images, (120.0,) * 3, (60.0,) * 3, device, streamed=task.streamed)
+        mean, std = (120.0,) * 3, (60.0,) * 3
+        return Streamed.of(images, mean, std, device) if task.streamed else place(images, mean, std, device)
 
     writing = 0.0
 

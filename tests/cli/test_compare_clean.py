@@ -10,7 +10,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from PIL import Image
 
+from nas.config import DataConfig
+from nas.data.datasets import load_dataset
 from nas.paths import StudyPaths, cache_folder, studies_folder
 from nas.report.disk import size_of
 from nas.subjects import find_subject
@@ -117,6 +120,26 @@ def test_cache_is_freed_when_asked_for(nas: Callable[..., Done], study: StudyPat
     assert fresh.exists(), "somebody may be writing it"
     nas("clean", "--yes", "--cache")
     assert not entry.exists()
+
+
+def test_decoded_images_of_a_folder_that_changed_are_needed_by_no_result(nas: Callable[..., Done], tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    for label in "ab":
+        for i in range(2):
+            (pictures / label).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), i).save(pictures / label / f"{i}.png")
+    config = DataConfig(dataset="folder", folder=str(pictures))
+    load_dataset(config)
+    (before,) = cache_folder().iterdir()
+    Image.new("L", (8, 8), 9).save(pictures / "a" / "2.png")
+    load_dataset(config)
+    assert len(list(cache_folder().iterdir())) == 2
+    assert nas("clean", "--yes").code == 0
+    (after,) = cache_folder().iterdir()
+    assert after != before
+    pictures.rename(tmp_path / "not mounted now")
+    assert nas("clean", "--yes").code == 0
+    assert after.exists()
 
 
 def test_nothing_yet(nas: Callable[..., Done]) -> None:

@@ -1,3 +1,5 @@
+"""Entries of the cache: whole or not there, found again, and shared."""
+
 import os
 import stat
 from collections.abc import Callable
@@ -5,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from nas.data.cache import bad_images_error, decode, decode_all, entry_key, find_or_make, silent, write_meta
+from nas.data.cache import entry_key, find_or_make, write_meta
 from nas.errors import DataError
 
 
@@ -88,43 +89,6 @@ def test_keys_differ_where_any_part_differs() -> None:
     keys = {entry_key(parts) for parts in (["a", "b"], ["ab"], ["a"], ["b", "a"], [], ["a", 1], ["a", 1.5])}
     assert len(keys) == 7
     assert entry_key(["a", 1]) == entry_key(["a", 1])
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_kind_of_image_is_decoded_to_bytes(mode: str, channels: int, tmp_path: Path) -> None:
-    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
-    Image.new("RGB", (10, 14), "white").convert(mode).save(path)
-    decoded = decode(path, 8, channels)
-    assert (decoded.shape, decoded.dtype) == ((8, 8, channels), np.uint8)
-    assert decoded.min() > 250
-
-
-def test_image_of_the_right_size_is_not_touched(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(decode(tmp_path / "x.png", 16, 3), pixels)
-
-
-def test_unreadable_images_are_listed_with_their_reasons_and_the_others_decoded(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{i}.png" for i in range(5)]
-    for i, path in enumerate(paths):
-        Image.new("L", (8, 8), i + 1).save(path)
-    whole = paths[1].read_bytes()
-    paths[1].write_bytes(b"")
-    paths[2].write_bytes(whole[:40])
-    paths[3].unlink()
-    out = np.zeros((5, 8, 8, 1), np.uint8)
-    bad = decode_all(paths, out, silent, "decoding")
-    assert [i for i, _ in bad] == [1, 2, 3]
-    assert all(reason for _, reason in bad)
-    assert (out[0, 0, 0, 0], out[4, 0, 0, 0]) == (1, 5)
-
-
-def test_error_about_bad_images_names_at_most_five() -> None:
-    bad = [(Path(f"{i}.png"), "broken") for i in range(6)]
-    assert bad_images_error(bad[:5], 9).message.count("broken") == 5
-    assert bad_images_error(bad, 9).message.endswith("\n  and 1 more")
 
 
 def test_entry_may_be_read_by_whoever_the_umask_lets(cache: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-import nas.data.cache
+import nas.data.decoding
 from nas.config import DataConfig, ImageShape
 from nas.data.cache import silent
 from nas.data.datasets import DATASETS, Dataset, channel_statistics, load_dataset, require_known
@@ -441,13 +441,13 @@ def test_class_that_loses_all_its_images_is_named(part: str, pictures: Path) -> 
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every file that is decoded."""
     files: list[Path] = []
-    original = nas.data.cache.decode
+    original = nas.data.decoding.decode
 
     def decode(path: Path, size: int, channels: int, resize: str) -> np.ndarray:
         files.append(path)
         return original(path, size, channels, resize)
 
-    monkeypatch.setattr(nas.data.cache, "decode", decode)
+    monkeypatch.setattr(nas.data.decoding, "decode", decode)
     return files
 
 

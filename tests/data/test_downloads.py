@@ -91,6 +91,16 @@ def test_without_a_network_it_is_said_which_files_to_bring_and_where_to_put_them
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_files_that_may_not_be_read_are_no_fault_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def denied(root: Path, **asked: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(root / "train_32x32.mat"))
+
+    monkeypatch.setattr(datasets, "SVHN", denied)
+    monkeypatch.setattr(denied, "split_list", {"train": ["one"], "test": ["other"]}, raising=False)
+    with pytest.raises(DataError, match=r"^svhn is not under .* Permission denied: .*train_32x32.mat"):
+        load_dataset(DataConfig(dataset="svhn", folder=str(tmp_path)))
+
+
 @pytest.mark.parametrize("option", [{"image_size": 64}, {"resize": "crop"}, {"channels": "grey"}, {"labels": "labels.csv"}])
 def test_what_only_a_folder_can_be_asked_for_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="works with --dataset folder only"):

@@ -10,8 +10,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from nas.config import DataConfig
-from nas.data.cache import decode
 from nas.data.datasets import load_dataset
+from nas.data.decoding import decode
 from nas.data.fitting import RESIZE
 
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nas.cores import usable_cores
 from nas.errors import ConfigError, DeviceError, NasError, StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.retrain import Retrained, RetrainRequest, retrain
 from nas.retrain.places import Places, pick_places
 from nas.subjects import find_subject
-from nas.train.device import usable_cores
 from nas.train.loop import EpochMetrics, read_curve
 from nas.train.rank import portable
 from tests.conftest import Done

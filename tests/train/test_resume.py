@@ -176,7 +176,7 @@ train, validation = (
 model = build_model(candidate.arch, data.shape)
 result = fit(
     model,
-    TrainBatches(train, candidate.train.batch_size, candidate.train.augment, order["seed"]),
+    TrainBatches(train, candidate.train.batch_size, candidate.train.augment, order["seed"], classes=10),
     validation,
     candidate.train,
     lambda metrics: True,

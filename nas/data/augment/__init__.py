@@ -19,10 +19,9 @@ from nas.data.augment.draw import Draw
 from nas.data.augment.erasing import random_cutout, random_erasing
 from nas.data.augment.filters import random_blur, random_noise, random_sharpness
 from nas.data.augment.geometric import random_affine, random_crop, random_flip, random_resized_crop, random_vertical_flip
-from nas.data.augment.mix import mix
 from nas.data.augment.policies import random_policy
 
-__all__ = ["AUGMENTATIONS", "Draw", "augment", "mix"]
+__all__ = ["AUGMENTATIONS", "Draw", "augment"]
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, AugmentConfig, Draw], Tensor]] = {
     "crop": random_crop,
