@@ -19,6 +19,7 @@ from nas.search.outcomes import TrialRow
 from nas.search.progress import Progress, Running
 from nas.search.request import SearchRequest
 from nas.search.run import SearchPlan, run_search
+from tests import warm
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 # Each of several test processes, with all that it starts, keeps to one core: threads of two that share their cores wait for each
@@ -63,6 +64,20 @@ train:
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes its user's studies, cache or data."""
     _move_into(tmp_path, monkeypatch)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def warm_workers() -> Iterator[None]:
+    """Workers that have imported torch before they start; see tests/warm.py."""
+    with warm.warm_workers():
+        yield
+
+
+@pytest.fixture(scope="module")
+def cold_workers() -> Iterator[None]:
+    """For tests of how workers start."""
+    with warm.cold_workers():
+        yield
 
 
 @pytest.fixture
