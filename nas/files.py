@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all, and how they are told apart."""
+"""Files that are written whole or not at all, how they are told apart, and when there is no room for them."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -19,6 +20,11 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         unfinished.unlink(missing_ok=True)
         error.filename = error.filename or str(path)  # says which disk is full
         raise
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Or a quota exceeded."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def sha256_of(path: Path) -> str:

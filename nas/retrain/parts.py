@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 
 from nas.errors import StudyError, one_line
+from nas.files import is_disk_full
 from nas.paths import TrialPaths
-from nas.train.checkpoint import is_disk_full
 from nas.train.loop import Status
 from nas.train.memory import more_parts, out_of_memory, release_memory
 

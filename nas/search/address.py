@@ -8,8 +8,8 @@ import re
 import sqlalchemy
 
 from nas.errors import StudyError
+from nas.files import write_whole
 from nas.paths import StudyPaths
-from nas.train.checkpoint import write_whole
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 DRIVER = "postgresql+psycopg"

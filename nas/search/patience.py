@@ -8,8 +8,8 @@ from typing import TypeVar
 import sqlalchemy
 
 from nas.errors import StudyError
+from nas.files import is_disk_full
 from nas.search.address import redacted
-from nas.train.checkpoint import is_disk_full
 
 T = TypeVar("T")
 

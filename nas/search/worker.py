@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import NasError, one_line
+from nas.files import is_disk_full
 from nas.paths import StudyPaths, TrialPaths
 from nas.search.messages import (
     Alive,
@@ -35,7 +36,7 @@ from nas.search.messages import (
     Waiting,
     WorkerPlan,
 )
-from nas.train.checkpoint import Found, is_disk_full, write_whole
+from nas.train.checkpoint import Found, write_whole
 from nas.train.evaluate import Stopped
 from nas.train.loop import EpochMetrics
 

@@ -1,6 +1,5 @@
 """Checkpoints: written whole or not at all, read without running anything they contain."""
 
-import errno
 import io
 import zipfile
 from pathlib import Path
@@ -43,8 +42,3 @@ def load_checkpoint(path: Path, identity: str) -> tuple[dict[str, Any] | None, F
     if not isinstance(state, dict) or state.get("identity") != identity or state.pop("format", 1) != FORMAT:
         return None, "foreign"
     return state, "whole"
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Or a quota exceeded."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from nas.files import is_disk_full
 from nas.train import checkpoint
-from nas.train.checkpoint import is_disk_full, load_checkpoint, save_checkpoint, write_whole
+from nas.train.checkpoint import load_checkpoint, save_checkpoint, write_whole
 
 STATE = {"identity": "mine", "model": {"w": torch.arange(1000.0)}, "curve": [{"epoch": 1, "loss": 0.5}], "step": 7}
 
