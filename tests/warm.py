@@ -6,10 +6,12 @@ Commands in processes of their own start theirs as users' do, and so does tests/
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ import pytest
 from nas.search.executors.local import LocalExecutor
 
 ROOT = Path(__file__).parents[1]
+POSSIBLE = sys.platform == "linux"
+"""Elsewhere a process that has imported so much may not be able to copy itself."""
 
 
-class _Copy(ForkServerProcess):
+class Copy(ForkServerProcess):
     """Has the environment of who starts it, as a spawned process would; a copy has that of its original."""
 
     def start(self) -> None:
@@ -33,14 +37,23 @@ class _Copy(ForkServerProcess):
         super().run()
 
 
-class _Copies(ForkServerContext):
-    Process = _Copy  # type: ignore[assignment]
+class Copies(ForkServerContext):
+    Process = Copy  # type: ignore[assignment]
+
+
+def new_process(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A copy, where that is possible."""
+    kind = Copy if POSSIBLE else multiprocessing.get_context("spawn").Process
+    return kind(target=target, args=arguments, daemon=True)
 
 
 @contextmanager
 def warm_workers() -> Iterator[None]:
+    if not POSSIBLE:
+        yield
+        return
     with pytest.MonkeyPatch.context() as monkeypatch:
-        # What it begins with; see `_Copy`.
+        # What it begins with; see `Copy`.
         monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         multiprocessing.set_forkserver_preload(["tests.warm", "tests.warm_original"])
@@ -50,7 +63,7 @@ def warm_workers() -> Iterator[None]:
 
         def make_warm(executor: LocalExecutor, plans: list[Any]) -> None:
             make(executor, plans)
-            executor._context = _Copies()  # type: ignore[assignment]
+            executor._context = Copies()  # type: ignore[assignment]
 
         monkeypatch.setattr(LocalExecutor, "__init__", make_warm)
         yield
