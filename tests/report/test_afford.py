@@ -30,12 +30,11 @@ def any_network(lots: random.Random) -> ArchConfig:
 
 
 @pytest.mark.parametrize("limits", [{"params": 20_000}, {"macs": 800_000}, {"params": 30_000, "macs": 500_000, "memory": 8_000}])
-@pytest.mark.parametrize("networks", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
-def test_what_a_stage_could_have_fits_and_one_more_does_not(limits: dict[str, int], networks: int) -> None:
+def test_what_a_stage_could_have_fits_and_one_more_does_not(limits: dict[str, int]) -> None:
     lots = random.Random(sum(limits.values()))
     budget = Budget(BudgetConfig.model_validate(limits), SMALL)
     found_any = 0
-    for _ in range(networks):
+    for _ in range(4):
         arch = any_network(lots)
         step = STEP if all(stage.channels % STEP == 0 for stage in arch.stages) else 1
         found = affordable(arch, SMALL, budget.limits)
