@@ -1,5 +1,6 @@
 """What several rooms' tests share: folders of their own, one tiny study that was really searched, and the command line."""
 
+import gc
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from nas.search.outcomes import TrialRow
 from nas.search.progress import Progress, Running
 from nas.search.request import SearchRequest
 from nas.search.run import SearchPlan, run_search
+from tests import warm
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 # Each of several test processes, with all that it starts, keeps to one core: threads of two that share their cores wait for each
@@ -42,6 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="takes minutes: scripts/test --exhaustive"))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # To look for garbage in all that is imported takes 0.4 s, and many a test does so.
+    gc.collect()
+    gc.freeze()
+
+
 TINY_SPACE = """\
 version: 1
 budget: {params: 3k}
@@ -63,6 +71,20 @@ train:
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes its user's studies, cache or data."""
     _move_into(tmp_path, monkeypatch)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def warm_workers() -> Iterator[None]:
+    """Workers that have imported torch before they start; see tests/warm.py."""
+    with warm.warm_workers():
+        yield
+
+
+@pytest.fixture(scope="module")
+def cold_workers() -> Iterator[None]:
+    """For tests of how workers start."""
+    with warm.cold_workers():
+        yield
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nas.budget import Budget, count_macs
+from nas.budget import Budget, quick_macs
 from nas.presets import load_preset, preset_names
 from nas.space_file import CIFAR10
 
@@ -36,7 +36,7 @@ def report_presets() -> list[PresetRow]:
                 channels=[stage.channels for stage in arch.stages],
                 block=arch.block,
                 params=cost.params,
-                macs=count_macs(arch, CIFAR10),
+                macs=quick_macs(arch, CIFAR10),
                 fits=cost.fits,
                 accuracy=preset.reported.accuracy,
                 measured_on=preset.reported.measured_on,

@@ -20,9 +20,9 @@ from nas.retrain.places import Places, pick_places
 from nas.subjects import find_subject
 from nas.train.loop import EpochMetrics, read_curve
 from nas.train.rank import portable
-from tests.conftest import Done
+from tests.conftest import CORES, Done
 
-TWO_CORES = pytest.mark.skipif(usable_cores() < 2, reason="two processes need two cores")
+TWO_CORES = pytest.mark.skipif(len(CORES or range(usable_cores())) < 2, reason="two processes need two cores")
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
 EPOCHS = 30
 """Of some hundredths of a second, in which the death of a process has to come."""
@@ -68,7 +68,8 @@ def is_running(pid: int) -> bool:
 
 @TWO_CORES
 @ON_LINUX
-@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("all_cores")
 def test_killed_and_started_again_it_ends_with_the_weights_of_an_uninterrupted_run(study: StudyPaths) -> None:
     heard: list[int] = []
     whole = together(study, lambda metrics: heard.append(metrics.epoch))
@@ -100,6 +101,7 @@ def test_killed_and_started_again_it_ends_with_the_weights_of_an_uninterrupted_r
 
 @TWO_CORES
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")
 def test_what_fails_in_a_process_is_raised_here(study: StudyPaths) -> None:
     run = TrialPaths(study.retrained / f"{find_subject(study, 'best').slug}-{EPOCHS}-epochs-seed-5-subset-200")
     run.checkpoint.mkdir(parents=True)
@@ -137,7 +139,8 @@ def command(study: StudyPaths) -> Iterator[Callable[[], subprocess.Popen]]:
 
 @TWO_CORES
 @ON_LINUX
-@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("all_cores")
 def test_neither_ctrl_c_nor_the_death_of_the_command_leaves_a_process_behind(
     study: StudyPaths, command: Callable[[], subprocess.Popen]
 ) -> None:

@@ -132,8 +132,11 @@ def told(b: Any) -> list[Any]:
     return [(t.number, t.params, t.user_attrs["outcome"], t.values, t.intermediate_values, t.constraints) for t in b.trials]
 
 
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_with_one_worker_a_crash_changes_no_draw_and_no_verdict(bench: Callable[..., Any], after: bool, tmp_path: Any) -> None:
+def test_with_one_worker_a_crash_changes_no_draw_and_no_verdict(
+    bench: Callable[..., Any], after: bool, step: int, tmp_path: Any
+) -> None:
     """The study is the same as that of a search that nothing happened to, draw for draw; TPE has begun to learn by then."""
     goal = 16
 
@@ -148,7 +151,7 @@ def test_with_one_worker_a_crash_changes_no_draw_and_no_verdict(bench: Callable[
     assert len(undisturbed.trials) > STARTUP_TRIALS, "the sampler has begun to learn"
     assert {"pruned_early", "trained", "over_budget"} <= set(undisturbed.outcomes)
     writes = undisturbed.storage.writes
-    for at in range(1 + after, writes + 1, 2):  # the others before, or after
+    for at in range(1 + after, writes + 1, step):
         b = new_bench(CrashingStorage(at, after))
         b.paths = type(b.paths)(tmp_path / f"crash-{at}")
         with pytest.raises(Crash):

@@ -20,6 +20,7 @@ from nas.search.messages import Began, Died, Ended, Epoch, FromWorker, Ready, Sh
 from tests.search.working import DATA, GO_ON, Workplace, assert_same, kinds
 
 PROC = Path("/proc")
+pytestmark = pytest.mark.usefixtures("cold_workers")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes as Linux shows them")
 
 

@@ -265,9 +265,10 @@ def commits_lost(at: int, committed: bool, counted: list[int]) -> Callable[[Owne
     return disturb
 
 
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
 def test_a_connection_lost_at_any_commit_loses_nothing_and_repeats_nothing(
-    tmp_path: Path, committed: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, committed: bool, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
     empty, database = tmp_path / "empty.db", tmp_path / "study.db"
@@ -277,7 +278,7 @@ def test_a_connection_lost_at_any_commit_loses_nothing_and_repeats_nothing(
     whole, _ = search(database, commits_lost(0, committed, commits))
     assert [row[1].name for row in whole] == ["COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE", "RUNNING"]
     assert len(commits) > 40
-    for at in range(1 + committed, len(commits) + 1, 2):  # the others before, or after
+    for at in range(1 + committed, len(commits) + 1, step):
         shutil.copy(empty, database)
         found, notes = search(database, commits_lost(at, committed, []))
         assert found == whole, f"at commit {at} of {len(commits)}"

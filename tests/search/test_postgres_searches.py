@@ -5,18 +5,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nas.paths import study_paths
+from tests.conftest import Done
 from tests.postgres import PASSWORD, Cluster
 from tests.search.sabotage import STUDY, check_study, epochs_trained, search_command
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("all_cores")
-def test_a_search_outlives_its_database(postgres: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_outlives_its_database(
+    postgres: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nas: Callable[..., Done]
+) -> None:
     url = postgres.create_database("whole_search")
     paths = study_paths(STUDY)
     # The password comes from the environment, the rest from the command line.
@@ -56,9 +60,9 @@ def test_a_search_outlives_its_database(postgres: Cluster, tmp_path: Path, monke
     assert "the study's database is there again; the search goes on" in text
     check_study(paths, 8)
     assert not paths.database.exists()
-    listed = subprocess.run([sys.executable, "-m", "nas", "list", "--study", STUDY], capture_output=True, text=True)
-    assert listed.returncode == 0, listed.stderr
-    assert "Best" in listed.stdout or "trained" in listed.stdout
+    listed = nas("list", "--study", STUDY)
+    assert listed.code == 0, listed.err
+    assert "Best" in listed.out or "trained" in listed.out
     secrets = (PASSWORD, url.split(":")[2].split("@")[0])
     for file in [log, *(file for file in paths.folder.rglob("*") if file.is_file())]:
         content = file.read_bytes()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from nas.search.request import SearchRequest
 from nas.search.run import run_search
 from nas.search.storage import open_study
 from nas.train.loop import read_curve
-from tests.conftest import QuietDisplay
+from tests.conftest import Done, QuietDisplay
 from tests.search.sabotage import children
 
 SPACE = """
@@ -115,7 +115,7 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path) -> None:
+def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path, nas: Callable[..., Done]) -> None:
     paths = study_paths("mine")
     arguments = ["search", "--space", str(space), "--dataset", "digits", "--study", "mine", "--trials", "2", "--device", "cpu"]
     with nas_command([*arguments, "--epochs", "12"]) as first:
@@ -132,11 +132,10 @@ def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path) -> None:
 
     suggested = re.search(r"To go on:\s+nas (search .*)", output)
     assert suggested is not None, output
-    with nas_command(shlex.split(suggested[1])) as second:
-        output, errors = second.communicate(timeout=240)
-    assert second.returncode == 0, errors
-    assert f"trial 0 goes on after epoch {reported}" in errors
-    assert "2 networks trained in study mine" in output
+    second = nas(*shlex.split(suggested[1]))
+    assert second.code == 0, second.err
+    assert f"trial 0 goes on after epoch {reported}" in second.err
+    assert "2 networks trained in study mine" in second.out
     trials = open_study(paths).get_trials()
     assert count_trained(count_outcomes(trials)) == 2
     assert all(trial.state.is_finished() for trial in trials)
@@ -214,7 +213,7 @@ def test_a_full_disk_makes_the_search_wait(space: Path, tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_lost(space: Path) -> None:
+def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_lost(space: Path, nas: Callable[..., Done]) -> None:
     paths = study_paths("mine")
     arguments = ["search", "--space", str(space), "--dataset", "digits", "--study", "mine", "--trials", "2", "--device", "cpu"]
     with nas_command([*arguments, "--epochs", "30"]) as first:
@@ -232,8 +231,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_lost(space: Path) -> Non
     assert "Traceback" not in errors, errors
     assert "ended at once: each training goes on from its last checkpoint" in errors
     assert "To go on:  nas search --study mine --device cpu --trials 2" in output
-    with nas_command([*arguments, "--epochs", "30"]) as second:
-        _, errors = second.communicate(timeout=240)
-    assert second.returncode == 0, errors
-    assert "trial 0 goes on after epoch" in errors
+    second = nas(*arguments, "--epochs", "30")
+    assert second.code == 0, second.err
+    assert "trial 0 goes on after epoch" in second.err
     check_curves(paths)

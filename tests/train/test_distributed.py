@@ -1,7 +1,6 @@
 """One training in two processes over gloo: the same batches, statistics, gradients and decisions as in one."""
 
 import math
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from nas.train.distributed import ALONE, Alone, Group, Processes, SharedBatchNor
 from nas.train.evaluate import Scores, tally
 from nas.train.loop import fit
 from tests.train.conftest import SEED, TRAIN_IMAGES, VALIDATION_IMAGES, Training
+from tests.warm import new_process
 
 SIZE = 2
 CPU = torch.device("cpu")
@@ -213,8 +213,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_process, args=(rank, port, str(folder)), daemon=True) for rank in range(SIZE)]
+    processes = [new_process(_process, rank, port, str(folder)) for rank in range(SIZE)]
     for process in processes:
         process.start()
     for process in processes:

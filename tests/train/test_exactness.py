@@ -43,16 +43,22 @@ def check_curve_on_disk(folder: Path) -> None:
     assert found == list(range(1, len(found) + 1))
 
 
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_suspended_at_any_single_moment_it_ends_the_same(
-    short: Any, tmp_path: Path, same: Callable[[Any, Any], None], after_asking: Callable[[int], Any], micro_batches: int
+    short: Any,
+    tmp_path: Path,
+    same: Callable[[Any, Any], None],
+    after_asking: Callable[[int], Any],
+    micro_batches: int,
+    step: int,
 ) -> None:
-    """Each in turn of all there are: every step, and every batch of both evaluations. In micro-batches every other."""
+    """In turn of all there are: every step, and every batch of both evaluations. In micro-batches every other."""
     asked: list[int] = []
     how = {"micro_batches": micro_batches, "raw_weights": True}
     whole = short(tmp_path / "whole", should_suspend=lambda: bool(asked.append(1)), **how)
     evaluations = 2 * -(-100 // (40 // micro_batches))
     assert len(asked) == EPOCHS * (6 + evaluations)
-    for moment in range(0, len(asked), micro_batches):
+    for moment in range(0, len(asked), micro_batches * step):
         folder = tmp_path / str(moment)
         cut = short(folder, should_suspend=after_asking(moment), **how)
         assert cut.result.status == "suspended"

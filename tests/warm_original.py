@@ -1,0 +1,12 @@
+"""What the process that workers in tests are copies of imports and does beforehand; see tests/warm.py. Nobody else imports it."""
+
+import torch
+
+from nas.data import datasets, material, stream  # noqa: F401
+from nas.search.executors import local
+from nas.search.worker import warm_up
+from nas.train import device, loop, memory  # noqa: F401
+
+torch.set_num_threads(1)
+warm_up()
+local.die_with = lambda parent: None  # its parent is that original, and not who works with it
