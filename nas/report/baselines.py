@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from nas.ablate.results import Spread
 from nas.baseline import BaselineCard, Comparison, Row, finished_baselines, read_baseline
 from nas.baseline.network import over_text
 from nas.baseline.results import Difference
@@ -16,6 +15,7 @@ from nas.report.tables import Table
 from nas.report.words import count_text, number_text, time_text
 from nas.retrain.card import weights_file
 from nas.retrain.evaluation import evaluation_file
+from nas.retrain.spread import Spread
 
 COLUMNS = (
     "network",
