@@ -11,8 +11,10 @@ from nas.cli.options import (
     DataOption,
     DeviceOption,
     JsonOption,
+    LabelsOption,
     QuietOption,
     StudyOption,
+    absolute_path,
     parse_seeds,
     print_json,
     table_lines,
@@ -20,9 +22,9 @@ from nas.cli.options import (
 
 if TYPE_CHECKING:
     from nas.ablate import AblationPlan, Done
-    from nas.ablate.results import Spread
     from nas.cli.display import TerminalDisplay
     from nas.retrain import Order
+    from nas.retrain.spread import Spread
     from nas.train.loop import EpochMetrics
 
 HELP = """Train a network beside variants of it, and say what each choice is worth.
@@ -73,6 +75,7 @@ def command(
         typer.Option(help="Of the ablation, a folder under the study's. [default: of the network, the factors and the epochs]"),
     ] = None,
     data: DataOption = None,
+    labels: LabelsOption = None,
     device: DeviceOption = "auto",
     gpus: Annotated[int | None, typer.Option(help="So many, a training each. [default: all; 0 is the CPU]")] = None,
     workers: Annotated[int | None, typer.Option(help="On the CPU: so many trainings at a time. [default: 1]")] = None,
@@ -91,7 +94,7 @@ def command(
 
     stop = Stop()
     with TerminalDisplay(quiet=quiet) as display:
-        paths = study_of_networks("ablate", [which], study, dataset, data, display)
+        paths = study_of_networks("ablate", [which], study, dataset, data, labels, display)
         request = AblationRequest(
             base=RetrainRequest(
                 paths=paths,
@@ -100,7 +103,8 @@ def command(
                 recipe=recipe,
                 train_subset=train_subset,
                 hold_out=HOLD_OUT if hold_out is None else hold_out,
-                data_folder=None if data is None else str(data.absolute()),
+                data_folder=absolute_path(data),
+                labels=absolute_path(labels),
                 device=device,
             ),
             factors=tuple(vary or ()),

@@ -11,8 +11,10 @@ from nas.cli.options import (
     DataOption,
     DeviceOption,
     JsonOption,
+    LabelsOption,
     QuietOption,
     StudyOption,
+    absolute_path,
     parse_duration,
     parse_seeds,
     print_json,
@@ -21,10 +23,10 @@ from nas.cli.options import (
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.ablate.results import Spread
     from nas.baseline import BaselineOrder, BaselinePlan, BaselineRequest, Comparison, Done, Row
     from nas.cli.display import TerminalDisplay
     from nas.interrupts import Stop
+    from nas.retrain.spread import Spread
     from nas.train.loop import EpochMetrics
 
 HELP = """Train known networks by the recipe of a study's, on the same images, as rows to compare with.
@@ -63,6 +65,7 @@ def command(
     ] = 0.0,
     train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
     data: DataOption = None,
+    labels: LabelsOption = None,
     device: DeviceOption = "auto",
     timeout: Annotated[str, typer.Option(help="For the code of a network to build it and train it a step: 90s, 5m.")] = "60s",
     quiet: QuietOption = False,
@@ -80,7 +83,7 @@ def command(
     from nas.paths import remember_study
 
     with TerminalDisplay(quiet=quiet) as display:
-        paths = study_of_networks(f"baseline {shlex.join(networks)} --like", [like], study, dataset, data, display)
+        paths = study_of_networks(f"baseline {shlex.join(networks)} --like", [like], study, dataset, data, labels, display)
         request = BaselineRequest(
             paths=paths,
             networks=tuple(networks),
@@ -90,7 +93,8 @@ def command(
             seeds=all_seeds,
             hold_out=hold_out,
             train_subset=train_subset,
-            data_folder=None if data is None else str(data.absolute()),
+            data_folder=absolute_path(data),
+            labels=absolute_path(labels),
             device=device,
             timeout=seconds,
         )

@@ -45,6 +45,12 @@ DataOption = Annotated[
         show_default=False,
     ),
 ]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", help="The study's table of labels, if it has moved without the folder of the images.", show_default=False
+    ),
+]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -96,3 +102,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def plain_path(path: Path | None) -> str | None:
     return None if path is None else str(path)
+
+
+def absolute_path(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

@@ -11,9 +11,11 @@ from nas.cli.options import (
     DataOption,
     DeviceOption,
     JsonOption,
+    LabelsOption,
     LogOption,
     QuietOption,
     StudyOption,
+    absolute_path,
     parse_duration,
     parse_seeds,
     print_json,
@@ -61,6 +63,7 @@ def command(
     ] = False,
     train_subset: Annotated[int | None, typer.Option(help="Train on so many images only, stratified.", min=1)] = None,
     data: DataOption = None,
+    labels: LabelsOption = None,
     device: DeviceOption = "auto",
     gpus: Annotated[
         int | None,
@@ -86,9 +89,8 @@ def command(
     from nas.search.placement import Placement
     from nas.subjects import find_names
 
-    folder = None if data is None else str(data.absolute())
     with TerminalDisplay(quiet=quiet) as display:
-        paths = study_of_networks("retrain", words, study, dataset, data, display)
+        paths = study_of_networks("retrain", words, study, dataset, data, labels, display)
     by = next((name for name in CRITERIA if name == choose_by), None)
     if by is None:
         raise ConfigError(f"--choose-by {choose_by!r} is no criterion.{choices_sentence(choose_by, CRITERIA)}")
@@ -103,7 +105,8 @@ def command(
         include_test_labels=include_test_labels,
         train_subset=train_subset,
         hold_out=hold_out,
-        data_folder=folder,
+        data_folder=absolute_path(data),
+        labels=absolute_path(labels),
         device=device,
         compiled=compiled,
     )
