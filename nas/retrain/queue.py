@@ -205,12 +205,12 @@ def _make_executor(shop: Workshop, placement: Placement, orders: Sequence[Order]
     Raises NasError."""
     token = uuid.uuid4().hex
     write_whole(token_file, token.encode())
-    plan = WorkerPlan(
-        shop.data,
-        "cpu",
-        1,
-        shop.paths.folder.absolute(),
-        token,
+    plan = WorkerPlan(  # device and threads are each worker's
+        data=shop.data,
+        device="cpu",
+        threads=1,
+        study=shop.paths.folder.absolute(),
+        token=token,
         material=orders[0].material,
         token_file=token_file.absolute(),
     )
