@@ -137,6 +137,11 @@ class TrialPaths:
         return self.folder / "baseline.json"
 
     @property
+    def diverged(self) -> Path:
+        """Why it did, of an ablation's or a known network's training that would again; absent where it did not."""
+        return self.folder / "diverged.txt"
+
+    @property
     def error(self) -> Path:
         return self.folder / "error.txt"
 

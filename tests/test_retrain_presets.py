@@ -1,11 +1,13 @@
 """A preset is trained without any search, in a study of its own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from nas.config import DataConfig
-from nas.errors import ConfigError, StudyError
+from nas.errors import ConfigError, DataError, StudyError
 from nas.paths import StudyPaths, existing_study
 from nas.predict import SubmitRequest, submit
 from nas.retrain import RetrainPlan, RetrainRequest, found_presets_study, retrain
@@ -64,6 +66,33 @@ def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
 
     with pytest.raises(StudyError, match="holds retrained presets and no search"):
         run_search(SearchRequest(study=paths.name, device="cpu"), Silent())  # type: ignore[arg-type]
+
+
+def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path: Path) -> None:
+    pictures, table = tmp_path / "pictures", tmp_path / "labels.csv"
+    pictures.mkdir()
+    names = [f"{number:02d}.png" for number in range(24)]
+    for number, name in enumerate(names):
+        Image.new("L", (8, 8), 10 * number).save(pictures / name)
+    table.write_text("image,label\n" + "".join(f"{name},{number % 2}\n" for number, name in enumerate(names)))
+    data = DataConfig(dataset="folder", folder=str(pictures), labels=str(table))
+    labelled = found_presets_study(data, "labelled")
+    moved = tmp_path / "elsewhere.csv"
+    table.rename(moved)
+    request = RetrainRequest(labelled, "preset:resnet-1111", epochs=1, device="cpu")
+    with pytest.raises(DataError, match="there is no file of labels"):
+        retrain(request, ignore, ignore)
+    done = retrain(replace(request, labels=str(moved)), ignore, ignore)
+    assert done.card is not None
+    assert (done.card.classes, done.card.data) == (("0", "1"), data), "the card has what the study says"
+
+    moved.write_text(moved.read_text().replace("00.png,0", "00.png,1"))
+    with pytest.raises(DataError, match="are not those that the study was searched with") as refused:
+        retrain(replace(request, labels=str(moved), seed=1), ignore, ignore)
+    assert refused.value.hint is not None
+    assert "its table with --labels FILE" in refused.value.hint
+    with pytest.raises(ConfigError, match="takes its labels from no table"):
+        retrain(RetrainRequest(paths, "preset:resnet-1111", labels=str(moved), device="cpu"), ignore, ignore)
 
 
 def test_another_data_set_needs_a_study_of_its_own(paths: StudyPaths, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What each choice is worth: a base network trained beside variants of it, by the same seeds, and their paired differences."""
 
 from nas.ablate.design import Definition, Factor, Variant
-from nas.ablate.results import Ablation, Effect, Row, find_ablations, read_ablation
+from nas.ablate.results import Ablation, Row, find_ablations, read_ablation
 from nas.ablate.run import AblationPlan, AblationRequest, Done, run_ablation
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "AblationRequest",
     "Definition",
     "Done",
-    "Effect",
     "Factor",
     "Row",
     "Variant",

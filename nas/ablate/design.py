@@ -87,6 +87,14 @@ class Definition(Frozen):
         own = factor.level_of(self.base.candidate)
         return "+".join(own if own in factor.levels or not self.grid else factor.levels[0])
 
+    def arranged(self, factors: Sequence[Factor]) -> tuple[Factor, ...]:
+        """The same factors as this has them: in its order of factors, fields and levels, what is new behind. The names of the
+        runs follow from it, and of two variants that are the same network, which one is trained."""
+        asked = {frozenset(factor.fields): factor for factor in factors}
+        own = {frozenset(factor.fields): factor for factor in self.factors}
+        there = [_arranged(asked.pop(fields), factor) for fields, factor in own.items() if fields in asked]
+        return (*there, *asked.values())
+
     def differences(self, new: "Definition") -> list[str]:
         """What `new` would change, one sentence each; what it adds is none."""
         found = [
@@ -127,6 +135,13 @@ class Definition(Frozen):
         return new.model_copy(update={"environment": self.environment})
 
 
+def _arranged(factor: Factor, begun: Factor) -> Factor:
+    values = [dict(zip(factor.fields, level, strict=True)) for level in factor.levels]
+    levels = [tuple(value[field] for field in begun.fields) for value in values]
+    ordered = [level for level in begun.levels if level in levels] + [level for level in levels if level not in begun.levels]
+    return Factor(fields=begun.fields, levels=tuple(ordered))
+
+
 def _design(definition: Definition) -> str:
     return "a grid" if definition.grid else "one factor at a time"
 
@@ -136,7 +151,7 @@ def _levels(factor: Factor) -> str:
 
 
 def _listed(values: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items()) or "nothing"
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or "nothing"
 
 
 # ---------------------------------------------------------------------------------------------------------- what is typed

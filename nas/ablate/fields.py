@@ -60,10 +60,6 @@ class Field:
     def annotation(self) -> Any:
         return GROUPS[self.group][0].model_fields[self.key].annotation
 
-    @property
-    def each_stage(self) -> bool:
-        return self.group == "stage" and self.stage is None
-
     def overlaps(self, other: "Field") -> bool:
         """Whether both say the same value of some network."""
         same = (self.group, self.key) == (other.group, other.key)

@@ -11,58 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from nas.ablate.design import Definition, Factor, Variant
 from nas.config import MetricName
 from nas.errors import StudyError
-from nas.files import write_whole
 from nas.paths import StudyPaths, TrialPaths
 from nas.retrain import ModelCard, read_card
 from nas.retrain.card import HeldOut, card_file
-
-CONFIDENCE = 0.95
-NO_DEVIATION = 1e-9
-"""Of values that are the same but for their rounding."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    values: tuple[float, ...]
-
-    @property
-    def count(self) -> int:
-        return len(self.values)
-
-    @property
-    def mean(self) -> float:
-        return fmean(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        """Of a sample; None of a single value."""
-        return stdev(self.values) if self.count > 1 else None
-
-    @cached_property
-    def interval(self) -> tuple[float, float] | None:
-        """Of the mean, by Student's t with `CONFIDENCE`; None of a single value, and of values that are all the same, whose
-        deviation says nothing of the next one: few images make few different scores."""
-        if self.deviation is None or self.deviation < NO_DEVIATION:
-            return None
-        from scipy.stats import t  # takes most of a second to import
-
-        half = float(t.ppf((1 + CONFIDENCE) / 2, self.count - 1)) * self.deviation / self.count**0.5
-        return self.mean - half, self.mean + half
-
-
-def spread(values: Sequence[float]) -> Spread | None:
-    """None of no values."""
-    return Spread(tuple(values)) if values else None
-
-
-def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Spread | None:
-    """Ours less theirs, for each seed that both have."""
-    return spread([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+from nas.retrain.spread import Spread, paired, spread
 
 
 @dataclass(frozen=True)
@@ -213,18 +170,8 @@ def run_paths(folder: Path, variant: str, seed: int) -> TrialPaths:
     return TrialPaths(folder / "runs" / f"{variant}-seed-{seed}")
 
 
-def diverged_file(run: TrialPaths) -> Path:
-    return run.folder / "diverged.txt"
-
-
 def has_ended(run: TrialPaths) -> bool:
-    return card_file(run).is_file() or diverged_file(run).is_file()
-
-
-def mark_diverged(run: TrialPaths, reason: str) -> None:
-    """It would again: the same network by the same seed."""
-    write_whole(diverged_file(run), f"{reason}\n".encode())
-    run.checkpoint.unlink(missing_ok=True)
+    return card_file(run).is_file() or run.diverged.is_file()
 
 
 def read_definition(folder: Path) -> Definition | None:
@@ -246,7 +193,7 @@ def read_ablation(folder: Path) -> Ablation:
                 run = run_paths(folder, variant.name, seed)
                 if card_file(run).is_file():
                     cards.setdefault(variant.name, {})[seed] = _checked(run, variant)
-                elif diverged_file(run).is_file():
+                elif run.diverged.is_file():
                     diverged.setdefault(variant.name, []).append(seed)
     return Ablation(folder.name, definition, make_rows(definition, cards, diverged))
 

@@ -1,25 +1,21 @@
 """`nas ablate` as a whole: works out the variants, trains over the workers what is not trained yet, judges it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import filelock
-
-from nas.ablate.design import Cost, Definition, Variant, fixed_base, make_variants, parse_factors, short_name
+from nas.ablate.design import Cost, Definition, Factor, Variant, fixed_base, make_variants, parse_factors, short_name
 from nas.ablate.results import (
     Ablation,
     definition_file,
-    diverged_file,
+    find_ablations,
     has_ended,
-    mark_diverged,
     read_ablation,
     read_definition,
     run_paths,
 )
 from nas.budget import Budget
-from nas.config import Candidate, check_epochs
+from nas.config import Candidate
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.loader import mix_seed
@@ -27,20 +23,23 @@ from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
 from nas.interrupts import Stop
 from nas.paths import study_paths
-from nas.recipes import AUTO, SEARCHED, Recipe, load_recipe
+from nas.recipes import SEARCHED, Recipe
 from nas.retrain import HOLD_OUT, Order, RetrainRequest
-from nas.retrain.order import tta_by, unmirrored
-from nas.retrain.queue import Heard, Queue, make_executor, name_of
-from nas.retrain.run import Workshop, begin, finish, open_workshop
+from nas.retrain.finish import finish, mark_diverged
+from nas.retrain.held import held
+from nas.retrain.order import asked_subject, by_epochs, tta_by
+from nas.retrain.queue import Heard, Queue
+from nas.retrain.run import begin
+from nas.retrain.workshop import Workshop, open_workshop
 from nas.search.placement import Placement, devices_of
 from nas.search.settings import Environment, StudySettings, read_settings
-from nas.subjects import Subject, find_subject
+from nas.subjects import Subject
 
 
 @dataclass(frozen=True)
 class AblationRequest:
     base: RetrainRequest
-    """Which network, by which recipe, how long, on which images; its seed is not asked."""
+    """Which network, by which recipe, how long, on which images; its seed is not asked, and none is compiled."""
     factors: tuple[str, ...]
     """As typed: `optimiser=sgd,adam`."""
     placement: Placement
@@ -102,15 +101,10 @@ def run_ablation(
     _require_name(request.name)
     settings = read_settings(request.base.paths)
     base = _find_base(request, settings)
-    definition = _define(request, settings, base)  # a mistake there is said before any image is read
-    name = request.name or default_name(request, base.subject, definition)
-    folder = request.base.paths.ablations / name
-    begun = read_definition(folder)
-    if begun is not None:
-        definition = begun.grown(definition, name)
+    folder, definition = _define(request, settings, base)  # a mistake there is said before any image is read
     devices = devices_of(request.placement)
-    shop = open_workshop(request.base.on(devices[0]), decoding)
-    with _held(folder):
+    shop = open_workshop(replace(request.base, device=devices[0], compiled=False), decoding)
+    with held([folder], "ablation", "nas ablate", "wait for it; or another one beside it, with --name NAME"):
         write_whole(definition_file(folder), definition.to_json().encode())
         orders = _orders(request, folder, definition, base, shop)
         pending = [order for order in orders if not has_ended(order.run)]
@@ -124,20 +118,19 @@ def run_ablation(
 
 def _find_base(request: AblationRequest, settings: StudySettings) -> _Base:
     """For the epochs that were asked for, or the recipe's own, or those of the search."""
-    asked = request.base
-    subject = unmirrored(find_subject(asked.paths, asked.which), settings.data.dataset)
-    if asked.epochs is not None:
-        check_epochs(asked.epochs)
-    own = subject.candidate.train.epochs
-    name, recipe = load_recipe(asked.recipe, asked.epochs or own)
-    epochs = asked.epochs or (None if asked.recipe == AUTO else recipe.epochs) or own
+    subject = asked_subject(request.base, settings)
+    name, recipe, epochs = by_epochs(request.base, subject.candidate.train.epochs)
     candidate, fixed = fixed_base(recipe.fit(subject.candidate, epochs), request.fixed)
     return _Base(subject, name, recipe, candidate, fixed)
 
 
-def _define(request: AblationRequest, settings: StudySettings, base: _Base) -> Definition:
+def _define(request: AblationRequest, settings: StudySettings, base: _Base) -> tuple[Path, Definition]:
+    """With the ablation's folder. One that has begun goes on, in whatever order it is asked for."""
     if not request.base.hold_out:
-        raise ConfigError("an ablation is judged by images that are set aside, and --hold-out 0 sets none aside", hint=_HELD_OUT)
+        raise ConfigError(
+            "an ablation is judged by images that are set aside, and --hold-out 0 sets none aside",
+            hint=f"--hold-out {HOLD_OUT:g}",
+        )
     budget = Budget(settings.budget.counted(), settings.shape)
 
     def cost(candidate: Candidate) -> Cost:
@@ -145,7 +138,10 @@ def _define(request: AblationRequest, settings: StudySettings, base: _Base) -> D
         return found.params, found.macs, found.sentence(budget.limits) or None
 
     factors = parse_factors(base.candidate, request.factors, request.grid)
-    return Definition(
+    folder, begun = _find_begun(request, base, factors)
+    if begun is not None:
+        factors = begun.arranged(factors)
+    definition = Definition(
         subject=base.subject.title,
         recipe=base.recipe_name,
         fixed=base.fixed,
@@ -157,18 +153,34 @@ def _define(request: AblationRequest, settings: StudySettings, base: _Base) -> D
         variants=make_variants(base.candidate, factors, request.grid, lambda epochs: base.at_epochs(epochs, request.fixed), cost),
         environment=Environment.now(),
     )
+    return folder, definition if begun is None else begun.grown(definition, folder.name)
 
 
-_HELD_OUT = f"--hold-out {HOLD_OUT:g}"
+def _find_begun(request: AblationRequest, base: _Base, factors: Sequence[Factor]) -> tuple[Path, Definition | None]:
+    """The ablation's folder and what was begun there: the one that is named, else one by its default name, which may have been
+    asked for in another order."""
+    ablations = request.base.paths.ablations
+    folder = ablations / (request.name or default_name(request, base, factors, base.fixed))
+    begun = read_definition(folder)
+    if begun is not None or request.name is not None:
+        return folder, begun
+    asked = {frozenset(factor.fields) for factor in factors}
+    for other in find_ablations(request.base.paths):
+        theirs = read_definition(other)
+        if theirs is None or theirs.fixed != base.fixed or {frozenset(factor.fields) for factor in theirs.factors} != asked:
+            continue
+        if other.name == default_name(request, base, theirs.factors, theirs.fixed):
+            return other, theirs
+    return folder, None
 
 
-def default_name(request: AblationRequest, subject: Subject, definition: Definition) -> str:
+def default_name(request: AblationRequest, base: _Base, factors: Sequence[Factor], fixed: Mapping[str, str]) -> str:
     """`trial-0007-optimiser-activation-18-epochs`: levels and seeds, which may be added, are not in it."""
-    parts = [subject.slug, *(factor.name for factor in definition.factors)]
+    parts = [base.subject.slug, *(factor.name for factor in factors)]
     parts += ["grid"] * request.grid
-    parts += [f"{name}-{value}" for name, value in definition.fixed.items()]
-    parts += [definition.recipe] * (definition.recipe != SEARCHED)
-    parts.append(f"{definition.base.candidate.train.epochs}-epochs")
+    parts += [f"{name}-{value}" for name, value in fixed.items()]
+    parts += [base.recipe_name] * (base.recipe_name != SEARCHED)
+    parts.append(f"{base.candidate.train.epochs}-epochs")
     own = request.base.hold_out == HOLD_OUT
     material = replace(request.base.material, hold_out=0.0) if own else request.base.material
     return short_name("-".join(parts) + material.suffix)
@@ -183,29 +195,6 @@ def _require_name(name: str | None) -> None:
         raise ConfigError(
             f"--name is the name of a folder, without separators or a leading dot, but is {name!r}", hint="--name depths"
         ) from None
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Raises StudyError where another process trains there, or it cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / "ablation.lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise StudyError(
-            f"ablation {folder.name!r} is being trained by another nas ablate",
-            hint="wait for it; or another one beside it, with --name NAME",
-        ) from None
-    except OSError as error:
-        raise StudyError(
-            f"the ablation's folder {folder.absolute()} cannot be written: {error.strerror}",
-            hint="make room, or work in another folder: NAS_STUDIES=FOLDER",
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _orders(request: AblationRequest, folder: Path, definition: Definition, base: _Base, shop: Workshop) -> list[Order]:
@@ -226,7 +215,7 @@ def _orders(request: AblationRequest, folder: Path, definition: Definition, base
                         seed=seed,
                         mixed_seed=mixed,
                         material=request.base.material,
-                        identity=f"{variant.candidate.digest} seed {mixed} images {shop.chosen.train_images}",
+                        train_images=shop.chosen.train_images,
                     )
                 )
     return orders
@@ -240,15 +229,14 @@ def _subject(subject: Subject, variant: Variant) -> Subject:
 def _plan(folder: Path, definition: Definition, pending: Sequence[Order], there: int, shop: Workshop) -> AblationPlan:
     for order in pending:
         begin(order, shop)
-    held_out = shop.chosen.hold_out
     return AblationPlan(
-        folder,
-        definition,
-        tuple(pending),
-        there,
-        shop.chosen.train_images,
-        0 if held_out is None else len(held_out),
-        tuple(warnings_of(definition)),
+        folder=folder,
+        definition=definition,
+        pending=tuple(pending),
+        there=there,
+        train_images=shop.chosen.train_images,
+        held_out=shop.held_out,
+        warnings=tuple(warnings_of(definition)),
     )
 
 
@@ -278,12 +266,11 @@ def _train(
     note: Callable[[str], None],
 ) -> tuple[dict[str, str], list[Order]]:
     """Returns what failed, and what is suspended."""
-    queue = Queue(make_executor(shop, request.placement, pending), bool(request.base.compiled), on_epoch, note, stop)
-    queue.run(pending)
+    queue = Queue(pending, shop, request.placement, on_epoch, stop, note)
+    trained = queue.run()
     for order in queue.diverged:
-        mark_diverged(order.run, queue.failures.pop(name_of(order)))
-    for order in pending:
-        if name_of(order) not in queue.failures and order not in queue.suspended and not diverged_file(order.run).is_file():
-            note(f"judging {name_of(order)}")
-            finish(order, shop, note, opens_test=False, in_ledger=False)
+        mark_diverged(order.run, queue.failures.pop(order.name))
+    for order in trained:
+        note(f"judging {order.name}")
+        finish(order, shop, note, opens_test=False, in_ledger=False)
     return queue.failures, queue.suspended

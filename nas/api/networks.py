@@ -110,14 +110,15 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A retrained network."""
+class Trained:
+    """A network that was trained to its end: what a `Run` and a `Baseline` have in common."""
 
     paths: TrialPaths
 
-    def __repr__(self) -> str:
-        tested = "" if self.card.test_accuracy_tta is None else f", test {self.card.test_accuracy_tta:.2%}"
-        return f"Run({self.name!r}: {self.arch.one_line()}{tested})"
+    @property
+    def card(self) -> ModelCard | BaselineCard:
+        """What it is, how and on what it was trained, what it scores."""
+        raise NotImplementedError
 
     @property
     def name(self) -> str:
@@ -128,14 +129,32 @@ class Run:
     def folder(self) -> Path:
         return self.paths.folder
 
+    @property
+    def params(self) -> int:
+        return self.card.params
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """On the official test set, with the test-time augmentation of `card.tta`; None where none can be claimed."""
+        return self.card.test_accuracy_tta
+
+    @property
+    def curve(self) -> list[EpochMetrics]:
+        return read_curve(self.paths.metrics)
+
+
+@dataclass(frozen=True, repr=False)
+class Run(Trained):
+    """A retrained network."""
+
+    def __repr__(self) -> str:
+        tested = "" if self.test_accuracy is None else f", test {self.test_accuracy:.2%}"
+        return f"Run({self.name!r}: {self.arch.one_line()}{tested})"
+
     @cached_property
     def card(self) -> ModelCard:
         """What it is, how and on what it was trained, what it scores."""
         return read_card(self.paths)
-
-    @property
-    def params(self) -> int:
-        return self.card.params
 
     @property
     def macs(self) -> int:
@@ -149,15 +168,6 @@ class Run:
     def train(self) -> TrainConfig:
         return self.card.candidate.train
 
-    @property
-    def test_accuracy(self) -> float | None:
-        """On the official test set, with the test-time augmentation of `card.tta`; None where none can be claimed."""
-        return self.card.test_accuracy_tta
-
-    @property
-    def curve(self) -> list[EpochMetrics]:
-        return read_curve(self.paths.metrics)
-
     def build(self) -> ResNet:
         """The torch module with its weights, on the CPU, in evaluation mode: images (N, C, H, W), normalised by `card.mean` and
         `card.std`, to logits (N, classes). Raises NasError where a file is missing or was changed."""
@@ -170,37 +180,23 @@ class Run:
         return Predictor(model, card.mean, card.std, tta or card.tta).eval()
 
 
-@dataclass(frozen=True)
-class Baseline:
+@dataclass(frozen=True, repr=False)
+class Baseline(Trained):
     """A known network that was trained as one of the study is, to compare with."""
-
-    paths: TrialPaths
 
     def __repr__(self) -> str:
         over = "" if self.over is None else f", over budget by {self.over}"
         tested = "" if self.test_accuracy is None else f", test {self.test_accuracy:.2%}"
         return f"Baseline({self.card.network.name!r}, seed {self.card.seed}: {self.params:,} parameters{over}{tested})"
 
-    @property
-    def name(self) -> str:
-        """As `nas runs` lists it."""
-        return self.paths.folder.name
-
-    @property
-    def folder(self) -> Path:
-        return self.paths.folder
-
     @cached_property
     def card(self) -> BaselineCard:
+        """What it is, how and on what it was trained, what it scores."""
         return read_baseline(self.paths)
 
     @property
-    def params(self) -> int:
-        return self.card.network.params
-
-    @property
     def macs(self) -> int | None:
-        return self.card.network.macs
+        return self.card.macs
 
     @property
     def over(self) -> str | None:
@@ -210,15 +206,6 @@ class Baseline:
     @property
     def train(self) -> TrainConfig:
         return self.card.train
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """On the official test set, with the test-time augmentation of `card.tta`; None where there is none."""
-        return self.card.test_accuracy_tta
-
-    @property
-    def curve(self) -> list[EpochMetrics]:
-        return read_curve(self.paths.metrics)
 
     def build(self) -> nn.Module:
         """The torch module with its weights, on the CPU, in evaluation mode: images (N, C, H, W), normalised by `card.mean` and

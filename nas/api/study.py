@@ -138,6 +138,7 @@ class Study:
         include_test_labels: bool = False,
         train_subset: int | None = None,
         data: PathLike | None = None,
+        labels: PathLike | None = None,
         device: str = "auto",
         compile: bool | None = None,
         log: str | None = None,
@@ -159,6 +160,7 @@ class Study:
             train_subset=train_subset,
             hold_out=hold_out,
             data_folder=None if data is None else os.path.abspath(data),
+            labels=None if labels is None else os.path.abspath(labels),
             device=device,
             compiled=compile,
         )
@@ -181,6 +183,7 @@ class Study:
         hold_out: float = 0.0,
         train_subset: int | None = None,
         data: PathLike | None = None,
+        labels: PathLike | None = None,
         device: str = "auto",
         timeout: float | str = "60s",
         quiet: bool = False,
@@ -204,6 +207,7 @@ class Study:
             hold_out=hold_out,
             train_subset=train_subset,
             data_folder=None if data is None else os.path.abspath(data),
+            labels=None if labels is None else os.path.abspath(labels),
             device=device,
             timeout=seconds,
         )

@@ -9,45 +9,25 @@ studies/<study>/baselines/<network>-like-<network of the study>-<recipe>-<E>-epo
 """
 
 from nas.baseline.order import Definition
-from nas.config import DataConfig, ImageShape, MetricName
 from nas.files import sha256_of, write_whole
 from nas.paths import StudyPaths, TrialPaths
-from nas.retrain.card import HeldOut, weights_file
+from nas.retrain.card import TrainedCard, weights_file
 from nas.retrain.evaluation import evaluation_file
-from nas.search.settings import Environment
 
 
-class BaselineCard(Definition):
-    """A trained network that is not ours, without its weights. Its figures mean what they mean in a `ModelCard`."""
+class BaselineCard(TrainedCard, Definition):
+    """A trained network that is not ours, without its weights."""
 
-    study: str
-    shape: ImageShape
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    data: DataConfig
-    data_fingerprint: str
-    train_images: int
-    metric: MetricName
-    held_out: HeldOut | None
-    test_images: int | None = None
-    test_accuracy: float | None = None
-    test_accuracy_tta: float | None = None
-    test_balanced_accuracy: float | None = None
-    test_macro_f1: float | None = None
-    test_shifted_accuracy: float | None = None
-    seconds: float
-    device: str
-    precision: str
-    environment: Environment
     weights_sha256: str = ""
     evaluation_sha256: str | None = None
 
     @property
-    def test_score(self) -> float | None:
-        """On the official test set, by `metric`."""
-        by_metric = {"accuracy": self.test_accuracy_tta, "balanced_accuracy": self.test_balanced_accuracy}
-        return by_metric.get(self.metric, self.test_macro_f1)
+    def params(self) -> int:
+        return self.network.params
+
+    @property
+    def macs(self) -> int | None:
+        return self.network.macs
 
 
 def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:

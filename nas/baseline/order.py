@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.baseline.network import KnownNetwork, measure, named
-from nas.config import Candidate, Frozen, TrainConfig, check_epochs
+from nas.config import Candidate, Frozen, TrainConfig
 from nas.data.loader import mix_seed
 from nas.data.material import Material
 from nas.errors import ConfigError, NasError, StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.recipes import SEARCHED, Recipe
 from nas.retrain import RetrainRequest
-from nas.retrain.order import by_epochs, tta_by, unmirrored
+from nas.retrain.order import asked_subject, by_epochs, tta_by
 from nas.search.settings import StudySettings
-from nas.subjects import Subject, find_subject
+from nas.subjects import Subject
 
 TIMEOUT = 60.0
 """Seconds in which a network's code has to build it, and to train it for a step."""
@@ -35,6 +35,7 @@ class BaselineRequest:
     hold_out: float = 0.0
     train_subset: int | None = None
     data_folder: str | None = None
+    labels: str | None = None
     device: str = "auto"
     timeout: float = TIMEOUT
 
@@ -49,6 +50,7 @@ class BaselineRequest:
             train_subset=self.train_subset,
             hold_out=self.hold_out,
             data_folder=self.data_folder,
+            labels=self.labels,
             device=self.device,
             compiled=False,
         )
@@ -110,17 +112,15 @@ class Alike:
 
 def find_alike(request: BaselineRequest, settings: StudySettings) -> Alike:
     """Raises NasError."""
-    if request.epochs is not None:
-        check_epochs(request.epochs)
     try:
-        subject = unmirrored(find_subject(request.paths, request.like), settings.data.dataset)
+        subject = asked_subject(request.retraining, settings)
     except StudyError as error:
         if request.like != "best":
             raise
         raise StudyError(
             error.message, hint="--like preset:resnet-2222-slim trains by that preset's recipe; nas presets shows the names"
         ) from None
-    name, recipe, epochs = by_epochs(request.retraining, subject)
+    name, recipe, epochs = by_epochs(request.retraining, subject.default_epochs)
     return Alike(subject, name, recipe, recipe.fit(subject.candidate, epochs))
 
 
@@ -161,8 +161,8 @@ def find_networks(
 
 def _begun_networks(paths: StudyPaths) -> list[KnownNetwork]:
     """Whose code is the same as when they were begun."""
-    found = [network for file in sorted(paths.baselines.glob("*/begun.json")) if (network := _read(file).network)]
-    return [network for network in found if _is_there(network) and network.is_unchanged]
+    networks = [read_begun(run).network for run in _begun_runs(paths)]
+    return [network for network in networks if _is_there(network) and network.is_unchanged]
 
 
 def _is_there(network: KnownNetwork) -> bool:
@@ -176,10 +176,10 @@ def _is_there(network: KnownNetwork) -> bool:
 def others_of_that_name(paths: StudyPaths, network: KnownNetwork) -> list[TrialPaths]:
     """Trainings of the same name whose code was another one."""
     found = []
-    for file in sorted(paths.baselines.glob("*/begun.json")):
-        other = _read(file).network
+    for run in _begun_runs(paths):
+        other = read_begun(run).network
         if other.name == network.name and (other.files, other.text) != (network.files, network.text):
-            found.append(TrialPaths(file.parent))
+            found.append(run)
     return found
 
 
@@ -190,8 +190,13 @@ def begun_file(run: TrialPaths) -> Path:
     return run.folder / "begun.json"
 
 
-def _read(file: Path) -> Definition:
+def read_begun(run: TrialPaths) -> Definition:
+    file = begun_file(run)
     return Definition.from_json(file.read_text(), source=str(file))
+
+
+def _begun_runs(paths: StudyPaths) -> list[TrialPaths]:
+    return [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/begun.json"))]
 
 
 def make_orders(
@@ -226,7 +231,7 @@ def _run_name(alike: Alike, definition: Definition, material: Material) -> str:
 def _require_same(run: TrialPaths, definition: Definition) -> None:
     if not begun_file(run).is_file():
         return
-    begun = _read(begun_file(run))
+    begun = read_begun(run)
     if begun.train.canonical() != definition.train.canonical() or begun.tta != definition.tta:
         raise StudyError(
             f"{run.folder} was begun by another recipe of that name, or by an older version of it",

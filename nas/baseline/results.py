@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 from typing import TypeAlias
 
-from nas.ablate.results import Spread, diverged_file, paired, spread
 from nas.baseline.card import BaselineCard, finished_baselines, read_baseline
 from nas.baseline.network import over_budget
-from nas.baseline.order import Definition, begun_file
+from nas.baseline.order import Definition, read_begun
 from nas.budget import peak_memory
 from nas.config import BudgetConfig, MetricName, TrainConfig
 from nas.paths import StudyPaths, TrialPaths
 from nas.retrain import ModelCard, finished_runs, read_card
+from nas.retrain.spread import Spread, paired, spread
 from nas.search.settings import read_settings
 
 Card: TypeAlias = ModelCard | BaselineCard
@@ -39,12 +38,12 @@ class Row:
     @property
     def held_out(self) -> Spread | None:
         """By what the study judges networks by, on the images that were set aside; …"""
-        return spread([card.held_out.clean for card in self._cards if card.held_out is not None])
+        return spread(list(self.held_out_scores.values()))
 
     @property
     def shifted(self) -> Spread | None:
         """… and likewise under the simulated shift."""
-        return spread([card.held_out.shifted for card in self._cards if card.held_out is not None])
+        return spread([card.held_out.shifted for _, card in self._by_seed if card.held_out is not None])
 
     @property
     def test(self) -> Spread | None:
@@ -53,20 +52,21 @@ class Row:
 
     @property
     def test_scores(self) -> dict[int, float]:
-        return {seed: card.test_score for seed, card in self.cards.items() if card.test_score is not None}
+        return {seed: card.test_score for seed, card in self._by_seed if card.test_score is not None}
 
     @property
     def held_out_scores(self) -> dict[int, float]:
-        return {seed: card.held_out.clean for seed, card in self.cards.items() if card.held_out is not None}
+        return {seed: card.held_out.clean for seed, card in self._by_seed if card.held_out is not None}
 
     @property
     def seconds(self) -> float | None:
         """Of one training, in the mean."""
-        return fmean(card.seconds for card in self._cards) if self.cards else None
+        return fmean(card.seconds for card in self.cards.values()) if self.cards else None
 
     @property
-    def _cards(self) -> list[Card]:
-        return [self.cards[seed] for seed in sorted(self.cards)]
+    def _by_seed(self) -> list[tuple[int, Card]]:
+        """In the order of the seeds, in which they are listed; that of the files is another one."""
+        return sorted(self.cards.items())
 
 
 @dataclass(frozen=True)
@@ -132,21 +132,16 @@ def find_comparisons(paths: StudyPaths) -> list[Comparison]:
     """One for each recipe, length and set of images that known networks were trained by, the oldest first. Raises NasError where
     a file is damaged."""
     trained = [(run, read_baseline(run)) for run in finished_baselines(paths)]
-    diverged = [(TrialPaths(file.parent), _begun(file.parent)) for file in sorted(paths.baselines.glob("*/diverged.txt"))]
+    without_card = [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/diverged.txt"))]
+    diverged = [(run, read_begun(run)) for run in without_card]
     groups: dict[object, list[tuple[TrialPaths, Definition]]] = {}
     for run, definition in [*trained, *diverged]:
         groups.setdefault(_condition(definition), []).append((run, definition))
     if not groups:
         return []
-    limits = read_settings(paths).budget
-    metric = read_settings(paths).study.metric
+    settings = read_settings(paths)
     own = [(run, read_card(run)) for run in finished_runs(paths)]
-    return [_comparison(paths.name, group, own, limits, metric) for group in groups.values()]
-
-
-def _begun(folder: Path) -> Definition:
-    file = begun_file(TrialPaths(folder))
-    return Definition.from_json(file.read_bytes(), source=str(file))
+    return [_comparison(paths.name, group, own, settings.budget, settings.study.metric) for group in groups.values()]
 
 
 def _condition(definition: Definition) -> tuple[object, ...]:
@@ -225,7 +220,7 @@ def _known_rows(group: Sequence[tuple[TrialPaths, Definition]]) -> list[Row]:
                 over=network.over,
                 cards={one.seed: one for _, one in found if isinstance(one, BaselineCard)},
                 runs={run.folder.name: one.seed for run, one in found},
-                diverged=tuple(sorted(one.seed for run, one in found if diverged_file(run).is_file())),
+                diverged=tuple(sorted(one.seed for run, one in found if run.diverged.is_file())),
             )
         )
     return rows

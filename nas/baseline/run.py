@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from nas.ablate.results import diverged_file, mark_diverged
 from nas.baseline.card import BaselineCard, read_baseline, write_baseline
 from nas.baseline.network import InParts, build, named, quiet
 from nas.baseline.order import (
@@ -33,17 +32,28 @@ from nas.foreign.build import place_of
 from nas.interrupts import Stop
 from nas.paths import TrialPaths
 from nas.retrain.card import HeldOut, weights_file
-from nas.retrain.order import held_runs
+from nas.retrain.finish import (
+    begin_card,
+    clear_away,
+    divergence,
+    judge_held_out,
+    judge_test,
+    keep_weights,
+    mark_diverged,
+    take_weights,
+)
+from nas.retrain.held import held
 from nas.retrain.parts import in_parts
-from nas.retrain.run import Workshop, judge_held_out, judge_test, open_workshop
+from nas.retrain.workshop import Workshop, open_workshop
 from nas.search.patience import Patience
-from nas.search.settings import Environment, read_settings
+from nas.search.settings import read_settings
 from nas.train.evaluate import EVALUATION_BATCH
-from nas.train.loop import EpochMetrics, Status, fit, read_curve, trained_weights
+from nas.train.loop import EpochMetrics, Status, fit
 from nas.train.memory import out_of_memory, release_memory
 
 SMALLEST_EVALUATION = 8
 """Images at a time."""
+OTHER_RUN = "wait for it, or train another network: --seeds N,M, --epochs N, --recipe NAME"
 
 Heard = Callable[[BaselineOrder, EpochMetrics], None]
 
@@ -95,7 +105,7 @@ def train_baselines(
     if pending:
         shop = open_workshop(request.retraining, decoding)
         _require_judges(shop)
-        with held_runs([order.run for order in pending], "nas baseline", "--seeds N,M"):
+        with held([order.run.folder for order in pending], command="nas baseline", hint=OTHER_RUN):
             on_plan(_plan(orders, pending, shop))
             for text in filter(None, [alike.left_out, *_changed(request, pending)]):
                 note(text)
@@ -105,7 +115,7 @@ def train_baselines(
 
 
 def has_ended(run: TrialPaths) -> bool:
-    return run.baseline.is_file() or diverged_file(run).is_file()
+    return run.baseline.is_file() or run.diverged.is_file()
 
 
 def _require_judges(shop: Workshop) -> None:
@@ -119,15 +129,14 @@ def _require_judges(shop: Workshop) -> None:
 def _plan(orders: list[BaselineOrder], pending: list[BaselineOrder], shop: Workshop) -> BaselinePlan:
     for order in pending:
         write_whole(begun_file(order.run), (order.definition.to_json() + "\n").encode())
-    held_out, test = shop.chosen.hold_out, shop.dataset.test
     return BaselinePlan(
-        tuple(orders),
-        tuple(pending),
-        shop.chosen.train_images,
-        0 if held_out is None else len(held_out),
-        0 if test is None else len(test),
-        shop.places.name,
-        shop.precision.name,
+        orders=tuple(orders),
+        pending=tuple(pending),
+        train_images=shop.chosen.train_images,
+        held_out=shop.held_out,
+        test_images=shop.test_images,
+        device=shop.places.name,
+        precision=shop.precision.name,
     )
 
 
@@ -168,7 +177,9 @@ def _train_all(
             if status == "suspended":
                 suspended += 1
             elif status == "diverged":
-                note(f"{name}: {_diverged(order)}")
+                reason = f"its {divergence(order.run, order.definition.train)}"
+                mark_diverged(order.run, reason)
+                note(f"{name}: {reason}")
             else:
                 note(f"judging {name}")
                 _finish(order, shop)
@@ -241,55 +252,21 @@ def _blamed(order: BaselineOrder) -> Iterator[None]:
         ) from None
 
 
-def _diverged(order: BaselineOrder) -> str:
-    """It would again."""
-    epoch = len(read_curve(order.run.metrics)) + 1
-    rate = order.definition.train.peak_lr
-    reason = f"its loss became infinite or NaN in epoch {epoch}, at a peak learning rate of {rate:g}"
-    mark_diverged(order.run, reason)
-    return reason
-
-
 # --------------------------------------------------------------------------------------------------- after the training
 
 
-def _finish(order: BaselineOrder, shop: Workshop) -> BaselineCard:
-    """Of a training that has ended, from its checkpoint: weights, judgements, and the card last. Opens the official test set, the
-    only time for this network. Raises StudyError where the checkpoint does not hold it."""
+def _finish(order: BaselineOrder, shop: Workshop) -> None:
+    """Of a training that has ended: weights, judgements, and the card last. Opens the official test set, the only time for this
+    network. Raises StudyError where the checkpoint does not hold it."""
     definition, run = order.definition, order.run
-    weights, found = trained_weights(run.checkpoint, order.identity(shop.chosen.train_images))
-    if weights is None:
-        raise StudyError(
-            f"{run.checkpoint}, which held the trained network, is {'gone' if found == 'none' else found}",
-            hint="the same command trains it again",
-        )
+    weights = take_weights(run, order.identity(shop.chosen.train_images))
     model = build(definition.network, shop.dataset.shape)
     with _blamed(order), quiet():
         model.load_state_dict(weights)
         held_out, test = _judged(model, order, shop)
-    # Each by itself, for one that has several names, or is a part of another, is refused by the format.
-    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}, weights_file(run))
-    card = BaselineCard(
-        **dict(definition),
-        study=shop.paths.name,
-        shape=shop.dataset.shape,
-        classes=shop.dataset.classes,
-        mean=shop.dataset.mean,
-        std=shop.dataset.std,
-        data=shop.settings.data,
-        data_fingerprint=shop.dataset.fingerprint,
-        train_images=shop.chosen.train_images,
-        metric=shop.settings.study.metric,
-        held_out=held_out,
-        seconds=round(sum(metrics.seconds for metrics in read_curve(run.metrics)), 1),
-        device=shop.places.name,
-        precision=shop.precision.name,
-        environment=Environment.now(),
-    )
-    card = write_baseline(run, card.model_copy(update=test))
-    for file in (run.checkpoint, run.error):
-        file.unlink(missing_ok=True)
-    return card
+    keep_weights(run, weights)
+    write_baseline(run, BaselineCard(**dict(definition) | begin_card(run, shop, held_out) | test))
+    clear_away(run)
 
 
 def _judged(model: nn.Module, order: BaselineOrder, shop: Workshop) -> tuple[HeldOut | None, dict[str, float]]:

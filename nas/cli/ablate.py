@@ -10,6 +10,7 @@ from nas.cli.options import (
     DatasetOption,
     DeviceOption,
     JsonOption,
+    LabelsOption,
     QuietOption,
     StudyOption,
     TrainSubsetOption,
@@ -70,6 +71,7 @@ def command(
         typer.Option(help="Of the ablation, a folder under the study's. [default: of the network, the factors and the epochs]"),
     ] = None,
     data: DataOption = None,
+    labels: LabelsOption = None,
     device: DeviceOption = "auto",
     gpus: Annotated[int | None, typer.Option(help="So many, a training each. [default: all; 0 is the CPU]")] = None,
     workers: WorkersOption = None,
@@ -89,7 +91,7 @@ def command(
 
     stop = Stop()
     with TerminalDisplay(quiet=quiet) as display:
-        paths = study_of_networks("ablate", [which], study, dataset, data, display)
+        paths = study_of_networks("ablate", [which], study, dataset, data, labels, display)
         request = AblationRequest(
             base=RetrainRequest(
                 paths=paths,
@@ -99,6 +101,7 @@ def command(
                 train_subset=train_subset,
                 hold_out=HOLD_OUT if hold_out is None else hold_out,
                 data_folder=absolute_path(data),
+                labels=absolute_path(labels),
                 device=device,
             ),
             factors=tuple(vary or ()),

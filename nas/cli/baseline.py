@@ -10,6 +10,7 @@ from nas.cli.options import (
     DataOption,
     DeviceOption,
     JsonOption,
+    LabelsOption,
     QuietOption,
     StudyOption,
     TrainSubsetOption,
@@ -62,6 +63,7 @@ def command(
     ] = 0.0,
     train_subset: TrainSubsetOption = None,
     data: DataOption = None,
+    labels: LabelsOption = None,
     device: DeviceOption = "auto",
     timeout: Annotated[str, typer.Option(help="For the code of a network to build it and train it a step: 90s, 5m.")] = "60s",
     quiet: QuietOption = False,
@@ -77,7 +79,7 @@ def command(
     from nas.paths import remember_study
 
     with TerminalDisplay(quiet=quiet) as display:
-        paths = study_of_networks(f"baseline {shlex.join(networks)} --like", [like], study, dataset, data, display)
+        paths = study_of_networks(f"baseline {shlex.join(networks)} --like", [like], study, dataset, data, labels, display)
         request = BaselineRequest(
             paths=paths,
             networks=tuple(networks),
@@ -88,6 +90,7 @@ def command(
             hold_out=hold_out,
             train_subset=train_subset,
             data_folder=absolute_path(data),
+            labels=absolute_path(labels),
             device=device,
             timeout=seconds,
         )

@@ -49,6 +49,12 @@ DatasetOption = Annotated[
 ]
 TrainSubsetOption = Annotated[int | None, typer.Option("--train-subset", help="Train on so many images only, stratified.", min=1)]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="On the CPU: so many trainings at a time. [default: 1]")]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", help="The study's table of labels, if it has moved without the folder of the images.", show_default=False
+    ),
+]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 

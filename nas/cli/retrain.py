@@ -11,6 +11,7 @@ from nas.cli.options import (
     DatasetOption,
     DeviceOption,
     JsonOption,
+    LabelsOption,
     LogOption,
     QuietOption,
     StudyOption,
@@ -60,6 +61,7 @@ def command(
     ] = False,
     train_subset: TrainSubsetOption = None,
     data: DataOption = None,
+    labels: LabelsOption = None,
     device: DeviceOption = "auto",
     gpus: Annotated[
         int | None,
@@ -90,7 +92,7 @@ def command(
         raise ConfigError(f"--choose-by {choose_by!r} is no criterion.{choices_sentence(choose_by, CRITERIA)}")
     stop = Stop()
     with TerminalDisplay(quiet=quiet, log=log) as display:
-        paths = study_of_networks("retrain", words, study, dataset, data, display)
+        paths = study_of_networks("retrain", words, study, dataset, data, labels, display)
         names = find_names(paths, words)
         if hold_out is None:
             hold_out = HOLD_OUT if len(names) > 1 or by == "shifted" else 0.0
@@ -103,6 +105,7 @@ def command(
             train_subset=train_subset,
             hold_out=hold_out,
             data_folder=absolute_path(data),
+            labels=absolute_path(labels),
             device=device,
             compiled=compiled,
         )

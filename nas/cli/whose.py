@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def study_of_networks(
-    command: str, words: Sequence[str], study: str | None, dataset: str | None, data: Path | None, display: "TerminalDisplay"
+    command: str,
+    words: Sequence[str],
+    study: str | None,
+    dataset: str | None,
+    data: Path | None,
+    labels: Path | None,
+    display: "TerminalDisplay",
 ) -> "StudyPaths":
     """The named study or the one used last; for presets alone also one of a data set, which is made where there is none. Raises
     NasError."""
@@ -31,5 +37,10 @@ def study_of_networks(
         raise ConfigError(
             "--dataset goes with preset:NAME alone: a study has its data",
             hint=f"nas {command} preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
+        )
+    if labels is not None:
+        raise ConfigError(
+            "--labels names the moved table of a study, and --dataset a study that has none",
+            hint="nas search --labels FILE begins one; then --study NAME",
         )
     return found_presets_study(DataConfig(dataset=dataset, folder=absolute_path(data)), study, display.decoding)

@@ -46,14 +46,15 @@ class LabelTable:
         return f"{self.row} {self.first + i}"
 
 
-def moved(config: DataConfig, folder: str) -> DataConfig:
-    """The same data, its folder now elsewhere. A table within it has moved along, and one beside it where it is not as before."""
-    labels = config.labels
-    if labels is not None and config.folder is not None:
-        along = os.path.normpath(os.path.join(folder, os.path.relpath(labels, config.folder)))
-        if Path(labels).is_relative_to(config.folder) or (not os.path.isfile(labels) and os.path.isfile(along)):
+def moved(config: DataConfig, folder: str | None, labels: str | None = None) -> DataConfig:
+    """The same data, its folder now elsewhere, or its table `labels`. One that is not named has moved along where it was within
+    the folder, and one beside it where it is not as before."""
+    before = config.labels
+    if labels is None and before is not None and folder is not None and config.folder is not None:
+        along = os.path.normpath(os.path.join(folder, os.path.relpath(before, config.folder)))
+        if Path(before).is_relative_to(config.folder) or (not os.path.isfile(before) and os.path.isfile(along)):
             labels = along
-    return config.model_copy(update={"folder": folder, "labels": labels})
+    return config.model_copy(update={"folder": folder or config.folder, "labels": labels or before})
 
 
 def read_labels(path: Path, columns: Columns) -> LabelTable:

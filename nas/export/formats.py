@@ -211,7 +211,8 @@ def _official_test(paths: StudyPaths | None, card: ModelCard, note: Note) -> Ima
     if card.test_accuracy is None:
         return None
     if paths is not None:
-        return study_data(read_settings(paths), None, silent).test
+        settings = read_settings(paths)
+        return study_data(settings, settings.data, silent).test
     try:
         dataset = load_dataset(card.data, silent)
     except DataError as error:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from nas.ablate import Ablation, Row
-from nas.ablate.results import Spread
 from nas.config import METRIC_WORDS
 from nas.errors import StudyError
 from nas.files import write_whole
@@ -11,6 +10,7 @@ from nas.report import figures
 from nas.report.charts import Chart
 from nas.report.tables import Table
 from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
+from nas.retrain.spread import Spread
 
 LEAST_SEEDS = 2
 """For an interval."""

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nas.ablate.results import Spread
 from nas.report.facts import HistoryPoint, Importance, SharePoint, TimeShare
 from nas.report.reference import Reference
 from nas.report.words import count_text, number_text
+from nas.retrain.spread import Spread
 from nas.search.outcomes import TrialRow
 from nas.search.trainings import Training
 from nas.train.loop import EpochMetrics

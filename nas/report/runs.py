@@ -3,11 +3,11 @@ same."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from nas.errors import NasError
 from nas.ledger import Ledger, RunEntry, SubmissionEntry, read_ledger
+from nas.ledger.book import age
 from nas.paths import StudyPaths, TrialPaths
 from nas.retrain.card import card_file, read_sealed_card, weights_file
 from nas.retrain.evaluation import evaluation_file
@@ -63,26 +63,22 @@ def list_runs(paths: StudyPaths, verify: bool = False) -> Listing:
     found, broken = collect_files(paths, hashed, but={run.name for run in ledger.runs})
     recorded = {one.id for one in ledger.submissions}
     submissions = ledger.submissions + [one for one in found.submissions if one.id not in recorded]
-    latest = {one.output: one.id for one in sorted(submissions, key=_age)}
+    latest = {one.output: one.id for one in sorted(submissions, key=age)}
     runs = [ListedRun(run, True, _files(paths, run, hashed if verify else None)) for run in ledger.runs]
     runs += [ListedRun(run, False, AS_RECORDED if verify else THERE) for run in found.runs]
     return Listing(
         study=paths.name,
-        runs=sorted(runs, key=lambda run: _age(run.entry)),
+        runs=sorted(runs, key=lambda run: age(run.entry)),
         submissions=[
             ListedSubmission(
                 one,
                 one.id in recorded,
                 WRITTEN_OVER if latest[one.output] != one.id else _file(paths, one, hashed if verify else None),
             )
-            for one in sorted(submissions, key=_age)
+            for one in sorted(submissions, key=age)
         ],
         unreadable=unreadable + broken,
     )
-
-
-def _age(entry: RunEntry | SubmissionEntry) -> datetime:
-    return datetime.fromisoformat(entry.created)
 
 
 Hashed = Callable[[Path], str | None]

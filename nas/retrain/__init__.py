@@ -1,18 +1,27 @@
-"""Trains a chosen network on all the data, and keeps what is needed to use it."""
+"""Trains chosen networks on all the data, and keeps what is needed to use them.
 
-from nas.retrain.card import Hashes, ModelCard, read_card, write_card
+A command opens a workshop: the study, its images, those of them that train, and where that is computed. Each network and seed is
+an order, whose folder is held while it is trained: by `run` in this process or in several together, by `queue` over the workers
+of a search. `finish` takes the network from the checkpoint, judges it, and writes its weights, its card, and its row in the
+ledger. Among several networks `choice` takes the one that scores best on images that were held out, and opens the official test
+set for that one alone.
+"""
+
+from nas.retrain.card import ModelCard, read_card, write_card
 from nas.retrain.choice import CRITERIA, HOLD_OUT, Criterion, Network, Several, SeveralRequest, retrain_several
 from nas.retrain.evaluation import Evaluation, interval, read_evaluation
 from nas.retrain.network import find_run, finished_runs, is_folder, load_network, study_of
-from nas.retrain.order import Order, RetrainRequest
-from nas.retrain.run import Retrained, RetrainPlan, found_presets_study, retrain, study_data
+from nas.retrain.order import Order
+from nas.retrain.presets_study import found_presets_study
+from nas.retrain.request import RetrainRequest
+from nas.retrain.run import Retrained, RetrainPlan, retrain
+from nas.retrain.workshop import study_data
 
 __all__ = [
     "CRITERIA",
     "HOLD_OUT",
     "Criterion",
     "Evaluation",
-    "Hashes",
     "ModelCard",
     "Network",
     "Order",

@@ -1,6 +1,7 @@
 """What a retrained network is kept as: its card, and the hashes by which a file is known again.
 
 studies/<study>/retrained/<run>/
+    candidate.json       the network and its recipe, from the start
     model.safetensors    the averaged weights
     model.json           a `ModelCard`: candidate, classes, normalisation, how and on what it was trained, its score, its hashes
     metrics.jsonl        a line an epoch
@@ -54,18 +55,10 @@ class HeldOut(Frozen):
         return self.shifted_accuracy if self.shifted_score is None else self.shifted_score
 
 
-class ModelCard(Frozen):
-    """A trained network without its weights: enough to build it, feed it and say where it comes from."""
+class TrainedCard(Frozen):
+    """Of a trained network, ours or not: what it was trained on and where, how it is fed, and what it scores."""
 
     study: str
-    subject: str
-    """`trial 7`, or `preset:resnet-2322`."""
-    recipe: str = SEARCHED
-    """Its name, or that of the file it came from; the candidate holds what it says."""
-    candidate: Candidate
-    """With the epochs that it was trained for here."""
-    params: int
-    macs: int
     shape: ImageShape
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -75,10 +68,6 @@ class ModelCard(Frozen):
     data: DataConfig
     data_fingerprint: str
     train_images: int
-    includes_test_labels: bool
-    seed: int
-    search_accuracy: float | None
-    """What it reached on the validation images in the search, in [0, 1], by `metric`."""
     metric: MetricName = "accuracy"
     """What the study judges networks by."""
     held_out: HeldOut | None = None
@@ -86,27 +75,44 @@ class ModelCard(Frozen):
     """Of the official test set; None where it has no labels, they were trained on, or it was not opened."""
     test_accuracy: float | None = None
     test_accuracy_tta: float | None = None
-    """With the test-time augmentation of `tta`, as what follows."""
+    """With the test-time augmentation that the card names, as what follows."""
     test_balanced_accuracy: float | None = None
     test_macro_f1: float | None = None
     test_shifted_accuracy: float | None = None
     """Under a simulated shift."""
-    tta: str
-    """What `nas submit` averages over unless told otherwise."""
     seconds: float
     device: str
-    processes: int = 1
-    """That trained it together, each a part of every batch."""
     precision: str
     environment: Environment
-    hashes: Hashes | None = None
-    """None in a card from before they were kept."""
 
     @property
     def test_score(self) -> float | None:
         """On the official test set, by `metric`."""
         by_metric = {"accuracy": self.test_accuracy_tta, "balanced_accuracy": self.test_balanced_accuracy}
         return by_metric.get(self.metric, self.test_macro_f1)
+
+
+class ModelCard(TrainedCard):
+    """A trained network without its weights: enough to build it, feed it and say where it comes from."""
+
+    subject: str
+    """`trial 7`, or `preset:resnet-2322`."""
+    recipe: str = SEARCHED
+    """Its name, or that of the file it came from; the candidate holds what it says."""
+    candidate: Candidate
+    """With the epochs that it was trained for here."""
+    params: int
+    macs: int
+    includes_test_labels: bool
+    seed: int
+    search_accuracy: float | None
+    """What it reached on the validation images in the search, in [0, 1], by `metric`."""
+    tta: str
+    """What `nas submit` averages over unless told otherwise."""
+    processes: int = 1
+    """That trained it together, each a part of every batch."""
+    hashes: Hashes | None = None
+    """None in a card from before they were kept."""
 
 
 def card_file(run: TrialPaths) -> Path:

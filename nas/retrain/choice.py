@@ -2,7 +2,7 @@
 trained on, before the official test set is opened."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -12,10 +12,14 @@ from nas.errors import ConfigError
 from nas.interrupts import Stop
 from nas.paths import TrialPaths
 from nas.retrain.card import ModelCard, card_file, read_card
+from nas.retrain.finish import finish, seal, with_test
+from nas.retrain.held import held
 from nas.retrain.network import load_network
-from nas.retrain.order import Order, RetrainRequest, held, make_order
-from nas.retrain.queue import Heard, Queue, make_executor
-from nas.retrain.run import RetrainPlan, Workshop, begin, finish, open_workshop, seal, with_test
+from nas.retrain.order import Order, make_order
+from nas.retrain.queue import Heard, Queue
+from nas.retrain.request import RetrainRequest
+from nas.retrain.run import RetrainPlan, begin
+from nas.retrain.workshop import Workshop, open_workshop
 from nas.search.placement import Placement, devices_of
 
 Criterion = Literal["clean", "shifted"]
@@ -80,7 +84,7 @@ class SeveralRequest:
 
     def each(self) -> list[RetrainRequest]:
         """All networks by the first seed before any by the second."""
-        return [self.base.of(which, seed) for seed in self.seeds for which in self.subjects]
+        return [replace(self.base, which=which, seed=seed) for seed in self.seeds for which in self.subjects]
 
 
 def retrain_several(
@@ -96,25 +100,19 @@ def retrain_several(
     if request.by == "shifted" and not request.base.hold_out:
         raise ConfigError("--choose-by shifted needs images that chose nothing before", hint=f"--hold-out {HOLD_OUT:g}")
     devices = devices_of(request.placement)
-    shop = open_workshop(request.base.on(devices[0]), decoding)
-    orders = [
-        make_order(one, shop.settings, shop.dataset, shop.chosen, shop.device, shop.precision, note) for one in request.each()
-    ]
+    shop = open_workshop(replace(request.base, device=devices[0]), decoding)
+    orders = [make_order(one, shop, note) for one in request.each()]
     pending = [order for order in orders if not card_file(order.run).is_file()]
-    with held(pending):
+    with held([order.run.folder for order in pending]):
         failures, suspended = _train_all(request, shop, pending, len(orders), on_plan, on_epoch, stop, note)
     networks = _networks(orders)
     if suspended or not networks:
         return Several(tuple(networks), None, request.by, failures, len(suspended))
     ranked = _ranked(networks, request.by)
-    chosen = ranked[0] if ranked is not None else None
-    if chosen is not None:
-        _open_test(chosen, shop, note)
-        networks = _networks(orders)
-        ranked = _ranked(networks, request.by)
-        assert ranked is not None
-        chosen = ranked[0]
-    return Several(tuple(ranked or networks), chosen, request.by, failures, 0)
+    if ranked is None:
+        return Several(tuple(networks), None, request.by, failures, 0)
+    chosen = _with_test(ranked[0], shop, note)
+    return Several((chosen, *ranked[1:]), chosen, request.by, failures, 0)
 
 
 def _train_all(
@@ -131,13 +129,10 @@ def _train_all(
     if not pending:
         return {}, []
     on_plan([begin(order, shop) for order in pending], count - len(pending))
-    compiled = shop.device.type == "cuda" if request.base.compiled is None else request.base.compiled
-    queue = Queue(make_executor(shop, request.placement, pending), compiled, on_epoch, note, stop)
-    queue.run(pending)
-    for order in pending:
-        if order.run.folder.name not in queue.failures and order not in queue.suspended:
-            note(f"judging {order.run.folder.name}")
-            finish(order, shop, note, opens_test=False)
+    queue = Queue(pending, shop, request.placement, on_epoch, stop, note)
+    for order in queue.run():
+        note(f"judging {order.name}")
+        finish(order, shop, note, opens_test=False)
     return queue.failures, queue.suspended
 
 
@@ -162,8 +157,12 @@ def _ranked(networks: list[Network], by: Criterion) -> list[Network] | None:
     return [network for _, network in sorted(zip(means, networks, strict=True), key=lambda pair: -(pair[0] or 0.0))]
 
 
-def _open_test(network: Network, shop: Workshop, note: Callable[[str], None]) -> None:
+def _with_test(network: Network, shop: Workshop, note: Callable[[str], None]) -> Network:
+    """With what its trainings say of the official test set, which is opened for those that have not seen it yet."""
+    runs = []
     for run, card in network.runs:
-        if card.test_accuracy is None:
+        if shop.dataset.test is not None and card.test_accuracy is None and not card.includes_test_labels:
             model, _ = load_network(run)
-            seal(run, with_test(card, run, model.to(shop.device), shop), shop, note)
+            card = seal(run, with_test(card, run, model.to(shop.device), shop), shop, note)
+        runs.append((run, card))
+    return Network(tuple(runs))

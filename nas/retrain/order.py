@@ -1,25 +1,23 @@
 """One retraining, worked out before it begins: which network, by which recipe, how long, on which images, under which name."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import filelock
 import torch
 
 from nas.config import Candidate, check_epochs
-from nas.data.datasets import UNMIRRORED, Dataset
+from nas.data.datasets import UNMIRRORED
 from nas.data.loader import TrainBatches, mix_seed
-from nas.data.material import Chosen, Material
-from nas.data.stream import place
+from nas.data.material import Material
 from nas.errors import ConfigError, StudyError
 from nas.models import build_model
-from nas.paths import StudyPaths, TrialPaths
+from nas.paths import TrialPaths
 from nas.presets import PREFIX
 from nas.recipes import AUTO, LONG_FROM, SEARCHED, Recipe, load_recipe
+from nas.retrain.request import RetrainRequest
+from nas.retrain.workshop import Workshop
 from nas.search.settings import StudySettings
 from nas.subjects import Subject, find_subject
-from nas.train.device import Precision
 from nas.train.evaluate import TTA, fitting_tta
 from nas.train.pace import measure_pace
 
@@ -31,41 +29,6 @@ MEASURED_IMAGES = 500
 PASSES = {"none": 1, "flip": 2, "flip_shift": 6}
 """Forward passes of an image under each test-time augmentation."""
 assert PASSES.keys() == TTA.keys()
-
-
-@dataclass(frozen=True)
-class RetrainRequest:
-    paths: StudyPaths
-    which: str = "best"
-    """`best`, a trial's number, or `preset:NAME`."""
-    epochs: int | None = None
-    recipe: str = SEARCHED
-    """A name, or a file's path."""
-    seconds: float | None = None
-    """In place of epochs: as many as take so long, with the evaluation at the end."""
-    seed: int = 0
-    include_test_labels: bool = False
-    train_subset: int | None = None
-    """Train on so many of the images only, stratified: for trying things out."""
-    hold_out: float = 0.0
-    """Share of the training images that judges instead of training."""
-    data_folder: str | None = None
-    """Where the data lies now, if it has moved since the search."""
-    device: str = "auto"
-    gpus: int | None = None
-    """That train it together, each a part of every batch; on the CPU processes."""
-    compiled: bool | None = None
-    """By torch.compile; None compiles on CUDA, where one process trains."""
-
-    def of(self, which: str, seed: int) -> "RetrainRequest":
-        return replace(self, which=which, seed=seed)
-
-    def on(self, device: str) -> "RetrainRequest":
-        return replace(self, device=device)
-
-    @property
-    def material(self) -> Material:
-        return Material(self.include_test_labels, self.train_subset, self.hold_out)
 
 
 @dataclass(frozen=True)
@@ -82,38 +45,36 @@ class Order:
     mixed_seed: int
     """What all that is drawn follows from."""
     material: Material
-    identity: str
-    """Of its checkpoint."""
+    train_images: int
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return self.run.folder.name
+
+    @property
+    def identity(self) -> str:
+        """Of its checkpoint."""
+        return f"{self.candidate.digest} seed {self.mixed_seed} images {self.train_images}"
 
 
-def make_order(
-    request: RetrainRequest,
-    settings: StudySettings,
-    dataset: Dataset,
-    chosen: Chosen,
-    device: torch.device,
-    precision: Precision,
-    note: Callable[[str], None],
-) -> Order:
+def make_order(request: RetrainRequest, shop: Workshop, note: Callable[[str], None]) -> Order:
     """Raises NasError."""
-    if request.epochs is not None:
-        check_epochs(request.epochs)
-        if request.seconds is not None:
-            raise ConfigError(
-                f"--epochs {request.epochs} and --time both say how long it trains", hint="leave one out: --time finds the epochs"
-            )
-    subject = unmirrored(find_subject(request.paths, request.which), settings.data.dataset)
+    if request.epochs is not None and request.seconds is not None:
+        raise ConfigError(
+            f"--epochs {request.epochs} and --time both say how long it trains", hint="leave one out: --time finds the epochs"
+        )
+    subject = asked_subject(request, shop.settings)
     if request.seconds is None:
-        name, recipe, epochs = by_epochs(request, subject)
-        run = TrialPaths(request.paths.retrained / run_name(subject, name, f"{epochs}-epochs", request))
+        name, recipe, epochs = by_epochs(request, subject.default_epochs)
+        run = TrialPaths(request.paths.retrained / _run_name(subject, name, f"{epochs}-epochs", request))
     else:
         named = request.recipe if request.recipe == AUTO else load_recipe(request.recipe, 1)[0]
-        run = TrialPaths(request.paths.retrained / run_name(subject, named, f"{request.seconds:g}s", request))
-        name, recipe, epochs = _begun(run, request) or _by_time(request, subject, dataset, chosen, device, precision, note)
+        run = TrialPaths(request.paths.retrained / _run_name(subject, named, f"{request.seconds:g}s", request))
+        name, recipe, epochs = _begun(run, request) or _by_time(request, request.seconds, subject, shop, note)
     candidate = recipe.fit(subject.candidate, epochs)
     if run.candidate.is_file():
         _require_same(run, candidate)
-    mixed = mix_seed(settings.seed, int(candidate.digest, 16), request.seed)
     return Order(
         run=run,
         subject=subject,
@@ -121,15 +82,17 @@ def make_order(
         candidate=candidate,
         tta=tta_by(recipe, candidate),
         seed=request.seed,
-        mixed_seed=mixed,
+        mixed_seed=mix_seed(shop.settings.seed, int(candidate.digest, 16), request.seed),
         material=request.material,
-        identity=f"{candidate.digest} seed {mixed} images {chosen.train_images}",
+        train_images=shop.chosen.train_images,
     )
 
 
-def unmirrored(subject: Subject, dataset: str) -> Subject:
-    """A preset, whose recipe is for photographs, without flips where a mirrored image is another one, such as of a digit."""
-    if not subject.title.startswith(PREFIX) or dataset not in UNMIRRORED:
+def asked_subject(request: RetrainRequest, settings: StudySettings) -> Subject:
+    """The network that is asked for; a preset, whose recipe is for photographs, without flips where a mirrored image is another
+    one, such as of a digit. Raises NasError with the choices."""
+    subject = find_subject(request.paths, request.which)
+    if not subject.title.startswith(PREFIX) or settings.data.dataset not in UNMIRRORED:
         return subject
     train = subject.candidate.train
     augment = train.augment.model_copy(update={"flip": "none", "vertical_flip": 0.0})
@@ -137,61 +100,44 @@ def unmirrored(subject: Subject, dataset: str) -> Subject:
     return replace(subject, candidate=candidate)
 
 
-def by_epochs(request: RetrainRequest, subject: Subject) -> tuple[str, Recipe, int]:
-    """The recipe with its name, and how many epochs, where no time is given."""
+def by_epochs(request: RetrainRequest, default: int) -> tuple[str, Recipe, int]:
+    """The recipe with its name, and how many epochs, where no time is given: those asked for, the recipe's, or the default."""
     if request.epochs is not None:
+        check_epochs(request.epochs)
         return *load_recipe(request.recipe, request.epochs), request.epochs
-    name, recipe = load_recipe(request.recipe, subject.default_epochs)
+    name, recipe = load_recipe(request.recipe, default)
     own = None if request.recipe == AUTO else recipe.epochs
-    return name, recipe, own or subject.default_epochs
+    return name, recipe, own or default
 
 
 def _by_time(
-    request: RetrainRequest,
-    subject: Subject,
-    dataset: Dataset,
-    chosen: Chosen,
-    device: torch.device,
-    precision: Precision,
-    note: Callable[[str], None],
+    request: RetrainRequest, seconds: float, subject: Subject, shop: Workshop, note: Callable[[str], None]
 ) -> tuple[str, Recipe, int]:
-    assert request.seconds is not None
     name, recipe = load_recipe(request.recipe, 1)
-    epochs = epochs_within(request.seconds, recipe.fit(subject.candidate, 1), recipe, dataset, chosen, device, precision)
+    epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, shop)
     if request.recipe == AUTO and epochs >= LONG_FROM:
         name, recipe = load_recipe(request.recipe, epochs)
-        epochs = epochs_within(request.seconds, recipe.fit(subject.candidate, epochs), recipe, dataset, chosen, device, precision)
-    note(f"{subject.title}: {epochs} epochs by recipe {name!r} take about {request.seconds:g} s here, by some timed steps")
+        epochs = _epochs_within(seconds, recipe.fit(subject.candidate, epochs), recipe, shop)
+    note(f"{subject.title}: {epochs} epochs by recipe {name!r} take about {seconds:g} s here, by some timed steps")
     return name, recipe, epochs
 
 
-def epochs_within(
-    seconds: float,
-    candidate: Candidate,
-    recipe: Recipe,
-    dataset: Dataset,
-    chosen: Chosen,
-    device: torch.device,
-    precision: Precision,
-) -> int:
+def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, shop: Workshop) -> int:
     """How many epochs take at most so long, with the start and what is evaluated at the end. Raises ConfigError for less than
     one."""
-    data = place(chosen.images, dataset.mean, dataset.std, device, chosen.train)
-    judged = place(chosen.images, dataset.mean, dataset.std, device, chosen.train_indices[:MEASURED_IMAGES])
-    train = candidate.train
-    batches = TrainBatches.by_recipe(data, train, 0, len(dataset.classes))
+    dataset, chosen, train = shop.dataset, shop.chosen, candidate.train
+    batches = TrainBatches.by_recipe(shop.place(chosen.images, chosen.train), train, 0, len(dataset.classes))
     torch.manual_seed(0)
     pace = measure_pace(
         build_model(candidate.arch, dataset.shape),
         batches,
-        judged,
+        shop.place(chosen.images, chosen.train_indices[:MEASURED_IMAGES]),
         train,
-        precision,
+        shop.precision,
         min(max(MEASURED_SECONDS[0], MEASURED_SHARE * seconds), MEASURED_SECONDS[1]),
     )
     epoch = pace.epoch(len(batches), 0)
-    unseen = len(dataset.test) if dataset.test is not None else 0
-    unseen += 0 if chosen.hold_out is None else len(chosen.hold_out)
+    unseen = shop.test_images + shop.held_out
     at_the_end = pace.start + pace.image * unseen * (1 + 2 * PASSES[tta_by(recipe, candidate)])
     epochs = int((seconds - at_the_end) / epoch)
     if epochs < 1:
@@ -226,33 +172,6 @@ def _require_same(run: TrialPaths, candidate: Candidate) -> None:
         )
 
 
-def held(orders: Iterable[Order]) -> AbstractContextManager[None]:
-    return held_runs([order.run for order in orders])
-
-
-@contextmanager
-def held_runs(runs: Iterable[TrialPaths], command: str = "nas retrain", seed: str = "--seed N") -> Iterator[None]:
-    """Their folders belong to this process meanwhile. Raises StudyError where another one trains such a run, or a folder cannot
-    be written. `seed`: the option by which `command` takes another one."""
-    with ExitStack() as locks:
-        for run in runs:
-            folder = run.folder
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(filelock.FileLock(folder / "run.lock", timeout=0))
-            except filelock.Timeout:
-                raise StudyError(
-                    f"{folder.name} is being trained by another {command}",
-                    hint=f"wait for it, or train another network: {seed}, --epochs N, --recipe NAME",
-                ) from None
-            except OSError as error:
-                raise StudyError(
-                    f"the run's folder {folder.absolute()} cannot be written: {error.strerror}",
-                    hint="make room, or work in another folder: NAS_STUDIES=FOLDER",
-                ) from None
-        yield
-
-
-def run_name(subject: Subject, recipe: str, length: str, request: RetrainRequest) -> str:
+def _run_name(subject: Subject, recipe: str, length: str, request: RetrainRequest) -> str:
     by = "" if recipe == SEARCHED else f"-{recipe}"
     return f"{subject.slug}{by}-{length}-seed-{request.seed}{request.material.suffix}"

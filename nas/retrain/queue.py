@@ -4,15 +4,16 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 from nas.errors import NasError
 from nas.files import write_whole
 from nas.interrupts import Stop
+from nas.retrain.finish import divergence
 from nas.retrain.order import Order
-from nas.retrain.run import Workshop
+from nas.retrain.workshop import Workshop
 from nas.search.crew import Crew
-from nas.search.executors import Executor
 from nas.search.executors.local import LocalExecutor
 from nas.search.messages import (
     Began,
@@ -49,69 +50,79 @@ class _Run:
     deaths: int = 0
 
 
-@dataclass
 class Queue:
-    """`failures` says, by run, what went wrong; every run that is neither there nor in `suspended` is trained to its end."""
+    def __init__(
+        self,
+        orders: Sequence[Order],
+        shop: Workshop,
+        placement: Placement,
+        on_epoch: Heard,
+        stop: Stop,
+        note: Callable[[str], None],
+    ) -> None:
+        """Raises NasError where there is no such placement."""
+        self.failures: dict[str, str] = {}
+        """By run, what went wrong."""
+        self.diverged: list[Order] = []
+        """Of the failures, those that would come again."""
+        self.suspended: list[Order] = []
+        self._orders = orders
+        self._compiled = shop.compiled
+        self._on_epoch, self._stop, self._note = on_epoch, stop, note
+        self._token_file = orders[0].run.folder / "queue.token"
+        self._executor = _make_executor(shop, placement, orders, self._token_file)
+        self._crew = Crew(self._executor, note)
+        self._waiting = deque(_Run(number, order, order.subject.micro_batches) for number, order in enumerate(orders))
+        self._running: dict[int, _Run] = {}
+        self._stopped_at: float | None = None
+        self._error: NasError | None = None
 
-    executor: Executor
-    compiled: bool
-    on_epoch: Heard
-    note: Callable[[str], None]
-    stop: Stop
-    failures: dict[str, str] = field(default_factory=dict)
-    suspended: list[Order] = field(default_factory=list)
-    diverged: list[Order] = field(default_factory=list)
-    """Of the failures, those that would come again."""
-
-    def run(self, orders: Sequence[Order]) -> None:
-        """Until all are trained, or the stop is requested and every worker has written its checkpoint. Raises NasError where no
-        worker is left."""
-        self.crew = Crew(self.executor, self.note)
-        self.waiting = deque(_Run(number, order, order.subject.micro_batches) for number, order in enumerate(orders))
-        self.running: dict[int, _Run] = {}
-        self.stopped_at: float | None = None
-        self.error: NasError | None = None
+    def run(self) -> list[Order]:
+        """Until all are trained, or the stop is requested and every worker has written its checkpoint. Returns those that are
+        trained to their end. Raises NasError where no worker is left."""
         try:
-            self.crew.start()
-            while self.running or (self.waiting and not self.stop.requested):
+            self._crew.start()
+            while self._running or (self._waiting and not self._stop.requested):
                 self._turn()
         except BaseException:
-            self.executor.close(force=True)
+            self._executor.close(force=True)
             raise
-        self.executor.close()
-        self.suspended += [run.order for run in self.waiting]
-        if self.error is not None:
-            raise self.error
+        self._executor.close()
+        self._token_file.unlink(missing_ok=True)
+        self.suspended += [run.order for run in self._waiting]
+        if self._error is not None:
+            raise self._error
+        return [order for order in self._orders if order.name not in self.failures and order not in self.suspended]
 
     def _turn(self) -> None:
-        if self.stop.requested:
+        if self._stop.requested:
             self._suspend()
         else:
-            for worker in sorted(self.crew.idle):
-                if self.waiting:
-                    self._submit(worker, self.waiting.popleft())
-        for worker, message in self.crew.receive(timeout=0.5):
+            for worker in sorted(self._crew.idle):
+                if self._waiting:
+                    self._submit(worker, self._waiting.popleft())
+        for worker, message in self._crew.receive(timeout=0.5):
             self._handle(worker, message)
-        if self.crew.lost is not None:
-            self.error = self.crew.lost
-            self.stop.requested = True
+        if self._crew.lost is not None:
+            self._error = self._crew.lost
+            self._stop.requested = True
 
     def _suspend(self) -> None:
-        if self.stopped_at is None:
-            self.stopped_at = time.monotonic()
-            self.crew.replacing = False
-            for worker in self.running:
-                self.executor.send(worker, Suspend())
-        elif time.monotonic() - self.stopped_at > SUSPEND_SECONDS:
-            for worker, run in self.running.items():
-                self.note(f"{name_of(run.order)} wrote no checkpoint within {SUSPEND_SECONDS:.0f} s; the last one stays")
-                self.executor.kill(worker)
-            self.stopped_at = float("inf")  # once is enough
+        if self._stopped_at is None:
+            self._stopped_at = time.monotonic()
+            self._crew.replacing = False
+            for worker in self._running:
+                self._executor.send(worker, Suspend())
+        elif time.monotonic() - self._stopped_at > SUSPEND_SECONDS:
+            for worker, run in self._running.items():
+                self._note(f"{run.order.name} wrote no checkpoint within {SUSPEND_SECONDS:.0f} s; the last one stays")
+                self._executor.kill(worker)
+            self._stopped_at = float("inf")  # once is enough
 
     def _submit(self, worker: int, run: _Run) -> None:
-        self.running[worker] = run
+        self._running[worker] = run
         order = run.order
-        self.crew.occupy(
+        self._crew.occupy(
             worker,
             Train(
                 run.number,
@@ -120,21 +131,21 @@ class Queue:
                 order.mixed_seed,
                 run.parts,
                 identity=order.identity,
-                compiled=self.compiled,
+                compiled=self._compiled,
             ),
         )
 
     def _handle(self, worker: int, message: FromWorker) -> None:
-        self.crew.hear(worker, message)
+        self._crew.hear(worker, message)
         match message:
             case Began(found=found) if found in ("damaged", "foreign"):
-                self.note(f"{name_of(self.running[worker].order)} starts again: its checkpoint is {found}")
+                self._note(f"{self._running[worker].order.name} starts again: its checkpoint is {found}")
             case Epoch(metrics=metrics):
-                self.running[worker].deaths = 0
-                self.on_epoch(self.running[worker].order, metrics)
-                self.crew.occupy(worker, Verdict(go_on=True))
+                self._running[worker].deaths = 0
+                self._on_epoch(self._running[worker].order, metrics)
+                self._crew.occupy(worker, Verdict(go_on=True))
             case Waiting(reason=reason):
-                self.note(f"{name_of(self.running[worker].order)} pauses and tries again every few seconds: {reason}")
+                self._note(f"{self._running[worker].order.name} pauses and tries again every few seconds: {reason}")
             case Ended(status=status):
                 self._ended(self._release(worker), status)
             case OutOfMemory(where=where, reason=reason):
@@ -146,18 +157,18 @@ class Queue:
             case Died():
                 self._died(worker, message)
             case Broken(reason=reason):
-                self.note(f"the device of worker {worker} fails: {reason}")
+                self._note(f"the device of worker {worker} fails: {reason}")
 
     def _release(self, worker: int) -> _Run:
-        self.crew.release(worker)
-        return self.running.pop(worker)
+        self._crew.release(worker)
+        return self._running.pop(worker)
 
     def _ended(self, run: _Run, status: str) -> None:
         if status == "suspended":
             self.suspended.append(run.order)
         elif status == "diverged":
             self.diverged.append(run.order)
-            self._fail(run, f"its loss became infinite or NaN, at a peak learning rate of {run.order.candidate.train.peak_lr:g}")
+            self._fail(run, f"its {divergence(run.order.run, run.order.candidate.train)}")
 
     def _again_in_parts(self, run: _Run, where: str, reason: str) -> None:
         batch = run.order.candidate.train.batch_size
@@ -166,14 +177,14 @@ class Queue:
             self._fail(run, f"the memory of {where} does not suffice, even in the smallest micro-batches ({reason})")
             return
         run.parts = parts
-        self.note(f"{name_of(run.order)}: the memory of {where} ran out; again, in micro-batches of {batch // parts} images")
-        self.waiting.appendleft(run)
+        self._note(f"{run.order.name}: the memory of {where} ran out; again, in micro-batches of {batch // parts} images")
+        self._waiting.appendleft(run)
 
     def _died(self, worker: int, death: Died) -> None:
-        run = self.running.pop(worker, None)
+        run = self._running.pop(worker, None)
         if run is None:
             return
-        if self.stop.requested:
+        if self._stop.requested:
             self.suspended.append(run.order)
         elif death.out_of_memory:
             self._again_in_parts(run, "the host", death.reason)
@@ -181,28 +192,25 @@ class Queue:
             self._fail(run, f"its worker died {MOST_DEATHS} times, last with {death.reason}")
         else:
             run.deaths += 1
-            self.note(f"worker {worker} died ({death.reason}); {name_of(run.order)} goes on from its checkpoint")
-            self.waiting.appendleft(run)
+            self._note(f"worker {worker} died ({death.reason}); {run.order.name} goes on from its checkpoint")
+            self._waiting.appendleft(run)
 
     def _fail(self, run: _Run, reason: str) -> None:
-        self.failures[name_of(run.order)] = reason
-        self.note(f"{name_of(run.order)} failed: {reason}")
+        self.failures[run.order.name] = reason
+        self._note(f"{run.order.name} failed: {reason}")
 
 
-def name_of(order: Order) -> str:
-    return order.run.folder.name
-
-
-def make_executor(shop: Workshop, placement: Placement, orders: Sequence[Order]) -> LocalExecutor:
-    """Workers on the devices that were asked for, no more than there are orders. Raises NasError."""
-    token, token_file = uuid.uuid4().hex, orders[0].run.folder / "queue.token"
+def _make_executor(shop: Workshop, placement: Placement, orders: Sequence[Order], token_file: Path) -> LocalExecutor:
+    """Workers on the devices that were asked for, no more than there are orders; those of this queue are known by the token.
+    Raises NasError."""
+    token = uuid.uuid4().hex
     write_whole(token_file, token.encode())
-    plan = WorkerPlan(
-        shop.data,
-        "cpu",
-        1,
-        shop.paths.folder.absolute(),
-        token,
+    plan = WorkerPlan(  # device and threads are each worker's
+        data=shop.data,
+        device="cpu",
+        threads=1,
+        study=shop.paths.folder.absolute(),
+        token=token,
         material=orders[0].material,
         token_file=token_file.absolute(),
     )

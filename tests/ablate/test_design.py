@@ -161,6 +161,16 @@ def test_levels_and_seeds_may_be_added() -> None:
     assert Definition.from_json(begun.to_json()) == begun
 
 
+def test_what_began_keeps_its_order() -> None:
+    begun = definition("blocks+channels=1-1+24-48,3-3+12-24", "optimiser=sgd,adam")
+    asked = parse_factors(BASE, ["activation=gelu", "optimiser=adamw,adam,sgd", "channels+blocks=12-24+3-3,24-48+1-1"], False)
+    assert [(factor.name, factor.levels) for factor in begun.arranged(asked)] == [
+        ("blocks+channels", (("1-1", "24-48"), ("3-3", "12-24"))),
+        ("optimiser", (("sgd",), ("adam",), ("adamw",))),
+        ("activation", (("gelu",),)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("new", "difference"),
     [

@@ -3,11 +3,12 @@
 import pytest
 
 from nas.ablate.design import Definition, Variant, parse_factors
-from nas.ablate.results import Ablation, make_rows, paired, spread
+from nas.ablate.results import Ablation, make_rows
 from nas.config import ArchConfig, Candidate, DataConfig, ImageShape, StageConfig
 from nas.report.ablations import charts, effects_table, figures_table, runs_table, sentences, variants_table
 from nas.retrain import ModelCard
 from nas.retrain.card import HeldOut
+from nas.retrain.spread import paired, spread
 from nas.search.settings import Environment
 
 BASE = Candidate(arch=ArchConfig(stages=(StageConfig(blocks=1, channels=8),)))

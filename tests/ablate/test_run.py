@@ -9,7 +9,7 @@ import pytest
 
 import nas.ablate.run
 from nas.ablate import AblationPlan, AblationRequest, Done, read_ablation, run_ablation
-from nas.ablate.results import diverged_file, run_paths
+from nas.ablate.results import definition_file, run_paths
 from nas.ablate.run import _define, _find_base, warnings_of
 from nas.errors import ConfigError, StudyError
 from nas.interrupts import Stop
@@ -114,6 +114,21 @@ def test_an_ablation_is_cut_off_gone_on_with_and_extended(study: StudyPaths) -> 
     assert f'id="chart-ablation-{done.folder.name}"' in page
 
 
+def test_an_ablation_goes_on_in_whatever_order_it_is_asked_for(study: StudyPaths) -> None:
+    factors = ("activation=relu,gelu", "label_smoothing=0,0.2")
+    request = replace(asked(study, *factors, seeds=(0,)), grid=True, fixed=("activation=relu", "label_smoothing=0"))
+    settings = read_settings(study)
+    folder, begun = _define(request, settings, _find_base(request, settings))
+    folder.mkdir(parents=True)
+    definition_file(folder).write_text(begun.to_json())
+    turned = replace(request, factors=("label_smoothing=0.3,0.2,0", "activation=gelu,relu"), fixed=tuple(reversed(request.fixed)))
+    for again in (turned, replace(turned, name=folder.name)):
+        where, definition = _define(again, settings, _find_base(again, settings))
+        assert where == folder
+        assert {(one.name, one.same_as) for one in begun.variants} < {(one.name, one.same_as) for one in definition.variants}
+        assert len(definition.variants) == 6
+
+
 def test_a_network_that_diverges_is_a_result(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     class Diverging(Queue):
         def _ended(self, run: _Run, status: str) -> None:
@@ -128,7 +143,7 @@ def test_a_network_that_diverges_is_a_result(study: StudyPaths, monkeypatch: pyt
     assert (sorted(base.cards), gelu.cards, gelu.diverged) == ([0], {}, (0,))
     assert gelu.difference is None
     run = run_paths(done.folder, "activation-gelu", 0)
-    assert "its loss became infinite or NaN" in diverged_file(run).read_text()
+    assert "its loss became infinite or NaN" in run.diverged.read_text()
     assert not run.checkpoint.exists()
 
     again = Told()
@@ -214,7 +229,8 @@ def test_a_preset_is_varied_as_it_would_be_retrained(study: StudyPaths) -> None:
 def test_optimisers_at_one_rate_are_warned_of(study: StudyPaths, fixed: tuple[str, ...], varied: str, hint: str) -> None:
     def warned(request: AblationRequest) -> list[str]:
         settings = read_settings(study)
-        said = warnings_of(_define(request, settings, _find_base(request, settings)))
+        _, definition = _define(request, settings, _find_base(request, settings))
+        said = warnings_of(definition)
         return [text for text in said if "rates differ by orders" in text]
 
     request = replace(asked(study, varied), fixed=fixed)

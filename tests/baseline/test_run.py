@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import nas.baseline.run
-from nas.baseline import find_comparisons, finished_baselines, load_baseline, read_baseline
+from nas.baseline import Row, find_comparisons, finished_baselines, load_baseline, read_baseline
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.errors import ConfigError, StudyError
@@ -25,6 +25,7 @@ from nas.retrain.card import weights_file
 from nas.search.settings import read_settings
 from nas.subjects import find_subject
 from nas.train.loop import fit, read_curve
+from tests.ablate.test_results import card
 from tests.baseline.conftest import Told, asked, train
 from tests.conftest import Done as Finished
 from tests.report.test_page import text_of
@@ -246,6 +247,13 @@ def test_network_with_two_names_is_trained_once(study: StudyPaths, mine: Path) -
     train(asked(study, "mine.py:Net", seeds=(0, 1)))
     (comparison,) = find_comparisons(study)
     assert [(row.title, sorted(row.cards)) for row in comparison.known] == [("./mine.py:Net", [0, 1])]
+
+
+def test_scores_stand_in_the_order_of_the_seeds_and_not_in_that_of_the_trainings() -> None:
+    cards = {seed: card(0.5, seed).model_copy(update={"test_accuracy_tta": 0.8 + seed / 10}) for seed in (1, 0)}
+    row = Row("trial 0", True, 1, 1, {}, cards, {})
+    assert row.test is not None
+    assert row.test.values == (0.8, 0.9)
 
 
 @pytest.mark.usefixtures("here")

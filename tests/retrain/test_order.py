@@ -167,5 +167,5 @@ def test_run_that_another_process_trains_is_left_to_it(request_of: RetrainReques
         told.append(refused.value.message)
 
     done = retrain(replace(request_of, epochs=1), lambda plan: None, meanwhile)
-    assert told == [f"{done.run.folder.name} is being trained by another nas retrain"]
+    assert told == [f"run {done.run.folder.name!r} is being trained by another nas retrain"]
     assert done.card is not None
