@@ -64,3 +64,9 @@ def test_every_command_that_is_shown_can_be_typed() -> None:
         except Exception as error:  # a kind of typer's own, which its releases name differently
             wrong.append(f"{document}: {line}: {error!r}")
     assert not wrong
+
+
+def test_the_tree_names_every_room() -> None:
+    tree = (ROOT / "README.md").read_text().partition("## The house")[2]
+    rooms = {path.name + "/" * path.is_dir() for path in (ROOT / "nas").iterdir() if not path.name.startswith("_")}
+    assert rooms == set(re.findall(r"(?m)^  ([a-z_]+(?:\.py|/)) ", tree.partition("search_spaces/")[0]))

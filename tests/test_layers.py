@@ -31,6 +31,7 @@ ROOMS = (
     "foreign",
     "train",
     "trackers",
+    "workers",
     "search",
     "ledger",
     "subjects",
@@ -149,7 +150,7 @@ def test_who_may_import_optuna_exists_and_does() -> None:
         assert imported & {"optuna", "optuna_dashboard"}, f"{name} needs no leave"
 
 
-@pytest.mark.parametrize("door", ["nas/search/executors/local.py", "nas/search/executors/ray.py", "nas/search/crew.py"])
+@pytest.mark.parametrize("door", ["nas/workers/executors/local.py", "nas/workers/executors/ray.py", "nas/workers/crew.py"])
 def test_workers_and_who_runs_them_know_neither_optuna_nor_a_database(door: str) -> None:
     """Whatever they import imports, either."""
     files = {label(path): path for path in FILES}
@@ -165,7 +166,7 @@ def test_workers_and_who_runs_them_know_neither_optuna_nor_a_database(door: str)
                 module = "/".join(parts[:end])
                 # The package's own door imports nothing before it is asked to.
                 left += {f"{module}.py", f"{module}/__init__.py"} & files.keys() - seen - {"nas/__init__.py"}
-    assert "nas/search/messages.py" in seen
+    assert "nas/workers/messages.py" in seen
 
 
 def test_only_one_file_opens_a_storage(file: Path) -> None:

@@ -1,7 +1,7 @@
 """Workers of searches within the tests' own process: copies of one that has imported torch and its compiler, which takes longer
 than nearly all that tests train.
 
-Commands in processes of their own start theirs as users' do, and so does tests/search/test_local_executor.py.
+Commands in processes of their own start theirs as users' do, and so does tests/workers/test_local_executor.py.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from nas.search.executors.local import LocalExecutor
+from nas.workers.executors.local import LocalExecutor
 
 ROOT = Path(__file__).parents[1]
 POSSIBLE = sys.platform == "linux"

@@ -31,9 +31,9 @@ from nas.retrain.order import asked_subject, by_epochs, tta_by
 from nas.retrain.queue import Heard, Queue
 from nas.retrain.run import begin
 from nas.retrain.workshop import Workshop, open_workshop
-from nas.search.placement import Placement, devices_of
 from nas.search.settings import Environment, StudySettings, read_settings
 from nas.subjects import Subject
+from nas.workers.placement import Placement, devices_of
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def command(
     from nas.paths import remember_study
     from nas.report.ablations import write_tables
     from nas.retrain import HOLD_OUT, RetrainRequest
-    from nas.search.placement import Placement
+    from nas.workers.placement import Placement
 
     stop = Stop()
     with TerminalDisplay(quiet=quiet) as display:

@@ -84,8 +84,8 @@ def command(
     from nas.interrupts import Stop
     from nas.paths import remember_study
     from nas.retrain import CRITERIA, HOLD_OUT, RetrainRequest, SeveralRequest
-    from nas.search.placement import Placement
     from nas.subjects import find_names
+    from nas.workers.placement import Placement
 
     by = next((name for name in CRITERIA if name == choose_by), None)
     if by is None:

@@ -20,7 +20,7 @@ from nas.retrain.queue import Heard, Queue
 from nas.retrain.request import RetrainRequest
 from nas.retrain.run import RetrainPlan, begin
 from nas.retrain.workshop import Workshop, open_workshop
-from nas.search.placement import Placement, devices_of
+from nas.workers.placement import Placement, devices_of
 
 Criterion = Literal["clean", "shifted"]
 CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")

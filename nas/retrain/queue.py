@@ -13,9 +13,11 @@ from nas.interrupts import Stop
 from nas.retrain.finish import divergence
 from nas.retrain.order import Order
 from nas.retrain.workshop import Workshop
-from nas.search.crew import Crew
-from nas.search.executors.local import LocalExecutor
-from nas.search.messages import (
+from nas.train.loop import EpochMetrics
+from nas.train.memory import more_parts
+from nas.workers.crew import Crew
+from nas.workers.executors.local import LocalExecutor
+from nas.workers.messages import (
     Began,
     Broken,
     Died,
@@ -30,9 +32,7 @@ from nas.search.messages import (
     Waiting,
     WorkerPlan,
 )
-from nas.search.placement import Placement, plan_workers
-from nas.train.loop import EpochMetrics
-from nas.train.memory import more_parts
+from nas.workers.placement import Placement, plan_workers
 
 SUSPEND_SECONDS = 30.0
 """Within which a worker has to write its checkpoint."""

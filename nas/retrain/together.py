@@ -22,9 +22,9 @@ from typing import Any
 
 from nas.errors import StudyError
 from nas.retrain.places import Places
-from nas.search.executors.local import describe_exit, out_of_memory_kills
 from nas.train.loop import EpochMetrics, Status, read_curve
 from nas.train.rank import SUSPEND, Ended, Epoch, Failed, FromRank, Here, Training, run_rank
+from nas.workers.executors.local import describe_exit, out_of_memory_kills
 
 LOOK_SECONDS = 0.1
 GRACE_SECONDS = 0.5

@@ -20,11 +20,14 @@ from nas.files import write_whole
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.search import outcomes
-from nas.search.crew import Crew
 from nas.search.drawing import Drawer
 from nas.search.finalists import FinalistDrawer
 from nas.search.kept import KeptCheckpoints
-from nas.search.messages import (
+from nas.search.progress import Display, Progress, Running
+from nas.train.loop import EpochMetrics, write_curve
+from nas.train.memory import more_parts
+from nas.workers.crew import Crew
+from nas.workers.messages import (
     Alive,
     Began,
     Broken,
@@ -43,9 +46,6 @@ from nas.search.messages import (
     Verdict,
     Waiting,
 )
-from nas.search.progress import Display, Progress, Running
-from nas.train.loop import EpochMetrics, write_curve
-from nas.train.memory import more_parts
 
 MAX_FAILURES_IN_A_ROW = 5
 MAX_DEATHS_OF_A_TRIAL = 3

@@ -19,18 +19,18 @@ from nas.errors import ConfigError, DeviceError, StudyError, one_line
 from nas.models import build_model
 from nas.search.feasibility import cost_warnings, nothing_fits
 from nas.search.finalists import plan_round
-from nas.search.messages import WorkerPlan
 from nas.search.outcomes import count_outcomes, count_trained
-from nas.search.placement import plan_workers
 from nas.search.request import SearchRequest, resolve
 from nas.search.run import SearchDisplay
 from nas.search.storage import open_study
 from nas.search.strategies import make_pruner
-from nas.search.worker import warm_up
 from nas.space import Space, UniformDraw
 from nas.train.device import pick_device, pick_precision, tune_process
 from nas.train.memory import out_of_memory, release_memory
 from nas.train.pace import Pace, measure_pace
+from nas.workers.messages import WorkerPlan
+from nas.workers.placement import plan_workers
+from nas.workers.worker import warm_up
 
 PERCENTILES = (10, 30, 50, 70, 90)
 """By multiply-adds: the middles of five parts of equally many draws, so that the plain mean is that of all draws."""

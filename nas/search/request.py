@@ -17,11 +17,11 @@ from nas.search.address import study_address
 from nas.search.feasibility import check_blocks, check_feasible, smallest_network
 from nas.search.filling import check_can_fill
 from nas.search.finalists import check_request
-from nas.search.placement import Placement
 from nas.search.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
 from nas.search.strategies import said_as_before, spelt_out
 from nas.space import Space
 from nas.space_file import load_space
+from nas.workers.placement import Placement
 
 DEFAULT_TRIALS = 100
 DEFAULT_SPACE = "resnet"

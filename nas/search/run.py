@@ -17,10 +17,7 @@ from nas.files import write_whole
 from nas.interrupts import Stop, StopOf, suspended_by_signals
 from nas.paths import StudyPaths, remember_study
 from nas.search.coordinator import Coordinator
-from nas.search.crew import Crew
 from nas.search.drawing import Drawer
-from nas.search.executors import Executor
-from nas.search.executors.local import LocalExecutor
 from nas.search.feasibility import cost_warnings
 from nas.search.finalists import (
     SHARE,
@@ -35,10 +32,8 @@ from nas.search.finalists import (
     found_sibling,
     require_same_epochs,
 )
-from nas.search.messages import WorkerPlan
 from nas.search.ownership import own_study
 from nas.search.patience import Patience
-from nas.search.placement import plan_workers, ray_cluster
 from nas.search.progress import Display, Progress
 from nas.search.pruners import FairPruner
 from nas.search.request import SearchRequest, least_params, resolve
@@ -48,6 +43,11 @@ from nas.search.strategies import describe, make_pruner, make_sampler
 from nas.search.warm_start import Fitted, enqueue, find_starts, fit_starts
 from nas.space import Space
 from nas.train.device import pick_device, pick_precision
+from nas.workers.crew import Crew
+from nas.workers.executors import Executor
+from nas.workers.executors.local import LocalExecutor
+from nas.workers.messages import WorkerPlan
+from nas.workers.placement import plan_workers, ray_cluster
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisp
     """With its workers and their precision in words."""
     cluster = ray_cluster(request.ray, request.gpus_per_worker, request.cpus_per_worker, request.placement)
     if cluster is not None:
-        from nas.search.executors.ray import RayExecutor
+        from nas.workers.executors.ray import RayExecutor
 
         gpus, cpus = cluster.gpus_per_worker, cluster.cpus_per_worker
         plan = replace(plan, device="cuda" if gpus else "cpu", threads=max(1, int(cpus)))

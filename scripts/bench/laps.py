@@ -93,8 +93,8 @@ def worker(laps: Laps, dataset: str, folder: str | None) -> None:
     import torch
 
     laps.end("import torch")
-    from nas.search.executors import local
-    from nas.search.messages import Train, WorkerPlan
+    from nas.workers.executors import local
+    from nas.workers.messages import Train, WorkerPlan
 
     laps.end("import the worker's modules")
     local.warm_up()

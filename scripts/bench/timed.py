@@ -89,7 +89,7 @@ def timed_search(arguments: list[str]) -> None:
     from nas.search import run
     from nas.search.coordinator import Coordinator
     from nas.search.drawing import Drawer
-    from nas.search.executors import local
+    from nas.workers.executors import local
 
     clocks.put(run, "run_search", "all else", before=lambda: clocks.mark("search"))
     clocks.put(run, "load_dataset", "start: data")
@@ -121,9 +121,9 @@ def timed_worker(*args: Any) -> None:
 
     from nas import models
     from nas.data.loader import TrainBatches
-    from nas.search import worker
-    from nas.search.executors import local
     from nas.train import loop
+    from nas.workers import worker
+    from nas.workers.executors import local
 
     train = worker._Trainer.train
 

@@ -19,10 +19,10 @@ from nas.report.page import render_page
 from nas.report.record import read_record
 from nas.retrain import Order, RetrainRequest, finished_runs
 from nas.retrain.queue import Queue, _Run
-from nas.search.placement import Placement
 from nas.search.settings import read_settings
 from nas.subjects import find_subject
 from nas.train.loop import EpochMetrics
+from nas.workers.placement import Placement
 from tests.conftest import Done as Finished
 
 

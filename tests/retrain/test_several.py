@@ -24,9 +24,9 @@ from nas.retrain import (
     retrain_several,
 )
 from nas.retrain.card import HeldOut
-from nas.search.placement import Placement
 from nas.subjects import find_names
 from nas.train.loop import EpochMetrics
+from nas.workers.placement import Placement
 
 
 class Told:

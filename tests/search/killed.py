@@ -16,10 +16,10 @@ import optuna
 from nas.budget import Budget
 from nas.cli.main import main as main
 from nas.search import outcomes
-from nas.search.executors import local
 from nas.search.pruners.asha import Asha
 from nas.search.storage import OwnedStorage
 from nas.train import loop
+from nas.workers.executors import local
 
 PENDING = Path(os.environ["NAS_TEST_PENDING"])
 

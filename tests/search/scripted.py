@@ -12,10 +12,15 @@ from nas.config import ArchConfig, BudgetConfig, ImageShape
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.search.coordinator import Coordinator
-from nas.search.crew import Crew
 from nas.search.drawing import Drawer
-from nas.search.executors import Executor
-from nas.search.messages import (
+from nas.search.outcomes import TrialRow
+from nas.search.progress import Progress, Running
+from nas.search.samplers import SeededSampler
+from nas.space import Space
+from nas.train.loop import EpochMetrics
+from nas.workers.crew import Crew
+from nas.workers.executors import Executor
+from nas.workers.messages import (
     Began,
     Died,
     Ended,
@@ -33,11 +38,6 @@ from nas.search.messages import (
     Unfit,
     Verdict,
 )
-from nas.search.outcomes import TrialRow
-from nas.search.progress import Progress, Running
-from nas.search.samplers import SeededSampler
-from nas.space import Space
-from nas.train.loop import EpochMetrics
 
 EPOCHS = 3
 SPACE = f"""

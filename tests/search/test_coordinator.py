@@ -12,10 +12,11 @@ from nas.budget import Cost
 from nas.config import ArchConfig
 from nas.errors import BudgetError, NasError, StudyError
 from nas.search import coordinator as coordination
-from nas.search import drawing, silence
-from nas.search.messages import Alive, Began, Broken, Died, Suspend, Unfit
+from nas.search import drawing
 from nas.search.samplers import SAMPLERS
 from nas.train.memory import SMALLEST_MICRO_BATCH
+from nas.workers import silence
+from nas.workers.messages import Alive, Began, Broken, Died, Suspend, Unfit
 from tests.search.scripted import EPOCHS, Life, PruneAfter, StubBudget
 
 MakeBench = Callable[..., Any]

@@ -16,7 +16,6 @@ import pytest
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths, study_paths
-from nas.search import silence, worker
 from nas.search.kept import KEPT_CHECKPOINTS
 from nas.search.outcomes import best_trials, count_outcomes, count_trained, outcome_of
 from nas.search.progress import Progress
@@ -24,6 +23,7 @@ from nas.search.request import SearchRequest
 from nas.search.run import run_search
 from nas.search.storage import open_study
 from nas.train.loop import read_curve
+from nas.workers import silence, worker
 from tests.conftest import Done, QuietDisplay
 from tests.search.sabotage import children
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from nas.search.cluster.actor import Collected, NasWorker
-from nas.search.cluster.link import Close, Gone, Kill, Lost, Order, Placed, Replace, Room, Said, Send, Unreachable
+from nas.workers.cluster.actor import Collected, NasWorker
+from nas.workers.cluster.link import Close, Gone, Kill, Lost, Order, Placed, Replace, Room, Said, Send, Unreachable
 
 PROBE_SECONDS = 5.0
 SPEAK_SECONDS = 5.0

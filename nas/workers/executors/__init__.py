@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from nas.search.messages import FromWorker, ToWorker
+from nas.workers.messages import FromWorker, ToWorker
 
 
 class Executor(ABC):

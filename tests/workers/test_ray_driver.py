@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from nas.errors import NasError
-from nas.search.cluster import driver
-from nas.search.cluster.actor import Collected
-from nas.search.cluster.driver import AHEAD, VACANT_SECONDS, _Driver
-from nas.search.cluster.link import Gone, Order, Placed, Replace, Room
-from nas.search.executors.ray import RayExecutor
-from nas.search.messages import Died
+from nas.workers.cluster import driver
+from nas.workers.cluster.actor import Collected
+from nas.workers.cluster.driver import AHEAD, VACANT_SECONDS, _Driver
+from nas.workers.cluster.link import Gone, Order, Placed, Replace, Room
+from nas.workers.executors.ray import RayExecutor
+from nas.workers.messages import Died
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas[ray]'")
 

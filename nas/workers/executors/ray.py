@@ -16,13 +16,13 @@ from multiprocessing.context import SpawnProcess
 from typing import IO, Any
 
 from nas.errors import ConfigError, NasError
-from nas.search.cluster.actor import Job
-from nas.search.cluster.driver import drive
-from nas.search.cluster.link import Close, Gone, Kill, Lost, Order, Placed, Replace, Room, Said, Send, Unreachable
-from nas.search.executors import Executor
-from nas.search.executors.local import SHUTDOWN_SECONDS, deaf_to_signals, describe_exit
-from nas.search.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
-from nas.search.worker import run_worker
+from nas.workers.cluster.actor import Job
+from nas.workers.cluster.driver import drive
+from nas.workers.cluster.link import Close, Gone, Kill, Lost, Order, Placed, Replace, Room, Said, Send, Unreachable
+from nas.workers.executors import Executor
+from nas.workers.executors.local import SHUTDOWN_SECONDS, deaf_to_signals, describe_exit
+from nas.workers.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
+from nas.workers.worker import run_worker
 
 CONNECT_SECONDS = 60.0
 LEAVE_SECONDS = 20.0
@@ -36,7 +36,7 @@ def workers_a_gpu(gpus_per_worker: float) -> int:
 
 
 class RayExecutor(Executor):
-    """As many workers as the cluster has room for, each in an actor of its own; see `nas.search.cluster` for the process between.
+    """As many workers as the cluster has room for, each in an actor of its own; `nas.workers.cluster` has the process between.
 
     Args:
         plan: Of every worker; its `device` is `cuda` where workers take GPUs, since each sees its own ones only.

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from nas.errors import NasError, StudyError
-from nas.search.executors import Executor
-from nas.search.messages import Alive, Died, Epoch, FromWorker, Pause, Paused, Ready, Resume, ToWorker, Unfit
-from nas.search.silence import Silence
+from nas.workers.executors import Executor
+from nas.workers.messages import Alive, Died, Epoch, FromWorker, Pause, Paused, Ready, Resume, ToWorker, Unfit
+from nas.workers.silence import Silence
 
 MAX_DEATHS_AT_THE_START = 3
 """Of a worker, in a row, before it is ready."""

@@ -10,8 +10,9 @@ import pytest
 
 from nas.config import DataConfig
 from nas.data.loader import Resident
-from nas.search import worker
-from nas.search.messages import (
+from nas.train.loop import read_curve
+from nas.workers import worker
+from nas.workers.messages import (
     Alive,
     Began,
     Broken,
@@ -33,10 +34,9 @@ from nas.search.messages import (
     Verdict,
     Waiting,
 )
-from nas.search.worker import run_worker
-from nas.train.loop import read_curve
+from nas.workers.worker import run_worker
 from tests.search.scripted import metrics
-from tests.search.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
+from tests.workers.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from nas.errors import ConfigError, NasError
-from nas.search.cluster.actor import Line
-from nas.search.cluster.driver import room_for
-from nas.search.executors.ray import RayExecutor
-from nas.search.messages import Died
-from tests.search import ray_standins
-from tests.search.ray_clusters import ENVIRONMENT, PATIENCE, alive, new_cluster, wait_until
+from nas.workers.cluster.actor import Line
+from nas.workers.cluster.driver import room_for
+from nas.workers.executors.ray import RayExecutor
+from nas.workers.messages import Died
+from tests.workers import ray_standins
+from tests.workers.ray_clusters import ENVIRONMENT, PATIENCE, alive, new_cluster, wait_until
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas[ray]'")
 
@@ -141,7 +141,7 @@ def test_a_line_repeats_what_is_not_known_to_have_arrived() -> None:
 
 
 def test_a_worker_whose_coordinator_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.search.cluster.actor.LEASE_SECONDS", 0.05)
+    monkeypatch.setattr("nas.workers.cluster.actor.LEASE_SECONDS", 0.05)
     line = Line()
     assert not line.poll()
     time.sleep(0.1)
@@ -178,7 +178,7 @@ def test_a_cluster_that_is_not_there_is_named_at_once(start: Callable[..., Ear],
 
 
 def test_what_is_no_cluster_is_given_up_in_time(start: Callable[..., Ear], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.search.executors.ray.CONNECT_SECONDS", 1.5)
+    monkeypatch.setattr("nas.workers.executors.ray.CONNECT_SECONDS", 1.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(NasError, match="no answer within 2 s"):
         start(f"127.0.0.1:{silent.getsockname()[1]}")
 
@@ -209,7 +209,7 @@ def test_a_cluster_without_room_is_waited_for_but_not_for_ever(
     (said,) = notes
     assert "no node of the Ray cluster" in said
     assert "a worker with 0.5 GPUs and 1 CPUs: its nodes have 0 and 0 (GPUs and CPUs); waiting for 10 minutes" in said
-    monkeypatch.setattr("nas.search.executors.ray.NO_ROOM_SECONDS", 0.5)
+    monkeypatch.setattr("nas.workers.executors.ray.NO_ROOM_SECONDS", 0.5)
     cluster.remove_node(node)
     with pytest.raises(NasError, match="has room for a worker"):
         ear.listen(PATIENCE)
@@ -337,7 +337,7 @@ def test_a_cluster_whose_head_is_gone_loses_nothing(start: Callable[..., Ear], m
 
 SCRIPT = """
 import signal, sys, time
-from tests.search.test_ray_executor import Ear, PLAN, ray_standins, RayExecutor
+from tests.workers.test_ray_executor import Ear, PLAN, ray_standins, RayExecutor
 
 def main():
     marks = []

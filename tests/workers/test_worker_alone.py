@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.search.messages import Began, Ended, Epoch, FromWorker, Ready, Saved, Suspend, ToWorker
-from tests.search.working import GO_ON, TOKEN, Workplace, always, assert_same, kinds, said
+from nas.workers.messages import Began, Ended, Epoch, FromWorker, Ready, Saved, Suspend, ToWorker
+from tests.workers.working import GO_ON, TOKEN, Workplace, always, assert_same, kinds, said
 
 
 @pytest.fixture

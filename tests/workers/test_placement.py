@@ -8,9 +8,9 @@ import torch
 
 from nas.config import DataConfig
 from nas.errors import ConfigError, DeviceError, NasError
-from nas.search import placement
-from nas.search.messages import WorkerPlan
-from nas.search.placement import Placement, RayCluster, devices_of, plan_workers, ray_cluster, visible_gpus
+from nas.workers import placement
+from nas.workers.messages import WorkerPlan
+from nas.workers.placement import Placement, RayCluster, devices_of, plan_workers, ray_cluster, visible_gpus
 
 PLAN = WorkerPlan(DataConfig(dataset="digits"), "cpu", 1, Path("/studies/mine"), "token")
 

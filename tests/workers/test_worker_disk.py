@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nas.search import worker
-from nas.search.messages import Alive, Began, Ended, Epoch, FromWorker, Saved, Shutdown, Suspend, ToWorker, Waiting
-from tests.search.working import GO_ON, Workplace, always, assert_same, curve_of, kinds, said, state_of
+from nas.workers import worker
+from nas.workers.messages import Alive, Began, Ended, Epoch, FromWorker, Saved, Shutdown, Suspend, ToWorker, Waiting
+from tests.workers.working import GO_ON, Workplace, always, assert_same, curve_of, kinds, said, state_of
 
 CHANNELS = 12
 """So that a checkpoint takes many pages."""

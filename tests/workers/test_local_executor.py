@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from nas.config import DataConfig
-from nas.search.executors import local
-from nas.search.executors.local import LocalExecutor, _environment, describe_exit, out_of_memory_kills, pinned_environment
-from nas.search.messages import Began, Died, Ended, Epoch, FromWorker, Ready, Shutdown, Unfit, Verdict
-from tests.search.working import DATA, GO_ON, Workplace, assert_same, kinds
+from nas.workers.executors import local
+from nas.workers.executors.local import LocalExecutor, _environment, describe_exit, out_of_memory_kills, pinned_environment
+from nas.workers.messages import Began, Died, Ended, Epoch, FromWorker, Ready, Shutdown, Unfit, Verdict
+from tests.workers.working import DATA, GO_ON, Workplace, assert_same, kinds
 
 PROC = Path("/proc")
 pytestmark = pytest.mark.usefixtures("cold_workers")
@@ -342,9 +342,9 @@ def test_one_that_the_system_kills_for_its_memory_is_told_from_others(crew: Crew
 COORDINATOR = """
 import sys, time
 from pathlib import Path
-from nas.search.executors.local import LocalExecutor
-from nas.search.messages import Ready
-from tests.search.working import Workplace
+from nas.workers.executors.local import LocalExecutor
+from nas.workers.messages import Ready
+from tests.workers.working import Workplace
 
 if __name__ == "__main__":
     workplace = Workplace.led(Path(sys.argv[1]))
@@ -407,7 +407,7 @@ def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
 
 def test_a_process_that_cannot_be_ended_is_given_up(unfit_executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that waits in the kernel for a device which has gone; here its SIGKILL gets lost."""
-    monkeypatch.setattr("nas.search.executors.local.KILL_SECONDS", 0.3)
+    monkeypatch.setattr("nas.workers.executors.local.KILL_SECONDS", 0.3)
     unfit_executor.start()
     process = unfit_executor._running[0].process
     assert process.pid is not None

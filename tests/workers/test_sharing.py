@@ -10,12 +10,12 @@ from nas.config import DataConfig
 from nas.data import stream
 from nas.data.loader import Resident
 from nas.data.stream import Streamed
-from nas.search import placement
-from nas.search.executors.ray import workers_a_gpu
-from nas.search.messages import Ended, Ready, WorkerPlan
-from nas.search.placement import Placement, plan_workers
-from nas.search.worker import run_worker
-from tests.search.working import FakeChannel, Workplace
+from nas.workers import placement
+from nas.workers.executors.ray import workers_a_gpu
+from nas.workers.messages import Ended, Ready, WorkerPlan
+from nas.workers.placement import Placement, plan_workers
+from nas.workers.worker import run_worker
+from tests.workers.working import FakeChannel, Workplace
 
 PLAN = WorkerPlan(DataConfig(dataset="digits"), "cpu", 1, Path("/studies/mine"), "token")
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from nas.paths import study_paths
-from nas.search.executors.ray import RayExecutor
-from nas.search.messages import Saved, Train, WorkerPlan
 from nas.search.outcomes import count_outcomes, count_trained, outcome_of
 from nas.search.progress import Progress
 from nas.search.request import SearchRequest
 from nas.search.run import SearchResult, run_search
 from nas.search.storage import open_study
+from nas.workers.executors.ray import RayExecutor
+from nas.workers.messages import Saved, Train, WorkerPlan
 from tests.conftest import QuietDisplay
-from tests.search.ray_clusters import ENVIRONMENT, new_cluster
 from tests.search.test_whole_searches import SPACE, check_curves
+from tests.workers.ray_clusters import ENVIRONMENT, new_cluster
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas[ray]'"),
@@ -120,7 +120,7 @@ def test_a_search_survives_a_node_that_goes_and_uses_one_that_comes(
         executors.append(Stranger(*arguments, **options))
         return executors[-1]
 
-    monkeypatch.setattr("nas.search.executors.ray.RayExecutor", make)
+    monkeypatch.setattr("nas.workers.executors.ray.RayExecutor", make)
     with new_cluster() as cluster:
         for _ in range(2):
             cluster.add_node(num_cpus=1)

@@ -17,9 +17,9 @@ from types import ModuleType
 from setproctitle import setproctitle
 
 from nas.interrupts import die_with
-from nas.search.executors import Executor
-from nas.search.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
-from nas.search.worker import run_worker, warm_up
+from nas.workers.executors import Executor
+from nas.workers.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
+from nas.workers.worker import run_worker, warm_up
 
 SHUTDOWN_SECONDS = 5.0
 KILL_SECONDS = 10.0

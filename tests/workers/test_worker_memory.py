@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from nas import models
-from nas.search.messages import Began, Broken, Ended, FromWorker, OutOfMemory, ToWorker, Train
-from nas.search.worker import EXIT_BROKEN, run_worker
-from tests.search.working import FakeChannel, Workplace, always, assert_same, kinds, said
+from nas.workers.messages import Began, Broken, Ended, FromWorker, OutOfMemory, ToWorker, Train
+from nas.workers.worker import EXIT_BROKEN, run_worker
+from tests.workers.working import FakeChannel, Workplace, always, assert_same, kinds, said
 
 TOO_LITTLE = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 1.00 GiB"
 
@@ -142,9 +142,9 @@ import torch
 from dataclasses import replace
 from pathlib import Path
 from nas.config import DataConfig
-from nas.search.messages import Ended, OutOfMemory, Ready
-from nas.search.worker import run_worker
-from tests.search.working import FakeChannel, Workplace, always
+from nas.workers.messages import Ended, OutOfMemory, Ready
+from nas.workers.worker import run_worker
+from tests.workers.working import FakeChannel, Workplace, always
 
 def occupied():
     lines = Path("/proc/self/status").read_text().splitlines()

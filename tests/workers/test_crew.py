@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from nas.errors import NasError
-from nas.search import crew, silence
-from nas.search.crew import Crew
-from nas.search.messages import Died, Epoch, Paused, Ready, Unfit
-from nas.search.silence import Silence
+from nas.workers import crew, silence
+from nas.workers.crew import Crew
+from nas.workers.messages import Died, Epoch, Paused, Ready, Unfit
+from nas.workers.silence import Silence
 from tests.search.scripted import FakeExecutor, World, metrics
 
 

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 from nas.errors import NasError, one_line
 from nas.files import is_disk_full, write_whole
 from nas.paths import StudyPaths, TrialPaths
-from nas.search.messages import (
+from nas.train.checkpoint import Found
+from nas.train.evaluate import Stopped
+from nas.train.loop import EpochMetrics
+from nas.workers.messages import (
     Alive,
     Began,
     Broken,
@@ -36,9 +39,6 @@ from nas.search.messages import (
     Waiting,
     WorkerPlan,
 )
-from nas.train.checkpoint import Found
-from nas.train.evaluate import Stopped
-from nas.train.loop import EpochMetrics
 
 if TYPE_CHECKING:
     import numpy as np

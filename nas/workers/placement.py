@@ -7,8 +7,8 @@ import torch
 
 from nas.cores import usable_cores
 from nas.errors import ConfigError, DeviceError
-from nas.search.messages import WorkerPlan
 from nas.train.device import pick_device
+from nas.workers.messages import WorkerPlan
 
 
 @dataclass(frozen=True)

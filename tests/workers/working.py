@@ -11,8 +11,8 @@ import torch
 
 from nas.config import ArchConfig, AugmentConfig, Candidate, DataConfig, StageConfig, TrainConfig
 from nas.paths import StudyPaths, TrialPaths
-from nas.search.messages import Alive, Epoch, FromWorker, ToWorker, Train, Verdict, WorkerPlan
-from nas.search.worker import run_worker
+from nas.workers.messages import Alive, Epoch, FromWorker, ToWorker, Train, Verdict, WorkerPlan
+from nas.workers.worker import run_worker
 
 DATA = DataConfig(dataset="digits", subset=100)
 GO_ON = Verdict(go_on=True)
