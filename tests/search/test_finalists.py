@@ -296,7 +296,7 @@ def test_commands_name_the_winner(nas: Callable[..., Done]) -> None:
 
 def test_of_a_limited_time_a_fifth_is_theirs() -> None:
     display = QuietDisplay()
-    result = run(display, trials=100_000, timeout=20.0, finalists=2, finalist_epochs=2, finalist_seeds=1)
+    result = run(display, trials=100_000, timeout=12.0, finalists=2, finalist_epochs=2, finalist_seeds=1)
     assert display.finalists == Round(2, 2, 1)
     assert [len(finalist.accuracies) for finalist in result.finalists] == [1, 1]
     assert 0 < result.progress.trained < 100_000
