@@ -50,6 +50,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    gc.unfreeze()  # or triton lists, as the process ends, all that it has left behind
+
+
 TINY_SPACE = """\
 version: 1
 budget: {params: 3k}
