@@ -68,7 +68,6 @@ def is_running(pid: int) -> bool:
 
 @TWO_CORES
 @ON_LINUX
-@pytest.mark.exhaustive
 @pytest.mark.usefixtures("all_cores")
 def test_killed_and_started_again_it_ends_with_the_weights_of_an_uninterrupted_run(study: StudyPaths) -> None:
     heard: list[int] = []
