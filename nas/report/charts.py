@@ -138,6 +138,9 @@ def _parallel(record: StudyRecord) -> Chart | None:
     if record.importance is not None and len(columns) > MOST_AXES:
         columns = {slot: columns[slot] for slot in [slot for slot in record.importance.slots if slot in columns][:MOST_AXES]}
         which = f"The {MOST_AXES} parameters that mattered most. "
+    elif len(columns) > MOST_AXES:
+        which = f"The first {MOST_AXES} of {len(columns)} parameters: which matter cannot be told from so few networks. "
+        columns = dict(list(columns.items())[:MOST_AXES])
     if len(known) < LEAST_POINTS or not columns:
         return None
     caption = which + (
@@ -166,7 +169,9 @@ def run_charts(run: Run) -> list[Chart]:
     charts = []
     if run.curve:
         validated = any(metrics.ema_val_loss is not None for metrics in run.curve)
-        beside = "" if validated else " It was trained on all labelled images, so that none were left to validate on."
+        held_out = run.card.held_out is not None
+        trained_on = "the images that were set aside judge it at its end" if held_out else "it was trained on all labelled images"
+        beside = "" if validated else f" Nothing was validated on the way: {trained_on}."
         caption = "Of the training on augmented images, with label smoothing where the recipe has it." + beside
         charts.append(Chart("retrained-loss", caption, figures.draw_losses(run.curve)))
         caption = "Of the training on augmented images, with the weights of that moment." + beside

@@ -38,12 +38,14 @@ LEAST_SHARE = 0.005
 """Of the importance, for a bar."""
 MOST_TICKS = 9
 """Of an axis of parallel coordinates; with more values it is continuous."""
+FEW = 10
+"""Networks or epochs, so that each has a tick."""
 CHARACTER = 7
 """Pixels of a tick's label."""
 
 
-def _figure(title: str, x: str, y: str, **layout: Any) -> go.Figure:
-    """Of a title and axes with their units, which no figure goes without."""
+def _figure(title: str, x: str, y: str, *, counted: int = 0, **layout: Any) -> go.Figure:
+    """Of a title and axes with their units, which no figure goes without. `counted`: networks or epochs along x."""
     figure = go.Figure()
     figure.update_layout(
         title=_heading(title),
@@ -57,7 +59,8 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> go.Figure:
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY},
         **layout,
     )
-    figure.update_xaxes(title={"text": x, "standoff": 8}, showline=True, zeroline=False, automargin=True)
+    step = 1 if 0 < counted <= FEW else None  # plotly would number halves of them
+    figure.update_xaxes(title={"text": x, "standoff": 8}, dtick=step, showline=True, zeroline=False, automargin=True)
     figure.update_yaxes(title_text=y, showline=True, zeroline=False, automargin=True)
     return figure
 
@@ -80,7 +83,7 @@ def _about(row: TrialRow) -> str:
 
 
 def draw_history(points: Sequence[HistoryPoint], metric: str = "accuracy") -> go.Figure:
-    figure = _figure("Best so far", "networks trained", f"validation {metric} (%)")
+    figure = _figure("Best so far", "networks trained", f"validation {metric} (%)", counted=len(points))
     places = range(1, len(points) + 1)
     for outcome in ("pruned_early", "diverged", "trained"):
         name, colour, symbol = OUTCOME_STYLES[outcome]
@@ -194,7 +197,8 @@ def draw_curves(
 ) -> go.Figure:
     """Every learning curve, the pruned ones faded: one trace a kind, so that a thousand are drawn as quickly as one. Where a
     training was cut off there is a dot, for after one epoch there is no line."""
-    figure = _figure("Learning curves", "epoch", f"validation {metric} (%)", hovermode="closest")
+    epochs = max((epoch for one in [*trainings, *finals] for epoch in one.curve), default=0)
+    figure = _figure("Learning curves", "epoch", f"validation {metric} (%)", counted=epochs, hovermode="closest")
     kinds = {"pruned_early": (0.5, 1), "failed": (0.7, 1), "diverged": (0.7, 1), "running": (0.9, 1.5), "trained": (0.7, 1.5)}
     chosen = {
         kind: [one for one in trainings if one.curve and one.row.outcome == kind and one.row.number != best] for kind in kinds
@@ -276,7 +280,10 @@ def _dimension(name: str, values: list[Any]) -> dict[str, Any]:
             "label": name,
             "values": [-1 if value is None else places[str(value) if words else value] for value in values],
             "tickvals": [*lacking, *range(len(order))],
-            "ticktext": [*("none" for _ in lacking), *(str(value) for value in order)],
+            "ticktext": [
+                *("none" for _ in lacking),
+                *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in order),
+            ],
         }
     # Numbers between which there are orders of magnitude stand by their logarithm.
     low, high = float(order[0]), float(order[-1])
@@ -326,12 +333,12 @@ def draw_over_budget(points: Sequence[SharePoint], window: int) -> go.Figure:
 
 
 def draw_losses(curve: Sequence[EpochMetrics]) -> go.Figure:
-    figure = _figure("Retraining: loss", "epoch", "cross-entropy (nats an image)")
+    figure = _figure("Retraining: loss", "epoch", "cross-entropy (nats an image)", counted=len(curve))
     return _add_metrics(figure, curve, {"train_loss": ("training", BLUE), "ema_val_loss": ("validation", ORANGE)}, 1.0)
 
 
 def draw_accuracies(curve: Sequence[EpochMetrics]) -> go.Figure:
-    figure = _figure("Retraining: accuracy", "epoch", "accuracy (%)")
+    figure = _figure("Retraining: accuracy", "epoch", "accuracy (%)", counted=len(curve))
     shown = {"train_accuracy": ("training", BLUE), "ema_val_accuracy": ("validation", ORANGE)}
     return _add_metrics(figure, curve, shown, 100.0)
 

@@ -84,3 +84,15 @@ def test_time_says_what_it_bought() -> None:
     (bars,) = draw_time([TimeShare("trained", 600.0, 1, 18), TimeShare("running", 60.0, 2, 4)]).data
     assert list(bars.y) == ["trained to the end<br>1 training, 18 epochs", "not ended<br>2 trainings, 4 epochs"]
     assert list(bars.x) == [10.0, 1.0], "minutes"
+
+
+def test_few_epochs_are_numbered_one_by_one() -> None:
+    def step(epochs: int) -> float | None:
+        return draw_curves([training(0, [0.5] * epochs)], [], 0).layout.xaxis.dtick
+
+    assert (step(3), step(30)) == (1, None)
+
+
+def test_few_numbers_are_ticks_of_three_digits() -> None:
+    figure = draw_parallel({"lr": [0.0123456789, 0.1], "blocks": [1, 12]}, [0.5, 0.6])
+    assert [axis.ticktext for axis in figure.data[0].dimensions[:2]] == [("0.0123", "0.1"), ("1", "12")]
