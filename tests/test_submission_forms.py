@@ -110,16 +110,33 @@ def test_columns_are_read_back(tmp_path: Path) -> None:
 
 
 def test_submission_like_a_sample(nas: Callable[..., Done], study: StudyPaths, test_set: Path, tmp_path: Path) -> None:
-    plain, sample, out = tmp_path / "plain.csv", tmp_path / "sample.csv", tmp_path / "out.csv"
+    plain, sample, out, shares = (tmp_path / f"{name}.csv" for name in ("plain", "sample", "out", "shares"))
     assert nas("submit", str(test_set), "--study", "tiny", "--output", str(plain), "--device", "cpu").code == 0
     ids = [f"image-{i:02d}" for i in np.random.default_rng(0).permutation(50)]
     sample.write_text("file,digit\n" + "".join(f"{name},0\n" for name in ids))
-    done = nas("submit", str(test_set), "--study", "tiny", "--like", str(sample), "--output", str(out), "--device", "cpu")
+    files = ("--like", str(sample), "--output", str(out), "--probabilities", str(shares))
+    done = nas("submit", str(test_set), "--study", "tiny", *files, "--device", "cpu")
     assert done.code == 0
     rows = rows_of(out)
     assert rows[0] == ["file", "digit"]
     assert [row[0] for row in rows[1:]] == ids
     assert dict(rows_of(plain)[1:]) == dict(rows[1:])
+    assert [(row[0], str(np.argmax([float(share) for share in row[1:]]))) for row in rows_of(shares)[1:]] == [
+        tuple(row) for row in rows[1:]
+    ]
+
+
+def test_what_was_written_is_read_back_before_it_counts(
+    nas: Callable[..., Done], study: StudyPaths, test_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shuffle(path: Path, header: list[str], rows: list[tuple[str, str]]) -> None:
+        write_rows(path, header, rows[::-1])
+
+    monkeypatch.setattr("nas.predict.submission.write_rows", shuffle)
+    done = nas("submit", str(test_set), "--study", study.name, "--device", "cpu")
+    assert done.code == 1
+    assert "in their order" in done.err
+    assert not json.loads(nas("runs", "--study", study.name, "--json").out)["submissions"]
 
 
 def test_names_columns_and_probabilities(nas: Callable[..., Done], study: StudyPaths, test_set: Path, tmp_path: Path) -> None:
