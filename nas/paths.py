@@ -163,7 +163,7 @@ def existing_study(name: str | None) -> StudyPaths:
     if name is None:
         name = _last_used() or (known[0] if len(known) == 1 else None)
         if name is None:
-            what = f"Choices: {', '.join(known)}." if known else f"There is none under {studies_folder()}."
+            what = f"Choices: {', '.join(known)}." if known else f"There is none under {studies_folder().absolute()}."
             raise StudyError(
                 f"which study? None was used here before. {what}",
                 hint="nas search --space digits --dataset digits" if not known else "add --study NAME",
@@ -171,7 +171,7 @@ def existing_study(name: str | None) -> StudyPaths:
     paths = study_paths(name)
     if name not in known:
         raise StudyError(
-            f"there is no study {name!r} under {studies_folder()}.{choices_sentence(name, known)}",
+            f"there is no study {name!r} under {studies_folder().absolute()}.{choices_sentence(name, known)}",
             hint="nas list shows the studies; nas search makes one",
         )
     return paths

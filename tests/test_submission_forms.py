@@ -215,6 +215,6 @@ def test_single_images_have_their_most_probable_classes(nas: Callable[..., Done]
 def test_what_is_no_image_is_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     assert "text.png cannot be read as an image: " in nas("predict", str(tmp_path / "text.png"), "--study", "tiny").err
-    assert "cannot be read as an image: " in nas("predict", str(tmp_path / "nowhere.png"), "--study", "tiny").err
+    assert "there is no file " in nas("predict", str(tmp_path / "nowhere.png"), "--study", "tiny").err
     done = nas("predict", str(tmp_path / "text.png"), "--study", "tiny", "--top", "0")
     assert done.err == "Error: --top must be at least 1, but is 0\n"

@@ -19,7 +19,7 @@ from rich.text import Text
 from nas.cli.live import left_text, panel, seconds_left
 from nas.config import METRIC_WORDS
 from nas.paths import StudyPaths
-from nas.report.words import row_text, time_text
+from nas.report.words import number_text, row_text, time_text
 from nas.search.finalists import Round
 from nas.search.outcomes import TrialRow
 from nas.search.progress import Progress, Running
@@ -73,12 +73,13 @@ def plan_lines(plan: SearchPlan) -> dict[str, str]:
     if plan.groups:
         images += f", no group of the {plan.groups:,} on both sides"
     shape, metric = settings.shape, METRIC_WORDS[settings.study.metric]
+    epochs = number_text(int(settings.parameters["epochs"]), "epoch")
     return {
         "study": str(plan.paths.folder),
         "space": f"{settings.space}, {settings.budget.describe()}",
         "data": f"{where}, {shape.channels}×{shape.size}×{shape.size}, {shape.classes} classes: {images}",
         "search": f"{settings.study.sampler.name}, for {OBJECTIVES[settings.study.objective].format(metric)}",
-        "training": f"{settings.parameters['epochs']} epochs; {settings.study.pruner.name} prunes {plan.pruner.describe()}",
+        "training": f"{epochs}; {settings.study.pruner.name} prunes {plan.pruner.describe()}",
         "finalists": finalists_plan(plan),
         "workers": plan.workers,
         "precision": plan.precision,

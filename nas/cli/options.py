@@ -65,7 +65,7 @@ def parse_duration(text: str | None) -> float | None:
         return None
     match = _DURATION.fullmatch(text.strip())
     if match is None or not any(match.groups()):
-        raise ConfigError(f"a time is written as 90s, 15m or 1h30m, but got {text!r}")
+        raise ConfigError(f"a time is written as 90s, 15m or 1h30m, but got {text!r}", hint="for example 15m")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
 

@@ -26,6 +26,7 @@ from nas.cli.output import end_suspended, print_json, table_lines
 if TYPE_CHECKING:
     from nas.cli.display import TerminalDisplay
     from nas.interrupts import Stop
+    from nas.paths import StudyPaths
     from nas.retrain import Criterion, ModelCard, Network, RetrainPlan, RetrainRequest, Several, SeveralRequest
 
 HELP = """Train networks of a study on its labelled training data for the last time, longer than the search did."""
@@ -121,7 +122,7 @@ def command(
     if as_json:
         print_json(_as_data(result))
     else:
-        print("\n".join(_lines(result, paths.name)))
+        print("\n".join(_lines(result, paths)))
     if result.failures:
         sys.exit(1)
 
@@ -204,7 +205,8 @@ def _as_data(result: "Several") -> dict[str, object]:
     return {"runs": runs, "best": None if result.best is None else str(result.best[0].folder), "failures": result.failures}
 
 
-def _lines(result: "Several", study: str) -> list[str]:
+def _lines(result: "Several", paths: "StudyPaths") -> list[str]:
+    from nas.predict.submission import knows_test_set
     from nas.report.words import time_text
 
     lines: list[str] = []
@@ -215,7 +217,9 @@ def _lines(result: "Several", study: str) -> list[str]:
     run, card = result.best
     lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}: {run.folder}")
     lines += _expected(card)
-    return [*lines, f"Next:  nas submit --study {study} --run {run.folder.name}"]
+    test = "" if knows_test_set(paths, card) else "TEST "
+    what = "    (TEST: a folder of images, a pickle, a .npy or .npz file)" if test else ""
+    return [*lines, f"Next:  nas submit {test}--study {paths.name} --run {run.folder.name}{what}"]
 
 
 def _table(result: "Several") -> list[str]:

@@ -50,6 +50,8 @@ def predict_images(request: PredictRequest) -> list[Guess]:
 
 
 def _read(path: Path, card: ModelCard) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}", hint="name images: nas predict IMAGE…")
     try:
         return decode(path, card.shape.size, card.shape.channels, card.data.resize)
     except UNREADABLE as error:

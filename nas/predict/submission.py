@@ -2,6 +2,7 @@
 
 import hashlib
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -189,6 +190,15 @@ def find_test_set(request: SubmitRequest, card: ModelCard, progress: DecodingPro
         )
     images = np.ascontiguousarray(dataset.test.images)
     return TestSet(f"{dataset.name}-test", images, [str(i) for i in range(len(images))]), f"the test split of {dataset.name}"
+
+
+def knows_test_set(paths: StudyPaths, card: ModelCard) -> bool:
+    """Whether `submit` finds one for a study of this data set without being told which."""
+    if _remembered(paths).is_file() or card.data.dataset != "folder" or card.test_images is not None:
+        return True
+    with suppress(DataError):  # several: one has to be named
+        return unlabelled_in(read_settings(paths).data) is not None
+    return False
 
 
 def unlabelled_in(data: DataConfig) -> Path | None:

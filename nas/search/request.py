@@ -132,7 +132,9 @@ class Asked:
 def resolve(request: SearchRequest) -> Asked:
     """Raises NasError for what cannot be meant."""
     if request.trials < 1:
-        raise ConfigError(f"--trials counts networks to train and must be at least 1, but is {request.trials}")
+        raise ConfigError(
+            f"--trials counts networks to train and must be at least 1, but is {request.trials}", hint="--trials 12"
+        )
     if request.epochs is not None:
         check_epochs(request.epochs)
     if request.timeout is not None and request.timeout <= 0:

@@ -71,6 +71,7 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     retrained = nas("retrain", "top:2", "--epochs", "1", "--hold-out", "0.2", "--device", "cpu")
     assert retrained.code == 0, retrained.err
     assert "(by macro F1)" in retrained.out
+    assert "Next:  nas submit TEST --study " in retrained.out, "there are no test images"
     cards = [read_card(run) for run in finished_runs(paths)]
     scores = [card.held_out.clean for card in cards if card.held_out]
     assert scores == [card.held_out.score for card in cards if card.held_out]

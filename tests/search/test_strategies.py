@@ -229,7 +229,7 @@ def test_a_pruner_spares_the_best_and_writes_nothing(name: str) -> None:
     assert not any(trial.system_attrs for trial in study.trials)
     if name == "none":
         assert spent == 40 * 18
-    elif name != "patient":  # nobody stops improving here
+    elif name in ("asha", "hyperband", "median", "percentile"):  # all that judge one by the others
         assert spent < 0.75 * 40 * 18
     expected = pruner.expected_epochs(40)
     if expected is not None:

@@ -225,7 +225,7 @@ def test_each_is_pinned_by_its_own_plan(crew: Crew) -> None:
     pinned = [(each["OMP_NUM_THREADS"], each.get("CUDA_VISIBLE_DEVICES")) for each in crew.environments]
     assert pinned == [("1", "40,60"), ("2", "40,60"), ("1", "60")]
     ready = [message for worker in (0, 1) for message in crew.of(worker) if isinstance(message, Ready)]
-    assert [one.device for one in ready[:2]] == ["cpu, 1 threads", "cpu, 2 threads"]
+    assert [one.device for one in ready[:2]] == ["cpu, 1 thread", "cpu, 2 threads"]
     unfit, died = crew.of(2)
     assert isinstance(unfit, Unfit)
     assert "no device 'cuda'" in unfit.message, "by the name that its own GPU has to it"

@@ -49,7 +49,7 @@ def test_it_is_ready_then_trains_and_says_each_epoch(workplace: Workplace) -> No
     assert kinds(heard) == ["Ready", "Began", "Epoch", "Epoch", "Ended"]
     ready, began, *epochs, ended = heard
     assert isinstance(ready, Ready)
-    assert ready.device == "cpu, 1 threads"
+    assert ready.device == "cpu, 1 thread"
     assert ready.sees_study
     assert began == Began(0, 0, "none")
     assert ended == Ended(0, "finished")

@@ -83,7 +83,7 @@ class Asha(FairPruner):
 
     def describe(self) -> str:
         if not self.rungs:
-            return f"never: {self.epochs} epochs have no rung"
+            return f"nobody: trainings of {self.epochs} epoch{'s' * (self.epochs != 1)} have no rung"
         return f"after epochs {', '.join(map(str, self.rungs))} all but the best 1/{self.reduction}"
 
 
