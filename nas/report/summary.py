@@ -87,8 +87,8 @@ def _sureness(record: StudyRecord) -> str:
     """How far the best is ahead, measured by what another seed changes."""
     finalists = record.finalists
     if not finalists:
-        once = "It was trained once, and was chosen for that: networks behind by a few tenths of a point, or by an image or two, may "
-        once += "be as good. "
+        once = "It was trained once, and was chosen for that: networks behind by a few tenths of a point, or by an image or two, "
+        once += "may be as good. "
         return "" if record.best is None else once + "Finalists, trained again by several seeds, would tell."
     winner = finalists[0]
     text = f"The best {len(finalists)} were trained again for {winner.epochs} epochs: {_mean_text(winner)} for the winner"
