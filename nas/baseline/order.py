@@ -192,7 +192,7 @@ def begun_file(run: TrialPaths) -> Path:
 
 def read_begun(run: TrialPaths) -> Definition:
     file = begun_file(run)
-    return Definition.from_json(file.read_text(), source=str(file))
+    return Definition.from_json(file.read_bytes(), source=str(file))
 
 
 def _begun_runs(paths: StudyPaths) -> list[TrialPaths]:

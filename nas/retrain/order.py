@@ -159,12 +159,12 @@ def _begun(run: TrialPaths, request: RetrainRequest) -> tuple[str, Recipe, int] 
     """What a run of so much time was begun with, which goes on."""
     if not run.candidate.is_file():
         return None
-    begun = Candidate.from_json(run.candidate.read_text(), source=str(run.candidate))
+    begun = Candidate.from_json(run.candidate.read_bytes(), source=str(run.candidate))
     return *load_recipe(request.recipe, begun.train.epochs), begun.train.epochs
 
 
 def _require_same(run: TrialPaths, candidate: Candidate) -> None:
-    begun = Candidate.from_json(run.candidate.read_text(), source=str(run.candidate))
+    begun = Candidate.from_json(run.candidate.read_bytes(), source=str(run.candidate))
     if begun.digest != candidate.digest:
         raise StudyError(
             f"{run.folder} was begun by another recipe of that name, or by an older version of it",

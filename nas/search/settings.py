@@ -192,7 +192,7 @@ class StudySettings(Frozen):
 
 
 def read_settings(paths: StudyPaths) -> StudySettings:
-    return StudySettings.from_json(paths.settings.read_text(), source=str(paths.settings))
+    return StudySettings.from_json(paths.settings.read_bytes(), source=str(paths.settings))
 
 
 def read_study_space(paths: StudyPaths, settings: StudySettings) -> Space:

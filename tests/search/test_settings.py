@@ -1,14 +1,24 @@
 """What may not change while a study lives, and what may."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nas.config import BudgetConfig, DataConfig, ImageShape, StrategyConfig, StudyConfig
-from nas.errors import StudyError
+from nas.errors import ConfigError, StudyError
+from nas.paths import StudyPaths
 from nas.search import settings as settings_module
-from nas.search.settings import FIRST_STRATEGIES, Environment, Overrides, StudySettings, git_state, installed_versions
+from nas.search.settings import (
+    FIRST_STRATEGIES,
+    Environment,
+    Overrides,
+    StudySettings,
+    git_state,
+    installed_versions,
+    read_settings,
+)
 from nas.space import Space
 
 ENVIRONMENT = Environment(created="then", command="nas search", python="3", packages={}, git=None, machine="this")
@@ -96,6 +106,14 @@ def test_every_difference_is_named_at_once() -> None:
 def test_settings_survive_their_file() -> None:
     once = settings(overrides=Overrides(epochs=3, max_params=10))
     assert StudySettings.from_json(once.to_json()) == once
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    paths = StudyPaths(tmp_path)
+    for damaged in (b"\xff\xfe no text", b'{"seed": '):
+        paths.settings.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"study\.json: invalid JSON"):
+            read_settings(paths)
 
 
 def test_overrides_replace_what_the_space_says(space: Space) -> None:

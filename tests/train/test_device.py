@@ -77,5 +77,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch: 
     assert caught.value.hint
 
 
-def test_a_cpu_is_named_with_its_threads() -> None:
-    assert device_name(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} threads"
+@pytest.mark.parametrize(("threads", "name"), [(1, "cpu, 1 thread"), (2, "cpu, 2 threads")])
+def test_a_cpu_is_named_with_its_threads(threads: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert device_name(torch.device("cpu")) == name

@@ -53,7 +53,7 @@ def test_a_worker_says_where_its_images_come_from_if_not_from_its_device(
     run_worker(channel, replace(workplace.plan(), sharing=3))
     ready = channel.heard[0]
     assert isinstance(ready, Ready)
-    assert ready.device.endswith("threads, images streamed from the cache" if kind is Streamed else "threads")
+    assert ready.device.endswith(", images streamed from the cache") == (kind is Streamed)
     ((nbytes, device, sharing),) = asked
     assert (nbytes % 64, device, sharing) == (0, "cpu", 3), "digits are 64 bytes each"
     assert channel.heard[-1] == Ended(0, "finished")
