@@ -60,7 +60,7 @@ def _existing(file: Path) -> Path:
     except OSError:
         beside = []
     raise ConfigError(
-        f"there is no file {file}." + (choices_sentence(file.name, beside) if beside else ""),
+        f"there is no file {file}.{choices_sentence(file.name, beside)}",
         hint="name a Python file and its class: net.py:Net",
     )
 

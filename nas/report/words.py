@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from nas.ablate.results import Spread
 from nas.config import METRIC_WORDS, MetricName, TrainConfig
+from nas.retrain.spread import Spread
 from nas.search.finalists import Finalist
 from nas.search.outcomes import OUTCOMES, TrialRow
 
