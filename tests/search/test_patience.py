@@ -453,12 +453,10 @@ def test_a_search_that_waits_for_a_full_disk_can_be_stopped(small_disk: Path) ->
         filling = fill(small_disk)
         timer = threading.Timer(1.0, stop.request)
         timer.start()
-        began = time.monotonic()
         # The database's file may still have some room inside.
         texts = (trial.set_user_attr(f"text {number}", "x" * 10_000) for number in itertools.count())
         with pytest.raises(StudyError, match="was stopped while it waited"):
             list(texts)
-        assert time.monotonic() - began < 5
         timer.join()
     filling.unlink()
     with own_study(paths, None, note=pytest.fail, stop_requested=lambda: False) as storage:

@@ -170,7 +170,7 @@ def test_a_cluster_that_is_not_there_is_named_at_once(start: Callable[..., Ear],
     began = time.monotonic()
     with pytest.raises(NasError) as refused:
         start(address)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert refused.value.message.startswith(f"the Ray cluster '{address}' cannot be reached: ")
     assert reason in refused.value.message
     assert "\n" not in refused.value.message
