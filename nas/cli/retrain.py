@@ -261,7 +261,7 @@ def _expected(card: "ModelCard") -> list[str]:
     from nas.report.summary import grouped_remark
     from nas.retrain import interval
 
-    def between(accuracy: float, images: int) -> str:
+    def between(accuracy: float, images: float) -> str:
         low, high = interval(accuracy, images)
         return f"{accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f})"
 
@@ -281,8 +281,9 @@ def _expected(card: "ModelCard") -> list[str]:
         lines.append("The data set has no labelled test images, so that no test accuracy can be claimed.")
     if (held_out := card.held_out) is not None:
         lines.append(
-            f"Expected, by {held_out.images:,} images held out: {between(held_out.accuracy, held_out.images)}; under a simulated "
-            f"shift {between(held_out.shifted_accuracy, held_out.images)}"
+            f"Expected, by {held_out.images:,} images held out: "
+            f"{between(held_out.accuracy, held_out.effective_images or held_out.images)}; under a simulated shift "
+            f"{between(held_out.shifted_accuracy, held_out.shifted_effective_images or held_out.images)}"
         )
         if card.metric != "accuracy":
             word = METRIC_WORDS[card.metric]

@@ -140,23 +140,25 @@ def _held_out_sentence(card: ModelCard) -> str:
     if held_out is None:
         return ""
     text = f" Of {held_out.images:,} training images that were set aside {held_out.accuracy:.2%}; "
-    text += f"{_interval_text(held_out.accuracy, held_out.images)}."
+    text += f"{_interval_text(held_out.accuracy, held_out.effective_images or held_out.images)}."
     if held_out.score is not None:
         text += f" {capitalised(METRIC_WORDS[card.metric])} {held_out.score:.2%} on these images."
     return text + (f" {remark}" if (remark := grouped_remark(card)) else "")
 
 
-def _interval_text(accuracy: float, images: int) -> str:
+def _interval_text(accuracy: float, images: float) -> str:
     low, high = interval(accuracy, images)
     return f"95 % interval for such images {low:.2%} to {high:.2%}"
 
 
 def grouped_remark(card: ModelCard) -> str:
-    """What the interval of images that were set aside does not know; nothing where they come in no groups."""
-    column = card.data.group_column
-    if column is None:
+    """What groups do to the interval of images that were set aside; nothing where they come in none."""
+    column, held_out = card.data.group_column, card.held_out
+    if column is None or held_out is None:
         return ""
-    return f"The interval takes each image by itself; those of one {column} are alike, so that it is too narrow."
+    if held_out.effective_images is None:  # it is from before groups were counted
+        return f"The interval takes each image by itself; those of one {column} are alike, so that it is too narrow."
+    return f"Images of one {column} are alike: for the interval they count as {held_out.effective_images:,.0f}."
 
 
 # ---------------------------------------------------------------------------------------------------------- a paper

@@ -43,6 +43,10 @@ class HeldOut(Frozen):
     """By what the study judges networks by, where that is not accuracy; …"""
     shifted_score: float | None = None
     """… and likewise of the images under the shift."""
+    effective_images: float | None = None
+    """As how many of `images` they count for the interval of the accuracy, where they come in groups (`evaluation`); …"""
+    shifted_effective_images: float | None = None
+    """… and for that under the shift."""
 
     @property
     def clean(self) -> float:

@@ -16,7 +16,7 @@ from nas.files import write_whole
 from nas.models import build_model
 from nas.paths import TrialPaths
 from nas.retrain.card import HeldOut, ModelCard, TrainedCard, weights_file, write_card
-from nas.retrain.evaluation import Evaluation, judge, write_evaluation
+from nas.retrain.evaluation import Evaluation, effective_images, judge, write_evaluation
 from nas.retrain.order import Order
 from nas.retrain.recorded import record_run
 from nas.retrain.workshop import Workshop
@@ -133,12 +133,18 @@ def judge_held_out(model: nn.Module, tta: str, shop: Workshop) -> HeldOut | None
     both = clean_and_shifted(model, images, tta, shop)
     accuracy, shifted_accuracy = (judged.accuracy for judged in both)
     score, shifted_score = (None if metric == "accuracy" else judged.score(metric) for judged in both)
+    effective, shifted_effective = (
+        None if images.groups is None else round(effective_images(judged.predicted == judged.labels, images.groups), 1)
+        for judged in both
+    )
     return HeldOut(
         images=len(images),
         accuracy=accuracy,
         shifted_accuracy=shifted_accuracy,
         score=score,
         shifted_score=shifted_score,
+        effective_images=effective,
+        shifted_effective_images=shifted_effective,
     )
 
 

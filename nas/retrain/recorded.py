@@ -51,10 +51,10 @@ def entry_of(run: TrialPaths, hashed: Callable[[Path], str | None]) -> RunEntry:
 
 
 def _entry(run: TrialPaths, card: ModelCard, content: str, weights: str, evaluation: str | None) -> RunEntry:
-    same = {name: getattr(card, name) for name in RunEntry.model_fields.keys() & ModelCard.model_fields.keys()}
-    held_out = {} if card.held_out is None else {f"held_out_{key}": value for key, value in card.held_out.model_dump().items()}
+    told = dict(card) | ({} if card.held_out is None else {f"held_out_{key}": value for key, value in card.held_out})
+    same = {name: told[name] for name in RunEntry.model_fields.keys() & told.keys()}
     return RunEntry(
-        **same | held_out | {"candidate": card.candidate.digest},
+        **same | {"candidate": card.candidate.digest},
         name=run.folder.name,
         architecture=card.candidate.arch.one_line(),
         epochs=card.candidate.train.epochs,

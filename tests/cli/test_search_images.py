@@ -80,6 +80,11 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     held_out = choose_material(data, settings.data, Material(hold_out=0.2)).hold_out
     assert held_out is not None
     assert not set(data.train.groups[held_out]) & set(np.delete(data.train.groups, held_out))
+    counted = [card.held_out.effective_images for card in cards if card.held_out and card.held_out.effective_images]
+    assert len(counted) == len(cards)
+    assert all(1 <= images <= len(held_out) for images in counted)
+    alike = "Images of one patient are alike: for the interval they count as "
+    assert any(f"{alike}{images:,.0f}." in retrained.out for images in counted), retrained.out
     listed = json.loads(nas("runs", "--json").out)["runs"]
     assert sorted((row["metric"], row["held_out_score"]) for row in listed) == sorted(("macro_f1", score) for score in scores)
     assert f", macro F1 {max(scores):.2%}  " in nas("runs").out

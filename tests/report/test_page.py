@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def charts_in(html: str) -> dict[str, dict[str, Any]]:
 
 def text_of(html: str) -> str:
     body = re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL)
-    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+    return unescape(" ".join(re.sub(r"<[^>]+>", " ", body).split()))
 
 
 def emptied(record: StudyRecord, **changes: Any) -> StudyRecord:
@@ -172,7 +173,7 @@ def test_damaged_file_costs_what_it_belongs_to_and_no_more(nas: Callable[..., Do
     warnings = done.err.splitlines()
     for what in (f"The retrained network {run.name} is", "Ablation mine is", "Known networks are"):
         (warning,) = (line for line in warnings if line.startswith(f"Warning: {what} left out: {study.folder}"))
-        assert warning.removeprefix("Warning: ") in text_of(study.report.read_text()).replace("&#39;", "'").replace("&#34;", '"')
+        assert warning.removeprefix("Warning: ") in text_of(study.report.read_text())
     html = study.report.read_text()
     assert {"history", "curves", "accuracy-params"} <= charts_in(html).keys()
     assert f"The best is trial {record.best.number}" in text_of(html)
@@ -185,7 +186,7 @@ def test_best_network_whose_file_is_damaged_is_said_to_be_unknown(study: StudyPa
     assert f"{file} cannot be read any more: the network is not known." in text_of(render_page(record))
 
 
-def test_images_that_were_set_aside_are_said_with_what_their_interval_does_not_know(study: StudyPaths) -> None:
+def test_images_that_were_set_aside_are_said_with_an_interval_that_knows_their_groups(study: StudyPaths) -> None:
     record = read_record(study)
     run = record.runs[0]
     held_out = HeldOut(images=200, accuracy=0.9, shifted_accuracy=0.5)
@@ -197,6 +198,12 @@ def test_images_that_were_set_aside_are_said_with_what_their_interval_does_not_k
     grouped = card.model_copy(update={"data": card.data.model_copy(update={"group_column": "patient"})})
     text = text_of(render_page(replace(record, runs=[replace(run, card=grouped)])))
     assert f"{said} The interval takes each image by itself; those of one patient are alike, so that it is too narrow." in text
+    weighed = grouped.model_copy(update={"held_out": held_out.model_copy(update={"effective_images": 50.2})})
+    text = text_of(render_page(replace(record, runs=[replace(run, card=weighed)])))
+    assert (
+        "95 % interval for such images 78.67% to 95.65%. Images of one patient are alike: for the interval they count as 50."
+        in text
+    )
 
 
 def test_most_confident_mistakes_are_shown_with_their_classes(study: StudyPaths) -> None:

@@ -17,7 +17,6 @@ from nas.retrain import (
     Several,
     SeveralRequest,
     finished_runs,
-    interval,
     load_network,
     read_card,
     retrain,
@@ -140,11 +139,3 @@ def test_what_the_study_judges_by_chooses_where_that_is_not_accuracy(study: Stud
     assert one.scores("clean") == [0.5, 0.6]
     assert one.best_run("clean") == one.runs[1]
     assert one.best_run("shifted") == one.runs[0]
-
-
-def test_interval_is_wilsons() -> None:
-    low, high = interval(0.9, 100)
-    assert (low, high) == pytest.approx((0.8256, 0.9448), abs=1e-4)
-    assert interval(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    low, high = interval(0.93, 10_000)
-    assert high - low == pytest.approx(0.01, abs=2e-4)
