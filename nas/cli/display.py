@@ -45,7 +45,8 @@ def start_text(fitted: Fitted) -> str:
 
 def round_text(chosen: Round) -> str:
     seeds = f"{chosen.seeds} seeds" if chosen.seeds > 1 else "one seed"
-    return f"the best {chosen.count} again, {chosen.epochs} epochs by {seeds}: {chosen.cost} epochs"
+    epochs, cost = number_text(chosen.epochs, "epoch"), number_text(chosen.cost, "epoch")
+    return f"the best {chosen.count} again, {epochs} by {seeds}: {cost}"
 
 
 def finalists_plan(plan: SearchPlan) -> str:

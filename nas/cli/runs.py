@@ -38,6 +38,8 @@ def command(
         made = recorded.rebuild(paths)
         counts = f"{len(made.ledger.runs)} runs and {len(made.ledger.submissions)} submissions"
         print(f"The ledger of study {paths.name} was made again from the files: {counts}.", file=sys.stderr)
+    if study is None and not as_json:
+        print(f"Study {paths.name}:", file=sys.stderr)
     listing = list_runs(paths, verify)
     baselines, damaged = list_baselines(paths, verify)
     for sentence in [*listing.unreadable, *damaged]:

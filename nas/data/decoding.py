@@ -31,14 +31,16 @@ class ImageFile(NamedTuple):
 
 
 def image_files(folder: str) -> Iterator[ImageFile]:
-    """The images in a folder and in those within it, ordered as their paths. Every start of every process lists them all, and
-    pathlib would take more than twice as long."""
+    """The images in a folder and in those within it, ordered as their paths; none that are hidden, such as the `._cat.png` that
+    macOS leaves beside `cat.png`. Every start of every process lists them all, and pathlib would take more than twice as long."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"the folder {folder} cannot be read: {reason_of(error)}") from None
     for entry in entries:
+        if entry.name.startswith("."):
+            continue
         if entry.is_dir(follow_symlinks=False):
             yield from image_files(entry.path)
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:

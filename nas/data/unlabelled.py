@@ -140,7 +140,7 @@ def _data_and_ids(tree: dict[Any, Any], path: Path) -> tuple[Any, Any]:
 
 
 def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise DataError(f"{folder} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
     images = np.empty((len(paths), shape.size, shape.size, shape.channels), np.uint8)

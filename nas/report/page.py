@@ -225,7 +225,8 @@ def _network(candidate: Candidate, shape: ImageShape) -> list[dict[str, Any]]:
 def _run(run: Run) -> list[dict[str, Any]]:
     parts = [_heading("Training"), *(_chart(chart) for chart in run_charts(run))]
     if run.curve:
-        parts.append(_table(tables.epochs_table(run.curve, run.card.metric), f"All {len(run.curve)} epochs", folded=True))
+        every = f"All {number_text(len(run.curve), 'epoch')}"
+        parts.append(_table(tables.epochs_table(run.curve, run.card.metric), every, folded=True))
     if run.evaluation is None:
         tested_on = run.card.includes_test_labels
         why = "The network was trained on the test labels" if tested_on else "The data set has no labelled test images"

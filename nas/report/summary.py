@@ -91,7 +91,8 @@ def _sureness(record: StudyRecord) -> str:
         once += "may be as good. "
         return "" if record.best is None else once + "Finalists, trained again by several seeds, would tell."
     winner = finalists[0]
-    text = f"The best {len(finalists)} were trained again for {winner.epochs} epochs: {_mean_text(winner)} for the winner"
+    text = f"The best {len(finalists)} were trained again for {number_text(winner.epochs, 'epoch')}: "
+    text += f"{_mean_text(winner)} for the winner"
     if len(finalists) == 1:
         return text + "."
     second = finalists[1]
@@ -175,7 +176,7 @@ def methods(record: StudyRecord) -> str:
         f"Architectures and recipes were searched jointly with Optuna {packages.get('optuna', '?')} in a space of "
         f"{len(settings.parameters)} parameters under a budget of {budget_text(record)}, counted with fvcore "
         f"before training; draws over budget ({counts.get('over_budget', 0)}) were never trained. "
-        f"Candidates were proposed by {strategies.sampler.name} and trained for up to {record.epochs} epochs on "
+        f"Candidates were proposed by {strategies.sampler.name} and trained for up to {number_text(record.epochs, 'epoch')} on "
         f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation {record.metric} of the averaged "
         f"weights; {trained} networks "
         f"were trained. "
@@ -184,8 +185,8 @@ def methods(record: StudyRecord) -> str:
     if record.finalists:
         winner = record.finalists[0]
         text += (
-            f"The best {len(record.finalists)} were trained again for {winner.epochs} epochs with {len(winner.accuracies)} "
-            f"seed{'s' * (len(winner.accuracies) > 1)} each, and the highest mean was selected. "
+            f"The best {len(record.finalists)} were trained again for {number_text(winner.epochs, 'epoch')} with "
+            f"{number_text(len(winner.accuracies), 'seed')} each, and the highest mean was selected. "
         )
     for run in record.runs[-1:]:
         which = "The selected network" if settings.space != PRESETS_SPACE else run.card.subject.removeprefix(PREFIX)

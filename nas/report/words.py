@@ -78,7 +78,7 @@ def finalist_text(finalist: Finalist) -> str:
     spread = "" if finalist.deviation is None else f" ± {100 * finalist.deviation:.2f} points"
     seeds = len(finalist.accuracies)
     over = f"over {seeds} seeds" if seeds > 1 else "by one seed"
-    return f"trial {finalist.number}: {finalist.mean:.2%}{spread} {over}, {finalist.epochs} epochs"
+    return f"trial {finalist.number}: {finalist.mean:.2%}{spread} {over}, {number_text(finalist.epochs, 'epoch')}"
 
 
 def outcome_text(outcome: str) -> str:

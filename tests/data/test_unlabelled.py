@@ -151,6 +151,7 @@ def test_folder_of_images_is_read_in_the_order_of_its_names_and_resized(tmp_path
     for name, value, size in (("b.png", 20, 8), ("a.JPG", 10, 20), ("c.webp", 30, 9)):
         Image.new("RGB", (size, size), (value, value, value)).save(folder / name)
     (folder / "list.txt").write_text("not an image")
+    (folder / "._b.png").write_bytes(b"what macOS leaves")
     read = read_test_set(folder, SHAPE)
     assert (read.name, read.ids) == ("holiday", ["a", "b", "c"])
     assert read.images.shape == (3, 8, 8, 3)
