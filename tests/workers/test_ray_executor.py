@@ -143,7 +143,10 @@ def test_a_line_repeats_what_is_not_known_to_have_arrived() -> None:
 def test_a_worker_whose_coordinator_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.workers.cluster.actor.LEASE_SECONDS", 0.05)
     line = Line()
-    assert not line.poll()
+    time.sleep(0.1)
+    assert not line.poll(), "nobody has called yet: an actor may have its place long before its job"
+    line.deliver(0, pickle.dumps("job"))
+    assert line.receive() == "job"
     time.sleep(0.1)
     for use in (line.poll, line.receive, lambda: line.send("hello")):
         with pytest.raises(EOFError, match="not been heard of"):

@@ -12,8 +12,8 @@ from nas.errors import one_line
 COLLECT_SECONDS = 3.0
 """A call that collects messages waits for the first one so long."""
 LEASE_SECONDS = 15.0
-"""Without a call for so long, the worker takes its coordinator for gone. Less than Ray needs to give up a node that it cannot
-reach, so that the worker there has ended before another one goes on with its trial."""
+"""Without another call for so long, the worker takes its coordinator for gone. Less than Ray needs to give up a node that it
+cannot reach, so that the worker there has ended before another one goes on with its trial."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Line:
         self._over: str | None = None
         self._cut_off: str | None = None
         """Why the worker was told that its coordinator is gone."""
-        self._called = time.monotonic()
+        self._called: float | None = None
+        """When a call began or ended last. Before the first one nothing has been begun that another worker could go on with: an
+        actor may have its place long before its job, and Ray ends it with its driver."""
 
     def send(self, message: Any) -> None:
         packed = pickle.dumps(message)
@@ -78,7 +80,7 @@ class Line:
             return self._taken in self._inbox
 
     def _require_coordinator(self) -> None:
-        silent = time.monotonic() - self._called
+        silent = 0.0 if self._called is None else time.monotonic() - self._called
         if silent > LEASE_SECONDS:
             self._cut_off = f"the coordinator has not been heard of for {silent:.0f} s"
             raise EOFError(self._cut_off)
