@@ -16,6 +16,7 @@ from nas.ablate.results import (
 )
 from nas.budget import Budget
 from nas.config import Candidate
+from nas.config.training import ADAMS
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.loader import mix_seed
@@ -246,9 +247,9 @@ def warnings_of(definition: Definition) -> list[str]:
     found = dict.fromkeys(text for variant in definition.variants for text in variant.candidate.train.warnings())
     for variant in definition.variants:
         train = variant.candidate.train
-        if (train.optimiser == "sgd") != (base.optimiser == "sgd") and train.peak_lr == base.peak_lr:
+        if (train.optimiser in ADAMS) != (base.optimiser in ADAMS) and train.peak_lr == base.peak_lr:
             own = "adam_lr=0.002"
-            if base.optimiser != "sgd":  # which takes lr itself where it has no adam_lr
+            if base.optimiser in ADAMS:  # which takes lr itself where it has no adam_lr
                 own = f"adam_lr={base.peak_lr:g} --set lr=0.1"
             found[
                 f"{variant.title} trains at the base's peak learning rate, {train.peak_lr:g}, though rates differ by orders "

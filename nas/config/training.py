@@ -8,7 +8,9 @@ from nas.config.augment import AugmentConfig
 from nas.config.frozen import Frozen, Rate, with_defaults
 from nas.errors import ConfigError
 
-OptimiserName = Literal["sgd", "adam", "adamw"]
+OptimiserName = Literal["sgd", "adam", "adamw", "muon"]
+ADAMS = ("adam", "adamw")
+"""Whose rates differ by orders from the others'."""
 BalanceName = Literal["none", "loss", "sampling"]
 ScheduleName = Literal["cosine", "onecycle", "warmup_cosine", "multistep", "constant"]
 
@@ -29,6 +31,10 @@ class TrainConfig(Frozen):
     """Peak learning rate."""
     adam_lr: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
     """adam, adamw: takes the place of `lr`, for spaces that also draw the optimiser, whose rates differ by orders."""
+    muon_lr: Annotated[float, Field(gt=0.0, le=10.0)] = 0.24
+    """muon: peak rate of the filters of convolutions, about the angle in radians by which a step turns them; `lr`, `momentum` and
+    `weight_decay` are of all else. Its default and the next are those of arXiv 2404.00498's later code, for eight epochs."""
+    muon_momentum: Rate = 0.6
     momentum: Rate = 0.9
     nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4
@@ -55,8 +61,10 @@ class TrainConfig(Frozen):
     def canonical(self) -> "TrainConfig":
         """The same training with every field that it does not use at its default."""
         unused: dict[str, bool] = {
-            "momentum": self.optimiser != "sgd",
-            "nesterov": self.optimiser != "sgd" or self.momentum == 0,
+            "momentum": self.optimiser in ADAMS,
+            "nesterov": self.optimiser in ADAMS or (self.momentum == 0 and (self.optimiser == "sgd" or self.muon_momentum == 0)),
+            "muon_lr": self.optimiser != "muon",
+            "muon_momentum": self.optimiser != "muon",
             "warmup": self.schedule not in ("onecycle", "warmup_cosine"),
             "milestones": self.schedule != "multistep",
             "gamma": self.schedule != "multistep",
@@ -70,7 +78,7 @@ class TrainConfig(Frozen):
     @property
     def peak_lr(self) -> float:
         """The one of `lr` and `adam_lr` that the optimiser uses."""
-        return self.lr if self.optimiser == "sgd" or self.adam_lr is None else self.adam_lr
+        return self.adam_lr if self.optimiser in ADAMS and self.adam_lr is not None else self.lr
 
     @model_validator(mode="after")
     def _some_milestone(self) -> Self:

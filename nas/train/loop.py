@@ -111,7 +111,7 @@ class _Trainer:
         self.config = config
         self.precision = precision
         self.identity = identity
-        self.optimiser = make_optimiser(self.model, config, self.device)
+        self.optimiser = make_optimiser(self.model, config, self.device, precision.autocast)
         self.average = WeightAverage(self.model, config.ema_epochs, len(train)) if config.ema_epochs else None
         self.sam = SharpnessAware(self.model, config.sam_rho) if config.sam_rho else None
         self.class_weights = train.class_weights() if config.class_balance == "loss" else None

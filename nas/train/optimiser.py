@@ -1,25 +1,41 @@
-"""Optimisers by name. To add one: a function `(groups, TrainConfig, fused) -> Optimizer`, an entry in OPTIMISERS, its name in
+"""Optimisers by name. To add one: a function `(groups, TrainConfig, How) -> Optimizer`, an entry in OPTIMISERS, its name in
 `nas.config.OptimiserName`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from nas.config import TrainConfig
+from nas.train.muon import ORTHOGONAL, Muon, turns
 from nas.train.norm import BATCH_NORMS
 
 RATE_FACTOR = "rate_factor"
 """Key of a group: what the schedule's rate is multiplied by there."""
 
 
+@dataclass(frozen=True)
+class How:
+    """Steps are computed."""
+
+    fused: bool
+    """By torch's fused kernels."""
+    dtype: torch.dtype
+    """In which products may be taken that the gradients' precision does not hang on."""
+
+
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """The weights of convolutions and linear layers decay; BatchNorm and biases only if the recipe says so (arXiv 1812.01187).
-    BatchNorm's biases have a group of their own where their rate has a factor. The first group follows the schedule as it is."""
+    BatchNorm's biases have a group of their own where their rate has a factor, and so have the filters that Muon turns, without
+    decay. The first group follows the schedule as it is."""
+    turned = [m.weight for m in model.modules() if turns(m)] if config.optimiser == "muon" else []
+    turned = [p for p in turned if p.requires_grad]
     faster = {id(m.bias) for m in model.modules() if isinstance(m, BATCH_NORMS)} if config.norm_bias_lr != 1 else set()
     trained = [p for p in model.parameters() if p.requires_grad]
-    usual = [p for p in trained if id(p) not in faster]
+    apart = faster | {id(p) for p in turned}
+    usual = [p for p in trained if id(p) not in apart]
     decay_of_norm = config.weight_decay if config.decay_norm_and_bias else 0.0
     if config.decay_norm_and_bias:
         groups = [{"params": usual, "weight_decay": config.weight_decay}]
@@ -31,6 +47,9 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     if faster:
         biases = [p for p in trained if id(p) in faster]
         groups.append({"params": biases, "weight_decay": decay_of_norm / config.norm_bias_lr, RATE_FACTOR: config.norm_bias_lr})
+    if turned:
+        own = {"momentum": config.muon_momentum, "weight_decay": 0.0, RATE_FACTOR: config.muon_lr / config.lr}
+        groups.append({"params": turned, ORTHOGONAL: True, **own})
     return groups
 
 
@@ -39,27 +58,34 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group.get(RATE_FACTOR, 1.0)
 
 
-def _sgd(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
+def _sgd(groups: list[dict[str, Any]], config: TrainConfig, how: How) -> torch.optim.Optimizer:
     nesterov = config.nesterov and config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum, nesterov=nesterov, fused=how.fused)
 
 
-def _adam(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=config.peak_lr, fused=fused)
+def _adam(groups: list[dict[str, Any]], config: TrainConfig, how: How) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=config.peak_lr, fused=how.fused)
 
 
-def _adamw(groups: list[dict[str, Any]], config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=config.peak_lr, fused=fused)
+def _adamw(groups: list[dict[str, Any]], config: TrainConfig, how: How) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=config.peak_lr, fused=how.fused)
 
 
-OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig, bool], torch.optim.Optimizer]] = {
+def _muon(groups: list[dict[str, Any]], config: TrainConfig, how: How) -> torch.optim.Optimizer:
+    return Muon(groups, config.peak_lr, config.momentum, config.nesterov, how.dtype)
+
+
+OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig, How], torch.optim.Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
+    "muon": _muon,
 }
 
 
-def make_optimiser(model: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """Fused where torch has such kernels: on CUDA and the CPU."""
-    fused = device.type in ("cuda", "cpu")
-    return OPTIMISERS[config.optimiser](parameter_groups(model, config), config, fused)
+def make_optimiser(
+    model: nn.Module, config: TrainConfig, device: torch.device, dtype: torch.dtype | None = None
+) -> torch.optim.Optimizer:
+    """Fused where torch has such kernels: on CUDA and the CPU. `dtype` is what products are taken in, by default float32."""
+    how = How(device.type in ("cuda", "cpu"), dtype or torch.float32)
+    return OPTIMISERS[config.optimiser](parameter_groups(model, config), config, how)

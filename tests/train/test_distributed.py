@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {"optimiser": "adamw", "lr": 0.01},
     # A step along a gradient of any size: where a ReLU bends, the last bit of it decides about the next. SiLU does not bend.
     "sam": {"sam_rho": 0.05, "arch": {**EVEN["arch"], "activation": "silu", "se_reduction": 0}},
+    "muon": {"optimiser": "muon", "arch": {**EVEN["arch"], "activation": "silu", "se_reduction": 0}},
     "mixed": {"augment": {"flip": "alternating", "mix": "mixup_or_cutmix", "cutout": 3}},
     "whitening": {"arch": {**EVEN["arch"], "stem": {"type": "whitening"}}},
     "no average": {"ema_epochs": 0.0},

@@ -50,7 +50,11 @@ def test_a_training_that_was_cut_off_goes_on(
 
 
 @pytest.mark.parametrize("storage", [Resident, Streamed], ids=["resident", "streamed"])
-@pytest.mark.parametrize("changes", [{}, {"sam_rho": 0.05}, {"optimiser": "adamw", "lr": 0.01}], ids=["sgd", "sam", "adamw"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"sam_rho": 0.05}, {"optimiser": "adamw", "lr": 0.01}, {"optimiser": "muon"}],
+    ids=["sgd", "sam", "adamw", "muon"],
+)
 def test_nothing_within_an_epoch_waits_for_the_device(
     on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], storage: type[Resident]
 ) -> None:

@@ -87,6 +87,7 @@ REFERENCES: dict[str, Any] = {
     "adam": lambda params, c: torch.optim.Adam(params, lr=c.lr, weight_decay=c.weight_decay),
     "adamw": lambda params, c: torch.optim.AdamW(params, lr=c.lr, weight_decay=c.weight_decay),
 }
+REFERENCES["muon"] = REFERENCES["sgd"]  # of what is no filter
 
 
 @pytest.mark.parametrize("changes", [{}, {"momentum": 0.0}, {"nesterov": False}], ids=["", "no momentum", "no nesterov"])

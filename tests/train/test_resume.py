@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {"optimiser": "adamw", "lr": 0.01},
     "no average": {"ema_epochs": 0.0},
     "sam": {"sam_rho": 0.05},
+    "muon": {"optimiser": "muon"},
     "whitening": {"arch": {"stem": {"type": "whitening"}}},
     "mixed": {"augment": {"flip": "alternating", "mix": "mixup_or_cutmix", "cutout": 3}},
 }
