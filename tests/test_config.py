@@ -95,6 +95,8 @@ UNUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "own stem width that is the first stage's": ({}, {"arch": {"stem": {"channels": 16}}}),
     "momentum of adamw": ({"train": {"optimiser": "adamw"}}, {"train": {"optimiser": "adamw", "momentum": 0.5}}),
     "nesterov of adamw": ({"train": {"optimiser": "adamw"}}, {"train": {"optimiser": "adamw", "nesterov": False}}),
+    "adam's rate of muon": ({"train": {"optimiser": "muon"}}, {"train": {"optimiser": "muon", "adam_lr": 0.01}}),
+    "muon's rate and momentum of sgd": ({}, {"train": {"muon_lr": 0.1, "muon_momentum": 0.9}}),
     "nesterov without momentum": ({"train": {"momentum": 0}}, {"train": {"momentum": 0, "nesterov": False}}),
     "warm-up of cosine": ({"train": {"schedule": "cosine"}}, {"train": {"schedule": "cosine", "warmup": 0.4}}),
     "milestones of cosine": ({"train": {"schedule": "cosine"}}, {"train": {"schedule": "cosine", "milestones": [0.3]}}),
