@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli.completion import complete_recipe, complete_subject
 from nas.cli.options import (
     DataOption,
     DatasetOption,
@@ -38,7 +39,9 @@ training images that were set aside. The same command goes on where it stopped; 
 
 
 def command(
-    which: Annotated[str, typer.Argument(help="The base: `best`, a trial's number or preset:NAME.")] = "best",
+    which: Annotated[
+        str, typer.Argument(help="The base: `best`, a trial's number or preset:NAME.", autocompletion=complete_subject)
+    ] = "best",
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,7 +62,10 @@ def command(
     study: StudyOption = None,
     dataset: DatasetOption = None,
     recipe: Annotated[
-        str, typer.Option(help="searched, auto, fast, long, robust, or a YAML file: how the base is trained.")
+        str,
+        typer.Option(
+            help="searched, auto, fast, long, robust, or a YAML file: how the base is trained.", autocompletion=complete_recipe
+        ),
     ] = "searched",
     epochs: Annotated[int | None, typer.Option(help="Epochs. [default: the recipe's, or the search's]")] = None,
     hold_out: Annotated[

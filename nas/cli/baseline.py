@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.completion import complete_dataset, complete_recipe, complete_subject
 from nas.cli.options import (
     DataOption,
     DeviceOption,
@@ -48,11 +49,23 @@ def command(
     study: StudyOption = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="With --like preset:NAME, of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder."),
+        typer.Option(
+            help="With --like preset:NAME, of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder.",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
-    like: Annotated[str, typer.Option(help="The network whose recipe it is: `best`, a trial's number or preset:NAME.")] = "best",
+    like: Annotated[
+        str,
+        typer.Option(
+            help="The network whose recipe it is: `best`, a trial's number or preset:NAME.", autocompletion=complete_subject
+        ),
+    ] = "best",
     recipe: Annotated[
-        str, typer.Option(help="searched, auto, fast, long, robust, or a YAML file: how that network would be retrained.")
+        str,
+        typer.Option(
+            help="searched, auto, fast, long, robust, or a YAML file: how that network would be retrained.",
+            autocompletion=complete_recipe,
+        ),
     ] = "searched",
     epochs: Annotated[
         int | None, typer.Option(help="Epochs. [default: the recipe's, or four times the search's, as in nas retrain]")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.completion import complete_subject
 from nas.cli.options import JsonOption, StudyOption, parse_timeout
 from nas.cli.output import print_json, printed_lines
 
@@ -26,7 +27,10 @@ could not be checked.
 
 def command(
     network: Annotated[
-        str, typer.Argument(help="`best`, a trial's number, preset:NAME, FILE.py:CLASS or torchvision:NAME.")
+        str,
+        typer.Argument(
+            help="`best`, a trial's number, preset:NAME, FILE.py:CLASS or torchvision:NAME.", autocompletion=complete_subject
+        ),
     ] = "best",
     study: StudyOption = None,
     classes: Annotated[int | None, typer.Option(help="Of the images. [default: the study's, or 10]", min=2)] = None,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.completion import complete_subject
 from nas.cli.options import JsonOption, StudyOption
 from nas.cli.output import print_json, print_table
 
@@ -14,7 +15,7 @@ Networks are `best`, a trial's number, STUDY/12 or STUDY/best of another study, 
 
 
 def command(
-    names: Annotated[list[str], typer.Argument(help="Two or more.")],
+    names: Annotated[list[str], typer.Argument(help="Two or more.", autocompletion=complete_subject)],
     study: StudyOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Also what is the same in all.")] = False,
     as_json: JsonOption = False,

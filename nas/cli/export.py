@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.completion import complete_averaging, complete_format
 from nas.cli.options import RUN_HELP, JsonOption, StudyOption
 from nas.cli.output import print_json
 
@@ -19,11 +20,13 @@ for batches of any size. torch: a program of torch.export. Each takes uint8 imag
 def command(
     run: Annotated[str | None, typer.Argument(help=RUN_HELP, show_default=False)] = None,
     study: StudyOption = None,
-    form: Annotated[str, typer.Option("--format", help="weights, onnx or torch.")] = "weights",
+    form: Annotated[str, typer.Option("--format", help="weights, onnx or torch.", autocompletion=complete_format)] = "weights",
     output: Annotated[
         Path | None, typer.Option(help="File or folder. [default: under exported/ in the study's folder, or here]")
     ] = None,
-    tta: Annotated[str | None, typer.Option(help="none, flip or flip_shift. [default: as nas submit]")] = None,
+    tta: Annotated[
+        str | None, typer.Option(help="none, flip or flip_shift. [default: as nas submit]", autocompletion=complete_averaging)
+    ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="weights: also in bfloat16, half as large.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, complete_study
+from nas.cli.completion import complete_study
+from nas.cli.options import JsonOption
 from nas.cli.output import print_json
 
 HELP = """List the studies, or with --study the trials of one."""

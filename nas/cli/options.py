@@ -6,15 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.completion import complete_dataset, complete_device, complete_study, complete_tracker
 from nas.errors import ConfigError
-
-
-def complete_study(begun: str) -> list[str]:
-    """For the shell's completion."""
-    from nas.paths import known_studies
-
-    return [name for name in known_studies() if name.startswith(begun)]
-
 
 StudyOption = Annotated[
     str | None,
@@ -32,9 +25,14 @@ RunOption = Annotated[str | None, typer.Option("--run", help=RUN_HELP, show_defa
 JsonOption = Annotated[bool, typer.Option("--json", help="Data on standard output, as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings, faults and the result alone.")]
 LogOption = Annotated[
-    str | None, typer.Option("--log", help="Also send every epoch to a tracker: tensorboard or wandb (offline by default).")
+    str | None,
+    typer.Option(
+        "--log",
+        help="Also send every epoch to a tracker: tensorboard or wandb (offline by default).",
+        autocompletion=complete_tracker,
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, cuda:1, mps or cpu.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, cuda:1, mps or cpu.", autocompletion=complete_device)]
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -45,7 +43,11 @@ DataOption = Annotated[
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="Of a preset of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder."),
+    typer.Option(
+        "--dataset",
+        help="Of a preset of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder.",
+        autocompletion=complete_dataset,
+    ),
 ]
 TrainSubsetOption = Annotated[int | None, typer.Option("--train-subset", help="Train on so many images only, stratified.", min=1)]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="On the CPU: so many trainings at a time. [default: 1]")]

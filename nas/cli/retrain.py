@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli.completion import complete_criterion, complete_recipe, complete_subject
 from nas.cli.options import (
     DataOption,
     DatasetOption,
@@ -38,12 +39,20 @@ TABLE_COLUMNS = ("network", "parameters", "seeds", "held out", "held out, shifte
 def command(
     which: Annotated[
         list[str] | None,
-        typer.Argument(help="`best`, `top:5`, numbers or preset:NAME, one or several. [default: best]", show_default=False),
+        typer.Argument(
+            help="`best`, `top:5`, numbers or preset:NAME, one or several. [default: best]",
+            autocompletion=complete_subject,
+            show_default=False,
+        ),
     ] = None,
     study: StudyOption = None,
     dataset: DatasetOption = None,
     recipe: Annotated[
-        str, typer.Option(help="searched, auto, fast, long, robust, or a YAML file: how it is trained. auto goes by the length.")
+        str,
+        typer.Option(
+            help="searched, auto, fast, long, robust, or a YAML file: how it is trained. auto goes by the length.",
+            autocompletion=complete_recipe,
+        ),
     ] = "searched",
     epochs: Annotated[int | None, typer.Option(help="Epochs. [default: the recipe's, or four times the search's]")] = None,
     time: Annotated[
@@ -55,7 +64,10 @@ def command(
         float | None,
         typer.Option(help="Share of the images that judges instead. [default: 0; 0.1 for several networks]", min=0, max=0.5),
     ] = None,
-    choose_by: Annotated[str, typer.Option(help="clean or shifted: the held-out images as they are, or corrupted.")] = "clean",
+    choose_by: Annotated[
+        str,
+        typer.Option(help="clean or shifted: the held-out images as they are, or corrupted.", autocompletion=complete_criterion),
+    ] = "clean",
     include_test_labels: Annotated[
         bool,
         typer.Option("--include-test-labels", help="Train on the official test set too; no test accuracy is claimed then."),

@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.completion import (
+    complete_balance,
+    complete_channels,
+    complete_dataset,
+    complete_metric,
+    complete_pruner,
+    complete_resize,
+    complete_sampler,
+    complete_space,
+    complete_start,
+)
 from nas.cli.options import DataOption, DeviceOption, JsonOption, LogOption, QuietOption, absolute_path, parse_duration
 from nas.cli.output import print_json
 
@@ -20,9 +31,14 @@ The same command run again goes on where it stopped: --trials counts the trained
 
 
 def command(
-    space: Annotated[str | None, typer.Option(help="A shipped space or a YAML file. [default: resnet]")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A shipped space or a YAML file. [default: resnet]", autocompletion=complete_space)
+    ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="digits, cifar10, cifar100, fashion-mnist, svhn or folder. [default: cifar10]")
+        str | None,
+        typer.Option(
+            help="digits, cifar10, cifar100, fashion-mnist, svhn or folder. [default: cifar10]", autocompletion=complete_dataset
+        ),
     ] = None,
     data: DataOption = None,
     study: Annotated[str | None, typer.Option(help="Its name, a folder under studies/. [default: SPACE-DATASET]")] = None,
@@ -50,27 +66,47 @@ def command(
         int | None,
         typer.Option("--image-size", "--size", help="Resize `folder`'s images. [default: the first one's shorter side]", min=8),
     ] = None,
-    resize: Annotated[str | None, typer.Option(help="To a square: squash, crop or pad. [default: squash]")] = None,
-    channels: Annotated[str | None, typer.Option(help="grey or rgb. [default: the first image's]")] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="To a square: squash, crop or pad. [default: squash]", autocompletion=complete_resize)
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="grey or rgb. [default: the first image's]", autocompletion=complete_channels)
+    ] = None,
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave out what cannot be read, has no label or no file.")
     ] = False,
     warm_start: Annotated[
-        str | None, typer.Option(help="Begin a new study with `presets`, `preset:NAME` or `study:NAME`, where they fit.")
+        str | None,
+        typer.Option(
+            help="Begin a new study with `presets`, `preset:NAME` or `study:NAME`, where they fit.", autocompletion=complete_start
+        ),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="tpe, random, gp, qmc, cmaes or evolution. [default: the space's, else tpe]")
+        str | None,
+        typer.Option(
+            help="tpe, random, gp, qmc, cmaes or evolution. [default: the space's, else tpe]", autocompletion=complete_sampler
+        ),
     ] = None,
     pruner: Annotated[
         str | None,
-        typer.Option(help="asha, hyperband, median, percentile, patient or none. [default: the space's, else asha]"),
+        typer.Option(
+            help="asha, hyperband, median, percentile, patient or none. [default: the space's, else asha]",
+            autocompletion=complete_pruner,
+        ),
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="What judges networks: accuracy, balanced_accuracy or macro_f1. [default: the space's, else accuracy]"),
+        typer.Option(
+            help="What judges networks: accuracy, balanced_accuracy or macro_f1. [default: the space's, else accuracy]",
+            autocompletion=complete_metric,
+        ),
     ] = None,
     class_balance: Annotated[
-        str | None, typer.Option(help="For classes of few images: none, loss or sampling. [default: the space's, else none]")
+        str | None,
+        typer.Option(
+            help="For classes of few images: none, loss or sampling. [default: the space's, else none]",
+            autocompletion=complete_balance,
+        ),
     ] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to use, one worker each; 0 is the CPU. [default: all visible]")] = None,
     workers_per_gpu: Annotated[int | None, typer.Option(help="Several on each GPU, which pays for small networks.")] = None,

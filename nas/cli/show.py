@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli.completion import complete_network
 from nas.cli.options import JsonOption, StudyOption
 from nas.cli.output import print_json
 from nas.errors import ConfigError
@@ -26,7 +27,11 @@ on others.
 
 def command(
     what: Annotated[
-        str, typer.Argument(help="`best`, a trial's number, preset:NAME, or a space: a shipped one's name or a file.")
+        str,
+        typer.Argument(
+            help="`best`, a trial's number, preset:NAME, or a space: a shipped one's name or a file.",
+            autocompletion=complete_network,
+        ),
     ] = "best",
     study: StudyOption = None,
     draws: Annotated[int, typer.Option(help="Of a space: uniform draws that are counted.", min=1)] = 600,

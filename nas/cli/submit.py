@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.completion import complete_averaging
 from nas.cli.options import DeviceOption, JsonOption, QuietOption, RunOption, StudyOption
 from nas.cli.output import print_json
 
@@ -24,7 +25,10 @@ def command(
     output: Annotated[Path | None, typer.Option(help="The CSV. [default: in the study's folder, or here]")] = None,
     tta: Annotated[
         str | None,
-        typer.Option(help="Average over flip, or flip_shift; or none. [default: flip, if the network was trained with flips]"),
+        typer.Option(
+            help="Average over flip, or flip_shift; or none. [default: flip, if the network was trained with flips]",
+            autocompletion=complete_averaging,
+        ),
     ] = None,
     adapt_norm: Annotated[
         bool, typer.Option("--adapt-norm", help="Take BatchNorm's statistics from the test set: for one that is shifted.")

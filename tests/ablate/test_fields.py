@@ -72,7 +72,11 @@ def test_values_of_the_augmentation_and_the_stem() -> None:
         ("block_source", "none", "there is no such field"),
         ("stages", "3", "it has no one value; its fields are blocks, channels, kernel, skip_kernel"),
         ("augment", "none", "it has no one value; its fields are crop_padding"),
-        ("optimiser", "adm", r"--vary optimiser=adm: must be 'sgd', 'adam', 'adamw' or 'muon' \(got 'adm'\)\. Did you mean 'adam'\?"),
+        (
+            "optimiser",
+            "adm",
+            r"--vary optimiser=adm: must be 'sgd', 'adam', 'adamw' or 'muon' \(got 'adm'\)\. Did you mean 'adam'\?",
+        ),
         ("lr", "-1", r"--vary lr=-1: must be greater than 0 \(got -1\)"),
         ("lr", "fast", "--vary lr=fast: must be a valid number"),
         ("lr", "nan", "must be a finite number"),
