@@ -1,5 +1,5 @@
-"""What the shell offers for an option's value. Lists are imported when they are asked for, since `nas --help` must be quick; those
-whose home imports torch or Optuna, which takes seconds, are written out here, and a test compares them."""
+"""What the shell offers for an option's value. Lists are imported when they are asked for: `nas --help` must be quick. One whose
+home imports torch or Optuna, which takes seconds, is written out here, and a test compares it."""
 
 from collections.abc import Callable, Iterable
 

@@ -22,7 +22,7 @@ WARM_UP_STEPS = 2
 LEAST_STEPS = 3
 STEPS_APART = 10
 """Between two looks at the clock on a device that works while the host goes on, which each look makes it wait for."""
-ENDLESS = {"epochs": 100_000, "lr": 1e-6, "adam_lr": None}
+ENDLESS = {"epochs": 100_000, "lr": 1e-6, "adam_lr": None, "muon_lr": 1e-6}
 """Neither the end of the training nor an exploding loss comes before that of the measurement; no step's time depends on them."""
 
 
