@@ -18,7 +18,7 @@ from nas.errors import ConfigError, DataError
 from nas.paths import StudyPaths
 from nas.retrain.places import Places, pick_places
 from nas.retrain.request import RetrainRequest
-from nas.search.settings import StudySettings, read_settings
+from nas.search.settings import StudySettings, git_state, read_settings
 from nas.train.device import Precision, pick_precision, tune_process
 
 
@@ -56,6 +56,7 @@ class Workshop:
 def open_workshop(request: RetrainRequest, decoding: DecodingProgress = silent) -> Workshop:
     """Raises NasError."""
     settings = read_settings(request.paths)
+    git_state()  # of the code that is imported now, whatever becomes of the checkout until a card states it
     data = _where_it_lies(settings.data, request)
     places = pick_places(request.device, request.gpus, request.compiled)
     tune_process(places.device)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -61,8 +62,9 @@ def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+@cache
 def git_state() -> str | None:
-    """Of the checkout that this package runs from."""
+    """Of the checkout that this package runs from, as it was when this process first asked."""
     here = Path(__file__).resolve().parent
     try:
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)

@@ -147,9 +147,13 @@ def test_a_script_that_searches_is_recorded_as_one(program: str, command: str, m
     assert Environment.now().command == command
 
 
-def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_is_that_of_the_beginning_and_none_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: Any, **__: Any) -> None:
         raise FileNotFoundError("git")
 
+    begun = git_state()
     monkeypatch.setattr(settings_module.subprocess, "run", missing)
+    assert git_state() == begun, "the code that runs does not change with the checkout"
+    git_state.cache_clear()
     assert git_state() is None
+    git_state.cache_clear()
