@@ -1,5 +1,6 @@
 """Networks of a study: those that its search drew, and those that were retrained."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,15 +111,15 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(ABC):
     """A network that was trained to its end: what a `Run` and a `Baseline` have in common."""
 
     paths: TrialPaths
 
     @property
+    @abstractmethod
     def card(self) -> ModelCard | BaselineCard:
         """What it is, how and on what it was trained, what it scores."""
-        raise NotImplementedError
 
     @property
     def name(self) -> str:

@@ -293,9 +293,8 @@ def _expected(card: "ModelCard") -> list[str]:
         lines.append("The data set has no labelled test images, so that no test accuracy can be claimed.")
     if (held_out := card.held_out) is not None:
         lines.append(
-            f"Expected, by {held_out.images:,} images held out: "
-            f"{between(held_out.accuracy, held_out.effective_images or held_out.images)}; under a simulated shift "
-            f"{between(held_out.shifted_accuracy, held_out.shifted_effective_images or held_out.images)}"
+            f"Expected, by {held_out.images:,} images held out: {between(held_out.accuracy, held_out.counted)}; "
+            f"under a simulated shift {between(held_out.shifted_accuracy, held_out.shifted_counted)}"
         )
         if card.metric != "accuracy":
             word = METRIC_WORDS[card.metric]

@@ -30,20 +30,24 @@ class ImageFile(NamedTuple):
     """In nanoseconds since 1970."""
 
 
+def is_image(name: str) -> bool:
+    """By a file's ending; hidden files are none, such as the `._cat.png` that macOS leaves beside `cat.png`."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
 def image_files(folder: str) -> Iterator[ImageFile]:
-    """The images in a folder and in those within it, ordered as their paths; none that are hidden, such as the `._cat.png` that
-    macOS leaves beside `cat.png`. Every start of every process lists them all, and pathlib would take more than twice as long."""
+    """The images in a folder and in those within it that are not hidden, ordered as their paths. Every start of every process
+    lists them all, and pathlib would take more than twice as long."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"the folder {folder} cannot be read: {reason_of(error)}") from None
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
         if entry.is_dir(follow_symlinks=False):
-            yield from image_files(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+            if not entry.name.startswith("."):
+                yield from image_files(entry.path)
+        elif is_image(entry.name):
             try:
                 status = entry.stat()
             except OSError:  # a link to nothing: whoever decodes it says so

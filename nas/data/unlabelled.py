@@ -18,7 +18,7 @@ import numpy as np
 
 from nas.config import ImageShape
 from nas.data.cache import silent
-from nas.data.decoding import IMAGE_SUFFIXES, bad_images_error, decode_all, reason_of
+from nas.data.decoding import IMAGE_SUFFIXES, bad_images_error, decode_all, is_image, reason_of
 from nas.errors import DataError
 
 FORMS = (
@@ -140,7 +140,7 @@ def _data_and_ids(tree: dict[Any, Any], path: Path) -> tuple[Any, Any]:
 
 
 def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    paths = sorted(p for p in folder.iterdir() if is_image(p.name))
     if not paths:
         raise DataError(f"{folder} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
     images = np.empty((len(paths), shape.size, shape.size, shape.channels), np.uint8)

@@ -141,7 +141,7 @@ def _held_out_sentence(card: ModelCard) -> str:
     if held_out is None:
         return ""
     text = f" Of {held_out.images:,} training images that were set aside {held_out.accuracy:.2%}; "
-    text += f"{_interval_text(held_out.accuracy, held_out.effective_images or held_out.images)}."
+    text += f"{_interval_text(held_out.accuracy, held_out.counted)}."
     if held_out.score is not None:
         text += f" {capitalised(METRIC_WORDS[card.metric])} {held_out.score:.2%} on these images."
     return text + (f" {remark}" if (remark := grouped_remark(card)) else "")

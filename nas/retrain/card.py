@@ -49,6 +49,16 @@ class HeldOut(Frozen):
     """… and for that under the shift."""
 
     @property
+    def counted(self) -> float:
+        """As how many images they count for the interval of the accuracy; …"""
+        return self.effective_images or self.images
+
+    @property
+    def shifted_counted(self) -> float:
+        """… and for that under the shift."""
+        return self.shifted_effective_images or self.images
+
+    @property
     def clean(self) -> float:
         """What networks are chosen by; …"""
         return self.accuracy if self.score is None else self.score

@@ -6,7 +6,7 @@ torch's own, from 2.9 on, takes matrices alone.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that is applied to the singular values: chosen by its author to raise small ones fast, not to end at 1."""
 
 
-def turns(module: nn.Module) -> bool:
-    """Whether its filters are what Muon is for: those of a convolution over all channels without a bias, such as stand before
-    BatchNorm, so that their norm matters little."""
-    return isinstance(module, nn.Conv2d) and module.groups == 1 and module.bias is None
+def turns(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether its filters are what Muon is for: trained ones of a convolution over all channels without a bias, such as stand
+    before BatchNorm, so that their norm matters little."""
+    return isinstance(module, nn.Conv2d) and module.groups == 1 and module.bias is None and module.weight.requires_grad
 
 
 def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

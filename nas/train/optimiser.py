@@ -31,7 +31,6 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     BatchNorm's biases have a group of their own where their rate has a factor, and so have the filters that Muon turns, without
     decay. The first group follows the schedule as it is."""
     turned = [m.weight for m in model.modules() if turns(m)] if config.optimiser == "muon" else []
-    turned = [p for p in turned if p.requires_grad]
     faster = {id(m.bias) for m in model.modules() if isinstance(m, BATCH_NORMS)} if config.norm_bias_lr != 1 else set()
     trained = [p for p in model.parameters() if p.requires_grad]
     apart = faster | {id(p) for p in turned}
