@@ -21,13 +21,11 @@ __all__ = ["Baseline", "NasError", "Run", "Study", "Trial", "__version__", "open
 
 _HOMES = {
     "NasError": "nas.errors",
-    **dict.fromkeys(("Baseline", "Run", "Study", "Trial", "open_study", "studies"), "nas.api"),
+    **dict.fromkeys(("Baseline", "Run", "Study", "Trial", "open_study", "search", "studies"), "nas.api"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "search":  # the package of that name, which can be called
-        return import_module("nas.search")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

@@ -26,10 +26,10 @@ from nas.dashboard.serve import serve
 from nas.paths import StudyPaths
 from nas.report.page import write_page
 from nas.report.record import read_record
-from nas.search.outcomes import TrialRow
-from nas.search.progress import Progress
-from nas.search.request import SearchRequest
-from nas.search.run import run_search
+from nas.study.outcomes import TrialRow
+from nas.study.progress import Progress
+from nas.study.request import SearchRequest
+from nas.study.run import run_search
 
 TRIALS, EPOCHS = 30, 12
 LOOKED_AT = 20

@@ -14,12 +14,12 @@ import torch
 
 from nas.cli.main import main
 from nas.paths import StudyPaths, study_paths
-from nas.retrain import RetrainRequest, retrain
-from nas.search.finalists import Round
-from nas.search.outcomes import TrialRow
-from nas.search.progress import Progress, Running
-from nas.search.request import SearchRequest
-from nas.search.run import SearchPlan, run_search
+from nas.runs import RetrainRequest, retrain
+from nas.study.finalists import Round
+from nas.study.outcomes import TrialRow
+from nas.study.progress import Progress, Running
+from nas.study.request import SearchRequest
+from nas.study.run import SearchPlan, run_search
 from tests import warm
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

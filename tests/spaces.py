@@ -1,7 +1,7 @@
 """Space files for tests: a whole one, and frames around a single line."""
 
-from nas.space import Space
-from nas.space_file import read_space
+from nas.space.space import Space
+from nas.space.space_file import read_space
 
 WHOLE = """\
 version: 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from nas.workers.executors.local import LocalExecutor
+from nas.jobs.local import LocalExecutor
 
 ROOT = Path(__file__).parents[1]
 POSSIBLE = sys.platform == "linux"

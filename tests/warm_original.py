@@ -3,9 +3,9 @@
 import torch
 
 from nas.data import datasets, material, stream  # noqa: F401
+from nas.jobs import local
+from nas.jobs.worker import warm_up
 from nas.train import device, loop, memory  # noqa: F401
-from nas.workers.executors import local
-from nas.workers.worker import warm_up
 
 torch.set_num_threads(1)
 warm_up()

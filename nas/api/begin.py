@@ -6,8 +6,8 @@ import time
 from nas.api.plain import plain_display, seconds_of
 from nas.api.study import Study
 from nas.paths import existing_study, known_studies
-from nas.search.request import DEFAULT_TRIALS, SearchRequest
-from nas.search.run import run_search
+from nas.study.request import DEFAULT_TRIALS, SearchRequest
+from nas.study.run import run_search
 
 
 def search(

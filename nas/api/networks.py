@@ -7,15 +7,15 @@ from pathlib import Path
 
 from torch import nn
 
-from nas.baseline import BaselineCard, load_baseline, read_baseline
 from nas.config import ArchConfig, Candidate, ImageShape, TrainConfig
 from nas.errors import StudyError
 from nas.export.predictor import Predictor
 from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths
-from nas.retrain import ModelCard, finished_runs, load_network, read_card
-from nas.search.outcomes import TrialRow
-from nas.search.settings import read_settings
+from nas.runs import ModelCard, finished_runs, load_network, read_card
+from nas.runs.baseline import BaselineCard, load_baseline, read_baseline
+from nas.study.outcomes import TrialRow
+from nas.study.settings import read_settings
 from nas.train.loop import EpochMetrics, read_curve
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from nas.api.networks import Baseline, Run, Trial, runs_of
 from nas.api.plain import plain_display, seconds_of
-from nas.baseline import BaselineRequest, finished_baselines
 from nas.cli.baseline import train_shown
 from nas.cli.options import parse_seeds
 from nas.cli.retrain import retrain_one
@@ -18,17 +17,18 @@ from nas.export import Exported, ExportRequest, export
 from nas.interrupts import Stop
 from nas.paths import StudyPaths, remember_study
 from nas.predict import Guess, PredictRequest, Submission, SubmitRequest, predict_images, submit
-from nas.recipes import SEARCHED
 from nas.report.front import BestReport, report_best
 from nas.report.page import write_page
 from nas.report.paper import write_paper
 from nas.report.record import read_record
 from nas.report.study import StudyReport, report_study
 from nas.report.words import counts_line
-from nas.retrain import RetrainRequest
-from nas.search.finalists import Finalist
-from nas.search.settings import StudySettings, read_settings
-from nas.subjects import none_is_best
+from nas.runs import RetrainRequest
+from nas.runs.baseline import BaselineRequest, finished_baselines
+from nas.runs.subjects import none_is_best
+from nas.space.recipes import SEARCHED
+from nas.study.finalists import Finalist
+from nas.study.settings import StudySettings, read_settings
 
 Which = Trial | int | str
 """A network to retrain: a trial, its number, `best`, or `preset:NAME`."""

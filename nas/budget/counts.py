@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.closed_form import closed_form_macs, closed_form_params
+from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import ArchConfig, ImageShape
 from nas.models import build_model
 from nas.models.custom import blaming_block

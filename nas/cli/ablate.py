@@ -22,9 +22,9 @@ from nas.cli.options import (
 from nas.cli.output import end_suspended, print_json, spread_data, table_lines
 
 if TYPE_CHECKING:
-    from nas.ablate import AblationPlan, Done
     from nas.cli.display import TerminalDisplay
-    from nas.retrain import Order
+    from nas.runs import Order
+    from nas.runs.ablate import AblationPlan, Done
     from nas.train.loop import EpochMetrics
 
 HELP = """Train a network beside variants of it, and say what each choice is worth.
@@ -85,15 +85,15 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     all_seeds = parse_seeds(seeds, 0)
-    from nas.ablate import AblationRequest, run_ablation
     from nas.cli.display import TerminalDisplay
     from nas.cli.together import Together
     from nas.cli.whose import study_of_networks
     from nas.interrupts import Stop, suspended_by_signals
+    from nas.jobs.placement import Placement
     from nas.paths import remember_study
     from nas.report.ablations import write_tables
-    from nas.retrain import HOLD_OUT, RetrainRequest
-    from nas.workers.placement import Placement
+    from nas.runs import HOLD_OUT, RetrainRequest
+    from nas.runs.ablate import AblationRequest, run_ablation
 
     stop = Stop()
     with TerminalDisplay(quiet=quiet) as display:

@@ -23,9 +23,9 @@ from nas.cli.output import end_suspended, print_json, printed_lines, spread_data
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.baseline import BaselineOrder, BaselinePlan, BaselineRequest, Comparison, Done, Row
     from nas.cli.display import TerminalDisplay
     from nas.interrupts import Stop
+    from nas.runs.baseline import BaselineOrder, BaselinePlan, BaselineRequest, Comparison, Done, Row
     from nas.train.loop import EpochMetrics
 
 HELP = """Train known networks by the recipe of a study's, on the same images, as rows to compare with.
@@ -85,11 +85,11 @@ def command(
     all_seeds, seconds = parse_seeds(seeds, 0), parse_timeout(timeout)
     if not networks:
         raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18, or a class of yours, net.py:Net")
-    from nas.baseline import BaselineRequest
     from nas.cli.display import TerminalDisplay
     from nas.cli.whose import study_of_networks
     from nas.interrupts import Stop
     from nas.paths import remember_study
+    from nas.runs.baseline import BaselineRequest
 
     with TerminalDisplay(quiet=quiet) as display:
         paths = study_of_networks(f"baseline {shlex.join(networks)} --like", [like], study, dataset, data, labels, display)
@@ -121,9 +121,9 @@ def command(
 
 def train_shown(request: "BaselineRequest", display: "TerminalDisplay", stop: "Stop") -> "Done":
     """In this process; a signal suspends it."""
-    from nas.baseline import train_baselines
     from nas.cli.together import Together
     from nas.interrupts import suspended_by_signals
+    from nas.runs.baseline import train_baselines
 
     together = Together(display)
 

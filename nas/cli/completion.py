@@ -20,13 +20,13 @@ def _studies() -> list[str]:
 
 
 def _spaces() -> list[str]:
-    from nas.space_file import space_names
+    from nas.space.space_file import space_names
 
     return space_names()
 
 
 def _presets() -> list[str]:
-    from nas.presets import PREFIX, preset_names
+    from nas.space.presets import PREFIX, preset_names
 
     return [f"{PREFIX}{name}" for name in preset_names()]
 
@@ -36,7 +36,7 @@ def _subjects() -> list[str]:
 
 
 def _recipes() -> list[str]:
-    from nas.recipes import recipe_names
+    from nas.space.recipes import recipe_names
 
     return recipe_names()
 
@@ -48,7 +48,7 @@ def _datasets() -> Iterable[str]:
 
 
 def _trackers() -> Iterable[str]:
-    from nas.trackers import TRACKERS
+    from nas.runs.trackers import TRACKERS
 
     return TRACKERS
 

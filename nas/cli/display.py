@@ -20,12 +20,12 @@ from nas.cli.live import left_text, panel, seconds_left
 from nas.config import METRIC_WORDS
 from nas.paths import StudyPaths
 from nas.report.words import number_text, row_text, time_text
-from nas.search.finalists import Round
-from nas.search.outcomes import TrialRow
-from nas.search.progress import Progress, Running
-from nas.search.run import SearchPlan
-from nas.search.warm_start import Fitted
-from nas.trackers import Tracker, make_tracker, require_tracker
+from nas.runs.trackers import Tracker, make_tracker, require_tracker
+from nas.study.finalists import Round
+from nas.study.outcomes import TrialRow
+from nas.study.progress import Progress, Running
+from nas.study.run import SearchPlan
+from nas.study.warm_start import Fitted
 
 LINE_SECONDS = 10.0
 """Between two lines of one training, where there is no terminal."""

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas.search.estimate import Estimate
+    from nas.study.estimate import Estimate
 
 
 def estimate_lines(estimate: "Estimate") -> list[str]:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from nas.config import METRIC_WORDS, MetricName
 from nas.report.words import count_text, time_text
-from nas.search.progress import Progress, Running
+from nas.study.progress import Progress, Running
 
 SPARKS = "▁▂▃▄▅▆▇█"
 BAR, GAP = 8, 2

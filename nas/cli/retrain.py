@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nas.cli.display import TerminalDisplay
     from nas.interrupts import Stop
     from nas.paths import StudyPaths
-    from nas.retrain import Criterion, ModelCard, Network, RetrainPlan, RetrainRequest, Several, SeveralRequest
+    from nas.runs import Criterion, ModelCard, Network, RetrainPlan, RetrainRequest, Several, SeveralRequest
 
 HELP = """Train networks of a study on its labelled training data for the last time, longer than the search did."""
 
@@ -95,10 +95,10 @@ def command(
     from nas.cli.whose import study_of_networks
     from nas.errors import ConfigError, choices_sentence
     from nas.interrupts import Stop
+    from nas.jobs.placement import Placement
     from nas.paths import remember_study
-    from nas.retrain import CRITERIA, HOLD_OUT, RetrainRequest, SeveralRequest
-    from nas.subjects import find_names
-    from nas.workers.placement import Placement
+    from nas.runs import CRITERIA, HOLD_OUT, RetrainRequest, SeveralRequest
+    from nas.runs.subjects import find_names
 
     by = next((name for name in CRITERIA if name == choose_by), None)
     if by is None:
@@ -156,7 +156,7 @@ def retrain_one(request: "RetrainRequest", display: "TerminalDisplay", stop: "St
     """In this process."""
     from nas.interrupts import suspended_by_signals
     from nas.report.words import time_text
-    from nas.retrain import Network, Several, retrain
+    from nas.runs import Network, Several, retrain
     from nas.train.loop import EpochMetrics
 
     begun: list[RetrainPlan] = []
@@ -192,7 +192,7 @@ def _several(request: "SeveralRequest", display: "TerminalDisplay", stop: "Stop"
 
     from nas.interrupts import suspended_by_signals
     from nas.report.words import time_text
-    from nas.retrain import Order, retrain_several
+    from nas.runs import Order, retrain_several
     from nas.train.loop import EpochMetrics
 
     def on_plan(plans: Sequence["RetrainPlan"], there: int) -> None:
@@ -271,7 +271,7 @@ def _expected(card: "ModelCard") -> list[str]:
     """What may be expected of it, and by what that was measured."""
     from nas.config import METRIC_WORDS
     from nas.report.summary import grouped_remark
-    from nas.retrain import interval
+    from nas.runs import interval
 
     def between(accuracy: float, images: float) -> str:
         low, high = interval(accuracy, images)

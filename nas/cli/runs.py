@@ -31,7 +31,7 @@ def command(
     from nas.paths import existing_study
     from nas.report.baselines import list_baselines
     from nas.report.runs import list_runs
-    from nas.retrain import recorded
+    from nas.runs import recorded
 
     paths = existing_study(study)
     if rebuild:

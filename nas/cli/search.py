@@ -22,7 +22,7 @@ from nas.cli.options import DataOption, DeviceOption, JsonOption, LogOption, Qui
 from nas.cli.output import print_json
 
 if TYPE_CHECKING:
-    from nas.search.run import SearchResult
+    from nas.study.run import SearchResult
 
 HELP = """Draw networks, prune those over budget before training, train the rest with early pruning.
 
@@ -131,8 +131,8 @@ def command(
 ) -> None:
     seconds = parse_duration(timeout)
     from nas.cli.display import TerminalDisplay
-    from nas.search.request import SearchRequest
-    from nas.search.run import run_search
+    from nas.study.request import SearchRequest
+    from nas.study.run import run_search
 
     request = SearchRequest(
         study=study,
@@ -172,7 +172,7 @@ def command(
     )
     if estimate:
         from nas.cli.estimate import estimate_lines
-        from nas.search.estimate import estimate_search
+        from nas.study.estimate import estimate_search
 
         with TerminalDisplay(quiet=quiet) as display:
             estimated = estimate_search(request, display)

@@ -25,8 +25,8 @@ def study_of_networks(
     NasError."""
     from nas.config import DataConfig
     from nas.paths import existing_study, known_studies
-    from nas.presets import PREFIX
-    from nas.retrain import found_presets_study
+    from nas.runs import found_presets_study
+    from nas.space.presets import PREFIX
 
     presets_alone = all(word.startswith(PREFIX) for word in words)
     if dataset is None:

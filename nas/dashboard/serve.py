@@ -16,8 +16,8 @@ from nas.errors import ConfigError
 from nas.paths import StudyPaths
 from nas.report.charts import Chart, cost_charts
 from nas.report.record import read_record
-from nas.search.settings import read_settings
-from nas.search.storage import open_study
+from nas.study.settings import read_settings
+from nas.study.storage import open_study
 
 
 class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):

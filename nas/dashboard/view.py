@@ -25,8 +25,8 @@ from nas.dashboard.notes import trial_note
 from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.charts import Chart
-from nas.search.finalists import best_of, sibling
-from nas.search.outcomes import broken_limits, outcome_of
+from nas.study.finalists import best_of, sibling
+from nas.study.outcomes import broken_limits, outcome_of
 from nas.train.loop import read_curve
 
 NOTES_SECONDS = 1.0

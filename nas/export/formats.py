@@ -23,11 +23,11 @@ from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
 from nas.models.custom import blaming_block
 from nas.paths import StudyPaths, TrialPaths
-from nas.retrain import ModelCard, find_run, load_network, study_data, write_card
-from nas.retrain.card import weights_file
-from nas.retrain.evaluation import judge
-from nas.retrain.recorded import Note, require_as_recorded
-from nas.search.settings import read_settings
+from nas.runs import ModelCard, find_run, load_network, study_data, write_card
+from nas.runs.card import weights_file
+from nas.runs.evaluation import judge
+from nas.runs.recorded import Note, require_as_recorded
+from nas.study.settings import read_settings
 
 LARGEST_DIFFERENCE = 1e-4
 """Between logits of the exported form and torch's, of logits about as large as 10: float32 sums in another order."""

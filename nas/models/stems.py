@@ -1,5 +1,5 @@
 """What comes before the first stage. To add one: a class with the signature of `ConvStem`, an entry in STEMS, its count in
-`nas.closed_form`, and its name in `nas.config.StemName`; the conformance tests pick it up.
+`nas.budget.closed_form`, and its name in `nas.config.StemName`; the conformance tests pick it up.
 
 A stem maps (N, in_channels, H, W) to (N, arch.stem_channels, H / stride, W / stride), rounded up; these halved where it
 pools.

@@ -10,7 +10,7 @@ from nas.data.decoding import UNREADABLE, decode, reason_of
 from nas.data.stream import pick_storage
 from nas.errors import ConfigError, DataError
 from nas.paths import StudyPaths
-from nas.retrain import ModelCard, find_run, load_network
+from nas.runs import ModelCard, find_run, load_network
 from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import predict_logits
 

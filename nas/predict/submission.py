@@ -19,13 +19,13 @@ from nas.data.stream import pick_storage
 from nas.data.unlabelled import TestSet, read_test_set
 from nas.errors import ConfigError, DataError
 from nas.files import sha256_of, write_whole
-from nas.ledger import SubmissionEntry, append_submission
 from nas.paths import StudyPaths, TrialPaths
 from nas.predict.table import arranged, find_form, verify, write_rows
-from nas.retrain import ModelCard, find_run, load_network
-from nas.retrain.card import weights_file
-from nas.retrain.recorded import Note, require_as_recorded, try_to_record
-from nas.search.settings import Environment, read_settings
+from nas.runs import ModelCard, find_run, load_network
+from nas.runs.card import weights_file
+from nas.runs.ledger import SubmissionEntry, append_submission
+from nas.runs.recorded import Note, require_as_recorded, try_to_record
+from nas.study.settings import Environment, read_settings
 from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import predict_logits, require_tta
 from nas.train.norm import reestimate_norm

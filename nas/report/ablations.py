@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from nas.ablate import Ablation, Row
 from nas.config import METRIC_WORDS
 from nas.errors import StudyError
 from nas.files import write_whole
@@ -10,7 +9,8 @@ from nas.report import figures
 from nas.report.charts import Chart
 from nas.report.tables import Table
 from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
-from nas.retrain.spread import Spread
+from nas.runs.ablate import Ablation, Row
+from nas.runs.spread import Spread
 
 LEAST_SEEDS = 2
 """For an interval."""

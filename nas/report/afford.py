@@ -6,9 +6,9 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from nas.budget import peak_memory
-from nas.closed_form import closed_form_macs, closed_form_params
+from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import MOST_BLOCKS, WIDEST, ArchConfig, BudgetConfig, ImageShape, StageConfig
-from nas.widths import filled
+from nas.space.widths import filled
 
 STEP = 8
 """Of widths that are all multiples of it; else single channels."""

@@ -10,7 +10,7 @@ from nas.report import facts, figures
 from nas.report.front import trained_rows
 from nas.report.record import Run, StudyRecord
 from nas.report.words import capitalised, count_text
-from nas.search.settings import PRESETS_SPACE
+from nas.study.settings import PRESETS_SPACE
 
 WINDOW = 20
 """Draws."""

@@ -15,12 +15,12 @@ from nas.foreign import ForeignFacts, Repeat, foreign_name, inspect_network
 from nas.foreign.measure import repeats_of
 from nas.models import build_model
 from nas.paths import existing_study
-from nas.presets import PREFIX, preset_names
 from nas.report.afford import Affordable, affordable
 from nas.report.network import report_network
-from nas.search.settings import read_settings
-from nas.space_file import CIFAR10
-from nas.subjects import Subject, find_subject, preset_subject
+from nas.runs.subjects import Subject, find_subject, preset_subject
+from nas.space.presets import PREFIX, preset_names
+from nas.space.space_file import CIFAR10
+from nas.study.settings import read_settings
 
 DEFAULT_BUDGET = BudgetConfig(params=5_000_000)
 """Where neither a study nor the command line says one."""

@@ -6,15 +6,15 @@ from nas.budget import quick_macs
 from nas.config import METRIC_WORDS, Candidate, ImageShape
 from nas.errors import ConfigError
 from nas.paths import existing_study, known_studies, study_paths
-from nas.presets import PREFIX, load_preset
 from nas.report.network import list_parts
 from nas.report.study import report_study
 from nas.report.tables import Table
 from nas.report.words import count_text, counts_line, value_text
-from nas.search.settings import read_settings
-from nas.search.strategies import describe
-from nas.space_file import CIFAR10
-from nas.subjects import find_subject
+from nas.runs.subjects import find_subject
+from nas.space.presets import PREFIX, load_preset
+from nas.space.space_file import CIFAR10
+from nas.study.settings import read_settings
+from nas.study.strategies import describe
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Literal
 from nas.data.folders import is_outdated
 from nas.errors import NasError
 from nas.paths import StudyPaths, cache_folder, known_studies, study_paths
-from nas.search.finalists import sibling
-from nas.search.storage import open_study
+from nas.study.finalists import sibling
+from nas.study.storage import open_study
 
 Need = Literal["result", "unfinished", "free", "cache"]
 """result: of a study. unfinished: a training goes on from it. free: nothing needs it. cache: made again when it is needed."""

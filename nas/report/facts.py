@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nas.search.outcomes import COUNTED
-from nas.search.trainings import Training
+from nas.study.outcomes import COUNTED
+from nas.study.trainings import Training
 
 # ------------------------------------------------------------------------------------------------------ the search
 

@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from nas.report.facts import HistoryPoint, Importance, SharePoint, TimeShare
 from nas.report.reference import Reference
 from nas.report.words import count_text, number_text
-from nas.retrain.spread import Spread
-from nas.search.outcomes import TrialRow
-from nas.search.trainings import Training
+from nas.runs.spread import Spread
+from nas.study.outcomes import TrialRow
+from nas.study.trainings import Training
 from nas.train.loop import EpochMetrics
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1B87C9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8A8F98"

@@ -8,11 +8,11 @@ from nas.config import LIMIT_NAMES, Candidate, MetricName
 from nas.errors import BudgetError
 from nas.paths import StudyPaths
 from nas.report.facts import pareto_front
-from nas.search.finalists import Finalist, finalists_of
-from nas.search.outcomes import TrialRow
-from nas.search.settings import read_settings
-from nas.search.storage import open_study
-from nas.subjects import none_is_best
+from nas.runs.subjects import none_is_best
+from nas.study.finalists import Finalist, finalists_of
+from nas.study.outcomes import TrialRow
+from nas.study.settings import read_settings
+from nas.study.storage import open_study
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from nas.report.record import Run, StudyRecord
 from nas.report.summary import summary
 from nas.report.tables import Table
 from nas.report.words import capitalised, count_text, number_text, recipe_texts, time_text
-from nas.search.outcomes import count_trained
-from nas.search.strategies import describe
+from nas.study.outcomes import count_trained
+from nas.study.strategies import describe
 
 MOST_ROWS = 60
 """Of trials in the page; `nas report --paper` writes all."""

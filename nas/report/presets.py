@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from nas.budget import Budget, quick_macs
-from nas.presets import load_preset, preset_names
-from nas.space_file import CIFAR10
+from nas.space.presets import load_preset, preset_names
+from nas.space.space_file import CIFAR10
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,20 @@ from datetime import datetime
 from functools import cached_property, partial
 from typing import TypeVar
 
-from nas.ablate import Ablation, find_ablations, read_ablation
-from nas.baseline import Comparison, find_comparisons
 from nas.config import METRIC_WORDS, Candidate
 from nas.errors import NasError
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.facts import Importance, importance
 from nas.report.reference import Reference, reference_points
-from nas.retrain import Evaluation, ModelCard, finished_runs, read_card, read_evaluation
-from nas.search.finalists import Finalist, best_of, finalists_of
-from nas.search.outcomes import TrialRow, count_outcomes
-from nas.search.ownership import is_led
-from nas.search.settings import StudySettings, read_settings
-from nas.search.storage import open_study
-from nas.search.trainings import Training, read_final_trainings, read_trainings
+from nas.runs import Evaluation, ModelCard, finished_runs, read_card, read_evaluation
+from nas.runs.ablate import Ablation, find_ablations, read_ablation
+from nas.runs.baseline import Comparison, find_comparisons
+from nas.study.finalists import Finalist, best_of, finalists_of
+from nas.study.outcomes import TrialRow, count_outcomes
+from nas.study.ownership import is_led
+from nas.study.settings import StudySettings, read_settings
+from nas.study.storage import open_study
+from nas.study.trainings import Training, read_final_trainings, read_trainings
 from nas.train.loop import EpochMetrics, read_curve
 
 T = TypeVar("T")

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.closed_form import closed_form_macs
-from nas.presets import load_preset, preset_names
-from nas.search.settings import StudySettings
-from nas.space_file import CIFAR10
+from nas.budget.closed_form import closed_form_macs
+from nas.space.presets import load_preset, preset_names
+from nas.space.space_file import CIFAR10
+from nas.study.settings import StudySettings
 
 CIFAR10_CLASSES = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
 

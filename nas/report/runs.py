@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.errors import NasError
-from nas.ledger import Ledger, RunEntry, SubmissionEntry, read_ledger
-from nas.ledger.book import age
 from nas.paths import StudyPaths, TrialPaths
-from nas.retrain.card import card_file, read_sealed_card, weights_file
-from nas.retrain.evaluation import evaluation_file
-from nas.retrain.recorded import HashedFiles, collect_files
+from nas.runs.card import card_file, read_sealed_card, weights_file
+from nas.runs.evaluation import evaluation_file
+from nas.runs.ledger import Ledger, RunEntry, SubmissionEntry, read_ledger
+from nas.runs.ledger.book import age
+from nas.runs.recorded import HashedFiles, collect_files
 
 THERE, AS_RECORDED, GONE, WRITTEN_OVER = "there", "as recorded", "gone", "written over"
 

@@ -7,14 +7,14 @@ from nas.budget import Budget
 from nas.config import BudgetConfig, ImageShape, LatencyConfig, MetricName
 from nas.errors import NasError
 from nas.paths import existing_study
-from nas.presets import PREFIX
 from nas.report.check import latency_of
 from nas.report.network import NetworkReport, report_network
-from nas.search.feasibility import Fit, check_blocks, check_feasible, measure_cost, measure_fit, time_draws
-from nas.search.filling import Fill, measure_fill
-from nas.search.settings import read_settings
-from nas.space_file import CIFAR10, load_space
-from nas.subjects import Subject, find_subject, preset_subject
+from nas.runs.subjects import Subject, find_subject, preset_subject
+from nas.space.feasibility import Fit, check_blocks, check_feasible, measure_cost, measure_fit, time_draws
+from nas.space.filling import Fill, measure_fill
+from nas.space.presets import PREFIX
+from nas.space.space_file import CIFAR10, load_space
+from nas.study.settings import read_settings
 
 TIMED_DRAWS = 12
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from nas.errors import NasError
 from nas.paths import StudyPaths, known_studies, study_paths
-from nas.retrain import finished_runs
-from nas.search.finalists import Finalist, best_of, finalists_of
-from nas.search.outcomes import TrialRow, count_outcomes, count_trained
-from nas.search.ownership import is_led
-from nas.search.settings import StudySettings, read_settings
-from nas.search.storage import open_study
+from nas.runs import finished_runs
+from nas.study.finalists import Finalist, best_of, finalists_of
+from nas.study.outcomes import TrialRow, count_outcomes, count_trained
+from nas.study.ownership import is_led
+from nas.study.settings import StudySettings, read_settings
+from nas.study.storage import open_study
 
 
 @dataclass(frozen=True)

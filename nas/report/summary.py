@@ -4,14 +4,14 @@ from pathlib import Path
 from statistics import mean
 
 from nas.config import METRIC_WORDS
-from nas.presets import PREFIX
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import Run, StudyRecord
 from nas.report.words import capitalised, count_text, counts_line, listed, number_text, recipe_texts, score_text, time_text
-from nas.retrain import ModelCard, interval
-from nas.search.finalists import Finalist
-from nas.search.outcomes import count_trained
-from nas.search.settings import PRESETS_SPACE
+from nas.runs import ModelCard, interval
+from nas.space.presets import PREFIX
+from nas.study.finalists import Finalist
+from nas.study.outcomes import count_trained
+from nas.study.settings import PRESETS_SPACE
 
 
 def summary(record: StudyRecord) -> list[str]:

@@ -9,8 +9,8 @@ from nas.budget import Layer, Part
 from nas.config import METRIC_WORDS, MetricName
 from nas.report.picture import shape_text
 from nas.report.words import count_text, outcome_text
-from nas.search.finalists import Finalist
-from nas.search.outcomes import TrialRow
+from nas.study.finalists import Finalist
+from nas.study.outcomes import TrialRow
 from nas.train.loop import EpochMetrics
 
 RESNET18 = (

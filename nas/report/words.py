@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from nas.config import METRIC_WORDS, MetricName, TrainConfig
-from nas.retrain.spread import Spread
-from nas.search.finalists import Finalist
-from nas.search.outcomes import OUTCOMES, TrialRow
+from nas.runs.spread import Spread
+from nas.study.finalists import Finalist
+from nas.study.outcomes import OUTCOMES, TrialRow
 
 ROUNDED_UP = 0.9995
 """Of a unit: from here on three digits round to all of it."""

@@ -20,7 +20,7 @@ from nas.config import AugmentConfig
 from nas.data.augment import Draw, augment
 from nas.data.augment.examples import EXAMPLES
 from nas.data.augment.mix import mix
-from nas.search.settings import git_state
+from nas.study.settings import git_state
 from nas.train.device import device_name, pick_device
 
 CLASSES = 10

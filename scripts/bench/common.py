@@ -13,8 +13,8 @@ import torch
 
 from nas.config import ArchConfig
 from nas.cores import usable_cores
-from nas.presets import load_preset
-from nas.search.settings import git_state
+from nas.space.presets import load_preset
+from nas.study.settings import git_state
 
 
 def _stages(channels: Sequence[int], blocks: int, **others: Any) -> ArchConfig:

@@ -20,9 +20,9 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.model_selection import KFold
 
 from nas.budget import Cost
-from nas.closed_form import closed_form_macs, closed_form_params
+from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import ArchConfig, Candidate
-from nas.space import Space
+from nas.space.space import Space
 
 COLLAPSED = 0.05
 """Share of the networks whose accuracy is raised to that of the next: one that learned nothing would bend the regression, and how

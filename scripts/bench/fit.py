@@ -24,9 +24,9 @@ from common import machine, progress, spread, table
 from curves import read_table
 
 from nas.budget import count_macs, count_params
-from nas.space import Space, UniformDraw
-from nas.space_file import load_space, read_space
-from nas.widths import FILLED
+from nas.space.space import Space, UniformDraw
+from nas.space.space_file import load_space, read_space
+from nas.space.widths import FILLED
 
 ORDERS = 1000
 """In which the trainings might have come."""

@@ -30,8 +30,8 @@ from nas.data.shift import shifted
 from nas.data.stream import place
 from nas.models import build_model
 from nas.paths import TrialPaths
-from nas.recipes import load_recipe
-from nas.retrain.evaluation import judge
+from nas.runs.evaluation import judge
+from nas.space.recipes import load_recipe
 from nas.train.device import pick_device, pick_precision, tune_process
 from nas.train.evaluate import TTA
 from nas.train.loop import fit

@@ -93,8 +93,8 @@ def worker(laps: Laps, dataset: str, folder: str | None) -> None:
     import torch
 
     laps.end("import torch")
-    from nas.workers.executors import local
-    from nas.workers.messages import Train, WorkerPlan
+    from nas.jobs.executor import local
+    from nas.jobs.messages import Train, WorkerPlan
 
     laps.end("import the worker's modules")
     local.warm_up()

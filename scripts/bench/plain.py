@@ -28,7 +28,7 @@ from nas.config import DataConfig, TrainConfig
 from nas.cores import usable_cores
 from nas.data.datasets import Dataset, ImageSet, Split, load_dataset, split
 from nas.models import build_model
-from nas.space_file import load_space
+from nas.space.space_file import load_space
 
 WORKERS = min(8, usable_cores())
 TEST_BATCH = 1000

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from nas.config import DataConfig
-from nas.presets import preset_names
-from nas.retrain import RetrainRequest, found_presets_study, retrain
+from nas.runs import RetrainRequest, found_presets_study, retrain
+from nas.space.presets import preset_names
 from nas.train.loop import read_curve
 
 

@@ -42,8 +42,8 @@ from nas.data.datasets import load_dataset, split
 from nas.data.loader import Resident, TrainBatches, mix_seed
 from nas.models import build_model
 from nas.paths import TrialPaths
-from nas.space import Space, UniformDraw
-from nas.space_file import load_space
+from nas.space.space import Space, UniformDraw
+from nas.space.space_file import load_space
 from nas.train.device import pick_device, pick_precision, tune_process
 from nas.train.loop import EpochMetrics, fit
 

@@ -30,14 +30,14 @@ from processes import data_table, measure_data, measure_memory, measure_start, m
 from nas.budget import Budget, count_params
 from nas.config import ArchConfig, BudgetConfig
 from nas.paths import StudyPaths
-from nas.search import outcomes
-from nas.search.drawing import Drawer
-from nas.search.ownership import own_study
-from nas.search.pruners import PRUNERS
-from nas.search.samplers import SAMPLERS
-from nas.search.storage import owned_study
-from nas.space import Space
-from nas.space_file import CIFAR10, load_space
+from nas.space.space import Space
+from nas.space.space_file import CIFAR10, load_space
+from nas.study import outcomes
+from nas.study.drawing import Drawer
+from nas.study.ownership import own_study
+from nas.study.pruners import PRUNERS
+from nas.study.samplers import SAMPLERS
+from nas.study.storage import owned_study
 
 # ------------------------------------------------------------------------------------------------- trials in the study
 

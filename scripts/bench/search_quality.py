@@ -39,13 +39,13 @@ from scipy.stats import spearmanr
 
 from nas.budget import Budget
 from nas.config import StrategyConfig
-from nas.search import outcomes
-from nas.search.drawing import Drawer
-from nas.search.pruners import PRUNERS, FairPruner
-from nas.search.samplers import SAMPLERS
-from nas.search.strategies import make_pruner, make_sampler
-from nas.space import Space
-from nas.space_file import load_space
+from nas.space.space import Space
+from nas.space.space_file import load_space
+from nas.study import outcomes
+from nas.study.drawing import Drawer
+from nas.study.pruners import PRUNERS, FairPruner
+from nas.study.samplers import SAMPLERS
+from nas.study.strategies import make_pruner, make_sampler
 
 HALF_A_POINT = 0.005
 SLOW = {"gp": 10}

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from nas.budget import count_macs, count_params
 from nas.config import TrainConfig
 from nas.cores import usable_cores
-from nas.space_file import CIFAR10
+from nas.space.space_file import CIFAR10
 from nas.train.device import pick_device, pick_precision, tune_process, wait_for
 from nas.train.evaluate import autocast
 

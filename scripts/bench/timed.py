@@ -86,10 +86,10 @@ def timed_search(arguments: list[str]) -> None:
     clocks = Clocks()
     from nas.budget import Budget
     from nas.cli.main import main
-    from nas.search import run
-    from nas.search.coordinator import Coordinator
-    from nas.search.drawing import Drawer
-    from nas.workers.executors import local
+    from nas.jobs.executor import local
+    from nas.study import run
+    from nas.study.coordinator import Coordinator
+    from nas.study.drawing import Drawer
 
     clocks.put(run, "run_search", "all else", before=lambda: clocks.mark("search"))
     clocks.put(run, "load_dataset", "start: data")
@@ -121,9 +121,9 @@ def timed_worker(*args: Any) -> None:
 
     from nas import models
     from nas.data.loader import TrainBatches
+    from nas.jobs import worker
+    from nas.jobs.executor import local
     from nas.train import loop
-    from nas.workers import worker
-    from nas.workers.executors import local
 
     train = worker._Trainer.train
 

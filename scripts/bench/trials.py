@@ -32,8 +32,8 @@ from timed import TIMES
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.paths import StudyPaths
-from nas.search.outcomes import COUNTED, TrialRow
-from nas.search.storage import open_study
+from nas.study.outcomes import COUNTED, TrialRow
+from nas.study.storage import open_study
 
 HERE = Path(__file__).resolve().parent
 STUDY = "bench"

@@ -16,7 +16,7 @@ from nas.cli import retrain as retrain_command
 from nas.cli import search as search_command
 from nas.errors import BudgetError, ConfigError, StudyError
 from nas.paths import StudyPaths
-from nas.search.request import SearchRequest
+from nas.study.request import SearchRequest
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
 EXAMPLE = next(text for text in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "nas.search(" in text)

@@ -7,7 +7,7 @@ import pytest
 
 from nas.config import BudgetConfig, LatencyConfig, parse_bytes
 from nas.errors import BudgetError, ConfigError
-from nas.space_file import load_space
+from nas.space.space_file import load_space
 from tests.spaces import read, with_budget
 
 RULE = "memory is a whole number of bytes above 0, such as 512kB, 2MB, 64KiB or 500_000"

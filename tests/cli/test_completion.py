@@ -12,10 +12,10 @@ from nas.cli import completion
 from nas.data.datasets import DATASETS
 from nas.export import FORMATS
 from nas.paths import StudyPaths
-from nas.retrain.choice import Criterion
-from nas.search.pruners import PRUNERS
-from nas.search.samplers import SAMPLERS
-from nas.trackers import TRACKERS
+from nas.runs.choice import Criterion
+from nas.runs.trackers import TRACKERS
+from nas.study.pruners import PRUNERS
+from nas.study.samplers import SAMPLERS
 from nas.train.evaluate import TTA
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from nas.cli.estimate import estimate_lines
 from nas.paths import studies_folder
-from nas.search import estimate as library
-from nas.search.estimate import Estimate, Span, TimedNetwork
+from nas.study import estimate as library
+from nas.study.estimate import Estimate, Span, TimedNetwork
 from tests.conftest import TINY_SPACE, Done
 
 ESTIMATE = Estimate(

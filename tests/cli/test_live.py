@@ -14,8 +14,8 @@ from rich.text import Text
 from nas.cli.display import Panel, TerminalDisplay
 from nas.cli.live import panel, seconds_left, sparkline
 from nas.config import Candidate
-from nas.search.outcomes import TrialRow
-from nas.search.progress import Progress, Running
+from nas.study.outcomes import TrialRow
+from nas.study.progress import Progress, Running
 from nas.train.loop import EpochMetrics
 
 CANDIDATE = Candidate.model_validate({"arch": {"stages": [{"blocks": 2, "channels": 64}, {"blocks": 1, "channels": 128}]}})

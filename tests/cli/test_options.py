@@ -3,7 +3,7 @@ import pytest
 from nas.cli.options import parse_duration
 from nas.errors import ConfigError
 from nas.report.words import count_text, counts_line, listed, number_text, row_text, time_text
-from nas.search.outcomes import TrialRow
+from nas.study.outcomes import TrialRow
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 from nas.budget import count_params, peak_memory
 from nas.config import Candidate, ImageShape
 from nas.paths import StudyPaths, studies_folder
-from nas.retrain import finished_runs
-from nas.search.settings import read_settings
-from nas.space_file import load_space
-from nas.subjects import find_subject
+from nas.runs import finished_runs
+from nas.runs.subjects import find_subject
+from nas.space.space_file import load_space
+from nas.study.settings import read_settings
 from tests.conftest import Done
 
 
@@ -231,7 +231,7 @@ def test_doctor_says_it_as_json(nas: Callable[..., Done], study: StudyPaths) -> 
 
 
 def test_doctor_ends_with_1_where_something_is_wrong(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.doctor.LOW_DISK_BYTES", 10**18)
+    monkeypatch.setattr("nas.report.doctor.LOW_DISK_BYTES", 10**18)
     done = nas("doctor", "--json")
     assert done.code == 1
     assert json.loads(done.out)["problems"]

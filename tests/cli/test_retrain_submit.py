@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nas.paths import StudyPaths, remember_study, studies_folder
-from nas.retrain import find_run, finished_runs, interval, read_card
-from nas.subjects import find_subject
+from nas.runs import find_run, finished_runs, interval, read_card
+from nas.runs.subjects import find_subject
 from tests.conftest import Done
 
 

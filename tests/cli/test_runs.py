@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from nas.ledger import read_ledger
-from nas.ledger.entries import submissions_file
 from nas.paths import StudyPaths, study_paths
-from nas.retrain import finished_runs, read_card
-from nas.retrain.card import weights_file
+from nas.runs import finished_runs, read_card
+from nas.runs.card import weights_file
+from nas.runs.ledger import read_ledger
+from nas.runs.ledger.entries import submissions_file
 from tests.conftest import Done
 
 

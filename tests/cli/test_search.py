@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from nas.paths import StudyPaths, studies_folder
-from nas.search.request import SearchRequest, default_name
-from nas.search.settings import read_settings
+from nas.study.request import SearchRequest, default_name
+from nas.study.settings import read_settings
 from tests.conftest import TINY_SPACE, Done
 
 FINISHED = "2 networks trained in study tiny."

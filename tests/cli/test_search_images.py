@@ -13,10 +13,10 @@ from nas.config import DataConfig
 from nas.data.datasets import load_dataset, split
 from nas.data.material import Material, choose_material
 from nas.paths import study_paths
-from nas.retrain import finished_runs, read_card
-from nas.search.request import SearchRequest, default_name, resolve_overrides
-from nas.search.settings import read_settings
-from nas.space_file import load_space
+from nas.runs import finished_runs, read_card
+from nas.space.space_file import load_space
+from nas.study.request import SearchRequest, default_name, resolve_overrides
+from nas.study.settings import read_settings
 from tests.conftest import TINY_SPACE, Done
 
 SEARCH = ("search", "--space", "tiny.yaml", "--trials", "2", "--finalists", "0", "--device", "cpu", "--study", "mine")
@@ -209,7 +209,7 @@ def test_a_study_of_digits_from_before_keeps_what_it_began_with(nas: Callable[..
 def test_images_much_larger_than_a_space_is_meant_for_are_warned_of() -> None:
     from nas.budget import Budget
     from nas.config import ImageShape
-    from nas.search.feasibility import cost_warnings
+    from nas.space.feasibility import cost_warnings
 
     space = load_space("resnet")
     large = ImageShape(channels=3, size=224, classes=10)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nas.closed_form import closed_form_macs, closed_form_params
+from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import ImageShape
 from nas.paths import StudyPaths
-from nas.presets import load_preset
+from nas.space.presets import load_preset
 from tests.conftest import TINY_SPACE, Done
 
 

@@ -21,9 +21,9 @@ from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.paths import StudyPaths
-from nas.retrain import find_run, load_network
+from nas.runs import find_run, load_network
 from tests.conftest import Done
-from tests.test_closed_form import any_network, any_shape
+from tests.budget.test_closed_form import any_network, any_shape
 
 
 @pytest.fixture

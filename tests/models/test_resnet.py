@@ -18,8 +18,8 @@ from nas.models import build_model
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
 from nas.models.layers import Scale, SqueezeExcitation, StochasticDepth, average_halving, maximum_halving
 from nas.models.resnet import check_size
-from nas.space import UniformDraw
-from nas.space_file import load_space
+from nas.space.space import UniformDraw
+from nas.space.space_file import load_space
 
 CIFAR = ImageShape(channels=3, size=32, classes=10)
 

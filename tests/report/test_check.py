@@ -14,8 +14,8 @@ from nas.foreign import ForeignFacts, ForeignName
 from nas.foreign.measure import measure
 from nas.paths import StudyPaths
 from nas.report.check import CheckRequest, Held, check, millions
-from nas.search.settings import read_settings
-from nas.subjects import find_subject
+from nas.runs.subjects import find_subject
+from nas.study.settings import read_settings
 from tests.foreign.networks import Net, Odd
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from nas.report import facts
 from nas.report.facts import SharePoint, TimeShare
-from nas.search.trainings import Training
+from nas.study.trainings import Training
 from tests.report.trainings import training
 
 SOME = [

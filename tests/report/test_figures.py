@@ -8,7 +8,7 @@ import pytest
 
 from nas.report.facts import TimeShare
 from nas.report.figures import draw_costs, draw_curves, draw_parallel, draw_time
-from nas.search.outcomes import TrialRow
+from nas.study.outcomes import TrialRow
 from tests.report.trainings import training
 
 

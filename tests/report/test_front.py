@@ -11,11 +11,11 @@ from nas.config import Candidate
 from nas.errors import BudgetError, StudyError
 from nas.paths import StudyPaths, study_paths
 from nas.report.front import accuracy_front, fits, report_best, select_best, with_macs
-from nas.search.finalists import Finalist
-from nas.search.outcomes import TrialRow
-from nas.search.settings import read_settings
-from nas.search.storage import open_study
-from nas.subjects import find_subject
+from nas.runs.subjects import find_subject
+from nas.study.finalists import Finalist
+from nas.study.outcomes import TrialRow
+from nas.study.settings import read_settings
+from nas.study.storage import open_study
 
 
 def row(number: int, params: int | None, accuracy: float | None, macs: int | None = None, outcome: str = "trained") -> TrialRow:

@@ -16,10 +16,10 @@ from nas.config import DataConfig
 from nas.paths import StudyPaths
 from nas.report.page import image_url, render_page
 from nas.report.record import StudyRecord, read_record
-from nas.retrain import found_presets_study
-from nas.retrain.card import HeldOut
-from nas.search.finalists import Finalist
-from nas.search.outcomes import TrialRow
+from nas.runs import found_presets_study
+from nas.runs.card import HeldOut
+from nas.study.finalists import Finalist
+from nas.study.outcomes import TrialRow
 from tests.browser import PHONE, opened
 from tests.conftest import Done
 from tests.report.trainings import training

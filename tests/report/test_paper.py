@@ -12,7 +12,7 @@ from nas.config import DataConfig
 from nas.paths import StudyPaths
 from nas.report.record import read_record
 from nas.report.summary import methods
-from nas.retrain import found_presets_study
+from nas.runs import found_presets_study
 from tests.browser import chromium
 from tests.conftest import Done
 

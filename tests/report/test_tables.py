@@ -7,7 +7,7 @@ import xml.etree.ElementTree as xml
 import pytest
 import torchvision
 
-from nas.closed_form import closed_form_params
+from nas.budget.closed_form import closed_form_params
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.report.network import list_layers, list_parts
 from nas.report.picture import draw_network, text_picture
@@ -21,7 +21,7 @@ from nas.report.tables import (
     stages_table,
     trials_table,
 )
-from nas.search.finalists import Finalist
+from nas.study.finalists import Finalist
 from nas.train.loop import EpochMetrics
 from tests.report.trainings import training
 from tests.reported import REPORTED

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from nas.search.outcomes import TrialRow
-from nas.search.trainings import Training
+from nas.study.outcomes import TrialRow
+from nas.study.trainings import Training
 
 MIDNIGHT = datetime(2026, 1, 1)
 

@@ -1,0 +1,140 @@
+"""Which workers a search has on this machine: how many, on which device each, with how many threads."""
+
+import os
+from dataclasses import dataclass, replace
+
+import torch
+
+from nas.cores import usable_cores
+from nas.errors import ConfigError, DeviceError
+from nas.jobs.messages import WorkerPlan
+from nas.train.device import pick_device
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What the user asked for; None is the default."""
+
+    device: str = "auto"
+    gpus: int | None = None
+    """All that are visible; 0 is the CPU."""
+    workers_per_gpu: int | None = None
+    workers: int | None = None
+    """On the CPU."""
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    address: str
+    """`auto`, `local`, or where a cluster's head listens."""
+    gpus_per_worker: float = 1.0
+    """A fraction puts several on one GPU; 0 computes on the CPU."""
+    cpus_per_worker: float = 1.0
+
+
+def ray_cluster(
+    address: str | None, gpus_per_worker: float | None, cpus_per_worker: float | None, wanted: Placement
+) -> RayCluster | None:
+    """None where no address is given. Raises ConfigError for options that say nothing there."""
+    if address is None:
+        if gpus_per_worker is not None or cpus_per_worker is not None:
+            raise ConfigError(
+                "--gpus-per-worker and --cpus-per-worker say what a worker takes of a Ray cluster, which needs --ray ADDRESS",
+                hint="without a cluster: --gpus N, --workers-per-gpu K, or --workers K on the CPU",
+            )
+        return None
+    default = Placement()
+    given = [f"--{name.replace('_', '-')} {value}" for name, value in vars(wanted).items() if value != getattr(default, name)]
+    if given:
+        raise ConfigError(
+            f"{' and '.join(given)}: that is for this machine alone; --ray takes all the workers that its cluster has room for",
+            hint="--gpus-per-worker N and --cpus-per-worker N say what each takes; no GPU, 0, computes on the CPU",
+        )
+    shares = {"gpus_per_worker": gpus_per_worker, "cpus_per_worker": cpus_per_worker}
+    return RayCluster(address, **{name: share for name, share in shares.items() if share is not None})
+
+
+def visible_gpus() -> int:
+    """How many CUDA devices this process may use, parts of one (MIG) included: CUDA itself shows a process one such part only."""
+    listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    if listed and all(name.startswith("MIG-") for name in listed):
+        return len(listed) if torch.cuda.is_available() else 0
+    return torch.cuda.device_count()
+
+
+def devices_of(wanted: Placement) -> list[str]:
+    """One entry a worker. Raises NasError for what this machine does not have, or a combination that means nothing."""
+    _require_sense(wanted)
+    have = visible_gpus()
+    if wanted.gpus is not None and wanted.gpus > have:
+        there_are = {0: "this machine shows no GPU", 1: "this machine shows 1 GPU"}.get(have, f"this machine shows {have} GPUs")
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise DeviceError(
+            f"--gpus {wanted.gpus}: {there_are}" + (f" (CUDA_VISIBLE_DEVICES={listed})" if listed is not None else ""),
+            hint=f"--gpus {have}" + ("" if have else " searches on the CPU") + "; nas doctor shows the devices",
+        )
+    if wanted.device.startswith("cuda:"):  # one of several
+        gpus = [str(pick_device(wanted.device))]
+    elif wanted.device == "cuda" or (wanted.device == "auto" and wanted.gpus != 0 and have):
+        pick_device("cuda")
+        gpus = [f"cuda:{index}" for index in range(have if wanted.gpus is None else wanted.gpus)]
+    else:
+        gpus = []
+    if not gpus:
+        return _without_gpus(wanted)
+    if wanted.workers is not None:
+        raise ConfigError(
+            f"--workers {wanted.workers}: it counts workers on the CPU, but this search runs on {_spoken(gpus)}",
+            hint=f"--workers-per-gpu K puts K on each GPU; --device cpu --workers {wanted.workers} searches on the CPU",
+        )
+    # Neighbours on different GPUs, so that the first ones drawn share none.
+    return [gpu for _ in range(wanted.workers_per_gpu or 1) for gpu in gpus]
+
+
+def _without_gpus(wanted: Placement) -> list[str]:
+    device = "cpu" if wanted.gpus == 0 else str(pick_device(wanted.device))
+    if wanted.workers_per_gpu is not None:
+        raise ConfigError(
+            f"--workers-per-gpu {wanted.workers_per_gpu}: it shares out CUDA's GPUs, but this search runs on {device}",
+            hint="--workers K shares the CPU's cores out" if device == "cpu" else "leave it out: one worker takes the device",
+        )
+    if wanted.workers is None:
+        return [device]
+    if device != "cpu":
+        raise ConfigError(
+            f"--workers {wanted.workers}: it counts workers on the CPU, but this search runs on {device}",
+            hint=f"--device cpu --workers {wanted.workers} searches on the CPU",
+        )
+    cores = usable_cores()
+    if wanted.workers > cores:
+        raise ConfigError(
+            f"--workers {wanted.workers}: each takes a core at least, and this process may use {cores}",
+            hint=f"--workers {cores} is the most",
+        )
+    return [device] * wanted.workers
+
+
+def _spoken(gpus: list[str]) -> str:
+    return gpus[0] if len(gpus) == 1 else f"{len(gpus)} GPUs"
+
+
+def _require_sense(wanted: Placement) -> None:
+    for option, value, least, otherwise in (
+        ("--gpus", wanted.gpus, 0, "without it the search takes every GPU that is visible; 0 is the CPU"),
+        ("--workers-per-gpu", wanted.workers_per_gpu, 1, "without it each GPU has one worker"),
+        ("--workers", wanted.workers, 1, "without it there is one worker on the CPU"),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"{option} must be at least {least}, but is {value}", hint=otherwise)
+    if wanted.gpus is not None and wanted.device != "auto":
+        raise ConfigError(
+            f"--gpus {wanted.gpus} and --device {wanted.device} both say where to compute",
+            hint="leave one out: --gpus N takes the first N that are visible, --device the one that it names",
+        )
+
+
+def plan_workers(wanted: Placement, plan: WorkerPlan) -> list[WorkerPlan]:
+    """`plan` for each worker, with its device, how many share it, and its part of the cores. Raises NasError."""
+    devices = devices_of(wanted)
+    threads = max(1, min(torch.get_num_threads(), usable_cores()) // len(devices))
+    return [replace(plan, device=device, threads=threads, sharing=devices.count(device)) for device in devices]

@@ -1,0 +1,321 @@
+"""A worker: trains what it is given, one message an epoch. Knows neither Optuna nor where a study is stored."""
+
+import gc
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from nas.errors import NasError, one_line
+from nas.files import is_disk_full, write_whole
+from nas.jobs.messages import (
+    Alive,
+    Began,
+    Broken,
+    Ended,
+    Epoch,
+    Failed,
+    FromWorker,
+    OutOfMemory,
+    Pause,
+    Paused,
+    Ready,
+    Resume,
+    Saved,
+    Shutdown,
+    Suspend,
+    ToWorker,
+    Train,
+    Unfit,
+    Verdict,
+    Waiting,
+    WorkerPlan,
+)
+from nas.paths import StudyPaths, TrialPaths
+from nas.train.checkpoint import Found
+from nas.train.evaluate import Stopped
+from nas.train.loop import EpochMetrics
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nas.data.images import ImageSet, JoinedSet
+
+ALIVE_SECONDS = 2.0
+EXIT_BROKEN = 3
+"""Exit code of a worker whose device no longer works."""
+DISK_FULL_SECONDS = 5.0
+"""Between two attempts to write."""
+
+
+class Channel(Protocol):
+    """A worker's end of the line to the coordinator; every method raises EOFError or OSError once that is gone."""
+
+    def send(self, message: FromWorker) -> None: ...
+    def receive(self) -> ToWorker: ...
+    def poll(self) -> bool: ...
+
+
+class Deposed(Exception):
+    """The study has another coordinator, or none: nothing may be written any more."""
+
+
+def warm_up() -> None:
+    """Does now what the first training would do for the first time, and wait for: the first step of an optimiser imports torch's
+    compiler, which a search does not use, and that takes as long as all of torch."""
+    import torch
+
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    torch.optim.SGD([weight], lr=0.1).step()
+
+
+def run_worker(channel: Channel, plan: WorkerPlan) -> None:
+    """Serves the coordinator until it says Shutdown or is gone."""
+    import torch
+
+    torch.set_num_threads(plan.threads)
+    try:
+        trainer = _Trainer(channel, plan)
+    except NasError as error:
+        with suppress(EOFError, OSError):
+            channel.send(Unfit(error.message, error.hint))
+        return
+    gc.freeze()  # all that is imported by now: looking for garbage there after each training would take 0.2 s
+    try:
+        _serve(channel, trainer)
+    except (Deposed, EOFError, OSError):
+        pass  # the coordinator is gone; the last checkpoint holds all but the epoch under way
+    finally:
+        gc.unfreeze()
+
+
+def _serve(channel: Channel, trainer: "_Trainer") -> None:
+    channel.send(Ready(trainer.device_name, trainer.precision.name, trainer.sees_study))
+    while True:
+        match channel.receive():
+            case Train() as order:
+                trainer.train(order)
+            case Shutdown():
+                return
+            case Pause(number=number):
+                trainer.pause(number)
+            case Suspend() | Resume():
+                pass  # nothing is being trained
+
+
+class _Trainer:
+    """The data and the device, loaded once for all trainings."""
+
+    def __init__(self, channel: Channel, plan: WorkerPlan) -> None:
+        from nas.data.datasets import load_dataset
+        from nas.errors import DeviceError
+        from nas.train.device import device_name, pick_device, pick_precision, tune_process
+        from nas.train.memory import out_of_memory
+
+        self.channel, self.plan = channel, plan
+        self.token_file = plan.token_file or StudyPaths(plan.study).token
+        self.sees_study = self._leads()
+        self.device = pick_device(plan.device)
+        tune_process(self.device)
+        self.device_name = device_name(self.device)
+        self.precision = pick_precision(self.device)
+        self.dataset = load_dataset(plan.data)
+        try:
+            self._reside()
+        except Exception as error:
+            where = out_of_memory(error)
+            if where is None:
+                raise
+            raise DeviceError(
+                f"the images do not fit in the memory of {where} beside what is there already: {one_line(error)}",
+                hint="search with fewer workers on it, with --train-subset, or with a smaller --image-size",
+            ) from None
+        self._suspended = False
+        self._early_verdict: Verdict | None = None
+        self._last_word = time.monotonic()
+
+    def _reside(self) -> None:
+        from nas.data.datasets import split
+        from nas.data.material import choose_material
+        from nas.data.stream import bytes_of, pick_storage
+
+        data = self.dataset
+        if self.plan.material is None:
+            parts = split(data, self.plan.data)
+            used: list[tuple[ImageSet | JoinedSet, np.ndarray | None]] = [
+                (data.train, parts.train),
+                (data.validation or data.train, parts.validation),
+            ]
+        else:
+            chosen = choose_material(data, self.plan.data, self.plan.material)
+            used = [(chosen.images, chosen.train)]
+        nbytes = sum(bytes_of(images, indices) for images, indices in used)
+        storage = pick_storage(nbytes, self.device, self.plan.sharing)
+        placed = [storage.of(images, data.mean, data.std, self.device, indices) for images, indices in used]
+        self.train_data, self.validation = placed[0], placed[1] if len(placed) > 1 else None
+        if storage.storage == "streamed":
+            self.device_name += ", images streamed from the cache"
+
+    def train(self, order: Train) -> None:
+        """Trains one candidate and says how it ended. An exception of ours costs this trial, not the worker."""
+        from nas.train.memory import release_memory
+
+        self._suspended, self._early_verdict = False, None
+        ending = self._fit_or_say_why(order)
+        release_memory(self.device)  # the next network, or another worker on the same device, may need it elsewhere
+        self._send(ending)
+
+    def _fit_or_say_why(self, order: Train) -> Ended | OutOfMemory | Failed:
+        from nas.train.device import still_works
+        from nas.train.memory import out_of_memory
+
+        try:
+            if self.sees_study:
+                return self._fit(order, TrialPaths(order.folder))
+            with tempfile.TemporaryDirectory(prefix="nas-trial-", ignore_cleanup_errors=True) as folder:
+                return self._fit_unseen(order, TrialPaths(Path(folder)))
+        except (Deposed, EOFError, ConnectionError):
+            raise
+        except Exception as error:  # whatever building or training may raise is the trial's failure
+            if where := out_of_memory(error):
+                return OutOfMemory(order.number, where, one_line(error))
+            if not still_works(self.device):
+                self._send(Broken(order.number, one_line(error)))
+                sys.exit(EXIT_BROKEN)
+            return Failed(order.number, one_line(error), traceback.format_exc())
+
+    def _fit_unseen(self, order: Train, paths: TrialPaths) -> Ended:
+        """Where the study's folder cannot be seen, its checkpoints travel as messages."""
+        if (checkpoint := order.checkpoint) is not None:
+            try:
+                self._write(order.number, lambda: write_whole(paths.checkpoint, checkpoint))
+            except Stopped:
+                return Ended(order.number, "suspended")
+        ending = self._fit(order, paths)
+        if ending.status == "suspended" and paths.checkpoint.exists():
+            self._send(Saved(order.number, paths.checkpoint.read_bytes()))
+        return ending
+
+    def _fit(self, order: Train, paths: TrialPaths) -> Ended:
+        import torch
+
+        from nas.data.loader import TrainBatches
+        from nas.models import build_model
+        from nas.train.loop import fit
+        from nas.train.memory import peak_bytes
+
+        begun_with = 0
+
+        def on_begin(epochs_done: int, found: Found) -> None:
+            nonlocal begun_with
+            begun_with = epochs_done
+            self._send(Began(order.number, epochs_done, found))
+
+        def on_epoch(metrics: EpochMetrics) -> bool:
+            if not self.sees_study and metrics.epoch > begun_with:
+                self._send(Saved(order.number, paths.checkpoint.read_bytes()))
+            self._send(Epoch(order.number, metrics, peak_bytes(self.device)))
+            return self._verdict()
+
+        def write(action: Callable[[], None]) -> None:
+            self._write(order.number, action)
+
+        config = order.candidate.train
+        torch.manual_seed(order.seed)
+        model = build_model(order.candidate.arch, self.dataset.shape)
+        batches = TrainBatches.by_recipe(self.train_data, config, order.seed, len(self.dataset.classes))
+        result = fit(
+            model,
+            batches,
+            self.validation,
+            config,
+            on_epoch,
+            paths=paths,
+            precision=self.precision,
+            seed=order.seed,
+            identity=order.identity or f"{order.candidate.digest} seed {order.seed}",
+            micro_batches=order.micro_batches,
+            should_suspend=self._should_suspend,
+            on_begin=on_begin,
+            write=write,
+            compiling=(lambda text: None) if order.compiled else None,
+        )
+        return Ended(order.number, result.status)
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def _leads(self) -> bool:
+        """Whether the study's folder is seen, and led by the coordinator that this worker belongs to."""
+        try:
+            return self.token_file.read_text() == self.plan.token
+        except OSError:
+            return False
+
+    def _write(self, number: int, action: Callable[[], None]) -> None:
+        """Waits for room where a disk is full; raises Stopped where it is suspended meanwhile, and Deposed where another
+        coordinator may have given the trial to a worker of its own."""
+        while True:
+            if self.sees_study and not self._leads():
+                raise Deposed
+            try:
+                return action()
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+                if self._suspended:  # it cannot wait any longer, and goes on from the checkpoint before
+                    raise Stopped from None
+                self._send(Waiting(number, f"{error.strerror}: {error.filename}"))
+            until = time.monotonic() + DISK_FULL_SECONDS
+            while time.monotonic() < until and not self._should_suspend():
+                time.sleep(0.1)
+
+    # ------------------------------------------------------------------------------------------------------ messages
+
+    def _send(self, message: FromWorker) -> None:
+        self.channel.send(message)
+        self._last_word = time.monotonic()
+
+    def _verdict(self) -> bool:
+        """Waits for the answer to an epoch; a Suspend may come before it."""
+        while self._early_verdict is None:
+            match self.channel.receive():
+                case Verdict(go_on=go_on):
+                    return go_on
+                case message:
+                    self._heed(message)
+        verdict, self._early_verdict = self._early_verdict, None
+        return verdict.go_on
+
+    def _should_suspend(self) -> bool:
+        if not self._suspended and self.channel.poll():
+            self._heed(self.channel.receive())
+        if time.monotonic() - self._last_word > ALIVE_SECONDS:
+            self._send(Alive())
+        return self._suspended
+
+    def _heed(self, message: ToWorker) -> None:
+        match message:
+            case Suspend():
+                self._suspended = True
+            case Pause(number=number):
+                self.pause(number)
+            case Shutdown():
+                raise EOFError("shut down in the middle of a training")
+
+    def pause(self, number: int) -> None:
+        """Until the coordinator says Resume, or to suspend the training; a verdict may come meanwhile."""
+        self._send(Paused(number))
+        while not self._suspended:
+            match self.channel.receive():
+                case Resume():
+                    break
+                case Verdict() as verdict:
+                    self._early_verdict = verdict
+                case message:
+                    self._heed(message)
+        self._last_word = time.monotonic()

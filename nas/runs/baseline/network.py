@@ -1,0 +1,227 @@
+"""A network that is not ours, as it was measured in a process of its own, and built again from its name in this one."""
+
+import copy
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from nas.budget import params_of
+from nas.config import BudgetConfig, Frozen, ImageShape, amount
+from nas.errors import ConfigError, choices_sentence
+from nas.files import sha256_of
+from nas.foreign import ForeignName, foreign_name, inspect_network
+from nas.foreign.build import build_network
+from nas.runs.subjects import TOP
+from nas.space.presets import PREFIX, preset_names
+
+LONGEST_SLUG = 60
+
+
+class KnownNetwork(Frozen):
+    name: str
+    """As it was typed."""
+    built: str
+    """`resnet18(num_classes=10)`"""
+    files: dict[str, str]
+    """SHA-256 of the user's file, and of those that it imports of its folder, by their paths within that; none of torchvision."""
+    text: str | None
+    """Of the user's file, which is code."""
+    params: int
+    """By fvcore: what is shared counts once, what is frozen or never used counts too."""
+    macs: int | None
+    """By fvcore, of one image; None where they cannot be counted."""
+    over: dict[str, int]
+    """By how much it is over the study's budget, for each limit that it breaks."""
+    unknown: tuple[str, ...]
+    """Limits of the budget that could not be held against it."""
+    channels_last: bool
+    digest: str
+    """16 hexadecimal digits, equal for the same call of the same code, wherever that lies."""
+
+    @property
+    def over_text(self) -> str | None:
+        """`6,181,642 parameters`; None where it fits, as far as that is known."""
+        return over_text(self.over)
+
+    @property
+    def slug(self) -> str:
+        """Part of a folder's name: with some digits of the digest, unless the name alone says which network it is."""
+        found = named(self.name)
+        text = self.name if found.file is None else f"{found.file.stem}-{self.name.partition('.py')[2]}"
+        plain = "-".join("".join(c if c.isalnum() or c == "_" else " " for c in text).split())[:LONGEST_SLUG]
+        return plain if found.file is None and not (found.positional or found.keywords) else f"{plain}-{self.digest[:8]}"
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether its files are those that were measured."""
+        file = named(self.name).file
+        if file is None:
+            return True
+        folder = file.absolute().parent
+        return all((folder / path).is_file() and sha256_of(folder / path) == known for path, known in self.files.items())
+
+
+def over_text(over: Mapping[str, int]) -> str | None:
+    return " and ".join(amount(limit, excess) for limit, excess in over.items()) or None
+
+
+def over_budget(limits: BudgetConfig, values: Mapping[str, int | None]) -> dict[str, int]:
+    """By how much `values` are over those limits that can be counted, for each that is broken."""
+    found = {}
+    for name, limit in limits.counted().limited().items():
+        value = values.get(name)
+        if value is not None and value > limit:
+            found[name] = value - int(limit)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- its name
+
+
+def named(text: str) -> ForeignName:
+    """Raises ConfigError for what is no known network, with where it belongs if it is one of ours."""
+    found = foreign_name(text)
+    if found is not None:
+        return found
+    if text == "best" or text.isdecimal() or text.startswith((PREFIX, TOP)):
+        raise ConfigError(
+            f"{text} is a network of nas's own, and nas baseline trains others to compare it with", hint=f"nas retrain {text}"
+        )
+    preset = text in preset_names()
+    hint = f"nas retrain {PREFIX}{text}" if preset else f"nas baseline torchvision:{text if text.isidentifier() else 'resnet18'}"
+    choices = choices_sentence(text, ["torchvision:NAME", "FILE.py:CLASS"])
+    raise ConfigError(f"{text!r} is no network that can be trained to compare with.{choices}", hint=hint)
+
+
+def measure(
+    text: str, shape: ImageShape, limits: BudgetConfig, timeout: float, printed: Callable[[str, str], None]
+) -> KnownNetwork:
+    """In a process of its own, with a step of training. Raises ConfigError where it cannot be built, ended or trained.
+
+    `printed` hears the name, and what its code printed.
+    """
+    facts = inspect_network(named(text), shape, timeout, lambda output: printed(text, output), training=True)
+    if facts.unregistered:
+        raise ConfigError(
+            f"{facts.built} uses {facts.unregistered:,} parameters that it does not know, of layers in a plain list perhaps: no "
+            "optimiser would train them",
+            hint="nn.ModuleList makes them known",
+        )
+    values = {"params": facts.params, "macs": facts.macs, "memory": facts.memory}
+    assert facts.channels_last is not None
+    return KnownNetwork(
+        name=text,
+        built=facts.built,
+        files=facts.files,
+        text=facts.text,
+        params=facts.params,
+        macs=facts.macs,
+        over=over_budget(limits, values),
+        unknown=tuple(name for name in limits.limited() if values.get(name) is None),
+        channels_last=facts.channels_last,
+        digest=_digest(named(text), facts.files),
+    )
+
+
+def _digest(name: ForeignName, files: Mapping[str, str]) -> str:
+    call = name.called(name.keywords) if name.positional or name.keywords else name.attribute
+    content = json.dumps([name.file is None, call, sorted(files.items())])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------------------- in this process
+
+
+def build(network: KnownNetwork, shape: ImageShape) -> nn.Module:
+    """A new one, on the CPU, its weights drawn from torch's generator: images (N, C, H, W), normalised, to logits (N, classes).
+
+    Runs the user's code in this process. Raises ConfigError where its files, or what they build, are not what was measured.
+    """
+    name = named(network.name)
+    if not network.is_unchanged:
+        raise ConfigError(
+            f"the code of {network.name} was changed after it was measured", hint="the same command measures it again"
+        )
+    with _imported_anew(name.file, network.files), quiet():
+        built, _ = build_network(name, shape)
+        model = copy.deepcopy(built)  # what the file keeps as a whole stays as it is for the next seed
+        if any(is_lazy(weight) for weight in model.parameters()):
+            model.eval()
+            with torch.no_grad():
+                model(torch.zeros(1, shape.channels, shape.size, shape.size))
+    found = params_of(model)
+    if found != network.params:
+        raise ConfigError(
+            f"{network.name} has {found:,} parameters here, and had {network.params:,} when it was measured: it is not built "
+            "alike each time",
+            hint="let its arguments alone say how it is built",
+        )
+    if not network.channels_last:
+        model.register_forward_pre_hook(_as_rows)
+    return model.train()
+
+
+def _as_rows(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    # Not contiguous(): images of one channel are so in either order, and convolutions go by the strides.
+    return tuple(one.clone(memory_format=torch.contiguous_format) if isinstance(one, Tensor) else one for one in args)
+
+
+@contextmanager
+def _imported_anew(file: Path | None, files: Mapping[str, str]) -> Iterator[None]:
+    """What this process imported of those files before may be older than they are, what it imported by their names may be of
+    another folder, and both are put back afterwards."""
+    if file is None:
+        yield
+        return
+    folder = file.absolute().parent
+    paths = {str(folder / path) for path in files}
+    tops = {Path(path).parts[0].removesuffix(".py") for path in files if path != file.name}
+    older = {
+        name: module
+        for name, module in sys.modules.items()
+        if getattr(module, "__file__", None) in paths or name.partition(".")[0] in tops
+    }
+    for name in older:
+        del sys.modules[name]
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    found_in = sys.path[:]
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+        sys.modules.update(older)
+        # At the end it serves what its code imports later, and stands in for nothing that this process will need.
+        sys.path[:] = [*found_in, *({str(folder)} - set(found_in))]
+
+
+class _Nowhere(io.TextIOBase):
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What the user's code prints was heard when it was measured; standard output is for data."""
+    with redirect_stdout(_Nowhere()):
+        yield
+
+
+class InParts(nn.Module):
+    """A network in evaluation that is given so many images at a time."""
+
+    def __init__(self, network: nn.Module, images: int) -> None:
+        super().__init__()
+        self.network, self.images = network, images
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, classes)"""
+        return torch.cat([self.network(part) for part in images.split(self.images)])

@@ -1,0 +1,226 @@
+"""Known networks beside those of the study that were trained alike: by the same recipe, as long, on the same images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TypeAlias
+
+from nas.budget import peak_memory
+from nas.config import BudgetConfig, MetricName, TrainConfig
+from nas.paths import StudyPaths, TrialPaths
+from nas.runs import ModelCard, finished_runs, read_card
+from nas.runs.baseline.card import BaselineCard, finished_baselines, read_baseline
+from nas.runs.baseline.network import over_budget
+from nas.runs.baseline.order import Definition, read_begun
+from nas.runs.spread import Spread, paired, spread
+from nas.study.settings import read_settings
+
+Card: TypeAlias = ModelCard | BaselineCard
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network with its trainings."""
+
+    title: str
+    """`trial 7`, or `torchvision:resnet18`; of one whose code was changed, with what its runs' names have of its hash."""
+    is_ours: bool
+    params: int
+    macs: int | None
+    over: dict[str, int]
+    """By how much it is over the study's budget, for each limit that it breaks."""
+    cards: dict[int, Card]
+    """By seed."""
+    runs: dict[str, int]
+    """Seeds by the runs' names, diverged ones included."""
+    diverged: tuple[int, ...] = ()
+
+    @property
+    def held_out(self) -> Spread | None:
+        """By what the study judges networks by, on the images that were set aside; …"""
+        return spread(list(self.held_out_scores.values()))
+
+    @property
+    def shifted(self) -> Spread | None:
+        """… and likewise under the simulated shift."""
+        return spread([card.held_out.shifted for _, card in self._by_seed if card.held_out is not None])
+
+    @property
+    def test(self) -> Spread | None:
+        """On the official test set, with the averaging over views of the recipe."""
+        return spread(list(self.test_scores.values()))
+
+    @property
+    def test_scores(self) -> dict[int, float]:
+        return {seed: card.test_score for seed, card in self._by_seed if card.test_score is not None}
+
+    @property
+    def held_out_scores(self) -> dict[int, float]:
+        return {seed: card.held_out.clean for seed, card in self._by_seed if card.held_out is not None}
+
+    @property
+    def seconds(self) -> float | None:
+        """Of one training, in the mean."""
+        return fmean(card.seconds for card in self.cards.values()) if self.cards else None
+
+    @property
+    def _by_seed(self) -> list[tuple[int, Card]]:
+        """In the order of the seeds, in which they are listed; that of the files is another one."""
+        return sorted(self.cards.items())
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between a known network and one of the study's."""
+
+    known: Row
+    ours: Row
+    spread: Spread
+    """Known less ours, a value a seed that both have."""
+    on_test: bool
+    """On the official test set; else on the images that were set aside."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    study: str
+    like: str
+    """The network of the study whose recipe it is."""
+    recipe: str
+    train: TrainConfig
+    train_images: int | None
+    """None where no training has ended well."""
+    hold_out: float
+    """Share of the training images that was set aside."""
+    train_subset: int | None
+    held_out: int
+    """Images that were, and …"""
+    test: int
+    """… those of the official test set; 0 where there are none."""
+    metric: MetricName
+    own: tuple[Row, ...]
+    """Of the study, the one of `like` first."""
+    known: tuple[Row, ...]
+
+    def only(self, runs: set[str]) -> "Comparison":
+        """Of the known networks those with one of these runs, and of their runs those alone."""
+        rows = []
+        for row in self.known:
+            seeds = {seed for name, seed in row.runs.items() if name in runs}
+            if seeds:
+                kept = {name: seed for name, seed in row.runs.items() if seed in seeds}
+                cards = {seed: card for seed, card in row.cards.items() if seed in seeds}
+                rows.append(replace(row, cards=cards, runs=kept, diverged=tuple(s for s in row.diverged if s in seeds)))
+        return replace(self, known=tuple(rows))
+
+    @property
+    def differences(self) -> list[Difference]:
+        """Of each known network to the study's that it was trained like, by seeds that both have; where that was not retrained
+        so, to the first that was."""
+        if not self.own:
+            return []
+        ours, found = self.own[0], []
+        for row in self.known:
+            on_test = paired(row.test_scores, ours.test_scores)
+            aside = paired(row.held_out_scores, ours.held_out_scores)
+            if (one := on_test or aside) is not None:
+                found.append(Difference(row, ours, one, on_test is not None))
+        return found
+
+
+def find_comparisons(paths: StudyPaths) -> list[Comparison]:
+    """One for each recipe, length and set of images that known networks were trained by, the oldest first. Raises NasError where
+    a file is damaged."""
+    trained = [(run, read_baseline(run)) for run in finished_baselines(paths)]
+    without_card = [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/diverged.txt"))]
+    diverged = [(run, read_begun(run)) for run in without_card]
+    groups: dict[object, list[tuple[TrialPaths, Definition]]] = {}
+    for run, definition in [*trained, *diverged]:
+        groups.setdefault(_condition(definition), []).append((run, definition))
+    if not groups:
+        return []
+    settings = read_settings(paths)
+    own = [(run, read_card(run)) for run in finished_runs(paths)]
+    return [_comparison(paths.name, group, own, settings.budget, settings.study.metric) for group in groups.values()]
+
+
+def _condition(definition: Definition) -> tuple[object, ...]:
+    return definition.like, definition.train.canonical(), definition.tta, definition.hold_out, definition.train_subset
+
+
+def _comparison(
+    study: str,
+    group: Sequence[tuple[TrialPaths, Definition]],
+    own: Sequence[tuple[TrialPaths, ModelCard]],
+    limits: BudgetConfig,
+    metric: MetricName,
+) -> Comparison:
+    first = group[0][1]
+    cards = [card for _, card in group if isinstance(card, BaselineCard)]
+    ours = _own_rows([(run, card) for run, card in own if cards and _is_alike(card, cards[0])], limits)
+    ours.sort(key=lambda row: row.title != first.like)
+    return Comparison(
+        study=study,
+        like=first.like,
+        recipe=first.recipe,
+        train=first.train,
+        train_images=cards[0].train_images if cards else None,
+        hold_out=first.hold_out,
+        train_subset=first.train_subset,
+        held_out=cards[0].held_out.images if cards and cards[0].held_out else 0,
+        test=(cards[0].test_images or 0) if cards else 0,
+        metric=metric,
+        own=tuple(ours),
+        known=tuple(_known_rows(group)),
+    )
+
+
+def _is_alike(card: ModelCard, known: BaselineCard) -> bool:
+    """Whether a retrained network was trained as a known one. The images follow from how many they are."""
+    return (
+        card.candidate.train.canonical() == known.train.canonical()
+        and card.tta == known.tta
+        and card.data_fingerprint == known.data_fingerprint
+        and card.train_images == known.train_images
+        and not card.includes_test_labels
+        and (card.held_out and card.held_out.images) == (known.held_out and known.held_out.images)
+    )
+
+
+def _own_rows(runs: Sequence[tuple[TrialPaths, ModelCard]], limits: BudgetConfig) -> list[Row]:
+    by_network: dict[tuple[str, str], list[tuple[TrialPaths, ModelCard]]] = {}
+    for run, card in runs:
+        by_network.setdefault((card.subject, card.candidate.digest), []).append((run, card))
+    rows = []
+    for found in by_network.values():
+        card = found[0][1]
+        memory = peak_memory(card.candidate.arch, card.shape) if limits.memory is not None else None
+        over = over_budget(limits, {"params": card.params, "macs": card.macs, "memory": memory})
+        cards: dict[int, Card] = {card.seed: card for _, card in found}
+        runs_of = {run.folder.name: card.seed for run, card in found}
+        rows.append(Row(card.subject, True, card.params, card.macs, over, cards, runs_of))
+    return rows
+
+
+def _known_rows(group: Sequence[tuple[TrialPaths, Definition]]) -> list[Row]:
+    by_network: dict[str, list[tuple[TrialPaths, Definition]]] = {}
+    for run, definition in group:  # one may be named in several ways
+        by_network.setdefault(definition.network.digest, []).append((run, definition))
+    names = [found[0][1].network.name for found in by_network.values()]
+    rows = []
+    for name, (digest, found) in zip(names, by_network.items(), strict=True):
+        network = found[0][1].network
+        title = f"{name} ({digest[:8]})" if names.count(name) > 1 else name
+        rows.append(
+            Row(
+                title=title,
+                is_ours=False,
+                params=network.params,
+                macs=network.macs,
+                over=network.over,
+                cards={one.seed: one for _, one in found if isinstance(one, BaselineCard)},
+                runs={run.folder.name: one.seed for run, one in found},
+                diverged=tuple(sorted(one.seed for run, one in found if run.diverged.is_file())),
+            )
+        )
+    return rows

@@ -1,0 +1,189 @@
+"""What a retrained network is kept as: its card, and the hashes by which a file is known again.
+
+studies/<study>/retrained/<run>/
+    candidate.json       the network and its recipe, from the start
+    model.safetensors    the averaged weights
+    model.json           a `ModelCard`: candidate, classes, normalisation, how and on what it was trained, its score, its hashes
+    metrics.jsonl        a line an epoch
+    evaluation.npz       what it says of the official test set, where there is one and it was not trained on
+    submissions.jsonl    what was predicted with it, see `nas.runs.ledger.entries`
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from nas.config import Candidate, DataConfig, Frozen, ImageShape, MetricName
+from nas.errors import StudyError
+from nas.files import sha256_of, write_whole
+from nas.paths import TrialPaths
+from nas.runs.evaluation import evaluation_file
+from nas.space.recipes import SEARCHED
+from nas.study.settings import Environment
+
+
+class Hashes(Frozen):
+    """SHA-256, in hexadecimal."""
+
+    weights: str
+    evaluation: str | None
+    card: str
+    """Of the card's content without this field, see `content_hash`."""
+
+
+class HeldOut(Frozen):
+    """What a trained network says of images that were set aside, with its test-time augmentation."""
+
+    images: int
+    accuracy: float
+    shifted_accuracy: float
+    """Of the same images under a simulated shift (`nas.data.shift`)."""
+    score: float | None = None
+    """By what the study judges networks by, where that is not accuracy; …"""
+    shifted_score: float | None = None
+    """… and likewise of the images under the shift."""
+    effective_images: float | None = None
+    """As how many of `images` they count for the interval of the accuracy, where they come in groups (`evaluation`); …"""
+    shifted_effective_images: float | None = None
+    """… and for that under the shift."""
+
+    @property
+    def counted(self) -> float:
+        """As how many images they count for the interval of the accuracy; …"""
+        return self.effective_images or self.images
+
+    @property
+    def shifted_counted(self) -> float:
+        """… and for that under the shift."""
+        return self.shifted_effective_images or self.images
+
+    @property
+    def clean(self) -> float:
+        """What networks are chosen by; …"""
+        return self.accuracy if self.score is None else self.score
+
+    @property
+    def shifted(self) -> float:
+        """… or this, where they are for images unlike those trained on."""
+        return self.shifted_accuracy if self.shifted_score is None else self.shifted_score
+
+
+class TrainedCard(Frozen):
+    """Of a trained network, ours or not: what it was trained on and where, how it is fed, and what it scores."""
+
+    study: str
+    shape: ImageShape
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    """What is subtracted from each channel of an image in [0, 255] …"""
+    std: tuple[float, ...]
+    """… and what it is then divided by."""
+    data: DataConfig
+    data_fingerprint: str
+    train_images: int
+    metric: MetricName = "accuracy"
+    """What the study judges networks by."""
+    held_out: HeldOut | None = None
+    test_images: int | None = None
+    """Of the official test set; None where it has no labels, they were trained on, or it was not opened."""
+    test_accuracy: float | None = None
+    test_accuracy_tta: float | None = None
+    """With the test-time augmentation that the card names, as what follows."""
+    test_balanced_accuracy: float | None = None
+    test_macro_f1: float | None = None
+    test_shifted_accuracy: float | None = None
+    """Under a simulated shift."""
+    seconds: float
+    device: str
+    precision: str
+    environment: Environment
+
+    @property
+    def test_score(self) -> float | None:
+        """On the official test set, by `metric`."""
+        by_metric = {"accuracy": self.test_accuracy_tta, "balanced_accuracy": self.test_balanced_accuracy}
+        return by_metric.get(self.metric, self.test_macro_f1)
+
+
+class ModelCard(TrainedCard):
+    """A trained network without its weights: enough to build it, feed it and say where it comes from."""
+
+    subject: str
+    """`trial 7`, or `preset:resnet-2322`."""
+    recipe: str = SEARCHED
+    """Its name, or that of the file it came from; the candidate holds what it says."""
+    candidate: Candidate
+    """With the epochs that it was trained for here."""
+    params: int
+    macs: int
+    includes_test_labels: bool
+    seed: int
+    search_accuracy: float | None
+    """What it reached on the validation images in the search, in [0, 1], by `metric`."""
+    tta: str
+    """What `nas submit` averages over unless told otherwise."""
+    processes: int = 1
+    """That trained it together, each a part of every batch."""
+    hashes: Hashes | None = None
+    """None in a card from before they were kept."""
+
+
+def card_file(run: TrialPaths) -> Path:
+    return run.folder / "model.json"
+
+
+def weights_file(run: TrialPaths) -> Path:
+    return run.folder / "model.safetensors"
+
+
+def write_card(run: TrialPaths, card: ModelCard) -> ModelCard:
+    """With the hashes of the files beside it, which have to be there. Raises OSError."""
+    evaluation = evaluation_file(run)
+    hashes = Hashes(
+        weights=sha256_of(weights_file(run)), evaluation=sha256_of(evaluation) if evaluation.is_file() else None, card=""
+    )
+    unsealed = card.model_copy(update={"hashes": hashes})
+    content = content_hash(json.loads(unsealed.to_json()))
+    sealed = card.model_copy(update={"hashes": hashes.model_copy(update={"card": content})})
+    write_whole(card_file(run), (sealed.to_json() + "\n").encode())
+    return sealed
+
+
+def content_hash(tree: dict[str, Any]) -> str:
+    """Of a card as it stands in its file, but for `hashes.card`. Spaces and the order of keys do not count."""
+    if isinstance(hashes := tree.get("hashes"), dict):
+        tree = tree | {"hashes": {name: value for name, value in hashes.items() if name != "card"}}
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_card(run: TrialPaths) -> ModelCard:
+    return ModelCard.from_json(_text(run), source=str(card_file(run)))
+
+
+def _text(run: TrialPaths) -> str:
+    return card_file(run).read_bytes().decode("utf-8", "replace")  # what is no text any more has another hash
+
+
+def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
+    """With its `content_hash`. Raises NasError where the content is not the one that was written."""
+    file = card_file(run)
+    if run.baseline.is_file():
+        raise StudyError(
+            f"{run.folder} holds a known network, which nas baseline trained to compare with, and which is never handed in",
+            hint="nas runs lists it apart from those that may be",
+        )
+    if not file.is_file():
+        raise StudyError(
+            f"{run.folder} holds no retrained network: it has no {file.name}",
+            hint="nas retrain goes on with a training that has not ended" if run.checkpoint.is_file() else "nas runs lists them",
+        )
+    card = read_card(run)
+    found = content_hash(json.loads(_text(run)))
+    if card.hashes is not None and found != card.hashes.card:
+        raise StudyError(
+            f"{file} was changed after the training: the hash of its content begins with {found[:12]}, "
+            f"and it states {card.hashes.card[:12]}",
+            hint='restore it from a copy; or, if the change is meant, remove its key "hashes", and it is taken as it is',
+        )
+    return card, found

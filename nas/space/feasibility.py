@@ -1,0 +1,181 @@
+"""Whether anything in a space fits its budget, and which ranges to blame where nothing does."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, IntDistribution
+
+from nas.budget import Budget, count_macs, count_params, peak_memory, quick_macs, quick_params
+from nas.config import ArchConfig, BudgetConfig, ImageShape, amount
+from nas.errors import BudgetError, ConfigError
+from nas.models.custom import check_block, check_width
+from nas.models.resnet import check_size
+from nas.space.space import Slot, Space, UniformDraw
+
+Count = Callable[[ArchConfig, ImageShape], float]
+LARGER = 2.0
+"""Times the size that a space is meant for: from there on a search says what its images cost."""
+COUNTED_DRAWS = 200
+WIDTHS_TRIED = 64
+"""Of a range of channels."""
+COUNTS: dict[str, Count] = {"params": count_params, "memory": peak_memory, "macs": count_macs}
+"""By the limit that each is held against; multiply-adds stand for the latency where it may not be measured."""
+
+
+def _first_values(space: Space) -> dict[str, Any]:
+    return {slot.name: slot.ends()[0] for slot in space.slots}
+
+
+def smallest_network(space: Space, shape: ImageShape, count: Count = count_params) -> ArchConfig:
+    """Low ends everywhere, and of each choice the cheapest while the others stay: a network that no draw undercuts by much."""
+    values = _first_values(space)
+    for slot in space.slots:
+        if slot.path[0] == "arch" and isinstance(slot.domain, CategoricalDistribution):
+            costs = {choice: count(space.candidate(values | {slot.name: choice}).arch, shape) for choice in slot.domain.choices}
+            values[slot.name] = min(costs, key=lambda choice: costs[choice])
+    return space.candidate(values).arch
+
+
+def costly_ranges(space: Space, shape: ImageShape, count: Count = count_params) -> list[str]:
+    """The three ranges whose far end adds most to the count of the smallest network."""
+    values = _first_values(space)
+    base = count(space.candidate(values).arch, shape)
+    gains = {
+        slot.name: max(count(space.candidate(values | {slot.name: v}).arch, shape) for v in slot.ends()) - base
+        for slot in space.slots
+        if slot.drawn and slot.path[0] == "arch"
+    }
+    return [name for name in sorted(gains, key=lambda name: -gains[name])[:3] if gains[name] > 0]
+
+
+def nothing_fits(space: Space, budget: Budget, why: str, limit: str) -> BudgetError:
+    """`limit` is the one that is broken, a field of `BudgetConfig`."""
+    blame = costly_ranges(space, budget.shape, COUNTS.get(limit, count_macs))
+    lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch.stage"
+    field = "budget.latency.max_ms" if limit == "latency" else f"budget.{limit}"
+    higher = "raise the budget with --max-params" if limit == "params" else f"raise {field}, there too"
+    return BudgetError(why, hint=f"{lower} in the space, or {higher}")
+
+
+def check_blocks(space: Space) -> None:
+    """Tries the blocks of users' own files at the narrowest and the next other width of the space, and builds them at all others,
+    or at so many of a long range. Raises ConfigError, which says what such a block does wrong."""
+    widths = sorted({width for slot in space.slots if slot.name.endswith(".channels") for width in _widths(slot) if width})
+    for name in space.blocks:
+        arch = space.candidate(_first_values(space) | {"block": name}).arch
+        check_block(arch, (widths[0], widths[min(1, len(widths) - 1)]))
+        for width in widths:
+            check_width(arch, arch.stages[0].model_copy(update={"channels": width}))
+
+
+def _widths(slot: Slot) -> list[int]:
+    if not isinstance(slot.domain, IntDistribution):
+        return slot.ends()
+    every = range(slot.domain.low, slot.domain.high + 1, slot.domain.step)
+    return [*every[:: -(-len(every) // WIDTHS_TRIED)], *every[1:2], every[-1]]
+
+
+def check_feasible(space: Space, budget: Budget) -> None:
+    """Raises BudgetError where even the smallest network is over budget, ConfigError where the deepest one, at its strongest
+    reduction, shrinks the images to nothing."""
+    values = _first_values(space)
+    for slot in space.slots:
+        if slot.name in ("stages", "stem.stride"):
+            values[slot.name] = max(slot.ends())
+        if slot.name == "stem.pool" and "max" in slot.ends():
+            values[slot.name] = "max"
+    try:
+        check_size(space.candidate(values).arch, budget.shape.size)
+    except ConfigError as error:
+        raise ConfigError(f"space {space.name}: {error.message}", hint=error.hint) from None
+    if space.fills:  # no network of it is small, and only draws tell what fits the other limits
+        return
+    for limit, most in budget.limits.limited().items():
+        least = least_cost(space, budget, limit)
+        if least > most:
+            has = f"has {amount(limit, least)}, the budget is {most:,}"
+            if limit == "latency":
+                took = "is too large to run" if math.isinf(least) else f"takes {amount(limit, least)}"
+                has = f"{took}, the budget is {budget.limits.latency}"
+            raise nothing_fits(space, budget, f"nothing in space {space.name} fits: its smallest network {has}", limit)
+
+
+def least_cost(space: Space, budget: Budget, limit: str) -> float:
+    """Of the network that has least of what `limit` limits. That of fewest parameters need not be that of fewest multiply-adds: a
+    stem that halves costs none."""
+    if limit != "latency":
+        return COUNTS[limit](smallest_network(space, budget.shape, COUNTS[limit]), budget.shape)
+    least = budget.latency(smallest_network(space, budget.shape, count_macs))
+    if budget.limits.latency is not None and least > budget.limits.latency.max_ms:
+        # More multiply-adds in fewer, larger layers may take less time: every choice is timed before all are refused.
+        fastest = smallest_network(space, budget.shape, lambda arch, shape: budget.latency(arch))
+        least = min(least, budget.latency(fastest))
+    return least
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How much of a space fits its budget."""
+
+    draws: int
+    fits: float
+    """Share of uniform draws."""
+    by_block: dict[str, float]
+    draws_by_block: dict[str, int]
+
+
+def measure_fit(space: Space, budget: Budget, draws: int, seed: int) -> Fit:
+    """Draws uniformly in each range's own scale and counts every network, in closed form where there is one; to time hundreds
+    would take too long, so that a limit of latency is left out."""
+    trial = UniformDraw(seed)
+    total, fits = Counter[str](), Counter[str]()
+    for _ in range(draws):
+        arch = space.draw(trial).arch
+        total[arch.block] += 1
+        fits[arch.block] += _keeps(budget.limits, arch, budget.shape)
+    share = {block: fits[block] / total[block] for block in sorted(total)}
+    return Fit(draws, sum(fits.values()) / draws, share, dict(total))
+
+
+def _keeps(limits: BudgetConfig, arch: ArchConfig, shape: ImageShape) -> bool:
+    """All limits but that of the latency."""
+    counts: dict[str, Count] = {"params": quick_params, "memory": peak_memory, "macs": quick_macs}
+    return all(counts[limit](arch, shape) <= most for limit, most in limits.counted().limited().items())
+
+
+def measure_cost(space: Space, budget: Budget, draws: int, seed: int) -> dict[str, int]:
+    """Multiply-adds of an image: below which a tenth, half and nine tenths of those uniform draws lie that keep
+    the budget of parameters. Empty where none does."""
+    trial, shape, most = UniformDraw(seed), budget.shape, budget.limits.params
+    drawn = (space.draw(trial).arch for _ in range(draws))
+    found = sorted(quick_macs(a, shape) for a in drawn if most is None or quick_params(a, shape) <= most)
+    return {f"{share}%": found[len(found) * share // 100] for share in (10, 50, 90)} if found else {}
+
+
+def cost_warnings(space: Space, budget: Budget, meant: ImageShape) -> list[str]:
+    """What images much larger than those that a space is `meant` for cost, where nothing limits that."""
+    shape = budget.shape
+    if shape.size < LARGER * meant.size or budget.limits.macs is not None or budget.limits.latency is not None:
+        return []
+    here, there = (measure_cost(space, Budget(space.budget, images), COUNTED_DRAWS, seed=0) for images in (shape, meant))
+    middle, before = here.get("50%"), there.get("50%")
+    if middle is None or before is None:
+        return []
+    return [
+        f"space {space.name} is meant for images of {meant.size}×{meant.size}, and nothing limits what larger ones cost: on "
+        f"{shape.size}×{shape.size} half of its networks need more than {middle / 1e9:.2g} billion multiply-adds an image, "
+        f"{middle / before:.0f} times as many; try --space resnet-224, or a budget with macs"
+    ]
+
+
+def time_draws(space: Space, budget: Budget, count: int, most_draws: int, seed: int) -> list[float]:
+    """Milliseconds, ascending, of the first `count` uniform draws that keep all limits but that of the latency; fewer where
+    `most_draws` have fewer."""
+    trial, counted = UniformDraw(seed), Budget(budget.limits.counted(), budget.shape)
+    drawn = (space.draw(trial).arch for _ in range(most_draws))
+    fitting = itertools.islice((arch for arch in drawn if counted.check(arch).fits), count)
+    return sorted(budget.latency(arch) for arch in fitting)

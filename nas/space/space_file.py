@@ -1,0 +1,393 @@
+"""Finds and reads space files, and refuses what means nothing: every ConfigError names the file, the key and the rule."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from nas.config import (
+    MOST_STAGES,
+    ArchConfig,
+    AugmentConfig,
+    BlockName,
+    BlockSource,
+    BudgetConfig,
+    ImageShape,
+    StageConfig,
+    StemConfig,
+    StudyConfig,
+    TrainConfig,
+    first_problem,
+    what_is_wrong,
+)
+from nas.errors import ConfigError, choices_sentence
+from nas.models.own_blocks import FindFile, read_blocks
+from nas.space.space import FILL, Reported, Slot, Space
+
+VERSION = 1
+TOP_KEYS = ("version", "budget", "fit", "images", "reported", "study", "blocks", "arch", "train")
+CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+"""The images that a space is meant for unless it says otherwise, and those of the reports."""
+_DOMAIN_KEYS = {
+    "int": ("low", "high", "log", "step"),
+    "float": ("low", "high", "log", "step"),
+    "categorical": ("choices",),
+}
+_NESTED: dict[str, type[BaseModel]] = {"stem": StemConfig, "augment": AugmentConfig}
+
+# ------------------------------------------------------------------------------------------------- finding the file
+
+
+def shipped_folder() -> Path:
+    """`search_spaces/`: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
+def own_file(name_or_path: str, kind: str) -> Path | None:
+    """The file where a path is given, None where it is a name. `kind`: `space` or `recipe`. Raises ConfigError where there is no
+    such file."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
+        return None
+    if not path.is_file():
+        raise ConfigError(f"there is no {kind} file {name_or_path}", hint=f"--{kind} takes a shipped name or a path")
+    return path
+
+
+def space_names() -> list[str]:
+    return sorted(path.stem for path in shipped_folder().glob("*.yaml"))
+
+
+def find_space(name_or_path: str) -> Path:
+    """The file of a shipped space by its name, or any file by its path. Raises ConfigError with the names there are."""
+    if (own := own_file(name_or_path, "space")) is not None:
+        return own
+    names = space_names()
+    if name_or_path not in names:
+        raise ConfigError(
+            f"{name_or_path!r} is no shipped space.{choices_sentence(name_or_path, names)}",
+            hint="a path to a YAML file of your own works too: --space my-space.yaml",
+        )
+    return shipped_folder() / f"{name_or_path}.yaml"
+
+
+def load_space(name_or_path: str) -> Space:
+    path = find_space(name_or_path)
+    return read_space(read_text(path), source=str(path), name=path.stem, find_file=lambda file: path.parent / file)
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as text: {error}") from None
+
+
+# -------------------------------------------------------------------------------------------------- reading the file
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+"""What YAML calls the key `<<`, which takes over another mapping's keys."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice, again on line {line}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """Raises ConfigError, naming `source` and the line, for what is no YAML or gives a key twice."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{source}{where}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, TypeError, ValueError) as error:  # ValueError: a date such as 2026-13-45
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+
+
+def read_space(text: str, source: str, name: str, find_file: FindFile = Path) -> Space:
+    """Reads and checks a space file; `find_file` says where the Python files lie that it names. Runs none of their code. Every
+    ConfigError names `source` and the key."""
+    return _Reader(source, find_file).space(read_yaml(text, source), text, name)
+
+
+Plain = TypeVar("Plain", bound=BaseModel)
+
+
+class _Reader:
+    """Turns the tree of a space file into slots; knows the file's name for its errors."""
+
+    def __init__(self, source: str, find_file: FindFile) -> None:
+        self.source, self.find_file = source, find_file
+        self.blocks: Mapping[str, BlockSource] = {}
+        self.hint = f"compare {shipped_folder() / 'resnet.yaml'}"
+
+    def fail(self, key: str, sentence: str) -> ConfigError:
+        return ConfigError(f"{self.source}: {key}: {sentence}", hint=self.hint)
+
+    def mapping(self, value: Any, key: str, known: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.fail(key, f"must be a mapping of keys to values, but is {value!r}")
+        prefix = "" if key == "the file" else f"{key}."
+        for found in value:
+            if found not in known:
+                raise self.fail(f"{prefix}{found}", f"unknown key.{choices_sentence(str(found), known)}")
+        return value
+
+    def space(self, tree: Any, text: str, name: str) -> Space:
+        top = self.mapping(tree, "the file", TOP_KEYS)
+        if top.get("version") != VERSION or isinstance(top["version"], bool):
+            raise self.fail("version", f"must be {VERSION}, the only version there is, but is {top.get('version')!r}")
+        if "arch" not in top:
+            raise self.fail("arch", "is missing; it says which networks are searched")
+        if "budget" not in top:
+            raise self.fail("budget", "is missing; for example  budget: {params: 5M}")
+        budget = self.as_it_stands(top["budget"], "budget", BudgetConfig)
+        images = self.as_it_stands(top["images"], "images", ImageShape) if "images" in top else CIFAR10
+        reported = self.as_it_stands(top["reported"], "reported", Reported) if "reported" in top else None
+        self.blocks = read_blocks(top.get("blocks", []), self.find_file, self.fail)
+        slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
+        self.require_used_blocks(slots)
+        if "fit" in top:
+            slots.append(self.fit_slot(top["fit"], budget))
+        study = self.as_it_stands(top["study"], "study", StudyConfig) if "study" in top else StudyConfig()
+        space = Space(name, text, budget, tuple(slots), images, reported, study, self.blocks)
+        self.check_combinations(space)
+        return space
+
+    def as_it_stands(self, tree: Any, key: str, model: type[Plain]) -> Plain:
+        """A mapping in which nothing is drawn."""
+        try:
+            return model.model_validate(self.mapping(tree, key, model.model_fields))
+        except ValidationError as error:
+            where = error.errors(include_url=False)[0]["loc"]
+            raise self.fail(".".join([key, *map(str, where)]), what_is_wrong(error)) from None
+
+    def check_combinations(self, space: Space) -> None:
+        """Some values are refused only beside others: a multistep schedule without a milestone within the run, say.
+
+        Each value is tried where all others are smallest, which finds every pair of ranges that cross.
+        """
+        lowest = {slot.name: _smallest(slot.ends()) for slot in space.slots}
+        for slot in space.slots:
+            for value in slot.ends():
+                try:
+                    space.candidate(lowest | {slot.name: value})
+                except ValidationError as error:
+                    raise ConfigError(f"{self.source}: {first_problem(error)}", hint=self.hint) from None
+
+    def arch_slots(self, tree: Any) -> list[Slot]:
+        known = [k for k in ArchConfig.model_fields if k not in ("stages", "block_source")]
+        tree = self.mapping(tree, "arch", ["stages", "stage", *known])
+        for needed in ("stages", "stage"):
+            if needed not in tree:
+                raise self.fail(f"arch.{needed}", "is missing; `stages` is their number and `stage` what each is drawn from")
+        stages = Slot("stages", ("arch", "stages"), self.domain(tree["stages"], "arch.stages", TypeAdapter(int)))
+        most = self.most_stages(stages)
+        slots = [stages]
+        per_stage = self.mapping(tree["stage"], "arch.stage", StageConfig.model_fields)
+        for field in ("blocks", "channels"):
+            if field not in per_stage:
+                raise self.fail(f"arch.stage.{field}", "is missing; each stage needs it")
+        for key, value in per_stage.items():
+            entries = value if isinstance(value, list) else [value] * most
+            if len(entries) != most:
+                raise self.fail(f"arch.stage.{key}", f"a list has one entry a stage, {most} of them, but has {len(entries)}")
+            for i, entry in enumerate(entries):
+                label = f"arch.stage.{key}[{i}]" if isinstance(value, list) else f"arch.stage.{key}"
+                domain = self.domain(entry, label, _adapter(StageConfig, key))
+                slots.append(Slot(f"stage{i}.{key}", ("arch", "stage", i, key), domain))
+        rest = {k: v for k, v in tree.items() if k not in ("stages", "stage")}
+        return slots + self.section(rest, ArchConfig, ("arch",))
+
+    def fit_slot(self, tree: Any, budget: BudgetConfig) -> Slot:
+        """`fit: params` fills the whole budget, `fit: {params: {low: 0.5, high: 1.0}}` a drawn share of it."""
+        if tree == "params":
+            tree = {"params": 1.0}
+        if not isinstance(tree, dict) or not tree:
+            raise self.fail(
+                "fit", f"must be params, which widths are scaled to fill, or {{params: share of them}}, but is {tree!r}"
+            )
+        share = self.mapping(tree, "fit", ("params",))["params"]
+        if self.blocks:
+            raise self.fail(
+                "fit",
+                f"widths are scaled by how the parameters of our own blocks grow with them, which is not known of "
+                f"{', '.join(self.blocks)}: leave fit out, and what is over budget is drawn again",
+            )
+        if budget.params is None:
+            raise self.fail("fit", "widths are scaled to fill budget.params, which is missing; for example  budget: {params: 5M}")
+        if isinstance(share, dict):
+            share = {"type": "float"} | share
+        field = TypeAdapter(Annotated[float, Field(gt=0.0, le=1.0)])
+        return Slot(FILL, ("fit", "params"), self.domain(share, "fit.params", field))
+
+    def require_used_blocks(self, slots: list[Slot]) -> None:
+        used = next((slot.ends() for slot in slots if slot.name == "block"), [])
+        for name in self.blocks:
+            if name not in used:
+                raise self.fail("blocks", f"{name} is not among the values of arch.block, so that no network would have it")
+
+    def most_stages(self, stages: Slot) -> int:
+        bad = [v for v in stages.ends() if not 1 <= v <= MOST_STAGES]
+        if bad:
+            raise self.fail("arch.stages", f"a network has 1 to {MOST_STAGES} stages, not {bad[0]!r}")
+        return max(stages.ends())
+
+    def train_slots(self, tree: Any) -> list[Slot]:
+        tree = self.mapping(tree, "train", TrainConfig.model_fields)
+        slots = self.section(tree, TrainConfig, ("train",))
+        if any(slot.name == "epochs" and slot.drawn for slot in slots):
+            raise self.fail("train.epochs", "must be one number: pruning compares candidates epoch by epoch")
+        if not any(slot.name == "epochs" for slot in slots):
+            slots.append(Slot("epochs", ("train", "epochs"), TrainConfig.model_fields["epochs"].default))
+        return slots
+
+    def section(self, tree: dict[str, Any], model: type[BaseModel], path: tuple[str, ...]) -> list[Slot]:
+        """Slots of a mapping whose keys are fields of `model`; `stem` and `augment` are mappings of their own."""
+        slots = []
+        for key, value in tree.items():
+            inner = (*path, key)
+            label = ".".join(inner)
+            if key in _NESTED:
+                slots += self.section(self.mapping(value, label, _NESTED[key].model_fields), _NESTED[key], inner)
+            else:
+                field = self.block_field() if inner == ("arch", "block") else _adapter(model, key)
+                slots.append(Slot(".".join(inner[1:]), inner, self.domain(value, label, field)))
+        return slots
+
+    def block_field(self) -> TypeAdapter[Any]:
+        """Our blocks, and those of the user's own files."""
+        known: Any = Literal[(*get_args(BlockName), *self.blocks)]
+        return TypeAdapter(known)
+
+    # ------------------------------------------------------------------------------------------ one slot's domain
+
+    def domain(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:
+        """The distribution that a mapping describes, or the fixed value that stands in its place."""
+        takes_list = field.core_schema["type"] == "tuple"
+        if takes_list and isinstance(value, list):
+            value = tuple(value)
+        if not isinstance(value, dict):
+            if isinstance(value, list) and not takes_list:
+                raise self.fail(key, f"a list is no value; to choose from it write {{type: categorical, choices: {value}}}")
+            return self.valid(value, key, field)
+        if takes_list:
+            raise self.fail(key, "takes one list of numbers, such as [0.5, 0.75], and is never drawn")
+        if "type" not in value:
+            raise self.fail(f"{key}.type", f"is missing; a range is one of {', '.join(_DOMAIN_KEYS)}")
+        kind = value["type"]
+        if not isinstance(kind, str) or kind not in _DOMAIN_KEYS:
+            raise self.fail(f"{key}.type", f"{kind!r} is no type of range.{choices_sentence(str(kind), _DOMAIN_KEYS)}")
+        known = ("type", *_DOMAIN_KEYS[kind])
+        self.mapping(value, key, known)
+        if kind == "categorical":
+            return self.categorical(value, key, field)
+        return self.numeric(value, key, field, kind)
+
+    def categorical(self, value: dict[str, Any], key: str, field: TypeAdapter[Any]) -> CategoricalDistribution:
+        choices = value.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise self.fail(f"{key}.choices", f"must be a list of at least one value, but is {choices!r}")
+        read = [self.valid(choice, f"{key}.choices[{i}]", field) for i, choice in enumerate(choices)]
+        if len({json.dumps(c) for c in read}) < len(read):
+            raise self.fail(f"{key}.choices", f"names a value twice: {choices!r}")
+        return CategoricalDistribution(read)
+
+    def numeric(self, value: dict[str, Any], key: str, field: TypeAdapter[Any], kind: str) -> BaseDistribution:
+        read = int if kind == "int" else float
+        for needed in ("low", "high"):
+            if needed not in value:
+                raise self.fail(f"{key}.{needed}", "is missing; a range has a low and a high end, both included")
+        low, high = (self.number(value[end], f"{key}.{end}", read) for end in ("low", "high"))
+        log = value.get("log", False)
+        if not isinstance(log, bool):
+            raise self.fail(f"{key}.log", f"must be true or false, but is {log!r}")
+        step = self.number(value["step"], f"{key}.step", read) if "step" in value else None
+        if low > high:
+            raise self.fail(key, f"low must not exceed high, but low is {low} and high is {high}")
+        if log and low <= 0:
+            raise self.fail(key, f"a logarithmic range starts above 0, but low is {low}")
+        if step is not None:
+            if log:
+                raise self.fail(key, "takes either log or step: logarithmic ranges have no steps")
+            if step <= 0:
+                raise self.fail(f"{key}.step", f"must be above 0, but is {step}")
+            steps = (high - low) / step
+            if abs(steps - round(steps)) > 1e-9:
+                raise self.fail(f"{key}.step", f"must divide the range: {high} − {low} is not a multiple of {step}")
+        # Every value where they are few, both ends otherwise: an even kernel in the middle of a range is found here.
+        values: Any = (low, high)
+        if kind == "int" and high - low <= 1000:
+            values = range(int(low), int(high) + 1, int(step or 1))
+        for candidate in values:
+            self.valid(candidate, key, field)
+        if kind == "int":
+            return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+        return FloatDistribution(low, high, log=log, step=step)
+
+    def number(self, value: Any, key: str, read: type[int] | type[float]) -> Any:
+        """An end or a step of a range, finite."""
+        if isinstance(value, str) and read is float and _looks_numeric(value):
+            value = float(value)
+        allowed = (int,) if read is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            raise self.fail(key, f"must be {'a whole number' if read is int else 'a number'}, but is {value!r}")
+        if not abs(value) < 1e300:  # NaN too
+            raise self.fail(key, f"must be finite, but is {value!r}")
+        return read(value)
+
+    def valid(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:
+        """`value` as the field's type. Strings that YAML 1.1 failed to read as numbers (1e-4) are read; words that it
+        read as booleans (on, off, yes, no) are refused where no boolean is meant."""
+        if isinstance(value, str):
+            with suppress(ValidationError):
+                value = field.validate_python(float(value)) if _looks_numeric(value) else value
+        elif isinstance(value, tuple):
+            value = tuple(float(v) if isinstance(v, str) and _looks_numeric(v) else v for v in value)
+        try:
+            return field.validate_python(value, strict=True)
+        except ValidationError as error:
+            note = "; YAML reads on, off, yes and no as booleans: put a word in quotes" if isinstance(value, bool) else ""
+            raise self.fail(key, what_is_wrong(error, note)) from None
+
+
+def _adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
+    """Validates one field alone, by its annotation and its limits."""
+    info = model.model_fields[key]
+    annotation: Any = info.annotation
+    for limit in info.metadata:
+        annotation = Annotated[annotation, limit]
+    return TypeAdapter(annotation)
+
+
+def _looks_numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _smallest(values: list[Any]) -> Any:
+    """The least of numbers, the first of anything else."""
+    return min(values) if all(isinstance(v, int | float) for v in values) else values[0]

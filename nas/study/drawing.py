@@ -1,0 +1,182 @@
+"""Asks Optuna for candidates and decides what becomes of each before anything is trained: it fits, is over budget, or repeats
+an earlier one. Knows nothing of workers.
+
+A draw follows from the study's seed, the trial's number and what the study holds, so that a search that was cut off in the
+middle of a draw makes the same one again.
+"""
+
+from collections import Counter, deque
+from dataclasses import replace
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.budget import Budget
+from nas.config import Candidate
+from nas.data.loader import mix_seed
+from nas.space.feasibility import nothing_fits
+from nas.space.space import Space
+from nas.study import outcomes
+from nas.study.progress import Running
+from nas.study.samplers import SeededSampler
+
+MAX_OVER_BUDGET_IN_A_ROW = 1000
+MAX_DUPLICATES_IN_A_ROW = 200
+FRONT = 0xF2047
+"""Sets the draws of budgets apart from other draws of the same seed and number."""
+
+
+class Drawer:
+    def __init__(
+        self,
+        study: optuna.Study,
+        sampler: SeededSampler,
+        space: Space,
+        budget: Budget,
+        seed: int,
+        least_params: int | None = None,
+    ) -> None:
+        """`least_params`: each trial has a budget of its own, drawn between this many parameters and the study's."""
+        self.study, self.sampler, self.space, self.budget, self.seed = study, sampler, space, budget, seed
+        self.least_params = least_params
+        study.sampler = sampler
+        self.ready: deque[Running] = deque()
+        """Drawn ahead, waiting for a worker."""
+        self.counts: Counter[str] = Counter()
+        """Of the outcomes that are decided here."""
+        self.exhausted: str | None = None
+        """Why nothing more is drawn."""
+        self.drawing = False
+        """Whether a draw has begun that has not led to a candidate yet."""
+        self._unjudged: tuple[optuna.Trial, Candidate, Budget] | None = None
+        """Drawn, and to be timed where nothing else works."""
+        self._in_a_row = Counter[str]()
+        self._broken = Counter[str]()
+        """Limits, by the draws in a row that were over them."""
+        self._first_of_digest: dict[str, int] = {}
+        """Number of the first trial of each digest that fits and has not failed."""
+        self._twins: dict[int, list[optuna.Trial]] = {}
+        """Duplicates that wait for the end of the trial of that number."""
+        for trial in study.get_trials(deepcopy=False):
+            if trial.user_attrs.get("outcome") in outcomes.COUNTED:  # told, or recorded by a run that was cut off
+                self._first_of_digest.setdefault(trial.user_attrs["digest"], trial.number)
+
+    @property
+    def epochs(self) -> int:
+        """Of each training."""
+        return self.space.epochs
+
+    # -------------------------------------------------------------------------------------------------------- drawing
+
+    @property
+    def wants_quiet(self) -> bool:
+        """Whether the next step times a network, so that no worker may be busy meanwhile."""
+        return self.drawing and self._unjudged is not None
+
+    def begin(self) -> None:
+        """The steps that follow lead to one candidate in `ready`, or to `exhausted`."""
+        self.drawing = True
+        self._in_a_row.clear()
+        self._broken.clear()
+
+    def step(self) -> None:
+        """One draw: some tens of milliseconds. Raises BudgetError where nothing seems to fit."""
+        assert self.drawing
+        if self._unjudged is None:
+            self._prepare_sampler(self._next_number())
+            self._unjudged = self._draw(self.study.ask())
+            _, candidate, budget = self._unjudged
+            if budget.wants_quiet(candidate.arch):
+                return
+        unjudged, self._unjudged = self._unjudged, None
+        verdict = self._judge(*unjudged)
+        if verdict == "fits":
+            self.drawing = False
+            return
+        self._in_a_row[verdict] += 1
+        if self._in_a_row["over_budget"] >= MAX_OVER_BUDGET_IN_A_ROW:
+            raise nothing_fits(
+                self.space,
+                self.budget,
+                f"{MAX_OVER_BUDGET_IN_A_ROW} draws in a row were over budget; the search stops",
+                limit=self._broken.most_common(1)[0][0],
+            )
+        if self._in_a_row["duplicate"] >= MAX_DUPLICATES_IN_A_ROW:
+            self.exhausted = f"{MAX_DUPLICATES_IN_A_ROW} draws in a row repeated earlier ones: the space is exhausted"
+            self.drawing = False
+
+    def _next_number(self) -> int:
+        """Of the trial that `ask` will give: the first that a warm start has enqueued, or a new one."""
+        trials = self.study.get_trials(deepcopy=False)
+        return next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
+
+    def _prepare_sampler(self, number: int) -> None:
+        self.sampler.seed(mix_seed(self.seed, number) % 2**32)
+        # Widths that are scaled to the limit fit any: what was too large for one budget says nothing of another.
+        self.sampler.limit = None if self.space.fills else self._limit(number)
+
+    def _limit(self, number: int) -> int | None:
+        """Parameters that the trial of this number may have, where each has a budget of its own: uniform in the logarithm."""
+        most = self.budget.limits.params
+        if self.least_params is None or most is None:
+            return None
+        share = mix_seed(self.seed, number, FRONT) / 2**63
+        return round(self.least_params * (most / self.least_params) ** share)
+
+    def adopt(self, frozen: FrozenTrial) -> None:
+        """Draws a trial again that an earlier run had begun to draw: what it had stored stays as it was."""
+        twin = frozen.user_attrs.get("duplicate_of")
+        if twin is not None and (ended := self.study.get_trials(deepcopy=False)[twin]).state.is_finished():
+            self._record_duplicate(optuna.Trial(self.study, frozen._trial_id), ended)
+            return
+        self._prepare_sampler(frozen.number)
+        if self._judge(*self._draw(optuna.Trial(self.study, frozen._trial_id))) == "fits":
+            self.ready[-1].micro_batches = frozen.user_attrs.get("micro_batches", 1)
+            self.ready[-1].known.update(frozen.intermediate_values)
+
+    def _draw(self, trial: optuna.Trial) -> tuple[optuna.Trial, Candidate, Budget]:
+        """A trial's candidate, and the budget that it is held against."""
+        space, budget = self.space, self.budget
+        limit = None if "origin" in trial.user_attrs else self._limit(trial.number)  # a warm start's candidate is what it is
+        if limit is not None:
+            budget = budget.narrowed(limit)
+            space = replace(space, budget=budget.limits)
+            trial.set_user_attr("limit", limit)
+        return trial, space.draw(trial), budget
+
+    def _judge(self, trial: optuna.Trial, candidate: Candidate, budget: Budget) -> str:
+        """Decides what becomes of it: `fits` (it is queued), `over_budget` or `duplicate`."""
+        cost = budget.check(candidate.arch)
+        outcomes.describe(trial, candidate, cost)
+        if budget is self.budget and self.sampler.wants_margins:
+            trial.set_user_attr("excess", max(cost.excess.values()))
+        if not cost.fits:
+            outcomes.record(self.study, trial, "over_budget", cost.excess)
+            self.counts["over_budget"] += 1
+            self._broken.update(cost.broken)
+            return "over_budget"
+        first = self._first_of_digest.setdefault(candidate.digest, trial.number)
+        if first == trial.number:
+            self.ready.append(Running(trial, candidate, cost.params))
+            return "fits"
+        twin = self.study.get_trials(deepcopy=False)[first]
+        if twin.state.is_finished():
+            self._record_duplicate(trial, twin)
+        else:
+            self._twins.setdefault(first, []).append(trial)
+        return "duplicate"
+
+    # ---------------------------------------------------------------------------------------------- what was trained
+
+    def settle_twins(self, ended: FrozenTrial) -> None:
+        """Ends the duplicates that waited for this trial."""
+        for twin in self._twins.pop(ended.number, []):
+            self._record_duplicate(twin, ended)
+
+    def forget(self, running: Running) -> None:
+        """A failed training is no result: the same candidate may be drawn again."""
+        self._first_of_digest.pop(running.candidate.digest, None)
+
+    def _record_duplicate(self, trial: optuna.Trial, twin: FrozenTrial) -> None:
+        outcomes.record_duplicate(self.study, trial, twin)
+        self.counts["duplicate"] += 1

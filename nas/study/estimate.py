@@ -1,0 +1,260 @@
+"""How long a search would take, before it begins: some networks of the space are timed for seconds, here, on its data, and the
+rest is arithmetic. Founds no study."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import numpy as np
+import torch
+
+from nas.budget import Budget, count_macs, count_params
+from nas.config import Candidate
+from nas.data.datasets import Dataset, Split, load_dataset, split, validation_images
+from nas.data.loader import TrainBatches
+from nas.data.stream import place
+from nas.errors import ConfigError, DeviceError, StudyError, one_line
+from nas.jobs.messages import WorkerPlan
+from nas.jobs.placement import plan_workers
+from nas.jobs.worker import warm_up
+from nas.models import build_model
+from nas.space.feasibility import cost_warnings, nothing_fits
+from nas.space.space import Space, UniformDraw
+from nas.study.finalists import plan_round
+from nas.study.outcomes import count_outcomes, count_trained
+from nas.study.request import SearchRequest, resolve
+from nas.study.run import SearchDisplay
+from nas.study.storage import open_study
+from nas.study.strategies import make_pruner
+from nas.train.device import pick_device, pick_precision, tune_process
+from nas.train.memory import out_of_memory, release_memory
+from nas.train.pace import Pace, measure_pace
+
+PERCENTILES = (10, 30, 50, 70, 90)
+"""By multiply-adds: the middles of five parts of equally many draws, so that the plain mean is that of all draws."""
+DRAWS = 40
+"""That fit; among them the percentiles are looked up."""
+MOST_DRAWS = 1000
+TIMED_SECONDS = 2.0
+"""Of training steps of each network."""
+TIMED_IMAGES = 500
+"""At most so many are evaluated."""
+START_UP_SECONDS = 6.0
+"""From the command to the first epoch, with 50,000 images in the cache: scripts/bench/README.md, "Scale"."""
+
+
+@dataclass(frozen=True)
+class TimedNetwork:
+    percentile: int
+    """Of the draws that fit, by multiply-adds."""
+    params: int
+    macs: int
+    batch_size: int
+    architecture: str
+    start: float
+    """Seconds once a training."""
+    epoch: float
+    """Seconds of training, evaluation and checkpoint."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Seconds."""
+
+    low: float
+    likely: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    study: str
+    trials: int
+    """That are still to be trained."""
+    train_images: int
+    validation_images: int
+    devices: list[str]
+    """Of each worker; the first one's was timed."""
+    threads: int
+    """Of each worker."""
+    precision: str
+    networks: list[TimedNetwork]
+    epochs: int
+    expected_epochs: float
+    """Of a trial, on average."""
+    pruning: str
+    """What was assumed of it, in words."""
+    whole: Span
+
+
+# ------------------------------------------------------------------------------------------------------- the arithmetic
+
+
+def search_seconds(
+    networks: Sequence[TimedNetwork],
+    *,
+    trials: int,
+    epochs: int,
+    expected_epochs: float,
+    workers: int = 1,
+    devices: int | None = None,
+    finalists: float = 0.0,
+) -> Span:
+    """How long so many trials take.
+
+    likely: networks as they are timed, each as often as any other. low: chance shortens it by 1/√trials, about a standard
+    deviation, since a trial's seconds vary as much as their mean is large. high: the sampler comes to prefer the slowest, chance
+    adds as much again, and workers that share a device gain nothing by it.
+
+    Args:
+        devices: how many different ones the workers have; None where each has its own.
+        finalists: what training them again takes, as a share of the search.
+    """
+    workers = min(workers, trials)
+    chance = 1 + 1 / math.sqrt(trials)
+    slowest = max(networks, key=lambda network: network.start + epochs * network.epoch)
+    typical = mean(network.start + expected_epochs * network.epoch for network in networks)
+    slow, whole = (slowest.start + count * slowest.epoch for count in (expected_epochs, epochs))
+    idle = 1 - 1 / workers
+    """Share of the workers that wait while the last trial ends."""
+    seconds = (
+        trials * typical / chance / workers,
+        trials * typical / workers + idle * typical,
+        trials * min(slow * chance, whole) / min(devices or workers, workers) + idle * whole,
+    )
+    return Span(*(START_UP_SECONDS + one * (1 + finalists) for one in seconds))
+
+
+# ------------------------------------------------------------------------------------------------------- the measurement
+
+
+def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
+    """Times what `run_search` would train. Raises NasError as that would."""
+    if request.ray is not None:
+        raise ConfigError(
+            "--estimate times this machine, and not the nodes of a Ray cluster",
+            hint="leave --ray out and estimate on a machine like its nodes",
+        )
+    asked = resolve(request)
+    paths, data = asked.paths, asked.data
+    plans = plan_workers(request.placement, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), ""))
+    dataset = load_dataset(data, display.decoding)
+    space, budget, settings = asked.on(dataset, write=lambda file, content: None)
+    before = 0
+    if asked.stored is not None:
+        asked.stored.require_same(settings, paths.name)
+        before = count_trained(count_outcomes(open_study(paths).get_trials(deepcopy=False)))
+    trials = request.trials - before
+    if trials < 1:
+        raise StudyError(
+            f"study {paths.name!r} holds {before} trained networks, and --trials {request.trials} asks for no more",
+            hint=f"nas search --study {paths.name} --estimate --trials {2 * before}",
+        )
+    parts = split(dataset, data)
+    chosen = spread_by_macs(space, budget, data.seed)
+    for warning in (*space.warnings(), *cost_warnings(space, budget, asked.space.images)):
+        display.note(f"Warning: {warning}")
+    display.note(f"timing {len({one.digest for _, one in chosen})} networks of space {space.name}, for some seconds each")
+    networks = _time_networks(chosen, dataset, parts, plans[0])
+    pruner = make_pruner(asked.strategies.pruner, space.epochs)
+    known_epochs = pruner.expected_epochs(trials, before)
+    expected_epochs = float(space.epochs) if known_epochs is None else known_epochs
+    pruning = f"{asked.strategies.pruner.name} prunes {pruner.describe()}"
+    if known_epochs is None:
+        pruning += "; what it saves is not known, so that every network is counted in full"
+    finalists = plan_round(request.trials * expected_epochs, space.epochs, *request.final_round)
+    return Estimate(
+        study=paths.name,
+        trials=trials,
+        train_images=len(parts.train),
+        validation_images=validation_images(dataset, parts),
+        devices=[plan.device for plan in plans],
+        threads=plans[0].threads,
+        precision=pick_precision(pick_device(plans[0].device)).name,
+        networks=networks,
+        epochs=space.epochs,
+        expected_epochs=expected_epochs,
+        pruning=pruning,
+        whole=search_seconds(
+            networks,
+            trials=trials,
+            epochs=space.epochs,
+            expected_epochs=expected_epochs,
+            workers=len(plans),
+            devices=None if plans[0].device == "cpu" else len({plan.device for plan in plans}),
+            finalists=finalists.cost / (trials * expected_epochs) if finalists else 0.0,
+        ),
+    )
+
+
+def spread_by_macs(space: Space, budget: Budget, seed: int) -> list[tuple[int, Candidate]]:
+    """Uniform draws that fit, at the percentiles of their multiply-adds. Raises BudgetError where nothing seems to fit."""
+    draw, found, broken = UniformDraw(seed), list[tuple[int, int, Candidate]](), Counter[str]()
+    for _ in range(MOST_DRAWS):
+        candidate = space.draw(draw)
+        cost = budget.check(candidate.arch)
+        if cost.fits and cost.macs is not None:
+            found.append((cost.macs, len(found), candidate))
+        broken.update(cost.broken)
+        if len(found) == DRAWS:
+            break
+    if not found:
+        why = f"none of {MOST_DRAWS} uniform draws of space {space.name} fits its budget"
+        raise nothing_fits(space, budget, why, limit=broken.most_common(1)[0][0])
+    found.sort()
+    return [(percentile, found[len(found) * percentile // 100][2]) for percentile in PERCENTILES]
+
+
+def _time_networks(chosen: list[tuple[int, Candidate]], dataset: Dataset, parts: Split, plan: WorkerPlan) -> list[TimedNetwork]:
+    """In this process, with the threads that a worker would have; a network that is there twice is timed once."""
+    device = pick_device(plan.device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    tune_process(device)
+    warm_up()
+    try:
+        return _time_each(chosen, dataset, parts, device, plan.sharing)
+    except Exception as error:
+        where = out_of_memory(error)
+        if where is None:
+            raise
+        raise DeviceError(
+            f"a network of this space does not fit in the memory of {where}: {one_line(error)}",
+            hint="a search would pass its batches in parts, which nothing here measures; lower batch_size in the space",
+        ) from None
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _time_each(
+    chosen: list[tuple[int, Candidate]], dataset: Dataset, parts: Split, device: torch.device, sharing: int
+) -> list[TimedNetwork]:
+    shape, precision, images = dataset.shape, pick_precision(device), validation_images(dataset, parts)
+    few = (np.arange(images) if parts.validation is None else parts.validation)[:TIMED_IMAGES]
+    train = place(dataset.train, dataset.mean, dataset.std, device, parts.train, sharing=sharing)
+    validation = place(dataset.validation or dataset.train, dataset.mean, dataset.std, device, few, sharing=sharing)
+    paces: dict[str, Pace] = {}
+    timed = []
+    for percentile, candidate in chosen:
+        arch, config = candidate.arch, candidate.train
+        batches = TrainBatches.by_recipe(train, config, 0, shape.classes)
+        if candidate.digest not in paces:
+            model = build_model(arch, shape)
+            paces[candidate.digest] = measure_pace(model, batches, validation, config, precision, TIMED_SECONDS)
+            del model
+            release_memory(device)  # as a worker does after each training
+        pace = paces[candidate.digest]
+        timed.append(
+            TimedNetwork(
+                percentile=percentile,
+                params=count_params(arch, shape),
+                macs=count_macs(arch, shape),
+                batch_size=batches.batch_size,
+                architecture=arch.one_line(),
+                start=pace.start,
+                epoch=pace.epoch(len(batches), images),
+            )
+        )
+    return timed

@@ -1,0 +1,301 @@
+"""Finalists: the best networks of a search, trained again, longer and by several seeds, before one of them is called the best.
+
+A short training with pruning finds the top tenth; among these its ranking is mostly luck. The trainings of the finalists are
+trials of a sibling study in the same database, so that the sampler's history stays clean, and the same workers carry them out.
+"""
+
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.config import Candidate, check_epochs
+from nas.data.loader import mix_seed
+from nas.errors import ConfigError, StudyError
+from nas.paths import StudyPaths
+from nas.study import outcomes
+from nas.study.history import is_duplicate
+from nas.study.progress import Running
+from nas.study.pruners import FairPruner
+from nas.study.storage import beside, made_beside
+
+SHARE = 0.2
+"""Of the search's cost that finalists take unless told otherwise."""
+MOST = 8
+LEAST = 2
+"""Of one network alone nothing is to be chosen."""
+LENGTHS = ((1.5, 2), (1.0, 2), (1.0, 1))
+"""How many times the search's epochs, and seeds: the first that leaves enough for at least two."""
+SHOWN = ("params", "macs", "architecture", "micro_batches")
+"""What a finalist's training says of its network, as the search's trial did."""
+FINALS = 0xF17A15
+"""Sets the trainings' seeds apart from those of the search."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """`count` networks trained for `epochs` by each of `seeds`."""
+
+    count: int
+    epochs: int
+    seeds: int
+
+    @property
+    def cost(self) -> int:
+        """Epochs."""
+        return self.count * self.epochs * self.seeds
+
+
+@dataclass(frozen=True)
+class Finalist:
+    number: int
+    """Of the search's trial."""
+    epochs: int
+    accuracies: tuple[float, ...]
+    """On the validation images, by the study's metric, for each seed."""
+
+    @property
+    def mean(self) -> float:
+        """What the winner is chosen by."""
+        return fmean(self.accuracies)
+
+    @property
+    def deviation(self) -> float | None:
+        """Of a sample; None for a single seed."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+# -------------------------------------------------------------------------------------------------------- what is planned
+
+
+def check_request(count: int | None, epochs: int | None, seeds: int | None, trials: int, search_epochs: int) -> None:
+    """Raises ConfigError for what cannot be meant."""
+    if count is not None and count < 0:
+        raise ConfigError(f"--finalists counts networks, and 0 turns them off, but is {count}")
+    if count is not None and count > trials:
+        raise ConfigError(
+            f"--finalists {count} is more than the {trials} networks that --trials trains", hint=f"--finalists {trials} at most"
+        )
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"--finalist-seeds must be at least 1, but is {seeds}")
+    if epochs is not None:
+        check_epochs(epochs, "--finalist-epochs")
+        if epochs < search_epochs:
+            raise ConfigError(
+                f"--finalist-epochs must be at least the search's {search_epochs}, but is {epochs}",
+                hint=f"leave it out, or name {search_epochs} or more: finalists are trained again to be surer than before",
+            )
+    if count == 0 and (epochs is not None or seeds is not None):
+        raise ConfigError("--finalists 0 turns them off, so that --finalist-epochs and --finalist-seeds mean nothing")
+
+
+def plan_round(
+    spent: float, search_epochs: int, count: int | None = None, epochs: int | None = None, seeds: int | None = None
+) -> Round | None:
+    """What is asked for, the rest such that it costs about a fifth of `spent`, the search's epochs. None where that is too little
+    for two networks, or `count` is 0."""
+    if count == 0:
+        return None
+    for factor, usual_seeds in LENGTHS:
+        one = Round(1, epochs or math.ceil(factor * search_epochs), seeds or usual_seeds)
+        affordable = min(MOST, round(SHARE * spent / one.cost))
+        if count is not None or affordable >= LEAST:
+            return replace(one, count=count or affordable)
+    if epochs is not None or seeds is not None:
+        return Round(LEAST, epochs or search_epochs, seeds or 1)
+    return None
+
+
+def epochs_spent(trials: Iterable[FrozenTrial]) -> int:
+    """By trainings of this study, without what it took over."""
+    own = (t for t in trials if not t.user_attrs.get("imported") and not is_duplicate(t))
+    return sum(max(trial.intermediate_values, default=0) for trial in own)
+
+
+def expected_round(
+    begun: Round | None,
+    count: int | None,
+    epochs: int | None,
+    seeds: int | None,
+    trials: int,
+    search_epochs: int,
+    pruner: FairPruner,
+) -> Round | None:
+    """If the search trains all that it may."""
+    each = pruner.expected_epochs(trials) or search_epochs
+    return _asked_beside(begun, trials * each, search_epochs, count, epochs, seeds)
+
+
+def _asked_beside(
+    begun: Round | None, spent: float, search_epochs: int, count: int | None, epochs: int | None, seeds: int | None
+) -> Round | None:
+    """A round that has begun goes on as it began, unless something else is asked for; with more networks where the search has
+    gone on."""
+    if begun is None:
+        return plan_round(spent, search_epochs, count, epochs, seeds)
+    asked = plan_round(spent, search_epochs, count, epochs or begun.epochs, seeds or begun.seeds)
+    return replace(asked, count=max(asked.count, begun.count)) if asked is not None and count is None else asked
+
+
+def choose(
+    study: optuna.Study, search_epochs: int, count: int | None, epochs: int | None, seeds: int | None
+) -> tuple[Round, list[FrozenTrial]] | None:
+    """After a search, by what it has really cost. None where there are none to be trained."""
+    trials = study.get_trials(deepcopy=False)
+    asked = _asked_beside(begun_round(study), epochs_spent(trials), search_epochs, count, epochs, seeds)
+    if asked is None:
+        return None
+    chosen = outcomes.best_trials(trials, asked.count)
+    return (replace(asked, count=len(chosen)), chosen) if len(chosen) >= LEAST or (count and chosen) else None
+
+
+# ------------------------------------------------------------------------------------------------------ the sibling study
+
+
+def sibling_name(study: str) -> str:
+    return f"{study} finalists"  # no folder's name ends so by accident, and the dashboard shows it beside the study
+
+
+def sibling(study: optuna.Study) -> optuna.Study | None:
+    """None where there were no finalists yet."""
+    return beside(study, sibling_name(study.study_name))
+
+
+def begun_round(study: optuna.Study) -> Round | None:
+    """The last one that was begun, as far as a crash let it be written."""
+    finals = sibling(study)
+    return None if finals is None else _round_of(finals)
+
+
+def _round_of(finals: optuna.Study) -> Round | None:
+    said = finals.user_attrs.get("round")
+    return None if said is None else Round(**said)
+
+
+def require_same_epochs(study: optuna.Study, epochs: int | None) -> None:
+    """Raises StudyError where finalists were trained for others than those asked for: they could not be compared."""
+    begun = begun_round(study)
+    if begun is not None and epochs not in (None, begun.epochs):
+        raise StudyError(
+            f"the finalists of study {study.study_name!r} were trained for {begun.epochs} epochs, and could not be compared with "
+            f"others of {epochs}",
+            hint=f"go on with --finalist-epochs {begun.epochs}, or leave it out",
+        )
+
+
+def found_sibling(study: optuna.Study, asked: Round) -> optuna.Study:
+    """Finds or founds it. Raises StudyError as `require_same_epochs`."""
+    require_same_epochs(study, asked.epochs)
+    found = sibling(study) or made_beside(study, sibling_name(study.study_name))
+    found.pruner, found.sampler = optuna.pruners.NopPruner(), optuna.samplers.RandomSampler()
+    found.set_user_attr("round", asdict(asked))
+    return found
+
+
+def enqueue_trainings(finals: optuna.Study, chosen: Sequence[FrozenTrial], asked: Round) -> int:
+    """Adds the trainings that are missing, all networks by the first seed before any by the second; gives up those of an earlier
+    round that have not begun and are not wanted any more. Returns how many the sibling study then holds that count."""
+    wanted = {(trial.number, seed) for trial in chosen for seed in range(asked.seeds)}
+    for trial in finals.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if (trial.user_attrs["finalist"], trial.user_attrs["seed"]) not in wanted:
+            finals._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    kept = [trial for trial in finals.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
+    there = {(trial.user_attrs["finalist"], trial.user_attrs["seed"]) for trial in kept}
+    for seed in range(asked.seeds):
+        for trial in chosen:
+            if (trial.number, seed) not in there:
+                attributes: dict[str, Any] = {name: trial.user_attrs[name] for name in SHOWN if name in trial.user_attrs}
+                attributes |= {"finalist": trial.number, "seed": seed}
+                finals.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=attributes))
+    return sum(trial.state != TrialState.FAIL for trial in finals.get_trials(deepcopy=False))
+
+
+class FinalistDrawer:
+    """Stands where a search's `Drawer` would: hands out the trainings that were enqueued."""
+
+    def __init__(self, finals: optuna.Study, paths: StudyPaths, epochs: int, seed: int) -> None:
+        """`paths` of the search, where the candidates are."""
+        self.study, self.paths, self.epochs = finals, paths, epochs
+        self.seed = mix_seed(seed, FINALS)
+        self.ready: deque[Running] = deque()
+        self.counts: Counter[str] = Counter()
+        self.exhausted: str | None = None
+        self.drawing = False
+
+    @property
+    def wants_quiet(self) -> bool:
+        return False
+
+    def begin(self) -> None:
+        self.drawing = True
+
+    def step(self) -> None:
+        self.drawing = False
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting:
+            self.exhausted = "a training of a finalist failed; the same command tries it once more"
+            return
+        self._queue(self.study.ask())
+
+    def adopt(self, frozen: FrozenTrial) -> None:
+        self._queue(optuna.Trial(self.study, frozen._trial_id))
+        self.ready[-1].known.update(frozen.intermediate_values)
+
+    def _queue(self, trial: optuna.Trial) -> None:
+        """Raises StudyError where the search's folder of that network is gone."""
+        file = self.paths.trial(trial.user_attrs["finalist"]).candidate
+        if not file.is_file():
+            raise StudyError(
+                f"{file} is gone, which a finalist is built from", hint="restore it from a copy, or go on with --finalists 0"
+            )
+        candidate = Candidate.from_json(file.read_bytes(), source=str(file))
+        candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.epochs})})
+        parts = trial.user_attrs.get("micro_batches", 1)
+        self.ready.append(Running(trial, candidate, trial.user_attrs["params"], micro_batches=parts))
+
+    def settle_twins(self, ended: FrozenTrial) -> None:
+        """There are none."""
+
+    def forget(self, running: Running) -> None:
+        """The next run enqueues it again."""
+
+
+# ------------------------------------------------------------------------------------------------------------- the result
+
+
+def finalists_of(study: optuna.Study) -> list[Finalist]:
+    """Best first, by the mean over the seeds that all of them were trained by. Empty where there were none."""
+    finals = sibling(study)
+    begun = None if finals is None else _round_of(finals)
+    if finals is None or begun is None:
+        return []
+    by_number: dict[int, dict[int, float]] = defaultdict(dict)
+    for trial in finals.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        by_number[trial.user_attrs["finalist"]][trial.user_attrs["seed"]] = trial.value or 0.0
+    if not by_number:
+        return []
+    shared = set.intersection(*(set(values) for values in by_number.values()))
+    found = [
+        Finalist(number, begun.epochs, tuple(values[seed] for seed in sorted(values))) for number, values in by_number.items()
+    ]
+
+    def rank(one: Finalist) -> tuple[float, ...]:
+        values = by_number[one.number]
+        over = [values[seed] for seed in shared] or list(one.accuracies)
+        return -fmean(over), -len(one.accuracies), one.number
+
+    return sorted(found, key=rank)
+
+
+def best_of(study: optuna.Study) -> tuple[FrozenTrial | None, Finalist | None]:
+    """The trial that `best` means: the finalist of highest mean, or, where there are none, the trial of highest accuracy."""
+    trials = study.get_trials(deepcopy=False)
+    winner = next(iter(finalists_of(study)), None)
+    if winner is not None:
+        return trials[winner.number], winner
+    return outcomes.best_trial(trials), None

@@ -1,0 +1,128 @@
+"""A study's trials, told to a strategy so that it can learn from all of them.
+
+Many of Optuna's strategies read complete trials only, of which a search with pruning has few. Here each trained network has a
+value, duplicates are left out, and what is over budget is a constraint that was broken.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Container, Sequence
+from statistics import median
+from typing import Any, cast
+
+import optuna
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.study.outcomes import DIVERGENCE
+
+BUDGET = "budget"
+"""The one constraint of a retold trial: the logarithm of its cost over the limit, at most 0 where it fits."""
+
+
+class Retold:
+    """A study of which some trials are left out or told otherwise. All else is the study's own, also what is written."""
+
+    def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
+        self._study, self._trials = study, trials
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        return self._get_trials(states=states)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return self._trials
+
+
+def told(study: optuna.Study, trials: list[FrozenTrial]) -> optuna.Study:
+    return cast(optuna.Study, Retold(study, trials))
+
+
+def is_duplicate(trial: FrozenTrial) -> bool:
+    return "duplicate_of" in trial.user_attrs
+
+
+def excess(trial: FrozenTrial, limit: int | None) -> float:
+    """How far over the limits a trial is, as a share of them; at most 0 where it fits. `limit`: parameters, instead of the
+    study's own limits."""
+    broken = {name: value for name, value in trial.constraints.items() if name != DIVERGENCE}
+    if limit is not None and "params" in trial.user_attrs:
+        others = max((value for name, value in broken.items() if name != "params"), default=-1.0)
+        return float(max(trial.user_attrs["params"] / limit - 1, others))
+    return float(trial.user_attrs.get("excess", max(broken.values(), default=0.0)))
+
+
+def projected_values(trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    """By number, what each trained network is taken to reach at the end: of those that got there, their value; of those that were
+    pruned, their last one and what the others typically gained from that epoch on."""
+    trained = [trial for trial in trials if trial.state.is_finished() and trial.intermediate_values]
+    complete = [trial for trial in trained if trial.state == TrialState.COMPLETE]
+    gains = defaultdict(list)
+    for trial in complete:
+        for epoch, value in trial.intermediate_values.items():
+            gains[epoch].append(cast(float, trial.value) - value)
+    typical = {epoch: median(found) for epoch, found in gains.items()}
+    values = {trial.number: cast(float, trial.value) for trial in trials if trial.state == TrialState.COMPLETE}
+    for trial in trained:
+        if trial.number not in values:
+            epoch = max(trial.intermediate_values)
+            values[trial.number] = trial.intermediate_values[epoch] + typical.get(epoch, 0.0)
+    return values
+
+
+def all_with_values(study: optuna.Study, limit: int | None = None, over_budget: bool = True) -> list[FrozenTrial]:
+    """The study's trials, every finished one as a complete one with a value and one constraint.
+
+    One that diverged has the worst value there is; one over budget a middling one, so that it teaches by its constraint alone.
+    Failed trials, duplicates, and networks that were never trained though they would fit now are left out.
+    """
+    trials = [trial for trial in study._get_trials(deepcopy=False, use_cache=False) if not is_duplicate(trial)]
+    values = projected_values([trial for trial in trials if trial.state != TrialState.FAIL])
+    fitting = [values[t.number] for t in trials if t.number in values and excess(t, limit) <= 0 and not _diverged(t)]
+    if not fitting:
+        over_budget = over_budget and limit is None
+    middling, worst = (median(fitting), min(fitting)) if fitting else (0.0, 0.0)
+    result = []
+    for trial in trials:
+        over = excess(trial, limit)
+        if not trial.state.is_finished():
+            result.append(trial)
+        elif trial.state == TrialState.FAIL or (over > 0 and not over_budget):
+            continue
+        elif over > 0:
+            result.append(_complete(trial, middling, over))
+        elif _diverged(trial):
+            result.append(_complete(trial, worst, over))
+        elif trial.number in values:
+            result.append(_complete(trial, values[trial.number], over))
+    return result
+
+
+def _diverged(trial: FrozenTrial) -> bool:
+    return trial.constraints.get(DIVERGENCE, 0.0) > 0
+
+
+def _complete(trial: FrozenTrial, value: float, over: float) -> FrozenTrial:
+    retold = FrozenTrial(
+        number=trial.number,
+        state=TrialState.COMPLETE,
+        value=value,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs={name: value for name, value in trial.system_attrs.items() if not name.startswith(_CONSTRAINTS_KEY)},
+        intermediate_values=trial.intermediate_values,
+        trial_id=trial._trial_id,
+    )
+    retold.set_constraint(BUDGET, math.log1p(max(over, -0.999)))
+    return retold

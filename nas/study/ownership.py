@@ -1,0 +1,277 @@
+"""One coordinator a study, by a lock that death itself releases: `flock` in the study's folder where SQLite lies there, an
+advisory lock in PostgreSQL.
+
+PostgreSQL frees the lock when the connection that took it ends, for whatever reason. So it is taken by the very connection
+that writes: none comes into being without it. Between a lost connection and the next one another coordinator may have led the
+study, which is seen by the token that each leaves in a table; then the first one stops before it has written anything.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from typing import Any
+
+import filelock
+import optuna
+import sqlalchemy
+from optuna.study import StudyDirection
+
+from nas.errors import StudyError
+from nas.paths import StudyPaths
+from nas.study.address import record_address, study_address
+from nas.study.patience import UNREACHABLE, Away, Patience
+from nas.study.storage import (
+    Connect,
+    OwnedStorage,
+    database_name,
+    make_tables,
+    missing,
+    openable,
+    own_postgres,
+    own_sqlite,
+    postgres,
+)
+
+FOUNDING_SECONDS = 10.0
+"""Waited for another process that is about to found the same study in a database."""
+PROBED_SECONDS = 0.5
+"""Waited for a command that only looks whether the lock is free, and holds it for that moment."""
+DYING_SECONDS = 3.0
+"""Waited for the lock of a process that was just killed."""
+
+
+@contextmanager
+def own_study(
+    paths: StudyPaths,
+    url: str | None,
+    *,
+    note: Callable[[str], None],
+    stop_requested: Callable[[], bool],
+) -> Iterator[optuna.storages.BaseStorage]:
+    """Takes the study's lock and yields the storage through which its sole coordinator writes.
+
+    Args:
+        url: of a PostgreSQL database; None takes what the study began with, or SQLite in its folder.
+        note: is told when the database is away and when it is back.
+        stop_requested: ends the waiting for a database that is away.
+
+    Raises:
+        StudyError: where the lock is held, the database cannot be opened, or it does not belong to the study's folder.
+    """
+    patience = Patience(paths.name, note, stop_requested)
+    in_database = url is not None or paths.storage_url.exists()
+    lock = _lock_folder(paths, FOUNDING_SECONDS if in_database else PROBED_SECONDS)
+    try:
+        address = study_address(paths, url)  # looked up where nobody else can found the study elsewhere any more
+        if address is None:
+            storage = own_sqlite(paths, patience, note)
+        else:
+            lease = Lease(paths.name, postgres(address))
+            make_tables(paths, address)
+            storage = own_postgres(paths, address, lease.connect, patience)
+        try:
+            with openable(paths, address):
+                _found(storage, paths, address)
+            if address is not None:
+                try:
+                    record_address(paths, address)
+                except OSError as error:
+                    raise _unwritable(paths, error) from None
+                lock.release()  # from here on the database's own counts
+            yield storage
+        finally:
+            storage.close()
+    finally:
+        lock.release()
+
+
+def is_led(paths: StudyPaths) -> bool | None:
+    """Whether a coordinator leads the study at this moment; None where that cannot be told."""
+    address = study_address(paths, None)
+    if address is not None:
+        with openable(paths, address), closing(postgres(address)()) as connection:
+            connection.read_only = True
+            return bool(connection.execute(_HELD, (lock_key(paths.name),)).fetchone()[0])
+    lock = filelock.FileLock(paths.lock)
+    try:
+        if paths.lock.exists():
+            lock.acquire(timeout=0.0)
+            lock.release()
+        return False
+    except filelock.Timeout:
+        return True
+    except OSError:
+        return None
+
+
+def _found(storage: OwnedStorage, paths: StudyPaths, address: sqlalchemy.URL | None) -> None:
+    """Makes the study in a database that has none, and makes sure that it is the one whose folder this is."""
+    began = paths.settings.is_file()
+    try:
+        study_id = storage.get_study_id_from_name(paths.name)
+    except KeyError:
+        if began and address is not None:
+            raise missing(paths, address) from None
+        storage.create_new_study([StudyDirection.MAXIMIZE], paths.name)
+        return
+    if not began and (trials := storage.get_n_trials(study_id)):
+        raise StudyError(
+            f"{database_name(paths, address)} holds a study {paths.name!r} with {trials} trials, but the folder {paths.folder} "
+            f"has no {paths.settings.name}, which says what they mean",
+            hint="search on in the folder where it began (NAS_STUDIES=FOLDER), bring that folder here, or take another name "
+            "with --study NAME",
+        )
+
+
+# ------------------------------------------------------------------------------------------------------ in the file system
+
+
+def _lock_folder(paths: StudyPaths, seconds: float) -> filelock.BaseFileLock:
+    """The operating system releases it when this process dies."""
+    holder_file = paths.lock.with_suffix(".holder.json")
+    lock = filelock.FileLock(paths.lock)
+    try:
+        paths.folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds)
+        holder_file.write_text(json.dumps(_holder()))
+    except filelock.Timeout:
+        try:
+            who = _sentence(json.loads(holder_file.read_text()))
+        except (OSError, ValueError, KeyError, TypeError):
+            who = "another process"
+        raise _held(paths.name, who) from None
+    except OSError as error:
+        lock.release()
+        raise _unwritable(paths, error) from None
+    return lock
+
+
+def _unwritable(paths: StudyPaths, error: OSError) -> StudyError:
+    return StudyError(
+        f"the study's folder {paths.folder.absolute()} cannot be written: {error.strerror}",
+        hint="work in another folder, or name one for all studies with NAS_STUDIES=FOLDER",
+    )
+
+
+def _holder() -> dict[str, Any]:
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": platform.node(), "since": since}
+
+
+def _sentence(holder: dict[str, Any]) -> str:
+    return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+
+
+def _held(study: str, who: str, more: str = "") -> StudyError:
+    return StudyError(
+        f"the study {study!r} is being searched by {who}",
+        hint=f"wait for it, stop it with Ctrl-C, or take another name with --study NAME{more}",
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- in PostgreSQL
+
+# A machine that is gone is noticed after a minute; what an administrator may have set against idle sessions does not mean
+# this one.
+_SESSION = {
+    "tcp_keepalives_idle": "20",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "4",
+    "tcp_user_timeout": "60000",
+    "idle_session_timeout": "0",
+}
+
+
+# A key of 64 bits stands there in two halves.
+_HELD = """
+    SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND datname = current_database()
+    AND (classid::bigint << 32) | objid::bigint = %s
+"""
+
+
+def lock_key(study: str) -> int:
+    """64 bits with a sign, which is what PostgreSQL takes."""
+    return int.from_bytes(hashlib.sha256(f"nas study {study}".encode()).digest()[:8], "big", signed=True)
+
+
+class Lease:
+    """A study's lock, taken with each connection that is made; there may be one at a time."""
+
+    def __init__(self, study: str, connect: Connect) -> None:
+        self._study, self._connect = study, connect
+        self._token = uuid.uuid4().hex
+        self._held_before = False
+
+    def connect(self) -> Any:
+        """Raises StudyError where another coordinator holds the lock, or has held it since this one did, and Away where the
+        lock is not free yet."""
+        connection = self._connect()
+        try:
+            connection.autocommit = True
+            self._require_session(connection)
+            for name, value in _SESSION.items():  # of which older servers lack some
+                connection.execute("SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s", (value, name))
+            if self._held_before:
+                self._take_again(connection)
+            else:
+                self._take(connection)
+            connection.autocommit = False
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _require_session(self, connection: Any) -> None:
+        """A pooler such as pgbouncer may give the server's process that holds the lock to another client, who then holds it,
+        too. It is betrayed by the number of that process, since a client is told one that only means something to the pooler."""
+        if connection.execute("SELECT pg_backend_pid()").fetchone()[0] != connection.info.backend_pid:
+            raise StudyError(
+                f"the database of the study {self._study!r} is reached through a pooler of connections, which does not keep "
+                "its lock for one coordinator",
+                hint="name the host and port of the PostgreSQL server itself in --storage",
+            )
+
+    def _take(self, connection: Any) -> None:
+        deadline = time.monotonic() + DYING_SECONDS
+        while not self._try(connection):
+            if time.monotonic() > deadline:
+                holder = self._read(connection)
+                who = "another process" if holder is None else _sentence(holder)
+                raise _held(self._study, who, "; a machine that died or lost its network keeps it for about a minute")
+            time.sleep(0.1)
+        connection.execute(
+            "INSERT INTO nas_coordinators (study, token, pid, host, since) VALUES (%(study)s, %(token)s, %(pid)s, %(host)s, "
+            "%(since)s) ON CONFLICT (study) DO UPDATE SET token = EXCLUDED.token, pid = EXCLUDED.pid, host = EXCLUDED.host, "
+            "since = EXCLUDED.since",
+            {"study": self._study, "token": self._token} | {name: str(value) for name, value in _holder().items()},
+        )
+        self._held_before = True
+
+    def _take_again(self, connection: Any) -> None:
+        locked = self._try(connection)
+        holder = self._read(connection)
+        if holder is None or holder["token"] != self._token:
+            who = "somebody who left no name" if holder is None else _sentence(holder)
+            raise StudyError(
+                f"another coordinator took over the study {self._study!r} while the database was away: {who}. "
+                "Nothing was written by this one after that",
+                hint=f"leave it to that one; or stop it with Ctrl-C, then:  nas search --study {self._study}",
+            )
+        if not locked:
+            raise Away(UNREACHABLE, "its server still keeps the study's lock for the connection that was lost")
+
+    def _try(self, connection: Any) -> bool:
+        return connection.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(self._study),)).fetchone()[0]
+
+    def _read(self, connection: Any) -> dict[str, Any] | None:
+        found = connection.execute(
+            "SELECT token, pid, host, since FROM nas_coordinators WHERE study = %s", (self._study,)
+        ).fetchone()
+        return None if found is None else dict(zip(("token", "pid", "host", "since"), found, strict=True))

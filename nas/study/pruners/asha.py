@@ -1,0 +1,143 @@
+"""Asynchronous successive halving, alone and in brackets."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import optuna
+from optuna.trial import FrozenTrial
+from pydantic import Field
+
+from nas.study.pruners.base import FairPruner
+
+REDUCTION = 3
+MANY = 10_000
+"""Trials, of which the mean is that of any more."""
+
+
+def asha_rungs(epochs: int, reduction: int = REDUCTION, first: int | None = None) -> list[int]:
+    """The epochs after which only the best share of 1/`reduction` goes on, none of them the last. Unless `first` is given they
+    are about 1/`reduction`² and 1/`reduction` of the whole."""
+    # Rounded up: rounded down, a third rung would lie just below the end.
+    rung, rungs = first or -(-epochs // reduction**2), []
+    while rung < epochs:
+        rungs.append(rung)
+        rung *= reduction
+    return rungs
+
+
+def is_best(value: float, reached: list[float], reduction: int) -> bool:
+    """Whether `value` is among the best 1/`reduction` of those that have reached a rung so far, itself included."""
+    return value >= sorted(reached, reverse=True)[max(1, len(reached) // reduction) - 1]
+
+
+def falls_behind(trial: FrozenTrial, peers: Iterable[FrozenTrial], reduction: int) -> bool:
+    """Whether a trial is not promoted from the rung where it stands; `peers` hold it, too."""
+    rung = trial.last_step
+    assert rung is not None
+    reached = [other.intermediate_values[rung] for other in peers if rung in other.intermediate_values]
+    return not is_best(trial.intermediate_values[rung], reached, reduction)
+
+
+def survivors(reached: float, reduction: int = REDUCTION) -> float:
+    """How many go on of so many that reach a rung of successive halving one after the other, in an order that says nothing: the
+    nth does if it is among the best n // `reduction` of n, or the best."""
+    whole = int(reached)
+    chances = [max(1, n // reduction) / n for n in range(1, whole + 2)]
+    return sum(chances[:whole]) + (reached - whole) * chances[whole]
+
+
+def asha_epochs(rungs: Sequence[int], epochs: int, trials: float, before: float = 0, reduction: int = REDUCTION) -> float:
+    """Epochs of a trial on average, of `trials` that follow on `before` others. More of few than of endlessly many: the first
+    ones have few to be worse than."""
+
+    def of_all(count: float) -> float:
+        total, done, reached = 0.0, 0, count
+        for rung in (*rungs, epochs):
+            total += reached * (rung - done)
+            done, reached = rung, survivors(reached, reduction)
+        return total
+
+    trials = min(trials, MANY)
+    return (of_all(before + trials) - of_all(before)) / trials
+
+
+class Asha(FairPruner):
+    """arXiv 1810.05934. Optuna's pruner of this name marks a rung as passed before it judges, so that a trial that was to be
+    pruned would be spared by a crash in between."""
+
+    def __init__(
+        self,
+        epochs: int,
+        reduction: Annotated[int, Field(ge=2)] = REDUCTION,
+        first_rung: Annotated[int, Field(ge=1)] | None = None,
+    ) -> None:
+        super().__init__(epochs)
+        self.reduction = reduction
+        self.rungs = asha_rungs(epochs, reduction, first_rung)
+
+    def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        return trial.last_step in self.rungs and falls_behind(trial, study.get_trials(deepcopy=False), self.reduction)
+
+    def expected_epochs(self, trials: int, before: int = 0) -> float:
+        return asha_epochs(self.rungs, self.epochs, trials, before, self.reduction)
+
+    def describe(self) -> str:
+        if not self.rungs:
+            return f"nobody: trainings of {self.epochs} epoch{'s' * (self.epochs != 1)} have no rung"
+        return f"after epochs {', '.join(map(str, self.rungs))} all but the best 1/{self.reduction}"
+
+
+class Hyperband(FairPruner):
+    """Brackets of successive halving (arXiv 1603.06560), of which each begins a rung later than the one before: what early epochs
+    say wrongly costs one bracket alone. A trial's number decides on its bracket, so that each takes about the same number
+    of epochs."""
+
+    def __init__(
+        self,
+        epochs: int,
+        reduction: Annotated[int, Field(ge=2)] = REDUCTION,
+        first_rung: Annotated[int, Field(ge=1)] | None = None,
+    ) -> None:
+        super().__init__(epochs)
+        self.reduction = reduction
+        rungs = asha_rungs(epochs, reduction, first_rung)
+        self.brackets = [rungs[start:] for start in range(len(rungs) + 1)]
+        """The rungs of each; the last one prunes nobody."""
+        self.shares = [1 / _epochs_of_endless(rungs, epochs, reduction) for rungs in self.brackets]
+        """How many of the trials are each one's, relative to the others."""
+
+    def bracket(self, number: int) -> int:
+        """Of the trial of that number: brackets take turns in proportion to what their trials do not cost."""
+        # The golden ratio's multiples fill [0, 1) evenly, however many are taken.
+        place = (number * 0.6180339887498949) % 1.0 * sum(self.shares)
+        for index, share in enumerate(self.shares):
+            place -= share
+            if place < 0:
+                return index
+        return len(self.shares) - 1
+
+    def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        bracket = self.bracket(trial.number)
+        peers = (other for other in study.get_trials(deepcopy=False) if self.bracket(other.number) == bracket)
+        return trial.last_step in self.brackets[bracket] and falls_behind(trial, peers, self.reduction)
+
+    def expected_epochs(self, trials: int, before: int = 0) -> float:
+        parts = [share / sum(self.shares) for share in self.shares]
+        return sum(
+            part * asha_epochs(rungs, self.epochs, part * trials, part * before, self.reduction)
+            for part, rungs in zip(parts, self.brackets, strict=True)
+        )
+
+    def describe(self) -> str:
+        return f"in {len(self.brackets)} brackets, with rungs after epochs " + "; ".join(
+            ", ".join(map(str, rungs)) or "none" for rungs in self.brackets
+        )
+
+
+def _epochs_of_endless(rungs: list[int], epochs: int, reduction: int) -> float:
+    """What `asha_epochs` comes to with ever more trials: each rung lets the best 1/`reduction` go on."""
+    total, share, before = 0.0, 1.0, 0
+    for rung in [*rungs, epochs]:
+        total += share * (rung - before)
+        share, before = share / reduction, rung
+    return total

@@ -1,0 +1,257 @@
+"""What is asked of a search, and what that means beside what its study began with."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from nas.budget import Budget, Write, count_params
+from nas.config import BalanceName, DataConfig, MetricName, StudyConfig, check_epochs, first_problem, parse_count
+from nas.data.datasets import UNMIRRORED, Dataset, require_known
+from nas.data.tables import moved
+from nas.errors import ConfigError, choices_sentence
+from nas.files import write_whole
+from nas.jobs.placement import Placement
+from nas.paths import StudyPaths, study_paths
+from nas.space.feasibility import check_blocks, check_feasible, smallest_network
+from nas.space.filling import check_can_fill
+from nas.space.space import Space
+from nas.space.space_file import load_space
+from nas.study.address import study_address
+from nas.study.finalists import check_request
+from nas.study.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
+from nas.study.strategies import said_as_before, spelt_out
+
+DEFAULT_TRIALS = 100
+DEFAULT_SPACE = "resnet"
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What the user asked for; None takes what the study began with, or the default of a new one."""
+
+    study: str | None = None
+    space: str | None = None
+    dataset: str | None = None
+    data_folder: str | None = None
+    labels: str | None = None
+    """A table of labels for images in a folder; its columns follow."""
+    image_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+    image_size: int | None = None
+    resize: str | None = None
+    channels: str | None = None
+    skip_bad_images: bool = False
+    train_subset: int | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    max_params: str | None = None
+    sampler: str | None = None
+    pruner: str | None = None
+    metric: str | None = None
+    """What networks are pruned, ranked and reported by: one of `MetricName`."""
+    class_balance: str | None = None
+    """One of `BalanceName`, in place of the space's."""
+    trials: int = DEFAULT_TRIALS
+    timeout: float | None = None
+    """Seconds, the finalists' included."""
+    finalists: int | None = None
+    """Networks that are trained again at the end; 0 is none. What is None here and below is chosen by cost."""
+    finalist_epochs: int | None = None
+    finalist_seeds: int | None = None
+    device: str = "auto"
+    gpus: int | None = None
+    """All that are visible; 0 is the CPU."""
+    workers_per_gpu: int | None = None
+    workers: int | None = None
+    """On the CPU."""
+    ray: str | None = None
+    """Address of the cluster where the workers run, instead of on this machine."""
+    gpus_per_worker: float | None = None
+    cpus_per_worker: float | None = None
+    storage: str | None = None
+    """URL of a PostgreSQL database; else SQLite in the study's folder, or what the study began with."""
+    warm_start: str | None = None
+    """Of a new study: `presets`, `preset:NAME` or `study:NAME`."""
+
+    @property
+    def new_dataset(self) -> str:
+        """What a study that begins with this is of."""
+        return self.dataset or ("folder" if self.labels else "cifar10")
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(self.device, self.gpus, self.workers_per_gpu, self.workers)
+
+    @property
+    def final_round(self) -> tuple[int | None, int | None, int | None]:
+        """Finalists, their epochs, their seeds."""
+        return self.finalists, self.finalist_epochs, self.finalist_seeds
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request beside what the study began with, as far as that needs no data."""
+
+    paths: StudyPaths
+    stored: StudySettings | None
+    """What the study began with; None for a new one."""
+    overrides: Overrides
+    space: Space
+    strategies: StudyConfig
+    """With every argument."""
+    data: DataConfig
+    seed: int
+
+    def on(self, dataset: Dataset, write: Write = write_whole) -> tuple[Space, Budget, StudySettings]:
+        """The space and the budget for these images, and what a study of them means. `write` keeps what the budget measures.
+
+        Raises NasError where nothing can fit.
+        """
+        space = self.space.for_images(dataset.shape)
+        check_can_fill(space, dataset.shape)
+        budget = Budget(space.budget, dataset.shape, self.paths.latencies, write)
+        check_feasible(space, budget)
+        settings = StudySettings(
+            space=space.name,
+            overrides=self.overrides,
+            parameters=space.describe(),
+            budget=space.budget,
+            data=self.data,
+            data_fingerprint=dataset.fingerprint,
+            shape=dataset.shape,
+            seed=self.seed,
+            study=self.strategies,
+            environment=Environment.now(),
+        )
+        return space, budget, settings
+
+
+def resolve(request: SearchRequest) -> Asked:
+    """Raises NasError for what cannot be meant."""
+    if request.trials < 1:
+        raise ConfigError(
+            f"--trials counts networks to train and must be at least 1, but is {request.trials}", hint="--trials 12"
+        )
+    if request.epochs is not None:
+        check_epochs(request.epochs)
+    if request.timeout is not None and request.timeout <= 0:
+        raise ConfigError(f"--timeout must be above 0 seconds, but is {request.timeout:g}")
+    paths = study_paths(request.study or default_name(request))
+    study_address(paths, request.storage)
+    stored = read_settings(paths) if paths.settings.is_file() else None
+    overrides = resolve_overrides(request, stored)
+    space = resolve_space(request, paths, stored, overrides)
+    check_request(*request.final_round, request.trials, space.epochs)
+    return Asked(
+        paths=paths,
+        stored=stored,
+        overrides=overrides,
+        space=space,
+        strategies=resolve_study(request, space, stored, overrides),
+        data=resolve_data(request, stored),
+        seed=request.seed if request.seed is not None else stored.seed if stored else 0,
+    )
+
+
+def default_name(request: SearchRequest) -> str:
+    """`resnet-cifar10`: the space and the data set."""
+    space = load_space(request.space or DEFAULT_SPACE).name
+    require_known(request.new_dataset)
+    return f"{space}-{request.new_dataset}"
+
+
+def resolve_overrides(request: SearchRequest, stored: StudySettings | None) -> Overrides:
+    before = stored.overrides if stored else Overrides(unmirrored=request.new_dataset in UNMIRRORED)
+    said = {
+        "metric": known_word("--metric", request.metric, MetricName),
+        "class_balance": known_word("--class-balance", request.class_balance, BalanceName),
+        "epochs": request.epochs,
+        "max_params": None if request.max_params is None else parse_count(request.max_params),
+        "sampler": request.sampler,
+        "pruner": request.pruner,
+    }
+    return Overrides.model_validate(before.model_dump() | _without_none(said))
+
+
+def known_word(option: str, word: str | None, words: Any) -> Any:
+    """The word, one of a Literal's. Raises ConfigError with the choices."""
+    if word is not None and word not in get_args(words):
+        raise ConfigError(f"{option}: {word!r} is none there is.{choices_sentence(word, get_args(words))}")
+    return word
+
+
+def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
+    """The space that was asked for, else the study's own, else the default. Tries the blocks of users' own files."""
+    own = request.space is None and stored is not None
+    space = read_study_space(paths, stored) if own and stored is not None else load_space(request.space or DEFAULT_SPACE)
+    check_blocks(space)
+    return overrides.applied_to(space)
+
+
+def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | None, overrides: Overrides) -> StudyConfig:
+    """The strategies that the space and the command line ask for, else those that the study began with, every argument as it was
+    then."""
+    if stored is None:
+        return spelt_out(space.study)
+    if request.space is None:
+        return spelt_out(
+            Overrides(sampler=request.sampler, pruner=request.pruner, metric=overrides.metric).applied_to_study(stored.study)
+        )
+    return spelt_out(said_as_before(space.study, stored.study))
+
+
+def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:
+    before = stored.data if stored else None
+    if before and request.data_folder and request.labels is None:
+        before = moved(before, os.path.abspath(request.data_folder))
+    if request.labels is None and (before is None or before.labels is None):
+        for name in ("image_column", "label_column", "group_column"):
+            if getattr(request, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{option} names a column of a table of labels, and there is none", hint="--labels FILE")
+    said = {
+        "dataset": request.dataset,
+        "folder": os.path.abspath(request.data_folder) if request.data_folder else None,
+        "labels": os.path.abspath(request.labels) if request.labels else None,
+        "image_column": request.image_column,
+        "label_column": request.label_column,
+        "group_column": request.group_column,
+        "image_size": request.image_size,
+        "resize": request.resize,
+        "channels": request.channels,
+        "skip_bad_images": request.skip_bad_images or None,
+        "subset": request.train_subset,
+        "seed": request.seed,
+    }
+    known = {"dataset": request.new_dataset} if before is None else before.model_dump()
+    try:
+        return DataConfig.model_validate(known | _without_none(said))
+    except ValidationError as error:
+        problem = first_problem(error)
+        for field, option in (
+            ("image_size", "--image-size"),
+            ("subset", "--train-subset"),
+            ("resize", "--resize"),
+            ("channels", "--channels"),
+        ):
+            problem = problem.replace(field, option)
+        raise ConfigError(problem) from None
+
+
+def least_params(space: Space, budget: Budget) -> int:
+    """Where a front begins: at a 32nd of the budget, or, where the space's networks are larger, at twice its smallest one's
+    parameters. Raises ConfigError where no parameters are limited."""
+    if budget.limits.params is None:
+        raise ConfigError(
+            "objective: front needs a budget of parameters, along which it searches",
+            hint="budget: {params: 5M} in the space, or --max-params 5M",
+        )
+    smallest = count_params(smallest_network(space.unscaled(), budget.shape), budget.shape)
+    return min(max(2 * smallest, budget.limits.params // 32), budget.limits.params)
+
+
+def _without_none(said: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if value is not None}

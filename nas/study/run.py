@@ -1,0 +1,357 @@
+"""`nas search`: finds or founds the study, makes sure that it means the same as before, and runs the coordinator."""
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.budget import Budget
+from nas.data.datasets import Dataset, Split, imbalance, load_dataset, split, validation_images
+from nas.files import write_whole
+from nas.interrupts import Stop, StopOf, suspended_by_signals
+from nas.jobs.crew import Crew
+from nas.jobs.executor import Executor
+from nas.jobs.local import LocalExecutor
+from nas.jobs.messages import WorkerPlan
+from nas.jobs.placement import plan_workers, ray_cluster
+from nas.paths import StudyPaths, remember_study
+from nas.space.feasibility import cost_warnings
+from nas.space.space import Space
+from nas.study.coordinator import Coordinator
+from nas.study.drawing import Drawer
+from nas.study.finalists import (
+    SHARE,
+    Finalist,
+    FinalistDrawer,
+    Round,
+    begun_round,
+    choose,
+    enqueue_trainings,
+    expected_round,
+    finalists_of,
+    found_sibling,
+    require_same_epochs,
+)
+from nas.study.ownership import own_study
+from nas.study.patience import Patience
+from nas.study.progress import Display, Progress
+from nas.study.pruners import FairPruner
+from nas.study.request import SearchRequest, least_params, resolve
+from nas.study.settings import StudySettings, read_settings
+from nas.study.storage import owned_study
+from nas.study.strategies import describe, make_pruner, make_sampler
+from nas.study.warm_start import Fitted, enqueue, find_starts, fit_starts
+from nas.train.device import pick_device, pick_precision
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What will be done, printed before it begins."""
+
+    paths: StudyPaths
+    settings: StudySettings
+    goal: int
+    trained: int
+    """Before this run."""
+    train_images: int
+    validation_images: int
+    workers: str
+    """How many, and where."""
+    precision: str
+    pruner: FairPruner
+    finalists: Round | None
+    """What is expected after the search; None for none."""
+    finalist_seconds: float | None
+    """Kept for them, where the time is limited."""
+    skipped_images: int
+    groups: int
+    """Whose images are kept together by the split; 0 where nobody said what belongs together."""
+    warm_start: list[Fitted]
+    """What became of the candidates to begin with; empty where there are none, or the study had begun before."""
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    plan: SearchPlan
+    progress: Progress
+    finalists: list[Finalist]
+    """Best first; empty where there are none."""
+    interrupted: bool
+    """By Ctrl-C or by the deadline, before the finalists, or a search without them, had ended; the same command goes on."""
+    exhausted: bool
+
+
+class SearchDisplay(Display, Protocol):
+    def decoding(self, items: Iterable, what: str, count: int, /) -> Iterable: ...
+
+    def begin(self, plan: SearchPlan) -> None: ...
+
+    def begin_finalists(self, chosen: Round, there: int, /) -> None:
+        """`there`: trainings of them that have ended before."""
+
+    def until(self, deadline: float | None, /) -> None:
+        """What follows begins now and ends by `deadline`, a time of `time.monotonic`."""
+
+
+def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
+    """Trains networks until the study holds `request.trials` of them. Raises NasError."""
+    stop = Stop()
+    with ExitStack() as closing:
+        prepared = _prepare(request, display, closing, stop)
+        paths = prepared.paths
+        with own_study(paths, request.storage, note=display.note, stop_requested=prepared.stop_requested) as storage:
+            if paths.settings.is_file():
+                read_settings(paths).require_same(prepared.settings, paths.name)
+            else:
+                prepared.persist(lambda: _write_what_it_means(prepared))
+            remember_study(paths)
+            return _search(prepared, storage)
+
+
+def _write_what_it_means(prepared: "_Prepared") -> None:
+    """The settings last: where they are, the study has begun."""
+    paths, space = prepared.paths, prepared.space
+    write_whole(paths.space, space.text.encode())
+    for source in space.blocks.values():
+        write_whole(paths.blocks / source.file, source.text.encode())
+    write_whole(paths.settings, prepared.settings.to_json().encode())
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that a search needs, checked before the study is touched."""
+
+    request: SearchRequest
+    display: SearchDisplay
+    stop: Stop
+    """Requested by Ctrl-C."""
+    stop_requested: Callable[[], bool]
+    """By Ctrl-C, or by the deadline."""
+    paths: StudyPaths
+    settings: StudySettings
+    space: Space
+    budget: Budget
+    dataset: Dataset
+    parts: Split
+    executor: Executor
+    token: str
+    persist: Callable[[Callable[[], None]], None]
+    """Carries out a write to the study's folder, and tries again when the disk is full."""
+    workers: str
+    precision: str
+    deadline: float | None
+    """A time of `time.monotonic`, for finalists and all."""
+    pruner: FairPruner
+    warnings: list[str]
+    least_params: int | None
+    """Below which no trial's own budget is drawn; None where all have the study's."""
+
+
+def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack, stop: Stop) -> _Prepared:
+    """`closing` ends the workers, whatever comes of the search."""
+    deadline = None if request.timeout is None else time.monotonic() + request.timeout
+
+    def stop_requested() -> bool:
+        return stop.requested or (deadline is not None and time.monotonic() > deadline)
+
+    asked = resolve(request)
+    paths, data = asked.paths, asked.data
+    token = uuid.uuid4().hex
+    executor, workers, precision = _make_executor(request, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), token), display)
+    closing.callback(executor.close, force=True)
+    if asked.space.budget.latency is None:  # else what is timed first would be timed beside them
+        executor.prepare()  # workers import while this process reads the data, opens the study and draws
+    dataset = load_dataset(data, display.decoding)
+    persist = Patience(paths.name, display.note, stop_requested, "the study's folder").write
+    space, budget, settings = asked.on(dataset, lambda file, content: persist(lambda: write_whole(file, content)))
+    if request.warm_start is not None and asked.stored is None:
+        find_starts(request.warm_start, settings)  # so that a mistake there founds no study
+    parts = split(dataset, data)
+    return _Prepared(
+        request=request,
+        display=display,
+        stop=stop,
+        stop_requested=stop_requested,
+        paths=paths,
+        settings=settings,
+        space=space,
+        budget=budget,
+        dataset=dataset,
+        parts=parts,
+        executor=executor,
+        token=token,
+        persist=persist,
+        workers=workers,
+        precision=precision,
+        deadline=deadline,
+        pruner=make_pruner(asked.strategies.pruner, space.epochs),
+        warnings=[*space.warnings(), *cost_warnings(space, budget, asked.space.images), *imbalance_warnings(dataset, space)],
+        least_params=least_params(space, budget) if asked.strategies.objective == "front" else None,
+    )
+
+
+def imbalance_warnings(dataset: Dataset, space: Space) -> list[str]:
+    """With what the search could do about it, and does not."""
+    found = imbalance(dataset)
+    if found is None:
+        return []
+    balance = next((slot for slot in space.slots if slot.name == "class_balance"), None)
+    advice = [] if space.study.metric != "accuracy" else ["--metric macro_f1 or balanced_accuracy judges them alike"]
+    if balance is None or balance.ends() == ["none"]:
+        advice.append("--class-balance loss or sampling trains them alike")
+    return [found + "".join(f"; {one}" for one in advice)]
+
+
+def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisplay) -> tuple[Executor, str, str]:
+    """With its workers and their precision in words."""
+    cluster = ray_cluster(request.ray, request.gpus_per_worker, request.cpus_per_worker, request.placement)
+    if cluster is not None:
+        from nas.jobs.ray.executor import RayExecutor
+
+        gpus, cpus = cluster.gpus_per_worker, cluster.cpus_per_worker
+        plan = replace(plan, device="cuda" if gpus else "cpu", threads=max(1, int(cpus)))
+        executor = RayExecutor(plan, cluster.address, gpus, cpus, most=request.trials, note=display.note)
+        cores = f"{cpus:g} core{'s' * (cpus > 1)}"
+        each = f"{gpus:g} GPU and {cores} each" if gpus else f"{cores} each"
+        return executor, f"as many as the Ray cluster {cluster.address!r} has room for, {each}", "what each node's hardware has"
+    plans = plan_workers(request.placement, plan)
+    text = ", ".join(f"{number} on {name}" for name, number in Counter(p.device for p in plans).items())
+    if plans[0].device == "cpu":
+        text += f", {plans[0].threads} thread{'s' * (plans[0].threads != 1)} each"
+    precision = pick_precision(pick_device(plans[0].device))
+    return LocalExecutor(plans), text, f"{precision.name} ({precision.reason})"
+
+
+def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> SearchResult:
+    request, display, paths, space, stop = prepared.request, prepared.display, prepared.paths, prepared.space, prepared.stop
+    sampler = make_sampler(prepared.settings.study.sampler, prepared.settings.seed)
+    study = owned_study(storage, paths, sampler, prepared.pruner)
+    fitted = [] if _has_begun(study) else _begin(prepared, study)
+    require_same_epochs(study, request.finalist_epochs)
+    expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, prepared.pruner)
+    kept_seconds = SHARE * request.timeout if request.timeout is not None and expected is not None else 0.0
+    search_deadline = None if prepared.deadline is None else prepared.deadline - kept_seconds
+    prepared.persist(lambda: write_whole(paths.token, prepared.token.encode()))
+    crew = Crew(prepared.executor, display.note)
+
+    def search_until(deadline: float | None, own_stop: Stop) -> Coordinator:
+        drawer = Drawer(study, sampler, space, prepared.budget, prepared.settings.seed, prepared.least_params)
+        return _coordinator(prepared, study, drawer, crew, paths, request.trials, own_stop, deadline)
+
+    search = search_until(search_deadline, StopOf(stop))
+    plan = _plan(prepared, search.progress, fitted, expected, kept_seconds or None)
+    display.begin(plan)
+    display.until(search_deadline)
+    try:
+        with suspended_by_signals(stop.request):
+            search.run()
+            chosen = choose(study, space.epochs, *request.final_round)
+            if chosen is None and search.stop.requested and not prepared.stop_requested():
+                display.note("too little has been trained for finalists: the search goes on in their time")
+                display.until(prepared.deadline)
+                search = search_until(prepared.deadline, stop)
+                search.run()
+            interrupted = search.suspending is not None and search.progress.trained < search.progress.goal
+            if chosen is not None and not prepared.stop_requested():
+                finals = _finals(chosen, study, prepared, crew)
+                finals.run()
+                interrupted = finals.suspending is not None
+            elif chosen is not None:
+                interrupted = interrupted or _has_left(study, *chosen)
+            prepared.executor.close()
+    except KeyboardInterrupt:
+        display.note("ended at once: each training goes on from its last checkpoint")
+        interrupted = True
+    finally:
+        prepared.executor.close(force=True)
+    return SearchResult(plan, search.progress, finalists_of(study), interrupted, search.drawer.exhausted is not None)
+
+
+def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
+    """Records what a study is searched by, and enqueues what it begins with; returns what became of that."""
+    settings, warm_start = prepared.settings, prepared.request.warm_start
+    study.set_user_attr("sampler", describe(settings.study.sampler))
+    study.set_user_attr("pruner", f"{describe(settings.study.pruner)}: {prepared.pruner.describe()}")
+    study.set_user_attr("settings", settings.model_dump(mode="json"))
+    starts = [] if warm_start is None else find_starts(warm_start, settings)
+    fitted = fit_starts(starts, prepared.space, prepared.budget)
+    enqueue(study, prepared.space, fitted, prepared.paths)
+    study.set_user_attr("begun", True)
+    return fitted
+
+
+def _coordinator(
+    prepared: _Prepared,
+    study: optuna.Study,
+    drawer: Drawer | FinalistDrawer,
+    crew: Crew,
+    paths: StudyPaths,
+    goal: int,
+    stop: Stop,
+    deadline: float | None,
+) -> Coordinator:
+    return Coordinator(
+        study,
+        drawer,
+        crew,
+        paths,
+        goal=goal,
+        display=prepared.display,
+        stop=stop,
+        deadline=deadline,
+        persist=prepared.persist,
+        metric=prepared.settings.study.metric,
+    )
+
+
+def _plan(
+    prepared: _Prepared, progress: Progress, fitted: list[Fitted], expected: Round | None, finalist_seconds: float | None
+) -> SearchPlan:
+    return SearchPlan(
+        paths=prepared.paths,
+        settings=prepared.settings,
+        goal=progress.goal,
+        trained=progress.trained,
+        train_images=len(prepared.parts.train),
+        validation_images=validation_images(prepared.dataset, prepared.parts),
+        workers=prepared.workers,
+        precision=prepared.precision,
+        pruner=prepared.pruner,
+        finalists=expected,
+        finalist_seconds=finalist_seconds,
+        skipped_images=prepared.dataset.skipped,
+        groups=0 if prepared.parts.validation is None else len(prepared.dataset.groups),
+        warm_start=fitted,
+        warnings=prepared.warnings,
+    )
+
+
+def _finals(chosen: tuple[Round, list[FrozenTrial]], study: optuna.Study, prepared: _Prepared, crew: Crew) -> Coordinator:
+    asked, trials = chosen
+    paths = prepared.paths
+    finals = found_sibling(study, asked)
+    goal = enqueue_trainings(finals, trials, asked)
+    drawer = FinalistDrawer(finals, paths, asked.epochs, prepared.settings.seed)
+    coordinator = _coordinator(prepared, finals, drawer, crew, paths.finalists, goal, prepared.stop, prepared.deadline)
+    prepared.display.begin_finalists(asked, coordinator.progress.trained)
+    prepared.display.until(prepared.deadline)
+    return coordinator
+
+
+def _has_left(study: optuna.Study, asked: Round, trials: list[FrozenTrial]) -> bool:
+    """Whether any of these finalists' trainings has not come to its end."""
+    ended = {finalist.number: len(finalist.accuracies) for finalist in finalists_of(study)}
+    return any(ended.get(trial.number, 0) < asked.seeds for trial in trials)
+
+
+def _has_begun(study: optuna.Study) -> bool:
+    """Whether all that a search begins with is there; studies from before that was recorded have trials of their own."""
+    own = (t for t in study.get_trials(deepcopy=False) if not t.user_attrs.get("imported"))
+    return "begun" in study.user_attrs or any(trial.state != TrialState.WAITING for trial in own)

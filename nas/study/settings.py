@@ -1,0 +1,211 @@
+"""What a study means, written when it begins and compared before it goes on."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from nas.config import BalanceName, BudgetConfig, DataConfig, Frozen, ImageShape, MetricName, StrategyConfig, StudyConfig
+from nas.errors import StudyError
+from nas.paths import StudyPaths
+from nas.space.space import Space
+from nas.space.space_file import read_space
+from nas.study.address import redacted
+from nas.study.strategies import describe, spelt_out
+
+RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
+PLACES = {"folder", "labels"}
+"""Of `DataConfig`: where the data lies, which its fingerprint does not depend on."""
+PRESETS_SPACE = "presets"
+"""Stands where a space's name would, in a study that only holds retrained presets."""
+
+
+class Environment(Frozen):
+    """Where and by what a study or a network was made."""
+
+    created: str
+    command: str
+    python: str
+    packages: dict[str, str]
+    git: str | None
+    """Commit of the working folder, with `+changes` where it is not clean; None outside a checkout."""
+    machine: str
+
+    @classmethod
+    def now(cls) -> Self:
+        program = Path(sys.argv[0]).name
+        own = program.endswith(".py") and program != "__main__.py"  # a script, or a notebook's kernel
+        called = ["python", program] if own else ["nas"]
+        return cls(
+            created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            command=shlex.join([*called, *(redacted(argument) for argument in sys.argv[1:])]),
+            python=platform.python_version(),
+            packages=installed_versions(RECORDED_PACKAGES),
+            git=git_state(),
+            machine=platform.platform(),
+        )
+
+
+def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@cache
+def git_state() -> str | None:
+    """Of the checkout that this package runs from, as it was when this process first asked."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if commit.returncode:
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def unmirrored(space: Space) -> Space:
+    """The same space without flips."""
+    space = space.with_fixed("augment.flip", ("train", "augment", "flip"), "none")
+    if any(slot.name == "augment.vertical_flip" for slot in space.slots):
+        space = space.with_fixed("augment.vertical_flip", ("train", "augment", "vertical_flip"), 0.0)
+    return space
+
+
+class Overrides(Frozen):
+    """What the command line said instead of the space file."""
+
+    epochs: int | None = None
+    max_params: int | None = None
+    sampler: str | None = None
+    pruner: str | None = None
+    metric: MetricName | None = None
+    class_balance: BalanceName | None = None
+    unmirrored: bool = False
+    """The data set's word, not the command line's: its images mean something else in the mirror."""
+
+    def applied_to(self, space: Space) -> Space:
+        if self.epochs is not None:
+            space = space.with_epochs(self.epochs)
+        if self.max_params is not None:
+            space = replace(space, budget=space.budget.model_copy(update={"params": self.max_params}))
+        if self.class_balance is not None:
+            space = space.with_fixed("class_balance", ("train", "class_balance"), self.class_balance)
+        if self.unmirrored:
+            space = unmirrored(space)
+        return replace(space, study=self.applied_to_study(space.study))
+
+    def applied_to_study(self, study: StudyConfig) -> StudyConfig:
+        """Another name has its own defaults; the same keeps the arguments."""
+        changed: dict[str, Any] = {
+            kind: StrategyConfig(name=name)
+            for kind, name, before in (("sampler", self.sampler, study.sampler), ("pruner", self.pruner, study.pruner))
+            if name is not None and name != before.name
+        }
+        if self.metric is not None:
+            changed["metric"] = self.metric
+        return study.model_copy(update=changed)
+
+
+FIRST_STRATEGIES = StudyConfig(
+    sampler=StrategyConfig(name="tpe", arguments={"startup_trials": 20, "candidates": 24, "good": 0.1}),
+    pruner=StrategyConfig(name="asha", arguments={"reduction": 3, "first_rung": None}),
+)
+"""Of studies from before strategies had names, whose settings do not say them."""
+
+
+class StudySettings(Frozen):
+    """Fixed for the life of a study, all but `environment`, where the data lies and what only describes."""
+
+    space: str
+    """Its name; what it means is in `parameters` and `budget`."""
+    overrides: Overrides
+    parameters: dict[str, str]
+    """Each of the space's slots in words, the epochs among them."""
+    budget: BudgetConfig
+    data: DataConfig
+    data_fingerprint: str
+    """Of the labels, classes and pixel statistics: the same images in another folder are the same data."""
+    shape: ImageShape
+    seed: int
+    study: StudyConfig = FIRST_STRATEGIES
+    """Its strategies, with every argument."""
+    environment: Environment
+
+    def differences(self, new: "StudySettings") -> list[str]:
+        """What `new` would change, one sentence each."""
+        found = []
+        for name in sorted(self.parameters.keys() | new.parameters.keys()):
+            before, after = self.parameters.get(name, "absent"), new.parameters.get(name, "absent")
+            if before != after:
+                found.append(f"{name}: {before} → {after}")
+        for part in ("budget", "data"):
+            before_part, after_part = dict(getattr(self, part)), dict(getattr(new, part))
+            for key in before_part:
+                if (part != "data" or key not in PLACES) and before_part[key] != after_part[key]:
+                    found.append(f"{part}.{key}: {before_part[key]} → {after_part[key]}")
+        if self.data_fingerprint != new.data_fingerprint:
+            found.append("data: the images or labels are not those that the study began with")
+        if self.seed != new.seed:
+            found.append(f"seed: {self.seed} → {new.seed}")
+        if self.study.metric != new.study.metric:
+            found.append(f"metric: {self.study.metric} → {new.study.metric}")
+        if self.study.objective != new.study.objective:
+            found.append(f"objective: {self.study.objective} → {new.study.objective}")
+        before_study, after_study = spelt_out(self.study), spelt_out(new.study)  # an argument may be newer than the study
+        for kind in ("sampler", "pruner"):
+            before_strategy, after_strategy = getattr(before_study, kind), getattr(after_study, kind)
+            if before_strategy != after_strategy:
+                found.append(f"{kind}: {describe(before_strategy)} → {describe(after_strategy)}")
+        return found
+
+    def same_trainings_as(self, other: "StudySettings") -> bool:
+        """Whether a candidate trained in one of the studies need not be trained again in the other."""
+        return (
+            self.data_fingerprint == other.data_fingerprint
+            and self.study.metric == other.study.metric
+            and self.data.model_dump(exclude=PLACES) == other.data.model_dump(exclude=PLACES)
+            and self.parameters.get("epochs") == other.parameters.get("epochs")
+        )
+
+    def require_same(self, new: "StudySettings", study: str) -> None:
+        """Raises StudyError, naming every difference, where `new` means something else."""
+        found = self.differences(new)
+        if found:
+            listed = "\n".join(f"  {difference}" for difference in found)
+            raise StudyError(
+                f"study {study!r} began with other settings, and its trials could not be compared:\n{listed}",
+                hint=f"go on as it began with `nas search --study {study}`, or take another name with --study NAME",
+            )
+
+
+def read_settings(paths: StudyPaths) -> StudySettings:
+    return StudySettings.from_json(paths.settings.read_bytes(), source=str(paths.settings))
+
+
+def read_study_space(paths: StudyPaths, settings: StudySettings) -> Space:
+    """The space file that the study began with, with the blocks that it names, from its own folder; without the overrides."""
+    if settings.space == PRESETS_SPACE:
+        raise StudyError(
+            f"study {paths.name!r} holds retrained presets and no search", hint="nas search under another name, with --study NAME"
+        )
+    return read_space(
+        paths.space.read_text(),
+        source=str(paths.space),
+        name=settings.space,
+        find_file=lambda file: paths.blocks / Path(file).name,
+    )

@@ -1,0 +1,429 @@
+"""The only file that opens a study's storage: SQLite in the study's folder, or a PostgreSQL database.
+
+Everybody may read. Through an `OwnedStorage`, which `ownership` hands out with the study's lock, its sole coordinator writes.
+The ledger's tables, which Optuna does not know, are written by whoever has something to record.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial, wraps
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.storages._rdb.models import TrialParamModel
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.errors import StudyError
+from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
+from nas.study.address import DRIVER, shown, study_address
+from nas.study.patience import AwayNow, Patience, find_away, raise_away, redacted_line
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+T = TypeVar("T")
+Connect = Callable[[], Any]
+"""Makes a connection of sqlite3 or psycopg."""
+READER_SECONDS, OWNER_SECONDS = 60.0, 1.0
+"""SQLite's own wait for a lock, during which a process hears nothing; the owner's patience goes on where it ends."""
+SCHEMA_LOCK = 0x6E6173 << 32
+"""Of PostgreSQL's advisory locks, the one under which tables are made; a study's own is derived from its name."""
+LEDGER_LOCK = SCHEMA_LOCK + 1
+"""The one under which a ledger is written."""
+# A machine that is gone is noticed after a minute by either side: 20 s of silence, then four probes, or as long without an
+# acknowledgement of what was sent.
+_CONNECTION = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 60_000,
+    "application_name": "nas",
+}
+
+COORDINATORS = sqlalchemy.Table(
+    "nas_coordinators",
+    sqlalchemy.MetaData(),
+    sqlalchemy.Column("study", sqlalchemy.Text, primary_key=True),
+    *(sqlalchemy.Column(name, sqlalchemy.Text, nullable=False) for name in ("token", "pid", "host", "since")),
+)
+"""Who holds each study's lock, or held it last."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- studies
+
+
+def open_study(
+    paths: StudyPaths,
+    sampler: optuna.samplers.BaseSampler | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+) -> optuna.Study:
+    """For reading. In the study's folder it is made where there is none. Raises StudyError."""
+    address = study_address(paths, None)
+    if address is None:
+        with openable(paths, None):
+            _check_file(paths)
+            storage = optuna.storages.RDBStorage(
+                "sqlite:///study.db", {"creator": _sqlite(paths, READER_SECONDS), "poolclass": sqlalchemy.QueuePool}
+            )
+            return owned_study(storage, paths, sampler, pruner)
+    connect = postgres(address)
+
+    def connect_to_read() -> Any:
+        connection = connect()
+        connection.read_only = True
+        return connection
+
+    with openable(paths, address):
+        try:
+            storage = optuna.storages.RDBStorage(
+                f"{DRIVER}://", {"creator": connect_to_read, "poolclass": sqlalchemy.NullPool}, skip_table_creation=True
+            )
+            return optuna.load_study(study_name=paths.name, storage=storage, sampler=sampler, pruner=pruner)
+        except (KeyError, optuna.exceptions.StorageInternalError) as error:
+            if isinstance(error.__cause__, sqlalchemy.exc.ProgrammingError) or isinstance(error, KeyError):
+                raise missing(paths, address) from None
+            raise
+
+
+def owned_study(
+    storage: optuna.storages.BaseStorage,
+    paths: StudyPaths,
+    sampler: optuna.samplers.BaseSampler | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+) -> optuna.Study:
+    """The study in a storage that `ownership.own_study` has yielded; it is made where there is none."""
+    return optuna.create_study(
+        storage=storage,
+        study_name=paths.name,
+        direction=StudyDirection.MAXIMIZE,
+        load_if_exists=True,
+        sampler=sampler,
+        pruner=pruner,
+    )
+
+
+def beside(study: optuna.Study, name: str) -> optuna.Study | None:
+    """Another study of the same database; None where there is none of that name."""
+    try:
+        return optuna.load_study(study_name=name, storage=study._storage)
+    except KeyError:
+        return None
+
+
+def made_beside(study: optuna.Study, name: str) -> optuna.Study:
+    return optuna.create_study(study_name=name, storage=study._storage, direction=StudyDirection.MAXIMIZE)
+
+
+def missing(paths: StudyPaths, address: sqlalchemy.URL | None) -> StudyError:
+    return StudyError(
+        f"the study {paths.name!r} began, by its folder {paths.folder}, but {database_name(paths, address)} does not hold it",
+        hint="restore the database from a copy, or start anew under another name with --study NAME",
+    )
+
+
+def database_name(paths: StudyPaths, address: sqlalchemy.URL | None) -> str:
+    return str(paths.database) if address is None else f"the database {shown(address)}"
+
+
+@contextmanager
+def openable(paths: StudyPaths, address: sqlalchemy.URL | None) -> Iterator[None]:
+    """Turns what keeps a database from being opened into a StudyError."""
+    try:
+        yield
+    except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        reason = redacted_line(getattr(cause, "orig", None) or cause)
+        hint = "restore it from a copy, or start anew under another name with --study NAME"
+        if address is not None:
+            hint = f"see whether `psql {shown(address)!r}` gets in; its password may also stand in NAS_STORAGE or in ~/.pgpass"
+        elif isinstance(cause, sqlalchemy.exc.DBAPIError) and find_away(cause):
+            hint = "the same command, once there is room on the disk or the other process has ended"
+        raise StudyError(f"{database_name(paths, address)} cannot be opened as a study's database: {reason}", hint=hint) from None
+
+
+# ----------------------------------------------------------------------------------------------------------------- SQLite
+
+
+def _sqlite(paths: StudyPaths, seconds: float) -> Connect:
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(paths.database, timeout=seconds, check_same_thread=False)
+        # In WAL mode NORMAL loses nothing when the process dies, and at most the last commits when the machine does; it
+        # makes an ask with its tell 2 to 5 times faster. A rollback journal may be damaged by it.
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+            connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
+
+    return connect
+
+
+def _check_file(paths: StudyPaths, journal: str | None = None) -> None:
+    """Damage in a page that is not read yet would otherwise end the search in its middle. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(paths.database, timeout=READER_SECONDS)) as database:
+        if journal is not None:
+            database.execute(f"PRAGMA journal_mode={journal}")
+        if (found := database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found.splitlines()[-1])
+
+
+def own_sqlite(paths: StudyPaths, patience: Patience, note: Callable[[str], None]) -> "OwnedStorage":
+    """For whoever holds the lock of the study's folder."""
+    system = file_system(paths.folder)
+    network = system in NETWORK_FILE_SYSTEMS
+    if network:
+        note(
+            f"{paths.folder} is on a network file system ({system}): the database keeps a rollback journal, which is slower, and "
+            "a coordinator on another machine may go unnoticed; a database by --storage postgresql://… has neither fault"
+        )
+    with openable(paths, None):
+        # The index of a write-ahead log is memory that the processes of one machine share.
+        _check_file(paths, "DELETE" if network else "WAL")
+        optuna.storages.RDBStorage("sqlite:///study.db", {"creator": _sqlite(paths, OWNER_SECONDS)}).engine.dispose()
+        return OwnedStorage("sqlite:///study.db", _sqlite(paths, OWNER_SECONDS), patience)
+
+
+# ------------------------------------------------------------------------------------------------------------- PostgreSQL
+
+
+def postgres(address: sqlalchemy.URL) -> Connect:
+    """Connects with a password that neither a storage nor its engine ever holds. Raises StudyError without psycopg."""
+    try:
+        dialect = sqlalchemy.create_engine(address).dialect  # opens nothing
+    except ImportError:
+        raise StudyError(
+            f"the study is kept in {shown(address)}, and psycopg, which speaks to PostgreSQL, is not installed",
+            hint="pip install 'nas[postgres]'",
+        ) from None
+    positional, named = dialect.create_connect_args(address)
+    return lambda: dialect.connect(*positional, **{**_CONNECTION, **named})
+
+
+def make_tables(paths: StudyPaths, address: sqlalchemy.URL) -> None:
+    """Those of Optuna and of the coordinators, where they are not there yet. Writes nothing about any study."""
+    how: dict[str, Any] = {"creator": postgres(address), "poolclass": sqlalchemy.NullPool}
+    with openable(paths, address):
+        engine = sqlalchemy.create_engine(f"{DRIVER}://", **how)
+        with engine.connect() as connection:
+            # Two studies may be founded in a new database at once, and neither Optuna nor IF NOT EXISTS allows for that.
+            connection.execute(sqlalchemy.text("SET lock_timeout = '60s'"))
+            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(SCHEMA_LOCK)))
+            optuna.storages.RDBStorage(f"{DRIVER}://", how)
+            COORDINATORS.create(connection, checkfirst=True)
+            connection.commit()
+
+
+def own_postgres(paths: StudyPaths, address: sqlalchemy.URL, connect: Connect, patience: Patience) -> "OwnedStorage":
+    """`connect` takes the study's lock with each connection."""
+    with openable(paths, address):
+        return OwnedStorage(f"{DRIVER}://", connect, patience)
+
+
+# ------------------------------------------------------------------------------------------------------------- the ledger
+
+
+@contextmanager
+def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchemy.Connection | None]:
+    """One transaction in the study's database, committed at the end; who writes has it alone, and waits a minute for that.
+
+    None where there is no database to read from yet. Raises StudyError.
+    """
+    address = study_address(paths, None)
+    if address is None and not writing and not paths.database.exists():
+        yield None
+        return
+    url, connect = ("sqlite://", _ledger_file(paths, writing)) if address is None else (f"{DRIVER}://", postgres(address))
+    try:
+        engine = sqlalchemy.create_engine(url, creator=connect, poolclass=sqlalchemy.NullPool)
+        with engine.connect() as connection:
+            if address is None:
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+            elif writing:
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LEDGER_LOCK})")
+            yield connection
+            connection.commit()
+    except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+        away = isinstance(error, sqlalchemy.exc.DBAPIError) and find_away(error)
+        raise (AwayNow if away else StudyError)(
+            f"the ledger in {database_name(paths, address)} cannot be {'written' if writing else 'read'}: "
+            f"{redacted_line(getattr(error, 'orig', None) or error)}",
+            hint=f"once that is mended:  nas runs --rebuild --study {paths.name}   makes it again from the files",
+        ) from None
+
+
+def _ledger_file(paths: StudyPaths, writing: bool) -> Connect:
+    def connect() -> sqlite3.Connection:
+        file = f"{paths.database.absolute().as_uri()}?mode={'rwc' if writing else 'ro'}"
+        return sqlite3.connect(file, timeout=READER_SECONDS, isolation_level=None, uri=True)  # begins where it is told to
+
+    return connect
+
+
+# -------------------------------------------------------------------------------------------------------------- ownership
+
+
+class OwnedStorage(optuna.storages.RDBStorage):
+    """Reads and writes through one connection, patiently.
+
+    An attempt that failed may have been committed before the connection broke. Optuna writes attributes and intermediate
+    values over what is there; what it would do twice is looked up here first.
+
+    The parameters of a trial are stored together, before whatever is done next: one transaction instead of sixty. A crash in
+    between leaves a trial without them, which draws the same again.
+    """
+
+    def __init__(self, url: str, connect: Connect, patience: Patience) -> None:
+        self._patience = patience
+        self._closed = False
+        self._unstored: dict[int, dict[str, tuple[float, optuna.distributions.BaseDistribution]]] = {}
+        """By trial, parameters in Optuna's internal representation."""
+        self._newest: dict[int, int] = {}
+        """Identifier of each study's last trial: only the sole coordinator makes any."""
+
+        def connect_while_owned() -> Any:
+            assert not self._closed, "the study is not owned any more"
+            return connect()
+
+        how = {"creator": connect_while_owned, "poolclass": sqlalchemy.QueuePool, "pool_size": 1, "max_overflow": 0}
+        # Making and checking the tables takes a second connection while the first is in use.
+        super().__init__(url, how, skip_compatibility_check=True, skip_table_creation=True)
+        sqlalchemy.event.listen(self.engine, "handle_error", raise_away)
+
+    def close(self) -> None:
+        self._closed = True  # parameters that are not stored belong to a draw that was cut off
+        self.remove_session()
+        self.engine.dispose()
+
+    def patiently(self, attempt: Callable[[bool], T]) -> T:
+        self._store_params()
+        return self._patience(attempt)
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: optuna.distributions.BaseDistribution,
+        previous_distribution: optuna.distributions.BaseDistribution | None,
+    ) -> None:
+        self._unstored.setdefault(trial_id, {})[param_name] = (param_value_internal, distribution)
+
+    def _store_params(self) -> None:
+        for trial_id in list(self._unstored):
+            self._patience(partial(self._store_params_of, trial_id, self._unstored[trial_id]))
+            del self._unstored[trial_id]
+
+    def _store_params_of(
+        self, trial_id: int, params: dict[str, tuple[float, optuna.distributions.BaseDistribution]], again: bool
+    ) -> None:
+        with _create_scoped_session(self.scoped_session) as session:
+            there = set(
+                session.scalars(sqlalchemy.select(TrialParamModel.param_name).where(TrialParamModel.trial_id == trial_id))
+            )
+            rows = [
+                {
+                    "trial_id": trial_id,
+                    "param_name": name,
+                    "param_value": value,
+                    "distribution_json": optuna.distributions.distribution_to_json(distribution),
+                }
+                for name, (value, distribution) in params.items()
+                if name not in there
+            ]
+            if rows:
+                session.execute(sqlalchemy.insert(TrialParamModel), rows)
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        real, stored = super().create_new_study, super().get_study_id_from_name
+
+        def create(again: bool) -> int:
+            try:
+                return real(directions, study_name)
+            except optuna.exceptions.DuplicatedStudyError:
+                if again and study_name is not None:
+                    return stored(study_name)
+                raise
+
+        return self.patiently(create)
+
+    def delete_study(self, study_id: int) -> None:
+        real = super().delete_study
+
+        def delete(again: bool) -> None:
+            try:
+                real(study_id)
+            except KeyError:
+                if not again:
+                    raise
+
+        self.patiently(delete)
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        real, newer = super()._create_new_trial, super()._get_trials
+        if study_id not in self._newest:
+            self._newest[study_id] = max((t._trial_id for t in self._get_trials(study_id, None, set(), -1)), default=-1)
+
+        wanted = (TrialState.RUNNING, {}) if template_trial is None else (template_trial.state, template_trial.params)
+
+        def create(again: bool) -> FrozenTrial:
+            made = newer(study_id, None, set(), self._newest[study_id]) if again else []
+            return next((t for t in made if (t.state, t.params) == wanted), None) or real(study_id, template_trial)
+
+        trial = self.patiently(create)
+        self._newest[study_id] = trial._trial_id
+        return trial
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        real, stored = super().set_trial_state_values, super().get_trial
+
+        def write(again: bool) -> bool:
+            try:
+                # A trial that was waiting is refused once it runs, which the first attempt may have brought about.
+                return real(trial_id, state, values) or (again and state == TrialState.RUNNING)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                trial = stored(trial_id)
+                if again and trial.state == state and (values is None or trial.values == list(values)):
+                    return True
+                raise
+
+        return self.patiently(write)
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    real = getattr(optuna.storages.RDBStorage, name)
+
+    @wraps(real)
+    def method(self: OwnedStorage, *arguments: Any, **named: Any) -> Any:
+        return self.patiently(lambda again: real(self, *arguments, **named))
+
+    return method
+
+
+# What may be done twice. Optuna's other methods do their work through these.
+for _name_of_method in (
+    "set_study_user_attr",
+    "set_study_system_attr",
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_directions",
+    "get_study_user_attrs",
+    "get_study_system_attrs",
+    "get_all_studies",
+    "get_trial_param",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+    "get_trial_user_attrs",
+    "get_trial_system_attrs",
+    "get_trial_id_from_study_id_trial_number",
+    "get_trial",
+    "_get_trials",
+    "_get_best_trial_id",
+    "record_heartbeat",
+    "_get_stale_trial_ids",
+):
+    setattr(OwnedStorage, _name_of_method, _patient(_name_of_method))

@@ -1,0 +1,106 @@
+"""Samplers and pruners made from their descriptions, their arguments checked and spelt out."""
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import optuna
+from pydantic import TypeAdapter, ValidationError
+
+from nas.config import StrategyConfig, StudyConfig, what_is_wrong
+from nas.errors import ConfigError, choices_sentence
+from nas.study.pruners import PRUNERS, FairPruner
+from nas.study.samplers import SAMPLERS, SeededSampler
+
+Strategy = TypeVar("Strategy")
+
+EPOCHS = "epochs"
+"""The parameter of every pruner's constructor that is no argument of a user's."""
+
+
+def spelt_out(study: StudyConfig) -> StudyConfig:
+    """With every argument of its strategies, so that a study does not change when a default does. Raises ConfigError."""
+    return study.model_copy(
+        update={
+            "sampler": _spelt_out("sampler", study.sampler, SAMPLERS),
+            "pruner": _spelt_out("pruner", study.pruner, PRUNERS),
+        }
+    )
+
+
+def said_as_before(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
+    """With the arguments of `before` where `asked` names the same strategy and says nothing else."""
+    changed = {}
+    for kind in ("sampler", "pruner"):
+        new, old = getattr(asked, kind), getattr(before, kind)
+        if new.name == old.name:
+            changed[kind] = StrategyConfig(name=new.name, arguments=old.arguments | new.arguments)
+    return asked.model_copy(update=changed)
+
+
+def make_sampler(config: StrategyConfig, study_seed: int = 0) -> SeededSampler:
+    config = _spelt_out("sampler", config, SAMPLERS)
+    with experiments_allowed():
+        sampler = SAMPLERS[config.name](**config.arguments)
+    sampler.study_seed = study_seed
+    return sampler
+
+
+def make_pruner(config: StrategyConfig, epochs: int) -> FairPruner:
+    config = _spelt_out("pruner", config, PRUNERS)
+    with experiments_allowed():
+        return PRUNERS[config.name](epochs, **config.arguments)
+
+
+@contextmanager
+def experiments_allowed() -> Iterator[None]:
+    """What Optuna calls experimental may change with its version, which is pinned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def describe(config: StrategyConfig) -> str:
+    """`tpe (startup_trials 20, candidates 24)`"""
+    listed = ", ".join(f"{name} {value}" for name, value in config.arguments.items() if value is not None)
+    return f"{config.name} ({listed})" if listed else config.name
+
+
+def _spelt_out(kind: str, config: StrategyConfig, registry: dict[str, type[Strategy]]) -> StrategyConfig:
+    if config.name not in registry:
+        raise ConfigError(
+            f"study.{kind}: {config.name!r} is no {kind}.{choices_sentence(config.name, registry)}",
+            hint=f"--{kind} NAME, or `study: {{{kind}: NAME}}` in the space file",
+        )
+    known = {name: parameter for name, parameter in inspect.signature(registry[config.name]).parameters.items() if name != EPOCHS}
+    for name in config.arguments:
+        if name not in known:
+            what = choices_sentence(name, known) if known else " It takes none."
+            raise ConfigError(
+                f"study.{kind}.{name}: unknown argument of {config.name}.{what}", hint=_example(kind, config.name, known)
+            )
+    return StrategyConfig(
+        name=config.name,
+        arguments={
+            name: _valid(f"study.{kind}.{name}", config.arguments[name], parameter.annotation)
+            if name in config.arguments
+            else parameter.default
+            for name, parameter in known.items()
+        },
+    )
+
+
+def _valid(key: str, value: Any, annotation: Any) -> Any:
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{key}: {what_is_wrong(error)}") from None
+
+
+def _example(kind: str, name: str, known: dict[str, inspect.Parameter]) -> str | None:
+    if not known:
+        return None
+    first, parameter = next(iter(known.items()))
+    return f"for example  study: {{{kind}: {{name: {name}, {first}: {parameter.default}}}}}"

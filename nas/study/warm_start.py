@@ -1,0 +1,180 @@
+"""Where a search begins: known candidates are enqueued before anything is drawn.
+
+A candidate fits where the space can build the very same network within the budget. Its recipe is brought to the nearest one
+that the space allows, since that is what the study compares networks by.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from nas.budget import Budget
+from nas.config import ArchConfig, Candidate
+from nas.errors import ConfigError, NasError
+from nas.files import write_whole
+from nas.paths import StudyPaths, existing_study
+from nas.space.presets import load_preset, preset_names
+from nas.space.space import Space
+from nas.study.outcomes import last_value, outcome_of
+from nas.study.settings import StudySettings, read_settings
+from nas.study.storage import open_study
+
+STUDY_PREFIX = "study:"
+OF_ITS_STUDY = ("excess", "limit")
+"""What a trial says of itself beside the limits of its own study."""
+STARTING_POINTS = 10
+"""At most so many networks of another study are trained again at the beginning of this one."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A candidate to begin with, and where it comes from."""
+
+    origin: str
+    """`preset:resnet-2322`, or `study:NAME trial 7`."""
+    candidate: Candidate
+    result: optuna.trial.FrozenTrial | None = None
+    """Of a trial whose data and training were the same as here, so that it counts as a result."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What became of a start."""
+
+    start: Start
+    values: dict[str, Any] | None
+    """What to begin with; None where it does not fit."""
+    reasons: list[str]
+    """Why it does not fit, or what of its recipe had to change."""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether it need not be trained again."""
+        return self.values is not None and self.start.result is not None and not self.reasons
+
+
+def find_starts(what: str, settings: StudySettings) -> list[Start]:
+    """`presets`, one `preset:NAME`, or `study:NAME`. Raises NasError."""
+    if what == "presets":
+        return [Start(f"preset:{name}", load_preset(name).candidate) for name in preset_names()]
+    kind, _, name = what.partition(":")
+    if kind == "preset" and name:
+        return [Start(what, load_preset(name).candidate)]
+    if kind == "study" and name:
+        return _starts_of_study(existing_study(name), settings)
+    raise ConfigError(f"--warm-start takes presets, preset:NAME or study:NAME, not {what!r}")
+
+
+def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
+    """Best first: with those pruned early where the trainings were the same, so that they count as results."""
+    same = read_settings(paths).same_trainings_as(settings)
+    wanted = ("trained", "pruned_early") if same else ("trained",)
+    starts = []
+    ended = open_study(paths).get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    for trial in sorted(ended, key=lambda t: last_value(t) or 0.0, reverse=True):
+        file = paths.trial(trial.number).candidate
+        if outcome_of(trial) not in wanted or not file.is_file():
+            continue
+        candidate = Candidate.from_json(file.read_bytes(), source=str(file))
+        starts.append(Start(f"{STUDY_PREFIX}{paths.name} trial {trial.number}", candidate, trial if same else None))
+    return starts
+
+
+def fit_starts(starts: list[Start], space: Space, budget: Budget) -> list[Fitted]:
+    """What becomes of each. Of another study's networks that would have to be trained again only the best few are taken, of
+    those that ran to their end: a search that begins with all of them finds nothing new."""
+    fitted = []
+    again = 0
+    for start in starts:
+        one = fit_start(start, space, budget)
+        if one.values is not None and start.origin.startswith(STUDY_PREFIX) and not one.is_result:
+            complete = start.result is None or start.result.state == TrialState.COMPLETE
+            again += complete
+            if not complete:
+                one = Fitted(start, None, ["pruned early, and no result here, since its recipe has to change", *one.reasons])
+            elif again > STARTING_POINTS:
+                one = Fitted(start, None, [f"not among the best {STARTING_POINTS} of those that are trained again"])
+        fitted.append(one)
+    return fitted
+
+
+def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
+    values = space.values_nearest_to(start.candidate)
+    filler = {slot.name: slot.ends()[0] for slot in space.slots}
+    rebuilt = space.candidate(filler | values)
+    wanted, built = (_flat_arch(candidate.arch) for candidate in (start.candidate, rebuilt))
+    described = space.describe()
+    reasons = [
+        f"{name} {wanted[name]}: the space has {_range_of(name, described, built)}"
+        for name in wanted
+        if built.get(name) != wanted[name]
+    ]
+    if reasons:
+        return Fitted(start, None, reasons)
+    try:
+        cost = budget.check(start.candidate.arch)
+    except NasError as error:
+        return Fitted(start, None, [error.message])
+    if not cost.fits:
+        return Fitted(start, None, [cost.sentence(budget.limits)])
+    theirs, ours = (flat(c.train.canonical().model_dump()) for c in (start.candidate, rebuilt))
+    changed = [f"{name} {theirs[name]} → {ours[name]}" for name in theirs if theirs[name] != ours[name] and name != "epochs"]
+    return Fitted(start, values, changed)
+
+
+def _flat_arch(arch: ArchConfig) -> dict[str, Any]:
+    return flat(arch.canonical().model_dump() | {"block_source": arch.block_source and str(arch.block_source)})
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"stages.0.channels": 64, …}` of nested dicts and of tuples of them."""
+    if isinstance(tree, dict):
+        items = tree.items()
+    elif isinstance(tree, tuple) and tree and isinstance(tree[0], dict):
+        items = dict(enumerate(tree)).items()
+    else:
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for key, value in items:
+        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def _range_of(name: str, described: dict[str, str], built: dict[str, Any]) -> str:
+    """The space's words for a field of `ArchConfig`: `stages.0.channels` is the slot `stage0.channels`."""
+    parts = name.split(".")
+    slot = f"stage{parts[1]}.{parts[2]}" if parts[0] == "stages" and len(parts) == 3 else name
+    return described.get(slot, str(built.get(name, described["stages"] + " stages")))
+
+
+def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: StudyPaths) -> None:
+    """Adds what fits to a study that has not begun: results as finished trials, anything else as the first to be trained. What a
+    run that was cut off has added before is left as it is."""
+    there = {trial.user_attrs.get("origin") for trial in study.get_trials(deepcopy=False)}
+    drawn = {slot.name: slot for slot in space.slots if slot.drawn}
+    for one in fitted:
+        if one.values is None or one.start.origin in there:
+            continue
+        params = {name: value for name, value in one.values.items() if name in drawn}
+        origin = {"origin": one.start.origin}
+        result = one.start.result
+        if result is None or not one.is_result:
+            study.enqueue_trial(params, user_attrs=origin)
+            continue
+        for name in drawn.keys() - params.keys():  # of stages that the network lacks: any value means the same network
+            params[name] = drawn[name].nearest(result.params.get(name, drawn[name].ends()[0]))
+        number = len(study.get_trials(deepcopy=False))
+        folder = paths.trial(number)
+        write_whole(folder.candidate, one.start.candidate.to_json().encode())
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=result.state,
+                value=result.value,
+                params=params,
+                distributions={name: slot.domain for name, slot in drawn.items()},
+                user_attrs={k: v for k, v in result.user_attrs.items() if k not in OF_ITS_STUDY} | origin | {"imported": True},
+                intermediate_values=result.intermediate_values,
+            )
+        )

@@ -1,0 +1,315 @@
+"""Which workers a search has on this machine, and what each wish that it cannot fulfil is answered with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.config import DataConfig
+from nas.errors import ConfigError, DeviceError, NasError
+from nas.jobs import placement
+from nas.jobs.messages import WorkerPlan
+from nas.jobs.placement import Placement, RayCluster, devices_of, plan_workers, ray_cluster, visible_gpus
+
+PLAN = WorkerPlan(DataConfig(dataset="digits"), "cpu", 1, Path("/studies/mine"), "token")
+
+Machine = Callable[..., None]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """`machine(gpus=2, cores=8)`, as torch and the system show it."""
+
+    def make(gpus: int = 0, cores: int = 8, mps: bool = False, visible: str | None = None) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(placement, "usable_cores", lambda: cores)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return make
+
+
+# ------------------------------------------------------------------------------------------------------- what is there
+
+
+@pytest.mark.parametrize(
+    ("visible", "shown", "count"),
+    [
+        (None, 0, 0),
+        (None, 4, 4),
+        ("", 0, 0),
+        ("-1", 0, 0),
+        ("2,3", 2, 2),
+        ("GPU-abc,GPU-def", 2, 2),
+        # Of its parts CUDA shows a process the first alone.
+        ("MIG-a", 1, 1),
+        ("MIG-a,MIG-b, MIG-c", 1, 3),
+        ("MIG-a,MIG-b", 0, 0),
+        ("MIG-a,GPU-b", 1, 1),
+    ],
+)
+def test_gpus_are_those_that_this_process_may_use(machine: Machine, visible: str | None, shown: int, count: int) -> None:
+    machine(gpus=shown, visible=visible)
+    assert visible_gpus() == count
+
+
+def test_each_part_of_a_gpu_has_a_worker(machine: Machine) -> None:
+    machine(gpus=1, visible="MIG-a,MIG-b")
+    assert devices_of(Placement()) == ["cuda:0", "cuda:1"]
+    assert devices_of(Placement(gpus=1)) == ["cuda:0"]
+
+
+# ----------------------------------------------------------------------------------------------------- what is granted
+
+
+@pytest.mark.parametrize("have", [0, 1, 2, 4])
+def test_without_a_wish_each_gpu_has_a_worker_or_else_the_cpu_has_one(machine: Machine, have: int) -> None:
+    machine(gpus=have)
+    assert devices_of(Placement()) == ([f"cuda:{index}" for index in range(have)] or ["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("have", "wanted", "devices"),
+    [
+        (4, Placement(gpus=2), ["cuda:0", "cuda:1"]),
+        (4, Placement(gpus=4), ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]),
+        (4, Placement(gpus=0), ["cpu"]),
+        (4, Placement(gpus=0, workers=3), ["cpu", "cpu", "cpu"]),
+        (4, Placement(device="cpu"), ["cpu"]),
+        (4, Placement(device="cpu", workers=2), ["cpu", "cpu"]),
+        (4, Placement(device="cuda"), ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]),
+        (4, Placement(device="cuda:2"), ["cuda:2"]),
+        (4, Placement(device="cuda:2", workers_per_gpu=3), ["cuda:2"] * 3),
+        # Neighbours on different ones.
+        (2, Placement(workers_per_gpu=2), ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]),
+        (4, Placement(gpus=2, workers_per_gpu=2), ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]),
+        (1, Placement(workers_per_gpu=1), ["cuda:0"]),
+        (0, Placement(workers=1), ["cpu"]),
+        (0, Placement(workers=8), ["cpu"] * 8),
+        (0, Placement(gpus=0), ["cpu"]),
+    ],
+)
+def test_a_wish_that_this_machine_can_fulfil(machine: Machine, have: int, wanted: Placement, devices: list[str]) -> None:
+    machine(gpus=have)
+    assert devices_of(wanted) == devices
+
+
+def test_a_mac_has_one_worker_on_its_gpu(machine: Machine) -> None:
+    machine(mps=True)
+    assert devices_of(Placement()) == devices_of(Placement(device="mps")) == ["mps"]
+    assert devices_of(Placement(gpus=0)) == ["cpu"]
+    assert devices_of(Placement(device="cpu", workers=2)) == ["cpu", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "wanted", "each"),
+    [
+        (8, 8, Placement(), 8),
+        (8, 8, Placement(workers=3), 2),
+        (8, 8, Placement(workers=8), 1),
+        (8, 4, Placement(workers=2), 2),  # OMP_NUM_THREADS=4
+        (8, 1, Placement(workers=4), 1),
+        (2, 8, Placement(workers=2), 1),  # two cores allotted, of a large machine
+    ],
+)
+def test_the_threads_are_shared_out(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, wanted: Placement, each: int
+) -> None:
+    machine(cores=cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    plans = plan_workers(wanted, PLAN)
+    assert [(plan.device, plan.threads) for plan in plans] == [("cpu", each)] * (wanted.workers or 1)
+
+
+def test_a_plan_differs_from_worker_to_worker_in_nothing_but_its_place(machine: Machine) -> None:
+    machine(gpus=4, cores=6)
+    plans = plan_workers(Placement(workers_per_gpu=2), PLAN)
+    assert [plan.device for plan in plans] == [f"cuda:{index}" for index in (0, 1, 2, 3)] * 2
+    assert {plan.threads for plan in plans} == {1}, "fewer cores than workers still leave one each"
+    assert {(plan.data, plan.study, plan.token) for plan in plans} == {(PLAN.data, PLAN.study, PLAN.token)}
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
+
+
+def refusal(kind: type[NasError], ask: Callable[[], object]) -> tuple[str, str | None]:
+    with pytest.raises(kind) as refused:
+        ask()
+    return refused.value.message, refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("have", "visible", "wanted", "message", "hint"),
+    [
+        (0, None, 1, "--gpus 1: this machine shows no GPU", "--gpus 0 searches on the CPU; nas doctor shows the devices"),
+        (1, None, 2, "--gpus 2: this machine shows 1 GPU", "--gpus 1; nas doctor shows the devices"),
+        (2, None, 4, "--gpus 4: this machine shows 2 GPUs", "--gpus 2; nas doctor shows the devices"),
+        (
+            2,
+            "4,6",
+            3,
+            "--gpus 3: this machine shows 2 GPUs (CUDA_VISIBLE_DEVICES=4,6)",
+            "--gpus 2; nas doctor shows the devices",
+        ),
+        (
+            0,
+            "",
+            1,
+            "--gpus 1: this machine shows no GPU (CUDA_VISIBLE_DEVICES=)",
+            "--gpus 0 searches on the CPU; nas doctor shows the devices",
+        ),
+        (
+            1,
+            "MIG-a,MIG-b",
+            3,
+            "--gpus 3: this machine shows 2 GPUs (CUDA_VISIBLE_DEVICES=MIG-a,MIG-b)",
+            "--gpus 2; nas doctor shows the devices",
+        ),
+    ],
+)
+def test_more_gpus_than_there_are(machine: Machine, have: int, visible: str | None, wanted: int, message: str, hint: str) -> None:
+    machine(gpus=have, visible=visible)
+    assert refusal(DeviceError, lambda: devices_of(Placement(gpus=wanted))) == (message, hint)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "cuda:9"])
+def test_a_device_that_is_not_there(machine: Machine, device: str) -> None:
+    machine(gpus=0)
+    message, hint = refusal(DeviceError, lambda: devices_of(Placement(device=device)))
+    assert message == f"this machine has no device {device!r}. Choices: auto, cpu."
+    assert hint == "nas doctor shows the devices"
+    machine(gpus=2)
+    message, _ = refusal(DeviceError, lambda: devices_of(Placement(device="cuda:2")))
+    assert message == "this machine has no device 'cuda:2'. Choices: auto, cuda, cuda:0, cuda:1, cpu."
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message", "hint"),
+    [
+        (
+            Placement(gpus=-1),
+            "--gpus must be at least 0, but is -1",
+            "without it the search takes every GPU that is visible; 0 is the CPU",
+        ),
+        (
+            Placement(workers_per_gpu=0),
+            "--workers-per-gpu must be at least 1, but is 0",
+            "without it each GPU has one worker",
+        ),
+        (Placement(workers=0), "--workers must be at least 1, but is 0", "without it there is one worker on the CPU"),
+    ],
+)
+def test_a_number_that_counts_nothing(machine: Machine, wanted: Placement, message: str, hint: str) -> None:
+    for have in (0, 2):
+        machine(gpus=have)
+        assert refusal(ConfigError, lambda: devices_of(wanted)) == (message, hint)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_two_wishes_for_a_device(machine: Machine, device: str, gpus: int) -> None:
+    machine(gpus=2)
+    assert refusal(ConfigError, lambda: devices_of(Placement(device=device, gpus=gpus))) == (
+        f"--gpus {gpus} and --device {device} both say where to compute",
+        "leave one out: --gpus N takes the first N that are visible, --device the one that it names",
+    )
+
+
+@pytest.mark.parametrize(
+    ("have", "wanted", "runs_on"),
+    [
+        (1, Placement(workers=2), "cuda:0"),
+        (4, Placement(workers=2), "4 GPUs"),
+        (4, Placement(workers=2, gpus=2), "2 GPUs"),
+        (4, Placement(workers=2, device="cuda:3"), "cuda:3"),
+        (4, Placement(workers=99, workers_per_gpu=2), "4 GPUs"),
+    ],
+)
+def test_workers_of_the_cpu_in_a_search_on_gpus(machine: Machine, have: int, wanted: Placement, runs_on: str) -> None:
+    machine(gpus=have)
+    assert refusal(ConfigError, lambda: devices_of(wanted)) == (
+        f"--workers {wanted.workers}: it counts workers on the CPU, but this search runs on {runs_on}",
+        f"--workers-per-gpu K puts K on each GPU; --device cpu --workers {wanted.workers} searches on the CPU",
+    )
+
+
+@pytest.mark.parametrize(
+    ("have", "wanted"),
+    [
+        (0, Placement(workers_per_gpu=2)),
+        (2, Placement(workers_per_gpu=2, gpus=0)),
+        (2, Placement(workers_per_gpu=2, device="cpu", workers=2)),
+    ],
+)
+def test_workers_of_a_gpu_in_a_search_on_the_cpu(machine: Machine, have: int, wanted: Placement) -> None:
+    machine(gpus=have)
+    assert refusal(ConfigError, lambda: devices_of(wanted)) == (
+        "--workers-per-gpu 2: it shares out CUDA's GPUs, but this search runs on cpu",
+        "--workers K shares the CPU's cores out",
+    )
+
+
+def test_several_workers_on_a_macs_gpu(machine: Machine) -> None:
+    machine(mps=True)
+    assert refusal(ConfigError, lambda: devices_of(Placement(workers=2))) == (
+        "--workers 2: it counts workers on the CPU, but this search runs on mps",
+        "--device cpu --workers 2 searches on the CPU",
+    )
+    assert refusal(ConfigError, lambda: devices_of(Placement(workers_per_gpu=2))) == (
+        "--workers-per-gpu 2: it shares out CUDA's GPUs, but this search runs on mps",
+        "leave it out: one worker takes the device",
+    )
+
+
+def test_more_workers_than_cores(machine: Machine) -> None:
+    machine(cores=2)
+    assert refusal(ConfigError, lambda: devices_of(Placement(workers=3))) == (
+        "--workers 3: each takes a core at least, and this process may use 2",
+        "--workers 2 is the most",
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- on Ray
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cpus", "cluster"),
+    [
+        (None, None, RayCluster("auto", 1.0, 1.0)),
+        (0.25, None, RayCluster("auto", 0.25, 1.0)),
+        (0, 4, RayCluster("auto", 0, 4)),
+        (2.0, 0.5, RayCluster("auto", 2.0, 0.5)),
+    ],
+)
+def test_a_cluster_is_asked_for_by_its_address(gpus: float | None, cpus: float | None, cluster: RayCluster) -> None:
+    assert ray_cluster("auto", gpus, cpus, Placement()) == cluster
+    assert ray_cluster(None, None, None, Placement(workers=2)) is None
+
+
+@pytest.mark.parametrize(("gpus", "cpus"), [(0.5, None), (None, 2.0), (0.0, 0.0)])
+def test_a_share_of_no_cluster(gpus: float | None, cpus: float | None) -> None:
+    assert refusal(ConfigError, lambda: ray_cluster(None, gpus, cpus, Placement())) == (
+        "--gpus-per-worker and --cpus-per-worker say what a worker takes of a Ray cluster, which needs --ray ADDRESS",
+        "without a cluster: --gpus N, --workers-per-gpu K, or --workers K on the CPU",
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "named"),
+    [
+        (Placement(gpus=0), "--gpus 0"),
+        (Placement(device="cuda"), "--device cuda"),
+        (Placement(workers=2), "--workers 2"),
+        (Placement(workers_per_gpu=2, gpus=3), "--gpus 3 and --workers-per-gpu 2"),
+    ],
+)
+def test_a_wish_about_this_machine_for_a_cluster(wanted: Placement, named: str) -> None:
+    assert refusal(ConfigError, lambda: ray_cluster("local", None, None, wanted)) == (
+        f"{named}: that is for this machine alone; --ray takes all the workers that its cluster has room for",
+        "--gpus-per-worker N and --cpus-per-worker N say what each takes; no GPU, 0, computes on the CPU",
+    )

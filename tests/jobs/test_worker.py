@@ -1,0 +1,303 @@
+"""A worker at the end of a scripted line: what it says, what it heeds, and when it ends."""
+
+import pickle
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.config import DataConfig
+from nas.data.loader import Resident
+from nas.jobs import worker
+from nas.jobs.messages import (
+    Alive,
+    Began,
+    Broken,
+    Died,
+    Ended,
+    Epoch,
+    Failed,
+    FromWorker,
+    OutOfMemory,
+    Pause,
+    Paused,
+    Ready,
+    Resume,
+    Saved,
+    Shutdown,
+    Suspend,
+    ToWorker,
+    Unfit,
+    Verdict,
+    Waiting,
+)
+from nas.jobs.worker import run_worker
+from nas.train.loop import read_curve
+from tests.jobs.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
+from tests.study.scripted import metrics
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    return Workplace.led(tmp_path / "study")
+
+
+def test_it_is_ready_then_trains_and_says_each_epoch(workplace: Workplace) -> None:
+    heard = workplace.work([workplace.order()])
+    assert kinds(heard) == ["Ready", "Began", "Epoch", "Epoch", "Ended"]
+    ready, began, *epochs, ended = heard
+    assert isinstance(ready, Ready)
+    assert ready.device == "cpu, 1 thread"
+    assert ready.sees_study
+    assert began == Began(0, 0, "none")
+    assert ended == Ended(0, "finished")
+    assert [epoch.metrics for epoch in epochs] == read_curve(workplace.trial().metrics)  # type: ignore[union-attr]
+    assert all(epoch.metrics.ema_val_accuracy is not None for epoch in epochs)  # type: ignore[union-attr]
+    assert sorted(workplace.files()) == ["trials/0000/checkpoint.pt", "trials/0000/metrics.jsonl"]
+
+
+def test_it_trains_one_after_another_until_it_is_shut_down(workplace: Workplace) -> None:
+    def next_one(message: FromWorker) -> list[ToWorker]:
+        if isinstance(message, Ended):
+            return [workplace.order(message.number + 1)] if message.number < 2 else [Shutdown()]
+        return always(message)
+
+    heard = workplace.work([workplace.order(0)], next_one)
+    assert [message.number for message in said(Ended, heard)] == [0, 1, 2]
+
+
+def test_a_no_ends_the_training(workplace: Workplace) -> None:
+    heard = workplace.work([workplace.order()], lambda m: [Verdict(go_on=False)] if isinstance(m, Epoch) else [])
+    assert kinds(heard) == ["Ready", "Began", "Epoch", "Ended"]
+    assert heard[-1] == Ended(0, "stopped")
+
+
+def test_suspended_within_an_epoch_it_goes_on_later(workplace: Workplace) -> None:
+    first = workplace.work([workplace.order(), Suspend()])
+    assert kinds(first) == ["Ready", "Began", "Ended"]
+    assert first[-1] == Ended(0, "suspended")
+    assert workplace.trial().checkpoint.exists()
+    heard = workplace.work([workplace.order()])
+    assert kinds(heard) == ["Ready", "Began", "Epoch", "Epoch", "Ended"]
+    assert heard[1] == Began(0, 0, "whole")
+
+
+def test_suspended_while_it_waits_for_a_verdict_it_says_again_what_it_knows(workplace: Workplace) -> None:
+    def suspend_first(message: FromWorker) -> list[ToWorker]:
+        return [Suspend(), GO_ON] if isinstance(message, Epoch) else []
+
+    first = workplace.work([workplace.order()], suspend_first)
+    assert kinds(first) == ["Ready", "Began", "Epoch", "Ended"]
+    assert first[-1] == Ended(0, "suspended")
+    second = workplace.work([workplace.order()])
+    assert kinds(second) == ["Ready", "Began", "Epoch", "Epoch", "Ended"]
+    assert second[1] == Began(0, 1, "whole")
+    assert said(Epoch, second)[0] == said(Epoch, first)[0]
+
+
+def test_suspended_at_every_moment_in_turn_it_ends_the_same(workplace: Workplace, tmp_path: Path) -> None:
+    """Each run is suspended at its third look at the line: within epochs, between them and while it evaluates."""
+    whole = Workplace.led(tmp_path / "whole")
+    whole.work([whole.order()])
+    runs = 0
+    while True:
+        runs += 1
+        assert runs < 20, "it does not get on"
+        heard = workplace.work([workplace.order()], on_poll=lambda polled: [Suspend()] if polled == 3 else [])
+        if heard[-1] == Ended(0, "finished"):
+            break
+        assert heard[-1] == Ended(0, "suspended")
+    assert runs > 4
+    assert_same(whole.trial(), workplace.trial())
+
+
+def test_after_a_suspended_training_the_next_one_trains(workplace: Workplace) -> None:
+    def next_one(message: FromWorker) -> list[ToWorker]:
+        return [workplace.order(1)] if message == Ended(0, "suspended") else always(message)
+
+    assert workplace.work([workplace.order(0), Suspend()], next_one)[-1] == Ended(1, "finished")
+
+
+def test_a_suspend_between_trainings_is_not_taken_for_the_next_one(workplace: Workplace) -> None:
+    assert workplace.work([Suspend(), workplace.order()])[-1] == Ended(0, "finished")
+
+
+@pytest.mark.parametrize("found", ["damaged", "foreign"])
+def test_it_says_what_it_found_in_a_checkpoints_place(workplace: Workplace, found: str) -> None:
+    workplace.work([workplace.order(seed=0 if found == "damaged" else 9)])
+    if found == "damaged":
+        workplace.trial().checkpoint.write_bytes(workplace.trial().checkpoint.read_bytes()[:-100])
+    heard = workplace.work([workplace.order()])
+    assert heard[1] == Began(0, 0, found)  # type: ignore[arg-type]
+    assert kinds(heard)[2:] == ["Epoch", "Epoch", "Ended"]
+
+
+def test_a_training_that_raises_costs_itself_and_not_the_worker(workplace: Workplace) -> None:
+    def next_one(message: FromWorker) -> list[ToWorker]:
+        return [workplace.order(1)] if isinstance(message, Failed) else always(message)
+
+    heard = workplace.work([workplace.order(0, stages=6)], next_one)
+    assert kinds(heard) == ["Ready", "Failed", "Began", "Epoch", "Epoch", "Ended"]
+    (failed,) = said(Failed, heard)
+    assert failed.number == 0
+    assert failed.reason.startswith("ConfigError: stage 5 of 6 would halve")
+    assert "\n" not in failed.reason
+    assert "Traceback" in failed.traceback
+
+
+def test_a_folder_that_may_not_be_written_costs_the_training_too(workplace: Workplace) -> None:
+    """As does any other fault of the disk than that it is full."""
+    workplace.paths.trials.write_text("a file in the folder's place")
+    (failed,) = said(Failed, workplace.work([workplace.order()]))
+    assert failed.reason.startswith("NotADirectoryError: ")
+    assert str(workplace.trial().folder) in failed.reason
+
+
+def test_within_a_long_epoch_it_gives_signs_of_life(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "ALIVE_SECONDS", 0.0)
+    heard = workplace.work([workplace.order()])
+    assert kinds(heard) == ["Ready", "Began", "Epoch", "Epoch", "Ended"]
+    # Before each of four steps and an evaluation, of both epochs.
+    assert len(said(Alive, heard)) == 2 * (4 + 1)
+
+
+def test_in_short_epochs_no_sign_of_life_is_needed(workplace: Workplace) -> None:
+    heard = workplace.work([workplace.order()])
+    assert not said(Alive, heard), "an epoch is heard of more often than every two seconds"
+
+
+@pytest.mark.parametrize("left", [[], [Shutdown()]], ids=["gone", "shut down"])
+def test_without_a_coordinator_it_ends_quietly_whatever_it_does(workplace: Workplace, left: list[ToWorker]) -> None:
+    heard = workplace.work([workplace.order(0)], lambda message: left if isinstance(message, Epoch) else [])
+    assert kinds(heard) == ["Ready", "Began", "Epoch"], "while it waited for a verdict"
+    within = workplace.work([workplace.order(1), *left, Shutdown()], lambda message: [])
+    assert kinds(within) == ["Ready", "Began"], "within an epoch"
+    assert kinds(workplace.work(left)) == ["Ready"], "before it trained anything"
+
+
+@pytest.mark.parametrize("word", ["Ready", "Unfit", "Began", "Epoch", "Ended"])
+@pytest.mark.parametrize("error", [BrokenPipeError, EOFError, OSError])
+def test_a_broken_line_is_no_failure_of_the_training(workplace: Workplace, word: str, error: type[Exception]) -> None:
+    def broken(message: FromWorker) -> Iterable[ToWorker]:
+        if type(message).__name__ == word:
+            line.answer = broken_for_good
+            raise error
+        return always(message)
+
+    def broken_for_good(message: FromWorker) -> Iterable[ToWorker]:
+        raise error
+
+    line = FakeChannel([workplace.order()], broken)
+    run_worker(line, workplace.plan(data=DATA if word != "Unfit" else DataConfig(dataset="didgits")))
+    said_before = [name for name in kinds(line.heard) if name != "Failed"]
+    assert said_before[-1] == word
+
+
+@pytest.mark.parametrize(
+    ("data", "device", "says"),
+    [
+        (DataConfig(dataset="didgits"), "cpu", "'didgits' is no data set"),
+        (DATA, "cuda:99", "no device 'cuda:99'"),
+        (DataConfig(dataset="digits", subset=10_000), "cpu", "--train-subset"),
+    ],
+)
+def test_what_its_user_can_mend_is_said_before_it_is_ready(
+    workplace: Workplace, data: DataConfig, device: str, says: str
+) -> None:
+    channel = FakeChannel()
+    run_worker(channel, workplace.plan(data, device))
+    (unfit,) = channel.heard
+    assert isinstance(unfit, Unfit)
+    assert says in unfit.message
+
+
+def test_images_that_do_not_fit_are_its_users_to_mend(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: Any, **__: Any) -> Resident:
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+
+    monkeypatch.setattr(Resident, "of", no_room)
+    (unfit,) = workplace.work([])
+    assert unfit == Unfit(
+        "the images do not fit in the memory of the device beside what is there already: RuntimeError: CUDA error: out of memory",
+        "search with fewer workers on it, with --train-subset, or with a smaller --image-size",
+    )
+
+
+def test_a_fault_of_ours_before_it_is_ready_is_not_taken_for_its_users(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Resident:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Resident, "of", broken)
+    with pytest.raises(ZeroDivisionError):
+        workplace.work([])
+
+
+# --------------------------------------------------------------------------------------------------------------- pausing
+
+
+def pausing(*meanwhile: ToWorker) -> dict[str, Any]:
+    """In the first step it is asked to pause, and then hears this."""
+    return {"on_poll": lambda polled: [Pause(), *meanwhile] if polled == 1 else []}
+
+
+def test_a_pause_within_an_epoch_changes_nothing_but_the_time(workplace: Workplace, tmp_path: Path) -> None:
+    workplace.work([workplace.order()])
+    other = Workplace.led(tmp_path / "other")
+    heard = other.work([other.order()], **pausing(Resume()))
+    assert kinds(heard) == ["Ready", "Began", "Paused", "Epoch", "Epoch", "Ended"]
+    assert_same(other.trial(), workplace.trial())
+
+
+def test_a_verdict_that_comes_in_a_pause_is_heeded_after_it(workplace: Workplace) -> None:
+    def answer(message: FromWorker) -> list[ToWorker]:
+        if not isinstance(message, Epoch):
+            return []
+        return [Pause(), Verdict(go_on=False), Resume()] if message.metrics.epoch == 1 else [GO_ON]
+
+    heard = workplace.work([workplace.order()], answer)
+    assert kinds(heard) == ["Ready", "Began", "Epoch", "Paused", "Ended"]
+    assert heard[-1] == Ended(0, "stopped")
+
+
+def test_a_training_that_pauses_can_be_suspended(workplace: Workplace) -> None:
+    heard = workplace.work([workplace.order()], **pausing(Suspend()))
+    assert kinds(heard) == ["Ready", "Began", "Paused", "Ended"]
+    assert heard[-1] == Ended(0, "suspended")
+    assert "trials/0000/checkpoint.pt" in workplace.files()
+
+
+def test_an_idle_worker_pauses_too_and_a_late_resume_is_none_of_its_business(workplace: Workplace) -> None:
+    heard = workplace.work([Pause(), Resume(), workplace.order(epochs=1), Resume()])
+    assert kinds(heard) == ["Ready", "Paused", "Began", "Epoch", "Ended"]
+
+
+def test_every_message_can_be_sent_to_another_process(workplace: Workplace) -> None:
+    messages: list[Any] = [
+        replace(workplace.order(), micro_batches=4, checkpoint=b"bytes"),
+        GO_ON,
+        Suspend(),
+        Pause(),
+        Resume(),
+        Shutdown(),
+        Ready("cpu", "fp32", sees_study=False),
+        Began(0, 1, "whole"),
+        Alive(),
+        Paused(),
+        Saved(0, b"bytes"),
+        Epoch(0, metrics(1, 0.5)),
+        Waiting(0, "reason"),
+        Ended(0, "finished"),
+        OutOfMemory(0, "the host", "reason"),
+        Failed(0, "reason", "traceback"),
+        Broken(0, "reason"),
+        Unfit("message", None),
+        Died("SIGKILL", out_of_memory=True),
+        workplace.plan(),
+    ]
+    assert pickle.loads(pickle.dumps(messages)) == messages
+    named = {one.__name__ for union in (FromWorker, ToWorker) for one in union.__args__}
+    assert named <= {type(message).__name__ for message in messages}, "each kind of message stands above"

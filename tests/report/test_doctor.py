@@ -1,0 +1,79 @@
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import nas.report.doctor
+import nas.space.space_file
+from nas.report.doctor import PACKAGES, examine
+
+
+@pytest.fixture(autouse=True)
+def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests run on must not decide what they find."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000_000_000))
+    monkeypatch.setattr(nas.report.doctor, "file_system", lambda path: "ext2/ext3")
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    health = examine(tmp_path / "data")
+    assert health.problems == []
+    assert health.packages.keys() == set(PACKAGES)
+    assert "not installed" not in health.packages.values()
+    assert health.cores >= 1
+    assert health.studies == str(tmp_path / "studies")
+    assert health.studies_found == []
+    assert health.cache == str(tmp_path / "cache")
+    assert {"digits", "resnet"} <= set(health.spaces)
+    assert json.loads(json.dumps(asdict(health))) == asdict(health)
+
+
+def test_last_device_is_the_cpu_and_says_why_it_computes_so(tmp_path: Path) -> None:
+    cpu = examine(tmp_path).devices[-1]
+    assert cpu.name == "cpu"
+    assert (cpu.precision, "has" in cpu.reason) in (("bf16", True), ("fp32", True))
+
+
+def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
+    examine(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_is_found_where_it_was_downloaded(tmp_path: Path) -> None:
+    assert examine(tmp_path).data_found == {"digits": "embedded"}
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-100-python").mkdir()
+    (tmp_path / "train_32x32.mat").touch()
+    assert examine(tmp_path).data_found == {
+        "digits": "embedded",
+        "cifar10": str(tmp_path / "cifar-10-batches-py"),
+        "cifar100": str(tmp_path / "cifar-100-python"),
+        "svhn": str(tmp_path / "train_32x32.mat"),
+    }
+
+
+def test_full_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_234_000_000))
+    assert examine(tmp_path).problems == [f"only 1.2 GB are free in {tmp_path}"]
+
+
+def test_folder_that_cannot_be_written_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "cache")
+    assert examine(tmp_path).problems == [f"{tmp_path / 'cache'} cannot be written by this user"]
+
+
+def test_network_file_system_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.report.doctor, "file_system", lambda path: "nfs")
+    (problem,) = examine(tmp_path).problems
+    assert problem.startswith("the studies folder is on a network file system (nfs), on which SQLite is slow")
+
+
+def test_installation_without_its_spaces_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (nas.report.doctor, nas.space.space_file):
+        monkeypatch.setattr(module, "shipped_folder", lambda: tmp_path / "nowhere")
+    assert examine(tmp_path).problems == [f"no search space was found in {tmp_path / 'nowhere'}: the installation is not whole"]

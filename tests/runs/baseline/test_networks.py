@@ -1,0 +1,180 @@
+"""What is said of a known network before it is trained, and under which name it is kept."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.budget import params_of
+from nas.config import BudgetConfig, ImageShape, TrainConfig
+from nas.errors import ConfigError
+from nas.files import sha256_of
+from nas.foreign import inspect_network
+from nas.foreign.build import build_network
+from nas.foreign.learns import try_step
+from nas.foreign.name import foreign_name
+from nas.paths import StudyPaths
+from nas.runs.baseline.network import KnownNetwork, build, measure, named, over_budget
+from nas.train.optimiser import RATE_FACTOR, parameter_groups
+from tests.runs.baseline.conftest import asked, train
+
+DIGITS = ImageShape(channels=1, size=8, classes=10)
+CIFAR = ImageShape(channels=3, size=32, classes=10)
+
+
+def tried(text: str, shape: ImageShape = DIGITS) -> bool:
+    name = foreign_name(text)
+    assert name is not None
+    model, built = build_network(name, shape)
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, shape.channels, shape.size, shape.size))
+    return try_step(model, built, shape, name)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            "Maps",
+            r"Maps\(num_classes=10\) returns \(2, 10, 8, 8\) in training for 2 images, and 10 classes need one tensor \(2, 10\)",
+        ),
+        ("Net(num_classes=7)", r"returns \(2, 7\) in training"),
+        ("Auxiliary", r"Auxiliary\(\) returns a tuple of 2 tensors in training for 2 images, auxiliary outputs perhaps"),
+        ("Frozen", "has no parameter that could be trained"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(mine: Path, network: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tried(f"mine.py:{network}")
+
+
+def test_auxiliary_classifiers_of_torchvision_can_be_left_out() -> None:
+    with pytest.raises(ConfigError, match="returns a GoogLeNetOutputs of 3 tensors in training") as refused:
+        tried("torchvision:googlenet(init_weights=False)", CIFAR)
+    assert refused.value.hint is not None
+    assert "'torchvision:googlenet(init_weights=False, aux_logits=False)'" in refused.value.hint
+
+
+def test_memory_s_order_is_found_out(mine: Path) -> None:
+    assert not tried("mine.py:Net"), "it views its maps as rows"
+    assert tried("mine.py:Large")
+
+
+def test_no_state_but_tensors_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from torch import nn\n"
+        "class Odd(nn.Linear):\n"
+        "    def __init__(self):\n        super().__init__(64, 10)\n"
+        "    def forward(self, x):\n        return super().forward(x.flatten(1))\n"
+        "    def get_extra_state(self):\n        return {'steps': 1}\n"
+    )
+    with pytest.raises(ConfigError, match="keeps '_extra_state' in its state_dict, a dict"):
+        tried("odd.py:Odd")
+
+
+def test_everything_that_is_wrong_is_said_at_once_and_before_anything_is_trained(study: StudyPaths, mine: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        train(asked(study, "mine.py:Raises", "mine.py:Net", "mine.py:Nat"))
+    said = refused.value.message
+    assert said.startswith("2 of 3 networks cannot be trained, and none was:")
+    assert "Raises() cannot be built: RuntimeError: the roof fell in (mine.py, line " in said
+    assert "mine.py has no 'Nat'. Did you mean 'Net'?" in said
+    assert not study.baselines.exists()
+
+
+def test_network_that_hangs_is_ended(mine: Path) -> None:
+    name = foreign_name("mine.py:Hangs")
+    assert name is not None
+    with pytest.raises(ConfigError, match=r"mine.py:Hangs was ended after 0.5 s while it was built, at mine.py, line"):
+        inspect_network(name, DIGITS, 0.5, training=True)
+
+
+def test_torchvision_s_networks_take_colour(study: StudyPaths) -> None:
+    with pytest.raises(ConfigError, match=r"takes no images of 1×8×8") as refused:
+        measure("torchvision:resnet18", DIGITS, BudgetConfig(params=1000), 250, lambda name, text: None)
+    assert refused.value.hint is not None
+    assert "self.net(images.repeat(1, 3, 1, 1))" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("preset:resnet-443", "is a network of nas's own", "nas retrain preset:resnet-443"),
+        ("best", "is a network of nas's own", "nas retrain best"),
+        ("12", "is a network of nas's own", "nas retrain 12"),
+        ("resnet-443", "is no network that can be trained to compare with", "nas retrain preset:resnet-443"),
+        ("resnet18", "Choices: torchvision:NAME, FILE.py:CLASS", "nas baseline torchvision:resnet18"),
+        ("gone.py:Net", "there is no file gone.py", "net.py:Net"),
+    ],
+)
+def test_networks_of_ours_and_of_nobody_are_refused(text: str, message: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        named(text)
+    assert refused.value.hint is not None
+    assert hint in refused.value.hint
+
+
+def network(name: str, **changes: object) -> KnownNetwork:
+    facts = {"built": "", "files": {}, "text": None, "params": 1, "macs": 1, "over": {}, "unknown": (), "channels_last": True}
+    return KnownNetwork.model_validate({"name": name, "digest": "0123456789abcdef", **facts, **changes})
+
+
+def test_folder_s_name_says_which_network_it_is(mine: Path) -> None:
+    assert network("torchvision:resnet18").slug == "torchvision-resnet18"
+    assert network("torchvision:resnet18(width_per_group=32)").slug == "torchvision-resnet18-width_per_group-32-01234567"
+    assert network("./mine.py:Net(width=3)").slug == "mine-Net-width-3-01234567"
+    assert len(network("mine.py:Net(name=" + repr("x" * 200) + ")").slug) < 80
+
+
+def test_budget_is_held_against_what_can_be_counted() -> None:
+    limits = BudgetConfig(params=100, macs=1000, memory=50)
+    assert over_budget(limits, {"params": 150, "macs": None, "memory": 50}) == {"params": 50}
+    assert network("torchvision:vgg11", over={"params": 50, "macs": 7}).over_text == "50 parameters and 7 multiply-adds"
+
+
+def test_network_that_is_built_otherwise_each_time_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    with pytest.raises(ConfigError, match="has 650 parameters here, and had 1 when it was measured"):
+        build(network("net.py:net"), DIGITS)
+
+
+def test_network_that_a_file_keeps_whole_is_not_trained_itself(tmp_path: Path) -> None:
+    (tmp_path / "kept.py").write_text("from torch import nn\nnet = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n")
+    (tmp_path / "net.py").write_text("from kept import net\n")
+    known = network("net.py:net", params=650)
+    first, second = build(known, DIGITS), build(known, DIGITS)
+    with torch.no_grad():
+        first[1].weight.zero_()
+    assert second[1].weight.any()
+    assert build(known, DIGITS)[1].weight.any()
+
+
+def test_batch_norm_of_any_dimension_has_its_own_rate() -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    groups = parameter_groups(model, TrainConfig(norm_bias_lr=4.0))
+    (faster,) = [group["params"] for group in groups if group.get(RATE_FACTOR) == 4.0]
+    assert faster == [model[1].bias]
+
+
+def test_helpers_of_one_name_in_two_folders_are_each_their_own(tmp_path: Path) -> None:
+    networks = []
+    for name, bias in (("one", True), ("other", False)):
+        folder = tmp_path / name
+        (folder / "parts").mkdir(parents=True)
+        (folder / "parts" / "heads.py").write_text(f"BIAS = {bias}\n")
+        (folder / "helper.py").write_text("from parts.heads import BIAS\n")
+        (folder / "net.py").write_text(
+            "from torch import nn\nimport helper\ndef net():\n"
+            "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=helper.BIAS))\n"
+        )
+        files = {str(file.relative_to(folder)): sha256_of(file) for file in folder.rglob("*.py")}
+        networks.append(network(f"{folder}/net.py:net", params=650 if bias else 640, files=files))
+    before = [*sys.path]
+    for one in (*networks, *networks):
+        assert params_of(build(one, DIGITS)) == one.params
+    assert sys.path[0] == before[0]
+    assert len(sys.path) - len(set(sys.path)) == len(before) - len(set(before))
+    del sys.path[-2:]

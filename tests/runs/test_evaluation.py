@@ -1,0 +1,52 @@
+"""How surely images that judge tell an accuracy, alone and in groups."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from nas.runs.evaluation import effective_images, interval
+
+
+@pytest.mark.parametrize(("correct", "images"), [(90, 100), (10, 10), (0, 7), (9_300, 10_000), (1, 2)])
+def test_interval_is_wilsons(correct: int, images: int) -> None:
+    theirs = binomtest(correct, images).proportion_ci(method="wilson")
+    assert interval(correct / images, images) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_groups_of_one_image_each_count_as_their_images() -> None:
+    correct = np.arange(50) % 3 > 0
+    assert effective_images(correct, np.arange(50) * 7) == pytest.approx(50)
+
+
+def test_copies_count_once() -> None:
+    correct = np.arange(200) % 4 > 0
+    copies = effective_images(np.repeat(correct, 10), np.repeat(np.arange(200), 10))
+    assert 0.97 * 200 < copies < 200, "a little less, for the spread of 200 groups is not known for sure"
+
+
+def test_groups_count_as_no_more_than_their_images() -> None:
+    """Each has the same share of mistakes, which lots would hardly give."""
+    found = effective_images(np.arange(100) % 5 > 0, np.arange(100) // 5)
+    assert 85 < found < 95, "fewer, for 20 groups tell the spread less surely than 100 images"
+
+
+@pytest.mark.parametrize("correct", [np.ones(40, bool), np.zeros(40, bool)])
+def test_where_no_two_groups_differ_each_counts_once(correct: np.ndarray) -> None:
+    assert effective_images(correct, np.arange(40) // 10) == 4
+
+
+def test_one_group_counts_as_one_image() -> None:
+    assert effective_images(np.arange(10) % 2 > 0, np.full(10, 3)) == 1
+
+
+def test_interval_of_groups_holds_what_it_promises() -> None:
+    """600 draws of 40 groups of 25 images, whose shares of right answers differ as a beta distribution: its mean is 0.8."""
+    rng = np.random.default_rng(0)
+    groups, held = np.repeat(np.arange(40), 25), np.zeros(2)
+    for _ in range(600):
+        correct = rng.random(1_000) < rng.beta(8, 2, 40)[groups]
+        for which, images in enumerate((effective_images(correct, groups), 1_000)):
+            low, high = interval(correct.mean(), images)
+            held[which] += low <= 0.8 <= high
+    assert 0.93 < held[0] / 600 < 0.98
+    assert held[1] / 600 < 0.8, "each image by itself: too narrow"

@@ -1,0 +1,437 @@
+"""From a finished study to the CSV: one tiny study is searched for all these tests, each of which works on its own copy."""
+
+import csv
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import nas.train.rank
+from nas.budget import count_params
+from nas.config import DataConfig
+from nas.data.datasets import Dataset, ImageSet, load_dataset
+from nas.data.images import JoinedSet
+from nas.data.loader import Resident
+from nas.data.material import labelled_images
+from nas.errors import ConfigError, DataError, NasError, StudyError
+from nas.models import build_model
+from nas.paths import StudyPaths
+from nas.predict import SubmitRequest, submit
+from nas.predict.submission import find_test_set, unlabelled_in
+from nas.runs import (
+    ModelCard,
+    Retrained,
+    RetrainPlan,
+    RetrainRequest,
+    find_run,
+    finished_runs,
+    found_presets_study,
+    load_network,
+    read_card,
+    retrain,
+)
+from nas.runs.subjects import EPOCH_FACTOR, find_subject
+from nas.study.settings import read_settings
+from nas.train.device import FULL_PRECISION
+from nas.train.evaluate import evaluate
+from nas.train.loop import FitResult
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset(DataConfig(dataset="digits"))
+
+
+def train(paths: StudyPaths, should_suspend: Callable[[], bool] = lambda: False, **request: object) -> Retrained:
+    asked = replace(RetrainRequest(paths, epochs=1, device="cpu"), **request)  # type: ignore[arg-type]
+    return retrain(asked, on_start=lambda plan: None, on_epoch=lambda metrics: None, should_suspend=should_suspend)
+
+
+def refusal(action: Callable[[], object]) -> NasError:
+    with pytest.raises(NasError) as refused:
+        action()
+    return refused.value
+
+
+def save(path: Path, images: np.ndarray, ids: list[str] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps({b"data": np.array(images), b"ids": ids}))
+    return path
+
+
+def rows(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+# ------------------------------------------------------------------------------------------------- what is to be trained
+
+
+def test_best_network_of_a_study_in_which_none_has_finished_is_refused(study: StudyPaths) -> None:
+    for file in study.folder.glob("study.db*"):
+        file.unlink()
+    error = refusal(lambda: train(study))
+    assert isinstance(error, StudyError)
+    assert error.message == "no training of study 'tiny' has run to its end yet, so that none is best"
+    assert error.hint == "nas search --study tiny   trains on; nas list --study tiny   shows the trials"
+
+
+def test_best_network_of_a_study_that_only_holds_presets_is_refused() -> None:
+    paths = found_presets_study(DataConfig(dataset="digits"))
+    assert refusal(lambda: train(paths)).hint == (
+        "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
+    )
+
+
+def test_best_network_is_the_trained_one_of_highest_validation_accuracy(study: StudyPaths) -> None:
+    best = find_subject(study, "best")
+    trained = [int(folder.name) for folder in (study.folder / "trials").iterdir()]
+    others = [find_subject(study, str(number)) for number in trained]
+    assert best.accuracy is not None
+    assert best.accuracy == max(other.accuracy for other in others if other.accuracy is not None)
+    assert best.title in {other.title for other in others}
+    assert best.default_epochs == EPOCH_FACTOR * 2
+
+
+@pytest.mark.parametrize("which", ["9999", "bets", "-1"])
+def test_trial_that_did_not_train_is_refused_with_those_that_did(which: str, study: StudyPaths) -> None:
+    error = refusal(lambda: train(study, which=which))
+    assert error.message.startswith(f"{which!r} is no trial of study 'tiny' that was trained.")
+    trained = sorted(int(folder.name) for folder in (study.folder / "trials").iterdir())
+    assert error.message.endswith(f"Choices: best, {', '.join(map(str, trained))}, preset:NAME.")
+    assert error.hint == "nas list --study tiny   shows the trials"
+
+
+def test_preset_is_trained_as_long_as_its_report_says(study: StudyPaths) -> None:
+    subject = find_subject(study, "preset:light-resnet18")
+    assert (subject.title, subject.slug, subject.default_epochs) == ("preset:light-resnet18", "light-resnet18", 300)
+    assert "'preset:x'" not in refusal(lambda: find_subject(study, "preset:light-resnet19")).message
+    assert "Did you mean 'light-resnet18'?" in refusal(lambda: find_subject(study, "preset:light-resnet19")).message
+
+
+def test_no_epochs_are_refused(study: StudyPaths) -> None:
+    error = refusal(lambda: train(study, epochs=0))
+    assert isinstance(error, ConfigError)
+    assert error.message == "--epochs must be at least 1 and at most 100,000, but is 0"
+
+
+@pytest.mark.parametrize("subset", [9, 1439])
+def test_subset_that_cannot_be_had_is_refused(subset: int, study: StudyPaths) -> None:
+    assert refusal(lambda: train(study, seed=1, train_subset=subset)).message == (
+        f"--train-subset takes 10 to 1438 images, not {subset}"
+    )
+
+
+def test_data_that_is_not_what_was_searched_with_is_refused(study: StudyPaths) -> None:
+    settings = json.loads(study.settings.read_text())
+    study.settings.write_text(json.dumps(settings | {"data_fingerprint": "0" * 16}))
+    error = refusal(lambda: train(study, seed=1))
+    assert isinstance(error, DataError)
+    assert error.message == "the images or labels of digits are not those that the study was searched with"
+    assert error.hint == "name the folder that holds them with --data FOLDER, or search anew under another name"
+
+
+# --------------------------------------------------------------------------------------------------- what is trained on
+
+
+def test_everything_labelled_trains_but_the_official_test_set_only_where_asked(digits: Dataset) -> None:
+    assert len(labelled_images(digits, include_test=False)) == 1438
+    with_test = labelled_images(digits, include_test=True)
+    assert len(with_test) == 1797
+    assert digits.test is not None
+    assert isinstance(with_test, JoinedSet)
+    assert with_test.arrays[1] is digits.test.images
+    np.testing.assert_array_equal(with_test.labels[1438:], digits.test.labels)
+
+
+def test_validation_images_of_the_data_set_train_too(digits: Dataset) -> None:
+    chosen = ImageSet(digits.train.images[:7], digits.train.labels[:7])
+    assert len(labelled_images(replace(digits, validation=chosen), include_test=False)) == 1445
+
+
+def test_test_labels_that_there_are_not_cannot_train(digits: Dataset) -> None:
+    error = refusal(lambda: labelled_images(replace(digits, test=None), include_test=True))
+    assert error.message == "--include-test-labels: data set digits has no labelled test images"
+
+
+def test_plan_is_told_before_the_training_begins(study: StudyPaths) -> None:
+    plans: list[RetrainPlan] = []
+    asked = RetrainRequest(study, epochs=None, seed=3, train_subset=100, device="cpu")
+    suspended = retrain(asked, plans.append, lambda metrics: None, should_suspend=lambda: True)
+    (plan,) = plans
+    subject = find_subject(study, "best")
+    assert suspended.card is None
+    order = plan.order
+    assert order.subject.title == subject.title
+    assert order.candidate.train.epochs == 8
+    assert plan.train_images == 100
+    assert plan.params == count_params(order.candidate.arch, read_settings(study).shape)
+    assert order.run.folder.name == f"{subject.slug}-8-epochs-seed-3-subset-100"
+
+
+# ------------------------------------------------------------------------------------------------------ what is kept
+
+
+def test_card_says_what_was_trained_how_and_on_what(study: StudyPaths, digits: Dataset) -> None:
+    (run,) = finished_runs(study)
+    card = read_card(run)
+    subject = find_subject(study, "best")
+    assert run.folder.name == f"{subject.slug}-1-epochs-seed-0"
+    assert (card.study, card.subject) == ("tiny", subject.title)
+    assert card.candidate.arch == subject.candidate.arch
+    assert card.candidate.train == subject.candidate.train.model_copy(update={"epochs": 1})
+    assert card.params == count_params(card.candidate.arch, card.shape)
+    assert (card.mean, card.std, card.classes) == (digits.mean, digits.std, digits.classes)
+    assert (card.train_images, card.test_images, card.includes_test_labels) == (1438, 359, False)
+    assert card.search_accuracy == subject.accuracy
+    assert card.data_fingerprint == digits.fingerprint
+    assert card.environment.packages["torch"] == version("torch")
+    assert not run.checkpoint.exists()
+    assert len(run.metrics.read_text().splitlines()) == 1
+
+
+def test_card_and_weights_rebuild_the_network_with_the_score_that_was_claimed(study: StudyPaths, digits: Dataset) -> None:
+    (run,) = finished_runs(study)
+    card = ModelCard.from_json((run.folder / "model.json").read_text())
+    model = build_model(card.candidate.arch, card.shape)
+    model.load_state_dict(load_file(run.folder / "model.safetensors"))
+    assert digits.test is not None
+    data = Resident.of(digits.test, card.mean, card.std, CPU)
+    assert evaluate(model, data, FULL_PRECISION)[1] == card.test_accuracy
+    loaded, again = load_network(run)
+    assert again == card
+    images = data.normalise(data.take(slice(0, 50))[0])
+    assert not loaded.training
+    assert torch.equal(loaded(images), model.eval()(images))
+
+
+def test_training_the_same_again_says_that_it_is_there(study: StudyPaths) -> None:
+    (run,) = finished_runs(study)
+    weights = run.folder / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    done = train(study)
+    assert done.already_there
+    assert done.run == run
+    assert done.card == read_card(run)
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_training_that_was_cut_off_goes_on_to_the_very_same_network(study: StudyPaths) -> None:
+    (run,) = finished_runs(study)
+    expected = load_file(run.folder / "model.safetensors")
+    shutil.rmtree(run.folder)
+    steps = iter(range(100))
+    assert train(study, should_suspend=lambda: next(steps) >= 5).card is None
+    assert finished_runs(study) == []
+    assert run.checkpoint.is_file()
+    assert train(study).card is not None
+    found = load_file(run.folder / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_network_trained_on_the_test_labels_claims_no_test_accuracy(study: StudyPaths) -> None:
+    done = train(study, include_test_labels=True)
+    card = done.card
+    assert card is not None
+    assert done.run.folder.name.endswith("-with-test-labels")
+    assert (card.includes_test_labels, card.train_images) == (True, 1797)
+    assert (card.test_images, card.test_accuracy, card.test_accuracy_tta) == (None, None, None)
+    assert len(finished_runs(study)) == 2
+
+
+def test_training_that_diverges_is_refused_and_leaves_no_network(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.train.rank, "fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
+    error = refusal(lambda: train(study, seed=1))
+    assert isinstance(error, StudyError)
+    assert error.message.startswith("the loss became infinite or NaN in epoch 1, at a peak learning rate of ")
+    assert error.hint == "retrain another trial (nas list shows them), or try another --seed"
+    assert len(finished_runs(study)) == 1
+
+
+def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset) -> None:
+    paths = found_presets_study(DataConfig(dataset="digits"))
+    assert paths.name == "presets-digits"
+    assert found_presets_study(DataConfig(dataset="digits")) == paths
+    done = train(paths, which="preset:light-resnet18", train_subset=16)
+    assert done.card is not None
+    assert done.run.folder.name == "light-resnet18-1-epochs-seed-0-subset-16"
+    assert (done.card.subject, done.card.search_accuracy, done.card.train_images) == ("preset:light-resnet18", None, 16)
+    assert done.card.candidate.train.augment.flip == "none", "a mirrored digit is another digit"
+    assert done.card.tta == "none"
+
+
+def test_preset_for_an_unknown_data_set_is_refused_by_the_data_sets_name() -> None:
+    error = refusal(lambda: found_presets_study(DataConfig(dataset="data/images")))
+    assert error.message.startswith("'data/images' is no data set.")
+
+
+# -------------------------------------------------------------------------------------------------------- prediction
+
+
+def test_prediction_before_a_network_was_retrained_says_how_to_make_one(study: StudyPaths) -> None:
+    shutil.rmtree(study.retrained)
+    error = refusal(lambda: submit(SubmitRequest(study)))
+    assert isinstance(error, StudyError)
+    assert error.message == "study 'tiny' has no retrained network yet"
+    assert error.hint == "nas retrain best --study tiny   makes one"
+
+
+def test_unknown_network_is_refused_with_those_there_are(study: StudyPaths) -> None:
+    (run,) = finished_runs(study)
+    error = refusal(lambda: find_run(study, "trial"))
+    assert error.message.startswith("'trial' is no retrained network of study 'tiny'.")
+    assert error.message.endswith(f"Choices: {run.folder.name}.")
+    assert find_run(study, run.folder.name) == find_run(study, None) == run
+
+
+def test_latest_network_predicts_unless_another_is_named(study: StudyPaths) -> None:
+    (first,) = finished_runs(study)
+    second = train(study, seed=1).run
+    assert finished_runs(study) == [first, second]
+    assert submit(SubmitRequest(study, device="cpu")).run == second.folder.name
+    assert submit(SubmitRequest(study, run=first.folder.name, device="cpu")).run == first.folder.name
+
+
+def test_csv_has_a_row_for_each_image_in_the_order_of_the_test_set(study: StudyPaths, digits: Dataset, tmp_path: Path) -> None:
+    assert digits.test is not None
+    ids = [f"image-{i}" for i in range(358, -1, -1)]
+    file = save(tmp_path / "hand in.pkl", digits.test.images, ids)
+    done = submit(SubmitRequest(study, test=file, device="cpu"))
+    header, *body = rows(done.output)
+    assert done.output == study.folder / "submission-hand in.csv"
+    assert header == ["ID", "Labels"]
+    assert [row[0] for row in body] == ids
+    labels = np.array([int(row[1]) for row in body])
+    # The same network on the same images: the claimed accuracy is the CSV's.
+    assert np.mean(labels == digits.test.labels) == pytest.approx(done.card.test_accuracy)
+    assert done.images == 359
+    assert list(done.per_class.values()) == np.bincount(labels, minlength=10).tolist()
+    assert done.output.read_bytes().startswith(b"ID,Labels\nimage-358,")
+    assert b"\r" not in done.output.read_bytes()
+
+
+def test_images_are_normalised_as_in_training(study: StudyPaths, digits: Dataset) -> None:
+    model, card = load_network(finished_runs(study)[0])
+    assert digits.test is not None
+    images = torch.from_numpy(digits.test.images.copy()).permute(0, 3, 1, 2).float()
+    logits = model((images - card.mean[0]) / card.std[0])
+    done = submit(SubmitRequest(study, device="cpu"))
+    predicted = [int(label) for _, label in rows(done.output)[1:]]
+    assert np.mean(np.array(predicted) == logits.argmax(1).numpy()) > 0.99  # the CPU may compute in bf16
+
+
+def test_test_set_that_is_named_is_taken_and_remembered(study: StudyPaths, digits: Dataset, tmp_path: Path) -> None:
+    file = save(tmp_path / "few.pkl", digits.train.images[:5])
+    named = submit(SubmitRequest(study, test=file, device="cpu"))
+    assert (named.images, named.test) == (5, str(file))
+    again = submit(SubmitRequest(study, device="cpu"))
+    assert (again.images, again.test) == (5, f"{file}, as given to this study before")
+    file.unlink()  # another set must not be predicted in its stead
+    error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
+    assert error.message == f"{file}, the test set given to this study before, is gone"
+    assert error.hint is not None
+    assert "nas submit TEST" in error.hint
+
+
+def with_data_folder(paths: StudyPaths, folder: Path) -> None:
+    settings = json.loads(paths.settings.read_text())
+    settings["data"]["folder"] = str(folder)
+    paths.settings.write_text(json.dumps(settings))
+
+
+def test_test_sets_are_looked_for_in_their_order(study: StudyPaths, digits: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with_data_folder(study, folder)
+    card = read_card(finished_runs(study)[0])
+
+    def found() -> tuple[int, str]:
+        images, words = find_test_set(SubmitRequest(study), card, lambda items, what, count: items)
+        return len(images.ids), words
+
+    assert found() == (359, "the test split of digits")
+    only = save(folder / "cifar_test_nolabel.pkl", digits.train.images[:3])
+    assert found() == (3, f"{only}, the only *_nolabel.pkl in the data folder")
+    other = save(tmp_path / "other.pkl", digits.train.images[:4])
+    submit(SubmitRequest(study, test=other, device="cpu"))
+    assert found() == (4, f"{other}, as given to this study before")
+
+
+def test_two_unlabelled_test_sets_in_the_data_folder_leave_the_choice_to_the_user(
+    study: StudyPaths, digits: Dataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    with_data_folder(study, folder)
+    for name in ("b_nolabel.pkl", "a_nolabel.pkl"):
+        save(folder / name, digits.train.images[:3])
+    error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
+    assert error.message == f"{folder} holds 2 unlabelled test sets: a_nolabel.pkl, b_nolabel.pkl"
+    assert error.hint == f"name one: nas submit {folder / 'a_nolabel.pkl'}"
+
+
+def test_digits_without_a_folder_do_not_look_into_other_data(digits: Dataset, tmp_path: Path) -> None:
+    file = save(tmp_path / "data" / "cifar_test_nolabel.pkl", digits.train.images[:3])
+    assert unlabelled_in(DataConfig(dataset="digits")) is None
+    found = unlabelled_in(DataConfig(dataset="cifar10"))
+    assert found is not None
+    assert found.resolve() == file
+
+
+def test_data_set_without_test_images_asks_for_them(study: StudyPaths, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.predict.submission.load_dataset", lambda config, decoding: replace(digits, test=None))
+    error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
+    assert error.message == "data set digits has no test images, and none were named before"
+    assert error.hint == "name them: nas submit TEST, a pickle, a .npy or .npz file, or a folder of images"
+
+
+def test_images_of_another_size_are_refused_and_not_remembered(study: StudyPaths, tmp_path: Path) -> None:
+    file = save(tmp_path / "large.pkl", np.zeros((3, 32, 32, 3), np.uint8))
+    error = refusal(lambda: submit(SubmitRequest(study, test=file, device="cpu")))
+    assert error.message == (
+        f"{file}: the network takes images of 8×8 with 1 channels, an array of shape (N, 8, 8, 1), "
+        "but the array's shape is (3, 32, 32, 3)"
+    )
+    assert submit(SubmitRequest(study, device="cpu")).test == "the test split of digits"
+
+
+def test_network_that_never_saw_a_flip_is_not_averaged_over_flips(study: StudyPaths) -> None:
+    assert submit(SubmitRequest(study, device="cpu")).tta == "none"
+    assert submit(SubmitRequest(study, tta="flip", device="cpu")).tta == "flip"
+
+
+def test_unknown_test_time_augmentation_is_refused_with_the_choices(study: StudyPaths) -> None:
+    error = refusal(lambda: submit(SubmitRequest(study, tta="flips", device="cpu")))
+    assert error.message == "'flips' is no test-time augmentation. Did you mean 'flip'? Choices: none, flip, flip_shift."
+
+
+def test_csv_goes_where_it_is_asked_to_and_replaces_what_is_there(study: StudyPaths, digits: Dataset, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "mine.csv"
+    for count in (9, 4):
+        file = save(tmp_path / "few.pkl", digits.train.images[:count])
+        assert submit(SubmitRequest(study, test=file, output=output, device="cpu")).output == output
+        assert len(rows(output)) == count + 1
+    assert [path.name for path in output.parent.iterdir()] == ["mine.csv"]
+
+
+def test_csv_that_cannot_be_written_is_named(study: StudyPaths, tmp_path: Path) -> None:
+    below_a_file = study.settings / "x.csv"
+    error = refusal(lambda: submit(SubmitRequest(study, output=below_a_file, device="cpu")))
+    assert error.message.startswith(f"{below_a_file} cannot be written: ")
+    assert error.hint == "name another file with --output"
+
+
+@pytest.mark.parametrize("output", [Path(), Path("..")])
+def test_csv_is_not_written_over_a_folder(output: Path, study: StudyPaths) -> None:
+    error = refusal(lambda: submit(SubmitRequest(study, output=output, device="cpu")))
+    assert error.message == f"{output} cannot be written: it is a folder"
+    assert error.hint == "name a file in it with --output"

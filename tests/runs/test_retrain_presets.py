@@ -1,0 +1,103 @@
+"""A preset is trained without any search, in a study of its own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from nas.config import DataConfig
+from nas.errors import ConfigError, DataError, StudyError
+from nas.paths import StudyPaths, existing_study
+from nas.predict import SubmitRequest, submit
+from nas.runs import RetrainPlan, RetrainRequest, found_presets_study, retrain
+from nas.study.request import SearchRequest
+from nas.study.run import run_search
+from nas.train.loop import EpochMetrics
+
+
+@pytest.fixture
+def paths() -> StudyPaths:
+    return found_presets_study(DataConfig(dataset="digits"))
+
+
+def ignore(_: RetrainPlan | EpochMetrics) -> None:
+    pass
+
+
+def test_its_network_predicts_like_any_other(paths: StudyPaths) -> None:
+    assert existing_study(None) == paths
+    plans: list[RetrainPlan] = []
+    request = RetrainRequest(paths, "preset:resnet-2222-slim", epochs=1, train_subset=60, device="cpu")
+    done = retrain(request, plans.append, ignore)
+    assert done.run.folder.name == "resnet-2222-slim-1-epochs-seed-0-subset-60"
+    assert plans[0].order.subject.title == "preset:resnet-2222-slim"
+    assert done.card is not None
+    assert done.card.train_images == 60
+    assert done.card.candidate.train.epochs == 1
+    assert done.card.candidate.train.lr == 0.1
+    assert done.card.params == 1_891_658 - 2 * 64 * 9  # one channel instead of three
+    written = submit(SubmitRequest(paths, device="cpu"))
+    assert written.images == done.card.test_images == len(written.output.read_text().splitlines()) - 1
+
+
+def test_its_epochs_are_those_of_its_recipe_unless_told_otherwise(paths: StudyPaths) -> None:
+    plans: list[RetrainPlan] = []
+
+    def stop(plan: RetrainPlan) -> None:
+        plans.append(plan)
+
+    result = retrain(
+        RetrainRequest(paths, "preset:robust-resnet64", train_subset=20, device="cpu"), stop, ignore, should_suspend=lambda: True
+    )
+    assert result.card is None
+    assert plans[0].order.candidate.train.epochs == 300
+
+
+def test_a_subset_larger_than_the_data_is_refused(paths: StudyPaths) -> None:
+    with pytest.raises(ConfigError, match="--train-subset takes 10 to 1438 images, not 5000"):
+        retrain(RetrainRequest(paths, "preset:resnet-1111", train_subset=5000, device="cpu"), ignore, ignore)
+
+
+def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
+    class Silent:
+        def decoding(self, items, what, count, /):  # type: ignore[no-untyped-def]
+            return items
+
+    with pytest.raises(StudyError, match="holds retrained presets and no search"):
+        run_search(SearchRequest(study=paths.name, device="cpu"), Silent())  # type: ignore[arg-type]
+
+
+def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path: Path) -> None:
+    pictures, table = tmp_path / "pictures", tmp_path / "labels.csv"
+    pictures.mkdir()
+    names = [f"{number:02d}.png" for number in range(24)]
+    for number, name in enumerate(names):
+        Image.new("L", (8, 8), 10 * number).save(pictures / name)
+    table.write_text("image,label\n" + "".join(f"{name},{number % 2}\n" for number, name in enumerate(names)))
+    data = DataConfig(dataset="folder", folder=str(pictures), labels=str(table))
+    labelled = found_presets_study(data, "labelled")
+    moved = tmp_path / "elsewhere.csv"
+    table.rename(moved)
+    request = RetrainRequest(labelled, "preset:resnet-1111", epochs=1, device="cpu")
+    with pytest.raises(DataError, match="there is no file of labels"):
+        retrain(request, ignore, ignore)
+    done = retrain(replace(request, labels=str(moved)), ignore, ignore)
+    assert done.card is not None
+    assert (done.card.classes, done.card.data) == (("0", "1"), data), "the card has what the study says"
+
+    moved.write_text(moved.read_text().replace("00.png,0", "00.png,1"))
+    with pytest.raises(DataError, match="are not those that the study was searched with") as refused:
+        retrain(replace(request, labels=str(moved), seed=1), ignore, ignore)
+    assert refused.value.hint is not None
+    assert "its table with --labels FILE" in refused.value.hint
+    with pytest.raises(ConfigError, match="takes its labels from no table"):
+        retrain(RetrainRequest(paths, "preset:resnet-1111", labels=str(moved), device="cpu"), ignore, ignore)
+
+
+def test_another_data_set_needs_a_study_of_its_own(paths: StudyPaths, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="is for digits, not for folder in") as caught:
+        found_presets_study(DataConfig(dataset="folder", folder=str(tmp_path)), paths.name)
+    assert caught.value.hint is not None
+    assert "--study NAME" in caught.value.hint
+    assert found_presets_study(DataConfig(dataset="digits"), "apart").name == "apart"

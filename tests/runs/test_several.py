@@ -1,0 +1,141 @@
+"""Several networks by several seeds: over real workers, gone on with, chosen on images that none trained on."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from nas.errors import ConfigError
+from nas.interrupts import Stop
+from nas.jobs.placement import Placement
+from nas.paths import StudyPaths
+from nas.runs import (
+    ModelCard,
+    Network,
+    Order,
+    RetrainPlan,
+    RetrainRequest,
+    Several,
+    SeveralRequest,
+    finished_runs,
+    load_network,
+    read_card,
+    retrain,
+    retrain_several,
+)
+from nas.runs.card import HeldOut
+from nas.runs.subjects import find_names
+from nas.train.loop import EpochMetrics
+
+
+class Told:
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop = Stop()
+        self.stop_after = stop_after
+        self.plans: list[RetrainPlan] = []
+        self.there = 0
+        self.epochs: list[tuple[str, int]] = []
+        self.notes: list[str] = []
+
+    def plan(self, plans: Sequence[RetrainPlan], there: int) -> None:
+        self.plans, self.there = list(plans), there
+
+    def epoch(self, order: Order, metrics: EpochMetrics) -> None:
+        self.epochs.append((order.run.folder.name, metrics.epoch))
+        if len(self.epochs) == self.stop_after:
+            self.stop.request()
+
+
+def train(request: SeveralRequest, told: Told) -> Several:
+    return retrain_several(request, told.plan, told.epoch, told.stop, note=told.notes.append)
+
+
+@pytest.fixture
+def request_of(study: StudyPaths) -> SeveralRequest:
+    base = RetrainRequest(study, epochs=2, train_subset=200, hold_out=0.2, device="cpu")
+    return SeveralRequest(base, find_names(study, ["top:2"]), (0, 1), Placement("cpu"))
+
+
+def test_all_are_trained_judged_and_one_is_chosen_before_the_test_set_is_opened(
+    study: StudyPaths, request_of: SeveralRequest
+) -> None:
+    cut_off = Told(stop_after=3)
+    suspended = train(request_of, cut_off)
+    assert suspended.suspended >= 2
+    assert suspended.chosen is None
+    before = len(finished_runs(study))
+
+    told = Told()
+    done = train(request_of, told)
+    assert told.there == before - 1, "one of the study's own is there, too"
+    assert done.suspended == 0
+    assert done.failures == {}
+    assert [len(network.runs) for network in done.networks] == [2, 2]
+    cards = [card for network in done.networks for _, card in network.runs]
+    assert {card.seed for card in cards} == {0, 1}
+    assert {card.train_images for card in cards} == {200}
+    assert {card.held_out.images for card in cards if card.held_out} == {288}
+    assert done.chosen is done.networks[0]
+    means = [network.mean("clean") for network in done.networks]
+    assert means == sorted(means, key=lambda mean: -(mean or 0.0))
+    assert [card.test_accuracy is not None for card in cards] == [True, True, False, False]
+    assert done.best == done.chosen.best_run("clean")
+
+    again = Told()
+    assert train(request_of, again) == done
+    assert again.plans == []
+
+    # By the workers as in this process.
+    run, card = done.chosen.runs[0]
+    alone = replace(request_of.base, which=card.subject.removeprefix("trial "), seed=card.seed)
+    assert retrain(alone, lambda plan: None, lambda metrics: None).already_there
+    model, _ = load_network(run)
+    (run.folder / "model.json").unlink()
+    fresh = retrain(alone, lambda plan: None, lambda metrics: None)
+    assert fresh.card is not None
+    assert fresh.card.held_out == card.held_out
+    for name, tensor in load_network(fresh.run)[0].state_dict().items():
+        assert tensor.equal(model.state_dict()[name]), name
+
+
+def test_without_images_held_out_the_search_chooses(study: StudyPaths, request_of: SeveralRequest) -> None:
+    request = replace(request_of, base=replace(request_of.base, hold_out=0.0, epochs=1), seeds=(0,))
+    done = train(request, Told())
+    assert done.chosen is not None
+    searched = [network.card.search_accuracy for network in done.networks]
+    assert searched == sorted(searched, key=lambda accuracy: -(accuracy or 0.0))
+    assert [network.card.test_accuracy is not None for network in done.networks] == [True, False]
+
+
+def test_choice_by_shifted_images_needs_some_that_are_held_out(request_of: SeveralRequest) -> None:
+    with pytest.raises(ConfigError, match="--choose-by shifted needs images that chose nothing before"):
+        train(replace(request_of, base=replace(request_of.base, hold_out=0.0), by="shifted"), Told())
+
+
+# ------------------------------------------------------------------------------------------------------- the figures
+
+
+def network(card: ModelCard, scores: list[tuple[float, float]], run: StudyPaths) -> Network:
+    held_out = [HeldOut(images=100, accuracy=clean, shifted_accuracy=shifted) for clean, shifted in scores]
+    return Network(tuple((run.trial(i), card.model_copy(update={"held_out": one})) for i, one in enumerate(held_out)))
+
+
+def test_mean_deviation_and_best_run_by_either_criterion(study: StudyPaths) -> None:
+    card = read_card(finished_runs(study)[0])
+    one = network(card, [(0.90, 0.70), (0.94, 0.60)], study)
+    assert one.mean("clean") == pytest.approx(0.92)
+    assert one.deviation("clean") == pytest.approx(0.02828427)
+    assert one.mean("shifted") == pytest.approx(0.65)
+    assert one.best_run("clean") == one.runs[1]
+    assert one.best_run("shifted") == one.runs[0]
+    assert network(card, [(0.9, 0.7)], study).deviation("clean") is None
+
+
+def test_what_the_study_judges_by_chooses_where_that_is_not_accuracy(study: StudyPaths) -> None:
+    card = read_card(finished_runs(study)[0]).model_copy(update={"metric": "macro_f1"})
+    values = {"images": 100, "accuracy": 0.9, "shifted_accuracy": 0.8}
+    scores = [HeldOut(**values, score=score, shifted_score=shifted) for score, shifted in ((0.5, 0.4), (0.6, 0.3))]
+    one = Network(tuple((study.trial(i), card.model_copy(update={"held_out": found})) for i, found in enumerate(scores)))
+    assert one.scores("clean") == [0.5, 0.6]
+    assert one.best_run("clean") == one.runs[1]
+    assert one.best_run("shifted") == one.runs[0]

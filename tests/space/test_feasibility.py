@@ -1,0 +1,221 @@
+"""Whether anything fits, and what is blamed where nothing does."""
+
+import math
+from typing import Any
+
+import optuna
+import pytest
+
+import nas.budget.check
+from nas.budget import Budget, count_macs, count_params, peak_memory
+from nas.config import ArchConfig, BudgetConfig, ImageShape, LatencyConfig
+from nas.errors import BudgetError, ConfigError
+from nas.space.feasibility import (
+    check_feasible,
+    costly_ranges,
+    least_cost,
+    measure_fit,
+    nothing_fits,
+    smallest_network,
+    time_draws,
+)
+from nas.space.space import Space, UniformDraw
+from nas.space.space_file import read_space
+from nas.study.drawing import Drawer
+from nas.study.samplers import SAMPLERS
+
+SHAPE = ImageShape(channels=3, size=32, classes=10)
+ARCH = """
+  stages: {type: int, low: 2, high: 3}
+  block: {type: categorical, choices: [basic, bottleneck]}
+  stem:
+    stride: {type: categorical, choices: [1, 2]}
+  stage:
+    blocks: {type: int, low: 1, high: 4}
+    channels: {type: int, low: 8, high: 64}
+    kernel: {type: categorical, choices: [5, 3]}
+"""
+
+
+def space(arch: str = ARCH) -> Space:
+    return read_space(f"version: 1\nbudget: {{params: 1M}}\narch:{arch}", source="the test", name="test")
+
+
+def budget(**limits: Any) -> Budget:
+    return Budget(BudgetConfig.model_validate(limits), SHAPE)
+
+
+def test_no_draw_is_smaller_than_the_smallest_network() -> None:
+    smallest = count_params(smallest_network(space(), SHAPE), SHAPE)
+    draw = UniformDraw(seed=0)
+    assert all(count_params(space().draw(draw).arch, SHAPE) >= smallest for _ in range(60))
+
+
+def test_what_fits_is_let_pass() -> None:
+    check_feasible(space(), budget(params=1_000_000))
+    check_feasible(space(), budget(params=count_params(smallest_network(space(), SHAPE), SHAPE)))
+
+
+def test_what_cannot_fit_is_refused_with_its_count_and_the_ranges_to_lower() -> None:
+    smallest = count_params(smallest_network(space(), SHAPE), SHAPE)
+    with pytest.raises(BudgetError) as caught:
+        check_feasible(space(), budget(params=smallest - 1))
+    assert f"its smallest network has {smallest:,} parameters, the budget is {smallest - 1:,}" in caught.value.message
+    assert "stage" in str(caught.value.hint)
+    assert "--max-params" in str(caught.value.hint)
+
+
+def test_multiply_adds_are_refused_by_the_lightest_network_not_the_smallest() -> None:
+    """A stem that halves costs no parameters and saves three quarters of the multiply-adds."""
+    heavy = count_macs(smallest_network(space(), SHAPE), SHAPE)
+    check_feasible(space(), budget(params=1_000_000, macs=heavy // 2))
+    with pytest.raises(BudgetError, match="multiply-adds"):
+        check_feasible(space(), budget(params=1_000_000, macs=1000))
+
+
+def test_the_three_costliest_ranges_are_blamed() -> None:
+    blamed = costly_ranges(space(), SHAPE)
+    assert len(blamed) == 3
+    assert all(name.startswith("stage") for name in blamed)
+
+
+def test_where_nothing_is_drawn_the_fixed_values_are_blamed() -> None:
+    fixed = space("\n  stages: 1\n  stage: {blocks: 1, channels: 64}\n")
+    with pytest.raises(BudgetError) as caught:
+        check_feasible(fixed, budget(params=10))
+    assert "fixed values" in str(caught.value.hint)
+
+
+def test_stages_that_shrink_the_images_to_nothing_are_refused() -> None:
+    tiny = Budget(BudgetConfig(params=1_000_000), ImageShape(channels=1, size=8, classes=10))
+    deep = space("\n  stages: {type: int, low: 2, high: 5}\n  stage: {blocks: 1, channels: 8}\n")
+    with pytest.raises(ConfigError, match=r"space test: stage 5 of 5"):
+        check_feasible(deep, tiny)
+
+
+def test_the_share_that_fits_is_measured_for_each_block() -> None:
+    everything, nothing = (measure_fit(space(), budget(params=p), draws=20, seed=1) for p in (10_000_000, 1))
+    assert everything.fits == 1
+    assert set(everything.by_block) == {"basic", "bottleneck"}
+    assert sum(everything.draws_by_block.values()) == everything.draws == 20
+    assert nothing.fits == 0
+    assert measure_fit(space(), budget(params=50_000), 20, seed=1) == measure_fit(space(), budget(params=50_000), 20, seed=1)
+
+
+# --------------------------------------------------------------------------------------------- each limit, by its name
+
+
+RAISE = {
+    "params": "raise the budget with --max-params",
+    "memory": "raise budget.memory, there too",
+    "macs": "raise budget.macs, there too",
+    "latency": "raise budget.latency.max_ms, there too",
+}
+
+
+@pytest.mark.parametrize("limit", RAISE)
+def test_each_limit_is_raised_in_its_own_way(limit: str) -> None:
+    hint = str(nothing_fits(space(), budget(params=10), "why", limit).hint)
+    assert hint.startswith("lower the ranges of stage")
+    assert hint.endswith(f" in the space, or {RAISE[limit]}")
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"params": 10}, "parameters, the budget is 10"),
+        ({"memory": 1000}, "bytes of activations, the budget is 1,000"),
+        ({"macs": 1000}, "multiply-adds, the budget is 1,000"),
+        ({"macs": 1000, "memory": 1000}, "bytes of activations, the budget is 1,000"),
+    ],
+)
+def test_a_limit_that_nothing_keeps_is_named_with_what_the_smallest_has(limits: dict[str, int], message: str) -> None:
+    with pytest.raises(BudgetError) as caught:
+        check_feasible(space(), budget(**limits))
+    assert caught.value.message.startswith("nothing in space test fits: its smallest network has ")
+    assert caught.value.message.endswith(message)
+
+
+def test_memory_is_refused_by_the_network_that_needs_least() -> None:
+    least = least_cost(space(), budget(memory=1), "memory")
+    assert least < peak_memory(smallest_network(space(), SHAPE, count_params), SHAPE)  # a stem that halves its maps
+    check_feasible(space(), budget(memory=int(least)))
+    with pytest.raises(BudgetError, match=f"{least:,} bytes of activations"):
+        check_feasible(space(), budget(memory=int(least) - 1))
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[ArchConfig]:
+    """What is timed: bottlenecks take 3 ms, basic blocks 2 ms, however many multiply-adds they have."""
+    networks: list[ArchConfig] = []
+
+    def measure(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> float:
+        networks.append(arch)
+        return 3.0 if arch.block == "bottleneck" else 2.0
+
+    monkeypatch.setattr(nas.budget.check, "measure_latency", measure)
+    return networks
+
+
+def limited_to(ms: float) -> Budget:
+    return budget(latency={"max_ms": ms, "runtime": "torch"})
+
+
+def test_latency_is_tried_on_the_network_of_fewest_multiply_adds(timed: list[ArchConfig]) -> None:
+    check_feasible(space(), limited_to(3.0))
+    assert timed == [smallest_network(space(), SHAPE, count_macs)]
+    assert timed[0].block == "bottleneck"
+
+
+def test_latency_is_tried_on_every_choice_before_all_are_refused(timed: list[ArchConfig]) -> None:
+    check_feasible(space(), limited_to(2.5))
+    assert {arch.block for arch in timed} == {"basic", "bottleneck"}
+
+
+def test_latency_that_nothing_keeps_is_refused_with_what_was_measured(timed: list[ArchConfig]) -> None:
+    with pytest.raises(BudgetError) as caught:
+        check_feasible(space(), limited_to(1.5))
+    assert caught.value.message == (
+        "nothing in space test fits: its smallest network takes 2.000 ms, the budget is 1.5 ms by torch on cpu, 1 thread, batch 1"
+    )
+    assert str(caught.value.hint).endswith("or raise budget.latency.max_ms, there too")
+
+
+def test_network_too_large_to_run_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.budget.check, "measure_latency", lambda *a: math.inf)
+    with pytest.raises(BudgetError, match="its smallest network is too large to run, the budget is 5 ms by torch"):
+        check_feasible(space(), limited_to(5))
+
+
+def test_the_share_that_fits_is_measured_without_timing(timed: list[ArchConfig]) -> None:
+    everything = measure_fit(space(), limited_to(1.0), draws=20, seed=1)
+    assert everything.fits == 1
+    assert not timed
+
+
+def test_a_few_that_keep_the_other_limits_are_timed(timed: list[ArchConfig]) -> None:
+    half = budget(params=50_000, latency={"max_ms": 2.5, "runtime": "torch"})
+    found = time_draws(space(), half, 5, 60, seed=1)
+    assert found == sorted(found)
+    assert len(found) == 5
+    assert all(count_params(arch, SHAPE) <= 50_000 for arch in timed)
+    assert time_draws(space(), budget(params=1, latency={"max_ms": 2.5, "runtime": "torch"}), 5, 20, seed=1) == []
+
+
+def test_ranges_that_cost_nothing_are_not_blamed() -> None:
+    drawn = "dropout: {type: float, low: 0, high: 0.5}, stage: {blocks: 1, channels: {type: int, low: 8, high: 16}}"
+    one = read_space(f"version: 1\nbudget: {{params: 1k}}\narch: {{stages: 1, {drawn}}}", source="s.yaml", name="s")
+    assert costly_ranges(one, SHAPE) == ["stage0.channels"]
+    assert costly_ranges(one, SHAPE, peak_memory) == ["stage0.channels"]
+
+
+def test_draws_that_are_all_over_budget_end_with_the_limit_that_most_of_them_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.study.drawing.MAX_OVER_BUDGET_IN_A_ROW", 5)
+    sampler = SAMPLERS["random"]()
+    drawer = Drawer(optuna.create_study(sampler=sampler), sampler, space(), budget(params=1_000_000, memory=100), seed=0)
+    drawer.begin()
+    for _ in range(4):
+        drawer.step()
+    with pytest.raises(BudgetError, match="5 draws in a row were over budget") as caught:
+        drawer.step()
+    assert str(caught.value.hint).endswith(RAISE["memory"])

@@ -1,0 +1,107 @@
+"""The reported networks: complete, counted exactly, trainable by their own recipes, and inside the space meant to hold them."""
+
+from pathlib import Path
+
+import pytest
+
+import nas.space.presets
+from nas.budget import Budget, count_params
+from nas.config import ImageShape
+from nas.errors import ConfigError
+from nas.space.presets import load_preset, preset_names
+from nas.space.space_file import load_space, shipped_folder
+from nas.study.warm_start import Start, fit_start
+from tests.reported import REPORTED
+
+CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+ADAM = ("resnet-1111-adam", "resnet-2222-slim-adam")
+
+
+def test_all_eleven_are_shipped() -> None:
+    assert set(preset_names()) == {*REPORTED, *ADAM}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_has_the_reported_architecture_and_count(name: str) -> None:
+    preset = load_preset(name)
+    expected = REPORTED[name.removesuffix("-adam")]
+    assert preset.candidate.arch.canonical() == expected.arch.canonical()
+    assert count_params(preset.candidate.arch, CIFAR10) == expected.params == preset.reported.params
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        ("  activation: relu", "  activation: {type: categorical, choices: [relu, silu]}", "fixes every value, but draws act"),
+        ("reported:", "# reported:", "reported: is missing"),
+    ],
+)
+def test_a_preset_that_draws_or_has_no_report_is_refused(
+    line: str, instead: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (shipped_folder() / "presets" / "resnet-1111.yaml").read_text()
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "mine.yaml").write_text(text.replace(line, instead))
+    monkeypatch.setattr(nas.space.presets, "shipped_folder", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=said) as refused:
+        load_preset("mine")
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_can_start_a_search_of_the_space_resnet(name: str) -> None:
+    space = load_space("resnet")
+    preset = load_preset(name)
+    fitted = fit_start(Start(name, preset.candidate), space, Budget(space.budget, CIFAR10))
+    assert fitted.values is not None, fitted.reasons
+    assert fitted.values.keys() == {
+        s.name for s in space.slots if not (s.name.startswith("stage3") and len(preset.candidate.arch.stages) == 3)
+    }
+
+
+def test_recipes_keep_what_the_reports_state() -> None:
+    recipes = {name: load_preset(name).candidate.train for name in preset_names()}
+    assert {name: r.epochs for name, r in recipes.items()} == {
+        "resnet-2322": 65,
+        "resnet-443": 75,
+        "resnet-1111": 60,
+        "resnet-1111-adam": 60,
+        "resnet-2222-slim": 60,
+        "resnet-2222-slim-adam": 60,
+        "light-resnet18": 300,
+        "light-resnet18-v2-40": 300,
+        "light-resnet18-v2-45": 300,
+        "robust-resnet64": 300,
+        "resnet-3243-gelu": 65,
+    }
+    assert [n for n, r in recipes.items() if r.optimiser == "adam"] == [
+        "resnet-1111-adam",
+        "resnet-2222-slim-adam",
+        "resnet-3243-gelu",
+    ]
+    assert {r.decay_norm_and_bias for r in recipes.values()} == {True}  # none of them spared BatchNorm and biases
+    first = recipes["resnet-2322"]
+    assert (first.batch_size, first.schedule, first.lr, first.rate_per_epoch, first.weight_decay) == (
+        32,
+        "onecycle",
+        0.1,
+        True,
+        0,
+    )
+    assert [round(m * 75) for m in recipes["resnet-443"].milestones] == [30, 40, 60, 80]
+    assert recipes["robust-resnet64"].augment.mix == "mixup_or_cutmix"
+    assert recipes["robust-resnet64"].augment.mix_p == 0.5
+
+
+def test_a_milestone_that_is_never_reached_is_warned_of() -> None:
+    (warning,) = load_preset("resnet-443").candidate.train.warnings()
+    assert "1.06667" in warning
+    assert "never reached" in warning
+
+
+def test_a_misspelt_preset_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_preset("preset:robust-resnet46")
+    assert "Did you mean 'robust-resnet64'?" in caught.value.message
+    assert caught.value.hint is not None
+    assert "nas presets" in caught.value.hint

@@ -1,0 +1,414 @@
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from nas.config import ImageShape, TrainConfig
+from nas.errors import ConfigError
+from nas.space.space_file import find_space, load_space, shipped_folder
+from tests.spaces import WHOLE, read, with_arch, with_budget, with_stage, with_train
+
+
+def with_fit(fit: str) -> str:
+    return f"{with_budget('{params: 5M}')}fit: {fit}\n"
+
+
+def refusal(text: str) -> ConfigError:
+    with pytest.raises(ConfigError) as refused:
+        read(text)
+    return refused.value
+
+
+# -------------------------------------------------------------------------------------------- mistakes in the file
+
+MISTAKES = {
+    "unknown key": (
+        with_arch("activaton: relu"),
+        "arch.activaton: unknown key. Did you mean 'activation'? Choices: stages, stage, ",
+    ),
+    "unknown key at the top": (
+        "version: 1\nbudgte: {params: 5M}",
+        "budgte: unknown key. Did you mean 'budget'? Choices: version, budget, fit, images, reported, study, blocks, arch, "
+        "train.",
+    ),
+    "unknown key of a stage": (
+        with_stage("kernal: 3"),
+        "arch.stage.kernal: unknown key. Did you mean 'kernel'? Choices: blocks, channels, kernel, skip_kernel.",
+    ),
+    "unknown key of the stem": (with_arch("stem: {strides: 2}"), "arch.stem.strides: unknown key. Did you mean 'stride'?"),
+    "unknown key of the augmentation": (
+        with_train("augment: {cutuot: 8}"),
+        "train.augment.cutuot: unknown key. Did you mean 'cutout'?",
+    ),
+    "unknown key of a range": (
+        with_arch("dropout: {type: float, low: 0, hihg: 0.2}"),
+        "arch.dropout.hihg: unknown key. Did you mean 'high'? Choices: type, low, high, log, step.",
+    ),
+    "key of another kind of range": (
+        with_arch("activation: {type: categorical, low: 0}"),
+        "arch.activation.low: unknown key. Choices: type, choices.",
+    ),
+    "unknown kind of range": (
+        with_arch("dropout: {type: flaot, low: 0, high: 0.2}"),
+        "arch.dropout.type: 'flaot' is no type of range. Did you mean 'float'? Choices: int, float, categorical.",
+    ),
+    "kind of range that is a list": (with_arch("block: {type: [int]}"), "arch.block.type: ['int'] is no type of range."),
+    "missing kind of range": (
+        with_arch("block: {choices: [basic]}"),
+        "arch.block.type: is missing; a range is one of int, float, categorical",
+    ),
+    "wrong word": (with_arch("activation: relux"), "arch.activation: must be 'relu', 'gelu' or 'silu' (got 'relux')"),
+    "wrong word among the choices": (
+        with_arch("activation: {type: categorical, choices: [relu, gleu]}"),
+        "arch.activation.choices[1]: must be 'relu', 'gelu' or 'silu' (got 'gleu')",
+    ),
+    "word for a number": (with_arch("dropout: some"), "arch.dropout: must be a valid number (got 'some')"),
+    "fraction for a whole number": (with_arch("se_reduction: 8.5"), "arch.se_reduction: must be a valid integer (got 8.5)"),
+    "number beyond its limits": (with_arch("dropout: 1.5"), "arch.dropout: must be less than 1 (got 1.5)"),
+    "range beyond its field's limits": (
+        with_stage("kernel: 3\n    skip_kernel: {type: int, low: 1, high: 17, step: 2}"),
+        "arch.stage.skip_kernel: must be less than or equal to 15 (got 17)",
+    ),
+    "fractional range of whole numbers": (
+        with_arch("se_reduction: {type: int, low: 0.5, high: 8}"),
+        "arch.se_reduction.low: must be a whole number, but is 0.5",
+    ),
+    "float range for a whole number": (
+        with_arch("se_reduction: {type: float, low: 0.5, high: 8.5}"),
+        "arch.se_reduction: must be a valid integer (got 0.5)",
+    ),
+    "word as the end of a range": (
+        with_arch("dropout: {type: float, low: little, high: 0.2}"),
+        "arch.dropout.low: must be a number, but is 'little'",
+    ),
+    "endless range": (with_train("lr: {type: float, low: 0.1, high: .inf}"), "train.lr.high: must be finite, but is inf"),
+    "range to a number too large to compute with": (
+        with_train(f"lr: {{type: float, low: 0.1, high: {'9' * 400}}}"),
+        "train.lr.high: must be finite",
+    ),
+    "range from no number": (with_train("lr: {type: float, low: .nan, high: 1}"), "train.lr.low: must be finite, but is nan"),
+    "value that is no number": (with_train("lr: .nan"), "train.lr: must be less than or equal to 100 (got nan)"),
+    "no choices": (
+        with_arch("activation: {type: categorical, choices: []}"),
+        "arch.activation.choices: must be a list of at least one value, but is []",
+    ),
+    "choices that are no list": (
+        with_arch("activation: {type: categorical, choices: relu}"),
+        "arch.activation.choices: must be a list of at least one value, but is 'relu'",
+    ),
+    "a choice given twice": (
+        with_arch("dropout: {type: categorical, choices: [0, 0.0]}"),
+        "arch.dropout.choices: names a value twice: [0, 0.0]",
+    ),
+    "missing low": (
+        with_arch("dropout: {type: float, high: 0.2}"),
+        "arch.dropout.low: is missing; a range has a low and a high end, both included",
+    ),
+    "missing high": (with_arch("dropout: {type: float, low: 0.2}"), "arch.dropout.high: is missing"),
+    "low above high": (
+        with_arch("dropout: {type: float, low: 0.3, high: 0.1}"),
+        "arch.dropout: low must not exceed high, but low is 0.3 and high is 0.1",
+    ),
+    "step that does not divide": (
+        with_stage("skip_kernel: {type: int, low: 1, high: 8, step: 2}"),
+        "arch.stage.skip_kernel.step: must divide the range: 8 − 1 is not a multiple of 2",
+    ),
+    "fractional step that does not divide": (
+        with_arch("dropout: {type: float, low: 0.0, high: 0.3, step: 0.2}"),
+        "arch.dropout.step: must divide the range: 0.3 − 0.0 is not a multiple of 0.2",
+    ),
+    "step of 0": (
+        with_arch("dropout: {type: float, low: 0, high: 0.2, step: 0}"),
+        "arch.dropout.step: must be above 0, but is 0.0",
+    ),
+    "logarithmic range from 0": (
+        with_train("weight_decay: {type: float, low: 0, high: 0.1, log: true}"),
+        "train.weight_decay: a logarithmic range starts above 0, but low is 0.0",
+    ),
+    "log together with step": (
+        with_train("lr: {type: float, low: 0.1, high: 0.3, log: true, step: 0.1}"),
+        "train.lr: takes either log or step: logarithmic ranges have no steps",
+    ),
+    "log that is no truth value": (
+        with_train("lr: {type: float, low: 0.1, high: 0.3, log: 1}"),
+        "train.lr.log: must be true or false, but is 1",
+    ),
+    "list for a value": (
+        with_arch("activation: [relu, gelu]"),
+        "arch.activation: a list is no value; to choose from it write {type: categorical, choices: ['relu', 'gelu']}",
+    ),
+    "list for too few stages": (
+        with_stage("kernel: [3, 5]"),
+        "arch.stage.kernel: a list has one entry a stage, 3 of them, but has 2",
+    ),
+    "list for too many stages": (
+        with_stage("kernel: [3, 5, 3, 5]"),
+        "arch.stage.kernel: a list has one entry a stage, 3 of them, but has 4",
+    ),
+    "mistake in one stage's entry": (with_stage("kernel: [3, 4, 5]"), "arch.stage.kernel[1]: must be odd"),
+    "even kernel": (
+        with_stage("kernel: 4"),
+        "arch.stage.kernel: must be odd, so that the convolution keeps the size of its input, but is 4",
+    ),
+    "even kernel in the middle of a range": (
+        with_stage("kernel: {type: int, low: 3, high: 7}"),
+        "arch.stage.kernel: must be odd",
+    ),
+    "even kernel among the choices": (
+        with_arch("stem: {kernel: {type: categorical, choices: [3, 4]}}"),
+        "arch.stem.kernel.choices[1]: must be odd",
+    ),
+    "off for a word": (
+        with_train("augment: {flip: off}"),
+        "train.augment.flip: must be 'none', 'horizontal' or 'alternating' "
+        "(got False; YAML reads on, off, yes and no as booleans: put a word in quotes)",
+    ),
+    "on for a number": (
+        with_arch("se_reduction: on"),
+        "arch.se_reduction: must be a valid integer (got True; YAML reads on, off, yes and no as booleans",
+    ),
+    "on for the end of a range": (
+        with_arch("dropout: {type: float, low: off, high: 0.1}"),
+        "arch.dropout.low: must be a number, but is False",
+    ),
+    "epochs as a range": (
+        with_train("epochs: {type: int, low: 6, high: 18}"),
+        "train.epochs: must be one number: pruning compares candidates epoch by epoch",
+    ),
+    "epochs as a choice": (with_train("epochs: {type: categorical, choices: [6, 18]}"), "train.epochs: must be one number"),
+    "no epochs": (with_train("epochs: 0"), "train.epochs: must be greater than or equal to 1 (got 0)"),
+    "milestones as a choice": (
+        with_train("milestones: {type: categorical, choices: [[0.5], [0.7]]}"),
+        "train.milestones: takes one list of numbers, such as [0.5, 0.75], and is never drawn",
+    ),
+    "milestones that are no list": (with_train("milestones: 0.5"), "train.milestones: must be a list (got 0.5)"),
+    "milestones beyond the end of a multistep schedule": (
+        with_train("schedule: {type: categorical, choices: [cosine, multistep]}\n  milestones: [1.5]"),
+        "train: a multistep schedule needs a milestone below 1, the end of the run, but its milestones are (1.5,)",
+    ),
+    "ranges that cross": (
+        with_train(
+            "augment: {erasing_min: {type: float, low: 0.01, high: 0.3}, erasing_max: {type: float, low: 0.2, high: 0.4}}"
+        ),
+        "train.augment: erasing_min must not exceed erasing_max, but 0.3 > 0.2",
+    ),
+    "choices that cross, in any order": (
+        with_train(
+            "augment: {erasing_min: {type: categorical, choices: [0.1, 0.25]}, "
+            "erasing_max: {type: categorical, choices: [0.3, 0.2]}}"
+        ),
+        "train.augment: erasing_min must not exceed erasing_max, but 0.25 > 0.2",
+    ),
+    "budget that is no count": (
+        with_budget("{params: 5 apples}"),
+        "budget.params: a count is a whole number above 0, such as 5M, 300k or 5_000_000, but got '5 apples'",
+    ),
+    "budget of nothing": (with_budget("{params: 0}"), "budget.params: a count is a whole number above 0"),
+    "budget that is no mapping": (with_budget("5M"), "budget: must be a mapping of keys to values, but is '5M'"),
+    "budget without a limit": (with_budget("{}"), "budget: must limit something: at least one of params, macs, memory, latency"),
+    "unknown key of the budget": (
+        with_budget("{parms: 5M}"),
+        "budget.parms: unknown key. Did you mean 'params'? Choices: params, macs, memory, latency.",
+    ),
+    "images that are too small": (
+        "version: 1\nbudget: {params: 5M}\nimages: {channels: 3, size: 4, classes: 10}\narch: {}",
+        "images.size: must be greater than or equal to 8 (got 4)",
+    ),
+    "images without classes": (
+        "version: 1\nbudget: {params: 5M}\nimages: {channels: 3, size: 32}\narch: {}",
+        "images.classes: is missing",
+    ),
+    "report without its accuracy": (
+        "version: 1\nbudget: {params: 5M}\nreported: {params: 3, measured_on: test}\narch: {}",
+        "reported.accuracy: is missing",
+    ),
+    "report of a percentage": (
+        "version: 1\nbudget: {params: 5M}\nreported: {params: 3, measured_on: test, accuracy: 93.3}\narch: {}",
+        "reported.accuracy: must be less than or equal to 1 (got 93.3)",
+    ),
+    "fit to another limit": (
+        with_fit("macs"),
+        "fit: must be params, which widths are scaled to fill, or {params: share of them}, but is 'macs'",
+    ),
+    "fit to another limit, in part": (with_fit("{macs: 0.5}"), "fit.macs: unknown key. Choices: params."),
+    "fit of nothing": (with_fit("{}"), "fit: must be params, which widths are scaled to fill, or {params: share of them}"),
+    "fit as a truth value": (with_fit("yes"), "fit: must be params, which widths are scaled to fill"),
+    "fit to more than the budget": (with_fit("{params: 1.5}"), "fit.params: must be less than or equal to 1 (got 1.5)"),
+    "fit to none of the budget": (with_fit("{params: 0}"), "fit.params: must be greater than 0 (got 0)"),
+    "fit to shares from none of the budget": (
+        with_fit("{params: {low: 0.0, high: 1.0}}"),
+        "fit.params: must be greater than 0 (got 0.0)",
+    ),
+    "fit to shares beyond the budget": (
+        with_fit("{params: {low: 0.5, high: 2.0}}"),
+        "fit.params: must be less than or equal to 1 (got 2.0)",
+    ),
+    "fit to shares without an end": (with_fit("{params: {low: 0.5}}"), "fit.params.high: is missing"),
+    "fit to shares that cross": (
+        with_fit("{params: {low: 0.9, high: 0.5}}"),
+        "fit.params: low must not exceed high, but low is 0.9 and high is 0.5",
+    ),
+    "fit to a word": (with_fit("{params: half}"), "fit.params: must be a valid number (got 'half')"),
+    "fit to a list": (with_fit("{params: [0.5, 1.0]}"), "fit.params: a list is no value"),
+    "missing version": ("budget: {params: 5M}", "version: must be 1, the only version there is, but is None"),
+    "unknown version": ("version: 2", "version: must be 1, the only version there is, but is 2"),
+    "version that is a truth value": ("version: yes", "version: must be 1, the only version there is, but is True"),
+    "missing budget": ("version: 1\narch: {}", "budget: is missing; for example  budget: {params: 5M}"),
+    "missing arch": ("version: 1\nbudget: {params: 5M}", "arch: is missing; it says which networks are searched"),
+    "missing stages": ("version: 1\nbudget: {params: 5M}\narch: {stage: {}}", "arch.stages: is missing"),
+    "missing stage": ("version: 1\nbudget: {params: 5M}\narch: {stages: 3}", "arch.stage: is missing"),
+    "missing stage.blocks": (
+        "version: 1\nbudget: {params: 5M}\narch: {stages: 3, stage: {channels: 8}}",
+        "arch.stage.blocks: is missing; each stage needs it",
+    ),
+    "missing stage.channels": (
+        "version: 1\nbudget: {params: 5M}\narch: {stages: 3, stage: {blocks: 1}}",
+        "arch.stage.channels: is missing; each stage needs it",
+    ),
+    "too many stages": (
+        "version: 1\nbudget: {params: 5M}\narch: {stages: {type: int, low: 3, high: 7}, stage: {blocks: 1, channels: 8}}",
+        "arch.stages: a network has 1 to 6 stages, not 7",
+    ),
+    "section that is no mapping": (with_arch("stem: 3"), "arch.stem: must be a mapping of keys to values, but is 3"),
+    "section without content": (with_train(""), "train: must be a mapping of keys to values, but is None"),
+    "empty file": ("", "the file: must be a mapping of keys to values, but is None"),
+    "list for a file": ("- version", "the file: must be a mapping of keys to values, but is ['version']"),
+    "duplicate key": ("version: 1\nversion: 1\n", "not valid YAML: key 'version' is given twice, again on line 2"),
+    "duplicate key inside": (
+        "version: 1\narch:\n  block: basic\n  block: preact\n",
+        "not valid YAML: key 'block' is given twice, again on line 4",
+    ),
+    "list for a key": ("{[1]: 2}", "not valid YAML: "),
+    "date that there is not": ("version: 2026-13-45", "not valid YAML: month must be in 1..12"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_refused_with_file_key_value_and_choices(mistake: str) -> None:
+    text, message = MISTAKES[mistake]
+    error = refusal(text)
+    assert error.message.startswith(f"my.yaml: {message}")
+    if "not valid YAML" not in message:
+        assert error.hint == f"compare {shipped_folder() / 'resnet.yaml'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version: 1\narch: {stages: 3", "my.yaml, line 2: not valid YAML: expected ',' or '}'"),
+        ("a: b: c", "my.yaml, line 1: not valid YAML: mapping values are not allowed here"),
+        ("version: 1\n\tarch: 2", "my.yaml, line 2: not valid YAML: found character"),
+        ("version: !!python/name:os.system 1", "my.yaml, line 1: not valid YAML: could not determine a constructor"),
+        ("version: 1\n---\nversion: 1", "my.yaml, line 2: not valid YAML: but found another document"),
+    ],
+)
+def test_text_that_is_no_yaml_is_refused_with_its_line(text: str, message: str) -> None:
+    assert refusal(text).message.startswith(message)
+
+
+def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "picture.yaml"
+    file.write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ConfigError, match=r"picture\.yaml cannot be read as text"):
+        load_space(str(file))
+
+
+def test_fit_without_a_budget_of_parameters_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"my\.yaml: .*budget\.params.* is missing"):
+        read(with_budget("{macs: 50M}") + "fit: params\n")
+
+
+# --------------------------------------------------------------------------------------------------- finding files
+
+
+def test_unknown_space_is_refused_with_the_nearest_name_and_all_names() -> None:
+    with pytest.raises(ConfigError) as refused:
+        find_space("resnet-smal")
+    assert "'resnet-smal' is no shipped space. Did you mean 'resnet-small'? Choices: digits, " in refused.value.message
+    assert refused.value.hint is not None
+    assert "--space my-space.yaml" in refused.value.hint
+
+
+def test_missing_file_is_refused_by_its_path() -> None:
+    with pytest.raises(ConfigError, match="there is no space file spaces/mine"):
+        find_space("spaces/mine")
+    with pytest.raises(ConfigError, match=r"there is no space file mine\.yaml"):
+        find_space("mine.yaml")
+
+
+def test_space_of_ones_own_is_named_like_its_file(tmp_path: Path) -> None:
+    (tmp_path / "narrow.yaml").write_text(WHOLE)
+    space = load_space(str(tmp_path / "narrow.yaml"))
+    assert (space.name, space.text) == ("narrow", WHOLE)
+
+
+# ------------------------------------------------------------------------------------------------- values as read
+
+
+def domains(text: str) -> dict[str, Any]:
+    return {slot.name: slot.domain for slot in read(text).slots}
+
+
+def test_numbers_that_yaml_takes_for_words_are_read_by_their_declared_type() -> None:
+    assert domains(with_train("weight_decay: 1e-4"))["weight_decay"] == 1e-4
+    assert domains(with_train("weight_decay: {type: categorical, choices: [1e-4, 5e-4]}"))["weight_decay"].choices == (1e-4, 5e-4)
+    assert domains(with_train("lr: {type: float, low: 1e-3, high: 5e-1, log: true}"))["lr"].low == 1e-3
+    assert domains(with_train("milestones: [5e-1, 0.75]"))["milestones"] == (0.5, 0.75)
+    assert domains(with_train("epochs: 1e2"))["epochs"] == 100
+
+
+def test_truth_values_are_read_where_they_are_meant() -> None:
+    assert domains(with_arch("zero_init: on"))["zero_init"] is True
+    assert domains(with_train("nesterov: {type: categorical, choices: [yes, no]}"))["nesterov"].choices == (True, False)
+
+
+def test_images_are_those_of_cifar_unless_the_file_says_otherwise() -> None:
+    assert read().images == ImageShape(channels=3, size=32, classes=10)
+    other = read(WHOLE + "images: {channels: 1, size: 28, classes: 47}\n")
+    assert other.images == ImageShape(channels=1, size=28, classes=47)
+    assert other.fingerprint == read().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("fit", "domain"),
+    [
+        ("params", 1.0),
+        ("{params: 0.8}", 0.8),
+        ("{params: 1}", 1.0),
+        ("{params: {low: 0.5, high: 1}}", FloatDistribution(0.5, 1.0)),
+        ("{params: {low: 5e-1, high: 1.0, log: true}}", FloatDistribution(0.5, 1.0, log=True)),
+        ("{params: {type: float, low: 0.5, high: 1.0, step: 0.25}}", FloatDistribution(0.5, 1.0, step=0.25)),
+        ("{params: {type: categorical, choices: [0.5, 1.0]}}", CategoricalDistribution([0.5, 1.0])),
+    ],
+)
+def test_fit_is_the_whole_budget_or_a_share_of_it(fit: str, domain: Any) -> None:
+    assert domains(with_fit(fit))["fill"] == domain
+    assert "fill" not in domains(with_budget("{params: 5M}"))
+
+
+def test_words_in_quotes_stay_words() -> None:
+    assert domains(with_train("augment: {flip: 'none'}"))["augment.flip"] == "none"
+
+
+def test_value_that_is_not_named_keeps_its_default_and_is_no_slot() -> None:
+    space = read(with_train("lr: 0.2"))
+    assert {slot.name for slot in space.slots} == {"stages", "epochs", "lr"} | {
+        f"stage{i}.{key}" for i in range(3) for key in ("blocks", "channels")
+    }
+    assert space.epochs == TrainConfig().epochs
+
+
+def test_mapping_takes_over_the_keys_of_another_by_a_merge_key() -> None:
+    text = textwrap.dedent("""\
+        version: 1
+        budget: {params: 5M}
+        arch:
+          stages: 2
+          stage:
+            blocks: 1
+            channels: [&wide {type: int, low: 8, high: 64, log: true}, {<<: *wide, high: 128}]
+        """)
+    found = domains(text)
+    assert (found["stage0.channels"].high, found["stage1.channels"].high, found["stage1.channels"].low) == (64, 128, 8)

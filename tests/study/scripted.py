@@ -1,0 +1,353 @@
+"""A search without processes: scripted workers that answer at once, and a study whose draws are listed beforehand."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import optuna
+
+from nas.budget import Budget, Cost
+from nas.config import ArchConfig, BudgetConfig, ImageShape
+from nas.interrupts import Stop
+from nas.jobs.crew import Crew
+from nas.jobs.executor import Executor
+from nas.jobs.messages import (
+    Began,
+    Died,
+    Ended,
+    Epoch,
+    Failed,
+    FromWorker,
+    OutOfMemory,
+    Pause,
+    Paused,
+    Ready,
+    Resume,
+    Suspend,
+    ToWorker,
+    Train,
+    Unfit,
+    Verdict,
+)
+from nas.paths import StudyPaths
+from nas.space.space import Space
+from nas.study.coordinator import Coordinator
+from nas.study.drawing import Drawer
+from nas.study.outcomes import TrialRow
+from nas.study.progress import Progress, Running
+from nas.study.samplers import SeededSampler
+from nas.train.loop import EpochMetrics
+
+EPOCHS = 3
+SPACE = f"""
+version: 1
+budget: {{params: 5000}}
+arch:
+  stages: 1
+  stage: {{blocks: 1, channels: {{type: int, low: 1, high: 100}}}}
+train: {{epochs: {EPOCHS}}}
+"""
+# What a network costs here: so much for each channel.
+PARAMS_A_CHANNEL = 100
+
+
+class StubBudget(Budget):
+    """Counts in no time."""
+
+    def __init__(self, params: int = 5000) -> None:
+        super().__init__(BudgetConfig(params=params), ImageShape(channels=1, size=8, classes=10))
+
+    def check(self, arch: ArchConfig) -> Cost:
+        params = arch.stages[0].channels * PARAMS_A_CHANNEL
+        return Cost(params, 1, {"params": params / self.limits.params - 1})
+
+
+class Listed(optuna.samplers.RandomSampler, SeededSampler):
+    """Draws what a list says for each trial's number, and at random after its end."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(seed=0)
+        self.channels = channels
+
+    def seed(self, seed: int) -> None:
+        self._rng.rng.seed(seed)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        if param_name == "stage0.channels" and trial.number < len(self.channels):
+            return self.channels[trial.number]
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+@dataclass
+class PruneAfter(optuna.pruners.BasePruner):
+    """Prunes each trial named here after this epoch; notes at which epochs it was asked."""
+
+    epochs: Mapping[int, int] = field(default_factory=dict)
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        assert trial.last_step is not None
+        self.asked.append((trial.number, trial.last_step))
+        return self.epochs.get(trial.number) == trial.last_step
+
+
+@dataclass(frozen=True)
+class Life:
+    """What happens to one training."""
+
+    curve: Sequence[float] = (0.5, 0.6, 0.7)
+    end: Literal["finished", "diverged", "failed"] = "finished"
+    """After the curve."""
+    memory: int | None = None
+    """Images that fit; a larger micro-batch ends the training in its first epoch."""
+    deaths: Sequence[int] = ()
+    """The worker dies after so many epochs, once for each entry."""
+
+
+Lives = Callable[[Train], Life]
+
+
+def metrics(epoch: int, accuracy: float) -> EpochMetrics:
+    return EpochMetrics(epoch, 1.0, 0.5, 1.0, accuracy - 0.1, 1.0, accuracy, 0.1, 0.01, 100.0)
+
+
+@dataclass
+class World:
+    """What outlives an executor."""
+
+    trained: list[tuple[int, int]] = field(default_factory=list)
+    """(trial, epoch), in the order in which they were trained."""
+    deaths: list[tuple[int, int]] = field(default_factory=list)
+
+
+class FakeExecutor(Executor):
+    """Workers go on whenever the coordinator listens; their messages arrive one at a time."""
+
+    def __init__(self, lives: Lives, world: World, study: optuna.Study, workers: int = 1) -> None:
+        self.lives, self.world, self.study = lives, world, study
+        self.count = workers
+        self.submitted: list[Train] = []
+        self.verdicts: list[tuple[int, bool, str | None]] = []
+        """(trial, whether it goes on, its outcome in the storage at that moment)"""
+        self.still_born: dict[int, int | Unfit] = {}
+        """Workers that die so many times before they are ready, or say why they cannot start."""
+        self.restarted: list[int] = []
+        self.killed: list[int] = []
+        self.started = False
+        self.most_silences = 5
+        """In a row, before it is taken for a search that waits for nothing."""
+        self.deaf = False
+        """Whether no worker hears a Suspend."""
+        self._trainings: dict[int, Generator[FromWorker, bool, None]] = {}
+        self._orders: dict[int, Train] = {}
+        self._suspended: set[int] = set()
+        self._outbox: deque[tuple[int, FromWorker]] = deque()
+        self._answers: dict[int, bool | None] = {}
+        """What each worker was told and has not acted on yet."""
+        self._asking: set[int] = set()
+        """Workers that wait for the answer to an epoch."""
+        self._silent = 0
+        self.paused: set[int] = set()
+
+    @property
+    def workers(self) -> list[int]:
+        return list(range(self.count))
+
+    def start(self) -> None:
+        self.started = True
+        for worker in self.workers:
+            self._spawn(worker)
+
+    def _spawn(self, worker: int) -> None:
+        match self.still_born.get(worker, 0):
+            case Unfit() as unfit:
+                self._outbox += [(worker, unfit), (worker, Died("exit code 0"))]
+            case 0:
+                self._outbox.append((worker, Ready("fake", "fp32")))
+            case int(left):
+                self.still_born[worker] = left - 1
+                self._outbox.append((worker, Died("exit code 3")))
+
+    def restart(self, worker: int) -> None:
+        self.restarted.append(worker)
+        self._trainings.pop(worker, None)
+        self._answers.pop(worker, None)
+        self._spawn(worker)
+
+    def kill(self, worker: int) -> None:
+        self.killed.append(worker)
+        self._trainings.pop(worker, None)
+        self._answers.pop(worker, None)
+        self._outbox.append((worker, Died("SIGKILL")))
+
+    def close(self, force: bool = False) -> None:
+        raise AssertionError("whoever started the search ends the workers")
+
+    def send(self, worker: int, message: ToWorker) -> None:
+        match message:
+            case Train():
+                assert worker not in self._trainings, "a worker that trains was given another candidate"
+                self.submitted.append(message)
+                self._orders[worker] = message
+                self._suspended.discard(worker)
+                self._trainings[worker] = self._train(worker, message)
+                self._answers[worker] = None
+            case Verdict(go_on=go_on):
+                number = self._orders[worker].number
+                outcome = self.study.get_trials(deepcopy=False)[number].user_attrs.get("outcome")
+                self.verdicts.append((number, go_on, outcome))
+                if worker in self._asking:  # the others ignore it
+                    self._answers[worker] = go_on
+                    self._asking.discard(worker)
+            case Suspend():
+                self._suspended |= set() if self.deaf else {worker}
+                self.paused.discard(worker)
+            case Pause(number=number):
+                self.paused.add(worker)
+                self._outbox.append((worker, Paused(number)))
+            case Resume():
+                self.paused.discard(worker)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody trains."""
+        return self._trainings.keys() <= self.paused
+
+    def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
+        for worker in self._answers.keys() - self.paused:
+            self._advance(worker, self._answers.pop(worker))
+        if not self._outbox:
+            self._silent += 1
+            assert self._silent < self.most_silences, "the coordinator waits for workers that have nothing to say"
+            return []
+        self._silent = 0
+        return [self._outbox.popleft()]
+
+    def _advance(self, worker: int, answer: bool | None) -> None:
+        message = next(self._trainings[worker]) if answer is None else self._trainings[worker].send(answer)
+        if isinstance(message, Began):
+            self._answers[worker] = None  # nobody answers that
+        elif isinstance(message, Epoch):
+            self._asking.add(worker)
+        else:
+            del self._trainings[worker]
+        self._outbox.append((worker, message))
+
+    def _train(self, worker: int, order: Train) -> Generator[FromWorker, bool, None]:
+        """As `fit` does it: says again what its checkpoint holds, then trains."""
+        life, checkpoint = self.lives(order), order.folder / "checkpoint.pt"
+        done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        assert order.folder.is_dir()
+        yield Began(order.number, done, "whole" if checkpoint.exists() else "none")
+        if life.memory is not None and order.candidate.train.batch_size // order.micro_batches > life.memory:
+            yield OutOfMemory(order.number, "the device", "OutOfMemoryError: tried to allocate a lot")
+            return
+        for epoch in range(1, len(life.curve) + 1):
+            if epoch > done:
+                if worker in self._suspended:
+                    checkpoint.write_text(str(epoch - 1))
+                    yield Ended(order.number, "suspended")
+                    return
+                dead = life.deaths.count(epoch - 1) - self.world.deaths.count((order.number, epoch - 1))
+                if dead > 0:
+                    self.world.deaths.append((order.number, epoch - 1))
+                    yield Died("SIGKILL")
+                    return
+                self.world.trained.append((order.number, epoch))
+                checkpoint.write_text(str(epoch))
+            go_on = yield Epoch(order.number, metrics(epoch, life.curve[epoch - 1]))
+            if not go_on and epoch < EPOCHS:
+                yield Ended(order.number, "stopped")
+                return
+        if life.end == "failed":
+            yield Failed(order.number, "RuntimeError: out of luck", "Traceback: somewhere")
+        else:
+            yield Ended(order.number, life.end)
+
+
+@dataclass
+class FakeDisplay:
+    """Remembers what it was shown; `on_update` may intervene."""
+
+    notes: list[str] = field(default_factory=list)
+    rows: list[TrialRow] = field(default_factory=list)
+    on_update: Callable[[Progress], None] = lambda progress: None
+
+    def update(self, progress: Progress) -> None:
+        self.on_update(progress)
+
+    def epoch(self, running: Running) -> None:
+        pass
+
+    def ended(self, row: TrialRow, progress: Progress) -> None:
+        self.rows.append(row)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@dataclass
+class Bench:
+    """A study, and coordinators for it, one after another."""
+
+    paths: StudyPaths
+    space: Space
+    channels: Sequence[int]
+    """What is drawn for each trial."""
+    storage: Any = field(default_factory=optuna.storages.InMemoryStorage)
+    budget: Budget = field(default_factory=StubBudget)
+    pruner: optuna.pruners.BasePruner = field(default_factory=PruneAfter)
+    sampler: SeededSampler | None = None
+    world: World = field(default_factory=World)
+    display: FakeDisplay = field(default_factory=FakeDisplay)
+    executor: FakeExecutor | None = None
+    """Of the latest coordinator."""
+
+    def coordinator(
+        self, goal: int, lives: Lives | Mapping[int, Life] | None = None, workers: int = 1, seed: int = 0, **more: Any
+    ) -> Coordinator:
+        """`lives` by trial; a mapping leaves all others at their default."""
+        study = optuna.create_study(
+            storage=self.storage,
+            study_name="study",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=self.pruner,
+        )
+        drawer = Drawer(study, self.sampler or Listed(self.channels), self.space, self.budget, seed)
+        by_number = dict(lives) if isinstance(lives, Mapping) else {}
+        chosen = lives if callable(lives) else lambda order: by_number.get(order.number, Life())
+        self.executor = FakeExecutor(chosen, self.world, study, workers)
+        settings = {"goal": goal, "display": self.display, "stop": Stop(), **more}
+        return Coordinator(study, drawer, Crew(self.executor, self.display.note), self.paths, **settings)
+
+    def run(self, goal: int, lives: Any = None, workers: int = 1, **more: Any) -> Coordinator:
+        coordinator = self.coordinator(goal, lives, workers, **more)
+        coordinator.run()
+        return coordinator
+
+    def stop_when(self, condition: Callable[[Progress], bool], coordinator: Coordinator) -> None:
+        """As Ctrl-C does, as soon as this is true."""
+
+        def on_update(progress: Progress) -> None:
+            if condition(progress):
+                coordinator.stop.request()
+
+        self.display.on_update = on_update
+
+    @property
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        return optuna.load_study(study_name="study", storage=self.storage).get_trials()
+
+    @property
+    def outcomes(self) -> list[str]:
+        """Of each trial; those that are not told yet in brackets by their state."""
+        return [trial.user_attrs["outcome"] if trial.state.is_finished() else f"({trial.state.name})" for trial in self.trials]
+
+    @property
+    def submitted(self) -> list[int]:
+        assert self.executor is not None
+        return [order.number for order in self.executor.submitted]

@@ -1,0 +1,871 @@
+"""The coordinator with scripted workers: what it asks, hands out, tells, and in which order."""
+
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.budget import Cost
+from nas.config import ArchConfig
+from nas.errors import BudgetError, NasError, StudyError
+from nas.jobs import silence
+from nas.jobs.messages import Alive, Began, Broken, Died, Suspend, Unfit
+from nas.study import coordinator as coordination
+from nas.study import drawing
+from nas.study.samplers import SAMPLERS
+from nas.train.memory import SMALLEST_MICRO_BATCH
+from tests.study.scripted import EPOCHS, Life, PruneAfter, StubBudget
+
+MakeBench = Callable[..., Any]
+
+
+# ------------------------------------------------------------------------------------------------------ the trial budget
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_exactly_as_many_train_as_were_asked_for(bench: MakeBench, workers: int) -> None:
+    b = bench()
+    progress = b.run(5, workers=workers).progress
+    assert b.outcomes == ["trained"] * 5
+    assert progress.trained == progress.trained_here == 5
+    assert len(b.world.trained) == 15
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_trials_count_over_all_runs_of_a_study(bench: MakeBench, workers: int) -> None:
+    b = bench()
+    b.run(2, workers=workers)
+    progress = b.run(5, workers=workers).progress
+    assert (progress.trained, progress.trained_here) == (5, 3)
+    assert b.outcomes == ["trained"] * 5
+    assert b.submitted == [2, 3, 4]
+
+
+def test_a_goal_that_was_reached_draws_and_trains_nothing(bench: MakeBench) -> None:
+    b = bench()
+    b.run(3)
+    b.run(3)
+    b.run(2)
+    assert len(b.trials) == 3
+    assert b.submitted == []
+
+
+def test_pruned_and_diverged_networks_count_and_failed_ones_do_not(bench: MakeBench) -> None:
+    b = bench(pruner=PruneAfter({0: 1}))
+    b.run(3, {1: Life(curve=(0.5,), end="diverged"), 2: Life(curve=(), end="failed")})
+    assert b.outcomes == ["pruned_early", "diverged", "failed", "trained"]
+
+
+def test_every_trial_is_described_and_keeps_its_candidate(bench: MakeBench) -> None:
+    b = bench(10, 20)
+    b.run(2)
+    for trial, channels in zip(b.trials, (10, 20), strict=True):
+        assert trial.user_attrs["params"] == channels * 100
+        assert len(trial.user_attrs["digest"]) == 16
+        assert f"× {channels} " in trial.user_attrs["architecture"]
+        candidate = b.space.candidate(dict.fromkeys((s.name for s in b.space.slots), None) | fixed(b) | trial.params)
+        assert b.paths.trial(trial.number).candidate.read_text() == candidate.to_json()
+
+
+def fixed(b: Any) -> dict[str, Any]:
+    return {slot.name: slot.domain for slot in b.space.slots if not slot.drawn}
+
+
+def test_each_trial_has_a_seed_of_its_own(bench: MakeBench) -> None:
+    b = bench()
+    b.run(3)
+    first = [order.seed for order in b.executor.submitted]
+    other = bench()
+    other.run(3, seed=1)
+    assert len(set(first) | {order.seed for order in other.executor.submitted}) == 6
+
+
+# ---------------------------------------------------------------------------------------- over budget, and drawn twice
+
+
+def test_what_is_over_budget_is_told_at_once_and_never_trained(bench: MakeBench) -> None:
+    b = bench(80, 10, 51, 50, 99, 20)
+    progress = b.run(3).progress
+    assert b.outcomes == ["over_budget", "trained", "over_budget", "trained", "over_budget", "trained"]
+    assert {number for number, _ in b.world.trained} == {1, 3, 5}
+    assert progress.counts["over_budget"] == 3
+    for number in (0, 2, 4):
+        trial = b.trials[number]
+        assert trial.state.name == "PRUNED"
+        assert trial.constraints["params"] > 0
+        assert not b.paths.trial(number).folder.exists()
+    assert all(not b.trials[number].constraints for number in (1, 3, 5))
+
+
+class TimedBudget(StubBudget):
+    """Times each network once; whoever trains meanwhile would slow it down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench: Any = None
+        self.timed: list[int] = []
+
+    def wants_quiet(self, arch: ArchConfig) -> bool:
+        return arch.stages[0].channels not in self.timed
+
+    def check(self, arch: ArchConfig) -> Cost:
+        if self.wants_quiet(arch):
+            assert self.bench.executor.quiet
+            self.timed.append(arch.stages[0].channels)
+        return super().check(arch)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_network_is_timed_while_nobody_trains(bench: MakeBench, workers: int) -> None:
+    channels = [10, 80, 20, 30, 10, 99, 40, 45, 15]
+    b = bench(*channels, budget=TimedBudget())
+    b.budget.bench = b  # type: ignore[attr-defined]
+    b.run(6, workers=workers)
+    assert b.budget.timed == [10, 80, 20, 30, 99, 40, 45, 15][: len(b.budget.timed)]  # type: ignore[attr-defined]
+    assert [outcome for outcome in b.outcomes if outcome != "(RUNNING)"].count("trained") == 6
+    assert not b.executor.paused
+    assert b.world.trained == sorted(set(b.world.trained), key=b.world.trained.index), "no epoch twice"
+
+
+def test_a_search_that_is_stopped_while_it_waits_for_quiet_goes_on_with_that_draw(bench: MakeBench) -> None:
+    b = bench(10, 20, 30, 40, budget=TimedBudget())
+    b.budget.bench = b  # type: ignore[attr-defined]
+    first = b.coordinator(4)
+    b.stop_when(lambda progress: bool(b.executor.paused), first)
+    first.run()
+    assert not b.executor.paused
+    b.display.on_update = lambda progress: None
+    b.run(4)
+    assert b.outcomes == ["trained"] * 4
+    assert [trial.params["stage0.channels"] for trial in b.trials] == [10, 20, 30, 40]
+
+
+def test_too_many_over_budget_in_a_row_end_the_search_and_name_the_ranges(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "MAX_OVER_BUDGET_IN_A_ROW", 7)
+    b = bench(*[10] + [90] * 20)
+    with pytest.raises(BudgetError) as caught:
+        b.run(3)
+    assert "7 draws in a row" in caught.value.message
+    assert "stage0.channels" in str(caught.value.hint)
+    assert "--max-params" in str(caught.value.hint)
+    assert b.outcomes.count("over_budget") == 7
+
+
+def test_one_that_fits_begins_the_row_anew(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "MAX_OVER_BUDGET_IN_A_ROW", 3)
+    b = bench(90, 90, 10, 90, 90, 11, 90, 90, 12)
+    b.run(3)
+    assert b.outcomes.count("trained") == 3
+
+
+def test_a_duplicate_of_a_finished_trial_gets_its_result_at_once(bench: MakeBench) -> None:
+    b = bench(10, 20, 10, 30)
+    b.run(3, {0: Life(curve=(0.3, 0.4, 0.9))})
+    assert b.outcomes == ["trained", "trained", "duplicate", "trained"]
+    twin, duplicate = b.trials[0], b.trials[2]
+    assert (duplicate.value, duplicate.intermediate_values) == (0.9, twin.intermediate_values)
+    assert duplicate.user_attrs["duplicate_of"] == 0
+    assert 2 not in b.submitted
+
+
+@pytest.mark.parametrize("end", ["finished", "diverged", "pruned"])
+def test_a_duplicate_of_a_running_trial_waits_for_its_result(bench: MakeBench, end: str) -> None:
+    b = bench(10, 10, 20, pruner=PruneAfter({0: 2} if end == "pruned" else {}))
+    seen = []
+    b.display.on_update = lambda progress: seen.append(b.outcomes[:2])
+    b.run(2, {0: Life(curve=(0.3, 0.4), end="diverged") if end == "diverged" else Life()})
+    twin, duplicate = b.trials[:2]
+    assert ["(RUNNING)", "(RUNNING)"] in seen
+    assert b.outcomes[1:] == ["duplicate", "trained"]
+    assert (twin.state, twin.values, twin.constraints) == (duplicate.state, duplicate.values, duplicate.constraints)
+    assert twin.intermediate_values == duplicate.intermediate_values
+
+
+def test_a_duplicate_of_one_that_fails_fails_too_and_the_next_is_trained(bench: MakeBench) -> None:
+    b = bench(10, 10, 20, 10)
+    b.run(2, {0: Life(curve=(0.3,), end="failed")})
+    assert b.outcomes == ["failed", "duplicate", "trained", "trained"]
+    assert b.trials[1].state.name == "FAIL"
+
+
+def test_a_space_that_only_repeats_itself_is_exhausted(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "MAX_DUPLICATES_IN_A_ROW", 6)
+    b = bench(*[10, 20] + [10, 20] * 20)
+    coordinator = b.run(10)
+    assert coordinator.drawer.exhausted
+    assert coordinator.progress.trained == 2
+    assert any("exhausted" in note for note in b.display.notes)
+    assert "(RUNNING)" not in b.outcomes, "the duplicates that waited have ended with their twins"
+
+
+def test_an_exhausted_space_trains_what_was_drawn_before(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "MAX_DUPLICATES_IN_A_ROW", 3)
+    b = bench(*[10, 20, 30] + [10] * 20)
+    coordinator = b.run(10, workers=2)
+    assert coordinator.drawer.exhausted
+    assert coordinator.progress.trained == 3
+
+
+# --------------------------------------------------------------------------------------------------------------- pruning
+
+
+def test_that_a_trial_is_pruned_is_recorded_before_its_worker_is_told(bench: MakeBench) -> None:
+    b = bench(pruner=PruneAfter({0: 1, 2: 2}))
+    b.run(3)
+    assert b.executor.verdicts == [
+        (0, False, "pruned_early"),
+        (1, True, None),
+        (1, True, None),
+        (1, True, None),
+        (2, True, None),
+        (2, False, "pruned_early"),
+    ]
+    assert b.trials[0].intermediate_values == {1: 0.5}
+    assert (0, 2) not in b.world.trained
+    assert not b.paths.trial(0).checkpoint.exists()
+
+
+def test_nothing_is_pruned_after_its_last_epoch(bench: MakeBench) -> None:
+    b = bench(pruner=PruneAfter(dict.fromkeys(range(10), EPOCHS)))
+    b.run(2)
+    assert b.outcomes == ["trained", "trained"]
+    assert {epoch for _, epoch in b.pruner.asked} == {1, 2}
+
+
+def test_the_value_of_a_trained_network_is_its_last_averaged_accuracy(bench: MakeBench) -> None:
+    b = bench()
+    b.run(1, {0: Life(curve=(0.5, 0.9, 0.8))})
+    assert b.trials[0].value == 0.8
+    assert b.trials[0].intermediate_values == {1: 0.5, 2: 0.9, 3: 0.8}
+
+
+def test_a_diverged_network_is_infeasible_for_the_sampler(bench: MakeBench) -> None:
+    b = bench()
+    b.run(2, {0: Life(curve=(0.99,), end="diverged")})
+    assert b.trials[0].constraints == {"divergence": 1.0}
+    best = b.coordinator(2).progress.best
+    assert best is not None
+    assert best.number == 1
+
+
+# --------------------------------------------------------------------------------------------------- failures and deaths
+
+
+def test_a_failure_leaves_its_traceback_and_the_search_goes_on(bench: MakeBench) -> None:
+    b = bench()
+    b.run(2, {0: Life(curve=(0.5,), end="failed")})
+    assert b.outcomes == ["failed", "trained", "trained"]
+    text = b.paths.trial(0).error.read_text()
+    assert "RuntimeError: out of luck" in text
+    assert "Traceback: somewhere" in text
+    assert b.trials[0].user_attrs["reason"] == "RuntimeError: out of luck"
+    assert any(str(b.paths.trial(0).error) in note for note in b.display.notes)
+
+
+def test_five_failures_in_a_row_end_the_search(bench: MakeBench) -> None:
+    b = bench()
+    with pytest.raises(StudyError, match="5 trials in a row failed, the last with: RuntimeError: out of luck"):
+        b.run(10, lambda order: Life(curve=(), end="failed"))
+    assert b.outcomes[:5] == ["failed"] * 5
+    assert b.submitted == [0, 1, 2, 3, 4]
+    b.run(1)  # with what was wrong put right, it goes on, and begins with the one drawn ahead
+    assert b.outcomes == ["failed"] * 5 + ["trained"]
+
+
+def test_failures_with_a_success_between_them_end_nothing(bench: MakeBench) -> None:
+    b = bench()
+    b.run(2, {n: Life(curve=(), end="failed") for n in (0, 1, 2, 3, 5, 6, 7, 8)})
+    assert b.outcomes.count("failed") == 8
+
+
+def test_a_dead_workers_trial_goes_on_first_and_from_its_checkpoint(bench: MakeBench) -> None:
+    b = bench()
+    b.run(2, {0: Life(deaths=(2,))})
+    assert b.submitted == [0, 0, 1]
+    assert b.executor.restarted == [0]
+    assert b.outcomes == ["trained", "trained"]
+    assert b.world.trained == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
+    assert any("SIGKILL" in note and "trial 0" in note for note in b.display.notes)
+
+
+def test_a_trial_that_kills_three_workers_has_failed(bench: MakeBench) -> None:
+    b = bench()
+    b.run(1, {0: Life(deaths=(1, 1, 1))})
+    assert b.submitted == [0, 0, 0, 1]
+    assert b.outcomes == ["failed", "trained"]
+    assert "died 3 times" in b.paths.trial(0).error.read_text()
+
+
+def test_a_death_after_the_verdict_costs_nothing(bench: MakeBench) -> None:
+    """The trial has been told; only its worker is replaced."""
+    b = bench(pruner=PruneAfter({0: 1}))
+    coordinator = b.coordinator(2)
+    real = b.executor._train
+
+    def die_when_stopped(worker: int, order: Any) -> Any:
+        for message in (training := real(worker, order)):
+            while True:
+                answer = yield message
+                message = training.send(answer)
+                if order.number == 0 and answer is False:
+                    message = Died("exit code 1")
+
+    b.executor._train = die_when_stopped
+    coordinator.run()
+    assert b.outcomes == ["pruned_early", "trained"]
+    assert b.submitted == [0, 1]
+    assert b.executor.restarted == [0]
+    assert not b.paths.trial(0).checkpoint.exists()
+
+
+def test_a_worker_that_dies_three_times_before_it_is_ready_ends_the_search(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(2)
+    b.executor.still_born = {0: 3}
+    with pytest.raises(StudyError, match=r"worker 0 died 3 times before it could train anything \(exit code 3\)"):
+        coordinator.run()
+    assert b.executor.restarted == [0, 0]
+
+
+def test_two_deaths_at_the_start_are_forgiven(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(2)
+    b.executor.still_born = {0: 2}
+    coordinator.run()
+    assert b.outcomes == ["trained", "trained"]
+
+
+def test_the_search_goes_on_without_a_worker_that_cannot_start(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(3, workers=2)
+    b.executor.still_born = {1: 3}
+    coordinator.run()
+    assert b.outcomes == ["trained"] * 3
+    assert any("worker 1 cannot start, the others go on" in note for note in b.display.notes)
+
+
+def test_a_worker_that_dies_idle_is_replaced(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(1, workers=2)
+    killed = []
+
+    def kill_the_idle_one(progress: Any) -> None:
+        if progress.running and not killed:
+            killed.append(1)
+            b.executor._outbox.appendleft((1, Died("SIGKILL")))
+            b.executor._outbox.rotate(-1)
+
+    b.display.on_update = kill_the_idle_one
+    coordinator.run()
+    assert b.outcomes == ["trained"]
+    assert b.executor.restarted == [1]
+
+
+def test_a_worker_that_cannot_start_says_why(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(2)
+    b.executor.still_born = {0: Unfit("no such data", "get it")}
+    with pytest.raises(NasError) as caught:
+        coordinator.run()
+    assert (caught.value.message, caught.value.hint) == ("no such data", "get it")
+
+
+# ------------------------------------------------------------------------------------------------ suspended and resumed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_suspended_stays_running_and_goes_on_under_its_own_number(bench: MakeBench, workers: int) -> None:
+    b = bench()
+    coordinator = b.coordinator(4, workers=workers)
+    b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
+    coordinator.run()
+    b.display.on_update = lambda progress: None
+    assert coordinator.suspending
+    interrupted = [n for n, outcome in enumerate(b.outcomes) if outcome == "(RUNNING)"]
+    assert len(interrupted) == 2 * workers, "one in training and one drawn ahead for each worker"
+    assert any("suspended" in note for note in b.display.notes)
+    before = len(b.world.trained)
+    b.run(4, workers=workers)
+    assert b.submitted[: len(interrupted)] == interrupted
+    assert b.outcomes == ["trained"] * 4
+    assert len(b.world.trained) == 12 == len(set(b.world.trained)), "no epoch was trained twice"
+    assert before < 12
+    assert any("trial 0 goes on after epoch" in note for note in b.display.notes)
+
+
+def test_a_suspension_before_anything_trains_loses_nothing(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(2)
+    coordinator.stop.request()
+    coordinator.run()
+    assert (b.world.trained, b.trials) == ([], [])
+    b.run(2)
+    assert b.outcomes == ["trained"] * 2
+
+
+def test_a_death_while_suspending_leaves_the_trial_for_the_next_run(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(2, {0: Life(deaths=(2,))})
+    b.executor.deaf = True  # its worker dies before it hears that it is to suspend
+    b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
+    coordinator.run()
+    assert b.executor.restarted == []
+    assert b.outcomes == ["(RUNNING)", "(RUNNING)"]
+    b.display.on_update = lambda progress: None
+    b.run(2)
+    assert b.outcomes == ["trained"] * 2
+
+
+def test_when_the_time_is_up_it_suspends(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(5, deadline=time.monotonic() - 1)
+    coordinator.run()
+    assert coordinator.suspending
+    assert b.submitted == []
+    assert b.display.notes == ["the time is up"]
+
+
+def test_what_an_earlier_run_did_not_report_is_reported_from_the_checkpoint(bench: MakeBench) -> None:
+    """A crash between a worker's epoch and the coordinator's report: the checkpoint's curve is the truth."""
+    b = bench()
+    coordinator = b.coordinator(1)
+    with pytest.raises(KeyboardInterrupt):
+        crash_at_epoch(coordinator, 2)
+    b.paths.trial(0).checkpoint.write_text("3")  # the worker trained on
+    assert b.trials[0].intermediate_values == {1: 0.5}
+    b.run(1)
+    assert b.trials[0].intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
+    assert b.outcomes == ["trained"]
+
+
+def crash_at_epoch(coordinator: Any, epoch: int) -> None:
+    real = coordinator.on_epoch
+
+    def crash(worker: int, metrics: Any) -> None:
+        if metrics.epoch == epoch:
+            raise KeyboardInterrupt
+        real(worker, metrics)
+
+    coordinator.on_epoch = crash
+    coordinator.run()
+
+
+def test_an_epoch_that_was_judged_before_is_not_judged_again(bench: MakeBench) -> None:
+    b = bench(pruner=PruneAfter())
+    coordinator = b.coordinator(1)
+    b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
+    coordinator.run()
+    b.display.on_update = lambda progress: None
+    b.pruner.asked.clear()
+    b.run(1)
+    assert b.pruner.asked == [(0, 2)], "the last one that was reported may not have been judged; the first one was"
+
+
+def test_a_decision_that_was_recorded_and_not_told_is_carried_out(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = bench(10, 10, 20, pruner=PruneAfter({0: 2}))
+
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(coordination.outcomes, "finish", crash)
+        with pytest.raises(KeyboardInterrupt):
+            b.run(2)
+    assert b.trials[0].user_attrs["outcome"] == "pruned_early"
+    assert b.outcomes[0] == "(RUNNING)"
+    b.pruner.epochs = {}  # it would not be pruned again
+    progress = b.run(2).progress
+    assert b.outcomes == ["pruned_early", "duplicate", "trained"]
+    assert b.submitted == [2], "neither it nor its duplicate is trained again"
+    assert progress.trained == 2
+    assert not b.paths.trial(0).checkpoint.exists()
+
+
+def test_the_best_of_an_earlier_run_is_known_at_once(bench: MakeBench) -> None:
+    b = bench()
+    b.run(3, {1: Life(curve=(0.5, 0.6, 0.95))})
+    best = b.coordinator(3).progress.best
+    assert best is not None
+    assert (best.number, best.accuracy) == (1, 0.95)
+
+
+# -------------------------------------------------------------------------------------------------- the order of things
+
+
+def test_one_is_drawn_ahead_for_each_worker_and_no_more(bench: MakeBench) -> None:
+    b = bench()
+    most = []
+
+    def watch(progress: Any) -> None:
+        most.append(b.outcomes.count("(RUNNING)") - len(progress.running))
+
+    b.display.on_update = watch
+    b.run(6, workers=2)
+    assert max(most) == 2
+
+
+def accuracy_of(order: Any) -> Any:
+    """A training whose accuracy follows from its network alone."""
+    channels = order.candidate.arch.stages[0].channels
+    return Life(curve=(channels / 200, channels / 150, channels / 100))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_same_seed_draws_the_same_with_one_worker(bench: MakeBench, seed: int) -> None:
+    def draws(with_seed: int) -> list[tuple[dict[str, Any], str]]:
+        b = bench(sampler=SAMPLERS["tpe"]())
+        b.run(14, accuracy_of, seed=with_seed)
+        return list(zip([trial.params for trial in b.trials], b.outcomes, strict=True))
+
+    assert draws(seed) == draws(seed)
+    assert draws(seed) != draws(seed + 1)
+
+
+def test_the_progress_that_is_shown_adds_up(bench: MakeBench) -> None:
+    b = bench(10, 90, 20, 10, 30)
+    shown = []
+    b.display.on_update = lambda p: shown.append((p.trained, p.trained_here, len(p.running), p.devices.get(0)))
+    progress = b.run(3).progress
+    assert progress.counts == {"trained": 3, "over_budget": 1, "duplicate": 1}
+    assert [row.number for row in b.display.rows] == [0, 2, 4]
+    assert all(one[0] <= other[0] for one, other in itertools.pairwise(shown))
+    assert shown[-1] == (3, 3, 0, "fake, fp32")
+
+
+def test_folders_that_workers_get_are_absolute(bench: MakeBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from nas.paths import StudyPaths
+
+    monkeypatch.chdir(tmp_path)
+    b = bench()
+    b.paths = StudyPaths(Path("relative"))
+    b.run(1)
+    assert b.executor.submitted[0].folder == tmp_path / "relative" / "trials" / "0000"
+
+
+# ------------------------------------------------------------------------------------------------------- out of memory
+
+
+def test_out_of_memory_the_same_trial_goes_on_in_smaller_parts(bench: MakeBench) -> None:
+    b = bench()
+    batch = b.space.candidate({slot.name: slot.ends()[0] for slot in b.space.slots}).train.batch_size
+    b.run(1, {0: Life(memory=batch // 4)})
+    assert [(order.number, order.micro_batches) for order in b.executor.submitted] == [(0, 1), (0, 2), (0, 4)]
+    assert b.outcomes == ["trained"]
+    assert b.trials[0].user_attrs["micro_batches"] == 4
+    assert b.display.notes == [
+        f"trial 0: the memory of the device ran out; again, in micro-batches of {batch // 2} images",
+        f"trial 0: the memory of the device ran out; again, in micro-batches of {batch // 4} images",
+    ]
+
+
+def test_what_fits_in_no_micro_batch_has_failed(bench: MakeBench) -> None:
+    b = bench()
+    b.run(1, {0: Life(memory=0)})
+    assert b.outcomes == ["failed", "trained"]
+    smallest = b.executor.submitted[0].candidate.train.batch_size // b.executor.submitted[-2].micro_batches
+    assert SMALLEST_MICRO_BATCH <= smallest < 2 * SMALLEST_MICRO_BATCH
+    assert f"even in micro-batches of {smallest} images" in b.trials[0].user_attrs["reason"]
+    assert "tried to allocate a lot" in b.paths.trial(0).error.read_text()
+
+
+def test_the_next_run_keeps_the_micro_batches_that_were_found(bench: MakeBench) -> None:
+    b = bench()
+    life = {0: Life(memory=8)}
+    coordinator = b.coordinator(1, life)
+    b.stop_when(lambda progress: any(r.micro_batches == 4 for r in progress.running.values()), coordinator)
+    coordinator.run()
+    b.display.on_update = lambda progress: None
+    b.run(1, life)
+    assert b.executor.submitted[0].micro_batches >= 4
+
+
+def test_a_worker_that_the_system_ended_for_memory_is_no_mere_death(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(1)
+    killed = []
+
+    def kill(progress: Any) -> None:
+        if not killed and any(r.last for r in progress.running.values()):
+            killed.append(b.executor._trainings.pop(0))
+            b.executor._answers.pop(0, None)
+            b.executor._outbox.append((0, Died("SIGKILL", out_of_memory=True)))
+
+    b.display.on_update = kill
+    coordinator.run()
+    assert [order.micro_batches for order in b.executor.submitted] == [1, 2]
+    assert b.outcomes == ["trained"]
+    assert any("the memory of the host ran out" in note for note in b.display.notes)
+
+
+# ------------------------------------------------------------------------------------------- checkpoints and their curves
+
+
+def test_only_the_best_trained_networks_keep_their_checkpoints(bench: MakeBench) -> None:
+    b = bench(pruner=PruneAfter({5: 1}))
+    accuracy = (0.5, 0.9, 0.6, 0.8, 0.7, 0.99, 0.4)
+    b.run(7, lambda order: Life(curve=(0.1, 0.2, accuracy[order.number])))
+    kept = [number for number in range(7) if b.paths.trial(number).checkpoint.exists()]
+    assert kept == [1, 3, 4]
+    b.paths.trial(0).checkpoint.write_text("3")  # as a crash between the tell and the tidying leaves it
+    half = b.paths.trial(2).folder / "checkpoint.pt.tmp"
+    half.write_text("half")
+    b.run(7)
+    assert kept == [number for number in range(7) if b.paths.trial(number).checkpoint.exists()]
+    assert not half.exists()
+
+
+def test_a_training_that_starts_again_corrects_what_was_stored(bench: MakeBench) -> None:
+    """Its checkpoint is lost, and another device computes other figures."""
+    b = bench()
+    coordinator = b.coordinator(1, {0: Life(curve=(0.3, 0.4, 0.5))})
+    b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
+    coordinator.run()
+    b.display.on_update = lambda progress: None
+    assert b.trials[0].intermediate_values == {1: 0.3, 2: 0.4}
+    b.paths.trial(0).checkpoint.unlink()
+    b.run(1, {0: Life(curve=(0.31, 0.41, 0.51))})
+    assert b.trials[0].intermediate_values == {1: 0.31, 2: 0.41, 3: 0.51}
+    assert b.trials[0].value == 0.51
+    assert "trial 0 starts again: it has no checkpoint any more" in b.display.notes
+
+
+@pytest.mark.parametrize(("found", "words"), [("damaged", "is damaged"), ("foreign", "is of another training or version")])
+def test_a_checkpoint_that_cannot_serve_is_named(bench: MakeBench, found: Any, words: str) -> None:
+    b = bench()
+    coordinator = b.coordinator(1)
+    real = b.executor._train
+
+    def begin_anew(worker: int, order: Any) -> Any:
+        training = real(worker, order)
+        next(training)
+        yield Began(order.number, 0, found)
+        yield from training
+
+    b.executor._train = begin_anew
+    coordinator.run()
+    assert b.display.notes == [f"trial 0 starts again: its checkpoint {words}"]
+
+
+# --------------------------------------------------------------------------------------------------- what takes too long
+
+
+def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "UNLEARNED_SECONDS", 0.2)
+    monkeypatch.setattr(silence, "LEAST_SECONDS", 0.2)
+    b = bench()
+    coordinator = b.coordinator(2)
+    real = b.executor.receive
+    stuck = []
+
+    def receive(timeout: float) -> Any:
+        if b.world.trained == [(0, 1), (0, 2)] and not b.executor.killed:
+            stuck.append(1)
+            time.sleep(0.05)
+            return []
+        return real(timeout)
+
+    b.executor.receive = receive
+    coordinator.run()
+    assert 3 <= len(stuck) <= 10
+    assert b.executor.killed == [0]
+    assert b.outcomes == ["trained", "trained"]
+    assert b.world.trained == [(n, epoch) for n in (0, 1) for epoch in (1, 2, 3)]
+    assert any("worker 0 has said nothing for 0 s: it hangs and is ended" in note for note in b.display.notes)
+
+
+def test_a_worker_that_writes_no_checkpoint_in_time_is_ended(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordination, "SUSPEND_SECONDS", 0.1)
+    b = bench()
+    coordinator = b.coordinator(2)
+    real, asked = b.executor.receive, []
+
+    def receive(timeout: float) -> Any:
+        if coordinator.stop.requested and not b.executor.killed:
+            asked.append(1)
+            time.sleep(0.03)
+            return []
+        return real(timeout)
+
+    b.executor.receive = receive
+    b.stop_when(lambda progress: any(r.last for r in progress.running.values()), coordinator)
+    coordinator.run()
+    assert b.executor.killed == [0]
+    assert len(asked) < 10
+    assert b.outcomes[0] == "(RUNNING)"
+    b.display.on_update = lambda progress: None
+    b.run(2)
+    assert b.outcomes == ["trained", "trained"]
+
+
+def test_when_the_search_cannot_go_on_the_other_trainings_are_suspended_first(bench: MakeBench) -> None:
+    b = bench()
+
+    def lives(order: Any) -> Life:
+        return Life() if order.number == 0 else Life(curve=(), end="failed")
+
+    coordinator = b.coordinator(10, lives, workers=2)
+    real, said = b.executor.send, []
+
+    def send(worker: int, message: Any) -> None:
+        said.append(type(message))
+        real(worker, message)
+
+    b.executor.send = send
+    pace = b.executor._advance
+
+    def slowly(worker: int, answer: Any) -> None:
+        """The first trial stays in its first epoch until the search ends."""
+        if b.executor._orders[worker].number == 0 and b.world.trained and Suspend not in said:
+            b.executor._answers[worker] = answer
+            b.executor._outbox.append((worker, Alive()))
+        else:
+            pace(worker, answer)
+
+    b.executor._advance = slowly
+    with pytest.raises(StudyError, match="5 trials in a row failed"):
+        coordinator.run()
+    assert said.count(Suspend) == 1
+    assert b.paths.trial(0).checkpoint.exists()
+
+
+def test_a_verdict_that_was_acted_on_is_not_taken_again(bench: MakeBench) -> None:
+    """The checkpoint holds an epoch more than the study: its worker was told to go on, whatever the pruner says now."""
+    b = bench(pruner=PruneAfter())
+    coordinator = b.coordinator(1)
+    with pytest.raises(KeyboardInterrupt):
+        crash_at_epoch(coordinator, 2)
+    assert b.trials[0].intermediate_values == {1: 0.5}
+    b.pruner.epochs = {0: 1}
+    b.run(1)
+    assert b.outcomes == ["trained"]
+    assert b.trials[0].intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
+
+
+# ------------------------------------------------------------------------------------------ faults that come at a bad time
+
+
+def test_what_a_kill_left_of_the_last_trial_is_put_in_order_though_the_goal_is_reached(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench(10, 20, 20)
+
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    lives = lambda order: Life(curve=(0.5,), end="diverged") if order.number == 0 else Life()  # noqa: E731
+    coordinator = b.coordinator(2, lives, workers=2)
+    monkeypatch.setattr(coordinator.drawer, "settle_twins", lambda ended: crash() if ended.number == 1 else None)
+    with pytest.raises(KeyboardInterrupt):
+        coordinator.run()
+    b.paths.trial(0).checkpoint.write_text("1")
+    b.run(2)
+    assert b.submitted == []
+    assert not b.executor.started
+    assert "(RUNNING)" not in b.outcomes
+    assert not b.paths.trial(0).checkpoint.exists()
+
+
+def test_when_the_study_cannot_be_written_the_trainings_are_suspended_before_it_ends(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(4, workers=2)
+
+    def away(*_: Any) -> None:
+        raise StudyError("the database is away, and the search was stopped")
+
+    def lose(progress: Any) -> None:
+        if any(running.last for running in progress.running.values()):
+            coordinator.on_epoch = away
+
+    b.display.on_update = lose
+    with pytest.raises(StudyError, match="the database is away"):
+        coordinator.run()
+    suspended = {order.number for order in b.executor.submitted}
+    assert len(suspended) == 2
+    assert all(b.paths.trial(number).checkpoint.exists() for number in suspended)
+    assert not b.executor._trainings, "each has ended by itself"
+    b.display.on_update = lambda progress: None
+    b.run(4)
+    assert b.outcomes == ["trained"] * 4
+    assert len(b.world.trained) == len(set(b.world.trained)) == 12
+
+
+def test_our_own_kill_at_a_stop_is_no_fault_of_the_trial(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordination, "SUSPEND_SECONDS", 0.05)
+    b = bench()
+    coordinator = b.coordinator(1, {0: Life(deaths=(1, 1))})
+    real = b.executor.receive
+
+    def receive(timeout: float) -> Any:
+        if coordinator.stop.requested and not b.executor.killed:
+            time.sleep(0.03)
+            return []
+        return real(timeout)
+
+    b.executor.receive = receive
+    b.stop_when(lambda progress: any(r.deaths == 2 for r in progress.running.values()), coordinator)
+    coordinator.run()
+    assert b.executor.killed == [0]
+    assert b.outcomes == ["(RUNNING)"]
+
+
+def test_a_stop_in_the_middle_of_a_draw_changes_no_draw(bench: MakeBench) -> None:
+    """A trial that ends while the next one is drawn is told after that draw, in this run or in the next."""
+
+    def run(stop: bool) -> Any:
+        b = bench(sampler=SAMPLERS["tpe"]())
+        b.paths = type(b.paths)(b.paths.folder / str(stop))
+        b.run(10, accuracy_of)
+        coordinator = b.coordinator(16, accuracy_of)
+        step, stopped, calls = coordinator.drawer.step, [], itertools.count(1)
+
+        def slow_step() -> None:
+            """As long as a training takes."""
+            if stop and coordinator.decided and not stopped:
+                stopped.append(len(b.trials))
+                coordinator.stop.request()
+            elif next(calls) % 7 == 0:
+                step()
+
+        coordinator.drawer.step = slow_step
+        b.executor.most_silences = 1000
+        coordinator.run()
+        assert bool(stopped) == stop
+        if stop:
+            b.sampler = SAMPLERS["tpe"]()
+            b.run(16, accuracy_of)
+        kept = sorted(file.parent.name for file in b.paths.trials.glob("*/checkpoint.pt"))
+        return kept, [(t.params, t.user_attrs["outcome"], t.values) for t in b.trials]
+
+    assert run(True) == run(False)
+
+
+def test_a_worker_whose_device_fails_is_replaced_and_its_trial_goes_on(bench: MakeBench) -> None:
+    b = bench()
+    coordinator = b.coordinator(1)
+    broken = []
+
+    def fail(progress: Any) -> None:
+        if not broken and any(r.last for r in progress.running.values()):
+            broken.append(b.executor._trainings.pop(0))
+            b.executor._answers.pop(0, None)
+            b.executor._outbox += [(0, Broken(0, "AcceleratorError: an illegal memory access")), (0, Died("exit code 3"))]
+
+    b.display.on_update = fail
+    coordinator.run()
+    assert b.outcomes == ["trained"]
+    assert b.submitted == [0, 0]
+    assert "the device of worker 0 fails in trial 0: AcceleratorError: an illegal memory access" in b.display.notes
+
+
+def test_a_folder_that_is_no_trials_is_left_alone(bench: MakeBench) -> None:
+    b = bench()
+    copy = b.paths.trials / "0000 copy"
+    copy.mkdir(parents=True)
+    (copy / "checkpoint.pt").write_text("1")
+    b.run(1)
+    assert (copy / "checkpoint.pt").exists()

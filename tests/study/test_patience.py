@@ -1,0 +1,464 @@
+"""A database that is away for a while costs time and nothing else, and whoever waits can be stopped."""
+
+import itertools
+import shutil
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.errors import StudyError
+from nas.interrupts import Stop
+from nas.paths import StudyPaths
+from nas.study import patience
+from nas.study.ownership import own_study
+from nas.study.patience import FULL, LOCKED, UNREACHABLE, Away, Patience, find_away
+from nas.study.storage import OwnedStorage, open_study, owned_study
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StudyPaths:
+    return StudyPaths(tmp_path / "mine")
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.naps: list[float] = []
+        self.alarms: dict[float, Callable[[], None]] = {}
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.now += seconds
+        for at in [at for at in self.alarms if at <= self.now]:
+            self.alarms.pop(at)()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(patience, "time", clock)
+    return clock
+
+
+# --------------------------------------------------------------------------------------------------------------- waiting
+
+
+def test_it_says_so_once_again_every_minute_and_once_when_it_goes_on(clock: Clock) -> None:
+    notes: list[tuple[float, str]] = []
+    attempts: list[float] = []
+
+    def attempt(again: bool) -> str:
+        assert again == bool(attempts)
+        attempts.append(clock.now)
+        if clock.now < 1150:
+            raise Away(UNREACHABLE, "connection refused")
+        return "done"
+
+    wait = Patience("mine", lambda text: notes.append((clock.now, text)), lambda: False)
+    assert wait(attempt) == "done"
+    away = "the study's database is not reachable (connection refused); waiting, the workers go on"
+    assert [text for _, text in notes] == [away, away, away, "the study's database is there again; the search goes on"]
+    at = [moment - 1000 for moment, _ in notes]
+    assert at[0] == 0
+    assert 60 <= at[1] <= 66
+    assert 60 <= at[2] - at[1] <= 66
+    pauses = [round(later - earlier, 3) for earlier, later in itertools.pairwise(attempts)]
+    assert pauses[:5] == [0.5, 1, 2, 4, 5]
+    assert set(pauses[5:]) == {5}
+    assert max(clock.naps) <= 0.2
+
+
+def test_what_works_at_once_is_not_spoken_of(clock: Clock) -> None:
+    notes: list[str] = []
+    assert Patience("mine", notes.append, lambda: False)(lambda again: again) is False
+    assert notes == []
+    assert clock.naps == []
+
+
+def test_another_error_is_not_waited_for(clock: Clock) -> None:
+    def attempt(again: bool) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Patience("mine", pytest.fail, lambda: False)(attempt)
+    assert clock.naps == []
+
+
+def test_a_stop_ends_the_waiting_and_says_how_to_go_on(clock: Clock) -> None:
+    stop = Stop()
+
+    def attempt(again: bool) -> None:
+        raise Away(FULL, "No space left on device")
+
+    clock.alarms[1033.0] = stop.request
+    with pytest.raises(StudyError) as caught:
+        Patience("mine", lambda text: None, lambda: stop.requested)(attempt)
+    assert clock.now < 1033.3
+    assert "has no room on its disk (No space left on device)" in caught.value.message
+    assert "Nothing is lost" in caught.value.message
+    assert str(caught.value.hint).startswith("nas search --study mine ")
+    assert caught.value.__cause__ is None
+    clock.naps.clear()
+    with pytest.raises(StudyError):
+        Patience("mine", lambda text: None, lambda: stop.requested)(attempt)
+    assert clock.naps == [], "a stop that was asked for before does not wait at all"
+
+
+# --------------------------------------------------------------------------------------------------------------- judging
+
+
+class PostgresError(Exception):
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__("password=geheim of\n a server")
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "lost", "trouble"),
+    [
+        ("OperationalError", None, False, UNREACHABLE),  # connection refused, a host that is not found, "starting up"
+        ("InterfaceError", None, False, UNREACHABLE),
+        ("OperationalError", "57P01", True, UNREACHABLE),  # an administrator ended it
+        ("OperationalError", "57P03", False, UNREACHABLE),  # starting up
+        ("OperationalError", "08006", True, UNREACHABLE),
+        ("OperationalError", "53300", False, UNREACHABLE),  # too many connections
+        ("OperationalError", "53100", False, FULL),
+        ("InternalError", "XX000", True, UNREACHABLE),
+        ("OperationalError", "57P04", False, None),  # the database was dropped
+        ("ProgrammingError", "42P01", False, None),  # no such table
+        ("ProgrammingError", None, False, None),
+        ("IntegrityError", "23505", False, None),
+    ],
+)
+def test_what_postgresql_says(kind: str, state: str | None, lost: bool, trouble: str | None) -> None:
+    error = getattr(sqlalchemy.exc, kind)("SELECT 1", {}, PostgresError(state), connection_invalidated=lost)
+    away = find_away(error)
+    if trouble is None:
+        assert away is None
+    else:
+        assert str(away) == f"{trouble} (password=***)", "in one line, and hiding rather too much than too little"
+
+
+def sqlite_error(code: str) -> sqlalchemy.exc.DBAPIError:
+    error = sqlite3.OperationalError("as it says")
+    error.sqlite_errorname = code
+    return sqlalchemy.exc.OperationalError("SELECT 1", {}, error)
+
+
+@pytest.mark.parametrize(
+    ("code", "trouble"),
+    [
+        ("SQLITE_FULL", FULL),
+        ("SQLITE_IOERR_SHMSIZE", FULL),
+        ("SQLITE_IOERR_WRITE", FULL),
+        ("SQLITE_BUSY", LOCKED),
+        ("SQLITE_BUSY_SNAPSHOT", LOCKED),
+        ("SQLITE_IOERR_READ", None),
+        ("SQLITE_CORRUPT", None),
+        ("SQLITE_READONLY", None),
+        ("SQLITE_ERROR", None),
+    ],
+)
+def test_what_sqlite_says(code: str, trouble: str | None) -> None:
+    away = find_away(sqlite_error(code))
+    assert (None if away is None else str(away)) == (None if trouble is None else f"{trouble} (as it says)")
+    assert find_away(sqlalchemy.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError("of Python's own"))) is None
+
+
+# ------------------------------------------------------------------------------------- what is done twice, and done once
+
+
+def write_all_sorts_of_things(study: optuna.Study) -> None:
+    """Every kind of write that a search does, the reads that go with them, and what Optuna does on its own."""
+    study.set_user_attr("settings", {"a": 1})
+    study.set_user_attr("settings", {"a": 2})
+    study.enqueue_trial({"x": 0.25}, user_attrs={"origin": "known"})
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=0.75,
+            params={"x": 0.5},
+            distributions={"x": optuna.distributions.FloatDistribution(0, 1)},
+            intermediate_values={1: 0.7},
+            user_attrs={"imported": True},
+        )
+    )
+    for number in range(4):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        trial.suggest_categorical("kind", ["a", "b"])
+        trial.set_user_attr("params", number)
+        trial.report(0.1 * number, 1)
+        trial.report(0.2 * number, 2)
+        trial.should_prune()
+        if number == 1:
+            trial.set_constraint("params", 1.0)
+            study.tell(trial, state=TrialState.PRUNED)
+        elif number == 2:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, 0.3 * number)
+    study.ask()  # stays running
+
+
+def content(trials: list[FrozenTrial]) -> list[Any]:
+    return [
+        (t.number, t.state, t.values, t.params, t.user_attrs, t.system_attrs, t.intermediate_values, t.constraints)
+        for t in trials
+    ]
+
+
+def search(database: Path, disturb: Callable[[OwnedStorage], None]) -> tuple[list[Any], list[str]]:
+    """What the study holds in the end, and what was said."""
+    notes: list[str] = []
+    paths = StudyPaths(database.parent)
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(database, check_same_thread=False)
+        connection.execute("PRAGMA synchronous=OFF")
+        return connection
+
+    storage = OwnedStorage("sqlite:///study.db", connect, Patience("mine", notes.append, lambda: False))
+    disturb(storage)
+    sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=1)
+    study = owned_study(storage, paths, sampler, optuna.pruners.SuccessiveHalvingPruner())
+    write_all_sorts_of_things(study)
+    stored = content(storage.get_all_trials(study._study_id))
+    assert content(study.get_trials()) == stored, "what Optuna keeps in memory is what is stored"
+    storage.close()
+    return stored, notes
+
+
+def commits_lost(at: int, committed: bool, counted: list[int]) -> Callable[[OwnedStorage], None]:
+    """The connection is lost at one of the commits, before it is carried out or just before its success is heard of."""
+
+    def disturb(storage: OwnedStorage) -> None:
+        dialect, real = storage.engine.dialect, storage.engine.dialect.do_commit
+
+        def commit(connection: Any) -> None:
+            if not connection.in_transaction:  # nothing was written
+                return real(connection)
+            counted.append(1)
+            if len(counted) == at and not committed:
+                raise Away(UNREACHABLE, "as the test wants it")
+            real(connection)
+            if len(counted) == at:
+                raise Away(UNREACHABLE, "as the test wants it")
+            return None
+
+        dialect.do_commit = commit  # type: ignore[assignment]
+
+    return disturb
+
+
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
+def test_a_connection_lost_at_any_commit_loses_nothing_and_repeats_nothing(
+    tmp_path: Path, committed: bool, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    empty, database = tmp_path / "empty.db", tmp_path / "study.db"
+    optuna.storages.RDBStorage(f"sqlite:///{empty}").engine.dispose()
+    commits: list[int] = []
+    shutil.copy(empty, database)
+    whole, _ = search(database, commits_lost(0, committed, commits))
+    assert [row[1].name for row in whole] == ["COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE", "RUNNING"]
+    assert len(commits) > 40
+    for at in range(1 + committed, len(commits) + 1, step):
+        shutil.copy(empty, database)
+        found, notes = search(database, commits_lost(at, committed, []))
+        assert found == whole, f"at commit {at} of {len(commits)}"
+        assert len(notes) == 2, notes
+
+
+def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
+        assert isinstance(storage, OwnedStorage)
+        study = owned_study(storage, paths)
+        trial = study.ask()
+        study.tell(trial, 0.5)
+        with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+            storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])  # this is no second attempt
+        calls: list[int] = []
+        real = optuna.storages.RDBStorage.set_trial_state_values
+
+        def lost(*arguments: Any) -> bool:
+            calls.append(1)
+            if len(calls) % 2:
+                raise Away(UNREACHABLE, "as the test wants it")
+            return real(*arguments)
+
+        monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", lost)
+        assert storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+        for state, values in ((TrialState.COMPLETE, [0.6]), (TrialState.PRUNED, [0.5]), (TrialState.FAIL, None)):
+            with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+                storage.set_trial_state_values(trial._trial_id, state, values)
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_parameters_are_stored_together_and_once(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch, committed: bool) -> None:
+    """Whether the attempt that failed had been committed or not."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
+        assert isinstance(storage, OwnedStorage)
+        study = owned_study(storage, paths)
+        trial = study.ask()
+        drawn = {name: trial.suggest_float(name, 0, 1) for name in "abc"}
+        assert open_study(paths).get_trials()[0].params == {}
+        real, attempts = OwnedStorage._store_params_of, []
+
+        def once_lost(self: OwnedStorage, *arguments: Any, **named: Any) -> None:
+            attempts.append(1)
+            if len(attempts) > 1 or committed:
+                real(self, *arguments, **named)
+            if len(attempts) == 1:
+                raise Away(UNREACHABLE, "as the test wants it")
+
+        monkeypatch.setattr(OwnedStorage, "_store_params_of", once_lost)
+        trial.set_user_attr("next", 1)
+        assert len(attempts) == 2
+        assert open_study(paths).get_trials()[0].params == drawn
+        study.tell(trial, 0.5)
+    (stored,) = open_study(paths).get_trials()
+    assert (stored.params, stored.value) == (drawn, 0.5)
+
+
+def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that Optuna may add: each is called while no statement can be carried out."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    stop = Stop()
+    arguments: dict[str, tuple[Any, ...]] = {
+        "create_new_study": ([optuna.study.StudyDirection.MAXIMIZE], "another"),
+        "get_study_id_from_name": ("mine",),
+        "set_study_user_attr": (1, "key", 1),
+        "set_study_system_attr": (1, "key", 1),
+        "get_trial_id_from_study_id_trial_number": (1, 0),
+        "set_trial_param": (1, "x", 0.5, optuna.distributions.FloatDistribution(0, 1)),
+        "get_trial_param": (1, "x"),
+        "set_trial_state_values": (1, TrialState.COMPLETE, [0.5]),
+        "set_trial_intermediate_value": (1, 1, 0.5),
+        "set_trial_user_attr": (1, "key", 1),
+        "set_trial_system_attr": (1, "key", 1),
+        "get_all_studies": (),
+    }
+    does_nothing = {"remove_session", "check_trial_is_updatable", "set_trial_param"}  # the last one is for later
+    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: stop.requested) as storage:
+        assert isinstance(storage, OwnedStorage)
+        study = owned_study(storage, paths)
+        study.ask().suggest_float("x", 0, 1)
+
+        @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute")
+        def fail(*_: Any) -> None:
+            raise Away(UNREACHABLE, "as the test wants it")
+
+        stop.request()
+        for name in sorted(name for name in dir(optuna.storages.BaseStorage) if not name.startswith("_")):
+            if name not in does_nothing:
+                with pytest.raises(StudyError, match="as the test wants it"):
+                    getattr(storage, name)(*arguments.get(name, (1,)))
+        sqlalchemy.event.remove(storage.engine, "before_cursor_execute", fail)
+        assert len(study.get_trials()) == 1, "afterwards it works as before"
+
+
+# ----------------------------------------------------------------------------------------------------------- for real
+
+
+def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths) -> None:
+    notes: list[str] = []
+    with own_study(paths, None, note=notes.append, stop_requested=lambda: False) as storage:
+        study = owned_study(storage, paths)
+        with closing(sqlite3.connect(paths.database, check_same_thread=False)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            release = threading.Timer(1.6, other.rollback)
+            release.start()
+            study.set_user_attr("key", 1)
+            release.join()
+        assert study.user_attrs == {"key": 1}
+    assert notes[0] == "the study's database is locked by another process (database is locked); waiting, the workers go on"
+    assert len(notes) == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None:
+        pytest.skip("there is no `mount`")
+    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    file = disk / "filling"
+    with open(file, "wb", buffering=0) as filling, suppress(OSError):
+        while filling.write(bytes(4096)):
+            pass
+    return file
+
+
+@pytest.mark.parametrize("network", [False, True], ids=["write-ahead log", "rollback journal"])
+def test_a_full_disk_is_waited_for(small_disk: Path, network: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.study.storage.file_system", lambda path: "nfs" if network else "tmpfs")
+    paths = StudyPaths(small_disk / "mine")
+    notes: list[str] = []
+    with own_study(paths, None, note=notes.append, stop_requested=lambda: False) as storage:
+        study = owned_study(storage, paths, optuna.samplers.RandomSampler(seed=0))
+        filling = fill(small_disk)
+        notes.clear()
+        release = threading.Timer(1.5, filling.unlink)
+        release.start()
+        began = time.monotonic()
+        for number in range(20):
+            trial = study.ask()
+            trial.set_user_attr("text", "x" * 500)
+            trial.report(number, 1)
+            study.tell(trial, number)
+        assert time.monotonic() - began > 1
+        release.join()
+    first, last = notes[0], notes[-1]
+    assert first == ("the study's database has no room on its disk (database or disk is full); waiting, the workers go on")
+    assert last == "the study's database is there again; the search goes on"
+    trials = open_study(paths).get_trials()
+    assert [t.value for t in trials] == list(range(20))
+    assert all(t.intermediate_values == {1: t.value} and len(t.user_attrs["text"]) == 500 for t in trials)
+
+
+def test_a_search_that_waits_for_a_full_disk_can_be_stopped(small_disk: Path) -> None:
+    paths, stop = StudyPaths(small_disk / "mine"), Stop()
+    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: stop.requested) as storage:
+        paths.settings.write_text("{}")
+        study = owned_study(storage, paths, optuna.samplers.RandomSampler(seed=0))
+        trial = study.ask()
+        filling = fill(small_disk)
+        timer = threading.Timer(1.0, stop.request)
+        timer.start()
+        # The database's file may still have some room inside.
+        texts = (trial.set_user_attr(f"text {number}", "x" * 10_000) for number in itertools.count())
+        with pytest.raises(StudyError, match="was stopped while it waited"):
+            list(texts)
+        timer.join()
+    filling.unlink()
+    with own_study(paths, None, note=pytest.fail, stop_requested=lambda: False) as storage:
+        (left,) = owned_study(storage, paths).get_trials()
+        assert left.state == TrialState.RUNNING

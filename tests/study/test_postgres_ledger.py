@@ -1,0 +1,133 @@
+"""The ledger in a PostgreSQL database, with a real server: several studies in one, several writers, a server that is away."""
+
+import itertools
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from nas.errors import StudyError
+from nas.paths import StudyPaths
+from nas.runs.ledger import Ledger, read_ledger, record, rewrite, tables
+from nas.runs.recorded import try_to_record
+from nas.study.address import parse_address, record_address
+from nas.study.ownership import own_study
+from nas.study.storage import open_study, owned_study
+from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
+from tests.runs.ledger.entries import make_version_1, run_entry, submission_entry
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Cluster:
+    return request.getfixturevalue("postgres")
+
+
+@pytest.fixture
+def database(server: Cluster) -> str:
+    """Its name."""
+    name = f"ledger{next(NUMBERS)}"
+    server.create_database(name)
+    return name
+
+
+@pytest.fixture
+def studies(server: Cluster, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[StudyPaths]:
+    """Two whose folders name one database."""
+    monkeypatch.setenv("NAS_STORAGE", server.url(database))
+    found = [StudyPaths(tmp_path / "studies" / name) for name in ("one", "two")]
+    for paths in found:
+        record_address(paths, parse_address(server.url(database)))
+    return found
+
+
+def test_studies_of_one_database_keep_their_ledgers_apart(studies: list[StudyPaths]) -> None:
+    one, two = studies
+    assert read_ledger(one) == Ledger()
+    start = threading.Barrier(4)
+    faults: list[Exception] = []
+
+    def write(writer: int) -> None:
+        start.wait()
+        try:
+            record(studies[writer % 2], run_entry(f"run-{writer}"))
+            record(studies[writer % 2], run_entry("shared"))
+        except Exception as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert {run.name for run in read_ledger(one).runs} == {"run-0", "run-2", "shared"}
+    record(one, submission_entry())
+    rewrite(one, lambda: Ledger([run_entry("found")], []))
+    assert read_ledger(one) == Ledger([run_entry("found")])
+    assert {run.name for run in read_ledger(two).runs} == {"run-1", "run-3", "shared"}
+
+
+def test_ledger_is_written_while_its_study_is_searched(studies: list[StudyPaths]) -> None:
+    (paths, _) = studies
+    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
+        study = owned_study(storage, paths)
+        study.tell(study.ask(), 0.5)
+        record(paths, run_entry())
+        study.tell(study.ask(), 0.7)
+    assert read_ledger(paths).runs == [run_entry()]
+    assert [trial.value for trial in open_study(paths).trials] == [0.5, 0.7]
+
+
+def test_older_and_newer_versions(
+    studies: list[StudyPaths], server: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (paths, _) = studies
+    record(paths, run_entry(seed=21))
+
+    def double_the_seeds(connection: tables.Connection) -> None:
+        connection.exec_driver_sql("ALTER TABLE nas_runs ADD COLUMN remark TEXT")
+        connection.exec_driver_sql("UPDATE nas_runs SET seed = 2 * seed")
+
+    with monkeypatch.context() as newer:
+        newer.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, double_the_seeds))
+        assert read_ledger(paths).runs == read_ledger(paths).runs == [run_entry(seed=42)]
+    with pytest.raises(StudyError, match="has version 3, and this nas knows versions up to 2; nothing was written to it"):
+        record(paths, run_entry("another"))
+    with server.connect(database) as onlooker:
+        assert onlooker.execute("SELECT name, seed FROM nas_runs").fetchall() == [(run_entry().name, 42)]
+
+
+def test_ledger_from_before_metrics_is_of_accuracy(studies: list[StudyPaths], server: Cluster, database: str) -> None:
+    (paths, other) = studies
+    engine = sqlalchemy.create_engine(parse_address(server.url(database)))
+    with engine.begin() as connection:
+        make_version_1(connection, [run_entry("before")], paths.name)
+    engine.dispose()
+    assert read_ledger(paths).runs == [run_entry("before")]
+    new = run_entry("new", metric="macro_f1", held_out_score=0.25)
+    record(other, new)
+    assert read_ledger(other).runs == [new]
+
+
+def test_server_that_is_away_is_a_note_without_its_password(
+    studies: list[StudyPaths], server: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (paths, _) = studies
+    monkeypatch.setattr("nas.runs.ledger.book.PAUSES", ())
+    notes: list[str] = []
+    server.stop()
+    try:
+        try_to_record(paths, run_entry(), notes.append)
+    finally:
+        server.start()
+    (note,) = notes
+    assert note.startswith(f"the ledger in the database {server.url('', password=None)}")
+    assert note.endswith("nas runs --rebuild --study one   makes the ledger from them")
+    assert PASSWORD not in note
+    assert ENCODED_PASSWORD not in note
+    try_to_record(paths, run_entry(), notes.append)
+    assert read_ledger(paths).runs == [run_entry()]
+    assert len(notes) == 1

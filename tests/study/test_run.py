@@ -1,0 +1,82 @@
+"""`run_search` before and around the coordinator: what is refused, what is taken from the study, what Ctrl-C does."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.config import DataConfig
+from nas.errors import BudgetError, ConfigError, DataError, DeviceError, NasError
+from nas.interrupts import suspended_by_signals
+from nas.paths import StudyPaths
+from nas.study.request import SearchRequest, default_name, resolve_data, resolve_overrides, resolve_space
+from nas.study.run import run_search
+from nas.study.settings import Overrides, read_settings
+from tests.conftest import QuietDisplay
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        ({"trials": 0}, ConfigError, "--trials"),
+        ({"epochs": 0}, ConfigError, "--epochs"),
+        ({"timeout": 0.0}, ConfigError, "--timeout"),
+        ({"device": "cuda:77"}, DeviceError, "cuda:77"),
+        ({"study": "../elsewhere"}, NasError, "name"),
+        ({"space": "no-such-space"}, ConfigError, "no-such-space"),
+        ({"dataset": "no-such-data"}, DataError, "no-such-data"),
+        ({"max_params": "many"}, BudgetError, "many"),
+        ({"max_params": "10"}, BudgetError, "the budget is 10"),
+        ({"image_size": 64}, DataError, "--image-size"),
+    ],
+)
+def test_a_request_that_means_nothing_is_refused_before_anything_is_made(
+    tmp_path: Path, changes: dict[str, Any], kind: type[NasError], says: str
+) -> None:
+    request = SearchRequest(**{"space": "digits", "dataset": "digits", "device": "cpu", **changes})
+    with pytest.raises(kind) as caught:
+        run_search(request, QuietDisplay())
+    assert says in caught.value.message
+    assert not list(tmp_path.glob("studies/*"))
+
+
+def test_a_study_is_named_after_its_space_and_its_data() -> None:
+    assert default_name(SearchRequest()) == "resnet-cifar10"
+    assert default_name(SearchRequest(space="digits", dataset="digits")) == "digits-digits"
+
+
+def test_without_a_word_everything_is_as_the_study_began(study: StudyPaths) -> None:
+    stored = read_settings(study)
+    request = SearchRequest(study="tiny")
+    overrides = resolve_overrides(request, stored)
+    assert overrides == stored.overrides
+    assert resolve_space(request, study, stored, overrides).describe() == stored.parameters
+    assert resolve_data(request, stored) == stored.data
+
+
+def test_what_is_said_replaces_what_the_study_began_with(study: StudyPaths) -> None:
+    stored = read_settings(study)
+    request = SearchRequest(study="tiny", epochs=5, max_params="2k", train_subset=99, seed=4)
+    overrides = resolve_overrides(request, stored)
+    assert overrides == Overrides(epochs=5, max_params=2000, unmirrored=True)
+    assert resolve_space(request, study, stored, overrides).epochs == 5
+    assert resolve_data(request, stored) == stored.data.model_copy(update={"subset": 99, "seed": 4})
+
+
+def test_the_data_folder_is_kept_as_an_absolute_path(tmp_path: Path) -> None:
+    config = resolve_data(SearchRequest(dataset="folder", data_folder="images"), None)
+    assert config == DataConfig(dataset="folder", folder=str(tmp_path / "images"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_suspends_and_the_second_ends(number: int) -> None:
+    asked: list[bool] = []
+    before = signal.getsignal(number)
+    with suspended_by_signals(lambda: asked.append(True)):
+        os.kill(os.getpid(), number)
+        assert asked == [True]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before

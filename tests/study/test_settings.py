@@ -1,0 +1,159 @@
+"""What may not change while a study lives, and what may."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.config import BudgetConfig, DataConfig, ImageShape, StrategyConfig, StudyConfig
+from nas.errors import ConfigError, StudyError
+from nas.paths import StudyPaths
+from nas.space.space import Space
+from nas.study import settings as settings_module
+from nas.study.settings import (
+    FIRST_STRATEGIES,
+    Environment,
+    Overrides,
+    StudySettings,
+    git_state,
+    installed_versions,
+    read_settings,
+)
+
+ENVIRONMENT = Environment(created="then", command="nas search", python="3", packages={}, git=None, machine="this")
+
+
+def settings(**changes: Any) -> StudySettings:
+    base: dict[str, Any] = {
+        "space": "small",
+        "overrides": Overrides(),
+        "parameters": {"lr": "float 0.1 to 0.2", "epochs": "18", "block": 'one of "basic"'},
+        "budget": BudgetConfig(params=1000),
+        "data": DataConfig(dataset="digits"),
+        "data_fingerprint": "abc",
+        "shape": ImageShape(channels=1, size=8, classes=10),
+        "seed": 0,
+        "environment": ENVIRONMENT,
+    }
+    return StudySettings(**{**base, **changes})
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "a range": ({"parameters": {"lr": "float 0.1 to 0.5", "epochs": "18", "block": 'one of "basic"'}}, "lr: float 0.1 to 0.2 → "),
+    "a new parameter": (
+        {"parameters": {"lr": "float 0.1 to 0.2", "epochs": "18", "block": 'one of "basic"', "warmup": "0.1"}},
+        "warmup: absent → 0.1",
+    ),
+    "a parameter gone": ({"parameters": {"lr": "float 0.1 to 0.2", "epochs": "18"}}, 'block: one of "basic" → absent'),
+    "the epochs": ({"parameters": {"lr": "float 0.1 to 0.2", "epochs": "9", "block": 'one of "basic"'}}, "epochs: 18 → 9"),
+    "the budget": ({"budget": BudgetConfig(params=2000)}, "budget.params: 1000 → 2000"),
+    "a second budget": ({"budget": BudgetConfig(params=1000, macs=5)}, "budget.macs: None → 5"),
+    "the data set": ({"data": DataConfig(dataset="cifar10")}, "data.dataset: digits → cifar10"),
+    "the image size": ({"data": DataConfig(dataset="digits", image_size=16)}, "data.image_size: None → 16"),
+    "the split": ({"data": DataConfig(dataset="digits", validation=0.2)}, "data.validation: 0.1 → 0.2"),
+    "the split's seed": ({"data": DataConfig(dataset="digits", seed=1)}, "data.seed: 0 → 1"),
+    "the subset": ({"data": DataConfig(dataset="digits", subset=100)}, "data.subset: None → 100"),
+    "images left out": ({"data": DataConfig(dataset="digits", skip_bad_images=True)}, "data.skip_bad_images: False → True"),
+    "the images": ({"data_fingerprint": "xyz"}, "data: the images or labels are not those that the study began with"),
+    "the seed": ({"seed": 7}, "seed: 0 → 7"),
+    "the sampler": ({"study": StudyConfig(sampler=StrategyConfig(name="random"))}, "sampler: tpe (startup_trials 20, "),
+    "an argument": (
+        {"study": FIRST_STRATEGIES.model_copy(update={"pruner": StrategyConfig(name="asha", arguments={"reduction": 4})})},
+        "pruner: asha (reduction 3) → asha (reduction 4)",
+    ),
+    "the objective": ({"study": FIRST_STRATEGIES.model_copy(update={"objective": "front"})}, "objective: accuracy → front"),
+}
+
+
+def test_a_study_from_before_strategies_had_names_keeps_those_of_then_and_one_from_before_an_argument_its_default() -> None:
+    old = settings().model_dump(mode="json", exclude={"study"})
+    assert StudySettings.model_validate(old).study == FIRST_STRATEGIES
+    fewer = FIRST_STRATEGIES.model_copy(update={"pruner": StrategyConfig(name="asha", arguments={"reduction": 3})})
+    settings(study=fewer).require_same(settings(), "mine")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_meaning_is_refused_with_the_difference(change: str) -> None:
+    changed, sentence = CHANGES[change]
+    (difference,) = settings().differences(settings(**changed))
+    assert difference.startswith(sentence)
+    with pytest.raises(StudyError) as caught:
+        settings().require_same(settings(**changed), "mine")
+    assert difference in caught.value.message
+    assert "nas search --study mine" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"data": DataConfig(dataset="digits", folder="elsewhere")},
+        {"space": "another name"},
+        {"environment": ENVIRONMENT.model_copy(update={"git": "fffff", "packages": {"torch": "9"}})},
+    ],
+    ids=["nothing", "the folder", "the space's name", "the machine"],
+)
+def test_what_only_describes_may_change(changed: dict[str, Any]) -> None:
+    assert settings().differences(settings(**changed)) == []
+    settings().require_same(settings(**changed), "mine")
+
+
+def test_every_difference_is_named_at_once() -> None:
+    assert len(settings().differences(settings(seed=1, data=DataConfig(dataset="cifar10", seed=1), data_fingerprint="z"))) == 4
+
+
+def test_settings_survive_their_file() -> None:
+    once = settings(overrides=Overrides(epochs=3, max_params=10))
+    assert StudySettings.from_json(once.to_json()) == once
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    paths = StudyPaths(tmp_path)
+    for damaged in (b"\xff\xfe no text", b'{"seed": '):
+        paths.settings.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"study\.json: invalid JSON"):
+            read_settings(paths)
+
+
+def test_overrides_replace_what_the_space_says(space: Space) -> None:
+    assert Overrides().applied_to(space) == space
+    changed = Overrides(epochs=7, max_params=99).applied_to(space)
+    assert (changed.epochs, changed.budget.params) == (7, 99)
+    assert (space.epochs, space.budget.params) == (3, 5000)
+
+
+def test_trainings_are_the_same_on_the_same_data_and_epochs_whatever_the_space() -> None:
+    other_space = settings(parameters={"epochs": "18"}, budget=BudgetConfig(params=9), seed=3)
+    assert settings().same_trainings_as(other_space)
+    assert settings().same_trainings_as(settings(data=DataConfig(dataset="digits", folder="moved")))
+    for changed in ({"parameters": {"epochs": "9"}}, {"data_fingerprint": "z"}, {"data": DataConfig(dataset="digits", subset=9)}):
+        assert not settings().same_trainings_as(settings(**changed))
+
+
+def test_the_environment_is_recorded() -> None:
+    now = Environment.now()
+    assert now.command.startswith("nas")
+    assert now.packages["optuna"].startswith("5.")
+    assert installed_versions(("no-such-package",)) == {"no-such-package": "not installed"}
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [("/env/bin/nas", "nas search"), ("/lib/nas/__main__.py", "nas search"), ("lab/try.py", "python try.py search")],
+)
+def test_a_script_that_searches_is_recorded_as_one(program: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "search"])
+    assert Environment.now().command == command
+
+
+def test_commit_is_that_of_the_beginning_and_none_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("git")
+
+    begun = git_state()
+    monkeypatch.setattr(settings_module.subprocess, "run", missing)
+    assert git_state() == begun, "the code that runs does not change with the checkout"
+    git_state.cache_clear()
+    assert git_state() is None
+    git_state.cache_clear()

@@ -1,0 +1,175 @@
+"""The database in the study's folder: how it is kept, and what becomes of one that is damaged."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+
+import nas.study.storage
+from nas.errors import StudyError
+from nas.paths import StudyPaths
+from nas.study.ownership import own_study
+from nas.study.storage import open_study, owned_study
+
+
+@contextmanager
+def owned(paths: StudyPaths, notes: list[str] | None = None) -> Iterator[optuna.storages.BaseStorage]:
+    said: list[str] = [] if notes is None else notes
+    with own_study(paths, None, note=said.append, stop_requested=lambda: False) as storage:
+        paths.settings.write_text("{}")
+        yield storage
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StudyPaths:
+    folder = tmp_path / "studies" / "mine"
+    folder.mkdir(parents=True)
+    return StudyPaths(folder)
+
+
+def filled(paths: StudyPaths, trials: int = 30) -> optuna.Study:
+    study = open_study(paths, optuna.samplers.RandomSampler(seed=0))
+    for _ in range(trials):
+        trial = study.ask()
+        trial.suggest_float("x", 0.0, 1.0)
+        trial.report(0.5, 1)
+        study.tell(trial, 0.5)
+    return study
+
+
+def pragma(study: optuna.Study, name: str) -> object:
+    with study._storage._backend.engine.connect() as connection:  # type: ignore[attr-defined]
+        return connection.execute(sqlalchemy.text(f"PRAGMA {name}")).scalar()
+
+
+def test_it_writes_ahead_and_does_not_wait_for_the_disk_at_every_commit(paths: StudyPaths) -> None:
+    with owned(paths) as storage:
+        study = owned_study(storage, paths)
+        assert pragma(study, "journal_mode") == "wal"
+        assert pragma(study, "synchronous") == 1, "NORMAL"
+        reader = open_study(paths)
+        assert (pragma(reader, "journal_mode"), pragma(reader, "synchronous")) == ("wal", 1)
+        assert pragma(reader, "busy_timeout") == 60_000
+
+
+@pytest.mark.parametrize("system", ["nfs", "cifs", "lustre"])
+def test_on_a_network_file_system_it_keeps_a_rollback_journal(
+    paths: StudyPaths, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with owned(paths):
+        pass  # here the study began; then its folder was moved
+    monkeypatch.setattr(nas.study.storage, "file_system", lambda path: system)
+    notes: list[str] = []
+    with owned(paths, notes) as storage:
+        (note,) = notes
+        assert f"{paths.folder} is on a network file system ({system}): the database keeps a rollback journal" in note
+        study = owned_study(storage, paths)
+        assert pragma(study, "journal_mode") == "delete"
+        assert pragma(study, "synchronous") == 2, "FULL"
+        monkeypatch.undo()  # somebody reads on the machine whose disk it is
+        reader = open_study(paths)
+        assert pragma(reader, "journal_mode") == "delete"
+        assert pragma(reader, "synchronous") == 2
+        study.tell(study.ask(), 0.5)
+        assert [trial.value for trial in reader.get_trials()] == [0.5]
+        assert not list(paths.folder.glob("*.db-wal"))
+    assert len(notes) == 1
+
+
+def test_a_folder_with_any_name_will_do(tmp_path: Path) -> None:
+    strange = StudyPaths(tmp_path / "100% {of} #1, why?" / "mine")
+    with owned(strange) as storage:
+        study = owned_study(storage, strange)
+        study.tell(study.ask(), 0.5)
+        assert len(open_study(strange).get_trials()) == 1
+    assert strange.database.is_file()
+
+
+def test_what_was_written_is_there_when_it_is_opened_again(paths: StudyPaths) -> None:
+    filled(paths, 3)
+    study = open_study(paths)
+    assert [trial.value for trial in study.get_trials()] == [0.5] * 3
+    assert study.study_name == "mine"
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+
+
+def test_reading_while_a_coordinator_writes_disturbs_neither(paths: StudyPaths) -> None:
+    writer, trial = filled(paths, 1), None
+    for expected in range(1, 4):
+        assert len(open_study(paths).get_trials()) == expected
+        trial = writer.ask()
+        writer.tell(trial, 0.1)
+
+
+def damage(paths: StudyPaths, how: str) -> None:
+    filled(paths)
+    with sqlite3.connect(paths.database) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    content = bytearray(paths.database.read_bytes())
+    if how == "garbage":
+        content = bytearray(b"this is no database" * 1000)
+    elif how == "truncated":
+        del content[len(content) // 3 :]
+    elif how == "overwritten":
+        content[4096:] = b"\xff" * (len(content) - 4096)
+    elif how == "one page":
+        page = len(content) // 4096 - 2
+        content[page * 4096 : (page + 1) * 4096] = b"\xff" * 4096
+    elif how == "foreign":
+        paths.database.unlink()
+        with sqlite3.connect(paths.database) as database:
+            database.execute("CREATE TABLE studies (something INTEGER)")
+        database.close()
+        return
+    paths.database.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["garbage", "truncated", "overwritten", "one page", "foreign"])
+def test_a_damaged_database_is_a_mistake_that_can_be_mended(paths: StudyPaths, how: str) -> None:
+    damage(paths, how)
+    with pytest.raises(StudyError) as caught:
+        open_study(paths).get_trials()
+    assert str(paths.database) in caught.value.message
+    assert "--study" in str(caught.value.hint)
+
+
+def test_a_folder_that_cannot_be_written_is_a_mistake_that_can_be_mended(paths: StudyPaths) -> None:
+    paths.database.mkdir()
+    with pytest.raises(StudyError, match=r"study\.db"):
+        open_study(paths)
+
+
+@pytest.mark.parametrize("how", ["garbage", "truncated", "overwritten", "one page", "foreign"])
+def test_no_search_begins_on_a_damaged_database(paths: StudyPaths, how: str) -> None:
+    damage(paths, how)
+    with pytest.raises(StudyError) as caught, owned(paths):
+        pass
+    assert str(paths.database) in caught.value.message
+    assert "--study" in str(caught.value.hint)
+
+
+def test_trials_of_unknown_meaning_are_not_gone_on_with(paths: StudyPaths) -> None:
+    filled(paths, 3)
+    with pytest.raises(StudyError) as caught, owned(paths):
+        pass
+    assert f"{paths.database} holds a study 'mine' with 3 trials, but the folder {paths.folder} has no study.json" in str(
+        caught.value
+    )
+    assert "--study NAME" in str(caught.value.hint)
+    paths.settings.write_text("{}")
+    with owned(paths) as storage:
+        assert len(owned_study(storage, paths).get_trials()) == 3
+
+
+def test_nobody_writes_who_is_not_the_owner_any_more(paths: StudyPaths) -> None:
+    with owned(paths) as storage:
+        study = owned_study(storage, paths)
+        study.tell(study.ask(), 0.5)
+    with pytest.raises(AssertionError, match="not owned any more"):
+        study.ask()
+    assert len(open_study(paths).get_trials()) == 1

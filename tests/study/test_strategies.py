@@ -1,0 +1,476 @@
+"""Strategies by name: how they are described, checked and made; and that no history starves or misleads one."""
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nas.budget import Cost
+from nas.config import BudgetConfig, StrategyConfig, StudyConfig
+from nas.errors import ConfigError
+from nas.space.space import Space
+from nas.space.space_file import read_space
+from nas.study import outcomes
+from nas.study.drawing import Drawer
+from nas.study.history import all_with_values, excess, projected_values
+from nas.study.pruners import PRUNERS
+from nas.study.samplers import SAMPLERS
+from nas.study.samplers.base import _most_telling
+from nas.study.strategies import describe, make_pruner, make_sampler, said_as_before, spelt_out
+from tests.study.scripted import StubBudget
+
+Search = Callable[..., optuna.Study]
+
+SPACE = """
+version: 1
+budget: {params: 200}
+arch:
+  stages: 3
+  block: {type: categorical, choices: [basic, preact, bottleneck]}
+  stage:
+    blocks: 1
+    channels: {type: int, low: 1, high: 100}
+train:
+  epochs: 9
+  lr: {type: float, low: 0.001, high: 1.0, log: true}
+  momentum: {type: float, low: 0.0, high: 0.9}
+"""
+
+
+@pytest.fixture(scope="module")
+def space() -> Space:
+    return read_space(SPACE, "test.yaml", "test")
+
+
+class ChannelBudget(StubBudget):
+    """Counts the channels of all stages; of uniform draws about three quarters are over 120 of them."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.limits = BudgetConfig(params=most)
+
+    def check(self, arch: Any) -> Cost:
+        params = sum(stage.channels for stage in arch.stages)
+        return Cost(params, 1, {"params": params / (self.limits.params or 1) - 1})
+
+
+def quality(candidate: Any) -> float:
+    """Highest, 0.9, for a learning rate of 0.1, preact blocks and no more than a medium momentum."""
+    train = candidate.train
+    off = abs(np.log10(train.lr) + 1) / 4 + abs(train.momentum - 0.5) / 4
+    return float(0.9 - 0.5 * off - 0.05 * (candidate.arch.block != "preact"))
+
+
+@pytest.fixture(scope="module")
+def search(space: Space) -> Search:
+    """Each search once: `search(sampler, networks that train, seed, most channels)`."""
+
+    @cache
+    def searched(name: str, trained: int, seed: int, most: int = 120) -> optuna.Study:
+        return make_search(name, space, trained, seed, most)
+
+    return searched
+
+
+def make_search(name: str, space: Space, trained: int, seed: int, most: int) -> optuna.Study:
+    """Four trainings of five are pruned after their second epoch."""
+    study = optuna.create_study(direction="maximize")
+    drawer = Drawer(study, make_sampler(StrategyConfig(name=name), seed), space, ChannelBudget(most), seed)
+    count = 0
+    while count < trained:
+        drawer.begin()
+        while drawer.drawing:
+            drawer.step()
+        running = drawer.ready.popleft()
+        value = quality(running.candidate)
+        outcome: outcomes.Outcome = "trained" if count % 5 == 0 else "pruned_early"
+        for epoch in range(1, 10 if outcome == "trained" else 3):
+            outcomes.report(study, running.trial, value * (0.5 + epoch / 18), epoch)
+        outcomes.decide(running.trial, outcome)
+        outcomes.finish(study, running.trial)
+        drawer.settle_twins(study.get_trials(deepcopy=False)[running.number])
+        count += 1
+    return study
+
+
+def trained_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [t for t in study.get_trials(deepcopy=False) if outcomes.outcome_of(t) in outcomes.COUNTED]
+
+
+# ------------------------------------------------------------------------------------------------------------ conformance
+
+SLOW = {"gp"}
+"""Take a second for each draw: fewer networks, of one seed, are made with them."""
+ADAPTIVE = [
+    pytest.param(name, marks=[pytest.mark.exhaustive] if name in SLOW else [])
+    for name in sorted(SAMPLERS.keys() - {"random", "qmc"})
+]
+
+
+@pytest.mark.parametrize("name", [*ADAPTIVE, "random", "qmc"])
+def test_a_history_of_over_budget_and_pruned_trials_starves_nobody(name: str, search: Search) -> None:
+    """Seven draws in eight are over budget, and four trainings in five are pruned: still each candidate comes in time."""
+    networks, most = (16, 120) if name in SLOW else (30, 90)
+    study = search(name, networks, 0, most)
+    draws = len(study.get_trials(deepcopy=False))
+    assert len(trained_trials(study)) == networks
+    assert draws < networks * 16, f"{draws} draws for {networks} networks: more than twice as many as uniform ones"
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_who_learns_from_a_history_finds_better_networks_than_random_search(name: str, space: Space, search: Search) -> None:
+    """By the mean of what the last third reaches."""
+    networks, seeds = (16, 1) if name in SLOW else (60, 3)
+
+    def late(which: str) -> float:
+        found = [trained_trials(search(which, networks, seed))[-networks // 3 :] for seed in range(seeds)]
+        return float(
+            np.mean(
+                [
+                    quality(space.candidate({s.name: t.params.get(s.name, s.domain) for s in space.slots}))
+                    for f in found
+                    for t in f
+                ]
+            )
+        )
+
+    assert late(name) > late("random") + 0.02
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_who_learns_keeps_off_what_is_over_budget_at_least_as_well_as_random_search(name: str, search: Search) -> None:
+    networks, seeds = (16, 1) if name in SLOW else (60, 3)
+
+    def share(which: str) -> float:
+        studies = [search(which, networks, seed) for seed in range(seeds)]
+        counts = [outcomes.count_outcomes(study.get_trials(deepcopy=False)) for study in studies]
+        return sum(c["over_budget"] for c in counts) / sum(sum(c.values()) for c in counts)
+
+    assert share(name) <= share("random") + 0.05
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_a_curve_that_exploded_misleads_nobody(name: str, space: Space) -> None:
+    """Every network of high momentum looks excellent, and diverges."""
+    networks = 16 if name in SLOW else 60
+
+    def ends(which: str) -> float:
+        study = optuna.create_study(direction="maximize")
+        drawer = Drawer(study, make_sampler(StrategyConfig(name=which), 0), space, ChannelBudget(200), 0)
+        for _ in range(networks):
+            drawer.begin()
+            while drawer.drawing:
+                drawer.step()
+            running = drawer.ready.popleft()
+            explodes = running.candidate.train.momentum > 0.45
+            value = 0.99 if explodes else quality(running.candidate)
+            for epoch in range(1, 3 if explodes else 10):
+                outcomes.report(study, running.trial, value, epoch)
+            outcomes.decide(running.trial, "diverged" if explodes else "trained")
+            outcomes.finish(study, running.trial)
+            drawer.settle_twins(study.get_trials(deepcopy=False)[running.number])
+        return float(np.mean([t.params["momentum"] > 0.45 for t in trained_trials(study)[-networks // 3 :]]))
+
+    assert ends(name) < 0.5
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_space_of_few_networks_is_exhausted_and_not_drawn_from_for_ever(name: str) -> None:
+    few = read_space(
+        "version: 1\nbudget: {params: 1k}\narch: {stages: 1, stage: {blocks: 1, channels: {type: int, low: 1, high: 6}}}\n"
+        "train: {epochs: 9}\n",
+        "few.yaml",
+        "few",
+    )
+    study = optuna.create_study(direction="maximize")
+    drawer = Drawer(study, make_sampler(StrategyConfig(name=name), 0), few, ChannelBudget(1000), 0)
+    found = set()
+    while drawer.exhausted is None:
+        drawer.begin()
+        while drawer.drawing:
+            drawer.step()
+        while drawer.ready:
+            running = drawer.ready.popleft()
+            found.add(running.candidate.arch.stages[0].channels)
+            outcomes.report(study, running.trial, 0.5 + running.candidate.arch.stages[0].channels / 100, 9)
+            outcomes.decide(running.trial, "trained")
+            outcomes.finish(study, running.trial)
+            drawer.settle_twins(study.get_trials(deepcopy=False)[running.number])
+    assert len(found) >= 3
+    assert {outcomes.outcome_of(t) for t in study.get_trials(deepcopy=False)} <= {"trained", "duplicate"}
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_a_pruner_spares_the_best_and_writes_nothing(name: str) -> None:
+    """Forty curves of which the early order is the last one's."""
+    study = optuna.create_study(direction="maximize")
+    pruner = make_pruner(StrategyConfig(name=name), 18)
+    qualities = np.random.default_rng(0).permutation(np.linspace(0.3, 0.9, 40))
+    spent, finished = 0, []
+    for value in qualities:
+        trial = study.ask()
+        for epoch in range(1, 19):
+            trial.report(float(value * (1 - 0.5 / epoch)), epoch)
+            spent += 1
+            frozen = outcomes.stored(study, trial)
+            if epoch < 18 and pruner.prune(study, frozen):
+                assert pruner.prune(study, frozen), "asked again it says the same"
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            finished.append(float(value))
+            study.tell(trial, float(value))
+    assert max(finished) == pytest.approx(0.9)
+    assert not any(trial.system_attrs for trial in study.trials)
+    if name == "none":
+        assert spent == 40 * 18
+    elif name in ("asha", "hyperband", "median", "percentile"):  # all that judge one by the others
+        assert spent < 0.75 * 40 * 18
+    expected = pruner.expected_epochs(40)
+    if expected is not None:
+        assert 1 <= expected <= 18
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_a_pruner_counts_a_duplicate_once_and_compares_nobody_with_larger_networks_than_its_budget_allows(name: str) -> None:
+    """A hundred copies of the best curve, and one of a larger network, change no verdict."""
+
+    def verdicts(copies: int, larger: bool) -> list[bool]:
+        study = optuna.create_study(direction="maximize")
+        pruner = make_pruner(StrategyConfig(name=name), 18)
+        found = []
+        for number in range(12):
+            trial = study.ask()
+            trial.set_user_attr("params", 10)
+            for epoch in range(1, 19):
+                trial.report(0.5 + 0.01 * (number % 4) - 0.02 * (number == 11 and epoch > 3), epoch)
+                if number == 11 and epoch < 18:
+                    trial.set_user_attr("limit", 20)
+                    found.append(pruner.prune(study, outcomes.stored(study, trial)))
+            study.tell(trial, 0.5 + 0.01 * (number % 4))
+            if number == 5:
+                for _ in range(copies):
+                    copy = study.ask()
+                    copy.set_user_attr("duplicate_of", 3)
+                    copy.set_user_attr("params", 10)
+                    for epoch in range(1, 19):
+                        copy.report(0.9, epoch)
+                    study.tell(copy, 0.9)
+                for _ in range(20 * larger):
+                    other = study.ask()
+                    other.set_user_attr("params", 30)
+                    for epoch in range(1, 19):
+                        other.report(0.95, epoch)
+                    study.tell(other, 0.95)
+        return found
+
+    if name == "hyperband":  # whose brackets go by the trial's number
+        pytest.skip("other numbers, other brackets")
+    assert verdicts(0, False) == verdicts(100, False) == verdicts(0, True) == verdicts(100, True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- history
+
+
+def finished(study: optuna.Study, curve: list[float], outcome: str, **attributes: Any) -> None:
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
+    for epoch, value in enumerate(curve, 1):
+        trial.report(value, epoch)
+    if outcome == "over_budget":
+        outcomes.record(study, trial, outcome, {"params": attributes["excess"]})
+    else:
+        outcomes.decide(trial, outcome)  # type: ignore[arg-type]
+        outcomes.finish(study, trial)
+
+
+def test_a_pruned_trial_is_told_with_what_the_others_gained_from_there_on() -> None:
+    study = optuna.create_study(direction="maximize")
+    finished(study, [0.2, 0.5, 0.7], "trained")
+    finished(study, [0.3, 0.5, 0.8], "trained")
+    finished(study, [0.1, 0.4, 0.9], "trained")
+    finished(study, [0.1, 0.3], "pruned_early")
+    finished(study, [0.15], "pruned_early")
+    values = projected_values(study.get_trials())
+    assert [values[i] for i in range(5)] == pytest.approx([0.7, 0.8, 0.9, 0.3 + 0.3, 0.15 + 0.5])
+
+
+def test_without_a_complete_trial_a_pruned_one_is_told_with_its_last_value() -> None:
+    study = optuna.create_study(direction="maximize")
+    finished(study, [0.1, 0.3], "pruned_early")
+    assert projected_values(study.get_trials()) == {0: 0.3}
+
+
+def test_each_outcome_is_told_as_what_it_teaches() -> None:
+    study = optuna.create_study(direction="maximize")
+    finished(study, [0.2, 0.5], "trained", params=10, excess=-0.5)
+    finished(study, [0.4], "pruned_early", params=12, excess=-0.4)
+    finished(study, [], "over_budget", params=40, excess=1.0)
+    finished(study, [0.9], "diverged", params=10, excess=-0.5)
+    finished(study, [], "failed")
+    twin = study.ask()
+    twin.suggest_float("x", 0, 1)
+    outcomes.record_duplicate(study, twin, study.trials[0])
+    told = all_with_values(study)
+    assert [t.number for t in told] == [0, 1, 2, 3]
+    assert {t.state for t in told} == {TrialState.COMPLETE}
+    assert [t.value for t in told] == pytest.approx([0.5, 0.7, 0.6, 0.5])
+    assert [t.constraints["budget"] for t in told] == pytest.approx(np.log([0.5, 0.6, 2.0, 0.5]))
+    assert [t.number for t in all_with_values(study, over_budget=False)] == [0, 1, 3]
+    assert [len(t.constraints) for t in told] == [1, 1, 1, 1], "the Gaussian process wants as many of each"
+
+
+def test_with_a_budget_of_its_own_a_draw_sees_what_is_over_that() -> None:
+    study = optuna.create_study(direction="maximize")
+    finished(study, [0.2, 0.5], "trained", params=10)
+    finished(study, [0.2, 0.8], "trained", params=30)
+    finished(study, [], "over_budget", params=15, excess=0.5, limit=10)
+    assert [excess(t, 20) for t in study.trials] == pytest.approx([-0.5, 0.5, -0.25])
+    told = all_with_values(study, limit=20)
+    assert [t.number for t in told] == [0, 1], "what was never trained and would fit now says nothing"
+    assert [t.constraints["budget"] > 0 for t in told] == [False, True]
+
+
+# ------------------------------------------------------------------------------------------------- descriptions and errors
+
+
+@pytest.mark.parametrize(("kind", "registry"), [("sampler", SAMPLERS), ("pruner", PRUNERS)])
+def test_every_argument_is_spelt_out_and_made_use_of(kind: str, registry: dict[str, Any]) -> None:
+    for name, member in registry.items():
+        config = StudyConfig.model_validate({kind: name})
+        spelt = getattr(spelt_out(config), kind)
+        known = set(inspect.signature(member).parameters) - {"epochs"}
+        assert spelt.arguments.keys() == known
+        assert spelt_out(spelt_out(config)) == spelt_out(config)
+        assert StudyConfig.from_json(spelt_out(config).to_json()) == spelt_out(config)
+        assert describe(spelt).startswith(name)
+
+
+MISTAKES = {
+    "no such sampler": ({"sampler": "tpw"}, "study.sampler: 'tpw' is no sampler. Did you mean 'tpe'? Choices: tpe, random, gp"),
+    "no such pruner": ({"pruner": "ash"}, "study.pruner: 'ash' is no pruner. Did you mean 'asha'? Choices: asha, hyperband"),
+    "unknown argument": (
+        {"sampler": {"name": "tpe", "startup": 3}},
+        "study.sampler.startup: unknown argument of tpe. Did you mean 'startup_trials'? Choices: startup_trials, candidates",
+    ),
+    "argument of one that has none": (
+        {"pruner": {"name": "none", "reduction": 3}},
+        "study.pruner.reduction: unknown argument of none. It takes none.",
+    ),
+    "value out of range": (
+        {"pruner": {"name": "asha", "reduction": 1}},
+        "study.pruner.reduction: must be greater than or equal to 2 (got 1)",
+    ),
+    "value of another type": (
+        {"sampler": {"name": "evolution", "population": "many"}},
+        "study.sampler.population: must be a valid integer",
+    ),
+    "choice that there is not": (
+        {"pruner": {"name": "patient", "wrapped": "mean"}},
+        "study.pruner.wrapped: must be 'median', 'asha' or 'alone' (got 'mean')",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_with_its_key_and_the_choices(mistake: str) -> None:
+    section, message = MISTAKES[mistake]
+    with pytest.raises(ConfigError) as refused:
+        spelt_out(StudyConfig.model_validate(section))
+    assert refused.value.message.startswith(message)
+
+
+def test_a_space_file_names_its_strategies_with_arguments() -> None:
+    text = SPACE + "study: {sampler: {name: evolution, population: 8}, pruner: median, objective: front}\n"
+    study = read_space(text, "test.yaml", "test").study
+    assert study.sampler == StrategyConfig(name="evolution", arguments={"population": 8})
+    assert study.pruner == StrategyConfig(name="median")
+    assert study.objective == "front"
+    assert make_sampler(study.sampler).population == 8  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("study: {smapler: tpe}", "study.smapler: unknown key. Did you mean 'sampler'?"),
+        ("study: {objective: fronts}", "study.objective: must be 'accuracy' or 'front'"),
+        ("study: tpe", "study: must be a mapping of keys to values, but is 'tpe'"),
+        ("study: {sampler: 3}", "study.sampler: "),
+    ],
+)
+def test_a_mistake_in_the_study_section_is_refused(section: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_space(f"{SPACE}{section}\n", "test.yaml", "test")
+    assert refused.value.message.startswith(f"test.yaml: {message}")
+
+
+def test_what_a_study_began_with_stays_where_nothing_else_is_said() -> None:
+    before = StudyConfig.model_validate({"sampler": {"name": "tpe", "candidates": 24}, "pruner": "asha"})
+    asked = StudyConfig.model_validate({"sampler": {"name": "tpe", "startup_trials": 9}, "pruner": "median"})
+    said = said_as_before(asked, before)
+    assert said.sampler.arguments == {"candidates": 24, "startup_trials": 9}
+    assert said.pruner == StrategyConfig(name="median")
+
+
+# ------------------------------------------------------------------------------------------------- a budget for each trial
+
+
+def front(space: Space, trials: int, seed: int = 0) -> tuple[optuna.Study, Drawer]:
+    study = optuna.create_study(direction="maximize")
+    sampler = make_sampler(StrategyConfig(name="random"), seed)
+    drawer = Drawer(study, sampler, space, ChannelBudget(200), seed, least_params=10)
+    while len(drawer.ready) < trials:
+        drawer.begin()
+        while drawer.drawing:
+            drawer.step()
+    return study, drawer
+
+
+def test_along_a_front_each_trial_has_a_budget_of_its_own_that_follows_from_its_number(space: Space) -> None:
+    study, drawer = front(space, 12)
+    limits = [trial.user_attrs["limit"] for trial in study.trials]
+    assert all(10 <= limit <= 200 for limit in limits)
+    assert len(set(limits)) > len(limits) // 2
+    assert limits == [trial.user_attrs["limit"] for trial in front(space, 12)[0].trials]
+    for running in drawer.ready:
+        assert running.params <= running.trial.user_attrs["limit"]
+    over = [trial for trial in study.trials if outcomes.outcome_of(trial) == "over_budget"]
+    assert over
+    assert all(trial.user_attrs["params"] > trial.user_attrs["limit"] for trial in over)
+
+
+def test_a_warm_starts_candidate_keeps_the_whole_budget_along_a_front(space: Space) -> None:
+    study = optuna.create_study(direction="maximize")
+    values = {"block": "basic", **{f"stage{i}.channels": 60 for i in range(3)}, "lr": 0.1, "momentum": 0.5}
+    for _ in range(3):
+        study.enqueue_trial({**values, "lr": 0.1 + 0.01 * len(study.trials)}, user_attrs={"origin": "preset:one"})
+    drawer = Drawer(study, make_sampler(StrategyConfig(name="random"), 0), space, ChannelBudget(200), 0, least_params=10)
+    for _ in range(3):
+        drawer.begin()
+        while drawer.drawing:
+            drawer.step()
+    assert [running.params for running in drawer.ready] == [180] * 3
+
+
+def test_along_a_front_the_other_limits_are_not_forgotten() -> None:
+    study = optuna.create_study(direction="maximize")
+    trial = study.ask()
+    trial.set_user_attr("params", 10)
+    outcomes.record(study, trial, "over_budget", {"params": -0.9, "macs": 0.5})
+    assert excess(study.trials[0], 20) == pytest.approx(0.5)
+
+
+def test_where_all_would_be_too_many_the_best_and_the_newest_are_told() -> None:
+    study = optuna.create_study(direction="maximize")
+    for number in range(40):
+        finished(study, [0.01 * (number if number < 20 else 0)], "trained", params=1)
+    told = _most_telling(all_with_values(study), 10)
+    assert [trial.number for trial in told] == [15, 16, 17, 18, 19, 35, 36, 37, 38, 39]
+    assert _most_telling(all_with_values(study), None) == all_with_values(study)

@@ -1,0 +1,166 @@
+"""Beginning a search with known candidates: what fits is enqueued or taken over, what does not is named with its reason."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+
+from nas.budget import Budget
+from nas.config import BudgetConfig, Candidate, DataConfig, ImageShape
+from nas.errors import ConfigError
+from nas.paths import StudyPaths
+from nas.space.presets import load_preset
+from nas.space.space import Space
+from nas.space.space_file import read_space
+from nas.study import outcomes
+from nas.study.settings import Environment, Overrides, StudySettings
+from nas.study.storage import open_study
+from nas.study.warm_start import Start, enqueue, find_starts, fit_start, fit_starts
+
+SHAPE = ImageShape(channels=1, size=8, classes=10)
+TEXT = """
+version: 1
+budget: {params: 50k}
+arch:
+  stages: {type: int, low: 2, high: 3}
+  stage:
+    blocks: {type: int, low: 1, high: 2}
+    channels: {type: int, low: 8, high: 32}
+train:
+  epochs: 4
+  lr: {type: float, low: 0.01, high: 0.1, log: true}
+"""
+
+
+@pytest.fixture
+def space() -> Space:
+    return read_space(TEXT, source="space.yaml", name="small")
+
+
+def candidate(channels: tuple[int, ...] = (8, 16), **train: object) -> Candidate:
+    stages = [{"blocks": 1, "channels": c} for c in channels]
+    return Candidate.model_validate({"arch": {"stages": stages}, "train": {"epochs": 4, "lr": 0.05, **train}})
+
+
+def settings(space: Space, fingerprint: str = "same") -> StudySettings:
+    return StudySettings(
+        space=space.name,
+        overrides=Overrides(),
+        parameters=space.describe(),
+        budget=space.budget,
+        data=DataConfig(dataset="digits"),
+        data_fingerprint=fingerprint,
+        shape=SHAPE,
+        seed=0,
+        environment=Environment.now(),
+    )
+
+
+def test_a_candidate_inside_the_space_is_the_first_to_be_drawn(space: Space, tmp_path: Path) -> None:
+    known = candidate()
+    fitted = fit_start(Start("study:x trial 1", known), space, Budget(space.budget, SHAPE))
+    assert fitted.reasons == []
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    enqueue(study, space, [fitted], StudyPaths(tmp_path))
+    trial = study.ask()
+    assert space.draw(trial).digest == known.digest
+    assert trial.user_attrs["origin"] == "study:x trial 1"
+    assert space.draw(study.ask()).digest != known.digest
+
+
+def test_a_recipe_outside_the_space_is_brought_to_the_nearest_inside_and_named(space: Space) -> None:
+    fitted = fit_start(Start("x", candidate(lr=0.5, epochs=60)), space, Budget(space.budget, SHAPE))
+    assert fitted.values is not None
+    assert fitted.values["lr"] == 0.1
+    assert fitted.reasons == ["lr 0.5 → 0.1"]  # the epochs are the study's own affair
+
+
+def test_an_architecture_outside_the_space_does_not_fit_and_the_range_is_named(space: Space) -> None:
+    fitted = fit_start(Start("x", candidate((8, 64))), space, Budget(space.budget, SHAPE))
+    assert fitted.values is None
+    assert fitted.reasons == ["stages.1.channels 64: the space has int 8 to 32"]
+
+
+def test_what_the_space_does_not_vary_must_be_equal(space: Space) -> None:
+    preset = load_preset("light-resnet18").candidate
+    reasons = fit_start(Start("x", preset), space, Budget(space.budget, SHAPE)).reasons
+    assert any(reason.startswith("block preact") for reason in reasons)
+    assert any(reason.startswith("se_reduction 32") for reason in reasons)
+
+
+def test_a_network_over_the_budget_does_not_fit_and_its_count_is_named(space: Space) -> None:
+    fitted = fit_start(Start("x", candidate((32, 32))), space, Budget(BudgetConfig(params=1000), SHAPE))
+    assert fitted.values is None
+    assert "over the budget of 1,000" in fitted.reasons[0]
+
+
+def make_study(paths: StudyPaths, space: Space) -> None:
+    """One trial that ended, one that was pruned, one over budget."""
+    paths.folder.mkdir(parents=True)
+    paths.settings.write_text(settings(space).to_json())
+    study = open_study(paths, optuna.samplers.RandomSampler(seed=1))
+    budget = Budget(space.budget, SHAPE)
+    ends: tuple[outcomes.Outcome, ...] = ("trained", "pruned_early", "over_budget")
+    for number, outcome in enumerate(ends):
+        trial = study.ask()
+        drawn = space.draw(trial)
+        paths.trial(number).folder.mkdir(parents=True)
+        paths.trial(number).candidate.write_text(drawn.to_json())
+        outcomes.describe(trial, drawn, budget.check(drawn.arch))
+        trial.report(0.5 + number / 10, 1)
+        outcomes.record(study, trial, outcome, {"params": 1.0} if outcome == "over_budget" else None)
+
+
+def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
+    make_study(StudyPaths(tmp_path / "before"), space)
+    starts = find_starts("study:before", settings(space))
+    assert [start.origin for start in starts] == ["study:before trial 1", "study:before trial 0"]  # best first
+    wider = replace(space, budget=BudgetConfig(params=100_000))
+    fitted = [fit_start(start, wider, Budget(wider.budget, SHAPE)) for start in starts]
+    paths = StudyPaths(tmp_path / "after")
+    paths.folder.mkdir()
+    study = open_study(paths)
+    enqueue(study, wider, fitted[:1], paths)  # and here it was cut off
+    enqueue(study, wider, fitted, paths)
+    trials = study.get_trials()
+    assert [trial.state.name for trial in trials] == ["PRUNED", "COMPLETE"]
+    counts = outcomes.count_outcomes(trials)
+    assert counts["imported"] == 2
+    assert outcomes.count_trained(counts) == 0
+    best = outcomes.best_trial(trials)
+    assert best is not None
+    assert best.value == 0.5
+    assert paths.trial(best.number).candidate.is_file()
+
+
+def test_with_other_data_they_are_starting_points_only(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
+    make_study(StudyPaths(tmp_path / "before"), space)
+    (start,) = find_starts("study:before", settings(space, fingerprint="other"))
+    assert start.result is None
+    assert start.origin == "study:before trial 0"  # a pruned one would be no starting point
+
+
+def test_an_unknown_kind_of_start_is_refused_with_the_choices(space: Space) -> None:
+    with pytest.raises(ConfigError, match="presets, preset:NAME or study:NAME"):
+        find_starts("presets:all", settings(space))
+
+
+def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
+    make_study(StudyPaths(tmp_path / "before"), space)
+    other = read_space(TEXT.replace("low: 0.01, high: 0.1, log: true", "low: 0.5, high: 0.9"), source="x", name="small")
+    starts = find_starts("study:before", settings(space))
+    study = optuna.create_study(direction="maximize")
+    fitted = fit_starts(starts, other, Budget(other.budget, SHAPE))
+    assert [one.values is None for one in fitted] == [True, False]
+    assert fitted[0].reasons[0].startswith("pruned early")
+    enqueue(study, other, fitted, StudyPaths(tmp_path))
+    (only,) = study.get_trials()
+    assert only.user_attrs["origin"] == "study:before trial 0"  # the one that ran to its end
