@@ -1,6 +1,6 @@
 """Residual blocks. To add one: a class with the signature of `BasicBlock`, an entry in BLOCKS, its count in
-`nas.budget.closed_form.BLOCKS`, and its name in `nas.config.BlockName`; the conformance tests take it. `nas.models.custom` has the
-blocks of users' own files.
+`nas.budget.closed_form.BLOCKS`, and its name in `nas.config.BlockName`; the conformance tests take it. `nas.models.custom` has
+those of users' own files.
 
 A block maps (N, channels_in, H, W) to (N, channels, H / stride, W / stride).
 """

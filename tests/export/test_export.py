@@ -22,8 +22,8 @@ from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.paths import StudyPaths
 from nas.runs import find_run, load_network
-from tests.conftest import Done
 from tests.budget.test_closed_form import any_network, any_shape
+from tests.conftest import Done
 
 
 @pytest.fixture
