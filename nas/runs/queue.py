@@ -138,7 +138,7 @@ class Queue:
     def _handle(self, worker: int, message: FromWorker) -> None:
         self._crew.hear(worker, message)
         match message:
-            case Began(found=found) if found in ("damaged", "foreign"):
+            case Began(found=found) if found in ("damaged", "mismatched"):
                 self._note(f"{self._running[worker].order.name} starts again: its checkpoint is {found}")
             case Epoch(metrics=metrics):
                 self._running[worker].deaths = 0

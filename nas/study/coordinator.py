@@ -286,7 +286,7 @@ class Coordinator:
         # It has trained on after every epoch but the last, so that those were judged; if not by the study's values, then by those
         # that the checkpoint holds.
         running.judged = max(message.epochs_done, *running.known, 1) - 1
-        if message.found in ("damaged", "foreign"):
+        if message.found in ("damaged", "mismatched"):
             what = "damaged" if message.found == "damaged" else "of another training or version"
             self.display.note(f"trial {running.number} starts again: its checkpoint is {what}")
         elif message.found == "none" and running.known:

@@ -13,8 +13,8 @@ from nas.train.memory import out_of_memory
 # Raise when what a training saves changes, so that a checkpoint of an older version is not taken for one of this.
 FORMAT = 3
 
-Found = Literal["none", "whole", "damaged", "foreign"]
-"""What lay where a checkpoint was looked for. A foreign one is of another training or of an older version."""
+Found = Literal["none", "whole", "damaged", "mismatched"]
+"""What lay where a checkpoint was looked for. A mismatched one is of another training or of an older version."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -40,5 +40,5 @@ def load_checkpoint(path: Path, identity: str) -> tuple[dict[str, Any] | None, F
             raise
         return None, "damaged"
     if not isinstance(state, dict) or state.get("identity") != identity or state.pop("format", 1) != FORMAT:
-        return None, "foreign"
+        return None, "mismatched"
     return state, "whole"

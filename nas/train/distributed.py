@@ -122,18 +122,19 @@ ALONE = Alone()
 
 
 class Processes:
-    """A group that torch's launcher has started: over NCCL on GPUs, over gloo on the CPU.
+    """Process `rank` of `size`: over NCCL on GPUs, over gloo on the CPU.
 
     What the host needs to know goes over gloo on either, so that no host waits for its GPU.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """Waits for the others. Reads the environment variables that the launcher has set."""
+    def __init__(self, device: torch.device, rank: int, size: int, init_method: str) -> None:
+        """Waits for the others, which have the same `init_method`: torch's `file:///path/of/no/file/yet` or `tcp://host:port`."""
         on_gpu = device.type == "cuda"
         if "GLOO_SOCKET_IFNAME" not in os.environ and sys.platform in ("linux", "darwin"):
             os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"  # one machine needs no network
-        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
-        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self.rank, self.size = rank, size
+        backend = "nccl" if on_gpu else "gloo"
+        distributed.init_process_group(backend, init_method=init_method, rank=rank, world_size=size, timeout=PATIENCE)
         hosts = distributed.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else None
         assert hosts is None or isinstance(hosts, distributed.ProcessGroup), "every process is among the hosts"
         self._hosts = hosts

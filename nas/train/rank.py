@@ -140,7 +140,7 @@ def _train(
             line.send(Epoch(metrics))
         return True
 
-    group = Processes(here)
+    group = Processes(here, rank, int(os.environ["WORLD_SIZE"]), "env://")
     data = place(chosen.images, dataset.mean, dataset.std, here, chosen.train)
     result = training.fit(data, tell, should_suspend, group=group)
     group.close()

@@ -124,7 +124,7 @@ def test_a_suspend_between_trainings_is_not_taken_for_the_next_one(workplace: Wo
     assert workplace.work([Suspend(), workplace.order()])[-1] == Ended(0, "finished")
 
 
-@pytest.mark.parametrize("found", ["damaged", "foreign"])
+@pytest.mark.parametrize("found", ["damaged", "mismatched"])
 def test_it_says_what_it_found_in_a_checkpoints_place(workplace: Workplace, found: str) -> None:
     workplace.work([workplace.order(seed=0 if found == "damaged" else 9)])
     if found == "damaged":

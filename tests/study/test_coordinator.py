@@ -634,7 +634,7 @@ def test_a_training_that_starts_again_corrects_what_was_stored(bench: MakeBench)
     assert "trial 0 starts again: it has no checkpoint any more" in b.display.notes
 
 
-@pytest.mark.parametrize(("found", "words"), [("damaged", "is damaged"), ("foreign", "is of another training or version")])
+@pytest.mark.parametrize(("found", "words"), [("damaged", "is damaged"), ("mismatched", "is of another training or version")])
 def test_a_checkpoint_that_cannot_serve_is_named(bench: MakeBench, found: Any, words: str) -> None:
     b = bench()
     coordinator = b.coordinator(1)

@@ -39,19 +39,19 @@ def test_there_may_be_none(path: Path) -> None:
 
 def test_somebody_elses_is_not_taken(path: Path) -> None:
     save_checkpoint(path, STATE)
-    assert load_checkpoint(path, "another") == (None, "foreign")
+    assert load_checkpoint(path, "another") == (None, "mismatched")
     torch.save([1, 2], path)
-    assert load_checkpoint(path, "mine") == (None, "foreign")
+    assert load_checkpoint(path, "mine") == (None, "mismatched")
 
 
 def test_one_of_an_older_version_is_not_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "FORMAT", checkpoint.FORMAT - 1)
         save_checkpoint(path, STATE)
-    assert load_checkpoint(path, "mine") == (None, "foreign")
+    assert load_checkpoint(path, "mine") == (None, "mismatched")
     path.unlink()
     torch.save(STATE, path)  # from before there were versions
-    assert load_checkpoint(path, "mine") == (None, "foreign")
+    assert load_checkpoint(path, "mine") == (None, "mismatched")
 
 
 def crash(*_: Any, **__: Any) -> None:
@@ -183,7 +183,7 @@ def test_a_damaged_one_counts_as_none_or_is_whole(path: Path, equal_states: Call
         damaged[start : start + 8] = noise[: len(content) - start]
         path.write_bytes(damaged)
         loaded, found = load_checkpoint(path, "mine")
-        assert (loaded is None and found in ("damaged", "foreign")) or (found == "whole" and equal_states(loaded, STATE))
+        assert (loaded is None and found in ("damaged", "mismatched")) or (found == "whole" and equal_states(loaded, STATE))
 
 
 @pytest.mark.parametrize("garbage", [b"", b"no checkpoint", b"\x80\x02.", b"PK\x03\x04" + bytes(100), bytes(5000)])

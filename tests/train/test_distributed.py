@@ -1,8 +1,6 @@
 """One training in two processes over gloo: the same batches, statistics, gradients and decisions as in one."""
 
 import math
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -184,11 +182,11 @@ def _norms(group: Processes) -> dict[str, Any]:
     }
 
 
-def _process(rank: int, port: int, folder: str) -> None:
+def _process(rank: int, folder: str) -> None:
     """Everything that two processes do for these tests, so that they start once."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(SIZE), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    group, root, training = Processes(CPU), Path(folder), _training()
+    root, training = Path(folder), _training()
+    group = Processes(CPU, rank, SIZE, f"file://{root / 'meeting'}")
     seen: dict[str, Any] = {"norms": _norms(group)}
     for name, changes in VARIANTS.items():
         seen[name] = _run(training.changed(**{**EVEN, **changes}), group, root / name)
@@ -211,10 +209,7 @@ def _process(rank: int, port: int, folder: str) -> None:
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """The folder of two processes, and what each of them saw."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [new_process(_process, rank, port, str(folder)) for rank in range(SIZE)]
+    processes = [new_process(_process, rank, str(folder)) for rank in range(SIZE)]
     for process in processes:
         process.start()
     for process in processes:

@@ -220,4 +220,4 @@ def test_whoever_begins_is_told_what_was_found(short: Any, tmp_path: Path, after
     other = short.changed()
     other.identity = "another"
     other(tmp_path, on_begin=on_begin)
-    assert told == [(0, "none"), (0, "whole"), (1, "whole"), (0, "damaged"), (0, "foreign")]
+    assert told == [(0, "none"), (0, "whole"), (1, "whole"), (0, "damaged"), (0, "mismatched")]

@@ -124,13 +124,13 @@ def test_a_finished_training_is_not_trained_again(training: Any, tmp_path: Path,
     same(whole, again)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "garbage"])
+@pytest.mark.parametrize("damage", ["truncated", "mismatched", "garbage"])
 def test_without_a_usable_checkpoint_it_starts_again(
     training: Any, tmp_path: Path, same: Callable[[Any, Any], None], after_asking: Callable[[int], Any], damage: str
 ) -> None:
     whole = training(tmp_path / "whole")
     other = training.changed()
-    other.identity = "another" if damage == "foreign" else training.identity
+    other.identity = "another" if damage == "mismatched" else training.identity
     other(tmp_path / "cut", should_suspend=after_asking(2 * ASKED_AN_EPOCH + 1))
     paths = TrialPaths(tmp_path / "cut")
     if damage == "truncated":
