@@ -2,7 +2,7 @@
 
 import torch
 
-from nas.data import datasets, material, stream  # noqa: F401
+from nas.data import datasets, splits, stream  # noqa: F401
 from nas.jobs import local
 from nas.jobs.worker import warm_up
 from nas.train import device, loop, memory  # noqa: F401

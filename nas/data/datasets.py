@@ -11,25 +11,9 @@ from nas.config import DataConfig
 from nas.data.cache import Progress, entry_key, find_or_make, silent, write_meta
 from nas.data.downloads import SOURCES, load_download
 from nas.data.folders import load_folder
-from nas.data.images import Dataset, ImageSet, channel_statistics, dataset_of
-from nas.data.splits import Split, imbalance, split, stratified, validation_images
+from nas.data.images import Dataset, channel_statistics, dataset_of
+from nas.data.splits import stratified
 from nas.errors import DataError, choices_sentence
-
-__all__ = [
-    "DATASETS",
-    "UNMIRRORED",
-    "Dataset",
-    "ImageSet",
-    "Split",
-    "channel_statistics",
-    "imbalance",
-    "load_dataset",
-    "require_known",
-    "split",
-    "stratified",
-    "validation_images",
-]
-
 
 UNMIRRORED = frozenset({"digits", "svhn"})
 """Data sets whose images mean something else in the mirror, so that no training flips them."""

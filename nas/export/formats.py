@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nas.data.cache import silent
-from nas.data.datasets import ImageSet, load_dataset
+from nas.data.datasets import load_dataset
+from nas.data.images import ImageSet
 from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
 from nas.export.predictor import Predictor

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.config import Candidate, DataConfig
-from nas.data.material import Material
+from nas.data.splits import DataSelection
 from nas.train.checkpoint import Found
 from nas.train.loop import EpochMetrics, Status
 
@@ -23,7 +23,7 @@ class WorkerPlan:
     """What the folder's token file holds as long as this coordinator leads the study."""
     sharing: int = 1
     """Workers on its device, itself included, among which the device's memory is divided."""
-    material: Material | None = None
+    selection: DataSelection | None = None
     """What a retraining trains on; None for a search, whose split of the data also says which images choose."""
     token_file: Path | None = None
     """None for the study's own."""

@@ -140,19 +140,18 @@ class _Trainer:
         self._last_word = time.monotonic()
 
     def _reside(self) -> None:
-        from nas.data.datasets import split
-        from nas.data.material import choose_material
+        from nas.data.splits import select_data, split
         from nas.data.stream import bytes_of, pick_storage
 
         data = self.dataset
-        if self.plan.material is None:
+        if self.plan.selection is None:
             parts = split(data, self.plan.data)
             used: list[tuple[ImageSet | JoinedSet, np.ndarray | None]] = [
                 (data.train, parts.train),
                 (data.validation or data.train, parts.validation),
             ]
         else:
-            chosen = choose_material(data, self.plan.data, self.plan.material)
+            chosen = select_data(data, self.plan.data, self.plan.selection)
             used = [(chosen.images, chosen.train)]
         nbytes = sum(bytes_of(images, indices) for images, indices in used)
         storage = pick_storage(nbytes, self.device, self.plan.sharing)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nas.config import MetricName
-from nas.data.datasets import ImageSet
+from nas.data.images import ImageSet
 from nas.data.loader import Resident
 from nas.errors import StudyError
 from nas.files import write_whole

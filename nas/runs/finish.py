@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.budget import count_macs, count_params
 from nas.config import TrainConfig
-from nas.data.datasets import ImageSet
+from nas.data.images import ImageSet
 from nas.data.shift import shifted
 from nas.errors import StudyError
 from nas.files import write_whole
@@ -42,7 +42,7 @@ def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test
         candidate=order.candidate,
         params=count_params(order.candidate.arch, shop.dataset.shape),
         macs=count_macs(order.candidate.arch, shop.dataset.shape),
-        includes_test_labels=order.material.include_test_labels,
+        includes_test_labels=order.selection.include_test_labels,
         seed=order.seed,
         search_accuracy=order.subject.accuracy,
         tta=order.tta,

@@ -8,7 +8,7 @@ import torch
 from nas.config import Candidate, check_epochs
 from nas.data.datasets import UNMIRRORED
 from nas.data.loader import TrainBatches, mix_seed
-from nas.data.material import Material
+from nas.data.splits import DataSelection
 from nas.errors import ConfigError, StudyError
 from nas.models import build_model
 from nas.paths import TrialPaths
@@ -44,7 +44,7 @@ class Order:
     """As asked for."""
     mixed_seed: int
     """What all that is drawn follows from."""
-    material: Material
+    selection: DataSelection
     train_images: int
 
     @property
@@ -83,7 +83,7 @@ def make_order(request: RetrainRequest, shop: Workshop, note: Callable[[str], No
         tta=tta_by(recipe, candidate),
         seed=request.seed,
         mixed_seed=mix_seed(shop.settings.seed, int(candidate.digest, 16), request.seed),
-        material=request.material,
+        selection=request.selection,
         train_images=shop.chosen.train_images,
     )
 
@@ -174,4 +174,4 @@ def _require_same(run: TrialPaths, candidate: Candidate) -> None:
 
 def _run_name(subject: Subject, recipe: str, length: str, request: RetrainRequest) -> str:
     by = "" if recipe == SEARCHED else f"-{recipe}"
-    return f"{subject.slug}{by}-{length}-seed-{request.seed}{request.material.suffix}"
+    return f"{subject.slug}{by}-{length}-seed-{request.seed}{request.selection.suffix}"

@@ -211,7 +211,7 @@ def _make_executor(shop: Workshop, placement: Placement, orders: Sequence[Order]
         threads=1,
         study=shop.paths.folder.absolute(),
         token=token,
-        material=orders[0].material,
+        selection=orders[0].selection,
         token_file=token_file.absolute(),
     )
     return LocalExecutor(plan_workers(placement, plan)[: len(orders)])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nas.data.material import Material
+from nas.data.splits import DataSelection
 from nas.paths import StudyPaths
 from nas.space.recipes import SEARCHED
 
@@ -34,5 +34,5 @@ class RetrainRequest:
     """By torch.compile; None compiles on CUDA, where one process trains."""
 
     @property
-    def material(self) -> Material:
-        return Material(self.include_test_labels, self.train_subset, self.hold_out)
+    def selection(self) -> DataSelection:
+        return DataSelection(self.include_test_labels, self.train_subset, self.hold_out)

@@ -88,7 +88,7 @@ def _train(
             candidate=order.candidate,
             shape=shop.dataset.shape,
             data=shop.data,
-            material=order.material,
+            selection=order.selection,
             seed=order.mixed_seed,
             identity=order.identity,
             micro_batches=parts,

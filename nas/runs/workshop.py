@@ -8,10 +8,10 @@ import torch
 from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
-from nas.data.datasets import Dataset, ImageSet, load_dataset
-from nas.data.images import JoinedSet
+from nas.data.datasets import load_dataset
+from nas.data.images import Dataset, ImageSet, JoinedSet
 from nas.data.loader import Resident
-from nas.data.material import Chosen, choose_material
+from nas.data.splits import SelectedData, select_data
 from nas.data.stream import place
 from nas.data.tables import moved
 from nas.errors import ConfigError, DataError
@@ -29,7 +29,7 @@ class Workshop:
     data: DataConfig
     """Where the images lie now."""
     dataset: Dataset
-    chosen: Chosen
+    chosen: SelectedData
     places: Places
     precision: Precision
     compiled: bool
@@ -66,7 +66,7 @@ def open_workshop(request: RetrainRequest, decoding: DecodingProgress = silent) 
         settings=settings,
         data=data,
         dataset=dataset,
-        chosen=choose_material(dataset, settings.data, request.material),
+        chosen=select_data(dataset, settings.data, request.selection),
         places=places,
         precision=pick_precision(places.device),
         compiled=places.device.type == "cuda" if request.compiled is None else request.compiled,

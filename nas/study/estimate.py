@@ -12,8 +12,10 @@ import torch
 
 from nas.budget import Budget, count_macs, count_params
 from nas.config import Candidate
-from nas.data.datasets import Dataset, Split, load_dataset, split, validation_images
+from nas.data.datasets import load_dataset
+from nas.data.images import Dataset
 from nas.data.loader import TrainBatches
+from nas.data.splits import Split, split, validation_images
 from nas.data.stream import place
 from nas.errors import ConfigError, DeviceError, StudyError, one_line
 from nas.jobs.messages import WorkerPlan

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from nas.budget import Budget, Write, count_params
 from nas.config import BalanceName, DataConfig, MetricName, StudyConfig, check_epochs, first_problem, parse_count
-from nas.data.datasets import UNMIRRORED, Dataset, require_known
+from nas.data.datasets import UNMIRRORED, require_known
+from nas.data.images import Dataset
 from nas.data.tables import moved
 from nas.errors import ConfigError, choices_sentence
 from nas.files import write_whole

@@ -12,7 +12,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Budget
-from nas.data.datasets import Dataset, Split, imbalance, load_dataset, split, validation_images
+from nas.data.datasets import load_dataset
+from nas.data.images import Dataset
+from nas.data.splits import Split, imbalance, split, validation_images
 from nas.files import write_whole
 from nas.interrupts import Stop, StopOf, suspended_by_signals
 from nas.jobs.crew import Crew

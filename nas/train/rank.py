@@ -18,7 +18,7 @@ from setproctitle import setproctitle
 from nas.config import Candidate, DataConfig, ImageShape
 from nas.data.datasets import load_dataset
 from nas.data.loader import Resident, TrainBatches
-from nas.data.material import Material, choose_material
+from nas.data.splits import DataSelection, select_data
 from nas.data.stream import place
 from nas.models import build_model
 from nas.paths import TrialPaths
@@ -36,7 +36,7 @@ class Training:
     candidate: Candidate
     shape: ImageShape
     data: DataConfig
-    material: Material
+    selection: DataSelection
     seed: int
     identity: str
     micro_batches: int = 1
@@ -133,7 +133,7 @@ def _train(
         torch.cuda.set_device(here)
     tune_process(here)
     dataset = load_dataset(training.data)
-    chosen = choose_material(dataset, training.data, training.material)
+    chosen = select_data(dataset, training.data, training.selection)
 
     def tell(metrics: EpochMetrics) -> bool:
         if rank == 0:

@@ -25,8 +25,8 @@ from nas.config import ArchConfig, Candidate, DataConfig, TrainConfig
 from nas.cores import usable_cores
 from nas.data.datasets import load_dataset
 from nas.data.loader import TrainBatches, mix_seed
-from nas.data.material import Material, choose_material
 from nas.data.shift import shifted
+from nas.data.splits import DataSelection, select_data
 from nas.data.stream import place
 from nas.models import build_model
 from nas.paths import TrialPaths
@@ -115,7 +115,7 @@ class _Worker:
         tune_process(self.device)
         self.precision = pick_precision(self.device)
         self.dataset = load_dataset(data)
-        chosen = choose_material(self.dataset, data, Material(subset=images, hold_out=0.1))
+        chosen = select_data(self.dataset, data, DataSelection(subset=images, hold_out=0.1))
         of = self.dataset
         self.train = place(chosen.images, of.mean, of.std, self.device, chosen.train)
         assert chosen.hold_out is not None

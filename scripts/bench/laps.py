@@ -39,8 +39,9 @@ def data(laps: Laps, dataset: str, folder: str | None) -> None:
     from nas.config import DataConfig
 
     laps.end("import torch")
-    from nas.data.datasets import load_dataset, split
+    from nas.data.datasets import load_dataset
     from nas.data.loader import Resident
+    from nas.data.splits import split
 
     laps.end("import nas.data")
     config = DataConfig(dataset=dataset, folder=folder)

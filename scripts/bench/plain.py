@@ -26,7 +26,9 @@ from torchvision import transforms
 
 from nas.config import DataConfig, TrainConfig
 from nas.cores import usable_cores
-from nas.data.datasets import Dataset, ImageSet, Split, load_dataset, split
+from nas.data.datasets import load_dataset
+from nas.data.images import Dataset, ImageSet
+from nas.data.splits import Split, split
 from nas.models import build_model
 from nas.space.space_file import load_space
 

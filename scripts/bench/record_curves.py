@@ -38,8 +38,9 @@ import torch
 from nas.budget import Budget
 from nas.config import Candidate, DataConfig
 from nas.cores import usable_cores
-from nas.data.datasets import load_dataset, split
+from nas.data.datasets import load_dataset
 from nas.data.loader import Resident, TrainBatches, mix_seed
+from nas.data.splits import split
 from nas.models import build_model
 from nas.paths import TrialPaths
 from nas.space.space import Space, UniformDraw

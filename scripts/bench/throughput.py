@@ -110,7 +110,7 @@ def some_pictures(count: int) -> np.ndarray:
 
 def by_nas(task: Task, say: Say, wait: Wait) -> None:
     """A round is an epoch of `task.steps` steps."""
-    from nas.data.datasets import ImageSet
+    from nas.data.images import ImageSet
     from nas.data.loader import TrainBatches
     from nas.data.stream import Streamed, place
     from nas.models import build_model
@@ -170,7 +170,8 @@ def by_plain_script(task: Task, say: Say, wait: Wait) -> None:
     """A round is an epoch of a fifth of the steps; its loader's processes persist."""
     import plain
 
-    from nas.data.datasets import Dataset, ImageSet, Split
+    from nas.data.images import Dataset, ImageSet
+    from nas.data.splits import Split
     from nas.models import build_model
 
     device = torch.device(task.device)

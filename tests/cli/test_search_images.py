@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from nas.config import DataConfig
-from nas.data.datasets import load_dataset, split
-from nas.data.material import Material, choose_material
+from nas.data.datasets import load_dataset
+from nas.data.splits import DataSelection, select_data, split
 from nas.paths import study_paths
 from nas.runs import finished_runs, read_card
 from nas.space.space_file import load_space
@@ -77,7 +77,7 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     assert scores == [card.held_out.score for card in cards if card.held_out]
     assert f"On them, macro F1 {max(scores):.2%}; under that shift " in retrained.out
     assert {(card.metric, card.candidate.train.class_balance) for card in cards} == {("macro_f1", "loss")}
-    held_out = choose_material(data, settings.data, Material(hold_out=0.2)).hold_out
+    held_out = select_data(data, settings.data, DataSelection(hold_out=0.2)).hold_out
     assert held_out is not None
     assert not set(data.train.groups[held_out]) & set(np.delete(data.train.groups, held_out))
     counted = [card.held_out.effective_images for card in cards if card.held_out and card.held_out.effective_images]

@@ -16,7 +16,8 @@ from PIL import Image
 import nas.data.decoding
 from nas.config import DataConfig, ImageShape
 from nas.data.cache import silent
-from nas.data.datasets import DATASETS, Dataset, channel_statistics, load_dataset, require_known
+from nas.data.datasets import DATASETS, load_dataset, require_known
+from nas.data.images import Dataset, channel_statistics
 from nas.errors import DataError
 from tests.data.on_disk import write_fashion, write_svhn
 

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from nas.config import DataConfig
-from nas.data.datasets import Dataset, load_dataset
+from nas.data.datasets import load_dataset
 from nas.data.folders import in_order
+from nas.data.images import Dataset
 from nas.data.tables import Columns, moved, read_labels
 from nas.errors import DataError
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nas.config import DataConfig
-from nas.data.datasets import Dataset, ImageSet, split
-from nas.data.material import Material, choose_material
+from nas.data.images import Dataset, ImageSet
+from nas.data.splits import DataSelection, select_data, split
 from nas.errors import ConfigError, DataError
 
 CONFIG = DataConfig(dataset="folder", folder="x", validation=0.2)
@@ -22,7 +22,7 @@ def dataset(labels: list[int]) -> Dataset:
 
 
 def test_everything_trains_unless_told_otherwise() -> None:
-    chosen = choose_material(dataset([0, 1] * 50), CONFIG, Material())
+    chosen = select_data(dataset([0, 1] * 50), CONFIG, DataSelection())
     assert chosen.train is None
     assert chosen.hold_out is None
     assert chosen.train_images == 100
@@ -30,7 +30,7 @@ def test_everything_trains_unless_told_otherwise() -> None:
 
 def test_held_out_images_neither_train_nor_chose_in_the_search() -> None:
     data = dataset([0] * 60 + [1] * 40)
-    chosen = choose_material(data, CONFIG, Material(hold_out=0.1))
+    chosen = select_data(data, CONFIG, DataSelection(hold_out=0.1))
     assert chosen.hold_out is not None
     assert len(chosen.hold_out) == 10
     assert np.bincount(data.train.labels[chosen.hold_out]).tolist() == [6, 4]
@@ -44,7 +44,7 @@ def test_held_out_images_neither_train_nor_chose_in_the_search() -> None:
 
 def test_subset_is_drawn_of_what_is_left_and_the_held_out_images_stay_the_same() -> None:
     data = dataset([0, 1] * 50)
-    whole, part = (choose_material(data, CONFIG, Material(hold_out=0.1, subset=subset)) for subset in (None, 20))
+    whole, part = (select_data(data, CONFIG, DataSelection(hold_out=0.1, subset=subset)) for subset in (None, 20))
     assert part.train_images == 20
     assert set(part.train_indices) <= set(whole.train_indices)
     assert whole.hold_out is not None
@@ -54,7 +54,7 @@ def test_subset_is_drawn_of_what_is_left_and_the_held_out_images_stay_the_same()
 
 def test_test_labels_train_only_where_asked_and_are_never_held_out() -> None:
     data = dataset([0, 1] * 50)
-    chosen = choose_material(data, CONFIG, Material(include_test_labels=True, hold_out=0.1))
+    chosen = select_data(data, CONFIG, DataSelection(include_test_labels=True, hold_out=0.1))
     assert chosen.train_images == 93
     assert chosen.hold_out is not None
     assert chosen.hold_out.max() < 100
@@ -63,17 +63,17 @@ def test_test_labels_train_only_where_asked_and_are_never_held_out() -> None:
 @pytest.mark.parametrize("share", [-0.1, 0.6])
 def test_share_that_means_nothing_is_refused(share: float) -> None:
     with pytest.raises(ConfigError, match=r"--hold-out takes a share of the images above 0 and up to 0.5"):
-        choose_material(dataset([0, 1] * 50), CONFIG, Material(hold_out=share))
+        select_data(dataset([0, 1] * 50), CONFIG, DataSelection(hold_out=share))
 
 
 def test_class_with_nothing_to_hold_out_is_named() -> None:
     with pytest.raises(DataError, match="class '1' has too few images to hold one out"):
-        choose_material(dataset([0] * 50 + [1, 1]), CONFIG, Material(hold_out=0.1))
+        select_data(dataset([0] * 50 + [1, 1]), CONFIG, DataSelection(hold_out=0.1))
 
 
 def test_test_images_join_the_others_where_they_lie() -> None:
     data = dataset([0, 1] * 50)
-    chosen = choose_material(data, CONFIG, Material(include_test_labels=True))
+    chosen = select_data(data, CONFIG, DataSelection(include_test_labels=True))
     assert data.test is not None
     assert chosen.images.arrays[0] is data.train.images
     assert chosen.images.arrays[1] is data.test.images
@@ -96,7 +96,7 @@ def test_no_group_is_parted_between_what_trains_what_chose_and_what_is_held_out(
     owners = rng.integers(0, 60, 900)
     data = grouped((rng.random(900) < 0.2).astype(int).tolist(), owners.tolist())
     config = CONFIG.model_copy(update={"seed": seed})
-    chosen = choose_material(data, config, Material(hold_out=share))
+    chosen = select_data(data, config, DataSelection(hold_out=share))
     selected = split(data, config).validation
     assert chosen.hold_out is not None
     assert selected is not None
@@ -113,15 +113,15 @@ def test_class_whose_groups_cannot_be_held_out_is_named() -> None:
     """Of its two groups one chose in the search."""
     data = grouped([0] * 60 + [1] * 20, [i % 12 for i in range(60)] + [i % 2 for i in range(20)])
     with pytest.raises(DataError, match="the groups of class '1' are too few to hold some out and train on others") as refused:
-        choose_material(data, CONFIG, Material(hold_out=0.2))
+        select_data(data, CONFIG, DataSelection(hold_out=0.2))
     assert refused.value.hint == "leave --hold-out away, or add images of other groups to the class"
 
 
 def test_name_says_what_was_trained_on() -> None:
-    assert Material().suffix == ""
-    assert Material(True, 100, 0.25).suffix == "-hold-out-25-subset-100-with-test-labels"
+    assert DataSelection().suffix == ""
+    assert DataSelection(True, 100, 0.25).suffix == "-hold-out-25-subset-100-with-test-labels"
 
 
 def test_own_validation_images_of_a_data_set_train_too() -> None:
     data = dataset([0, 1] * 50)
-    assert choose_material(replace(data, validation=data.test), CONFIG, Material()).train_images == 103
+    assert select_data(replace(data, validation=data.test), CONFIG, DataSelection()).train_images == 103

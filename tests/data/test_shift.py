@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nas.data.augment import Draw
-from nas.data.datasets import ImageSet
+from nas.data.images import ImageSet
 from nas.data.shift import LEAST_STRENGTH, SHIFTS, shifted
 from tests.data.pictures import pictures
 

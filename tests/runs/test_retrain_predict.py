@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 import nas.train.rank
 from nas.budget import count_params
 from nas.config import DataConfig
-from nas.data.datasets import Dataset, ImageSet, load_dataset
-from nas.data.images import JoinedSet
+from nas.data.datasets import load_dataset
+from nas.data.images import Dataset, ImageSet, JoinedSet
 from nas.data.loader import Resident
-from nas.data.material import labelled_images
+from nas.data.splits import labelled_images
 from nas.errors import ConfigError, DataError, NasError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from nas.config import ArchConfig, AugmentConfig, Candidate, DataConfig, StageConfig, TrainConfig
-from nas.data.datasets import Dataset, load_dataset
+from nas.data.datasets import load_dataset
+from nas.data.images import Dataset
 from nas.data.loader import Resident, TrainBatches
 from nas.models import ResNet, build_model
 from nas.paths import TrialPaths

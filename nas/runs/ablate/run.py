@@ -183,8 +183,8 @@ def default_name(request: AblationRequest, base: _Base, factors: Sequence[Factor
     parts += [base.recipe_name] * (base.recipe_name != SEARCHED)
     parts.append(f"{base.candidate.train.epochs}-epochs")
     own = request.base.hold_out == HOLD_OUT
-    material = replace(request.base.material, hold_out=0.0) if own else request.base.material
-    return short_name("-".join(parts) + material.suffix)
+    selection = replace(request.base.selection, hold_out=0.0) if own else request.base.selection
+    return short_name("-".join(parts) + selection.suffix)
 
 
 def _require_name(name: str | None) -> None:
@@ -215,7 +215,7 @@ def _orders(request: AblationRequest, folder: Path, definition: Definition, base
                         tta=tta_by(base.recipe, variant.candidate),
                         seed=seed,
                         mixed_seed=mixed,
-                        material=request.base.material,
+                        selection=request.base.selection,
                         train_images=shop.chosen.train_images,
                     )
                 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nas.config import Candidate, Frozen, TrainConfig
 from nas.data.loader import mix_seed
-from nas.data.material import Material
+from nas.data.splits import DataSelection
 from nas.errors import ConfigError, NasError, StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs import RetrainRequest
@@ -56,8 +56,8 @@ class BaselineRequest:
         )
 
     @property
-    def material(self) -> Material:
-        return self.retraining.material
+    def selection(self) -> DataSelection:
+        return self.retraining.selection
 
 
 class Definition(Frozen):
@@ -216,16 +216,16 @@ def make_orders(
                 hold_out=request.hold_out,
                 train_subset=request.train_subset,
             )
-            run = TrialPaths(request.paths.baselines / _run_name(alike, definition, request.material))
+            run = TrialPaths(request.paths.baselines / _run_name(alike, definition, request.selection))
             _require_same(run, definition)
             orders.append(BaselineOrder(run, definition, mix_seed(settings.seed, digest, seed)))
     return orders
 
 
-def _run_name(alike: Alike, definition: Definition, material: Material) -> str:
+def _run_name(alike: Alike, definition: Definition, selection: DataSelection) -> str:
     by = "" if alike.recipe_name == SEARCHED else f"-{alike.recipe_name}"
     length = f"{definition.train.epochs}-epochs"
-    return f"{definition.network.slug}-like-{alike.subject.slug}{by}-{length}-seed-{definition.seed}{material.suffix}"
+    return f"{definition.network.slug}-like-{alike.subject.slug}{by}-{length}-seed-{definition.seed}{selection.suffix}"
 
 
 def _require_same(run: TrialPaths, definition: Definition) -> None:
