@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 if TYPE_CHECKING:
-    from nas.runs.spread import Spread
+    from nas.runs.statistics import Spread
 
 
 def print_json(data: Any) -> None:

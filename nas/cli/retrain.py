@@ -271,10 +271,10 @@ def _expected(card: "ModelCard") -> list[str]:
     """What may be expected of it, and by what that was measured."""
     from nas.config import METRIC_WORDS
     from nas.report.summary import grouped_remark
-    from nas.runs import interval
+    from nas.runs.statistics import accuracy_interval
 
     def between(accuracy: float, images: float) -> str:
-        low, high = interval(accuracy, images)
+        low, high = accuracy_interval(accuracy, images)
         return f"{accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f})"
 
     lines = []

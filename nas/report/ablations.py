@@ -10,7 +10,7 @@ from nas.report.charts import Chart
 from nas.report.tables import Table
 from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
 from nas.runs.ablate import Ablation, Row
-from nas.runs.spread import Spread
+from nas.runs.statistics import Spread
 
 LEAST_SEEDS = 2
 """For an interval."""
@@ -97,7 +97,7 @@ def _verdict(ablation: Ablation) -> str:
     known = [row for row in ablation.rows if row.difference is not None and row.variant.same_as is None]
     if not known:
         return ""
-    sure = [row for row in known if row.difference and row.difference.interval and not _holds_zero(row.difference.interval)]
+    sure = [row for row in known if row.difference and row.difference.is_not_zero]
     if all(row.difference and row.difference.count == 1 for row in known):
         return "By one seed a difference has no interval: what another seed changes is not known."
     if not any(row.difference and row.difference.interval for row in known):
@@ -107,10 +107,6 @@ def _verdict(ablation: Ablation) -> str:
     listed = "; ".join(f"{row.variant.title} {_difference(row.difference)} ({_interval(row.difference)})" for row in sure)
     of = "" if len(known) == 1 else f", of {len(known)}"
     return f"Differences whose 95 % interval leaves 0 out{of}: {listed} points."
-
-
-def _holds_zero(interval: tuple[float, float]) -> bool:
-    return interval[0] <= 0 <= interval[1]
 
 
 def _caption(ablation: Ablation) -> str:

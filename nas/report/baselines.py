@@ -146,5 +146,5 @@ def _difference_text(one: Difference, comparison: Comparison) -> str:
         by = "one seed" if one.spread.count == 1 else f"each of {one.spread.count} seeds"
         return f"{text}, by {by}; what another one changes is not known."
     low, high = interval
-    verdict = ", which holds 0" if low <= 0 <= high else ""
+    verdict = "" if one.spread.is_not_zero else ", which holds 0"
     return f"{text} in the mean of {one.spread.count} seeds, 95 % interval {points_text(low)} to {points_text(high)}{verdict}."

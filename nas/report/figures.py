@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from nas.report.facts import HistoryPoint, Importance, SharePoint, TimeShare
 from nas.report.reference import Reference
 from nas.report.words import count_text, number_text
-from nas.runs.spread import Spread
+from nas.runs.statistics import Spread
 from nas.study.outcomes import TrialRow
 from nas.study.trainings import Training
 from nas.train.loop import EpochMetrics

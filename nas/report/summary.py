@@ -7,7 +7,8 @@ from nas.config import METRIC_WORDS
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import Run, StudyRecord
 from nas.report.words import capitalised, count_text, counts_line, listed, number_text, recipe_texts, score_text, time_text
-from nas.runs import ModelCard, interval
+from nas.runs import ModelCard
+from nas.runs.statistics import accuracy_interval, pooled_deviation
 from nas.space.presets import PREFIX
 from nas.study.finalists import Finalist
 from nas.study.outcomes import count_trained
@@ -101,7 +102,7 @@ def _sureness(record: StudyRecord) -> str:
     spread = [one.deviation for one in finalists if one.deviation is not None]
     if not spread:
         return text + f"The {gap:.2f} points between them are of one training each, and say little."
-    noise = 100 * (mean(value**2 for value in spread)) ** 0.5
+    noise = 100 * pooled_deviation(spread)
     seeds = min(len(winner.accuracies), len(second.accuracies))
     error = noise * (2 / seeds) ** 0.5
     verdict = "more than twice" if gap > 2 * error else "within twice"
@@ -148,7 +149,7 @@ def _held_out_sentence(card: ModelCard) -> str:
 
 
 def _interval_text(accuracy: float, images: float) -> str:
-    low, high = interval(accuracy, images)
+    low, high = accuracy_interval(accuracy, images)
     return f"95 % interval for such images {low:.2%} to {high:.2%}"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from nas.config import METRIC_WORDS, MetricName, TrainConfig
-from nas.runs.spread import Spread
+from nas.runs.statistics import Spread
 from nas.study.finalists import Finalist
 from nas.study.outcomes import OUTCOMES, TrialRow
 

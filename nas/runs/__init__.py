@@ -9,7 +9,7 @@ set for that one alone.
 
 from nas.runs.card import ModelCard, read_card, write_card
 from nas.runs.choice import CRITERIA, HOLD_OUT, Criterion, Network, Several, SeveralRequest, retrain_several
-from nas.runs.evaluation import Evaluation, interval, read_evaluation
+from nas.runs.evaluation import Evaluation, read_evaluation
 from nas.runs.load import find_run, finished_runs, is_folder, load_network, study_of
 from nas.runs.order import Order
 from nas.runs.presets_study import found_presets_study
@@ -33,7 +33,6 @@ __all__ = [
     "find_run",
     "finished_runs",
     "found_presets_study",
-    "interval",
     "is_folder",
     "load_network",
     "read_card",

@@ -16,9 +16,10 @@ from nas.files import write_whole
 from nas.models import build_model
 from nas.paths import TrialPaths
 from nas.runs.card import HeldOut, ModelCard, TrainedCard, weights_file, write_card
-from nas.runs.evaluation import Evaluation, effective_images, judge, write_evaluation
+from nas.runs.evaluation import Evaluation, judge, write_evaluation
 from nas.runs.order import Order
 from nas.runs.recorded import record_run
+from nas.runs.statistics import effective_images
 from nas.runs.workshop import Workshop
 from nas.study.settings import Environment
 from nas.train.loop import read_curve, trained_weights

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nas.paths import StudyPaths, remember_study, studies_folder
-from nas.runs import find_run, finished_runs, interval, read_card
+from nas.runs import find_run, finished_runs, read_card
+from nas.runs.statistics import accuracy_interval
 from nas.runs.subjects import find_subject
 from tests.conftest import Done
 
@@ -21,7 +22,7 @@ def test_retraining_says_what_it_does_and_what_comes_next(nas: Callable[..., Don
     assert "training 1 epoch by recipe 'searched' on 1,438 images" in done.err
     assert "epoch    1/1  loss" in done.err
     assert f"Trained on 1,438 images in {card.seconds:.0f} s: {run.folder}\n" in done.out
-    low, high = interval(card.test_accuracy or 0.0, 359)
+    low, high = accuracy_interval(card.test_accuracy or 0.0, 359)
     assert (
         f"Official test set, opened once: {card.test_accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f}) of 359; under a "
         in done.out

@@ -19,7 +19,7 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.runs import ModelCard, read_card
 from nas.runs.ablate.design import Definition, Factor, Variant
 from nas.runs.card import HeldOut, card_file
-from nas.runs.spread import Spread, paired, spread
+from nas.runs.statistics import Spread, paired, spread
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from nas.runs import ModelCard, finished_runs, read_card
 from nas.runs.baseline.card import BaselineCard, finished_baselines, read_baseline
 from nas.runs.baseline.network import over_budget
 from nas.runs.baseline.order import Definition, read_begun
-from nas.runs.spread import Spread, paired, spread
+from nas.runs.statistics import Spread, paired, spread
 from nas.study.settings import read_settings
 
 Card: TypeAlias = ModelCard | BaselineCard

@@ -1,4 +1,4 @@
-"""Means, paired differences and their intervals, against numbers worked out by hand."""
+"""Ablations: rows, differences to the base and effects, against numbers worked out by hand."""
 
 import pytest
 
@@ -8,7 +8,6 @@ from nas.runs import ModelCard
 from nas.runs.ablate.design import Definition, Variant, parse_factors
 from nas.runs.ablate.results import Ablation, make_rows
 from nas.runs.card import HeldOut
-from nas.runs.spread import paired, spread
 from nas.study.settings import Environment
 
 BASE = Candidate(arch=ArchConfig(stages=(StageConfig(blocks=1, channels=8),)))
@@ -70,37 +69,6 @@ def ablation(
         environment=HERE,
     )
     return Ablation("mine", definition, make_rows(definition, trained, diverged or {}))
-
-
-def test_a_mean_its_deviation_and_its_interval() -> None:
-    found = spread([0.02, 0.04, 0.03])
-    assert found is not None
-    # Deviations -1, 1, 0 hundredths: variance (1 + 1 + 0) / 2 = 1. Standard error 1/√3; t of 2 degrees of freedom is 4.302653.
-    assert found.mean == pytest.approx(0.03)
-    assert found.deviation == pytest.approx(0.01)
-    assert found.interval == pytest.approx((0.03 - 0.0248414, 0.03 + 0.0248414), abs=1e-6)
-
-
-def test_two_values_have_the_t_of_one_degree_of_freedom() -> None:
-    found = spread([0.1, 0.3])
-    assert found is not None
-    # Deviation √0.02, standard error 0.1; t of one degree of freedom, tan(0.475 π), is 12.706205.
-    assert found.deviation == pytest.approx(0.1414214)
-    assert found.interval == pytest.approx((0.2 - 1.2706205, 0.2 + 1.2706205))
-
-
-def test_one_value_says_nothing_of_another() -> None:
-    found = spread([0.5])
-    assert found is not None
-    assert (found.mean, found.deviation, found.interval) == (0.5, None, None)
-    assert spread([]) is None
-
-
-def test_pairs_have_the_seed_in_common() -> None:
-    found = paired({0: 0.9, 1: 0.8, 3: 0.1}, {1: 0.7, 0: 0.85, 2: 0.2})
-    assert found is not None
-    assert found.values == pytest.approx((0.05, 0.1))
-    assert paired({0: 0.9}, {1: 0.9}) is None
 
 
 def test_pairs_tell_what_the_means_alone_do_not() -> None:

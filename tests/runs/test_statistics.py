@@ -1,16 +1,49 @@
-"""How surely images that judge tell an accuracy, alone and in groups."""
+"""Means, differences and intervals, against numbers worked out by hand and against scipy."""
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from nas.runs.evaluation import effective_images, interval
+from nas.runs.statistics import accuracy_interval, effective_images, paired, spread
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "deviation", "half"),
+    [
+        # Deviations -1, 1, 0 hundredths: variance (1 + 1 + 0) / 2 = 1. Standard error 1/√3, t of 2 degrees 4.302653.
+        ([0.02, 0.04, 0.03], 0.03, 0.01, 0.0248414),
+        # Deviation √0.02, standard error 0.1; t of one degree of freedom, tan(0.475 π), is 12.706205.
+        ([0.1, 0.3], 0.2, 0.1414214, 1.2706205),
+    ],
+)
+def test_mean_has_its_deviation_and_the_interval_of_students_t(
+    values: list[float], mean: float, deviation: float, half: float
+) -> None:
+    found = spread(values)
+    assert found is not None
+    assert (found.mean, found.deviation) == pytest.approx((mean, deviation))
+    assert found.interval == pytest.approx((mean - half, mean + half), abs=1e-6)
+    assert found.is_not_zero == (mean > half)
+
+
+def test_one_value_says_nothing_of_another() -> None:
+    found = spread([0.5])
+    assert found is not None
+    assert (found.mean, found.deviation, found.interval, found.is_not_zero) == (0.5, None, None, False)
+    assert spread([]) is None
+
+
+def test_pairs_have_the_seed_in_common() -> None:
+    found = paired({0: 0.9, 1: 0.8, 3: 0.1}, {1: 0.7, 0: 0.85, 2: 0.2})
+    assert found is not None
+    assert found.values == pytest.approx((0.05, 0.1))
+    assert paired({0: 0.9}, {1: 0.9}) is None
 
 
 @pytest.mark.parametrize(("correct", "images"), [(90, 100), (10, 10), (0, 7), (9_300, 10_000), (1, 2)])
 def test_interval_is_wilsons(correct: int, images: int) -> None:
     theirs = binomtest(correct, images).proportion_ci(method="wilson")
-    assert interval(correct / images, images) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert accuracy_interval(correct / images, images) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
 
 
 def test_groups_of_one_image_each_count_as_their_images() -> None:
@@ -46,7 +79,7 @@ def test_interval_of_groups_holds_what_it_promises() -> None:
     for _ in range(600):
         correct = rng.random(1_000) < rng.beta(8, 2, 40)[groups]
         for which, images in enumerate((effective_images(correct, groups), 1_000)):
-            low, high = interval(correct.mean(), images)
+            low, high = accuracy_interval(correct.mean(), images)
             held[which] += low <= 0.8 <= high
     assert 0.93 < held[0] / 600 < 0.98
     assert held[1] / 600 < 0.8, "each image by itself: too narrow"
