@@ -60,7 +60,7 @@ class Channel(Protocol):
     def poll(self) -> bool: ...
 
 
-class Deposed(Exception):
+class LostOwnership(Exception):
     """The study has another coordinator, or none: nothing may be written any more."""
 
 
@@ -88,7 +88,7 @@ def run_worker(channel: Channel, plan: WorkerPlan) -> None:
     gc.freeze()  # all that is imported by now: looking for garbage there after each training would take 0.2 s
     try:
         _serve(channel, trainer)
-    except (Deposed, EOFError, OSError):
+    except (LostOwnership, EOFError, OSError):
         pass  # the coordinator is gone; the last checkpoint holds all but the epoch under way
     finally:
         gc.unfreeze()
@@ -178,7 +178,7 @@ class _Trainer:
                 return self._fit(order, TrialPaths(order.folder))
             with tempfile.TemporaryDirectory(prefix="nas-trial-", ignore_cleanup_errors=True) as folder:
                 return self._fit_unseen(order, TrialPaths(Path(folder)))
-        except (Deposed, EOFError, ConnectionError):
+        except (LostOwnership, EOFError, ConnectionError):
             raise
         except Exception as error:  # whatever building or training may raise is the trial's failure
             if where := out_of_memory(error):
@@ -256,11 +256,11 @@ class _Trainer:
             return False
 
     def _write(self, number: int, action: Callable[[], None]) -> None:
-        """Waits for room where a disk is full; raises Stopped where it is suspended meanwhile, and Deposed where another
+        """Waits for room where a disk is full; raises Stopped where it is suspended meanwhile, and LostOwnership where another
         coordinator may have given the trial to a worker of its own."""
         while True:
             if self.sees_study and not self._leads():
-                raise Deposed
+                raise LostOwnership
             try:
                 return action()
             except OSError as error:

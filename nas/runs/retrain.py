@@ -18,7 +18,7 @@ from nas.runs.request import RetrainRequest
 from nas.runs.subjects import find_subject
 from nas.runs.together import train_together
 from nas.runs.workshop import Workshop, open_workshop
-from nas.study.patience import Patience
+from nas.study.retry import Retry
 from nas.train.evaluate import never
 from nas.train.loop import EpochMetrics, Status
 from nas.train.rank import Training
@@ -117,11 +117,11 @@ def _train_here(
 ) -> Status:
     """Waits for room on a full disk."""
     again = "the same nas retrain"
-    patience = Patience(training.run.folder.name, note, should_suspend, "the run's folder", doing="training", again=again)
+    retry = Retry(training.run.folder.name, note, should_suspend, "the run's folder", doing="training", again=again)
 
     def heard(metrics: EpochMetrics) -> bool:
         on_epoch(metrics)
         return True
 
     data = shop.place(shop.chosen.images, shop.chosen.train)
-    return training.fit(data, heard, should_suspend, note if shop.compiled else None, patience.write).status
+    return training.fit(data, heard, should_suspend, note if shop.compiled else None, retry.write).status

@@ -43,6 +43,7 @@ from nas.study import outcomes
 from nas.study.drawing import Drawer
 from nas.study.finalists import FinalistDrawer
 from nas.study.kept import KeptCheckpoints
+from nas.study.optuna_private import live_trial
 from nas.study.progress import Display, Progress, Running
 from nas.train.loop import EpochMetrics, write_curve
 from nas.train.memory import more_parts
@@ -241,11 +242,11 @@ class Coordinator:
             if outcome is None or outcome == "duplicate":
                 self.drawer.adopt(frozen)
             elif outcome == "over_budget":
-                outcomes.finish(self.study, optuna.Trial(self.study, frozen._trial_id))
+                outcomes.finish(self.study, live_trial(self.study, frozen))
                 self.progress.counts[outcome] += 1
             else:
                 # Told once the draw is done that had begun before it was decided, if one had.
-                self.decided.append((optuna.Trial(self.study, frozen._trial_id), outcome))
+                self.decided.append((live_trial(self.study, frozen), outcome))
         self._take_counts()
         self.draw_ahead()
         self.checkpoints.tidy({running.number for running in self.drawer.ready})

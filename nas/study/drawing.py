@@ -17,6 +17,7 @@ from nas.data.loader import mix_seed
 from nas.space.feasibility import nothing_fits
 from nas.space.space import Space
 from nas.study import outcomes
+from nas.study.optuna_private import live_trial
 from nas.study.progress import Running
 from nas.study.samplers import SeededSampler
 
@@ -127,10 +128,10 @@ class Drawer:
         """Draws a trial again that an earlier run had begun to draw: what it had stored stays as it was."""
         twin = frozen.user_attrs.get("duplicate_of")
         if twin is not None and (ended := self.study.get_trials(deepcopy=False)[twin]).state.is_finished():
-            self._record_duplicate(optuna.Trial(self.study, frozen._trial_id), ended)
+            self._record_duplicate(live_trial(self.study, frozen), ended)
             return
         self._prepare_sampler(frozen.number)
-        if self._judge(*self._draw(optuna.Trial(self.study, frozen._trial_id))) == "fits":
+        if self._judge(*self._draw(live_trial(self.study, frozen))) == "fits":
             self.ready[-1].micro_batches = frozen.user_attrs.get("micro_batches", 1)
             self.ready[-1].known.update(frozen.intermediate_values)
 

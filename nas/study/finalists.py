@@ -20,9 +20,10 @@ from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths
 from nas.study import outcomes
 from nas.study.history import is_duplicate
+from nas.study.optuna_private import give_up, live_trial
 from nas.study.progress import Running
 from nas.study.pruners import FairPruner
-from nas.study.storage import beside, made_beside
+from nas.study.storage import create_other_study, find_other_study
 
 SHARE = 0.2
 """Of the search's cost that finalists take unless told otherwise."""
@@ -163,7 +164,7 @@ def sibling_name(study: str) -> str:
 
 def sibling(study: optuna.Study) -> optuna.Study | None:
     """None where there were no finalists yet."""
-    return beside(study, sibling_name(study.study_name))
+    return find_other_study(study, sibling_name(study.study_name))
 
 
 def begun_round(study: optuna.Study) -> Round | None:
@@ -188,10 +189,10 @@ def require_same_epochs(study: optuna.Study, epochs: int | None) -> None:
         )
 
 
-def found_sibling(study: optuna.Study, asked: Round) -> optuna.Study:
+def create_sibling_study(study: optuna.Study, asked: Round) -> optuna.Study:
     """Finds or founds it. Raises StudyError as `require_same_epochs`."""
     require_same_epochs(study, asked.epochs)
-    found = sibling(study) or made_beside(study, sibling_name(study.study_name))
+    found = sibling(study) or create_other_study(study, sibling_name(study.study_name))
     found.pruner, found.sampler = optuna.pruners.NopPruner(), optuna.samplers.RandomSampler()
     found.set_user_attr("round", asdict(asked))
     return found
@@ -203,7 +204,7 @@ def enqueue_trainings(finals: optuna.Study, chosen: Sequence[FrozenTrial], asked
     wanted = {(trial.number, seed) for trial in chosen for seed in range(asked.seeds)}
     for trial in finals.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         if (trial.user_attrs["finalist"], trial.user_attrs["seed"]) not in wanted:
-            finals._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            give_up(finals, trial)
     kept = [trial for trial in finals.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
     there = {(trial.user_attrs["finalist"], trial.user_attrs["seed"]) for trial in kept}
     for seed in range(asked.seeds):
@@ -243,7 +244,7 @@ class FinalistDrawer:
         self._queue(self.study.ask())
 
     def adopt(self, frozen: FrozenTrial) -> None:
-        self._queue(optuna.Trial(self.study, frozen._trial_id))
+        self._queue(live_trial(self.study, frozen))
         self.ready[-1].known.update(frozen.intermediate_values)
 
     def _queue(self, trial: optuna.Trial) -> None:

@@ -20,7 +20,7 @@ BUDGET = "budget"
 """The one constraint of a retold trial: the logarithm of its cost over the limit, at most 0 where it fits."""
 
 
-class Retold:
+class HistoryView:
     """A study of which some trials are left out or told otherwise. All else is the study's own, also what is written."""
 
     def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
@@ -43,7 +43,7 @@ class Retold:
 
 
 def told(study: optuna.Study, trials: list[FrozenTrial]) -> optuna.Study:
-    return cast(optuna.Study, Retold(study, trials))
+    return cast(optuna.Study, HistoryView(study, trials))
 
 
 def is_duplicate(trial: FrozenTrial) -> bool:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Cost
 from nas.config import Candidate
+from nas.study.optuna_private import overwrite_value
 
 Outcome = Literal["trained", "pruned_early", "diverged", "over_budget", "duplicate", "failed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -34,7 +35,7 @@ _STATES: dict[Outcome, TrialState] = {
 
 def stored(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
     """The trial as the storage has it now."""
-    return study._storage.get_trial(trial._trial_id)
+    return study.get_trials(deepcopy=False)[trial.number]
 
 
 def last_value(trial: FrozenTrial) -> float | None:
@@ -71,7 +72,7 @@ def decide(trial: optuna.Trial, outcome: Outcome) -> None:
 
 def report(study: optuna.Study, trial: optuna.Trial, value: float, epoch: int) -> None:
     """Stores the value of the validation images after an epoch, in place of what another run may have stored for it."""
-    study._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+    overwrite_value(study, trial, value, epoch)
 
 
 def finish(study: optuna.Study, trial: optuna.Trial) -> None:

@@ -25,7 +25,7 @@ from optuna.study import StudyDirection
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.study.address import record_address, study_address
-from nas.study.patience import UNREACHABLE, Away, Patience
+from nas.study.retry import UNREACHABLE, DatabaseUnavailable, Retry
 from nas.study.storage import (
     Connect,
     OwnedStorage,
@@ -64,17 +64,17 @@ def own_study(
     Raises:
         StudyError: where the lock is held, the database cannot be opened, or it does not belong to the study's folder.
     """
-    patience = Patience(paths.name, note, stop_requested)
+    retry = Retry(paths.name, note, stop_requested)
     in_database = url is not None or paths.storage_url.exists()
     lock = _lock_folder(paths, FOUNDING_SECONDS if in_database else PROBED_SECONDS)
     try:
         address = study_address(paths, url)  # looked up where nobody else can found the study elsewhere any more
         if address is None:
-            storage = own_sqlite(paths, patience, note)
+            storage = own_sqlite(paths, retry, note)
         else:
             lease = Lease(paths.name, postgres(address))
             make_tables(paths, address)
-            storage = own_postgres(paths, address, lease.connect, patience)
+            storage = own_postgres(paths, address, lease.connect, retry)
         try:
             with openable(paths, address):
                 _found(storage, paths, address)
@@ -210,8 +210,8 @@ class Lease:
         self._held_before = False
 
     def connect(self) -> Any:
-        """Raises StudyError where another coordinator holds the lock, or has held it since this one did, and Away where the
-        lock is not free yet."""
+        """Raises StudyError where another coordinator holds the lock, or has held it since this one did, and
+        DatabaseUnavailable where the lock is not free yet."""
         connection = self._connect()
         try:
             connection.autocommit = True
@@ -265,7 +265,7 @@ class Lease:
                 hint=f"leave it to that one; or stop it with Ctrl-C, then:  nas search --study {self._study}",
             )
         if not locked:
-            raise Away(UNREACHABLE, "its server still keeps the study's lock for the connection that was lost")
+            raise DatabaseUnavailable(UNREACHABLE, "its server still keeps the study's lock for the connection that was lost")
 
     def _try(self, connection: Any) -> bool:
         return connection.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(self._study),)).fetchone()[0]

@@ -22,7 +22,7 @@ from nas.space.space_file import load_space
 from nas.study.address import study_address
 from nas.study.finalists import check_request
 from nas.study.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
-from nas.study.strategies import said_as_before, spelt_out
+from nas.study.strategies import fill_defaults, inherit_arguments
 
 DEFAULT_TRIALS = 100
 DEFAULT_SPACE = "resnet"
@@ -196,12 +196,12 @@ def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | 
     """The strategies that the space and the command line ask for, else those that the study began with, every argument as it was
     then."""
     if stored is None:
-        return spelt_out(space.study)
+        return fill_defaults(space.study)
     if request.space is None:
-        return spelt_out(
+        return fill_defaults(
             Overrides(sampler=request.sampler, pruner=request.pruner, metric=overrides.metric).applied_to_study(stored.study)
         )
-    return spelt_out(said_as_before(space.study, stored.study))
+    return fill_defaults(inherit_arguments(space.study, stored.study))
 
 
 def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:

@@ -34,17 +34,17 @@ from nas.study.finalists import (
     Round,
     begun_round,
     choose,
+    create_sibling_study,
     enqueue_trainings,
     expected_round,
     finalists_of,
-    found_sibling,
     require_same_epochs,
 )
 from nas.study.ownership import own_study
-from nas.study.patience import Patience
 from nas.study.progress import Display, Progress
 from nas.study.pruners import FairPruner
 from nas.study.request import SearchRequest, least_params, resolve
+from nas.study.retry import Retry
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import owned_study
 from nas.study.strategies import describe, make_pruner, make_sampler
@@ -171,7 +171,7 @@ def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack,
     if asked.space.budget.latency is None:  # else what is timed first would be timed beside them
         executor.prepare()  # workers import while this process reads the data, opens the study and draws
     dataset = load_dataset(data, display.decoding)
-    persist = Patience(paths.name, display.note, stop_requested, "the study's folder").write
+    persist = Retry(paths.name, display.note, stop_requested, "the study's folder").write
     space, budget, settings = asked.on(dataset, lambda file, content: persist(lambda: write_whole(file, content)))
     if request.warm_start is not None and asked.stored is None:
         find_starts(request.warm_start, settings)  # so that a mistake there founds no study
@@ -338,7 +338,7 @@ def _plan(
 def _finals(chosen: tuple[Round, list[FrozenTrial]], study: optuna.Study, prepared: _Prepared, crew: Crew) -> Coordinator:
     asked, trials = chosen
     paths = prepared.paths
-    finals = found_sibling(study, asked)
+    finals = create_sibling_study(study, asked)
     goal = enqueue_trainings(finals, trials, asked)
     drawer = FinalistDrawer(finals, paths, asked.epochs, prepared.settings.seed)
     coordinator = _coordinator(prepared, finals, drawer, crew, paths.finalists, goal, prepared.stop, prepared.deadline)

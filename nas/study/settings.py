@@ -17,7 +17,7 @@ from nas.paths import StudyPaths
 from nas.space.space import Space
 from nas.space.space_file import read_space
 from nas.study.address import redacted
-from nas.study.strategies import describe, spelt_out
+from nas.study.strategies import describe, fill_defaults
 
 RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
 PLACES = {"folder", "labels"}
@@ -166,7 +166,7 @@ class StudySettings(Frozen):
             found.append(f"metric: {self.study.metric} → {new.study.metric}")
         if self.study.objective != new.study.objective:
             found.append(f"objective: {self.study.objective} → {new.study.objective}")
-        before_study, after_study = spelt_out(self.study), spelt_out(new.study)  # an argument may be newer than the study
+        before_study, after_study = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
         for kind in ("sampler", "pruner"):
             before_strategy, after_strategy = getattr(before_study, kind), getattr(after_study, kind)
             if before_strategy != after_strategy:

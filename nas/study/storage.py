@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import StudyError
 from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
 from nas.study.address import DRIVER, shown, study_address
-from nas.study.patience import AwayNow, Patience, find_away, raise_away, redacted_line
+from nas.study.retry import LedgerUnavailable, Retry, find_unavailable, raise_unavailable, redacted_line
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Connect = Callable[[], Any]
 """Makes a connection of sqlite3 or psycopg."""
 READER_SECONDS, OWNER_SECONDS = 60.0, 1.0
-"""SQLite's own wait for a lock, during which a process hears nothing; the owner's patience goes on where it ends."""
+"""SQLite's own wait for a lock, during which a process hears nothing; the owner tries again where it ends."""
 SCHEMA_LOCK = 0x6E6173 << 32
 """Of PostgreSQL's advisory locks, the one under which tables are made; a study's own is derived from its name."""
 LEDGER_LOCK = SCHEMA_LOCK + 1
@@ -107,7 +107,7 @@ def owned_study(
     )
 
 
-def beside(study: optuna.Study, name: str) -> optuna.Study | None:
+def find_other_study(study: optuna.Study, name: str) -> optuna.Study | None:
     """Another study of the same database; None where there is none of that name."""
     try:
         return optuna.load_study(study_name=name, storage=study._storage)
@@ -115,7 +115,7 @@ def beside(study: optuna.Study, name: str) -> optuna.Study | None:
         return None
 
 
-def made_beside(study: optuna.Study, name: str) -> optuna.Study:
+def create_other_study(study: optuna.Study, name: str) -> optuna.Study:
     return optuna.create_study(study_name=name, storage=study._storage, direction=StudyDirection.MAXIMIZE)
 
 
@@ -141,7 +141,7 @@ def openable(paths: StudyPaths, address: sqlalchemy.URL | None) -> Iterator[None
         hint = "restore it from a copy, or start anew under another name with --study NAME"
         if address is not None:
             hint = f"see whether `psql {shown(address)!r}` gets in; its password may also stand in NAS_STORAGE or in ~/.pgpass"
-        elif isinstance(cause, sqlalchemy.exc.DBAPIError) and find_away(cause):
+        elif isinstance(cause, sqlalchemy.exc.DBAPIError) and find_unavailable(cause):
             hint = "the same command, once there is room on the disk or the other process has ended"
         raise StudyError(f"{database_name(paths, address)} cannot be opened as a study's database: {reason}", hint=hint) from None
 
@@ -170,7 +170,7 @@ def _check_file(paths: StudyPaths, journal: str | None = None) -> None:
             raise sqlite3.DatabaseError(found.splitlines()[-1])
 
 
-def own_sqlite(paths: StudyPaths, patience: Patience, note: Callable[[str], None]) -> "OwnedStorage":
+def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> "OwnedStorage":
     """For whoever holds the lock of the study's folder."""
     system = file_system(paths.folder)
     network = system in NETWORK_FILE_SYSTEMS
@@ -183,7 +183,7 @@ def own_sqlite(paths: StudyPaths, patience: Patience, note: Callable[[str], None
         # The index of a write-ahead log is memory that the processes of one machine share.
         _check_file(paths, "DELETE" if network else "WAL")
         optuna.storages.RDBStorage("sqlite:///study.db", {"creator": _sqlite(paths, OWNER_SECONDS)}).engine.dispose()
-        return OwnedStorage("sqlite:///study.db", _sqlite(paths, OWNER_SECONDS), patience)
+        return OwnedStorage("sqlite:///study.db", _sqlite(paths, OWNER_SECONDS), retry)
 
 
 # ------------------------------------------------------------------------------------------------------------- PostgreSQL
@@ -216,10 +216,10 @@ def make_tables(paths: StudyPaths, address: sqlalchemy.URL) -> None:
             connection.commit()
 
 
-def own_postgres(paths: StudyPaths, address: sqlalchemy.URL, connect: Connect, patience: Patience) -> "OwnedStorage":
+def own_postgres(paths: StudyPaths, address: sqlalchemy.URL, connect: Connect, retry: Retry) -> "OwnedStorage":
     """`connect` takes the study's lock with each connection."""
     with openable(paths, address):
-        return OwnedStorage(f"{DRIVER}://", connect, patience)
+        return OwnedStorage(f"{DRIVER}://", connect, retry)
 
 
 # ------------------------------------------------------------------------------------------------------------- the ledger
@@ -247,8 +247,8 @@ def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchem
             yield connection
             connection.commit()
     except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError) as error:
-        away = isinstance(error, sqlalchemy.exc.DBAPIError) and find_away(error)
-        raise (AwayNow if away else StudyError)(
+        away = isinstance(error, sqlalchemy.exc.DBAPIError) and find_unavailable(error)
+        raise (LedgerUnavailable if away else StudyError)(
             f"the ledger in {database_name(paths, address)} cannot be {'written' if writing else 'read'}: "
             f"{redacted_line(getattr(error, 'orig', None) or error)}",
             hint=f"once that is mended:  nas runs --rebuild --study {paths.name}   makes it again from the files",
@@ -267,7 +267,7 @@ def _ledger_file(paths: StudyPaths, writing: bool) -> Connect:
 
 
 class OwnedStorage(optuna.storages.RDBStorage):
-    """Reads and writes through one connection, patiently.
+    """Reads and writes through one connection, and waits while the database is unavailable.
 
     An attempt that failed may have been committed before the connection broke. Optuna writes attributes and intermediate
     values over what is there; what it would do twice is looked up here first.
@@ -276,8 +276,8 @@ class OwnedStorage(optuna.storages.RDBStorage):
     between leaves a trial without them, which draws the same again.
     """
 
-    def __init__(self, url: str, connect: Connect, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, url: str, connect: Connect, retry: Retry) -> None:
+        self._retry = retry
         self._closed = False
         self._unstored: dict[int, dict[str, tuple[float, optuna.distributions.BaseDistribution]]] = {}
         """By trial, parameters in Optuna's internal representation."""
@@ -291,16 +291,16 @@ class OwnedStorage(optuna.storages.RDBStorage):
         how = {"creator": connect_while_owned, "poolclass": sqlalchemy.QueuePool, "pool_size": 1, "max_overflow": 0}
         # Making and checking the tables takes a second connection while the first is in use.
         super().__init__(url, how, skip_compatibility_check=True, skip_table_creation=True)
-        sqlalchemy.event.listen(self.engine, "handle_error", raise_away)
+        sqlalchemy.event.listen(self.engine, "handle_error", raise_unavailable)
 
     def close(self) -> None:
         self._closed = True  # parameters that are not stored belong to a draw that was cut off
         self.remove_session()
         self.engine.dispose()
 
-    def patiently(self, attempt: Callable[[bool], T]) -> T:
+    def retrying(self, attempt: Callable[[bool], T]) -> T:
         self._store_params()
-        return self._patience(attempt)
+        return self._retry(attempt)
 
     def _set_trial_param(
         self,
@@ -314,7 +314,7 @@ class OwnedStorage(optuna.storages.RDBStorage):
 
     def _store_params(self) -> None:
         for trial_id in list(self._unstored):
-            self._patience(partial(self._store_params_of, trial_id, self._unstored[trial_id]))
+            self._retry(partial(self._store_params_of, trial_id, self._unstored[trial_id]))
             del self._unstored[trial_id]
 
     def _store_params_of(
@@ -348,7 +348,7 @@ class OwnedStorage(optuna.storages.RDBStorage):
                     return stored(study_name)
                 raise
 
-        return self.patiently(create)
+        return self.retrying(create)
 
     def delete_study(self, study_id: int) -> None:
         real = super().delete_study
@@ -360,7 +360,7 @@ class OwnedStorage(optuna.storages.RDBStorage):
                 if not again:
                     raise
 
-        self.patiently(delete)
+        self.retrying(delete)
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         real, newer = super()._create_new_trial, super()._get_trials
@@ -373,7 +373,7 @@ class OwnedStorage(optuna.storages.RDBStorage):
             made = newer(study_id, None, set(), self._newest[study_id]) if again else []
             return next((t for t in made if (t.state, t.params) == wanted), None) or real(study_id, template_trial)
 
-        trial = self.patiently(create)
+        trial = self.retrying(create)
         self._newest[study_id] = trial._trial_id
         return trial
 
@@ -390,15 +390,15 @@ class OwnedStorage(optuna.storages.RDBStorage):
                     return True
                 raise
 
-        return self.patiently(write)
+        return self.retrying(write)
 
 
-def _patient(name: str) -> Callable[..., Any]:
+def _retried(name: str) -> Callable[..., Any]:
     real = getattr(optuna.storages.RDBStorage, name)
 
     @wraps(real)
     def method(self: OwnedStorage, *arguments: Any, **named: Any) -> Any:
-        return self.patiently(lambda again: real(self, *arguments, **named))
+        return self.retrying(lambda again: real(self, *arguments, **named))
 
     return method
 
@@ -426,4 +426,4 @@ for _name_of_method in (
     "record_heartbeat",
     "_get_stale_trial_ids",
 ):
-    setattr(OwnedStorage, _name_of_method, _patient(_name_of_method))
+    setattr(OwnedStorage, _name_of_method, _retried(_name_of_method))

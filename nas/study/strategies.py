@@ -20,17 +20,17 @@ EPOCHS = "epochs"
 """The parameter of every pruner's constructor that is no argument of a user's."""
 
 
-def spelt_out(study: StudyConfig) -> StudyConfig:
+def fill_defaults(study: StudyConfig) -> StudyConfig:
     """With every argument of its strategies, so that a study does not change when a default does. Raises ConfigError."""
     return study.model_copy(
         update={
-            "sampler": _spelt_out("sampler", study.sampler, SAMPLERS),
-            "pruner": _spelt_out("pruner", study.pruner, PRUNERS),
+            "sampler": _fill_defaults("sampler", study.sampler, SAMPLERS),
+            "pruner": _fill_defaults("pruner", study.pruner, PRUNERS),
         }
     )
 
 
-def said_as_before(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
+def inherit_arguments(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
     """With the arguments of `before` where `asked` names the same strategy and says nothing else."""
     changed = {}
     for kind in ("sampler", "pruner"):
@@ -41,7 +41,7 @@ def said_as_before(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
 
 
 def make_sampler(config: StrategyConfig, study_seed: int = 0) -> SeededSampler:
-    config = _spelt_out("sampler", config, SAMPLERS)
+    config = _fill_defaults("sampler", config, SAMPLERS)
     with experiments_allowed():
         sampler = SAMPLERS[config.name](**config.arguments)
     sampler.study_seed = study_seed
@@ -49,7 +49,7 @@ def make_sampler(config: StrategyConfig, study_seed: int = 0) -> SeededSampler:
 
 
 def make_pruner(config: StrategyConfig, epochs: int) -> FairPruner:
-    config = _spelt_out("pruner", config, PRUNERS)
+    config = _fill_defaults("pruner", config, PRUNERS)
     with experiments_allowed():
         return PRUNERS[config.name](epochs, **config.arguments)
 
@@ -68,7 +68,7 @@ def describe(config: StrategyConfig) -> str:
     return f"{config.name} ({listed})" if listed else config.name
 
 
-def _spelt_out(kind: str, config: StrategyConfig, registry: dict[str, type[Strategy]]) -> StrategyConfig:
+def _fill_defaults(kind: str, config: StrategyConfig, registry: dict[str, type[Strategy]]) -> StrategyConfig:
     if config.name not in registry:
         raise ConfigError(
             f"study.{kind}: {config.name!r} is no {kind}.{choices_sentence(config.name, registry)}",

@@ -49,6 +49,7 @@ MAY_IMPORT_OPTUNA = {
     "nas/study/history.py",
     "nas/study/kept.py",
     "nas/study/strategies.py",
+    "nas/study/optuna_private.py",
     "nas/study/trainings.py",
     "nas/dashboard/view.py",
     "nas/dashboard/artifacts.py",

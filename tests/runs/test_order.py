@@ -140,7 +140,7 @@ def test_full_disk_is_waited_for(request_of: RetrainRequest, monkeypatch: pytest
         path.write_bytes(content)
 
     monkeypatch.setattr("nas.train.checkpoint.write_whole", sometimes)
-    monkeypatch.setattr("nas.study.patience.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("nas.study.retry.FIRST_PAUSE", 0.01)
     notes: list[str] = []
     assert train(replace(request_of, epochs=1), notes).card is not None
     assert notes[0].startswith("the run's folder has no room on its disk")

@@ -20,11 +20,11 @@ from nas.study.finalists import (
     best_of,
     check_request,
     choose,
+    create_sibling_study,
     enqueue_trainings,
     epochs_spent,
     expected_round,
     finalists_of,
-    found_sibling,
     plan_round,
 )
 from nas.study.progress import Progress
@@ -116,7 +116,7 @@ def test_the_winner_is_the_best_mean_and_not_the_best_of_the_search() -> None:
     assert epochs_spent(study.get_trials()) == 10
     asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
     assert (asked, [trial.number for trial in trials]) == (Round(2, 4, 2), [1, 3])
-    finals = found_sibling(study, asked)
+    finals = create_sibling_study(study, asked)
     assert enqueue_trainings(finals, trials, asked) == 4
     order = [(trial.user_attrs["finalist"], trial.user_attrs["seed"]) for trial in finals.get_trials()]
     assert order == [(1, 0), (3, 0), (1, 1), (3, 1)], "all by the first seed before any by the second"
@@ -133,7 +133,7 @@ def test_the_winner_is_the_best_mean_and_not_the_best_of_the_search() -> None:
 def test_until_all_were_trained_by_the_same_seeds_they_are_compared_by_those_that_all_have() -> None:
     study = searched(0.6, 0.8)
     asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
-    finals = found_sibling(study, asked)
+    finals = create_sibling_study(study, asked)
     enqueue_trainings(finals, trials, asked)
     train(finals, {(1, 0): 0.75, (0, 0): 0.7, (0, 1): 0.9})
     assert [finalist.number for finalist in finalists_of(study)] == [1, 0]
@@ -145,14 +145,14 @@ def test_until_all_were_trained_by_the_same_seeds_they_are_compared_by_those_tha
 def test_more_finalists_or_seeds_are_added_to_those_there_are_and_other_epochs_are_refused() -> None:
     study = searched(0.6, 0.8, 0.7)
     one = Round(1, 4, 1)
-    finals = found_sibling(study, one)
+    finals = create_sibling_study(study, one)
     enqueue_trainings(finals, outcomes.best_trials(study.get_trials(), 1), one)
     train(finals, {(1, 0): 0.9})
     asked, trials = choose(study, 3, 3, None, 2)  # type: ignore[misc]
     assert asked == Round(3, 4, 2), "a round that has begun goes on with its epochs"
-    assert enqueue_trainings(found_sibling(study, asked), trials, asked) == 6
+    assert enqueue_trainings(create_sibling_study(study, asked), trials, asked) == 6
     with pytest.raises(StudyError, match="were trained for 4 epochs, and could not be compared with others of 5"):
-        found_sibling(study, Round(2, 5, 1))
+        create_sibling_study(study, Round(2, 5, 1))
 
 
 def test_there_are_no_more_than_ran_to_their_end() -> None:
@@ -170,7 +170,7 @@ def test_a_result_that_a_draw_keeps_back_is_a_finalist() -> None:
     outcomes.decide(best, "trained")
     asked, trials = choose(study, 3, 2, 4, 1)  # type: ignore[misc]
     assert [trial.number for trial in trials] == [2, 1]
-    finals = found_sibling(study, asked)
+    finals = create_sibling_study(study, asked)
     enqueue_trainings(finals, trials, asked)
     train(finals, {(2, 0): 0.9, (1, 0): 0.7})
     assert best_of(study)[0].number == 2  # type: ignore[union-attr]
@@ -182,13 +182,13 @@ def test_a_crash_while_the_sibling_study_is_founded_loses_nothing() -> None:
     assert finalists_of(study) == []
     assert best_of(study)[0].number == 1  # type: ignore[union-attr]
     asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
-    assert enqueue_trainings(found_sibling(study, asked), trials, asked) == 4
+    assert enqueue_trainings(create_sibling_study(study, asked), trials, asked) == 4
 
 
 def test_what_has_not_begun_and_is_not_wanted_any_more_is_given_up() -> None:
     study = searched(0.6, 0.8)
     asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
-    finals = found_sibling(study, asked)
+    finals = create_sibling_study(study, asked)
     enqueue_trainings(finals, trials, asked)
     begun = finals.ask()
     for value in (0.9, 0.95):

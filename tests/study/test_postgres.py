@@ -444,7 +444,7 @@ def test_it_waits_for_its_own_lock_that_the_server_still_keeps_for_the_lost_conn
 def test_a_connection_lost_again_and_again_loses_nothing_and_repeats_nothing(
     server: Cluster, url: str, paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.study.patience.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("nas.study.retry.FIRST_PAUSE", 0.01)
     done = threading.Event()
     cuts: list[int] = []
 

@@ -21,7 +21,7 @@ from nas.study.history import all_with_values, excess, projected_values
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
 from nas.study.samplers.base import _most_telling
-from nas.study.strategies import describe, make_pruner, make_sampler, said_as_before, spelt_out
+from nas.study.strategies import describe, fill_defaults, inherit_arguments, make_pruner, make_sampler
 from tests.study.scripted import StubBudget
 
 Search = Callable[..., optuna.Study]
@@ -345,11 +345,11 @@ def test_with_a_budget_of_its_own_a_draw_sees_what_is_over_that() -> None:
 def test_every_argument_is_spelt_out_and_made_use_of(kind: str, registry: dict[str, Any]) -> None:
     for name, member in registry.items():
         config = StudyConfig.model_validate({kind: name})
-        spelt = getattr(spelt_out(config), kind)
+        spelt = getattr(fill_defaults(config), kind)
         known = set(inspect.signature(member).parameters) - {"epochs"}
         assert spelt.arguments.keys() == known
-        assert spelt_out(spelt_out(config)) == spelt_out(config)
-        assert StudyConfig.from_json(spelt_out(config).to_json()) == spelt_out(config)
+        assert fill_defaults(fill_defaults(config)) == fill_defaults(config)
+        assert StudyConfig.from_json(fill_defaults(config).to_json()) == fill_defaults(config)
         assert describe(spelt).startswith(name)
 
 
@@ -383,7 +383,7 @@ MISTAKES = {
 def test_a_mistake_is_refused_with_its_key_and_the_choices(mistake: str) -> None:
     section, message = MISTAKES[mistake]
     with pytest.raises(ConfigError) as refused:
-        spelt_out(StudyConfig.model_validate(section))
+        fill_defaults(StudyConfig.model_validate(section))
     assert refused.value.message.startswith(message)
 
 
@@ -414,7 +414,7 @@ def test_a_mistake_in_the_study_section_is_refused(section: str, message: str) -
 def test_what_a_study_began_with_stays_where_nothing_else_is_said() -> None:
     before = StudyConfig.model_validate({"sampler": {"name": "tpe", "candidates": 24}, "pruner": "asha"})
     asked = StudyConfig.model_validate({"sampler": {"name": "tpe", "startup_trials": 9}, "pruner": "median"})
-    said = said_as_before(asked, before)
+    said = inherit_arguments(asked, before)
     assert said.sampler.arguments == {"candidates": 24, "startup_trials": 9}
     assert said.pruner == StrategyConfig(name="median")
 

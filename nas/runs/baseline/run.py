@@ -45,7 +45,7 @@ from nas.runs.finish import (
 from nas.runs.held import held
 from nas.runs.parts import in_parts
 from nas.runs.workshop import Workshop, open_workshop
-from nas.study.patience import Patience
+from nas.study.retry import Retry
 from nas.study.settings import read_settings
 from nas.train.evaluate import EVALUATION_BATCH
 from nas.train.loop import EpochMetrics, Status, fit
@@ -202,7 +202,7 @@ def _train(
     definition, run = order.definition, order.run
     network, recipe = definition.network, definition.train
     again = "the same nas baseline"
-    patience = Patience(run.folder.name, note, should_suspend, "the run's folder", doing="training", again=again)
+    retry = Retry(run.folder.name, note, should_suspend, "the run's folder", doing="training", again=again)
 
     def heard(metrics: EpochMetrics) -> bool:
         on_epoch(order, metrics)
@@ -225,7 +225,7 @@ def _train(
                 identity=order.identity(shop.chosen.train_images),
                 micro_batches=parts,
                 should_suspend=should_suspend,
-                write=patience.write,
+                write=retry.write,
                 channels_last=network.channels_last,
             ).status
 

@@ -18,7 +18,7 @@ from nas.paths import StudyPaths
 from nas.runs.ledger.entries import RunEntry, SubmissionEntry
 from nas.runs.ledger.tables import RUNS, SUBMISSIONS, bring_up_to_date, newest_version, require_known
 from nas.study.address import study_address
-from nas.study.patience import AwayNow
+from nas.study.retry import LedgerUnavailable
 from nas.study.storage import database_name, ledger_connection
 
 PAUSES = (0.5, 2.0)
@@ -58,7 +58,7 @@ def record(paths: StudyPaths, entry: RunEntry | SubmissionEntry) -> None:
             with _written(paths) as connection:
                 _put(connection, paths, [entry])
             return
-        except AwayNow:  # may be written nonetheless, and then is again
+        except LedgerUnavailable:  # may be written nonetheless, and then is again
             if pause is None:
                 raise
             time.sleep(pause)

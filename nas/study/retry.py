@@ -1,4 +1,4 @@
-"""Waiting for a database that is away, or for room on a disk: which errors mean that, and what is said meanwhile."""
+"""Waiting for a database that is unavailable, or for room on a disk: which errors mean that, and what is said meanwhile."""
 
 import sqlite3
 import time
@@ -32,7 +32,7 @@ _CODES = {
 }
 
 
-class Away(Exception):
+class DatabaseUnavailable(Exception):
     """The database cannot do its work now, and will when it is back. No kind of SQLAlchemyError, which Optuna would retry or
     rename in its own ways."""
 
@@ -40,7 +40,7 @@ class Away(Exception):
         super().__init__(f"{trouble} ({reason})")
 
 
-class AwayNow(StudyError):
+class LedgerUnavailable(StudyError):
     """The same to somebody who does not wait for long."""
 
 
@@ -49,26 +49,26 @@ def redacted_line(error: object) -> str:
     return redacted(" ".join(str(error).split()))
 
 
-def find_away(error: sqlalchemy.exc.DBAPIError) -> Away | None:
+def find_unavailable(error: sqlalchemy.exc.DBAPIError) -> DatabaseUnavailable | None:
     """None for an error that waiting does not mend."""
     code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
     for trouble, prefixes in _CODES.items():
         if code is not None and code.startswith(prefixes):
-            return Away(trouble, redacted_line(error.orig))
+            return DatabaseUnavailable(trouble, redacted_line(error.orig))
     # libpq gives no code to what keeps it from connecting.
     nameless = code is None and isinstance(error, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError))
     lost = error.connection_invalidated or (nameless and not isinstance(error.orig, sqlite3.Error))
-    return Away(UNREACHABLE, redacted_line(error.orig)) if lost else None
+    return DatabaseUnavailable(UNREACHABLE, redacted_line(error.orig)) if lost else None
 
 
-def raise_away(context: sqlalchemy.engine.ExceptionContext) -> None:
+def raise_unavailable(context: sqlalchemy.engine.ExceptionContext) -> None:
     """For an engine's event `handle_error`."""
     error = context.sqlalchemy_exception
-    if isinstance(error, sqlalchemy.exc.DBAPIError) and (away := find_away(error)):
-        raise away
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and (unavailable := find_unavailable(error)):
+        raise unavailable
 
 
-class Patience:
+class Retry:
     """Carries out what a database may not be able to do at once."""
 
     def __init__(
@@ -80,26 +80,26 @@ class Patience:
         doing: str = "search",
         again: str | None = None,
     ) -> None:
-        """`what` is away, `doing` waits for it, and `again` is the command that goes on."""
+        """`what` is unavailable, `doing` waits for it, and `again` is the command that goes on."""
         self._note, self._stop_requested, self._what, self._doing = note, stop_requested, what, doing
         self._again = again or f"nas search --study {study}"
 
     def __call__(self, attempt: Callable[[bool], T]) -> T:
         """`attempt` is told whether it is not the first one, which may have succeeded without our hearing of it.
 
-        Raises StudyError if a stop is requested while the database is away.
+        Raises StudyError if a stop is requested while the database is unavailable.
         """
         again, pause, next_note = False, FIRST_PAUSE, time.monotonic()
         while True:
             try:
                 result = attempt(again)
-            except Away as away:
+            except DatabaseUnavailable as unavailable:
                 again = True
                 if time.monotonic() >= next_note:
                     meanwhile = ", the workers go on" if self._doing == "search" else ""
-                    self._note(f"{self._what} {away}; waiting{meanwhile}")
+                    self._note(f"{self._what} {unavailable}; waiting{meanwhile}")
                     next_note = time.monotonic() + SAY_AGAIN
-                self._sleep(pause, away)
+                self._sleep(pause, unavailable)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             if again:
@@ -115,18 +115,18 @@ class Patience:
                 action()
             except OSError as error:
                 if is_disk_full(error):
-                    raise Away(FULL, redacted_line(error)) from None
+                    raise DatabaseUnavailable(FULL, redacted_line(error)) from None
                 raise
 
         self(attempt)
 
-    def _sleep(self, seconds: float, away: Away) -> None:
+    def _sleep(self, seconds: float, unavailable: DatabaseUnavailable) -> None:
         end = time.monotonic() + seconds
         while True:
             if self._stop_requested():
                 raise StudyError(
-                    f"{self._what} {away}, and the {self._doing} was stopped while it waited. Nothing is lost: what was stored "
-                    "is stored, and each training goes on from its checkpoint",
+                    f"{self._what} {unavailable}, and the {self._doing} was stopped while it waited. Nothing is lost: what was "
+                    "stored is stored, and each training goes on from its checkpoint",
                     hint=f"{self._again}   goes on, once that is mended",
                 ) from None
             if (left := end - time.monotonic()) <= 0:

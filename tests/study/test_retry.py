@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import StudyError
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
-from nas.study import patience
+from nas.study import retry
 from nas.study.ownership import own_study
-from nas.study.patience import FULL, LOCKED, UNREACHABLE, Away, Patience, find_away
+from nas.study.retry import FULL, LOCKED, UNREACHABLE, DatabaseUnavailable, Retry, find_unavailable
 from nas.study.storage import OwnedStorage, open_study, owned_study
 
 
@@ -51,7 +51,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(patience, "time", clock)
+    monkeypatch.setattr(retry, "time", clock)
     return clock
 
 
@@ -66,10 +66,10 @@ def test_it_says_so_once_again_every_minute_and_once_when_it_goes_on(clock: Cloc
         assert again == bool(attempts)
         attempts.append(clock.now)
         if clock.now < 1150:
-            raise Away(UNREACHABLE, "connection refused")
+            raise DatabaseUnavailable(UNREACHABLE, "connection refused")
         return "done"
 
-    wait = Patience("mine", lambda text: notes.append((clock.now, text)), lambda: False)
+    wait = Retry("mine", lambda text: notes.append((clock.now, text)), lambda: False)
     assert wait(attempt) == "done"
     away = "the study's database is not reachable (connection refused); waiting, the workers go on"
     assert [text for _, text in notes] == [away, away, away, "the study's database is there again; the search goes on"]
@@ -85,7 +85,7 @@ def test_it_says_so_once_again_every_minute_and_once_when_it_goes_on(clock: Cloc
 
 def test_what_works_at_once_is_not_spoken_of(clock: Clock) -> None:
     notes: list[str] = []
-    assert Patience("mine", notes.append, lambda: False)(lambda again: again) is False
+    assert Retry("mine", notes.append, lambda: False)(lambda again: again) is False
     assert notes == []
     assert clock.naps == []
 
@@ -95,7 +95,7 @@ def test_another_error_is_not_waited_for(clock: Clock) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Patience("mine", pytest.fail, lambda: False)(attempt)
+        Retry("mine", pytest.fail, lambda: False)(attempt)
     assert clock.naps == []
 
 
@@ -103,11 +103,11 @@ def test_a_stop_ends_the_waiting_and_says_how_to_go_on(clock: Clock) -> None:
     stop = Stop()
 
     def attempt(again: bool) -> None:
-        raise Away(FULL, "No space left on device")
+        raise DatabaseUnavailable(FULL, "No space left on device")
 
     clock.alarms[1033.0] = stop.request
     with pytest.raises(StudyError) as caught:
-        Patience("mine", lambda text: None, lambda: stop.requested)(attempt)
+        Retry("mine", lambda text: None, lambda: stop.requested)(attempt)
     assert clock.now < 1033.3
     assert "has no room on its disk (No space left on device)" in caught.value.message
     assert "Nothing is lost" in caught.value.message
@@ -115,7 +115,7 @@ def test_a_stop_ends_the_waiting_and_says_how_to_go_on(clock: Clock) -> None:
     assert caught.value.__cause__ is None
     clock.naps.clear()
     with pytest.raises(StudyError):
-        Patience("mine", lambda text: None, lambda: stop.requested)(attempt)
+        Retry("mine", lambda text: None, lambda: stop.requested)(attempt)
     assert clock.naps == [], "a stop that was asked for before does not wait at all"
 
 
@@ -147,7 +147,7 @@ class PostgresError(Exception):
 )
 def test_what_postgresql_says(kind: str, state: str | None, lost: bool, trouble: str | None) -> None:
     error = getattr(sqlalchemy.exc, kind)("SELECT 1", {}, PostgresError(state), connection_invalidated=lost)
-    away = find_away(error)
+    away = find_unavailable(error)
     if trouble is None:
         assert away is None
     else:
@@ -175,9 +175,9 @@ def sqlite_error(code: str) -> sqlalchemy.exc.DBAPIError:
     ],
 )
 def test_what_sqlite_says(code: str, trouble: str | None) -> None:
-    away = find_away(sqlite_error(code))
+    away = find_unavailable(sqlite_error(code))
     assert (None if away is None else str(away)) == (None if trouble is None else f"{trouble} (as it says)")
-    assert find_away(sqlalchemy.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError("of Python's own"))) is None
+    assert find_unavailable(sqlalchemy.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError("of Python's own"))) is None
 
 
 # ------------------------------------------------------------------------------------- what is done twice, and done once
@@ -232,7 +232,7 @@ def search(database: Path, disturb: Callable[[OwnedStorage], None]) -> tuple[lis
         connection.execute("PRAGMA synchronous=OFF")
         return connection
 
-    storage = OwnedStorage("sqlite:///study.db", connect, Patience("mine", notes.append, lambda: False))
+    storage = OwnedStorage("sqlite:///study.db", connect, Retry("mine", notes.append, lambda: False))
     disturb(storage)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=1)
     study = owned_study(storage, paths, sampler, optuna.pruners.SuccessiveHalvingPruner())
@@ -254,10 +254,10 @@ def commits_lost(at: int, committed: bool, counted: list[int]) -> Callable[[Owne
                 return real(connection)
             counted.append(1)
             if len(counted) == at and not committed:
-                raise Away(UNREACHABLE, "as the test wants it")
+                raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
             real(connection)
             if len(counted) == at:
-                raise Away(UNREACHABLE, "as the test wants it")
+                raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
             return None
 
         dialect.do_commit = commit  # type: ignore[assignment]
@@ -270,7 +270,7 @@ def commits_lost(at: int, committed: bool, counted: list[int]) -> Callable[[Owne
 def test_a_connection_lost_at_any_commit_loses_nothing_and_repeats_nothing(
     tmp_path: Path, committed: bool, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0)
     empty, database = tmp_path / "empty.db", tmp_path / "study.db"
     optuna.storages.RDBStorage(f"sqlite:///{empty}").engine.dispose()
     commits: list[int] = []
@@ -286,7 +286,7 @@ def test_a_connection_lost_at_any_commit_loses_nothing_and_repeats_nothing(
 
 
 def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0)
     with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
         assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)
@@ -300,7 +300,7 @@ def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyP
         def lost(*arguments: Any) -> bool:
             calls.append(1)
             if len(calls) % 2:
-                raise Away(UNREACHABLE, "as the test wants it")
+                raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
             return real(*arguments)
 
         monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", lost)
@@ -313,7 +313,7 @@ def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyP
 @pytest.mark.parametrize("committed", [False, True])
 def test_parameters_are_stored_together_and_once(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch, committed: bool) -> None:
     """Whether the attempt that failed had been committed or not."""
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0)
     with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
         assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)
@@ -327,7 +327,7 @@ def test_parameters_are_stored_together_and_once(paths: StudyPaths, monkeypatch:
             if len(attempts) > 1 or committed:
                 real(self, *arguments, **named)
             if len(attempts) == 1:
-                raise Away(UNREACHABLE, "as the test wants it")
+                raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
 
         monkeypatch.setattr(OwnedStorage, "_store_params_of", once_lost)
         trial.set_user_attr("next", 1)
@@ -340,7 +340,7 @@ def test_parameters_are_stored_together_and_once(paths: StudyPaths, monkeypatch:
 
 def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that Optuna may add: each is called while no statement can be carried out."""
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0)
     stop = Stop()
     arguments: dict[str, tuple[Any, ...]] = {
         "create_new_study": ([optuna.study.StudyDirection.MAXIMIZE], "another"),
@@ -364,7 +364,7 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
 
         @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute")
         def fail(*_: Any) -> None:
-            raise Away(UNREACHABLE, "as the test wants it")
+            raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
 
         stop.request()
         for name in sorted(name for name in dir(optuna.storages.BaseStorage) if not name.startswith("_")):
