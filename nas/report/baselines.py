@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from nas.config import LIMIT_NAMES, METRIC_WORDS
 from nas.errors import NasError
 from nas.files import sha256_of
+from nas.foreign.known import over_text
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.runs import AS_RECORDED, THERE
 from nas.report.tables import Table
 from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
 from nas.runs.baseline import BaselineCard, Comparison, Row, finished_baselines, read_baseline
-from nas.runs.baseline.network import over_text
 from nas.runs.baseline.results import Difference
 from nas.runs.card import weights_file
 from nas.runs.evaluation import evaluation_file

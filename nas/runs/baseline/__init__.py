@@ -3,8 +3,8 @@
 They are rows to compare with: none of them is a network of the study's, and none is ever handed over.
 """
 
+from nas.foreign.known import KnownNetwork
 from nas.runs.baseline.card import BaselineCard, finished_baselines, read_baseline
-from nas.runs.baseline.network import KnownNetwork
 from nas.runs.baseline.order import BaselineOrder, BaselineRequest, Definition
 from nas.runs.baseline.results import Comparison, Row, find_comparisons
 from nas.runs.baseline.run import BaselinePlan, Done, load_baseline, train_baselines

@@ -9,9 +9,9 @@ from nas.config import Candidate, Frozen, TrainConfig
 from nas.data.loader import mix_seed
 from nas.data.splits import DataSelection
 from nas.errors import ConfigError, NasError, StudyError
+from nas.foreign.known import KnownNetwork, measure, named
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs import RetrainRequest
-from nas.runs.baseline.network import KnownNetwork, measure, named
 from nas.runs.order import asked_subject, by_epochs, tta_by
 from nas.runs.subjects import Subject
 from nas.space.recipes import SEARCHED, Recipe

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-import nas.runs.baseline.network
+import nas.foreign.known
 from nas.config import ImageShape
 from nas.foreign import ForeignFacts, ForeignName
 from nas.foreign.build import build_network
 from nas.foreign.inside import _learning
+from nas.foreign.known import quiet
 from nas.foreign.measure import measure
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.runs.baseline import BaselineOrder, BaselinePlan, BaselineRequest, Done, train_baselines
-from nas.runs.baseline.network import quiet
 from nas.train.loop import EpochMetrics
 
 NETWORKS = '''\
@@ -142,7 +142,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
             facts = measure(model, built, shape)
             return facts.model_copy(update=_learning(model, built, shape, name))
 
-    monkeypatch.setattr(nas.runs.baseline.network, "inspect_network", inspect)
+    monkeypatch.setattr(nas.foreign.known, "inspect_network", inspect)
 
 
 class Told:

@@ -12,10 +12,10 @@ from nas.errors import ConfigError
 from nas.files import sha256_of
 from nas.foreign import inspect_network
 from nas.foreign.build import build_network
+from nas.foreign.known import KnownNetwork, build, measure, named, over_budget
 from nas.foreign.learns import try_step
 from nas.foreign.name import foreign_name
 from nas.paths import StudyPaths
-from nas.runs.baseline.network import KnownNetwork, build, measure, named, over_budget
 from nas.train.optimiser import RATE_FACTOR, parameter_groups
 from tests.runs.baseline.conftest import asked, train
 

@@ -151,7 +151,7 @@ def test_cut_off_and_gone_on_with_is_as_if_it_had_not_been(
 
     again = Told()
     for name in ("inspect_network", "build_network"):
-        monkeypatch.delattr(nas.runs.baseline.network, name)  # nobody's code runs
+        monkeypatch.delattr(nas.foreign.known, name)  # nobody's code runs
     assert train(request, again) == done
     assert again.plan is None, "nothing is trained"
 

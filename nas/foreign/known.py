@@ -18,9 +18,9 @@ from nas.budget import params_of
 from nas.config import BudgetConfig, Frozen, ImageShape, amount
 from nas.errors import ConfigError, choices_sentence
 from nas.files import sha256_of
-from nas.foreign import ForeignName, foreign_name, inspect_network
 from nas.foreign.build import build_network
-from nas.runs.subjects import TOP
+from nas.foreign.name import ForeignName, foreign_name
+from nas.foreign.process import inspect_network
 from nas.space.presets import PREFIX, preset_names
 
 LONGEST_SLUG = 60
@@ -92,7 +92,7 @@ def named(text: str) -> ForeignName:
     found = foreign_name(text)
     if found is not None:
         return found
-    if text == "best" or text.isdecimal() or text.startswith((PREFIX, TOP)):
+    if text == "best" or text.isdecimal() or text.startswith((PREFIX, "top:")):
         raise ConfigError(
             f"{text} is a network of nas's own, and nas baseline trains others to compare it with", hint=f"nas retrain {text}"
         )
