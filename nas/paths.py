@@ -132,6 +132,20 @@ class TrialPaths:
         return self.folder / "checkpoint.pt"
 
     @property
+    def card(self) -> Path:
+        """Of a finished run; written last."""
+        return self.folder / "model.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        """What it says of the official test set; absent where that was not opened."""
+        return self.folder / "evaluation.npz"
+
+    @property
     def baseline(self) -> Path:
         """Of a network that is not of nas alone: what makes it one that is never handed over."""
         return self.folder / "baseline.json"

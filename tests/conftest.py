@@ -14,7 +14,8 @@ import torch
 
 from nas.cli.main import main
 from nas.paths import StudyPaths, study_paths
-from nas.runs import RetrainRequest, retrain
+from nas.runs.request import RetrainRequest
+from nas.runs.retrain import retrain
 from nas.study.finalists import Round
 from nas.study.outcomes import TrialRow
 from nas.study.progress import Progress, Running

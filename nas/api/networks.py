@@ -12,8 +12,10 @@ from nas.errors import StudyError
 from nas.export.predictor import Predictor
 from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs import ModelCard, finished_runs, load_network, read_card
 from nas.runs.baseline import BaselineCard, load_baseline, read_baseline
+from nas.runs.card import ModelCard, read_card
+from nas.runs.load import load_network
+from nas.runs.select import finished_runs
 from nas.study.outcomes import TrialRow
 from nas.study.settings import read_settings
 from nas.train.loop import EpochMetrics, read_curve

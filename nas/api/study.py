@@ -23,9 +23,9 @@ from nas.report.paper import write_paper
 from nas.report.record import read_record
 from nas.report.study import StudyReport, report_study
 from nas.report.words import counts_line
-from nas.runs import RetrainRequest
 from nas.runs.baseline import BaselineRequest, finished_baselines
-from nas.runs.subjects import none_is_best
+from nas.runs.request import RetrainRequest
+from nas.runs.select import none_is_best
 from nas.space.recipes import SEARCHED
 from nas.study.finalists import Finalist
 from nas.study.settings import StudySettings, read_settings

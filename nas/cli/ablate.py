@@ -23,8 +23,8 @@ from nas.cli.output import end_suspended, print_json, spread_data, table_lines
 
 if TYPE_CHECKING:
     from nas.cli.display import TerminalDisplay
-    from nas.runs import Order
     from nas.runs.ablate import AblationPlan, Done
+    from nas.runs.plan import Order
     from nas.train.loop import EpochMetrics
 
 HELP = """Train a network beside variants of it, and say what each choice is worth.
@@ -92,8 +92,9 @@ def command(
     from nas.jobs.placement import Placement
     from nas.paths import remember_study
     from nas.report.ablations import write_tables
-    from nas.runs import HOLD_OUT, RetrainRequest
     from nas.runs.ablate import AblationRequest, run_ablation
+    from nas.runs.choice import HOLD_OUT
+    from nas.runs.request import RetrainRequest
 
     stop = Stop()
     with TerminalDisplay(quiet=quiet) as display:

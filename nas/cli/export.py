@@ -33,7 +33,7 @@ def command(
     from nas.cli.display import TerminalDisplay
     from nas.export import ExportRequest, export
     from nas.report.words import bytes_text
-    from nas.runs import study_of
+    from nas.runs.select import study_of
 
     with TerminalDisplay() as display:
         request = ExportRequest(paths=study_of(run, study), run=run, format=form, output=output, tta=tta, bf16=bf16)

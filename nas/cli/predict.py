@@ -21,7 +21,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     from nas.predict import PredictRequest, predict_images
-    from nas.runs import study_of
+    from nas.runs.select import study_of
 
     request = PredictRequest(paths=study_of(run, study), images=tuple(images), run=run, top=top, device=device)
     guesses = predict_images(request)

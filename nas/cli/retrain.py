@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from nas.cli.display import TerminalDisplay
     from nas.interrupts import Stop
     from nas.paths import StudyPaths
-    from nas.runs import Criterion, ModelCard, Network, RetrainPlan, RetrainRequest, Several, SeveralRequest
+    from nas.runs.card import ModelCard
+    from nas.runs.choice import Criterion, Network, Several, SeveralRequest
+    from nas.runs.request import RetrainRequest
+    from nas.runs.retrain import RetrainPlan
 
 HELP = """Train networks of a study on its labelled training data for the last time, longer than the search did."""
 
@@ -97,8 +100,9 @@ def command(
     from nas.interrupts import Stop
     from nas.jobs.placement import Placement
     from nas.paths import remember_study
-    from nas.runs import CRITERIA, HOLD_OUT, RetrainRequest, SeveralRequest
-    from nas.runs.subjects import find_names
+    from nas.runs.choice import CRITERIA, HOLD_OUT, SeveralRequest
+    from nas.runs.request import RetrainRequest
+    from nas.runs.select import find_names
 
     by = next((name for name in CRITERIA if name == choose_by), None)
     if by is None:
@@ -156,7 +160,8 @@ def retrain_one(request: "RetrainRequest", display: "TerminalDisplay", stop: "St
     """In this process."""
     from nas.interrupts import suspended_by_signals
     from nas.report.words import time_text
-    from nas.runs import Network, Several, retrain
+    from nas.runs.choice import Network, Several
+    from nas.runs.retrain import retrain
     from nas.train.loop import EpochMetrics
 
     begun: list[RetrainPlan] = []
@@ -192,7 +197,8 @@ def _several(request: "SeveralRequest", display: "TerminalDisplay", stop: "Stop"
 
     from nas.interrupts import suspended_by_signals
     from nas.report.words import time_text
-    from nas.runs import Order, retrain_several
+    from nas.runs.choice import retrain_several
+    from nas.runs.plan import Order
     from nas.train.loop import EpochMetrics
 
     def on_plan(plans: Sequence["RetrainPlan"], there: int) -> None:

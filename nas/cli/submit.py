@@ -45,7 +45,7 @@ def command(
     from nas.cli.display import TerminalDisplay
     from nas.paths import remember_study
     from nas.predict import SubmitRequest, submit
-    from nas.runs import is_folder, study_of
+    from nas.runs.select import is_folder, study_of
 
     paths = study_of(run, study)
     with TerminalDisplay(quiet=quiet) as display:

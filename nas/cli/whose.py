@@ -25,7 +25,7 @@ def study_of_networks(
     NasError."""
     from nas.config import DataConfig
     from nas.paths import existing_study, known_studies
-    from nas.runs import found_presets_study
+    from nas.runs.context import open_presets_study
     from nas.space.presets import PREFIX
 
     presets_alone = all(word.startswith(PREFIX) for word in words)
@@ -43,4 +43,4 @@ def study_of_networks(
             "--labels names the moved table of a study, and --dataset a study that has none",
             hint="nas search --labels FILE begins one; then --study NAME",
         )
-    return found_presets_study(DataConfig(dataset=dataset, folder=absolute_path(data)), study, display.decoding)
+    return open_presets_study(DataConfig(dataset=dataset, folder=absolute_path(data)), study, display.decoding)

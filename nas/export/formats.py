@@ -24,10 +24,12 @@ from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
 from nas.models.custom import blaming_block
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs import ModelCard, find_run, load_network, study_data, write_card
-from nas.runs.card import weights_file
+from nas.runs.card import ModelCard, write_card
+from nas.runs.context import study_data
 from nas.runs.evaluation import judge
+from nas.runs.load import load_network
 from nas.runs.recorded import Note, require_as_recorded
+from nas.runs.select import find_run
 from nas.study.settings import read_settings
 
 LARGEST_DIFFERENCE = 1e-4
@@ -164,7 +166,7 @@ def _write_program(predictor: Predictor, card: ModelCard, run: TrialPaths, outpu
 def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Computed:
     """model.safetensors, model.json and a model.py that needs nothing of this package."""
     output.mkdir()
-    shutil.copy(weights_file(run), output)
+    shutil.copy(run.weights, output)
     write_card(TrialPaths(output), card.model_copy(update={"tta": predictor.tta}))
     title = f"{card.candidate.arch.one_line()}: {card.params:,} parameters, {len(card.classes)} classes."
     (output / "model.py").write_text(standalone_source(title, card.candidate.arch), encoding="utf-8")

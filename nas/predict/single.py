@@ -10,7 +10,9 @@ from nas.data.decoding import UNREADABLE, decode, reason_of
 from nas.data.stream import pick_storage
 from nas.errors import ConfigError, DataError
 from nas.paths import StudyPaths
-from nas.runs import ModelCard, find_run, load_network
+from nas.runs.card import ModelCard
+from nas.runs.load import load_network
+from nas.runs.select import find_run
 from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import predict_logits
 

@@ -21,10 +21,11 @@ from nas.errors import ConfigError, DataError
 from nas.files import sha256_of, write_whole
 from nas.paths import StudyPaths, TrialPaths
 from nas.predict.table import arranged, find_form, verify, write_rows
-from nas.runs import ModelCard, find_run, load_network
-from nas.runs.card import weights_file
+from nas.runs.card import ModelCard
 from nas.runs.ledger import SubmissionEntry, append_submission
+from nas.runs.load import load_network
 from nas.runs.recorded import Note, require_as_recorded, try_to_record
+from nas.runs.select import find_run
 from nas.study.settings import Environment, read_settings
 from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import predict_logits, require_tta
@@ -129,7 +130,7 @@ def submit(request: SubmitRequest, progress: DecodingProgress = silent, note: No
         adapted=request.adapt_norm,
         commit=environment.git,
         created=environment.created,
-        weights_sha256=card.hashes.weights if card.hashes else sha256_of(weights_file(run)),
+        weights_sha256=card.hashes.weights if card.hashes else sha256_of(run.weights),
         csv_sha256=sha256_of(output),
     )
     _record(paths, run, entry, note)

@@ -12,8 +12,6 @@ from nas.report.tables import Table
 from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
 from nas.runs.baseline import BaselineCard, Comparison, Row, finished_baselines, read_baseline
 from nas.runs.baseline.results import Difference
-from nas.runs.card import weights_file
-from nas.runs.evaluation import evaluation_file
 from nas.space.recipes import SEARCHED, recipe_names
 
 COLUMNS = (
@@ -56,7 +54,7 @@ def list_baselines(paths: StudyPaths, verify: bool = False) -> tuple[list[Listed
 
 def _files(run: TrialPaths, card: BaselineCard, verify: bool) -> str:
     problems = []
-    for file, stated in ((weights_file(run), card.weights_sha256), (evaluation_file(run), card.evaluation_sha256)):
+    for file, stated in ((run.weights, card.weights_sha256), (run.evaluation, card.evaluation_sha256)):
         if stated is not None and not file.is_file():
             problems.append(f"{file.name} missing")
         elif stated is not None and verify and sha256_of(file) != stated:

@@ -17,7 +17,7 @@ from nas.models import build_model
 from nas.paths import existing_study
 from nas.report.afford import Affordable, affordable
 from nas.report.network import report_network
-from nas.runs.subjects import Subject, find_subject, preset_subject
+from nas.runs.select import Subject, find_subject, preset_subject
 from nas.space.presets import PREFIX, preset_names
 from nas.space.space_file import CIFAR10
 from nas.study.settings import read_settings

@@ -10,7 +10,7 @@ from nas.report.network import list_parts
 from nas.report.study import report_study
 from nas.report.tables import Table
 from nas.report.words import count_text, counts_line, value_text
-from nas.runs.subjects import find_subject
+from nas.runs.select import find_subject
 from nas.space.presets import PREFIX, load_preset
 from nas.space.space_file import CIFAR10
 from nas.study.settings import read_settings

@@ -8,7 +8,7 @@ from nas.config import LIMIT_NAMES, Candidate, MetricName
 from nas.errors import BudgetError
 from nas.paths import StudyPaths
 from nas.report.facts import pareto_front
-from nas.runs.subjects import none_is_best
+from nas.runs.select import none_is_best
 from nas.study.finalists import Finalist, finalists_of
 from nas.study.outcomes import TrialRow
 from nas.study.settings import read_settings

@@ -14,9 +14,11 @@ from nas.errors import NasError
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.facts import Importance, importance
 from nas.report.reference import Reference, reference_points
-from nas.runs import Evaluation, ModelCard, finished_runs, read_card, read_evaluation
 from nas.runs.ablate import Ablation, find_ablations, read_ablation
 from nas.runs.baseline import Comparison, find_comparisons
+from nas.runs.card import ModelCard, read_card
+from nas.runs.evaluation import Evaluation, read_evaluation
+from nas.runs.select import finished_runs
 from nas.study.finalists import Finalist, best_of, finalists_of
 from nas.study.outcomes import TrialRow, count_outcomes
 from nas.study.ownership import is_led

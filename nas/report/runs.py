@@ -7,8 +7,7 @@ from pathlib import Path
 
 from nas.errors import NasError
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.card import card_file, read_sealed_card, weights_file
-from nas.runs.evaluation import evaluation_file
+from nas.runs.card import read_sealed_card
 from nas.runs.ledger import Ledger, RunEntry, SubmissionEntry, read_ledger
 from nas.runs.ledger.book import age
 from nas.runs.recorded import HashedFiles, collect_files
@@ -86,7 +85,7 @@ Hashed = Callable[[Path], str | None]
 
 def _files(paths: StudyPaths, entry: RunEntry, hashed: Hashed | None) -> str:
     run = TrialPaths(paths.retrained / entry.name)
-    weights, evaluation, card = weights_file(run), evaluation_file(run), card_file(run)
+    weights, evaluation, card = run.weights, run.evaluation, run.card
     if not run.folder.is_dir():
         return GONE
     wanted = (card, weights, *([evaluation] if entry.evaluation_sha256 else []))

@@ -9,7 +9,7 @@ from nas.errors import NasError
 from nas.paths import existing_study
 from nas.report.check import latency_of
 from nas.report.network import NetworkReport, report_network
-from nas.runs.subjects import Subject, find_subject, preset_subject
+from nas.runs.select import Subject, find_subject, preset_subject
 from nas.space.feasibility import Fit, check_blocks, check_feasible, measure_cost, measure_fit, time_draws
 from nas.space.filling import Fill, measure_fill
 from nas.space.presets import PREFIX

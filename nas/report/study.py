@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nas.errors import NasError
 from nas.paths import StudyPaths, known_studies, study_paths
-from nas.runs import finished_runs
+from nas.runs.select import finished_runs
 from nas.study.finalists import Finalist, best_of, finalists_of
 from nas.study.outcomes import TrialRow, count_outcomes, count_trained
 from nas.study.ownership import is_led

@@ -7,7 +7,7 @@ from nas.config import METRIC_WORDS
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import Run, StudyRecord
 from nas.report.words import capitalised, count_text, counts_line, listed, number_text, recipe_texts, score_text, time_text
-from nas.runs import ModelCard
+from nas.runs.card import ModelCard
 from nas.runs.statistics import accuracy_interval, pooled_deviation
 from nas.space.presets import PREFIX
 from nas.study.finalists import Finalist

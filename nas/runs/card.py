@@ -11,14 +11,12 @@ studies/<study>/retrained/<run>/
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from nas.config import Candidate, DataConfig, Frozen, ImageShape, MetricName
 from nas.errors import StudyError
 from nas.files import sha256_of, write_whole
 from nas.paths import TrialPaths
-from nas.runs.evaluation import evaluation_file
 from nas.space.recipes import SEARCHED
 from nas.study.settings import Environment
 
@@ -129,24 +127,14 @@ class ModelCard(TrainedCard):
     """None in a card from before they were kept."""
 
 
-def card_file(run: TrialPaths) -> Path:
-    return run.folder / "model.json"
-
-
-def weights_file(run: TrialPaths) -> Path:
-    return run.folder / "model.safetensors"
-
-
 def write_card(run: TrialPaths, card: ModelCard) -> ModelCard:
     """With the hashes of the files beside it, which have to be there. Raises OSError."""
-    evaluation = evaluation_file(run)
-    hashes = Hashes(
-        weights=sha256_of(weights_file(run)), evaluation=sha256_of(evaluation) if evaluation.is_file() else None, card=""
-    )
+    evaluation = run.evaluation
+    hashes = Hashes(weights=sha256_of(run.weights), evaluation=sha256_of(evaluation) if evaluation.is_file() else None, card="")
     unsealed = card.model_copy(update={"hashes": hashes})
     content = content_hash(json.loads(unsealed.to_json()))
     sealed = card.model_copy(update={"hashes": hashes.model_copy(update={"card": content})})
-    write_whole(card_file(run), (sealed.to_json() + "\n").encode())
+    write_whole(run.card, (sealed.to_json() + "\n").encode())
     return sealed
 
 
@@ -158,16 +146,16 @@ def content_hash(tree: dict[str, Any]) -> str:
 
 
 def read_card(run: TrialPaths) -> ModelCard:
-    return ModelCard.from_json(_text(run), source=str(card_file(run)))
+    return ModelCard.from_json(_text(run), source=str(run.card))
 
 
 def _text(run: TrialPaths) -> str:
-    return card_file(run).read_bytes().decode("utf-8", "replace")  # what is no text any more has another hash
+    return run.card.read_bytes().decode("utf-8", "replace")  # what is no text any more has another hash
 
 
 def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
     """With its `content_hash`. Raises NasError where the content is not the one that was written."""
-    file = card_file(run)
+    file = run.card
     if run.baseline.is_file():
         raise StudyError(
             f"{run.folder} holds a known network, which nas baseline trained to compare with, and which is never handed in",

@@ -12,15 +12,14 @@ from nas.errors import ConfigError
 from nas.interrupts import Stop
 from nas.jobs.placement import Placement, devices_of
 from nas.paths import TrialPaths
-from nas.runs.card import ModelCard, card_file, read_card
+from nas.runs.card import ModelCard, read_card
+from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import finish, seal, with_test
-from nas.runs.held import held
 from nas.runs.load import load_network
-from nas.runs.order import Order, make_order
+from nas.runs.plan import Order, make_order
 from nas.runs.queue import Heard, Queue
 from nas.runs.request import RetrainRequest
 from nas.runs.retrain import RetrainPlan, begin
-from nas.runs.workshop import Workshop, open_workshop
 
 Criterion = Literal["clean", "shifted"]
 CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")
@@ -100,24 +99,24 @@ def retrain_several(
     if request.by == "shifted" and not request.base.hold_out:
         raise ConfigError("--choose-by shifted needs images that chose nothing before", hint=f"--hold-out {HOLD_OUT:g}")
     devices = devices_of(request.placement)
-    shop = open_workshop(replace(request.base, device=devices[0]), decoding)
-    orders = [make_order(one, shop, note) for one in request.each()]
-    pending = [order for order in orders if not card_file(order.run).is_file()]
-    with held([order.run.folder for order in pending]):
-        failures, suspended = _train_all(request, shop, pending, len(orders), on_plan, on_epoch, stop, note)
+    ctx = open_context(replace(request.base, device=devices[0]), decoding)
+    orders = [make_order(one, ctx, note) for one in request.each()]
+    pending = [order for order in orders if not order.run.card.is_file()]
+    with locked([order.run.folder for order in pending]):
+        failures, suspended = _train_all(request, ctx, pending, len(orders), on_plan, on_epoch, stop, note)
     networks = _networks(orders)
     if suspended or not networks:
         return Several(tuple(networks), None, request.by, failures, len(suspended))
     ranked = _ranked(networks, request.by)
     if ranked is None:
         return Several(tuple(networks), None, request.by, failures, 0)
-    chosen = _with_test(ranked[0], shop, note)
+    chosen = _with_test(ranked[0], ctx, note)
     return Several((chosen, *ranked[1:]), chosen, request.by, failures, 0)
 
 
 def _train_all(
     request: SeveralRequest,
-    shop: Workshop,
+    ctx: TrainingContext,
     pending: Sequence[Order],
     count: int,
     on_plan: Callable[[Sequence[RetrainPlan], int], None],
@@ -128,11 +127,11 @@ def _train_all(
     """Trains what is pending, of so many in all, and judges what has ended. Returns what failed, and what is suspended."""
     if not pending:
         return {}, []
-    on_plan([begin(order, shop) for order in pending], count - len(pending))
-    queue = Queue(pending, shop, request.placement, on_epoch, stop, note)
+    on_plan([begin(order, ctx) for order in pending], count - len(pending))
+    queue = Queue(pending, ctx, request.placement, on_epoch, stop, note)
     for order in queue.run():
         note(f"judging {order.name}")
-        finish(order, shop, note, opens_test=False)
+        finish(order, ctx, note, opens_test=False)
     return queue.failures, queue.suspended
 
 
@@ -140,7 +139,7 @@ def _networks(orders: Sequence[Order]) -> list[Network]:
     """Those of which a training has ended."""
     by_subject: dict[str, list[tuple[TrialPaths, ModelCard]]] = {}
     for order in orders:
-        if card_file(order.run).is_file():
+        if order.run.card.is_file():
             by_subject.setdefault(order.subject.title, []).append((order.run, read_card(order.run)))
     return [Network(tuple(runs)) for runs in by_subject.values()]
 
@@ -157,12 +156,12 @@ def _ranked(networks: list[Network], by: Criterion) -> list[Network] | None:
     return [network for _, network in sorted(zip(means, networks, strict=True), key=lambda pair: -(pair[0] or 0.0))]
 
 
-def _with_test(network: Network, shop: Workshop, note: Callable[[str], None]) -> Network:
+def _with_test(network: Network, ctx: TrainingContext, note: Callable[[str], None]) -> Network:
     """With what its trainings say of the official test set, which is opened for those that have not seen it yet."""
     runs = []
     for run, card in network.runs:
-        if shop.dataset.test is not None and card.test_accuracy is None and not card.includes_test_labels:
+        if ctx.dataset.test is not None and card.test_accuracy is None and not card.includes_test_labels:
             model, _ = load_network(run)
-            card = seal(run, with_test(card, run, model.to(shop.device), shop), shop, note)
+            card = seal(run, with_test(card, run, model.to(ctx.device), ctx), ctx, note)
         runs.append((run, card))
     return Network(tuple(runs))

@@ -5,7 +5,6 @@ the network nor the images.
 import io
 import zlib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
@@ -61,20 +60,16 @@ def judge(model: nn.Module, data: Resident, images: ImageSet, tta: str) -> Evalu
     return Evaluation(labels, probabilities, wrong, np.ascontiguousarray(images.images[wrong]))
 
 
-def evaluation_file(run: TrialPaths) -> Path:
-    return run.folder / "evaluation.npz"
-
-
 def write_evaluation(run: TrialPaths, evaluation: Evaluation) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **asdict(evaluation))
-    write_whole(evaluation_file(run), buffer.getbuffer())
+    write_whole(run.evaluation, buffer.getbuffer())
 
 
 def read_evaluation(run: TrialPaths) -> Evaluation | None:
     """None where there is none: nothing labelled was kept from the training, or the run is from before evaluations were kept.
     Raises StudyError where the file is damaged."""
-    file = evaluation_file(run)
+    file = run.evaluation
     if not file.is_file():
         return None
     try:

@@ -15,12 +15,12 @@ from nas.errors import StudyError
 from nas.files import write_whole
 from nas.models import build_model
 from nas.paths import TrialPaths
-from nas.runs.card import HeldOut, ModelCard, TrainedCard, weights_file, write_card
+from nas.runs.card import HeldOut, ModelCard, TrainedCard, write_card
+from nas.runs.context import TrainingContext
 from nas.runs.evaluation import Evaluation, judge, write_evaluation
-from nas.runs.order import Order
+from nas.runs.plan import Order
 from nas.runs.recorded import record_run
 from nas.runs.statistics import effective_images
-from nas.runs.workshop import Workshop
 from nas.study.settings import Environment
 from nas.train.loop import read_curve, trained_weights
 
@@ -28,39 +28,41 @@ SHIFT_SEED = 0
 """Of the simulated shift, the same for all networks, so that they can be compared."""
 
 
-def finish(order: Order, shop: Workshop, note: Callable[[str], None], opens_test: bool, in_ledger: bool = True) -> ModelCard:
+def finish(
+    order: Order, ctx: TrainingContext, note: Callable[[str], None], opens_test: bool, in_ledger: bool = True
+) -> ModelCard:
     """Makes a trained run of a training that has ended: weights, judgements, and the card last, which makes it a finished one.
     Records it, unless it is none of the study's retrained networks. Raises StudyError where the checkpoint does not hold it."""
     run = order.run
     weights = take_weights(run, order.identity)
-    model = build_model(order.candidate.arch, shop.dataset.shape)
+    model = build_model(order.candidate.arch, ctx.dataset.shape)
     model.load_state_dict(weights)
-    model = model.to(shop.device).to(memory_format=torch.channels_last)
+    model = model.to(ctx.device).to(memory_format=torch.channels_last)
     card = ModelCard(
-        **begin_card(run, shop, judge_held_out(model, order.tta, shop)),
+        **begin_card(run, ctx, judge_held_out(model, order.tta, ctx)),
         subject=order.subject.title,
         recipe=order.recipe,
         candidate=order.candidate,
-        params=count_params(order.candidate.arch, shop.dataset.shape),
-        macs=count_macs(order.candidate.arch, shop.dataset.shape),
+        params=count_params(order.candidate.arch, ctx.dataset.shape),
+        macs=count_macs(order.candidate.arch, ctx.dataset.shape),
         includes_test_labels=order.selection.include_test_labels,
         seed=order.seed,
         search_accuracy=order.subject.accuracy,
         tta=order.tta,
-        processes=shop.places.processes,
+        processes=ctx.places.processes,
     )
     keep_weights(run, weights)
     if opens_test:
-        card = with_test(card, run, model, shop)
-    card = seal(run, card, shop, note) if in_ledger else write_card(run, card)
+        card = with_test(card, run, model, ctx)
+    card = seal(run, card, ctx, note) if in_ledger else write_card(run, card)
     clear_away(run)
     return card
 
 
-def seal(run: TrialPaths, card: ModelCard, shop: Workshop, note: Callable[[str], None]) -> ModelCard:
+def seal(run: TrialPaths, card: ModelCard, ctx: TrainingContext, note: Callable[[str], None]) -> ModelCard:
     """Writes the card, with the hashes of what lies beside it, and its row in the ledger."""
     sealed = write_card(run, card)
-    record_run(shop.paths, run, note)
+    record_run(ctx.paths, run, note)
     return sealed
 
 
@@ -80,25 +82,25 @@ def take_weights(run: TrialPaths, identity: str) -> dict[str, Tensor]:
 
 def keep_weights(run: TrialPaths, weights: Mapping[str, Tensor]) -> None:
     # Each by itself, for one that has several names, or is a part of another, is refused by the format.
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}, weights_file(run))
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}, run.weights)
 
 
-def begin_card(run: TrialPaths, shop: Workshop, held_out: HeldOut | None) -> dict[str, Any]:
+def begin_card(run: TrialPaths, ctx: TrainingContext, held_out: HeldOut | None) -> dict[str, Any]:
     """The fields of a `TrainedCard`, before the official test set is opened."""
     card = TrainedCard(
-        study=shop.paths.name,
-        shape=shop.dataset.shape,
-        classes=shop.dataset.classes,
-        mean=shop.dataset.mean,
-        std=shop.dataset.std,
-        data=shop.settings.data,
-        data_fingerprint=shop.dataset.fingerprint,
-        train_images=shop.chosen.train_images,
-        metric=shop.settings.study.metric,
+        study=ctx.paths.name,
+        shape=ctx.dataset.shape,
+        classes=ctx.dataset.classes,
+        mean=ctx.dataset.mean,
+        std=ctx.dataset.std,
+        data=ctx.settings.data,
+        data_fingerprint=ctx.dataset.fingerprint,
+        train_images=ctx.chosen.train_images,
+        metric=ctx.settings.study.metric,
         held_out=held_out,
         seconds=round(sum(metrics.seconds for metrics in read_curve(run.metrics)), 1),
-        device=shop.places.name,
-        precision=shop.precision.name,
+        device=ctx.places.name,
+        precision=ctx.precision.name,
         environment=Environment.now(),
     )
     return dict(card)
@@ -125,13 +127,13 @@ def mark_diverged(run: TrialPaths, reason: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- judgements
 
 
-def judge_held_out(model: nn.Module, tta: str, shop: Workshop) -> HeldOut | None:
+def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext) -> HeldOut | None:
     """As a submission would be predicted."""
-    chosen = shop.chosen
+    chosen = ctx.chosen
     if chosen.hold_out is None:
         return None
-    images, metric = shop.dataset.train.only(chosen.hold_out), shop.settings.study.metric
-    both = clean_and_shifted(model, images, tta, shop)
+    images, metric = ctx.dataset.train.only(chosen.hold_out), ctx.settings.study.metric
+    both = clean_and_shifted(model, images, tta, ctx)
     accuracy, shifted_accuracy = (judged.accuracy for judged in both)
     score, shifted_score = (None if metric == "accuracy" else judged.score(metric) for judged in both)
     effective, shifted_effective = (
@@ -149,26 +151,26 @@ def judge_held_out(model: nn.Module, tta: str, shop: Workshop) -> HeldOut | None
     )
 
 
-def clean_and_shifted(model: nn.Module, images: ImageSet, tta: str, shop: Workshop) -> tuple[Evaluation, Evaluation]:
+def clean_and_shifted(model: nn.Module, images: ImageSet, tta: str, ctx: TrainingContext) -> tuple[Evaluation, Evaluation]:
     """What it says of the images, and of the same ones under a simulated shift."""
     changed = shifted(images, None, SHIFT_SEED)
-    clean = judge(model, shop.place(images), images, tta)
-    return clean, judge(model, shop.place(changed), changed, tta)
+    clean = judge(model, ctx.place(images), images, tta)
+    return clean, judge(model, ctx.place(changed), changed, tta)
 
 
-def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, shop: Workshop) -> ModelCard:
+def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, ctx: TrainingContext) -> ModelCard:
     """The card with what the network says of the official test set. The same card where there is none, or it was trained on."""
-    return card if card.includes_test_labels else card.model_copy(update=judge_test(model, card.tta, run, shop))
+    return card if card.includes_test_labels else card.model_copy(update=judge_test(model, card.tta, run, ctx))
 
 
-def judge_test(model: nn.Module, tta: str, run: TrialPaths, shop: Workshop) -> dict[str, float]:
+def judge_test(model: nn.Module, tta: str, run: TrialPaths, ctx: TrainingContext) -> dict[str, float]:
     """The fields of a card that tell what the network says of the official test set: the only place where that is opened. Keeps
     the evaluation beside it. Empty where there is none."""
-    test = shop.dataset.test
+    test = ctx.dataset.test
     if test is None:
         return {}
-    judged, under_shift = clean_and_shifted(model, test, tta, shop)
-    plain = judged if tta == "none" else judge(model, shop.place(test), test, "none")
+    judged, under_shift = clean_and_shifted(model, test, tta, ctx)
+    plain = judged if tta == "none" else judge(model, ctx.place(test), test, "none")
     write_evaluation(run, judged)
     return {
         "test_images": len(test),

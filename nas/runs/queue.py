@@ -28,9 +28,9 @@ from nas.jobs.messages import (
     WorkerPlan,
 )
 from nas.jobs.placement import Placement, plan_workers
+from nas.runs.context import TrainingContext
 from nas.runs.finish import divergence
-from nas.runs.order import Order
-from nas.runs.workshop import Workshop
+from nas.runs.plan import Order
 from nas.train.loop import EpochMetrics
 from nas.train.memory import more_parts
 
@@ -54,7 +54,7 @@ class Queue:
     def __init__(
         self,
         orders: Sequence[Order],
-        shop: Workshop,
+        ctx: TrainingContext,
         placement: Placement,
         on_epoch: Heard,
         stop: Stop,
@@ -67,10 +67,10 @@ class Queue:
         """Of the failures, those that would come again."""
         self.suspended: list[Order] = []
         self._orders = orders
-        self._compiled = shop.compiled
+        self._compiled = ctx.compiled
         self._on_epoch, self._stop, self._note = on_epoch, stop, note
         self._token_file = orders[0].run.folder / "queue.token"
-        self._executor = _make_executor(shop, placement, orders, self._token_file)
+        self._executor = _make_executor(ctx, placement, orders, self._token_file)
         self._crew = Crew(self._executor, note)
         self._waiting = deque(_Run(number, order, order.subject.micro_batches) for number, order in enumerate(orders))
         self._running: dict[int, _Run] = {}
@@ -200,16 +200,16 @@ class Queue:
         self._note(f"{run.order.name} failed: {reason}")
 
 
-def _make_executor(shop: Workshop, placement: Placement, orders: Sequence[Order], token_file: Path) -> LocalExecutor:
+def _make_executor(ctx: TrainingContext, placement: Placement, orders: Sequence[Order], token_file: Path) -> LocalExecutor:
     """Workers on the devices that were asked for, no more than there are orders; those of this queue are known by the token.
     Raises NasError."""
     token = uuid.uuid4().hex
     write_whole(token_file, token.encode())
     plan = WorkerPlan(  # device and threads are each worker's
-        data=shop.data,
+        data=ctx.data,
         device="cpu",
         threads=1,
-        study=shop.paths.folder.absolute(),
+        study=ctx.paths.folder.absolute(),
         token=token,
         selection=orders[0].selection,
         token_file=token_file.absolute(),

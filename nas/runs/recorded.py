@@ -7,10 +7,9 @@ from pathlib import Path
 from nas.errors import NasError, StudyError
 from nas.files import sha256_of
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.card import ModelCard, read_sealed_card, weights_file
-from nas.runs.evaluation import evaluation_file
+from nas.runs.card import ModelCard, read_sealed_card
 from nas.runs.ledger import Ledger, RunEntry, SubmissionEntry, kept_submissions, read_ledger, record, rewrite
-from nas.runs.load import finished_runs
+from nas.runs.select import finished_runs
 
 Note = Callable[[str], None]
 
@@ -36,14 +35,14 @@ class HashedFiles:
 def entry_of(run: TrialPaths, hashed: Callable[[Path], str | None]) -> RunEntry:
     """From the run's files. Raises NasError where one is missing or was changed."""
     card, content = read_sealed_card(run)
-    weights, evaluation = hashed(weights_file(run)), hashed(evaluation_file(run))
+    weights, evaluation = hashed(run.weights), hashed(run.evaluation)
     if weights is None:
-        raise StudyError(f"{weights_file(run).name} is missing", hint="restore it from a copy")
+        raise StudyError(f"{run.weights.name} is missing", hint="restore it from a copy")
     if card.hashes is not None:
         evaluation = evaluation or card.hashes.evaluation  # predicting does not need it
         for file, found, stated in (
-            (weights_file(run), weights, card.hashes.weights),
-            (evaluation_file(run), evaluation, card.hashes.evaluation),
+            (run.weights, weights, card.hashes.weights),
+            (run.evaluation, evaluation, card.hashes.evaluation),
         ):
             if found != stated:
                 raise StudyError(f"{file.name} was changed after the training", hint="restore it from a copy")
@@ -107,7 +106,7 @@ def require_as_recorded(paths: StudyPaths | None, run: TrialPaths, card: ModelCa
         return
     assert paths is not None
     _, content = read_sealed_card(run)
-    weights = sha256_of(weights_file(run)) if card.hashes is None else card.hashes.weights
+    weights = sha256_of(run.weights) if card.hashes is None else card.hashes.weights
     changed = [
         name
         for name, found, recorded in (

@@ -9,15 +9,14 @@ from nas.data.cache import silent
 from nas.errors import StudyError
 from nas.files import write_whole
 from nas.paths import TrialPaths
-from nas.runs.card import ModelCard, card_file, read_card
+from nas.runs.card import ModelCard, read_card
+from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import divergence, finish
-from nas.runs.held import held
-from nas.runs.order import Order, make_order
 from nas.runs.parts import in_parts
+from nas.runs.plan import Order, make_order
 from nas.runs.request import RetrainRequest
-from nas.runs.subjects import find_subject
+from nas.runs.select import find_subject
 from nas.runs.together import train_together
-from nas.runs.workshop import Workshop, open_workshop
 from nas.study.retry import Retry
 from nas.train.evaluate import never
 from nas.train.loop import EpochMetrics, Status
@@ -55,27 +54,27 @@ def retrain(
     """One training, in this process. Goes on from its checkpoint where it was suspended before. `note` hears what else happens.
     Raises NasError."""
     find_subject(request.paths, request.which)  # a mistake there is said before any image is read
-    shop = open_workshop(request, decoding)
-    order = make_order(request, shop, note)
-    if card_file(order.run).is_file():
+    ctx = open_context(request, decoding)
+    order = make_order(request, ctx, note)
+    if order.run.card.is_file():
         return Retrained(order.run, read_card(order.run), already_there=True)
-    with held([order.run.folder]):
-        on_start(begin(order, shop))
-        status = _train(order, shop, on_epoch, should_suspend, note)
-        return Retrained(order.run, None if status == "suspended" else finish(order, shop, note, opens_test=True))
+    with locked([order.run.folder]):
+        on_start(begin(order, ctx))
+        status = _train(order, ctx, on_epoch, should_suspend, note)
+        return Retrained(order.run, None if status == "suspended" else finish(order, ctx, note, opens_test=True))
 
 
-def begin(order: Order, shop: Workshop) -> RetrainPlan:
+def begin(order: Order, ctx: TrainingContext) -> RetrainPlan:
     """Raises ConfigError where a batch cannot be shared out."""
     write_whole(order.run.candidate, order.candidate.to_json().encode())
-    params = count_params(order.candidate.arch, shop.dataset.shape)
-    shop.places.require_share(min(order.candidate.train.batch_size, shop.chosen.train_images))
-    return RetrainPlan(order, params, shop.chosen.train_images, shop.held_out, shop.places.name, shop.precision.name)
+    params = count_params(order.candidate.arch, ctx.dataset.shape)
+    ctx.places.require_share(min(order.candidate.train.batch_size, ctx.chosen.train_images))
+    return RetrainPlan(order, params, ctx.chosen.train_images, ctx.held_out, ctx.places.name, ctx.precision.name)
 
 
 def _train(
     order: Order,
-    shop: Workshop,
+    ctx: TrainingContext,
     on_epoch: Callable[[EpochMetrics], None],
     should_suspend: Callable[[], bool],
     note: Callable[[str], None],
@@ -86,20 +85,20 @@ def _train(
         training = Training(
             run=order.run,
             candidate=order.candidate,
-            shape=shop.dataset.shape,
-            data=shop.data,
+            shape=ctx.dataset.shape,
+            data=ctx.data,
             selection=order.selection,
             seed=order.mixed_seed,
             identity=order.identity,
             micro_batches=parts,
         )
-        if shop.places.processes > 1:
-            return train_together(training, shop.places, on_epoch, should_suspend)
-        return _train_here(training, shop, on_epoch, should_suspend, note)
+        if ctx.places.processes > 1:
+            return train_together(training, ctx.places, on_epoch, should_suspend)
+        return _train_here(training, ctx, on_epoch, should_suspend, note)
 
     smaller = "retrain a smaller network (nas list shows them), or use another --device"
     batch, parts = order.candidate.train.batch_size, order.subject.micro_batches
-    status = in_parts(attempt, batch, parts, order.subject.title, order.run, shop.device, note, smaller)
+    status = in_parts(attempt, batch, parts, order.subject.title, order.run, ctx.device, note, smaller)
     if status == "diverged":
         raise StudyError(
             f"the {divergence(order.run, order.candidate.train)}",
@@ -110,7 +109,7 @@ def _train(
 
 def _train_here(
     training: Training,
-    shop: Workshop,
+    ctx: TrainingContext,
     on_epoch: Callable[[EpochMetrics], None],
     should_suspend: Callable[[], bool],
     note: Callable[[str], None],
@@ -123,5 +122,5 @@ def _train_here(
         on_epoch(metrics)
         return True
 
-    data = shop.place(shop.chosen.images, shop.chosen.train)
-    return training.fit(data, heard, should_suspend, note if shop.compiled else None, retry.write).status
+    data = ctx.place(ctx.chosen.images, ctx.chosen.train)
+    return training.fit(data, heard, should_suspend, note if ctx.compiled else None, retry.write).status

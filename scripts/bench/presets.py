@@ -11,7 +11,9 @@ import tempfile
 from pathlib import Path
 
 from nas.config import DataConfig
-from nas.runs import RetrainRequest, found_presets_study, retrain
+from nas.runs.context import open_presets_study
+from nas.runs.request import RetrainRequest
+from nas.runs.retrain import retrain
 from nas.space.presets import preset_names
 from nas.train.loop import read_curve
 
@@ -27,7 +29,7 @@ def main() -> None:
     folder = None if options.data is None else str(Path(options.data).absolute())
     with tempfile.TemporaryDirectory() as studies:
         os.environ["NAS_STUDIES"] = studies
-        paths = found_presets_study(DataConfig(dataset=options.dataset, folder=folder))
+        paths = open_presets_study(DataConfig(dataset=options.dataset, folder=folder))
         losses = " | ".join(f"loss, epoch {epoch + 1}" for epoch in range(options.epochs))
         print(f"| preset | {losses} | training accuracy | images/s |", flush=True)
         print("|---|" + "---|" * (options.epochs + 2), flush=True)

@@ -16,7 +16,7 @@ from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.paths import StudyPaths, cache_folder, studies_folder
 from nas.report.disk import size_of
-from nas.runs.subjects import find_subject
+from nas.runs.select import find_subject
 from tests.conftest import Done
 
 

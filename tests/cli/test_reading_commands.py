@@ -12,8 +12,7 @@ import pytest
 from nas.budget import count_params, peak_memory
 from nas.config import Candidate, ImageShape
 from nas.paths import StudyPaths, studies_folder
-from nas.runs import finished_runs
-from nas.runs.subjects import find_subject
+from nas.runs.select import find_subject, finished_runs
 from nas.space.space_file import load_space
 from nas.study.settings import read_settings
 from tests.conftest import Done

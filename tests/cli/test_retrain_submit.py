@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from nas.paths import StudyPaths, remember_study, studies_folder
-from nas.runs import find_run, finished_runs, read_card
+from nas.runs.card import read_card
+from nas.runs.select import find_run, find_subject, finished_runs
 from nas.runs.statistics import accuracy_interval
-from nas.runs.subjects import find_subject
 from tests.conftest import Done
 
 

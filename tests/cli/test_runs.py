@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from nas.paths import StudyPaths, study_paths
-from nas.runs import finished_runs, read_card
-from nas.runs.card import weights_file
+from nas.runs.card import read_card
 from nas.runs.ledger import read_ledger
 from nas.runs.ledger.entries import submissions_file
+from nas.runs.select import finished_runs
 from tests.conftest import Done
 
 
@@ -59,7 +59,7 @@ def test_runs_and_submissions_are_listed_as_json(submitted: StudyPaths, nas: Cal
     assert (listed["params"], listed["macs"], listed["train_images"]) == (card.params, card.macs, 1438)
     assert (listed["test_accuracy"], listed["seconds"]) == (card.test_accuracy, card.seconds)
     assert (listed["data_fingerprint"], listed["commit"]) == (card.data_fingerprint, card.environment.git)
-    assert listed["weights_sha256"] == hashlib.sha256(weights_file(run).read_bytes()).hexdigest()
+    assert listed["weights_sha256"] == hashlib.sha256(run.weights.read_bytes()).hexdigest()
     assert (listed["card_sha256"], listed["evaluation_sha256"]) == (card.hashes.card, card.hashes.evaluation)
     assert (listed["recorded"], listed["files"]) == (True, "as recorded")
     first, second = told["submissions"]
@@ -89,7 +89,7 @@ def test_what_was_changed_is_found_and_left_out_of_a_new_ledger(submitted: Study
     (run,) = finished_runs(submitted)
     name = run.folder.name
     assert nas("runs", "--study", "tiny", "--verify").code == 0
-    weights_file(run).write_bytes(weights_file(run).read_bytes()[:-1] + b"\xff")
+    run.weights.write_bytes(run.weights.read_bytes()[:-1] + b"\xff")
     (submitted.folder / "submission-digits-test.csv").write_text("ID,Labels\n")
     assert nas("runs", "--study", "tiny").code == 0
     done = nas("runs", "--study", "tiny", "--verify")

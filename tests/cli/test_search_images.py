@@ -13,7 +13,8 @@ from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.data.splits import DataSelection, select_data, split
 from nas.paths import study_paths
-from nas.runs import finished_runs, read_card
+from nas.runs.card import read_card
+from nas.runs.select import finished_runs
 from nas.space.space_file import load_space
 from nas.study.request import SearchRequest, default_name, resolve_overrides
 from nas.study.settings import read_settings

@@ -19,7 +19,7 @@ from nas.dashboard.artifacts import draw_curve
 from nas.dashboard.serve import _Quiet, _Server, make_app, serve
 from nas.errors import ConfigError
 from nas.paths import StudyPaths
-from nas.runs.subjects import find_subject
+from nas.runs.select import find_subject
 from nas.study.storage import open_study
 from nas.train.loop import read_curve
 from tests.browser import opened

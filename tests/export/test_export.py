@@ -21,7 +21,8 @@ from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.paths import StudyPaths
-from nas.runs import find_run, load_network
+from nas.runs.load import load_network
+from nas.runs.select import find_run
 from tests.budget.test_closed_form import any_network, any_shape
 from tests.conftest import Done
 

@@ -20,8 +20,7 @@ from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.models.custom import block_class
 from nas.paths import TrialPaths, study_paths
-from nas.runs import load_network
-from nas.runs.load import _is_in_study
+from nas.runs.load import _is_in_study, load_network
 from nas.space.feasibility import check_blocks
 from nas.space.space import Space
 from nas.space.space_file import load_space

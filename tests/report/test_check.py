@@ -14,7 +14,7 @@ from nas.foreign import ForeignFacts, ForeignName
 from nas.foreign.measure import measure
 from nas.paths import StudyPaths
 from nas.report.check import CheckRequest, Held, check, millions
-from nas.runs.subjects import find_subject
+from nas.runs.select import find_subject
 from nas.study.settings import read_settings
 from tests.foreign.networks import Net, Odd
 

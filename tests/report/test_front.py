@@ -11,7 +11,7 @@ from nas.config import Candidate
 from nas.errors import BudgetError, StudyError
 from nas.paths import StudyPaths, study_paths
 from nas.report.front import accuracy_front, fits, report_best, select_best, with_macs
-from nas.runs.subjects import find_subject
+from nas.runs.select import find_subject
 from nas.study.finalists import Finalist
 from nas.study.outcomes import TrialRow
 from nas.study.settings import read_settings

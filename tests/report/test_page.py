@@ -16,8 +16,8 @@ from nas.config import DataConfig
 from nas.paths import StudyPaths
 from nas.report.page import image_url, render_page
 from nas.report.record import StudyRecord, read_record
-from nas.runs import found_presets_study
 from nas.runs.card import HeldOut
+from nas.runs.context import open_presets_study
 from nas.study.finalists import Finalist
 from nas.study.outcomes import TrialRow
 from tests.browser import PHONE, opened
@@ -127,7 +127,7 @@ def test_study_of_one_trial_that_was_not_retrained(study: StudyPaths) -> None:
 
 
 def test_study_that_only_holds_presets() -> None:
-    html = render_page(read_record(found_presets_study(DataConfig(dataset="digits"))))
+    html = render_page(read_record(open_presets_study(DataConfig(dataset="digits"))))
     assert charts_in(html) == {}
     assert "The study holds retrained presets on digits" in text_of(html)
 

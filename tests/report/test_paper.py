@@ -12,7 +12,7 @@ from nas.config import DataConfig
 from nas.paths import StudyPaths
 from nas.report.record import read_record
 from nas.report.summary import methods
-from nas.runs import found_presets_study
+from nas.runs.context import open_presets_study
 from tests.browser import chromium
 from tests.conftest import Done
 
@@ -54,7 +54,7 @@ def test_methods_say_what_was_done(study: StudyPaths) -> None:
 
 
 def test_methods_of_a_study_without_a_search_speak_of_none() -> None:
-    text = methods(read_record(found_presets_study(DataConfig(dataset="digits"))))
+    text = methods(read_record(open_presets_study(DataConfig(dataset="digits"))))
     assert text.startswith("Networks of others were trained on digits (10 classes, 1×8×8). All computations used PyTorch ")
 
 

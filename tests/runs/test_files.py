@@ -15,10 +15,11 @@ from nas.errors import NasError, StudyError
 from nas.export import ExportRequest, export
 from nas.paths import StudyPaths, TrialPaths, studies_folder
 from nas.predict import SubmitRequest, submit
-from nas.runs import find_run, finished_runs, load_network, read_card, study_of, write_card
-from nas.runs.card import card_file, content_hash, weights_file
+from nas.runs.card import content_hash, read_card, write_card
 from nas.runs.ledger import kept_submissions, read_ledger
+from nas.runs.load import load_network
 from nas.runs.recorded import rebuild
+from nas.runs.select import find_run, finished_runs, study_of
 from tests.conftest import Done
 
 
@@ -35,15 +36,15 @@ def refusal(action: Callable[[], object]) -> StudyError:
 
 
 def change_card(run: TrialPaths, **changes: Any) -> None:
-    file = card_file(run)
+    file = run.card
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def make_old(run: TrialPaths) -> None:
     """As it was written before hashes were kept."""
-    tree = json.loads(card_file(run).read_text())
+    tree = json.loads(run.card.read_text())
     del tree["hashes"], tree["recipe"]
-    card_file(run).write_text(json.dumps(tree))
+    run.card.write_text(json.dumps(tree))
 
 
 def another_run(run: TrialPaths, name: str = "another") -> TrialPaths:
@@ -56,7 +57,7 @@ def another_run(run: TrialPaths, name: str = "another") -> TrialPaths:
 
 
 def change_weights(run: TrialPaths) -> None:
-    save_file({key: tensor + 1 for key, tensor in load_file(weights_file(run)).items()}, weights_file(run))
+    save_file({key: tensor + 1 for key, tensor in load_file(run.weights).items()}, run.weights)
 
 
 # ---------------------------------------------------------------------------------------------------------------- hashes
@@ -66,27 +67,27 @@ def test_card_states_the_hashes_of_the_files_and_of_itself(run: TrialPaths) -> N
     card = read_card(run)
     assert card.recipe == "searched"
     assert card.hashes is not None
-    assert card.hashes.weights == hashlib.sha256(weights_file(run).read_bytes()).hexdigest()
+    assert card.hashes.weights == hashlib.sha256(run.weights.read_bytes()).hexdigest()
     assert card.hashes.evaluation == hashlib.sha256((run.folder / "evaluation.npz").read_bytes()).hexdigest()
-    tree = json.loads(card_file(run).read_text())
+    tree = json.loads(run.card.read_text())
     stated = tree["hashes"].pop("card")
     assert stated == hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     assert content_hash(tree) == stated
 
 
 def test_card_that_was_only_set_anew_is_the_same(run: TrialPaths) -> None:
-    before = card_file(run).read_bytes()
-    card_file(run).write_text(json.dumps(json.loads(before), sort_keys=True))
-    assert card_file(run).read_bytes() != before
+    before = run.card.read_bytes()
+    run.card.write_text(json.dumps(json.loads(before), sort_keys=True))
+    assert run.card.read_bytes() != before
     assert load_network(run)[1] == read_card(run)
 
 
 @pytest.mark.parametrize("key", ["classes", "weights"])
 def test_edited_card_is_refused(study: StudyPaths, run: TrialPaths, key: str, nas: Callable[..., Done]) -> None:
-    hashes = json.loads(card_file(run).read_text())["hashes"]
+    hashes = json.loads(run.card.read_text())["hashes"]
     change_card(run, **({"classes": list("abcdefghij")} if key == "classes" else {"hashes": hashes | {"weights": "0" * 64}}))
     error = refusal(lambda: load_network(run))
-    assert error.message.startswith(f"{card_file(run)} was changed after the training: the hash of its content begins with ")
+    assert error.message.startswith(f"{run.card} was changed after the training: the hash of its content begins with ")
     assert error.message.endswith(f", and it states {hashes['card'][:12]}")
     assert error.hint == 'restore it from a copy; or, if the change is meant, remove its key "hashes", and it is taken as it is'
     (study.folder / "image.png").write_bytes(b"")
@@ -99,7 +100,7 @@ def test_edited_card_is_refused(study: StudyPaths, run: TrialPaths, key: str, na
 
 
 def test_card_with_a_byte_that_is_no_text_is_refused(run: TrialPaths) -> None:
-    file = card_file(run)
+    file = run.card
     file.write_bytes(file.read_bytes().replace(b'"cpu', b'"\xffcpu'))
     assert refusal(lambda: load_network(run)).message.startswith(f"{file} was changed after the training: ")
 
@@ -115,21 +116,21 @@ def test_card_that_is_edited_on_purpose_is_taken_once_the_ledger_has_it(study: S
 
 
 def test_weights_of_another_network_are_refused_by_what_differs(run: TrialPaths) -> None:
-    weights = load_file(weights_file(run))
+    weights = load_file(run.weights)
     name, tensor = next((name, tensor) for name, tensor in weights.items() if tensor.ndim == 4)
     wider = torch.cat([tensor, tensor])
-    save_file(weights | {name: wider}, weights_file(run))
+    save_file(weights | {name: wider}, run.weights)
     shapes = ["×".join(map(str, t.shape)) for t in (wider, tensor)]
     error = refusal(lambda: load_network(run))
     assert error.message == (
-        f"{weights_file(run)} holds the weights of another network than model.json beside it describes: "
+        f"{run.weights} holds the weights of another network than model.json beside it describes: "
         f"{name} is {shapes[0]} instead of {shapes[1]}"
     )
     restore = f"restore the whole folder {run.folder.name} from a copy, or remove it and train it again with nas retrain"
     assert error.hint == restore
-    save_file({key: value for key, value in weights.items() if key != name}, weights_file(run))
+    save_file({key: value for key, value in weights.items() if key != name}, run.weights)
     assert refusal(lambda: load_network(run)).message.endswith(f"describes: {name} is missing")
-    save_file(weights | {"stages.9.bias": tensor.clone()}, weights_file(run))
+    save_file(weights | {"stages.9.bias": tensor.clone()}, run.weights)
     assert refusal(lambda: load_network(run)).message.endswith("describes: stages.9.bias belongs to no layer")
 
 
@@ -138,21 +139,21 @@ def test_weights_of_another_run_are_refused_by_its_name(run: TrialPaths) -> None
     stated, found = (read_card(one).hashes for one in (run, other))
     assert stated is not None
     assert found is not None
-    shutil.copy(weights_file(other), weights_file(run))
+    shutil.copy(other.weights, run.weights)
     assert refusal(lambda: load_network(run)).message == (
-        f"{weights_file(run)} is not the file that this training wrote: its hash begins with {found.weights[:12]}, "
+        f"{run.weights} is not the file that this training wrote: its hash begins with {found.weights[:12]}, "
         f"and model.json states {stated.weights[:12]}; the run another wrote it"
     )
 
 
 def test_weights_that_are_cut_off_are_refused(run: TrialPaths) -> None:
-    file = weights_file(run)
+    file = run.weights
     file.write_bytes(file.read_bytes()[:-100])
     assert refusal(lambda: load_network(run)).message.startswith(f"{file} cannot be read as weights: ")
 
 
 def test_run_without_weights_is_refused(run: TrialPaths) -> None:
-    weights_file(run).unlink()
+    run.weights.unlink()
     error = refusal(lambda: load_network(run))
     assert error.message == f"{run.folder} has no model.safetensors, which holds the network's weights"
     assert error.hint is not None

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-import nas.runs.order
+import nas.runs.plan
 import nas.train.rank
 from nas.config import Candidate
 from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths
-from nas.runs import Retrained, RetrainRequest, load_network, retrain
+from nas.runs.load import load_network
+from nas.runs.request import RetrainRequest
+from nas.runs.retrain import Retrained, retrain
 from nas.train.loop import EpochMetrics, fit
 from nas.train.pace import Pace
 
@@ -28,7 +30,7 @@ def train(request: RetrainRequest, notes: list[str] | None = None, suspend: bool
 
 
 def at_pace(monkeypatch: pytest.MonkeyPatch, pace: Pace) -> None:
-    monkeypatch.setattr(nas.runs.order, "measure_pace", lambda *_: pace)
+    monkeypatch.setattr(nas.runs.plan, "measure_pace", lambda *_: pace)
 
 
 # ------------------------------------------------------------------------------------------------------------ its length

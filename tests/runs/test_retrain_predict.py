@@ -26,19 +26,12 @@ from nas.models import build_model
 from nas.paths import StudyPaths
 from nas.predict import SubmitRequest, submit
 from nas.predict.submission import find_test_set, unlabelled_in
-from nas.runs import (
-    ModelCard,
-    Retrained,
-    RetrainPlan,
-    RetrainRequest,
-    find_run,
-    finished_runs,
-    found_presets_study,
-    load_network,
-    read_card,
-    retrain,
-)
-from nas.runs.subjects import EPOCH_FACTOR, find_subject
+from nas.runs.card import ModelCard, read_card
+from nas.runs.context import open_presets_study
+from nas.runs.load import load_network
+from nas.runs.request import RetrainRequest
+from nas.runs.retrain import Retrained, RetrainPlan, retrain
+from nas.runs.select import EPOCH_FACTOR, find_run, find_subject, finished_runs
 from nas.study.settings import read_settings
 from nas.train.device import FULL_PRECISION
 from nas.train.evaluate import evaluate
@@ -87,7 +80,7 @@ def test_best_network_of_a_study_in_which_none_has_finished_is_refused(study: St
 
 
 def test_best_network_of_a_study_that_only_holds_presets_is_refused() -> None:
-    paths = found_presets_study(DataConfig(dataset="digits"))
+    paths = open_presets_study(DataConfig(dataset="digits"))
     assert refusal(lambda: train(paths)).hint == (
         "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
     )
@@ -260,9 +253,9 @@ def test_training_that_diverges_is_refused_and_leaves_no_network(study: StudyPat
 
 
 def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset) -> None:
-    paths = found_presets_study(DataConfig(dataset="digits"))
+    paths = open_presets_study(DataConfig(dataset="digits"))
     assert paths.name == "presets-digits"
-    assert found_presets_study(DataConfig(dataset="digits")) == paths
+    assert open_presets_study(DataConfig(dataset="digits")) == paths
     done = train(paths, which="preset:light-resnet18", train_subset=16)
     assert done.card is not None
     assert done.run.folder.name == "light-resnet18-1-epochs-seed-0-subset-16"
@@ -272,7 +265,7 @@ def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset
 
 
 def test_preset_for_an_unknown_data_set_is_refused_by_the_data_sets_name() -> None:
-    error = refusal(lambda: found_presets_study(DataConfig(dataset="data/images")))
+    error = refusal(lambda: open_presets_study(DataConfig(dataset="data/images")))
     assert error.message.startswith("'data/images' is no data set.")
 
 

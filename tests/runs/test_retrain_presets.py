@@ -10,7 +10,9 @@ from nas.config import DataConfig
 from nas.errors import ConfigError, DataError, StudyError
 from nas.paths import StudyPaths, existing_study
 from nas.predict import SubmitRequest, submit
-from nas.runs import RetrainPlan, RetrainRequest, found_presets_study, retrain
+from nas.runs.context import open_presets_study
+from nas.runs.request import RetrainRequest
+from nas.runs.retrain import RetrainPlan, retrain
 from nas.study.request import SearchRequest
 from nas.study.run import run_search
 from nas.train.loop import EpochMetrics
@@ -18,7 +20,7 @@ from nas.train.loop import EpochMetrics
 
 @pytest.fixture
 def paths() -> StudyPaths:
-    return found_presets_study(DataConfig(dataset="digits"))
+    return open_presets_study(DataConfig(dataset="digits"))
 
 
 def ignore(_: RetrainPlan | EpochMetrics) -> None:
@@ -76,7 +78,7 @@ def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path
         Image.new("L", (8, 8), 10 * number).save(pictures / name)
     table.write_text("image,label\n" + "".join(f"{name},{number % 2}\n" for number, name in enumerate(names)))
     data = DataConfig(dataset="folder", folder=str(pictures), labels=str(table))
-    labelled = found_presets_study(data, "labelled")
+    labelled = open_presets_study(data, "labelled")
     moved = tmp_path / "elsewhere.csv"
     table.rename(moved)
     request = RetrainRequest(labelled, "preset:resnet-1111", epochs=1, device="cpu")
@@ -97,7 +99,7 @@ def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path
 
 def test_another_data_set_needs_a_study_of_its_own(paths: StudyPaths, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="is for digits, not for folder in") as caught:
-        found_presets_study(DataConfig(dataset="folder", folder=str(tmp_path)), paths.name)
+        open_presets_study(DataConfig(dataset="folder", folder=str(tmp_path)), paths.name)
     assert caught.value.hint is not None
     assert "--study NAME" in caught.value.hint
-    assert found_presets_study(DataConfig(dataset="digits"), "apart").name == "apart"
+    assert open_presets_study(DataConfig(dataset="digits"), "apart").name == "apart"

@@ -9,22 +9,13 @@ from nas.errors import ConfigError
 from nas.interrupts import Stop
 from nas.jobs.placement import Placement
 from nas.paths import StudyPaths
-from nas.runs import (
-    ModelCard,
-    Network,
-    Order,
-    RetrainPlan,
-    RetrainRequest,
-    Several,
-    SeveralRequest,
-    finished_runs,
-    load_network,
-    read_card,
-    retrain,
-    retrain_several,
-)
-from nas.runs.card import HeldOut
-from nas.runs.subjects import find_names
+from nas.runs.card import HeldOut, ModelCard, read_card
+from nas.runs.choice import Network, Several, SeveralRequest, retrain_several
+from nas.runs.load import load_network
+from nas.runs.plan import Order
+from nas.runs.request import RetrainRequest
+from nas.runs.retrain import RetrainPlan, retrain
+from nas.runs.select import find_names, finished_runs
 from nas.train.loop import EpochMetrics
 
 

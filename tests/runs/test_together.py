@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from nas.cores import usable_cores
 from nas.errors import ConfigError, DeviceError, NasError, StudyError
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs import Retrained, RetrainRequest, retrain
 from nas.runs.places import Places, pick_places
-from nas.runs.subjects import find_subject
+from nas.runs.request import RetrainRequest
+from nas.runs.retrain import Retrained, retrain
+from nas.runs.select import find_subject
 from nas.train.loop import EpochMetrics, read_curve
 from nas.train.rank import portable
 from tests.conftest import CORES, Done

@@ -12,7 +12,7 @@ import pytest
 
 from nas.errors import ConfigError, StudyError
 from nas.paths import study_paths
-from nas.runs.subjects import find_subject
+from nas.runs.select import find_subject
 from nas.study import outcomes
 from nas.study.finalists import (
     Finalist,

@@ -16,9 +16,8 @@ from statistics import fmean
 from nas.config import MetricName
 from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs import ModelCard, read_card
 from nas.runs.ablate.design import Definition, Factor, Variant
-from nas.runs.card import HeldOut, card_file
+from nas.runs.card import HeldOut, ModelCard, read_card
 from nas.runs.statistics import Spread, paired, spread
 
 
@@ -171,7 +170,7 @@ def run_paths(folder: Path, variant: str, seed: int) -> TrialPaths:
 
 
 def has_ended(run: TrialPaths) -> bool:
-    return card_file(run).is_file() or run.diverged.is_file()
+    return run.card.is_file() or run.diverged.is_file()
 
 
 def read_definition(folder: Path) -> Definition | None:
@@ -191,7 +190,7 @@ def read_ablation(folder: Path) -> Ablation:
         if variant.same_as is None:
             for seed in definition.seeds:
                 run = run_paths(folder, variant.name, seed)
-                if card_file(run).is_file():
+                if run.card.is_file():
                     cards.setdefault(variant.name, {})[seed] = _checked(run, variant)
                 elif run.diverged.is_file():
                     diverged.setdefault(variant.name, []).append(seed)

@@ -15,7 +15,6 @@ from nas.files import write_whole
 from nas.interrupts import Stop
 from nas.jobs.placement import Placement, devices_of
 from nas.paths import study_paths
-from nas.runs import HOLD_OUT, Order, RetrainRequest
 from nas.runs.ablate.design import Cost, Definition, Factor, Variant, fixed_base, make_variants, parse_factors, short_name
 from nas.runs.ablate.results import (
     Ablation,
@@ -26,13 +25,14 @@ from nas.runs.ablate.results import (
     read_definition,
     run_paths,
 )
+from nas.runs.choice import HOLD_OUT
+from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import finish, mark_diverged
-from nas.runs.held import held
-from nas.runs.order import asked_subject, by_epochs, tta_by
+from nas.runs.plan import Order, asked_subject, by_epochs, tta_by
 from nas.runs.queue import Heard, Queue
+from nas.runs.request import RetrainRequest
 from nas.runs.retrain import begin
-from nas.runs.subjects import Subject
-from nas.runs.workshop import Workshop, open_workshop
+from nas.runs.select import Subject
 from nas.space.recipes import SEARCHED, Recipe
 from nas.study.settings import Environment, StudySettings, read_settings
 
@@ -104,16 +104,16 @@ def run_ablation(
     base = _find_base(request, settings)
     folder, definition = _define(request, settings, base)  # a mistake there is said before any image is read
     devices = devices_of(request.placement)
-    shop = open_workshop(replace(request.base, device=devices[0], compiled=False), decoding)
-    with held([folder], "ablation", "nas ablate", "wait for it; or another one beside it, with --name NAME"):
+    ctx = open_context(replace(request.base, device=devices[0], compiled=False), decoding)
+    with locked([folder], "ablation", "nas ablate", "wait for it; or another one beside it, with --name NAME"):
         write_whole(definition_file(folder), definition.to_json().encode())
-        orders = _orders(request, folder, definition, base, shop)
+        orders = _orders(request, folder, definition, base, ctx)
         pending = [order for order in orders if not has_ended(order.run)]
         failures: dict[str, str] = {}
         suspended: list[Order] = []
         if pending:
-            on_plan(_plan(folder, definition, pending, len(orders) - len(pending), shop))
-            failures, suspended = _train(request, shop, pending, on_epoch, stop, note)
+            on_plan(_plan(folder, definition, pending, len(orders) - len(pending), ctx))
+            failures, suspended = _train(request, ctx, pending, on_epoch, stop, note)
         return Done(folder, read_ablation(folder), failures, len(suspended))
 
 
@@ -198,12 +198,12 @@ def _require_name(name: str | None) -> None:
         ) from None
 
 
-def _orders(request: AblationRequest, folder: Path, definition: Definition, base: _Base, shop: Workshop) -> list[Order]:
+def _orders(request: AblationRequest, folder: Path, definition: Definition, base: _Base, ctx: TrainingContext) -> list[Order]:
     """All variants by the first seed before any by the second. A seed draws the same in all of them."""
     orders = []
     digest = int(definition.base.candidate.digest, 16)
     for seed in definition.seeds:
-        mixed = mix_seed(shop.settings.seed, digest, seed)
+        mixed = mix_seed(ctx.settings.seed, digest, seed)
         for variant in definition.variants:
             if variant.same_as is None:
                 orders.append(
@@ -216,7 +216,7 @@ def _orders(request: AblationRequest, folder: Path, definition: Definition, base
                         seed=seed,
                         mixed_seed=mixed,
                         selection=request.base.selection,
-                        train_images=shop.chosen.train_images,
+                        train_images=ctx.chosen.train_images,
                     )
                 )
     return orders
@@ -227,16 +227,16 @@ def _subject(subject: Subject, variant: Variant) -> Subject:
     return replace(subject, title=title, candidate=variant.candidate, accuracy=None if variant.levels else subject.accuracy)
 
 
-def _plan(folder: Path, definition: Definition, pending: Sequence[Order], there: int, shop: Workshop) -> AblationPlan:
+def _plan(folder: Path, definition: Definition, pending: Sequence[Order], there: int, ctx: TrainingContext) -> AblationPlan:
     for order in pending:
-        begin(order, shop)
+        begin(order, ctx)
     return AblationPlan(
         folder=folder,
         definition=definition,
         pending=tuple(pending),
         there=there,
-        train_images=shop.chosen.train_images,
-        held_out=shop.held_out,
+        train_images=ctx.chosen.train_images,
+        held_out=ctx.held_out,
         warnings=tuple(warnings_of(definition)),
     )
 
@@ -260,18 +260,18 @@ def warnings_of(definition: Definition) -> list[str]:
 
 def _train(
     request: AblationRequest,
-    shop: Workshop,
+    ctx: TrainingContext,
     pending: Sequence[Order],
     on_epoch: Heard,
     stop: Stop,
     note: Callable[[str], None],
 ) -> tuple[dict[str, str], list[Order]]:
     """Returns what failed, and what is suspended."""
-    queue = Queue(pending, shop, request.placement, on_epoch, stop, note)
+    queue = Queue(pending, ctx, request.placement, on_epoch, stop, note)
     trained = queue.run()
     for order in queue.diverged:
         mark_diverged(order.run, queue.failures.pop(order.name))
     for order in trained:
         note(f"judging {order.name}")
-        finish(order, shop, note, opens_test=False, in_ledger=False)
+        finish(order, ctx, note, opens_test=False, in_ledger=False)
     return queue.failures, queue.suspended

@@ -11,8 +11,7 @@ studies/<study>/baselines/<network>-like-<network of the study>-<recipe>-<E>-epo
 from nas.files import sha256_of, write_whole
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.baseline.order import Definition
-from nas.runs.card import TrainedCard, weights_file
-from nas.runs.evaluation import evaluation_file
+from nas.runs.card import TrainedCard
 
 
 class BaselineCard(TrainedCard, Definition):
@@ -32,9 +31,9 @@ class BaselineCard(TrainedCard, Definition):
 
 def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:
     """With the hashes of the files beside it. Raises OSError."""
-    evaluation = evaluation_file(run)
+    evaluation = run.evaluation
     hashes = {
-        "weights_sha256": sha256_of(weights_file(run)),
+        "weights_sha256": sha256_of(run.weights),
         "evaluation_sha256": sha256_of(evaluation) if evaluation.is_file() else None,
     }
     card = card.model_copy(update=hashes)

@@ -11,9 +11,9 @@ from nas.data.splits import DataSelection
 from nas.errors import ConfigError, NasError, StudyError
 from nas.foreign.known import KnownNetwork, measure, named
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs import RetrainRequest
-from nas.runs.order import asked_subject, by_epochs, tta_by
-from nas.runs.subjects import Subject
+from nas.runs.plan import asked_subject, by_epochs, tta_by
+from nas.runs.request import RetrainRequest
+from nas.runs.select import Subject
 from nas.space.recipes import SEARCHED, Recipe
 from nas.study.settings import StudySettings
 

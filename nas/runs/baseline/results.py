@@ -9,9 +9,10 @@ from nas.budget import peak_memory
 from nas.config import BudgetConfig, MetricName, TrainConfig
 from nas.foreign.known import over_budget
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs import ModelCard, finished_runs, read_card
 from nas.runs.baseline.card import BaselineCard, finished_baselines, read_baseline
 from nas.runs.baseline.order import Definition, read_begun
+from nas.runs.card import ModelCard, read_card
+from nas.runs.select import finished_runs
 from nas.runs.statistics import Spread, paired, spread
 from nas.study.settings import read_settings
 

@@ -31,7 +31,8 @@ from nas.runs.baseline.order import (
     others_of_that_name,
 )
 from nas.runs.baseline.results import Comparison, find_comparisons
-from nas.runs.card import HeldOut, weights_file
+from nas.runs.card import HeldOut
+from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import (
     begin_card,
     clear_away,
@@ -42,9 +43,7 @@ from nas.runs.finish import (
     mark_diverged,
     take_weights,
 )
-from nas.runs.held import held
 from nas.runs.parts import in_parts
-from nas.runs.workshop import Workshop, open_workshop
 from nas.study.retry import Retry
 from nas.study.settings import read_settings
 from nas.train.evaluate import EVALUATION_BATCH
@@ -103,13 +102,13 @@ def train_baselines(
     failures: dict[str, str] = {}
     suspended = 0
     if pending:
-        shop = open_workshop(request.retraining, decoding)
-        _require_judges(shop)
-        with held([order.run.folder for order in pending], command="nas baseline", hint=OTHER_RUN):
-            on_plan(_plan(orders, pending, shop))
+        ctx = open_context(request.retraining, decoding)
+        _require_judges(ctx)
+        with locked([order.run.folder for order in pending], command="nas baseline", hint=OTHER_RUN):
+            on_plan(_plan(orders, pending, ctx))
             for text in filter(None, [alike.left_out, *_changed(request, pending)]):
                 note(text)
-            failures, suspended = _train_all(pending, shop, on_epoch, stop, note)
+            failures, suspended = _train_all(pending, ctx, on_epoch, stop, note)
     ended = [order for order in orders if has_ended(order.run)]
     return Done(tuple(order.run for order in ended), _comparison(request, ended), failures, suspended)
 
@@ -118,25 +117,25 @@ def has_ended(run: TrialPaths) -> bool:
     return run.baseline.is_file() or run.diverged.is_file()
 
 
-def _require_judges(shop: Workshop) -> None:
-    if shop.dataset.test is None and shop.chosen.hold_out is None:
+def _require_judges(ctx: TrainingContext) -> None:
+    if ctx.dataset.test is None and ctx.chosen.hold_out is None:
         raise ConfigError(
             "the data set has no labelled test images, so that nothing would judge the networks",
             hint="--hold-out 0.1 sets training images aside that do, also in nas retrain",
         )
 
 
-def _plan(orders: list[BaselineOrder], pending: list[BaselineOrder], shop: Workshop) -> BaselinePlan:
+def _plan(orders: list[BaselineOrder], pending: list[BaselineOrder], ctx: TrainingContext) -> BaselinePlan:
     for order in pending:
         write_whole(begun_file(order.run), (order.definition.to_json() + "\n").encode())
     return BaselinePlan(
         orders=tuple(orders),
         pending=tuple(pending),
-        train_images=shop.chosen.train_images,
-        held_out=shop.held_out,
-        test_images=shop.test_images,
-        device=shop.places.name,
-        precision=shop.precision.name,
+        train_images=ctx.chosen.train_images,
+        held_out=ctx.held_out,
+        test_images=ctx.test_images,
+        device=ctx.places.name,
+        precision=ctx.precision.name,
     )
 
 
@@ -162,7 +161,7 @@ def _comparison(request: BaselineRequest, ended: list[BaselineOrder]) -> Compari
 
 
 def _train_all(
-    pending: list[BaselineOrder], shop: Workshop, on_epoch: Heard, stop: Stop, note: Callable[[str], None]
+    pending: list[BaselineOrder], ctx: TrainingContext, on_epoch: Heard, stop: Stop, note: Callable[[str], None]
 ) -> tuple[dict[str, str], int]:
     """One after the other. Returns what failed, and how many are suspended."""
     failures: dict[str, str] = {}
@@ -173,7 +172,7 @@ def _train_all(
             suspended += 1
             continue
         try:
-            status = _train(order, shop, on_epoch, lambda: stop.requested, note)
+            status = _train(order, ctx, on_epoch, lambda: stop.requested, note)
             if status == "suspended":
                 suspended += 1
             elif status == "diverged":
@@ -182,18 +181,18 @@ def _train_all(
                 note(f"{name}: {reason}")
             else:
                 note(f"judging {name}")
-                _finish(order, shop)
+                _finish(order, ctx)
         except NasError as error:
             failures[name] = error.message
             note(f"{name} failed: {error.message}")
         finally:
-            release_memory(shop.device)
+            release_memory(ctx.device)
     return failures, suspended
 
 
 def _train(
     order: BaselineOrder,
-    shop: Workshop,
+    ctx: TrainingContext,
     on_epoch: Heard,
     should_suspend: Callable[[], bool],
     note: Callable[[str], None],
@@ -209,20 +208,20 @@ def _train(
         return True
 
     def attempt(parts: int) -> Status:
-        data = shop.place(shop.chosen.images, shop.chosen.train)
+        data = ctx.place(ctx.chosen.images, ctx.chosen.train)
         torch.manual_seed(order.mixed_seed)
-        model = build(network, shop.dataset.shape)
+        model = build(network, ctx.dataset.shape)
         with _blamed(order), quiet():
             return fit(
                 model,
-                TrainBatches.by_recipe(data, recipe, order.mixed_seed, shop.dataset.shape.classes),
+                TrainBatches.by_recipe(data, recipe, order.mixed_seed, ctx.dataset.shape.classes),
                 None,
                 recipe,
                 heard,
                 paths=run,
-                precision=shop.precision,
+                precision=ctx.precision,
                 seed=order.mixed_seed,
-                identity=order.identity(shop.chosen.train_images),
+                identity=order.identity(ctx.chosen.train_images),
                 micro_batches=parts,
                 should_suspend=should_suspend,
                 write=retry.write,
@@ -230,7 +229,7 @@ def _train(
             ).status
 
     smaller = "compare with a smaller network, take images of fewer pixels, or use another --device"
-    return in_parts(attempt, recipe.batch_size, 1, network.name, run, shop.device, note, smaller)
+    return in_parts(attempt, recipe.batch_size, 1, network.name, run, ctx.device, note, smaller)
 
 
 @contextmanager
@@ -255,34 +254,34 @@ def _blamed(order: BaselineOrder) -> Iterator[None]:
 # --------------------------------------------------------------------------------------------------- after the training
 
 
-def _finish(order: BaselineOrder, shop: Workshop) -> None:
+def _finish(order: BaselineOrder, ctx: TrainingContext) -> None:
     """Of a training that has ended: weights, judgements, and the card last. Opens the official test set, the only time for this
     network. Raises StudyError where the checkpoint does not hold it."""
     definition, run = order.definition, order.run
-    weights = take_weights(run, order.identity(shop.chosen.train_images))
-    model = build(definition.network, shop.dataset.shape)
+    weights = take_weights(run, order.identity(ctx.chosen.train_images))
+    model = build(definition.network, ctx.dataset.shape)
     with _blamed(order), quiet():
         model.load_state_dict(weights)
-        held_out, test = _judged(model, order, shop)
+        held_out, test = _judged(model, order, ctx)
     keep_weights(run, weights)
-    write_baseline(run, BaselineCard(**dict(definition) | begin_card(run, shop, held_out) | test))
+    write_baseline(run, BaselineCard(**dict(definition) | begin_card(run, ctx, held_out) | test))
     clear_away(run)
 
 
-def _judged(model: nn.Module, order: BaselineOrder, shop: Workshop) -> tuple[HeldOut | None, dict[str, float]]:
+def _judged(model: nn.Module, order: BaselineOrder, ctx: TrainingContext) -> tuple[HeldOut | None, dict[str, float]]:
     """Fewer images at a time where the memory runs out, for a known network may be far larger than ours."""
-    model = model.to(shop.device)
+    model = model.to(ctx.device)
     if order.definition.network.channels_last:
         model = model.to(memory_format=torch.channels_last)
     images, tta = EVALUATION_BATCH, order.definition.tta
     while True:
         try:
             judged = InParts(model, images)
-            return judge_held_out(judged, tta, shop), judge_test(judged, tta, order.run, shop)
+            return judge_held_out(judged, tta, ctx), judge_test(judged, tta, order.run, ctx)
         except Exception as error:
             if out_of_memory(error) is None or images <= SMALLEST_EVALUATION:
                 raise
-        release_memory(shop.device)
+        release_memory(ctx.device)
         images = max(SMALLEST_EVALUATION, images // 4)
 
 
@@ -292,7 +291,7 @@ def load_baseline(run: TrialPaths) -> tuple[nn.Module, BaselineCard]:
     Raises NasError where a file is missing or was changed.
     """
     card = read_baseline(run)
-    file = weights_file(run)
+    file = run.weights
     if not file.is_file() or sha256_of(file) != card.weights_sha256:
         what = "is not the file that this training wrote" if file.is_file() else "is not there"
         raise StudyError(

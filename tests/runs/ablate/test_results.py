@@ -4,10 +4,9 @@ import pytest
 
 from nas.config import ArchConfig, Candidate, DataConfig, ImageShape, StageConfig
 from nas.report.ablations import charts, effects_table, figures_table, runs_table, sentences, variants_table
-from nas.runs import ModelCard
 from nas.runs.ablate.design import Definition, Variant, parse_factors
 from nas.runs.ablate.results import Ablation, make_rows
-from nas.runs.card import HeldOut
+from nas.runs.card import HeldOut, ModelCard
 from nas.study.settings import Environment
 
 BASE = Candidate(arch=ArchConfig(stages=(StageConfig(blocks=1, channels=8),)))

@@ -14,13 +14,14 @@ from nas.jobs.placement import Placement
 from nas.paths import StudyPaths
 from nas.report.page import render_page
 from nas.report.record import read_record
-from nas.runs import Order, RetrainRequest, finished_runs
 from nas.runs.ablate import AblationPlan, AblationRequest, Done, read_ablation, run_ablation
 from nas.runs.ablate.results import definition_file, run_paths
 from nas.runs.ablate.run import _define, _find_base, warnings_of
 from nas.runs.ledger import read_ledger
+from nas.runs.plan import Order
 from nas.runs.queue import Queue, _Run
-from nas.runs.subjects import find_subject
+from nas.runs.request import RetrainRequest
+from nas.runs.select import find_subject, finished_runs
 from nas.study.settings import read_settings
 from nas.train.loop import EpochMetrics
 from tests.conftest import Done as Finished

@@ -19,10 +19,12 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.report.disk import disk_use
 from nas.report.page import render_page
 from nas.report.record import read_record
-from nas.runs import RetrainRequest, finished_runs, found_presets_study, read_evaluation, retrain
 from nas.runs.baseline import Row, find_comparisons, finished_baselines, load_baseline, read_baseline
-from nas.runs.card import weights_file
-from nas.runs.subjects import find_subject
+from nas.runs.context import open_presets_study
+from nas.runs.evaluation import read_evaluation
+from nas.runs.request import RetrainRequest
+from nas.runs.retrain import retrain
+from nas.runs.select import find_subject, finished_runs
 from nas.study.settings import read_settings
 from nas.train.loop import fit, read_curve
 from tests.conftest import Done as Finished
@@ -32,7 +34,7 @@ from tests.runs.baseline.conftest import Told, asked, train
 
 
 def weights(run: TrialPaths) -> dict[str, torch.Tensor]:
-    return load_file(weights_file(run))
+    return load_file(run.weights)
 
 
 def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Path, nas: Callable[..., Finished]) -> None:
@@ -114,7 +116,7 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
     assert listed.code == 0, listed.err
     assert f"{run.folder.name}  {best.title}" in listed.out
     assert "over by 1,874 parameters  as recorded" in listed.out
-    weights_file(run).write_bytes(b"other")
+    run.weights.write_bytes(b"other")
     assert "model.safetensors changed" in nas("runs", "--study", "tiny", "--verify").out
     with pytest.raises(StudyError, match="is not the file that this training wrote"):
         load_baseline(run)
@@ -214,7 +216,7 @@ def test_memory_that_runs_out_halves_the_micro_batches(study: StudyPaths, mine: 
             raise torch.OutOfMemoryError("CUDA out of memory")
         return fit(model, *rest, micro_batches=micro_batches, **keywords)
 
-    def judge(model, tta, shop):
+    def judge(model, tta, ctx):
         judged.append(model.images)
         if model.images > 100:
             raise MemoryError
@@ -258,7 +260,7 @@ def test_scores_stand_in_the_order_of_the_seeds_and_not_in_that_of_the_trainings
 
 @pytest.mark.usefixtures("here")
 def test_preset_lends_its_recipe_where_the_study_has_no_best(mine: Path, nas: Callable[..., Finished]) -> None:
-    paths = found_presets_study(DataConfig(dataset="digits"))
+    paths = open_presets_study(DataConfig(dataset="digits"))
     refused = nas("baseline", "mine.py:Net", "--study", paths.name, "--device", "cpu")
     assert refused.code == 1
     assert "Next:  --like preset:" in refused.err

@@ -12,9 +12,9 @@ from nas.data.splits import DataSelection
 from nas.errors import ConfigError, StudyError
 from nas.models import build_model
 from nas.paths import TrialPaths
+from nas.runs.context import TrainingContext
 from nas.runs.request import RetrainRequest
-from nas.runs.subjects import Subject, find_subject
-from nas.runs.workshop import Workshop
+from nas.runs.select import Subject, find_subject
 from nas.space.presets import PREFIX
 from nas.space.recipes import AUTO, LONG_FROM, SEARCHED, Recipe, load_recipe
 from nas.study.settings import StudySettings
@@ -58,20 +58,20 @@ class Order:
         return f"{self.candidate.digest} seed {self.mixed_seed} images {self.train_images}"
 
 
-def make_order(request: RetrainRequest, shop: Workshop, note: Callable[[str], None]) -> Order:
+def make_order(request: RetrainRequest, ctx: TrainingContext, note: Callable[[str], None]) -> Order:
     """Raises NasError."""
     if request.epochs is not None and request.seconds is not None:
         raise ConfigError(
             f"--epochs {request.epochs} and --time both say how long it trains", hint="leave one out: --time finds the epochs"
         )
-    subject = asked_subject(request, shop.settings)
+    subject = asked_subject(request, ctx.settings)
     if request.seconds is None:
         name, recipe, epochs = by_epochs(request, subject.default_epochs)
         run = TrialPaths(request.paths.retrained / _run_name(subject, name, f"{epochs}-epochs", request))
     else:
         named = request.recipe if request.recipe == AUTO else load_recipe(request.recipe, 1)[0]
         run = TrialPaths(request.paths.retrained / _run_name(subject, named, f"{request.seconds:g}s", request))
-        name, recipe, epochs = _begun(run, request) or _by_time(request, request.seconds, subject, shop, note)
+        name, recipe, epochs = _begun(run, request) or _by_time(request, request.seconds, subject, ctx, note)
     candidate = recipe.fit(subject.candidate, epochs)
     if run.candidate.is_file():
         _require_same(run, candidate)
@@ -82,9 +82,9 @@ def make_order(request: RetrainRequest, shop: Workshop, note: Callable[[str], No
         candidate=candidate,
         tta=tta_by(recipe, candidate),
         seed=request.seed,
-        mixed_seed=mix_seed(shop.settings.seed, int(candidate.digest, 16), request.seed),
+        mixed_seed=mix_seed(ctx.settings.seed, int(candidate.digest, 16), request.seed),
         selection=request.selection,
-        train_images=shop.chosen.train_images,
+        train_images=ctx.chosen.train_images,
     )
 
 
@@ -111,33 +111,33 @@ def by_epochs(request: RetrainRequest, default: int) -> tuple[str, Recipe, int]:
 
 
 def _by_time(
-    request: RetrainRequest, seconds: float, subject: Subject, shop: Workshop, note: Callable[[str], None]
+    request: RetrainRequest, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]
 ) -> tuple[str, Recipe, int]:
     name, recipe = load_recipe(request.recipe, 1)
-    epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, shop)
+    epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, ctx)
     if request.recipe == AUTO and epochs >= LONG_FROM:
         name, recipe = load_recipe(request.recipe, epochs)
-        epochs = _epochs_within(seconds, recipe.fit(subject.candidate, epochs), recipe, shop)
+        epochs = _epochs_within(seconds, recipe.fit(subject.candidate, epochs), recipe, ctx)
     note(f"{subject.title}: {epochs} epochs by recipe {name!r} take about {seconds:g} s here, by some timed steps")
     return name, recipe, epochs
 
 
-def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, shop: Workshop) -> int:
+def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: TrainingContext) -> int:
     """How many epochs take at most so long, with the start and what is evaluated at the end. Raises ConfigError for less than
     one."""
-    dataset, chosen, train = shop.dataset, shop.chosen, candidate.train
-    batches = TrainBatches.by_recipe(shop.place(chosen.images, chosen.train), train, 0, len(dataset.classes))
+    dataset, chosen, train = ctx.dataset, ctx.chosen, candidate.train
+    batches = TrainBatches.by_recipe(ctx.place(chosen.images, chosen.train), train, 0, len(dataset.classes))
     torch.manual_seed(0)
     pace = measure_pace(
         build_model(candidate.arch, dataset.shape),
         batches,
-        shop.place(chosen.images, chosen.train_indices[:MEASURED_IMAGES]),
+        ctx.place(chosen.images, chosen.train_indices[:MEASURED_IMAGES]),
         train,
-        shop.precision,
+        ctx.precision,
         min(max(MEASURED_SECONDS[0], MEASURED_SHARE * seconds), MEASURED_SECONDS[1]),
     )
     epoch = pace.epoch(len(batches), 0)
-    unseen = shop.test_images + shop.held_out
+    unseen = ctx.test_images + ctx.held_out
     at_the_end = pace.start + pace.image * unseen * (1 + 2 * PASSES[tta_by(recipe, candidate)])
     epochs = int((seconds - at_the_end) / epoch)
     if epochs < 1:

@@ -1,29 +1,35 @@
 """What every training of a command shares: the study, its images, which of them train, and where that is computed."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 
 from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
-from nas.data.datasets import load_dataset
+from nas.data.datasets import load_dataset, require_known
 from nas.data.images import Dataset, ImageSet, JoinedSet
 from nas.data.loader import Resident
 from nas.data.splits import SelectedData, select_data
 from nas.data.stream import place
 from nas.data.tables import moved
-from nas.errors import ConfigError, DataError
-from nas.paths import StudyPaths
+from nas.errors import ConfigError, DataError, StudyError
+from nas.files import write_whole
+from nas.paths import StudyPaths, study_paths
 from nas.runs.places import Places, pick_places
 from nas.runs.request import RetrainRequest
-from nas.study.settings import StudySettings, git_state, read_settings
+from nas.space.presets import load_preset, preset_names
+from nas.study.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, git_state, read_settings
 from nas.train.device import Precision, pick_precision, tune_process
 
 
 @dataclass(frozen=True)
-class Workshop:
+class TrainingContext:
     paths: StudyPaths
     settings: StudySettings
     data: DataConfig
@@ -53,7 +59,7 @@ class Workshop:
         return place(images, self.dataset.mean, self.dataset.std, self.device, indices)
 
 
-def open_workshop(request: RetrainRequest, decoding: DecodingProgress = silent) -> Workshop:
+def open_context(request: RetrainRequest, decoding: DecodingProgress = silent) -> TrainingContext:
     """Raises NasError."""
     settings = read_settings(request.paths)
     git_state()  # of the code that is imported now, whatever becomes of the checkout until a card states it
@@ -61,7 +67,7 @@ def open_workshop(request: RetrainRequest, decoding: DecodingProgress = silent) 
     places = pick_places(request.device, request.gpus, request.compiled)
     tune_process(places.device)
     dataset = study_data(settings, data, decoding)
-    return Workshop(
+    return TrainingContext(
         paths=request.paths,
         settings=settings,
         data=data,
@@ -93,3 +99,64 @@ def study_data(settings: StudySettings, data: DataConfig, decoding: DecodingProg
             hint=f"name the folder that holds them with --data FOLDER{table}, or search anew under another name",
         )
     return dataset
+
+
+def open_presets_study(data: DataConfig, name: str | None = None, decoding: DecodingProgress = silent) -> StudyPaths:
+    """A study without trials, by default `presets-<data set>`, where presets are trained that belong to no search.
+
+    Raises StudyError where that study was made for another data set.
+    """
+    require_known(data.dataset)
+    paths = study_paths(name or f"{PRESETS_SPACE}-{data.dataset}")
+    if paths.settings.is_file():
+        theirs = read_settings(paths).data
+        if theirs.dataset != data.dataset or (data.folder and theirs.folder != data.folder):
+            raise StudyError(
+                f"study {paths.name!r} is for {_where(theirs)}, not for {_where(data)}",
+                hint="keep them apart with --study NAME; if the same images have moved, name the study and leave --dataset out",
+            )
+    else:
+        dataset = load_dataset(data, decoding)
+        settings = StudySettings(
+            space=PRESETS_SPACE,
+            overrides=Overrides(),
+            parameters={},
+            budget=load_preset(preset_names()[0]).budget,
+            data=data,
+            data_fingerprint=dataset.fingerprint,
+            shape=dataset.shape,
+            seed=0,
+            environment=Environment.now(),
+        )
+        paths.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(paths.settings, settings.to_json().encode())
+    return paths
+
+
+def _where(data: DataConfig) -> str:
+    return f"{data.dataset} in {data.folder}" if data.folder else data.dataset
+
+
+OTHER_RUN = "wait for it, or train another network: --seed N, --epochs N, --recipe NAME"
+
+
+@contextmanager
+def locked(folders: Iterable[Path], what: str = "run", command: str = "nas retrain", hint: str = OTHER_RUN) -> Iterator[None]:
+    """They belong to this process meanwhile, and are made where they are not there. `what` is in them, `command` trains it, and
+    `hint` says what to do while another process does.
+
+    Raises StudyError where one does, or a folder cannot be written.
+    """
+    with ExitStack() as locks:
+        for folder in folders:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(filelock.FileLock(folder / f"{what}.lock", timeout=0))
+            except filelock.Timeout:
+                raise StudyError(f"{what} {folder.name!r} is being trained by another {command}", hint=hint) from None
+            except OSError as error:
+                raise StudyError(
+                    f"the {what}'s folder {folder.absolute()} cannot be written: {error.strerror}",
+                    hint="make room, or work in another folder: NAS_STUDIES=FOLDER",
+                ) from None
+        yield

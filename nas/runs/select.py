@@ -1,11 +1,14 @@
 """Networks by name: `best`, `top:5`, a trial's number, or `preset:NAME`; with their recipes and what the search says of them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nas.config import Candidate
 from nas.errors import ConfigError, StudyError, choices_sentence
-from nas.paths import StudyPaths
+from nas.paths import StudyPaths, TrialPaths, existing_study
+from nas.runs.card import read_card
 from nas.space.presets import PREFIX, load_preset
 from nas.study.finalists import best_of, finalists_of
 from nas.study.outcomes import best_trials, last_value
@@ -100,3 +103,79 @@ def none_is_best(paths: StudyPaths) -> StudyError:
     if read_settings(paths).space == PRESETS_SPACE:
         hint = "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
     return StudyError(f"no training of study {paths.name!r} has run to its end yet, so that none is best", hint=hint)
+
+
+# ---------------------------------------------------------------------------------------------------- retrained networks
+
+
+def is_folder(run: str | None) -> bool:
+    """Whether a run is named by where it lies: a bare word is always a name."""
+    return run is not None and (run in (".", "..") or run.startswith("~") or os.sep in run or (os.altsep or os.sep) in run)
+
+
+def study_of(run: str | None, study: str | None) -> StudyPaths | None:
+    """The study in which a run is to be looked for; None for a folder outside any study. Raises StudyError."""
+    if run is None or not is_folder(run):
+        try:
+            return existing_study(study)
+        except StudyError as error:
+            if run is not None and TrialPaths(Path(run)).card.is_file():
+                raise StudyError(error.message, hint=f"the folder that is here is named as .{os.sep}{run}") from None
+            raise
+    if study is not None:
+        raise StudyError(
+            f"a run that is named by its folder, {run}, is looked for in no study, so that --study {study} means nothing",
+            hint="leave --study out, or name the run as nas runs lists it",
+        )
+    folder = Path(run).expanduser().resolve()
+    owner = StudyPaths(folder.parent.parent)
+    return owner if folder.parent == owner.retrained and owner.settings.is_file() else None
+
+
+def finished_runs(paths: StudyPaths) -> list[TrialPaths]:
+    """Oldest first."""
+    files = sorted(paths.retrained.glob("*/model.json"), key=lambda file: file.stat().st_mtime)
+    return [TrialPaths(file.parent) for file in files]
+
+
+def find_run(paths: StudyPaths | None, name: str | None) -> TrialPaths:
+    """The named run, a run's folder, or the latest run; also by what was trained, `best`, a trial's number or `preset:NAME`: the
+    latest of those.
+
+    Raises StudyError with the runs there are.
+    """
+    if name is not None and is_folder(name):
+        return _run_in(name)
+    assert paths is not None, "only a folder is in no study"
+    runs = finished_runs(paths)
+    if not runs:
+        raise StudyError(
+            f"study {paths.name!r} has no retrained network yet",
+            hint=f"nas retrain best --study {paths.name}   makes one",
+        )
+    if name is None:
+        return runs[-1]
+    by_name = {run.folder.name: run for run in runs}
+    if name in by_name:
+        return by_name[name]
+    if name == "best" or name.isdecimal() or name.startswith(PREFIX):
+        title = find_subject(paths, name).title
+        if found := [run for run in runs if read_card(run).subject == title]:
+            return found[-1]
+        raise StudyError(
+            f"{title} of study {paths.name!r} has not been retrained.{choices_sentence(name, by_name)}",
+            hint=f"nas retrain {name} --study {paths.name}",
+        )
+    here = TrialPaths(Path(name)).card.is_file()
+    raise StudyError(
+        f"{name!r} is no retrained network of study {paths.name!r}.{choices_sentence(name, by_name)}",
+        hint=f"the folder that is here is named as .{os.sep}{name}" if here else f"nas runs --study {paths.name}   lists them",
+    )
+
+
+def _run_in(name: str) -> TrialPaths:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        what = "is a file, and a run is a folder" if folder.exists() else "is not there"
+        raise StudyError(f"{folder} {what}", hint="name the folder that holds the run's model.json and model.safetensors")
+    return TrialPaths(folder.resolve())  # of `.` the name is wanted
