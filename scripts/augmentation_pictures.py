@@ -14,8 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nas.data.augment import Draw, augment
-from nas.data.augment.examples import EXAMPLES
+from nas.data.augment import EXAMPLES, Draw, augment
 from nas.data.augment.mix import mix
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}

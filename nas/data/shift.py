@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.data.augment.colour import brightness, contrast, saturation
+from nas.data.augment.colour import blur, brightness, contrast, noise, saturation
 from nas.data.augment.draw import Draw
-from nas.data.augment.filters import blur, noise
 from nas.data.augment.geometric import affine, turned
 from nas.data.images import ImageSet
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from nas.config import AugmentConfig
-from nas.data.augment import Draw, augment
-from nas.data.augment.examples import EXAMPLES
+from nas.data.augment import EXAMPLES, Draw, augment
 from nas.data.augment.mix import mix
 from nas.study.settings import git_state
 from nas.train.device import device_name, pick_device

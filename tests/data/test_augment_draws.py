@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from nas.config import AugmentConfig
-from nas.data.augment import augment, geometric
-from nas.data.augment.draw import Draw
+from nas.data.augment import augment, colour, geometric
+from nas.data.augment.draw import Draw, choose, pick, put
 from nas.data.augment.geometric import hashed
 from tests.data.pictures import a_draw, pictures
 
@@ -65,6 +65,27 @@ def test_numbers_are_uniform() -> None:
 def test_host_and_device_draw_differently() -> None:
     draw = a_draw(1)
     assert not torch.equal(torch.rand(8, generator=draw.host), draw.uniform(0, 1, 8))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_as_indexing_and_masks_do_it(channels_last: bool) -> None:
+    images = pictures(7, 3, 8)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    others, where = 255 - images, torch.tensor([5, 0, 3])
+    which = torch.tensor([True, False, True, True, False, False, True])
+    assert torch.equal(pick(images, where), images[where])
+    assert torch.equal(choose(which, others, images), torch.where(which.view(-1, 1, 1, 1), others, images))
+    expected = images.clone()
+    expected[where] = others[where]
+    assert torch.equal(put(images, where, [others[[5]], others[[0, 3]]]), expected)
+    assert not torch.equal(images, expected), "the images themselves stay"
+
+
+def test_none_is_picked_and_none_put() -> None:
+    images, nowhere = pictures(3, 1, 8), torch.zeros(0, dtype=torch.int64)
+    assert pick(images, nowhere).shape == (0, 1, 8, 8)
+    assert torch.equal(put(images, nowhere, [images[:0]]), images)
 
 
 # -------------------------------------------------------------------------------------------------------- geometric
@@ -208,10 +229,8 @@ def test_sharpness_has_its_probability() -> None:
 
 @pytest.mark.parametrize(("largest", "low"), [(2.0, 0.1), (0.05, 0.05)])
 def test_blur_draws_its_deviation(monkeypatch: pytest.MonkeyPatch, largest: float, low: float) -> None:
-    from nas.data.augment import filters
-
     seen = []
-    monkeypatch.setattr(filters, "blur", lambda images, sigmas: seen.append(sigmas) or images)
+    monkeypatch.setattr(colour, "blur", lambda images, sigmas: seen.append(sigmas) or images)
     augment(grey(4000, size=8), AugmentConfig(**OFF, blur=largest), a_draw(4000))
     assert abs(float(seen[0].min()) - low) < 0.01
     assert abs(float(seen[0].max()) - largest) < 0.01

@@ -14,11 +14,9 @@ from nas.data.augment.draw import Draw
 from nas.data.augment.policies import (
     AUTOAUGMENT_CIFAR10,
     AUTOAUGMENT_STRENGTHS,
+    DRAWN,
     OPERATIONS,
-    PLACES,
     RANDAUGMENT_STRENGTHS,
-    SIGNED,
-    TONES,
     TRIVIALAUGMENT_STRENGTHS,
     Strengths,
     Tasks,
@@ -61,12 +59,12 @@ def _theirs(images: Tensor, operation: str, table: Tensor, sign: int) -> Tensor:
 def test_every_operation_at_every_strength(name: str, channels: int, size: int) -> None:
     strengths, space = SPACES[name]
     images = pictures(strengths.bins, channels, size)
-    assert set(space(size)) <= set(TONES) | set(PLACES)
+    assert set(space(size)) <= set(OPERATIONS)
     for operation, (table, signed) in space(size).items():
-        assert signed == (operation in SIGNED)
+        assert signed == OPERATIONS[operation].signed
         for sign in (1, -1) if signed else (1,):
             ours, theirs = _apply(images, operation, strengths, sign), _theirs(images, operation, table, sign)
-            if operation in PLACES:
+            if OPERATIONS[operation].moves:
                 assert share_apart(ours, theirs) < 0.01, operation  # sources midway between two pixels
             else:
                 assert apart(ours, theirs) <= 1, operation
@@ -79,12 +77,14 @@ def test_strengths_are_torchvisions(name: str, size: int) -> None:
     strengths, space = SPACES[name]
     for operation, (table, _) in space(size).items():
         if table.ndim:
-            assert torch.equal(strengths.table(operation, size, size, torch.device("cpu")), table.float()), operation
+            assert torch.equal(strengths.table(OPERATIONS[operation].strength, size, size, torch.device("cpu")), table.float()), (
+                operation
+            )
 
 
 def test_randaugment_and_trivialaugment_draw_among_torchvisions_operations() -> None:
     for name in ("randaugment", "trivialaugment"):
-        assert set(SPACES[name][1](32)) == set(OPERATIONS)
+        assert set(SPACES[name][1](32)) == set(DRAWN)
 
 
 def test_the_sub_policies_are_torchvisions() -> None:
@@ -119,7 +119,7 @@ def test_randaugment_draws_each_operation_alike_in_each_step(monkeypatch: pytest
 
 def test_trivialaugment_draws_one_operation_and_any_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     (tasks,) = _recorded(monkeypatch, AugmentConfig(policy="trivialaugment"), 14_000)
-    assert set(tasks) == set(OPERATIONS)
+    assert set(tasks) == set(DRAWN)
     for where, bins in tasks.values():
         assert abs(len(where) - 1000) < 130
         assert set(bins.tolist()) == set(range(31))
@@ -152,10 +152,10 @@ def test_autoaugment_draws_sub_policies_alike_and_each_operation_by_its_probabil
 def test_in_a_batch_each_image_gets_its_own_operation() -> None:
     images = pictures(70)
     bins = torch.arange(70) % 31
-    tasks = {name: (torch.arange(i, 70, 14), bins[i::14]) for i, name in enumerate(OPERATIONS)}
+    tasks = {name: (torch.arange(i, 70, 14), bins[i::14]) for i, name in enumerate(DRAWN)}
     together = policies.apply(images, tasks, TRIVIALAUGMENT_STRENGTHS, _Signed.seeded(0, torch.arange(70)))
     for i, image in enumerate(images):
-        alone = {OPERATIONS[i % 14]: (torch.zeros(1, dtype=torch.int64), bins[i : i + 1])}
+        alone = {DRAWN[i % 14]: (torch.zeros(1, dtype=torch.int64), bins[i : i + 1])}
         draw = _Signed.seeded(0, torch.arange(1))
         assert torch.equal(together[i : i + 1], policies.apply(image[None], alone, TRIVIALAUGMENT_STRENGTHS, draw))
 

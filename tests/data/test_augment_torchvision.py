@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from nas.data.augment import colour, erasing, filters, geometric
+from nas.data.augment import colour, geometric
 from tests.data.pictures import apart, pictures, share_apart
 
 SHAPES = [(1, 8), (3, 8), (3, 32)]
@@ -116,8 +116,8 @@ TONES = {
     "saturation": (colour.saturation, F.adjust_saturation, 0.0, 3.0, 0.05),
     # torchvision cuts off fractions of a level on the way back from the colour circle; here they are rounded.
     "hue": (colour.hue, F.adjust_hue, -0.5, 0.5, 0.5),
-    "sharpness": (filters.sharpness, F.adjust_sharpness, 0.0, 10.0, 0.05),
-    "blur": (filters.blur, lambda image, sigma: F.gaussian_blur(image, [3, 3], [sigma, sigma]), 0.1, 10.0, 0.001),
+    "sharpness": (colour.sharpness, F.adjust_sharpness, 0.0, 10.0, 0.05),
+    "blur": (colour.blur, lambda image, sigma: F.gaussian_blur(image, [3, 3], [sigma, sigma]), 0.1, 10.0, 0.001),
     "posterise": (colour.posterise, lambda image, bits: F.posterize(image, round(bits)), 1.0, 8.0, 0.0),
     "solarise": (colour.solarise, F.solarize, 0.0, 255.0, 0.0),
 }
@@ -179,11 +179,11 @@ def test_blackened_boxes() -> None:
     expected = singly(
         lambda image, *box: F.erase(image, *box, torch.tensor(0, dtype=torch.uint8)), images, top, left, height, width
     )
-    assert torch.equal(erasing.blacken(images, erasing.in_boxes(images, top, left, height, width)), expected)
+    assert torch.equal(geometric.blacken(images, geometric.in_boxes(images, top, left, height, width)), expected)
 
 
 def test_a_box_is_cut_off_at_the_border() -> None:
-    box = erasing.in_boxes(pictures(1, 1, 8), *(torch.tensor([x]) for x in (-3, 6, 5, 9)))
+    box = geometric.in_boxes(pictures(1, 1, 8), *(torch.tensor([x]) for x in (-3, 6, 5, 9)))
     expected = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     expected[:, :, :2, 6:] = True
     assert torch.equal(box, expected)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nas.config import AugmentConfig
 from nas.data import stream
-from nas.data.augment.examples import EXAMPLES
+from nas.data.augment import EXAMPLES
 from nas.data.images import ImageSet
 from nas.data.loader import Resident, TrainBatches, copied
 from nas.data.stream import Streamed, place, room_for_images

@@ -1,12 +1,11 @@
-"""Augmentations of whole batches on their device, each image with its own draw.
+"""Augmentations of whole batches on their device; every image has its own random parameters.
 
-To add one: a function `(images: uint8 (N, C, H, W), config, draw) -> uint8 (N, C, H, W)` that returns its very input where
-`config` turns it off and never writes into it, an entry in AUGMENTATIONS at its place in the order, its field in
-`nas.config.AugmentConfig`, and an entry in `examples`. What mixes images with each other is in `mix`, and has labels to mix, too.
+draw.py has the randomness and picks images of a batch; geometric.py moves and blackens pixels; colour.py changes their values;
+policies.py draws among these operations; mix.py mixes images, and labels with them. The function beneath an augmentation takes
+what is drawn as one explicit parameter an image, and is compared with torchvision's.
 
-draw.py is their randomness, geometric.py moves pixels, colour.py and filters.py change them, policies.py draws among the others'
-operations, erasing.py blackens. Whatever an augmentation draws, the function beneath it takes as one explicit parameter an
-image, and is compared with torchvision's.
+To add one: a function of type `Augmentation` that does not write into its input, an entry in AUGMENTATIONS at its place in the
+order, its field in `nas.config.AugmentConfig`, and an entry in EXAMPLES.
 """
 
 from collections.abc import Callable
@@ -14,33 +13,68 @@ from collections.abc import Callable
 from torch import Tensor
 
 from nas.config import AugmentConfig
-from nas.data.augment.colour import colour_jitter
+from nas.data.augment import colour, geometric
 from nas.data.augment.draw import Draw
-from nas.data.augment.erasing import random_cutout, random_erasing
-from nas.data.augment.filters import random_blur, random_noise, random_sharpness
-from nas.data.augment.geometric import random_affine, random_crop, random_flip, random_resized_crop, random_vertical_flip
 from nas.data.augment.policies import random_policy
 
-__all__ = ["AUGMENTATIONS", "Draw", "augment"]
+Augmentation = Callable[[Tensor, AugmentConfig, Draw], Tensor]
+"""(images uint8 (N, C, H, W), configuration, draw) → the same shape."""
 
-AUGMENTATIONS: dict[str, Callable[[Tensor, AugmentConfig, Draw], Tensor]] = {
-    "crop": random_crop,
-    "resized_crop": random_resized_crop,
-    "flip": random_flip,
-    "vertical_flip": random_vertical_flip,
-    "affine": random_affine,
-    "policy": random_policy,
-    "colour": colour_jitter,
-    "sharpness": random_sharpness,
-    "blur": random_blur,
-    "noise": random_noise,
-    "erasing": random_erasing,
-    "cutout": random_cutout,
+AUGMENTATIONS: dict[str, tuple[Callable[[AugmentConfig], bool], Augmentation]] = {
+    "crop": (lambda c: c.crop_padding > 0, geometric.random_crop),
+    "resized_crop": (lambda c: c.resized_crop < 1, geometric.random_resized_crop),
+    "flip": (lambda c: c.flip != "none", geometric.random_flip),
+    "vertical_flip": (lambda c: c.vertical_flip > 0, geometric.random_vertical_flip),
+    "affine": (lambda c: c.rotation > 0 or c.translation > 0, geometric.random_affine),
+    "policy": (lambda c: c.policy != "none" and c.policy_p > 0, random_policy),
+    "colour": (lambda c: max(c.brightness, c.contrast, c.saturation, c.hue) > 0, colour.colour_jitter),
+    "sharpness": (lambda c: c.sharpness != 1 and c.sharpness_p > 0, colour.random_sharpness),
+    "blur": (lambda c: c.blur > 0, colour.random_blur),
+    "noise": (lambda c: c.noise > 0 and c.noise_p > 0, colour.random_noise),
+    "erasing": (lambda c: c.erasing > 0, geometric.random_erasing),
+    "cutout": (lambda c: c.cutout > 0, geometric.random_cutout),
 }
+"""Name → whether a configuration turns it on, and what it does, in the order in which they are applied."""
 
 
 def augment(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
-    """uint8 (N, C, H, W) → the same shape, each augmentation in the registry's order."""
-    for function in AUGMENTATIONS.values():
-        images = function(images, config, draw)
+    """uint8 (N, C, H, W) → the same shape; the very input where everything is off."""
+    for is_on, function in AUGMENTATIONS.values():
+        if is_on(config):
+            images = function(images, config, draw)
     return images
+
+
+def _only(**settings: object) -> AugmentConfig:
+    return AugmentConfig.model_validate({"crop_padding": 0, "flip": "none", **settings})
+
+
+NOTHING = _only()
+EXAMPLES: dict[str, AugmentConfig] = {
+    "crop, mirrored border": _only(crop_padding=4),
+    "crop, black border": _only(crop_padding=4, pad_mode="zero"),
+    "resized crop": _only(resized_crop=0.35),
+    "flip": _only(flip="horizontal"),
+    "alternating flip": _only(flip="alternating"),
+    "vertical flip": _only(vertical_flip=0.5),
+    "rotation": _only(rotation=30),
+    "translation": _only(translation=0.2),
+    "rotation and translation": _only(rotation=15, translation=0.1),
+    "randaugment": _only(policy="randaugment"),
+    "autoaugment": _only(policy="autoaugment"),
+    "trivialaugment": _only(policy="trivialaugment"),
+    "brightness": _only(brightness=0.5),
+    "contrast": _only(contrast=0.5),
+    "saturation": _only(saturation=0.9),
+    "hue": _only(hue=0.25),
+    "all four of colour": _only(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+    "sharpness": _only(sharpness=4, sharpness_p=0.5),
+    "blur": _only(blur=1.5),
+    "noise": _only(noise=0.2),
+    "erasing": _only(erasing=0.5),
+    "cutout": _only(cutout=12),
+    "mixup": _only(mix="mixup"),
+    "cutmix": _only(mix="cutmix"),
+    "mixup or cutmix": _only(mix="mixup_or_cutmix"),
+}
+"""One augmentation each, strong enough to see: for pictures, measurements, and the conformance tests."""

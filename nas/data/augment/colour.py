@@ -1,18 +1,15 @@
-"""Augmentations of a pixel's value by itself or by its image's histogram.
+"""Augmentations of pixels' values: colours, tones, sharpness, blur and noise.
 
-Each operation takes images uint8 (N, C, H, W) and one parameter an image, (N,), and gives what torchvision gives for one
-image: exactly, or a level apart in some pixels, where what is cut off there is a rounding error below a whole number. Between
-two operations a pixel is a whole number again, as there. On images that are not of three channels saturation and hue do
-nothing.
+Each operation takes images uint8 (N, C, H, W) and one parameter an image, (N,), and gives what torchvision gives for one image:
+exactly, or a level apart in some pixels, where a rounding error falls below a whole number and is cut off. Between two operations
+a pixel is a whole number again, as there. On images that do not have three channels, saturation and hue do nothing.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from nas.config import AugmentConfig
-from nas.data.augment.draw import Draw
+from nas.data.augment.draw import Draw, pick, put
 
 # Shares of red, green and blue in a pixel's luminance, ITU-R BT.601.
 LUMINANCE = (0.2989, 0.587, 0.114)
@@ -28,6 +25,10 @@ def pixels(values: Tensor) -> Tensor:
     return values.clamp_(0, 255).to(torch.uint8)
 
 
+def rounded(values: Tensor) -> Tensor:
+    return values.round_().clamp_(0, 255).to(torch.uint8)
+
+
 def blend(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:
     """factor × image + (1 - factor) × other: at 0 the other, at 1 the image, beyond it away from the other.
 
@@ -39,7 +40,7 @@ def blend(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:
 
 
 def grey(images: Tensor) -> Tensor:
-    """Luminance, float (N, 1, H, W) of whole numbers; what has not three channels is averaged over them."""
+    """Luminance, float (N, 1, H, W) of whole numbers; the mean of the channels where there are not three."""
     values = images.float()
     if images.shape[1] != 3:
         return values.mean(dim=1, keepdim=True).floor_()
@@ -85,15 +86,13 @@ def hue(images: Tensor, turns: Tensor) -> Tensor:
 
 def colour_jitter(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     """The four of torchvision's ColorJitter, each image with its own factors; their order is drawn once a batch."""
-    operations: list[tuple[Callable[[Tensor, Tensor], Tensor], float, float]] = [
+    operations = [
         (brightness, config.brightness, 1.0),
         (contrast, config.contrast, 1.0),
         (saturation, config.saturation, 1.0),
         (hue, config.hue, 0.0),
     ]
     used = [operation for operation in operations if operation[1] > 0]
-    if not used:
-        return images
     for i in draw.order(len(used)):
         function, largest, centre = used[i]
         images = function(images, draw.uniform(centre - largest, centre + largest, len(images)))
@@ -139,3 +138,58 @@ def equalise(images: Tensor) -> Tensor:
     below = counts.cumsum(dim=1, dtype=torch.int32) - counts
     table = torch.where(step > 0, (below + step // 2) // step.clamp(min=1), torch.arange(256, device=images.device))
     return table.clamp_(0, 255).to(torch.uint8).gather(1, levels).view(n, channels, height, width)
+
+
+# ---------------------------------------------------------------------------------------- sharpness, blur and noise
+
+
+def sharpness(images: Tensor, factors: Tensor) -> Tensor:
+    """factors (N,): 0 smoothes, 1 leaves, 2 sharpens. As torchvision and PIL: blended with the mean of the 3×3 pixels around, the
+    middle one of weight 5; the outermost pixels stay."""
+    if min(images.shape[2:]) <= 2:
+        return images
+    smooth = images.float()
+    rows = smooth[:, :, :-2] + smooth[:, :, 1:-1] + smooth[:, :, 2:]
+    sums = rows[:, :, :, :-2] + rows[:, :, :, 1:-1] + rows[:, :, :, 2:]
+    # Sums are whole and 13 is odd, so that nothing lies midway between two levels and rounding is exact.
+    smooth[:, :, 1:-1, 1:-1] = ((sums + 4 * smooth[:, :, 1:-1, 1:-1]) / 13).round_()
+    return blend(images, smooth, factors)
+
+
+def random_sharpness(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    chosen = draw.some(config.sharpness_p)
+    factors = torch.full((len(chosen),), config.sharpness, device=images.device)
+    return put(images, chosen, [sharpness(pick(images, chosen), factors)])
+
+
+def blur(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Gaussian over 3×3 pixels, the border mirrored; sigmas (N,) in pixels. torchvision's up to a level in a few pixels."""
+    side = torch.exp(-0.5 / sigmas.square())
+    total = 1 + 2 * side
+    centre, side = per_image(1 / total), per_image(side / total)
+
+    def smoothed(values: Tensor, dim: int) -> Tensor:
+        size = values.shape[dim]
+        before, after = values.roll(1, dim), values.roll(-1, dim)
+        before.select(dim, 0).copy_(values.select(dim, min(1, size - 1)))
+        after.select(dim, size - 1).copy_(values.select(dim, max(size - 2, 0)))
+        return before.add_(after).mul_(side).add_(values * centre)
+
+    return rounded(smoothed(smoothed(images.float(), 2), 3))
+
+
+def random_blur(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    return blur(images, draw.uniform(min(0.1, config.blur), config.blur, len(images)))
+
+
+def noise(images: Tensor, deviations: Tensor, drawn: Tensor) -> Tensor:
+    """Adds `drawn`, standard normal (N, C, H, W), times deviations (N,), in levels of 0 to 255."""
+    return rounded(torch.addcmul(images.float(), drawn, per_image(deviations)))
+
+
+def random_noise(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    """Independent of pixel and channel."""
+    chosen = draw.some(config.noise_p)
+    picked = pick(images, chosen)
+    deviations = draw.uniform(0.0, 255 * config.noise, len(chosen))
+    return put(images, chosen, [noise(picked, deviations, draw.normal(*picked.shape))])

@@ -1,4 +1,4 @@
-"""Augmentations that move pixels: crops, mirrors, and affine maps.
+"""Augmentations by place: crops, mirrors, affine maps, and parts that are blackened.
 
 All but the resized crop copy pixels without mixing them, which is a look-up by index: it stays in uint8, needs nothing of a
 device but integer indexing, and takes half the time of `grid_sample`.
@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.config import AugmentConfig, PadMode
-from nas.data.augment.draw import Draw
-from nas.data.augment.select import choose
+from nas.data.augment.draw import Draw, choose
 
-# Boxes of a random area and aspect may not fit into the image: as many are drawn at once as torchvision tries in turn.
-ATTEMPTS = 10
+ATTEMPTS = (
+    10  # boxes of a random area and aspect may not fit into the image: as many are drawn at once as torchvision tries in turn
+)
 
 
 def look_up(pixels: Tensor, places: Tensor) -> Tensor:
@@ -86,11 +86,8 @@ def pixels_from(pixels: Tensor, starts: Tensor, width: int) -> Tensor:
 
 def random_crop(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     """A window of the image's size at a random place in the padded image."""
-    p = config.crop_padding
-    if p == 0:
-        return images
-    corners = draw.integers(2 * p + 1, 2, len(images))
-    return crop(images, corners[0], corners[1], p, config.pad_mode)
+    top, left = draw.integers(2 * config.crop_padding + 1, 2, len(images))
+    return crop(images, top, left, config.crop_padding, config.pad_mode)
 
 
 def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
@@ -126,10 +123,14 @@ def box_sizes(draw: Draw, n: int, area: tuple[float, float], aspect: tuple[float
     return (areas.sqrt() * roots).round(), (areas.sqrt() / roots).round()
 
 
+def corners(draw: Draw, highest: Tensor, rightmost: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers (N,) each, uniform in 0 … highest and 0 … rightmost, (N,) each."""
+    n = len(highest)
+    return (draw.uniform(0, 1, n) * (highest + 1)).floor(), (draw.uniform(0, 1, n) * (rightmost + 1)).floor()
+
+
 def random_resized_crop(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     """As torchvision's RandomResizedCrop; an image whose boxes all fail to fit stays whole."""
-    if config.resized_crop == 1:
-        return images
     n, _, rows, columns = images.shape
     area = rows * columns
     widths, heights = box_sizes(draw, n, (config.resized_crop * area, area), (3 / 4, 4 / 3))
@@ -137,8 +138,7 @@ def random_resized_crop(images: Tensor, config: AugmentConfig, draw: Draw) -> Te
     width, height = first_valid(valid, widths, heights)
     fits = valid.any(dim=1)
     width, height = torch.where(fits, width, columns), torch.where(fits, height, rows)
-    top = (draw.uniform(0, 1, n) * (rows - height + 1)).floor()
-    left = (draw.uniform(0, 1, n) * (columns - width + 1)).floor()
+    top, left = corners(draw, rows - height, columns - width)
     return resized_crop(images, top, left, height, width)
 
 
@@ -160,10 +160,8 @@ def hashed(numbers: Tensor, seed: int) -> Tensor:
 
 
 def random_flip(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
-    """horizontal: mirrors every other image, by lot. alternating: the lot falls once, by the image's place in the training
-    set; from then on it changes sides with each epoch, so that two epochs always show both (arXiv 2404.00498)."""
-    if config.flip == "none":
-        return images
+    """horizontal: mirrors each image with probability 1/2. alternating: whether epoch 0 mirrors an image depends on its place in
+    the training set; it then alternates from epoch to epoch, so that two epochs always show both sides (arXiv 2404.00498)."""
     if config.flip == "alternating":
         mirrored = (hashed(draw.indices, draw.seed) + draw.epoch) % 2 == 1
     else:
@@ -172,8 +170,6 @@ def random_flip(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
 
 
 def random_vertical_flip(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
-    if config.vertical_flip == 0:
-        return images
     turned = draw.uniform(0, 1, len(images)) < config.vertical_flip
     return choose(turned, images.flip(2), images)
 
@@ -224,10 +220,46 @@ def sheared_y(amount: Tensor, width: int) -> Tensor:
 
 def random_affine(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     """Turned and shifted by whole pixels in one pass, as by torchvision's RandomAffine; nearest pixel, as is its default."""
-    if config.rotation == 0 and config.translation == 0:
-        return images
     n, _, height, width = images.shape
     degrees = draw.uniform(-config.rotation, config.rotation, n)
     right = draw.uniform(-config.translation * width, config.translation * width, n).round()
     down = draw.uniform(-config.translation * height, config.translation * height, n).round()
     return affine(images, turned(degrees, right, down))
+
+
+# ------------------------------------------------------------------------------------------------------ blackening
+
+
+def in_boxes(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """bool (N, 1, H, W): whether a pixel lies in its image's box, (N,) each; the part of a box beyond the border is cut off."""
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
+    in_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])
+    return (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
+
+
+def blacken(images: Tensor, boxes: Tensor) -> Tensor:
+    """uint8 (N, C, H, W) with 0 where boxes, bool (N, 1, H, W), is true."""
+    return images * ~boxes
+
+
+def random_erasing(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    """A random rectangle, as torchvision's RandomErasing; an image whose ten rectangles all fail to fit keeps its pixels."""
+    n, _, rows, columns = images.shape
+    area = rows * columns
+    heights, widths = box_sizes(draw, n, (config.erasing_min * area, config.erasing_max * area), (0.3, 3.3))
+    valid = (heights < rows) & (widths < columns)
+    height, width = first_valid(valid, heights, widths)
+    top, left = corners(draw, rows - height, columns - width)
+    erased = valid.any(dim=1) & (draw.uniform(0, 1, n) < config.erasing)
+    return blacken(images, in_boxes(images, top, left, height * erased, width))
+
+
+def random_cutout(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
+    """A square around a point anywhere in the image, cut off at the border. Unlike the paper's code (arXiv 1708.04552) an odd
+    side stays odd, and the square is black rather than of the data set's mean."""
+    n, _, rows, columns = images.shape
+    top, left = (draw.integers(size, n) - config.cutout // 2 for size in (rows, columns))
+    side = torch.full_like(top, config.cutout)
+    return blacken(images, in_boxes(images, top, left, side, side))

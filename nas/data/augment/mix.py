@@ -1,4 +1,4 @@
-"""Mixing of images and labels: MixUp, CutMix, or one of the two by lot. After normalisation, unlike the other augmentations.
+"""Mixing of images and labels, after normalisation: MixUp, CutMix, or one of the two drawn for each image.
 
 Both are one operation: at each pixel, an image keeps a weight and its partner has the rest. MixUp's weight is one number for
 all of an image's pixels, CutMix's is 0 in a box and 1 elsewhere; the label's weight is the mean over the pixels.
@@ -13,7 +13,7 @@ from torch import Tensor
 from nas.config import AugmentConfig
 from nas.data.augment.colour import per_image
 from nas.data.augment.draw import Draw
-from nas.data.augment.erasing import in_boxes
+from nas.data.augment.geometric import in_boxes
 
 
 def beta(alpha: float, n: int, draw: Draw) -> Tensor:
