@@ -26,10 +26,10 @@ from nas.dashboard.serve import serve
 from nas.paths import StudyPaths
 from nas.report.page import write_page
 from nas.report.record import read_record
-from nas.study.outcomes import TrialRow
 from nas.study.progress import Progress
 from nas.study.request import SearchRequest
 from nas.study.run import run_search
+from nas.study.trials import TrialRecord
 
 TRIALS, EPOCHS = 30, 12
 LOOKED_AT = 20
@@ -53,7 +53,7 @@ class _Watched(TerminalDisplay):
     def say(self, text: str) -> None:
         self.lines.append(text)
 
-    def ended(self, row: TrialRow, progress: Progress) -> None:
+    def ended(self, row: TrialRecord, progress: Progress) -> None:
         self._ended.add(row.number)
         super().ended(row, progress)
 

@@ -17,10 +17,10 @@ from nas.paths import StudyPaths, study_paths
 from nas.runs.request import RetrainRequest
 from nas.runs.retrain import retrain
 from nas.study.finalists import Round
-from nas.study.outcomes import TrialRow
 from nas.study.progress import Progress, Running
 from nas.study.request import SearchRequest
 from nas.study.run import SearchPlan, run_search
+from nas.study.trials import TrialRecord
 from tests import warm
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -115,7 +115,7 @@ class QuietDisplay:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.rows: list[TrialRow] = []
+        self.rows: list[TrialRecord] = []
         self.plan: SearchPlan | None = None
         self.finalists: Round | None = None
 
@@ -137,7 +137,7 @@ class QuietDisplay:
     def epoch(self, running: Running) -> None:
         pass
 
-    def ended(self, row: TrialRow, progress: Progress) -> None:
+    def ended(self, row: TrialRecord, progress: Progress) -> None:
         self.rows.append(row)
 
     def note(self, text: str) -> None:

@@ -16,8 +16,8 @@ from nas.runs.baseline import BaselineCard, load_baseline, read_baseline
 from nas.runs.card import ModelCard, read_card
 from nas.runs.load import load_network
 from nas.runs.select import finished_runs
-from nas.study.outcomes import TrialRow
 from nas.study.settings import read_settings
+from nas.study.trials import TrialRecord
 from nas.train.loop import EpochMetrics, read_curve
 
 
@@ -26,7 +26,7 @@ class Trial:
     """A network that the search drew, with its recipe."""
 
     paths: StudyPaths
-    row: TrialRow
+    row: TrialRecord
     """As `nas list` shows it."""
 
     def __repr__(self) -> str:

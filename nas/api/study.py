@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Study:
 
     def rows(self) -> list[dict[str, Any]]:
         """The trials as plain values, for `pandas.DataFrame(study.rows())` and the like."""
-        return [asdict(row) for row in self._read().trials]
+        return [row.row() for row in self._read().trials]
 
     def trial(self, number: int) -> Trial:
         """Raises StudyError where there is none of this number."""

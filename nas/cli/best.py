@@ -1,7 +1,6 @@
 """`nas best`"""
 
 import sys
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -29,7 +28,7 @@ def command(
     most_params, most_macs = (None if text is None else parse_count(text) for text in (max_params, max_macs))
     report = report_best(existing_study(study), most_params, most_macs)
     if as_json:
-        print_json(asdict(report))
+        print_json(report.plain())
         return
     print(f"Study {report.study}, best: {row_text(report.best)}\n")
     word = METRIC_WORDS[report.metric]

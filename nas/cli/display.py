@@ -22,9 +22,9 @@ from nas.paths import StudyPaths
 from nas.report.words import number_text, row_text, time_text
 from nas.runs.trackers import Tracker, make_tracker, require_tracker
 from nas.study.finalists import Round
-from nas.study.outcomes import TrialRow
 from nas.study.progress import Progress, Running
 from nas.study.run import SearchPlan
+from nas.study.trials import TrialRecord
 from nas.study.warm_start import Fitted
 
 LINE_SECONDS = 10.0
@@ -223,7 +223,7 @@ class TerminalDisplay:
             name = run_name(running.number, finalist.get("finalist"), finalist.get("seed"))
             self.tracker.epoch(name, running.candidate, last)
 
-    def ended(self, row: TrialRow, progress: Progress) -> None:
+    def ended(self, row: TrialRecord, progress: Progress) -> None:
         if self.tracker is not None:
             self.tracker.end(run_name(row.number, row.finalist, row.seed), row.outcome)
         best = "  ← best" if progress.best is not None and progress.best.number == row.number else ""

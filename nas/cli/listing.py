@@ -1,7 +1,6 @@
 """`nas list`"""
 
 import sys
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -25,7 +24,7 @@ def command(
     if study is not None:
         report = report_study(existing_study(study))
         if as_json:
-            print_json({**asdict(report), "settings": report.settings.model_dump(mode="json")})
+            print_json(report.plain())
             return
         for row in report.trials:
             mark = "  ← best" if report.best is not None and row.number == report.best.number else ""
@@ -49,7 +48,7 @@ def command(
                     "trained": r.trained,
                     "metric": r.settings.study.metric,
                     "counts": r.counts,
-                    "best": None if r.best is None else asdict(r.best),
+                    "best": None if r.best is None else r.best.row(),
                 }
                 for r in reports
             ]

@@ -213,7 +213,7 @@ def _as_data(result: "SearchResult") -> dict[str, Any]:
         "study": result.plan.paths.name,
         "trained": progress.trained,
         "counts": {outcome: count for outcome, count in progress.counts.items() if count},
-        "best": None if progress.best is None else asdict(progress.best),
+        "best": None if progress.best is None else progress.best.row(),
         "finalists": [{**asdict(one), "mean": one.mean, "deviation": one.deviation} for one in result.finalists],
         "interrupted": result.interrupted,
         "exhausted": result.exhausted,

@@ -57,7 +57,7 @@ def cost_charts(record: StudyRecord) -> list[Chart]:
 
 
 def _history(record: StudyRecord) -> Chart | None:
-    points = facts.history(record.trainings)
+    points = facts.history(record.trials)
     if not points:
         return None
     caption = (
@@ -69,7 +69,7 @@ def _history(record: StudyRecord) -> Chart | None:
 
 def _costs(record: StudyRecord, name: str) -> Chart | None:
     """Accuracy against `params` or `macs`."""
-    rows = [row for row in trained_rows(one.row for one in record.trainings) if getattr(row, name) is not None]
+    rows = [row for row in trained_rows(record.trials) if getattr(row, name) is not None]
     if not rows:
         return None
     points = [(float(getattr(row, name)), row) for row in rows]
@@ -108,11 +108,11 @@ def _retrained(record: StudyRecord, name: str) -> tuple[float, float] | None:
 
 
 def _curves(record: StudyRecord) -> Chart | None:
-    if not any(one.curve for one in record.trainings):
+    if not any(one.curve for one in record.trials):
         return None
-    own = [one for one in record.trainings if one.row.outcome != "duplicate"]
+    own = [one for one in record.trials if one.outcome != "duplicate"]
     caption = f"Validation {record.metric} of the averaged weights after each epoch"
-    if any(one.row.outcome == "pruned_early" for one in own):
+    if any(one.outcome == "pruned_early" for one in own):
         caption += "; networks that were pruned are faded, and end in a dot where they were given up"
     best = None if record.best is None else record.best.number
     return Chart("curves", f"{caption}.", figures.draw_curves(own, record.finals, best, record.metric))
@@ -132,7 +132,7 @@ def _importance(found: facts.Importance | None, metric: str) -> Chart | None:
 
 
 def _parallel(record: StudyRecord) -> Chart | None:
-    known = facts.comparable(record.trainings)
+    known = facts.comparable(record.trials)
     columns = facts.by_slot(known)
     which = ""
     if record.importance is not None and len(columns) > MOST_AXES:
@@ -152,13 +152,13 @@ def _parallel(record: StudyRecord) -> Chart | None:
 
 
 def _time(record: StudyRecord) -> Chart | None:
-    shares = facts.time_spent(record.trainings, record.finals)
+    shares = facts.time_spent(record.trials, record.finals)
     caption = "Training and evaluation, summed over the workers, by what became of the network."
     return Chart("time", caption, figures.draw_time(shares)) if shares else None
 
 
 def _over_budget(record: StudyRecord) -> Chart | None:
-    points = facts.over_budget_share(record.trainings, WINDOW)
+    points = facts.over_budget_share(record.trials, WINDOW)
     if len(points) < LEAST_POINTS:
         return None
     caption = "What was over budget was counted, and never built or trained; a sampler that learns draws less of it."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nas.study.outcomes import COUNTED
-from nas.study.trainings import Training
+from nas.study.trials import TrialRecord
 
 # ------------------------------------------------------------------------------------------------------ the search
 
@@ -24,17 +24,17 @@ class HistoryPoint:
     """Highest accuracy of a training that ran to its end, up to this one; None before there was one."""
 
 
-def history(trainings: Iterable[Training]) -> list[HistoryPoint]:
+def history(trials: Iterable[TrialRecord]) -> list[HistoryPoint]:
     """Of every network that trained, in the order in which they ended."""
-    trained = [one for one in trainings if one.row.outcome in COUNTED and one.row.accuracy is not None and not one.imported]
-    trained.sort(key=lambda one: (one.ended.timestamp() if one.ended else float("inf"), one.row.number))
+    trained = [one for one in trials if one.outcome in COUNTED and one.accuracy is not None and not one.imported]
+    trained.sort(key=lambda one: (one.ended.timestamp() if one.ended else float("inf"), one.number))
     points: list[HistoryPoint] = []
     best: float | None = None
     for one in trained:
-        accuracy = one.row.accuracy or 0.0
-        if one.row.outcome == "trained" and (best is None or accuracy > best):
+        accuracy = one.accuracy or 0.0
+        if one.outcome == "trained" and (best is None or accuracy > best):
             best = accuracy
-        points.append(HistoryPoint(one.row.number, accuracy, one.row.outcome, best))
+        points.append(HistoryPoint(one.number, accuracy, one.outcome, best))
     return points
 
 
@@ -48,9 +48,9 @@ class SharePoint:
     """Of all up to this one."""
 
 
-def over_budget_share(trainings: Iterable[Training], window: int = 20) -> list[SharePoint]:
+def over_budget_share(trials: Iterable[TrialRecord], window: int = 20) -> list[SharePoint]:
     """Share of draws that were over budget. A duplicate is a draw; a result that another study brought is none."""
-    over = [int(bool(one.row.over)) for one in trainings if not one.imported and one.row.outcome not in ("running", "waiting")]
+    over = [int(bool(one.over)) for one in trials if not one.imported and one.outcome not in ("running", "waiting")]
     sums = [0, *accumulate(over)]
     return [SharePoint(n, (sums[n] - sums[max(0, n - window)]) / min(n, window), sums[n] / n) for n in range(1, len(over) + 1)]
 
@@ -74,22 +74,22 @@ class TimeShare:
     epochs: int
 
 
-def time_spent(trainings: Iterable[Training], finals: Iterable[Training]) -> list[TimeShare]:
+def time_spent(trials: Iterable[TrialRecord], finals: Iterable[TrialRecord]) -> list[TimeShare]:
     """Seconds that workers trained and evaluated, by what became of it; the most first."""
     seconds: defaultdict[str, float] = defaultdict(float)
     count: Counter[str] = Counter()
     epochs: Counter[str] = Counter()
-    for one, what in [(one, one.row.outcome) for one in trainings] + [(one, "finalist") for one in finals]:
+    for one, what in [(one, one.outcome) for one in trials] + [(one, "finalist") for one in finals]:
         if one.seconds is not None:
             seconds[what] += one.seconds
             count[what] += 1
-            epochs[what] += one.row.epochs
+            epochs[what] += one.epochs
     return [TimeShare(what, time, count[what], epochs[what]) for what, time in sorted(seconds.items(), key=lambda one: -one[1])]
 
 
-def elapsed_seconds(trainings: Iterable[Training]) -> float:
+def elapsed_seconds(trials: Iterable[TrialRecord]) -> float:
     """Between the first one's beginning and the last one's end, pauses included."""
-    own = [one for one in trainings if not one.imported]
+    own = [one for one in trials if not one.imported]
     began = [one.began for one in own if one.began is not None]
     ended = [one.ended for one in own if one.ended is not None]
     return (max(ended) - min(began)).total_seconds() if began and ended else 0.0
@@ -107,9 +107,9 @@ class Importance:
     networks: int
 
 
-def comparable(trainings: Iterable[Training]) -> list[Training]:
+def comparable(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Networks that are taken to reach something at their end, whether they got there or were pruned."""
-    return [one for one in trainings if one.projected is not None and one.row.outcome in ("trained", "pruned_early")]
+    return [one for one in trials if one.projected is not None and one.outcome in ("trained", "pruned_early")]
 
 
 LEAST_NETWORKS = 12
@@ -117,7 +117,7 @@ LEAST_NETWORKS = 12
 FOLDS, TREES, SHUFFLES = 3, 60, 3
 
 
-def importance(trainings: Iterable[Training]) -> Importance | None:
+def importance(trials: Iterable[TrialRecord]) -> Importance | None:
     """How much each drawn parameter matters for the accuracy: a random forest is fitted to two thirds of the networks, and of the
     others one parameter is shuffled; the more that worsens the prediction, the more it matters (Breiman 2001, section 10).
 
@@ -127,7 +127,7 @@ def importance(trainings: Iterable[Training]) -> Importance | None:
     # sklearn takes a second to import
     from sklearn.ensemble import RandomForestRegressor
 
-    known = comparable(trainings)
+    known = comparable(trials)
     slots = _varied(known)
     if len(known) < LEAST_NETWORKS or not slots:
         return None
@@ -158,10 +158,10 @@ def importance(trainings: Iterable[Training]) -> Importance | None:
     return Importance(dict(sorted(shares.items(), key=lambda item: -item[1])), 1 - unexplained / total, len(known))
 
 
-def _varied(trainings: Sequence[Training]) -> list[str]:
+def _varied(trials: Sequence[TrialRecord]) -> list[str]:
     """Slots of which two values were trained, in the order of the draws; one that some networks lack counts as varied."""
-    slots = dict.fromkeys(slot for one in trainings for slot in one.drawn)
-    return [slot for slot in slots if len({one.drawn.get(slot) for one in trainings}) > 1]
+    slots = dict.fromkeys(slot for one in trials for slot in one.drawn)
+    return [slot for slot in slots if len({one.drawn.get(slot) for one in trials}) > 1]
 
 
 def _places(values: Sequence[Any]) -> list[float]:
@@ -183,11 +183,11 @@ class Trait:
     """How far apart the two are, in [0, 1]: difference of shares, or Kolmogorov's and Smirnov's distance."""
 
 
-def shared_traits(trainings: Iterable[Training], share: float = 0.1, least: int = 5) -> list[Trait]:
+def shared_traits(trials: Iterable[TrialRecord], share: float = 0.1, least: int = 5) -> list[Trait]:
     """Of the best tenth (at least `least`) against the others, by what they are taken to reach; the clearest first. Empty where
     there are fewer than `least` others."""
-    known = comparable(trainings)
-    known.sort(key=lambda one: (-(one.projected or 0.0), one.row.number))
+    known = comparable(trials)
+    known.sort(key=lambda one: (-(one.projected or 0.0), one.number))
     count = max(least, round(share * len(known)))
     best, others = known[:count], known[count:]
     if len(others) < least:
@@ -264,6 +264,6 @@ def commonest_mistakes(matrix: np.ndarray, count: int = 5) -> list[Mistake]:
     return sorted(off, key=lambda one: -one.times)[:count]
 
 
-def by_slot(trainings: Sequence[Training]) -> dict[str, list[Any]]:
+def by_slot(trials: Sequence[TrialRecord]) -> dict[str, list[Any]]:
     """Columns of what was drawn, None where a network lacks it; only what varies."""
-    return {slot: [one.drawn.get(slot) for one in trainings] for slot in _varied(trainings)}
+    return {slot: [one.drawn.get(slot) for one in trials] for slot in _varied(trials)}

@@ -16,8 +16,7 @@ from nas.report.facts import HistoryPoint, Importance, SharePoint, TimeShare
 from nas.report.reference import Reference
 from nas.report.words import count_text, number_text
 from nas.runs.statistics import Spread
-from nas.study.outcomes import TrialRow
-from nas.study.trainings import Training
+from nas.study.trials import TrialRecord
 from nas.train.loop import EpochMetrics
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1B87C9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8A8F98"
@@ -74,7 +73,7 @@ def percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def _about(row: TrialRow) -> str:
+def _about(row: TrialRecord) -> str:
     cost = "" if row.params is None else f"{row.params:,} parameters"
     return f"trial {row.number}<br>{row.architecture or ''}<br>{cost}"
 
@@ -108,10 +107,10 @@ def draw_history(points: Sequence[HistoryPoint], metric: str = "accuracy") -> go
 
 
 def draw_costs(
-    points: Sequence[tuple[float, TrialRow]],
-    front: Sequence[tuple[float, TrialRow]],
+    points: Sequence[tuple[float, TrialRecord]],
+    front: Sequence[tuple[float, TrialRecord]],
     references: Sequence[tuple[float, Reference]],
-    best: tuple[float, TrialRow] | None,
+    best: tuple[float, TrialRecord] | None,
     retrained: tuple[float, float] | None,
     limit: float | None,
     unit: str,
@@ -193,16 +192,14 @@ def _log_ticks(low: float, high: float) -> list[int]:
 
 
 def draw_curves(
-    trainings: Sequence[Training], finals: Sequence[Training], best: int | None, metric: str = "accuracy"
+    trials: Sequence[TrialRecord], finals: Sequence[TrialRecord], best: int | None, metric: str = "accuracy"
 ) -> go.Figure:
     """Every learning curve, the pruned ones faded: one trace a kind, so that a thousand are drawn as quickly as one. Where a
     training was cut off there is a dot, for after one epoch there is no line."""
-    epochs = max((epoch for one in [*trainings, *finals] for epoch in one.curve), default=0)
+    epochs = max((epoch for one in [*trials, *finals] for epoch in one.curve), default=0)
     figure = _figure("Learning curves", "epoch", f"validation {metric} (%)", counted=epochs, hovermode="closest")
     kinds = {"pruned_early": (0.5, 1), "failed": (0.7, 1), "diverged": (0.7, 1), "running": (0.9, 1.5), "trained": (0.7, 1.5)}
-    chosen = {
-        kind: [one for one in trainings if one.curve and one.row.outcome == kind and one.row.number != best] for kind in kinds
-    }
+    chosen = {kind: [one for one in trials if one.curve and one.outcome == kind and one.number != best] for kind in kinds}
     for outcome, (opacity, width) in {**kinds, "finalist": (0.9, 1.5)}.items():
         drawn = [one for one in finals if one.curve] if outcome == "finalist" else chosen[outcome]
         if drawn:
@@ -215,22 +212,22 @@ def draw_curves(
                 ends = {"mode": "lines+markers", "marker": {"color": colour, "size": sizes, "line": {"width": 0}}}
             line = {"color": colour, "width": width}
             figure.add_scatter(**strung, **({"mode": "lines"} | ends), name=name, opacity=opacity, line=line)
-    for one in trainings:
-        if one.row.number == best and one.curve:
+    for one in trials:
+        if one.number == best and one.curve:
             line = {"color": ORANGE, "width": 3}
             figure.add_scatter(**_strung([one]), mode="lines+markers", name=f"the best, trial {best}", line=line)
     return figure
 
 
-def _strung(trainings: Sequence[Training]) -> dict[str, list[Any]]:
+def _strung(trials: Sequence[TrialRecord]) -> dict[str, list[Any]]:
     """Many curves as one, with gaps between them."""
     x: list[int | None] = []
     y: list[float | None] = []
     text: list[str | None] = []
-    for one in trainings:
+    for one in trials:
         x += [*one.curve, None]
         y += [*(percent(value) for value in one.curve.values()), None]
-        text += [f"trial {one.row.number if one.row.finalist is None else one.row.finalist}"] * len(one.curve) + [None]
+        text += [f"trial {one.number if one.finalist is None else one.finalist}"] * len(one.curve) + [None]
     return {"x": x, "y": y, "text": text}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nas.budget import quick_macs
 from nas.config import LIMIT_NAMES, Candidate, MetricName
@@ -10,9 +11,9 @@ from nas.paths import StudyPaths
 from nas.report.facts import pareto_front
 from nas.runs.select import none_is_best
 from nas.study.finalists import Finalist, finalists_of
-from nas.study.outcomes import TrialRow
 from nas.study.settings import read_settings
 from nas.study.storage import open_study
+from nas.study.trials import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -20,31 +21,35 @@ class BestReport:
     study: str
     max_params: int | None
     max_macs: int | None
-    best: TrialRow
+    best: TrialRecord
     """Of those within both limits."""
-    front: list[TrialRow]
+    front: list[TrialRecord]
     """Of those within `max_macs`, whatever their parameters; and `best`, where others were better in the search."""
     metric: MetricName = "accuracy"
     """What the values are of."""
 
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "best": self.best.row(), "front": [row.row() for row in self.front]}
 
-def trained_rows(rows: Iterable[TrialRow]) -> list[TrialRow]:
+
+def trained_rows(rows: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Those that ran to their end: another study's result that was taken over is one, a duplicate is its twin once more."""
     return [row for row in rows if row.outcome == "trained" and row.accuracy is not None and row.params is not None]
 
 
-def fits(row: TrialRow, max_params: int | None, max_macs: int | None) -> bool:
+def fits(row: TrialRecord, max_params: int | None, max_macs: int | None) -> bool:
     """What is not known does not fit a limit."""
     limits = ((row.params, max_params), (row.macs, max_macs))
     return all(most is None or (value is not None and value <= most) for value, most in limits)
 
 
 def select_best(
-    rows: Iterable[TrialRow],
+    rows: Iterable[TrialRecord],
     max_params: int | None = None,
     max_macs: int | None = None,
     finalists: Iterable[Finalist] = (),
-) -> TrialRow | None:
+) -> TrialRecord | None:
     """Of those within the limits the first of the finalists, which come best first, or else the most accurate trained one; of
     equal ones the smaller, then the earlier. None where none fits."""
     inside = [row for row in trained_rows(rows) if fits(row, max_params, max_macs)]
@@ -55,7 +60,7 @@ def select_best(
     return min(inside, key=lambda row: (-(row.accuracy or 0.0), row.params, row.number), default=None)
 
 
-def accuracy_front(rows: Iterable[TrialRow]) -> list[TrialRow]:
+def accuracy_front(rows: Iterable[TrialRecord]) -> list[TrialRecord]:
     """The trained ones to which no other is at least equal in accuracy and in parameters and better in one; of equal ones the
     earliest. By parameters, so that accuracy rises with them; the last is what `select_best` takes without limits."""
     trained = sorted(trained_rows(rows), key=lambda row: row.number)
@@ -66,7 +71,7 @@ def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int 
     """Counts multiply-adds that the study does not know where they are asked for. Raises StudyError where nothing has run to its
     end, BudgetError, which names the smallest, where nothing fits."""
     study = open_study(paths)
-    rows = trained_rows(TrialRow.of(trial) for trial in study.get_trials(deepcopy=False))
+    rows = trained_rows(TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False))
     if not rows:
         raise none_is_best(paths)
     if max_macs is not None:
@@ -80,7 +85,7 @@ def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int 
     return BestReport(paths.name, max_params, max_macs, best, front, read_settings(paths).study.metric)
 
 
-def with_macs(rows: Iterable[TrialRow], paths: StudyPaths) -> list[TrialRow]:
+def with_macs(rows: Iterable[TrialRecord], paths: StudyPaths) -> list[TrialRecord]:
     shape = read_settings(paths).shape
     counted = []
     for row in rows:
@@ -92,7 +97,7 @@ def with_macs(rows: Iterable[TrialRow], paths: StudyPaths) -> list[TrialRow]:
     return counted
 
 
-def nothing_as_small(rows: list[TrialRow], study: str, max_params: int | None, max_macs: int | None) -> BudgetError:
+def nothing_as_small(rows: list[TrialRecord], study: str, max_params: int | None, max_macs: int | None) -> BudgetError:
     """`rows` are trained; where `max_macs` is given, all of their multiply-adds are known."""
     asked, least = [], []
     for field, most in (("params", max_params), ("macs", max_macs)):

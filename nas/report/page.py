@@ -121,10 +121,10 @@ def _tiles(record: StudyRecord) -> dict[str, Any]:
         tiles.append((f"{of} the validation images: the best, trial {record.best.number}{how}", f"{accuracy:.2%}"))
         tiles.append(("parameters of the best", count_text(record.best.params)))
     trained = count_trained(counts)
-    if record.trainings:
+    if record.trials:
         tiles.append(("networks trained", f"{trained:,}"))
         tiles.append(("draws over budget, never trained", f"{counts.get('over_budget', 0):,}"))
-        seconds = sum(one.seconds for one in facts.time_spent(record.trainings, record.finals))
+        seconds = sum(one.seconds for one in facts.time_spent(record.trials, record.finals))
         tiles.append(("of training and evaluation", time_text(seconds)))
     for run in record.runs[-1:]:
         if run.evaluation is not None:
@@ -138,12 +138,12 @@ def _tiles(record: StudyRecord) -> dict[str, Any]:
 def _finalists(record: StudyRecord) -> list[dict[str, Any]]:
     if not record.finalists:
         return []
-    rows = [one.row for one in record.trainings]
+    rows = record.trials
     return [_table(tables.finalists_table(record.finalists, rows), "The best networks, trained again; the winner first.")]
 
 
 def _traits(record: StudyRecord) -> list[dict[str, Any]]:
-    traits = facts.shared_traits(record.trainings)
+    traits = facts.shared_traits(record.trials)
     if not traits:
         return []
     table = Table(
@@ -178,7 +178,7 @@ def _known_networks(record: StudyRecord) -> list[dict[str, Any]]:
 
 
 def _trials(record: StudyRecord) -> list[dict[str, Any]]:
-    rows = [one.row for one in record.trainings]
+    rows = record.trials
     best = None if record.best is None else record.best.number
     table = tables.trials_table(rows, best, record.metric)
     trained = len(table.rows)

@@ -46,7 +46,7 @@ def write_paper(record: StudyRecord, folder: Path) -> list[str]:
 
 def _tables(record: StudyRecord) -> dict[str, tuple[Table, str]]:
     """By file name, with its caption."""
-    rows = [one.row for one in record.trainings]
+    rows = record.trials
     found: dict[str, tuple[Table, str]] = {}
     if rows:
         best = None if record.best is None else record.best.number

@@ -19,12 +19,12 @@ from nas.runs.baseline import Comparison, find_comparisons
 from nas.runs.card import ModelCard, read_card
 from nas.runs.evaluation import Evaluation, read_evaluation
 from nas.runs.select import finished_runs
-from nas.study.finalists import Finalist, best_of, finalists_of
-from nas.study.outcomes import TrialRow, count_outcomes
+from nas.study.finalists import Finalist, best_of, finalists_of, sibling
+from nas.study.outcomes import count_outcomes
 from nas.study.ownership import is_led
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import open_study
-from nas.study.trainings import Training, read_final_trainings, read_trainings
+from nas.study.trials import TrialRecord, read_trials
 from nas.train.loop import EpochMetrics, read_curve
 
 T = TypeVar("T")
@@ -59,15 +59,15 @@ class StudyRecord:
     read: datetime
     counts: dict[str, int]
     """Trials of each outcome, `running` ones, and those taken over from another study."""
-    trainings: list[Training]
+    trials: list[TrialRecord]
     """Every trial of the search, by number."""
-    finals: list[Training]
+    finals: list[TrialRecord]
     """Every training of a finalist that has begun."""
     finalists: list[Finalist]
     """The winner first; empty where there were none."""
     led: bool | None
     """Whether it was being searched when it was read; None where that could not be told."""
-    best: TrialRow | None
+    best: TrialRecord | None
     runs: list[Run]
     """Oldest first."""
     references: list[Reference]
@@ -91,7 +91,7 @@ class StudyRecord:
     @cached_property
     def importance(self) -> Importance | None:
         """Fitting it takes longer than all else that is reported."""
-        return importance(self.trainings)
+        return importance(self.trials)
 
     @cached_property
     def best_candidate(self) -> Candidate | None:
@@ -126,17 +126,20 @@ def read_record(paths: StudyPaths) -> StudyRecord:
 
     study = open_study(paths)
     settings = read_settings(paths)
+    trials = study.get_trials(deepcopy=False)
+    finals = sibling(study)
+    begun = [] if finals is None else [t for t in finals.get_trials(deepcopy=False) if t.datetime_start is not None]
     best, _ = best_of(study)
     return StudyRecord(
         paths=paths,
         settings=settings,
         read=datetime.now().astimezone(),
-        counts=dict(count_outcomes(study.get_trials(deepcopy=False))),
-        trainings=read_trainings(study, paths),
-        finals=read_final_trainings(study, paths),
+        counts=dict(count_outcomes(trials)),
+        trials=read_trials(trials, paths),
+        finals=read_trials(begun, paths.finalists),
         finalists=finalists_of(study),
         led=is_led(paths),
-        best=None if best is None else TrialRow.of(best),
+        best=None if best is None else TrialRecord.of(best),
         runs=[
             found
             for run in finished_runs(paths)

@@ -1,16 +1,18 @@
 """A study as a table: its trials, its counts, its networks."""
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from nas.errors import NasError
 from nas.paths import StudyPaths, known_studies, study_paths
 from nas.runs.select import finished_runs
 from nas.study.finalists import Finalist, best_of, finalists_of
-from nas.study.outcomes import TrialRow, count_outcomes, count_trained
+from nas.study.outcomes import count_outcomes, count_trained
 from nas.study.ownership import is_led
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import open_study
+from nas.study.trials import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,23 @@ class StudyReport:
     led: bool | None
     """Whether it is being searched at this moment; None where that cannot be told."""
     trained: int
-    best: TrialRow | None
+    best: TrialRecord | None
     """What `nas retrain best` trains."""
     finalists: list[Finalist]
     """The best networks, trained again by several seeds; the winner first."""
-    trials: list[TrialRow]
+    trials: list[TrialRecord]
     retrained: list[str]
     """Names of the finished runs, oldest first."""
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **vars(self),
+            "settings": self.settings.model_dump(mode="json"),
+            "best": None if self.best is None else self.best.row(),
+            "finalists": [asdict(one) for one in self.finalists],
+            "trials": [trial.row() for trial in self.trials],
+        }
 
 
 def report_study(paths: StudyPaths) -> StudyReport:
@@ -42,9 +54,9 @@ def report_study(paths: StudyPaths) -> StudyReport:
         counts=dict(counts),
         led=is_led(paths),
         trained=count_trained(counts),
-        best=None if best is None else TrialRow.of(best),
+        best=None if best is None else TrialRecord.of(best),
         finalists=finalists_of(study),
-        trials=[TrialRow.of(trial) for trial in trials],
+        trials=[TrialRecord.of(trial) for trial in trials],
         retrained=[run.folder.name for run in finished_runs(paths)],
     )
 

@@ -56,17 +56,17 @@ def _searched(record: StudyRecord) -> str:
 
 
 def _spent(record: StudyRecord) -> str:
-    shares = time_spent(record.trainings, record.finals)
+    shares = time_spent(record.trials, record.finals)
     if not shares:
         return ""
     seconds, epochs = sum(one.seconds for one in shares), sum(one.epochs for one in shares)
-    elapsed = elapsed_seconds([*record.trainings, *record.finals])
+    elapsed = elapsed_seconds([*record.trials, *record.finals])
     text = f"The workers trained and evaluated for {time_text(seconds)} in all, {number_text(epochs, 'epoch')}; "
     text += f"from the first draw to the last end {time_text(elapsed)} passed, pauses included."
-    pruned = [one for one in record.trainings if one.row.outcome == "pruned_early" and one.curve and not one.imported]
+    pruned = [one for one in record.trials if one.outcome == "pruned_early" and one.curve and not one.imported]
     if pruned and record.epochs:
-        saved = sum(record.epochs - one.row.epochs for one in pruned)
-        mean_epochs = mean(one.row.epochs for one in pruned)
+        saved = sum(record.epochs - one.epochs for one in pruned)
+        mean_epochs = mean(one.epochs for one in pruned)
         were = "network was" if len(pruned) == 1 else "networks were"
         text += f" Pruning spared {number_text(saved, 'epoch')}: {len(pruned)} {were} given up, after {mean_epochs:.1f} of "
         text += f"{record.epochs} in the mean."

@@ -10,7 +10,7 @@ from nas.config import METRIC_WORDS, MetricName
 from nas.report.picture import shape_text
 from nas.report.words import count_text, outcome_text
 from nas.study.finalists import Finalist
-from nas.study.outcomes import TrialRow
+from nas.study.trials import TrialRecord
 from nas.train.loop import EpochMetrics
 
 RESNET18 = (
@@ -91,7 +91,7 @@ def _count(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def trials_table(rows: Sequence[TrialRow], best: int | None, metric: str = "accuracy") -> Table:
+def trials_table(rows: Sequence[TrialRecord], best: int | None, metric: str = "accuracy") -> Table:
     """The configurations that were trained, the best first."""
     trained = [row for row in rows if row.accuracy is not None and row.outcome != "duplicate"]
     trained.sort(key=lambda row: (row.outcome != "trained", -(row.accuracy or 0.0), row.number))
@@ -114,7 +114,7 @@ def trials_table(rows: Sequence[TrialRow], best: int | None, metric: str = "accu
     )
 
 
-def finalists_table(finalists: Sequence[Finalist], rows: Sequence[TrialRow]) -> Table:
+def finalists_table(finalists: Sequence[Finalist], rows: Sequence[TrialRecord]) -> Table:
     return Table(
         ("trial", "network", "parameters", "in the search (%)", "epochs", "seeds", "mean (%)", "deviation (points)"),
         [

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from nas.config import METRIC_WORDS, MetricName, TrainConfig
 from nas.runs.statistics import Spread
 from nas.study.finalists import Finalist
-from nas.study.outcomes import OUTCOMES, TrialRow
+from nas.study.outcomes import OUTCOMES
+from nas.study.trials import TrialRecord
 
 ROUNDED_UP = 0.9995
 """Of a unit: from here on three digits round to all of it."""
@@ -61,7 +62,7 @@ def score_text(value: float, metric: MetricName, images: str = "the validation i
     return f"{value:.2%} of {images}" if metric == "accuracy" else f"a {METRIC_WORDS[metric]} of {value:.2%} on {images}"
 
 
-def row_text(row: TrialRow) -> str:
+def row_text(row: TrialRecord) -> str:
     """A line of a table: its columns stand under each other."""
     accuracy = "      –" if row.accuracy is None else f"{row.accuracy:7.2%}"
     became = f"{accuracy}  after {row.epochs:3d} {'epoch ' if row.epochs == 1 else 'epochs'}"

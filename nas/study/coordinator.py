@@ -45,6 +45,7 @@ from nas.study.finalists import FinalistDrawer
 from nas.study.kept import KeptCheckpoints
 from nas.study.optuna_private import live_trial
 from nas.study.progress import Display, Progress, Running
+from nas.study.trials import TrialRecord
 from nas.train.loop import EpochMetrics, write_curve
 from nas.train.memory import more_parts
 
@@ -405,12 +406,12 @@ class Coordinator:
             self.progress.counts[outcome] += 1
             trials = self.study.get_trials(deepcopy=False)
             self._note_best(trials)
-            self.display.ended(outcomes.TrialRow.of(trials[trial.number]), self.progress)
+            self.display.ended(TrialRecord.of(trials[trial.number]), self.progress)
             self.drawer.settle_twins(trials[trial.number])
             self._take_counts()
             self.checkpoints.drop(trial.number)
 
     def _note_best(self, trials: list[FrozenTrial]) -> None:
         best = self.checkpoints.choose(trials)
-        self.progress.best = None if best is None else outcomes.TrialRow.of(best)
+        self.progress.best = None if best is None else TrialRecord.of(best)
         self.progress.history = outcomes.best_so_far(trials)

@@ -1,4 +1,4 @@
-"""How a trial can end, how that is recorded in the study, and what the records say: counts, the best, the table.
+"""How a trial can end, how that is recorded in the study, and what the records say: counts, the best.
 
 The outcome is a user attribute written before the trial is told, so that a decision which a crash cut off is carried out at
 the next start instead of being taken anew.
@@ -6,8 +6,7 @@ the next start instead of being taken anew.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -141,42 +140,3 @@ def best_so_far(trials: Iterable[FrozenTrial]) -> list[float]:
 
 def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     return next(iter(best_trials(trials, 1)), None)
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """A line of the table of trials."""
-
-    number: int
-    outcome: str
-    accuracy: float | None
-    """Of the validation images after the last epoch that was trained, by the study's metric."""
-    epochs: int
-    params: int | None
-    macs: int | None
-    architecture: str | None
-    micro_batches: int
-    """Parts in which its batches went through the network, since memory ran out; 1 where it did not."""
-    finalist: int | None = None
-    """Number of the trial whose network it trains again."""
-    seed: int | None = None
-    """Of a finalist's training, from 0."""
-    over: dict[str, float] = field(default_factory=dict, hash=False)
-    """The limits that it breaks, by how much as a share of each; empty where it fits."""
-
-    @classmethod
-    def of(cls, trial: FrozenTrial) -> "TrialRow":
-        attributes: dict[str, Any] = trial.user_attrs
-        return cls(
-            number=trial.number,
-            outcome=outcome_of(trial),
-            accuracy=last_value(trial),
-            epochs=max(trial.intermediate_values, default=0),
-            params=attributes.get("params"),
-            macs=attributes.get("macs"),
-            architecture=attributes.get("architecture"),
-            micro_batches=attributes.get("micro_batches", 1),
-            finalist=attributes.get("finalist"),
-            seed=attributes.get("seed"),
-            over=broken_limits(trial),
-        )

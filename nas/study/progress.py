@@ -8,6 +8,7 @@ import optuna
 
 from nas.config import Candidate, MetricName
 from nas.study import outcomes
+from nas.study.trials import TrialRecord
 from nas.train.loop import EpochMetrics
 
 
@@ -53,7 +54,7 @@ class Progress:
     counts: Counter[str] = field(default_factory=Counter)
     running: dict[int, Running] = field(default_factory=dict)
     """By worker."""
-    best: outcomes.TrialRow | None = None
+    best: TrialRecord | None = None
     history: list[float] = field(default_factory=list)
     """Value of the best so far after each network that trained, once one got to its end."""
     trained_here: int = 0
@@ -75,7 +76,7 @@ class Display(Protocol):
     def epoch(self, running: Running) -> None:
         """A training has ended an epoch: the last of its curve. One that goes on repeats those of its checkpoint."""
 
-    def ended(self, row: outcomes.TrialRow, progress: Progress) -> None:
+    def ended(self, row: TrialRecord, progress: Progress) -> None:
         """A trial that trained, or failed, has ended."""
 
     def note(self, text: str) -> None:

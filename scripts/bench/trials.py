@@ -32,8 +32,9 @@ from timed import TIMES
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.paths import StudyPaths
-from nas.study.outcomes import COUNTED, TrialRow
+from nas.study.outcomes import COUNTED
 from nas.study.storage import open_study
+from nas.study.trials import TrialRecord
 
 HERE = Path(__file__).resolve().parent
 STUDY = "bench"
@@ -81,8 +82,8 @@ def fresh_folder() -> Iterator[Path]:
 def read_trained(studies: Path) -> list[dict[str, Any]]:
     """The trials that trained, in their order."""
     trials = open_study(StudyPaths(studies / STUDY)).get_trials(deepcopy=False)
-    rows = [(TrialRow.of(trial), trial.params) for trial in trials]
-    return [{**vars(row), "drawn": params} for row, params in rows if row.outcome in COUNTED]
+    records = [(TrialRecord.of(trial), trial.params) for trial in trials]
+    return [{**record.row(), "drawn": params} for record, params in records if record.outcome in COUNTED]
 
 
 def run_nas(options: argparse.Namespace, workers: int) -> tuple[float, list[dict[str, Any]]]:

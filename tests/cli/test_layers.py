@@ -50,7 +50,7 @@ MAY_IMPORT_OPTUNA = {
     "nas/study/kept.py",
     "nas/study/strategies.py",
     "nas/study/optuna_private.py",
-    "nas/study/trainings.py",
+    "nas/study/trials.py",
     "nas/dashboard/view.py",
     "nas/dashboard/artifacts.py",
     "nas/dashboard/serve.py",

@@ -14,8 +14,8 @@ from rich.text import Text
 from nas.cli.display import Panel, TerminalDisplay
 from nas.cli.live import panel, seconds_left, sparkline
 from nas.config import Candidate
-from nas.study.outcomes import TrialRow
 from nas.study.progress import Progress, Running
+from nas.study.trials import TrialRecord
 from nas.train.loop import EpochMetrics
 
 CANDIDATE = Candidate.model_validate({"arch": {"stages": [{"blocks": 2, "channels": 64}, {"blocks": 1, "channels": 128}]}})
@@ -35,7 +35,7 @@ def progress(**changes: Any) -> Progress:
     known: dict[str, Any] = {
         "counts": Counter(trained=5, pruned_early=7, over_budget=9),
         "running": {0: running(20, 0.31, 0.4256), 1: running(21)},
-        "best": TrialRow(12, "trained", 0.7438, 18, 260_290, None, "basic 1-2-1 × 56-64-48 k3-3-3 relu", 1),
+        "best": TrialRecord(12, "trained", 0.7438, 18, 260_290, None, "basic 1-2-1 × 56-64-48 k3-3-3 relu", 1),
         "history": [0.6, 0.6, 0.7, 0.7438],
         "trained_here": 6,
         "devices": {0: "NVIDIA H100, bf16", 1: "NVIDIA H100, bf16"},
@@ -131,7 +131,7 @@ def said(shown: TerminalDisplay) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", cast(io.StringIO, shown.console.file).getvalue())
 
 
-ROW = TrialRow(12, "trained", 0.7438, 18, 260_290, None, "basic", 1)
+ROW = TrialRecord(12, "trained", 0.7438, 18, 260_290, None, "basic", 1)
 
 
 def test_without_a_terminal_each_trial_has_its_line() -> None:

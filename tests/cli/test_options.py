@@ -3,7 +3,7 @@ import pytest
 from nas.cli.options import parse_duration
 from nas.errors import ConfigError
 from nas.report.words import count_text, counts_line, listed, number_text, row_text, time_text
-from nas.study.outcomes import TrialRow
+from nas.study.trials import TrialRecord
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_every_outcome_there_was_is_shown() -> None:
 
 
 def test_rows_stand_under_each_other_and_say_what_was_over() -> None:
-    trained = TrialRow(7, "trained", 0.7438, 1, 260_290, None, "basic 1-1", 1)
-    over = TrialRow(12, "over_budget", None, 0, 544_000, None, "preact 1-1", 1, over={"params": 0.8133, "macs": 0.1})
+    trained = TrialRecord(7, "trained", 0.7438, 1, 260_290, None, "basic 1-1", 1)
+    over = TrialRecord(12, "over_budget", None, 0, 544_000, None, "preact 1-1", 1, over={"params": 0.8133, "macs": 0.1})
     assert row_text(trained) == "trial    7  trained       74.38%  after   1 epoch    260k  basic 1-1"
     assert row_text(over) == "trial   12  over_budget  params +81%, macs +10%      544k  preact 1-1"
     assert row_text(trained).index("basic") == row_text(over).index("preact")

@@ -7,8 +7,8 @@ import pytest
 
 from nas.report import facts
 from nas.report.facts import SharePoint, TimeShare
-from nas.study.trainings import Training
-from tests.report.trainings import training
+from nas.study.trials import TrialRecord
+from tests.report.trials import training
 
 SOME = [
     training(0, [0.3, 0.5], seconds=20.0),
@@ -101,7 +101,7 @@ def test_elapsed_time_is_from_the_first_draw_to_the_last_end() -> None:
 # ------------------------------------------------------------------------------------------------- what mattered
 
 
-def drawn(count: int, accuracy: Any, seed: int = 0) -> list[Training]:
+def drawn(count: int, accuracy: Any, seed: int = 0) -> list[TrialRecord]:
     """Networks of a width, a kernel and an activation, none of which is drawn with the others in mind."""
     random = np.random.default_rng(seed)
     made = []
@@ -157,7 +157,7 @@ def test_importance_goes_by_what_a_network_is_taken_to_reach() -> None:
     ],
     ids=["nothing", "too few", "all as good", "nothing varied"],
 )
-def test_importance_of_what_tells_nothing_is_none(trainings: list[Training]) -> None:
+def test_importance_of_what_tells_nothing_is_none(trainings: list[TrialRecord]) -> None:
     assert facts.importance(trainings) is None
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from nas.report.facts import TimeShare
 from nas.report.figures import draw_costs, draw_curves, draw_parallel, draw_time
-from nas.study.outcomes import TrialRow
-from tests.report.trainings import training
+from nas.study.trials import TrialRecord
+from tests.report.trials import training
 
 
 def traces(figure: Any) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def traces(figure: Any) -> dict[str, Any]:
 
 
 def costs(values: Sequence[int], limit: float | None = None, retrained: tuple[float, float] | None = None) -> Any:
-    points: list[tuple[float, TrialRow]] = [(value, training(n, [0.5]).row) for n, value in enumerate(values)]
+    points: list[tuple[float, TrialRecord]] = [(value, training(n, [0.5])) for n, value in enumerate(values)]
     return draw_costs(points, points[:1], [], points[0], retrained, limit, "parameters", "Accuracy against parameters")
 
 

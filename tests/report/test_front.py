@@ -13,22 +13,24 @@ from nas.paths import StudyPaths, study_paths
 from nas.report.front import accuracy_front, fits, report_best, select_best, with_macs
 from nas.runs.select import find_subject
 from nas.study.finalists import Finalist
-from nas.study.outcomes import TrialRow
 from nas.study.settings import read_settings
 from nas.study.storage import open_study
+from nas.study.trials import TrialRecord
 
 
-def row(number: int, params: int | None, accuracy: float | None, macs: int | None = None, outcome: str = "trained") -> TrialRow:
-    return TrialRow(number, outcome, accuracy, 3, params, macs, f"network {number}", 1)
+def row(
+    number: int, params: int | None, accuracy: float | None, macs: int | None = None, outcome: str = "trained"
+) -> TrialRecord:
+    return TrialRecord(number, outcome, accuracy, 3, params, macs, f"network {number}", 1)
 
 
-def numbers(rows: list[TrialRow]) -> list[int]:
+def numbers(rows: list[TrialRecord]) -> list[int]:
     return [one.number for one in rows]
 
 
 RISING = [row(0, 100, 0.5), row(1, 200, 0.7), row(2, 300, 0.9)]
 
-FRONTS: dict[str, tuple[list[TrialRow], list[int]]] = {
+FRONTS: dict[str, tuple[list[TrialRecord], list[int]]] = {
     "nothing": ([], []),
     "a single one": ([row(4, 100, 0.5)], [4]),
     "all of a front": (RISING, [0, 1, 2]),
@@ -83,7 +85,7 @@ def test_best_is_the_most_accurate_within_the_limit(max_params: int | None, expe
         "nothing",
     ],
 )
-def test_ties_and_other_outcomes(rows: list[TrialRow], expected: int | None) -> None:
+def test_ties_and_other_outcomes(rows: list[TrialRecord], expected: int | None) -> None:
     best = select_best(rows)
     assert (None if best is None else best.number) == expected
 
@@ -111,7 +113,7 @@ def test_front_and_best_are_what_their_definitions_say(seed: int) -> None:
     draw = random.Random(seed)
     rows = [row(i, draw.randint(1, 12), draw.randint(0, 10) / 10, draw.randint(1, 9)) for i in range(draw.randint(1, 30))]
 
-    def dominates(one: TrialRow, other: TrialRow) -> bool:
+    def dominates(one: TrialRecord, other: TrialRecord) -> bool:
         no_worse: Any = one.params <= other.params and one.accuracy >= other.accuracy
         better: Any = one.params < other.params or one.accuracy > other.accuracy or one.number < other.number
         return no_worse and better
@@ -137,7 +139,7 @@ def test_best_of_a_study_is_what_a_retraining_takes(study: StudyPaths) -> None:
 
 
 def test_multiply_adds_are_counted_where_they_are_asked_for(study: StudyPaths) -> None:
-    stored = [one for one in map(TrialRow.of, open_study(study).get_trials()) if one.outcome == "trained"]
+    stored = [one for one in map(TrialRecord.of, open_study(study).get_trials()) if one.outcome == "trained"]
     rows = [replace(one, macs=None) for one in stored]  # as in studies from before every trial had them
     counted = with_macs(rows, study)
     assert counted == stored
@@ -152,7 +154,7 @@ def test_multiply_adds_are_counted_where_they_are_asked_for(study: StudyPaths) -
 
 
 def test_where_nothing_is_as_small_the_smallest_is_named(study: StudyPaths) -> None:
-    rows = with_macs([one for one in map(TrialRow.of, open_study(study).get_trials()) if one.outcome == "trained"], study)
+    rows = with_macs([one for one in map(TrialRecord.of, open_study(study).get_trials()) if one.outcome == "trained"], study)
     smallest = min(rows, key=lambda one: one.params or 0)
     cheapest = min(rows, key=lambda one: one.macs or 0)
     with pytest.raises(BudgetError) as caught:
@@ -168,7 +170,7 @@ def test_where_nothing_is_as_small_the_smallest_is_named(study: StudyPaths) -> N
 
 
 def test_winner_that_is_off_the_front_is_listed_with_it(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [one for one in map(TrialRow.of, open_study(study).get_trials()) if one.outcome == "trained"]
+    rows = [one for one in map(TrialRecord.of, open_study(study).get_trials()) if one.outcome == "trained"]
     before = report_best(study).front
     other = next(one for one in rows if one != before[-1])
     monkeypatch.setattr("nas.report.front.finalists_of", lambda study: [Finalist(other.number, 3, (0.9,))])

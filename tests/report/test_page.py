@@ -19,10 +19,10 @@ from nas.report.record import StudyRecord, read_record
 from nas.runs.card import HeldOut
 from nas.runs.context import open_presets_study
 from nas.study.finalists import Finalist
-from nas.study.outcomes import TrialRow
+from nas.study.trials import TrialRecord
 from tests.browser import PHONE, opened
 from tests.conftest import Done
-from tests.report.trainings import training
+from tests.report.trials import training
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def text_of(html: str) -> str:
 
 
 def emptied(record: StudyRecord, **changes: Any) -> StudyRecord:
-    nothing: dict[str, Any] = {"trainings": [], "finals": [], "finalists": [], "best": None, "runs": [], "counts": {}}
+    nothing: dict[str, Any] = {"trials": [], "finals": [], "finalists": [], "best": None, "runs": [], "counts": {}}
     return replace(record, **{**nothing, **changes})
 
 
@@ -90,7 +90,7 @@ def test_names_with_markup_are_shown_as_they_are(study: StudyPaths) -> None:
         paths=StudyPaths(study.folder.with_name("a & <b>")),
         runs=[replace(run, card=card)],
         best=row,
-        trainings=[replace(one, row=replace(one.row, architecture=evil)) for one in record.trainings],
+        trials=[replace(one, architecture=evil) for one in record.trials],
     )
     html = render_page(changed)
     assert "<script>alert" not in html
@@ -110,7 +110,7 @@ def test_study_with_no_trial_says_so(study: StudyPaths) -> None:
 
 def test_study_of_which_all_was_over_budget(study: StudyPaths) -> None:
     over = [training(n, (), "over_budget", broken={"params": 0.5}) for n in range(3)]
-    html = render_page(emptied(read_record(study), trainings=over, counts={"over_budget": 3}))
+    html = render_page(emptied(read_record(study), trials=over, counts={"over_budget": 3}))
     assert charts_in(html).keys() == {"over-budget"}
     assert "Of 3 draws 0 were trained" in text_of(html)
     assert "3 (100%) were over budget and never trained" in text_of(html)
@@ -118,9 +118,9 @@ def test_study_of_which_all_was_over_budget(study: StudyPaths) -> None:
 
 def test_study_of_one_trial_that_was_not_retrained(study: StudyPaths) -> None:
     record = read_record(study)
-    one = record.trainings[record.best.number]
-    alone = replace(one, row=replace(one.row, number=0))
-    html = render_page(emptied(record, trainings=[alone], counts={"trained": 1}, best=record.best))
+    one = record.trials[record.best.number]
+    alone = replace(one, number=0)
+    html = render_page(emptied(record, trials=[alone], counts={"trained": 1}, best=record.best))
     assert charts_in(html).keys() == {"history", "curves", "accuracy-params", "accuracy-macs", "time"}
     assert "It was trained once, and was chosen for that" in text_of(html)
     assert "The best network" in text_of(html)
@@ -315,8 +315,8 @@ def test_thousand_trials_stay_below_ten_megabytes(study: StudyPaths) -> None:
         )
         for n in range(1000)
     ]
-    best = TrialRow(0, "trained", 0.9, 20, 1000, 1000, "network 0", 1)
-    html = render_page(replace(record, trainings=many, counts={"trained": 200, "pruned_early": 800}, best=best))
+    best = TrialRecord(0, "trained", 0.9, 20, 1000, 1000, "network 0", 1)
+    html = render_page(replace(record, trials=many, counts={"trained": 200, "pruned_early": 800}, best=best))
     assert len(html.encode()) < 10e6
     assert "Of 1,000 draws 1,000 were trained" in text_of(html)
     assert "The first 60 of 1,000 networks" in text_of(html)

@@ -23,7 +23,7 @@ from nas.report.tables import (
 )
 from nas.study.finalists import Finalist
 from nas.train.loop import EpochMetrics
-from tests.report.trainings import training
+from tests.report.trials import training
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
@@ -53,11 +53,11 @@ def test_latex_knows_every_character_that_means_something_to_it() -> None:
 
 def test_trials_come_by_accuracy_those_that_got_to_their_end_first() -> None:
     rows = [
-        training(0, [0.5]).row,
-        training(1, [0.9], "pruned_early").row,
-        training(2, [0.7], macs=2_500_000).row,
-        training(3, (), "over_budget").row,
-        training(4, [0.7], "duplicate").row,
+        training(0, [0.5]),
+        training(1, [0.9], "pruned_early"),
+        training(2, [0.7], macs=2_500_000),
+        training(3, (), "over_budget"),
+        training(4, [0.7], "duplicate"),
     ]
     table = trials_table(rows, best=2)
     assert [row[0] for row in table.rows] == ["2", "0", "1"]
@@ -69,7 +69,7 @@ def test_trials_come_by_accuracy_those_that_got_to_their_end_first() -> None:
 
 
 def test_finalists_have_their_spread() -> None:
-    rows = [training(0, [0.5]).row, training(1, [0.6]).row]
+    rows = [training(0, [0.5]), training(1, [0.6])]
     table = finalists_table([Finalist(1, 9, (0.7, 0.72)), Finalist(0, 9, (0.7,))], rows)
     assert table.rows[0] == ("1", "network 1", "1,000", "60.00", "9", "2", "71.00", "1.41")
     assert table.rows[1][-2:] == ("70.00", "")

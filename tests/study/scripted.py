@@ -34,9 +34,9 @@ from nas.paths import StudyPaths
 from nas.space.space import Space
 from nas.study.coordinator import Coordinator
 from nas.study.drawing import Drawer
-from nas.study.outcomes import TrialRow
 from nas.study.progress import Progress, Running
 from nas.study.samplers import SeededSampler
+from nas.study.trials import TrialRecord
 from nas.train.loop import EpochMetrics
 
 EPOCHS = 3
@@ -273,7 +273,7 @@ class FakeDisplay:
     """Remembers what it was shown; `on_update` may intervene."""
 
     notes: list[str] = field(default_factory=list)
-    rows: list[TrialRow] = field(default_factory=list)
+    rows: list[TrialRecord] = field(default_factory=list)
     on_update: Callable[[Progress], None] = lambda progress: None
 
     def update(self, progress: Progress) -> None:
@@ -282,7 +282,7 @@ class FakeDisplay:
     def epoch(self, running: Running) -> None:
         pass
 
-    def ended(self, row: TrialRow, progress: Progress) -> None:
+    def ended(self, row: TrialRecord, progress: Progress) -> None:
         self.rows.append(row)
 
     def note(self, text: str) -> None:

@@ -32,6 +32,7 @@ from nas.study.pruners.asha import Asha
 from nas.study.request import SearchRequest
 from nas.study.run import SearchResult, run_search
 from nas.study.storage import open_study
+from nas.study.trials import TrialRecord
 from tests.conftest import Done, QuietDisplay
 
 # -------------------------------------------------------------------------------------------------------- what they cost
@@ -223,7 +224,7 @@ class Stopping(QuietDisplay):
 class StoppingAtTheGoal(QuietDisplay):
     """Presses Ctrl-C when the search's last training has ended."""
 
-    def ended(self, row: outcomes.TrialRow, progress: Progress) -> None:
+    def ended(self, row: TrialRecord, progress: Progress) -> None:
         if progress.trained == progress.goal:
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -11,7 +11,8 @@ from nas.budget import Cost
 from nas.config import Candidate
 from nas.space.space import Space
 from nas.study import outcomes
-from nas.study.outcomes import COUNTED, OUTCOMES, TrialRow, best_trial, count_outcomes, count_trained, outcome_of
+from nas.study.outcomes import COUNTED, OUTCOMES, best_trial, count_outcomes, count_trained, outcome_of
+from nas.study.trials import TrialRecord
 
 
 @pytest.fixture
@@ -147,12 +148,13 @@ def test_a_constraint_that_a_crash_left_behind_is_not_set_twice(study: optuna.St
 
 def test_every_outcome_has_a_row(study: optuna.Study, candidate: Candidate) -> None:
     trial = running(study, candidate, 0.5, 0.6)
-    assert TrialRow.of(frozen(study, trial)).outcome == "running"
+    assert TrialRecord.of(frozen(study, trial)).outcome == "running"
     outcomes.record(study, trial, "trained")
-    assert TrialRow.of(frozen(study, trial)) == TrialRow(0, "trained", 0.6, 2, 1234, 5678, candidate.arch.one_line(), 1)
+    trained = TrialRecord(0, "trained", 0.6, 2, 1234, 5678, candidate.arch.one_line())
+    assert TrialRecord.of(frozen(study, trial)).row() == trained.row()
     bare = study.ask()
     study.tell(bare, state=TrialState.FAIL)
-    assert TrialRow.of(frozen(study, bare)) == TrialRow(1, "failed", None, 0, None, None, None, 1)
+    assert TrialRecord.of(frozen(study, bare)).row() == TrialRecord(1, "failed", None, 0, None, None, None).row()
 
 
 def test_only_three_outcomes_count() -> None:

@@ -1,11 +1,10 @@
-"""Trainings by hand, for tests of what a report says of them."""
+"""Trials by hand, for tests of what a report says of them."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from nas.study.outcomes import TrialRow
-from nas.study.trainings import Training
+from nas.study.trials import TrialRecord
 
 MIDNIGHT = datetime(2026, 1, 1)
 
@@ -25,26 +24,23 @@ def training(
     broken: dict[str, float] | None = None,
     imported: bool = False,
     finalist: int | None = None,
-) -> Training:
+) -> TrialRecord:
     """`began`, `ended`: minutes after midnight; by default a minute each, one after the other."""
-    row = TrialRow(
-        number,
-        outcome,
-        accuracies[-1] if accuracies else None,
-        len(accuracies),
-        params,
-        macs,
-        f"network {number}",
-        1,
-        finalist,
-        None if finalist is None else 0,
-        broken or {},
-    )
-    return Training(
-        row=row,
+    accuracy = accuracies[-1] if accuracies else None
+    return TrialRecord(
+        number=number,
+        outcome=outcome,
+        accuracy=accuracy,
+        epochs=len(accuracies),
+        params=params,
+        macs=macs,
+        architecture=f"network {number}",
+        finalist=finalist,
+        seed=None if finalist is None else 0,
+        over=broken or {},
         curve=dict(enumerate(accuracies, 1)),
         drawn=drawn or {},
-        projected=row.accuracy if projected is None else projected,
+        projected=accuracy if projected is None else projected,
         began=MIDNIGHT + timedelta(minutes=number if began is None else began),
         ended=None if outcome == "running" else MIDNIGHT + timedelta(minutes=number + 1 if ended is None else ended),
         seconds=seconds,

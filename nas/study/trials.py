@@ -1,0 +1,107 @@
+"""All that is known of a trial, read from the study once and without Optuna's types, for whoever reports or displays."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from nas.errors import StudyError
+from nas.paths import StudyPaths
+from nas.study.history import is_duplicate, projected_values
+from nas.study.outcomes import broken_limits, last_value, outcome_of
+from nas.train.loop import read_curve
+
+ROW = ("number", "outcome", "accuracy", "epochs", "params", "macs", "architecture", "micro_batches", "finalist", "seed", "over")
+"""Fields that tables and JSON show."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial of a search, or the training of a finalist."""
+
+    number: int
+    outcome: str
+    accuracy: float | None  # of the validation images after the last epoch that was trained, by the study's metric, in [0, 1]
+    epochs: int
+    params: int | None
+    macs: int | None
+    architecture: str | None
+    micro_batches: int = 1  # parts in which its batches went through the network, since memory ran out
+    finalist: int | None = None  # number of the trial whose network it trains again
+    seed: int | None = None  # of a finalist's training, from 0
+    over: dict[str, float] = field(default_factory=dict, hash=False)  # limits that it breaks, by how much as a share of each
+
+    curve: dict[int, float] = field(default_factory=dict, hash=False)  # validation value by epoch, from 1
+    drawn: dict[str, Any] = field(default_factory=dict, hash=False)  # by slot of the space, without the stages that it has not
+    began: datetime | None = None
+    ended: datetime | None = None
+    imported: bool = False  # another study trained it
+    projected: float | None = None
+    """What it is taken to reach at its end; its own value where it got there. None if it never trained, or not asked for."""
+    seconds: float | None = None
+    """Of training and evaluation; None where its folder holds no curve of its own that can be read, or not asked for."""
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> "TrialRecord":
+        """What the trial itself says."""
+        attributes: dict[str, Any] = trial.user_attrs
+        return cls(
+            number=trial.number,
+            outcome=outcome_of(trial),
+            accuracy=last_value(trial),
+            epochs=max(trial.intermediate_values, default=0),
+            params=attributes.get("params"),
+            macs=attributes.get("macs"),
+            architecture=attributes.get("architecture"),
+            micro_batches=attributes.get("micro_batches", 1),
+            finalist=attributes.get("finalist"),
+            seed=attributes.get("seed"),
+            over=broken_limits(trial),
+            curve=dict(sorted(trial.intermediate_values.items())),
+            drawn=_used(trial.params),
+            began=trial.datetime_start,
+            ended=trial.datetime_complete,
+            imported=bool(attributes.get("imported")),
+        )
+
+    def row(self) -> dict[str, Any]:
+        """Plain values, as `nas list --json` prints them."""
+        return {name: getattr(self, name) for name in ROW}
+
+
+def read_trials(trials: Sequence[FrozenTrial], paths: StudyPaths) -> list[TrialRecord]:
+    """Also with what each is taken to reach, by the others, and the seconds that its folder's curve says."""
+    projected = projected_values(trials)
+    return [
+        replace(
+            TrialRecord.of(trial),
+            projected=projected.get(trial.number),
+            seconds=_trained_seconds(trial, paths),
+        )
+        for trial in trials
+    ]
+
+
+def _trained_seconds(trial: FrozenTrial, paths: StudyPaths) -> float | None:
+    if not trial.intermediate_values or trial.user_attrs.get("imported") or is_duplicate(trial):
+        return None
+    with suppress(StudyError):  # the study has the values that were judged; only the time is lost
+        if curve := read_curve(paths.trial(trial.number).metrics):
+            return sum(metrics.seconds for metrics in curve)
+    return None
+
+
+def _used(drawn: dict[str, Any]) -> dict[str, Any]:
+    """Without the shapes of stages that the network has not: all are drawn always, so that the sampler sees fixed ranges."""
+    stages = drawn.get("stages")
+    if stages is None:
+        return dict(drawn)
+
+    def is_used(slot: str) -> bool:
+        stage = slot.partition(".")[0].removeprefix("stage")
+        return not (slot.startswith("stage") and stage.isdecimal()) or int(stage) < stages
+
+    return {slot: value for slot, value in drawn.items() if is_used(slot)}
