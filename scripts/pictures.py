@@ -26,8 +26,8 @@ from nas.dashboard.serve import serve
 from nas.paths import StudyPaths
 from nas.report.page import write_page
 from nas.report.record import read_record
+from nas.specs import SearchSpec
 from nas.study.progress import Progress
-from nas.study.request import SearchRequest
 from nas.study.run import run_search
 from nas.study.trials import TrialRecord
 
@@ -70,7 +70,7 @@ class _Watched(TerminalDisplay):
 
 
 def search_and_look() -> tuple[StudyPaths, str]:
-    request = SearchRequest(
+    request = SearchSpec(
         study="digits",
         space="digits",
         dataset="digits",

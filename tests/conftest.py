@@ -14,11 +14,10 @@ import torch
 
 from nas.cli.main import main
 from nas.paths import StudyPaths, study_paths
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import retrain
+from nas.specs import RetrainSpec, SearchSpec
 from nas.study.finalists import Round
 from nas.study.progress import Progress, Running
-from nas.study.request import SearchRequest
 from nas.study.run import SearchPlan, run_search
 from nas.study.trials import TrialRecord
 from tests import warm
@@ -152,10 +151,10 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         _move_into(folder, monkeypatch)
         monkeypatch.setattr(os, "cpu_count", lambda: 1)  # the threads of the worker
-        request = SearchRequest(study="tiny", space="tiny.yaml", dataset="digits", trials=2, device="cpu")
+        request = SearchSpec(study="tiny", space="tiny.yaml", dataset="digits", trials=2, device="cpu")
         run_search(request, QuietDisplay())
         retrain(
-            RetrainRequest(study_paths("tiny"), epochs=1, device="cpu"),
+            RetrainSpec(study_paths("tiny"), epochs=1, device="cpu"),
             on_start=lambda plan: None,
             on_epoch=lambda metrics: None,
         )

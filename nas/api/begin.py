@@ -6,7 +6,8 @@ import time
 from nas.api.plain import plain_display, seconds_of
 from nas.api.study import Study
 from nas.paths import existing_study, known_studies
-from nas.study.request import DEFAULT_TRIALS, SearchRequest
+from nas.specs import SearchSpec
+from nas.study.request import DEFAULT_TRIALS
 from nas.study.run import run_search
 
 
@@ -70,7 +71,7 @@ def search(
     by Ctrl-C: the same call goes on.
     """
     seconds = seconds_of(timeout)
-    request = SearchRequest(
+    request = SearchSpec(
         study=study,
         space=None if space is None else os.fspath(space),
         dataset=dataset,

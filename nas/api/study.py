@@ -13,20 +13,20 @@ from nas.cli.options import parse_seeds
 from nas.cli.retrain import retrain_one
 from nas.config import parse_count
 from nas.errors import ConfigError, NasError, StudyError
-from nas.export import Exported, ExportRequest, export
+from nas.export import Exported, export
 from nas.interrupts import Stop
 from nas.paths import StudyPaths, remember_study
-from nas.predict import Guess, PredictRequest, Submission, SubmitRequest, predict_images, submit
+from nas.predict import Guess, Submission, predict_images, submit
 from nas.report.front import BestReport, report_best
 from nas.report.page import write_page
 from nas.report.paper import write_paper
 from nas.report.record import read_record
 from nas.report.study import StudyReport, report_study
 from nas.report.words import counts_line
-from nas.runs.baseline import BaselineRequest, finished_baselines
-from nas.runs.request import RetrainRequest
+from nas.runs.baseline import finished_baselines
 from nas.runs.select import none_is_best
 from nas.space.recipes import SEARCHED
+from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SubmitSpec
 from nas.study.finalists import Finalist
 from nas.study.settings import StudySettings, read_settings
 
@@ -149,7 +149,7 @@ class Study:
 
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
         """
-        request = RetrainRequest(
+        request = RetrainSpec(
             paths=self.paths,
             which=self._name_of(which),
             epochs=epochs,
@@ -197,7 +197,7 @@ class Study:
         seconds = seconds_of(timeout)
         if seconds is None or seconds <= 0:
             raise ConfigError(f"timeout must be above 0 seconds, but is {timeout!r}")
-        request = BaselineRequest(
+        request = BaselineSpec(
             paths=self.paths,
             networks=(networks,) if isinstance(networks, str) else tuple(networks),
             like=self._name_of(like),
@@ -252,14 +252,14 @@ class Study:
         quiet: bool = False,
     ) -> Submission:
         """`nas submit`: predicts an unlabelled test set by the latest run, or by `run`, and writes the CSV that is handed in."""
-        request = SubmitRequest(
+        request = SubmitSpec(
             paths=self.paths,
             test=_path(test),
             run=self._run_name(run),
             output=_path(output),
             tta=tta,
             adapt_norm=adapt_norm,
-            labels="names" if names else "indices",
+            names=names,
             id_column=id_column,
             label_column=label_column,
             like=_path(like),
@@ -274,7 +274,7 @@ class Study:
     ) -> list[Guess]:
         """`nas predict`: the most probable classes of image files."""
         files = tuple(Path(image) for image in images)
-        return predict_images(PredictRequest(self.paths, files, run=self._run_name(run), top=top, device=device))
+        return predict_images(PredictSpec(self.paths, files, run=self._run_name(run), top=top, device=device))
 
     def export(
         self,
@@ -287,7 +287,7 @@ class Study:
         quiet: bool = False,
     ) -> Exported:
         """`nas export`: weights, onnx or torch, checked to predict there as here."""
-        request = ExportRequest(self.paths, self._run_name(run), format=format, output=_path(output), tta=tta, bf16=bf16)
+        request = ExportSpec(self.paths, self._run_name(run), format=format, output=_path(output), tta=tta, bf16=bf16)
         with plain_display(quiet) as display:
             return export(request, display.note)
 

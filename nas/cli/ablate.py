@@ -20,6 +20,7 @@ from nas.cli.options import (
     parse_seeds,
 )
 from nas.cli.output import end_suspended, print_json, spread_data, table_lines
+from nas.specs import HOLD_OUT, AblateSpec
 
 if TYPE_CHECKING:
     from nas.cli.display import TerminalDisplay
@@ -89,34 +90,30 @@ def command(
     from nas.cli.together import Together
     from nas.cli.whose import study_of_networks
     from nas.interrupts import Stop, suspended_by_signals
-    from nas.jobs.placement import Placement
     from nas.paths import remember_study
     from nas.report.ablations import write_tables
-    from nas.runs.ablate import AblationRequest, run_ablation
-    from nas.runs.choice import HOLD_OUT
-    from nas.runs.request import RetrainRequest
+    from nas.runs.ablate import run_ablation
 
     stop = Stop()
     with TerminalDisplay(quiet=quiet) as display:
         paths = study_of_networks("ablate", [which], study, dataset, data, labels, display)
-        request = AblationRequest(
-            base=RetrainRequest(
-                paths=paths,
-                which=which,
-                epochs=epochs,
-                recipe=recipe,
-                train_subset=train_subset,
-                hold_out=HOLD_OUT if hold_out is None else hold_out,
-                data_folder=absolute_path(data),
-                labels=absolute_path(labels),
-                device=device,
-            ),
+        request = AblateSpec(
+            paths,
+            which,
             factors=tuple(vary or ()),
-            placement=Placement(device, gpus=gpus, workers=workers),
-            seeds=all_seeds,
             fixed=tuple(fixed or ()),
             grid=grid,
+            seeds=all_seeds,
+            epochs=epochs,
+            hold_out=HOLD_OUT if hold_out is None else hold_out,
             name=name,
+            recipe=recipe,
+            train_subset=train_subset,
+            data_folder=absolute_path(data),
+            labels=absolute_path(labels),
+            device=device,
+            gpus=gpus,
+            workers=workers,
         )
         together = Together(display)
 

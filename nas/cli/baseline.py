@@ -21,11 +21,12 @@ from nas.cli.options import (
 )
 from nas.cli.output import end_suspended, print_json, printed_lines, spread_data, table_lines
 from nas.errors import ConfigError
+from nas.specs import BaselineSpec
 
 if TYPE_CHECKING:
     from nas.cli.display import TerminalDisplay
     from nas.interrupts import Stop
-    from nas.runs.baseline import BaselineOrder, BaselinePlan, BaselineRequest, Comparison, Done, Row
+    from nas.runs.baseline import BaselineOrder, BaselinePlan, Comparison, Done, Row
     from nas.train.loop import EpochMetrics
 
 HELP = """Train known networks by the recipe of a study's, on the same images, as rows to compare with.
@@ -89,11 +90,10 @@ def command(
     from nas.cli.whose import study_of_networks
     from nas.interrupts import Stop
     from nas.paths import remember_study
-    from nas.runs.baseline import BaselineRequest
 
     with TerminalDisplay(quiet=quiet) as display:
         paths = study_of_networks(f"baseline {shlex.join(networks)} --like", [like], study, dataset, data, labels, display)
-        request = BaselineRequest(
+        request = BaselineSpec(
             paths=paths,
             networks=tuple(networks),
             like=like,
@@ -119,7 +119,7 @@ def command(
         sys.exit(1)
 
 
-def train_shown(request: "BaselineRequest", display: "TerminalDisplay", stop: "Stop") -> "Done":
+def train_shown(request: "BaselineSpec", display: "TerminalDisplay", stop: "Stop") -> "Done":
     """In this process; a signal suspends it."""
     from nas.cli.together import Together
     from nas.interrupts import suspended_by_signals
@@ -141,7 +141,7 @@ def train_shown(request: "BaselineRequest", display: "TerminalDisplay", stop: "S
         return train_baselines(request, begin, epoch, stop, display.decoding, display.note, printed)
 
 
-def _announce(plan: "BaselinePlan", request: "BaselineRequest", display: "TerminalDisplay") -> None:
+def _announce(plan: "BaselinePlan", request: "BaselineSpec", display: "TerminalDisplay") -> None:
     from nas.report.words import count_text, number_text
 
     say, first = display.say, plan.orders[0].definition

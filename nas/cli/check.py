@@ -9,6 +9,7 @@ import typer
 from nas.cli.completion import complete_subject
 from nas.cli.options import JsonOption, StudyOption, parse_timeout
 from nas.cli.output import print_json, printed_lines
+from nas.specs import CheckSpec
 
 if TYPE_CHECKING:
     from nas.report.check import Checked
@@ -46,7 +47,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     from nas.config import parse_count
-    from nas.report.check import CheckRequest, check
+    from nas.report.check import check
 
     seconds = parse_timeout(timeout)
     most_params, most_macs = (None if text is None else parse_count(text) for text in (max_params, max_macs))
@@ -60,7 +61,7 @@ def command(
     def note(text: str) -> None:
         print(text, file=sys.stderr)
 
-    request = CheckRequest(
+    request = CheckSpec(
         network=network,
         study=study,
         channels=channels,

@@ -9,6 +9,7 @@ import typer
 from nas.cli.completion import complete_averaging, complete_format
 from nas.cli.options import RUN_HELP, JsonOption, StudyOption
 from nas.cli.output import print_json
+from nas.specs import ExportSpec
 
 HELP = """Write a retrained network for use elsewhere, and check that it predicts there as here.
 
@@ -31,12 +32,12 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     from nas.cli.display import TerminalDisplay
-    from nas.export import ExportRequest, export
+    from nas.export import export
     from nas.report.words import bytes_text
     from nas.runs.select import study_of
 
     with TerminalDisplay() as display:
-        request = ExportRequest(paths=study_of(run, study), run=run, format=form, output=output, tta=tta, bf16=bf16)
+        request = ExportSpec(paths=study_of(run, study), run=run, format=form, output=output, tta=tta, bf16=bf16)
         done = export(request, display.note)
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})

@@ -8,6 +8,7 @@ import typer
 
 from nas.cli.options import DeviceOption, JsonOption, RunOption, StudyOption
 from nas.cli.output import print_json
+from nas.specs import PredictSpec
 
 HELP = """Name the most probable classes of some images."""
 
@@ -20,10 +21,10 @@ def command(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    from nas.predict import PredictRequest, predict_images
+    from nas.predict import predict_images
     from nas.runs.select import study_of
 
-    request = PredictRequest(paths=study_of(run, study), images=tuple(images), run=run, top=top, device=device)
+    request = PredictSpec(paths=study_of(run, study), images=tuple(images), run=run, top=top, device=device)
     guesses = predict_images(request)
     if as_json:
         print_json([{**asdict(guess), "image": str(guess.image), "classes": dict(guess.classes)} for guess in guesses])

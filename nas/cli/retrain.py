@@ -23,14 +23,14 @@ from nas.cli.options import (
     parse_seeds,
 )
 from nas.cli.output import end_suspended, print_json, table_lines
+from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 
 if TYPE_CHECKING:
     from nas.cli.display import TerminalDisplay
     from nas.interrupts import Stop
     from nas.paths import StudyPaths
     from nas.runs.card import ModelCard
-    from nas.runs.choice import Criterion, Network, Several, SeveralRequest
-    from nas.runs.request import RetrainRequest
+    from nas.runs.choice import Network, Several
     from nas.runs.retrain import RetrainPlan
 
 HELP = """Train networks of a study on its labelled training data for the last time, longer than the search did."""
@@ -100,8 +100,7 @@ def command(
     from nas.interrupts import Stop
     from nas.jobs.placement import Placement
     from nas.paths import remember_study
-    from nas.runs.choice import CRITERIA, HOLD_OUT, SeveralRequest
-    from nas.runs.request import RetrainRequest
+    from nas.runs.choice import CRITERIA
     from nas.runs.select import find_names
 
     by = next((name for name in CRITERIA if name == choose_by), None)
@@ -113,7 +112,7 @@ def command(
         names = find_names(paths, words)
         if hold_out is None:
             hold_out = HOLD_OUT if len(names) > 1 or by == "shifted" else 0.0
-        base = RetrainRequest(
+        base = RetrainSpec(
             paths=paths,
             epochs=epochs,
             recipe=recipe,
@@ -131,7 +130,7 @@ def command(
             result = retrain_one(replace(base, which=names[0], seed=all_seeds[0], gpus=gpus), display, stop)
         else:
             placement = Placement(device, gpus=gpus, workers=workers)
-            result = _several(SeveralRequest(base, names, all_seeds, placement, by), display, stop)
+            result = _several(SeveralSpec(base, names, all_seeds, placement, by), display, stop)
     remember_study(paths)
     if result.suspended:
         end_suspended(result.suspended)
@@ -156,7 +155,7 @@ def _plan_text(plan: "RetrainPlan") -> str:
     )
 
 
-def retrain_one(request: "RetrainRequest", display: "TerminalDisplay", stop: "Stop") -> "Several":
+def retrain_one(request: "RetrainSpec", display: "TerminalDisplay", stop: "Stop") -> "Several":
     """In this process."""
     from nas.interrupts import suspended_by_signals
     from nas.report.words import time_text
@@ -191,7 +190,7 @@ def retrain_one(request: "RetrainRequest", display: "TerminalDisplay", stop: "St
     return Several((network,), network, "clean", {}, suspended=0)
 
 
-def _several(request: "SeveralRequest", display: "TerminalDisplay", stop: "Stop") -> "Several":
+def _several(request: "SeveralSpec", display: "TerminalDisplay", stop: "Stop") -> "Several":
     """Over workers."""
     from collections.abc import Sequence
 

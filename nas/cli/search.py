@@ -20,6 +20,7 @@ from nas.cli.completion import (
 )
 from nas.cli.options import DataOption, DeviceOption, JsonOption, LogOption, QuietOption, absolute_path, parse_duration
 from nas.cli.output import print_json
+from nas.specs import SearchSpec
 
 if TYPE_CHECKING:
     from nas.study.run import SearchResult
@@ -131,10 +132,9 @@ def command(
 ) -> None:
     seconds = parse_duration(timeout)
     from nas.cli.display import TerminalDisplay
-    from nas.study.request import SearchRequest
     from nas.study.run import run_search
 
-    request = SearchRequest(
+    request = SearchSpec(
         study=study,
         space=space,
         dataset=dataset,

@@ -9,6 +9,7 @@ import typer
 from nas.cli.completion import complete_averaging
 from nas.cli.options import DeviceOption, JsonOption, QuietOption, RunOption, StudyOption
 from nas.cli.output import print_json
+from nas.specs import SubmitSpec
 
 HELP = """Predict an unlabelled test set and write the CSV that is handed in: ID,Labels."""
 
@@ -44,19 +45,19 @@ def command(
 ) -> None:
     from nas.cli.display import TerminalDisplay
     from nas.paths import remember_study
-    from nas.predict import SubmitRequest, submit
+    from nas.predict import submit
     from nas.runs.select import is_folder, study_of
 
     paths = study_of(run, study)
     with TerminalDisplay(quiet=quiet) as display:
-        request = SubmitRequest(
+        request = SubmitSpec(
             paths=paths,
             test=test,
             run=run,
             output=output,
             tta=tta,
             adapt_norm=adapt_norm,
-            labels="names" if names else "indices",
+            names=names,
             id_column=id_column,
             label_column=label_column,
             like=like,

@@ -30,26 +30,12 @@ from nas.runs.evaluation import judge
 from nas.runs.load import load_network
 from nas.runs.recorded import Note, require_as_recorded
 from nas.runs.select import find_run
+from nas.specs import ExportSpec
 from nas.study.settings import read_settings
 
 LARGEST_DIFFERENCE = 1e-4
 """Between logits of the exported form and torch's, of logits about as large as 10: float32 sums in another order."""
 CHECKED_IMAGES = 16
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    paths: StudyPaths | None
-    """None where `run` is a folder outside any study."""
-    run: str | None = None
-    """As `find_run` takes it; None takes the latest."""
-    format: str = "weights"
-    """One of `FORMATS`."""
-    output: Path | None = None
-    tta: str | None = None
-    """What is averaged over; None takes what the network's training fits."""
-    bf16: bool = False
-    """weights: also in bfloat16, half as large."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +54,7 @@ class Exported:
     """… and in bfloat16."""
 
 
-def export(request: ExportRequest, note: Note = lambda text: None) -> Exported:
+def export(request: ExportSpec, note: Note = lambda text: None) -> Exported:
     """Whole or not at all. Raises NasError."""
     if request.format not in FORMATS:
         raise ConfigError(f"{request.format!r} is no format to export to.{choices_sentence(request.format, FORMATS)}")

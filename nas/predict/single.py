@@ -9,23 +9,12 @@ import torch
 from nas.data.decoding import UNREADABLE, decode, reason_of
 from nas.data.stream import pick_storage
 from nas.errors import ConfigError, DataError
-from nas.paths import StudyPaths
 from nas.runs.card import ModelCard
 from nas.runs.load import load_network
 from nas.runs.select import find_run
+from nas.specs import PredictSpec
 from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import predict_logits
-
-
-@dataclass(frozen=True)
-class PredictRequest:
-    paths: StudyPaths | None
-    """None where `run` is a folder outside any study."""
-    images: tuple[Path, ...]
-    run: str | None = None
-    """As `find_run` takes it; None takes the latest."""
-    top: int = 3
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -35,7 +24,7 @@ class Guess:
     """The most probable ones with their probabilities, the first one first."""
 
 
-def predict_images(request: PredictRequest) -> list[Guess]:
+def predict_images(request: PredictSpec) -> list[Guess]:
     """Each brought to the network's size as in training. Raises NasError."""
     if request.top < 1:
         raise ConfigError(f"--top must be at least 1, but is {request.top}")

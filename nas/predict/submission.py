@@ -5,7 +5,6 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,34 +25,11 @@ from nas.runs.ledger import SubmissionEntry, append_submission
 from nas.runs.load import load_network
 from nas.runs.recorded import Note, require_as_recorded, try_to_record
 from nas.runs.select import find_run
+from nas.specs import SubmitSpec
 from nas.study.settings import Environment, read_settings
 from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import predict_logits, require_tta
 from nas.train.norm import reestimate_norm
-
-LabelForm = Literal["indices", "names"]
-
-
-@dataclass(frozen=True)
-class SubmitRequest:
-    paths: StudyPaths | None
-    """None where `run` is a folder outside any study."""
-    test: Path | None = None
-    run: str | None = None
-    """As `find_run` takes it; None takes the latest."""
-    output: Path | None = None
-    tta: str | None = None
-    """As `require_tta` takes it; None takes what fits the network's training."""
-    adapt_norm: bool = False
-    """Whether BatchNorm's statistics are taken from the test set instead of the training images."""
-    labels: LabelForm = "indices"
-    id_column: str | None = None
-    label_column: str | None = None
-    like: Path | None = None
-    """A sample submission, which says the columns, the IDs and their order."""
-    probabilities: Path | None = None
-    """Also writes the probability of every class there, as a CSV."""
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -80,7 +56,7 @@ class Submission:
     adapted: Adapted | None = None
 
 
-def submit(request: SubmitRequest, progress: DecodingProgress = silent, note: Note = lambda text: None) -> Submission:
+def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note = lambda text: None) -> Submission:
     """Predicts the test set and writes the CSV: a class for each image, by default its index from 0, in the test set's order.
 
     It is recorded beside the run and in the study's ledger. Raises NasError.
@@ -108,7 +84,7 @@ def submit(request: SubmitRequest, progress: DecodingProgress = silent, note: No
         before, logits = logits, predict_logits(model, data, FULL_PRECISION, tta, progress=progress)
         adapted = _compared(before, logits)
     predicted = logits.argmax(1).cpu().numpy()
-    names = list(card.classes) if request.labels == "names" else [str(i) for i in range(len(card.classes))]
+    names = list(card.classes) if request.names else [str(i) for i in range(len(card.classes))]
     ids = [test.ids[i] for i in order]
     if request.probabilities is not None:
         shares = torch.softmax(logits, 1).cpu().numpy()
@@ -169,7 +145,7 @@ def _record(paths: StudyPaths | None, run: TrialPaths, entry: SubmissionEntry, n
         try_to_record(paths, entry, note)
 
 
-def find_test_set(request: SubmitRequest, card: ModelCard, progress: DecodingProgress) -> tuple[TestSet, str]:
+def find_test_set(request: SubmitSpec, card: ModelCard, progress: DecodingProgress) -> tuple[TestSet, str]:
     """The test set that was named; else the one named for this study before, else the single `*_nolabel.pkl` in the data folder,
     else the data set's own test images. With it, which of these it is, in words."""
     if request.test is not None:

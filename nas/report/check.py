@@ -20,28 +20,13 @@ from nas.report.network import report_network
 from nas.runs.select import Subject, find_subject, preset_subject
 from nas.space.presets import PREFIX, preset_names
 from nas.space.space_file import CIFAR10
+from nas.specs import CheckSpec
 from nas.study.settings import read_settings
 
 DEFAULT_BUDGET = BudgetConfig(params=5_000_000)
 """Where neither a study nor the command line says one."""
 NAMED = 3
 """Of a list of names in a sentence; the rest is counted."""
-
-
-@dataclass(frozen=True)
-class CheckRequest:
-    network: str
-    """`best`, a trial's number, `preset:NAME`, `FILE.py:CLASS`, or `torchvision:NAME`."""
-    study: str | None = None
-    channels: int | None = None
-    size: int | None = None
-    classes: int | None = None
-    """None: the study's, or CIFAR-10's."""
-    max_params: int | None = None
-    max_macs: int | None = None
-    """None: the study's; without a study and either of them, `DEFAULT_BUDGET`."""
-    timeout: float = 60.0
-    """Seconds for the code of a network that is not ours."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +107,7 @@ def _nobody(text: str) -> None:
     pass
 
 
-def check(request: CheckRequest, printed: Callable[[str], None] = _nobody, note: Callable[[str], None] = _nobody) -> Checked:
+def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Callable[[str], None] = _nobody) -> Checked:
     """Raises NasError. `printed` hears what a user's file printed, `note` what could not be timed."""
     foreign = foreign_name(request.network)
     which = request.network
@@ -149,7 +134,7 @@ def check(request: CheckRequest, printed: Callable[[str], None] = _nobody, note:
     return _checked_ours(subject, study, budget, note)
 
 
-def _limits(request: CheckRequest, of_study: BudgetConfig | None) -> BudgetConfig:
+def _limits(request: CheckSpec, of_study: BudgetConfig | None) -> BudgetConfig:
     changed = {"params": request.max_params, "macs": request.max_macs}
     changed = {name: value for name, value in changed.items() if value is not None}
     if of_study is None:

@@ -4,13 +4,12 @@ trained on, before the official test set is opened."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Literal
 
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.errors import ConfigError
 from nas.interrupts import Stop
-from nas.jobs.placement import Placement, devices_of
+from nas.jobs.placement import devices_of
 from nas.paths import TrialPaths
 from nas.runs.card import ModelCard, read_card
 from nas.runs.context import TrainingContext, locked, open_context
@@ -18,13 +17,10 @@ from nas.runs.finish import finish, seal, with_test
 from nas.runs.load import load_network
 from nas.runs.plan import Order, make_order
 from nas.runs.queue import Heard, Queue
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import RetrainPlan, begin
+from nas.specs import HOLD_OUT, Criterion, SeveralSpec
 
-Criterion = Literal["clean", "shifted"]
 CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")
-HOLD_OUT = 0.1
-"""Share of the training images that chooses among several networks, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +69,8 @@ class Several:
         return None if self.chosen is None else self.chosen.best_run(self.by)
 
 
-@dataclass(frozen=True)
-class SeveralRequest:
-    base: RetrainRequest
-    subjects: tuple[str, ...]
-    seeds: tuple[int, ...]
-    placement: Placement
-    by: Criterion = "clean"
-
-    def each(self) -> list[RetrainRequest]:
-        """All networks by the first seed before any by the second."""
-        return [replace(self.base, which=which, seed=seed) for seed in self.seeds for which in self.subjects]
-
-
 def retrain_several(
-    request: SeveralRequest,
+    request: SeveralSpec,
     on_plan: Callable[[Sequence[RetrainPlan], int], None],
     on_epoch: Heard,
     stop: Stop,
@@ -115,7 +98,7 @@ def retrain_several(
 
 
 def _train_all(
-    request: SeveralRequest,
+    request: SeveralSpec,
     ctx: TrainingContext,
     pending: Sequence[Order],
     count: int,

@@ -22,8 +22,8 @@ from nas.errors import ConfigError, DataError, StudyError
 from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
 from nas.runs.places import Places, pick_places
-from nas.runs.request import RetrainRequest
 from nas.space.presets import load_preset, preset_names
+from nas.specs import RetrainSpec
 from nas.study.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, git_state, read_settings
 from nas.train.device import Precision, pick_precision, tune_process
 
@@ -59,7 +59,7 @@ class TrainingContext:
         return place(images, self.dataset.mean, self.dataset.std, self.device, indices)
 
 
-def open_context(request: RetrainRequest, decoding: DecodingProgress = silent) -> TrainingContext:
+def open_context(request: RetrainSpec, decoding: DecodingProgress = silent) -> TrainingContext:
     """Raises NasError."""
     settings = read_settings(request.paths)
     git_state()  # of the code that is imported now, whatever becomes of the checkout until a card states it
@@ -79,7 +79,7 @@ def open_context(request: RetrainRequest, decoding: DecodingProgress = silent) -
     )
 
 
-def _where_it_lies(data: DataConfig, request: RetrainRequest) -> DataConfig:
+def _where_it_lies(data: DataConfig, request: RetrainSpec) -> DataConfig:
     if request.labels is not None and data.labels is None:
         raise ConfigError(
             f"--labels {request.labels}: study {request.paths.name!r} takes its labels from no table",

@@ -13,10 +13,10 @@ from nas.errors import ConfigError, StudyError
 from nas.models import build_model
 from nas.paths import TrialPaths
 from nas.runs.context import TrainingContext
-from nas.runs.request import RetrainRequest
 from nas.runs.select import Subject, find_subject
 from nas.space.presets import PREFIX
 from nas.space.recipes import AUTO, LONG_FROM, SEARCHED, Recipe, load_recipe
+from nas.specs import RetrainSpec
 from nas.study.settings import StudySettings
 from nas.train.evaluate import TTA, fitting_tta
 from nas.train.pace import measure_pace
@@ -58,7 +58,7 @@ class Order:
         return f"{self.candidate.digest} seed {self.mixed_seed} images {self.train_images}"
 
 
-def make_order(request: RetrainRequest, ctx: TrainingContext, note: Callable[[str], None]) -> Order:
+def make_order(request: RetrainSpec, ctx: TrainingContext, note: Callable[[str], None]) -> Order:
     """Raises NasError."""
     if request.epochs is not None and request.seconds is not None:
         raise ConfigError(
@@ -88,7 +88,7 @@ def make_order(request: RetrainRequest, ctx: TrainingContext, note: Callable[[st
     )
 
 
-def asked_subject(request: RetrainRequest, settings: StudySettings) -> Subject:
+def asked_subject(request: RetrainSpec, settings: StudySettings) -> Subject:
     """The network that is asked for; a preset, whose recipe is for photographs, without flips where a mirrored image is another
     one, such as of a digit. Raises NasError with the choices."""
     subject = find_subject(request.paths, request.which)
@@ -100,7 +100,7 @@ def asked_subject(request: RetrainRequest, settings: StudySettings) -> Subject:
     return replace(subject, candidate=candidate)
 
 
-def by_epochs(request: RetrainRequest, default: int) -> tuple[str, Recipe, int]:
+def by_epochs(request: RetrainSpec, default: int) -> tuple[str, Recipe, int]:
     """The recipe with its name, and how many epochs, where no time is given: those asked for, the recipe's, or the default."""
     if request.epochs is not None:
         check_epochs(request.epochs)
@@ -111,7 +111,7 @@ def by_epochs(request: RetrainRequest, default: int) -> tuple[str, Recipe, int]:
 
 
 def _by_time(
-    request: RetrainRequest, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]
+    request: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]
 ) -> tuple[str, Recipe, int]:
     name, recipe = load_recipe(request.recipe, 1)
     epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, ctx)
@@ -155,7 +155,7 @@ def tta_by(recipe: Recipe, candidate: Candidate) -> str:
     return fitting if recipe.tta is None or fitting == "none" else recipe.tta
 
 
-def _begun(run: TrialPaths, request: RetrainRequest) -> tuple[str, Recipe, int] | None:
+def _begun(run: TrialPaths, request: RetrainSpec) -> tuple[str, Recipe, int] | None:
     """What a run of so much time was begun with, which goes on."""
     if not run.candidate.is_file():
         return None
@@ -172,6 +172,6 @@ def _require_same(run: TrialPaths, candidate: Candidate) -> None:
         )
 
 
-def _run_name(subject: Subject, recipe: str, length: str, request: RetrainRequest) -> str:
+def _run_name(subject: Subject, recipe: str, length: str, request: RetrainSpec) -> str:
     by = "" if recipe == SEARCHED else f"-{recipe}"
     return f"{subject.slug}{by}-{length}-seed-{request.seed}{request.selection.suffix}"

@@ -14,9 +14,9 @@ from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import divergence, finish
 from nas.runs.parts import in_parts
 from nas.runs.plan import Order, make_order
-from nas.runs.request import RetrainRequest
 from nas.runs.select import find_subject
 from nas.runs.together import train_together
+from nas.specs import RetrainSpec
 from nas.study.retry import Retry
 from nas.train.evaluate import never
 from nas.train.loop import EpochMetrics, Status
@@ -44,7 +44,7 @@ class Retrained:
 
 
 def retrain(
-    request: RetrainRequest,
+    request: RetrainSpec,
     on_start: Callable[[RetrainPlan], None],
     on_epoch: Callable[[EpochMetrics], None],
     should_suspend: Callable[[], bool] = never,

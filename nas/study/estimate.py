@@ -24,9 +24,10 @@ from nas.jobs.worker import warm_up
 from nas.models import build_model
 from nas.space.feasibility import cost_warnings, nothing_fits
 from nas.space.space import Space, UniformDraw
+from nas.specs import SearchSpec
 from nas.study.finalists import plan_round
 from nas.study.outcomes import count_outcomes, count_trained
-from nas.study.request import SearchRequest, resolve
+from nas.study.request import resolve
 from nas.study.run import SearchDisplay
 from nas.study.storage import open_study
 from nas.study.strategies import make_pruner
@@ -132,7 +133,7 @@ def search_seconds(
 # ------------------------------------------------------------------------------------------------------- the measurement
 
 
-def estimate_search(request: SearchRequest, display: SearchDisplay) -> Estimate:
+def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
     """Times what `run_search` would train. Raises NasError as that would."""
     if request.ray is not None:
         raise ConfigError(

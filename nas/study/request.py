@@ -13,12 +13,12 @@ from nas.data.images import Dataset
 from nas.data.tables import moved
 from nas.errors import ConfigError, choices_sentence
 from nas.files import write_whole
-from nas.jobs.placement import Placement
 from nas.paths import StudyPaths, study_paths
 from nas.space.feasibility import check_blocks, check_feasible, smallest_network
 from nas.space.filling import check_can_fill
 from nas.space.space import Space
 from nas.space.space_file import load_space
+from nas.specs import SearchSpec
 from nas.study.address import study_address
 from nas.study.finalists import check_request
 from nas.study.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
@@ -26,70 +26,6 @@ from nas.study.strategies import fill_defaults, inherit_arguments
 
 DEFAULT_TRIALS = 100
 DEFAULT_SPACE = "resnet"
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What the user asked for; None takes what the study began with, or the default of a new one."""
-
-    study: str | None = None
-    space: str | None = None
-    dataset: str | None = None
-    data_folder: str | None = None
-    labels: str | None = None
-    """A table of labels for images in a folder; its columns follow."""
-    image_column: str | None = None
-    label_column: str | None = None
-    group_column: str | None = None
-    image_size: int | None = None
-    resize: str | None = None
-    channels: str | None = None
-    skip_bad_images: bool = False
-    train_subset: int | None = None
-    seed: int | None = None
-    epochs: int | None = None
-    max_params: str | None = None
-    sampler: str | None = None
-    pruner: str | None = None
-    metric: str | None = None
-    """What networks are pruned, ranked and reported by: one of `MetricName`."""
-    class_balance: str | None = None
-    """One of `BalanceName`, in place of the space's."""
-    trials: int = DEFAULT_TRIALS
-    timeout: float | None = None
-    """Seconds, the finalists' included."""
-    finalists: int | None = None
-    """Networks that are trained again at the end; 0 is none. What is None here and below is chosen by cost."""
-    finalist_epochs: int | None = None
-    finalist_seeds: int | None = None
-    device: str = "auto"
-    gpus: int | None = None
-    """All that are visible; 0 is the CPU."""
-    workers_per_gpu: int | None = None
-    workers: int | None = None
-    """On the CPU."""
-    ray: str | None = None
-    """Address of the cluster where the workers run, instead of on this machine."""
-    gpus_per_worker: float | None = None
-    cpus_per_worker: float | None = None
-    storage: str | None = None
-    """URL of a PostgreSQL database; else SQLite in the study's folder, or what the study began with."""
-    warm_start: str | None = None
-    """Of a new study: `presets`, `preset:NAME` or `study:NAME`."""
-
-    @property
-    def new_dataset(self) -> str:
-        """What a study that begins with this is of."""
-        return self.dataset or ("folder" if self.labels else "cifar10")
-
-    @property
-    def placement(self) -> Placement:
-        return Placement(self.device, self.gpus, self.workers_per_gpu, self.workers)
-
-    @property
-    def final_round(self) -> tuple[int | None, int | None, int | None]:
-        """Finalists, their epochs, their seeds."""
-        return self.finalists, self.finalist_epochs, self.finalist_seeds
 
 
 @dataclass(frozen=True)
@@ -130,7 +66,7 @@ class Asked:
         return space, budget, settings
 
 
-def resolve(request: SearchRequest) -> Asked:
+def resolve(request: SearchSpec) -> Asked:
     """Raises NasError for what cannot be meant."""
     if request.trials < 1:
         raise ConfigError(
@@ -157,14 +93,14 @@ def resolve(request: SearchRequest) -> Asked:
     )
 
 
-def default_name(request: SearchRequest) -> str:
+def default_name(request: SearchSpec) -> str:
     """`resnet-cifar10`: the space and the data set."""
     space = load_space(request.space or DEFAULT_SPACE).name
     require_known(request.new_dataset)
     return f"{space}-{request.new_dataset}"
 
 
-def resolve_overrides(request: SearchRequest, stored: StudySettings | None) -> Overrides:
+def resolve_overrides(request: SearchSpec, stored: StudySettings | None) -> Overrides:
     before = stored.overrides if stored else Overrides(unmirrored=request.new_dataset in UNMIRRORED)
     said = {
         "metric": known_word("--metric", request.metric, MetricName),
@@ -184,7 +120,7 @@ def known_word(option: str, word: str | None, words: Any) -> Any:
     return word
 
 
-def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
+def resolve_space(request: SearchSpec, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
     """The space that was asked for, else the study's own, else the default. Tries the blocks of users' own files."""
     own = request.space is None and stored is not None
     space = read_study_space(paths, stored) if own and stored is not None else load_space(request.space or DEFAULT_SPACE)
@@ -192,7 +128,7 @@ def resolve_space(request: SearchRequest, paths: StudyPaths, stored: StudySettin
     return overrides.applied_to(space)
 
 
-def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | None, overrides: Overrides) -> StudyConfig:
+def resolve_study(request: SearchSpec, space: Space, stored: StudySettings | None, overrides: Overrides) -> StudyConfig:
     """The strategies that the space and the command line ask for, else those that the study began with, every argument as it was
     then."""
     if stored is None:
@@ -204,7 +140,7 @@ def resolve_study(request: SearchRequest, space: Space, stored: StudySettings | 
     return fill_defaults(inherit_arguments(space.study, stored.study))
 
 
-def resolve_data(request: SearchRequest, stored: StudySettings | None) -> DataConfig:
+def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfig:
     before = stored.data if stored else None
     if before and request.data_folder and request.labels is None:
         before = moved(before, os.path.abspath(request.data_folder))

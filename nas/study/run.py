@@ -25,6 +25,7 @@ from nas.jobs.placement import plan_workers, ray_cluster
 from nas.paths import StudyPaths, remember_study
 from nas.space.feasibility import cost_warnings
 from nas.space.space import Space
+from nas.specs import SearchSpec
 from nas.study.coordinator import Coordinator
 from nas.study.drawing import Drawer
 from nas.study.finalists import (
@@ -43,7 +44,7 @@ from nas.study.finalists import (
 from nas.study.ownership import own_study
 from nas.study.progress import Display, Progress
 from nas.study.pruners import FairPruner
-from nas.study.request import SearchRequest, least_params, resolve
+from nas.study.request import least_params, resolve
 from nas.study.retry import Retry
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import owned_study
@@ -102,7 +103,7 @@ class SearchDisplay(Display, Protocol):
         """What follows begins now and ends by `deadline`, a time of `time.monotonic`."""
 
 
-def run_search(request: SearchRequest, display: SearchDisplay) -> SearchResult:
+def run_search(request: SearchSpec, display: SearchDisplay) -> SearchResult:
     """Trains networks until the study holds `request.trials` of them. Raises NasError."""
     stop = Stop()
     with ExitStack() as closing:
@@ -130,7 +131,7 @@ def _write_what_it_means(prepared: "_Prepared") -> None:
 class _Prepared:
     """All that a search needs, checked before the study is touched."""
 
-    request: SearchRequest
+    request: SearchSpec
     display: SearchDisplay
     stop: Stop
     """Requested by Ctrl-C."""
@@ -156,7 +157,7 @@ class _Prepared:
     """Below which no trial's own budget is drawn; None where all have the study's."""
 
 
-def _prepare(request: SearchRequest, display: SearchDisplay, closing: ExitStack, stop: Stop) -> _Prepared:
+def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, stop: Stop) -> _Prepared:
     """`closing` ends the workers, whatever comes of the search."""
     deadline = None if request.timeout is None else time.monotonic() + request.timeout
 
@@ -211,7 +212,7 @@ def imbalance_warnings(dataset: Dataset, space: Space) -> list[str]:
     return [found + "".join(f"; {one}" for one in advice)]
 
 
-def _make_executor(request: SearchRequest, plan: WorkerPlan, display: SearchDisplay) -> tuple[Executor, str, str]:
+def _make_executor(request: SearchSpec, plan: WorkerPlan, display: SearchDisplay) -> tuple[Executor, str, str]:
     """With its workers and their precision in words."""
     cluster = ray_cluster(request.ray, request.gpus_per_worker, request.cpus_per_worker, request.placement)
     if cluster is not None:

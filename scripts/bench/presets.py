@@ -12,9 +12,9 @@ from pathlib import Path
 
 from nas.config import DataConfig
 from nas.runs.context import open_presets_study
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import retrain
 from nas.space.presets import preset_names
+from nas.specs import RetrainSpec
 from nas.train.loop import read_curve
 
 
@@ -34,7 +34,7 @@ def main() -> None:
         print(f"| preset | {losses} | training accuracy | images/s |", flush=True)
         print("|---|" + "---|" * (options.epochs + 2), flush=True)
         for name in options.only:
-            request = RetrainRequest(paths, f"preset:{name}", epochs=options.epochs, train_subset=options.images)
+            request = RetrainSpec(paths, f"preset:{name}", epochs=options.epochs, train_subset=options.images)
             run = retrain(request, lambda plan: None, lambda metrics: None).run
             curve = read_curve(run.metrics)
             cells = [f"{metrics.train_loss:.3f}" for metrics in curve]

@@ -16,7 +16,7 @@ from nas.cli import retrain as retrain_command
 from nas.cli import search as search_command
 from nas.errors import BudgetError, ConfigError, StudyError
 from nas.paths import StudyPaths
-from nas.study.request import SearchRequest
+from nas.specs import SearchSpec
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
 EXAMPLE = next(text for text in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "nas.search(" in text)
@@ -66,7 +66,7 @@ def test_a_search_takes_what_the_command_takes_with_the_same_defaults() -> None:
         assert parameter.default == command[name].default, name
     renamed = {"data": "data_folder"}
     asked = {renamed.get(name, name) for name in function} - {"log", "quiet"}
-    assert asked == {field.name for field in fields(SearchRequest)}
+    assert asked == {field.name for field in fields(SearchSpec)}
 
 
 def test_a_retraining_takes_what_the_command_takes_with_the_same_defaults() -> None:

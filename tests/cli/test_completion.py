@@ -12,8 +12,8 @@ from nas.cli import completion
 from nas.data.datasets import DATASETS
 from nas.export import FORMATS
 from nas.paths import StudyPaths
-from nas.runs.choice import Criterion
 from nas.runs.trackers import TRACKERS
+from nas.specs import Criterion
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
 from nas.train.evaluate import TTA

@@ -25,6 +25,7 @@ ROOMS = (
     "foreign",
     "train",
     "jobs",
+    "specs",
     "study",
     "runs",
     "predict",

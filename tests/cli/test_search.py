@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from nas.paths import StudyPaths, studies_folder
-from nas.study.request import SearchRequest, default_name
+from nas.specs import SearchSpec
+from nas.study.request import default_name
 from nas.study.settings import read_settings
 from tests.conftest import TINY_SPACE, Done
 
@@ -101,8 +102,8 @@ def test_several_changes_are_refused_together(nas: Callable[..., Done], study: S
 
 def test_study_is_named_after_its_space_and_its_data() -> None:
     Path("same.yaml").write_text(TINY_SPACE)
-    assert default_name(SearchRequest(space="same.yaml", dataset="digits")) == "same-digits"
-    assert default_name(SearchRequest()) == "resnet-cifar10"
+    assert default_name(SearchSpec(space="same.yaml", dataset="digits")) == "same-digits"
+    assert default_name(SearchSpec()) == "resnet-cifar10"
 
 
 def test_study_keeps_the_space_that_it_began_with(nas: Callable[..., Done], study: StudyPaths) -> None:

@@ -16,7 +16,8 @@ from nas.paths import study_paths
 from nas.runs.card import read_card
 from nas.runs.select import finished_runs
 from nas.space.space_file import load_space
-from nas.study.request import SearchRequest, default_name, resolve_overrides
+from nas.specs import SearchSpec
+from nas.study.request import default_name, resolve_overrides
 from nas.study.settings import read_settings
 from tests.conftest import TINY_SPACE, Done
 
@@ -179,18 +180,18 @@ def test_a_study_cannot_change_its_metric_or_its_groups(nas: Callable[..., Done]
 
 
 def test_a_labelled_folder_is_named_after_what_it_is(labelled: Path) -> None:
-    assert default_name(SearchRequest(space="tiny.yaml", labels="labels.csv")) == "tiny-folder"
+    assert default_name(SearchSpec(space="tiny.yaml", labels="labels.csv")) == "tiny-folder"
 
 
 @pytest.mark.parametrize("dataset", ["digits", "svhn"])
 def test_digits_are_never_mirrored(dataset: str) -> None:
     space = load_space("resnet")
-    overrides = resolve_overrides(SearchRequest(dataset=dataset), None)
+    overrides = resolve_overrides(SearchSpec(dataset=dataset), None)
     found = overrides.applied_to(space).describe()
     assert found["augment.flip"] == '"none"'
     assert found["augment.vertical_flip"] == "0.0"
     for other in ("cifar10", "cifar100", "fashion-mnist"):
-        assert resolve_overrides(SearchRequest(dataset=other), None).applied_to(space) == space
+        assert resolve_overrides(SearchSpec(dataset=other), None).applied_to(space) == space
 
 
 def test_a_study_of_digits_from_before_keeps_what_it_began_with(nas: Callable[..., Done], tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ from safetensors.torch import load_file, save_file
 from nas.config import DataConfig
 from nas.data.cache import silent
 from nas.data.datasets import load_digits
-from nas.export import FORMATS, ExportRequest, export
+from nas.export import FORMATS, export
 from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.paths import StudyPaths
 from nas.runs.load import load_network
 from nas.runs.select import find_run
+from nas.specs import ExportSpec
 from tests.budget.test_closed_form import any_network, any_shape
 from tests.conftest import Done
 
@@ -70,7 +71,7 @@ def test_onnx_predicts_as_a_submission(nas: Callable[..., Done], study: StudyPat
 def test_program_predicts_as_a_submission(
     nas: Callable[..., Done], study: StudyPaths, images: np.ndarray, tmp_path: Path
 ) -> None:
-    done = export(ExportRequest(study, format="torch", output=tmp_path / "network.pt2"))
+    done = export(ExportSpec(study, format="torch", output=tmp_path / "network.pt2"))
     assert done.difference <= 1e-5
     program = torch.export.load(done.path).module()
     for part in (images[:1], images[:37]):
@@ -81,7 +82,7 @@ def test_program_predicts_as_a_submission(
 def test_folder_predicts_exactly_without_this_package(
     nas: Callable[..., Done], study: StudyPaths, images: np.ndarray, tmp_path: Path
 ) -> None:
-    done = export(ExportRequest(study, output=tmp_path / "network"))
+    done = export(ExportSpec(study, output=tmp_path / "network"))
     assert done.difference == 0.0
     assert {file.name for file in done.path.iterdir()} == {"model.py", "model.json", "model.safetensors"}
     np.save(tmp_path / "images.npy", images)
@@ -106,7 +107,7 @@ def test_folder_predicts_exactly_without_this_package(
 def test_folder_reads_image_files(study: StudyPaths, images: np.ndarray, tmp_path: Path) -> None:
     from PIL import Image
 
-    done = export(ExportRequest(study, output=tmp_path / "network"))
+    done = export(ExportSpec(study, output=tmp_path / "network"))
     Image.fromarray(images[0, :, :, 0]).save(tmp_path / "digit.png")
     ran = subprocess.run([sys.executable, "model.py", str(tmp_path / "digit.png")], cwd=done.path, capture_output=True, text=True)
     best = int(expected(study, images[:1]).argmax())
@@ -146,7 +147,7 @@ def test_standalone_builds_every_network_as_this_package_does(tmp_path: Path) ->
 
 
 def test_half_as_many_bits_beside_the_original(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
-    done = export(ExportRequest(study, output=tmp_path / "network", bf16=True))
+    done = export(ExportSpec(study, output=tmp_path / "network", bf16=True))
     assert done.bf16_bytes is not None
     whole, halved = (load_file(done.path / name) for name in ("model.safetensors", "model.bf16.safetensors"))
     assert {tensor.dtype for tensor in halved.values() if tensor.is_floating_point()} == {torch.bfloat16}
@@ -201,6 +202,6 @@ def test_export_that_does_not_predict_the_same_is_not_kept(
     real = formats._write_folder
     monkeypatch.setitem(formats.FORMATS, "weights", lambda *given: real(*given) + 1)
     with pytest.raises(StudyError, match=r"does not predict as the original: its logits differ by up to 1$"):
-        export(ExportRequest(study, output=tmp_path / "network"))
+        export(ExportSpec(study, output=tmp_path / "network"))
     assert list(tmp_path.glob("network*")) == []
     assert list(tmp_path.glob(".nas-export*")) == []

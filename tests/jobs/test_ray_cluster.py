@@ -12,9 +12,9 @@ import pytest
 from nas.jobs.messages import Saved, Train, WorkerPlan
 from nas.jobs.ray.executor import RayExecutor
 from nas.paths import study_paths
+from nas.specs import SearchSpec
 from nas.study.outcomes import count_outcomes, count_trained, outcome_of
 from nas.study.progress import Progress
-from nas.study.request import SearchRequest
 from nas.study.run import SearchResult, run_search
 from nas.study.storage import open_study
 from tests.conftest import QuietDisplay
@@ -40,7 +40,7 @@ def search(tmp_path: Path) -> Callable[..., SearchResult]:
     path.write_text(SPACE)
 
     def run(cluster: Any, trials: int, display: QuietDisplay) -> SearchResult:
-        request = SearchRequest(
+        request = SearchSpec(
             study="mine",
             space=str(path),
             dataset="digits",

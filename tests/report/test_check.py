@@ -13,8 +13,9 @@ from nas.errors import ConfigError
 from nas.foreign import ForeignFacts, ForeignName
 from nas.foreign.measure import measure
 from nas.paths import StudyPaths
-from nas.report.check import CheckRequest, Held, check, millions
+from nas.report.check import Held, check, millions
 from nas.runs.select import find_subject
+from nas.specs import CheckSpec
 from nas.study.settings import read_settings
 from tests.foreign.networks import Net, Odd
 
@@ -65,21 +66,21 @@ def test_limit_is_held_against_what_there_is() -> None:
 
 
 def test_preset_is_checked_against_five_million() -> None:
-    found = check(CheckRequest("preset:resnet-443"))
+    found = check(CheckSpec("preset:resnet-443"))
     assert (found.study, found.network, found.fits) == (None, "preset:resnet-443", True)
     assert found.limits == {"params": Held(5_000_000, 4_697_162)}
     assert found.images == ImageShape(channels=3, size=32, classes=10)
     assert found.affordable is not None
     assert found.repeats == []
-    assert not check(CheckRequest("preset:resnet-443", max_params=1_000_000)).fits
+    assert not check(CheckSpec("preset:resnet-443", max_params=1_000_000)).fits
 
 
 def test_images_and_budget_of_the_command_line_come_first(study: StudyPaths) -> None:
     subject = find_subject(study, "best")
-    here = check(CheckRequest("best", study="tiny"))
+    here = check(CheckSpec("best", study="tiny"))
     assert (here.study, here.network, here.fits) == ("tiny", subject.title, True)
     assert (here.images, here.limits["params"].limit) == (read_settings(study).shape, 3000)
-    other = check(CheckRequest("best", study="tiny", size=16, classes=5, channels=3, max_params=10, max_macs=10**9))
+    other = check(CheckSpec("best", study="tiny", size=16, classes=5, channels=3, max_params=10, max_macs=10**9))
     shape = ImageShape(channels=3, size=16, classes=5)
     assert other.images == shape
     assert other.limits == {
@@ -90,14 +91,14 @@ def test_images_and_budget_of_the_command_line_come_first(study: StudyPaths) -> 
 
 
 def test_frozen_parameters_of_our_networks_are_named() -> None:
-    notes = check(CheckRequest("preset:resnet-443")).notes
+    notes = check(CheckSpec("preset:resnet-443")).notes
     assert not any("frozen" in note for note in notes)
     assert any(note.endswith("kept with the network, but no parameters.") for note in notes)
 
 
 def test_foreign_network_is_held_against_a_budget(foreign: Callable) -> None:
     asked = foreign(Net(num_classes=10))
-    found = check(CheckRequest("torchvision:any", size=8, max_params=1500, timeout=7))
+    found = check(CheckSpec("torchvision:any", size=8, max_params=1500, timeout=7))
     assert asked == [(ImageShape(channels=3, size=8, classes=10), 7)]
     block = 8 * 8 * 9 + 16
     assert found.params == 3 * 8 * 9 + 8 + 2 * block + 90
@@ -106,23 +107,23 @@ def test_foreign_network_is_held_against_a_budget(foreign: Callable) -> None:
     assert found.width_factor == pytest.approx(math.sqrt(1500 / found.params))
     (repeat,) = found.repeats
     assert found.copies(repeat) == (1500 - found.params) // block == 0
-    assert check(CheckRequest("torchvision:any", size=8, max_params=3000)).copies(repeat) == (3000 - found.params) // block
+    assert check(CheckSpec("torchvision:any", size=8, max_params=3000)).copies(repeat) == (3000 - found.params) // block
 
 
 def test_foreign_network_that_is_over_budget_is_told_what_to_leave_out(foreign: Callable) -> None:
     foreign(Net(num_classes=10))
-    found = check(CheckRequest("torchvision:any", size=8, max_params=1000))
+    found = check(CheckSpec("torchvision:any", size=8, max_params=1000))
     (repeat,) = found.repeats
     assert (found.fits, found.copies(repeat)) == (False, -1)
-    assert check(CheckRequest("torchvision:any", size=8, max_params=320)).copies(repeat) == -2
-    assert check(CheckRequest("torchvision:any", size=8, max_params=100)).copies(repeat) is None
+    assert check(CheckSpec("torchvision:any", size=8, max_params=320)).copies(repeat) == -2
+    assert check(CheckSpec("torchvision:any", size=8, max_params=100)).copies(repeat) is None
     # Parameters would allow more blocks, multiply-adds do not.
-    assert check(CheckRequest("torchvision:any", size=8, max_params=10**6, max_macs=60_000)).copies(repeat) == -1
+    assert check(CheckSpec("torchvision:any", size=8, max_params=10**6, max_macs=60_000)).copies(repeat) == -1
 
 
 def test_what_is_odd_of_a_foreign_network_is_said(foreign: Callable) -> None:
     foreign(Odd())
-    notes = "\n".join(check(CheckRequest("torchvision:any", size=8, classes=7)).notes)
+    notes = "\n".join(check(CheckSpec("torchvision:any", size=8, classes=7)).notes)
     assert "It returns (10,) for an image, where 7 classes need (7,)" in notes
     assert "Parameters that have several names count once: second.weight = third.weight." in notes
     assert "30 parameters are read by nothing when it predicts, and count all the same: never (30)." in notes
@@ -142,12 +143,12 @@ def test_multiply_adds_that_cannot_be_counted_are_not_said_to_fit(foreign: Calla
             return self.hidden[0](self.head(x.mean((2, 3))))
 
     foreign(Unknown())
-    found = check(CheckRequest("torchvision:any", size=8, max_macs=10**6))
+    found = check(CheckSpec("torchvision:any", size=8, max_macs=10**6))
     assert found.limits == {"macs": Held(10**6, None)}
     assert not found.fits
     assert any(note.startswith("It uses 110 parameters that it does not know") for note in found.notes)
     assert any(note.startswith("Its multiply-adds cannot be counted, since torch.jit cannot trace it: ") for note in found.notes)
-    assert check(CheckRequest("torchvision:any", size=8)).fits
+    assert check(CheckSpec("torchvision:any", size=8)).fits
 
 
 def test_latency_of_a_study_is_not_looked_at_for_a_foreign_network(foreign: Callable, study: StudyPaths) -> None:
@@ -155,9 +156,9 @@ def test_latency_of_a_study_is_not_looked_at_for_a_foreign_network(foreign: Call
     limits = BudgetConfig.model_validate({"params": 3000, "latency": {"max_ms": 1000, "runtime": "torch"}})
     study.settings.write_text(settings.model_copy(update={"budget": limits}).to_json())
     foreign(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    found = check(CheckRequest("torchvision:any", study="tiny"))
+    found = check(CheckSpec("torchvision:any", study="tiny"))
     assert (list(found.unchecked), found.fits, found.limits.keys()) == (["latency"], True, {"params"})
-    ours = check(CheckRequest("best", study="tiny"))
+    ours = check(CheckSpec("best", study="tiny"))
     assert (list(ours.unchecked), ours.limits.keys()) == ([], {"params", "latency"})
     assert ours.limits["latency"].kept
 
@@ -172,5 +173,5 @@ def test_latency_of_a_study_is_not_looked_at_for_a_foreign_network(foreign: Call
 )
 def test_what_is_no_network_is_refused_with_the_choices(which: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=r"is no network\. Choices: best, a trial's number, preset:NAME") as refused:
-        check(CheckRequest(which))
+        check(CheckSpec(which))
     assert refused.value.hint == hint

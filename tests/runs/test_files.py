@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nas.errors import NasError, StudyError
-from nas.export import ExportRequest, export
+from nas.export import export
 from nas.paths import StudyPaths, TrialPaths, studies_folder
-from nas.predict import SubmitRequest, submit
+from nas.predict import submit
 from nas.runs.card import content_hash, read_card, write_card
 from nas.runs.ledger import kept_submissions, read_ledger
 from nas.runs.load import load_network
 from nas.runs.recorded import rebuild
 from nas.runs.select import find_run, finished_runs, study_of
+from nas.specs import ExportSpec, SubmitSpec
 from tests.conftest import Done
 
 
@@ -108,11 +109,11 @@ def test_card_with_a_byte_that_is_no_text_is_refused(run: TrialPaths) -> None:
 def test_card_that_is_edited_on_purpose_is_taken_once_the_ledger_has_it(study: StudyPaths, run: TrialPaths) -> None:
     make_old(run)
     change_card(run, classes=list("abcdefghij"))
-    error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
+    error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
     assert error.message.startswith(f"model.json of {run.folder.name} is not what the ledger of study 'tiny' recorded on 20")
     assert error.hint == "restore the folder from a copy; or, to record it as it is:  nas runs --rebuild --study tiny"
     rebuild(study)
-    assert list(submit(SubmitRequest(study, device="cpu")).per_class) == list("abcdefghij")
+    assert list(submit(SubmitSpec(study, device="cpu")).per_class) == list("abcdefghij")
 
 
 def test_weights_of_another_network_are_refused_by_what_differs(run: TrialPaths) -> None:
@@ -165,7 +166,7 @@ def test_run_in_whose_place_another_was_put_is_refused(study: StudyPaths, run: T
     shutil.rmtree(run.folder)
     other.folder.rename(run.folder)
     load_network(run)  # its files fit together
-    for hand_over in (lambda: submit(SubmitRequest(study, device="cpu")), lambda: export(ExportRequest(study))):
+    for hand_over in (lambda: submit(SubmitSpec(study, device="cpu")), lambda: export(ExportSpec(study))):
         message = refusal(hand_over).message
         assert message.startswith(
             f"model.safetensors and model.json of {run.folder.name} are not what the ledger of study 'tiny' recorded on 20"
@@ -180,7 +181,7 @@ def test_old_run_is_used_with_a_note_until_the_ledger_has_it(study: StudyPaths, 
     study.database.unlink()  # of a study from before ledgers
     assert read_card(run).hashes is None
     notes: list[str] = []
-    done = submit(SubmitRequest(study, device="cpu"), note=notes.append)
+    done = submit(SubmitSpec(study, device="cpu"), note=notes.append)
     assert done.output.is_file()
     assert notes == [
         f"{run.folder.name} is from before hashes were kept, so that nobody can tell whether its files have changed; "
@@ -188,10 +189,10 @@ def test_old_run_is_used_with_a_note_until_the_ledger_has_it(study: StudyPaths, 
     ]
     assert rebuild(study).broken == []
     notes.clear()
-    submit(SubmitRequest(study, device="cpu"), note=notes.append)
+    submit(SubmitSpec(study, device="cpu"), note=notes.append)
     assert notes == []
     change_weights(run)
-    error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
+    error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
     assert error.message.startswith(f"model.safetensors of {run.folder.name} is not what the ledger of study 'tiny' recorded")
 
 
@@ -201,7 +202,7 @@ def test_old_run_is_used_with_a_note_until_the_ledger_has_it(study: StudyPaths, 
 def test_run_is_used_by_its_folder_without_any_study(
     study: StudyPaths, run: TrialPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nas: Callable[..., Done]
 ) -> None:
-    expected = submit(SubmitRequest(study, device="cpu")).output.read_text()
+    expected = submit(SubmitSpec(study, device="cpu")).output.read_text()
     shutil.copytree(run.folder, tmp_path / "elsewhere" / "mine")
     shutil.rmtree(studies_folder())
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -218,9 +219,9 @@ def test_run_is_used_by_its_folder_without_any_study(
 
 def test_exported_folder_is_a_run_like_any(study: StudyPaths, tmp_path: Path) -> None:
     """Its card says otherwise what is averaged over, and is sealed anew."""
-    done = export(ExportRequest(study, tta="flip", output=tmp_path / "given"))
-    expected = submit(SubmitRequest(study, tta="flip", device="cpu")).output.read_text()
-    handed = submit(SubmitRequest(None, run=str(done.path), output=tmp_path / "theirs.csv", device="cpu"))
+    done = export(ExportSpec(study, tta="flip", output=tmp_path / "given"))
+    expected = submit(SubmitSpec(study, tta="flip", device="cpu")).output.read_text()
+    handed = submit(SubmitSpec(None, run=str(done.path), output=tmp_path / "theirs.csv", device="cpu"))
     assert handed.tta == "flip"
     assert (tmp_path / "theirs.csv").read_text() == expected
 
@@ -229,7 +230,7 @@ def test_folder_in_a_study_belongs_to_it(study: StudyPaths, run: TrialPaths) -> 
     found = study_of(str(run.folder), None)
     assert found is not None
     assert found.folder.samefile(study.folder)
-    assert submit(SubmitRequest(found, run=str(run.folder), device="cpu")).output.parent.samefile(study.folder)
+    assert submit(SubmitSpec(found, run=str(run.folder), device="cpu")).output.parent.samefile(study.folder)
     assert [one.output for one in read_ledger(study).submissions] == ["submission-digits-test.csv"]
 
 

@@ -13,18 +13,18 @@ from nas.config import Candidate
 from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths
 from nas.runs.load import load_network
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import Retrained, retrain
+from nas.specs import RetrainSpec
 from nas.train.loop import EpochMetrics, fit
 from nas.train.pace import Pace
 
 
 @pytest.fixture
-def request_of(study: StudyPaths) -> RetrainRequest:
-    return RetrainRequest(study, train_subset=128, device="cpu")
+def request_of(study: StudyPaths) -> RetrainSpec:
+    return RetrainSpec(study, train_subset=128, device="cpu")
 
 
-def train(request: RetrainRequest, notes: list[str] | None = None, suspend: bool = False) -> Retrained:
+def train(request: RetrainSpec, notes: list[str] | None = None, suspend: bool = False) -> Retrained:
     said = [] if notes is None else notes
     return retrain(request, lambda plan: None, lambda metrics: None, lambda: suspend, note=said.append)
 
@@ -36,7 +36,7 @@ def at_pace(monkeypatch: pytest.MonkeyPatch, pace: Pace) -> None:
 # ------------------------------------------------------------------------------------------------------------ its length
 
 
-def test_time_is_filled_with_epochs_beside_what_is_evaluated(request_of: RetrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_filled_with_epochs_beside_what_is_evaluated(request_of: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     # 8 steps of 16 images; 359 test images as they are and shifted, and once without averaging: 3 passes.
     at_pace(monkeypatch, Pace(start=2.0, step=0.5, image=0.001, checkpoint=0.25))
     notes: list[str] = []
@@ -50,7 +50,7 @@ def test_time_is_filled_with_epochs_beside_what_is_evaluated(request_of: Retrain
     assert done.run.folder.name == f"trial-0000-{seconds:g}s-seed-0-subset-128"
 
 
-def test_training_of_so_much_time_goes_on_as_it_began(request_of: RetrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_of_so_much_time_goes_on_as_it_began(request_of: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     at_pace(monkeypatch, Pace(start=0.0, step=0.5, image=0.0, checkpoint=0.0))
     asked = replace(request_of, seconds=9.0, recipe="auto")
     assert train(asked, suspend=True).card is None
@@ -63,14 +63,14 @@ def test_training_of_so_much_time_goes_on_as_it_began(request_of: RetrainRequest
     assert "-auto-9s-seed-0" in done.run.folder.name
 
 
-def test_auto_takes_the_long_recipe_where_there_is_time(request_of: RetrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_long_recipe_where_there_is_time(request_of: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     at_pace(monkeypatch, Pace(start=0.0, step=0.001, image=0.0, checkpoint=0.0))
     done = train(replace(request_of, seconds=0.085, recipe="auto"))
     assert done.card is not None
     assert (done.card.recipe, done.card.candidate.train.epochs) == ("long", 85)
 
 
-def test_too_little_time_says_what_an_epoch_takes(request_of: RetrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_time_says_what_an_epoch_takes(request_of: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     at_pace(monkeypatch, Pace(start=3.0, step=60.0, image=0.0, checkpoint=0.0))
     with pytest.raises(ConfigError) as refused:
         train(replace(request_of, seconds=10.0, recipe="fast"))
@@ -81,7 +81,7 @@ def test_too_little_time_says_what_an_epoch_takes(request_of: RetrainRequest, mo
     assert refused.value.hint == "--time 603s has room for ten epochs; --train-subset N makes them shorter"
 
 
-def test_recipe_says_how_long_unless_told_otherwise(request_of: RetrainRequest, tmp_path: Path) -> None:
+def test_recipe_says_how_long_unless_told_otherwise(request_of: RetrainSpec, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("{epochs: 1, train: {label_smoothing: 0.2}}")
     one = train(replace(request_of, recipe=str(mine)))
@@ -93,7 +93,7 @@ def test_recipe_says_how_long_unless_told_otherwise(request_of: RetrainRequest, 
     assert two.card.candidate.train.epochs == 2
 
 
-def test_another_recipe_of_the_same_name_is_not_taken_for_the_first(request_of: RetrainRequest, tmp_path: Path) -> None:
+def test_another_recipe_of_the_same_name_is_not_taken_for_the_first(request_of: RetrainSpec, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("{epochs: 1, train: {label_smoothing: 0.2}}")
     train(replace(request_of, recipe=str(mine)))
@@ -105,7 +105,7 @@ def test_another_recipe_of_the_same_name_is_not_taken_for_the_first(request_of: 
 # ------------------------------------------------------------------------------------------------- what may be in its way
 
 
-def test_memory_that_runs_out_halves_the_micro_batches(request_of: RetrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_halves_the_micro_batches(request_of: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[int] = []
 
     def scarce(*args: Any, **keywords: Any) -> Any:
@@ -124,7 +124,7 @@ def test_memory_that_runs_out_halves_the_micro_batches(request_of: RetrainReques
     load_network(done.run)
 
 
-def test_memory_that_never_suffices_is_said(request_of: RetrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_never_suffices_is_said(request_of: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     def impossible(*args: Any, **keywords: Any) -> Any:
         raise MemoryError("too much")
 
@@ -133,7 +133,7 @@ def test_memory_that_never_suffices_is_said(request_of: RetrainRequest, monkeypa
         train(replace(request_of, epochs=1))
 
 
-def test_full_disk_is_waited_for(request_of: RetrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_waited_for(request_of: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     full = iter([True, True])
 
     def sometimes(path: Path, content: Any) -> None:
@@ -149,7 +149,7 @@ def test_full_disk_is_waited_for(request_of: RetrainRequest, monkeypatch: pytest
     assert notes[-1] == "the run's folder is there again; the training goes on"
 
 
-def test_checkpoint_that_is_lost_before_the_end_is_said(request_of: RetrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_that_is_lost_before_the_end_is_said(request_of: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(*args: Any, **keywords: Any) -> Any:
         result = fit(*args, **keywords)
         keywords["paths"].checkpoint.unlink()
@@ -160,7 +160,7 @@ def test_checkpoint_that_is_lost_before_the_end_is_said(request_of: RetrainReque
         train(replace(request_of, epochs=1))
 
 
-def test_run_that_another_process_trains_is_left_to_it(request_of: RetrainRequest) -> None:
+def test_run_that_another_process_trains_is_left_to_it(request_of: RetrainSpec) -> None:
     told: list[str] = []
 
     def meanwhile(metrics: EpochMetrics) -> None:

@@ -24,14 +24,14 @@ from nas.data.splits import labelled_images
 from nas.errors import ConfigError, DataError, NasError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths
-from nas.predict import SubmitRequest, submit
+from nas.predict import submit
 from nas.predict.submission import find_test_set, unlabelled_in
 from nas.runs.card import ModelCard, read_card
 from nas.runs.context import open_presets_study
 from nas.runs.load import load_network
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import Retrained, RetrainPlan, retrain
 from nas.runs.select import EPOCH_FACTOR, find_run, find_subject, finished_runs
+from nas.specs import RetrainSpec, SubmitSpec
 from nas.study.settings import read_settings
 from nas.train.device import FULL_PRECISION
 from nas.train.evaluate import evaluate
@@ -46,7 +46,7 @@ def digits() -> Dataset:
 
 
 def train(paths: StudyPaths, should_suspend: Callable[[], bool] = lambda: False, **request: object) -> Retrained:
-    asked = replace(RetrainRequest(paths, epochs=1, device="cpu"), **request)  # type: ignore[arg-type]
+    asked = replace(RetrainSpec(paths, epochs=1, device="cpu"), **request)  # type: ignore[arg-type]
     return retrain(asked, on_start=lambda plan: None, on_epoch=lambda metrics: None, should_suspend=should_suspend)
 
 
@@ -159,7 +159,7 @@ def test_test_labels_that_there_are_not_cannot_train(digits: Dataset) -> None:
 
 def test_plan_is_told_before_the_training_begins(study: StudyPaths) -> None:
     plans: list[RetrainPlan] = []
-    asked = RetrainRequest(study, epochs=None, seed=3, train_subset=100, device="cpu")
+    asked = RetrainSpec(study, epochs=None, seed=3, train_subset=100, device="cpu")
     suspended = retrain(asked, plans.append, lambda metrics: None, should_suspend=lambda: True)
     (plan,) = plans
     subject = find_subject(study, "best")
@@ -274,7 +274,7 @@ def test_preset_for_an_unknown_data_set_is_refused_by_the_data_sets_name() -> No
 
 def test_prediction_before_a_network_was_retrained_says_how_to_make_one(study: StudyPaths) -> None:
     shutil.rmtree(study.retrained)
-    error = refusal(lambda: submit(SubmitRequest(study)))
+    error = refusal(lambda: submit(SubmitSpec(study)))
     assert isinstance(error, StudyError)
     assert error.message == "study 'tiny' has no retrained network yet"
     assert error.hint == "nas retrain best --study tiny   makes one"
@@ -292,15 +292,15 @@ def test_latest_network_predicts_unless_another_is_named(study: StudyPaths) -> N
     (first,) = finished_runs(study)
     second = train(study, seed=1).run
     assert finished_runs(study) == [first, second]
-    assert submit(SubmitRequest(study, device="cpu")).run == second.folder.name
-    assert submit(SubmitRequest(study, run=first.folder.name, device="cpu")).run == first.folder.name
+    assert submit(SubmitSpec(study, device="cpu")).run == second.folder.name
+    assert submit(SubmitSpec(study, run=first.folder.name, device="cpu")).run == first.folder.name
 
 
 def test_csv_has_a_row_for_each_image_in_the_order_of_the_test_set(study: StudyPaths, digits: Dataset, tmp_path: Path) -> None:
     assert digits.test is not None
     ids = [f"image-{i}" for i in range(358, -1, -1)]
     file = save(tmp_path / "hand in.pkl", digits.test.images, ids)
-    done = submit(SubmitRequest(study, test=file, device="cpu"))
+    done = submit(SubmitSpec(study, test=file, device="cpu"))
     header, *body = rows(done.output)
     assert done.output == study.folder / "submission-hand in.csv"
     assert header == ["ID", "Labels"]
@@ -319,19 +319,19 @@ def test_images_are_normalised_as_in_training(study: StudyPaths, digits: Dataset
     assert digits.test is not None
     images = torch.from_numpy(digits.test.images.copy()).permute(0, 3, 1, 2).float()
     logits = model((images - card.mean[0]) / card.std[0])
-    done = submit(SubmitRequest(study, device="cpu"))
+    done = submit(SubmitSpec(study, device="cpu"))
     predicted = [int(label) for _, label in rows(done.output)[1:]]
     assert np.mean(np.array(predicted) == logits.argmax(1).numpy()) > 0.99  # the CPU may compute in bf16
 
 
 def test_test_set_that_is_named_is_taken_and_remembered(study: StudyPaths, digits: Dataset, tmp_path: Path) -> None:
     file = save(tmp_path / "few.pkl", digits.train.images[:5])
-    named = submit(SubmitRequest(study, test=file, device="cpu"))
+    named = submit(SubmitSpec(study, test=file, device="cpu"))
     assert (named.images, named.test) == (5, str(file))
-    again = submit(SubmitRequest(study, device="cpu"))
+    again = submit(SubmitSpec(study, device="cpu"))
     assert (again.images, again.test) == (5, f"{file}, as given to this study before")
     file.unlink()  # another set must not be predicted in its stead
-    error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
+    error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
     assert error.message == f"{file}, the test set given to this study before, is gone"
     assert error.hint is not None
     assert "nas submit TEST" in error.hint
@@ -349,14 +349,14 @@ def test_test_sets_are_looked_for_in_their_order(study: StudyPaths, digits: Data
     card = read_card(finished_runs(study)[0])
 
     def found() -> tuple[int, str]:
-        images, words = find_test_set(SubmitRequest(study), card, lambda items, what, count: items)
+        images, words = find_test_set(SubmitSpec(study), card, lambda items, what, count: items)
         return len(images.ids), words
 
     assert found() == (359, "the test split of digits")
     only = save(folder / "cifar_test_nolabel.pkl", digits.train.images[:3])
     assert found() == (3, f"{only}, the only *_nolabel.pkl in the data folder")
     other = save(tmp_path / "other.pkl", digits.train.images[:4])
-    submit(SubmitRequest(study, test=other, device="cpu"))
+    submit(SubmitSpec(study, test=other, device="cpu"))
     assert found() == (4, f"{other}, as given to this study before")
 
 
@@ -367,7 +367,7 @@ def test_two_unlabelled_test_sets_in_the_data_folder_leave_the_choice_to_the_use
     with_data_folder(study, folder)
     for name in ("b_nolabel.pkl", "a_nolabel.pkl"):
         save(folder / name, digits.train.images[:3])
-    error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
+    error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
     assert error.message == f"{folder} holds 2 unlabelled test sets: a_nolabel.pkl, b_nolabel.pkl"
     assert error.hint == f"name one: nas submit {folder / 'a_nolabel.pkl'}"
 
@@ -382,28 +382,28 @@ def test_digits_without_a_folder_do_not_look_into_other_data(digits: Dataset, tm
 
 def test_data_set_without_test_images_asks_for_them(study: StudyPaths, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.predict.submission.load_dataset", lambda config, decoding: replace(digits, test=None))
-    error = refusal(lambda: submit(SubmitRequest(study, device="cpu")))
+    error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
     assert error.message == "data set digits has no test images, and none were named before"
     assert error.hint == "name them: nas submit TEST, a pickle, a .npy or .npz file, or a folder of images"
 
 
 def test_images_of_another_size_are_refused_and_not_remembered(study: StudyPaths, tmp_path: Path) -> None:
     file = save(tmp_path / "large.pkl", np.zeros((3, 32, 32, 3), np.uint8))
-    error = refusal(lambda: submit(SubmitRequest(study, test=file, device="cpu")))
+    error = refusal(lambda: submit(SubmitSpec(study, test=file, device="cpu")))
     assert error.message == (
         f"{file}: the network takes images of 8×8 with 1 channels, an array of shape (N, 8, 8, 1), "
         "but the array's shape is (3, 32, 32, 3)"
     )
-    assert submit(SubmitRequest(study, device="cpu")).test == "the test split of digits"
+    assert submit(SubmitSpec(study, device="cpu")).test == "the test split of digits"
 
 
 def test_network_that_never_saw_a_flip_is_not_averaged_over_flips(study: StudyPaths) -> None:
-    assert submit(SubmitRequest(study, device="cpu")).tta == "none"
-    assert submit(SubmitRequest(study, tta="flip", device="cpu")).tta == "flip"
+    assert submit(SubmitSpec(study, device="cpu")).tta == "none"
+    assert submit(SubmitSpec(study, tta="flip", device="cpu")).tta == "flip"
 
 
 def test_unknown_test_time_augmentation_is_refused_with_the_choices(study: StudyPaths) -> None:
-    error = refusal(lambda: submit(SubmitRequest(study, tta="flips", device="cpu")))
+    error = refusal(lambda: submit(SubmitSpec(study, tta="flips", device="cpu")))
     assert error.message == "'flips' is no test-time augmentation. Did you mean 'flip'? Choices: none, flip, flip_shift."
 
 
@@ -411,20 +411,20 @@ def test_csv_goes_where_it_is_asked_to_and_replaces_what_is_there(study: StudyPa
     output = tmp_path / "new" / "mine.csv"
     for count in (9, 4):
         file = save(tmp_path / "few.pkl", digits.train.images[:count])
-        assert submit(SubmitRequest(study, test=file, output=output, device="cpu")).output == output
+        assert submit(SubmitSpec(study, test=file, output=output, device="cpu")).output == output
         assert len(rows(output)) == count + 1
     assert [path.name for path in output.parent.iterdir()] == ["mine.csv"]
 
 
 def test_csv_that_cannot_be_written_is_named(study: StudyPaths, tmp_path: Path) -> None:
     below_a_file = study.settings / "x.csv"
-    error = refusal(lambda: submit(SubmitRequest(study, output=below_a_file, device="cpu")))
+    error = refusal(lambda: submit(SubmitSpec(study, output=below_a_file, device="cpu")))
     assert error.message.startswith(f"{below_a_file} cannot be written: ")
     assert error.hint == "name another file with --output"
 
 
 @pytest.mark.parametrize("output", [Path(), Path("..")])
 def test_csv_is_not_written_over_a_folder(output: Path, study: StudyPaths) -> None:
-    error = refusal(lambda: submit(SubmitRequest(study, output=output, device="cpu")))
+    error = refusal(lambda: submit(SubmitSpec(study, output=output, device="cpu")))
     assert error.message == f"{output} cannot be written: it is a folder"
     assert error.hint == "name a file in it with --output"

@@ -9,11 +9,10 @@ from PIL import Image
 from nas.config import DataConfig
 from nas.errors import ConfigError, DataError, StudyError
 from nas.paths import StudyPaths, existing_study
-from nas.predict import SubmitRequest, submit
+from nas.predict import submit
 from nas.runs.context import open_presets_study
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import RetrainPlan, retrain
-from nas.study.request import SearchRequest
+from nas.specs import RetrainSpec, SearchSpec, SubmitSpec
 from nas.study.run import run_search
 from nas.train.loop import EpochMetrics
 
@@ -30,7 +29,7 @@ def ignore(_: RetrainPlan | EpochMetrics) -> None:
 def test_its_network_predicts_like_any_other(paths: StudyPaths) -> None:
     assert existing_study(None) == paths
     plans: list[RetrainPlan] = []
-    request = RetrainRequest(paths, "preset:resnet-2222-slim", epochs=1, train_subset=60, device="cpu")
+    request = RetrainSpec(paths, "preset:resnet-2222-slim", epochs=1, train_subset=60, device="cpu")
     done = retrain(request, plans.append, ignore)
     assert done.run.folder.name == "resnet-2222-slim-1-epochs-seed-0-subset-60"
     assert plans[0].order.subject.title == "preset:resnet-2222-slim"
@@ -39,7 +38,7 @@ def test_its_network_predicts_like_any_other(paths: StudyPaths) -> None:
     assert done.card.candidate.train.epochs == 1
     assert done.card.candidate.train.lr == 0.1
     assert done.card.params == 1_891_658 - 2 * 64 * 9  # one channel instead of three
-    written = submit(SubmitRequest(paths, device="cpu"))
+    written = submit(SubmitSpec(paths, device="cpu"))
     assert written.images == done.card.test_images == len(written.output.read_text().splitlines()) - 1
 
 
@@ -50,7 +49,7 @@ def test_its_epochs_are_those_of_its_recipe_unless_told_otherwise(paths: StudyPa
         plans.append(plan)
 
     result = retrain(
-        RetrainRequest(paths, "preset:robust-resnet64", train_subset=20, device="cpu"), stop, ignore, should_suspend=lambda: True
+        RetrainSpec(paths, "preset:robust-resnet64", train_subset=20, device="cpu"), stop, ignore, should_suspend=lambda: True
     )
     assert result.card is None
     assert plans[0].order.candidate.train.epochs == 300
@@ -58,7 +57,7 @@ def test_its_epochs_are_those_of_its_recipe_unless_told_otherwise(paths: StudyPa
 
 def test_a_subset_larger_than_the_data_is_refused(paths: StudyPaths) -> None:
     with pytest.raises(ConfigError, match="--train-subset takes 10 to 1438 images, not 5000"):
-        retrain(RetrainRequest(paths, "preset:resnet-1111", train_subset=5000, device="cpu"), ignore, ignore)
+        retrain(RetrainSpec(paths, "preset:resnet-1111", train_subset=5000, device="cpu"), ignore, ignore)
 
 
 def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
@@ -67,7 +66,7 @@ def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
             return items
 
     with pytest.raises(StudyError, match="holds retrained presets and no search"):
-        run_search(SearchRequest(study=paths.name, device="cpu"), Silent())  # type: ignore[arg-type]
+        run_search(SearchSpec(study=paths.name, device="cpu"), Silent())  # type: ignore[arg-type]
 
 
 def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path
     labelled = open_presets_study(data, "labelled")
     moved = tmp_path / "elsewhere.csv"
     table.rename(moved)
-    request = RetrainRequest(labelled, "preset:resnet-1111", epochs=1, device="cpu")
+    request = RetrainSpec(labelled, "preset:resnet-1111", epochs=1, device="cpu")
     with pytest.raises(DataError, match="there is no file of labels"):
         retrain(request, ignore, ignore)
     done = retrain(replace(request, labels=str(moved)), ignore, ignore)
@@ -94,7 +93,7 @@ def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path
     assert refused.value.hint is not None
     assert "its table with --labels FILE" in refused.value.hint
     with pytest.raises(ConfigError, match="takes its labels from no table"):
-        retrain(RetrainRequest(paths, "preset:resnet-1111", labels=str(moved), device="cpu"), ignore, ignore)
+        retrain(RetrainSpec(paths, "preset:resnet-1111", labels=str(moved), device="cpu"), ignore, ignore)
 
 
 def test_another_data_set_needs_a_study_of_its_own(paths: StudyPaths, tmp_path: Path) -> None:

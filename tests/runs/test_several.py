@@ -10,12 +10,12 @@ from nas.interrupts import Stop
 from nas.jobs.placement import Placement
 from nas.paths import StudyPaths
 from nas.runs.card import HeldOut, ModelCard, read_card
-from nas.runs.choice import Network, Several, SeveralRequest, retrain_several
+from nas.runs.choice import Network, Several, retrain_several
 from nas.runs.load import load_network
 from nas.runs.plan import Order
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import RetrainPlan, retrain
 from nas.runs.select import find_names, finished_runs
+from nas.specs import RetrainSpec, SeveralSpec
 from nas.train.loop import EpochMetrics
 
 
@@ -37,18 +37,18 @@ class Told:
             self.stop.request()
 
 
-def train(request: SeveralRequest, told: Told) -> Several:
+def train(request: SeveralSpec, told: Told) -> Several:
     return retrain_several(request, told.plan, told.epoch, told.stop, note=told.notes.append)
 
 
 @pytest.fixture
-def request_of(study: StudyPaths) -> SeveralRequest:
-    base = RetrainRequest(study, epochs=2, train_subset=200, hold_out=0.2, device="cpu")
-    return SeveralRequest(base, find_names(study, ["top:2"]), (0, 1), Placement("cpu"))
+def request_of(study: StudyPaths) -> SeveralSpec:
+    base = RetrainSpec(study, epochs=2, train_subset=200, hold_out=0.2, device="cpu")
+    return SeveralSpec(base, find_names(study, ["top:2"]), (0, 1), Placement("cpu"))
 
 
 def test_all_are_trained_judged_and_one_is_chosen_before_the_test_set_is_opened(
-    study: StudyPaths, request_of: SeveralRequest
+    study: StudyPaths, request_of: SeveralSpec
 ) -> None:
     cut_off = Told(stop_after=3)
     suspended = train(request_of, cut_off)
@@ -89,7 +89,7 @@ def test_all_are_trained_judged_and_one_is_chosen_before_the_test_set_is_opened(
         assert tensor.equal(model.state_dict()[name]), name
 
 
-def test_without_images_held_out_the_search_chooses(study: StudyPaths, request_of: SeveralRequest) -> None:
+def test_without_images_held_out_the_search_chooses(study: StudyPaths, request_of: SeveralSpec) -> None:
     request = replace(request_of, base=replace(request_of.base, hold_out=0.0, epochs=1), seeds=(0,))
     done = train(request, Told())
     assert done.chosen is not None
@@ -98,7 +98,7 @@ def test_without_images_held_out_the_search_chooses(study: StudyPaths, request_o
     assert [network.card.test_accuracy is not None for network in done.networks] == [True, False]
 
 
-def test_choice_by_shifted_images_needs_some_that_are_held_out(request_of: SeveralRequest) -> None:
+def test_choice_by_shifted_images_needs_some_that_are_held_out(request_of: SeveralSpec) -> None:
     with pytest.raises(ConfigError, match="--choose-by shifted needs images that chose nothing before"):
         train(replace(request_of, base=replace(request_of.base, hold_out=0.0), by="shifted"), Told())
 

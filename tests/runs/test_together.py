@@ -16,9 +16,9 @@ from nas.cores import usable_cores
 from nas.errors import ConfigError, DeviceError, NasError, StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.places import Places, pick_places
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import Retrained, retrain
 from nas.runs.select import find_subject
+from nas.specs import RetrainSpec
 from nas.train.loop import EpochMetrics, read_curve
 from nas.train.rank import portable
 from tests.conftest import CORES, Done
@@ -32,7 +32,7 @@ SECONDS = 120.0
 
 
 def together(paths: StudyPaths, on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None) -> Retrained:
-    asked = RetrainRequest(paths, epochs=EPOCHS, seed=5, train_subset=200, device="cpu", gpus=2)
+    asked = RetrainSpec(paths, epochs=EPOCHS, seed=5, train_subset=200, device="cpu", gpus=2)
     return retrain(asked, lambda plan: None, on_epoch)
 
 

@@ -10,6 +10,7 @@ from nas.config import BudgetConfig, ImageShape
 from nas.errors import BudgetError, ConfigError, DataError, DeviceError, NasError, StudyError
 from nas.paths import StudyPaths, studies_folder
 from nas.space.space_file import load_space, read_space
+from nas.specs import SearchSpec
 from nas.study import estimate as module
 from nas.study.estimate import (
     PERCENTILES,
@@ -21,7 +22,6 @@ from nas.study.estimate import (
     spread_by_macs,
 )
 from nas.study.pruners.asha import asha_epochs
-from nas.study.request import SearchRequest
 from nas.train.pace import Pace
 from tests.conftest import TINY_SPACE, QuietDisplay
 
@@ -122,8 +122,8 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return measured
 
 
-def ask(**changes: Any) -> SearchRequest:
-    return SearchRequest(**{"space": "digits", "dataset": "digits", "device": "cpu", "trials": 12, **changes})
+def ask(**changes: Any) -> SearchSpec:
+    return SearchSpec(**{"space": "digits", "dataset": "digits", "device": "cpu", "trials": 12, **changes})
 
 
 def test_estimate_founds_no_study(quickly: list[float]) -> None:
@@ -173,21 +173,21 @@ def test_the_same_network_is_timed_once(quickly: list[float], tmp_path: Any) -> 
 
 
 def test_study_that_is_there_is_estimated_to_its_end(study: StudyPaths, quickly: list[float]) -> None:
-    found = estimate_search(SearchRequest(study="tiny", device="cpu", trials=5), QuietDisplay())
+    found = estimate_search(SearchSpec(study="tiny", device="cpu", trials=5), QuietDisplay())
     assert (found.trials, found.epochs) == (3, 2)
     assert found.expected_epochs == pytest.approx(asha_epochs([1], 2, 3, before=2))
 
 
 def test_study_that_is_at_its_end_is_not_estimated(study: StudyPaths, quickly: list[float]) -> None:
     with pytest.raises(StudyError, match="study 'tiny' holds 2 trained networks, and --trials 2 asks for no more") as caught:
-        estimate_search(SearchRequest(study="tiny", device="cpu", trials=2), QuietDisplay())
+        estimate_search(SearchSpec(study="tiny", device="cpu", trials=2), QuietDisplay())
     assert caught.value.hint == "nas search --study tiny --estimate --trials 4"
     assert not quickly
 
 
 def test_search_that_would_be_refused_is_not_estimated(study: StudyPaths, quickly: list[float]) -> None:
     with pytest.raises(StudyError, match="epochs: 2 → 3"):
-        estimate_search(SearchRequest(study="tiny", device="cpu", epochs=3), QuietDisplay())
+        estimate_search(SearchSpec(study="tiny", device="cpu", epochs=3), QuietDisplay())
     assert not quickly
 
 

@@ -13,6 +13,7 @@ import pytest
 from nas.errors import ConfigError, StudyError
 from nas.paths import study_paths
 from nas.runs.select import find_subject
+from nas.specs import SearchSpec
 from nas.study import outcomes
 from nas.study.finalists import (
     Finalist,
@@ -29,7 +30,6 @@ from nas.study.finalists import (
 )
 from nas.study.progress import Progress
 from nas.study.pruners.asha import Asha
-from nas.study.request import SearchRequest
 from nas.study.run import SearchResult, run_search
 from nas.study.storage import open_study
 from nas.study.trials import TrialRecord
@@ -245,7 +245,7 @@ train:
 def run(display: QuietDisplay, **changes: Any) -> SearchResult:
     Path("small.yaml").write_text(SPACE)
     request = {"study": "mine", "space": "small.yaml", "dataset": "digits", "train_subset": 200, "trials": 3, "device": "cpu"}
-    return run_search(SearchRequest(**{**request, **changes}), display)  # type: ignore[arg-type]
+    return run_search(SearchSpec(**{**request, **changes}), display)  # type: ignore[arg-type]
 
 
 def test_they_are_trained_after_the_search_by_the_same_workers_and_go_on_where_they_were_cut_off() -> None:

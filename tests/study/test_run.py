@@ -11,7 +11,8 @@ from nas.config import DataConfig
 from nas.errors import BudgetError, ConfigError, DataError, DeviceError, NasError
 from nas.interrupts import suspended_by_signals
 from nas.paths import StudyPaths
-from nas.study.request import SearchRequest, default_name, resolve_data, resolve_overrides, resolve_space
+from nas.specs import SearchSpec
+from nas.study.request import default_name, resolve_data, resolve_overrides, resolve_space
 from nas.study.run import run_search
 from nas.study.settings import Overrides, read_settings
 from tests.conftest import QuietDisplay
@@ -35,7 +36,7 @@ from tests.conftest import QuietDisplay
 def test_a_request_that_means_nothing_is_refused_before_anything_is_made(
     tmp_path: Path, changes: dict[str, Any], kind: type[NasError], says: str
 ) -> None:
-    request = SearchRequest(**{"space": "digits", "dataset": "digits", "device": "cpu", **changes})
+    request = SearchSpec(**{"space": "digits", "dataset": "digits", "device": "cpu", **changes})
     with pytest.raises(kind) as caught:
         run_search(request, QuietDisplay())
     assert says in caught.value.message
@@ -43,13 +44,13 @@ def test_a_request_that_means_nothing_is_refused_before_anything_is_made(
 
 
 def test_a_study_is_named_after_its_space_and_its_data() -> None:
-    assert default_name(SearchRequest()) == "resnet-cifar10"
-    assert default_name(SearchRequest(space="digits", dataset="digits")) == "digits-digits"
+    assert default_name(SearchSpec()) == "resnet-cifar10"
+    assert default_name(SearchSpec(space="digits", dataset="digits")) == "digits-digits"
 
 
 def test_without_a_word_everything_is_as_the_study_began(study: StudyPaths) -> None:
     stored = read_settings(study)
-    request = SearchRequest(study="tiny")
+    request = SearchSpec(study="tiny")
     overrides = resolve_overrides(request, stored)
     assert overrides == stored.overrides
     assert resolve_space(request, study, stored, overrides).describe() == stored.parameters
@@ -58,7 +59,7 @@ def test_without_a_word_everything_is_as_the_study_began(study: StudyPaths) -> N
 
 def test_what_is_said_replaces_what_the_study_began_with(study: StudyPaths) -> None:
     stored = read_settings(study)
-    request = SearchRequest(study="tiny", epochs=5, max_params="2k", train_subset=99, seed=4)
+    request = SearchSpec(study="tiny", epochs=5, max_params="2k", train_subset=99, seed=4)
     overrides = resolve_overrides(request, stored)
     assert overrides == Overrides(epochs=5, max_params=2000, unmirrored=True)
     assert resolve_space(request, study, stored, overrides).epochs == 5
@@ -66,7 +67,7 @@ def test_what_is_said_replaces_what_the_study_began_with(study: StudyPaths) -> N
 
 
 def test_the_data_folder_is_kept_as_an_absolute_path(tmp_path: Path) -> None:
-    config = resolve_data(SearchRequest(dataset="folder", data_folder="images"), None)
+    config = resolve_data(SearchSpec(dataset="folder", data_folder="images"), None)
     assert config == DataConfig(dataset="folder", folder=str(tmp_path / "images"))
 
 

@@ -17,10 +17,10 @@ import pytest
 from nas.errors import StudyError
 from nas.jobs import silence, worker
 from nas.paths import StudyPaths, study_paths
+from nas.specs import SearchSpec
 from nas.study.kept import KEPT_CHECKPOINTS
 from nas.study.outcomes import best_trials, count_outcomes, count_trained, outcome_of
 from nas.study.progress import Progress
-from nas.study.request import SearchRequest
 from nas.study.run import run_search
 from nas.study.storage import open_study
 from nas.train.loop import read_curve
@@ -76,7 +76,7 @@ class Killer(QuietDisplay):
 
 def test_a_search_survives_the_death_of_its_worker(space: Path) -> None:
     display = Killer()
-    request = SearchRequest(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
+    request = SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
     result = run_search(request, display)
     assert display.victim is not None
     assert any("died (SIGKILL); trial 0 goes on from its checkpoint" in note for note in display.notes)
@@ -88,11 +88,11 @@ def test_a_search_survives_the_death_of_its_worker(space: Path) -> None:
     check_curves(paths)
     assert not multiprocessing.active_children()
 
-    again = run_search(SearchRequest(study="mine", trials=2, device="cpu"), QuietDisplay())
+    again = run_search(SearchSpec(study="mine", trials=2, device="cpu"), QuietDisplay())
     assert (again.progress.trained, again.progress.trained_here) == (2, 0)
     assert len(open_study(paths).get_trials()) == len(trials)
     with pytest.raises(StudyError, match="seed: 0 → 1"):
-        run_search(SearchRequest(study="mine", trials=3, seed=1, device="cpu"), QuietDisplay())
+        run_search(SearchSpec(study="mine", trials=3, seed=1, device="cpu"), QuietDisplay())
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def test_a_worker_that_hangs_is_replaced(space: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(silence, "FACTOR", 2.0)
     display = Stopper()
     result = run_search(
-        SearchRequest(study="mine", space=str(space), dataset="digits", train_subset=300, trials=3, device="cpu", workers=2),
+        SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=3, device="cpu", workers=2),
         display,
     )
     assert display.victim is not None
@@ -202,7 +202,7 @@ def test_a_full_disk_makes_the_search_wait(space: Path, tmp_path: Path, monkeypa
     try:
         monkeypatch.setenv("NAS_STUDIES", str(small / "studies"))
         display = Filler(small)
-        request = SearchRequest(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
+        request = SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
         result = run_search(request, display)
         assert (display.filled, display.freed) == (True, True), display.notes
         assert result.progress.trained == 2

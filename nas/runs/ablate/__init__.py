@@ -2,12 +2,11 @@
 
 from nas.runs.ablate.design import Definition, Factor, Variant
 from nas.runs.ablate.results import Ablation, Row, find_ablations, read_ablation
-from nas.runs.ablate.run import AblationPlan, AblationRequest, Done, run_ablation
+from nas.runs.ablate.run import AblationPlan, Done, run_ablation
 
 __all__ = [
     "Ablation",
     "AblationPlan",
-    "AblationRequest",
     "Definition",
     "Done",
     "Factor",

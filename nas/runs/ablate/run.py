@@ -13,7 +13,7 @@ from nas.data.loader import mix_seed
 from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
 from nas.interrupts import Stop
-from nas.jobs.placement import Placement, devices_of
+from nas.jobs.placement import devices_of
 from nas.paths import study_paths
 from nas.runs.ablate.design import Cost, Definition, Factor, Variant, fixed_base, make_variants, parse_factors, short_name
 from nas.runs.ablate.results import (
@@ -25,31 +25,15 @@ from nas.runs.ablate.results import (
     read_definition,
     run_paths,
 )
-from nas.runs.choice import HOLD_OUT
 from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import finish, mark_diverged
 from nas.runs.plan import Order, asked_subject, by_epochs, tta_by
 from nas.runs.queue import Heard, Queue
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import begin
 from nas.runs.select import Subject
 from nas.space.recipes import SEARCHED, Recipe
+from nas.specs import HOLD_OUT, AblateSpec
 from nas.study.settings import Environment, StudySettings, read_settings
-
-
-@dataclass(frozen=True)
-class AblationRequest:
-    base: RetrainRequest
-    """Which network, by which recipe, how long, on which images; its seed is not asked, and none is compiled."""
-    factors: tuple[str, ...]
-    """As typed: `optimiser=sgd,adam`."""
-    placement: Placement
-    seeds: tuple[int, ...] = (0, 1, 2)
-    fixed: tuple[str, ...] = ()
-    """As typed: `adam_lr=0.002`."""
-    grid: bool = False
-    name: str | None = None
-    """Of the ablation; None makes one of the network, the factors and what else differs from the defaults."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +75,7 @@ class _Base:
 
 
 def run_ablation(
-    request: AblationRequest,
+    request: AblateSpec,
     on_plan: Callable[[AblationPlan], None],
     on_epoch: Heard,
     stop: Stop,
@@ -117,7 +101,7 @@ def run_ablation(
         return Done(folder, read_ablation(folder), failures, len(suspended))
 
 
-def _find_base(request: AblationRequest, settings: StudySettings) -> _Base:
+def _find_base(request: AblateSpec, settings: StudySettings) -> _Base:
     """For the epochs that were asked for, or the recipe's own, or those of the search."""
     subject = asked_subject(request.base, settings)
     name, recipe, epochs = by_epochs(request.base, subject.candidate.train.epochs)
@@ -125,7 +109,7 @@ def _find_base(request: AblationRequest, settings: StudySettings) -> _Base:
     return _Base(subject, name, recipe, candidate, fixed)
 
 
-def _define(request: AblationRequest, settings: StudySettings, base: _Base) -> tuple[Path, Definition]:
+def _define(request: AblateSpec, settings: StudySettings, base: _Base) -> tuple[Path, Definition]:
     """With the ablation's folder. One that has begun goes on, in whatever order it is asked for."""
     if not request.base.hold_out:
         raise ConfigError(
@@ -157,7 +141,7 @@ def _define(request: AblationRequest, settings: StudySettings, base: _Base) -> t
     return folder, definition if begun is None else begun.grown(definition, folder.name)
 
 
-def _find_begun(request: AblationRequest, base: _Base, factors: Sequence[Factor]) -> tuple[Path, Definition | None]:
+def _find_begun(request: AblateSpec, base: _Base, factors: Sequence[Factor]) -> tuple[Path, Definition | None]:
     """The ablation's folder and what was begun there: the one that is named, else one by its default name, which may have been
     asked for in another order."""
     ablations = request.base.paths.ablations
@@ -175,7 +159,7 @@ def _find_begun(request: AblationRequest, base: _Base, factors: Sequence[Factor]
     return folder, None
 
 
-def default_name(request: AblationRequest, base: _Base, factors: Sequence[Factor], fixed: Mapping[str, str]) -> str:
+def default_name(request: AblateSpec, base: _Base, factors: Sequence[Factor], fixed: Mapping[str, str]) -> str:
     """`trial-0007-optimiser-activation-18-epochs`: levels and seeds, which may be added, are not in it."""
     parts = [base.subject.slug, *(factor.name for factor in factors)]
     parts += ["grid"] * request.grid
@@ -198,7 +182,7 @@ def _require_name(name: str | None) -> None:
         ) from None
 
 
-def _orders(request: AblationRequest, folder: Path, definition: Definition, base: _Base, ctx: TrainingContext) -> list[Order]:
+def _orders(request: AblateSpec, folder: Path, definition: Definition, base: _Base, ctx: TrainingContext) -> list[Order]:
     """All variants by the first seed before any by the second. A seed draws the same in all of them."""
     orders = []
     digest = int(definition.base.candidate.digest, 16)
@@ -259,7 +243,7 @@ def warnings_of(definition: Definition) -> list[str]:
 
 
 def _train(
-    request: AblationRequest,
+    request: AblateSpec,
     ctx: TrainingContext,
     pending: Sequence[Order],
     on_epoch: Heard,

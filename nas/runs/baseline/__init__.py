@@ -5,7 +5,7 @@ They are rows to compare with: none of them is a network of the study's, and non
 
 from nas.foreign.known import KnownNetwork
 from nas.runs.baseline.card import BaselineCard, finished_baselines, read_baseline
-from nas.runs.baseline.order import BaselineOrder, BaselineRequest, Definition
+from nas.runs.baseline.order import BaselineOrder, Definition
 from nas.runs.baseline.results import Comparison, Row, find_comparisons
 from nas.runs.baseline.run import BaselinePlan, Done, load_baseline, train_baselines
 
@@ -13,7 +13,6 @@ __all__ = [
     "BaselineCard",
     "BaselineOrder",
     "BaselinePlan",
-    "BaselineRequest",
     "Comparison",
     "Definition",
     "Done",

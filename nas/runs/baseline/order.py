@@ -12,52 +12,10 @@ from nas.errors import ConfigError, NasError, StudyError
 from nas.foreign.known import KnownNetwork, measure, named
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.plan import asked_subject, by_epochs, tta_by
-from nas.runs.request import RetrainRequest
 from nas.runs.select import Subject
 from nas.space.recipes import SEARCHED, Recipe
+from nas.specs import BaselineSpec
 from nas.study.settings import StudySettings
-
-TIMEOUT = 60.0
-"""Seconds in which a network's code has to build it, and to train it for a step."""
-
-
-@dataclass(frozen=True)
-class BaselineRequest:
-    paths: StudyPaths
-    networks: tuple[str, ...]
-    """`torchvision:NAME` or `FILE.py:CLASS`, as typed."""
-    like: str = "best"
-    """The network of the study, or `preset:NAME`, whose recipe it is."""
-    recipe: str = SEARCHED
-    epochs: int | None = None
-    """None: as many as that network would be retrained for."""
-    seeds: tuple[int, ...] = (0,)
-    hold_out: float = 0.0
-    train_subset: int | None = None
-    data_folder: str | None = None
-    labels: str | None = None
-    device: str = "auto"
-    timeout: float = TIMEOUT
-
-    @property
-    def retraining(self) -> RetrainRequest:
-        """Of the network that it is trained like."""
-        return RetrainRequest(
-            self.paths,
-            which=self.like,
-            epochs=self.epochs,
-            recipe=self.recipe,
-            train_subset=self.train_subset,
-            hold_out=self.hold_out,
-            data_folder=self.data_folder,
-            labels=self.labels,
-            device=self.device,
-            compiled=False,
-        )
-
-    @property
-    def selection(self) -> DataSelection:
-        return self.retraining.selection
 
 
 class Definition(Frozen):
@@ -110,7 +68,7 @@ class Alike:
         )
 
 
-def find_alike(request: BaselineRequest, settings: StudySettings) -> Alike:
+def find_alike(request: BaselineSpec, settings: StudySettings) -> Alike:
     """Raises NasError."""
     try:
         subject = asked_subject(request.retraining, settings)
@@ -128,7 +86,7 @@ def find_alike(request: BaselineRequest, settings: StudySettings) -> Alike:
 
 
 def find_networks(
-    request: BaselineRequest,
+    request: BaselineSpec,
     alike: Alike,
     settings: StudySettings,
     has_ended: Callable[[TrialPaths], bool],
@@ -200,7 +158,7 @@ def _begun_runs(paths: StudyPaths) -> list[TrialPaths]:
 
 
 def make_orders(
-    request: BaselineRequest, alike: Alike, settings: StudySettings, networks: Sequence[KnownNetwork]
+    request: BaselineSpec, alike: Alike, settings: StudySettings, networks: Sequence[KnownNetwork]
 ) -> list[BaselineOrder]:
     """All networks by the first seed before any by the second. Raises StudyError where one was begun by another recipe."""
     digest, orders = int(alike.candidate.digest, 16), []

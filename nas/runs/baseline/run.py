@@ -21,15 +21,7 @@ from nas.foreign.known import InParts, build, named, quiet
 from nas.interrupts import Stop
 from nas.paths import TrialPaths
 from nas.runs.baseline.card import BaselineCard, read_baseline, write_baseline
-from nas.runs.baseline.order import (
-    BaselineOrder,
-    BaselineRequest,
-    begun_file,
-    find_alike,
-    find_networks,
-    make_orders,
-    others_of_that_name,
-)
+from nas.runs.baseline.order import BaselineOrder, begun_file, find_alike, find_networks, make_orders, others_of_that_name
 from nas.runs.baseline.results import Comparison, find_comparisons
 from nas.runs.card import HeldOut
 from nas.runs.context import TrainingContext, locked, open_context
@@ -44,6 +36,7 @@ from nas.runs.finish import (
     take_weights,
 )
 from nas.runs.parts import in_parts
+from nas.specs import BaselineSpec
 from nas.study.retry import Retry
 from nas.study.settings import read_settings
 from nas.train.evaluate import EVALUATION_BATCH
@@ -84,7 +77,7 @@ class Done:
 
 
 def train_baselines(
-    request: BaselineRequest,
+    request: BaselineSpec,
     on_plan: Callable[[BaselinePlan], None],
     on_epoch: Heard,
     stop: Stop,
@@ -139,7 +132,7 @@ def _plan(orders: list[BaselineOrder], pending: list[BaselineOrder], ctx: Traini
     )
 
 
-def _changed(request: BaselineRequest, pending: list[BaselineOrder]) -> list[str]:
+def _changed(request: BaselineSpec, pending: list[BaselineOrder]) -> list[str]:
     said = []
     for network in {order.definition.network.name: order.definition.network for order in pending}.values():
         if others := others_of_that_name(request.paths, network):
@@ -150,7 +143,7 @@ def _changed(request: BaselineRequest, pending: list[BaselineOrder]) -> list[str
     return said
 
 
-def _comparison(request: BaselineRequest, ended: list[BaselineOrder]) -> Comparison | None:
+def _comparison(request: BaselineSpec, ended: list[BaselineOrder]) -> Comparison | None:
     """The one with these trainings."""
     runs = {order.run.folder.name for order in ended}
     found = [one for one in find_comparisons(request.paths) if any(runs & set(row.runs) for row in one.known)]

@@ -10,18 +10,17 @@ import pytest
 import nas.runs.ablate.run
 from nas.errors import ConfigError, StudyError
 from nas.interrupts import Stop
-from nas.jobs.placement import Placement
 from nas.paths import StudyPaths
 from nas.report.page import render_page
 from nas.report.record import read_record
-from nas.runs.ablate import AblationPlan, AblationRequest, Done, read_ablation, run_ablation
+from nas.runs.ablate import AblationPlan, Done, read_ablation, run_ablation
 from nas.runs.ablate.results import definition_file, run_paths
 from nas.runs.ablate.run import _define, _find_base, warnings_of
 from nas.runs.ledger import read_ledger
 from nas.runs.plan import Order
 from nas.runs.queue import Queue, _Run
-from nas.runs.request import RetrainRequest
 from nas.runs.select import find_subject, finished_runs
+from nas.specs import AblateSpec
 from nas.study.settings import read_settings
 from nas.train.loop import EpochMetrics
 from tests.conftest import Done as Finished
@@ -48,13 +47,12 @@ class Told:
             self.stop.request()
 
 
-def train(request: AblationRequest, told: Told) -> Done:
+def train(request: AblateSpec, told: Told) -> Done:
     return run_ablation(request, told.on_plan, told.on_epoch, told.stop, note=told.notes.append)
 
 
-def asked(study: StudyPaths, *factors: str, seeds: tuple[int, ...] = (0, 1), which: str = "best") -> AblationRequest:
-    base = RetrainRequest(study, which=which, epochs=2, train_subset=200, hold_out=0.2, device="cpu")
-    return AblationRequest(base, factors, Placement("cpu"), seeds)
+def asked(study: StudyPaths, *factors: str, seeds: tuple[int, ...] = (0, 1), which: str = "best") -> AblateSpec:
+    return AblateSpec(study, which, factors, seeds=seeds, epochs=2, train_subset=200, hold_out=0.2, device="cpu")
 
 
 def test_an_ablation_is_cut_off_gone_on_with_and_extended(study: StudyPaths) -> None:
@@ -176,7 +174,7 @@ def test_a_name_is_that_of_a_folder(study: StudyPaths) -> None:
 def test_something_has_to_judge(study: StudyPaths) -> None:
     request = asked(study, "activation=gelu")
     with pytest.raises(ConfigError, match="--hold-out 0 sets none aside"):
-        train(replace(request, base=replace(request.base, hold_out=0.0)), Told())
+        train(replace(request, hold_out=0.0), Told())
 
 
 def test_one_process_trains_an_ablation_at_a_time(study: StudyPaths) -> None:
@@ -228,7 +226,7 @@ def test_a_preset_is_varied_as_it_would_be_retrained(study: StudyPaths) -> None:
     ],
 )
 def test_optimisers_at_one_rate_are_warned_of(study: StudyPaths, fixed: tuple[str, ...], varied: str, hint: str) -> None:
-    def warned(request: AblationRequest) -> list[str]:
+    def warned(request: AblateSpec) -> list[str]:
         settings = read_settings(study)
         _, definition = _define(request, settings, _find_base(request, settings))
         said = warnings_of(definition)

@@ -14,7 +14,8 @@ from nas.foreign.known import quiet
 from nas.foreign.measure import measure
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
-from nas.runs.baseline import BaselineOrder, BaselinePlan, BaselineRequest, Done, train_baselines
+from nas.runs.baseline import BaselineOrder, BaselinePlan, Done, train_baselines
+from nas.specs import BaselineSpec
 from nas.train.loop import EpochMetrics
 
 NETWORKS = '''\
@@ -163,11 +164,11 @@ class Told:
             self.stop.request()
 
 
-def asked(study: StudyPaths, *networks: str, seeds: tuple[int, ...] = (0,), epochs: int = 1) -> BaselineRequest:
-    return BaselineRequest(study, networks, epochs=epochs, seeds=seeds, train_subset=200, device="cpu", timeout=250)
+def asked(study: StudyPaths, *networks: str, seeds: tuple[int, ...] = (0,), epochs: int = 1) -> BaselineSpec:
+    return BaselineSpec(study, networks, epochs=epochs, seeds=seeds, train_subset=200, device="cpu", timeout=250)
 
 
-def train(request: BaselineRequest, told: Told | None = None) -> Done:
+def train(request: BaselineSpec, told: Told | None = None) -> Done:
     told = told or Told()
     return train_baselines(
         request,

@@ -22,9 +22,9 @@ from nas.report.record import read_record
 from nas.runs.baseline import Row, find_comparisons, finished_baselines, load_baseline, read_baseline
 from nas.runs.context import open_presets_study
 from nas.runs.evaluation import read_evaluation
-from nas.runs.request import RetrainRequest
 from nas.runs.retrain import retrain
 from nas.runs.select import find_subject, finished_runs
+from nas.specs import RetrainSpec
 from nas.study.settings import read_settings
 from nas.train.loop import fit, read_curve
 from tests.conftest import Done as Finished
@@ -39,7 +39,7 @@ def weights(run: TrialPaths) -> dict[str, torch.Tensor]:
 
 def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Path, nas: Callable[..., Finished]) -> None:
     retrained = finished_runs(study)
-    base = RetrainRequest(study, epochs=1, train_subset=200, hold_out=0.2, device="cpu")
+    base = RetrainSpec(study, epochs=1, train_subset=200, hold_out=0.2, device="cpu")
     for seed in (0, 1):
         retrain(replace(base, seed=seed), lambda plan: None, lambda metrics: None)
     request = replace(asked(study, "mine.py:Net(width=3)", "mine.py:Large", seeds=(0, 1)), hold_out=0.2)
