@@ -20,8 +20,8 @@ from nas.data.stream import place
 from nas.data.tables import moved
 from nas.errors import ConfigError, DataError, StudyError
 from nas.files import write_whole
+from nas.jobs.placement import DeviceGroup, device_group
 from nas.paths import StudyPaths, study_paths
-from nas.runs.places import Places, pick_places
 from nas.space.presets import load_preset, preset_names
 from nas.specs import RetrainSpec
 from nas.study.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, git_state, read_settings
@@ -36,14 +36,14 @@ class TrainingContext:
     """Where the images lie now."""
     dataset: Dataset
     chosen: SelectedData
-    places: Places
+    devices: DeviceGroup
     precision: Precision
     compiled: bool
     """By torch.compile, where one process trains."""
 
     @property
     def device(self) -> torch.device:
-        return self.places.device
+        return self.devices.device
 
     @property
     def held_out(self) -> int:
@@ -64,8 +64,8 @@ def open_context(request: RetrainSpec, decoding: DecodingProgress = silent) -> T
     settings = read_settings(request.paths)
     git_state()  # of the code that is imported now, whatever becomes of the checkout until a card states it
     data = _where_it_lies(settings.data, request)
-    places = pick_places(request.device, request.gpus, request.compiled)
-    tune_process(places.device)
+    devices = device_group(request.device, request.gpus, request.compiled)
+    tune_process(devices.device)
     dataset = study_data(settings, data, decoding)
     return TrainingContext(
         paths=request.paths,
@@ -73,9 +73,9 @@ def open_context(request: RetrainSpec, decoding: DecodingProgress = silent) -> T
         data=data,
         dataset=dataset,
         chosen=select_data(dataset, settings.data, request.selection),
-        places=places,
-        precision=pick_precision(places.device),
-        compiled=places.device.type == "cuda" if request.compiled is None else request.compiled,
+        devices=devices,
+        precision=pick_precision(devices.device),
+        compiled=devices.device.type == "cuda" if request.compiled is None else request.compiled,
     )
 
 

@@ -49,7 +49,7 @@ def finish(
         seed=order.seed,
         search_accuracy=order.subject.accuracy,
         tta=order.tta,
-        processes=ctx.places.processes,
+        processes=ctx.devices.processes,
     )
     keep_weights(run, weights)
     if opens_test:
@@ -99,7 +99,7 @@ def begin_card(run: TrialPaths, ctx: TrainingContext, held_out: HeldOut | None) 
         metric=ctx.settings.study.metric,
         held_out=held_out,
         seconds=round(sum(metrics.seconds for metrics in read_curve(run.metrics)), 1),
-        device=ctx.places.name,
+        device=ctx.devices.name,
         precision=ctx.precision.name,
         environment=Environment.now(),
     )

@@ -68,8 +68,8 @@ def begin(order: Order, ctx: TrainingContext) -> RetrainPlan:
     """Raises ConfigError where a batch cannot be shared out."""
     write_whole(order.run.candidate, order.candidate.to_json().encode())
     params = count_params(order.candidate.arch, ctx.dataset.shape)
-    ctx.places.require_share(min(order.candidate.train.batch_size, ctx.chosen.train_images))
-    return RetrainPlan(order, params, ctx.chosen.train_images, ctx.held_out, ctx.places.name, ctx.precision.name)
+    ctx.devices.require_share(min(order.candidate.train.batch_size, ctx.chosen.train_images))
+    return RetrainPlan(order, params, ctx.chosen.train_images, ctx.held_out, ctx.devices.name, ctx.precision.name)
 
 
 def _train(
@@ -92,8 +92,8 @@ def _train(
             identity=order.identity,
             micro_batches=parts,
         )
-        if ctx.places.processes > 1:
-            return train_together(training, ctx.places, on_epoch, should_suspend)
+        if ctx.devices.processes > 1:
+            return train_together(training, ctx.devices, on_epoch, should_suspend)
         return _train_here(training, ctx, on_epoch, should_suspend, note)
 
     smaller = "retrain a smaller network (nas list shows them), or use another --device"

@@ -22,7 +22,7 @@ from typing import Any
 
 from nas.errors import StudyError
 from nas.jobs.local import describe_exit, out_of_memory_kills
-from nas.runs.places import Places
+from nas.jobs.placement import DeviceGroup
 from nas.train.loop import EpochMetrics, Status, read_curve
 from nas.train.rank import SUSPEND, Ended, Epoch, Failed, FromRank, Here, Training, run_rank
 
@@ -36,10 +36,10 @@ class RankError(Exception):
 
 
 def train_together(
-    training: Training, places: Places, on_epoch: Callable[[EpochMetrics], None], should_suspend: Callable[[], bool]
+    training: Training, devices: DeviceGroup, on_epoch: Callable[[EpochMetrics], None], should_suspend: Callable[[], bool]
 ) -> Status:
     """The network is in the training's checkpoint. Raises what a process raised, or StudyError where one has died."""
-    return _Crew(training, places).run(on_epoch, should_suspend)
+    return _Crew(training, devices).run(on_epoch, should_suspend)
 
 
 @dataclass
@@ -61,10 +61,10 @@ class _Rank:
 
 
 class _Crew:
-    def __init__(self, training: Training, places: Places) -> None:
+    def __init__(self, training: Training, devices: DeviceGroup) -> None:
         self._training = training
-        self._places = places
-        self._ranks = [_Rank(*Pipe()) for _ in range(places.processes)]
+        self._places = devices
+        self._ranks = [_Rank(*Pipe()) for _ in range(devices.processes)]
         self._error: BaseException | None = None
         """That the launcher ended with."""
         self._kills_before = out_of_memory_kills()

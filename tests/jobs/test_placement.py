@@ -10,7 +10,18 @@ from nas.config import DataConfig
 from nas.errors import ConfigError, DeviceError, NasError
 from nas.jobs import placement
 from nas.jobs.messages import WorkerPlan
-from nas.jobs.placement import Placement, RayCluster, devices_of, plan_workers, ray_cluster, visible_gpus
+from nas.jobs.placement import (
+    DeviceGroup,
+    Placement,
+    RayCluster,
+    device_group,
+    devices_of,
+    plan_workers,
+    ray_cluster,
+    visible_gpus,
+)
+from nas.paths import StudyPaths
+from tests.conftest import Done
 
 PLAN = WorkerPlan(DataConfig(dataset="digits"), "cpu", 1, Path("/studies/mine"), "token")
 
@@ -312,4 +323,76 @@ def test_a_wish_about_this_machine_for_a_cluster(wanted: Placement, named: str) 
     assert refusal(ConfigError, lambda: ray_cluster("local", None, None, wanted)) == (
         f"{named}: that is for this machine alone; --ray takes all the workers that its cluster has room for",
         "--gpus-per-worker N and --cpus-per-worker N say what each takes; no GPU, 0, computes on the CPU",
+    )
+
+
+# ------------------------------------------------------------------------------------ one network, several devices
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "asked", "group"),
+    [
+        (2, "auto", None, DeviceGroup(torch.device("cuda"))),
+        (2, "auto", 2, DeviceGroup(torch.device("cuda:0"), 2)),
+        (4, "cuda", 3, DeviceGroup(torch.device("cuda:0"), 3)),
+        (2, "auto", 0, DeviceGroup(torch.device("cpu"))),
+        (2, "cpu", 3, DeviceGroup(torch.device("cpu"), 3)),
+        (0, "cpu", 0, DeviceGroup(torch.device("cpu"))),
+        (0, "auto", 0, DeviceGroup(torch.device("cpu"))),
+    ],
+)
+def test_gpus_or_processes_on_the_cpu_are_counted(
+    machine: Machine, gpus: int, device: str, asked: int | None, group: DeviceGroup
+) -> None:
+    machine(gpus=gpus, cores=4)
+    assert device_group(device, asked) == group
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "asked", "kind", "message", "hint"),
+    [
+        (0, "auto", 2, DeviceError, "--gpus 2: this machine shows no GPU", "--gpus 0 trains on the CPU; --gpus 2 --device cpu"),
+        (1, "auto", 2, DeviceError, "--gpus 2: this machine shows 1 GPU", "--gpus 1; "),
+        (2, "cuda", 3, DeviceError, "--gpus 3: this machine shows 2 GPUs", "--gpus 2; "),
+        (2, "auto", -1, ConfigError, "--gpus must be at least 0, but is -1", "without it one GPU trains"),
+        (2, "cuda:1", 2, ConfigError, "--gpus 2 and --device cuda:1 both say where to compute", "leave one out: --gpus N"),
+        (2, "cuda", 0, ConfigError, "--gpus 0 and --device cuda: one says the CPU, the other a GPU", "leave one out"),
+        (0, "cpu", 5, ConfigError, "--gpus 5 --device cpu: each process takes a core at least", "--gpus 4 is the most"),
+    ],
+)
+def test_group_that_cannot_be_is_refused(
+    machine: Machine, gpus: int, device: str, asked: int, kind: type[NasError], message: str, hint: str
+) -> None:
+    machine(gpus=gpus, cores=4)
+    with pytest.raises(kind) as refused:
+        device_group(device, asked)
+    assert refused.value.message.startswith(message)
+    assert refused.value.hint is not None
+    assert refused.value.hint.startswith(hint)
+
+
+def test_several_processes_compile_nothing(machine: Machine) -> None:
+    machine(gpus=2, cores=4)
+    with pytest.raises(ConfigError, match="--compile and --gpus 2: a network that several processes train is not compiled"):
+        device_group("auto", 2, compiled=True)
+    assert device_group("auto", 1, compiled=True).processes == 1
+
+
+@pytest.mark.parametrize(("batch", "processes", "fits"), [(4, 2, True), (5, 2, True), (3, 2, False), (1, 1, True), (5, 3, False)])
+def test_each_process_has_two_images_of_a_batch(batch: int, processes: int, fits: bool) -> None:
+    group = DeviceGroup(torch.device("cpu"), processes)
+    if fits:
+        group.require_share(batch)
+    else:
+        with pytest.raises(ConfigError, match=f"a batch of {batch} images cannot be shared out"):
+            group.require_share(batch)
+
+
+def test_more_gpus_than_there_are_is_a_sentence(nas: Callable[..., Done], study: StudyPaths, machine: Machine) -> None:
+    machine(gpus=0, cores=4)
+    done = nas("retrain", "--study", "tiny", "--gpus", "2")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "Error: --gpus 2: this machine shows no GPU\n"
+        "Next:  --gpus 0 trains on the CPU; --gpus 2 --device cpu tries it in 2 processes there; nas doctor shows the devices\n"
     )

@@ -13,15 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from nas.cores import usable_cores
-from nas.errors import ConfigError, DeviceError, NasError, StudyError
+from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.places import Places, pick_places
 from nas.runs.retrain import Retrained, retrain
 from nas.runs.select import find_subject
 from nas.specs import RetrainSpec
 from nas.train.loop import EpochMetrics, read_curve
 from nas.train.rank import portable
-from tests.conftest import CORES, Done
+from tests.conftest import CORES
 
 TWO_CORES = pytest.mark.skipif(len(CORES or range(usable_cores())) < 2, reason="two processes need two cores")
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
@@ -165,94 +164,6 @@ def test_neither_ctrl_c_nor_the_death_of_the_command_leaves_a_process_behind(
     assert len(pids) == 2
     second.kill()
     until(lambda: not any(map(is_running, pids)), "the end of processes whose command is dead")
-
-
-# ------------------------------------------------------------------------------------------------------ where it computes
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`machine(gpus=2)`, as torch shows it."""
-
-    def make(gpus: int = 0) -> None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-        monkeypatch.setattr("nas.runs.places.usable_cores", lambda: 4)
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("gpus", "device", "asked", "places"),
-    [
-        (2, "auto", None, Places(torch.device("cuda"))),
-        (2, "auto", 2, Places(torch.device("cuda:0"), 2)),
-        (4, "cuda", 3, Places(torch.device("cuda:0"), 3)),
-        (2, "auto", 0, Places(torch.device("cpu"))),
-        (2, "cpu", 3, Places(torch.device("cpu"), 3)),
-        (0, "cpu", 0, Places(torch.device("cpu"))),
-        (0, "auto", 0, Places(torch.device("cpu"))),
-    ],
-)
-def test_gpus_or_processes_on_the_cpu_are_counted(
-    machine: Callable[..., None], gpus: int, device: str, asked: int | None, places: Places
-) -> None:
-    machine(gpus)
-    assert pick_places(device, asked) == places
-
-
-@pytest.mark.parametrize(
-    ("gpus", "device", "asked", "kind", "message", "hint"),
-    [
-        (0, "auto", 2, DeviceError, "--gpus 2: this machine shows no GPU", "--gpus 0 trains on the CPU; --gpus 2 --device cpu"),
-        (1, "auto", 2, DeviceError, "--gpus 2: this machine shows 1 GPU", "--gpus 1; "),
-        (2, "cuda", 3, DeviceError, "--gpus 3: this machine shows 2 GPUs", "--gpus 2; "),
-        (2, "auto", -1, ConfigError, "--gpus must be at least 0, but is -1", "without it one GPU trains"),
-        (2, "cuda:1", 2, ConfigError, "--gpus 2 and --device cuda:1 both say where to compute", "leave one out: --gpus N"),
-        (2, "cuda", 0, ConfigError, "--gpus 0 and --device cuda: one says the CPU, the other a GPU", "leave one out"),
-        (0, "cpu", 5, ConfigError, "--gpus 5 --device cpu: each process takes a core at least", "--gpus 4 is the most"),
-    ],
-)
-def test_what_cannot_be_is_refused(
-    machine: Callable[..., None], gpus: int, device: str, asked: int, kind: type[NasError], message: str, hint: str
-) -> None:
-    machine(gpus)
-    with pytest.raises(kind) as refused:
-        pick_places(device, asked)
-    assert refused.value.message.startswith(message)
-    assert refused.value.hint is not None
-    assert refused.value.hint.startswith(hint)
-
-
-def test_several_processes_compile_nothing(machine: Callable[..., None]) -> None:
-    machine(2)
-    with pytest.raises(ConfigError, match="--compile and --gpus 2: a network that several processes train is not compiled"):
-        pick_places("auto", 2, compiled=True)
-    assert pick_places("auto", 1, compiled=True).processes == 1
-
-
-@pytest.mark.parametrize(("batch", "processes", "fits"), [(4, 2, True), (5, 2, True), (3, 2, False), (1, 1, True), (5, 3, False)])
-def test_each_process_has_two_images_of_a_batch(batch: int, processes: int, fits: bool) -> None:
-    places = Places(torch.device("cpu"), processes)
-    if fits:
-        places.require_share(batch)
-    else:
-        with pytest.raises(ConfigError, match=f"a batch of {batch} images cannot be shared out"):
-            places.require_share(batch)
-
-
-def test_more_gpus_than_there_are_is_a_sentence(
-    nas: Callable[..., Done], study: StudyPaths, machine: Callable[..., None]
-) -> None:
-    machine(0)
-    done = nas("retrain", "--study", "tiny", "--gpus", "2")
-    assert (done.code, done.out) == (1, "")
-    assert done.err == (
-        "Error: --gpus 2: this machine shows no GPU\n"
-        "Next:  --gpus 0 trains on the CPU; --gpus 2 --device cpu tries it in 2 processes there; nas doctor shows the devices\n"
-    )
 
 
 def test_an_error_that_cannot_travel_is_told_in_words() -> None:

@@ -127,7 +127,7 @@ def _plan(orders: list[BaselineOrder], pending: list[BaselineOrder], ctx: Traini
         train_images=ctx.chosen.train_images,
         held_out=ctx.held_out,
         test_images=ctx.test_images,
-        device=ctx.places.name,
+        device=ctx.devices.name,
         precision=ctx.precision.name,
     )
 
