@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from nas.cli.display import TerminalDisplay
 from nas.dashboard.serve import serve
+from nas.display.terminal import TerminalDisplay
 from nas.paths import StudyPaths
 from nas.report.page import write_page
 from nas.report.record import read_record

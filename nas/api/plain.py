@@ -5,8 +5,8 @@ import sys
 
 from rich.console import Console
 
-from nas.cli.display import TerminalDisplay
 from nas.cli.options import parse_duration
+from nas.display.terminal import TerminalDisplay
 
 
 def plain_display(quiet: bool, log: str | None = None) -> TerminalDisplay:

@@ -23,7 +23,7 @@ from nas.cli.output import end_suspended, print_json, spread_data, table_lines
 from nas.specs import HOLD_OUT, AblateSpec
 
 if TYPE_CHECKING:
-    from nas.cli.display import TerminalDisplay
+    from nas.display.terminal import TerminalDisplay
     from nas.runs.ablate import AblationPlan, Done
     from nas.runs.plan import Order
     from nas.train.loop import EpochMetrics
@@ -86,9 +86,9 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     all_seeds = parse_seeds(seeds, 0)
-    from nas.cli.display import TerminalDisplay
-    from nas.cli.together import Together
     from nas.cli.whose import study_of_networks
+    from nas.display.terminal import TerminalDisplay
+    from nas.display.trainings import Together
     from nas.interrupts import Stop, suspended_by_signals
     from nas.paths import remember_study
     from nas.report.ablations import write_tables

@@ -24,7 +24,7 @@ from nas.errors import ConfigError
 from nas.specs import BaselineSpec
 
 if TYPE_CHECKING:
-    from nas.cli.display import TerminalDisplay
+    from nas.display.terminal import TerminalDisplay
     from nas.interrupts import Stop
     from nas.runs.baseline import BaselineOrder, BaselinePlan, Comparison, Done, Row
     from nas.train.loop import EpochMetrics
@@ -86,8 +86,8 @@ def command(
     all_seeds, seconds = parse_seeds(seeds, 0), parse_timeout(timeout)
     if not networks:
         raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18, or a class of yours, net.py:Net")
-    from nas.cli.display import TerminalDisplay
     from nas.cli.whose import study_of_networks
+    from nas.display.terminal import TerminalDisplay
     from nas.interrupts import Stop
     from nas.paths import remember_study
 
@@ -121,7 +121,7 @@ def command(
 
 def train_shown(request: "BaselineSpec", display: "TerminalDisplay", stop: "Stop") -> "Done":
     """In this process; a signal suspends it."""
-    from nas.cli.together import Together
+    from nas.display.trainings import Together
     from nas.interrupts import suspended_by_signals
     from nas.runs.baseline import train_baselines
 

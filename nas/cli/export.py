@@ -31,7 +31,7 @@ def command(
     bf16: Annotated[bool, typer.Option("--bf16", help="weights: also in bfloat16, half as large.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    from nas.cli.display import TerminalDisplay
+    from nas.display.terminal import TerminalDisplay
     from nas.export import export
     from nas.report.words import bytes_text
     from nas.runs.select import study_of

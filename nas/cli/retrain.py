@@ -26,7 +26,7 @@ from nas.cli.output import end_suspended, print_json, table_lines
 from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 
 if TYPE_CHECKING:
-    from nas.cli.display import TerminalDisplay
+    from nas.display.terminal import TerminalDisplay
     from nas.interrupts import Stop
     from nas.paths import StudyPaths
     from nas.runs.card import ModelCard
@@ -94,8 +94,8 @@ def command(
 ) -> None:
     seconds, all_seeds = parse_duration(time), parse_seeds(seeds, seed)
     words = which or ["best"]
-    from nas.cli.display import TerminalDisplay
     from nas.cli.whose import study_of_networks
+    from nas.display.terminal import TerminalDisplay
     from nas.errors import ConfigError, choices_sentence
     from nas.interrupts import Stop
     from nas.jobs.placement import Placement

@@ -131,7 +131,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     seconds = parse_duration(timeout)
-    from nas.cli.display import TerminalDisplay
+    from nas.display.terminal import TerminalDisplay
     from nas.study.run import run_search
 
     request = SearchSpec(

@@ -43,7 +43,7 @@ def command(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    from nas.cli.display import TerminalDisplay
+    from nas.display.terminal import TerminalDisplay
     from nas.paths import remember_study
     from nas.predict import submit
     from nas.runs.select import is_folder, study_of

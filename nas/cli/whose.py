@@ -8,7 +8,7 @@ from nas.cli.options import absolute_path
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.cli.display import TerminalDisplay
+    from nas.display.terminal import TerminalDisplay
     from nas.paths import StudyPaths
 
 

@@ -31,6 +31,7 @@ ROOMS = (
     "predict",
     "export",
     "report",
+    "display",
     "dashboard",
     "cli",
     "api",

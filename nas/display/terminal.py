@@ -16,8 +16,8 @@ from rich.progress import Progress as Bar
 from rich.segment import Segment
 from rich.text import Text
 
-from nas.cli.live import left_text, panel, seconds_left
 from nas.config import METRIC_WORDS
+from nas.display.panel import left_text, panel, seconds_left
 from nas.paths import StudyPaths
 from nas.report.words import number_text, row_text, time_text
 from nas.runs.trackers import Tracker, make_tracker, require_tracker

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console, Group
 from rich.text import Text
 
-from nas.cli.display import Panel, TerminalDisplay
-from nas.cli.live import panel, seconds_left, sparkline
 from nas.config import Candidate
+from nas.display.panel import panel, seconds_left, sparkline
+from nas.display.terminal import Panel, TerminalDisplay
 from nas.study.progress import Progress, Running
 from nas.study.trials import TrialRecord
 from nas.train.loop import EpochMetrics

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from nas.cli.display import TerminalDisplay
+from nas.display.terminal import TerminalDisplay
 from nas.paths import TrialPaths
 from nas.report.words import time_text
 from nas.train.loop import EpochMetrics, read_curve

@@ -1,0 +1,1 @@
+"""How a running command shows itself, in a terminal, in a log or to a tracker."""
