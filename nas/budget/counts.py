@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import ArchConfig, ImageShape
 from nas.models import build_model
-from nas.models.custom import blaming_block
+from nas.models.user_code import blaming_block
 
 with warnings.catch_warnings():
     # At import fvcore compiles a loss that nobody here uses by torch.jit.script, which torch has deprecated.

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from nas.config import ArchConfig, ImageShape
 from nas.models import build_model
-from nas.models.custom import blaming_block
+from nas.models.user_code import blaming_block
 
 
 def peak_memory(arch: ArchConfig, shape: ImageShape) -> int:

@@ -60,7 +60,7 @@ class StageConfig(Frozen):
 
 class BlockSource(Frozen):
     """A user's own file that defines a block. Every network that is built of the block carries it, so that it needs no other
-    file; the text is code, and `nas.models.custom` runs it."""
+    file; the text is code, and `nas.models.user_code` runs it."""
 
     file: str
     """Its name."""

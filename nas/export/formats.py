@@ -22,7 +22,7 @@ from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
 from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
-from nas.models.custom import blaming_block
+from nas.models.user_code import blaming_block
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.card import ModelCard, write_card
 from nas.runs.context import study_data

@@ -14,7 +14,7 @@ from types import ModuleType
 from nas.config import ArchConfig, BlockSource, StemConfig
 from nas.data.fitting import RESIZE, with_channels
 from nas.errors import ConfigError
-from nas.models import blocks, layers, resnet, stems
+from nas.models import blocks, layers, resnet
 from nas.train.evaluate import TTA
 
 _HEAD = '''"""{title}
@@ -130,7 +130,7 @@ def standalone_source(title: str, arch: ArchConfig) -> str:
     """`title`: a line that says which network it is for. Raises ConfigError where its block needs more of nas than that has."""
     imports: dict[str, None] = {}
     bodies = []
-    for module in (layers, blocks, stems, resnet):
+    for module in (layers, blocks, resnet):
         found, body = _parted(module)
         imports.update(dict.fromkeys(found))
         bodies.append(body)

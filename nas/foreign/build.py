@@ -1,15 +1,16 @@
-"""Builds a network that is not ours, in the process that calls: whoever wants to outlive it does so in another one.
+"""Networks that are not ours: how they are named, `net.py:Net`, `net.py:Net(width=64)`, `torchvision:resnet18`, and built, in the
+process that calls: whoever wants to outlive that does so in another one.
 
-Every fault of the user's code becomes a ConfigError that names its line.
+Arguments stand in the name, as in Python, so that the name alone says which network it is.
 """
 
+import ast
 import difflib
-import importlib.util
 import inspect
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,12 +18,78 @@ from typing import Any
 from torch import nn
 
 from nas.config import ImageShape
-from nas.errors import ConfigError, NasError, choices_sentence, one_line
-from nas.foreign.name import ForeignName
+from nas.errors import ConfigError, choices_sentence
+from nas.models.user_code import blaming, imports_of, load_file, no_file_sentence
+
+TORCHVISION = "torchvision:"
+_IN_A_FILE = re.compile(r"(?P<file>.+?\.py)(?::(?P<what>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ForeignName:
+    file: Path | None  # None: of torchvision
+    attribute: str  # `Net`, or `Outer.Net`; empty where the name stops at the file
+    positional: tuple[Any, ...]
+    keywords: dict[str, Any]
+    text: str  # as it was typed
+
+    def called(self, arguments: dict[str, Any]) -> str:
+        """`Net(64, num_classes=10)`: with these keywords."""
+        words = [*map(repr, self.positional), *(f"{key}={value!r}" for key, value in arguments.items())]
+        return f"{self.attribute}({', '.join(words)})"
+
+    def example(self, call: str) -> str:
+        """The name with another `call`, quoted for a shell."""
+        return shlex.quote(f"{TORCHVISION if self.file is None else f'{self.file}:'}{call}")
+
+
+def foreign_name(text: str) -> ForeignName | None:
+    """None where it names neither a Python file nor a model of torchvision.
+
+    Raises ConfigError for a file that is not there and for arguments that are no Python literals.
+    """
+    if text.startswith(TORCHVISION):
+        file, what = None, text.removeprefix(TORCHVISION)
+    elif match := _IN_A_FILE.fullmatch(text):
+        file, what = Path(match["file"]), match["what"] or ""
+        if not file.is_file():
+            raise ConfigError(no_file_sentence(file), hint="name a Python file and its class: net.py:Net")
+    else:
+        return None
+    attribute, positional, keywords = _parsed(what.strip(), text)
+    return ForeignName(file, attribute, positional, keywords, text)
+
+
+def _parsed(what: str, text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    if not what:
+        return "", (), {}
+    wrong = ConfigError(
+        f"after the colon stands a name, or a name with arguments that are Python's literals, but {text!r} has {what!r}",
+        hint="for example 'net.py:Net(width=64, depths=[2, 2])', quoted for the shell",
+    )
+    try:
+        node = ast.parse(what, mode="eval").body
+        positional: tuple[Any, ...] = ()
+        keywords: dict[str, Any] = {}
+        if isinstance(node, ast.Call):
+            if any(word.arg is None for word in node.keywords):
+                raise wrong
+            positional = tuple(ast.literal_eval(value) for value in node.args)
+            keywords = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
+            node = node.func
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        raise wrong from None
+    attribute = ast.unparse(node)
+    if not all(part.isidentifier() for part in attribute.split(".")):
+        raise wrong
+    return attribute, positional, keywords
+
+
+# ---------------------------------------------------------------------------------------------------------- building it
+
 
 CLASSES = "num_classes"
 """The argument that a network takes its number of classes by, in torchvision as in timm."""
-_OURS = Path(__file__).resolve().parents[1]
 
 
 def build_network(
@@ -32,30 +99,27 @@ def build_network(
 
     An argument `num_classes` is the images' unless the name gives it. `stage` hears `import` and `build` as they begin.
     """
-    stage("import")
-    if name.file is None:
-        target, keywords = _of_torchvision(name), {CLASSES: shape.classes, **name.keywords}
-    else:
-        target = _in_module(load_file(name.file), name)
-        if isinstance(target, nn.Module):
-            if name.positional or name.keywords:
-                raise ConfigError(f"{name.text}: {name.attribute} is a network already and takes no arguments")
-            return target, name.attribute
-        keywords = _arguments(target, name, shape)
-    stage("build")
-    call = name.called(keywords)
-    with blamed(f"{call} cannot be built", name):
-        model = target(*name.positional, **keywords)
+    with imports_of(name.file):
+        stage("import")
+        if name.file is None:
+            target, keywords = _of_torchvision(name), {CLASSES: shape.classes, **name.keywords}
+        else:
+            target = _in_module(load_file(name.file), name)
+            if isinstance(target, nn.Module):
+                if name.positional or name.keywords:
+                    raise ConfigError(f"{name.text}: {name.attribute} is a network already and takes no arguments")
+                return target, name.attribute
+            keywords = _arguments(target, name, shape)
+        stage("build")
+        call = name.called(keywords)
+        with blaming(name.file, f"{call} cannot be built"):
+            model = target(*name.positional, **keywords)
     if not isinstance(model, nn.Module):
-        what = type(model).__name__
         raise ConfigError(
-            f"{name.text} is no torch.nn.Module: {call} gives {what!r}",
+            f"{name.text} is no torch.nn.Module: {call} gives {type(model).__name__!r}",
             hint="name a class that is one, or a function that gives one",
         )
     return model, call
-
-
-# ----------------------------------------------------------------------------------------------------- where it is from
 
 
 def _of_torchvision(name: ForeignName) -> Callable[..., Any]:
@@ -68,21 +132,6 @@ def _of_torchvision(name: ForeignName) -> Callable[..., Any]:
             f"torchvision has no model {name.attribute!r} that classifies.{choices}", hint="torchvision:resnet18 is one"
         )
     return lambda *args, **kwargs: models.get_model(name.attribute, *args, **{"weights": None, **kwargs})
-
-
-def load_file(file: Path) -> ModuleType:
-    """The file as a module, found by its neighbours' imports as if it were run; what stands under `__main__` is not."""
-    file = file.absolute()
-    name = file.stem if file.stem not in sys.modules else f"nas_foreign_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{file} cannot be imported as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(file.parent))
-    with blamed(f"{file.name} cannot be imported", file):
-        spec.loader.exec_module(module)
-    return module
 
 
 def _in_module(module: ModuleType, name: ForeignName) -> Any:
@@ -137,47 +186,3 @@ def _arguments(target: Any, name: ForeignName, shape: ImageShape) -> dict[str, A
             call = f"{name.attribute}({', '.join(needed)})" if needed else f"{name.attribute}()"
         raise ConfigError(message, hint=f"arguments stand in the name: {name.example(call)}") from None
     return keywords
-
-
-# ----------------------------------------------------------------------------------------------------- whose fault it is
-
-
-@contextmanager
-def blamed(what: str, where: ForeignName | Path, hint: str | None = None) -> Iterator[None]:
-    """Whatever the user's code raises, sys.exit included, becomes a ConfigError: `what`: the error, and its line."""
-    file = where.file if isinstance(where, ForeignName) else where
-    try:
-        yield
-    except NasError:
-        raise
-    except BaseException as error:
-        place = place_of(error, file)
-        if isinstance(error, SystemExit):
-            message = f"{what}: it calls sys.exit({'' if error.code is None else repr(error.code)}){place}"
-            hint = 'what a program does when it is run belongs under if __name__ == "__main__":'
-        else:
-            # The text of a SyntaxError says where, and so does `place`.
-            message = f"{what}: {f'SyntaxError: {error.msg}' if isinstance(error, SyntaxError) else one_line(error)}{place}"
-        if isinstance(error, ModuleNotFoundError) and hint is None:
-            hint = f"install {error.name!r} where nas is installed, or run nas from the folder that holds it"
-        raise ConfigError(message, hint=hint) from None
-
-
-def is_the_users(path: Path, folder: Path) -> bool:
-    """Whether that line of code stands in the user's folder, and neither in an environment there nor in this package."""
-    return path.is_relative_to(folder) and "site-packages" not in path.parts and not path.is_relative_to(_OURS)
-
-
-def place_of(error: BaseException, file: Path | None) -> str:
-    """` (net.py, line 7, in forward)`: the innermost line that is the user's."""
-    if file is None:
-        return ""
-    folder = file.absolute().parent
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(folder):
-        return f" ({Path(error.filename).name}, line {error.lineno})"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if is_the_users(path, folder):
-            inside = f", in {frame.name}" if frame.name != "<module>" else ""
-            return f" ({path.relative_to(folder)}, line {frame.lineno}{inside})"
-    return ""

@@ -2,50 +2,39 @@
 
 import copy
 import hashlib
-import io
 import json
-import sys
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from nas.budget import params_of
 from nas.config import BudgetConfig, Frozen, ImageShape, amount
 from nas.errors import ConfigError, choices_sentence
 from nas.files import sha256_of
-from nas.foreign.build import build_network
-from nas.foreign.name import ForeignName, foreign_name
-from nas.foreign.process import inspect_network
+from nas.foreign.build import ForeignName, build_network, foreign_name
+from nas.foreign.inspection import inspect_network
+from nas.models.user_code import blaming
 from nas.space.presets import PREFIX, preset_names
 
 LONGEST_SLUG = 60
 
 
 class KnownNetwork(Frozen):
-    name: str
-    """As it was typed."""
-    built: str
-    """`resnet18(num_classes=10)`"""
+    name: str  # as it was typed
+    built: str  # `resnet18(num_classes=10)`
     files: dict[str, str]
     """SHA-256 of the user's file, and of those that it imports of its folder, by their paths within that; none of torchvision."""
-    text: str | None
-    """Of the user's file, which is code."""
-    params: int
-    """By fvcore: what is shared counts once, what is frozen or never used counts too."""
-    macs: int | None
-    """By fvcore, of one image; None where they cannot be counted."""
-    over: dict[str, int]
-    """By how much it is over the study's budget, for each limit that it breaks."""
-    unknown: tuple[str, ...]
-    """Limits of the budget that could not be held against it."""
+    text: str | None  # of the user's file, which is code
+    params: int  # by fvcore: what is shared counts once, what is frozen or never used counts too
+    macs: int | None  # by fvcore, of one image; None where they cannot be counted
+    over: dict[str, int]  # by how much it is over the study's budget, for each limit that it breaks
+    unknown: tuple[str, ...]  # limits of the budget that could not be held against it
     channels_last: bool
-    digest: str
-    """16 hexadecimal digits, equal for the same call of the same code, wherever that lies."""
+    digest: str  # 16 hexadecimal digits, equal for the same call of the same code, wherever that lies
 
     @property
     def over_text(self) -> str | None:
@@ -138,7 +127,7 @@ def _digest(name: ForeignName, files: Mapping[str, str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-# ------------------------------------------------------------------------------------------------------- in this process
+# ------------------------------------------------------------------------------------------------------ building it again
 
 
 def build(network: KnownNetwork, shape: ImageShape) -> nn.Module:
@@ -151,13 +140,12 @@ def build(network: KnownNetwork, shape: ImageShape) -> nn.Module:
         raise ConfigError(
             f"the code of {network.name} was changed after it was measured", hint="the same command measures it again"
         )
-    with _imported_anew(name.file, network.files), quiet():
+    with quiet():
         built, _ = build_network(name, shape)
-        model = copy.deepcopy(built)  # what the file keeps as a whole stays as it is for the next seed
-        if any(is_lazy(weight) for weight in model.parameters()):
-            model.eval()
-            with torch.no_grad():
-                model(torch.zeros(1, shape.channels, shape.size, shape.size))
+        with blaming(name.file, f"{network.built} takes no images"), torch.no_grad():
+            # It was tried after a first image, which gives lazy parameters their shapes, and by which weight_norm can be copied.
+            built.eval()(torch.zeros(1, shape.channels, shape.size, shape.size))
+            model = copy.deepcopy(built)  # what the file keeps as a whole stays as it is for the next seed
     found = params_of(model)
     if found != network.params:
         raise ConfigError(
@@ -176,42 +164,9 @@ def _as_rows(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _imported_anew(file: Path | None, files: Mapping[str, str]) -> Iterator[None]:
-    """What this process imported of those files before may be older than they are, what it imported by their names may be of
-    another folder, and both are put back afterwards."""
-    if file is None:
-        yield
-        return
-    folder = file.absolute().parent
-    paths = {str(folder / path) for path in files}
-    tops = {Path(path).parts[0].removesuffix(".py") for path in files if path != file.name}
-    older = {
-        name: module
-        for name, module in sys.modules.items()
-        if getattr(module, "__file__", None) in paths or name.partition(".")[0] in tops
-    }
-    for name in older:
-        del sys.modules[name]
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    found_in = sys.path[:]
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-        sys.modules.update(older)
-        # At the end it serves what its code imports later, and stands in for nothing that this process will need.
-        sys.path[:] = [*found_in, *({str(folder)} - set(found_in))]
-
-
-class _Nowhere(io.TextIOBase):
-    def write(self, text: str) -> int:
-        return len(text)
-
-
-@contextmanager
 def quiet() -> Iterator[None]:
     """What the user's code prints was heard when it was measured; standard output is for data."""
-    with redirect_stdout(_Nowhere()):
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         yield
 
 

@@ -1,20 +1,61 @@
-"""What a module costs, where that sits, and which of its blocks could be there once more. Runs the module three times."""
+"""What a network that is not ours costs, where that sits, and which of its blocks could be there once more: measured on any
+module, which runs three times, and kept as data, JSON both ways.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from nas.budget import Call, Part, calls_of, follow, layers_of, macs_of, params_of
-from nas.config import ImageShape
+from nas.budget import Call, Layer, Part, calls_of, follow, layers_of, macs_of, params_of
+from nas.config import Frozen, ImageShape
 from nas.errors import one_line
-from nas.foreign.facts import ForeignFacts, Repeat
 
 MOST_PARTS = 14
 MOST_REPEATS = 12
+
+
+class Repeat(Frozen):
+    """A block that keeps the shape of what passes it, so that a copy could follow it, or it could be left out."""
+
+    name: str  # of the last of its kind there: `layer3.1`
+    kind: str
+    shape: tuple[int, ...]  # of what enters and leaves it, for one image
+    params: int
+    macs: int | None
+    count: int  # how many of its kind there are in that place
+
+
+class ForeignFacts(Frozen):
+    built: str  # `resnet18(num_classes=10)`
+    params: int  # by fvcore: what is shared counts once, what is frozen or never used counts too
+    macs: int | None  # by fvcore, of one image; None where torch.jit cannot trace the network, and …
+    macs_unknown: str | None  # … why
+    macs_uncounted: dict[str, int]  # operations that multiply but that fvcore has no rule for, and how often they run
+    memory: int | None  # bytes of activations at once, of one image; None where the network cannot be followed
+    bytes: int  # of its parameters, as they are stored
+    frozen: int  # parameters that no gradient reaches: requires_grad is False
+    shared: tuple[tuple[str, ...], ...]  # names of one and the same parameter, for each that has several
+    buffers: int  # values that it keeps but does not learn, such as BatchNorm's statistics
+    lazy: tuple[str, ...]  # parameters whose shape followed from the image
+    unused: dict[str, int] | None
+    """Parameters that no operation of the forward pass reads at prediction, by the module that holds them; None where it cannot
+    be followed."""
+    unregistered: int | None  # values of parameters that it uses but does not know, and that are in no count
+    output: tuple[int, ...] | None  # shape for one image; None where it returns no tensor
+    parts: tuple[Part, ...]
+    layers: tuple[Layer, ...]
+    repeats: tuple[Repeat, ...]
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the Python files of its folder that it was made of, by their paths within it; …"""
+    text: str | None = None  # … and of the one that was named, the text. None of a model of torchvision
+    channels_last: bool | None = None
+    """Whether it computes in channels-last memory; False of one that views its maps as rows. None where no step of training was
+    tried."""
 
 
 def measure(model: nn.Module, built: str, shape: ImageShape, run: Callable[[nn.Module, Tensor], Any] = calls_of) -> ForeignFacts:

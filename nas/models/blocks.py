@@ -1,6 +1,6 @@
 """Residual blocks. To add one: a class with the signature of `BasicBlock`, an entry in BLOCKS, its count in
-`nas.budget.closed_form.BLOCKS`, and its name in `nas.config.BlockName`; the conformance tests take it. `nas.models.custom` has
-those of users' own files.
+`nas.budget.closed_form.BLOCKS`, and its name in `nas.config.BlockName`; the conformance tests take it.
+`nas.models.user_code` has those of users' own files.
 
 A block maps (N, channels_in, H, W) to (N, channels, H / stride, W / stride).
 """
@@ -33,8 +33,7 @@ class BlockPlan:
     stage: StageConfig
     channels_in: int
     stride: int
-    drop_path: float
-    """Probability that training skips the residual branch, image by image."""
+    drop_path: float  # probability that training skips the residual branch, image by image
 
 
 def make_shortcut(plan: BlockPlan) -> nn.Module:

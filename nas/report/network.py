@@ -8,7 +8,7 @@ import torch
 from nas.budget import Layer, Part, calls_of, count_macs, count_params, layers_of, peak_memory
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.models import build_model
-from nas.models.custom import blaming_block
+from nas.models.user_code import blaming_block
 
 BYTES_PER_PARAMETER = 4
 

@@ -12,8 +12,8 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from nas.budget import Budget, count_macs, count_params, peak_memory, quick_macs, quick_params
 from nas.config import ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
-from nas.models.custom import check_block, check_width
 from nas.models.resnet import check_size
+from nas.models.user_code import check_block, check_width
 from nas.space.space import Slot, Space, UniformDraw
 
 Count = Callable[[ArchConfig, ImageShape], float]

@@ -26,7 +26,7 @@ from nas.config import (
     what_is_wrong,
 )
 from nas.errors import ConfigError, choices_sentence
-from nas.models.own_blocks import FindFile, read_blocks
+from nas.models.user_code import FindFile, read_blocks
 from nas.space.space import FILL, Reported, Slot, Space
 
 VERSION = 1

@@ -11,7 +11,7 @@ from nas.budget.closed_form import WHITENING_PATCH, closed_form_macs, closed_for
 from nas.config import ArchConfig, BlockName, ImageShape
 from nas.config.network import DownsampleName, PoolName, StemName, StemPoolName
 from nas.models.blocks import BLOCKS
-from nas.models.stems import WhiteningStem
+from nas.models.resnet import WhiteningStem
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from nas.config import ImageShape
 from nas.foreign import ForeignFacts
-from nas.foreign.facts import Repeat
-from nas.foreign.measure import measure
+from nas.foreign.measure import Repeat, measure
 from tests.foreign.networks import Net, Odd
 
 SHAPE = ImageShape(channels=3, size=8, classes=10)

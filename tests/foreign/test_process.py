@@ -14,7 +14,7 @@ import pytest
 from nas.config import ImageShape
 from nas.errors import ConfigError
 from nas.foreign import ForeignFacts, foreign_name, inspect_network
-from nas.foreign.process import KEPT_OUTPUT
+from nas.foreign.inspection import KEPT_OUTPUT
 
 SHAPE = ImageShape(channels=3, size=32, classes=10)
 

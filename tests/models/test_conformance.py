@@ -22,7 +22,7 @@ from nas.config import (
 from nas.models import ResNet, build_model
 from nas.models.blocks import BLOCKS, ResidualBlock
 from nas.models.layers import ACTIVATIONS, SqueezeExcitation
-from nas.models.stems import STEMS
+from nas.models.resnet import STEMS
 
 STAGES = (StageConfig(blocks=2, channels=8), StageConfig(blocks=2, channels=12))
 

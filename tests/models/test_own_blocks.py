@@ -18,7 +18,7 @@ from nas.config import ArchConfig, BlockSource, BudgetConfig, Candidate, ImageSh
 from nas.errors import ConfigError, StudyError
 from nas.export.standalone import standalone_source
 from nas.models import build_model
-from nas.models.custom import block_class
+from nas.models.user_code import block_class
 from nas.paths import TrialPaths, study_paths
 from nas.runs.load import _is_in_study, load_network
 from nas.space.feasibility import check_blocks

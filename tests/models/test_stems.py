@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from nas.budget import count_params
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.models import build_model
-from nas.models.stems import WhiteningStem
+from nas.models.resnet import WhiteningStem
 
 
 def whitening_arch(**changes: object) -> ArchConfig:

@@ -16,9 +16,9 @@ from nas.data.cache import silent
 from nas.data.loader import TrainBatches
 from nas.errors import ConfigError, NasError, StudyError, one_line
 from nas.files import sha256_of, write_whole
-from nas.foreign.build import place_of
 from nas.foreign.known import InParts, build, named, quiet
 from nas.interrupts import Stop
+from nas.models.user_code import place_of
 from nas.paths import TrialPaths
 from nas.runs.baseline.card import BaselineCard, read_baseline, write_baseline
 from nas.runs.baseline.order import BaselineOrder, begun_file, find_alike, find_networks, make_orders, others_of_that_name

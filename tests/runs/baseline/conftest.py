@@ -9,7 +9,7 @@ import nas.foreign.known
 from nas.config import ImageShape
 from nas.foreign import ForeignFacts, ForeignName
 from nas.foreign.build import build_network
-from nas.foreign.inside import _learning
+from nas.foreign.inspection import try_training
 from nas.foreign.known import quiet
 from nas.foreign.measure import measure
 from nas.interrupts import Stop
@@ -141,7 +141,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
         with quiet():
             model, built = build_network(name, shape)
             facts = measure(model, built, shape)
-            return facts.model_copy(update=_learning(model, built, shape, name))
+            return facts.model_copy(update=try_training(model, built, shape, name))
 
     monkeypatch.setattr(nas.foreign.known, "inspect_network", inspect)
 

@@ -1,5 +1,6 @@
 """What is said of a known network before it is trained, and under which name it is kept."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -11,10 +12,9 @@ from nas.config import BudgetConfig, ImageShape, TrainConfig
 from nas.errors import ConfigError
 from nas.files import sha256_of
 from nas.foreign import inspect_network
-from nas.foreign.build import build_network
+from nas.foreign.build import build_network, foreign_name
+from nas.foreign.inspection import try_step
 from nas.foreign.known import KnownNetwork, build, measure, named, over_budget
-from nas.foreign.learns import try_step
-from nas.foreign.name import foreign_name
 from nas.paths import StudyPaths
 from nas.train.optimiser import RATE_FACTOR, parameter_groups
 from tests.runs.baseline.conftest import asked, train
@@ -150,6 +150,17 @@ def test_network_that_a_file_keeps_whole_is_not_trained_itself(tmp_path: Path) -
         first[1].weight.zero_()
     assert second[1].weight.any()
     assert build(known, DIGITS)[1].weight.any()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # it is deprecated, and used
+def test_weights_that_are_computed_can_be_copied_as_in_the_trial(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef net():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(64, 10)), nn.LazyLinear(10))\n"
+    )
+    model = build(network("net.py:net", params=650 + 10 + 110), DIGITS)
+    assert model.training
+    copy.deepcopy(model)
 
 
 def test_batch_norm_of_any_dimension_has_its_own_rate() -> None:
