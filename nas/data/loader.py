@@ -1,29 +1,29 @@
-"""Batches from images that live on the device. Nothing here waits: no worker processes, no copies from the host. (Images that
-do not fit there are `nas.data.stream`'s.)
+"""Batches from images that live on the device, prepared while the device computes. Nothing here waits: no worker processes, no
+copies from the host. (Images that do not fit on the device are in `nas.data.stream`.)
 
-An epoch's order and each step's augmentation follow from (seed, epoch, step) alone, so that a training that was cut off
-in the middle of an epoch continues exactly.
+An epoch's order and each step's augmentation follow from (seed, epoch, step) alone, so that a training that was cut off in the
+middle of an epoch continues exactly.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
-from typing import ClassVar, Self
+from contextlib import AbstractContextManager, closing
+from functools import cache
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nas.config import AugmentConfig, TrainConfig
-from nas.data.ahead import ahead
 from nas.data.augment import Draw, augment
 from nas.data.augment.mix import mix
 from nas.data.images import ImageSet, JoinedSet
 
 PATTERN_PIXELS = 256
-"""For which normalisation's constants are laid out: a multiple of any vector's width, and short enough for a core's first cache.
-Images of sides that 16 divides are made of such patterns."""
-COPY_BYTES = 2**26
-"""In parts of about this size chosen images go to a device, so that the host never holds more of them."""
+"""Normalisation's constants are repeated for so many pixels: a multiple of any vector's width, and short enough for a core's
+first cache. Images of sides that 16 divides are made of such patterns."""
+COPY_BYTES = 2**26  # selected images go to a device in parts of about this size, so that the host never holds more of them
+Batch = TypeVar("Batch")
 
 
 def mix_seed(*parts: int) -> int:
@@ -45,19 +45,17 @@ class Resident:
         device: torch.device,
         indices: np.ndarray | None = None,
     ) -> None:
-        """`images` uint8 (N, H, W, C), or several such arrays one behind the other; `labels` int64 (N,). With `indices`, only
-        those; on the CPU no image is copied."""
+        """`images` uint8 (N, H, W, C), or several such arrays, concatenated; `labels` int64 (N,). With `indices`, only those; on
+        the CPU no image is copied."""
         self.device = device
         self._mean = torch.tensor(mean, device=device).repeat(PATTERN_PIXELS)
         self._scale = (1.0 / torch.tensor(std, device=device)).repeat(PATTERN_PIXELS)
-        chosen = None if indices is None else torch.from_numpy(indices)
-        self._rows, self._chosen = self._held(rows_of(images), chosen)
-        """uint8 (M, H, W, C), and the rows that count, int64 (N,); None where all do."""
-        self.labels = None if labels is None else select(torch.from_numpy(np.asarray(labels)), chosen).to(device)
-        """int64 (N,), on the device."""
-
-    def _held(self, images: "Rows", chosen: Tensor | None) -> tuple["Rows", Tensor | None]:
-        return (images, chosen) if self.device.type == "cpu" else (copied(images, chosen, self.device), None)
+        self._rows = rows_of(images)  # uint8 (M, H, W, C)
+        self._chosen = None if indices is None else torch.from_numpy(indices)  # int64 (N,), the rows in use; None: all
+        # int64 (N,), on the device
+        self.labels = None if labels is None else select(torch.from_numpy(np.asarray(labels)), self._chosen).to(device)
+        if self.storage == "resident" and device.type != "cpu":
+            self._rows, self._chosen = copied(self._rows, self._chosen, device), None
 
     @classmethod
     def of(
@@ -114,8 +112,68 @@ class Resident:
             yield chosen, *self.take(chosen)
 
 
+# ------------------------------------------------------------------------------------------- prepared ahead, on CUDA
+
+
+class SideStream:
+    """A CUDA stream beside the consumer's, which is the device's current one. Nothing here makes the host wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+
+    def working(self) -> AbstractContextManager[object]:
+        """Within it, work goes to this stream."""
+        return torch.cuda.stream(self._stream)
+
+    def wait_for_consumer(self) -> None:
+        """What is queued here from now on begins when what the consumer has queued so far is done."""
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+
+    def hand_over(self) -> None:
+        """What the consumer queues from now on begins when what is queued here so far is done."""
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+
+side_stream = cache(SideStream)
+"""One for the process's whole life: torch keeps the memory freed on a stream for that stream alone."""
+
+
+def ahead(batches: Generator[Batch, None, None], device: torch.device) -> Generator[Batch, None, None]:
+    """The same batches; on CUDA each is prepared while its predecessor is in use."""
+    return one_ahead(batches, side_stream(device)) if device.type == "cuda" else batches
+
+
+def one_ahead(batches: Generator[Batch, None, None], side: SideStream) -> Generator[Batch, None, None]:
+    """`batches`, each prepared one step early on the side stream.
+
+    Before each batch the side stream waits for all that the consumer has queued, which is its work on the batches before. So
+    memory that the consumer has freed is overwritten only after its last use, and at most three batches exist, however far the
+    host is ahead of the device. `Tensor.record_stream` would protect that memory, too, but keeps it from the allocator until the
+    host happens to see that the device is done, and so grows with the host's lead.
+    """
+
+    def prepare() -> Batch | None:
+        side.wait_for_consumer()
+        with side.working():
+            return next(batches, None)
+
+    with closing(batches):
+        try:
+            upcoming = prepare()
+            while (batch := upcoming) is not None:
+                side.hand_over()
+                upcoming = prepare()
+                yield batch
+        finally:
+            side.hand_over()  # also of a batch that nobody asks for: its sources may now be freed and their memory overwritten
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
 class JoinedRows:
-    """uint8 (N, H, W, C) of several tensors on the host one behind the other, of which only what is chosen is copied."""
+    """Several tensors uint8 (N, H, W, C) on the host, as if concatenated; only what is selected is copied."""
 
     def __init__(self, parts: Sequence[Tensor]) -> None:
         self._parts = parts
@@ -157,7 +215,7 @@ def select(rows: Rows, which: Part | None) -> Tensor:
 
 
 def parts_of(positions: Tensor, size: int) -> Generator[Tensor, None, None]:
-    """Unlike `Tensor.split`, none of nothing."""
+    """Unlike `Tensor.split`, no part of an empty tensor."""
     for start in range(0, len(positions), size):
         yield positions[start : start + size]
 
@@ -180,9 +238,7 @@ def _normalise_rows(rows: Tensor, mean: Tensor, scale: Tensor) -> None:
     rows.sub_(mean).mul_(scale)
 
 
-def whole(count: int) -> slice:
-    """All of so many."""
-    return slice(0, count)
+# ------------------------------------------------------------------------------------------------------------ training
 
 
 class TrainBatches:
@@ -197,17 +253,16 @@ class TrainBatches:
         *,
         classes: int,
         balanced: bool = False,
-        part: Callable[[int], slice] = whole,
+        part: Callable[[int], slice] = slice,
     ) -> None:
-        """`data` has labels, of so many `classes`. `balanced`: each image is one of a class drawn uniformly, with replacement.
-        `part` are the images to be had of each batch, which is drawn, augmented and mixed as a whole, so that its parts are those
-        of one and the same batch wherever they are trained on."""
+        """`data` has labels of so many `classes`. `balanced`: each image is one of a class drawn uniformly, with replacement.
+        `part(batch size)` selects the images of each batch that are returned; the batch is drawn, augmented and mixed as a whole,
+        so that its parts belong to one and the same batch on whatever devices they train."""
         assert data.labels is not None
         self.data = data
         self.labels = data.labels
         self.classes = classes
-        self.batch_size = min(batch_size, len(data))
-        """Of the whole batch."""
+        self.batch_size = min(batch_size, len(data))  # of the whole batch
         self.part = part(self.batch_size)
         self.augmentation = augmentation
         self.seed = seed
@@ -216,9 +271,8 @@ class TrainBatches:
 
     @classmethod
     def by_recipe(
-        cls, data: Resident, recipe: TrainConfig, seed: int, classes: int, part: Callable[[int], slice] = whole
+        cls, data: Resident, recipe: TrainConfig, seed: int, classes: int, part: Callable[[int], slice] = slice
     ) -> Self:
-        """As every training by this recipe takes them."""
         balanced = recipe.class_balance == "sampling"
         return cls(data, recipe.batch_size, recipe.augment, seed, classes=classes, balanced=balanced, part=part)
 
@@ -232,19 +286,17 @@ class TrainBatches:
         return ahead(self._prepared(epoch, first_step), self.data.device)
 
     def class_weights(self) -> Tensor:
-        """float32 (classes,): how much an image of each class weighs, so that all classes weigh the same and an image 1 in the
-        mean (scikit-learn's "balanced"); 0 of a class that is not there."""
+        """float32 (classes,): the weight of an image of each class, so that all classes weigh the same and the mean weight
+        is 1 (scikit-learn's "balanced"); 0 for a class without images."""
         counts = torch.bincount(self.labels, minlength=self.classes)
         there = int((counts > 0).sum())
         return torch.where(counts > 0, len(self.data) / (there * counts.clamp(min=1)), 0.0).float()
 
     def _order(self) -> Tensor:
-        """int64 (N,), a permutation."""
-        return torch.randperm(len(self.data), generator=self._generator, device=self.data.device)
-
-    def _balanced_order(self, by_class: Tensor) -> Tensor:
-        """int64 (N,), of `by_class`, all positions by their labels."""
-        device, lots = self.data.device, self._generator
+        """int64 (N,): a permutation, or positions drawn by class."""
+        device, lots, by_class = self.data.device, self._generator, self._by_class
+        if by_class is None:
+            return torch.randperm(len(self.data), generator=lots, device=device)
         counts = torch.unique_consecutive(self.labels[by_class], return_counts=True)[1]
         drawn = torch.randint(len(counts), (len(self.data),), generator=lots, device=device)
         within = torch.rand(len(self.data), generator=lots, device=device, dtype=torch.float32) * counts[drawn]
@@ -252,8 +304,7 @@ class TrainBatches:
 
     def _prepared(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         self._generator.manual_seed(mix_seed(self.seed, epoch))
-        order = self._order() if self._by_class is None else self._balanced_order(self._by_class)
-        order = order[first_step * self.batch_size : len(self) * self.batch_size]
+        order = self._order()[first_step * self.batch_size : len(self) * self.batch_size]
         with closing(self.data.walk(order, self.batch_size)) as taken:
             for step, (chosen, images, labels) in enumerate(taken, first_step):
                 assert labels is not None

@@ -1,10 +1,9 @@
 """Images that do not fit in the device's memory: a thread gathers each batch on the host, from where it is copied while the
 device computes. And the choice between that and `Resident`.
 
-The images stay in their memory-mapped files, also where a retraining takes several at once, as with a validation folder: what
-all workers of a machine read is one copy, the page cache's, and what does not fit there is read again from the disk. Of resident
-images each worker has its own; for one to share, a process beside the workers would have to keep it, whose CUDA context alone
-takes more than the 150 MB of CIFAR, and with which every worker on that GPU would die.
+The images stay in their memory-mapped files: all workers of a machine read one copy, the page cache's, and what does not fit
+there is read again from the disk. Of resident images each worker has its own copy; to share one, a process beside the workers
+would have to keep it, whose CUDA context alone takes more than the 150 MB of CIFAR, and with which every worker on that GPU would die.
 """
 
 import sys
@@ -22,18 +21,16 @@ from nas.data.images import ImageSet, JoinedSet
 from nas.data.loader import JoinedRows, Part, Resident, Rows, parts_of, select
 
 RESIDENT_SHARE = 0.5
-"""Of a GPU's memory, the most that images take. The rest is for networks, of which nobody knows yet how large they get; a batch
-too many there fails a training, while one that is streamed is copied in the time of the one before."""
-DEPTH = 2
-"""Batches on the host at a time: one is gathered while the other is copied."""
+"""Of a GPU's memory, the most that images take. The rest is for networks, whose size is not known yet: there a batch too many
+fails a training, while a batch that is streamed is copied in the time of the one before."""
+DEPTH = 2  # batches on the host at a time: one is gathered while the other is copied
 
 
 # --------------------------------------------------------------------------------------------------------- the choice
 
 
 def pick_storage(nbytes: int, device: torch.device, sharing: int = 1) -> type[Resident]:
-    """`Resident` for so many bytes of images if they fit, else `Streamed`. `sharing`: how many workers share the device, each
-    with images of its own."""
+    """`Resident` for so many bytes of images if they fit, else `Streamed`. `sharing`: workers on the device, each with a copy."""
     # A CPU computes with the mapped file itself; how much MPS has left, it does not say.
     return Streamed if device.type == "cuda" and nbytes > room_for_images(device, sharing) else Resident
 
@@ -68,12 +65,9 @@ def room_for_images(device: torch.device, sharing: int) -> int:
 
 
 class Streamed(Resident):
-    """As `Resident` to whoever uses it, but only labels and constants are on the device."""
+    """Used as `Resident` is, but only labels and constants are on the device."""
 
     storage: ClassVar[str] = "streamed"
-
-    def _held(self, images: Rows, chosen: Tensor | None) -> tuple[Rows, Tensor | None]:
-        return images, chosen
 
     def take(self, which: Part) -> tuple[Tensor, Tensor | None]:
         """As for resident images, but this waits for the device and the host: for a sample, not for an epoch."""
@@ -98,7 +92,7 @@ class Streamed(Resident):
 
 
 def fetched(positions: Tensor) -> Callable[[], Tensor]:
-    """Sends for a copy on the host, and returns at once; what it returns waits for it, in whatever thread calls it."""
+    """Starts a copy to the host and returns at once; the function that it returns waits for the copy."""
     if positions.device.type != "cuda":
         return positions.cpu
     copy = torch.empty(positions.shape, dtype=positions.dtype, pin_memory=True)
@@ -117,7 +111,7 @@ def fetched(positions: Tensor) -> Callable[[], Tensor]:
 
 
 class _Slot:
-    """The host's memory for one batch, page-locked where a GPU reads it, so that the copy needs nobody to wait for it."""
+    """The host's memory for one batch, page-locked where a GPU reads it, so that nobody has to wait for the copy."""
 
     def __init__(self, size: int, shape: torch.Size, device: torch.device) -> None:
         on_gpu = device.type == "cuda"

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 import torch
 
-from nas.data.ahead import ahead, one_ahead
+from nas.data.loader import ahead, one_ahead
 
 STEPS = 8
 
