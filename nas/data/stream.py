@@ -3,7 +3,7 @@ device computes. And the choice between that and `Resident`.
 
 The images stay in their memory-mapped files: all workers of a machine read one copy, the page cache's, and what does not fit
 there is read again from the disk. Of resident images each worker has its own copy; to share one, a process beside the workers
-would have to keep it, whose CUDA context alone takes more than the 150 MB of CIFAR, and with which every worker on that GPU would die.
+would have to keep it. Its CUDA context alone takes more than the 150 MB of CIFAR, and with it every worker on that GPU would die.
 """
 
 import sys
