@@ -18,7 +18,7 @@ from nas.runs.load import load_network
 from nas.runs.select import finished_runs
 from nas.study.settings import read_settings
 from nas.study.trials import TrialRecord
-from nas.train.loop import EpochMetrics, read_curve
+from nas.train.checkpoint import EpochMetrics, read_curve
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nas.display.terminal import TerminalDisplay
     from nas.runs.ablate import AblationPlan, Done
     from nas.runs.plan import Order
-    from nas.train.loop import EpochMetrics
+    from nas.train.checkpoint import EpochMetrics
 
 HELP = """Train a network beside variants of it, and say what each choice is worth.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nas.display.terminal import TerminalDisplay
     from nas.interrupts import Stop
     from nas.runs.baseline import BaselineOrder, BaselinePlan, Comparison, Done, Row
-    from nas.train.loop import EpochMetrics
+    from nas.train.checkpoint import EpochMetrics
 
 HELP = """Train known networks by the recipe of a study's, on the same images, as rows to compare with.
 

@@ -161,7 +161,7 @@ def retrain_one(request: "RetrainSpec", display: "TerminalDisplay", stop: "Stop"
     from nas.report.words import time_text
     from nas.runs.choice import Network, Several
     from nas.runs.retrain import retrain
-    from nas.train.loop import EpochMetrics
+    from nas.train.checkpoint import EpochMetrics
 
     begun: list[RetrainPlan] = []
 
@@ -198,7 +198,7 @@ def _several(request: "SeveralSpec", display: "TerminalDisplay", stop: "Stop") -
     from nas.report.words import time_text
     from nas.runs.choice import retrain_several
     from nas.runs.plan import Order
-    from nas.train.loop import EpochMetrics
+    from nas.train.checkpoint import EpochMetrics
 
     def on_plan(plans: Sequence["RetrainPlan"], there: int) -> None:
         display.say(f"study {request.base.paths.name}: {len(plans)} trainings" + (f", {there} are there" if there else ""))

@@ -11,7 +11,7 @@ from nas.config import MetricName
 from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.tables import epochs_table
-from nas.train.loop import EpochMetrics, read_curve
+from nas.train.checkpoint import EpochMetrics, read_curve
 
 CURVE, EPOCHS = 1, 2
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 60, 44, 34, 16

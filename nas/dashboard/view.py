@@ -27,7 +27,7 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.report.charts import Chart
 from nas.study.finalists import best_of, sibling
 from nas.study.outcomes import broken_limits, outcome_of
-from nas.train.loop import read_curve
+from nas.train.checkpoint import read_curve
 
 NOTES_SECONDS = 1.0
 """Of each look at the study that may go into writing notes; what is left comes with the next."""

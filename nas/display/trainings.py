@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from nas.display.terminal import TerminalDisplay
 from nas.paths import TrialPaths
 from nas.report.words import time_text
-from nas.train.loop import EpochMetrics, read_curve
+from nas.train.checkpoint import EpochMetrics, read_curve
 
 
 class Together:

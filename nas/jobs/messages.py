@@ -6,7 +6,8 @@ from pathlib import Path
 from nas.config import Candidate, DataConfig
 from nas.data.splits import DataSelection
 from nas.train.checkpoint import Found
-from nas.train.loop import EpochMetrics, Status
+from nas.train.checkpoint import EpochMetrics
+from nas.train.loop import Status
 
 
 @dataclass(frozen=True)

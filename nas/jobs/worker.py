@@ -36,9 +36,8 @@ from nas.jobs.messages import (
     WorkerPlan,
 )
 from nas.paths import StudyPaths, TrialPaths
-from nas.train.checkpoint import Found
+from nas.train.checkpoint import EpochMetrics, Found
 from nas.train.evaluate import Stopped
-from nas.train.loop import EpochMetrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,8 +113,7 @@ class _Trainer:
     def __init__(self, channel: Channel, plan: WorkerPlan) -> None:
         from nas.data.datasets import load_dataset
         from nas.errors import DeviceError
-        from nas.train.device import device_name, pick_device, pick_precision, tune_process
-        from nas.train.memory import out_of_memory
+        from nas.train.device import device_name, out_of_memory, pick_device, pick_precision, tune_process
 
         self.channel, self.plan = channel, plan
         self.token_file = plan.token_file or StudyPaths(plan.study).token
@@ -162,7 +160,7 @@ class _Trainer:
 
     def train(self, order: Train) -> None:
         """Trains one candidate and says how it ended. An exception of ours costs this trial, not the worker."""
-        from nas.train.memory import release_memory
+        from nas.train.device import release_memory
 
         self._suspended, self._early_verdict = False, None
         ending = self._fit_or_say_why(order)
@@ -170,8 +168,7 @@ class _Trainer:
         self._send(ending)
 
     def _fit_or_say_why(self, order: Train) -> Ended | OutOfMemory | Failed:
-        from nas.train.device import still_works
-        from nas.train.memory import out_of_memory
+        from nas.train.device import out_of_memory, still_works
 
         try:
             if self.sees_study:
@@ -205,8 +202,8 @@ class _Trainer:
 
         from nas.data.loader import TrainBatches
         from nas.models import build_model
+        from nas.train.device import peak_bytes
         from nas.train.loop import fit
-        from nas.train.memory import peak_bytes
 
         begun_with = 0
 

@@ -28,8 +28,7 @@ from nas.runs.select import find_run
 from nas.specs import SubmitSpec
 from nas.study.settings import Environment, read_settings
 from nas.train.device import FULL_PRECISION, pick_device
-from nas.train.evaluate import predict_logits, require_tta
-from nas.train.norm import reestimate_norm
+from nas.train.evaluate import predict_logits, reestimate_norm, require_tta
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from nas.report.reference import Reference
 from nas.report.words import count_text, number_text
 from nas.runs.statistics import Spread
 from nas.study.trials import TrialRecord
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1B87C9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8A8F98"
 OUTCOME_STYLES: dict[str, tuple[str, str, str]] = {

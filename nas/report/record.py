@@ -25,7 +25,7 @@ from nas.study.ownership import is_led
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import open_study
 from nas.study.trials import TrialRecord, read_trials
-from nas.train.loop import EpochMetrics, read_curve
+from nas.train.checkpoint import EpochMetrics, read_curve
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from nas.report.picture import shape_text
 from nas.report.words import count_text, outcome_text
 from nas.study.finalists import Finalist
 from nas.study.trials import TrialRecord
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 RESNET18 = (
     ("stem", "7×7, 64, stride 2; 3×3 maximum, stride 2", 9_536),

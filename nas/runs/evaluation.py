@@ -18,8 +18,7 @@ from nas.errors import StudyError
 from nas.files import write_whole
 from nas.paths import TrialPaths
 from nas.train.device import FULL_PRECISION
-from nas.train.evaluate import predict_logits
-from nas.train.metrics import METRICS, ClassCounts
+from nas.train.evaluate import METRICS, ClassCounts, predict_logits
 
 KEPT_MISTAKES = 24
 

@@ -22,7 +22,7 @@ from nas.runs.plan import Order
 from nas.runs.recorded import record_run
 from nas.runs.statistics import effective_images
 from nas.study.settings import Environment
-from nas.train.loop import read_curve, trained_weights
+from nas.train.checkpoint import read_curve, trained_weights
 
 SHIFT_SEED = 0
 """Of the simulated shift, the same for all networks, so that they can be compared."""

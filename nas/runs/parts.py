@@ -7,8 +7,8 @@ import torch
 from nas.errors import StudyError, one_line
 from nas.files import is_disk_full
 from nas.paths import TrialPaths
+from nas.train.device import more_parts, out_of_memory, release_memory
 from nas.train.loop import Status
-from nas.train.memory import more_parts, out_of_memory, release_memory
 
 
 def in_parts(

@@ -31,8 +31,8 @@ from nas.jobs.placement import Placement, plan_workers
 from nas.runs.context import TrainingContext
 from nas.runs.finish import divergence
 from nas.runs.plan import Order
-from nas.train.loop import EpochMetrics
-from nas.train.memory import more_parts
+from nas.train.checkpoint import EpochMetrics
+from nas.train.device import more_parts
 
 SUSPEND_SECONDS = 30.0
 """Within which a worker has to write its checkpoint."""

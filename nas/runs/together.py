@@ -23,7 +23,8 @@ from typing import Any
 from nas.errors import StudyError
 from nas.jobs.local import describe_exit, out_of_memory_kills
 from nas.jobs.placement import DeviceGroup
-from nas.train.loop import EpochMetrics, Status, read_curve
+from nas.train.checkpoint import EpochMetrics, read_curve
+from nas.train.loop import Status
 from nas.train.rank import SUSPEND, Ended, Epoch, Failed, FromRank, Here, Training, run_rank
 
 LOOK_SECONDS = 0.1

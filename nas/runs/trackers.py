@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from nas.config import Candidate
 from nas.errors import ConfigError, choices_sentence
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 
 class Tracker(Protocol):

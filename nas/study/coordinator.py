@@ -46,8 +46,8 @@ from nas.study.kept import KeptCheckpoints
 from nas.study.optuna_private import live_trial
 from nas.study.progress import Display, Progress, Running
 from nas.study.trials import TrialRecord
-from nas.train.loop import EpochMetrics, write_curve
-from nas.train.memory import more_parts
+from nas.train.checkpoint import EpochMetrics, write_curve
+from nas.train.device import more_parts
 
 MAX_FAILURES_IN_A_ROW = 5
 MAX_DEATHS_OF_A_TRIAL = 3

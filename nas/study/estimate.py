@@ -31,8 +31,7 @@ from nas.study.request import resolve
 from nas.study.run import SearchDisplay
 from nas.study.storage import open_study
 from nas.study.strategies import make_pruner
-from nas.train.device import pick_device, pick_precision, tune_process
-from nas.train.memory import out_of_memory, release_memory
+from nas.train.device import out_of_memory, pick_device, pick_precision, release_memory, tune_process
 from nas.train.pace import Pace, measure_pace
 
 PERCENTILES = (10, 30, 50, 70, 90)

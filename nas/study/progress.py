@@ -9,7 +9,7 @@ import optuna
 from nas.config import Candidate, MetricName
 from nas.study import outcomes
 from nas.study.trials import TrialRecord
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 
 @dataclass

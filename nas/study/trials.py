@@ -12,7 +12,7 @@ from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.study.history import is_duplicate, projected_values
 from nas.study.outcomes import broken_limits, last_value, outcome_of
-from nas.train.loop import read_curve
+from nas.train.checkpoint import read_curve
 
 ROW = ("number", "outcome", "accuracy", "epochs", "params", "macs", "architecture", "micro_batches", "finalist", "seed", "over")
 """Fields that tables and JSON show."""

@@ -1,21 +1,26 @@
-"""Where to compute and in which number format."""
+"""Where to compute, in which number format, and the memory there: keeping it, running out of it, giving it back."""
 
+import ctypes
+import errno
+import gc
 import platform
+import re
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from nas.errors import DeviceError
-from nas.train.memory import keep_freed_memory
+
+# ------------------------------------------------------------------------------------------------- device and format
 
 
 @dataclass(frozen=True)
 class Precision:
-    autocast: torch.dtype | None
-    """The format of convolutions and matrix products; None leaves everything in float32."""
-    scales_gradients: bool
-    """Whether small gradients would vanish in that format (fp16) and the loss must be scaled."""
+    autocast: torch.dtype | None  # of convolutions and matrix products; None leaves everything in float32
+    scales_gradients: bool  # small gradients would vanish in that format (fp16): the loss must be scaled
     reason: str
 
     @property
@@ -65,32 +70,6 @@ def pick_precision(device: torch.device) -> Precision:
     return Precision(None, False, f"half precision is not relied upon on {device.type}")
 
 
-def tune_process(device: torch.device) -> None:
-    """Settings of torch and of the C library that make training faster, for the rest of this process."""
-    keep_freed_memory()
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # every step has the same shapes: measured once, the fastest kernels stay
-
-
-def wait_for(device: torch.device) -> None:
-    """Until it has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def still_works(device: torch.device) -> bool:
-    """After some errors (an illegal address, an assertion on the device, an uncorrectable memory fault) every later call to CUDA
-    fails in that process."""
-    if device.type == "cuda":
-        try:
-            torch.cuda.synchronize(device)
-        except Exception:
-            return False
-    return True
-
-
 def cpu_flags() -> frozenset[str]:
     """Instruction sets as Linux lists them; empty elsewhere."""
     if platform.system() != "Linux":
@@ -106,3 +85,101 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{device.type}, {threads} thread{'s' * (threads != 1)}" if device.type == "cpu" else device.type
+
+
+def tune_process(device: torch.device) -> None:
+    """Settings of torch and of the C library that make training faster, for the rest of this process."""
+    _keep_freed_memory()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # every step has the same shapes: measured once, the fastest kernels stay
+
+
+def wait_for(device: torch.device) -> None:
+    """Until it has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def still_works(device: torch.device) -> bool:
+    """After some errors (an illegal address, an assertion on the device, an uncorrectable memory fault) every later call to CUDA
+    fails in that process."""
+    try:
+        wait_for(device)
+    except Exception:
+        return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------------ memory
+
+# Allocators that raise a plain RuntimeError: torch's on the CPU, the C++ library, oneDNN (a primitive is created where its code
+# finds room; a primitive *descriptor* is refused for other reasons), and CUDA's libraries.
+_HOST_SIGNS = re.compile(
+    "DefaultCPUAllocator|can(no|')t allocate memory|bad_alloc|could not create a (memory object|primitive(?! descriptor))", re.I
+)
+_DEVICE_SIGNS = re.compile("out of memory|alloc_failed", re.I)
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_ALWAYS = 2**31 - 1
+_MOST = 2**25  # bytes: the highest threshold that an older glibc takes for what is mapped apart
+
+SMALLEST_MICRO_BATCH = 8
+"""Images. BatchNorm's statistics of fewer are noise."""
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    """A function of its allocator; None with another C library."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+
+
+def _keep_freed_memory() -> None:
+    """What a step frees is there for the next one. By itself glibc gives large tensors back to the system at once, which has to
+    clear every page again when the next step asks for it. `release_memory` gives it back.
+
+    Threads other than the main one have heaps of their own, of 64 MB at most: there it reaches the smaller tensors alone."""
+    # One threshold without the other would be worse than none: setting either ends glibc's own adaptation of both.
+    if (mallopt := _glibc("mallopt")) and (mallopt(_M_MMAP_THRESHOLD, _ALWAYS) or mallopt(_M_MMAP_THRESHOLD, _MOST)):
+        mallopt(_M_TRIM_THRESHOLD, _ALWAYS)
+
+
+def out_of_memory(error: BaseException | None) -> str | None:
+    """`the device` or `the host`, whichever had no memory left; None where it and its causes are other errors."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return "the device"
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return "the host"
+        if isinstance(error, RuntimeError):
+            if _HOST_SIGNS.search(str(error)):
+                return "the host"
+            if _DEVICE_SIGNS.search(str(error)):
+                return "the device"
+        error = error.__cause__
+    return None
+
+
+def more_parts(batch: int, parts: int) -> int | None:
+    """Twice as many parts of a batch, each of which takes half the memory; None where they would be too small."""
+    return parts * 2 if batch // (parts * 2) >= SMALLEST_MICRO_BATCH else None
+
+
+def release_memory(device: torch.device) -> None:
+    """Gives back what nothing refers to any more. After running out of memory to be called when the exception is no longer being
+    handled: its traceback refers to every frame, and so to the network that did not fit."""
+    gc.collect()
+    # The C library keeps what is freed for its own next allocations; oneDNN, say, needs pages for the code that it compiles.
+    if malloc_trim := _glibc("malloc_trim"):
+        malloc_trim(0)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """What this process has held on a CUDA device at most, since `release_memory`; None elsewhere."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None

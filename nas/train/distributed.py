@@ -1,7 +1,6 @@
 """One training in several processes, each with its part of every batch: what they have to agree on, and how they do.
 
-A training sees its `Group` alone; `Alone` is that of a training in one process, which everything passes through as it is. Who
-starts the processes is not known here.
+Who starts the processes is not known here.
 """
 
 import inspect
@@ -10,14 +9,12 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-
-from nas.data.loader import mix_seed
 
 Result = TypeVar("Result")
 
@@ -25,103 +22,50 @@ PATIENCE = timedelta(minutes=30)
 """For one that is slower than the others. One that dies is noticed at once, by whoever started it."""
 
 
-class Group(Protocol):
-    """Every method but `part` and `seed` is to be called by all processes in the same order."""
+class Group:
+    """The processes of one training, as one of them sees them. This one is a training's only process: everything passes through
+    as it is. All processes call every method but `part` in the same order."""
 
-    rank: int
-    """From 0, who leads: reads, writes and is listened to."""
-    size: int
-
-    def part(self, count: int) -> slice:
-        """Of so many images, those of this process."""
-        ...
-
-    def seed(self, seed: int) -> int:
-        """This process's own."""
-        ...
-
-    def join(self, model: nn.Module) -> nn.Module:
-        """What is to be called in training instead of `model`, which has the leader's weights from now on, statistics of whole
-        batches in its BatchNorm, and gradients that are the means over the processes."""
-        ...
-
-    def gathering(self, last: bool) -> AbstractContextManager[object]:
-        """Within it one part of a batch goes forward and back; gradients are exchanged with the last."""
-        ...
-
-    def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
-        ...
-
-    def added(self, values: Tensor) -> Tensor:
-        """Sums over the processes, which may be on the CPU then."""
-        ...
-
-    def asked_alone(self, ask: Callable[[], bool]) -> Callable[[], bool]:
-        """`ask` where nobody else needs to know the answer; else what always says no."""
-        ...
-
-    def gathered(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        """That of every process, by rank; for the leader alone, others get nothing."""
-        ...
-
-    def from_leader(self, read: Callable[[], Result]) -> Result:
-        """What the leader reads."""
-        ...
-
-    def led(self, write: Callable[[Callable[[], None]], None]) -> Callable[[Callable[[], None]], None]:
-        """`write` for the leader; others write nothing."""
-        ...
-
-
-def part_of(count: int, rank: int, size: int) -> slice:
-    """Consecutive positions, as many as the others have, or one more for the first ranks where they cannot be shared evenly."""
-    least, more = divmod(count, size)
-    start = rank * least + min(rank, more)
-    return slice(start, start + least + (rank < more))
-
-
-class Alone:
-    """A training's only process."""
-
-    rank = 0
+    rank = 0  # from 0, the leader: it reads, writes and is listened to
     size = 1
 
     def part(self, count: int) -> slice:
-        return slice(0, count)
+        """Of so many images, those of this process: consecutive, as many as the others have, or one more for the first ranks
+        where they cannot be shared evenly."""
+        least, more = divmod(count, self.size)
+        start = self.rank * least + min(self.rank, more)
+        return slice(start, start + least + (self.rank < more))
 
-    def seed(self, seed: int) -> int:
-        return seed
-
-    def join(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """What is to be called in training instead of `model`, which has the leader's weights from now on, statistics of whole
+        batches in its BatchNorm, and gradients that are the means over the processes."""
         return model
 
-    def gathering(self, last: bool) -> AbstractContextManager[object]:
+    def backward_of(self, last: bool) -> AbstractContextManager[object]:
+        """Within it one part of a batch goes forward and back; gradients are exchanged with the last."""
         return nullcontext()
 
     def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
         return flag
 
-    def added(self, values: Tensor) -> Tensor:
+    def sum(self, values: Tensor) -> Tensor:
+        """Over the processes; of several, on the CPU."""
         return values
 
-    def asked_alone(self, ask: Callable[[], bool]) -> Callable[[], bool]:
-        return ask
-
-    def gathered(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        """That of every process, by rank; for the leader alone, others get nothing."""
         return [state]
 
     def from_leader(self, read: Callable[[], Result]) -> Result:
+        """What the leader reads."""
         return read()
 
-    def led(self, write: Callable[[Callable[[], None]], None]) -> Callable[[Callable[[], None]], None]:
-        return write
+
+ALONE = Group()
 
 
-ALONE = Alone()
-
-
-class Processes:
+class Processes(Group):
     """Process `rank` of `size`: over NCCL on GPUs, over gloo on the CPU.
 
     What the host needs to know goes over gloo on either, so that no host waits for its GPU.
@@ -135,22 +79,14 @@ class Processes:
         self.rank, self.size = rank, size
         backend = "nccl" if on_gpu else "gloo"
         distributed.init_process_group(backend, init_method=init_method, rank=rank, world_size=size, timeout=PATIENCE)
-        hosts = distributed.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else None
-        assert hosts is None or isinstance(hosts, distributed.ProcessGroup), "every process is among the hosts"
-        self._hosts = hosts
-        """None is everybody, over gloo as it is."""
+        # None is the default group, which is over gloo on the CPU.
+        self._hosts: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else None
         self._network: DistributedDataParallel | None = None
 
     def close(self) -> None:
         distributed.destroy_process_group()
 
-    def part(self, count: int) -> slice:
-        return part_of(count, self.rank, self.size)
-
-    def seed(self, seed: int) -> int:
-        return mix_seed(seed, self.rank) if self.rank else seed
-
-    def join(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         device = next(model.parameters()).device
         share_statistics(model, device)
         # Buffers are BatchNorm's alone, and the same everywhere by themselves. Newer versions of torch call this otherwise.
@@ -159,35 +95,29 @@ class Processes:
         self._network = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None, **off)
         return self._network
 
-    def gathering(self, last: bool) -> AbstractContextManager[object]:
+    def backward_of(self, last: bool) -> AbstractContextManager[object]:
         assert self._network is not None
         return nullcontext() if last else self._network.no_sync()
 
     def any(self, flag: bool) -> bool:
-        said = torch.tensor([int(flag)])
-        distributed.all_reduce(said, distributed.ReduceOp.MAX, group=self._hosts)
-        return bool(said)
+        flags = torch.tensor([int(flag)])
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=self._hosts)
+        return bool(flags)
 
-    def added(self, values: Tensor) -> Tensor:
+    def sum(self, values: Tensor) -> Tensor:
         total = values.to("cpu", copy=True)
         distributed.all_reduce(total, group=self._hosts)
         return total
 
-    def asked_alone(self, ask: Callable[[], bool]) -> Callable[[], bool]:
-        return lambda: False
-
-    def gathered(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         states: list[dict[str, Any]] = [{}] * self.size
         distributed.gather_object(state, states if self.rank == 0 else None, group=self._hosts)
         return states if self.rank == 0 else []
 
     def from_leader(self, read: Callable[[], Result]) -> Result:
-        what: list[Any] = [read() if self.rank == 0 else None]
-        distributed.broadcast_object_list(what, group=self._hosts)
-        return what[0]
-
-    def led(self, write: Callable[[Callable[[], None]], None]) -> Callable[[Callable[[], None]], None]:
-        return write if self.rank == 0 else lambda action: None
+        box: list[Any] = [read() if self.rank == 0 else None]
+        distributed.broadcast_object_list(box, group=self._hosts)
+        return box[0]
 
 
 # ------------------------------------------------------------------------------------------- statistics of whole batches
@@ -211,14 +141,11 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         normalised, mean, variance, count = _Normalisation.apply(x, self.weight, self.bias, self.eps)
         if self.track_running_stats:
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            assert self.momentum is not None
+            running: Any = self  # torch types each as if it could be None
             with torch.no_grad():
-                self.num_batches_tracked += 1
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+                running.num_batches_tracked += 1
+                running.running_mean.lerp_(mean, self.momentum)
+                running.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         return normalised
 
 

@@ -1,8 +1,9 @@
-"""What a network is worth on a set of images, and the logits behind that."""
+"""What a network is worth on a set of images, the logits behind that, and BatchNorm statistics taken anew before."""
 
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -10,19 +11,60 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.config import AugmentConfig
+from nas.config import AugmentConfig, MetricName
 from nas.data.cache import Progress, silent
 from nas.data.loader import Resident
 from nas.errors import ConfigError, choices_sentence
 from nas.train.device import Precision
-from nas.train.metrics import METRICS, ClassCounts
+from nas.train.optimiser import BATCH_NORMS
 
 EVALUATION_BATCH = 500
 """Images. Twice as many are 2 % faster on a CPU, and would need more memory than a training at the usual batch sizes."""
 
+# ------------------------------------------------------------------------------------------------------------- metrics
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
-    return torch.autocast(device.type, dtype=precision.autocast, enabled=precision.autocast is not None)
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How often each class was there, was predicted, and both; int64 (classes,) each."""
+
+    there: np.ndarray
+    predicted: np.ndarray
+    right: np.ndarray
+
+    @classmethod
+    def of(cls, labels: np.ndarray, predicted: np.ndarray, classes: int) -> "ClassCounts":
+        """Of labels and predictions, int64 (N,)."""
+        right = labels[labels == predicted]
+        return cls(*(np.bincount(found, minlength=classes) for found in (labels, predicted, right)))
+
+
+def accuracy(counts: ClassCounts) -> float:
+    """Share of the images that were recognised."""
+    return int(counts.right.sum()) / int(counts.there.sum())
+
+
+def balanced_accuracy(counts: ClassCounts) -> float:
+    """Mean recall of the classes that are there (arXiv 2008.05756)."""
+    there = counts.there > 0
+    return float(np.mean(counts.right[there] / counts.there[there]))
+
+
+def macro_f1(counts: ClassCounts) -> float:
+    """Mean F1 of the classes that are there or were predicted, as in scikit-learn."""
+    both = counts.there + counts.predicted
+    seen = both > 0
+    return float(np.mean(2 * counts.right[seen] / both[seen]))
+
+
+METRICS: dict[MetricName, Callable[[ClassCounts], float]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+}
+"""By name; each is in [0, 1]."""
+
+# ---------------------------------------------------------------------------------------------- test-time augmentation
 
 
 def plain(model: nn.Module, images: Tensor) -> Tensor:
@@ -59,12 +101,19 @@ def fitting_tta(config: AugmentConfig) -> str:
     return "none" if config.flip == "none" else "flip"
 
 
+# ----------------------------------------------------------------------------------------------- passes over the images
+
+
 class Stopped(Exception):
     """Raised out of a pass over the images when `should_stop` says so."""
 
 
 def never() -> bool:
     return False
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    return torch.autocast(device.type, dtype=precision.autocast, enabled=precision.autocast is not None)
 
 
 @torch.inference_mode()
@@ -90,8 +139,7 @@ def predict_logits(
 
 
 class Scores(NamedTuple):
-    loss: float
-    """Mean cross-entropy."""
+    loss: float  # mean cross-entropy
     accuracy: float
     balanced_accuracy: float
     macro_f1: float
@@ -125,3 +173,22 @@ def tally(
     classes = logits.argmax(1)
     counts = ClassCounts.of(data.labels.cpu().numpy(), classes.cpu().numpy(), logits.shape[1])
     return torch.from_numpy(np.concatenate([[total.item()], counts.there, counts.predicted, counts.right]))
+
+
+@torch.no_grad()
+def reestimate_norm(model: nn.Module, data: Resident, precision: Precision) -> None:
+    """Sets the running mean and variance of every BatchNorm to those of `data`, averaged over its batches, and leaves all weights
+    as they are. No label is used (arXiv 2006.10963, 2006.16971). Leaves the model in evaluation mode."""
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches alike
+        norm.train()
+    with autocast(data.device, precision):
+        for images, _ in data.batches(EVALUATION_BATCH):
+            model(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

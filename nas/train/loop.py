@@ -3,7 +3,6 @@
 Within an epoch nothing waits for the device: losses add up there and are read once, at its end.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -16,278 +15,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.config import MetricName, TrainConfig
-from nas.data.loader import Resident, TrainBatches
-from nas.errors import StudyError, one_line
-from nas.files import write_whole
+from nas.config import TrainConfig
+from nas.data.loader import Resident, TrainBatches, mix_seed
+from nas.errors import one_line
 from nas.models import ResNet
 from nas.paths import TrialPaths
-from nas.train.checkpoint import Found, load_checkpoint, save_checkpoint
-from nas.train.device import Precision, wait_for
+from nas.train.checkpoint import EpochMetrics, Found, load_checkpoint, save_checkpoint, write_curve
+from nas.train.device import Precision, release_memory, wait_for
 from nas.train.distributed import ALONE, Group
-from nas.train.ema import WeightAverage
 from nas.train.evaluate import EVALUATION_BATCH, Scores, Stopped, autocast, never, tally
-from nas.train.memory import release_memory
-from nas.train.optimiser import make_optimiser, set_rate
-from nas.train.sam import SharpnessAware
-from nas.train.schedule import learning_rate
+from nas.train.optimiser import SharpnessAware, WeightAverage, learning_rate, make_optimiser, set_rate
 
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One line of metrics.jsonl. Accuracies are shares in [0, 1], losses mean cross-entropies, in the training loss with
-    label smoothing and augmentation."""
-
-    epoch: int
-    """From 1."""
-    train_loss: float
-    train_accuracy: float
-    val_loss: float | None
-    """Of the raw weights; None where nobody asked for it, or nothing is set aside."""
-    val_accuracy: float | None
-    ema_val_loss: float | None
-    """Of the averaged weights, or the only ones; None where nothing is set aside."""
-    ema_val_accuracy: float | None
-    lr: float
-    """At the epoch's last step."""
-    seconds: float
-    """Training and evaluation, without the checkpoint."""
-    images_per_second: float
-    """Training alone."""
-    ema_val_balanced_accuracy: float | None = None
-    """Of the averaged weights, likewise; None also in curves from before it was recorded."""
-    ema_val_macro_f1: float | None = None
-
-    def validation(self, metric: MetricName) -> float | None:
-        """Of the averaged weights, or the only ones."""
-        value: float | None = getattr(self, f"ema_val_{metric}")
-        return value
-
-
-# Of which layers that depend on the data are initialised.
 INITIALISATION_IMAGES = 4096
-
-Judged = tuple[Scores | None, Scores | None]
-"""The raw weights, if they were wanted, and the averaged, on the validation images, of which there may be none."""
+"""Of which layers that depend on the data are initialised."""
 
 Status = Literal["finished", "stopped", "suspended", "diverged"]
+"""finished: every epoch; stopped: `on_epoch` said so; suspended: `should_suspend` said so, and a checkpoint is written, or
+`write` gave up, and the one before stays; diverged: a loss, in training or validation, became infinite or NaN in the epoch after
+the curve's last."""
 
 
 @dataclass(frozen=True)
 class FitResult:
     status: Status
-    """finished: every epoch; stopped: `on_epoch` said so; suspended: `should_suspend` said so, and a checkpoint is
-    written, or `write` gave up, and the one before stays;
-    diverged: a loss, in training or validation, became infinite or NaN in the epoch after the curve's last."""
     curve: list[EpochMetrics]
-    model: nn.Module
-    """The averaged network, or the trained one itself where averaging is off."""
-
-
-class _Trainer:
-    """The state that a checkpoint holds."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        train: TrainBatches,
-        config: TrainConfig,
-        precision: Precision,
-        identity: str,
-        micro_batches: int,
-        group: Group,
-        channels_last: bool,
-    ) -> None:
-        self.device = train.data.device
-        self.group = group
-        self.parts = min(-(-micro_batches // group.size), train.batch_size // group.size)
-        """In which each process's share of a batch goes through the network; as many in every process."""
-        self.model = model.to(self.device)
-        if channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
-        self.forward: Callable[[Tensor], Tensor] = group.join(self.model)
-        """In training. What evaluates and what is saved is the model itself."""
-        self.train = train
-        self.config = config
-        self.precision = precision
-        self.identity = identity
-        self.optimiser = make_optimiser(self.model, config, self.device, precision.autocast)
-        self.average = WeightAverage(self.model, config.ema_epochs, len(train)) if config.ema_epochs else None
-        self.sam = SharpnessAware(self.model, config.sam_rho) if config.sam_rho else None
-        self.class_weights = train.class_weights() if config.class_balance == "loss" else None
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
-        self.totals = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
-        """This process's sums since the epoch began: loss × images, correct predictions, images."""
-        self.curve: list[EpochMetrics] = []
-        self.epoch_step = 0
-        self.seconds = 0.0
-        """Spent on this epoch before it was cut off."""
-
-    @property
-    def averaged_model(self) -> nn.Module:
-        return self.average.model if self.average else self.model
-
-    def compile(self, note: Callable[[str], None]) -> None:
-        """Compiles the network with the first batch, of which no trace remains. Where that fails, it trains as it is."""
-        note("compiling the network, which takes some minutes at worst")
-        with closing(self.train.epoch(len(self.curve))) as batches:
-            images, targets = next(batches)
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        uncompiled = self.forward
-        self.forward = torch.compile(uncompiled, dynamic=False)
-        self.model.train()
-        started, failure = time.perf_counter(), None
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            try:
-                self.backward(images, targets)
-                if self.sam:
-                    with self.sam.second_pass():
-                        self.backward(images, targets)
-                wait_for(self.device)
-            except Exception as error:  # compilers fail in many ways; what is not their fault fails again without them
-                failure = one_line(getattr(error, "inner_exception", error))  # torch wraps that of a compiler behind its own
-        self.optimiser.zero_grad(set_to_none=True)
-        for buffer, before in buffers:
-            buffer.copy_(before)
-        if failure is None:
-            note(f"compiled in {time.perf_counter() - started:.0f} s")
-        else:
-            self.forward = uncompiled
-            release_memory(self.device)
-            note(f"Warning: torch.compile failed, so that the network trains as it is: {failure}")
-
-    def run_epoch(self, should_suspend: Callable[[], bool]) -> None:
-        """Trains to the epoch's end. Raises Stopped between two steps."""
-        self.model.train()
-        epoch = len(self.curve)
-        for images, labels in self.train.epoch(epoch, self.epoch_step):
-            if self.group.any(should_suspend()):
-                raise Stopped
-            lr = learning_rate(epoch * len(self.train) + self.epoch_step, len(self.train), self.config)
-            self.step(images, labels, lr)
-            self.epoch_step += 1
-
-    def step(self, images: Tensor, targets: Tensor, lr: float) -> None:
-        """`images` (B, C, H, W); `targets` class indices (B,) or, of mixed images, each class's share (B, classes)."""
-        set_rate(self.optimiser, lr)
-        self.totals += self.backward(images, targets)
-        if self.sam:
-            self.sam.climb()
-            with self.sam.second_pass():
-                self.backward(images, targets)
-            self.sam.descend()
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
-        if self.average:
-            self.average.update()
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the batch of `logits` (B, classes). Weights of classes are not divided by their sum over the batch, as torch
-        would, so that an image weighs the same in every batch and in every part of one."""
-        smoothing = self.config.label_smoothing
-        if self.class_weights is None:
-            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-        each = F.cross_entropy(logits.float(), targets, self.class_weights, reduction="none", label_smoothing=smoothing)
-        return each.mean()
-
-    def backward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Adds the whole batch's mean gradient up over the parts of this process's share. Returns (3,), of that share: loss ×
-        images, correct predictions, images."""
-        totals = torch.zeros_like(self.totals)
-        parts = zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
-        for number, (part, wanted) in enumerate(parts, 1):
-            # The gradient is the mean over the processes, whose shares may differ by an image.
-            weight = len(part) * self.group.size / self.train.batch_size
-            with self.group.gathering(last=number == self.parts):
-                with autocast(self.device, self.precision):
-                    logits = self.forward(part)
-                    loss = self.loss(logits, wanted)
-                self.scaler.scale(loss * weight).backward()
-            with torch.no_grad():
-                classes = wanted if wanted.ndim == 1 else wanted.argmax(1)
-                totals[0] += loss.detach() * len(part)
-                totals[1] += (logits.detach().argmax(1) == classes).sum()
-                totals[2] += len(part)
-        return totals
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; the leader's is whole."""
-        own = {"totals": self.totals.cpu(), "cpu_random": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            own["cuda_random"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "identity": self.identity,
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": self.average.state_dict() if self.average else {},
-            "epoch_step": self.epoch_step,
-            "seconds": self.seconds,
-            "curve": [asdict(metrics) for metrics in self.curve],
-            "processes": self.group.gathered(own),
-        }
-
-    def restore(self, path: Path) -> Found:
-        """Continues where a checkpoint of this very training left off, if it is whole. It does so exactly where as many processes
-        wrote it; others have the same batches, and go on with other random numbers."""
-        state, found = self.group.from_leader(lambda: load_checkpoint(path, self.identity))
-        if state is None:
-            return found
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if state["scaler"]:  # empty where the checkpoint's device needed none
-            self.scaler.load_state_dict(state["scaler"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        self.epoch_step, self.seconds = state["epoch_step"], state["seconds"]
-        self.curve = [EpochMetrics(**metrics) for metrics in state["curve"]]
-        taken_over = state["processes"][self.group.rank :: self.group.size]
-        for own in taken_over:
-            self.totals += own["totals"].to(self.totals)
-        for own in taken_over[:1]:
-            torch.set_rng_state(own["cpu_random"])
-            if self.device.type == "cuda" and "cuda_random" in own:
-                torch.cuda.set_rng_state(own["cuda_random"], self.device)
-        return found
-
-    def validate(self, validation: Resident | None, raw_weights: bool, should_stop: Callable[[], bool]) -> Judged:
-        """Raises Stopped."""
-        if validation is None:
-            return None, None
-
-        def score(model: nn.Module) -> Scores:
-            batch, stop = max(1, EVALUATION_BATCH // self.parts), self.group.asked_alone(should_stop)
-            return Scores.of(self.group.added(tally(model, validation, self.precision, batch=batch, should_stop=stop)))
-
-        raw = score(self.model) if raw_weights or not self.average else None
-        return raw, score(self.averaged_model) if self.average else raw
-
-    def finish_epoch(
-        self, raw: Scores | None, averaged: Scores | None, seconds: float, images_per_second: float
-    ) -> EpochMetrics | None:
-        """Adds the epoch to the curve. None, with nothing recorded, where a loss is not finite."""
-        loss, correct, images = self.group.added(self.totals).tolist()
-        if not all(math.isfinite(value) for value in (loss, *(scores.loss for scores in (raw, averaged) if scores))):
-            return None
-        metrics = EpochMetrics(
-            epoch=len(self.curve) + 1,
-            train_loss=loss / images,
-            train_accuracy=correct / images,
-            val_loss=raw and raw.loss,
-            val_accuracy=raw and raw.accuracy,
-            ema_val_loss=averaged and averaged.loss,
-            ema_val_accuracy=averaged and averaged.accuracy,
-            ema_val_balanced_accuracy=averaged and averaged.balanced_accuracy,
-            ema_val_macro_f1=averaged and averaged.macro_f1,
-            lr=self.optimiser.param_groups[0]["lr"],
-            seconds=round(seconds, 3),
-            images_per_second=round(images_per_second, 1),
-        )
-        self.curve.append(metrics)
-        self.totals.zero_()
-        self.epoch_step, self.seconds = 0, 0.0
-        return metrics
+    model: nn.Module  # the averaged network, or the trained one itself where averaging is off
 
 
 def carry_out(action: Callable[[], None]) -> None:
@@ -336,27 +88,33 @@ def fit(
         channels_last: lays the weights of convolutions out so, in memory, as the images are.
     """
     assert compiling is None or group.size == 1
-    torch.manual_seed(group.seed(seed))
+    torch.manual_seed(mix_seed(seed, group.rank) if group.rank else seed)
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
-    trainer = _Trainer(model, train, config, precision, identity, micro_batches, group, channels_last)
-    write = group.led(write)
+    trainer = _Trainer(model, train, config, precision, micro_batches, group, channels_last)
+    found = trainer.restore(paths.checkpoint, identity)
+    on_begin(len(trainer.curve), found)
+    if compiling and len(trainer.curve) < config.epochs:
+        trainer.compile(compiling)
 
     def save() -> None:
-        state = trainer.state()
-        write(lambda: save_checkpoint(paths.checkpoint, state))
+        state = {"identity": identity, **trainer.state()}
+        if group.rank == 0:
+            write(lambda: save_checkpoint(paths.checkpoint, state))
 
     def save_curve() -> None:
-        write(lambda: write_curve(paths.metrics, trainer.curve))
+        if group.rank == 0:
+            write(lambda: write_curve(paths.metrics, trainer.curve))
 
-    def is_wanted(metrics: EpochMetrics) -> bool:
-        return not group.any(not on_epoch(metrics))
+    def is_last(metrics: EpochMetrics) -> bool:
+        """Whether the training is stopped after this epoch, before its end."""
+        return group.any(not on_epoch(metrics)) and metrics.epoch < config.epochs
 
-    def go_on() -> Status:
+    def train_to_the_end() -> Status:
         """Raises Stopped where `write` gives up."""
         save_curve()  # the checkpoint's curve is the truth
         for metrics in list(trainer.curve):
-            if not is_wanted(metrics) and metrics.epoch < config.epochs:
+            if is_last(metrics):
                 return "stopped"
         while len(trainer.curve) < config.epochs:
             started, steps = time.perf_counter(), len(train) - trainer.epoch_step
@@ -377,37 +135,215 @@ def fit(
                 return "diverged"
             save()
             save_curve()
-            if not is_wanted(finished) and finished.epoch < config.epochs:
+            if is_last(finished):
                 return "stopped"
         return "finished"
 
-    found = trainer.restore(paths.checkpoint)
-    on_begin(len(trainer.curve), found)
-    if compiling and len(trainer.curve) < config.epochs:
-        trainer.compile(compiling)
     try:
-        status = go_on()
+        status = train_to_the_end()
     except Stopped:
         status = "suspended"
     return FitResult(status, trainer.curve, trainer.averaged_model)
 
 
-def write_curve(path: Path, curve: list[EpochMetrics]) -> None:
-    """Whole each time: whatever is interrupted, no epoch stands there twice."""
-    write_whole(path, "".join(json.dumps(asdict(metrics)) + "\n" for metrics in curve).encode())
+class _Trainer:
+    """A network, what trains it, and how far it is: what a checkpoint holds."""
 
+    def __init__(
+        self,
+        model: nn.Module,
+        train: TrainBatches,
+        config: TrainConfig,
+        precision: Precision,
+        micro_batches: int,
+        group: Group,
+        channels_last: bool,
+    ) -> None:
+        self.train, self.config, self.precision, self.group = train, config, precision, group
+        self.device = train.data.device
+        self.parts = min(-(-micro_batches // group.size), train.batch_size // group.size)
+        """In which each process's share of a batch goes through the network; as many in every process."""
+        self.model = model.to(self.device)
+        if channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.forward: Callable[[Tensor], Tensor] = group.wrap(self.model)
+        """In training. What evaluates and what is saved is the model itself."""
+        self.optimiser = make_optimiser(self.model, config, self.device, precision.autocast)
+        self.average = WeightAverage(self.model, config.ema_epochs, len(train)) if config.ema_epochs else None
+        self.sam = SharpnessAware(self.model, config.sam_rho) if config.sam_rho else None
+        self.class_weights = train.class_weights() if config.class_balance == "loss" else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
+        self.totals = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
+        """This process's sums since the epoch began: loss × images, correct predictions, images."""
+        self.curve: list[EpochMetrics] = []
+        self.epoch_step = 0
+        self.seconds = 0.0
+        """Spent on this epoch before it was cut off."""
 
-def read_curve(path: Path) -> list[EpochMetrics]:
-    """Empty where there is no file. Raises StudyError where it is damaged."""
-    if not path.is_file():
-        return []
-    try:
-        return [EpochMetrics(**json.loads(line)) for line in path.read_bytes().splitlines()]
-    except (ValueError, TypeError) as error:
-        raise StudyError(f"{path} is damaged: {error}", hint="restore or remove it: only its curve is lost") from None
+    @property
+    def averaged_model(self) -> nn.Module:
+        return self.average.model if self.average else self.model
 
+    def run_epoch(self, should_suspend: Callable[[], bool]) -> None:
+        """Trains to the epoch's end. Raises Stopped between two steps."""
+        self.model.train()
+        epoch = len(self.curve)
+        for images, targets in self.train.epoch(epoch, self.epoch_step):
+            if self.group.any(should_suspend()):
+                raise Stopped
+            set_rate(self.optimiser, learning_rate(epoch * len(self.train) + self.epoch_step, len(self.train), self.config))
+            self.step(images, targets)
+            self.epoch_step += 1
 
-def trained_weights(checkpoint: Path, identity: str) -> tuple[dict[str, Tensor] | None, Found]:
-    """The averaged weights, or the only ones, with what was found in the checkpoint's place."""
-    state, found = load_checkpoint(checkpoint, identity)
-    return (None if state is None else state["average"].get("averaged", state["model"])), found
+    def step(self, images: Tensor, targets: Tensor) -> None:
+        """`images` (B, C, H, W); `targets` class indices (B,) or, of mixed images, each class's share (B, classes)."""
+        self.totals += self.backward(images, targets)
+        if self.sam:
+            self.sam.climb()
+            with self.sam.second_pass():
+                self.backward(images, targets)
+            self.sam.descend()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update()
+
+    def backward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Adds the whole batch's mean gradient up over the parts of this process's share. Returns (3,), of that share: loss ×
+        images, correct predictions, images."""
+        totals = torch.zeros_like(self.totals)
+        parts = zip(images.tensor_split(self.parts), targets.tensor_split(self.parts), strict=True)
+        for number, (part, wanted) in enumerate(parts, 1):
+            # The gradient is the mean over the processes, whose shares may differ by an image.
+            weight = len(part) * self.group.size / self.train.batch_size
+            with self.group.backward_of(last=number == self.parts):
+                with autocast(self.device, self.precision):
+                    logits = self.forward(part)
+                    loss = self.loss(logits, wanted)
+                self.scaler.scale(loss * weight).backward()
+            with torch.no_grad():
+                classes = wanted if wanted.ndim == 1 else wanted.argmax(1)
+                totals[0] += loss.detach() * len(part)
+                totals[1] += (logits.detach().argmax(1) == classes).sum()
+                totals[2] += len(part)
+        return totals
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the batch of `logits` (B, classes). Weights of classes are not divided by their sum over the batch, as torch
+        would, so that an image weighs the same in every batch and in every part of one."""
+        smoothing = self.config.label_smoothing
+        if self.class_weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        each = F.cross_entropy(logits.float(), targets, self.class_weights, reduction="none", label_smoothing=smoothing)
+        return each.mean()
+
+    def validate(
+        self, validation: Resident | None, raw_weights: bool, should_stop: Callable[[], bool]
+    ) -> tuple[Scores | None, Scores | None]:
+        """The raw weights, if they are wanted or the only ones, and the averaged, on the validation images, of which there may be
+        none. Raises Stopped."""
+        if validation is None:
+            return None, None
+        batch = max(1, EVALUATION_BATCH // self.parts)
+        stop = should_stop if self.group.size == 1 else never  # several would not stop at the same batch
+
+        def score(model: nn.Module) -> Scores:
+            return Scores.of(self.group.sum(tally(model, validation, self.precision, batch=batch, should_stop=stop)))
+
+        raw = score(self.model) if raw_weights or not self.average else None
+        return raw, score(self.averaged_model) if self.average else raw
+
+    def finish_epoch(
+        self, raw: Scores | None, averaged: Scores | None, seconds: float, images_per_second: float
+    ) -> EpochMetrics | None:
+        """Adds the epoch to the curve. None, with nothing recorded, where a loss is not finite."""
+        loss, correct, images = self.group.sum(self.totals).tolist()
+        if not all(math.isfinite(value) for value in (loss, *(scores.loss for scores in (raw, averaged) if scores))):
+            return None
+        metrics = EpochMetrics(
+            epoch=len(self.curve) + 1,
+            train_loss=loss / images,
+            train_accuracy=correct / images,
+            val_loss=raw and raw.loss,
+            val_accuracy=raw and raw.accuracy,
+            ema_val_loss=averaged and averaged.loss,
+            ema_val_accuracy=averaged and averaged.accuracy,
+            ema_val_balanced_accuracy=averaged and averaged.balanced_accuracy,
+            ema_val_macro_f1=averaged and averaged.macro_f1,
+            lr=self.optimiser.param_groups[0]["lr"],
+            seconds=round(seconds, 3),
+            images_per_second=round(images_per_second, 1),
+        )
+        self.curve.append(metrics)
+        self.totals.zero_()
+        self.epoch_step, self.seconds = 0, 0.0
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds; the leader's is whole."""
+        own = {"totals": self.totals.cpu(), "cpu_random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            own["cuda_random"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
+            "epoch_step": self.epoch_step,
+            "seconds": self.seconds,
+            "curve": [asdict(metrics) for metrics in self.curve],
+            "processes": self.group.gather(own),
+        }
+
+    def restore(self, path: Path, identity: str) -> Found:
+        """Continues where a checkpoint of this very training left off, if it is whole. It does so exactly where as many processes
+        wrote it; others have the same batches, and go on with other random numbers."""
+        state, found = self.group.from_leader(lambda: load_checkpoint(path, identity))
+        if state is None:
+            return found
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:  # empty where the checkpoint's device needed none
+            self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.epoch_step, self.seconds = state["epoch_step"], state["seconds"]
+        self.curve = [EpochMetrics(**metrics) for metrics in state["curve"]]
+        taken_over = state["processes"][self.group.rank :: self.group.size]
+        for own in taken_over:
+            self.totals += own["totals"].to(self.totals)
+        for own in taken_over[:1]:
+            torch.set_rng_state(own["cpu_random"])
+            if self.device.type == "cuda" and "cuda_random" in own:
+                torch.cuda.set_rng_state(own["cuda_random"], self.device)
+        return found
+
+    def compile(self, note: Callable[[str], None]) -> None:
+        """Compiles the network with the first batch, of which no trace remains. Where that fails, it trains as it is."""
+        note("compiling the network, which takes some minutes at worst")
+        with closing(self.train.epoch(len(self.curve))) as batches:
+            images, targets = next(batches)
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        uncompiled = self.forward
+        self.forward = torch.compile(uncompiled, dynamic=False)
+        self.model.train()
+        started, failure = time.perf_counter(), None
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            try:
+                self.backward(images, targets)
+                if self.sam:
+                    with self.sam.second_pass():
+                        self.backward(images, targets)
+                wait_for(self.device)
+            except Exception as error:  # compilers fail in many ways; what is not their fault fails again without them
+                failure = one_line(getattr(error, "inner_exception", error))  # torch wraps that of a compiler behind its own
+        self.optimiser.zero_grad(set_to_none=True)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        if failure is None:
+            note(f"compiled in {time.perf_counter() - started:.0f} s")
+        else:
+            self.forward = uncompiled
+            release_memory(self.device)
+            note(f"Warning: torch.compile failed, so that the network trains as it is: {failure}")

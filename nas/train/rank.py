@@ -22,10 +22,11 @@ from nas.data.splits import DataSelection, select_data
 from nas.data.stream import place
 from nas.models import build_model
 from nas.paths import TrialPaths
+from nas.train.checkpoint import EpochMetrics
 from nas.train.device import pick_precision, tune_process
 from nas.train.distributed import ALONE, Group, Processes
 from nas.train.evaluate import never
-from nas.train.loop import EpochMetrics, FitResult, Status, carry_out, fit
+from nas.train.loop import FitResult, Status, carry_out, fit
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from nas.runs.context import open_presets_study
 from nas.runs.retrain import retrain
 from nas.space.presets import preset_names
 from nas.specs import RetrainSpec
-from nas.train.loop import read_curve
+from nas.train.checkpoint import read_curve
 
 
 def main() -> None:

@@ -45,8 +45,9 @@ from nas.models import build_model
 from nas.paths import TrialPaths
 from nas.space.space import Space, UniformDraw
 from nas.space.space_file import load_space
+from nas.train.checkpoint import EpochMetrics
 from nas.train.device import pick_device, pick_precision, tune_process
-from nas.train.loop import EpochMetrics, fit
+from nas.train.loop import fit
 
 COLUMNS = ("draw", "variant", "params", "macs", "values", "train_loss", "val_accuracy", "ema_val_accuracy", "seconds")
 

@@ -115,7 +115,8 @@ def by_nas(task: Task, say: Say, wait: Wait) -> None:
     from nas.data.stream import Streamed, place
     from nas.models import build_model
     from nas.paths import TrialPaths
-    from nas.train.loop import EpochMetrics, fit
+    from nas.train.checkpoint import EpochMetrics
+    from nas.train.loop import fit
 
     device = pick_device(task.device)
     count = task.steps * task.batch

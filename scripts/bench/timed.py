@@ -147,7 +147,7 @@ def timed_worker(*args: Any) -> None:
     clocks.put_on_each(TrainBatches, "epoch", "augmented batches")
     clocks.put(loop._Trainer, "step", which_step)
     clocks.put(loop._Trainer, "validate", "evaluation")
-    clocks.put(loop._Trainer, "save", "checkpoint")
+    clocks.put(loop, "save_checkpoint", "checkpoint")
     clocks.put(loop, "write_curve", "curve on disk")
     clocks.put(torch.cuda, "synchronize", "wait for the GPU")
     run_worker = local.run_worker

@@ -21,7 +21,7 @@ from nas.errors import ConfigError
 from nas.paths import StudyPaths
 from nas.runs.select import find_subject
 from nas.study.storage import open_study
-from nas.train.loop import read_curve
+from nas.train.checkpoint import read_curve
 from tests.browser import opened
 
 

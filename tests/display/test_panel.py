@@ -16,7 +16,7 @@ from nas.display.panel import panel, seconds_left, sparkline
 from nas.display.terminal import Panel, TerminalDisplay
 from nas.study.progress import Progress, Running
 from nas.study.trials import TrialRecord
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 CANDIDATE = Candidate.model_validate({"arch": {"stages": [{"blocks": 2, "channels": 64}, {"blocks": 1, "channels": 128}]}})
 

@@ -34,7 +34,7 @@ from nas.jobs.messages import (
     Waiting,
 )
 from nas.jobs.worker import run_worker
-from nas.train.loop import read_curve
+from nas.train.checkpoint import read_curve
 from tests.jobs.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
 from tests.study.scripted import metrics
 

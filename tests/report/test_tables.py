@@ -22,7 +22,7 @@ from nas.report.tables import (
     trials_table,
 )
 from nas.study.finalists import Finalist
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 from tests.report.trials import training
 from tests.reported import REPORTED
 

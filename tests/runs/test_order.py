@@ -15,7 +15,8 @@ from nas.paths import StudyPaths
 from nas.runs.load import load_network
 from nas.runs.retrain import Retrained, retrain
 from nas.specs import RetrainSpec
-from nas.train.loop import EpochMetrics, fit
+from nas.train.checkpoint import EpochMetrics
+from nas.train.loop import fit
 from nas.train.pace import Pace
 
 

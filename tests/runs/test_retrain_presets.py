@@ -14,7 +14,7 @@ from nas.runs.context import open_presets_study
 from nas.runs.retrain import RetrainPlan, retrain
 from nas.specs import RetrainSpec, SearchSpec, SubmitSpec
 from nas.study.run import run_search
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 
 @pytest.fixture

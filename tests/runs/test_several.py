@@ -16,7 +16,7 @@ from nas.runs.plan import Order
 from nas.runs.retrain import RetrainPlan, retrain
 from nas.runs.select import find_names, finished_runs
 from nas.specs import RetrainSpec, SeveralSpec
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 
 class Told:

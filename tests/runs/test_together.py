@@ -18,7 +18,7 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.runs.retrain import Retrained, retrain
 from nas.runs.select import find_subject
 from nas.specs import RetrainSpec
-from nas.train.loop import EpochMetrics, read_curve
+from nas.train.checkpoint import EpochMetrics, read_curve
 from nas.train.rank import portable
 from tests.conftest import CORES
 

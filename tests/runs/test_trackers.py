@@ -10,7 +10,7 @@ from nas.config import Candidate
 from nas.errors import ConfigError
 from nas.paths import StudyPaths
 from nas.runs.trackers import Careful, make_tracker, require_tracker
-from nas.train.loop import EpochMetrics, read_curve
+from nas.train.checkpoint import EpochMetrics, read_curve
 from tests.conftest import Done
 
 CANDIDATE = Candidate.model_validate({"arch": {"stages": [{"blocks": 1, "channels": 8}]}})

@@ -20,7 +20,7 @@ from nas.paths import StudyPaths
 from nas.study.kept import KEPT_CHECKPOINTS
 from nas.study.outcomes import COUNTED, best_trials, outcome_of
 from nas.study.storage import open_study
-from nas.train.loop import read_curve
+from nas.train.checkpoint import read_curve
 
 SPACE = """
 version: 1

@@ -37,7 +37,7 @@ from nas.study.drawing import Drawer
 from nas.study.progress import Progress, Running
 from nas.study.samplers import SeededSampler
 from nas.study.trials import TrialRecord
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 EPOCHS = 3
 SPACE = f"""

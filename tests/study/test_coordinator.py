@@ -16,7 +16,7 @@ from nas.jobs.messages import Alive, Began, Broken, Died, Suspend, Unfit
 from nas.study import coordinator as coordination
 from nas.study import drawing
 from nas.study.samplers import SAMPLERS
-from nas.train.memory import SMALLEST_MICRO_BATCH
+from nas.train.device import SMALLEST_MICRO_BATCH
 from tests.study.scripted import EPOCHS, Life, PruneAfter, StubBudget
 
 MakeBench = Callable[..., Any]

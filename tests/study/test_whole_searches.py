@@ -23,7 +23,7 @@ from nas.study.outcomes import best_trials, count_outcomes, count_trained, outco
 from nas.study.progress import Progress
 from nas.study.run import run_search
 from nas.study.storage import open_study
-from nas.train.loop import read_curve
+from nas.train.checkpoint import read_curve
 from tests.conftest import Done, QuietDisplay
 from tests.study.sabotage import children
 

@@ -17,8 +17,9 @@ from nas.data.images import Dataset
 from nas.data.loader import Resident, TrainBatches
 from nas.models import ResNet, build_model
 from nas.paths import TrialPaths
+from nas.train.checkpoint import EpochMetrics, read_curve
 from nas.train.device import Precision
-from nas.train.loop import EpochMetrics, FitResult, fit, read_curve
+from nas.train.loop import FitResult, fit
 
 FP32 = Precision(None, False, "for the test")
 TRAIN_IMAGES, VALIDATION_IMAGES = 200, 100

@@ -17,7 +17,7 @@ from nas.data.loader import Resident, TrainBatches
 from nas.models.layers import BatchNorm2d
 from nas.paths import TrialPaths
 from nas.train.device import FULL_PRECISION
-from nas.train.distributed import ALONE, Alone, Group, Processes, SharedBatchNorm2d, part_of, share_statistics
+from nas.train.distributed import ALONE, Group, Processes, SharedBatchNorm2d, share_statistics
 from nas.train.evaluate import Scores, tally
 from nas.train.loop import fit
 from tests.train.conftest import SEED, TRAIN_IMAGES, VALIDATION_IMAGES, Training
@@ -46,6 +46,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # ------------------------------------------------------------------------------------------------- in this process alone
 
 
+def part_of(count: int, rank: int, size: int) -> slice:
+    group = Group()
+    group.rank, group.size = rank, size
+    return group.part(count)
+
+
 @pytest.mark.parametrize(("count", "size"), [(8, 2), (9, 2), (10, 3), (11, 3), (2, 2), (7, 1)])
 def test_parts_are_consecutive_cover_everything_and_differ_by_one_at_most(count: int, size: int) -> None:
     parts = [range(count)[part_of(count, rank, size)] for rank in range(size)]
@@ -72,12 +78,12 @@ def test_parts_of_a_batch_are_those_of_the_whole_one(mixing: str, size: int) -> 
 
 
 def test_alone_everything_passes_through() -> None:
-    group, model, values = Alone(), nn.Linear(2, 2), torch.ones(3)
-    assert group.join(model) is model
-    assert group.added(values) is values
-    assert (group.any(True), group.any(False)) == (True, False)
-    assert group.gathered({"one": 1}) == [{"one": 1}]
-    assert group.seed(7) == 7
+    model, values = nn.Linear(2, 2), torch.ones(3)
+    assert ALONE.wrap(model) is model
+    assert ALONE.sum(values) is values
+    assert (ALONE.any(True), ALONE.any(False)) == (True, False)
+    assert ALONE.gather({"one": 1}) == [{"one": 1}]
+    assert ALONE.from_leader(lambda: 7) == 7
 
 
 def test_what_processes_tally_of_their_parts_makes_up_the_scores_of_the_whole() -> None:

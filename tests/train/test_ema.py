@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.train.ema import WeightAverage
+from nas.train.optimiser import WeightAverage
 
 EPOCHS, STEPS = 0.5, 8
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nas.train import loop
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 EPOCHS = 2
 

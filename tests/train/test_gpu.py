@@ -11,9 +11,8 @@ import torch
 from nas.data.loader import Resident
 from nas.data.stream import Streamed
 from nas.train import loop
-from nas.train.device import pick_precision
+from nas.train.device import out_of_memory, pick_precision, release_memory
 from nas.train.loop import _Trainer
-from nas.train.memory import out_of_memory, release_memory
 
 pytestmark = [
     pytest.mark.gpu,

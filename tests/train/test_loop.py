@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from nas.config import ActivationName, AugmentConfig, FlipName, MixName, PadMode, PolicyName
 from nas.train import loop
+from nas.train.checkpoint import EpochMetrics, read_curve
 from nas.train.device import Precision
 from nas.train.evaluate import evaluate
-from nas.train.loop import EpochMetrics, read_curve
-from nas.train.schedule import learning_rate
+from nas.train.optimiser import learning_rate
 
 BF16 = Precision(torch.bfloat16, False, "for the test")
 

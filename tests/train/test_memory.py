@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas.train.memory import out_of_memory, release_memory
+from nas.train.device import out_of_memory, release_memory
 
 FAR_TOO_MUCH = 2**60
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nas.config import AugmentConfig, BalanceName, TrainConfig
 from nas.data.loader import Resident, TrainBatches
-from nas.train.metrics import METRICS, ClassCounts
+from nas.train.evaluate import METRICS, ClassCounts
 
 REFERENCES = {
     "accuracy": reference.accuracy_score,

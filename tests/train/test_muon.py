@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from nas.config import ArchConfig, ImageShape, StageConfig, TrainConfig
 from nas.models import build_model
-from nas.train.muon import ORTHOGONAL, Muon, orthogonalised
-from nas.train.optimiser import make_optimiser, set_rate
+from nas.train.optimiser import ORTHOGONAL, Muon, make_optimiser, orthogonalised, set_rate
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from nas.data.loader import Resident
 from nas.train.device import pick_precision
-from nas.train.evaluate import EVALUATION_BATCH, flip_averaged, flip_shift_averaged, predict_logits
-from nas.train.norm import reestimate_norm
+from nas.train.evaluate import EVALUATION_BATCH, flip_averaged, flip_shift_averaged, predict_logits, reestimate_norm
 
 CPU = torch.device("cpu")
 

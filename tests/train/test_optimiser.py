@@ -8,8 +8,7 @@ from torch import nn
 
 from nas.config import ArchConfig, ImageShape, OptimiserName, StageConfig, TrainConfig
 from nas.models import ResNet, build_model
-from nas.train.optimiser import OPTIMISERS, make_optimiser, parameter_groups, set_rate
-from nas.train.schedule import learning_rate
+from nas.train.optimiser import OPTIMISERS, learning_rate, make_optimiser, parameter_groups, set_rate
 
 CPU = torch.device("cpu")
 

@@ -12,8 +12,8 @@ import torch
 
 from nas.paths import TrialPaths
 from nas.train import loop
+from nas.train.checkpoint import EpochMetrics, read_curve
 from nas.train.device import Precision
-from nas.train.loop import EpochMetrics, read_curve
 
 ASKED_AN_EPOCH = 6 + 2
 """Times: before each step, and before the evaluations of the raw and of the averaged weights."""

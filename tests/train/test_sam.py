@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.train.sam import SharpnessAware
+from nas.train.optimiser import SharpnessAware
 
 RHO = 0.3
 

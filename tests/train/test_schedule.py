@@ -10,7 +10,7 @@ import torch
 from torch.optim import lr_scheduler as torch_schedules
 
 from nas.config import ScheduleName, TrainConfig
-from nas.train.schedule import ONECYCLE_END, ONECYCLE_START, SCHEDULES, learning_rate
+from nas.train.optimiser import ONECYCLE_END, ONECYCLE_START, SCHEDULES, learning_rate
 
 EPOCHS, STEPS = 20, 25
 PEAK = 0.4

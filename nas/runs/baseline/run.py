@@ -39,9 +39,10 @@ from nas.runs.parts import in_parts
 from nas.specs import BaselineSpec
 from nas.study.retry import Retry
 from nas.study.settings import read_settings
+from nas.train.checkpoint import EpochMetrics
+from nas.train.device import out_of_memory, release_memory
 from nas.train.evaluate import EVALUATION_BATCH
-from nas.train.loop import EpochMetrics, Status, fit
-from nas.train.memory import out_of_memory, release_memory
+from nas.train.loop import Status, fit
 
 SMALLEST_EVALUATION = 8
 """Images at a time."""

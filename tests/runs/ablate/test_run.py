@@ -22,7 +22,7 @@ from nas.runs.queue import Queue, _Run
 from nas.runs.select import find_subject, finished_runs
 from nas.specs import AblateSpec
 from nas.study.settings import read_settings
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 from tests.conftest import Done as Finished
 
 

@@ -16,7 +16,7 @@ from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.runs.baseline import BaselineOrder, BaselinePlan, Done, train_baselines
 from nas.specs import BaselineSpec
-from nas.train.loop import EpochMetrics
+from nas.train.checkpoint import EpochMetrics
 
 NETWORKS = '''\
 import sys

@@ -26,7 +26,8 @@ from nas.runs.retrain import retrain
 from nas.runs.select import find_subject, finished_runs
 from nas.specs import RetrainSpec
 from nas.study.settings import read_settings
-from nas.train.loop import fit, read_curve
+from nas.train.checkpoint import read_curve
+from nas.train.loop import fit
 from tests.conftest import Done as Finished
 from tests.report.test_page import text_of
 from tests.runs.ablate.test_results import card
