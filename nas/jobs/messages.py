@@ -5,8 +5,7 @@ from pathlib import Path
 
 from nas.config import Candidate, DataConfig
 from nas.data.splits import DataSelection
-from nas.train.checkpoint import Found
-from nas.train.checkpoint import EpochMetrics
+from nas.train.checkpoint import EpochMetrics, Found
 from nas.train.loop import Status
 
 

@@ -18,8 +18,8 @@ from nas.runs.select import find_subject
 from nas.runs.together import train_together
 from nas.specs import RetrainSpec
 from nas.study.retry import Retry
-from nas.train.evaluate import never
 from nas.train.checkpoint import EpochMetrics
+from nas.train.evaluate import never
 from nas.train.loop import Status
 from nas.train.rank import Training
 
