@@ -20,8 +20,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 60, 44, 34, 16
 
 @dataclass(frozen=True)
 class Artifact:
-    id: str
-    """Hexadecimal, as the dashboard's addresses want it: study, trial, which."""
+    id: str  # hexadecimal, as the dashboard's addresses want it: study, trial, which
     filename: str
     mimetype: str
 

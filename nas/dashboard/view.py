@@ -29,10 +29,8 @@ from nas.study.finalists import best_of, sibling
 from nas.study.outcomes import broken_limits, outcome_of
 from nas.train.checkpoint import read_curve
 
-NOTES_SECONDS = 1.0
-"""Of each look at the study that may go into writing notes; what is left comes with the next."""
-PLOTS_SECONDS = 20.0
-"""Before the plots of a study that has changed are drawn again."""
+NOTES_SECONDS = 1.0  # of each look at the study that may go into writing notes; what is left comes with the next
+PLOTS_SECONDS = 20.0  # before the plots of a study that has changed are drawn again
 
 
 class ReadOnlyError(RuntimeError):

@@ -12,8 +12,7 @@ from nas.report.words import capitalised, count_text, mean_text, number_text, po
 from nas.runs.ablate import Ablation, Row
 from nas.runs.statistics import Spread
 
-LEAST_SEEDS = 2
-"""For an interval."""
+LEAST_SEEDS = 2  # for an interval
 
 
 def file_stem(ablation: Ablation) -> str:

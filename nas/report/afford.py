@@ -10,10 +10,8 @@ from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import MOST_BLOCKS, WIDEST, ArchConfig, BudgetConfig, ImageShape, StageConfig
 from nas.space.widths import filled
 
-STEP = 8
-"""Of widths that are all multiples of it; else single channels."""
-HALVINGS = 24
-"""Of the target of parameters, where another limit decides how wide all stages can be."""
+STEP = 8  # of widths that are all multiples of it; else single channels
+HALVINGS = 24  # of the target of parameters, where another limit decides how wide all stages can be
 
 
 @dataclass(frozen=True)
@@ -21,13 +19,10 @@ class StageRoom:
     """One stage's, with everything else as it is."""
 
     blocks: int
-    most_blocks: int | None
-    """With which the network fits, from 1 on; None where no number of blocks does."""
+    most_blocks: int | None  # with which the network fits, from 1 on; None where no number of blocks does
     channels: int
-    most_channels: int | None
-    """Likewise, in steps of the network's widths."""
-    block_params: int
-    """What one more block costs."""
+    most_channels: int | None  # likewise, in steps of the network's widths
+    block_params: int  # what one more block costs
     block_macs: int
 
 
@@ -43,8 +38,7 @@ class Scaled:
 @dataclass(frozen=True)
 class Affordable:
     stages: list[StageRoom]
-    together: Scaled | None
-    """The widest; None where not even the narrowest fits."""
+    together: Scaled | None  # the widest; None where not even the narrowest fits
 
 
 def affordable(arch: ArchConfig, shape: ImageShape, limits: BudgetConfig) -> Affordable:

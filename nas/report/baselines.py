@@ -31,8 +31,7 @@ COLUMNS = (
 class ListedBaseline:
     run: TrialPaths
     card: BaselineCard
-    files: str
-    """`there`, or what is missing; where that was looked at also `as recorded`, or what was changed."""
+    files: str  # `there`, or what is missing; where that was looked at also `as recorded`, or what was changed
 
     @property
     def is_whole(self) -> bool:

@@ -12,23 +12,18 @@ from nas.report.record import Run, StudyRecord
 from nas.report.words import capitalised, count_text
 from nas.study.settings import PRESETS_SPACE
 
-WINDOW = 20
-"""Draws."""
-MOST_AXES = 10
-"""Of parallel coordinates."""
+WINDOW = 20  # draws
+MOST_AXES = 10  # of parallel coordinates
 LEAST_POINTS = 2
-NEAR = 2
-"""Times the cost of the most expensive network, or of the budget: what is farther would squeeze the study into a corner."""
+NEAR = 2  # times the cost of the most expensive network, or of the budget: what is farther would squeeze the study into a corner
 
 
 @dataclass(frozen=True)
 class Chart:
-    id: str
-    """Also the name of its file."""
+    id: str  # also the name of its file
     caption: str
     figure: go.Figure
-    wide: bool = False
-    """Whether it says nothing on a narrow page, and is better scrolled there."""
+    wide: bool = False  # whether it says nothing on a narrow page, and is better scrolled there
 
     @property
     def title(self) -> str:

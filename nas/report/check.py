@@ -23,10 +23,8 @@ from nas.space.space_file import CIFAR10
 from nas.specs import CheckSpec
 from nas.study.settings import read_settings
 
-DEFAULT_BUDGET = BudgetConfig(params=5_000_000)
-"""Where neither a study nor the command line says one."""
-NAMED = 3
-"""Of a list of names in a sentence; the rest is counted."""
+DEFAULT_BUDGET = BudgetConfig(params=5_000_000)  # where neither a study nor the command line says one
+NAMED = 3  # of a list of names in a sentence; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ class Held:
     """A limit against what the network has."""
 
     limit: float
-    value: float | None
-    """None where it could not be found out."""
+    value: float | None  # None where it could not be found out
 
     @property
     def kept(self) -> bool:
@@ -58,10 +55,8 @@ class Held:
 
 @dataclass(frozen=True)
 class Checked:
-    network: str
-    """As it was asked for; of `best` the trial."""
-    built: str
-    """Its architecture in one line, or the call that built it."""
+    network: str  # as it was asked for; of `best` the trial
+    built: str  # its architecture in one line, or the call that built it
     study: str | None
     images: ImageShape
     params: int
@@ -69,16 +64,12 @@ class Checked:
     memory: int | None
     megabytes: float
     limits: dict[str, Held]
-    unchecked: dict[str, str]
-    """Limits of the study that were not looked at, and why."""
-    notes: list[str]
-    """What one should know of the counts, a sentence each."""
+    unchecked: dict[str, str]  # limits of the study that were not looked at, and why
+    notes: list[str]  # what one should know of the counts, a sentence each
     parts: list[Part]
     layers: list[Layer]
-    affordable: Affordable | None
-    """Of networks whose counts have a closed form: ours, but for blocks of a user's own."""
-    repeats: list[Repeat]
-    """Of the others."""
+    affordable: Affordable | None  # of networks whose counts have a closed form: ours, but for blocks of a user's own
+    repeats: list[Repeat]  # of the others
 
     @property
     def fits(self) -> bool:

@@ -19,10 +19,8 @@ from nas.study.strategies import describe
 
 @dataclass(frozen=True)
 class Compared:
-    table: Table
-    """A row a fact, a column each; facts that are the same in all come last."""
-    different: int
-    """How many of the rows differ."""
+    table: Table  # A row a fact, a column each; facts that are the same in all come last
+    different: int  # how many of the rows differ
 
 
 def compare(names: list[str], study: str | None) -> Compared:

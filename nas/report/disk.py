@@ -16,8 +16,7 @@ from nas.study.storage import open_study
 
 Need = Literal["result", "unfinished", "free", "cache"]
 """result: of a study. unfinished: a training goes on from it. free: nothing needs it. cache: made again when it is needed."""
-ABANDONED_SECONDS = 24 * 3600.0
-"""After which what somebody had begun to write is given up."""
+ABANDONED_SECONDS = 24 * 3600.0  # after which what somebody had begun to write is given up
 
 
 @dataclass(frozen=True)

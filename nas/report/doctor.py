@@ -47,21 +47,16 @@ class Health:
     cores: int
     git: str | None
     packages: dict[str, str]
-    devices: list[Device]
-    """Best first; `auto` takes the first one."""
+    devices: list[Device]  # best first; `auto` takes the first one
     sqlite: str
     studies: str
     studies_found: list[str]
-    file_system: str | None
-    """Of the studies folder; None where the system does not say."""
+    file_system: str | None  # of the studies folder; None where the system does not say
     cache: str
-    free_bytes: dict[str, int]
-    """By folder."""
-    data_found: dict[str, str]
-    """Data sets that are usable as they are, and where they lie."""
+    free_bytes: dict[str, int]  # by folder
+    data_found: dict[str, str]  # data sets that are usable as they are, and where they lie
     spaces: list[str]
-    problems: list[str]
-    """One sentence each; empty where all is well."""
+    problems: list[str]  # one sentence each; empty where all is well
 
 
 def examine(data: Path) -> Health:

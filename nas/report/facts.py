@@ -16,12 +16,10 @@ from nas.study.trials import TrialRecord
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    number: int
-    """Of the trial."""
+    number: int  # of the trial
     accuracy: float
     outcome: str
-    best: float | None
-    """Highest accuracy of a training that ran to its end, up to this one; None before there was one."""
+    best: float | None  # highest accuracy of a training that ran to its end, up to this one; None before there was one
 
 
 def history(trials: Iterable[TrialRecord]) -> list[HistoryPoint]:
@@ -40,12 +38,9 @@ def history(trials: Iterable[TrialRecord]) -> list[HistoryPoint]:
 
 @dataclass(frozen=True)
 class SharePoint:
-    draw: int
-    """From 1."""
-    window: float
-    """Of the last draws up to this one."""
-    overall: float
-    """Of all up to this one."""
+    draw: int  # from 1
+    window: float  # of the last draws up to this one
+    overall: float  # of all up to this one
 
 
 def over_budget_share(trials: Iterable[TrialRecord], window: int = 20) -> list[SharePoint]:
@@ -100,10 +95,8 @@ def elapsed_seconds(trials: Iterable[TrialRecord]) -> float:
 
 @dataclass(frozen=True)
 class Importance:
-    slots: dict[str, float]
-    """Share of the explained differences, the largest first; together 1."""
-    explained: float
-    """R² on networks that the forest was not fitted to: below 0.1 the shares mean little."""
+    slots: dict[str, float]  # share of the explained differences, the largest first; together 1
+    explained: float  # R² on networks that the forest was not fitted to: below 0.1 the shares mean little.
     networks: int
 
 
@@ -112,8 +105,7 @@ def comparable(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     return [one for one in trials if one.projected is not None and one.outcome in ("trained", "pruned_early")]
 
 
-LEAST_NETWORKS = 12
-"""Fewer say nothing about a dozen of parameters."""
+LEAST_NETWORKS = 12  # fewer say nothing about a dozen of parameters
 FOLDS, TREES, SHUFFLES = 3, 60, 3
 
 
@@ -175,12 +167,9 @@ class Trait:
     """What the best networks have in common in one parameter."""
 
     slot: str
-    best: str
-    """Range of the middle half of the best, or the commonest word with its share."""
-    others: str
-    """The same of all others."""
-    lift: float
-    """How far apart the two are, in [0, 1]: difference of shares, or Kolmogorov's and Smirnov's distance."""
+    best: str  # range of the middle half of the best, or the commonest word with its share
+    others: str  # the same of all others
+    lift: float  # how far apart the two are, in [0, 1]: difference of shares, or Kolmogorov's and Smirnov's distance
 
 
 def shared_traits(trials: Iterable[TrialRecord], share: float = 0.1, least: int = 5) -> list[Trait]:

@@ -29,18 +29,13 @@ OUTCOME_STYLES: dict[str, tuple[str, str, str]] = {
     "finalist": ("finalists, trained again", PURPLE, "square"),
 }
 """By outcome: what the legend says, the colour, the marker."""
-RAMP = [[0.0, BLUE], [0.5, GREY], [1.0, ORANGE]]
-"""From low to high, of lines that have to be seen on light and on dark."""
+RAMP = [[0.0, BLUE], [0.5, GREY], [1.0, ORANGE]]  # from low to high, of lines that have to be seen on light and on dark
 
 
-LEAST_SHARE = 0.005
-"""Of the importance, for a bar."""
-MOST_TICKS = 9
-"""Of an axis of parallel coordinates; with more values it is continuous."""
-FEW = 10
-"""Networks or epochs, so that each has a tick."""
-CHARACTER = 7
-"""Pixels of a tick's label."""
+LEAST_SHARE = 0.005  # of the importance, for a bar
+MOST_TICKS = 9  # of an axis of parallel coordinates; with more values it is continuous
+FEW = 10  # networks or epochs, so that each has a tick
+CHARACTER = 7  # pixels of a tick's label
 
 
 def _figure(title: str, x: str, y: str, *, counted: int = 0, **layout: Any) -> go.Figure:
@@ -179,8 +174,7 @@ def draw_costs(
     return figure
 
 
-LEAST_SPAN = 3
-"""Between the lowest and the highest cost, for a logarithmic axis."""
+LEAST_SPAN = 3  # between the lowest and the highest cost, for a logarithmic axis
 
 
 def _log_ticks(low: float, high: float) -> list[int]:

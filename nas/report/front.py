@@ -21,12 +21,10 @@ class BestReport:
     study: str
     max_params: int | None
     max_macs: int | None
-    best: TrialRecord
-    """Of those within both limits."""
+    best: TrialRecord  # of those within both limits
     front: list[TrialRecord]
     """Of those within `max_macs`, whatever their parameters; and `best`, where others were better in the search."""
-    metric: MetricName = "accuracy"
-    """What the values are of."""
+    metric: MetricName = "accuracy"  # what the values are of
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""

@@ -16,14 +16,10 @@ BYTES_PER_PARAMETER = 4
 @dataclass(frozen=True)
 class NetworkReport:
     architecture: str
-    params: int
-    """By fvcore."""
-    macs: int
-    """By fvcore, of one image."""
-    memory: int
-    """Bytes of float32 activations at once, of one image."""
-    megabytes: float
-    """Of its float32 parameters, in units of 10⁶ bytes."""
+    params: int  # by fvcore
+    macs: int  # by fvcore, of one image
+    memory: int  # bytes of float32 activations at once, of one image
+    megabytes: float  # of its float32 parameters, in units of 10⁶ bytes
     parts: list[Part]
     layers: list[Layer]
 

@@ -26,10 +26,8 @@ from nas.report.words import capitalised, count_text, number_text, recipe_texts,
 from nas.study.outcomes import count_trained
 from nas.study.strategies import describe
 
-MOST_ROWS = 60
-"""Of trials in the page; `nas report --paper` writes all."""
-SMALLEST_SHOWN = 96
-"""Pixels; smaller images are enlarged by whole factors."""
+MOST_ROWS = 60  # of trials in the page; `nas report --paper` writes all
+SMALLEST_SHOWN = 96  # pixels; smaller images are enlarged by whole factors
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from nas.report.tables import Table, epochs_table, finalists_table, latex_text, 
 
 FORMATS = ("png", "svg", "pdf")
 WIDTH, PNG_SCALE = 900, 2
-MOST_LATEX_ROWS = 40
-"""Of a table in the document, for more do not fit a page; the files hold all."""
+MOST_LATEX_ROWS = 40  # of a table in the document, for more do not fit a page; the files hold all
 
 
 def write_paper(record: StudyRecord, folder: Path) -> list[str]:

@@ -14,8 +14,7 @@ GAP, TALLEST, SHORTEST, WIDTH, BLOCK = 34, 130, 26, 96, 22
 LINE = 16
 BAR, LONGEST = 14, 16
 """Characters; LONGEST of what stands below a box, so that it does not reach into the next."""
-ITSELF = "(itself)"
-"""Stands for the name of the whole module, where it holds parameters beside its layers."""
+ITSELF = "(itself)"  # stands for the name of the whole module, where it holds parameters beside its layers
 
 
 def draw_network(parts: Sequence[Part], params: int) -> str:

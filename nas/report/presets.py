@@ -15,12 +15,9 @@ class PresetRow:
     block: str
     params: int
     macs: int
-    fits: bool
-    """The budget that the report's authors had to keep to."""
-    accuracy: float
-    """As reported, in [0, 1] …"""
-    measured_on: str
-    """… and on which images."""
+    fits: bool  # the budget that the report's authors had to keep to
+    accuracy: float  # as reported, in [0, 1] …
+    measured_on: str  # … and on which images
 
 
 def report_presets() -> list[PresetRow]:

@@ -37,8 +37,7 @@ class Run:
     name: str
     card: ModelCard
     curve: list[EpochMetrics]
-    evaluation: Evaluation | None
-    """What it says of labelled images on which it was not trained; None where there were none."""
+    evaluation: Evaluation | None  # what it says of labelled images on which it was not trained; None where there were none
 
     @property
     def test_accuracy(self) -> float | None:
@@ -57,27 +56,17 @@ class StudyRecord:
     paths: StudyPaths
     settings: StudySettings
     read: datetime
-    counts: dict[str, int]
-    """Trials of each outcome, `running` ones, and those taken over from another study."""
-    trials: list[TrialRecord]
-    """Every trial of the search, by number."""
-    finals: list[TrialRecord]
-    """Every training of a finalist that has begun."""
-    finalists: list[Finalist]
-    """The winner first; empty where there were none."""
-    led: bool | None
-    """Whether it was being searched when it was read; None where that could not be told."""
+    counts: dict[str, int]  # trials of each outcome, `running` ones, and those taken over from another study
+    trials: list[TrialRecord]  # every trial of the search, by number
+    finals: list[TrialRecord]  # every training of a finalist that has begun
+    finalists: list[Finalist]  # the winner first; empty where there were none
+    led: bool | None  # whether it was being searched when it was read; None where that could not be told
     best: TrialRecord | None
-    runs: list[Run]
-    """Oldest first."""
-    references: list[Reference]
-    """Networks that others have reported on the same images."""
-    ablations: list[Ablation]
-    """Oldest first."""
-    comparisons: list[Comparison]
-    """Known networks beside the study's, by how they were trained; likewise."""
-    left_out: list[str]
-    """A sentence for each retrained network, ablation and comparison of which a file is damaged."""
+    runs: list[Run]  # oldest first
+    references: list[Reference]  # networks that others have reported on the same images
+    ablations: list[Ablation]  # oldest first
+    comparisons: list[Comparison]  # known networks beside the study's, by how they were trained; likewise
+    left_out: list[str]  # A sentence for each retrained network, ablation and comparison of which a file is damaged
 
     @property
     def name(self) -> str:

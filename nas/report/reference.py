@@ -13,8 +13,7 @@ CIFAR10_CLASSES = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 @dataclass(frozen=True)
 class Reference:
-    name: str
-    """Of the preset."""
+    name: str  # of the preset
     params: int
     macs: int
     accuracy: float

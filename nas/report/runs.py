@@ -18,27 +18,22 @@ THERE, AS_RECORDED, GONE, WRITTEN_OVER = "there", "as recorded", "gone", "writte
 @dataclass(frozen=True)
 class ListedRun:
     entry: RunEntry
-    recorded: bool
-    """Whether the ledger has it; what it lacks is told from the files."""
-    files: str
-    """`there`, `gone`, or what is missing; where that was looked at also `as recorded`, or what was changed."""
+    recorded: bool  # whether the ledger has it; what it lacks is told from the files
+    files: str  # `there`, `gone`, or what is missing; where that was looked at also `as recorded`, or what was changed
 
 
 @dataclass(frozen=True)
 class ListedSubmission:
     entry: SubmissionEntry
     recorded: bool
-    file: str
-    """`there`, `gone`, or `written over` by a later one; where that was looked at also `as recorded`, `changed`."""
+    file: str  # `there`, `gone`, or `written over` by a later one; where that was looked at also `as recorded`, `changed`
 
 
 @dataclass(frozen=True)
 class Listing:
     study: str
-    runs: list[ListedRun]
-    """Oldest first, …"""
-    submissions: list[ListedSubmission]
-    """… and so are these."""
+    runs: list[ListedRun]  # oldest first, …
+    submissions: list[ListedSubmission]  # … and so are these
     unreadable: list[str] = field(default_factory=list)
     """A sentence for the ledger, a run or a line that cannot be read or relied on."""
 

@@ -21,15 +21,12 @@ TIMED_DRAWS = 12
 
 @dataclass(frozen=True)
 class ShownNetwork:
-    study: str | None
-    """None of a preset that is shown for no study's images."""
+    study: str | None  # None of a preset that is shown for no study's images
     subject: Subject
-    metric: MetricName
-    """What its accuracy in the search is measured by."""
+    metric: MetricName  # what its accuracy in the search is measured by
     images: ImageShape
     network: NetworkReport
-    latency: LatencyConfig | None
-    """The study's limit, on its own images; …"""
+    latency: LatencyConfig | None  # the study's limit, on its own images; …
     milliseconds: float | None
     """… and what the network takes: as the search measured it, or else now. None where this machine cannot time it."""
 
@@ -62,15 +59,11 @@ class ShownSpace:
     name: str
     fingerprint: str
     budget: BudgetConfig
-    ranges: dict[str, str]
-    """In words, by slot."""
+    ranges: dict[str, str]  # in words, by slot
     images: ImageShape
-    fit: Fit
-    """Of uniform draws, the latency aside."""
-    fill: Fill | None
-    """None of a space whose widths are drawn."""
-    cost: dict[str, int]
-    """Multiply-adds below which a share of the draws that keep the parameters lies; empty where none does."""
+    fit: Fit  # of uniform draws, the latency aside
+    fill: Fill | None  # None of a space whose widths are drawn
+    cost: dict[str, int]  # multiply-adds below which a share of the draws that keep the parameters lies; empty where none does
     milliseconds: list[float]
     """Ascending, of a few draws that keep the other limits; empty where the latency is not limited, or cannot be timed here."""
 

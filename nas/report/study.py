@@ -19,18 +19,13 @@ from nas.study.trials import TrialRecord
 class StudyReport:
     name: str
     settings: StudySettings
-    counts: dict[str, int]
-    """Trials of each outcome, and `running` for those that have not ended."""
-    led: bool | None
-    """Whether it is being searched at this moment; None where that cannot be told."""
+    counts: dict[str, int]  # trials of each outcome, and `running` for those that have not ended
+    led: bool | None  # whether it is being searched at this moment; None where that cannot be told
     trained: int
-    best: TrialRecord | None
-    """What `nas retrain best` trains."""
-    finalists: list[Finalist]
-    """The best networks, trained again by several seeds; the winner first."""
+    best: TrialRecord | None  # what `nas retrain best` trains
+    finalists: list[Finalist]  # the best networks, trained again by several seeds; the winner first
     trials: list[TrialRecord]
-    retrained: list[str]
-    """Names of the finished runs, oldest first."""
+    retrained: list[str]  # names of the finished runs, oldest first
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""

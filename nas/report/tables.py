@@ -28,10 +28,8 @@ RESNET18 = (
 class Table:
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
-    numbers: frozenset[int] = frozenset()
-    """Columns that are set flush right."""
-    marked: int | None = None
-    """The row of the best."""
+    numbers: frozenset[int] = frozenset()  # columns that are set flush right
+    marked: int | None = None  # the row of the best
 
     def is_number(self, column: int) -> bool:
         return column in self.numbers

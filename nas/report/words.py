@@ -8,8 +8,7 @@ from nas.study.finalists import Finalist
 from nas.study.outcomes import OUTCOMES
 from nas.study.trials import TrialRecord
 
-ROUNDED_UP = 0.9995
-"""Of a unit: from here on three digits round to all of it."""
+ROUNDED_UP = 0.9995  # of a unit: from here on three digits round to all of it
 
 
 def count_text(value: int | None) -> str:

@@ -126,8 +126,7 @@ def require_as_recorded(paths: StudyPaths | None, run: TrialPaths, card: ModelCa
 @dataclass(frozen=True)
 class Rebuilt:
     ledger: Ledger
-    broken: list[str]
-    """A sentence for each run or submission that was left out."""
+    broken: list[str]  # A sentence for each run or submission that was left out
 
 
 def rebuild(paths: StudyPaths) -> Rebuilt:

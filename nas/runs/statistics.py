@@ -8,8 +8,7 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 
 CONFIDENCE = 0.95
-NO_DEVIATION = 1e-9
-"""Of values that are the same but for their rounding."""
+NO_DEVIATION = 1e-9  # of values that are the same but for their rounding
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,13 @@ from nas.study.address import study_address
 from nas.study.retry import LedgerUnavailable
 from nas.study.storage import database_name, ledger_connection
 
-PAUSES = (0.5, 2.0)
-"""Seconds between attempts."""
+PAUSES = (0.5, 2.0)  # seconds between attempts
 
 
 @dataclass(frozen=True)
 class Ledger:
-    runs: list[RunEntry] = field(default_factory=list)
-    """Oldest first, …"""
-    submissions: list[SubmissionEntry] = field(default_factory=list)
-    """… and so are these."""
+    runs: list[RunEntry] = field(default_factory=list)  # oldest first, …
+    submissions: list[SubmissionEntry] = field(default_factory=list)  # … and so are these
 
     def run(self, name: str) -> RunEntry | None:
         return next((run for run in self.runs if run.name == name), None)

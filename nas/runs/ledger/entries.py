@@ -16,10 +16,8 @@ class RunEntry(Frozen):
     """A retrained run. Accuracies are in [0, 1], hashes SHA-256 in hexadecimal."""
 
     name: str
-    subject: str
-    """`trial 7`, or `preset:resnet-2322`."""
-    candidate: str
-    """Its digest."""
+    subject: str  # `trial 7`, or `preset:resnet-2322`
+    candidate: str  # its digest
     architecture: str
     recipe: str
     seed: int
@@ -28,16 +26,12 @@ class RunEntry(Frozen):
     macs: int
     train_images: int
     includes_test_labels: bool
-    search_accuracy: float | None
-    """By `metric`."""
-    metric: MetricName = "accuracy"
-    """What the study judges networks by."""
+    search_accuracy: float | None  # by `metric`
+    metric: MetricName = "accuracy"  # what the study judges networks by
     held_out_images: int | None = None
     held_out_accuracy: float | None = None
-    held_out_shifted_accuracy: float | None = None
-    """Under a simulated shift, as the one below."""
-    held_out_score: float | None = None
-    """By `metric`, where that is not accuracy."""
+    held_out_shifted_accuracy: float | None = None  # under a simulated shift, as the one below
+    held_out_score: float | None = None  # by `metric`, where that is not accuracy
     held_out_shifted_score: float | None = None
     test_images: int | None
     test_accuracy: float | None
@@ -51,34 +45,26 @@ class RunEntry(Frozen):
     precision: str
     data_fingerprint: str
     commit: str | None
-    created: str
-    """Local time with its zone, ISO 8601."""
+    created: str  # local time with its zone, ISO 8601
     weights_sha256: str
-    card_sha256: str
-    """Of the content of model.json, see `nas.runs.card.content_hash`."""
+    card_sha256: str  # of the content of model.json, see `nas.runs.card.content_hash`.
     evaluation_sha256: str | None
 
 
 class SubmissionEntry(Frozen):
     """A CSV that a run has predicted."""
 
-    id: str
-    """32 random hexadecimal digits."""
+    id: str  # 32 random hexadecimal digits
     run: str
-    output: str
-    """Relative to the study's folder where it lies in there."""
-    test: str
-    """What was predicted, in words."""
-    test_sha256: str
-    """Of the images' bytes."""
+    output: str  # relative to the study's folder where it lies in there
+    test: str  # what was predicted, in words
+    test_sha256: str  # of the images' bytes
     images: int
     tta: str
-    adapted: bool
-    """Whether BatchNorm's statistics were taken from the test set."""
+    adapted: bool  # whether BatchNorm's statistics were taken from the test set
     commit: str | None
     created: str
-    weights_sha256: str
-    """Of the weights that predicted it."""
+    weights_sha256: str  # of the weights that predicted it
     csv_sha256: str
 
 

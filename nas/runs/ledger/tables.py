@@ -11,8 +11,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Connection, Double, Integer,
 from nas.errors import StudyError
 
 METADATA = sqlalchemy.MetaData()
-VERSION = Table("nas_ledger", METADATA, Column("version", Integer, nullable=False))
-"""One row."""
+VERSION = Table("nas_ledger", METADATA, Column("version", Integer, nullable=False))  # one row
 RUNS = Table(
     "nas_runs",
     METADATA,
