@@ -9,12 +9,13 @@ from nas.cli.options import JsonOption, StudyOption
 from nas.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from nas.report.baselines import ListedBaseline
-    from nas.report.runs import ListedRun, ListedSubmission
+    from nas.report.runs import Listed
+    from nas.runs.baseline import BaselineCard
+    from nas.runs.ledger import RunEntry, SubmissionEntry
 
 HELP = """List what was retrained in a study, and what was predicted with it: the study's ledger.
 
-The ledger lies in the study's database. The files of a run say the same, so that it can be made from them again. Known networks
+The ledger lies in the study's database. The files of a run say the same: what the ledger lacks is added from them. Known networks
 that nas baseline trained, to compare with, are listed apart and are in no ledger.
 """
 
@@ -29,14 +30,13 @@ def command(
 ) -> None:
     from nas.errors import StudyError
     from nas.paths import existing_study
-    from nas.report.baselines import list_baselines
-    from nas.report.runs import list_runs
-    from nas.runs import recorded
+    from nas.report.runs import list_baselines, list_runs
+    from nas.runs import ledger
 
     paths = existing_study(study)
     if rebuild:
-        made = recorded.rebuild(paths)
-        counts = f"{len(made.ledger.runs)} runs and {len(made.ledger.submissions)} submissions"
+        made, _ = ledger.rebuild(paths)
+        counts = f"{len(made.runs)} runs and {len(made.submissions)} submissions"
         print(f"The ledger of study {paths.name} was made again from the files: {counts}.", file=sys.stderr)
     if study is None and not as_json:
         print(f"Study {paths.name}:", file=sys.stderr)
@@ -46,8 +46,8 @@ def command(
         print(f"Warning: {sentence}", file=sys.stderr)
     if as_json:
         runs = [{**run.entry.model_dump(), "recorded": run.recorded, "files": run.files} for run in listing.runs]
-        submissions = [{**one.entry.model_dump(), "recorded": one.recorded, "file": one.file} for one in listing.submissions]
-        known = [{"name": one.run.folder.name, **one.card.model_dump(mode="json"), "files": one.files} for one in baselines]
+        submissions = [{**one.entry.model_dump(), "recorded": one.recorded, "file": one.files} for one in listing.submissions]
+        known = [{"name": one.name, **one.entry.model_dump(mode="json"), "files": one.files} for one in baselines]
         unreadable = [*listing.unreadable, *damaged]
         found = {"runs": runs, "submissions": submissions, "baselines": known, "unreadable": unreadable}
         print_json({"study": paths.name, **found})
@@ -62,11 +62,11 @@ def command(
             print_table(BASELINE_COLUMNS, [baseline_row(one) for one in baselines])
         if not listing.runs and not listing.unreadable:
             print(f"Nothing was retrained yet. Next:  nas retrain best --study {paths.name}", file=sys.stderr)
-    unrecorded = [run.entry.name for run in listing.runs if not run.recorded]
+    unrecorded = [run.name for run in listing.runs if not run.recorded]
     if unrecorded and not listing.unreadable:
         them = ", ".join(unrecorded[:3]) + (", …" if len(unrecorded) > 3 else "")
         print(f"Not in the ledger: {them}. Next:  nas runs --rebuild --study {paths.name}", file=sys.stderr)
-    changed = listing.changed + [one.run.folder.name for one in baselines if not one.is_whole]
+    changed = listing.changed + [one.name for one in baselines if not one.is_whole]
     if verify and (changed or listing.unreadable or damaged):
         raise StudyError(
             f"of study {paths.name!r} not everything is as it was recorded: {', '.join(changed) or 'see the warnings'}",
@@ -79,11 +79,11 @@ SUBMISSION_COLUMNS = ("submission", "run", "test set", "rows", "averaged over", 
 BASELINE_COLUMNS = ("baseline", "like", *RUN_COLUMNS[1:9], "budget", "files")
 
 
-def baseline_row(one: "ListedBaseline") -> tuple[str, ...]:
+def baseline_row(one: "Listed[BaselineCard]") -> tuple[str, ...]:
     from nas.config import METRIC_WORDS
     from nas.report.words import time_text
 
-    card = one.card
+    card = one.entry
     by_metric = "" if card.metric == "accuracy" else f", {METRIC_WORDS[card.metric]} "
     held_out = test = "–"
     if card.held_out is not None:
@@ -96,11 +96,11 @@ def baseline_row(one: "ListedBaseline") -> tuple[str, ...]:
             test += f"{by_metric}{card.test_score:.2%}"
     figures = (str(card.seed), str(card.train.epochs), f"{card.network.params:,}", f"{card.train_images:,}")
     budget = "fits" if card.network.over_text is None else f"over by {card.network.over_text}"
-    named = one.run.folder.name, card.like, card.recipe
+    named = one.name, card.like, card.recipe
     return (*named, *figures, time_text(card.seconds), held_out, test, budget, one.files)
 
 
-def run_row(run: "ListedRun") -> tuple[str, ...]:
+def run_row(run: "Listed[RunEntry]") -> tuple[str, ...]:
     from nas.config import METRIC_WORDS
     from nas.report.words import time_text
 
@@ -120,12 +120,12 @@ def run_row(run: "ListedRun") -> tuple[str, ...]:
     return entry.name, entry.recipe, *figures, commit_text(entry.commit), mark(run.files, run.recorded)
 
 
-def submission_row(one: "ListedSubmission") -> tuple[str, ...]:
+def submission_row(one: "Listed[SubmissionEntry]") -> tuple[str, ...]:
     entry = one.entry
     averaged = f"{entry.tta}, adapted norm" if entry.adapted else entry.tta
     made = entry.created[:16].replace("T", " ")
     what = entry.output, entry.run, entry.test, f"{entry.images:,}", averaged, made
-    return *what, commit_text(entry.commit), mark(one.file, one.recorded)
+    return *what, commit_text(entry.commit), mark(one.files, one.recorded)
 
 
 def commit_text(commit: str | None) -> str:

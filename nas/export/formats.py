@@ -27,8 +27,8 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.runs.card import ModelCard, write_card
 from nas.runs.context import study_data
 from nas.runs.evaluation import judge
+from nas.runs.ledger import Note, require_as_recorded
 from nas.runs.load import load_network
-from nas.runs.recorded import Note, require_as_recorded
 from nas.runs.select import find_run
 from nas.specs import ExportSpec
 from nas.study.settings import read_settings

@@ -21,9 +21,8 @@ from nas.files import sha256_of, write_whole
 from nas.paths import StudyPaths, TrialPaths
 from nas.predict.table import arranged, find_form, verify, write_rows
 from nas.runs.card import ModelCard
-from nas.runs.ledger import SubmissionEntry, append_submission
+from nas.runs.ledger import Note, SubmissionEntry, append_submission, require_as_recorded, try_to_record
 from nas.runs.load import load_network
-from nas.runs.recorded import Note, require_as_recorded, try_to_record
 from nas.runs.select import find_run
 from nas.specs import SubmitSpec
 from nas.study.settings import Environment, read_settings

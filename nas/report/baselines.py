@@ -1,16 +1,10 @@
 """Known networks beside the study's own in words and tables, the same for the terminal, the page and a paper."""
 
-from dataclasses import dataclass
-
 from nas.config import LIMIT_NAMES, METRIC_WORDS
-from nas.errors import NasError
-from nas.files import sha256_of
 from nas.foreign.known import over_text
-from nas.paths import StudyPaths, TrialPaths
-from nas.report.runs import AS_RECORDED, THERE
 from nas.report.tables import Table
 from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
-from nas.runs.baseline import BaselineCard, Comparison, Row, finished_baselines, read_baseline
+from nas.runs.baseline import Comparison, Row
 from nas.runs.baseline.results import Difference
 from nas.space.recipes import SEARCHED, recipe_names
 
@@ -25,40 +19,6 @@ COLUMNS = (
     "training",
     "",
 )
-
-
-@dataclass(frozen=True)
-class ListedBaseline:
-    run: TrialPaths
-    card: BaselineCard
-    files: str  # `there`, or what is missing; where that was looked at also `as recorded`, or what was changed
-
-    @property
-    def is_whole(self) -> bool:
-        return self.files in (THERE, AS_RECORDED)
-
-
-def list_baselines(paths: StudyPaths, verify: bool = False) -> tuple[list[ListedBaseline], list[str]]:
-    """Oldest first, and a sentence for each that cannot be read. `verify` reads every file again."""
-    found, damaged = [], []
-    for run in finished_baselines(paths):
-        try:
-            card = read_baseline(run)
-        except (NasError, OSError) as error:
-            damaged.append(f"{run.folder.name}: {error}")
-        else:
-            found.append(ListedBaseline(run, card, _files(run, card, verify)))
-    return found, damaged
-
-
-def _files(run: TrialPaths, card: BaselineCard, verify: bool) -> str:
-    problems = []
-    for file, stated in ((run.weights, card.weights_sha256), (run.evaluation, card.evaluation_sha256)):
-        if stated is not None and not file.is_file():
-            problems.append(f"{file.name} missing")
-        elif stated is not None and verify and sha256_of(file) != stated:
-            problems.append(f"{file.name} changed")
-    return ", ".join(problems) or (AS_RECORDED if verify else THERE)
 
 
 def heading(comparison: Comparison) -> str:

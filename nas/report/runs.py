@@ -1,52 +1,51 @@
-"""A study's retrained runs and submissions: what the ledger recorded, what only their files say, and whether those are still the
-same."""
+"""What was trained in a study, and predicted with it: runs, submissions and known networks, and whether their files are whole."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from nas.errors import NasError
+from nas.files import sha256_of
 from nas.paths import StudyPaths, TrialPaths
+from nas.runs.baseline import BaselineCard, finished_baselines, read_baseline
 from nas.runs.card import read_sealed_card
-from nas.runs.ledger import Ledger, RunEntry, SubmissionEntry, read_ledger
-from nas.runs.ledger.book import age
-from nas.runs.recorded import HashedFiles, collect_files
+from nas.runs.ledger import Entry, HashedFiles, Ledger, RunEntry, SubmissionEntry, age, collect_files, read_ledger, write_entries
 
 THERE, AS_RECORDED, GONE, WRITTEN_OVER = "there", "as recorded", "gone", "written over"
+T = TypeVar("T", RunEntry, SubmissionEntry, BaselineCard)
 
 
 @dataclass(frozen=True)
-class ListedRun:
-    entry: RunEntry
-    recorded: bool  # whether the ledger has it; what it lacks is told from the files
-    files: str  # `there`, `gone`, or what is missing; where that was looked at also `as recorded`, or what was changed
+class Listed(Generic[T]):
+    name: str
+    entry: T
+    files: str
+    """`there`, `gone`, `written over` by a later submission, or what is missing; where that was looked at also `as recorded`, or
+    what was changed."""
+    recorded: bool = True  # the ledger has it; what it lacks is told from the files
 
-
-@dataclass(frozen=True)
-class ListedSubmission:
-    entry: SubmissionEntry
-    recorded: bool
-    file: str  # `there`, `gone`, or `written over` by a later one; where that was looked at also `as recorded`, `changed`
+    @property
+    def is_whole(self) -> bool:
+        return self.files in (THERE, AS_RECORDED, GONE, WRITTEN_OVER)
 
 
 @dataclass(frozen=True)
 class Listing:
-    study: str
-    runs: list[ListedRun]  # oldest first, …
-    submissions: list[ListedSubmission]  # … and so are these
-    unreadable: list[str] = field(default_factory=list)
-    """A sentence for the ledger, a run or a line that cannot be read or relied on."""
+    runs: list[Listed[RunEntry]]  # oldest first, …
+    submissions: list[Listed[SubmissionEntry]]  # … and so are these
+    unreadable: list[str]  # a sentence for the ledger, a run or a line that cannot be read or relied on
 
     @property
     def changed(self) -> list[str]:
         """Names of what is not as it was recorded."""
-        fine = (THERE, AS_RECORDED, GONE, WRITTEN_OVER)
-        runs = [run.entry.name for run in self.runs if run.files not in fine]
-        return runs + [one.entry.output for one in self.submissions if one.file not in fine]
+        runs = [run.name for run in self.runs if not run.is_whole]
+        return runs + [one.name for one in self.submissions if not one.is_whole]
 
 
 def list_runs(paths: StudyPaths, verify: bool = False) -> Listing:
-    """`verify` reads every file again and compares its hash with the recorded one."""
+    """`verify` reads every file again and compares its hash with the recorded one. What the ledger lacks of the files is added to
+    it, as far as it can be written; what it says of a run is never changed."""
     unreadable = []
     try:
         ledger = read_ledger(paths)
@@ -56,50 +55,81 @@ def list_runs(paths: StudyPaths, verify: bool = False) -> Listing:
     hashed = HashedFiles()
     found, broken = collect_files(paths, hashed, but={run.name for run in ledger.runs})
     recorded = {one.id for one in ledger.submissions}
-    submissions = ledger.submissions + [one for one in found.submissions if one.id not in recorded]
-    latest = {one.output: one.id for one in sorted(submissions, key=age)}
-    runs = [ListedRun(run, True, _files(paths, run, hashed if verify else None)) for run in ledger.runs]
-    runs += [ListedRun(run, False, AS_RECORDED if verify else THERE) for run in found.runs]
+    new = [one for one in found.submissions if one.id not in recorded]
+    added = not unreadable and _is_added(paths, [*found.runs, *new])
+    submissions = sorted([*ledger.submissions, *new], key=age)
+    latest = {one.output: one.id for one in submissions}
+    runs = [Listed(run.name, run, _files_of(paths, run, hashed if verify else None)) for run in ledger.runs]
+    runs += [Listed(run.name, run, AS_RECORDED if verify else THERE, added) for run in found.runs]
     return Listing(
-        study=paths.name,
         runs=sorted(runs, key=lambda run: age(run.entry)),
         submissions=[
-            ListedSubmission(
+            Listed(
+                one.output,
                 one,
-                one.id in recorded,
-                WRITTEN_OVER if latest[one.output] != one.id else _file(paths, one, hashed if verify else None),
+                WRITTEN_OVER if latest[one.output] != one.id else _file_of(paths, one, hashed if verify else None),
+                added or one.id in recorded,
             )
-            for one in sorted(submissions, key=age)
+            for one in submissions
         ],
         unreadable=unreadable + broken,
     )
 
 
+def list_baselines(paths: StudyPaths, verify: bool = False) -> tuple[list[Listed[BaselineCard]], list[str]]:
+    """Oldest first, and a sentence for each that cannot be read. `verify` reads every file again."""
+    found, damaged = [], []
+    for run in finished_baselines(paths):
+        try:
+            card = read_baseline(run)
+        except (NasError, OSError) as error:
+            damaged.append(f"{run.folder.name}: {error}")
+        else:
+            stated = {run.weights: card.weights_sha256, run.evaluation: card.evaluation_sha256}
+            found.append(Listed(run.folder.name, card, _compare(stated, sha256_of if verify else None)))
+    return found, damaged
+
+
+def _is_added(paths: StudyPaths, missing: list[Entry]) -> bool:
+    """Whether the ledger has them now."""
+    try:
+        if missing:
+            write_entries(paths, missing)
+    except NasError:
+        return False
+    return True
+
+
 Hashed = Callable[[Path], str | None]
 
 
-def _files(paths: StudyPaths, entry: RunEntry, hashed: Hashed | None) -> str:
-    run = TrialPaths(paths.retrained / entry.name)
-    weights, evaluation, card = run.weights, run.evaluation, run.card
-    if not run.folder.is_dir():
-        return GONE
-    wanted = (card, weights, *([evaluation] if entry.evaluation_sha256 else []))
+def _compare(stated: dict[Path, str | None], hashed: Hashed | None) -> str:
+    """Files with their hashes, None of one that was never there."""
+    wanted = {file: sha256 for file, sha256 in stated.items() if sha256 is not None}
     problems = [f"{file.name} missing" for file in wanted if not file.is_file()]
     if hashed is not None:
-        found = {weights: (hashed(weights), entry.weights_sha256), evaluation: (hashed(evaluation), entry.evaluation_sha256)}
-        found[card] = (_content(run), entry.card_sha256)
-        problems += [f"{file.name} changed" for file in wanted if file.is_file() and found[file][0] != found[file][1]]
+        problems += [f"{file.name} changed" for file, sha256 in wanted.items() if file.is_file() and hashed(file) != sha256]
     return ", ".join(problems) or (THERE if hashed is None else AS_RECORDED)
 
 
-def _content(run: TrialPaths) -> str | None:
-    try:
-        return read_sealed_card(run)[1]
-    except NasError:
-        return None
+def _files_of(paths: StudyPaths, entry: RunEntry, hashed: Hashed | None) -> str:
+    run = TrialPaths(paths.retrained / entry.name)
+    if not run.folder.is_dir():
+        return GONE
+
+    def hash_of(file: Path) -> str | None:
+        """Of a card its content's."""
+        assert hashed is not None
+        try:
+            return read_sealed_card(run)[1] if file == run.card else hashed(file)
+        except NasError:
+            return None
+
+    stated = {run.card: entry.card_sha256, run.weights: entry.weights_sha256, run.evaluation: entry.evaluation_sha256}
+    return _compare(stated, None if hashed is None else hash_of)
 
 
-def _file(paths: StudyPaths, entry: SubmissionEntry, hashed: Hashed | None) -> str:
+def _file_of(paths: StudyPaths, entry: SubmissionEntry, hashed: Hashed | None) -> str:
     file = paths.folder / entry.output  # an absolute one stays as it is
     if not file.is_file():
         return GONE

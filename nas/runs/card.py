@@ -6,7 +6,7 @@ studies/<study>/retrained/<run>/
     model.json           a `ModelCard`: candidate, classes, normalisation, how and on what it was trained, its score, its hashes
     metrics.jsonl        a line an epoch
     evaluation.npz       what it says of the official test set, where there is one and it was not trained on
-    submissions.jsonl    what was predicted with it, see `nas.runs.ledger.entries`
+    submissions.jsonl    what was predicted with it, see `nas.runs.ledger`
 """
 
 import hashlib

@@ -18,8 +18,8 @@ from nas.paths import TrialPaths
 from nas.runs.card import HeldOut, ModelCard, TrainedCard, write_card
 from nas.runs.context import TrainingContext
 from nas.runs.evaluation import Evaluation, judge, write_evaluation
+from nas.runs.ledger import record_run
 from nas.runs.plan import Order
-from nas.runs.recorded import record_run
 from nas.runs.statistics import effective_images
 from nas.study.settings import Environment
 from nas.train.checkpoint import read_curve, trained_weights

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from nas.errors import StudyError
 from nas.paths import StudyPaths, study_paths
 from nas.runs.card import read_card
-from nas.runs.ledger import read_ledger
-from nas.runs.ledger.entries import submissions_file
+from nas.runs.ledger import read_ledger, submissions_file
 from nas.runs.select import finished_runs
 from tests.conftest import Done
 
@@ -70,14 +70,23 @@ def test_runs_and_submissions_are_listed_as_json(submitted: StudyPaths, nas: Cal
     assert {one["file"] for one in told["submissions"]} == {"as recorded"}
 
 
-def test_ledger_is_made_again_from_the_files(submitted: StudyPaths, nas: Callable[..., Done]) -> None:
+def test_ledger_is_made_again_from_the_files(
+    submitted: StudyPaths, nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise StudyError("the ledger cannot be written")
+
     before = read_ledger(submitted)
     for file in submitted.folder.glob("study.db*"):
         file.unlink()
-    done = nas("runs", "--study", "tiny")
+    with monkeypatch.context() as unwritable:
+        unwritable.setattr("nas.report.runs.write_entries", refuse)
+        done = nas("runs", "--study", "tiny")
     assert done.out.count("there, not in the ledger") == 3
-    name = before.runs[0].name
-    assert done.err == f"Not in the ledger: {name}. Next:  nas runs --rebuild --study tiny\n"
+    assert done.err == f"Not in the ledger: {before.runs[0].name}. Next:  nas runs --rebuild --study tiny\n"
+    done = nas("runs", "--study", "tiny")
+    assert (done.err, "not in the ledger" in done.out) == ("", False), "it is added by looking at it"
+    assert read_ledger(submitted) == before
     done = nas("runs", "--study", "tiny", "--rebuild")
     assert done.err == "The ledger of study tiny was made again from the files: 1 runs and 2 submissions.\n"
     assert "not in the ledger" not in done.out

@@ -14,20 +14,18 @@ from sqlalchemy import Connection
 from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.ledger import (
+    TABLES,
     Ledger,
-    RunEntry,
-    SubmissionEntry,
     append_submission,
     kept_submissions,
     read_ledger,
     record,
     rewrite,
-    tables,
+    submissions_file,
 )
-from nas.runs.ledger.entries import submissions_file
 from nas.study.ownership import own_study
 from nas.study.storage import open_study, owned_study
-from tests.runs.ledger.entries import make_version_1, run_entry, submission_entry
+from tests.runs.entries import make_version_1, run_entry, submission_entry
 
 
 @pytest.fixture
@@ -47,12 +45,13 @@ def contents(paths: StudyPaths, ours: bool) -> dict[str, Any]:
         }
 
 
-@pytest.mark.parametrize(("table", "entry"), [(tables.RUNS, RunEntry), (tables.SUBMISSIONS, SubmissionEntry)])
-def test_a_row_has_what_an_entry_has(table: sqlalchemy.Table, entry: type[RunEntry | SubmissionEntry]) -> None:
-    fields = entry.model_fields
-    assert [column.name for column in table.c] == ["study", *fields]
-    optional = {name for name, field in fields.items() if type(None) in getattr(field.annotation, "__args__", ())}
-    assert {column.name for column in table.c if column.nullable} == optional
+def test_a_row_has_what_an_entry_has() -> None:
+    for entry, table in TABLES.items():
+        fields = entry.model_fields
+        assert [column.name for column in table.c] == ["study", *fields]
+        optional = {name for name, field in fields.items() if type(None) in getattr(field.annotation, "__args__", ())}
+        assert {column.name for column in table.c if column.nullable} == optional
+        assert [column.name for column in table.primary_key] == ["study", next(iter(fields))]
 
 
 def test_what_is_recorded_is_read_again_oldest_first(paths: StudyPaths) -> None:
@@ -163,7 +162,7 @@ def test_database_that_is_none_is_refused(paths: StudyPaths, writing: bool) -> N
 
 def test_database_that_stays_locked_is_refused(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.study.storage.READER_SECONDS", 0.1)
-    monkeypatch.setattr("nas.runs.ledger.book.PAUSES", (0.01,))
+    monkeypatch.setattr("nas.runs.ledger.PAUSES", (0.01,))
     record(paths, run_entry())
     with closing(sqlite3.connect(paths.database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -177,7 +176,7 @@ def test_database_that_is_back_after_a_moment_is_written(paths: StudyPaths, monk
     with closing(sqlite3.connect(paths.database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         monkeypatch.setattr("nas.study.storage.READER_SECONDS", 0.1)
-        monkeypatch.setattr("nas.runs.ledger.book.time.sleep", lambda seconds: other.execute("ROLLBACK"))
+        monkeypatch.setattr("nas.runs.ledger.time.sleep", lambda seconds: other.execute("ROLLBACK"))
         record(paths, run_entry("another"))
     assert {run.name for run in read_ledger(paths).runs} == {run_entry().name, "another"}
 
@@ -206,62 +205,44 @@ def test_ledger_of_a_newer_version_is_refused_and_not_written(paths: StudyPaths)
     assert paths.database.read_bytes() == before
 
 
-def double_the_seeds(connection: Connection) -> None:
-    connection.exec_driver_sql("ALTER TABLE nas_runs ADD COLUMN remark TEXT")
-    connection.exec_driver_sql("UPDATE nas_runs SET seed = 2 * seed, remark = 'doubled'")
-
-
-@pytest.mark.parametrize("by", ["reading", "writing"])
-def test_older_ledger_is_brought_up_to_date_once(paths: StudyPaths, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    record(paths, run_entry(seed=21))
-    record(paths, submission_entry())
-    monkeypatch.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, double_the_seeds))
-    for _ in range(2):
-        if by == "reading":
-            assert read_ledger(paths).runs == [run_entry(seed=42)]
-        else:
-            record(paths, submission_entry())
-    assert contents(paths, ours=True)["nas_ledger"][1] == [(3,)]
-    assert read_ledger(paths) == Ledger([run_entry(seed=42)], [submission_entry()])
-    with closing(sqlite3.connect(paths.database)) as database:
-        assert database.execute("SELECT remark FROM nas_runs").fetchall() == [("doubled",)]
-
-
-def test_step_that_fails_leaves_the_older_ledger_whole(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(connection: Connection) -> None:
-        connection.exec_driver_sql("DROP TABLE nas_submissions")
-        connection.exec_driver_sql("SELECT * FROM what_is_not_there")
-
-    record(paths, run_entry(seed=21))
-    before = contents(paths, ours=True)
-    monkeypatch.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, double_the_seeds, fails))
-    with pytest.raises(StudyError, match="no such table: what_is_not_there"):
-        record(paths, run_entry("another"))
-    assert contents(paths, ours=True) == before
-
-
-def test_new_ledger_has_the_newest_version_without_any_step(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(connection: Connection) -> None:
-        raise AssertionError("a new ledger has nothing to bring up to date")
-
-    monkeypatch.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, never))
-    record(paths, run_entry())
-    assert contents(paths, ours=True)["nas_ledger"][1] == [(3,)]
-
-
-@pytest.mark.parametrize("by", ["reading", "writing"])
-def test_ledger_from_before_metrics_is_of_accuracy(paths: StudyPaths, by: str) -> None:
+@pytest.fixture
+def old(paths: StudyPaths) -> StudyPaths:
+    """With a ledger as it was first made."""
     engine = sqlalchemy.create_engine(f"sqlite:///{paths.database}")
     with engine.begin() as connection:
         make_version_1(connection, [run_entry("before")], paths.name)
     engine.dispose()
+    return paths
+
+
+@pytest.mark.parametrize("by", ["reading", "writing"])
+def test_ledger_from_before_metrics_is_of_accuracy(old: StudyPaths, by: str) -> None:
     new = run_entry("new", metric="macro_f1", held_out_score=0.25, test_macro_f1=0.5)
-    if by == "writing":
-        record(paths, new)
-    assert read_ledger(paths).run("before") == run_entry("before")
+    for _ in range(2):
+        if by == "writing":
+            record(old, new)
+        assert read_ledger(old).run("before") == run_entry("before")
     assert run_entry("before").metric == "accuracy"
-    record(paths, new)
-    assert read_ledger(paths).run("new") == new
+    record(old, new)
+    assert read_ledger(old).run("new") == new
+    assert contents(old, ours=True)["nas_ledger"][1] == [(2,)]
+
+
+def test_update_that_fails_leaves_the_older_ledger_whole(old: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(connection: Connection, entry: object, table: sqlalchemy.Table) -> None:
+        connection.exec_driver_sql("DROP TABLE nas_submissions")
+        connection.exec_driver_sql("SELECT * FROM what_is_not_there")
+
+    before = contents(old, ours=True)
+    monkeypatch.setattr("nas.runs.ledger._add_missing_columns", fail)
+    for attempt in (lambda: record(old, run_entry("another")), lambda: read_ledger(old)):
+        with pytest.raises(StudyError, match="no such table: what_is_not_there"):
+            attempt()
+    assert contents(old, ours=True) == before
+
+
+def test_new_ledger_has_the_newest_version(paths: StudyPaths) -> None:
+    record(paths, run_entry())
     assert contents(paths, ours=True)["nas_ledger"][1] == [(2,)]
 
 

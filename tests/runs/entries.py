@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import Connection
 
-from nas.runs.ledger import RunEntry, SubmissionEntry, tables
+from nas.runs.ledger import TABLES, VERSION, RunEntry, SubmissionEntry
 
 SINCE_VERSION_2 = ("metric", "held_out_score", "held_out_shifted_score", "test_balanced_accuracy", "test_macro_f1")
 
@@ -46,16 +46,16 @@ def make_version_1(connection: Connection, runs: Sequence[RunEntry], study: str)
     metadata = sqlalchemy.MetaData()
     columns = [
         sqlalchemy.Column(column.name, column.type, primary_key=column.primary_key, nullable=column.nullable)
-        for column in tables.RUNS.c
+        for column in TABLES[RunEntry].c
         if column.name not in SINCE_VERSION_2
     ]
-    old = sqlalchemy.Table(tables.RUNS.name, metadata, *columns)
-    for table in (tables.SUBMISSIONS, tables.VERSION):
+    old = sqlalchemy.Table(TABLES[RunEntry].name, metadata, *columns)
+    for table in (TABLES[SubmissionEntry], VERSION):
         table.to_metadata(metadata)
     metadata.create_all(connection)
     for run in runs:
         connection.execute(sqlalchemy.insert(old).values(study=study, **run.model_dump(exclude=set(SINCE_VERSION_2))))
-    connection.execute(sqlalchemy.insert(tables.VERSION).values(version=1))
+    connection.execute(sqlalchemy.insert(VERSION).values(version=1))
 
 
 def submission_entry(identity: str = "a" * 32, **changes: Any) -> SubmissionEntry:
