@@ -207,3 +207,18 @@ def _last_used() -> str | None:
     except OSError:
         return None
     return name if name in known_studies() else None
+
+
+def shipped_folder() -> Path:
+    """`search_spaces/`: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
+PRESET = "preset:"
+"""Begins the name of a preset where other networks may be named, too."""
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in (shipped_folder() / "presets").glob("*.yaml"))

@@ -27,8 +27,8 @@ from nas.paths import StudyPaths
 from nas.report.page import write_page
 from nas.report.record import read_record
 from nas.specs import SearchSpec
-from nas.study.progress import Progress
 from nas.study.run import run_search
+from nas.study.source import Progress
 from nas.study.trials import TrialRecord
 
 TRIALS, EPOCHS = 30, 12

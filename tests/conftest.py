@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ from nas.paths import StudyPaths, study_paths
 from nas.runs.retrain import retrain
 from nas.specs import RetrainSpec, SearchSpec
 from nas.study.finalists import Round
-from nas.study.progress import Progress, Running
-from nas.study.run import SearchPlan, run_search
+from nas.study.run import SearchDisplay, SearchPlan, run_search
+from nas.study.source import Progress
 from nas.study.trials import TrialRecord
 from tests import warm
 
@@ -109,7 +109,7 @@ def _move_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
-class QuietDisplay:
+class QuietDisplay(SearchDisplay):
     """Shows a search to nobody, and remembers what it was told."""
 
     def __init__(self) -> None:
@@ -118,23 +118,11 @@ class QuietDisplay:
         self.plan: SearchPlan | None = None
         self.finalists: Round | None = None
 
-    def decoding(self, items: Iterable, what: str, count: int, /) -> Iterable:
-        return items
-
     def begin(self, plan: SearchPlan) -> None:
         self.plan = plan
 
     def begin_finalists(self, chosen: Round, there: int, /) -> None:
         self.finalists = chosen
-
-    def until(self, deadline: float | None, /) -> None:
-        pass
-
-    def update(self, progress: Progress) -> None:
-        pass
-
-    def epoch(self, running: Running) -> None:
-        pass
 
     def ended(self, row: TrialRecord, progress: Progress) -> None:
         self.rows.append(row)

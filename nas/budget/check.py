@@ -72,7 +72,7 @@ class Budget:
 
     def check(self, arch: ArchConfig) -> Cost:
         """Counts by fvcore, exactly; measures a latency that is not known yet, which no other work may disturb: see
-        `wants_quiet`.
+        `needs_idle_machine`.
 
         Raises ConfigError where the network cannot be built for these images, DeviceError or BudgetError where it cannot be
         timed.
@@ -84,7 +84,7 @@ class Budget:
         excess = ms / self.limits.latency.max_ms - 1 if math.isfinite(ms) else TOO_LARGE_TO_RUN
         return replace(cost, latency_ms=ms if math.isfinite(ms) else None, excess={**cost.excess, "latency": excess})
 
-    def wants_quiet(self, arch: ArchConfig) -> bool:
+    def needs_idle_machine(self, arch: ArchConfig) -> bool:
         """Whether the next `check` of it would have to measure."""
         if self._measured is None or self._measured.get(arch) is not None:
             return False

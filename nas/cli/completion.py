@@ -26,9 +26,9 @@ def _spaces() -> list[str]:
 
 
 def _presets() -> list[str]:
-    from nas.space.presets import PREFIX, preset_names
+    from nas.paths import PRESET, preset_names
 
-    return [f"{PREFIX}{name}" for name in preset_names()]
+    return [f"{PRESET}{name}" for name in preset_names()]
 
 
 def _subjects() -> list[str]:

@@ -24,11 +24,10 @@ def study_of_networks(
     """The named study or the one used last; for presets alone also one of a data set, which is made where there is none. Raises
     NasError."""
     from nas.config import DataConfig
-    from nas.paths import existing_study, known_studies
+    from nas.paths import PRESET, existing_study, known_studies
     from nas.runs.context import open_presets_study
-    from nas.space.presets import PREFIX
 
-    presets_alone = all(word.startswith(PREFIX) for word in words)
+    presets_alone = all(word.startswith(PRESET) for word in words)
     if dataset is None:
         if presets_alone and study is None and not known_studies():
             raise ConfigError("no study says which images to train on", hint=f"nas {command} {' '.join(words)} --dataset cifar10")

@@ -6,9 +6,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from nas.config import METRIC_WORDS, MetricName
+from nas.config import METRIC_WORDS
+from nas.jobs.job import Running
 from nas.report.words import count_text, time_text
-from nas.study.progress import Progress, Running
+from nas.study.source import Progress
 
 SPARKS = "▁▂▃▄▅▆▇█"
 BAR, GAP = 8, 2
@@ -83,7 +84,7 @@ def _workers(progress: Progress, width: int) -> Table:
         "network": True,
     }
     rows = [
-        _cells(running, progress.metric, progress.epochs, progress.devices.get(worker, str(worker)), bar=middle)
+        _cells(running, progress, progress.devices.get(worker, str(worker)), bar=middle)
         for worker, running in sorted(progress.running.items())
     ]
     shown = [name for name, wanted in columns.items() if wanted]
@@ -100,18 +101,18 @@ def _workers(progress: Progress, width: int) -> Table:
     return table
 
 
-def _cells(running: Running, metric: MetricName, epochs: int, device: str, bar: bool) -> dict[str, str]:
-    last = running.last
-    value = None if last is None else last.validation(metric)
+def _cells(running: Running, progress: Progress, device: str, bar: bool) -> dict[str, str]:
+    drawn, last, epochs = progress.drawn[running.job.key], running.last, progress.epochs
+    value = None if last is None else last.validation(progress.metric)
     done = 0 if last is None else last.epoch
     blocks = f" {'█' * round(BAR * done / epochs):░<{BAR}s}" if bar else ""
     return {
         "worker": device.partition(",")[0],
-        "trial": str(running.number),
-        "params": count_text(running.params),
+        "trial": str(drawn.number),
+        "params": count_text(drawn.params),
         "epoch": f"{min(done + 1, epochs)}/{epochs}{blocks}",
-        METRIC_WORDS[metric]: "" if value is None else f"{value:.2%}",
+        METRIC_WORDS[progress.metric]: "" if value is None else f"{value:.2%}",
         "images/s": "" if last is None else f"{last.images_per_second:,.0f}",
         "memory": "" if running.memory is None else f"{running.memory / 2**30:.1f} GiB",
-        "network": running.candidate.arch.one_line(),
+        "network": drawn.candidate.arch.one_line(),
     }

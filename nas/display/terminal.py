@@ -22,10 +22,11 @@ from nas.paths import StudyPaths
 from nas.report.words import number_text, row_text, time_text
 from nas.runs.trackers import Tracker, make_tracker, require_tracker
 from nas.study.finalists import Round
-from nas.study.progress import Progress, Running
-from nas.study.run import SearchPlan
+from nas.study.run import SearchDisplay, SearchPlan
+from nas.study.source import Drawn, Progress
 from nas.study.trials import TrialRecord
 from nas.study.warm_start import Fitted
+from nas.train.checkpoint import EpochMetrics
 
 LINE_SECONDS = 10.0
 """Between two lines of one training, where there is no terminal."""
@@ -114,7 +115,7 @@ class Panel(Live):
         return shown
 
 
-class TerminalDisplay:
+class TerminalDisplay(SearchDisplay):
     """What long commands show themselves through."""
 
     def __init__(self, console: Console | None = None, quiet: bool = False, log: str | None = None) -> None:
@@ -216,12 +217,9 @@ class TerminalDisplay:
     def update(self, progress: Progress) -> None:
         self._progress = progress
 
-    def epoch(self, running: Running) -> None:
-        last = running.last
-        if self.tracker is not None and last is not None:
-            finalist = running.trial.user_attrs
-            name = run_name(running.number, finalist.get("finalist"), finalist.get("seed"))
-            self.tracker.epoch(name, running.candidate, last)
+    def epoch(self, drawn: Drawn, metrics: EpochMetrics) -> None:
+        if self.tracker is not None:
+            self.tracker.epoch(run_name(*drawn.run_name), drawn.candidate, metrics)
 
     def ended(self, row: TrialRecord, progress: Progress) -> None:
         if self.tracker is not None:

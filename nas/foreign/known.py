@@ -18,7 +18,7 @@ from nas.files import sha256_of
 from nas.foreign.build import ForeignName, build_network, foreign_name
 from nas.foreign.inspection import inspect_network
 from nas.models.user_code import blaming
-from nas.space.presets import PREFIX, preset_names
+from nas.paths import PRESET, preset_names
 
 LONGEST_SLUG = 60
 
@@ -81,12 +81,12 @@ def named(text: str) -> ForeignName:
     found = foreign_name(text)
     if found is not None:
         return found
-    if text == "best" or text.isdecimal() or text.startswith((PREFIX, "top:")):
+    if text == "best" or text.isdecimal() or text.startswith((PRESET, "top:")):
         raise ConfigError(
             f"{text} is a network of nas's own, and nas baseline trains others to compare it with", hint=f"nas retrain {text}"
         )
     preset = text in preset_names()
-    hint = f"nas retrain {PREFIX}{text}" if preset else f"nas baseline torchvision:{text if text.isidentifier() else 'resnet18'}"
+    hint = f"nas retrain {PRESET}{text}" if preset else f"nas baseline torchvision:{text if text.isidentifier() else 'resnet18'}"
     choices = choices_sentence(text, ["torchvision:NAME", "FILE.py:CLASS"])
     raise ConfigError(f"{text!r} is no network that can be trained to compare with.{choices}", hint=hint)
 

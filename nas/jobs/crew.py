@@ -1,18 +1,25 @@
-"""The workers: who is ready, who is idle, and what becomes of one that cannot start, hangs or dies. Knows nothing of trials."""
+"""The workers: which are ready, which are idle, and what follows when one cannot start, hangs or dies. Knows nothing of jobs."""
 
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from nas.errors import NasError, StudyError
 from nas.jobs.executor import Executor
 from nas.jobs.messages import Alive, Died, Epoch, FromWorker, Pause, Paused, Ready, Resume, ToWorker, Unfit
-from nas.jobs.silence import Silence
 
 MAX_DEATHS_AT_THE_START = 3
 """Of a worker, in a row, before it is ready."""
 PAUSE_SECONDS = 30.0
 """Before a worker that has worked before, and cannot start now, tries again."""
+UNLEARNED_SECONDS = 1800.0
+"""Allowed before anything was learned of how long workers are usually silent, and for starting: a cache may have to be built."""
+LEAST_SECONDS = 120.0
+FACTOR = 20.0
+"""So many times the longest silence that was seen to end."""
+MOST_AT_ONCE = 5.0
+"""Seconds that may count between two looks: while this process itself was stopped, or waited for a database, it heard nobody."""
 
 
 class Crew:
@@ -21,14 +28,14 @@ class Crew:
         self.devices: dict[int, str] = {}
         """What each worker that is ready computes on, and in which precision."""
         self.idle: set[int] = set()
-        self.blind: set[int] = set()
-        """Those that do not see the study's folder."""
+        self.no_shared_filesystem: set[int] = set()
+        """Those that do not see the study's folder: on another machine."""
         self.replacing = True
-        """Whether another takes the place of one that died."""
+        """Whether one that died is replaced."""
         self.lost: NasError | None = None
         """Why no worker is left."""
         self._started = False
-        self._hushed: set[int] = set()
+        self._pausing: set[int] = set()
         """Who was asked to pause, and …"""
         self._paused: set[int] = set()
         """… who does."""
@@ -63,22 +70,22 @@ class Crew:
         self.idle.add(worker)
         self._silence.expect_nothing(worker)
 
-    def hush(self) -> bool:
-        """Asks those who are busy to pause. Returns whether nobody works, so that something can be timed; `wake` ends it."""
+    def pause_all(self) -> bool:
+        """Asks those that are busy to pause. Returns whether none works, so that something can be timed, until `resume_all`."""
         absent = self.executor.awaited | self._unfit.keys() | self._restarts.keys()
         busy = set(self.executor.workers) - absent - self.idle
-        for worker in busy & self.devices.keys() - self._hushed:
+        for worker in busy & self.devices.keys() - self._pausing:
             self.occupy(worker, Pause(self._pause))
-            self._hushed.add(worker)
+            self._pausing.add(worker)
         return busy <= self._paused
 
-    def wake(self) -> None:
-        for worker in self._hushed:
+    def resume_all(self) -> None:
+        for worker in self._pausing:
             self.executor.send(worker, Resume())
             if worker not in self.idle:
                 self._silence.expect(worker)
         self._pause += 1
-        self._hushed.clear()
+        self._pausing.clear()
         self._paused.clear()
 
     def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
@@ -94,7 +101,7 @@ class Crew:
                 self.devices[worker] = f"{device}, {precision}"
                 self._deaths_at_the_start[worker] = 0
                 self._worked.add(worker)
-                (self.blind.discard if sees_study else self.blind.add)(worker)
+                (self.no_shared_filesystem.discard if sees_study else self.no_shared_filesystem.add)(worker)
                 self.release(worker)
             case Paused(number=number) if number == self._pause:
                 self._paused.add(worker)
@@ -106,7 +113,7 @@ class Crew:
                 self._bury(worker, message)
 
     def _bury(self, worker: int, death: Died) -> None:
-        self._hushed.discard(worker)
+        self._pausing.discard(worker)
         self._paused.discard(worker)
         was_ready = self.devices.pop(worker, None) is not None
         self.idle.discard(worker)
@@ -150,3 +157,54 @@ class Crew:
             self.note(f"worker {worker} has said nothing for {silent:.0f} s: it hangs and is ended")
             self._silence.judged(worker)
             self.executor.kill(worker)
+
+
+@dataclass
+class Silence:
+    """Silences of the workers that are expected to speak, in seconds in which somebody listened."""
+
+    limit: float = field(default_factory=lambda: UNLEARNED_SECONDS)
+    _silent: dict[int, float] = field(default_factory=dict)
+    _starting: set[int] = field(default_factory=set)
+    _longest: float = 0.0
+    _leniency: float = 1.0
+
+    def __contains__(self, worker: int) -> bool:
+        return worker in self._silent
+
+    def expect(self, worker: int, starting: bool = False) -> None:
+        """It has something to do, and should be heard of before long; one that is starting within `UNLEARNED_SECONDS`."""
+        self._silent[worker] = 0.0
+        (self._starting.add if starting else self._starting.discard)(worker)
+
+    def expect_nothing(self, worker: int) -> None:
+        self._silent.pop(worker, None)
+        self._starting.discard(worker)
+
+    def heard(self, worker: int, in_training: bool) -> None:
+        """From what is said in a training, `in_training`, the usual silence is learned."""
+        if worker in self._silent:
+            if in_training:
+                self._longest = max(self._longest, self._silent[worker])
+                self._learn()
+            self._silent[worker] = 0.0
+
+    def passed(self, seconds: float) -> None:
+        for worker in self._silent:
+            self._silent[worker] += min(seconds, MOST_AT_ONCE)
+
+    def too_long(self) -> dict[int, float]:
+        """The seconds that each worker which hangs has been silent."""
+        limits = {worker: UNLEARNED_SECONDS if worker in self._starting else self.limit for worker in self._silent}
+        return {worker: seconds for worker, seconds in self._silent.items() if seconds > limits[worker]}
+
+    def judged(self, worker: int) -> None:
+        """It is ended. The next one is given twice as long, in case this one was only slow."""
+        if worker not in self._starting:
+            self._leniency *= 2
+            self._learn()
+        self.expect_nothing(worker)
+
+    def _learn(self) -> None:
+        if self._longest:
+            self.limit = self._leniency * max(LEAST_SECONDS, FACTOR * self._longest)

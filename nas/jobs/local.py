@@ -1,9 +1,14 @@
-"""Workers as spawned processes of this machine, each pinned to its device before it imports torch."""
+"""Workers as spawned processes of this machine, each pinned to its device before it imports torch.
+
+A worker may consist of several processes that train one network together. All of them get every message, the first one speaks for
+all, and what one of them fails by ends them all: the others would wait for it.
+"""
 
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,12 +23,14 @@ from setproctitle import setproctitle
 
 from nas.interrupts import die_with
 from nas.jobs.executor import Executor
-from nas.jobs.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
+from nas.jobs.messages import Broken, Died, Failed, FromWorker, OutOfMemory, Shutdown, ToWorker, Unfit, WorkerPlan
 from nas.jobs.worker import run_worker, warm_up
 
 SHUTDOWN_SECONDS = 5.0
 KILL_SECONDS = 10.0
 """Within which a process has to end by SIGKILL."""
+GRACE_SECONDS = 0.5
+"""In which whatever else is wrong is heard, after the first sign of it in one of several processes."""
 
 
 class _PipeChannel:
@@ -47,7 +54,7 @@ def _main(connection: Connection, title: str, parent: int) -> None:
     die_with(parent)  # elsewhere than on Linux a worker finds that out before its next step
     warm_up()
     plan = None
-    with suppress(EOFError, OSError):  # the coordinator is gone
+    with suppress(EOFError, OSError):  # the runner is gone
         plan = connection.recv()
     if isinstance(plan, WorkerPlan):  # and not Shutdown, before it has begun
         run_worker(_PipeChannel(connection), plan)
@@ -69,7 +76,7 @@ def pinned_environment(device: str, threads: int) -> dict[str, str]:
 
 @contextmanager
 def deaf_to_signals() -> Iterator[None]:
-    """Ctrl-C and a batch system's SIGTERM reach the whole process group; only the coordinator decides what they mean. What is
+    """Ctrl-C and a batch system's SIGTERM reach the whole process group; only the runner decides what they mean. What is
     ignored when a process starts stays so, even while it still imports."""
     if threading.current_thread() is not threading.main_thread():  # who may not set handlers gets no signals either
         yield
@@ -128,27 +135,39 @@ def describe_exit(code: int | None) -> str:
 
 
 @dataclass
-class _Running:
+class _Process:
     process: SpawnProcess
     connection: Connection
+    last_word: Failed | OutOfMemory | Broken | Died | None = None
+    """How it failed, of a worker of several processes."""
+
+
+@dataclass
+class _Worker:
+    members: list[_Process]
     kills_before: int
     """`out_of_memory_kills` when it was heard of last."""
+    folder: tempfile.TemporaryDirectory | None
+    """Where several processes meet."""
     killed_at: float | None = None
     """When we ended it by force, by `time.monotonic`; so that it was not the system that did."""
+    failed_at: float | None = None
+    """When the first of several processes failed."""
 
     def kill(self) -> None:
         self.killed_at = self.killed_at or time.monotonic()
-        self.process.kill()
+        for member in self.members:
+            member.process.kill()
 
 
 class LocalExecutor(Executor):
-    """One process for each plan, in order. A process imports what it needs before it hears its plan, which may be that of a study
+    """One worker for each plan, in order. A process imports what it needs before it hears its plan, which may be that of a study
     that is only being opened meanwhile."""
 
     def __init__(self, plans: list[WorkerPlan]) -> None:
         self._plans = plans
         self._context = multiprocessing.get_context("spawn")
-        self._running: dict[int, _Running] = {}
+        self._workers: dict[int, _Worker] = {}
 
     @property
     def workers(self) -> list[int]:
@@ -156,7 +175,7 @@ class LocalExecutor(Executor):
 
     def prepare(self) -> None:
         for worker in self.workers:
-            if worker not in self._running:
+            if worker not in self._workers:
                 self._spawn(worker)
 
     def start(self) -> None:
@@ -171,74 +190,141 @@ class LocalExecutor(Executor):
 
     def _spawn(self, worker: int) -> None:
         plan = self._plans[worker]
-        environment = pinned_environment(plan.device, plan.threads)
-        title = f"nas worker {worker} on {plan.device}, study {plan.study.name}"
-        kills = out_of_memory_kills()
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_main, args=(theirs, title, os.getpid()), name=f"nas-worker-{worker}", daemon=True)
-        with _environment(environment), deaf_to_signals(), _no_main():
-            process.start()
-        theirs.close()
-        self._running[worker] = _Running(process, ours, kills)
+        together = plan.processes > 1
+        # Processes that work together see all GPUs, for they copy from one to another.
+        environment = pinned_environment("cpu" if together else plan.device, plan.threads)
+        folder = tempfile.TemporaryDirectory(prefix="nas-group-", ignore_cleanup_errors=True) if together else None
+        made = _Worker([], out_of_memory_kills(), folder)
+        self._workers[worker] = made
+        for rank in range(plan.processes):
+            title = f"nas worker {worker} on {plan.device}, study {plan.study.name}"
+            if together:
+                title = f"nas process {rank + 1} of {plan.processes} on {plan.device}, study {plan.study.name}"
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(
+                target=_main, args=(theirs, title, os.getpid()), name=f"nas-worker-{worker}-{rank}", daemon=True
+            )
+            with _environment(environment), deaf_to_signals(), _no_main():
+                process.start()
+            theirs.close()
+            made.members.append(_Process(process, ours))
 
     def _brief(self, worker: int) -> None:
-        plan = self._plans[worker]
-        if plan.device.startswith("cuda:"):
-            plan = replace(plan, device="cuda")  # the only one that it sees
-        self.send(worker, plan)
+        plan, made = self._plans[worker], self._workers[worker]
+        for rank, member in enumerate(made.members):
+            device = plan.device
+            if made.folder is not None:
+                device = f"{device}:{rank}" if device == "cuda" else device
+                plan = replace(plan, rank=rank, init_method=f"file://{made.folder.name}/meeting")
+            elif device.startswith("cuda:"):
+                device = "cuda"  # the only one that it sees
+            self._send(member, replace(plan, device=device))
 
     def send(self, worker: int, message: WorkerPlan | ToWorker) -> None:
-        if worker in self._running:
-            with suppress(OSError):  # it is gone, and receive() says so
-                self._running[worker].connection.send(message)
+        for member in self._workers[worker].members if worker in self._workers else []:
+            self._send(member, message)
+
+    def _send(self, member: _Process, message: WorkerPlan | ToWorker) -> None:
+        with suppress(OSError):  # it is gone, and receive() says so
+            member.connection.send(message)
 
     def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
-        by_connection = {running.connection: worker for worker, running in self._running.items()}
+        by_connection = {
+            member.connection: (worker, rank)
+            for worker, made in self._workers.items()
+            for rank, member in enumerate(made.members)
+            if not isinstance(member.last_word, Died)
+        }
+        if any(made.failed_at for made in self._workers.values()):
+            timeout = min(timeout, GRACE_SECONDS / 5)
         arrived: list[tuple[int, FromWorker]] = []
         for connection in wait(list(by_connection), timeout):
             assert isinstance(connection, Connection)
-            worker = by_connection[connection]
+            worker, rank = by_connection[connection]
+            if worker not in self._workers:
+                continue  # another of its processes has just ended it
             try:
-                arrived.append((worker, connection.recv()))
-                self._running[worker].kills_before = out_of_memory_kills()
+                message = connection.recv()
+                self._workers[worker].kills_before = out_of_memory_kills()
             except (EOFError, OSError):
-                arrived.append((worker, self._died(worker)))
-        for worker, running in list(self._running.items()):
-            if running.killed_at is not None and time.monotonic() - running.killed_at > KILL_SECONDS:
+                message = self._died(worker, rank)
+            if len(self._workers[worker].members) == 1:
+                if isinstance(message, Died):
+                    self._end([worker], seconds=1.0)
+                arrived.append((worker, message))
+            else:
+                arrived += self._hear_member(worker, rank, message)
+        for worker, made in list(self._workers.items()):
+            if made.killed_at is not None and time.monotonic() - made.killed_at > KILL_SECONDS:
                 self._end([worker], seconds=0)
                 arrived.append((worker, Died("it cannot be ended, even by force")))
+            elif made.failed_at is not None and time.monotonic() - made.failed_at > GRACE_SECONDS:
+                arrived += self._end_group(worker)
         return arrived
 
-    def _died(self, worker: int) -> Died:
-        running = self._running[worker]
-        self._end([worker], seconds=1.0)
-        code = running.process.exitcode
-        by_the_system = code == -signal.SIGKILL and running.killed_at is None
-        return Died(describe_exit(code), by_the_system and out_of_memory_kills() > running.kills_before)
+    def _died(self, worker: int, rank: int) -> Died:
+        made = self._workers[worker]
+        process = made.members[rank].process
+        process.join(1.0)
+        code = process.exitcode
+        by_the_system = code == -signal.SIGKILL and made.killed_at is None
+        return Died(describe_exit(code), by_the_system and out_of_memory_kills() > made.kills_before)
+
+    # ------------------------------------------------------------------------------------ workers of several processes
+
+    def _hear_member(self, worker: int, rank: int, message: FromWorker) -> list[tuple[int, FromWorker]]:
+        made = self._workers[worker]
+        if isinstance(message, (Failed, OutOfMemory, Broken, Died)):
+            known = made.members[rank].last_word
+            made.members[rank].last_word = message if known is None or isinstance(known, Broken) else known
+            made.failed_at = made.failed_at or time.monotonic()
+            return []
+        return [(worker, message)] if rank == 0 or isinstance(message, Unfit) else []
+
+    def _end_group(self, worker: int) -> list[tuple[int, FromWorker]]:
+        """Ends all of them; returns what caused it: the death of a process, or its error, is an error to all others, too."""
+        made = self._workers[worker]
+        words = [(rank, member.last_word) for rank, member in enumerate(made.members) if member.last_word is not None]
+        kinds = (Died, Broken, OutOfMemory, Failed)
+        rank, word = min(words, key=lambda one: [isinstance(one[1], kind) for kind in kinds].index(True))
+        self._end([worker], seconds=0)
+        if isinstance(word, Died):
+            return [(worker, Died(f"process {rank + 1} of {len(made.members)}: {word.reason}", word.out_of_memory))]
+        if isinstance(word, Broken):
+            return [(worker, word), (worker, Died(f"process {rank + 1} of {len(made.members)} lost its device"))]
+        self._spawn(worker)
+        self._brief(worker)
+        return [(worker, word)]
+
+    # ----------------------------------------------------------------------------------------------------- their end
 
     def kill(self, worker: int) -> None:
-        if worker in self._running:
-            self._running[worker].kill()
+        if worker in self._workers:
+            self._workers[worker].kill()
 
     def close(self, force: bool = False) -> None:
-        for worker in self._running:
+        for worker in self._workers:
             self.send(worker, Shutdown())
-        self._end(list(self._running), 0 if force else SHUTDOWN_SECONDS)
+        self._end(list(self._workers), 0 if force else SHUTDOWN_SECONDS)
 
     def _end(self, workers: list[int], seconds: float) -> None:
         """By force those that have not ended by themselves after so many seconds in all."""
         deadline = time.monotonic() + seconds
-        ending = [self._running.pop(worker) for worker in workers if worker in self._running]
+        ending = [self._workers.pop(worker) for worker in workers if worker in self._workers]
+        members = [member for made in ending for member in made.members]
         try:
-            for running in ending:
-                running.process.join(max(0.0, deadline - time.monotonic()))
+            for member in members:
+                member.process.join(max(0.0, deadline - time.monotonic()))
         finally:
-            for running in ending:
-                if running.process.is_alive():
-                    running.kill()
-            for running in ending:
+            for member in members:
+                if member.process.is_alive():
+                    member.process.kill()
+            for member in members:
                 # A process that waits in the kernel for its device, or for a file server, ends no sooner than that answers.
-                running.process.join(KILL_SECONDS)
-                if running.process.is_alive():
-                    multiprocessing.process._children.discard(running.process)  # type: ignore[attr-defined]
-                running.connection.close()
+                member.process.join(KILL_SECONDS)
+                if member.process.is_alive():
+                    multiprocessing.process._children.discard(member.process)  # type: ignore[attr-defined]
+                member.connection.close()
+            for made in ending:
+                if made.folder is not None:
+                    made.folder.cleanup()

@@ -1,10 +1,14 @@
-"""What the coordinator and a worker say to each other. Plain data, so that any executor can carry it."""
+"""What the runner and a worker tell each other. Plain data, so that any executor can carry it.
+
+A worker trains one job at a time, so that what it says is about that one.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.config import Candidate, DataConfig
+from nas.config import DataConfig
 from nas.data.splits import DataSelection
+from nas.jobs.job import Job
 from nas.train.checkpoint import EpochMetrics, Found
 from nas.train.loop import Status
 
@@ -16,38 +20,33 @@ class WorkerPlan:
     data: DataConfig
     device: str
     threads: int
-    """CPU threads it may use."""
+    """CPU threads of each of its processes."""
     study: Path
     """The study's folder, absolute; a worker on another machine may not see it."""
     token: str
-    """What the folder's token file holds as long as this coordinator leads the study."""
+    """What the token file holds as long as this runner leads."""
     sharing: int = 1
     """Workers on its device, itself included, among which the device's memory is divided."""
     selection: DataSelection | None = None
-    """What a retraining trains on; None for a search, whose split of the data also says which images choose."""
+    """What a run trains on; None for a search, whose split of the data also gives the validation images."""
     token_file: Path | None = None
     """None for the study's own."""
+    processes: int = 1
+    """Of this one worker, which train one network together, each on a part of every batch."""
+    rank: int = 0
+    """Of these, the one that is told this; the first leads."""
+    init_method: str = ""
+    """Where they meet, as torch.distributed has it."""
 
 
-# ------------------------------------------------------------------------------------------ coordinator → worker
+# ------------------------------------------------------------------------------------------ runner → worker
 
 
 @dataclass(frozen=True)
 class Train:
-    number: int
-    """The trial's number in the study."""
-    candidate: Candidate
-    folder: Path
-    """The trial's, where its checkpoint and metrics are kept."""
-    seed: int
-    micro_batches: int = 1
-    """Parts in which each batch goes through the network, for less memory."""
+    job: Job
     checkpoint: bytes | None = None
-    """To go on from, for a worker that does not see the folder."""
-    identity: str | None = None
-    """Of the checkpoint; None for that of a search's training."""
-    compiled: bool = False
-    """By torch.compile."""
+    """To resume from, for a worker that does not see the job's folder."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,12 @@ class Shutdown:
 
 ToWorker = Train | Verdict | Suspend | Pause | Resume | Shutdown
 
-# ------------------------------------------------------------------------------------------ worker → coordinator
+# ------------------------------------------------------------------------------------------ worker → runner
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The data is loaded; trainings may come."""
+    """The data is loaded; jobs may come."""
 
     device: str
     precision: str
@@ -97,11 +96,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Began:
-    """The first word of every training."""
+    """The first message of every job."""
 
-    number: int
     epochs_done: int
-    """Whole epochs that its checkpoint holds; it goes on after them."""
+    """Whole epochs that its checkpoint holds; it resumes after them."""
     found: Found
 
 
@@ -121,37 +119,39 @@ class Paused:
 class Saved:
     """The checkpoint of a worker that does not see the study's folder; precedes its `Epoch`, or its end."""
 
-    number: int
     checkpoint: bytes
 
 
 @dataclass(frozen=True)
 class Epoch:
-    number: int
     metrics: EpochMetrics
     memory: int | None = None
-    """Bytes that the worker has held on its GPU at most, in this training; None elsewhere."""
+    """Most bytes that the worker has held on its GPU in this job; None elsewhere."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """The training pauses and tries again, for a reason that somebody has to mend."""
+    """The job pauses and tries again, for a reason that somebody has to mend."""
 
-    number: int
     reason: str
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something worth a line, such as that the network is being compiled."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Ended:
-    number: int
     status: Status
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """The training ended for want of memory; what it occupied is free again."""
+    """The job ended for want of memory; what it occupied is free again."""
 
-    number: int
     where: str
     """`the device` or `the host`."""
     reason: str
@@ -159,7 +159,6 @@ class OutOfMemory:
 
 @dataclass(frozen=True)
 class Failed:
-    number: int
     reason: str
     """The exception in one line."""
     traceback: str
@@ -169,7 +168,6 @@ class Failed:
 class Broken:
     """The worker's device answers nothing any more: what it trained is not to blame, and the worker ends."""
 
-    number: int
     reason: str
 
 
@@ -191,4 +189,6 @@ class Died:
     """Whether the system ended it because the host's memory ran out."""
 
 
-FromWorker = Ready | Began | Alive | Paused | Saved | Epoch | Waiting | Ended | OutOfMemory | Failed | Broken | Unfit | Died
+FromWorker = (
+    Ready | Began | Alive | Paused | Saved | Epoch | Waiting | Note | Ended | OutOfMemory | Failed | Broken | Unfit | Died
+)

@@ -1,4 +1,7 @@
-"""A worker: trains what it is given, one message an epoch. Knows neither Optuna nor where a study is stored."""
+"""A worker: trains the jobs that it is given, with one message an epoch. Knows neither Optuna nor where a study is stored.
+
+Of a worker of several processes, which train one network together, each runs this; the executor forwards what the first one says.
+"""
 
 import gc
 import sys
@@ -6,12 +9,14 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from nas.config import ArchConfig
 from nas.errors import NasError, one_line
 from nas.files import is_disk_full, write_whole
+from nas.jobs.job import Job
 from nas.jobs.messages import (
     Alive,
     Began,
@@ -20,6 +25,7 @@ from nas.jobs.messages import (
     Epoch,
     Failed,
     FromWorker,
+    Note,
     OutOfMemory,
     Pause,
     Paused,
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nas.data.images import ImageSet, JoinedSet
+    from nas.train.distributed import Group
 
 ALIVE_SECONDS = 2.0
 EXIT_BROKEN = 3
@@ -52,7 +59,7 @@ DISK_FULL_SECONDS = 5.0
 
 
 class Channel(Protocol):
-    """A worker's end of the line to the coordinator; every method raises EOFError or OSError once that is gone."""
+    """A worker's end of the line to the runner; every method raises EOFError or OSError once that is gone."""
 
     def send(self, message: FromWorker) -> None: ...
     def receive(self) -> ToWorker: ...
@@ -60,7 +67,7 @@ class Channel(Protocol):
 
 
 class LostOwnership(Exception):
-    """The study has another coordinator, or none: nothing may be written any more."""
+    """Another runner owns the study, or none does: nothing may be written any more."""
 
 
 def warm_up() -> None:
@@ -74,7 +81,7 @@ def warm_up() -> None:
 
 
 def run_worker(channel: Channel, plan: WorkerPlan) -> None:
-    """Serves the coordinator until it says Shutdown or is gone."""
+    """Serves the runner until it says Shutdown or is gone."""
     import torch
 
     torch.set_num_threads(plan.threads)
@@ -88,7 +95,7 @@ def run_worker(channel: Channel, plan: WorkerPlan) -> None:
     try:
         _serve(channel, trainer)
     except (LostOwnership, EOFError, OSError):
-        pass  # the coordinator is gone; the last checkpoint holds all but the epoch under way
+        pass  # the runner is gone; the last checkpoint holds all but the epoch under way
     finally:
         gc.unfreeze()
 
@@ -107,13 +114,26 @@ def _serve(channel: Channel, trainer: "_Trainer") -> None:
                 pass  # nothing is being trained
 
 
+def _blamed(job: Job, error: BaseException) -> str:
+    """In one line. Of a known network whatever fails is its own code's fault as far as anybody can tell, with the place in it."""
+    if isinstance(job.network, ArchConfig) or isinstance(error, NasError):
+        return one_line(error)
+    from nas.foreign.known import named
+    from nas.models.user_code import place_of
+
+    return f"{job.network.built} fails in its training: {one_line(error)}{place_of(error, named(job.network.name).file)}"
+
+
 class _Trainer:
     """The data and the device, loaded once for all trainings."""
 
     def __init__(self, channel: Channel, plan: WorkerPlan) -> None:
+        import torch
+
         from nas.data.datasets import load_dataset
         from nas.errors import DeviceError
         from nas.train.device import device_name, out_of_memory, pick_device, pick_precision, tune_process
+        from nas.train.distributed import ALONE, Processes
 
         self.channel, self.plan = channel, plan
         self.token_file = plan.token_file or StudyPaths(plan.study).token
@@ -133,6 +153,11 @@ class _Trainer:
                 f"the images do not fit in the memory of {where} beside what is there already: {one_line(error)}",
                 hint="search with fewer workers on it, with --train-subset, or with a smaller --image-size",
             ) from None
+        self.group: Group = ALONE
+        if plan.processes > 1:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            self.group = Processes(self.device, plan.rank, plan.processes, plan.init_method)
         self._suspended = False
         self._early_verdict: Verdict | None = None
         self._last_word = time.monotonic()
@@ -159,7 +184,7 @@ class _Trainer:
             self.device_name += ", images streamed from the cache"
 
     def train(self, order: Train) -> None:
-        """Trains one candidate and says how it ended. An exception of ours costs this trial, not the worker."""
+        """Trains one job and says how it ended. An exception costs this job, not the worker."""
         from nas.train.device import release_memory
 
         self._suspended, self._early_verdict = False, None
@@ -172,89 +197,91 @@ class _Trainer:
 
         try:
             if self.sees_study:
-                return self._fit(order, TrialPaths(order.folder))
-            with tempfile.TemporaryDirectory(prefix="nas-trial-", ignore_cleanup_errors=True) as folder:
-                return self._fit_unseen(order, TrialPaths(Path(folder)))
+                return self._fit(order.job, order.job.paths)
+            with tempfile.TemporaryDirectory(prefix="nas-job-", ignore_cleanup_errors=True) as folder:
+                return self._fit_elsewhere(order, TrialPaths(Path(folder)))
         except (LostOwnership, EOFError, ConnectionError):
             raise
-        except Exception as error:  # whatever building or training may raise is the trial's failure
+        except (Exception, SystemExit) as error:  # whatever building or training may raise is the job's failure
             if where := out_of_memory(error):
-                return OutOfMemory(order.number, where, one_line(error))
+                return OutOfMemory(where, one_line(error))
             if not still_works(self.device):
-                self._send(Broken(order.number, one_line(error)))
+                self._send(Broken(one_line(error)))
                 sys.exit(EXIT_BROKEN)
-            return Failed(order.number, one_line(error), traceback.format_exc())
+            return Failed(_blamed(order.job, error), traceback.format_exc())
 
-    def _fit_unseen(self, order: Train, paths: TrialPaths) -> Ended:
-        """Where the study's folder cannot be seen, its checkpoints travel as messages."""
+    def _fit_elsewhere(self, order: Train, paths: TrialPaths) -> Ended:
+        """Where the study's folder cannot be seen, checkpoints travel as messages."""
         if (checkpoint := order.checkpoint) is not None:
             try:
-                self._write(order.number, lambda: write_whole(paths.checkpoint, checkpoint))
+                self._write(lambda: write_whole(paths.checkpoint, checkpoint))
             except Stopped:
-                return Ended(order.number, "suspended")
-        ending = self._fit(order, paths)
+                return Ended("suspended")
+        ending = self._fit(order.job, paths)
         if ending.status == "suspended" and paths.checkpoint.exists():
-            self._send(Saved(order.number, paths.checkpoint.read_bytes()))
+            self._send(Saved(paths.checkpoint.read_bytes()))
         return ending
 
-    def _fit(self, order: Train, paths: TrialPaths) -> Ended:
+    def _fit(self, job: Job, paths: TrialPaths) -> Ended:
         import torch
 
         from nas.data.loader import TrainBatches
+        from nas.foreign import known
         from nas.models import build_model
         from nas.train.device import peak_bytes
         from nas.train.loop import fit
 
-        begun_with = 0
+        resumed_after = 0
 
         def on_begin(epochs_done: int, found: Found) -> None:
-            nonlocal begun_with
-            begun_with = epochs_done
-            self._send(Began(order.number, epochs_done, found))
+            nonlocal resumed_after
+            resumed_after = epochs_done
+            self._send(Began(epochs_done, found))
 
         def on_epoch(metrics: EpochMetrics) -> bool:
-            if not self.sees_study and metrics.epoch > begun_with:
-                self._send(Saved(order.number, paths.checkpoint.read_bytes()))
-            self._send(Epoch(order.number, metrics, peak_bytes(self.device)))
+            if not self.sees_study and metrics.epoch > resumed_after:
+                self._send(Saved(paths.checkpoint.read_bytes()))
+            self._send(Epoch(metrics, peak_bytes(self.device)))
             return self._verdict()
 
-        def write(action: Callable[[], None]) -> None:
-            self._write(order.number, action)
-
-        config = order.candidate.train
-        torch.manual_seed(order.seed)
-        model = build_model(order.candidate.arch, self.dataset.shape)
-        batches = TrainBatches.by_recipe(self.train_data, config, order.seed, len(self.dataset.classes))
-        result = fit(
-            model,
-            batches,
-            self.validation,
-            config,
-            on_epoch,
-            paths=paths,
-            precision=self.precision,
-            seed=order.seed,
-            identity=order.identity or f"{order.candidate.digest} seed {order.seed}",
-            micro_batches=order.micro_batches,
-            should_suspend=self._should_suspend,
-            on_begin=on_begin,
-            write=write,
-            compiling=(lambda text: None) if order.compiled else None,
-        )
-        return Ended(order.number, result.status)
+        torch.manual_seed(job.seed)
+        ours = isinstance(job.network, ArchConfig)
+        build: Callable[..., torch.nn.Module] = build_model if ours else known.build
+        with nullcontext() if ours else known.quiet():
+            model = build(job.network, self.dataset.shape)
+            classes = len(self.dataset.classes)
+            result = fit(
+                model,
+                TrainBatches.by_recipe(self.train_data, job.train, job.seed, classes, self.group.part),
+                self.validation,
+                job.train,
+                on_epoch,
+                paths=paths,
+                precision=self.precision,
+                seed=job.seed,
+                identity=job.identity,
+                micro_batches=job.micro_batches,
+                should_suspend=self._should_suspend,
+                on_begin=on_begin,
+                write=self._write,
+                compiling=(lambda text: self._send(Note(text))) if job.compiled else None,
+                group=self.group,
+                channels_last=isinstance(job.network, ArchConfig) or job.network.channels_last,
+            )
+        return Ended(result.status)
 
     # ------------------------------------------------------------------------------------------------------- writing
 
     def _leads(self) -> bool:
-        """Whether the study's folder is seen, and led by the coordinator that this worker belongs to."""
+        """Whether the study's folder is seen, and led by the runner that this worker belongs to."""
         try:
             return self.token_file.read_text() == self.plan.token
         except OSError:
             return False
 
-    def _write(self, number: int, action: Callable[[], None]) -> None:
+    def _write(self, action: Callable[[], None]) -> None:
         """Waits for room where a disk is full; raises Stopped where it is suspended meanwhile, and LostOwnership where another
-        coordinator may have given the trial to a worker of its own."""
+        runner may have given the job to a worker of its own."""
         while True:
             if self.sees_study and not self._leads():
                 raise LostOwnership
@@ -265,7 +292,7 @@ class _Trainer:
                     raise
                 if self._suspended:  # it cannot wait any longer, and goes on from the checkpoint before
                     raise Stopped from None
-                self._send(Waiting(number, f"{error.strerror}: {error.filename}"))
+                self._send(Waiting(f"{error.strerror}: {error.filename}"))
             until = time.monotonic() + DISK_FULL_SECONDS
             while time.monotonic() < until and not self._should_suspend():
                 time.sleep(0.1)
@@ -300,11 +327,13 @@ class _Trainer:
                 self._suspended = True
             case Pause(number=number):
                 self.pause(number)
+            case Verdict() if self.plan.processes > 1:  # the first process's epoch was answered before this one ended its own
+                self._early_verdict = message
             case Shutdown():
                 raise EOFError("shut down in the middle of a training")
 
     def pause(self, number: int) -> None:
-        """Until the coordinator says Resume, or to suspend the training; a verdict may come meanwhile."""
+        """Until the runner says Resume, or to suspend the training; a verdict may come meanwhile."""
         self._send(Paused(number))
         while not self._suspended:
             match self.channel.receive():

@@ -14,11 +14,10 @@ from nas.errors import ConfigError, NasError
 from nas.foreign import ForeignFacts, Repeat, foreign_name, inspect_network
 from nas.foreign.measure import repeats_of
 from nas.models import build_model
-from nas.paths import existing_study
+from nas.paths import PRESET, existing_study, preset_names
 from nas.report.afford import Affordable, affordable
 from nas.report.network import report_network
 from nas.runs.select import Subject, find_subject, preset_subject
-from nas.space.presets import PREFIX, preset_names
 from nas.space.space_file import CIFAR10
 from nas.specs import CheckSpec
 from nas.study.settings import read_settings
@@ -102,10 +101,10 @@ def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Ca
     """Raises NasError. `printed` hears what a user's file printed, `note` what could not be timed."""
     foreign = foreign_name(request.network)
     which = request.network
-    ours = which == "best" or which.isdecimal() or which.startswith(PREFIX)
+    ours = which == "best" or which.isdecimal() or which.startswith(PRESET)
     if foreign is None and not ours:
         raise _no_network(which)
-    in_study = foreign is None and not which.startswith(PREFIX)
+    in_study = foreign is None and not which.startswith(PRESET)
     paths = existing_study(request.study) if in_study or request.study is not None else None
     settings = None if paths is None else read_settings(paths)
     changed = {"channels": request.channels, "size": request.size, "classes": request.classes}
@@ -135,7 +134,7 @@ def _limits(request: CheckSpec, of_study: BudgetConfig | None) -> BudgetConfig:
 
 def _no_network(which: str) -> ConfigError:
     preset = which in preset_names()
-    meant = f"{PREFIX}{which}" if preset else f"torchvision:{which}" if which.isidentifier() else "torchvision:resnet18"
+    meant = f"{PRESET}{which}" if preset else f"torchvision:{which}" if which.isidentifier() else "torchvision:resnet18"
     return ConfigError(
         f"{which!r} is no network. Choices: best, a trial's number, preset:NAME, FILE.py:CLASS, torchvision:NAME.",
         hint=f"nas check {meant}",

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from nas.budget import quick_macs
 from nas.config import METRIC_WORDS, Candidate, ImageShape
 from nas.errors import ConfigError
-from nas.paths import existing_study, known_studies, study_paths
+from nas.paths import PRESET, existing_study, known_studies, study_paths
 from nas.report.network import list_parts
 from nas.report.study import report_study
 from nas.report.tables import Table
 from nas.report.words import count_text, counts_line, value_text
 from nas.runs.select import find_subject
-from nas.space.presets import PREFIX, load_preset
+from nas.space.presets import load_preset
 from nas.space.space_file import CIFAR10
 from nas.study.settings import read_settings
 from nas.study.strategies import describe
@@ -62,7 +62,7 @@ def _study_facts(name: str) -> dict[str, str]:
 
 
 def _network_facts(name: str, study: str | None) -> dict[str, str]:
-    if name.startswith(PREFIX):
+    if name.startswith(PRESET):
         preset = load_preset(name)
         reported = f"{preset.reported.accuracy:.2%} ({preset.reported.measured_on})"
         return _candidate_facts(preset.candidate, CIFAR10, reported)

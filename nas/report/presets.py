@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from nas.budget import Budget, quick_macs
-from nas.space.presets import load_preset, preset_names
+from nas.paths import preset_names
+from nas.space.presets import load_preset
 from nas.space.space_file import CIFAR10
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.budget.closed_form import closed_form_macs
-from nas.space.presets import load_preset, preset_names
+from nas.paths import preset_names
+from nas.space.presets import load_preset
 from nas.space.space_file import CIFAR10
 from nas.study.settings import StudySettings
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from nas.budget import Budget
 from nas.config import BudgetConfig, ImageShape, LatencyConfig, MetricName
 from nas.errors import NasError
-from nas.paths import existing_study
+from nas.paths import PRESET, existing_study
 from nas.report.check import latency_of
 from nas.report.network import NetworkReport, report_network
 from nas.runs.select import Subject, find_subject, preset_subject
 from nas.space.feasibility import Fit, check_blocks, check_feasible, measure_cost, measure_fit, time_draws
 from nas.space.filling import Fill, measure_fill
-from nas.space.presets import PREFIX
 from nas.space.space_file import CIFAR10, load_space
 from nas.study.settings import read_settings
 
@@ -38,7 +37,7 @@ def show_network(which: str, study: str | None, images: dict[str, int], note: Ca
     metric: MetricName = "accuracy"
     latency: LatencyConfig | None = None
     milliseconds: float | None = None
-    if which.startswith(PREFIX) and study is None:
+    if which.startswith(PRESET) and study is None:
         subject, shape = preset_subject(which), CIFAR10
     else:
         paths = existing_study(study)

@@ -4,12 +4,12 @@ from pathlib import Path
 from statistics import mean
 
 from nas.config import METRIC_WORDS
+from nas.paths import PRESET
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import Run, StudyRecord
 from nas.report.words import capitalised, count_text, counts_line, listed, number_text, recipe_texts, score_text, time_text
 from nas.runs.card import ModelCard
 from nas.runs.statistics import accuracy_interval, pooled_deviation
-from nas.space.presets import PREFIX
 from nas.study.finalists import Finalist
 from nas.study.outcomes import count_trained
 from nas.study.settings import PRESETS_SPACE
@@ -190,7 +190,7 @@ def methods(record: StudyRecord) -> str:
             f"{number_text(len(winner.accuracies), 'seed')} each, and the highest mean was selected. "
         )
     for run in record.runs[-1:]:
-        which = "The selected network" if settings.space != PRESETS_SPACE else run.card.subject.removeprefix(PREFIX)
+        which = "The selected network" if settings.space != PRESETS_SPACE else run.card.subject.removeprefix(PRESET)
         text += f"{which} ({run.card.params:,} parameters) was trained on {run.card.train_images:,} images: "
         text += "; ".join(recipe_texts(run.card.candidate.train).values()).replace("_", " ") + ". "
     text += f"All computations used PyTorch {packages.get('torch', '?')}; seed {settings.seed}."

@@ -11,10 +11,9 @@ from nas.data.loader import TrainBatches, mix_seed
 from nas.data.splits import DataSelection
 from nas.errors import ConfigError, StudyError
 from nas.models import build_model
-from nas.paths import TrialPaths
+from nas.paths import PRESET, TrialPaths
 from nas.runs.context import TrainingContext
 from nas.runs.select import Subject, find_subject
-from nas.space.presets import PREFIX
 from nas.space.recipes import AUTO, LONG_FROM, SEARCHED, Recipe, load_recipe
 from nas.specs import RetrainSpec
 from nas.study.settings import StudySettings
@@ -92,7 +91,7 @@ def asked_subject(request: RetrainSpec, settings: StudySettings) -> Subject:
     """The network that is asked for; a preset, whose recipe is for photographs, without flips where a mirrored image is another
     one, such as of a digit. Raises NasError with the choices."""
     subject = find_subject(request.paths, request.which)
-    if not subject.title.startswith(PREFIX) or settings.data.dataset not in UNMIRRORED:
+    if not subject.title.startswith(PRESET) or settings.data.dataset not in UNMIRRORED:
         return subject
     train = subject.candidate.train
     augment = train.augment.model_copy(update={"flip": "none", "vertical_flip": 0.0})

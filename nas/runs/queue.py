@@ -11,6 +11,7 @@ from nas.errors import NasError
 from nas.files import write_whole
 from nas.interrupts import Stop
 from nas.jobs.crew import Crew
+from nas.jobs.job import Job
 from nas.jobs.local import LocalExecutor
 from nas.jobs.messages import (
     Began,
@@ -122,18 +123,18 @@ class Queue:
     def _submit(self, worker: int, run: _Run) -> None:
         self._running[worker] = run
         order = run.order
-        self._crew.occupy(
-            worker,
-            Train(
-                run.number,
-                order.candidate,
-                order.run.folder.absolute(),
-                order.mixed_seed,
-                run.parts,
-                identity=order.identity,
-                compiled=self._compiled,
-            ),
+        job = Job(
+            key=order.name,
+            title=order.name,
+            folder=order.run.folder.absolute(),
+            network=order.candidate.arch,
+            train=order.candidate.train,
+            seed=order.mixed_seed,
+            identity=order.identity,
+            micro_batches=run.parts,
+            compiled=self._compiled,
         )
+        self._crew.occupy(worker, Train(job))
 
     def _handle(self, worker: int, message: FromWorker) -> None:
         self._crew.hear(worker, message)

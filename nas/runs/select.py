@@ -7,9 +7,9 @@ from pathlib import Path
 
 from nas.config import Candidate
 from nas.errors import ConfigError, StudyError, choices_sentence
-from nas.paths import StudyPaths, TrialPaths, existing_study
+from nas.paths import PRESET, StudyPaths, TrialPaths, existing_study
 from nas.runs.card import read_card
-from nas.space.presets import PREFIX, load_preset
+from nas.space.presets import load_preset
 from nas.study.finalists import best_of, finalists_of
 from nas.study.outcomes import best_trials, last_value
 from nas.study.settings import PRESETS_SPACE, read_settings
@@ -38,12 +38,12 @@ class Subject:
 
 def preset_subject(name: str) -> Subject:
     preset = load_preset(name)
-    return Subject(f"{PREFIX}{preset.name}", preset.name, preset.candidate, preset.candidate.train.epochs)
+    return Subject(f"{PRESET}{preset.name}", preset.name, preset.candidate, preset.candidate.train.epochs)
 
 
 def find_subject(paths: StudyPaths, which: str) -> Subject:
     """`best`, a trial's number, or a preset. Raises NasError with the choices."""
-    if which.startswith(PREFIX):
+    if which.startswith(PRESET):
         return preset_subject(which)
     study = open_study(paths)
     trials = study.get_trials(deepcopy=False)
@@ -158,7 +158,7 @@ def find_run(paths: StudyPaths | None, name: str | None) -> TrialPaths:
     by_name = {run.folder.name: run for run in runs}
     if name in by_name:
         return by_name[name]
-    if name == "best" or name.isdecimal() or name.startswith(PREFIX):
+    if name == "best" or name.isdecimal() or name.startswith(PRESET):
         title = find_subject(paths, name).title
         if found := [run for run in runs if read_card(run).subject == title]:
             return found[-1]

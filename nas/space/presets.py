@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 from nas.config import BudgetConfig, Candidate
 from nas.errors import ConfigError, choices_sentence
+from nas.paths import PRESET, preset_names, shipped_folder
 from nas.space.space import Reported
-from nas.space.space_file import read_space, read_text, shipped_folder
-
-PREFIX = "preset:"
+from nas.space.space_file import read_space, read_text
 
 
 @dataclass(frozen=True)
@@ -19,13 +18,9 @@ class Preset:
     reported: Reported
 
 
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in (shipped_folder() / "presets").glob("*.yaml"))
-
-
 def load_preset(name: str) -> Preset:
     """`name` with or without its prefix `preset:`. Raises ConfigError with the names there are."""
-    name = name.removeprefix(PREFIX)
+    name = name.removeprefix(PRESET)
     names = preset_names()
     if name not in names:
         raise ConfigError(f"{name!r} is no preset.{choices_sentence(name, names)}", hint="nas presets shows them")

@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from nas.config import Candidate, Epochs, Frozen, Rate, TrainConfig, first_problem
 from nas.errors import ConfigError, choices_sentence
-from nas.space.space_file import own_file, read_text, read_yaml, shipped_folder
+from nas.paths import shipped_folder
+from nas.space.space_file import own_file, read_text, read_yaml
 
 SEARCHED, AUTO = "searched", "auto"
 LONG_FROM = 80

@@ -27,6 +27,7 @@ from nas.config import (
 )
 from nas.errors import ConfigError, choices_sentence
 from nas.models.user_code import FindFile, read_blocks
+from nas.paths import shipped_folder
 from nas.space.space import FILL, Reported, Slot, Space
 
 VERSION = 1
@@ -41,13 +42,6 @@ _DOMAIN_KEYS = {
 _NESTED: dict[str, type[BaseModel]] = {"stem": StemConfig, "augment": AugmentConfig}
 
 # ------------------------------------------------------------------------------------------------- finding the file
-
-
-def shipped_folder() -> Path:
-    """`search_spaces/`: beside the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "search_spaces"
-    return inside if inside.is_dir() else package.parent / "search_spaces"
 
 
 def own_file(name_or_path: str, kind: str) -> Path | None:

@@ -5,8 +5,9 @@ A draw follows from the study's seed, the trial's number and what the study hold
 middle of a draw makes the same one again.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -14,12 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.budget import Budget
 from nas.config import Candidate
 from nas.data.loader import mix_seed
+from nas.errors import NasError
+from nas.paths import StudyPaths
 from nas.space.feasibility import nothing_fits
 from nas.space.space import Space
 from nas.study import outcomes
 from nas.study.optuna_private import live_trial
-from nas.study.progress import Running
 from nas.study.samplers import SeededSampler
+from nas.study.source import Drawn, TrialSource
 
 MAX_OVER_BUDGET_IN_A_ROW = 1000
 MAX_DUPLICATES_IN_A_ROW = 200
@@ -27,30 +30,26 @@ FRONT = 0xF2047
 """Sets the draws of budgets apart from other draws of the same seed and number."""
 
 
-class Drawer:
+class SearchSource(TrialSource):
     def __init__(
         self,
         study: optuna.Study,
+        paths: StudyPaths,
         sampler: SeededSampler,
         space: Space,
         budget: Budget,
+        *,
         seed: int,
         least_params: int | None = None,
+        **more: Any,
     ) -> None:
-        """`least_params`: each trial has a budget of its own, drawn between this many parameters and the study's."""
-        self.study, self.sampler, self.space, self.budget, self.seed = study, sampler, space, budget, seed
-        self.least_params = least_params
+        """`least_params`: each trial has a budget of its own, drawn between this many parameters and the study's. `more`: see
+        `TrialSource`."""
+        super().__init__(study, paths, epochs=space.epochs, seed=seed, **more)
+        self.sampler, self.space, self.budget, self.least_params = sampler, space, budget, least_params
         study.sampler = sampler
-        self.ready: deque[Running] = deque()
-        """Drawn ahead, waiting for a worker."""
-        self.counts: Counter[str] = Counter()
-        """Of the outcomes that are decided here."""
-        self.exhausted: str | None = None
-        """Why nothing more is drawn."""
-        self.drawing = False
-        """Whether a draw has begun that has not led to a candidate yet."""
         self._unjudged: tuple[optuna.Trial, Candidate, Budget] | None = None
-        """Drawn, and to be timed where nothing else works."""
+        """Drawn, and to be timed on an idle machine."""
         self._in_a_row = Counter[str]()
         self._broken = Counter[str]()
         """Limits, by the draws in a row that were over them."""
@@ -62,37 +61,38 @@ class Drawer:
             if trial.user_attrs.get("outcome") in outcomes.COUNTED:  # told, or recorded by a run that was cut off
                 self._first_of_digest.setdefault(trial.user_attrs["digest"], trial.number)
 
-    @property
-    def epochs(self) -> int:
-        """Of each training."""
-        return self.space.epochs
-
     # -------------------------------------------------------------------------------------------------------- drawing
 
     @property
-    def wants_quiet(self) -> bool:
-        """Whether the next step times a network, so that no worker may be busy meanwhile."""
-        return self.drawing and self._unjudged is not None
+    def needs_idle_machine(self) -> bool:  # type: ignore[override]
+        return self.busy and self._unjudged is not None
 
-    def begin(self) -> None:
-        """The steps that follow lead to one candidate in `ready`, or to `exhausted`."""
-        self.drawing = True
+    def begin_draw(self) -> None:
+        self.busy = True
         self._in_a_row.clear()
         self._broken.clear()
 
-    def step(self) -> None:
-        """One draw: some tens of milliseconds. Raises BudgetError where nothing seems to fit."""
-        assert self.drawing
+    def work(self) -> None:
+        """One draw."""
+        try:
+            self._draw_once()
+        except NasError as error:
+            self.busy, self.error = False, error
+        if self.exhausted and not self.busy:
+            self.display.note(self.exhausted)
+
+    def _draw_once(self) -> None:
+        """Raises BudgetError where nothing seems to fit."""
         if self._unjudged is None:
             self._prepare_sampler(self._next_number())
             self._unjudged = self._draw(self.study.ask())
             _, candidate, budget = self._unjudged
-            if budget.wants_quiet(candidate.arch):
+            if budget.needs_idle_machine(candidate.arch):
                 return
         unjudged, self._unjudged = self._unjudged, None
         verdict = self._judge(*unjudged)
         if verdict == "fits":
-            self.drawing = False
+            self.busy = False
             return
         self._in_a_row[verdict] += 1
         if self._in_a_row["over_budget"] >= MAX_OVER_BUDGET_IN_A_ROW:
@@ -104,7 +104,7 @@ class Drawer:
             )
         if self._in_a_row["duplicate"] >= MAX_DUPLICATES_IN_A_ROW:
             self.exhausted = f"{MAX_DUPLICATES_IN_A_ROW} draws in a row repeated earlier ones: the space is exhausted"
-            self.drawing = False
+            self.busy = False
 
     def _next_number(self) -> int:
         """Of the trial that `ask` will give: the first that a warm start has enqueued, or a new one."""
@@ -124,7 +124,7 @@ class Drawer:
         share = mix_seed(self.seed, number, FRONT) / 2**63
         return round(self.least_params * (most / self.least_params) ** share)
 
-    def adopt(self, frozen: FrozenTrial) -> None:
+    def adopt_undecided(self, frozen: FrozenTrial) -> None:
         """Draws a trial again that an earlier run had begun to draw: what it had stored stays as it was."""
         twin = frozen.user_attrs.get("duplicate_of")
         if twin is not None and (ended := self.study.get_trials(deepcopy=False)[twin]).state.is_finished():
@@ -153,12 +153,12 @@ class Drawer:
             trial.set_user_attr("excess", max(cost.excess.values()))
         if not cost.fits:
             outcomes.record(self.study, trial, "over_budget", cost.excess)
-            self.counts["over_budget"] += 1
+            self.progress.counts["over_budget"] += 1
             self._broken.update(cost.broken)
             return "over_budget"
         first = self._first_of_digest.setdefault(candidate.digest, trial.number)
         if first == trial.number:
-            self.ready.append(Running(trial, candidate, cost.params))
+            self.ready.append(Drawn(trial, candidate, cost.params))
             return "fits"
         twin = self.study.get_trials(deepcopy=False)[first]
         if twin.state.is_finished():
@@ -174,10 +174,10 @@ class Drawer:
         for twin in self._twins.pop(ended.number, []):
             self._record_duplicate(twin, ended)
 
-    def forget(self, running: Running) -> None:
+    def forget(self, drawn: Drawn) -> None:
         """A failed training is no result: the same candidate may be drawn again."""
-        self._first_of_digest.pop(running.candidate.digest, None)
+        self._first_of_digest.pop(drawn.candidate.digest, None)
 
     def _record_duplicate(self, trial: optuna.Trial, twin: FrozenTrial) -> None:
         outcomes.record_duplicate(self.study, trial, twin)
-        self.counts["duplicate"] += 1
+        self.progress.counts["duplicate"] += 1

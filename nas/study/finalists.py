@@ -5,7 +5,7 @@ trials of a sibling study in the same database, so that the sampler's history st
 """
 
 import math
-from collections import Counter, defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
@@ -16,13 +16,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.config import Candidate, check_epochs
 from nas.data.loader import mix_seed
-from nas.errors import ConfigError, StudyError
+from nas.errors import ConfigError, NasError, StudyError
 from nas.paths import StudyPaths
 from nas.study import outcomes
 from nas.study.history import is_duplicate
 from nas.study.optuna_private import give_up, live_trial
-from nas.study.progress import Running
 from nas.study.pruners import FairPruner
+from nas.study.source import Drawn, TrialSource
 from nas.study.storage import create_other_study, find_other_study
 
 SHARE = 0.2
@@ -216,54 +216,44 @@ def enqueue_trainings(finals: optuna.Study, chosen: Sequence[FrozenTrial], asked
     return sum(trial.state != TrialState.FAIL for trial in finals.get_trials(deepcopy=False))
 
 
-class FinalistDrawer:
-    """Stands where a search's `Drawer` would: hands out the trainings that were enqueued."""
+class FinalistSource(TrialSource):
+    """Trains what was enqueued."""
 
-    def __init__(self, finals: optuna.Study, paths: StudyPaths, epochs: int, seed: int) -> None:
-        """`paths` of the search, where the candidates are."""
-        self.study, self.paths, self.epochs = finals, paths, epochs
-        self.seed = mix_seed(seed, FINALS)
-        self.ready: deque[Running] = deque()
-        self.counts: Counter[str] = Counter()
-        self.exhausted: str | None = None
-        self.drawing = False
+    def __init__(self, finals: optuna.Study, search: StudyPaths, asked: Round, *, seed: int, **more: Any) -> None:
+        """`search` has the candidates; `more`: see `TrialSource`."""
+        super().__init__(finals, search.finalists, epochs=asked.epochs, seed=mix_seed(seed, FINALS), **more)
+        self._search = search
 
-    @property
-    def wants_quiet(self) -> bool:
-        return False
+    def begin_draw(self) -> None:
+        self.busy = True
 
-    def begin(self) -> None:
-        self.drawing = True
-
-    def step(self) -> None:
-        self.drawing = False
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not waiting:
-            self.exhausted = "a training of a finalist failed; the same command tries it once more"
+    def work(self) -> None:
+        self.busy = False
+        try:
+            if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                self._queue(self.study.ask())
+                return
+        except NasError as error:
+            self.error = error
             return
-        self._queue(self.study.ask())
+        self.exhausted = "a training of a finalist failed; the same command tries it once more"
+        self.display.note(self.exhausted)
 
-    def adopt(self, frozen: FrozenTrial) -> None:
+    def adopt_undecided(self, frozen: FrozenTrial) -> None:
         self._queue(live_trial(self.study, frozen))
         self.ready[-1].known.update(frozen.intermediate_values)
 
     def _queue(self, trial: optuna.Trial) -> None:
         """Raises StudyError where the search's folder of that network is gone."""
-        file = self.paths.trial(trial.user_attrs["finalist"]).candidate
+        file = self._search.trial(trial.user_attrs["finalist"]).candidate
         if not file.is_file():
             raise StudyError(
                 f"{file} is gone, which a finalist is built from", hint="restore it from a copy, or go on with --finalists 0"
             )
         candidate = Candidate.from_json(file.read_bytes(), source=str(file))
-        candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.epochs})})
+        candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.progress.epochs})})
         parts = trial.user_attrs.get("micro_batches", 1)
-        self.ready.append(Running(trial, candidate, trial.user_attrs["params"], micro_batches=parts))
-
-    def settle_twins(self, ended: FrozenTrial) -> None:
-        """There are none."""
-
-    def forget(self, running: Running) -> None:
-        """The next run enqueues it again."""
+        self.ready.append(Drawn(trial, candidate, trial.user_attrs["params"], micro_batches=parts))
 
 
 # ------------------------------------------------------------------------------------------------------------- the result

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -22,16 +22,16 @@ from nas.jobs.executor import Executor
 from nas.jobs.local import LocalExecutor
 from nas.jobs.messages import WorkerPlan
 from nas.jobs.placement import plan_workers, ray_cluster
+from nas.jobs.runner import Runner
 from nas.paths import StudyPaths, remember_study
 from nas.space.feasibility import cost_warnings
 from nas.space.space import Space
 from nas.specs import SearchSpec
-from nas.study.coordinator import Coordinator
-from nas.study.drawing import Drawer
+from nas.study.drawing import SearchSource
 from nas.study.finalists import (
     SHARE,
     Finalist,
-    FinalistDrawer,
+    FinalistSource,
     Round,
     begun_round,
     choose,
@@ -42,11 +42,11 @@ from nas.study.finalists import (
     require_same_epochs,
 )
 from nas.study.ownership import own_study
-from nas.study.progress import Display, Progress
 from nas.study.pruners import FairPruner
 from nas.study.request import least_params, resolve
 from nas.study.retry import Retry
 from nas.study.settings import StudySettings, read_settings
+from nas.study.source import Display, Progress, TrialSource
 from nas.study.storage import owned_study
 from nas.study.strategies import describe, make_pruner, make_sampler
 from nas.study.warm_start import Fitted, enqueue, find_starts, fit_starts
@@ -91,10 +91,12 @@ class SearchResult:
     exhausted: bool
 
 
-class SearchDisplay(Display, Protocol):
-    def decoding(self, items: Iterable, what: str, count: int, /) -> Iterable: ...
+class SearchDisplay(Display):
+    def decoding(self, items: Iterable, what: str, count: int, /) -> Iterable:
+        return items
 
-    def begin(self, plan: SearchPlan) -> None: ...
+    def begin(self, plan: SearchPlan) -> None:
+        """What will be done, before it begins."""
 
     def begin_finalists(self, chosen: Round, there: int, /) -> None:
         """`there`: trainings of them that have ended before."""
@@ -244,28 +246,46 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
     prepared.persist(lambda: write_whole(paths.token, prepared.token.encode()))
     crew = Crew(prepared.executor, display.note)
 
-    def search_until(deadline: float | None, own_stop: Stop) -> Coordinator:
-        drawer = Drawer(study, sampler, space, prepared.budget, prepared.settings.seed, prepared.least_params)
-        return _coordinator(prepared, study, drawer, crew, paths, request.trials, own_stop, deadline)
+    def carry_out(source: TrialSource, stop: Stop, deadline: float | None) -> Runner:
+        source.adopt(crew.size)
+        runner = Runner(source, crew, note=display.note, stop=stop, deadline=deadline, persist=prepared.persist)
+        runner.run()
+        return runner
 
-    search = search_until(search_deadline, StopOf(stop))
+    def make_source() -> SearchSource:
+        return SearchSource(
+            study, paths, sampler, space, prepared.budget, least_params=prepared.least_params, goal=request.trials, **shared
+        )
+
+    shared: dict[str, Any] = {
+        "seed": prepared.settings.seed,
+        "display": display,
+        "persist": prepared.persist,
+        "metric": prepared.settings.study.metric,
+    }
+    search, own_stop = make_source(), StopOf(stop)
     plan = _plan(prepared, search.progress, fitted, expected, kept_seconds or None)
     display.begin(plan)
     display.until(search_deadline)
+    interrupted = True
     try:
         with suspended_by_signals(stop.request):
-            search.run()
+            suspended = carry_out(search, own_stop, search_deadline).suspended
             chosen = choose(study, space.epochs, *request.final_round)
-            if chosen is None and search.stop.requested and not prepared.stop_requested():
+            if chosen is None and own_stop.requested and not prepared.stop_requested():
                 display.note("too little has been trained for finalists: the search goes on in their time")
                 display.until(prepared.deadline)
-                search = search_until(prepared.deadline, stop)
-                search.run()
-            interrupted = search.suspending is not None and search.progress.trained < search.progress.goal
+                search = make_source()
+                suspended = carry_out(search, stop, prepared.deadline).suspended
+            interrupted = suspended and search.progress.trained < search.progress.goal
             if chosen is not None and not prepared.stop_requested():
-                finals = _finals(chosen, study, prepared, crew)
-                finals.run()
-                interrupted = finals.suspending is not None
+                asked, trials = chosen
+                finals = create_sibling_study(study, asked)
+                goal = enqueue_trainings(finals, trials, asked)
+                source = FinalistSource(finals, paths, asked, goal=goal, **shared)
+                display.begin_finalists(asked, source.progress.trained)
+                display.until(prepared.deadline)
+                interrupted = carry_out(source, stop, prepared.deadline).suspended
             elif chosen is not None:
                 interrupted = interrupted or _has_left(study, *chosen)
             prepared.executor.close()
@@ -274,7 +294,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         interrupted = True
     finally:
         prepared.executor.close(force=True)
-    return SearchResult(plan, search.progress, finalists_of(study), interrupted, search.drawer.exhausted is not None)
+    return SearchResult(plan, search.progress, finalists_of(study), interrupted, search.exhausted is not None)
 
 
 def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
@@ -288,30 +308,6 @@ def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
     enqueue(study, prepared.space, fitted, prepared.paths)
     study.set_user_attr("begun", True)
     return fitted
-
-
-def _coordinator(
-    prepared: _Prepared,
-    study: optuna.Study,
-    drawer: Drawer | FinalistDrawer,
-    crew: Crew,
-    paths: StudyPaths,
-    goal: int,
-    stop: Stop,
-    deadline: float | None,
-) -> Coordinator:
-    return Coordinator(
-        study,
-        drawer,
-        crew,
-        paths,
-        goal=goal,
-        display=prepared.display,
-        stop=stop,
-        deadline=deadline,
-        persist=prepared.persist,
-        metric=prepared.settings.study.metric,
-    )
 
 
 def _plan(
@@ -334,18 +330,6 @@ def _plan(
         warm_start=fitted,
         warnings=prepared.warnings,
     )
-
-
-def _finals(chosen: tuple[Round, list[FrozenTrial]], study: optuna.Study, prepared: _Prepared, crew: Crew) -> Coordinator:
-    asked, trials = chosen
-    paths = prepared.paths
-    finals = create_sibling_study(study, asked)
-    goal = enqueue_trainings(finals, trials, asked)
-    drawer = FinalistDrawer(finals, paths, asked.epochs, prepared.settings.seed)
-    coordinator = _coordinator(prepared, finals, drawer, crew, paths.finalists, goal, prepared.stop, prepared.deadline)
-    prepared.display.begin_finalists(asked, coordinator.progress.trained)
-    prepared.display.until(prepared.deadline)
-    return coordinator
 
 
 def _has_left(study: optuna.Study, asked: Round, trials: list[FrozenTrial]) -> bool:

@@ -14,8 +14,8 @@ from nas.budget import Budget
 from nas.config import ArchConfig, Candidate
 from nas.errors import ConfigError, NasError
 from nas.files import write_whole
-from nas.paths import StudyPaths, existing_study
-from nas.space.presets import load_preset, preset_names
+from nas.paths import StudyPaths, existing_study, preset_names
+from nas.space.presets import load_preset
 from nas.space.space import Space
 from nas.study.outcomes import last_value, outcome_of
 from nas.study.settings import StudySettings, read_settings

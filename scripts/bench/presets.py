@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 from nas.config import DataConfig
+from nas.paths import preset_names
 from nas.runs.context import open_presets_study
 from nas.runs.retrain import retrain
-from nas.space.presets import preset_names
 from nas.specs import RetrainSpec
 from nas.train.checkpoint import read_curve
 

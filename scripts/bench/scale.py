@@ -33,10 +33,11 @@ from nas.paths import StudyPaths
 from nas.space.space import Space
 from nas.space.space_file import CIFAR10, load_space
 from nas.study import outcomes
-from nas.study.drawing import Drawer
+from nas.study.drawing import SearchSource
 from nas.study.ownership import own_study
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
+from nas.study.source import Display
 from nas.study.storage import owned_study
 
 # ------------------------------------------------------------------------------------------------- trials in the study
@@ -91,13 +92,13 @@ def in_a_study(space: Space, budget: Budget, before: list[FrozenTrial], options:
             sampler = SAMPLERS["tpe"]()
             study = owned_study(storage, paths, sampler, PRUNERS["asha"](space.epochs))
             study.add_trials(before)
-            drawer = Drawer(study, sampler, space, budget, seed=0)
+            drawer = SearchSource(study, paths, sampler, space, budget, seed=0, goal=10**6, display=Display())
             budget.check = lambda arch: clock("of which the check", lambda: check(arch))  # type: ignore[method-assign]
             for number in range(options.draws + 1):
                 if number == 1:  # the first one reads the whole study
                     clock.seconds.clear()
-                drawer.begin()
-                clock("ask + check", drawer.step)
+                drawer.begin_draw()
+                clock("ask + check", drawer.work)
                 for running in drawer.ready:
                     for epoch in range(1, space.epochs):
                         clock("an epoch", lambda r=running, e=epoch: one_epoch(study, r.trial, e))

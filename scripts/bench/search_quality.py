@@ -39,12 +39,14 @@ from scipy.stats import spearmanr
 
 from nas.budget import Budget
 from nas.config import StrategyConfig
+from nas.paths import StudyPaths
 from nas.space.space import Space
 from nas.space.space_file import load_space
 from nas.study import outcomes
-from nas.study.drawing import Drawer
+from nas.study.drawing import SearchSource
 from nas.study.pruners import PRUNERS, FairPruner
 from nas.study.samplers import SAMPLERS
+from nas.study.source import Display
 from nas.study.strategies import make_pruner, make_sampler
 
 HALF_A_POINT = 0.005
@@ -191,12 +193,15 @@ def search_one(strategy: tuple[str, str], world: World, epochs: int, target: flo
     sampler, pruner = (StrategyConfig.model_validate(part) for part in strategy)
     judge: FairPruner = make_pruner(pruner, world.epochs)
     study = optuna.create_study(direction="maximize", pruner=judge)
-    drawer = Drawer(study, make_sampler(sampler, seed), world.space, WorldBudget(world), seed)
+    budget, paths = WorldBudget(world), StudyPaths(Path("none"))  # nothing is trained
+    drawer = SearchSource(
+        study, paths, make_sampler(sampler, seed), world.space, budget, seed=seed, goal=10**6, display=Display()
+    )
     ended: list[tuple[int, float | None, float]] = []
     while sum(spent for spent, _, _ in ended) < epochs and drawer.exhausted is None:
-        drawer.begin()
-        while drawer.drawing:
-            drawer.step()
+        drawer.begin_draw()
+        while drawer.busy:
+            drawer.work()
         if not drawer.ready:
             break
         running = drawer.ready.popleft()

@@ -86,22 +86,22 @@ def timed_search(arguments: list[str]) -> None:
     clocks = Clocks()
     from nas.budget import Budget
     from nas.cli.main import main
-    from nas.jobs.executor import local
+    from nas.jobs import local
+    from nas.jobs.runner import Runner
     from nas.study import run
-    from nas.study.coordinator import Coordinator
-    from nas.study.drawing import Drawer
+    from nas.study.drawing import SearchSource
 
     clocks.put(run, "run_search", "all else", before=lambda: clocks.mark("search"))
     clocks.put(run, "load_dataset", "start: data")
     clocks.put(run, "check_feasible", "start: is anything feasible")
     clocks.put(run, "split", "start: data")
     clocks.put(run, "owned_study", "start: study")
-    clocks.put(Drawer, "step", "draw")
+    clocks.put(SearchSource, "work", "draw")
     clocks.put(Budget, "check", "budget check")
-    clocks.put(Coordinator, "submit", "hand out")
-    clocks.put(Coordinator, "on_epoch", "epoch: report and answer")
-    clocks.put(Coordinator, "on_end", "end: record")
-    clocks.put(Coordinator, "settle", "tell")
+    clocks.put(Runner, "_hand_out", "hand out")
+    clocks.put(SearchSource, "on_epoch", "epoch: report and answer")
+    clocks.put(SearchSource, "on_end", "end: record")
+    clocks.put(SearchSource, "settle", "tell")
     clocks.put(local.LocalExecutor, "prepare", "start the workers")
     clocks.put(local.LocalExecutor, "start", "start the workers", before=lambda: clocks.mark("workers"))
     clocks.put(local.LocalExecutor, "receive", "wait for messages")
@@ -121,8 +121,7 @@ def timed_worker(*args: Any) -> None:
 
     from nas import models
     from nas.data.loader import TrainBatches
-    from nas.jobs import worker
-    from nas.jobs.executor import local
+    from nas.jobs import local, worker
     from nas.train import loop
 
     train = worker._Trainer.train

@@ -123,7 +123,7 @@ def test_network_too_large_to_run_is_over_its_latency(monkeypatch: pytest.Monkey
 def test_network_that_shrinks_its_images_to_nothing_is_refused() -> None:
     arch = ArchConfig(stages=tuple(StageConfig(blocks=1, channels=8) for _ in range(5)))
     budget = Budget(BudgetConfig(params=5_000_000, latency=LATENCY), ImageShape(channels=1, size=8, classes=10))
-    assert not budget.wants_quiet(arch)
+    assert not budget.needs_idle_machine(arch)
     with pytest.raises(ConfigError) as refused:
         budget.check(arch)
     assert refused.value.message == (
@@ -137,18 +137,18 @@ def test_network_that_shrinks_its_images_to_nothing_is_refused() -> None:
 
 def test_quiet_is_wanted_only_where_the_next_check_would_measure(asked: list[str]) -> None:
     budget = Budget(limits(), CIFAR10)
-    assert budget.wants_quiet(SMALL)
+    assert budget.needs_idle_machine(SMALL)
     assert "measure_latency" not in asked
     budget.check(SMALL)
     assert asked.count("measure_latency") == 1
-    assert not budget.wants_quiet(SMALL)
-    assert not budget.wants_quiet(WIDER)  # over its parameters
-    assert not Budget(limits(latency=None), CIFAR10).wants_quiet(SMALL)
+    assert not budget.needs_idle_machine(SMALL)
+    assert not budget.needs_idle_machine(WIDER)  # over its parameters
+    assert not Budget(limits(latency=None), CIFAR10).needs_idle_machine(SMALL)
 
 
 def test_the_check_that_follows_counts_nothing_again(asked: list[str]) -> None:
     budget = Budget(limits(), CIFAR10)
-    budget.wants_quiet(SMALL)
+    budget.needs_idle_machine(SMALL)
     budget.check(SMALL)
     assert asked == ["count_params", "peak_memory", "count_macs", "measure_latency"]
 
@@ -159,7 +159,7 @@ def test_a_copy_with_other_limits_counts_for_itself(asked: list[str]) -> None:
     assert budget.check(SMALL).fits
     tighter = copy(budget)
     tighter.limits = budget.limits.model_copy(update={"params": PARAMS - 1})
-    assert not tighter.wants_quiet(SMALL)
+    assert not tighter.needs_idle_machine(SMALL)
     assert not tighter.check(SMALL).fits
     assert budget.check(SMALL).fits
     assert asked.count("measure_latency") == 1
@@ -180,7 +180,7 @@ def test_a_network_is_measured_once(asked: list[str]) -> None:
 def test_networks_that_predict_alike_are_measured_once(changes: dict[str, Any], asked: list[str]) -> None:
     budget = Budget(BudgetConfig(latency=LATENCY), CIFAR10)
     budget.check(SMALL)
-    assert not budget.wants_quiet(SMALL.model_copy(update=changes))
+    assert not budget.needs_idle_machine(SMALL.model_copy(update=changes))
     assert budget.check(SMALL.model_copy(update=changes)).latency_ms == 4.0
     assert asked.count("measure_latency") == 1
 
@@ -191,7 +191,7 @@ def test_what_was_measured_outlives_a_crash(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(nas.budget.check, "measure_latency", lambda *a: next(answers))
     first = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file).check(SMALL)
     again = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file)
-    assert not again.wants_quiet(SMALL)
+    assert not again.needs_idle_machine(SMALL)
     assert again.check(SMALL) == first  # measured anew, it would be over
     (entry,) = json.loads(file.read_text()).values()
     assert entry == {"ms": 4.999, "architecture": SMALL.one_line(), "latency": "torch on cpu, 1 thread, batch 1"}
@@ -204,8 +204,8 @@ def test_a_limit_may_change_and_how_it_is_timed_may_not(tmp_path: Path, asked: l
     assert not stricter.check(SMALL).fits
     assert asked.count("measure_latency") == 1
     for change in ({"threads": 2}, {"batch": 8}, {"runtime": "onnxruntime"}, {"device": "cuda"}):
-        assert Budget(BudgetConfig(latency=LATENCY.model_copy(update=change)), CIFAR10, file).wants_quiet(SMALL)
-    assert Budget(BudgetConfig(latency=LATENCY), ImageShape(channels=3, size=64, classes=10), file).wants_quiet(SMALL)
+        assert Budget(BudgetConfig(latency=LATENCY.model_copy(update=change)), CIFAR10, file).needs_idle_machine(SMALL)
+    assert Budget(BudgetConfig(latency=LATENCY), ImageShape(channels=3, size=64, classes=10), file).needs_idle_machine(SMALL)
 
 
 def test_what_is_too_large_to_run_is_known_after_a_crash_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_what_is_too_large_to_run_is_known_after_a_crash_too(tmp_path: Path, mon
     file = tmp_path / "latencies.json"
     first = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file).check(SMALL)
     again = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file)
-    assert not again.wants_quiet(SMALL)
+    assert not again.needs_idle_machine(SMALL)
     assert again.check(SMALL) == first
 
 

@@ -4,6 +4,7 @@ import io
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +15,8 @@ from rich.text import Text
 from nas.config import Candidate
 from nas.display.panel import panel, seconds_left, sparkline
 from nas.display.terminal import Panel, TerminalDisplay
-from nas.study.progress import Progress, Running
+from nas.jobs.job import Job, Running
+from nas.study.source import Drawn, Progress
 from nas.study.trials import TrialRecord
 from nas.train.checkpoint import EpochMetrics
 
@@ -26,21 +28,25 @@ def epoch(number: int, accuracy: float) -> EpochMetrics:
 
 
 def running(number: int, *accuracies: float, memory: int | None = None) -> Running:
-    trial = cast(Any, SimpleNamespace(number=number, user_attrs={}))
-    curve = [epoch(n, accuracy) for n, accuracy in enumerate(accuracies, 1)]
-    return Running(trial, CANDIDATE, 4_480_000, curve=curve, memory=memory)
+    job = Job(str(number), f"trial {number}", Path(), CANDIDATE.arch, CANDIDATE.train, seed=0, identity="")
+    return Running(job, curve=[epoch(n, accuracy) for n, accuracy in enumerate(accuracies, 1)], memory=memory)
+
+
+def trial(number: int) -> Drawn:
+    return Drawn(cast(Any, SimpleNamespace(number=number, user_attrs={})), CANDIDATE, 4_480_000)
 
 
 def progress(**changes: Any) -> Progress:
     known: dict[str, Any] = {
         "counts": Counter(trained=5, pruned_early=7, over_budget=9),
         "running": {0: running(20, 0.31, 0.4256), 1: running(21)},
+        "drawn": {str(number): trial(number) for number in range(100)},
         "best": TrialRecord(12, "trained", 0.7438, 18, 260_290, None, "basic 1-2-1 × 56-64-48 k3-3-3 relu", 1),
         "history": [0.6, 0.6, 0.7, 0.7438],
         "trained_here": 6,
         "devices": {0: "NVIDIA H100, bf16", 1: "NVIDIA H100, bf16"},
     }
-    return Progress(goal=100, **{"epochs": 18, **known, **changes})
+    return Progress(goal=100, **{"epochs": 18, "metric": "accuracy", **known, **changes})
 
 
 def drawn(shown: Progress, width: int, left: float | None = 720.0) -> list[str]:
@@ -86,7 +92,7 @@ def test_narrow_terminal_keeps_what_matters() -> None:
 
 @pytest.mark.parametrize(("devices", "words"), [({}, "starting the workers and loading the data"), ({0: "cpu"}, "drawing")])
 def test_before_anything_trains(devices: dict[int, str], words: str) -> None:
-    shown = Progress(goal=10, epochs=3, devices=devices)
+    shown = Progress(goal=10, epochs=3, metric="accuracy", devices=devices)
     assert drawn(shown, 80, None) == ["trained 0/10", words]
 
 

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from nas.errors import NasError
-from nas.jobs import crew, silence
-from nas.jobs.crew import Crew
+from nas.jobs import crew
+from nas.jobs.crew import Crew, Silence
 from nas.jobs.messages import Died, Epoch, Paused, Ready, Unfit
-from nas.jobs.silence import Silence
 from tests.study.scripted import FakeExecutor, World, metrics
 
 
@@ -24,12 +23,12 @@ def test_a_silence_is_too_long_by_what_was_learned_and_not_while_a_worker_starts
     it.expect(1, starting=True)
     it.passed(4.0)
     it.heard(0, in_training=True)
-    assert it.limit == max(silence.LEAST_SECONDS, 4.0 * silence.FACTOR)
-    for _ in range(1 + int(it.limit / silence.MOST_AT_ONCE)):
-        it.passed(silence.MOST_AT_ONCE)
+    assert it.limit == max(crew.LEAST_SECONDS, 4.0 * crew.FACTOR)
+    for _ in range(1 + int(it.limit / crew.MOST_AT_ONCE)):
+        it.passed(crew.MOST_AT_ONCE)
     assert list(it.too_long()) == [0]
-    for _ in range(int(silence.UNLEARNED_SECONDS / silence.MOST_AT_ONCE)):
-        it.passed(silence.MOST_AT_ONCE)
+    for _ in range(int(crew.UNLEARNED_SECONDS / crew.MOST_AT_ONCE)):
+        it.passed(crew.MOST_AT_ONCE)
     assert set(it.too_long()) == {0, 1}
     limit = it.limit
     it.judged(1)
@@ -79,7 +78,7 @@ def test_nobody_is_replaced_once_the_search_ends(executor: FakeExecutor) -> None
 
 
 def test_who_is_heard_of_in_the_same_breath_does_not_hang(executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silence, "UNLEARNED_SECONDS", 0.01)
+    monkeypatch.setattr(crew, "UNLEARNED_SECONDS", 0.01)
     it = Crew(executor, lambda note: None)
     for worker in (0, 1):
         it.hear(worker, Ready("fake", "fp32"))
@@ -92,7 +91,7 @@ def test_who_is_heard_of_in_the_same_breath_does_not_hang(executor: FakeExecutor
 
 def test_the_search_is_not_lost_while_another_worker_is_awaited(executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeExecutor, "awaited", {1}, raising=False)
-    monkeypatch.setattr(silence, "UNLEARNED_SECONDS", 0.01)
+    monkeypatch.setattr(crew, "UNLEARNED_SECONDS", 0.01)
     it = Crew(executor, lambda note: None)
     it.receive(0)
     time.sleep(0.02)
@@ -111,12 +110,12 @@ def test_nobody_works_once_all_who_do_have_paused(executor: FakeExecutor) -> Non
     for worker in (0, 1):
         it.hear(worker, Ready("fake", "fp32"))
         it.occupy(worker, None)  # type: ignore[arg-type]
-    assert not it.hush()
+    assert not it.pause_all()
     it.hear(0, Paused(0))
-    assert not it.hush()
+    assert not it.pause_all()
     it.release(1)
-    assert it.hush(), "one pauses, the other has nothing to do"
-    it.wake()
+    assert it.pause_all(), "one pauses, the other has nothing to do"
+    it.resume_all()
     assert not executor.paused
 
 
@@ -126,13 +125,13 @@ def test_a_worker_that_is_starting_is_waited_for_and_one_that_cannot_start_is_no
     monkeypatch.setattr(crew, "PAUSE_SECONDS", 100.0)
     it = Crew(executor, lambda note: None)
     it.hear(0, Ready("fake", "fp32"))
-    assert not it.hush()
+    assert not it.pause_all()
     for message in (Unfit("no such data", None), Died("exit code 0")):
         it.hear(1, message)
-    assert it.hush()
+    assert it.pause_all()
     for message in (Died("SIGKILL"), Unfit("no room on the GPU", None), Died("exit code 0")):
         it.hear(0, message)
-    assert it.hush(), "it tries again in a while"
+    assert it.pause_all(), "it tries again in a while"
 
 
 def test_an_answer_to_an_earlier_pause_is_none_to_this_one(executor: FakeExecutor) -> None:
@@ -140,26 +139,26 @@ def test_an_answer_to_an_earlier_pause_is_none_to_this_one(executor: FakeExecuto
     it.hear(0, Ready("fake", "fp32"))
     executor.count = 1
     it.occupy(0, None)  # type: ignore[arg-type]
-    assert not it.hush()
+    assert not it.pause_all()
     it.release(0)  # its training had just ended
-    assert it.hush()
-    it.wake()
+    assert it.pause_all()
+    it.resume_all()
     it.hear(0, Paused(0))
     it.occupy(0, None)  # type: ignore[arg-type]
-    assert not it.hush()
+    assert not it.pause_all()
     it.hear(0, Paused(0))
-    assert not it.hush()
+    assert not it.pause_all()
     it.hear(0, Paused(1))
-    assert it.hush()
+    assert it.pause_all()
 
 
 def test_who_pauses_does_not_hang(executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silence, "UNLEARNED_SECONDS", 0.01)
+    monkeypatch.setattr(crew, "UNLEARNED_SECONDS", 0.01)
     it = Crew(executor, lambda note: None)
     for worker in (0, 1):
         it.hear(worker, Ready("fake", "fp32"))
         it.occupy(worker, None)  # type: ignore[arg-type]
-    it.hush()
+    it.pause_all()
     executor._outbox.clear()
     it.hear(0, Paused(0))
     time.sleep(0.02)

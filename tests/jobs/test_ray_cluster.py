@@ -14,8 +14,8 @@ from nas.jobs.ray.executor import RayExecutor
 from nas.paths import study_paths
 from nas.specs import SearchSpec
 from nas.study.outcomes import count_outcomes, count_trained, outcome_of
-from nas.study.progress import Progress
 from nas.study.run import SearchResult, run_search
+from nas.study.source import Progress
 from nas.study.storage import open_study
 from tests.conftest import QuietDisplay
 from tests.jobs.ray_clusters import ENVIRONMENT, new_cluster

@@ -21,8 +21,8 @@ from nas.space.feasibility import (
 )
 from nas.space.space import Space, UniformDraw
 from nas.space.space_file import read_space
-from nas.study.drawing import Drawer
 from nas.study.samplers import SAMPLERS
+from tests.study.scripted import draw_only
 
 SHAPE = ImageShape(channels=3, size=32, classes=10)
 ARCH = """
@@ -212,10 +212,12 @@ def test_ranges_that_cost_nothing_are_not_blamed() -> None:
 def test_draws_that_are_all_over_budget_end_with_the_limit_that_most_of_them_broke(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.study.drawing.MAX_OVER_BUDGET_IN_A_ROW", 5)
     sampler = SAMPLERS["random"]()
-    drawer = Drawer(optuna.create_study(sampler=sampler), sampler, space(), budget(params=1_000_000, memory=100), seed=0)
-    drawer.begin()
+    drawer = draw_only(optuna.create_study(sampler=sampler), sampler, space(), budget(params=1_000_000, memory=100))
+    drawer.begin_draw()
     for _ in range(4):
-        drawer.step()
-    with pytest.raises(BudgetError, match="5 draws in a row were over budget") as caught:
-        drawer.step()
-    assert str(caught.value.hint).endswith(RAISE["memory"])
+        drawer.work()
+    assert drawer.error is None
+    drawer.work()
+    assert isinstance(drawer.error, BudgetError)
+    assert "5 draws in a row were over budget" in drawer.error.message
+    assert str(drawer.error.hint).endswith(RAISE["memory"])

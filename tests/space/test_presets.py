@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+import nas.paths
 import nas.space.presets
 from nas.budget import Budget, count_params
 from nas.config import ImageShape
 from nas.errors import ConfigError
-from nas.space.presets import load_preset, preset_names
-from nas.space.space_file import load_space, shipped_folder
+from nas.paths import preset_names, shipped_folder
+from nas.space.presets import load_preset
+from nas.space.space_file import load_space
 from nas.study.warm_start import Start, fit_start
 from tests.reported import REPORTED
 
@@ -42,6 +44,7 @@ def test_a_preset_that_draws_or_has_no_report_is_refused(
     text = (shipped_folder() / "presets" / "resnet-1111.yaml").read_text()
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "mine.yaml").write_text(text.replace(line, instead))
+    monkeypatch.setattr(nas.paths, "shipped_folder", lambda: tmp_path)
     monkeypatch.setattr(nas.space.presets, "shipped_folder", lambda: tmp_path)
     with pytest.raises(ConfigError, match=said) as refused:
         load_preset("mine")

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.paths import StudyPaths
-from nas.study.kept import KEPT_CHECKPOINTS
 from nas.study.outcomes import COUNTED, best_trials, outcome_of
+from nas.study.source import KEPT_CHECKPOINTS
 from nas.study.storage import open_study
 from nas.train.checkpoint import read_curve
 

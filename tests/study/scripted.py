@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -12,6 +13,7 @@ from nas.config import ArchConfig, BudgetConfig, ImageShape
 from nas.interrupts import Stop
 from nas.jobs.crew import Crew
 from nas.jobs.executor import Executor
+from nas.jobs.job import Job
 from nas.jobs.messages import (
     Began,
     Died,
@@ -30,12 +32,12 @@ from nas.jobs.messages import (
     Unfit,
     Verdict,
 )
+from nas.jobs.runner import Runner
 from nas.paths import StudyPaths
 from nas.space.space import Space
-from nas.study.coordinator import Coordinator
-from nas.study.drawing import Drawer
-from nas.study.progress import Progress, Running
+from nas.study.drawing import SearchSource
 from nas.study.samplers import SeededSampler
+from nas.study.source import Display, Progress
 from nas.study.trials import TrialRecord
 from nas.train.checkpoint import EpochMetrics
 
@@ -107,7 +109,7 @@ class Life:
     """The worker dies after so many epochs, once for each entry."""
 
 
-Lives = Callable[[Train], Life]
+Lives = Callable[[Job], Life]
 
 
 def metrics(epoch: int, accuracy: float) -> EpochMetrics:
@@ -129,7 +131,7 @@ class FakeExecutor(Executor):
     def __init__(self, lives: Lives, world: World, study: optuna.Study, workers: int = 1) -> None:
         self.lives, self.world, self.study = lives, world, study
         self.count = workers
-        self.submitted: list[Train] = []
+        self.submitted: list[Job] = []
         self.verdicts: list[tuple[int, bool, str | None]] = []
         """(trial, whether it goes on, its outcome in the storage at that moment)"""
         self.still_born: dict[int, int | Unfit] = {}
@@ -142,7 +144,7 @@ class FakeExecutor(Executor):
         self.deaf = False
         """Whether no worker hears a Suspend."""
         self._trainings: dict[int, Generator[FromWorker, bool, None]] = {}
-        self._orders: dict[int, Train] = {}
+        self._orders: dict[int, Job] = {}
         self._suspended: set[int] = set()
         self._outbox: deque[tuple[int, FromWorker]] = deque()
         self._answers: dict[int, bool | None] = {}
@@ -188,15 +190,15 @@ class FakeExecutor(Executor):
 
     def send(self, worker: int, message: ToWorker) -> None:
         match message:
-            case Train():
-                assert worker not in self._trainings, "a worker that trains was given another candidate"
-                self.submitted.append(message)
-                self._orders[worker] = message
+            case Train(job=job):
+                assert worker not in self._trainings, "a worker that trains was given another job"
+                self.submitted.append(job)
+                self._orders[worker] = job
                 self._suspended.discard(worker)
-                self._trainings[worker] = self._train(worker, message)
+                self._trainings[worker] = self._train(worker, job)
                 self._answers[worker] = None
             case Verdict(go_on=go_on):
-                number = self._orders[worker].number
+                number = int(self._orders[worker].key)
                 outcome = self.study.get_trials(deepcopy=False)[number].user_attrs.get("outcome")
                 self.verdicts.append((number, go_on, outcome))
                 if worker in self._asking:  # the others ignore it
@@ -236,40 +238,40 @@ class FakeExecutor(Executor):
             del self._trainings[worker]
         self._outbox.append((worker, message))
 
-    def _train(self, worker: int, order: Train) -> Generator[FromWorker, bool, None]:
+    def _train(self, worker: int, job: Job) -> Generator[FromWorker, bool, None]:
         """As `fit` does it: says again what its checkpoint holds, then trains."""
-        life, checkpoint = self.lives(order), order.folder / "checkpoint.pt"
+        life, checkpoint = self.lives(job), job.folder / "checkpoint.pt"
         done = int(checkpoint.read_text()) if checkpoint.exists() else 0
-        assert order.folder.is_dir()
-        yield Began(order.number, done, "whole" if checkpoint.exists() else "none")
-        if life.memory is not None and order.candidate.train.batch_size // order.micro_batches > life.memory:
-            yield OutOfMemory(order.number, "the device", "OutOfMemoryError: tried to allocate a lot")
+        assert job.folder.is_dir()
+        yield Began(done, "whole" if checkpoint.exists() else "none")
+        if life.memory is not None and job.train.batch_size // job.micro_batches > life.memory:
+            yield OutOfMemory("the device", "OutOfMemoryError: tried to allocate a lot")
             return
         for epoch in range(1, len(life.curve) + 1):
             if epoch > done:
                 if worker in self._suspended:
                     checkpoint.write_text(str(epoch - 1))
-                    yield Ended(order.number, "suspended")
+                    yield Ended("suspended")
                     return
-                dead = life.deaths.count(epoch - 1) - self.world.deaths.count((order.number, epoch - 1))
+                dead = life.deaths.count(epoch - 1) - self.world.deaths.count((int(job.key), epoch - 1))
                 if dead > 0:
-                    self.world.deaths.append((order.number, epoch - 1))
+                    self.world.deaths.append((int(job.key), epoch - 1))
                     yield Died("SIGKILL")
                     return
-                self.world.trained.append((order.number, epoch))
+                self.world.trained.append((int(job.key), epoch))
                 checkpoint.write_text(str(epoch))
-            go_on = yield Epoch(order.number, metrics(epoch, life.curve[epoch - 1]))
+            go_on = yield Epoch(metrics(epoch, life.curve[epoch - 1]))
             if not go_on and epoch < EPOCHS:
-                yield Ended(order.number, "stopped")
+                yield Ended("stopped")
                 return
         if life.end == "failed":
-            yield Failed(order.number, "RuntimeError: out of luck", "Traceback: somewhere")
+            yield Failed("RuntimeError: out of luck", "Traceback: somewhere")
         else:
-            yield Ended(order.number, life.end)
+            yield Ended(life.end)
 
 
 @dataclass
-class FakeDisplay:
+class FakeDisplay(Display):
     """Remembers what it was shown; `on_update` may intervene."""
 
     notes: list[str] = field(default_factory=list)
@@ -279,14 +281,43 @@ class FakeDisplay:
     def update(self, progress: Progress) -> None:
         self.on_update(progress)
 
-    def epoch(self, running: Running) -> None:
-        pass
-
     def ended(self, row: TrialRecord, progress: Progress) -> None:
         self.rows.append(row)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+class Search:
+    """A source and its runner."""
+
+    def __init__(self, source: SearchSource, runner: Runner) -> None:
+        self.source, self.runner, self.stop, self.crew = source, runner, runner.stop, runner.crew
+
+    @property
+    def progress(self) -> Progress:
+        return self.source.progress
+
+    def run(self) -> None:
+        self.source.adopt(self.crew.size)
+        self.runner.run()
+
+
+def draw_only(
+    study: optuna.Study, sampler: SeededSampler, space: Space, budget: Budget, seed: int = 0, least_params: int | None = None
+) -> SearchSource:
+    """A source of which nothing is trained."""
+    return SearchSource(
+        study,
+        StudyPaths(Path("none")),
+        sampler,
+        space,
+        budget,
+        seed=seed,
+        least_params=least_params,
+        goal=10**6,
+        display=FakeDisplay(),
+    )
 
 
 @dataclass
@@ -308,7 +339,7 @@ class Bench:
 
     def coordinator(
         self, goal: int, lives: Lives | Mapping[int, Life] | None = None, workers: int = 1, seed: int = 0, **more: Any
-    ) -> Coordinator:
+    ) -> Search:
         """`lives` by trial; a mapping leaves all others at their default."""
         study = optuna.create_study(
             storage=self.storage,
@@ -317,19 +348,34 @@ class Bench:
             load_if_exists=True,
             pruner=self.pruner,
         )
-        drawer = Drawer(study, self.sampler or Listed(self.channels), self.space, self.budget, seed)
         by_number = dict(lives) if isinstance(lives, Mapping) else {}
-        chosen = lives if callable(lives) else lambda order: by_number.get(order.number, Life())
+        chosen = lives if callable(lives) else lambda job: by_number.get(int(job.key), Life())
         self.executor = FakeExecutor(chosen, self.world, study, workers)
-        settings = {"goal": goal, "display": self.display, "stop": Stop(), **more}
-        return Coordinator(study, drawer, Crew(self.executor, self.display.note), self.paths, **settings)
+        crew = Crew(self.executor, self.display.note)
+        shared = {"persist": more.pop("persist")} if "persist" in more else {}
+        running = {"stop": more.pop("stop", Stop()), "deadline": more.pop("deadline", None), **shared}
+        sampler, least = self.sampler or Listed(self.channels), more.pop("least_params", None)
+        source = SearchSource(
+            study,
+            self.paths,
+            sampler,
+            self.space,
+            self.budget,
+            seed=seed,
+            least_params=least,
+            goal=goal,
+            display=self.display,
+            **shared,
+            **more,
+        )
+        return Search(source, Runner(source, crew, note=self.display.note, **running))
 
-    def run(self, goal: int, lives: Any = None, workers: int = 1, **more: Any) -> Coordinator:
+    def run(self, goal: int, lives: Any = None, workers: int = 1, **more: Any) -> Search:
         coordinator = self.coordinator(goal, lives, workers, **more)
         coordinator.run()
         return coordinator
 
-    def stop_when(self, condition: Callable[[Progress], bool], coordinator: Coordinator) -> None:
+    def stop_when(self, condition: Callable[[Progress], bool], coordinator: Search) -> None:
         """As Ctrl-C does, as soon as this is true."""
 
         def on_update(progress: Progress) -> None:
@@ -350,4 +396,4 @@ class Bench:
     @property
     def submitted(self) -> list[int]:
         assert self.executor is not None
-        return [order.number for order in self.executor.submitted]
+        return [int(job.key) for job in self.executor.submitted]

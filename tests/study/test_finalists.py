@@ -28,9 +28,9 @@ from nas.study.finalists import (
     finalists_of,
     plan_round,
 )
-from nas.study.progress import Progress
 from nas.study.pruners.asha import Asha
 from nas.study.run import SearchResult, run_search
+from nas.study.source import Progress
 from nas.study.storage import open_study
 from nas.study.trials import TrialRecord
 from tests.conftest import Done, QuietDisplay

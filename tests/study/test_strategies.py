@@ -16,13 +16,13 @@ from nas.errors import ConfigError
 from nas.space.space import Space
 from nas.space.space_file import read_space
 from nas.study import outcomes
-from nas.study.drawing import Drawer
+from nas.study.drawing import SearchSource
 from nas.study.history import all_with_values, excess, projected_values
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
 from nas.study.samplers.base import _most_telling
 from nas.study.strategies import describe, fill_defaults, inherit_arguments, make_pruner, make_sampler
-from tests.study.scripted import StubBudget
+from tests.study.scripted import StubBudget, draw_only
 
 Search = Callable[..., optuna.Study]
 
@@ -80,12 +80,12 @@ def search(space: Space) -> Search:
 def make_search(name: str, space: Space, trained: int, seed: int, most: int) -> optuna.Study:
     """Four trainings of five are pruned after their second epoch."""
     study = optuna.create_study(direction="maximize")
-    drawer = Drawer(study, make_sampler(StrategyConfig(name=name), seed), space, ChannelBudget(most), seed)
+    drawer = draw_only(study, make_sampler(StrategyConfig(name=name), seed), space, ChannelBudget(most), seed)
     count = 0
     while count < trained:
-        drawer.begin()
-        while drawer.drawing:
-            drawer.step()
+        drawer.begin_draw()
+        while drawer.busy:
+            drawer.work()
         running = drawer.ready.popleft()
         value = quality(running.candidate)
         outcome: outcomes.Outcome = "trained" if count % 5 == 0 else "pruned_early"
@@ -161,11 +161,11 @@ def test_a_curve_that_exploded_misleads_nobody(name: str, space: Space) -> None:
 
     def ends(which: str) -> float:
         study = optuna.create_study(direction="maximize")
-        drawer = Drawer(study, make_sampler(StrategyConfig(name=which), 0), space, ChannelBudget(200), 0)
+        drawer = draw_only(study, make_sampler(StrategyConfig(name=which), 0), space, ChannelBudget(200), 0)
         for _ in range(networks):
-            drawer.begin()
-            while drawer.drawing:
-                drawer.step()
+            drawer.begin_draw()
+            while drawer.busy:
+                drawer.work()
             running = drawer.ready.popleft()
             explodes = running.candidate.train.momentum > 0.45
             value = 0.99 if explodes else quality(running.candidate)
@@ -188,12 +188,12 @@ def test_a_space_of_few_networks_is_exhausted_and_not_drawn_from_for_ever(name: 
         "few",
     )
     study = optuna.create_study(direction="maximize")
-    drawer = Drawer(study, make_sampler(StrategyConfig(name=name), 0), few, ChannelBudget(1000), 0)
+    drawer = draw_only(study, make_sampler(StrategyConfig(name=name), 0), few, ChannelBudget(1000), 0)
     found = set()
     while drawer.exhausted is None:
-        drawer.begin()
-        while drawer.drawing:
-            drawer.step()
+        drawer.begin_draw()
+        while drawer.busy:
+            drawer.work()
         while drawer.ready:
             running = drawer.ready.popleft()
             found.add(running.candidate.arch.stages[0].channels)
@@ -422,14 +422,14 @@ def test_what_a_study_began_with_stays_where_nothing_else_is_said() -> None:
 # ------------------------------------------------------------------------------------------------- a budget for each trial
 
 
-def front(space: Space, trials: int, seed: int = 0) -> tuple[optuna.Study, Drawer]:
+def front(space: Space, trials: int, seed: int = 0) -> tuple[optuna.Study, SearchSource]:
     study = optuna.create_study(direction="maximize")
     sampler = make_sampler(StrategyConfig(name="random"), seed)
-    drawer = Drawer(study, sampler, space, ChannelBudget(200), seed, least_params=10)
+    drawer = draw_only(study, sampler, space, ChannelBudget(200), seed, least_params=10)
     while len(drawer.ready) < trials:
-        drawer.begin()
-        while drawer.drawing:
-            drawer.step()
+        drawer.begin_draw()
+        while drawer.busy:
+            drawer.work()
     return study, drawer
 
 
@@ -451,11 +451,11 @@ def test_a_warm_starts_candidate_keeps_the_whole_budget_along_a_front(space: Spa
     values = {"block": "basic", **{f"stage{i}.channels": 60 for i in range(3)}, "lr": 0.1, "momentum": 0.5}
     for _ in range(3):
         study.enqueue_trial({**values, "lr": 0.1 + 0.01 * len(study.trials)}, user_attrs={"origin": "preset:one"})
-    drawer = Drawer(study, make_sampler(StrategyConfig(name="random"), 0), space, ChannelBudget(200), 0, least_params=10)
+    drawer = draw_only(study, make_sampler(StrategyConfig(name="random"), 0), space, ChannelBudget(200), 0, least_params=10)
     for _ in range(3):
-        drawer.begin()
-        while drawer.drawing:
-            drawer.step()
+        drawer.begin_draw()
+        while drawer.busy:
+            drawer.work()
     assert [running.params for running in drawer.ready] == [180] * 3
 
 

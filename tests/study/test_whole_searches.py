@@ -15,13 +15,12 @@ from pathlib import Path
 import pytest
 
 from nas.errors import StudyError
-from nas.jobs import silence, worker
+from nas.jobs import crew, worker
 from nas.paths import StudyPaths, study_paths
 from nas.specs import SearchSpec
-from nas.study.kept import KEPT_CHECKPOINTS
 from nas.study.outcomes import best_trials, count_outcomes, count_trained, outcome_of
-from nas.study.progress import Progress
 from nas.study.run import run_search
+from nas.study.source import KEPT_CHECKPOINTS, Progress
 from nas.study.storage import open_study
 from nas.train.checkpoint import read_curve
 from tests.conftest import Done, QuietDisplay
@@ -157,8 +156,8 @@ class Stopper(QuietDisplay):
 
 @pytest.mark.usefixtures("all_cores")
 def test_a_worker_that_hangs_is_replaced(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silence, "LEAST_SECONDS", 2.0)
-    monkeypatch.setattr(silence, "FACTOR", 2.0)
+    monkeypatch.setattr(crew, "LEAST_SECONDS", 2.0)
+    monkeypatch.setattr(crew, "FACTOR", 2.0)
     display = Stopper()
     result = run_search(
         SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=3, device="cpu", workers=2),

@@ -1,4 +1,4 @@
-"""The coordinator with scripted workers: what it asks, hands out, tells, and in which order."""
+"""The source of a search and its runner, with scripted workers: what is asked, handed out, told, and in which order."""
 
 import itertools
 import time
@@ -11,10 +11,9 @@ import pytest
 from nas.budget import Cost
 from nas.config import ArchConfig
 from nas.errors import BudgetError, NasError, StudyError
-from nas.jobs import silence
+from nas.jobs import crew, runner
 from nas.jobs.messages import Alive, Began, Broken, Died, Suspend, Unfit
-from nas.study import coordinator as coordination
-from nas.study import drawing
+from nas.study import drawing, source
 from nas.study.samplers import SAMPLERS
 from nas.train.device import SMALLEST_MICRO_BATCH
 from tests.study.scripted import EPOCHS, Life, PruneAfter, StubBudget
@@ -108,11 +107,11 @@ class TimedBudget(StubBudget):
         self.bench: Any = None
         self.timed: list[int] = []
 
-    def wants_quiet(self, arch: ArchConfig) -> bool:
+    def needs_idle_machine(self, arch: ArchConfig) -> bool:
         return arch.stages[0].channels not in self.timed
 
     def check(self, arch: ArchConfig) -> Cost:
-        if self.wants_quiet(arch):
+        if self.needs_idle_machine(arch):
             assert self.bench.executor.quiet
             self.timed.append(arch.stages[0].channels)
         return super().check(arch)
@@ -197,7 +196,7 @@ def test_a_space_that_only_repeats_itself_is_exhausted(bench: MakeBench, monkeyp
     monkeypatch.setattr(drawing, "MAX_DUPLICATES_IN_A_ROW", 6)
     b = bench(*[10, 20] + [10, 20] * 20)
     coordinator = b.run(10)
-    assert coordinator.drawer.exhausted
+    assert coordinator.source.exhausted
     assert coordinator.progress.trained == 2
     assert any("exhausted" in note for note in b.display.notes)
     assert "(RUNNING)" not in b.outcomes, "the duplicates that waited have ended with their twins"
@@ -207,7 +206,7 @@ def test_an_exhausted_space_trains_what_was_drawn_before(bench: MakeBench, monke
     monkeypatch.setattr(drawing, "MAX_DUPLICATES_IN_A_ROW", 3)
     b = bench(*[10, 20, 30] + [10] * 20)
     coordinator = b.run(10, workers=2)
-    assert coordinator.drawer.exhausted
+    assert coordinator.source.exhausted
     assert coordinator.progress.trained == 3
 
 
@@ -312,7 +311,7 @@ def test_a_death_after_the_verdict_costs_nothing(bench: MakeBench) -> None:
             while True:
                 answer = yield message
                 message = training.send(answer)
-                if order.number == 0 and answer is False:
+                if int(order.key) == 0 and answer is False:
                     message = Died("exit code 1")
 
     b.executor._train = die_when_stopped
@@ -385,7 +384,7 @@ def test_what_is_suspended_stays_running_and_goes_on_under_its_own_number(bench:
     b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
     coordinator.run()
     b.display.on_update = lambda progress: None
-    assert coordinator.suspending
+    assert coordinator.runner.suspended
     interrupted = [n for n, outcome in enumerate(b.outcomes) if outcome == "(RUNNING)"]
     assert len(interrupted) == 2 * workers, "one in training and one drawn ahead for each worker"
     assert any("suspended" in note for note in b.display.notes)
@@ -395,7 +394,7 @@ def test_what_is_suspended_stays_running_and_goes_on_under_its_own_number(bench:
     assert b.outcomes == ["trained"] * 4
     assert len(b.world.trained) == 12 == len(set(b.world.trained)), "no epoch was trained twice"
     assert before < 12
-    assert any("trial 0 goes on after epoch" in note for note in b.display.notes)
+    assert any("trial 0 resumes after epoch" in note for note in b.display.notes)
 
 
 def test_a_suspension_before_anything_trains_loses_nothing(bench: MakeBench) -> None:
@@ -425,7 +424,7 @@ def test_when_the_time_is_up_it_suspends(bench: MakeBench) -> None:
     b = bench()
     coordinator = b.coordinator(5, deadline=time.monotonic() - 1)
     coordinator.run()
-    assert coordinator.suspending
+    assert coordinator.runner.suspended
     assert b.submitted == []
     assert b.display.notes == ["the time is up"]
 
@@ -444,14 +443,14 @@ def test_what_an_earlier_run_did_not_report_is_reported_from_the_checkpoint(benc
 
 
 def crash_at_epoch(coordinator: Any, epoch: int) -> None:
-    real = coordinator.on_epoch
+    real = coordinator.source.on_epoch
 
-    def crash(worker: int, metrics: Any) -> None:
+    def crash(running: Any, metrics: Any) -> bool:
         if metrics.epoch == epoch:
             raise KeyboardInterrupt
-        real(worker, metrics)
+        return real(running, metrics)
 
-    coordinator.on_epoch = crash
+    coordinator.source.on_epoch = crash
     coordinator.run()
 
 
@@ -473,7 +472,7 @@ def test_a_decision_that_was_recorded_and_not_told_is_carried_out(bench: MakeBen
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(coordination.outcomes, "finish", crash)
+        patched.setattr(source.outcomes, "finish", crash)
         with pytest.raises(KeyboardInterrupt):
             b.run(2)
     assert b.trials[0].user_attrs["outcome"] == "pruned_early"
@@ -511,7 +510,7 @@ def test_one_is_drawn_ahead_for_each_worker_and_no_more(bench: MakeBench) -> Non
 
 def accuracy_of(order: Any) -> Any:
     """A training whose accuracy follows from its network alone."""
-    channels = order.candidate.arch.stages[0].channels
+    channels = order.network.stages[0].channels
     return Life(curve=(channels / 200, channels / 150, channels / 100))
 
 
@@ -554,12 +553,12 @@ def test_out_of_memory_the_same_trial_goes_on_in_smaller_parts(bench: MakeBench)
     b = bench()
     batch = b.space.candidate({slot.name: slot.ends()[0] for slot in b.space.slots}).train.batch_size
     b.run(1, {0: Life(memory=batch // 4)})
-    assert [(order.number, order.micro_batches) for order in b.executor.submitted] == [(0, 1), (0, 2), (0, 4)]
+    assert [(int(order.key), order.micro_batches) for order in b.executor.submitted] == [(0, 1), (0, 2), (0, 4)]
     assert b.outcomes == ["trained"]
     assert b.trials[0].user_attrs["micro_batches"] == 4
     assert b.display.notes == [
-        f"trial 0: the memory of the device ran out; again, in micro-batches of {batch // 2} images",
-        f"trial 0: the memory of the device ran out; again, in micro-batches of {batch // 4} images",
+        f"trial 0: the memory of the device ran out; it restarts with micro-batches of {batch // 2} images",
+        f"trial 0: the memory of the device ran out; it restarts with micro-batches of {batch // 4} images",
     ]
 
 
@@ -567,7 +566,7 @@ def test_what_fits_in_no_micro_batch_has_failed(bench: MakeBench) -> None:
     b = bench()
     b.run(1, {0: Life(memory=0)})
     assert b.outcomes == ["failed", "trained"]
-    smallest = b.executor.submitted[0].candidate.train.batch_size // b.executor.submitted[-2].micro_batches
+    smallest = b.executor.submitted[0].train.batch_size // b.executor.submitted[-2].micro_batches
     assert SMALLEST_MICRO_BATCH <= smallest < 2 * SMALLEST_MICRO_BATCH
     assert f"even in micro-batches of {smallest} images" in b.trials[0].user_attrs["reason"]
     assert "tried to allocate a lot" in b.paths.trial(0).error.read_text()
@@ -577,7 +576,7 @@ def test_the_next_run_keeps_the_micro_batches_that_were_found(bench: MakeBench) 
     b = bench()
     life = {0: Life(memory=8)}
     coordinator = b.coordinator(1, life)
-    b.stop_when(lambda progress: any(r.micro_batches == 4 for r in progress.running.values()), coordinator)
+    b.stop_when(lambda progress: any(r.job.micro_batches == 4 for r in progress.running.values()), coordinator)
     coordinator.run()
     b.display.on_update = lambda progress: None
     b.run(1, life)
@@ -608,7 +607,7 @@ def test_a_worker_that_the_system_ended_for_memory_is_no_mere_death(bench: MakeB
 def test_only_the_best_trained_networks_keep_their_checkpoints(bench: MakeBench) -> None:
     b = bench(pruner=PruneAfter({5: 1}))
     accuracy = (0.5, 0.9, 0.6, 0.8, 0.7, 0.99, 0.4)
-    b.run(7, lambda order: Life(curve=(0.1, 0.2, accuracy[order.number])))
+    b.run(7, lambda order: Life(curve=(0.1, 0.2, accuracy[int(order.key)])))
     kept = [number for number in range(7) if b.paths.trial(number).checkpoint.exists()]
     assert kept == [1, 3, 4]
     b.paths.trial(0).checkpoint.write_text("3")  # as a crash between the tell and the tidying leaves it
@@ -631,7 +630,7 @@ def test_a_training_that_starts_again_corrects_what_was_stored(bench: MakeBench)
     b.run(1, {0: Life(curve=(0.31, 0.41, 0.51))})
     assert b.trials[0].intermediate_values == {1: 0.31, 2: 0.41, 3: 0.51}
     assert b.trials[0].value == 0.51
-    assert "trial 0 starts again: it has no checkpoint any more" in b.display.notes
+    assert "trial 0 restarts: it has no checkpoint any more" in b.display.notes
 
 
 @pytest.mark.parametrize(("found", "words"), [("damaged", "is damaged"), ("mismatched", "is of another training or version")])
@@ -643,20 +642,20 @@ def test_a_checkpoint_that_cannot_serve_is_named(bench: MakeBench, found: Any, w
     def begin_anew(worker: int, order: Any) -> Any:
         training = real(worker, order)
         next(training)
-        yield Began(order.number, 0, found)
+        yield Began(0, found)
         yield from training
 
     b.executor._train = begin_anew
     coordinator.run()
-    assert b.display.notes == [f"trial 0 starts again: its checkpoint {words}"]
+    assert b.display.notes == [f"trial 0 restarts: its checkpoint {words}"]
 
 
 # --------------------------------------------------------------------------------------------------- what takes too long
 
 
 def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silence, "UNLEARNED_SECONDS", 0.2)
-    monkeypatch.setattr(silence, "LEAST_SECONDS", 0.2)
+    monkeypatch.setattr(crew, "UNLEARNED_SECONDS", 0.2)
+    monkeypatch.setattr(crew, "LEAST_SECONDS", 0.2)
     b = bench()
     coordinator = b.coordinator(2)
     real = b.executor.receive
@@ -679,7 +678,7 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(bench: MakeBench, mo
 
 
 def test_a_worker_that_writes_no_checkpoint_in_time_is_ended(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordination, "SUSPEND_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "SUSPEND_SECONDS", 0.1)
     b = bench()
     coordinator = b.coordinator(2)
     real, asked = b.executor.receive, []
@@ -706,7 +705,7 @@ def test_when_the_search_cannot_go_on_the_other_trainings_are_suspended_first(be
     b = bench()
 
     def lives(order: Any) -> Life:
-        return Life() if order.number == 0 else Life(curve=(), end="failed")
+        return Life() if int(order.key) == 0 else Life(curve=(), end="failed")
 
     coordinator = b.coordinator(10, lives, workers=2)
     real, said = b.executor.send, []
@@ -720,7 +719,7 @@ def test_when_the_search_cannot_go_on_the_other_trainings_are_suspended_first(be
 
     def slowly(worker: int, answer: Any) -> None:
         """The first trial stays in its first epoch until the search ends."""
-        if b.executor._orders[worker].number == 0 and b.world.trained and Suspend not in said:
+        if b.executor._orders[worker].key == "0" and b.world.trained and Suspend not in said:
             b.executor._answers[worker] = answer
             b.executor._outbox.append((worker, Alive()))
         else:
@@ -757,9 +756,9 @@ def test_what_a_kill_left_of_the_last_trial_is_put_in_order_though_the_goal_is_r
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    lives = lambda order: Life(curve=(0.5,), end="diverged") if order.number == 0 else Life()  # noqa: E731
+    lives = lambda order: Life(curve=(0.5,), end="diverged") if int(order.key) == 0 else Life()  # noqa: E731
     coordinator = b.coordinator(2, lives, workers=2)
-    monkeypatch.setattr(coordinator.drawer, "settle_twins", lambda ended: crash() if ended.number == 1 else None)
+    monkeypatch.setattr(coordinator.source, "settle_twins", lambda ended: crash() if ended.number == 1 else None)
     with pytest.raises(KeyboardInterrupt):
         coordinator.run()
     b.paths.trial(0).checkpoint.write_text("1")
@@ -779,12 +778,12 @@ def test_when_the_study_cannot_be_written_the_trainings_are_suspended_before_it_
 
     def lose(progress: Any) -> None:
         if any(running.last for running in progress.running.values()):
-            coordinator.on_epoch = away
+            coordinator.source.on_epoch = away
 
     b.display.on_update = lose
     with pytest.raises(StudyError, match="the database is away"):
         coordinator.run()
-    suspended = {order.number for order in b.executor.submitted}
+    suspended = {int(order.key) for order in b.executor.submitted}
     assert len(suspended) == 2
     assert all(b.paths.trial(number).checkpoint.exists() for number in suspended)
     assert not b.executor._trainings, "each has ended by itself"
@@ -795,7 +794,7 @@ def test_when_the_study_cannot_be_written_the_trainings_are_suspended_before_it_
 
 
 def test_our_own_kill_at_a_stop_is_no_fault_of_the_trial(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordination, "SUSPEND_SECONDS", 0.05)
+    monkeypatch.setattr(runner, "SUSPEND_SECONDS", 0.05)
     b = bench()
     coordinator = b.coordinator(1, {0: Life(deaths=(1, 1))})
     real = b.executor.receive
@@ -821,17 +820,17 @@ def test_a_stop_in_the_middle_of_a_draw_changes_no_draw(bench: MakeBench) -> Non
         b.paths = type(b.paths)(b.paths.folder / str(stop))
         b.run(10, accuracy_of)
         coordinator = b.coordinator(16, accuracy_of)
-        step, stopped, calls = coordinator.drawer.step, [], itertools.count(1)
+        step, stopped, calls = coordinator.source.work, [], itertools.count(1)
 
         def slow_step() -> None:
             """As long as a training takes."""
-            if stop and coordinator.decided and not stopped:
+            if stop and coordinator.source._decided and not stopped:
                 stopped.append(len(b.trials))
                 coordinator.stop.request()
             elif next(calls) % 7 == 0:
                 step()
 
-        coordinator.drawer.step = slow_step
+        coordinator.source.work = slow_step
         b.executor.most_silences = 1000
         coordinator.run()
         assert bool(stopped) == stop
@@ -853,7 +852,7 @@ def test_a_worker_whose_device_fails_is_replaced_and_its_trial_goes_on(bench: Ma
         if not broken and any(r.last for r in progress.running.values()):
             broken.append(b.executor._trainings.pop(0))
             b.executor._answers.pop(0, None)
-            b.executor._outbox += [(0, Broken(0, "AcceleratorError: an illegal memory access")), (0, Died("exit code 3"))]
+            b.executor._outbox += [(0, Broken("AcceleratorError: an illegal memory access")), (0, Died("exit code 3"))]
 
     b.display.on_update = fail
     coordinator.run()

@@ -1,0 +1,316 @@
+"""The trials of a study as jobs: reports their epochs to Optuna, prunes them, and records how they end.
+
+What is recorded is told to Optuna by `settle`, and not while a draw is under way: with one worker the same seed gives the same
+study, whatever the timing. Where trials come from is known to the classes that derive from this one.
+"""
+
+from abc import abstractmethod
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.config import Candidate, MetricName
+from nas.data.loader import mix_seed
+from nas.errors import StudyError
+from nas.files import write_whole
+from nas.jobs.job import Job, JobResult, JobSource, Running
+from nas.paths import StudyPaths
+from nas.study import outcomes
+from nas.study.optuna_private import live_trial
+from nas.study.trials import TrialRecord
+from nas.train.checkpoint import EpochMetrics
+from nas.train.loop import carry_out
+
+MAX_FAILURES_IN_A_ROW = 5
+KEPT_CHECKPOINTS = 3
+"""Of the best networks that trained to their end."""
+
+
+@dataclass
+class Drawn:
+    """A trial that has been drawn and fits the budget, until it has ended."""
+
+    trial: optuna.Trial
+    candidate: Candidate
+    params: int
+    micro_batches: int = 1
+    known: dict[int, float] = field(default_factory=dict)
+    """By epoch, the values that the study holds."""
+    judged: int = 0
+    """Up to this epoch it was decided before that it is not pruned."""
+    decided: bool = False
+    """Whether its outcome is recorded."""
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def run_name(self) -> tuple[int, int | None, int | None]:
+        """Its number; of a finalist's training also the search's trial, and the seed."""
+        attributes = self.trial.user_attrs
+        return self.number, attributes.get("finalist"), attributes.get("seed")
+
+
+@dataclass
+class Progress:
+    """The search at a glance, for whoever displays it."""
+
+    goal: int
+    epochs: int
+    metric: MetricName
+    """What all values are of."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """By outcome."""
+    running: Mapping[int, Running] = field(default_factory=dict)
+    """By worker."""
+    devices: Mapping[int, str] = field(default_factory=dict)
+    """What each worker that is ready computes on, and in which precision."""
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+    """By the key of its job, each trial that was handed out."""
+    best: TrialRecord | None = None
+    history: list[float] = field(default_factory=list)
+    """Value of the best so far after each network that trained, once one got to its end."""
+    trained_here: int = 0
+    """In this run of the command."""
+
+    @property
+    def trained(self) -> int:
+        return outcomes.count_trained(self.counts)
+
+
+class Display:
+    """What a search tells whoever watches it; this one shows nothing."""
+
+    def update(self, progress: Progress) -> None:
+        """Something changed: an epoch, a draw, an outcome."""
+
+    def epoch(self, drawn: Drawn, metrics: EpochMetrics) -> None:
+        """A trial has ended an epoch. One that resumes repeats those of its checkpoint."""
+
+    def ended(self, row: TrialRecord, progress: Progress) -> None:
+        """A trial that trained, or failed, has ended."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+
+class TrialSource(JobSource):
+    def __init__(
+        self,
+        study: optuna.Study,
+        paths: StudyPaths,
+        *,
+        goal: int,
+        epochs: int,
+        seed: int,
+        display: Display,
+        persist: Callable[[Callable[[], None]], None] = carry_out,
+        metric: MetricName = "accuracy",
+    ) -> None:
+        """
+        Args:
+            goal: trained networks, over all runs of the study.
+            epochs: of each training.
+            persist: carries out a write to a file, and tries again while a disk is full.
+            metric: of the validation images, what is reported to the study after each epoch.
+        """
+        self.study, self.paths, self.seed, self.display, self.persist = study, paths, seed, display, persist
+        trials = study.get_trials(deepcopy=False)
+        counts = outcomes.count_outcomes(trial for trial in trials if trial.state.is_finished())  # `adopt` sees to the others
+        self.progress = Progress(goal, epochs, metric, counts)
+        self.ready: deque[Drawn] = deque()
+        """Drawn ahead, waiting for a worker."""
+        self.exhausted: str | None = None
+        """Why nothing more is drawn."""
+        self.cut_off = False
+        """Whether a draw was under way at the suspension: before it nothing may be told, and the next run draws it again."""
+        self._decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()
+        """Recorded, and not told yet."""
+        self._failures_in_a_row = 0
+        self._kept: list[int] = []
+        """Numbers of the trials whose checkpoints stay, best first."""
+        self._note_best(trials)
+
+    # -------------------------------------------------------------------------------------------- where trials come from
+
+    @abstractmethod
+    def begin_draw(self) -> None:
+        """The steps of `work` that follow lead to one trial in `ready`, or to `exhausted`; until then it is `busy`."""
+
+    @abstractmethod
+    def adopt_undecided(self, frozen: FrozenTrial) -> None:
+        """Puts a trial into `ready` that an earlier run had begun."""
+
+    def settle_twins(self, ended: FrozenTrial) -> None:
+        """Ends the trials that repeat this one."""
+        return
+
+    def forget(self, drawn: Drawn) -> None:
+        """It failed, which is no result."""
+        return
+
+    # -------------------------------------------------------------------------------------------------- what is trained
+
+    def attach(self, running: Mapping[int, Running], devices: Mapping[int, str]) -> None:
+        self.progress.running, self.progress.devices = running, devices
+
+    def adopt(self, workers: int) -> None:
+        """Takes over what an earlier run left: carries out decisions that it had recorded, and queues the rest again."""
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            outcome = frozen.user_attrs.get("outcome")
+            if outcome is None or outcome == "duplicate":
+                self.adopt_undecided(frozen)
+            elif outcome == "over_budget":
+                outcomes.finish(self.study, live_trial(self.study, frozen))
+                self.progress.counts[outcome] += 1
+            else:
+                # Told once the draw is done that had begun before it was decided, if one had.
+                self._decided.append((live_trial(self.study, frozen), outcome))
+        self.look_ahead(workers)
+        self._tidy_checkpoints()
+        if not self.wanted:
+            self.settle()
+
+    @property
+    def wanted(self) -> int:
+        """How many more trainings the goal asks to begin."""
+        pending = sum(outcome in outcomes.COUNTED for _, outcome in self._decided)
+        return max(0, self.progress.goal - self.progress.trained - len(self.progress.drawn) - pending)
+
+    @property
+    def done(self) -> bool:
+        return not self._decided and (self.wanted == 0 or (self.exhausted is not None and not self.ready))
+
+    def look_ahead(self, workers: int) -> None:
+        missing = 0 if self.exhausted else self.wanted - len(self.ready)
+        if not self.busy and missing > 0 and len(self.ready) < workers:
+            self.begin_draw()
+
+    def next(self) -> Job | None:
+        if not self.ready or not self.wanted:
+            return None
+        drawn = self.ready.popleft()
+        trial, candidate = self.paths.trial(drawn.number), drawn.candidate
+        self.persist(lambda: write_whole(trial.candidate, candidate.to_json().encode()))
+        seed = mix_seed(self.seed, drawn.number)
+        job = Job(
+            key=str(drawn.number),
+            title=f"trial {drawn.number}",
+            folder=trial.folder.absolute(),
+            network=candidate.arch,
+            train=candidate.train,
+            seed=seed,
+            identity=f"{candidate.digest} seed {seed}",
+            micro_batches=drawn.micro_batches,
+        )
+        self.progress.drawn[job.key] = drawn
+        return job
+
+    def show(self) -> None:
+        self.display.update(self.progress)
+
+    def on_suspend(self) -> None:
+        self.cut_off = self.busy
+        self.busy = False
+
+    # ------------------------------------------------------------------------------------------ what becomes of a trial
+
+    def on_begin(self, running: Running, epochs_done: int) -> None:
+        drawn = self.progress.drawn[running.job.key]
+        # It has trained on after every epoch but the last, so that those were judged; if not by the study's values, then by those
+        # that the checkpoint holds.
+        drawn.judged = max(epochs_done, *drawn.known, 1) - 1
+        running.reached = max(running.reached, *drawn.known, 0)
+
+    def on_epoch(self, running: Running, metrics: EpochMetrics) -> bool:
+        drawn = self.progress.drawn[running.job.key]
+        self.display.epoch(drawn, metrics)
+        value = metrics.validation(self.progress.metric)
+        assert value is not None
+        if drawn.known.get(metrics.epoch) != value:  # where they differ, the checkpoint's curve is the truth
+            outcomes.report(self.study, drawn.trial, value, metrics.epoch)
+            drawn.known[metrics.epoch] = value
+        last = metrics.epoch == self.progress.epochs
+        prune = not last and metrics.epoch > drawn.judged and self._would_prune(drawn)
+        if prune:
+            self._decide(drawn, "pruned_early")
+        return not prune
+
+    def _would_prune(self, drawn: Drawn) -> bool:
+        return self.study.pruner.prune(self.study, outcomes.stored(self.study, drawn.trial))
+
+    def on_micro_batches(self, running: Running) -> None:
+        drawn = self.progress.drawn[running.job.key]
+        drawn.micro_batches = running.job.micro_batches
+        drawn.trial.set_user_attr("micro_batches", drawn.micro_batches)
+
+    def on_end(self, running: Running, result: JobResult) -> None:
+        drawn = self.progress.drawn.pop(running.job.key)
+        match result.status:
+            case "finished":
+                self._decide(drawn, "trained")
+            case "diverged":
+                self._decide(drawn, "diverged")
+            case "failed" if not drawn.decided:
+                self._fail(drawn, running, result.reason)
+
+    def _fail(self, drawn: Drawn, running: Running, reason: str) -> None:
+        self.forget(drawn)
+        drawn.trial.set_user_attr("reason", reason)
+        self._decide(drawn, "failed")
+        if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+            self.error = StudyError(
+                f"{MAX_FAILURES_IN_A_ROW} trials in a row failed, the last with: {reason}",
+                hint=f"read {running.job.paths.error}; the same command goes on with the next trial",
+            )
+
+    def _decide(self, drawn: Drawn, outcome: outcomes.Outcome) -> None:
+        """Records it before it is acted on; `settle` does the rest."""
+        outcomes.decide(drawn.trial, outcome)
+        drawn.decided = True
+        self._decided.append((drawn.trial, outcome))
+        if outcome == "failed":
+            self._failures_in_a_row += 1
+        else:
+            self._failures_in_a_row = 0
+            self.progress.trained_here += 1
+
+    def settle(self) -> None:
+        """Tells Optuna what was decided."""
+        while self._decided and not self.busy and not self.cut_off:
+            trial, outcome = self._decided[0]
+            outcomes.finish(self.study, trial)
+            self._decided.popleft()
+            self.progress.counts[outcome] += 1
+            trials = self.study.get_trials(deepcopy=False)
+            self._note_best(trials)
+            self.display.ended(TrialRecord.of(trials[trial.number]), self.progress)
+            self.settle_twins(trials[trial.number])
+            self._drop_checkpoint(trial.number)
+
+    # ------------------------------------------------------------------------------------- the best, and its checkpoints
+
+    def _note_best(self, trials: list[FrozenTrial]) -> None:
+        best = outcomes.best_trials(trials, KEPT_CHECKPOINTS)
+        before, self._kept = self._kept, [trial.number for trial in best]
+        for number in before:
+            self._drop_checkpoint(number)
+        self.progress.best = TrialRecord.of(best[0]) if best else None
+        self.progress.history = outcomes.best_so_far(trials)
+
+    def _drop_checkpoint(self, number: int) -> None:
+        """Of a trial that has ended; the best keep theirs."""
+        if number not in self._kept:
+            self.paths.trial(number).checkpoint.unlink(missing_ok=True)
+
+    def _tidy_checkpoints(self) -> None:
+        """Removes what a crash left behind, but for what trials resume from."""
+        needed = {drawn.number for drawn in self.ready}.union(self._kept)
+        for file in self.paths.trials.glob("*/checkpoint.pt*"):
+            name = file.parent.name
+            if name.isdecimal() and (file.suffix == ".tmp" or int(name) not in needed):
+                file.unlink(missing_ok=True)
