@@ -20,15 +20,15 @@ def _studies() -> list[str]:
 
 
 def _spaces() -> list[str]:
-    from nas.space.space_file import space_names
+    from nas.space.shipped import shipped_names
 
-    return space_names()
+    return shipped_names("space")
 
 
 def _presets() -> list[str]:
     from nas.paths import PRESET, preset_names
 
-    return [f"{PRESET}{name}" for name in preset_names()]
+    return [f"{PRESET}{name}" for name in shipped_names("preset")]
 
 
 def _subjects() -> list[str]:

@@ -13,6 +13,8 @@ from nas.errors import BudgetError, choices_sentence
 LIMIT_NAMES = {"params": "parameters", "memory": "bytes of activations", "macs": "multiply-adds", "latency": "ms"}
 """The fields of `BudgetConfig`, cheapest to find out first, and what an amount of each is counted in."""
 
+MOST = 10**18
+"""Of any amount: no network has so much, and more is no number of 64 bits."""
 _NUMBER = r"([0-9][0-9_]*\.?[0-9]*)\s*"
 _COUNT = re.compile(_NUMBER + r"([kKmMbBgG]?)")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000, "g": 1_000_000_000}
@@ -40,6 +42,8 @@ def _parse(text: str | int, pattern: re.Pattern[str], units: dict[str, int], rul
     value = Decimal(match[1].replace("_", "")) * unit  # 1.005 × 10⁶ is no whole number in binary
     if value < 1 or value != round(value):
         raise BudgetError(f"{rule}, but got {text!r}", hint=hint)
+    if value > MOST:
+        raise BudgetError(f"{rule}, and at most {MOST:,}", hint=hint)
     return round(value)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.paths import NETWORK_FILE_SYSTEMS, cache_folder, file_system, known_studies, shipped_folder, studies_folder
-from nas.space.space_file import space_names
+from nas.space.shipped import shipped_names
 from nas.study.settings import git_state, installed_versions
 from nas.train.device import available_devices, device_name, pick_device, pick_precision
 
@@ -70,7 +70,7 @@ def examine(data: Path) -> Health:
     free = {str(path): shutil.disk_usage(path).free for path in folders.values()}
     problems = [f"{path} cannot be written by this user" for path in folders.values() if not os.access(path, os.W_OK)]
     problems += [f"only {left / 1e9:.1f} GB are free in {path}" for path, left in free.items() if left < LOW_DISK_BYTES]
-    spaces = space_names()
+    spaces = shipped_names("space")
     if not spaces:
         problems.append(f"no search space was found in {shipped_folder()}: the installation is not whole")
     system = file_system(folders["studies"])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nas.budget import Budget, quick_macs
 from nas.paths import preset_names
-from nas.space.presets import load_preset
+from nas.space.space_file import load_preset
 from nas.space.space_file import CIFAR10
 
 
@@ -23,7 +23,7 @@ class PresetRow:
 
 def report_presets() -> list[PresetRow]:
     rows = []
-    for name in preset_names():
+    for name in shipped_names("preset"):
         preset = load_preset(name)
         arch = preset.candidate.arch
         cost = Budget(preset.budget, CIFAR10).check(arch)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nas.budget.closed_form import closed_form_macs
 from nas.paths import preset_names
-from nas.space.presets import load_preset
+from nas.space.space_file import load_preset
 from nas.space.space_file import CIFAR10
 from nas.study.settings import StudySettings
 
@@ -39,7 +39,7 @@ def _is_cifar10(settings: StudySettings) -> bool:
 
 def _reported_on_cifar10() -> list[Reference]:
     points = []
-    for name in preset_names():
+    for name in shipped_names("preset"):
         preset = load_preset(name)
         reported = preset.reported
         macs = closed_form_macs(preset.candidate.arch, CIFAR10)

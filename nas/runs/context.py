@@ -22,7 +22,7 @@ from nas.errors import ConfigError, DataError, StudyError
 from nas.files import write_whole
 from nas.jobs.placement import DeviceGroup, device_group
 from nas.paths import StudyPaths, preset_names, study_paths
-from nas.space.presets import load_preset
+from nas.space.space_file import load_preset
 from nas.specs import RetrainSpec
 from nas.study.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, git_state, read_settings
 from nas.train.device import Precision, pick_precision, tune_process
@@ -121,7 +121,7 @@ def open_presets_study(data: DataConfig, name: str | None = None, decoding: Deco
             space=PRESETS_SPACE,
             overrides=Overrides(),
             parameters={},
-            budget=load_preset(preset_names()[0]).budget,
+            budget=load_preset(shipped_names("preset")[0]).budget,
             data=data,
             data_fingerprint=dataset.fingerprint,
             shape=dataset.shape,

@@ -9,7 +9,7 @@ from nas.config import Candidate
 from nas.errors import ConfigError, StudyError, choices_sentence
 from nas.paths import PRESET, StudyPaths, TrialPaths, existing_study
 from nas.runs.card import read_card
-from nas.space.presets import load_preset
+from nas.space.space_file import load_preset
 from nas.study.finalists import best_of, finalists_of
 from nas.study.outcomes import best_trials, last_value
 from nas.study.settings import PRESETS_SPACE, read_settings

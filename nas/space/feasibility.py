@@ -1,20 +1,23 @@
-"""Whether anything in a space fits its budget, and which ranges to blame where nothing does."""
+"""Whether anything in a space fits its budget, whether scaled widths (`fit: params`) can fill it, and which ranges to blame where
+they cannot. What is scaled is counted in closed form: whether it is over another limit is not looked at here."""
 
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from nas.budget import Budget, count_macs, count_params, peak_memory, quick_macs, quick_params
-from nas.config import ArchConfig, BudgetConfig, ImageShape, amount
+from nas.budget.closed_form import closed_form_params, params_at_widths
+from nas.config import WIDEST, ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
 from nas.models.resnet import check_size
 from nas.models.user_code import check_block, check_width
 from nas.space.space import Slot, Space, UniformDraw
+from nas.space.widths import FILLED, is_filled
 
 Count = Callable[[ArchConfig, ImageShape], float]
 LARGER = 2.0
@@ -22,6 +25,8 @@ LARGER = 2.0
 COUNTED_DRAWS = 200
 WIDTHS_TRIED = 64
 """Of a range of channels."""
+FILLED_DRAWS = 100
+"""Uniform ones that are looked at before a search."""
 COUNTS: dict[str, Count] = {"params": count_params, "memory": peak_memory, "macs": count_macs}
 """By the limit that each is held against; multiply-adds stand for the latency where it may not be measured."""
 
@@ -179,3 +184,74 @@ def time_draws(space: Space, budget: Budget, count: int, most_draws: int, seed: 
     drawn = (space.draw(trial).arch for _ in range(most_draws))
     fitting = itertools.islice((arch for arch in drawn if counted.check(arch).fits), count)
     return sorted(budget.latency(arch) for arch in fitting)
+
+
+# --------------------------------------------------------------------------------------------- widths that are scaled
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How near the networks of a space come to their targets."""
+
+    draws: int
+    filled: float
+    """Share of uniform draws with 98 % to 100 % of their target."""
+    over: float
+    """Share above their target."""
+
+    def sentence(self) -> str:
+        return (
+            f"Widths are scaled to fill the budget: {self.filled:.1%} of the draws have {FILLED:.0%} to 100% of the parameters "
+            f"that they are scaled to, {self.over:.1%} have more."
+        )
+
+
+def measure_fill(space: Space, draws: int, seed: int) -> Fill:
+    """Of a space that fills, for its own images."""
+    drawn = [(params, target) for params, target, _ in _targets(space, draws, seed)]
+    return Fill(
+        draws,
+        filled=sum(is_filled(params, target) for params, target in drawn) / draws,
+        over=sum(params > target for params, target in drawn) / draws,
+    )
+
+
+def _targets(space: Space, draws: int, seed: int) -> Iterator[tuple[int, int, ArchConfig]]:
+    """Parameters, how many were wanted, and the network."""
+    trial = UniformDraw(seed)
+    for _ in range(draws):
+        values = {slot.name: slot.value(trial) for slot in space.slots}
+        arch = space.candidate(values).arch
+        yield closed_form_params(arch, space.images), space.target(values), arch
+
+
+def check_can_fill(space: Space, shape: ImageShape) -> None:
+    """Raises BudgetError where widths are scaled and no network of the space comes within 2 % below the budget, on images of
+    `shape`."""
+    if not space.fills:
+        return
+    space = space.for_images(shape)
+    drawn = list(_targets(space, FILLED_DRAWS, seed=0))
+    if any(is_filled(params, target) for params, target, _ in drawn):
+        return
+    params, target, arch = min(drawn, key=lambda one: abs(one[0] / one[1] - 1))
+    blame = costly_ranges(space.unscaled(), shape, _params_at_one_channel)
+    lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch"
+    hint = f"{lower} in the space, or raise the budget with --max-params"
+    if params > target:
+        why = "even with a single channel a stage"
+    elif all(stage.channels == WIDEST for stage in arch.stages):
+        why = f"even with {WIDEST:,} channels a stage, the most there may be"
+        hint = "raise arch.stage.blocks or arch.stage.kernel in the space, or lower the budget with --max-params"
+    else:
+        why = "and one channel more is too many"
+    raise BudgetError(
+        f"space {space.name} cannot fill its budget: of {FILLED_DRAWS} uniform draws none has {FILLED:.0%} to 100% of the "
+        f"parameters that it is scaled to; the nearest has {params:,} for {target:,}, {why}",
+        hint=hint,
+    )
+
+
+def _params_at_one_channel(arch: ArchConfig, shape: ImageShape) -> int:
+    """Parameters where every stage has a single channel."""
+    return params_at_widths(arch, shape, [1] * len(arch.stages), 1)

@@ -9,9 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from nas.config import Candidate, Epochs, Frozen, Rate, TrainConfig, first_problem
-from nas.errors import ConfigError, choices_sentence
-from nas.paths import shipped_folder
-from nas.space.space_file import own_file, read_text, read_yaml
+from nas.errors import ConfigError
+from nas.space.shipped import own_file, read_text, read_yaml, shipped_file, shipped_folder, shipped_names, with_british_keys
 
 SEARCHED, AUTO = "searched", "auto"
 LONG_FROM = 80
@@ -51,15 +50,12 @@ class Recipe(Frozen):
     @field_validator("train")
     @classmethod
     def _means_something(cls, train: dict[str, Any]) -> dict[str, Any]:
-        _check(train)
-        return train
+        return _checked(train)
 
     @field_validator("from_epochs")
     @classmethod
     def _each_means_something(cls, parts: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-        for least, part in parts.items():
-            _check(part, f"{least}.")
-        return parts
+        return {least: _checked(part, f"{least}.") for least, part in parts.items()}
 
     def fit(self, candidate: Candidate, epochs: int) -> Candidate:
         """`candidate` with this recipe, for so many epochs. Images that the search did not mirror are not mirrored."""
@@ -81,20 +77,24 @@ class Recipe(Frozen):
         return Candidate(arch=arch, train=TrainConfig.model_validate({**train, "epochs": epochs}))
 
 
-def _check(part: dict[str, Any], prefix: str = "") -> None:
-    if "epochs" in part:
-        raise ValueError(f"{prefix}epochs: the recipe's own key `epochs` says how long it is")
-    if "lr" in part and "optimiser" not in part:
-        raise ValueError(f"{prefix}lr: means nothing without {prefix}optimiser, since rates differ by orders between optimisers")
+def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     try:
+        part = with_british_keys(part)
+        if "epochs" in part:
+            raise ValueError("epochs: the recipe's own key `epochs` says how long it is")
+        if "lr" in part and "optimiser" not in part:
+            raise ValueError(f"lr: means nothing without {prefix}optimiser, since rates differ by orders between optimisers")
         TrainConfig.model_validate(part)
     except ValidationError as error:
         raise ValueError(f"{prefix}{first_problem(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from None
+    return part
 
 
 def recipe_names() -> list[str]:
     """Those that are files, and the two that are not."""
-    return [SEARCHED, AUTO, *sorted(path.stem for path in (shipped_folder() / "recipes").glob("*.yaml"))]
+    return [SEARCHED, AUTO, *shipped_names("recipe")]
 
 
 def load_recipe(name_or_path: str, epochs: int) -> tuple[str, Recipe]:
@@ -102,29 +102,18 @@ def load_recipe(name_or_path: str, epochs: int) -> tuple[str, Recipe]:
     are, or naming the file and the key."""
     if name_or_path == SEARCHED:
         return SEARCHED, Recipe()
-    own = own_file(name_or_path, "recipe")
-    if own is None:
-        names = recipe_names()
-        if name_or_path not in names:
-            raise ConfigError(
-                f"{name_or_path!r} is no recipe.{choices_sentence(name_or_path, names)}",
-                hint="a path to a YAML file of your own works too: --recipe my-recipe.yaml",
-            )
-        name = ("long" if epochs >= LONG_FROM else "fast") if name_or_path == AUTO else name_or_path
-        own = shipped_folder() / "recipes" / f"{name}.yaml"
-    return own.stem, read_recipe(read_text(own), own)
+    name = ("long" if epochs >= LONG_FROM else "fast") if name_or_path == AUTO else name_or_path
+    file = own_file(name, "recipe") or shipped_file("recipe", name, SEARCHED, AUTO)
+    return file.stem, read_recipe(read_text(file), file)
 
 
 def read_recipe(text: str, source: Path) -> Recipe:
     """Raises ConfigError, naming `source` and the key."""
     tree = read_yaml(text, str(source))
+    example = f"compare {shipped_folder() / 'recipes' / 'long.yaml'}"
     if not isinstance(tree, dict):
-        raise ConfigError(f"{source}: must be a mapping of keys to values, but is {tree!r}", hint=_example())
+        raise ConfigError(f"{source}: must be a mapping of keys to values, but is {tree!r}", hint=example)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {first_problem(error)}", hint=_example()) from None
-
-
-def _example() -> str:
-    return f"compare {shipped_folder() / 'recipes' / 'long.yaml'}"
+        raise ConfigError(f"{source}: {first_problem(error)}", hint=example) from None

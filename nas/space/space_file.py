@@ -1,12 +1,15 @@
-"""Finds and reads space files, and refuses what means nothing: every ConfigError names the file, the key and the rule."""
+"""From a space file's YAML to the slots of a `Space`, and the presets: spaces in which everything is fixed.
+
+Refuses what means nothing: every ConfigError names the file, the key and the rule.
+"""
 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
@@ -17,6 +20,7 @@ from nas.config import (
     BlockName,
     BlockSource,
     BudgetConfig,
+    Candidate,
     ImageShape,
     StageConfig,
     StemConfig,
@@ -27,13 +31,16 @@ from nas.config import (
 )
 from nas.errors import ConfigError, choices_sentence
 from nas.models.user_code import FindFile, read_blocks
-from nas.paths import shipped_folder
+from nas.space.shipped import PREFIX, own_file, read_text, read_yaml, shipped_file, shipped_folder, with_british_keys
 from nas.space.space import FILL, Reported, Slot, Space
 
 VERSION = 1
 TOP_KEYS = ("version", "budget", "fit", "images", "reported", "study", "blocks", "arch", "train")
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 """The images that a space is meant for unless it says otherwise, and those of the reports."""
+MOST_STEPS = 1_000_000
+LARGEST = 2**53
+"""Of the ends of whole ranges: Optuna computes in float64."""
 _DOMAIN_KEYS = {
     "int": ("low", "high", "log", "step"),
     "float": ("low", "high", "log", "step"),
@@ -41,87 +48,43 @@ _DOMAIN_KEYS = {
 }
 _NESTED: dict[str, type[BaseModel]] = {"stem": StemConfig, "augment": AugmentConfig}
 
-# ------------------------------------------------------------------------------------------------- finding the file
-
-
-def own_file(name_or_path: str, kind: str) -> Path | None:
-    """The file where a path is given, None where it is a name. `kind`: `space` or `recipe`. Raises ConfigError where there is no
-    such file."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
-        return None
-    if not path.is_file():
-        raise ConfigError(f"there is no {kind} file {name_or_path}", hint=f"--{kind} takes a shipped name or a path")
-    return path
-
-
-def space_names() -> list[str]:
-    return sorted(path.stem for path in shipped_folder().glob("*.yaml"))
-
-
-def find_space(name_or_path: str) -> Path:
-    """The file of a shipped space by its name, or any file by its path. Raises ConfigError with the names there are."""
-    if (own := own_file(name_or_path, "space")) is not None:
-        return own
-    names = space_names()
-    if name_or_path not in names:
-        raise ConfigError(
-            f"{name_or_path!r} is no shipped space.{choices_sentence(name_or_path, names)}",
-            hint="a path to a YAML file of your own works too: --space my-space.yaml",
-        )
-    return shipped_folder() / f"{name_or_path}.yaml"
-
 
 def load_space(name_or_path: str) -> Space:
-    path = find_space(name_or_path)
+    """A shipped space by its name, or any file by its path. Raises ConfigError."""
+    path = own_file(name_or_path, "space") or shipped_file("space", name_or_path)
     return read_space(read_text(path), source=str(path), name=path.stem, find_file=lambda file: path.parent / file)
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as text: {error}") from None
-
-
-# -------------------------------------------------------------------------------------------------- reading the file
-
-
-_MERGE = "tag:yaml.org,2002:merge"
-"""What YAML calls the key `<<`, which takes over another mapping's keys."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, of which YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == _MERGE:
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice, again on line {line}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(text: str, source: str) -> Any:
-    """Raises ConfigError, naming `source` and the line, for what is no YAML or gives a key twice."""
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{source}{where}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, TypeError, ValueError) as error:  # ValueError: a date such as 2026-13-45
-        raise ConfigError(f"{source}: not valid YAML: {error}") from None
 
 
 def read_space(text: str, source: str, name: str, find_file: FindFile = Path) -> Space:
     """Reads and checks a space file; `find_file` says where the Python files lie that it names. Runs none of their code. Every
     ConfigError names `source` and the key."""
     return _Reader(source, find_file).space(read_yaml(text, source), text, name)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A reported network, `search_spaces/presets/<name>.yaml`."""
+
+    name: str
+    candidate: Candidate
+    budget: BudgetConfig  # what the report's authors had to keep to
+    reported: Reported
+
+
+def load_preset(name: str) -> Preset:
+    """`name` with or without its prefix `preset:`. Raises ConfigError with the names there are."""
+    name = name.removeprefix(PREFIX)
+    path = shipped_file("preset", name)
+    space = read_space(read_text(path), source=str(path), name=name)
+    if drawn := [slot.name for slot in space.slots if slot.drawn]:
+        raise ConfigError(f"{path}: a preset fixes every value, but draws {', '.join(drawn)}", hint="give each of them one value")
+    if space.reported is None:
+        raise ConfigError(
+            f"{path}: reported: is missing; a preset says what was reported of its network",
+            hint="for example  reported: {accuracy: 0.93, measured_on: test, params: 4479946}",
+        )
+    candidate = space.candidate({slot.name: slot.domain for slot in space.slots})
+    return Preset(name, candidate, space.budget, space.reported)
 
 
 Plain = TypeVar("Plain", bound=BaseModel)
@@ -248,6 +211,11 @@ class _Reader:
         return max(stages.ends())
 
     def train_slots(self, tree: Any) -> list[Slot]:
+        if isinstance(tree, dict):
+            try:
+                tree = with_british_keys(tree)
+            except ValueError as error:
+                raise self.fail("train", str(error)) from None
         tree = self.mapping(tree, "train", TrainConfig.model_fields)
         slots = self.section(tree, TrainConfig, ("train",))
         if any(slot.name == "epochs" and slot.drawn for slot in slots):
@@ -327,6 +295,10 @@ class _Reader:
             if step <= 0:
                 raise self.fail(f"{key}.step", f"must be above 0, but is {step}")
             steps = (high - low) / step
+            if steps > MOST_STEPS:
+                raise self.fail(
+                    f"{key}.step", f"must make {MOST_STEPS:,} values of the range at most, but {step} makes {steps:.3g}"
+                )
             if abs(steps - round(steps)) > 1e-9:
                 raise self.fail(f"{key}.step", f"must divide the range: {high} − {low} is not a multiple of {step}")
         # Every value where they are few, both ends otherwise: an even kernel in the middle of a range is found here.
@@ -348,6 +320,8 @@ class _Reader:
             raise self.fail(key, f"must be {'a whole number' if read is int else 'a number'}, but is {value!r}")
         if not abs(value) < 1e300:  # NaN too
             raise self.fail(key, f"must be finite, but is {value!r}")
+        if read is int and abs(value) > LARGEST:
+            raise self.fail(key, f"must be at most {LARGEST:,} in size, but is {value!r}")
         return read(value)
 
     def valid(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:

@@ -14,8 +14,7 @@ from nas.data.tables import moved
 from nas.errors import ConfigError, choices_sentence
 from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
-from nas.space.feasibility import check_blocks, check_feasible, smallest_network
-from nas.space.filling import check_can_fill
+from nas.space.feasibility import check_blocks, check_can_fill, check_feasible, smallest_network
 from nas.space.space import Space
 from nas.space.space_file import load_space
 from nas.specs import SearchSpec

@@ -15,7 +15,7 @@ from nas.config import ArchConfig, Candidate
 from nas.errors import ConfigError, NasError
 from nas.files import write_whole
 from nas.paths import StudyPaths, existing_study, preset_names
-from nas.space.presets import load_preset
+from nas.space.space_file import load_preset
 from nas.space.space import Space
 from nas.study.outcomes import last_value, outcome_of
 from nas.study.settings import StudySettings, read_settings
@@ -58,7 +58,7 @@ class Fitted:
 def find_starts(what: str, settings: StudySettings) -> list[Start]:
     """`presets`, one `preset:NAME`, or `study:NAME`. Raises NasError."""
     if what == "presets":
-        return [Start(f"preset:{name}", load_preset(name).candidate) for name in preset_names()]
+        return [Start(f"preset:{name}", load_preset(name).candidate) for name in shipped_names("preset")]
     kind, _, name = what.partition(":")
     if kind == "preset" and name:
         return [Start(what, load_preset(name).candidate)]

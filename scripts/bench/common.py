@@ -13,7 +13,7 @@ import torch
 
 from nas.config import ArchConfig
 from nas.cores import usable_cores
-from nas.space.presets import load_preset
+from nas.space.space_file import load_preset
 from nas.study.settings import git_state
 
 

@@ -9,7 +9,7 @@ import pytest
 from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import ImageShape
 from nas.paths import StudyPaths
-from nas.space.presets import load_preset
+from nas.space.space_file import load_preset
 from tests.conftest import TINY_SPACE, Done
 
 

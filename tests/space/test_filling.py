@@ -10,10 +10,9 @@ import pytest
 from nas.budget import Budget, count_params
 from nas.config import ImageShape
 from nas.errors import BudgetError
-from nas.space.filling import check_can_fill, measure_fill
-from nas.space.presets import load_preset
+from nas.space.feasibility import check_can_fill, measure_fill
 from nas.space.space import Space, UniformDraw
-from nas.space.space_file import CIFAR10, load_space, read_space
+from nas.space.space_file import CIFAR10, load_preset, load_space, read_space
 from nas.study.settings import Overrides
 from nas.study.warm_start import Start, fit_start
 from tests.conftest import Done

@@ -4,14 +4,11 @@ from pathlib import Path
 
 import pytest
 
-import nas.paths
-import nas.space.presets
 from nas.budget import Budget, count_params
 from nas.config import ImageShape
 from nas.errors import ConfigError
-from nas.paths import preset_names, shipped_folder
-from nas.space.presets import load_preset
-from nas.space.space_file import load_space
+from nas.space.shipped import shipped_folder, shipped_names
+from nas.space.space_file import load_preset, load_space
 from nas.study.warm_start import Start, fit_start
 from tests.reported import REPORTED
 
@@ -20,10 +17,10 @@ ADAM = ("resnet-1111-adam", "resnet-2222-slim-adam")
 
 
 def test_all_eleven_are_shipped() -> None:
-    assert set(preset_names()) == {*REPORTED, *ADAM}
+    assert set(shipped_names("preset")) == {*REPORTED, *ADAM}
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", shipped_names("preset"))
 def test_a_preset_has_the_reported_architecture_and_count(name: str) -> None:
     preset = load_preset(name)
     expected = REPORTED[name.removesuffix("-adam")]
@@ -44,14 +41,13 @@ def test_a_preset_that_draws_or_has_no_report_is_refused(
     text = (shipped_folder() / "presets" / "resnet-1111.yaml").read_text()
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "mine.yaml").write_text(text.replace(line, instead))
-    monkeypatch.setattr(nas.paths, "shipped_folder", lambda: tmp_path)
-    monkeypatch.setattr(nas.space.presets, "shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr("nas.space.shipped.shipped_folder", lambda: tmp_path)
     with pytest.raises(ConfigError, match=said) as refused:
         load_preset("mine")
     assert refused.value.hint
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", shipped_names("preset"))
 def test_a_preset_can_start_a_search_of_the_space_resnet(name: str) -> None:
     space = load_space("resnet")
     preset = load_preset(name)
@@ -63,7 +59,7 @@ def test_a_preset_can_start_a_search_of_the_space_resnet(name: str) -> None:
 
 
 def test_recipes_keep_what_the_reports_state() -> None:
-    recipes = {name: load_preset(name).candidate.train for name in preset_names()}
+    recipes = {name: load_preset(name).candidate.train for name in shipped_names("preset")}
     assert {name: r.epochs for name, r in recipes.items()} == {
         "resnet-2322": 65,
         "resnet-443": 75,

@@ -24,6 +24,9 @@ SEARCHED = Candidate.model_validate(
 )
 
 
+KEYS = ("optimiser", "optimizer")
+
+
 def recipe(text: str) -> Recipe:
     return read_recipe(text, Path("mine.yaml"))
 
@@ -42,6 +45,15 @@ def test_recipe_takes_the_place_of_what_it_names_and_of_nothing_else() -> None:
     assert fitted.train.label_smoothing == 0.07
     assert fitted.train.augment == SEARCHED.train.augment
     assert fitted.arch == SEARCHED.arch
+
+
+def test_optimizer_is_optimiser() -> None:
+    british, american = (
+        recipe(f"{{train: {{{key}: sgd, lr: 0.1}}, from_epochs: {{9: {{{key}: adam, lr: 0.01}}}}}}") for key in KEYS
+    )
+    assert british == american
+    assert american.fit(SEARCHED, 8).train.optimiser == "sgd"
+    assert american.fit(SEARCHED, 9).train.optimiser == "adam"
 
 
 def test_augmentations_are_replaced_as_a_whole_but_for_crop_and_mirror() -> None:
@@ -98,6 +110,10 @@ def test_auto_goes_by_the_length() -> None:
         ("[1, 2]", "mine.yaml: must be a mapping of keys to values, but is [1, 2]"),
         ("trian: {}", "mine.yaml: trian: unknown key"),
         ("train: {epochs: 3}", "mine.yaml: train: epochs: the recipe's own key `epochs` says how long it is"),
+        (
+            "from_epochs: {50: {optimizer: sgd, optimiser: sgd}}",
+            "mine.yaml: from_epochs: 50.optimizer: is given beside optimiser",
+        ),
         ("train: {lr: 0.1}", "mine.yaml: train: lr: means nothing without optimiser"),
         ("train: {label_smoothing: 2}", "mine.yaml: train: label_smoothing: must be less than 1 (got 2)"),
         ("from_epochs: {50: {batch: 3}}", "mine.yaml: from_epochs: 50.batch: unknown key"),

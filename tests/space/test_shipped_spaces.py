@@ -4,21 +4,21 @@ from nas.budget import Budget, count_params
 from nas.config import DataConfig, ImageShape
 from nas.data.datasets import load_dataset
 from nas.models.resnet import check_size
-from nas.space.feasibility import check_feasible, measure_fit
-from nas.space.filling import check_can_fill, measure_fill
+from nas.space.feasibility import check_can_fill, check_feasible, measure_fill, measure_fit
+from nas.space.shipped import shipped_file, shipped_names
 from nas.space.space import Slot
-from nas.space.space_file import find_space, load_space, space_names
+from nas.space.space_file import load_space
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
-SPACES = space_names()
+SPACES = shipped_names("space")
 DRAWS = 300
 
 
 def test_spaces_are_shipped_under_their_names() -> None:
     assert {"digits", "resnet", "resnet-224", "resnet-small", "resnet-small-fit"} <= set(SPACES)
     for name in SPACES:
-        assert find_space(name).name == f"{name}.yaml"
+        assert shipped_file("space", name).name == f"{name}.yaml"
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -7,8 +7,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from nas.config import ImageShape, TrainConfig
 from nas.errors import ConfigError
-from nas.paths import shipped_folder
-from nas.space.space_file import find_space, load_space
+from nas.space.shipped import shipped_folder
+from nas.space.space_file import load_space
 from tests.spaces import WHOLE, read, with_arch, with_budget, with_stage, with_train
 
 
@@ -309,6 +309,52 @@ def test_text_that_is_no_yaml_is_refused_with_its_line(text: str, message: str) 
     assert refusal(text).message.startswith(message)
 
 
+TOO_MUCH = {
+    "brackets": ("arch: " + "[" * 5_000, "my.yaml, line 1: not valid YAML: more than 30 lists and mappings within one another"),
+    "closed brackets": ("[" * 500 + "]" * 500, "my.yaml, line 1: not valid YAML: more than 30 lists"),
+    "braces": ("{a: " * 5_000, "my.yaml, line 1: not valid YAML: more than 30 lists"),
+    "dashes": ("- " * 5_000 + "a", "my.yaml, line 1: not valid YAML: more than 30 lists"),
+    "indents": ("".join(f"{' ' * i}a:\n" for i in range(1_200)), "my.yaml, line 30: not valid YAML: more than 30 lists"),
+    "digits": (
+        f"version: {'9' * 5_000}",
+        "my.yaml, line 1: not valid YAML: a whole number of 5,000 digits, and it may have 1,000",
+    ),
+    "hexadecimal digits": (f"version: 1\nbudget: 0x{'f' * 5_000}", "my.yaml, line 2: not valid YAML: a whole number of 5,002"),
+    "characters": ("#" * 1_000_001, "my.yaml: has 1,000,001 characters, and may have 1,000,000"),
+    "repetitions": (
+        "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)),
+        "my.yaml, line 6: not valid YAML: more than 100,000 values, with all that aliases repeat",
+    ),
+    "endless repetition": ("a: &a [*a]", "my.yaml, line 1: not valid YAML: an alias stands within what it repeats"),
+    "steps": (
+        with_arch("dropout: {type: float, low: 0, high: 0.2, step: 1e-300}"),
+        "my.yaml: arch.dropout.step: must make 1,000,000 values of the range at most, but 1e-300 makes 2e+299",
+    ),
+    "steps without end": (
+        with_arch("dropout: {type: float, low: 0, high: 0.2, step: 1e-320}"),
+        "my.yaml: arch.dropout.step: must make 1,000,000 values of the range at most, but 1e-320 makes inf",
+    ),
+    "width": (
+        with_arch(f"stem: {{channels: {{type: int, low: 1, high: {10**40}}}}}"),
+        "my.yaml: arch.stem.channels.high: must be at most 9,007,199,254,740,992 in size, but is 1000",
+    ),
+    "budget": (with_fit("params").replace("5M", "9" * 400), "my.yaml: budget.params: "),
+}
+
+
+@pytest.mark.parametrize("what", TOO_MUCH)
+def test_what_is_far_too_much_is_refused_before_anything_breaks_of_it(what: str) -> None:
+    text, message = TOO_MUCH[what]
+    assert refusal(text).message.startswith(message)
+
+
+def test_optimizer_is_optimiser() -> None:
+    drawn = "{type: categorical, choices: [sgd, adam]}"
+    assert read(with_train(f"optimizer: {drawn}")).slots == read(with_train(f"optimiser: {drawn}")).slots
+    error = refusal(with_train("optimizer: sgd\n  optimiser: sgd"))
+    assert error.message == "my.yaml: train: optimizer: is given beside optimiser, which is the same"
+
+
 def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "picture.yaml"
     file.write_bytes(b"\xff\xd8\xff\xe0")
@@ -326,7 +372,7 @@ def test_fit_without_a_budget_of_parameters_is_refused() -> None:
 
 def test_unknown_space_is_refused_with_the_nearest_name_and_all_names() -> None:
     with pytest.raises(ConfigError) as refused:
-        find_space("resnet-smal")
+        load_space("resnet-smal")
     assert "'resnet-smal' is no shipped space. Did you mean 'resnet-small'? Choices: digits, " in refused.value.message
     assert refused.value.hint is not None
     assert "--space my-space.yaml" in refused.value.hint
@@ -334,9 +380,9 @@ def test_unknown_space_is_refused_with_the_nearest_name_and_all_names() -> None:
 
 def test_missing_file_is_refused_by_its_path() -> None:
     with pytest.raises(ConfigError, match="there is no space file spaces/mine"):
-        find_space("spaces/mine")
+        load_space("spaces/mine")
     with pytest.raises(ConfigError, match=r"there is no space file mine\.yaml"):
-        find_space("mine.yaml")
+        load_space("mine.yaml")
 
 
 def test_space_of_ones_own_is_named_like_its_file(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from nas.budget import Budget
 from nas.config import BudgetConfig, Candidate, DataConfig, ImageShape
 from nas.errors import ConfigError
 from nas.paths import StudyPaths
-from nas.space.presets import load_preset
 from nas.space.space import Space
-from nas.space.space_file import read_space
+from nas.space.space_file import load_preset, read_space
 from nas.study import outcomes
 from nas.study.settings import Environment, Overrides, StudySettings
 from nas.study.storage import open_study
