@@ -218,7 +218,13 @@ def shipped_folder() -> Path:
 
 PRESET = "preset:"
 """Begins the name of a preset where other networks may be named, too."""
+_SHIPPED = {"space": ".", "preset": "presets", "recipe": "recipes"}
 
 
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in (shipped_folder() / "presets").glob("*.yaml"))
+def shipped_file(kind: str, name: str) -> Path:
+    """Of a `space`, `preset` or `recipe`, whether it is there or not."""
+    return shipped_folder() / _SHIPPED[kind] / f"{name}.yaml"
+
+
+def shipped_names(kind: str) -> list[str]:
+    return sorted(path.stem for path in (shipped_folder() / _SHIPPED[kind]).glob("*.yaml"))

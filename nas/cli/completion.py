@@ -20,13 +20,13 @@ def _studies() -> list[str]:
 
 
 def _spaces() -> list[str]:
-    from nas.space.shipped import shipped_names
+    from nas.paths import shipped_names
 
     return shipped_names("space")
 
 
 def _presets() -> list[str]:
-    from nas.paths import PRESET, preset_names
+    from nas.paths import PRESET, shipped_names
 
     return [f"{PRESET}{name}" for name in shipped_names("preset")]
 

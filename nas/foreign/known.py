@@ -18,7 +18,7 @@ from nas.files import sha256_of
 from nas.foreign.build import ForeignName, build_network, foreign_name
 from nas.foreign.inspection import inspect_network
 from nas.models.user_code import blaming
-from nas.paths import PRESET, preset_names
+from nas.paths import PRESET, shipped_names
 
 LONGEST_SLUG = 60
 
@@ -85,7 +85,7 @@ def named(text: str) -> ForeignName:
         raise ConfigError(
             f"{text} is a network of nas's own, and nas baseline trains others to compare it with", hint=f"nas retrain {text}"
         )
-    preset = text in preset_names()
+    preset = text in shipped_names("preset")
     hint = f"nas retrain {PRESET}{text}" if preset else f"nas baseline torchvision:{text if text.isidentifier() else 'resnet18'}"
     choices = choices_sentence(text, ["torchvision:NAME", "FILE.py:CLASS"])
     raise ConfigError(f"{text!r} is no network that can be trained to compare with.{choices}", hint=hint)

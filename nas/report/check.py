@@ -14,7 +14,7 @@ from nas.errors import ConfigError, NasError
 from nas.foreign import ForeignFacts, Repeat, foreign_name, inspect_network
 from nas.foreign.measure import repeats_of
 from nas.models import build_model
-from nas.paths import PRESET, existing_study, preset_names
+from nas.paths import PRESET, existing_study, shipped_names
 from nas.report.afford import Affordable, affordable
 from nas.report.network import report_network
 from nas.runs.select import Subject, find_subject, preset_subject
@@ -133,7 +133,7 @@ def _limits(request: CheckSpec, of_study: BudgetConfig | None) -> BudgetConfig:
 
 
 def _no_network(which: str) -> ConfigError:
-    preset = which in preset_names()
+    preset = which in shipped_names("preset")
     meant = f"{PRESET}{which}" if preset else f"torchvision:{which}" if which.isidentifier() else "torchvision:resnet18"
     return ConfigError(
         f"{which!r} is no network. Choices: best, a trial's number, preset:NAME, FILE.py:CLASS, torchvision:NAME.",

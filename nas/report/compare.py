@@ -11,8 +11,7 @@ from nas.report.study import report_study
 from nas.report.tables import Table
 from nas.report.words import count_text, counts_line, value_text
 from nas.runs.select import find_subject
-from nas.space.space_file import load_preset
-from nas.space.space_file import CIFAR10
+from nas.space.space_file import CIFAR10, load_preset
 from nas.study.settings import read_settings
 from nas.study.strategies import describe
 

@@ -7,8 +7,15 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.paths import NETWORK_FILE_SYSTEMS, cache_folder, file_system, known_studies, shipped_folder, studies_folder
-from nas.space.shipped import shipped_names
+from nas.paths import (
+    NETWORK_FILE_SYSTEMS,
+    cache_folder,
+    file_system,
+    known_studies,
+    shipped_folder,
+    shipped_names,
+    studies_folder,
+)
 from nas.study.settings import git_state, installed_versions
 from nas.train.device import available_devices, device_name, pick_device, pick_precision
 

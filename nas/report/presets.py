@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from nas.budget import Budget, quick_macs
-from nas.paths import preset_names
-from nas.space.space_file import load_preset
-from nas.space.space_file import CIFAR10
+from nas.paths import shipped_names
+from nas.space.space_file import CIFAR10, load_preset
 
 
 @dataclass(frozen=True)

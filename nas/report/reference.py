@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.budget.closed_form import closed_form_macs
-from nas.paths import preset_names
-from nas.space.space_file import load_preset
-from nas.space.space_file import CIFAR10
+from nas.paths import shipped_names
+from nas.space.space_file import CIFAR10, load_preset
 from nas.study.settings import StudySettings
 
 CIFAR10_CLASSES = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}

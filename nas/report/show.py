@@ -10,8 +10,7 @@ from nas.paths import PRESET, existing_study
 from nas.report.check import latency_of
 from nas.report.network import NetworkReport, report_network
 from nas.runs.select import Subject, find_subject, preset_subject
-from nas.space.feasibility import Fit, check_blocks, check_feasible, measure_cost, measure_fit, time_draws
-from nas.space.feasibility import Fill, measure_fill
+from nas.space.feasibility import Fill, Fit, check_blocks, check_feasible, measure_cost, measure_fill, measure_fit, time_draws
 from nas.space.space_file import CIFAR10, load_space
 from nas.study.settings import read_settings
 

@@ -21,7 +21,7 @@ from nas.data.tables import moved
 from nas.errors import ConfigError, DataError, StudyError
 from nas.files import write_whole
 from nas.jobs.placement import DeviceGroup, device_group
-from nas.paths import StudyPaths, preset_names, study_paths
+from nas.paths import StudyPaths, shipped_names, study_paths
 from nas.space.space_file import load_preset
 from nas.specs import RetrainSpec
 from nas.study.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, git_state, read_settings

@@ -15,7 +15,6 @@ from nas.paths import PRESET, TrialPaths
 from nas.runs.context import TrainingContext
 from nas.runs.select import Subject, find_subject
 from nas.space.recipes import AUTO, LONG_FROM, SEARCHED, Recipe, load_recipe
-from nas.space.shipped import PREFIX
 from nas.specs import RetrainSpec
 from nas.study.settings import StudySettings
 from nas.train.evaluate import TTA, fitting_tta

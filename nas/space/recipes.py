@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from nas.config import Candidate, Epochs, Frozen, Rate, TrainConfig, first_problem
 from nas.errors import ConfigError
-from nas.space.shipped import own_file, read_text, read_yaml, shipped_file, shipped_folder, shipped_names, with_british_keys
+from nas.paths import shipped_file, shipped_names
+from nas.space.yaml_file import own_file, read_text, read_yaml, require_shipped, with_british_keys
 
 SEARCHED, AUTO = "searched", "auto"
 LONG_FROM = 80
@@ -103,14 +104,14 @@ def load_recipe(name_or_path: str, epochs: int) -> tuple[str, Recipe]:
     if name_or_path == SEARCHED:
         return SEARCHED, Recipe()
     name = ("long" if epochs >= LONG_FROM else "fast") if name_or_path == AUTO else name_or_path
-    file = own_file(name, "recipe") or shipped_file("recipe", name, SEARCHED, AUTO)
+    file = own_file(name, "recipe") or require_shipped("recipe", name, SEARCHED, AUTO)
     return file.stem, read_recipe(read_text(file), file)
 
 
 def read_recipe(text: str, source: Path) -> Recipe:
     """Raises ConfigError, naming `source` and the key."""
     tree = read_yaml(text, str(source))
-    example = f"compare {shipped_folder() / 'recipes' / 'long.yaml'}"
+    example = f"compare {shipped_file('recipe', 'long')}"
     if not isinstance(tree, dict):
         raise ConfigError(f"{source}: must be a mapping of keys to values, but is {tree!r}", hint=example)
     try:

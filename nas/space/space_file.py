@@ -31,8 +31,9 @@ from nas.config import (
 )
 from nas.errors import ConfigError, choices_sentence
 from nas.models.user_code import FindFile, read_blocks
-from nas.space.shipped import PREFIX, own_file, read_text, read_yaml, shipped_file, shipped_folder, with_british_keys
+from nas.paths import PRESET, shipped_file
 from nas.space.space import FILL, Reported, Slot, Space
+from nas.space.yaml_file import own_file, read_text, read_yaml, require_shipped, with_british_keys
 
 VERSION = 1
 TOP_KEYS = ("version", "budget", "fit", "images", "reported", "study", "blocks", "arch", "train")
@@ -51,7 +52,7 @@ _NESTED: dict[str, type[BaseModel]] = {"stem": StemConfig, "augment": AugmentCon
 
 def load_space(name_or_path: str) -> Space:
     """A shipped space by its name, or any file by its path. Raises ConfigError."""
-    path = own_file(name_or_path, "space") or shipped_file("space", name_or_path)
+    path = own_file(name_or_path, "space") or require_shipped("space", name_or_path)
     return read_space(read_text(path), source=str(path), name=path.stem, find_file=lambda file: path.parent / file)
 
 
@@ -73,8 +74,8 @@ class Preset:
 
 def load_preset(name: str) -> Preset:
     """`name` with or without its prefix `preset:`. Raises ConfigError with the names there are."""
-    name = name.removeprefix(PREFIX)
-    path = shipped_file("preset", name)
+    name = name.removeprefix(PRESET)
+    path = require_shipped("preset", name)
     space = read_space(read_text(path), source=str(path), name=name)
     if drawn := [slot.name for slot in space.slots if slot.drawn]:
         raise ConfigError(f"{path}: a preset fixes every value, but draws {', '.join(drawn)}", hint="give each of them one value")
@@ -96,7 +97,7 @@ class _Reader:
     def __init__(self, source: str, find_file: FindFile) -> None:
         self.source, self.find_file = source, find_file
         self.blocks: Mapping[str, BlockSource] = {}
-        self.hint = f"compare {shipped_folder() / 'resnet.yaml'}"
+        self.hint = f"compare {shipped_file('space', 'resnet')}"
 
     def fail(self, key: str, sentence: str) -> ConfigError:
         return ConfigError(f"{self.source}: {key}: {sentence}", hint=self.hint)

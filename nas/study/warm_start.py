@@ -14,9 +14,9 @@ from nas.budget import Budget
 from nas.config import ArchConfig, Candidate
 from nas.errors import ConfigError, NasError
 from nas.files import write_whole
-from nas.paths import StudyPaths, existing_study, preset_names
-from nas.space.space_file import load_preset
+from nas.paths import StudyPaths, existing_study, shipped_names
 from nas.space.space import Space
+from nas.space.space_file import load_preset
 from nas.study.outcomes import last_value, outcome_of
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import open_study

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from nas.config import DataConfig
-from nas.paths import preset_names
+from nas.paths import shipped_names
 from nas.runs.context import open_presets_study
 from nas.runs.retrain import retrain
 from nas.specs import RetrainSpec
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--data", help="as for nas search")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--only", nargs="*", default=preset_names())
+    parser.add_argument("--only", nargs="*", default=shipped_names("preset"))
     options = parser.parse_args()
     folder = None if options.data is None else str(Path(options.data).absolute())
     with tempfile.TemporaryDirectory() as studies:

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+import nas.paths
 import nas.report.doctor
-import nas.space.shipped
 from nas.report.doctor import PACKAGES, examine
 
 
@@ -74,6 +74,6 @@ def test_network_file_system_is_a_problem(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_installation_without_its_spaces_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (nas.report.doctor, nas.space.shipped):
+    for module in (nas.report.doctor, nas.paths):
         monkeypatch.setattr(module, "shipped_folder", lambda: tmp_path / "nowhere")
     assert examine(tmp_path).problems == [f"no search space was found in {tmp_path / 'nowhere'}: the installation is not whole"]

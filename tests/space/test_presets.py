@@ -7,7 +7,7 @@ import pytest
 from nas.budget import Budget, count_params
 from nas.config import ImageShape
 from nas.errors import ConfigError
-from nas.space.shipped import shipped_folder, shipped_names
+from nas.paths import shipped_folder, shipped_names
 from nas.space.space_file import load_preset, load_space
 from nas.study.warm_start import Start, fit_start
 from tests.reported import REPORTED
@@ -41,7 +41,7 @@ def test_a_preset_that_draws_or_has_no_report_is_refused(
     text = (shipped_folder() / "presets" / "resnet-1111.yaml").read_text()
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "mine.yaml").write_text(text.replace(line, instead))
-    monkeypatch.setattr("nas.space.shipped.shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr("nas.paths.shipped_folder", lambda: tmp_path)
     with pytest.raises(ConfigError, match=said) as refused:
         load_preset("mine")
     assert refused.value.hint

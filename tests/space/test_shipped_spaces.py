@@ -4,8 +4,8 @@ from nas.budget import Budget, count_params
 from nas.config import DataConfig, ImageShape
 from nas.data.datasets import load_dataset
 from nas.models.resnet import check_size
+from nas.paths import shipped_file, shipped_names
 from nas.space.feasibility import check_can_fill, check_feasible, measure_fill, measure_fit
-from nas.space.shipped import shipped_file, shipped_names
 from nas.space.space import Slot
 from nas.space.space_file import load_space
 from tests.reported import REPORTED

@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution
 
 from nas.budget.closed_form import closed_form_params
 from nas.config import BudgetConfig, Candidate, ImageShape
-from nas.space.shipped import shipped_folder
+from nas.paths import shipped_folder
 from nas.space.space import Slot, Space, UniformDraw
 from tests.spaces import WHOLE, read, with_arch, with_train
 

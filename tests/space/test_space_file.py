@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from nas.config import ImageShape, TrainConfig
 from nas.errors import ConfigError
-from nas.space.shipped import shipped_folder
+from nas.paths import shipped_folder
 from nas.space.space_file import load_space
 from tests.spaces import WHOLE, read, with_arch, with_budget, with_stage, with_train
 

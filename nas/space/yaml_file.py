@@ -1,16 +1,12 @@
-"""Spaces, presets and recipes as YAML files: the shipped ones by name, a user's own by path; and YAML that is read safely."""
+"""The YAML files of spaces, presets and recipes: the shipped ones by name, a user's own by path, read safely."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from nas.errors import ConfigError, choices_sentence
-
-Kind = Literal["space", "preset", "recipe"]
-FOLDERS: dict[Kind, str] = {"space": ".", "preset": "presets", "recipe": "recipes"}
-PREFIX = "preset:"
-"""Before a preset's name, where a network is named."""
+from nas.paths import shipped_file, shipped_names
 
 MOST_CHARACTERS = 1_000_000
 MOST_DEPTH = 30
@@ -21,19 +17,8 @@ MOST_DIGITS = 1_000
 """Of a whole number. Python refuses to read more than 4,300 of them."""
 
 
-def shipped_folder() -> Path:
-    """`search_spaces/`: beside the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "search_spaces"
-    return inside if inside.is_dir() else package.parent / "search_spaces"
-
-
-def shipped_names(kind: Kind) -> list[str]:
-    return sorted(path.stem for path in (shipped_folder() / FOLDERS[kind]).glob("*.yaml"))
-
-
-def shipped_file(kind: Kind, name: str, *others: str) -> Path:
-    """Raises ConfigError with the names there are, `others` among them."""
+def require_shipped(kind: str, name: str, *others: str) -> Path:
+    """The file. Raises ConfigError with the names there are, `others` among them."""
     names = shipped_names(kind)
     if name not in names:
         what = "shipped space" if kind == "space" else kind
@@ -42,10 +27,10 @@ def shipped_file(kind: Kind, name: str, *others: str) -> Path:
             f"{name!r} is no {what}.{choices_sentence(name, [*others, *names])}",
             hint="nas presets shows them" if kind == "preset" else own,
         )
-    return shipped_folder() / FOLDERS[kind] / f"{name}.yaml"
+    return shipped_file(kind, name)
 
 
-def own_file(name_or_path: str, kind: Kind) -> Path | None:
+def own_file(name_or_path: str, kind: str) -> Path | None:
     """The file where a path is given, None where it is a name. Raises ConfigError where there is no such file."""
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
