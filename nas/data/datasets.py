@@ -1,15 +1,20 @@
-"""Data sets by name, each as uint8 arrays with labels. To add one: a function `(DataConfig, Progress) -> Dataset`, an entry
-in DATASETS; the conformance test picks it up.
+"""Data sets by name, each as uint8 arrays with labels.
+
+To add one of a fixed size, such as torchvision's: an entry in SOURCES. To add any other: a function `(DataConfig, Progress) ->
+Dataset` and an entry in DATASETS. The conformance test picks it up.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nas.config import DataConfig
-from nas.data.cache import Progress, entry_key, find_or_make, silent, write_meta
-from nas.data.downloads import SOURCES, load_download
+from nas.data.cache import Progress, entry_key, find_or_make, silent
 from nas.data.folders import load_folder
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.splits import stratified
@@ -26,20 +31,31 @@ def load_dataset(config: DataConfig, progress: Progress = silent) -> Dataset:
 
 
 def require_known(dataset: str) -> None:
-    """Raises DataError, with the choices, for a name that is no data set's."""
+    """Raises DataError, with the choices, for an unknown name."""
     if dataset not in DATASETS:
         hint = f"--dataset folder --data {dataset}" if Path(dataset).is_dir() else None
         raise DataError(f"{dataset!r} is no data set.{choices_sentence(dataset, DATASETS)}", hint=hint)
 
 
-# ---------------------------------------------------------------------------------------------------- the data sets
+# ------------------------------------------------------------------------------------------------- of a fixed image size
+
+Arrays = tuple[np.ndarray, np.ndarray, list[str]]
+"""uint8 (N, H, W, C), int64 (N,), and the classes."""
 
 
-def _require_as_it_is(config: DataConfig, size: int) -> None:
-    """Raises DataError for what only images in a folder can be asked for."""
-    if config.image_size not in (None, size):
+@dataclass(frozen=True)
+class Source:
+    size: int  # height and width of its images
+    read: Callable[[Path, str], Arrays]  # (folder, "train" or "test"); raises DataError where it is neither there nor to be had
+
+
+def _load_source(name: str, config: DataConfig, progress: Progress) -> Dataset:
+    """Read once, into the cache, and normalised by its own training images."""
+    source = SOURCES[name]
+    if config.image_size not in (None, source.size):
         raise DataError(
-            f"the images of {config.dataset} are {size}×{size}; --image-size {config.image_size} works with --dataset folder only"
+            f"the images of {name} are {source.size}×{source.size}; --image-size {config.image_size} works with --dataset folder "
+            "only"
         )
     for option, value, default in (
         ("--labels", config.labels, None),
@@ -48,41 +64,107 @@ def _require_as_it_is(config: DataConfig, size: int) -> None:
         ("--channels", config.channels, None),
     ):
         if value != default:
-            raise DataError(f"{option} {value} works with --dataset folder only, not with {config.dataset}")
+            raise DataError(f"{option} {value} works with --dataset folder only, not with {name}")
+
+    def make(folder: Path) -> dict[str, Any]:
+        meta: dict[str, Any] = {}
+        for part in ("train", "test"):
+            images, labels, classes = source.read(Path(config.folder or "data"), part)
+            np.save(folder / f"{part}-images.npy", images)
+            np.save(folder / f"{part}-labels.npy", labels)
+            if part == "train":
+                mean, std = channel_statistics(images)
+                meta = {"classes": classes, "mean": mean, "std": std}
+        return meta
+
+    return dataset_of(name, find_or_make(name, entry_key([name]), make))
 
 
-def load_digits(config: DataConfig, progress: Progress) -> Dataset:
-    """scikit-learn's 1,797 handwritten digits of 8×8 (UCI Optical Recognition of Handwritten Digits). Every fifth of each
-    class, drawn once and for all, is the test split; the data set itself has none."""
-    _require_as_it_is(config, 8)
+def _read_digits(root: Path, part: str) -> Arrays:
+    """Every fifth of each class, drawn once and for all, is the test split; the data set itself has none."""
+    from sklearn.datasets import load_digits  # it takes a second to import
 
-    def make(folder: Path) -> None:
-        from sklearn.datasets import load_digits as load  # it takes a second to import
-
-        bunch = load()
-        images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-        labels = bunch.target.astype(np.int64)
-        test = stratified(labels, 0.2, seed=0)
-        train = np.setdiff1d(np.arange(len(labels)), test)
-        for part, chosen in (("train", train), ("test", test)):
-            np.save(folder / f"{part}-images.npy", images[chosen])
-            np.save(folder / f"{part}-labels.npy", labels[chosen])
-        mean, std = channel_statistics(images[train])
-        write_meta(folder, {"classes": [str(digit) for digit in range(10)], "mean": mean, "std": std})
-
-    return dataset_of("digits", find_or_make("digits", entry_key(["digits"]), make))
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int64)
+    chosen = stratified(labels, 0.2, seed=0)
+    if part == "train":
+        chosen = np.setdiff1d(np.arange(len(labels)), chosen)
+    return images[chosen], labels[chosen], [str(digit) for digit in range(10)]
 
 
-def _download(kind: str) -> Callable[[DataConfig, Progress], Dataset]:
-    def load(config: DataConfig, progress: Progress) -> Dataset:
-        _require_as_it_is(config, SOURCES[kind].size)
-        return load_download(kind, config)
+@dataclass(frozen=True)
+class _Torchvision:
+    """Reads one of torchvision's data sets from the disk, or downloads it."""
 
-    return load
+    name: str
+    class_name: str
+    arrays: Callable[[Any], Arrays]  # of an instance of that class
+    by_hand: Callable[[Any, Path], str]  # (that class, folder) → how to bring its files there without this program
+    part: Callable[[str], dict[str, Any]] = lambda part: {"train": part == "train"}
 
+    def __call__(self, root: Path, part: str) -> Arrays:
+        return self.arrays(self._instance(root, part))
+
+    def _instance(self, root: Path, part: str) -> Any:
+        from torchvision import datasets
+
+        known = getattr(datasets, self.class_name)
+        with suppress(OSError, RuntimeError):  # not there or not readable, or its checksum is wrong
+            return known(root, download=False, **self.part(part))
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            return known(root, download=True, **self.part(part))
+        except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
+            raise DataError(
+                f"{self.name} is not under {root.absolute()}, and its download failed: {' '.join(str(error).split())}",
+                hint=f"{self.by_hand(known, root)}, and run the command again; --dataset digits needs no download",
+            ) from None
+
+
+def _cifar(name: str, class_name: str) -> Source:
+    def by_hand(known: Any, root: Path) -> str:
+        there = root / known.base_folder
+        return f"get {known.filename} from {known.url} on a machine with a network, unpack it so that {there} exists"
+
+    def arrays(part: Any) -> Arrays:
+        return part.data, np.asarray(part.targets, np.int64), list(part.classes)
+
+    return Source(32, _Torchvision(name, class_name, arrays, by_hand))
+
+
+def _fashion_arrays(part: Any) -> Arrays:
+    return part.data.numpy()[..., None], part.targets.numpy().astype(np.int64), list(part.classes)
+
+
+def _fashion_by_hand(known: Any, root: Path) -> str:
+    files = ", ".join(name for name, _ in known.resources)
+    return f"get {files} from {known.mirrors[0]} on a machine with a network, put them into {root / 'FashionMNIST' / 'raw'}"
+
+
+def _svhn_arrays(part: Any) -> Arrays:
+    images = np.ascontiguousarray(part.data.transpose(0, 2, 3, 1))
+    return images, part.labels.astype(np.int64), [str(digit) for digit in range(10)]
+
+
+def _svhn_by_hand(known: Any, root: Path) -> str:
+    urls = " and ".join(known.split_list[part][0] for part in ("train", "test"))
+    return f"get {urls} on a machine with a network, put them into {root}"
+
+
+SOURCES: dict[str, Source] = {
+    "digits": Source(8, _read_digits),
+    "cifar10": _cifar("cifar10", "CIFAR10"),
+    "cifar100": _cifar("cifar100", "CIFAR100"),
+    "fashion-mnist": Source(28, _Torchvision("fashion-mnist", "FashionMNIST", _fashion_arrays, _fashion_by_hand)),
+    "svhn": Source(32, _Torchvision("svhn", "SVHN", _svhn_arrays, _svhn_by_hand, lambda part: {"split": part})),
+}
+"""digits: scikit-learn's 1,797 handwritten ones of 8×8 (UCI Optical Recognition of Handwritten Digits). CIFAR-10 and CIFAR-100
+(Krizhevsky 2009): 50,000 + 10,000 colour images of 32×32, in 10 and in 100 classes. Fashion-MNIST (arXiv 1708.07747): 60,000 +
+10,000 grey ones of 28×28 of clothes. SVHN (Netzer et al. 2011): 73,257 + 26,032 house numbers of 32×32, in colour; its 531,131
+easier ones are left out."""
 
 DATASETS: dict[str, Callable[[DataConfig, Progress], Dataset]] = {
-    "digits": load_digits,
-    **{kind: _download(kind) for kind in SOURCES},
+    **{name: partial(_load_source, name) for name in SOURCES},
     "folder": load_folder,
 }

@@ -1,4 +1,4 @@
-"""Files of images: which there are in a folder, and their pixels."""
+"""Files of images: which there are in a folder, and how each becomes pixels of the network's size and channels."""
 
 import hashlib
 import os
@@ -9,25 +9,61 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nas.cores import usable_cores
 from nas.data.cache import Progress
-from nas.data.fitting import RESIZE, with_channels
-from nas.errors import DataError
+from nas.errors import DataError, one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-DECODED_TOGETHER = 64
-"""Images: a task for each would cost as much as decoding a small one, and memory for as many as there are."""
-# PIL reports broken PNG chunks as SyntaxError.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+DECODED_TOGETHER = 64  # images: a task for each would cost as much as decoding a small one, and memory for as many as there are
+DECODING = "upright by EXIF, white beneath what is transparent, the upper 8 of 16 bits"
+"""How images are decoded. Change it with that, so that no image decoded before stands beside new ones in the cache."""
+
+# ------------------------------------------------------------------------- what an exported network takes along: Pillow alone
+
+
+def with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Upright, in grey (1) or RGB (3). What is transparent shows white; 16 bits of grey become the upper 8, where Pillow would
+    cut off."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # damaged EXIF data; of damaged pixels the rest complains
+        image.load()
+    if image.mode.startswith("I"):
+        image = image.convert("I").point([level >> 8 for level in range(65536)], "L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def squashed(image: Image.Image, size: int) -> Image.Image:
+    """All of the image, its sides changed each by a factor of its own."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def cropped(image: Image.Image, size: int) -> Image.Image:
+    """The largest square in its middle."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+
+
+def padded(image: Image.Image, size: int) -> Image.Image:
+    """All of the image in its own proportions, in the middle of a black square."""
+    return ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC)
+
+
+RESIZE = {"squash": squashed, "crop": cropped, "pad": padded}
+"""To squares, by name; each with an antialiasing filter."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
 
 
 class ImageFile(NamedTuple):
     path: str
     bytes: int
-    changed: int
-    """In nanoseconds since 1970."""
+    changed: int  # in nanoseconds since 1970
 
 
 def is_image(name: str) -> bool:
@@ -36,8 +72,8 @@ def is_image(name: str) -> bool:
 
 
 def image_files(folder: str) -> Iterator[ImageFile]:
-    """The images in a folder and in those within it that are not hidden, ordered as their paths. Every start of every process
-    lists them all, and pathlib would take more than twice as long."""
+    """The images in a folder and in its folders that are not hidden, ordered by path. Every start of every process lists them
+    all, and pathlib would take more than twice as long."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -68,8 +104,17 @@ def reason_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def decoding_failure(error: Exception) -> str:
+    """Why an image cannot be decoded. Pillow's decoders raise nearly anything; what is not usual names its type."""
+    usual = OSError | SyntaxError | ValueError | Image.DecompressionBombError
+    return reason_of(error) if isinstance(error, usual) else one_line(error)
+
+
+# -------------------------------------------------------------------------------------------------------------- decoding
+
+
 def decode(path: Path, size: int, channels: int, resize: str = "squash") -> np.ndarray:
-    """uint8 (size, size, channels); any other size is brought to it as one of `RESIZE` does."""
+    """uint8 (size, size, channels), fitted by one of `RESIZE`. Raises whatever Pillow's decoders do."""
     with Image.open(path) as image:
         fitted = RESIZE[resize](with_channels(image, channels), size)
         return np.asarray(fitted, dtype=np.uint8).reshape(size, size, channels)
@@ -78,15 +123,14 @@ def decode(path: Path, size: int, channels: int, resize: str = "squash") -> np.n
 def decode_all(
     paths: Sequence[Path], out: np.ndarray, progress: Progress, what: str, resize: str = "squash"
 ) -> list[tuple[int, str]]:
-    """Decodes into `out`, uint8 (N, size, size, channels), on every core there is for it. Returns (index, reason) of each file
-    that is unreadable."""
+    """Decodes into `out`, uint8 (N, size, size, channels), on every usable core. Returns (index, reason) where that fails."""
     size, channels = out.shape[1], out.shape[3]
 
     def one(i: int) -> tuple[int, str] | None:
         try:
             out[i] = decode(paths[i], size, channels, resize)
-        except UNREADABLE as error:
-            return i, reason_of(error)
+        except Exception as error:
+            return i, decoding_failure(error)
         return None
 
     def some(start: int) -> list[tuple[int, str] | None]:

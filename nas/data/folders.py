@@ -1,42 +1,57 @@
 """Images in a folder, as data sets: a folder for each class, or a table that says each image's label and group."""
 
 import os
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from nas.config import DataConfig
-from nas.data.cache import Entry, Progress, entry_key, find_or_make, write_meta
+from nas.data.cache import Entry, Progress, entry_key, find_or_make
 from nas.data.decoding import (
+    DECODING,
     IMAGE_SUFFIXES,
-    UNREADABLE,
     ImageFile,
     bad_images_error,
     decode_all,
+    decoding_failure,
     image_files,
     listing_digest,
-    reason_of,
 )
 from nas.data.images import Dataset, channel_statistics, dataset_of
-from nas.data.tables import Columns, LabelTable, read_labels
+from nas.data.tables import Columns, matched, read_labels
 from nas.errors import DataError
 
 FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are"
-COPIED_BYTES = 2**26
-"""In parts of about this size images are moved together on disk."""
+COPIED_BYTES = 2**26  # images are moved together on disk in parts of about this size
 GREY_MODES = ("1", "L", "I;16", "I;16L", "I;16B", "I")
-DECODING = "white beneath what is transparent, the upper 8 of 16 bits"
-"""Of images as they are decoded now. Change it when they are decoded otherwise, so that none of before stand beside new ones."""
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a data set before they are decoded."""
+
+    classes: list[str]
+    parts: dict[str, tuple[list[ImageFile], np.ndarray]]  # train, val, test: files with their labels, int64 (N,)
+    folders: list[str]  # where these lie
+    facts: list[object]  # what else the decoded images depend on
+    unreadable: Callable[[str, str], DataError]  # (part, class) of which no image can be read
+    skipped: int = 0  # images and rows that were left out
+    owners: np.ndarray | None = None  # int64 (N,): the group of each training image
+    groups: tuple[str, ...] = ()
 
 
 def load_folder(config: DataConfig, progress: Progress) -> Dataset:
     """Images of `config.folder`, all brought to squares of `image_size`, by default the shorter side of the first readable
     image, and to its number of channels (1 for greyscale, 3 for anything else) unless `channels` says which.
 
-    Their labels stand in the table `config.labels`; without one they are those of the folders they are in:
+    Their labels are in the table `config.labels`; without one they are the names of their folders:
     FOLDER/train/<class>/* with optional FOLDER/val and FOLDER/test, or FOLDER/<class>/*.
     """
     if config.folder is None:
@@ -44,50 +59,31 @@ def load_folder(config: DataConfig, progress: Progress) -> Dataset:
     root = Path(config.folder)
     if not root.is_dir():
         raise DataError(f"there is no folder {root.absolute()}", hint=f"{FORMS}; --dataset digits needs no folder")
-    return _load_class_folders(root, config, progress) if config.labels is None else _load_labelled(root, config, progress)
+    listing = _list_class_folders(root) if config.labels is None else _list_labelled(root, config)
+    shape = _image_shape([file.path for file in listing.parts["train"][0]], config)
 
-
-def _load_class_folders(root: Path, config: DataConfig, progress: Progress) -> Dataset:
-    parts = {"train": root}
-    others = {part: root / part for part in ("val", "test") if (root / part).is_dir()}
-    if (root / "train").is_dir():
-        parts = {"train": root / "train", **others}
-    elif others:
-        raise DataError(f"{root} has the folder {' and '.join(others)}, but no folder train beside it", hint=FORMS)
-    classes = _class_folders(parts["train"])
-    files = {part: _class_files(folder, classes) for part, folder in parts.items()}
-    shape = _image_shape([file.path for file, _ in files["train"]], config)
-    facts = _facts(root, shape, config)
-    for part, listed in files.items():
-        facts += [part, *((*file, label) for file, label in listed)]
-
-    def make(folder: Path) -> None:
-        origin, skipped = _origin(parts.values()), 0
-        for part, listed in files.items():
-            paths = [Path(file.path) for file, _ in listed]
-            kept = _write_images(folder, part, paths, shape, config, progress)
-            labels = np.array([label for _, label in listed], np.int64)
+    def make(folder: Path) -> dict[str, Any]:
+        # Listed before it is decoded: what changes meanwhile makes the entry outdated.
+        origin, skipped = {"folders": listing.folders, "listing": listing_digest(listing.folders)}, listing.skipped
+        statistics = {}
+        for part, (files, labels) in listing.parts.items():
+            kept = _write_images(folder, part, [Path(file.path) for file in files], shape, config, progress)
             if lost := np.setdiff1d(labels, labels[kept]).tolist():
-                raise DataError(
-                    f"no image of class folder {parts[part] / classes[lost[0]]} can be read",
-                    hint="repair them, or remove the folder",
-                )
+                raise listing.unreadable(part, listing.classes[lost[0]])
             np.save(folder / f"{part}-labels.npy", labels[kept])
-            skipped += len(paths) - len(kept)
-        statistics = {
-            part: channel_statistics(np.load(folder / f"{part}-images.npy", mmap_mode="r")) for part in files.keys() - {"test"}
-        }
+            if part == "train" and listing.owners is not None:
+                np.save(folder / "train-groups.npy", listing.owners[kept])
+            skipped += len(files) - len(kept)
+            if part != "test":
+                statistics[part] = channel_statistics(np.load(folder / f"{part}-images.npy", mmap_mode="r"))
         mean, std = statistics["train"]
-        meta = {"classes": classes, "mean": mean, "std": std, "val": statistics.get("val"), "skipped": skipped, "origin": origin}
-        write_meta(folder, meta)
+        named = {"classes": listing.classes, "mean": mean, "std": std, "val": statistics.get("val")}
+        return {**named, "skipped": skipped, "origin": origin}
 
-    return dataset_of("folder", find_or_make("folder", entry_key(facts), make))
-
-
-def _origin(folders: Iterable[Path]) -> dict[str, object]:
-    """What an entry of the cache says of the folders that it was made of."""
-    there = [str(folder.absolute()) for folder in folders]
-    return {"folders": there, "listing": listing_digest(there)}
+    decoded = [root.absolute(), shape[0], shape[2], config.skip_bad_images, config.resize, DECODING]
+    found = dataset_of("folder", find_or_make("folder", entry_key([*decoded, *listing.facts]), make))
+    # The images are the same whatever the groups are called, so that their names are the table's as it is now.
+    return replace(found, groups=listing.groups)
 
 
 def is_outdated(entry: Path) -> bool:
@@ -102,9 +98,27 @@ def is_outdated(entry: Path) -> bool:
         return False
 
 
-def _facts(root: Path, shape: tuple[int, int, int], config: DataConfig) -> list[object]:
-    """What decoded images depend on beside their files."""
-    return [root.absolute(), shape[0], shape[2], config.skip_bad_images, config.resize, DECODING]
+# -------------------------------------------------------------------------------------------------------------- images
+
+
+def _image_shape(paths: Sequence[str], config: DataConfig) -> tuple[int, int, int]:
+    """(height, width, channels) for all images, as the first readable one has them or the configuration says."""
+    bad: list[tuple[Path, str]] = []
+    for path in map(Path, paths):
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+                channels = 1 if image.mode in GREY_MODES else 3
+        except Exception as error:
+            bad.append((path, decoding_failure(error)))
+            continue
+        if config.image_size is None and min(width, height) < 8:
+            raise DataError(f"images must have at least 8×8 pixels, but {path} has {width}×{height}", hint="--image-size 32")
+        if config.channels is not None:
+            channels = {"grey": 1, "rgb": 3}[config.channels]
+        size = config.image_size or min(width, height)
+        return size, size, channels
+    raise bad_images_error(bad, len(paths))
 
 
 def _write_images(
@@ -129,34 +143,60 @@ def _write_images(
     return kept
 
 
+# -------------------------------------------------------------------------------------------------------------- labels
+
+
 def in_order(names: Collection[str]) -> list[str]:
     """Classes in the order of their labels: by number where all are numbers, so that class 10 is not label 2. The same in every
     process, also where 1 and 01 are two of them."""
     named = sorted(names)
-    return sorted(named, key=int) if all(name.isdecimal() for name in named) else named
+    return sorted(named, key=Decimal) if all(map(NUMBER.fullmatch, named)) else named
 
 
-def _class_folders(folder: Path) -> list[str]:
-    names = [p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    classes = in_order(names)
+def _list_class_folders(root: Path) -> Listing:
+    parts = {"train": root}
+    others = {part: root / part for part in ("val", "test") if (root / part).is_dir()}
+    if (root / "train").is_dir():
+        parts = {"train": root / "train", **others}
+    elif others:
+        raise DataError(f"{root} has the folder {' and '.join(others)}, but no folder train beside it", hint=FORMS)
+    classes = in_order(_folders_in(parts["train"]))
     if len(classes) < 2:
         raise DataError(
-            f"a classifier needs at least two classes, each a folder of images, but the folders in {folder} are: "
+            f"a classifier needs at least two classes, each a folder of images, but the folders in {parts['train']} are: "
             f"{', '.join(classes) or 'none'}",
             hint=FORMS,
         )
-    return classes
+    files = {part: _class_files(folder, classes) for part, folder in parts.items()}
+    facts: list[object] = []
+    for part, listed in files.items():
+        facts += [part, *((*file, label) for file, label in listed)]
+
+    def unreadable(part: str, name: str) -> DataError:
+        folder = parts[part] / name
+        return DataError(f"no image of class folder {folder} can be read", hint="repair them, or remove the folder")
+
+    return Listing(
+        classes,
+        {part: ([file for file, _ in one], np.array([label for _, label in one], np.int64)) for part, one in files.items()},
+        [str(folder.absolute()) for folder in parts.values()],
+        facts,
+        unreadable,
+    )
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _class_files(folder: Path, classes: list[str]) -> list[tuple[ImageFile, int]]:
-    extra = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in classes)
-    if extra:
+    if extra := [name for name in _folders_in(folder) if name not in classes]:
         raise DataError(f"{folder / extra[0]} is no class of the training images. Choices: {', '.join(classes)}.")
     listed: list[tuple[ImageFile, int]] = []
     for label, name in enumerate(classes):
+        found = image_files(str(folder / name)) if (folder / name).is_dir() else ()
         before = len(listed)
-        if (folder / name).is_dir():
-            listed += [(file, label) for file in image_files(str(folder / name))]
+        listed += [(file, label) for file in found]
         if len(listed) == before:
             raise DataError(
                 f"there is no image in {folder / name}; each class of the training images needs some, in files that end in "
@@ -166,30 +206,7 @@ def _class_files(folder: Path, classes: list[str]) -> list[tuple[ImageFile, int]
     return listed
 
 
-def _image_shape(paths: Sequence[str], config: DataConfig) -> tuple[int, int, int]:
-    """(height, width, channels) for all images, as the first readable one has them or the configuration says."""
-    bad: list[tuple[Path, str]] = []
-    for path in map(Path, paths):
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-                channels = 1 if image.mode in GREY_MODES else 3
-        except UNREADABLE as error:
-            bad.append((path, reason_of(error)))
-            continue
-        if config.image_size is None and min(width, height) < 8:
-            raise DataError(f"images must have at least 8×8 pixels, but {path} has {width}×{height}", hint="--image-size 32")
-        if config.channels is not None:
-            channels = {"grey": 1, "rgb": 3}[config.channels]
-        size = config.image_size or min(width, height)
-        return size, size, channels
-    raise bad_images_error(bad, len(paths))
-
-
-# ---------------------------------------------------------------------------------------------------- a table of labels
-
-
-def _load_labelled(root: Path, config: DataConfig, progress: Progress) -> Dataset:
+def _list_labelled(root: Path, config: DataConfig) -> Listing:
     assert config.labels is not None
     table = read_labels(Path(config.labels), Columns(config.image_column, config.label_column, config.group_column))
     files, rows, left_out = matched(root, table, config.skip_bad_images)
@@ -202,113 +219,19 @@ def _load_labelled(root: Path, config: DataConfig, progress: Progress) -> Datase
         )
     numbers = {name: label for label, name in enumerate(classes)}
     labels = np.array([numbers[table.labels[row]] for row in rows], np.int64)
-    # Numbered as they come in the order of the files, so that neither their names nor the table's order matter.
-    ordered = [] if table.groups is None else dict.fromkeys(table.groups[row] for row in rows)
-    groups = {name: number for number, name in enumerate(ordered)}
-    owners = None if table.groups is None else np.array([groups[table.groups[row]] for row in rows], np.int64)
-    shape = _image_shape([file.path for file in files], config)
-    facts = [*_facts(root, shape, config), "labels", left_out, *classes]
-    facts += [
-        (*file, label, None if owners is None else owners[i]) for i, (file, label) in enumerate(zip(files, labels, strict=True))
-    ]
-
-    def make(folder: Path) -> None:
-        origin = _origin([root])
-        kept = _write_images(folder, "train", [Path(file.path) for file in files], shape, config, progress)
-        if lost := np.setdiff1d(labels, labels[kept]).tolist():
-            raise DataError(f"no image of class {classes[lost[0]]!r} can be read", hint="repair them, or leave the class out")
-        np.save(folder / "train-labels.npy", labels[kept])
-        if owners is not None:
-            np.save(folder / "train-groups.npy", owners[kept])
-        mean, std = channel_statistics(np.load(folder / "train-images.npy", mmap_mode="r"))
-        skipped = left_out + len(files) - len(kept)
-        write_meta(folder, {"classes": classes, "mean": mean, "std": std, "skipped": skipped, "origin": origin})
-
-    # The images are the same whatever the groups are called, so that their names are the table's as it is now.
-    return replace(dataset_of("folder", find_or_make("folder", entry_key(facts), make)), groups=tuple(groups))
-
-
-def matched(root: Path, table: LabelTable, skip: bool) -> tuple[list[ImageFile], list[int], int]:
-    """The images that have a label, in the order of their paths, the row of each, and how many images and rows were left out.
-
-    An image is named by its path within `root`, by that without its ending, or, where no other has it, by its file's name alone.
-    Raises DataError for a row without an image or a label and for an image without a row unless these are to be skipped; always
-    for a name that several images have, for an image that has several rows, and for a missing group.
-    """
-    beyond = len(os.path.join(root, ""))
-    files = [file for file in image_files(str(root)) if f"{os.sep}." not in os.sep + file.path[beyond:]]  # no thumbnails
-    paths = [file.path[beyond:] for file in files]
-    named = [_within(root, name) for name in table.images]
-    meant = _meant(paths, named)
-    lost: list[str] = []
-    unlabelled: list[str] = []
-    row_of: dict[int, int] = {}
-    for row, name in enumerate(table.images):
-        found = meant.get(named[row], [])
-        if len(found) > 1:
-            several = " and ".join(paths[i] for i in found[:2])
-            raise DataError(
-                f"{table.source}, {table.place(row)}: {name!r} may mean {several}",
-                hint=f"name images by their paths within {root}",
-            )
-        if not found:
-            lost.append(f"{table.place(row)}: {name or 'no name'}")
-        elif found[0] in row_of:
-            before = table.place(row_of[found[0]])
-            raise DataError(
-                f"{table.source}: {before} and {table.place(row)} are about the same image, {files[found[0]].path}",
-                hint="leave one of them out: an image has one label",
-            )
-        else:
-            row_of[found[0]] = row
-            if not table.labels[row]:
-                unlabelled.append(f"{table.place(row)}: {name}")
-    if not skip or not row_of:
-        either = ", or leave these rows out with --skip-bad-images" if row_of else ""
-        _refuse(
-            lost,
-            f"of {len(table.images):,} rows of {table.source} name an image that is not under {root}",
-            f"check --data and --image-column{either}",
-        )
-    if not skip:
-        _refuse(unlabelled, f"of {len(table.images):,} rows of {table.source} have no label", SKIP_IMAGES)
-        without = [path for i, path in enumerate(paths) if i not in row_of]
-        _refuse(without, f"of {len(files):,} images under {root} have no row in {table.source}", SKIP_IMAGES)
-    used = [i for i in range(len(files)) if i in row_of and table.labels[row_of[i]]]
-    rows = [row_of[i] for i in used]
+    groups: dict[str, int] = {}
+    owners = None
     if table.groups is not None:
-        alone = [f"{table.place(row)}: {table.images[row]}" for row in sorted(rows) if not table.groups[row]]
-        _refuse(
-            alone,
-            f"of {len(table.images):,} rows of {table.source} have no group",
-            "write which group each belongs to, if need be one of its own",
-        )
-    return [files[i] for i in used], rows, len(lost) + len(files) - len(used)
-
-
-SKIP_IMAGES = "label them, or leave these images out with --skip-bad-images"
-
-
-def _within(root: Path, name: str) -> str:
-    path = os.path.normpath(name) if name else ""
-    return os.path.relpath(path, root.absolute()) if os.path.isabs(path) else path
-
-
-def _meant(paths: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]:
-    """Which images, by their paths within the folder, each of the names may mean. A path means that image alone, even if others
-    have it for a name."""
-    exact = {path: [i] for i, path in enumerate(paths)}
-    if all(name in exact for name in names):
-        return exact
-    loose: dict[str, list[int]] = {}
-    for i, path in enumerate(paths):
-        whole, name = os.path.splitext(path)[0], os.path.basename(path)
-        for other in {whole, name, os.path.splitext(name)[0]} - {path}:
-            loose.setdefault(other, []).append(i)
-    return loose | exact
-
-
-def _refuse(found: Sequence[str], what: str, hint: str) -> None:
-    if found:
-        more = [f"and {len(found) - 5:,} more"] if len(found) > 5 else []
-        raise DataError("\n  ".join([f"{len(found):,} {what}:", *found[:5], *more]), hint=hint)
+        # Numbered as they come in the order of the files, so that neither their names nor the table's order matter.
+        owners = np.array([groups.setdefault(table.groups[row], len(groups)) for row in rows], np.int64)
+    owned = [None] * len(files) if owners is None else owners
+    return Listing(
+        classes,
+        {"train": (files, labels)},
+        [str(root.absolute())],
+        ["labels", left_out, *classes, *((*file, label, owner) for file, label, owner in zip(files, labels, owned, strict=True))],
+        lambda _, name: DataError(f"no image of class {name!r} can be read", hint="repair them, or leave the class out"),
+        left_out,
+        owners,
+        tuple(groups),
+    )

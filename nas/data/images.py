@@ -10,18 +10,14 @@ from nas.data.cache import Entry
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, in [0, 255]."""
-SUMMED_TOGETHER = 2**22
-"""Values: images of any size are read in parts of about so many."""
+SUMMED_TOGETHER = 2**22  # values: images of any size are read in parts of about so many
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    images: np.ndarray
-    """uint8 (N, H, W, C)"""
-    labels: np.ndarray
-    """int64 (N,)"""
-    groups: np.ndarray | None = None
-    """int64 (N,): which images belong together, such as those of one patient; None where nobody said."""
+    images: np.ndarray  # uint8 (N, H, W, C)
+    labels: np.ndarray  # int64 (N,)
+    groups: np.ndarray | None = None  # int64 (N,): which images belong together, such as those of one patient
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,7 +33,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class JoinedSet:
-    """Several sets one behind the other, as one; their images stay in their files."""
+    """Several sets as if concatenated; their images stay in their files."""
 
     parts: tuple[ImageSet, ...]
 
@@ -60,18 +56,13 @@ class Dataset:
     name: str
     classes: tuple[str, ...]
     train: ImageSet
-    validation: ImageSet | None
-    """Images that the data set itself sets aside for choosing; None where a share of `train` must serve."""
+    validation: ImageSet | None  # the data set's own; None where a share of `train` has to serve
     test: ImageSet | None
-    mean: tuple[float, ...]
-    """Each channel's mean over the training images, in [0, 255]."""
+    mean: tuple[float, ...]  # of each channel over the training images, in [0, 255]
     std: tuple[float, ...]
-    skipped: int = 0
-    """Images that were left out: unreadable, or without a label."""
+    skipped: int = 0  # images that were left out: unreadable, or without a label
     validation_statistics: Statistics | None = None
-    """Of `validation`, where it is there."""
-    groups: tuple[str, ...] = ()
-    """Names of what `train.groups` counts."""
+    groups: tuple[str, ...] = ()  # names of what `train.groups` counts
 
     @property
     def shape(self) -> ImageShape:
@@ -80,8 +71,8 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the classes, the training labels in their order and the pixel statistics; of the images that
-        choose, where the data set brings its own; of the groups, where there are any, whatever they are called."""
+        """16 hexadecimal digits of the classes, the training labels in their order and the pixel statistics; likewise of the data
+        set's own validation images, and of the groups, whatever they are called."""
         digest = hashlib.sha256(repr((self.classes, self.mean, self.std, self.train.images.shape)).encode())
         digest.update(np.ascontiguousarray(self.train.labels).tobytes())
         if self.validation is not None:
@@ -98,14 +89,10 @@ def dataset_of(name: str, entry: Entry) -> Dataset:
     meta = entry.meta()
 
     def part(which: str) -> ImageSet | None:
-        if not (entry.folder / f"{which}-labels.npy").is_file():
+        if not entry.has(f"{which}-labels"):
             return None
-        grouped = (entry.folder / f"{which}-groups.npy").is_file()
-        return ImageSet(
-            entry.array(f"{which}-images"),
-            np.asarray(entry.array(f"{which}-labels")),
-            np.asarray(entry.array(f"{which}-groups")) if grouped else None,
-        )
+        groups = np.asarray(entry.array(f"{which}-groups")) if entry.has(f"{which}-groups") else None
+        return ImageSet(entry.array(f"{which}-images"), np.asarray(entry.array(f"{which}-labels")), groups)
 
     train = part("train")
     assert train is not None
@@ -125,7 +112,7 @@ def dataset_of(name: str, entry: Entry) -> Dataset:
 def channel_statistics(images: np.ndarray) -> Statistics:
     """Of uint8 (N, H, W, C); a constant channel has deviation 1.
 
-    The sums are of whole numbers, exact in double precision up to 10¹¹ pixels, so that it does not matter how they are parted.
+    The sums are of whole numbers, exact in double precision up to 10¹¹ pixels, so that their order does not matter.
     """
     channels = images.shape[3]
     total, squares, count = np.zeros(channels), np.zeros(channels), 0

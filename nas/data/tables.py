@@ -1,25 +1,26 @@
-"""Tables of labels as people have them, a CSV or a Parquet file: columns of text by name."""
+"""Tables as people have them, a CSV or a Parquet file: columns of text by name, and which images their rows are about."""
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas.config import DataConfig
-from nas.data.decoding import reason_of
+from nas.data.decoding import ImageFile, image_files, reason_of
 from nas.errors import DataError, choices_sentence
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 FORMS = "--labels takes a CSV with a header line or a Parquet file"
 DELIMITERS = (",", ";", "\t")
+SKIP_IMAGES = "label them, or leave these images out with --skip-bad-images"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table say what, each by its option."""
+    """Which columns of a table of labels say what."""
 
     image: str
     label: str
@@ -34,21 +35,18 @@ class Columns:
 class LabelTable:
     source: str
     images: list[str]
-    labels: list[str]
-    """Empty where there is none."""
+    labels: list[str]  # empty where there is none
     groups: list[str] | None
-    first: int
-    """What `source` calls its first row: the line of a CSV, the row of a Parquet file."""
-    row: str
-    """`line` or `row`."""
+    first: int  # the number of the first row, as `row` counts them
+    row: str  # "line" of a CSV, "row" of a Parquet file
 
     def place(self, i: int) -> str:
         return f"{self.row} {self.first + i}"
 
 
 def moved(config: DataConfig, folder: str | None, labels: str | None = None) -> DataConfig:
-    """The same data, its folder now elsewhere, or its table `labels`. One that is not named has moved along where it was within
-    the folder, and one beside it where it is not as before."""
+    """The same data, its folder now elsewhere, or its table `labels`. A table that is not named has moved along where it was
+    within the folder, and one beside the folder where it is no longer in its place."""
     before = config.labels
     if labels is None and before is not None and folder is not None and config.folder is not None:
         along = os.path.normpath(os.path.join(folder, os.path.relpath(before, config.folder)))
@@ -57,15 +55,18 @@ def moved(config: DataConfig, folder: str | None, labels: str | None = None) -> 
     return config.model_copy(update={"folder": folder or config.folder, "labels": labels or before})
 
 
+# --------------------------------------------------------------------------------------------------------- reading
+
+
 def read_labels(path: Path, columns: Columns) -> LabelTable:
     """Raises DataError where the file is missing, is not what its name says, or lacks a column."""
     if not path.is_file():
         raise DataError(f"there is no file of labels {path}", hint=f"{FORMS}; --data FOLDER finds one that moved with its folder")
     suffix = path.suffix.lower()
     if suffix in PARQUET_SUFFIXES:
-        first, row, found = 1, "row", _read_parquet(path, columns)
+        first, row, found = 1, "row", _read_parquet(path, columns.by_option())
     elif suffix in CSV_SUFFIXES:
-        first, row, found = 2, "line", _read_csv(path, columns)
+        first, row, found = 2, "line", read_csv(path, columns.by_option(), FORMS)[1]
     else:
         choices = ", ".join((*CSV_SUFFIXES, *PARQUET_SUFFIXES))
         raise DataError(f"{path} ends in {suffix!r}, which is no form of a table. Choices: {choices}.", hint=FORMS)
@@ -74,49 +75,51 @@ def read_labels(path: Path, columns: Columns) -> LabelTable:
     return LabelTable(str(path), found[0], found[1], found[2] if columns.group is not None else None, first, row)
 
 
-def _require_columns(path: Path, columns: Columns, there: Sequence[str]) -> None:
-    for option, name in columns.by_option().items():
+def read_csv(path: Path, columns: Mapping[str, str] | None, hint: str) -> tuple[list[str], list[list[str]]]:
+    """The header, and the values of the columns that `columns` names by their options, or of all columns. The delimiter is the
+    one that the header has most of; a byte order mark and empty lines at the end are skipped. Raises DataError."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            file.seek(0)
+            rows = csv.reader(file, delimiter=max(DELIMITERS, key=header.count))
+            names = [name.strip() for name in next(rows, [])]
+            if not names:
+                raise DataError(f"{path} is empty", hint=hint)
+            _require_columns(path, columns or {}, names)
+            places = range(len(names)) if columns is None else [names.index(name) for name in columns.values()]
+            return names, _columns_of(rows, path, len(names), places)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", hint=hint) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no CSV in UTF-8: {error}", hint=hint) from None
+
+
+def _require_columns(path: Path, columns: Mapping[str, str], there: Sequence[str]) -> None:
+    for option, name in columns.items():
         if name not in there:
             raise DataError(
                 f"{path} has no column {name!r}.{choices_sentence(name, there)}", hint=f"name the column: {option} NAME"
             )
 
 
-def _read_csv(path: Path, columns: Columns) -> list[list[str]]:
-    """The asked columns, with what separates them read off the header."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            return _columns_of(csv.reader(file, delimiter=max(DELIMITERS, key=header.count)), path, columns)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", hint=FORMS) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no CSV in UTF-8: {error}", hint=FORMS) from None
-
-
-def _columns_of(rows: Iterator[list[str]], path: Path, columns: Columns) -> list[list[str]]:
+def _columns_of(rows: Iterator[list[str]], path: Path, width: int, places: Sequence[int]) -> list[list[str]]:
     """Keeps no other column in memory, of which each worker would have a copy."""
-    names = [name.strip() for name in next(rows, [])]
-    if not names:
-        raise DataError(f"{path} is empty", hint=FORMS)
-    _require_columns(path, columns, names)
-    places = [names.index(name) for name in columns.by_option().values()]
     found: list[list[str]] = [[] for _ in places]
     empty: int | None = None
     for line, row in enumerate(rows, 2):
         if not row:
             empty = empty or line  # at the end of the file, unless another row follows
-        elif empty or len(row) != len(names):
+        elif empty or len(row) != width:
             there = 0 if empty else len(row)
-            raise DataError(f"{path}, line {empty or line}: the header has {len(names)} columns, but there are {there}")
+            raise DataError(f"{path}, line {empty or line}: the header has {width} columns, but there are {there}")
         else:
             for values, place in zip(found, places, strict=True):
                 values.append(row[place].strip())
     return found
 
 
-def _read_parquet(path: Path, columns: Columns) -> list[list[str]]:
+def _read_parquet(path: Path, columns: Mapping[str, str]) -> list[list[str]]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -127,27 +130,107 @@ def _read_parquet(path: Path, columns: Columns) -> list[list[str]]:
     try:
         with parquet.ParquetFile(path) as file:
             _require_columns(path, columns, file.schema_arrow.names)
-            wanted = list(columns.by_option().values())
-            table = file.read(columns=list(dict.fromkeys(wanted)))
+            table = file.read(columns=list(dict.fromkeys(columns.values())))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is no whole Parquet file: {reason_of(error).splitlines()[0]}", hint=FORMS) from None
-    return [_texts(path, name, table.column(name).to_pylist()) for name in wanted]
+    return [_texts(path, name, table.column(name).to_pylist()) for name in columns.values()]
+
+
+_TEXT_OF: dict[type, Callable[[Any], str]] = {
+    str: str.strip,
+    bool: str,
+    int: str,
+    float: lambda value: "" if value != value else str(int(value)) if value.is_integer() else str(value),
+    bytes: lambda value: value.decode("utf-8", "replace").strip(),
+    type(None): lambda _: "",
+}
+"""Numbers as they are written; a whole number that is kept as a fraction, since others are missing, as a whole one."""
 
 
 def _texts(path: Path, column: str, values: list[Any]) -> list[str]:
-    """Numbers as they are written; a whole number that is kept as a fraction, since others are missing, as a whole one."""
-    converts: dict[type, Callable[[Any], str]] = {
-        str: str.strip,
-        bool: str,
-        int: str,
-        float: lambda value: "" if value != value else str(int(value)) if value.is_integer() else str(value),
-        bytes: lambda value: value.decode("utf-8", "replace").strip(),
-        type(None): lambda _: "",
-    }
     for value in values:
-        if type(value) not in converts:
+        if type(value) not in _TEXT_OF:
             raise DataError(
                 f"{path}: column {column!r} must hold text or numbers, but holds {type(value).__name__}",
                 hint="images are named by their paths within --data FOLDER",
             )
-    return [converts[type(value)](value) for value in values]
+    return [_TEXT_OF[type(value)](value) for value in values]
+
+
+# ---------------------------------------------------------------------------------------------------- images and rows
+
+
+def matched(root: Path, table: LabelTable, skip: bool) -> tuple[list[ImageFile], list[int], int]:
+    """The images that have a label, in the order of their paths, the row of each, and how many images and rows were left out.
+
+    An image is named by its path within `root`, by that without its ending, or, where no other has it, by its file's name alone.
+    Raises DataError for a row without an image or a label and for an image without a row unless these are to be skipped; always
+    for a name that several images have, for an image that has several rows, and for a missing group.
+    """
+    beyond = len(os.path.join(root, ""))
+    files = [file for file in image_files(str(root)) if f"{os.sep}." not in os.sep + file.path[beyond:]]  # no thumbnails
+    paths = [file.path[beyond:] for file in files]
+    named = [_within(root, name) for name in table.images]
+    meant = names_of(paths, named)
+    lost: list[str] = []
+    unlabelled: list[str] = []
+    row_of: dict[int, int] = {}
+    for row, name in enumerate(table.images):
+        found = meant.get(named[row], [])
+        if len(found) > 1:
+            several = " and ".join(paths[i] for i in found[:2])
+            raise DataError(
+                f"{table.source}, {table.place(row)}: {name!r} may mean {several}",
+                hint=f"name images by their paths within {root}",
+            )
+        if not found:
+            lost.append(f"{table.place(row)}: {name or 'no name'}")
+        elif found[0] in row_of:
+            before = table.place(row_of[found[0]])
+            raise DataError(
+                f"{table.source}: {before} and {table.place(row)} are about the same image, {files[found[0]].path}",
+                hint="leave one of them out: an image has one label",
+            )
+        else:
+            row_of[found[0]] = row
+            if not table.labels[row]:
+                unlabelled.append(f"{table.place(row)}: {name}")
+    rows_of_table = f"of {len(table.images):,} rows of {table.source}"
+    if not skip or not row_of:
+        either = ", or leave these rows out with --skip-bad-images" if row_of else ""
+        _refuse(lost, f"{rows_of_table} name an image that is not under {root}", f"check --data and --image-column{either}")
+    if not skip:
+        _refuse(unlabelled, f"{rows_of_table} have no label", SKIP_IMAGES)
+        without = [path for i, path in enumerate(paths) if i not in row_of]
+        _refuse(without, f"of {len(files):,} images under {root} have no row in {table.source}", SKIP_IMAGES)
+    used = [i for i in range(len(files)) if i in row_of and table.labels[row_of[i]]]
+    rows = [row_of[i] for i in used]
+    if table.groups is not None:
+        alone = [f"{table.place(row)}: {table.images[row]}" for row in sorted(rows) if not table.groups[row]]
+        _refuse(alone, f"{rows_of_table} have no group", "write which group each belongs to, if need be one of its own")
+    return [files[i] for i in used], rows, len(lost) + len(files) - len(used)
+
+
+def _within(root: Path, name: str) -> str:
+    path = os.path.normpath(name) if name else ""
+    return os.path.relpath(path, root.absolute()) if os.path.isabs(path) else path
+
+
+def names_of(paths: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]:
+    """Which images, by their paths within the folder, each of the names may mean. A path means that image alone, even if others
+    have it for a name."""
+    exact = {path: [i] for i, path in enumerate(paths)}
+    if all(name in exact for name in names):
+        return exact
+    loose: dict[str, list[int]] = {}
+    for i, path in enumerate(paths):
+        whole, name = os.path.splitext(path)[0], os.path.basename(path)
+        for other in {whole, name, os.path.splitext(name)[0]} - {path}:
+            loose.setdefault(other, []).append(i)
+    return loose | exact
+
+
+def _refuse(found: Sequence[str], what: str, hint: str) -> None:
+    if found:
+        more = [f"and {len(found) - 5:,} more"] if len(found) > 5 else []
+        raise DataError("\n  ".join([f"{len(found):,} {what}:", *found[:5], *more]), hint=hint)

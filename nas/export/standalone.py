@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from nas.config import ArchConfig, BlockSource, StemConfig
-from nas.data.fitting import RESIZE, with_channels
+from nas.data.decoding import RESIZE, with_channels
 from nas.errors import ConfigError
 from nas.models import blocks, layers, resnet
 from nas.train.evaluate import TTA

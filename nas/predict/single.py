@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nas.data.decoding import UNREADABLE, decode, reason_of
+from nas.data.decoding import decode, decoding_failure
 from nas.data.stream import pick_storage
 from nas.errors import ConfigError, DataError
 from nas.runs.card import ModelCard
@@ -45,5 +45,5 @@ def _read(path: Path, card: ModelCard) -> np.ndarray:
         raise DataError(f"there is no file {path}", hint="name images: nas predict IMAGE…")
     try:
         return decode(path, card.shape.size, card.shape.channels, card.data.resize)
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as an image: {reason_of(error)}") from None
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as an image: {decoding_failure(error)}") from None

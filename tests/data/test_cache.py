@@ -4,11 +4,12 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nas.data.cache import entry_key, find_or_make, write_meta
+from nas.data.cache import entry_key, find_or_make
 from nas.errors import DataError
 
 
@@ -17,15 +18,15 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def maker(value: int) -> Callable[[Path], None]:
-    def make(folder: Path) -> None:
+def maker(value: int) -> Callable[[Path], dict[str, Any]]:
+    def make(folder: Path) -> dict[str, Any]:
         np.save(folder / "numbers.npy", np.full(3, value))
-        write_meta(folder, {"value": value})
+        return {"value": value}
 
     return make
 
 
-def refuse(folder: Path) -> None:
+def refuse(folder: Path) -> dict[str, Any]:
     raise AssertionError("made again")
 
 
@@ -34,7 +35,7 @@ def test_entry_is_made_once_and_then_found(cache: Path) -> None:
     assert made.folder == cache / "things-k1"
     found = find_or_make("things", "k1", refuse)
     assert found == made
-    assert found.meta() == {"value": 7}
+    assert found.meta()["value"] == 7
     assert found.array("numbers").tolist() == [7, 7, 7]
     assert isinstance(found.array("numbers"), np.memmap)
 
@@ -47,22 +48,22 @@ def test_what_is_written_to_an_entrys_array_stays_out_of_the_file() -> None:
 
 
 def test_entry_that_was_cut_off_is_made_again(cache: Path) -> None:
-    def cut_off(folder: Path) -> None:
+    def cut_off(folder: Path) -> dict[str, Any]:
         np.save(folder / "numbers.npy", np.zeros(3))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         find_or_make("things", "k1", cut_off)
     assert list(cache.iterdir()) == []
-    assert find_or_make("things", "k1", maker(7)).meta() == {"value": 7}
+    assert find_or_make("things", "k1", maker(7)).meta()["value"] == 7
 
 
 def test_of_two_that_make_the_same_entry_the_first_to_finish_wins(cache: Path) -> None:
-    def slower(folder: Path) -> None:
+    def slower(folder: Path) -> dict[str, Any]:
         find_or_make("things", "k1", maker(1))
-        maker(2)(folder)
+        return maker(2)(folder)
 
-    assert find_or_make("things", "k1", slower).meta() == {"value": 1}
+    assert find_or_make("things", "k1", slower).meta()["value"] == 1
     assert [path.name for path in cache.iterdir()] == ["things-k1"]
 
 
@@ -77,7 +78,7 @@ def test_cache_that_cannot_be_written_is_named_with_the_way_out(monkeypatch: pyt
 
 
 def test_disk_that_is_full_is_no_fault_of_the_data(cache: Path) -> None:
-    def full(folder: Path) -> None:
+    def full(folder: Path) -> dict[str, Any]:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(DataError, match="cannot be written: No space left on device"):

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
-from nas.data.decoding import decode
-from nas.data.fitting import RESIZE
+from nas.data.decoding import RESIZE, decode
 
 
 @pytest.fixture

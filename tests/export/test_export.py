@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nas.config import DataConfig
-from nas.data.cache import silent
-from nas.data.datasets import load_digits
+from nas.data.datasets import load_dataset
 from nas.export import FORMATS, export
 from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
@@ -31,7 +30,7 @@ from tests.conftest import Done
 @pytest.fixture
 def images() -> np.ndarray:
     """All of the digits, uint8 (1797, 8, 8, 1)."""
-    dataset = load_digits(DataConfig(dataset="digits"), silent)
+    dataset = load_dataset(DataConfig(dataset="digits"))
     assert dataset.test is not None
     return np.concatenate([dataset.train.images, dataset.test.images])
 

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from nas.config import DataConfig
-from nas.data.cache import silent
-from nas.data.datasets import load_digits
+from nas.data.datasets import load_dataset
 from nas.errors import DataError
 from nas.paths import StudyPaths
 from nas.predict.table import Form, arranged, read_sample, verify, write_rows
@@ -26,7 +25,7 @@ def rows_of(path: Path) -> list[list[str]]:
 @pytest.fixture
 def test_set(tmp_path: Path) -> Path:
     """Fifty of the digits, with IDs that are words."""
-    test = load_digits(DataConfig(dataset="digits"), silent).test
+    test = load_dataset(DataConfig(dataset="digits")).test
     assert test is not None
     file = tmp_path / "digits.npz"
     np.savez(file, data=test.images[:50], ids=np.array([f"image-{i:02d}" for i in range(50)]))
@@ -193,7 +192,7 @@ def test_every_augmentation_at_test_time(nas: Callable[..., Done], study: StudyP
 
 
 def test_single_images_have_their_most_probable_classes(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
-    test = load_digits(DataConfig(dataset="digits"), silent).test
+    test = load_dataset(DataConfig(dataset="digits")).test
     assert test is not None
     files = [tmp_path / f"{i}.png" for i in range(3)]
     for file, image in zip(files, test.images, strict=False):
