@@ -73,14 +73,11 @@ def _known_device(name: str) -> str:
 class LatencyConfig(Frozen):
     """The most time that a forward pass may take, and how it is timed: as the network will run."""
 
-    max_ms: Annotated[float, Field(gt=0.0, strict=True)]
-    """Milliseconds of one forward pass of a whole batch."""
+    max_ms: Annotated[float, Field(gt=0.0, strict=True)]  # milliseconds of one forward pass of a whole batch
     runtime: RuntimeName
     device: Annotated[str, AfterValidator(_known_device)] = "cpu"
-    threads: Annotated[int, Field(ge=1, strict=True)] = 1
-    """Of the CPU."""
-    batch: Annotated[int, Field(ge=1, strict=True)] = 1
-    """Images at once."""
+    threads: Annotated[int, Field(ge=1, strict=True)] = 1  # of the CPU
+    batch: Annotated[int, Field(ge=1, strict=True)] = 1  # images at once
 
     @model_validator(mode="before")
     @classmethod
@@ -115,10 +112,8 @@ class LatencyConfig(Frozen):
 class BudgetConfig(Frozen):
     """The most that a network may cost; at least one limit."""
 
-    params: Count | None = None
-    """Parameters, as fvcore counts them."""
-    macs: Count | None = None
-    """Multiply-adds of one image's forward pass, as fvcore counts them."""
+    params: Count | None = None  # parameters, as fvcore counts them
+    macs: Count | None = None  # multiply-adds of one image's forward pass, as fvcore counts them
     memory: Bytes | None = None
     """Bytes of float32 activations that one image's forward pass holds at once, at its worst moment; weights are not among
     them (as for microcontrollers: MCUNet, arXiv 2007.10319)."""

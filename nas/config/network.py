@@ -38,8 +38,7 @@ class StemConfig(Frozen):
     activation (arXiv 2404.00498)."""
     kernel: OddInt = 3
     stride: Literal[1, 2] = 1
-    channels: Annotated[int, Field(ge=1)] | None = None
-    """Output channels; None takes the first stage's."""
+    channels: Annotated[int, Field(ge=1)] | None = None  # output channels; None takes the first stage's
     pool: StemPoolName = "none"
     """max: a 3×3 maximum of stride 2 follows, as in the ResNets for images of 224×224 (arXiv 1512.03385)."""
 
@@ -51,19 +50,16 @@ class StemConfig(Frozen):
 
 class StageConfig(Frozen):
     blocks: Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
-    channels: Annotated[int, Field(ge=1, le=WIDEST)]
-    """Channels that leave each block of the stage, whatever the block's type."""
+    channels: Annotated[int, Field(ge=1, le=WIDEST)]  # channels that leave each block of the stage, whatever the block's type
     kernel: OddInt = 3
-    skip_kernel: OddInt = 1
-    """Kernel of the shortcut's projection, where there is one."""
+    skip_kernel: OddInt = 1  # kernel of the shortcut's projection, where there is one
 
 
 class BlockSource(Frozen):
     """A user's own file that defines a block. Every network that is built of the block carries it, so that it needs no other
     file; the text is code, and `nas.models.user_code` runs it."""
 
-    file: str
-    """Its name."""
+    file: str  # its name
     text: str
 
     def __str__(self) -> str:
@@ -76,10 +72,8 @@ class ArchConfig(Frozen):
 
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=MOST_STAGES)]
     stem: StemConfig = StemConfig()
-    block_source: BlockSource | None = None
-    """Where `block` is a class of a user's own file; None for a `BlockName`."""
-    block: Annotated[str, Field(validate_default=True)] = "basic"
-    """A `BlockName`, or the name of a class in `block_source`."""
+    block_source: BlockSource | None = None  # where `block` is a class of a user's own file; None for a `BlockName`
+    block: Annotated[str, Field(validate_default=True)] = "basic"  # a `BlockName`, or the name of a class in `block_source`
     expansion: Annotated[int, Field(ge=1, le=8)] = 4
     """Bottleneck only: a block's channels over its inner channels (4 in ResNet-50)."""
     downsample: DownsampleName = "conv"
@@ -91,8 +85,7 @@ class ArchConfig(Frozen):
     """head: before the classifier. block: between a block's convolutions (arXiv 1605.07146). stem: after the stem."""
     se_reduction: Annotated[int, Field(ge=0, le=64)] = 0
     """Squeeze-and-excitation with ceil(channels / reduction) squeezed channels (arXiv 1709.01507); 0 leaves it out."""
-    stochastic_depth: Rate = 0.0
-    """Drop rate of the last block, rising linearly from 0 before the first (arXiv 1603.09382)."""
+    stochastic_depth: Rate = 0.0  # drop rate of the last block, rising linearly from 0 before the first (arXiv 1603.09382)
     zero_init: bool = False
     """Start every residual branch at 0 by its last BatchNorm (arXiv 1706.02677); pre-activation blocks end in a
     convolution, which is zeroed instead."""
@@ -101,8 +94,7 @@ class ArchConfig(Frozen):
     unchanged (arXiv 1706.00388)."""
     norm_momentum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     """Share of each batch in BatchNorm's running statistics, as in torch."""
-    logit_scale: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
-    """Factor on the logits."""
+    logit_scale: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0  # factor on the logits
     pool: PoolName = "avg"
     pool_size: Annotated[int, Field(ge=1, le=8)] = 1
     """P×P cells are pooled before the classifier; a feature map smaller than P×P is handed over whole."""

@@ -127,8 +127,7 @@ class Fit:
     """How much of a space fits its budget."""
 
     draws: int
-    fits: float
-    """Share of uniform draws."""
+    fits: float  # share of uniform draws
     by_block: dict[str, float]
     draws_by_block: dict[str, int]
 
@@ -194,10 +193,8 @@ class Fill:
     """How near the networks of a space come to their targets."""
 
     draws: int
-    filled: float
-    """Share of uniform draws with 98 % to 100 % of their target."""
-    over: float
-    """Share above their target."""
+    filled: float  # share of uniform draws with 98 % to 100 % of their target
+    over: float  # share above their target
 
     def sentence(self) -> str:
         return (

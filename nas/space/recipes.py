@@ -25,10 +25,8 @@ TtaName = Literal["none", "flip", "flip_shift"]
 class DepthRate(Frozen):
     """Stochastic depth that grows with the run."""
 
-    rate: Rate
-    """Of the last block, in a run of …"""
-    at_epochs: Epochs
-    """… so many epochs; a shorter run takes its share, a longer one no more."""
+    rate: Rate  # of the last block, in a run of …
+    at_epochs: Epochs  # … so many epochs; a shorter run takes its share, a longer one no more
 
     def of(self, epochs: int) -> float:
         return self.rate * min(1.0, epochs / self.at_epochs)
@@ -36,17 +34,13 @@ class DepthRate(Frozen):
 
 class Recipe(Frozen):
     version: Literal[1] = 1
-    about: str = ""
-    """In one line, for lists."""
-    epochs: Epochs | None = None
-    """Where none are asked for; None takes what the search's recipe would."""
-    train: dict[str, Any] = Field(default_factory=dict)
-    """Fields of TrainConfig."""
+    about: str = ""  # in one line, for lists
+    epochs: Epochs | None = None  # where none are asked for; None takes what the search's recipe would
+    train: dict[str, Any] = Field(default_factory=dict)  # fields of TrainConfig
     from_epochs: dict[Epochs, dict[str, Any]] = Field(default_factory=dict)
     """Further ones, for runs of so many epochs or more; the longest last."""
     stochastic_depth: DepthRate | None = None
-    tta: TtaName | None = None
-    """What a submission averages over; None averages over mirror images where the training saw some."""
+    tta: TtaName | None = None  # what a submission averages over; None averages over mirror images where the training saw some
 
     @field_validator("train")
     @classmethod

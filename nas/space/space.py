@@ -40,12 +40,10 @@ class Suggests(Protocol):
 class Slot:
     """One field of a candidate and the values it may take."""
 
-    name: str
-    """The parameter's name in the study: `block`, `stem.kernel`, `stage0.channels`, `lr`."""
+    name: str  # the parameter's name in the study: `block`, `stem.kernel`, `stage0.channels`, `lr`
     path: tuple[str | int, ...]
     """Where it goes: ("arch", "stage", 0, "channels")."""
-    domain: Any
-    """A distribution, or the fixed value."""
+    domain: Any  # a distribution, or the fixed value
 
     @property
     def drawn(self) -> bool:
@@ -127,18 +125,14 @@ class Reported(Frozen):
 @dataclass(frozen=True)
 class Space:
     name: str
-    text: str
-    """The file's text, kept with each study."""
+    text: str  # the file's text, kept with each study
     budget: BudgetConfig
     slots: tuple[Slot, ...]
     images: ImageShape
     """Those that the budget is meant for, and widths are scaled for; a search counts for its own, see `for_images`."""
-    reported: Reported | None = None
-    """Of a preset."""
-    study: StudyConfig = field(default_factory=StudyConfig)
-    """How it is searched unless the command line says otherwise."""
-    blocks: Mapping[str, BlockSource] = field(default_factory=dict)
-    """Those of users' own files that `arch.block` may name."""
+    reported: Reported | None = None  # of a preset
+    study: StudyConfig = field(default_factory=StudyConfig)  # how it is searched unless the command line says otherwise
+    blocks: Mapping[str, BlockSource] = field(default_factory=dict)  # those of users' own files that `arch.block` may name
 
     def draw(self, trial: Suggests) -> Candidate:
         """Suggests every slot, then builds the candidate. On a trial that already has some values, those are used again."""

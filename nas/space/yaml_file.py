@@ -81,8 +81,7 @@ class _StrictLoader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = self._nodes = 0
-        self._sizes: dict[yaml.Node, int] = {}
-        """Of each node that has been read, with all within it."""
+        self._sizes: dict[yaml.Node, int] = {}  # of each node that has been read, with all within it
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         mark, before = self.peek_event().start_mark, self._nodes

@@ -177,8 +177,7 @@ class _Trainer:
         """This process's sums since the epoch began: loss × images, correct predictions, images."""
         self.curve: list[EpochMetrics] = []
         self.epoch_step = 0
-        self.seconds = 0.0
-        """Spent on this epoch before it was cut off."""
+        self.seconds = 0.0  # spent on this epoch before it was cut off
 
     @property
     def averaged_model(self) -> nn.Module:

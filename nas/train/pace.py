@@ -33,10 +33,8 @@ class Pace:
     start: float
     """Once a training: what goes with the network, and the first steps and evaluation beyond what later ones take, when libraries
     choose their kernels."""
-    step: float
-    """With the preparation of its batch."""
-    image: float
-    """Evaluating one."""
+    step: float  # with the preparation of its batch
+    image: float  # evaluating one
     checkpoint: float
 
     def epoch(self, steps: int, images: int) -> float:

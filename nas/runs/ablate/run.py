@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.budget import Budget
-from nas.config import Candidate
-from nas.config.training import ADAMS
+from nas.config import ADAMS, Candidate
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.loader import mix_seed
