@@ -8,16 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from nas.budget.counts import count_macs, count_params, quick_macs
-from nas.budget.latency import measure_latency
-from nas.budget.measured import MeasuredLatencies, Write
-from nas.budget.memory import peak_memory
+from nas.budget.counts import count_macs, count_params, peak_memory, quick_macs
+from nas.budget.latency import MeasuredLatencies, Write, measure_latency
 from nas.config import ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import NasError
 from nas.files import write_whole
 
-TOO_LARGE_TO_RUN = 1000.0
-"""Stands for an infinite excess, which neither JSON nor a sampler could hold."""
+TOO_LARGE_TO_RUN = 1000.0  # stands for an infinite excess, which neither JSON nor a sampler could hold
 
 
 @dataclass(frozen=True)
@@ -26,12 +23,9 @@ class Cost:
     macs: int | None
     """By fvcore where they are limited and it fits, else in closed form. Of a block of a user's own by fvcore, or None where it
     is over another limit."""
-    excess: dict[str, float]
-    """For each limit, how far above it as a share of it; at most 0 where it is kept."""
-    memory: int | None = None
-    """Bytes of activations at once."""
-    latency_ms: float | None = None
-    """None also where the network is too large to run on this machine."""
+    excess: dict[str, float]  # for each limit, how far above it as a share of it; at most 0 where it is kept
+    memory: int | None = None  # bytes of activations at once
+    latency_ms: float | None = None  # None also where the network is too large to run on this machine
 
     @property
     def broken(self) -> list[str]:

@@ -1,17 +1,22 @@
-"""Parameters and multiply-adds, by fvcore.
+"""What a network is made of and what it costs: parameters and multiply-adds by fvcore, memory computed, layers with their shapes.
 
-Parameters are counted on the meta device, where a network has shapes and no weights; fvcore's MACs need a forward pass, so that
-they are counted on the CPU and only when somebody asks, or when the budget limits them and all that is cheaper is kept.
+Parameters, memory and layers are found on the meta device, where a network has shapes and no weights; fvcore's MACs need a
+forward pass, so that they are counted on the CPU, and only when somebody asks, or when the budget limits them and all that is
+cheaper is kept.
 """
 
 import math
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import ArchConfig, ImageShape
@@ -59,46 +64,280 @@ def quick_params(arch: ArchConfig, shape: ImageShape) -> int:
 @dataclass(frozen=True)
 class Macs:
     total: int
-    by_module: dict[str, int]
-    """Of each module by its name, those inside it included."""
-    uncounted: dict[str, int]
-    """Operations that multiply but for which there is no rule, and how often they run."""
+    by_module: dict[str, int]  # of each module by its name, those inside it included
+    uncounted: dict[str, int]  # operations that multiply but for which there is no rule, and how often they run
 
 
 def macs_of(model: nn.Module, image: Tensor) -> Macs:
     """Of any module that torch.jit can trace, on the CPU; `image` (1, C, H, W)."""
     analysis = FlopCountAnalysis(model, image)
-    analysis.set_op_handle(**_ATTENTION)
+    analysis.set_op_handle(**_RULES)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # beside workers that keep every core busy, threads that wait for each other take ten times as long
-    try:
-        with torch.no_grad():
-            by_module = {name: int(count) for name, count in analysis.by_module().items()}
-            unknown = analysis.unsupported_ops()
-    finally:
-        torch.set_num_threads(threads)
-    uncounted = {name.partition("::")[2]: times for name, times in unknown.items() if _multiplies(name)}
+    with _counting(), torch.no_grad():
+        by_module = {name: int(count) for name, count in analysis.by_module().items()}
+        unknown = analysis.unsupported_ops()
+    uncounted = {name.partition("::")[2]: times for name, times in unknown.items() if _MULTIPLIES.search(name)}
     return Macs(by_module[""], by_module, uncounted)
 
 
-def _attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+@contextmanager
+def _counting() -> Iterator[None]:
+    """On one thread: beside workers that keep every core busy, threads that wait for each other take ten times as long. Without
+    the one operation as which torch runs attention fast, of which nothing could be counted."""
+    threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
+    torch.set_num_threads(1)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+Rule = Callable[[Sequence[Any], Sequence[Any]], int]
+"""Multiply-adds of an operation by its inputs and outputs in the graph."""
+
+
+def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """Queries (…, L, E) times keys (…, S, E), and those weights (…, L, S) times values (…, S, F)."""
     queries, keys, values = (get_shape(value) for value in inputs[:3])
     return math.prod(queries[:-1]) * keys[-2] * (queries[-1] + values[-1])
 
 
-def _batched_product_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Of `baddbmm`: (B, N, M) times (B, M, P)."""
-    left, right = (get_shape(value) for value in inputs[1:3])
-    return math.prod(left) * right[-1]
+def _product(first: int) -> Rule:
+    """Of matrices and vectors, with or without a batch; `first`: which input the left one is. fvcore's own rule for matmul fails
+    for a vector."""
+    return lambda inputs, outputs: math.prod(get_shape(outputs[0])) * get_shape(inputs[first])[-1]
 
 
-_ATTENTION = {"aten::scaled_dot_product_attention": _attention_macs, "aten::baddbmm": _batched_product_macs}
-"""What fvcore has no rule for and attention is made of."""
-_PRODUCTS = ("attention", "transformer", "lstm", "gru", "rnn", "fft", "cdist", "addbmm", "addmv", "::mv", "::dot", "::ger", "Op.")
-"""Parts of the names of other operations that multiply; `Op.` is a user's own."""
+def _tensordot(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Of a·c and c·b values to a·b."""
+    return math.isqrt(math.prod(math.prod(get_shape(value)) for value in (*inputs[:2], outputs[0])))
 
 
-def _multiplies(operation: str) -> bool:
-    return any(part in operation for part in _PRODUCTS) or operation.startswith("prim::")
+def _outer(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    return math.prod(get_shape(outputs[0]))
+
+
+def _convolution(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Each weight at each position: with padding by name, and of `DeformConv2d`, where its sampling is not counted."""
+    output = get_shape(outputs[0])
+    return output[0] * math.prod(get_shape(inputs[1])) * math.prod(output[2:])
+
+
+def _bilinear(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """(…, I) times weights (O, I, J), and that times (…, J)."""
+    _, first, second = get_shape(inputs[2])
+    return math.prod(get_shape(outputs[0])) * (first + 1) * second
+
+
+_RULES: dict[str, Rule] = {
+    "aten::scaled_dot_product_attention": _attention,
+    "aten::_convolution_mode": _convolution,
+    "torchvision::deform_conv2d": _convolution,
+    "aten::bilinear": _bilinear,
+    "aten::tensordot": _tensordot,
+    **{f"aten::{name}": _product(0) for name in ("matmul", "inner", "dot", "vdot", "mv")},
+    **{f"aten::{name}": _product(1) for name in ("baddbmm", "addmv")},
+    **{f"aten::{name}": _outer for name in ("outer", "ger", "kron", "addr")},
+}
+"""What fvcore has no rule for, or none that is right."""
+_MULTIPLIES = re.compile(
+    r"^prim::|attention|transformer|lstm|gru|rnn|fft|cdist|conv|dot|mm(_|$)|matmul|matrix|::linear|einsum|bilinear|Op\."
+)
+"""In the names of operations that multiply, of which only those without any rule are looked at; `Op.` is a user's own."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- memory
+
+
+def peak_memory(arch: ArchConfig, shape: ImageShape) -> int:
+    """Bytes of the activations of one image's forward pass in float32, at its worst moment; weights are not among them.
+
+    An activation lives from the operation that makes it to the last that reads it, whatever a variable still names: so much does
+    a runtime need that works through the operations in this order, without fusing any or writing one's result over its input.
+    Views share what they view, the image is an activation, and what nobody reads (where a maximum was) is not kept.
+    """
+    with torch.device("meta"):
+        model = build_model(arch, shape).eval()
+        image = torch.empty(1, shape.channels, shape.size, shape.size)
+    with blaming_block(arch, "fails on the meta device, where the memory that it takes is computed"):
+        return follow(model, image).peak
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What a forward pass made and read."""
+
+    peak: int  # bytes of activations at its worst moment
+    unread: list[str]  # names of the parameters that no operation reads
+    unregistered: int  # values of parameters that it reads but does not know: of layers in a plain list, for example
+
+
+def follow(model: nn.Module, image: Tensor) -> Followed:
+    """Runs any module once, on any device; `image` (1, C, H, W)."""
+    lives = _Lives([*model.parameters(), *model.buffers()])
+    with torch.inference_mode(), lives:
+        lives.made(image)
+        result = model(image)
+    lives.read(result)
+    unread = [name for name, weight in model.named_parameters() if _address(weight) not in lives.weights_read]
+    return Followed(lives.peak(), unread, sum(lives.strangers.values()))
+
+
+@dataclass
+class _Life:
+    storage: torch.UntypedStorage  # kept, so that no other gets its address
+    first: int  # number of the operation that made it
+    last: int  # and of the one that read it last
+
+
+class _Lives(TorchDispatchMode):
+    """Follows the storages that operations make and read."""
+
+    def __init__(self, weights: list[Tensor]) -> None:
+        super().__init__()
+        self._weights = {_address(tensor) for tensor in weights}
+        self.weights_read: set[int] = set()
+        self.strangers: dict[int, int] = {}  # values of parameters that are none of `weights`
+        self._lives: dict[int, _Life] = {}
+        self._now = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        self._now += 1
+        self.read((args, kwargs))
+        result = func(*args, **(kwargs or {}))
+        self.made(result)
+        return result
+
+    def read(self, tree: Any) -> None:
+        for tensor in _tensors(tree):
+            address = _address(tensor)
+            if life := self._lives.get(address):
+                life.last = self._now
+            elif address in self._weights:
+                self.weights_read.add(address)
+            elif isinstance(tensor, nn.Parameter):
+                self.strangers[address] = tensor.numel()
+
+    def made(self, tree: Any) -> None:
+        for tensor in _tensors(tree):
+            if (address := _address(tensor)) not in self._weights and address not in self._lives:
+                self._lives[address] = _Life(tensor.untyped_storage(), self._now, last=-1)
+
+    def peak(self) -> int:
+        changes = [0] * (self._now + 2)
+        for life in self._lives.values():
+            if life.last >= 0:
+                changes[life.first] += life.storage.nbytes()
+                changes[life.last + 1] -= life.storage.nbytes()
+        peak = alive = 0
+        for change in changes:
+            alive += change
+            peak = max(peak, alive)
+        return peak
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+# ---------------------------------------------------------------------------------------------------------------- layers
+
+
+_SILENT = ("Identity", "Dropout", "StochasticDepth")  # neither hold parameters nor change anything at prediction
+
+
+@dataclass(frozen=True)
+class Layer:
+    name: str  # its path in the module: `stages.1.0.conv1`; empty for the module itself
+    kind: str
+    output: tuple[int, ...]  # its shape for one image: (C, H, W), or (features,); empty where no image passes it
+    params: int  # each parameter once, at the first layer that holds it
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an image passes in one go: the stem, a stage, or the head with its pooling and classifier."""
+
+    name: str
+    built: str  # `3×3, 32`, or what each of its blocks holds, such as `2 × basic [3×3, 64; 3×3, 64]`
+    output: tuple[int, ...]
+    params: int
+    blocks: int = 0
+
+
+@dataclass
+class Call:
+    """One call of a module, which may be called again."""
+
+    name: str
+    module: nn.Module
+    input: tuple[int, ...]  # shape of the first tensor that goes in, and …
+    output: tuple[int, ...]  # … of the first that comes out, for one image; empty where there is none
+
+
+def calls_of(model: nn.Module, image: Tensor) -> tuple[list[Call], Any]:
+    """Every call in the order in which they begin, and the model's result. `image` (1, C, H, W); `model` in evaluation mode."""
+    calls: list[Call] = []
+    open_calls: list[Call] = []
+
+    def begins(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            call = Call(name, module, _shape((args, kwargs)), ())
+            calls.append(call)
+            open_calls.append(call)
+
+        return hook
+
+    def ends(module: nn.Module, args: Any, output: Any) -> None:
+        open_calls.pop().output = _shape(output)
+
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(begins(name), with_kwargs=True))
+        handles.append(module.register_forward_hook(ends))
+    try:
+        with torch.no_grad():
+            result = model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls, result
+
+
+def _shape(tree: Any) -> tuple[int, ...]:
+    """Of the first tensor in it, without the batch."""
+    return next((tuple(leaf.shape[1:]) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)), ())
+
+
+def layers_of(model: nn.Module, calls: list[Call], unread: Collection[str] = ()) -> list[Layer]:
+    """Every layer that computes something, and whatever else holds parameters; together they hold all of them.
+
+    The parameters of a module that is never called itself belong to the layer around it, which uses them, unless they are
+    `unread`: such modules come last, without a shape.
+    """
+    called = {call.name for call in calls}
+    own: dict[str, int] = {}
+    idle: dict[str, int] = {}
+    for path, weight in model.named_parameters():
+        holder = path.rpartition(".")[0]
+        if holder not in called and path in unread:
+            idle[holder] = idle.get(holder, 0) + weight.numel()
+            continue
+        while holder not in called and holder:
+            holder = holder.rpartition(".")[0]
+        own[holder] = own.get(holder, 0) + weight.numel()
+    layers = []
+    for call in calls:
+        params = own.pop(call.name, 0)
+        kind = type(call.module).__name__
+        is_leaf = next(call.module.children(), None) is None
+        if params or (is_leaf and kind not in _SILENT):
+            layers.append(Layer(call.name, kind, call.output, params))
+    layers += [Layer(name, type(model.get_submodule(name)).__name__, (), params) for name, params in idle.items()]
+    return layers

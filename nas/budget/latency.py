@@ -1,9 +1,11 @@
 """How long a network's forward pass takes, timed as it will run: a median over as many runs as it takes to be sure of it.
 
 `RUNTIMES` holds what may run it. To add one: a function with the signature of `_torch`, an entry there, its name in
-`nas.config.RuntimeName`.
+`nas.config.RuntimeName`. What was measured is kept, so that a network is timed once.
 """
 
+import hashlib
+import json
 import math
 import os
 import statistics
@@ -15,25 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from nas.budget.counts import count_params
-from nas.budget.memory import peak_memory
-from nas.config import ArchConfig, ImageShape, LatencyConfig
+from nas.budget.counts import count_params, peak_memory
+from nas.config import ArchConfig, Frozen, ImageShape, LatencyConfig, first_problem
 from nas.errors import BudgetError, DeviceError
 from nas.models import ResNet, build_model
 
 WARM_UP_RUNS = 3
 LEAST_RUNS = 10
 LEAST_SECONDS = 0.1
-MOST_SECONDS = 3.0
-"""Then what was timed so far has to do, were it a single run."""
-CERTAINTY = 0.01
-"""The standard error of the median, as a share of it, that is good enough."""
+MOST_SECONDS = 3.0  # then what was timed so far has to do, were it a single run
+CERTAINTY = 0.01  # the standard error of the median, as a share of it, that is good enough
 
+# How often the weights lie in memory at most: torch's, the exported graph's before and after it is optimised, the session's.
 _COPIES = {"torch": 1, "onnxruntime": 4}
-"""How often the weights lie in memory at most: torch's, the exported graph's before and after it is optimised, the session's."""
 
 Run = Callable[[], object]
+Write = Callable[[Path, bytes], None]
 
 
 def measure_latency(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> float:
@@ -190,3 +191,65 @@ def _no_provider(onnxruntime: Any, device: str) -> DeviceError:
         f"the latency is limited on device {device!r}, where the installed onnxruntime cannot run. It has: {', '.join(have)}.",
         hint="pip install onnxruntime-gpu in place of onnxruntime, or take device cpu or runtime torch",
     )
+
+
+# ---------------------------------------------------------------------------------------------- what was measured before
+
+
+# Raise when what is timed changes, so that a latency of before is not taken for one of now.
+_VERSION = 1
+# Of a network's fields: nothing of them is left at prediction.
+_TRAINING_ONLY = ("dropout", "dropout_place", "stochastic_depth", "zero_init", "init", "norm_momentum")
+
+
+class Measured(Frozen):
+    ms: float | None  # None: too large to run
+    architecture: str
+    latency: str  # how it was timed, in words
+
+
+_FILE = TypeAdapter(dict[str, Measured])
+
+
+def latency_key(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> str:
+    """Equal for networks that predict by the same operations, timed in the same way; the limit is not part of it."""
+    content = [
+        _VERSION,
+        arch.canonical().model_dump(mode="json", exclude_defaults=True, exclude=set(_TRAINING_ONLY)),
+        shape.model_dump(),
+        latency.model_dump(exclude={"max_ms"}),
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class MeasuredLatencies:
+    """Of networks for images of one shape, timed in one way."""
+
+    def __init__(self, shape: ImageShape, latency: LatencyConfig, file: Path | None, write: Write) -> None:
+        """Raises BudgetError where `file` cannot be read."""
+        self._shape, self._latency, self._file, self._write = shape, latency, file, write
+        self._found: dict[str, Measured] = {}
+        if file is not None and file.is_file():
+            try:
+                self._found = _FILE.validate_json(file.read_bytes())
+            except (ValidationError, OSError) as error:
+                problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+                raise BudgetError(
+                    f"{file} cannot be read, which holds the latencies measured so far: {problem}",
+                    hint="delete it, and networks that are drawn again are timed again",
+                ) from None
+
+    def get(self, arch: ArchConfig) -> float | None:
+        """Milliseconds, infinite for a network that is too large to run; None where it was not measured."""
+        found = self._found.get(latency_key(arch, self._shape, self._latency))
+        if found is None:
+            return None
+        return math.inf if found.ms is None else found.ms
+
+    def add(self, arch: ArchConfig, ms: float) -> None:
+        """Before a study has its folder, measurements wait in memory and are written with the next one."""
+        key = latency_key(arch, self._shape, self._latency)
+        finite = ms if math.isfinite(ms) else None
+        self._found[key] = Measured(ms=finite, architecture=arch.one_line(), latency=self._latency.setting())
+        if self._file is not None and self._file.parent.is_dir():
+            self._write(self._file, _FILE.dump_json(self._found, indent=1))

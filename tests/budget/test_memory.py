@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.budget import peak_memory
-from nas.budget.memory import peak_of
+from nas.budget import follow, peak_memory
 from nas.config import ArchConfig, BlockName, ImageShape, StageConfig, StemConfig
 from nas.models import build_model
 
@@ -21,7 +20,7 @@ def network(*channels: int, block: BlockName = "basic", **fields: object) -> Arc
 
 
 def of(layers: nn.Module, *size: int) -> int:
-    return peak_of(layers.eval().to("meta"), torch.empty(1, *size, device="meta"))
+    return follow(layers.eval().to("meta"), torch.empty(1, *size, device="meta")).peak
 
 
 def test_one_convolution_holds_its_input_and_its_output() -> None:
@@ -123,4 +122,4 @@ def test_what_only_trains_costs_none(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize("block", ["basic", "preact", "bottleneck"])
 def test_it_is_the_same_on_the_meta_device_and_on_a_real_one(block: BlockName) -> None:
     arch = network(8, 24, block=block, se_reduction=4, downsample="maxpool", pool="max")
-    assert peak_of(build_model(arch, SHAPE).eval(), torch.zeros(1, 3, 8, 8)) == peak_memory(arch, SHAPE)
+    assert follow(build_model(arch, SHAPE).eval(), torch.zeros(1, 3, 8, 8)).peak == peak_memory(arch, SHAPE)
