@@ -146,6 +146,7 @@ def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Cal
     found = report_network(arch, shape)
     with torch.device("meta"):
         model = build_model(arch, shape)
+    repeats, uncounted = ([], {}) if arch.block_source is None else _counted_blocks(arch, shape)
     values = {"params": found.params, "memory": found.memory, "macs": found.macs}
     held = {name: Held(limit, values[name]) for name, limit in limits.counted().limited().items()}
     if limits.latency is not None and all(one.kept for one in held.values()):
@@ -164,19 +165,22 @@ def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Cal
         notes=_counting_notes(
             sum(weight.numel() for weight in model.parameters() if not weight.requires_grad),
             sum(buffer.numel() for buffer in model.buffers()),
+            uncounted,
         ),
         parts=found.parts,
         layers=found.layers,
         affordable=affordable(arch, shape, limits) if arch.block_source is None else None,
-        repeats=[] if arch.block_source is None else _own_repeats(arch, shape),
+        repeats=repeats,
     )
 
 
-def _own_repeats(arch: ArchConfig, shape: ImageShape) -> list[Repeat]:
+def _counted_blocks(arch: ArchConfig, shape: ImageShape) -> tuple[list[Repeat], dict[str, int]]:
+    """What has no closed form: blocks of a user's own that could be repeated, and multiplications that are in no count."""
     model = build_model(arch, shape).eval()
     image = torch.zeros(1, shape.channels, shape.size, shape.size)
     calls, _ = calls_of(model, image)
-    return repeats_of(model, calls, macs_of(model, image).by_module)
+    counted = macs_of(model, image)
+    return repeats_of(model, calls, counted.by_module), counted.uncounted
 
 
 def latency_of(budget: Budget, arch: ArchConfig, note: Callable[[str], None]) -> float | None:
@@ -221,12 +225,15 @@ def millions(value: float) -> str:
     return ""
 
 
-def _counting_notes(frozen: int, buffers: int) -> list[str]:
+def _counting_notes(frozen: int, buffers: int, uncounted: dict[str, int]) -> list[str]:
     notes = []
     if frozen:
         notes.append(f"{frozen:,} of the parameters are frozen, and count all the same.")
     if buffers:
         notes.append(f"{buffers:,} values are buffers, such as BatchNorm's statistics: kept with the network, but no parameters.")
+    if uncounted:
+        names = _named([f"{name} ({times} times)" for name, times in uncounted.items()])
+        notes.append(f"There is no rule for the multiply-adds of {names}: they are missing in the count.")
     return notes
 
 
@@ -250,12 +257,9 @@ def _foreign_notes(facts: ForeignFacts, shape: ImageShape) -> list[str]:
         )
     if facts.lazy:
         notes.append(f"Lazy parameters took their shape from an image of this size: {_named(list(facts.lazy))}.")
-    notes += _counting_notes(facts.frozen, facts.buffers)
+    notes += _counting_notes(facts.frozen, facts.buffers, facts.macs_uncounted)
     if facts.macs_unknown:
         notes.append(f"Its multiply-adds cannot be counted, since torch.jit cannot trace it: {facts.macs_unknown}.")
-    if facts.macs_uncounted:
-        names = _named([f"{name} ({times} times)" for name, times in facts.macs_uncounted.items()])
-        notes.append(f"There is no rule for the multiply-adds of {names}: they are missing in the count.")
     return notes
 
 

@@ -1,42 +1,30 @@
-"""Parameters and multiply-adds."""
+"""Parameters, multiply-adds, peak memory and layers, against sums by hand and torchinfo's. A float32 has 4 bytes."""
 
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+import torchinfo
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import nas.budget.counts
-from nas.budget import count_macs, count_params, macs_of
-from nas.config import ArchConfig, ImageShape, StageConfig
+from nas.budget import Layer, calls_of, count_macs, count_params, follow, layers_of, macs_of, peak_memory
+from nas.config import ArchConfig, BlockName, ImageShape, StageConfig, StemConfig
 from nas.models import build_model
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 SMALL = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=16)))
-HUGE = ArchConfig(stages=tuple(StageConfig(blocks=64, channels=4096) for _ in range(4)))
 
 
-@pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """Every network that the budget builds."""
-    networks: list[nn.Module] = []
-
-    def build(*arguments: Any) -> nn.Module:
-        networks.append(build_model(*arguments))
-        return networks[-1]
-
-    monkeypatch.setattr(nas.budget.counts, "build_model", build)
-    return networks
-
-
-def devices(network: nn.Module) -> set[str]:
-    return {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]}
-
-
-def test_parameters_are_counted_without_allocating_any(built: list[nn.Module]) -> None:
+def test_parameters_are_counted_without_allocating_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[nn.Module] = []
+    monkeypatch.setattr(nas.budget.counts, "build_model", lambda *a: built.append(build_model(*a)) or built[-1])
     count_params(SMALL, CIFAR10)
-    assert [devices(network) for network in built] == [{"meta"}]
+    (network,) = built
+    assert {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]} == {"meta"}
 
 
 def test_parameters_are_those_that_the_network_has() -> None:
@@ -44,23 +32,20 @@ def test_parameters_are_those_that_the_network_has() -> None:
         assert count_params(arch, CIFAR10) == sum(p.numel() for p in build_model(arch, CIFAR10).parameters())
 
 
-def test_counting_leaves_the_random_numbers_alone() -> None:
+def test_counting_leaves_random_numbers_threads_and_attention_alone() -> None:
+    before = torch.get_num_threads()
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    count_params(SMALL, CIFAR10)
-    count_macs(SMALL, CIFAR10)
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_counting_leaves_the_number_of_threads_alone() -> None:
-    before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
+        count_params(SMALL, CIFAR10)
         count_macs(SMALL, CIFAR10)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_macs_of_a_network_are_those_of_its_layers() -> None:
@@ -76,27 +61,65 @@ def test_macs_of_a_network_are_those_of_its_layers() -> None:
     assert count_macs(SMALL, CIFAR10) == convolutions + norms + pooling
 
 
-def test_attention_is_counted_as_the_products_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: 7 tokens of 8 values in 2 heads. In one operation, as torch runs it fast, fvcore would count nothing."""
+class Applies(nn.Module):
+    """A function of an image and random weights."""
 
-    class Attends(nn.Module):
-        def __init__(self, weights: bool) -> None:
-            super().__init__()
-            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-            self.weights = weights
+    def __init__(self, function: Callable[..., Tensor], *weights: tuple[int, ...]) -> None:
+        super().__init__()
+        self.function, self.weights = function, nn.ParameterList([torch.rand(shape) for shape in weights])
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.attention(x, x, x, need_weights=self.weights)[0]
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, *self.weights)
 
-    projections, products = 7 * 8 * 24 + 7 * 8 * 8, 2 * 2 * 7 * 7 * 4
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        for weights in (False, True):
-            found = macs_of(Attends(weights).eval(), torch.zeros(1, 7, 8))
-            assert (found.total, found.uncounted) == (projections + products, {})
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+
+class Attends(nn.Module):
+    def __init__(self, weights: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.weights = weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=self.weights)[0]
+
+
+# The module, the image's shape, and by hand: each weight or pair of values at each place where it is used.
+PRODUCTS: dict[str, tuple[nn.Module, tuple[int, ...], int]] = {
+    "convolution of 1 dimension, same": (nn.Conv1d(4, 6, 3, padding="same"), (4, 8), 6 * 4 * 3 * 8),
+    "convolution in groups, same": (nn.Conv2d(4, 6, 3, padding="same", groups=2), (4, 8, 8), 6 * 2 * 9 * 64),
+    "convolution of even size, dilated, same": (nn.Conv2d(4, 6, 4, padding="same", dilation=2), (4, 8, 8), 6 * 4 * 16 * 64),
+    "convolution in strides, valid": (nn.Conv2d(4, 6, 3, stride=2, padding="valid"), (4, 8, 8), 6 * 4 * 9 * 3 * 3),
+    "convolution padded by a number": (nn.Conv2d(4, 6, 3, padding=1), (4, 8, 8), 6 * 4 * 9 * 64),
+    "transposed convolution": (nn.ConvTranspose2d(4, 6, 3), (4, 8, 8), 4 * 6 * 9 * 64),
+    "deformable convolution": (
+        Applies(lambda x, w: torchvision.ops.deform_conv2d(x, torch.zeros(1, 18, 8, 8), w, padding=1), (6, 2, 3, 3)),
+        (4, 8, 8),
+        6 * 2 * 9 * 64,
+    ),
+    "bilinear": (Applies(lambda x, w: F.bilinear(x, x[..., :3], w), (5, 8, 3)), (7, 8), 7 * 5 * (8 * 3 + 3)),
+    "tensordot": (Applies(lambda x, w: torch.tensordot(x, w, ([2], [1])), (5, 8)), (7, 8), 7 * 5 * 8),
+    "inner": (Applies(torch.inner, (5, 8)), (7, 8), 7 * 5 * 8),
+    "einsum": (Applies(lambda x, w: torch.einsum("bij,jk->bik", x, w), (8, 2)), (7, 8), 7 * 8 * 2),
+    "matmul": (Applies(torch.matmul, (8, 5)), (7, 8), 7 * 8 * 5),
+    "matmul that repeats its image": (Applies(lambda x, w: x[:, None] @ w, (3, 8, 2)), (7, 8), 3 * 7 * 8 * 2),
+    "matmul of a vector": (Applies(torch.matmul, (8,)), (7, 8), 7 * 8),
+    "matmul with a vector": (Applies(lambda x, w: w @ x[0], (7,)), (7, 8), 7 * 8),
+    "baddbmm": (Applies(lambda x, w: torch.baddbmm(x[..., :2], x, w), (1, 8, 2)), (7, 8), 7 * 8 * 2),
+    "mv": (Applies(lambda x, w: torch.mv(x[0], w), (8,)), (7, 8), 7 * 8),
+    "addmv": (Applies(lambda x, w: torch.addmv(w[:7], x[0], w), (8,)), (7, 8), 7 * 8),
+    "dot": (Applies(lambda x, w: torch.dot(x[0], w), (8,)), (8,), 8),
+    "outer": (Applies(lambda x, w: torch.outer(x[0], w), (8,)), (7,), 7 * 8),
+    "kron": (Applies(lambda x, w: torch.kron(x[0], w), (2, 3)), (7, 8), 7 * 8 * 2 * 3),
+    # 7 tokens of 8 values in 2 heads: projections, and products of queries, keys and values.
+    "attention": (Attends(weights=False), (7, 8), 7 * 8 * 24 + 7 * 8 * 8 + 2 * 2 * 7 * 7 * 4),
+    "attention that tells its weights": (Attends(weights=True), (7, 8), 7 * 8 * 24 + 7 * 8 * 8 + 2 * 2 * 7 * 7 * 4),
+}
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_multiplications_are_counted_by_hand(product: str) -> None:
+    model, shape, macs = PRODUCTS[product]
+    found = macs_of(model.eval(), torch.zeros(1, *shape))
+    assert (found.total, found.uncounted) == (macs, {})
 
 
 def test_multiplications_without_a_rule_are_named() -> None:
@@ -106,9 +129,240 @@ def test_multiplications_without_a_rule_are_named() -> None:
             self.recurrent = nn.LSTM(8, 4, batch_first=True)
             self.head = nn.Linear(4, 2)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: Tensor) -> Tensor:
             return self.head(self.recurrent(x)[0][:, -1])
 
     found = macs_of(Recurs().eval(), torch.zeros(1, 5, 8))
     assert (found.total, found.uncounted) == (8, {"lstm": 1})
     assert found.by_module["head"] == 8
+    chained = macs_of(Applies(lambda x, *w: torch.linalg.multi_dot([x[0], *w]), (8, 5), (5, 2)), torch.zeros(1, 7, 8))
+    assert (chained.total, chained.uncounted) == (0, {"linalg_multi_dot": 1})
+    assert macs_of(nn.Upsample(scale_factor=2, mode="bilinear"), torch.zeros(1, 3, 4, 4)).uncounted == {}
+
+
+# ---------------------------------------------------------------------------------------------------------------- memory
+
+
+SHAPE = ImageShape(channels=3, size=8, classes=10)
+IMAGE = 3 * 8**2 * 4
+MAP = 8**2 * 4
+"""One channel of a map as large as the image."""
+
+
+def network(*channels: int, block: BlockName = "basic", **fields: object) -> ArchConfig:
+    stages = tuple(StageConfig(blocks=1, channels=c) for c in channels)
+    return ArchConfig.model_validate({"stages": stages, "block": block, **fields})
+
+
+def of(layers: nn.Module, *size: int) -> int:
+    return follow(layers.eval().to("meta"), torch.empty(1, *size, device="meta")).peak
+
+
+def test_one_convolution_holds_its_input_and_its_output() -> None:
+    assert of(nn.Conv2d(3, 5, 3, padding=1), 3, 8, 8) == IMAGE + 5 * MAP
+
+
+def test_the_worst_moment_counts_and_what_was_read_last_is_gone() -> None:
+    """3 → 16 → 2 → 4 channels: the worst is the second convolution, after the image is gone."""
+    layers = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 2, 1), nn.Conv2d(2, 4, 1))
+    assert of(layers, 3, 8, 8) == max(3 + 16, 16 + 2, 2 + 4) * MAP
+    assert of(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 16, 1)), 3, 8, 8) == (2 + 16) * MAP
+
+
+def test_the_image_counts_as_long_as_it_is_read() -> None:
+    class Again(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            wide = torch.cat([image, image], 1)
+            return torch.cat([wide.relu(), image], 1)
+
+    # The image, its double's activation, and all three together; the double itself was read before.
+    assert of(Again(), 3, 8, 8) == IMAGE + 2 * IMAGE + 3 * IMAGE
+
+
+def test_what_a_variable_still_names_but_nothing_reads_is_not_counted() -> None:
+    class Keeps(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            first = image.relu()
+            second = first.relu()
+            return second.relu()
+
+    assert of(Keeps(), 3, 8, 8) == 2 * IMAGE
+
+
+def test_a_view_shares_what_it_views() -> None:
+    assert of(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8**2, 10)), 3, 8, 8) == IMAGE + 10 * 4
+
+
+def test_an_operation_in_place_makes_nothing() -> None:
+    assert of(nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(inplace=True)), 3, 8, 8) == IMAGE + 5 * MAP
+
+
+def test_where_the_maxima_were_is_not_kept() -> None:
+    assert of(nn.MaxPool2d(2), 3, 8, 8) == IMAGE + IMAGE // 4
+    assert of(nn.AdaptiveMaxPool2d(1), 3, 8, 8) == IMAGE + 3 * 4
+
+
+def test_weights_are_not_among_it() -> None:
+    assert of(nn.Linear(2, 3), 2) == (2 + 3) * 4
+    heavy, light = network(8, stem=StemConfig(kernel=15)), network(8, stem=StemConfig(kernel=1))
+    assert peak_memory(heavy, SHAPE) == peak_memory(light, SHAPE)
+
+
+def test_basic_block_holds_its_input_while_its_branch_is_computed() -> None:
+    """At BatchNorm within the branch: the block's input, the convolution's output and BatchNorm's."""
+    assert peak_memory(network(8), SHAPE) == 3 * 8 * MAP
+
+
+def test_first_block_of_a_wider_stage_holds_both_branches() -> None:
+    """8 → 32 channels at a quarter of the size: while the shortcut's BatchNorm runs, the residual branch is there, too."""
+    assert peak_memory(network(8, 32), SHAPE) == max(3 * 8 * MAP, 3 * 32 * MAP // 4)
+    assert peak_memory(network(8, 64), SHAPE) == 3 * 64 * MAP // 4
+
+
+def test_preactivation_block_is_counted_by_hand() -> None:
+    """Stem and block of 8 channels: the raw input, its BatchNorm's output, and the activated one."""
+    assert peak_memory(network(8, block="preact"), SHAPE) == 3 * 8 * MAP
+
+
+def test_bottleneck_is_counted_by_hand() -> None:
+    """64 channels, 16 of them inside: the block's input, the third convolution's output and its BatchNorm's."""
+    assert peak_memory(network(64, block="bottleneck"), SHAPE) == 3 * 64 * MAP
+
+
+def test_squeeze_and_excitation_adds_its_factors() -> None:
+    """The block's input, the branch, its factors and their product."""
+    assert peak_memory(network(8, se_reduction=4), SHAPE) == 3 * 8 * MAP + 8 * 4
+
+
+def test_whitening_stem_is_wider_than_what_follows() -> None:
+    """24 whitened channels and their activation, in maps of 8×8."""
+    assert peak_memory(network(8, stem=StemConfig(type="whitening")), SHAPE) == 2 * 24 * MAP
+
+
+@pytest.mark.parametrize("block", ["basic", "preact", "bottleneck"])
+def test_memory_grows_with_channels_and_images_and_not_with_depth(block: BlockName) -> None:
+    peaks = [peak_memory(network(c, 2 * c, block=block), SHAPE) for c in (8, 16, 24, 64)]
+    assert peaks == sorted(set(peaks))
+    larger = ImageShape(channels=3, size=16, classes=10)
+    assert peak_memory(network(8, block=block), larger) == 4 * peak_memory(network(8, block=block), SHAPE)
+    deep = ArchConfig(stages=(StageConfig(blocks=5, channels=8),), block=block)
+    assert peak_memory(deep, SHAPE) == peak_memory(network(8, block=block), SHAPE)
+
+
+@pytest.mark.parametrize("fields", [{"dropout": 0.3}, {"stochastic_depth": 0.5}, {"zero_init": True}, {"norm_momentum": 0.5}])
+def test_what_only_trains_costs_none(fields: dict[str, object]) -> None:
+    assert peak_memory(network(8, 16, **fields), SHAPE) == peak_memory(network(8, 16), SHAPE)
+
+
+@pytest.mark.parametrize("block", ["basic", "preact", "bottleneck"])
+def test_it_is_the_same_on_the_meta_device_and_on_a_real_one(block: BlockName) -> None:
+    arch = network(8, 24, block=block, se_reduction=4, downsample="maxpool", pool="max")
+    assert follow(build_model(arch, SHAPE).eval(), torch.zeros(1, 3, 8, 8)).peak == peak_memory(arch, SHAPE)
+
+
+# ---------------------------------------------------------------------------------------------------------------- layers
+
+
+EVERYTHING = ArchConfig(
+    stages=(StageConfig(blocks=2, channels=16), StageConfig(blocks=2, channels=32)),
+    block="bottleneck",
+    stem=StemConfig(type="whitening"),
+    se_reduction=4,
+    downsample="avgpool",
+    stochastic_depth=0.1,
+    dropout=0.1,
+    dropout_place="block",
+    logit_scale=0.5,
+)
+
+
+def layers(model: nn.Module, *size: int) -> list[Layer]:
+    calls, _ = calls_of(model.eval(), torch.zeros(1, *size))
+    return layers_of(model, calls)
+
+
+@pytest.mark.parametrize("arch", [*(row.arch for row in REPORTED.values()), EVERYTHING], ids=[*REPORTED, "everything"])
+def test_layers_of_our_networks_are_those_of_torchinfo(arch: ArchConfig) -> None:
+    with torch.device("meta"):
+        model = build_model(arch, CIFAR10).eval()
+        image = torch.empty(1, 3, 32, 32)
+    summary = torchinfo.summary(model, input_data=image, device="meta", depth=10, verbose=0)
+    silent = ("Identity", "Dropout", "StochasticDepth")
+    theirs = [
+        (entry.var_name, entry.class_name, tuple(entry.output_size[1:]), entry.num_params)
+        for entry in summary.summary_list
+        if entry.is_leaf_layer and entry.class_name not in silent
+    ]
+    calls, _ = calls_of(model, image)
+    ours = layers_of(model, calls)
+    assert [(layer.name.rpartition(".")[2], layer.kind, layer.output, layer.params) for layer in ours] == theirs
+    assert sum(layer.params for layer in ours) == sum(weight.numel() for weight in model.parameters())
+
+
+def test_a_layer_that_is_called_twice_has_its_parameters_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(self.conv(x))
+
+    assert layers(Twice(), 3, 4, 4) == [Layer("conv", "Conv2d", (3, 4, 4), 12), Layer("conv", "Conv2d", (3, 4, 4), 0)]
+
+
+def test_parameters_of_no_layer_are_listed_with_what_holds_them() -> None:
+    class Prepends(Attends):
+        def __init__(self) -> None:
+            super().__init__(weights=True)
+            self.token = nn.Parameter(torch.zeros(1, 1, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(torch.cat([self.token, x], 1))
+
+    # The projection after the attention is a module that is never called: its weights are handed over.
+    inside = 3 * 8 * 8 + 3 * 8 + 8 * 8 + 8
+    assert layers(Prepends(), 5, 8) == [
+        Layer("", "Prepends", (6, 8), 8),
+        Layer("attention", "MultiheadAttention", (6, 8), inside),
+    ]
+
+
+class Careless(nn.Module):
+    """Has a head that nothing uses, and uses layers that it does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.auxiliary = nn.Linear(7, 5)
+        self.spare = nn.Parameter(torch.zeros(9))
+        self.hidden = [nn.Conv2d(4, 4, 1, bias=False)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hidden[0](self.conv(x))
+
+
+def test_what_nothing_reads_and_what_nobody_knows_is_found() -> None:
+    found = follow(Careless().eval(), torch.zeros(1, 3, 4, 4))
+    assert found.unread == ["spare", "auxiliary.weight", "auxiliary.bias"]
+    assert found.unregistered == 16
+    image, wide = 3 * 4 * 4 * 4, 4 * 4 * 4 * 4
+    assert found.peak == max(image + wide, 2 * wide)
+
+
+def test_modules_that_nothing_reads_come_last_and_have_no_shape() -> None:
+    model = Careless().eval()
+    calls, _ = calls_of(model, torch.zeros(1, 3, 4, 4))
+    assert layers_of(model, calls, follow(model, torch.zeros(1, 3, 4, 4)).unread) == [
+        Layer("", "Careless", (4, 4, 4), 9),
+        Layer("conv", "Conv2d", (4, 4, 4), 16),
+        Layer("auxiliary", "Linear", (), 40),
+    ]
+
+
+def test_hooks_are_gone_afterwards_also_where_the_forward_pass_fails() -> None:
+    model = nn.Sequential(nn.Linear(4, 2))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        calls_of(model, torch.zeros(1, 3))
+    calls_of(model, torch.zeros(1, 4))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

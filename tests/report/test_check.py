@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from nas.budget import count_macs, count_params
-from nas.config import BudgetConfig, ImageShape
+from nas.budget import Budget, count_macs, count_params
+from nas.config import BudgetConfig, Candidate, ImageShape
 from nas.errors import ConfigError
 from nas.foreign import ForeignFacts, ForeignName
 from nas.foreign.measure import measure
 from nas.paths import StudyPaths
-from nas.report.check import Held, check, millions
-from nas.runs.select import find_subject
+from nas.report.check import Held, _checked_ours, check, millions
+from nas.runs.select import Subject, find_subject
 from nas.specs import CheckSpec
 from nas.study.settings import read_settings
 from tests.foreign.networks import Net, Odd
@@ -94,6 +94,35 @@ def test_frozen_parameters_of_our_networks_are_named() -> None:
     notes = check(CheckSpec("preset:resnet-443")).notes
     assert not any("frozen" in note for note in notes)
     assert any(note.endswith("kept with the network, but no parameters.") for note in notes)
+
+
+BLOCK = """\
+import torch
+from nas.models.blocks import ResidualBlock, make_shortcut
+
+
+class Chained(ResidualBlock):
+    def __init__(self, plan):
+        super().__init__(plan)
+        self.shortcut = make_shortcut(plan)
+
+    def forward(self, x):
+        x = self.shortcut(x)
+        return x + torch.linalg.multi_dot([x[0, 0], x[0, 0], x[0, 0]])
+
+    def zero_residual(self):
+        pass
+"""
+
+
+def test_multiplications_of_a_users_block_without_a_rule_are_named() -> None:
+    source = {"file": "mine.py", "text": BLOCK}
+    arch = {"stages": [{"blocks": 1, "channels": 8}], "block": "Chained", "block_source": source}
+    subject = Subject("mine", "mine", Candidate.model_validate({"arch": arch}), default_epochs=1)
+    budget = Budget(BudgetConfig(params=10_000), ImageShape(channels=3, size=8, classes=10))
+    assert _checked_ours(subject, None, budget, print).notes[-1] == (
+        "There is no rule for the multiply-adds of linalg_multi_dot (1 times): they are missing in the count."
+    )
 
 
 def test_foreign_network_is_held_against_a_budget(foreign: Callable) -> None:
