@@ -17,11 +17,10 @@ from nas.export import Exported, export
 from nas.interrupts import Stop
 from nas.paths import StudyPaths, remember_study
 from nas.predict import Guess, Submission, predict_images, submit
-from nas.report.front import BestReport, report_best
+from nas.report.compare import BestReport, report_best
 from nas.report.page import write_page
 from nas.report.paper import write_paper
-from nas.report.record import read_record
-from nas.report.study import StudyReport, report_study
+from nas.report.record import StudyRecord, read_record, read_study
 from nas.report.words import counts_line
 from nas.runs.baseline import finished_baselines
 from nas.runs.select import none_is_best
@@ -57,8 +56,8 @@ class Study:
         """What it means: space, budget, data, seed, strategies."""
         return read_settings(self.paths)
 
-    def _read(self) -> StudyReport:
-        return report_study(self.paths)
+    def _read(self) -> StudyRecord:
+        return read_study(self.paths)
 
     # -------------------------------------------------------------------------------------------------- what was found
 

@@ -91,7 +91,7 @@ def command(
     from nas.display.trainings import Together
     from nas.interrupts import Stop, suspended_by_signals
     from nas.paths import remember_study
-    from nas.report.ablations import write_tables
+    from nas.report.experiments import write_tables
     from nas.runs.ablate import run_ablation
 
     stop = Stop()
@@ -159,10 +159,10 @@ def _announce(plan: "AblationPlan", display: "TerminalDisplay") -> None:
 
 
 def _lines(done: "Done") -> list[str]:
-    from nas.report.ablations import effects_table, sentences, variants_table
+    from nas.report.experiments import ablation_sentences, effects_table, variants_table
 
     ablation = done.ablation
-    base, *rest = sentences(ablation)
+    base, *rest = ablation_sentences(ablation)
     table = variants_table(ablation)
     lines = [base, "", *table_lines(table.columns, table.rows), "(mean ± deviation over the seeds; differences in points)"]
     if effects := effects_table(ablation):

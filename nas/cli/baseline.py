@@ -169,12 +169,12 @@ def _announce(plan: "BaselinePlan", request: "BaselineSpec", display: "TerminalD
 
 
 def _lines(done: "Done", study: str) -> list[str]:
-    from nas.report.baselines import networks_table, sentences
+    from nas.report.experiments import comparison_sentences, networks_table
 
     if done.comparison is None:
         return ["No training has ended yet."]
     table = networks_table(done.comparison)
-    first, *rest = sentences(done.comparison)
+    first, *rest = comparison_sentences(done.comparison)
     remark = "(mean ± deviation over the seeds)"
     lines = [first, "", *table_lines(table.columns, table.rows), remark, "", *rest]
     return [*lines, *(f"Written: {run.folder}" for run in done.runs), f"Next:  nas report --study {study}"]

@@ -22,7 +22,7 @@ def command(
 ) -> None:
     from nas.config import METRIC_WORDS, parse_count
     from nas.paths import existing_study
-    from nas.report.front import report_best
+    from nas.report.compare import report_best
     from nas.report.words import count_text, row_text
 
     most_params, most_macs = (None if text is None else parse_count(text) for text in (max_params, max_macs))

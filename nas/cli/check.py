@@ -114,7 +114,7 @@ def _as_data(checked: "Checked", output: str) -> dict[str, Any]:
 def _print(checked: "Checked") -> None:
     from nas.config import LIMIT_NAMES
     from nas.report.check import millions
-    from nas.report.picture import text_layers, text_picture
+    from nas.report.network import text_layers, text_picture
 
     images = checked.images
     print((f"Study {checked.study}, " if checked.study else "") + f"{checked.network}: {checked.built}")
@@ -166,7 +166,7 @@ def _affordable(checked: "Checked") -> list[str]:
 
 
 def _repeats(checked: "Checked") -> list[str]:
-    from nas.report.picture import shape_text
+    from nas.report.network import shape_text
     from nas.report.words import count_text
 
     lines = []

@@ -27,7 +27,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     from nas.errors import StudyError
-    from nas.report.disk import disk_use, free
+    from nas.report.machine import disk_use, free
     from nas.report.words import bytes_text
 
     items = disk_use()

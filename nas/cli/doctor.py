@@ -11,7 +11,7 @@ HELP = """Say what this machine offers: versions, devices, precision and why, st
 
 
 def command(data: DataOption = None, as_json: JsonOption = False) -> None:
-    from nas.report.doctor import examine
+    from nas.report.machine import examine
 
     health = examine(data or Path("data"))
     if as_json:

@@ -18,11 +18,11 @@ def command(
 ) -> None:
     from nas.config import METRIC_WORDS
     from nas.paths import existing_study, studies_folder
-    from nas.report.study import report_all, report_study
+    from nas.report.record import read_studies, read_study
     from nas.report.words import count_text, counts_line, finalist_text, row_text
 
     if study is not None:
-        report = report_study(existing_study(study))
+        report = read_study(existing_study(study))
         if as_json:
             print_json(report.plain())
             return
@@ -35,7 +35,7 @@ def command(
         for run in report.retrained:
             print(f"retrained  {run}")
         return
-    reports, broken = report_all()
+    reports, broken = read_studies()
     for sentence in broken:
         print(f"Cannot be read: {sentence}", file=sys.stderr)
     if as_json:

@@ -9,7 +9,7 @@ HELP = """List the reported networks that are built in, with their cost and repo
 
 
 def command(as_json: JsonOption = False) -> None:
-    from nas.report.presets import report_presets
+    from nas.report.show import report_presets
     from nas.report.words import count_text
 
     rows = report_presets()

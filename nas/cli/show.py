@@ -45,7 +45,7 @@ def command(
 ) -> None:
     asked = {"size": image_size, "channels": channels, "classes": classes}
     images = {name: value for name, value in asked.items() if value is not None}
-    from nas.report.picture import draw_network
+    from nas.report.network import draw_network
     from nas.report.show import show_network, show_space
 
     def note(text: str) -> None:
@@ -82,7 +82,7 @@ def _network_data(shown: "ShownNetwork") -> dict[str, object]:
 
 def _print_network(shown: "ShownNetwork") -> None:
     from nas.config import METRIC_WORDS
-    from nas.report.picture import text_picture
+    from nas.report.network import text_picture
     from nas.report.words import count_text
 
     subject, network, images = shown.subject, shown.network, shown.images
@@ -113,7 +113,7 @@ def _write_picture(path: Path, svg: str) -> None:
 
 
 def _print_layers(network: "NetworkReport") -> None:
-    from nas.report.picture import text_layers
+    from nas.report.network import text_layers
 
     print("\n".join(text_layers(network.layers)))
     print(f"{network.params:,} parameters, {network.megabytes:.2f} MB in float32; {network.macs:,} multiply-adds an image")

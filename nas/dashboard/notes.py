@@ -3,8 +3,7 @@
 from nas.config import Candidate, ImageShape, MetricName
 from nas.errors import NasError
 from nas.paths import TrialPaths
-from nas.report.network import list_layers, list_parts
-from nas.report.picture import shape_text
+from nas.report.network import list_layers, list_parts, shape_text
 from nas.report.tables import Table, layers_table
 from nas.report.words import recipe_texts, score_text
 

@@ -7,9 +7,10 @@ import plotly.graph_objects as go
 
 from nas.config import LIMIT_NAMES
 from nas.report import facts, figures
-from nas.report.front import trained_rows
-from nas.report.record import Run, StudyRecord
+from nas.report.compare import trained_rows
+from nas.report.record import FullRecord
 from nas.report.words import capitalised, count_text
+from nas.runs.record import RunRecord
 from nas.study.settings import PRESETS_SPACE
 
 WINDOW = 20  # draws
@@ -30,7 +31,7 @@ class Chart:
         return str(self.figure.layout.title.text)
 
 
-def search_charts(record: StudyRecord) -> list[Chart]:
+def search_charts(record: FullRecord) -> list[Chart]:
     """Only those of which there is something to see."""
     if record.settings.space == PRESETS_SPACE:
         return []
@@ -46,12 +47,12 @@ def search_charts(record: StudyRecord) -> list[Chart]:
     return [chart for chart in found if chart is not None]
 
 
-def cost_charts(record: StudyRecord) -> list[Chart]:
+def cost_charts(record: FullRecord) -> list[Chart]:
     """Accuracy against parameters and against multiply-adds: what optuna-dashboard has no plot of."""
     return [chart for name in ("params", "macs") if (chart := _costs(record, name)) is not None]
 
 
-def _history(record: StudyRecord) -> Chart | None:
+def _history(record: FullRecord) -> Chart | None:
     points = facts.history(record.trials)
     if not points:
         return None
@@ -62,7 +63,7 @@ def _history(record: StudyRecord) -> Chart | None:
     return Chart("history", caption, figures.draw_history(points, record.metric))
 
 
-def _costs(record: StudyRecord, name: str) -> Chart | None:
+def _costs(record: FullRecord, name: str) -> Chart | None:
     """Accuracy against `params` or `macs`."""
     rows = [row for row in trained_rows(record.trials) if getattr(row, name) is not None]
     if not rows:
@@ -96,13 +97,13 @@ def _costs(record: StudyRecord, name: str) -> Chart | None:
     return Chart(f"accuracy-{name}", caption, drawn)
 
 
-def _retrained(record: StudyRecord, name: str) -> tuple[float, float] | None:
+def _retrained(record: FullRecord, name: str) -> tuple[float, float] | None:
     """Cost, by its `params` or `macs`, and what the latest network that has such a figure reaches on the test images."""
     tested = [(float(getattr(run.card, name)), run.test_score) for run in record.runs if run.test_score is not None]
     return tested[-1] if tested else None
 
 
-def _curves(record: StudyRecord) -> Chart | None:
+def _curves(record: FullRecord) -> Chart | None:
     if not any(one.curve for one in record.trials):
         return None
     own = [one for one in record.trials if one.outcome != "duplicate"]
@@ -126,7 +127,7 @@ def _importance(found: facts.Importance | None, metric: str) -> Chart | None:
     return Chart("importance", caption, figures.draw_importance(found, metric))
 
 
-def _parallel(record: StudyRecord) -> Chart | None:
+def _parallel(record: FullRecord) -> Chart | None:
     known = facts.comparable(record.trials)
     columns = facts.by_slot(known)
     which = ""
@@ -146,13 +147,13 @@ def _parallel(record: StudyRecord) -> Chart | None:
     return Chart("parallel", caption, drawn, wide=True)
 
 
-def _time(record: StudyRecord) -> Chart | None:
+def _time(record: FullRecord) -> Chart | None:
     shares = facts.time_spent(record.trials, record.finals)
     caption = "Training and evaluation, summed over the workers, by what became of the network."
     return Chart("time", caption, figures.draw_time(shares)) if shares else None
 
 
-def _over_budget(record: StudyRecord) -> Chart | None:
+def _over_budget(record: FullRecord) -> Chart | None:
     points = facts.over_budget_share(record.trials, WINDOW)
     if len(points) < LEAST_POINTS:
         return None
@@ -160,7 +161,7 @@ def _over_budget(record: StudyRecord) -> Chart | None:
     return Chart("over-budget", caption, figures.draw_over_budget(points, WINDOW))
 
 
-def run_charts(run: Run) -> list[Chart]:
+def run_charts(run: RunRecord) -> list[Chart]:
     charts = []
     if run.curve:
         validated = any(metrics.ema_val_loss is not None for metrics in run.curve)
@@ -181,6 +182,6 @@ def run_charts(run: Run) -> list[Chart]:
     return charts
 
 
-def confusion_of(run: Run) -> np.ndarray:
+def confusion_of(run: RunRecord) -> np.ndarray:
     assert run.evaluation is not None
     return facts.confusion(run.evaluation.labels, run.evaluation.predicted, len(run.card.classes))

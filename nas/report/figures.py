@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nas.report.facts import HistoryPoint, Importance, SharePoint, TimeShare
-from nas.report.reference import Reference
+from nas.report.record import Reference
 from nas.report.words import count_text, number_text
 from nas.runs.statistics import Spread
 from nas.study.trials import TrialRecord

@@ -15,14 +15,14 @@ from plotly.offline import get_plotlyjs
 from nas.config import Candidate, ImageShape
 from nas.errors import StudyError
 from nas.files import write_whole
-from nas.report import ablations, baselines, facts, tables
+from nas.report import experiments, facts, tables
 from nas.report.charts import Chart, confusion_of, run_charts, search_charts
-from nas.report.network import list_layers, list_parts
-from nas.report.picture import draw_network
-from nas.report.record import Run, StudyRecord
+from nas.report.network import draw_network, list_layers, list_parts
+from nas.report.record import FullRecord
 from nas.report.summary import summary
 from nas.report.tables import Table
 from nas.report.words import capitalised, count_text, number_text, recipe_texts, time_text
+from nas.runs.record import RunRecord
 from nas.study.outcomes import count_trained
 from nas.study.strategies import describe
 
@@ -40,7 +40,7 @@ class Section:
         return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
 
 
-def render_page(record: StudyRecord) -> str:
+def render_page(record: FullRecord) -> str:
     """The page's HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("nas.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -54,7 +54,7 @@ def render_page(record: StudyRecord) -> str:
     )
 
 
-def write_page(record: StudyRecord, output: Path | None) -> Path:
+def write_page(record: FullRecord, output: Path | None) -> Path:
     """Into `output`, or the study's folder. Raises StudyError where that cannot be written."""
     path = output or record.paths.report
     if path.is_dir():
@@ -66,7 +66,7 @@ def write_page(record: StudyRecord, output: Path | None) -> Path:
     return path
 
 
-def _sections(record: StudyRecord) -> list[Section]:
+def _sections(record: FullRecord) -> list[Section]:
     charts = {chart.id: chart for chart in search_charts(record)}
 
     def shown(*names: str) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def _table(table: Table, caption: str, folded: bool = False) -> dict[str, Any]:
     return {"kind": "table", "table": table, "caption": caption, "folded": folded}
 
 
-def _tiles(record: StudyRecord) -> dict[str, Any]:
+def _tiles(record: FullRecord) -> dict[str, Any]:
     counts = record.counts
     tiles = []
     if record.best is not None and record.best.accuracy is not None:
@@ -133,14 +133,14 @@ def _tiles(record: StudyRecord) -> dict[str, Any]:
     return {"kind": "tiles", "tiles": tiles}
 
 
-def _finalists(record: StudyRecord) -> list[dict[str, Any]]:
+def _finalists(record: FullRecord) -> list[dict[str, Any]]:
     if not record.finalists:
         return []
     rows = record.trials
     return [_table(tables.finalists_table(record.finalists, rows), "The best networks, trained again; the winner first.")]
 
 
-def _traits(record: StudyRecord) -> list[dict[str, Any]]:
+def _traits(record: FullRecord) -> list[dict[str, Any]]:
     traits = facts.shared_traits(record.trials)
     if not traits:
         return []
@@ -156,26 +156,26 @@ def _traits(record: StudyRecord) -> list[dict[str, Any]]:
     return [_heading("What the best share"), _table(table, caption)]
 
 
-def _ablation_sections(record: StudyRecord) -> list[Section]:
+def _ablation_sections(record: FullRecord) -> list[Section]:
     sections = []
     for ablation in record.ablations:
-        parts = [_text(text) for text in ablations.sentences(ablation)]
-        parts += [_chart(chart) for chart in ablations.charts(ablation)]
-        parts += [_table(table, caption) for table, caption in ablations.tables(ablation).values()]
+        parts = [_text(text) for text in experiments.ablation_sentences(ablation)]
+        parts += [_chart(chart) for chart in experiments.ablation_charts(ablation)]
+        parts += [_table(table, caption) for table, caption in experiments.ablation_tables(ablation).values()]
         sections.append(Section(f"Ablation {ablation.name}", parts))
     return sections
 
 
-def _known_networks(record: StudyRecord) -> list[dict[str, Any]]:
+def _known_networks(record: FullRecord) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     for one in record.comparisons:
-        parts += [_heading(baselines.heading(one))] * (len(record.comparisons) > 1)
-        parts += [_text(text) for text in baselines.sentences(one)]
-        parts.append(_table(baselines.networks_table(one), baselines.caption(one)))
+        parts += [_heading(experiments.comparison_heading(one))] * (len(record.comparisons) > 1)
+        parts += [_text(text) for text in experiments.comparison_sentences(one)]
+        parts.append(_table(experiments.networks_table(one), experiments.comparison_caption(one)))
     return parts
 
 
-def _trials(record: StudyRecord) -> list[dict[str, Any]]:
+def _trials(record: FullRecord) -> list[dict[str, Any]]:
     rows = record.trials
     best = None if record.best is None else record.best.number
     table = tables.trials_table(rows, best, record.metric)
@@ -187,7 +187,7 @@ def _trials(record: StudyRecord) -> list[dict[str, Any]]:
     return [_table(table.head(MOST_ROWS), caption, folded=trained > 20)]
 
 
-def _network_sections(record: StudyRecord) -> list[Section]:
+def _network_sections(record: FullRecord) -> list[Section]:
     """Of the latest retrained network; where there is none, of the best trial."""
     sections = []
     if record.runs:
@@ -220,7 +220,7 @@ def _network(candidate: Candidate, shape: ImageShape) -> list[dict[str, Any]]:
     ]
 
 
-def _run(run: Run) -> list[dict[str, Any]]:
+def _run(run: RunRecord) -> list[dict[str, Any]]:
     parts = [_heading("Training"), *(_chart(chart) for chart in run_charts(run))]
     if run.curve:
         every = f"All {number_text(len(run.curve), 'epoch')}"
@@ -238,7 +238,7 @@ def _run(run: Run) -> list[dict[str, Any]]:
     return parts
 
 
-def _mistakes(run: Run) -> list[dict[str, str]]:
+def _mistakes(run: RunRecord) -> list[dict[str, str]]:
     found, classes = run.evaluation, run.card.classes
     assert found is not None
     shown = []
@@ -260,7 +260,7 @@ def image_url(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _repeat(record: StudyRecord) -> list[dict[str, Any]]:
+def _repeat(record: FullRecord) -> list[dict[str, Any]]:
     settings = record.settings
     environment = settings.environment
     commands = [environment.command, *(run.card.environment.command for run in record.runs)]

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 
 from nas.errors import StudyError
 from nas.files import write_whole
-from nas.report import ablations, baselines
+from nas.report import experiments
 from nas.report.charts import Chart, run_charts, search_charts
 from nas.report.network import list_layers, list_parts
-from nas.report.record import StudyRecord
+from nas.report.record import FullRecord
 from nas.report.summary import methods, summary
 from nas.report.tables import Table, epochs_table, finalists_table, latex_text, layers_table, stages_table, trials_table
 
@@ -20,11 +20,11 @@ WIDTH, PNG_SCALE = 900, 2
 MOST_LATEX_ROWS = 40  # of a table in the document, for more do not fit a page; the files hold all
 
 
-def write_paper(record: StudyRecord, folder: Path) -> list[str]:
+def write_paper(record: FullRecord, folder: Path) -> list[str]:
     """Returns what was written, and what could not be, a sentence each. Raises StudyError where the folder cannot be written."""
     charts = [
         *search_charts(record),
-        *(chart for ablation in record.ablations for chart in ablations.charts(ablation)),
+        *(chart for ablation in record.ablations for chart in experiments.ablation_charts(ablation)),
         *(c for run in record.runs[-1:] for c in run_charts(run)),
     ]
     tables = _tables(record)
@@ -43,7 +43,7 @@ def write_paper(record: StudyRecord, folder: Path) -> list[str]:
     return said + ([trouble] if trouble else [])
 
 
-def _tables(record: StudyRecord) -> dict[str, tuple[Table, str]]:
+def _tables(record: FullRecord) -> dict[str, tuple[Table, str]]:
     """By file name, with its caption."""
     rows = record.trials
     found: dict[str, tuple[Table, str]] = {}
@@ -53,10 +53,10 @@ def _tables(record: StudyRecord) -> dict[str, tuple[Table, str]]:
     if record.finalists:
         found["finalists"] = finalists_table(record.finalists, rows), "The best networks, trained again by several seeds."
     for ablation in record.ablations:
-        found |= ablations.tables(ablation)
+        found |= experiments.ablation_tables(ablation)
     for number, comparison in enumerate(record.comparisons, 1):
         name = "known-networks" + (f"-{number}" if len(record.comparisons) > 1 else "")
-        found[name] = baselines.networks_table(comparison), baselines.caption(comparison)
+        found[name] = experiments.networks_table(comparison), experiments.comparison_caption(comparison)
     if (candidate := record.best_candidate) is not None:
         shape = record.settings.shape
         layers = list_layers(candidate.arch, shape)
@@ -99,7 +99,7 @@ def for_print(figure: go.Figure) -> go.Figure:
     return printed
 
 
-def _document(record: StudyRecord, paragraph: str, tables: dict[str, tuple[Table, str]], drawn: list[Chart]) -> str:
+def _document(record: FullRecord, paragraph: str, tables: dict[str, tuple[Table, str]], drawn: list[Chart]) -> str:
     lines = [
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",

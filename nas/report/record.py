@@ -1,81 +1,94 @@
-"""Everything that is reported of a study, read once: its trials with their curves, its finalists, its retrained networks.
+"""What is reported of a study, read once: `StudyRecord` for lists, and `FullRecord` for the report.
 
 Reads only; what follows from it is in `facts`, how it looks in `figures` and `page`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property, partial
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+from nas.budget.closed_form import closed_form_macs
 from nas.config import METRIC_WORDS, Candidate
 from nas.errors import NasError
-from nas.paths import StudyPaths, TrialPaths
+from nas.paths import StudyPaths, known_studies, shipped_names, study_paths
 from nas.report.facts import Importance, importance
-from nas.report.reference import Reference, reference_points
 from nas.runs.ablate import Ablation, find_ablations, read_ablation
 from nas.runs.baseline import Comparison, find_comparisons
-from nas.runs.card import ModelCard, read_card
-from nas.runs.evaluation import Evaluation, read_evaluation
+from nas.runs.record import RunRecord, read_run
 from nas.runs.select import finished_runs
+from nas.space.space_file import CIFAR10, load_preset
 from nas.study.finalists import Finalist, best_of, finalists_of, sibling
-from nas.study.outcomes import count_outcomes
+from nas.study.outcomes import count_outcomes, count_trained
 from nas.study.ownership import is_led
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import open_study
 from nas.study.trials import TrialRecord, read_trials
-from nas.train.checkpoint import EpochMetrics, read_curve
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A retrained network."""
-
-    name: str
-    card: ModelCard
-    curve: list[EpochMetrics]
-    evaluation: Evaluation | None  # what it says of labelled images on which it was not trained; None where there were none
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """With the averaging over views that `nas submit` takes, where it has any."""
-        averaged = self.card.test_accuracy_tta
-        return self.card.test_accuracy if averaged is None else averaged
-
-    @property
-    def test_score(self) -> float | None:
-        """Likewise, by what the study judges networks by; None also of a run from before that was kept."""
-        return self.test_accuracy if self.card.metric == "accuracy" else self.card.test_score
+CIFAR10_CLASSES = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
 
 
 @dataclass(frozen=True)
 class StudyRecord:
+    """What its database says."""
+
     paths: StudyPaths
     settings: StudySettings
-    read: datetime
     counts: dict[str, int]  # trials of each outcome, `running` ones, and those taken over from another study
-    trials: list[TrialRecord]  # every trial of the search, by number
-    finals: list[TrialRecord]  # every training of a finalist that has begun
-    finalists: list[Finalist]  # the winner first; empty where there were none
     led: bool | None  # whether it was being searched when it was read; None where that could not be told
-    best: TrialRecord | None
-    runs: list[Run]  # oldest first
-    references: list[Reference]  # networks that others have reported on the same images
-    ablations: list[Ablation]  # oldest first
-    comparisons: list[Comparison]  # known networks beside the study's, by how they were trained; likewise
-    left_out: list[str]  # A sentence for each retrained network, ablation and comparison of which a file is damaged
+    best: TrialRecord | None  # what `nas retrain best` trains
+    finalists: list[Finalist]  # the best networks, trained again by several seeds; the winner first
+    trials: list[TrialRecord]  # every trial of the search, by number
+    retrained: list[str]  # names of the finished runs, oldest first
 
     @property
     def name(self) -> str:
         return self.paths.name
 
     @property
+    def trained(self) -> int:
+        return count_trained(self.counts)
+
+    @property
     def metric(self) -> str:
         """What every validation figure is of, in words."""
         return METRIC_WORDS[self.settings.study.metric]
+
+    @property
+    def epochs(self) -> int:
+        """Of each training of the search."""
+        return int(self.settings.parameters.get("epochs", 0))
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "settings": self.settings.model_dump(mode="json"),
+            "counts": self.counts,
+            "led": self.led,
+            "trained": self.trained,
+            "best": None if self.best is None else self.best.row(),
+            "finalists": [asdict(one) for one in self.finalists],
+            "trials": [trial.row() for trial in self.trials],
+            "retrained": self.retrained,
+        }
+
+
+@dataclass(frozen=True)
+class FullRecord(StudyRecord):
+    """With what its files say. A damaged one costs what it belongs to, see `left_out`."""
+
+    read: datetime
+    finals: list[TrialRecord]  # every training of a finalist that has begun
+    runs: list[RunRecord]  # oldest first, as what follows
+    ablations: list[Ablation]
+    comparisons: list[Comparison]  # known networks beside the study's, by how they were trained
+    references: list["Reference"]  # networks that others have reported on the same images
+    left_out: list[str]  # a sentence for each retrained network, ablation and comparison of which a file is damaged
 
     @cached_property
     def importance(self) -> Importance | None:
@@ -95,17 +108,40 @@ class StudyRecord:
         except (OSError, NasError):
             return None
 
-    @property
-    def epochs(self) -> int:
-        """Of each training of the search."""
-        return int(self.settings.parameters.get("epochs", 0))
+
+def read_study(paths: StudyPaths) -> StudyRecord:
+    """Raises NasError where the study cannot be read."""
+    study = open_study(paths)
+    trials = study.get_trials(deepcopy=False)
+    best, _ = best_of(study)
+    return StudyRecord(
+        paths=paths,
+        settings=read_settings(paths),
+        counts=dict(count_outcomes(trials)),
+        led=is_led(paths),
+        best=None if best is None else TrialRecord.of(best),
+        finalists=finalists_of(study),
+        trials=[TrialRecord.of(trial) for trial in trials],
+        retrained=[run.folder.name for run in finished_runs(paths)],
+    )
 
 
-def read_record(paths: StudyPaths) -> StudyRecord:
-    """Raises NasError where the study cannot be read. A damaged file beside it costs what it belongs to, see `left_out`."""
+def read_studies() -> tuple[list[StudyRecord], list[str]]:
+    """Every study under the studies folder, and a sentence for each that cannot be read."""
+    records, broken = [], []
+    for name in known_studies():
+        try:
+            records.append(read_study(study_paths(name)))
+        except (NasError, OSError, sqlite3.Error) as error:
+            broken.append(f"{name}: {error}")
+    return records, broken
+
+
+def read_record(paths: StudyPaths) -> FullRecord:
+    """Raises NasError where the study cannot be read."""
     left_out: list[str] = []
 
-    def kept(what: str, read: Callable[[], T]) -> list[T]:
+    def kept(what: str, read: Callable[[], T]) -> Iterable[T]:
         """What was read, or nothing."""
         try:
             return [read()]
@@ -113,37 +149,57 @@ def read_record(paths: StudyPaths) -> StudyRecord:
             left_out.append(f"{what} left out: {error}")
             return []
 
-    study = open_study(paths)
-    settings = read_settings(paths)
-    trials = study.get_trials(deepcopy=False)
+    known, study = read_study(paths), open_study(paths)
     finals = sibling(study)
     begun = [] if finals is None else [t for t in finals.get_trials(deepcopy=False) if t.datetime_start is not None]
-    best, _ = best_of(study)
-    return StudyRecord(
-        paths=paths,
-        settings=settings,
+    runs = [
+        one for run in finished_runs(paths) for one in kept(f"The retrained network {run.folder.name} is", partial(read_run, run))
+    ]
+    ablations = [
+        one for folder in find_ablations(paths) for one in kept(f"Ablation {folder.name} is", partial(read_ablation, folder))
+    ]
+    comparisons = [one for found in kept("Known networks are", partial(find_comparisons, paths)) for one in found]
+    return FullRecord(
+        **vars(known) | {"trials": read_trials(study.get_trials(deepcopy=False), paths)},
         read=datetime.now().astimezone(),
-        counts=dict(count_outcomes(trials)),
-        trials=read_trials(trials, paths),
         finals=read_trials(begun, paths.finalists),
-        finalists=finalists_of(study),
-        led=is_led(paths),
-        best=None if best is None else TrialRecord.of(best),
-        runs=[
-            found
-            for run in finished_runs(paths)
-            for found in kept(f"The retrained network {run.folder.name} is", partial(_read_run, run))
-        ],
-        references=reference_points(settings),
-        ablations=[
-            found
-            for folder in find_ablations(paths)
-            for found in kept(f"Ablation {folder.name} is", partial(read_ablation, folder))
-        ],
-        comparisons=[one for found in kept("Known networks are", partial(find_comparisons, paths)) for one in found],
+        runs=runs,
+        ablations=ablations,
+        comparisons=comparisons,
+        references=reference_points(known.settings),
         left_out=left_out,
     )
 
 
-def _read_run(run: TrialPaths) -> Run:
-    return Run(run.folder.name, read_card(run), read_curve(run.metrics), read_evaluation(run))
+# ------------------------------------------------------------------------------------------------------- what others reported
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A network that others have reported on the images of a study: a point to compare its own with."""
+
+    name: str  # of the preset
+    params: int
+    macs: int
+    accuracy: float
+    measured_on: str
+
+
+def reference_points(settings: StudySettings) -> list[Reference]:
+    """Empty for images on which nobody has reported."""
+    points = []
+    for preset in map(load_preset, shipped_names("preset") if _is_cifar10(settings) else ()):
+        reported, macs = preset.reported, closed_form_macs(preset.candidate.arch, CIFAR10)
+        points.append(Reference(preset.name, reported.params, macs, reported.accuracy, reported.measured_on))
+    return points
+
+
+def _is_cifar10(settings: StudySettings) -> bool:
+    """By its name, or as a folder of those classes at that size."""
+    if settings.data.dataset == "cifar10":
+        return True
+    if settings.shape != CIFAR10 or settings.data.folder is None:
+        return False
+    folder = Path(settings.data.folder)
+    found = [path for path in (folder / "train", folder) if path.is_dir()]
+    return bool(found) and {path.name for path in found[0].iterdir() if path.is_dir()} >= CIFAR10_CLASSES

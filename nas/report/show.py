@@ -1,17 +1,19 @@
-"""What `nas show` says: of a network its layers, cost and recipe; of a space its ranges, and how much of it fits the budget."""
+"""What `nas show` says of a network (layers, cost, recipe) or a space (ranges, how much of it fits), and `nas presets` of the
+reported networks.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas.budget import Budget
+from nas.budget import Budget, quick_macs
 from nas.config import BudgetConfig, ImageShape, LatencyConfig, MetricName
 from nas.errors import NasError
-from nas.paths import PRESET, existing_study
+from nas.paths import PRESET, existing_study, shipped_names
 from nas.report.check import latency_of
 from nas.report.network import NetworkReport, report_network
 from nas.runs.select import Subject, find_subject, preset_subject
 from nas.space.feasibility import Fill, Fit, check_blocks, check_feasible, measure_cost, measure_fill, measure_fit, time_draws
-from nas.space.space_file import CIFAR10, load_space
+from nas.space.space_file import CIFAR10, load_preset, load_space
 from nas.study.settings import read_settings
 
 TIMED_DRAWS = 12
@@ -99,3 +101,41 @@ def show_space(name: str, draws: int, images: dict[str, int], note: Callable[[st
         cost=measure_cost(space, budget, draws, seed=0),
         milliseconds=milliseconds,
     )
+
+
+# ----------------------------------------------------------------------------------------------------------------------- presets
+
+
+@dataclass(frozen=True)
+class PresetRow:
+    name: str
+    blocks: list[int]
+    channels: list[int]
+    block: str
+    params: int
+    macs: int
+    fits: bool  # the budget that the report's authors had to keep to
+    accuracy: float  # as reported, in [0, 1] …
+    measured_on: str  # … and on which images
+
+
+def report_presets() -> list[PresetRow]:
+    rows = []
+    for name in shipped_names("preset"):
+        preset = load_preset(name)
+        arch = preset.candidate.arch
+        cost = Budget(preset.budget, CIFAR10).check(arch)
+        rows.append(
+            PresetRow(
+                name=name,
+                blocks=[stage.blocks for stage in arch.stages],
+                channels=[stage.channels for stage in arch.stages],
+                block=arch.block,
+                params=cost.params,
+                macs=quick_macs(arch, CIFAR10),
+                fits=cost.fits,
+                accuracy=preset.reported.accuracy,
+                measured_on=preset.reported.measured_on,
+            )
+        )
+    return rows

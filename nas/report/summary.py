@@ -6,16 +6,17 @@ from statistics import mean
 from nas.config import METRIC_WORDS
 from nas.paths import PRESET
 from nas.report.facts import elapsed_seconds, time_spent
-from nas.report.record import Run, StudyRecord
+from nas.report.record import FullRecord
 from nas.report.words import capitalised, count_text, counts_line, listed, number_text, recipe_texts, score_text, time_text
 from nas.runs.card import ModelCard
+from nas.runs.record import RunRecord
 from nas.runs.statistics import accuracy_interval, pooled_deviation
 from nas.study.finalists import Finalist
 from nas.study.outcomes import count_trained
 from nas.study.settings import PRESETS_SPACE
 
 
-def summary(record: StudyRecord) -> list[str]:
+def summary(record: FullRecord) -> list[str]:
     """Paragraphs, in plain text."""
     if record.settings.space == PRESETS_SPACE:
         return [f"The study holds retrained presets on {data_text(record)} and no search.", *map(run_sentence, record.runs)]
@@ -24,18 +25,18 @@ def summary(record: StudyRecord) -> list[str]:
     ]
 
 
-def data_text(record: StudyRecord) -> str:
+def data_text(record: FullRecord) -> str:
     shape, data = record.settings.shape, record.settings.data
     part = f", {data.subset:,} of the images" if data.subset is not None else ""
     name = f"the folder {Path(data.folder).name}" if data.dataset == "folder" and data.folder else data.dataset
     return f"{name} ({shape.classes} classes, {shape.channels}×{shape.size}×{shape.size}{part})"
 
 
-def budget_text(record: StudyRecord) -> str:
+def budget_text(record: FullRecord) -> str:
     return listed(record.settings.budget.parts())
 
 
-def _searched(record: StudyRecord) -> str:
+def _searched(record: FullRecord) -> str:
     counts, settings = record.counts, record.settings
     drawn = sum(counts.values()) - counts.get("imported", 0) - counts.get("running", 0) - counts.get("waiting", 0)
     over = counts.get("over_budget", 0)
@@ -55,7 +56,7 @@ def _searched(record: StudyRecord) -> str:
     return text
 
 
-def _spent(record: StudyRecord) -> str:
+def _spent(record: FullRecord) -> str:
     shares = time_spent(record.trials, record.finals)
     if not shares:
         return ""
@@ -73,7 +74,7 @@ def _spent(record: StudyRecord) -> str:
     return text
 
 
-def _found(record: StudyRecord) -> str:
+def _found(record: FullRecord) -> str:
     best = record.best
     if best is None:
         return "No training has run to its end yet, so that none is best."
@@ -84,7 +85,7 @@ def _found(record: StudyRecord) -> str:
     return text + (" It was chosen among the finalists, not by that figure." if len(record.finalists) > 1 else "")
 
 
-def _sureness(record: StudyRecord) -> str:
+def _sureness(record: FullRecord) -> str:
     """How far the best is ahead, measured by what another seed changes."""
     finalists = record.finalists
     if not finalists:
@@ -118,7 +119,7 @@ def _mean_text(finalist: Finalist) -> str:
     return f"{finalist.mean:.2%}{deviation} (n = {len(finalist.accuracies)})"
 
 
-def run_sentence(run: Run) -> str:
+def run_sentence(run: RunRecord) -> str:
     card = run.card
     text = (
         f"Retrained: {card.subject}, {card.params:,} parameters, {number_text(card.candidate.train.epochs, 'epoch')} on "
@@ -166,7 +167,7 @@ def grouped_remark(card: ModelCard) -> str:
 # ---------------------------------------------------------------------------------------------------------- a paper
 
 
-def methods(record: StudyRecord) -> str:
+def methods(record: FullRecord) -> str:
     """A paragraph for a paper, written from the configuration."""
     settings = record.settings
     packages = settings.environment.packages

@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nas.budget import Layer, Part
 from nas.config import METRIC_WORDS, MetricName
-from nas.report.picture import shape_text
+from nas.report.network import shape_text
 from nas.report.words import count_text, outcome_text
 from nas.study.finalists import Finalist
 from nas.study.trials import TrialRecord
@@ -25,11 +26,27 @@ RESNET18 = (
 
 
 @dataclass(frozen=True)
+class Column:
+    title: str
+    cell: Callable[[Any], object]  # of an item; None is an empty cell
+    number: bool = True  # set flush right
+    optional: bool = False  # left out where it says nothing of any item
+
+
+@dataclass(frozen=True)
 class Table:
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     numbers: frozenset[int] = frozenset()  # columns that are set flush right
     marked: int | None = None  # the row of the best
+
+    @classmethod
+    def build(cls, columns: Sequence[Column], items: Iterable[Any], marked: int | None = None) -> "Table":
+        """A row an item."""
+        cells = [["" if (cell := column.cell(item)) is None else str(cell) for column in columns] for item in items]
+        kept = [i for i in range(len(columns)) if not columns[i].optional or any(row[i] for row in cells)]
+        numbers = frozenset(place for place, i in enumerate(kept) if columns[i].number)
+        return cls(tuple(columns[i].title for i in kept), [tuple(row[i] for i in kept) for row in cells], numbers, marked)
 
     def is_number(self, column: int) -> bool:
         return column in self.numbers
@@ -81,110 +98,82 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _accuracy(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.2f}"
 
 
-def _count(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
+def _count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"
 
 
-def trials_table(rows: Sequence[TrialRecord], best: int | None, metric: str = "accuracy") -> Table:
+def trials_table(trials: Sequence[TrialRecord], best: int | None, metric: str = "accuracy") -> Table:
     """The configurations that were trained, the best first."""
-    trained = [row for row in rows if row.accuracy is not None and row.outcome != "duplicate"]
-    trained.sort(key=lambda row: (row.outcome != "trained", -(row.accuracy or 0.0), row.number))
-    return Table(
-        ("trial", "network", "parameters", "MACs", "outcome", "epochs", f"{metric} (%)"),
-        [
-            (
-                str(row.number),
-                row.architecture or "",
-                _count(row.params),
-                "" if row.macs is None else count_text(row.macs),
-                outcome_text(row.outcome),
-                str(row.epochs),
-                _accuracy(row.accuracy),
-            )
-            for row in trained
-        ],
-        frozenset({0, 2, 3, 5, 6}),
-        next((i for i, row in enumerate(trained) if row.number == best), None),
+    trained = [one for one in trials if one.accuracy is not None and one.outcome != "duplicate"]
+    trained.sort(key=lambda one: (one.outcome != "trained", -(one.accuracy or 0.0), one.number))
+    columns = (
+        Column("trial", lambda one: one.number),
+        Column("network", lambda one: one.architecture, number=False),
+        Column("parameters", lambda one: _count(one.params)),
+        Column("MACs", lambda one: None if one.macs is None else count_text(one.macs)),
+        Column("outcome", lambda one: outcome_text(one.outcome), number=False),
+        Column("epochs", lambda one: one.epochs),
+        Column(f"{metric} (%)", lambda one: _percent(one.accuracy)),
     )
+    return Table.build(columns, trained, next((i for i, one in enumerate(trained) if one.number == best), None))
 
 
-def finalists_table(finalists: Sequence[Finalist], rows: Sequence[TrialRecord]) -> Table:
-    return Table(
-        ("trial", "network", "parameters", "in the search (%)", "epochs", "seeds", "mean (%)", "deviation (points)"),
-        [
-            (
-                str(one.number),
-                rows[one.number].architecture or "",
-                _count(rows[one.number].params),
-                _accuracy(rows[one.number].accuracy),
-                str(one.epochs),
-                str(len(one.accuracies)),
-                _accuracy(one.mean),
-                "" if one.deviation is None else f"{100 * one.deviation:.2f}",
-            )
-            for one in finalists
-        ],
-        frozenset({0, 2, 3, 4, 5, 6, 7}),
-        0 if finalists else None,
+def finalists_table(finalists: Sequence[Finalist], trials: Sequence[TrialRecord]) -> Table:
+    columns = (
+        Column("trial", lambda one: one.number),
+        Column("network", lambda one: trials[one.number].architecture, number=False),
+        Column("parameters", lambda one: _count(trials[one.number].params)),
+        Column("in the search (%)", lambda one: _percent(trials[one.number].accuracy)),
+        Column("epochs", lambda one: one.epochs),
+        Column("seeds", lambda one: len(one.accuracies)),
+        Column("mean (%)", lambda one: _percent(one.mean)),
+        Column("deviation (points)", lambda one: _percent(one.deviation)),
     )
+    return Table.build(columns, finalists, 0 if finalists else None)
 
 
 def layers_table(layers: Sequence[Layer]) -> Table:
     total = sum(layer.params for layer in layers)
-    rows = [(layer.name, layer.kind, shape_text(layer.output), _count(layer.params)) for layer in layers]
+    rows = [(layer.name, layer.kind, shape_text(layer.output), f"{layer.params:,}") for layer in layers]
     size = f"{4 * total / 1e6:.2f} MB in float32"
-    return Table(("layer", "kind", "output", "parameters"), [*rows, ("total", size, "", _count(total))], frozenset({2, 3}))
+    return Table(("layer", "kind", "output", "parameters"), [*rows, ("total", size, "", f"{total:,}")], frozenset({2, 3}))
 
 
 def stages_table(parts: Sequence[Part], classes: int) -> Table:
     """The network's stages beside ResNet-18's."""
     own = {part.name: part for part in parts}
-    names = list(dict.fromkeys([*(part.name for part in parts if part.name != "head"), *(name for name, _, _ in RESNET18)]))
-    names.remove("head")
     known = {name: (built, params) for name, built, params in RESNET18}
     known["head"] = (f"{known['head'][0]} to {classes}", 513 * classes)
+    names = [name for name in dict.fromkeys([*own, *known]) if name != "head"]
     rows = []
     for name in [*names, "head"]:
         part = own.get(name)
         built, params = known.get(name, ("", None))
-        mine = (shape_text(part.output), part.built, _count(part.params)) if part else ("", "", "")
-        rows.append((name, *mine, built, _count(params)))
+        mine = (shape_text(part.output), part.built, f"{part.params:,}") if part else ("", "", "")
+        rows.append((name, *mine, built, _count(params) or ""))
     totals = sum(part.params for part in parts), sum(params for _, params in known.values())
-    rows.append(("total", "", "", _count(totals[0]), "", _count(totals[1])))
+    rows.append(("total", "", "", f"{totals[0]:,}", "", f"{totals[1]:,}"))
     return Table(("part", "output", "this network", "parameters", "ResNet-18", "its parameters"), rows, frozenset({1, 3, 5}))
 
 
 def epochs_table(curve: Sequence[EpochMetrics], metric: MetricName = "accuracy") -> Table:
     """With the highest value of `metric` on the validation images so far, where there is one."""
-    rows = []
-    best: float | None = None
+    best: list[float | None] = []
     for metrics in curve:
-        value = metrics.validation(metric)
-        best = value if best is None else best if value is None else max(best, value)
-        rows.append(
-            (
-                str(metrics.epoch),
-                f"{metrics.train_loss:.4f}",
-                _accuracy(metrics.train_accuracy),
-                "" if metrics.ema_val_loss is None else f"{metrics.ema_val_loss:.4f}",
-                _accuracy(value),
-                _accuracy(best),
-                f"{metrics.lr:.3g}",
-                f"{metrics.seconds:.1f}",
-            )
-        )
+        known = [value for value in (*best[-1:], metrics.validation(metric)) if value is not None]
+        best.append(max(known, default=None))
     columns = (
-        "epoch",
-        "training loss",
-        "training accuracy (%)",
-        "validation loss",
-        f"validation {METRIC_WORDS[metric]} (%)",
-        "best so far (%)",
-        "learning rate",
-        "seconds",
+        Column("epoch", lambda one: one[0].epoch),
+        Column("training loss", lambda one: f"{one[0].train_loss:.4f}"),
+        Column("training accuracy (%)", lambda one: _percent(one[0].train_accuracy)),
+        Column("validation loss", lambda one: None if one[0].ema_val_loss is None else f"{one[0].ema_val_loss:.4f}"),
+        Column(f"validation {METRIC_WORDS[metric]} (%)", lambda one: _percent(one[0].validation(metric))),
+        Column("best so far (%)", lambda one: _percent(one[1])),
+        Column("learning rate", lambda one: f"{one[0].lr:.3g}"),
+        Column("seconds", lambda one: f"{one[0].seconds:.1f}"),
     )
-    return Table(columns, rows, frozenset(range(8)))
+    return Table.build(columns, zip(curve, best, strict=True))

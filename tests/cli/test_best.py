@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from nas.paths import StudyPaths
-from nas.report.front import report_best
+from nas.report.compare import report_best
 from tests.conftest import Done
 
 

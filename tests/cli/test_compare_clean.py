@@ -15,7 +15,7 @@ from PIL import Image
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.paths import StudyPaths, cache_folder, studies_folder
-from nas.report.disk import size_of
+from nas.report.machine import size_of
 from nas.runs.select import find_subject
 from tests.conftest import Done
 

@@ -170,7 +170,7 @@ def test_fault_of_ours_keeps_its_traceback(nas: Callable[..., Done], monkeypatch
     def fail() -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("nas.report.study.report_all", fail)
+    monkeypatch.setattr("nas.report.record.read_studies", fail)
     with pytest.raises(ZeroDivisionError, match="ours"):
         nas("list")
 
@@ -179,5 +179,5 @@ def test_interrupted_command_ends_with_130(nas: Callable[..., Done], monkeypatch
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nas.report.study.report_all", interrupt)
+    monkeypatch.setattr("nas.report.record.read_studies", interrupt)
     assert nas("list").code == 130

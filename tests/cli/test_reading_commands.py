@@ -230,7 +230,7 @@ def test_doctor_says_it_as_json(nas: Callable[..., Done], study: StudyPaths) -> 
 
 
 def test_doctor_ends_with_1_where_something_is_wrong(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.report.doctor.LOW_DISK_BYTES", 10**18)
+    monkeypatch.setattr("nas.report.machine.LOW_DISK_BYTES", 10**18)
     done = nas("doctor", "--json")
     assert done.code == 1
     assert json.loads(done.out)["problems"]

@@ -7,7 +7,7 @@ import pytest
 
 from nas.budget import Budget, count_macs, count_params, peak_memory
 from nas.config import ArchConfig, BudgetConfig, ImageShape, StageConfig
-from nas.report.afford import STEP, affordable
+from nas.report.check import STEP, affordable
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)

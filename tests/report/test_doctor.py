@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 import nas.paths
-import nas.report.doctor
-from nas.report.doctor import PACKAGES, examine
+import nas.report.machine
+from nas.report.machine import PACKAGES, examine
 
 
 @pytest.fixture(autouse=True)
 def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests run on must not decide what they find."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000_000_000))
-    monkeypatch.setattr(nas.report.doctor, "file_system", lambda path: "ext2/ext3")
+    monkeypatch.setattr(nas.report.machine, "file_system", lambda path: "ext2/ext3")
 
 
 def test_all_is_well(tmp_path: Path) -> None:
@@ -68,12 +68,12 @@ def test_folder_that_cannot_be_written_is_a_problem(tmp_path: Path, monkeypatch:
 
 
 def test_network_file_system_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.report.doctor, "file_system", lambda path: "nfs")
+    monkeypatch.setattr(nas.report.machine, "file_system", lambda path: "nfs")
     (problem,) = examine(tmp_path).problems
     assert problem.startswith("the studies folder is on a network file system (nfs), on which SQLite is slow")
 
 
 def test_installation_without_its_spaces_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (nas.report.doctor, nas.paths):
+    for module in (nas.report.machine, nas.paths):
         monkeypatch.setattr(module, "shipped_folder", lambda: tmp_path / "nowhere")
     assert examine(tmp_path).problems == [f"no search space was found in {tmp_path / 'nowhere'}: the installation is not whole"]

@@ -10,7 +10,7 @@ from nas.budget import count_macs
 from nas.config import Candidate
 from nas.errors import BudgetError, StudyError
 from nas.paths import StudyPaths, study_paths
-from nas.report.front import accuracy_front, fits, report_best, select_best, with_macs
+from nas.report.compare import accuracy_front, fits, report_best, select_best, with_macs
 from nas.runs.select import find_subject
 from nas.study.finalists import Finalist
 from nas.study.settings import read_settings
@@ -173,7 +173,7 @@ def test_winner_that_is_off_the_front_is_listed_with_it(study: StudyPaths, monke
     rows = [one for one in map(TrialRecord.of, open_study(study).get_trials()) if one.outcome == "trained"]
     before = report_best(study).front
     other = next(one for one in rows if one != before[-1])
-    monkeypatch.setattr("nas.report.front.finalists_of", lambda study: [Finalist(other.number, 3, (0.9,))])
+    monkeypatch.setattr("nas.report.compare.finalists_of", lambda study: [Finalist(other.number, 3, (0.9,))])
     report = report_best(study)
     assert report.best == other
     assert report.front == sorted({*before, other}, key=lambda one: (one.params or 0, one.number))

@@ -15,7 +15,7 @@ from PIL import Image
 from nas.config import DataConfig
 from nas.paths import StudyPaths
 from nas.report.page import image_url, render_page
-from nas.report.record import StudyRecord, read_record
+from nas.report.record import FullRecord, read_record
 from nas.runs.card import HeldOut
 from nas.runs.context import open_presets_study
 from nas.study.finalists import Finalist
@@ -52,7 +52,7 @@ def text_of(html: str) -> str:
     return unescape(" ".join(re.sub(r"<[^>]+>", " ", body).split()))
 
 
-def emptied(record: StudyRecord, **changes: Any) -> StudyRecord:
+def emptied(record: FullRecord, **changes: Any) -> FullRecord:
     nothing: dict[str, Any] = {"trials": [], "finals": [], "finalists": [], "best": None, "runs": [], "counts": {}}
     return replace(record, **{**nothing, **changes})
 

@@ -9,7 +9,7 @@ from nas.errors import ConfigError
 from nas.models import build_model
 from nas.paths import StudyPaths
 from nas.report.network import list_layers, report_network
-from nas.report.study import report_all, report_study
+from nas.report.record import read_studies, read_study
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
@@ -58,7 +58,7 @@ def test_network_that_cannot_be_built_is_refused() -> None:
 
 
 def test_report_of_a_study_counts_every_trial(study: StudyPaths) -> None:
-    report = report_study(study)
+    report = read_study(study)
     assert (report.name, report.trained, len(report.retrained)) == ("tiny", 2, 1)
     assert sum(report.counts.values()) == len(report.trials)
     assert report.best is not None
@@ -70,7 +70,7 @@ def test_report_of_all_studies_names_those_that_cannot_be_read(study: StudyPaths
     other = study.folder.parent / "other"
     other.mkdir()
     (other / "study.json").write_text('{"space": "x"}')
-    reports, broken = report_all()
+    reports, broken = read_studies()
     assert [report.name for report in reports] == ["tiny"]
     assert len(broken) == 1
     assert broken[0].startswith(f"other: {other / 'study.json'}: overrides: is missing")

@@ -9,8 +9,7 @@ import torchvision
 
 from nas.budget.closed_form import closed_form_params
 from nas.config import ArchConfig, ImageShape, StageConfig
-from nas.report.network import list_layers, list_parts
-from nas.report.picture import draw_network, text_picture
+from nas.report.network import draw_network, list_layers, list_parts, text_picture
 from nas.report.tables import (
     RESNET18,
     Table,

@@ -3,7 +3,7 @@
 import pytest
 
 from nas.config import ArchConfig, Candidate, DataConfig, ImageShape, StageConfig
-from nas.report.ablations import charts, effects_table, figures_table, runs_table, sentences, variants_table
+from nas.report.experiments import ablation_charts, ablation_sentences, effects_table, figures_table, runs_table, variants_table
 from nas.runs.ablate.design import Definition, Variant, parse_factors
 from nas.runs.ablate.results import Ablation, make_rows
 from nas.runs.card import HeldOut, ModelCard
@@ -88,14 +88,17 @@ def test_pairs_tell_what_the_means_alone_do_not() -> None:
     table = variants_table(found)
     assert table.rows[0][:6] == ("base", "1,234", "5M", "3", "70.00 ± 10.00", "")
     assert table.rows[1][3:9] == ("3", "71.00 ± 9.95", "+1.00", "+0.75 to +1.25", "35.50 ± 4.98", "+0.50")
-    assert sentences(found)[-1] == "Differences whose 95 % interval leaves 0 out: activation gelu +1.00 (+0.75 to +1.25) points."
+    assert (
+        ablation_sentences(found)[-1]
+        == "Differences whose 95 % interval leaves 0 out: activation gelu +1.00 (+0.75 to +1.25) points."
+    )
     assert table.latex().count(r"$\pm$") == 4
     assert runs_table(found).rows[3] == ("activation-gelu", "gelu", "0", "0.611000", "0.305500", "10.0")
     figures = dict(zip(figures_table(found).columns, figures_table(found).rows[1], strict=True))
     assert figures["activation"] == "gelu"
     assert figures["difference_low"] == "0.007516"
     assert figures["difference_high"] == "0.012484"
-    (chart,) = charts(found)
+    (chart,) = ablation_charts(found)
     dots, means = chart.figure.data
     assert dots.x == pytest.approx((1.1, 0.9, 1.0))
     assert means.x == pytest.approx((1.0,))
@@ -111,19 +114,19 @@ def test_what_is_missing_is_said() -> None:
     table = variants_table(found)
     assert [row[-1] for row in table.rows] == ["", "over budget", "diverged by seed 0, 1"]
     assert table.rows[1][3:7] == ("0", "", "", "")
-    said = sentences(found)
+    said = ablation_sentences(found)
     assert "4 of 9 trainings have ended." in said[0]
     assert said[1] == "Not within the study's budget: blocks 9 (9: over the budget of 5)."
     assert said[2:] == ["Diverged, and in no mean and no difference: optimiser adam by seed 0, 1."]
-    assert charts(found) == []
+    assert ablation_charts(found) == []
 
 
 def test_one_seed_has_no_interval() -> None:
     pair = variant("base", {}), variant("activation-gelu", {"activation": "gelu"})
     found = ablation({"base": cards(0.5), "activation-gelu": cards(0.6)}, pair, ("activation=gelu",), seeds=1)
     assert variants_table(found).rows[1][4:7] == ("60.00", "+10.00", "")
-    assert sentences(found)[-1].startswith("By one seed a difference has no interval")
-    assert charts(found)[0].figure.data[1].error_x.array == (0.0,)
+    assert ablation_sentences(found)[-1].startswith("By one seed a difference has no interval")
+    assert ablation_charts(found)[0].figure.data[1].error_x.array == (0.0,)
 
 
 def test_seeds_that_all_say_the_same_have_no_interval() -> None:
@@ -131,7 +134,7 @@ def test_seeds_that_all_say_the_same_have_no_interval() -> None:
     pair = variant("base", {}), variant("activation-gelu", {"activation": "gelu"})
     found = ablation({"base": cards(0.5, 0.1), "activation-gelu": cards(0.6, 0.2)}, pair, ("activation=gelu",), seeds=2)
     assert variants_table(found).rows[1][5:7] == ("+10.00", "")
-    assert sentences(found)[-1] == (
+    assert ablation_sentences(found)[-1] == (
         "Differences of one seed, or the same by each, have no interval: what another seed changes is not known."
     )
 
@@ -149,7 +152,7 @@ def test_the_study_s_metric_judges() -> None:
     assert runs_table(found).columns[3] == "macro_f1"
     assert runs_table(found).rows[1][3:5] == ("0.600000", "0.300000")
     assert "macro_f1" in figures_table(found).columns
-    assert charts(found)[0].caption.startswith("Macro F1 on the images that were set aside")
+    assert ablation_charts(found)[0].caption.startswith("Macro F1 on the images that were set aside")
 
 
 def test_effects_of_a_grid_are_means_over_the_other_factors() -> None:

@@ -16,7 +16,7 @@ from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths, TrialPaths
-from nas.report.disk import disk_use
+from nas.report.machine import disk_use
 from nas.report.page import render_page
 from nas.report.record import read_record
 from nas.runs.baseline import Row, find_comparisons, finished_baselines, load_baseline, read_baseline

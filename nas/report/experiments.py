@@ -1,0 +1,327 @@
+"""Ablations and known networks in words, tables and a figure: the same for the terminal, the page and a paper."""
+
+from pathlib import Path
+
+from nas.config import LIMIT_NAMES, METRIC_WORDS
+from nas.errors import StudyError
+from nas.files import write_whole
+from nas.foreign.known import over_text
+from nas.report import figures
+from nas.report.charts import Chart
+from nas.report.tables import Column, Table
+from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
+from nas.runs.ablate import Ablation
+from nas.runs.ablate import Row as AblationRow
+from nas.runs.ablate.results import held_out_of
+from nas.runs.baseline import Comparison, Row
+from nas.runs.baseline.results import Difference
+from nas.runs.statistics import Spread
+from nas.space.recipes import SEARCHED, recipe_names
+
+# --------------------------------------------------------------------------------------------------------------- ablations
+
+
+def file_stem(ablation: Ablation) -> str:
+    return "ablation-" + "".join(c if c.isalnum() else "-" for c in ablation.name)
+
+
+def ablation_tables(ablation: Ablation) -> dict[str, tuple[Table, str]]:
+    """By file name, with their captions."""
+    found = {file_stem(ablation): (variants_table(ablation), _ablation_caption(ablation))}
+    if effects := effects_table(ablation):
+        caption = "What a level changes in the mean over all networks of the grid, beside the same networks with the other level."
+        found[f"{file_stem(ablation)}-effects"] = effects, caption
+    return found
+
+
+def ablation_charts(ablation: Ablation) -> list[Chart]:
+    """One, where there is any difference to see."""
+    known = [(_title(row), row.difference) for row in ablation.rows if row.difference is not None]
+    if not known:
+        return []
+    figure = figures.draw_differences(
+        [label for label, _ in known],
+        [one for _, one in known],
+        f"the base, {base_text(ablation)}",
+        f"What each choice changes: {ablation.name}",
+    )
+    return [Chart(file_stem(ablation), _ablation_caption(ablation), figure)]
+
+
+def _difference(found: Spread | None) -> str | None:
+    return None if found is None else points_text(found.mean)
+
+
+def _interval(found: Spread | None) -> str | None:
+    return None if found is None or found.interval is None else " to ".join(map(points_text, found.interval))
+
+
+def _seconds(row: AblationRow | Row) -> str | None:
+    return None if row.seconds is None else time_text(row.seconds)
+
+
+def _title(row: AblationRow) -> str:
+    """The base with what it has of each factor is said beside the table."""
+    return row.variant.title + (f" (as {row.variant.same_as})" if row.variant.same_as else "")
+
+
+def _seeds(row: AblationRow | Row) -> str:
+    """Of the trainings that diverged."""
+    return f"by seed {', '.join(map(str, row.diverged))}"
+
+
+def _diverged(row: AblationRow | Row) -> list[str]:
+    return [f"diverged {_seeds(row)}"] if row.diverged else []
+
+
+def base_text(ablation: Ablation) -> str:
+    """The base's own levels: `optimiser sgd, activation relu`."""
+    definition = ablation.definition
+    candidate = definition.base.candidate
+    return ", ".join(f"{factor.name} {'+'.join(factor.level_of(candidate))}" for factor in definition.factors)
+
+
+def ablation_sentences(ablation: Ablation) -> list[str]:
+    """What was done, and what is known of it, in plain text."""
+    definition = ablation.definition
+    candidate = definition.base.candidate
+    images = ablation.judged_images
+    design = "every combination" if definition.grid else "one factor at a time"
+    text = (
+        f"Base: {definition.subject}, {candidate.arch.one_line()}, {base_text(ablation)}; "
+        f"{number_text(candidate.train.epochs, 'epoch')} by recipe {definition.recipe}"
+    )
+    if definition.fixed:
+        text += f", with {', '.join(f'{name} {value}' for name, value in definition.fixed.items())}"
+    text += f". Varied: {design}, by {number_text(len(definition.seeds), 'seed')}"
+    text += ". " if images is None else f", judged by {images:,} training images that were set aside. "
+    if ablation.ended < ablation.expected:
+        text += f"{ablation.ended} of {ablation.expected} trainings have ended. "
+    said = [text.strip()]
+    if over := [f"{row.variant.title} ({row.variant.over})" for row in ablation.rows if row.variant.over is not None]:
+        said.append(f"Not within the study's budget: {'; '.join(over)}.")
+    if diverged := [f"{row.variant.title} {_seeds(row)}" for row in ablation.rows if row.diverged]:
+        said.append(f"Diverged, and in no mean and no difference: {'; '.join(diverged)}.")
+    if verdict := _verdict(ablation):
+        said.append(verdict)
+    return said
+
+
+def _verdict(ablation: Ablation) -> str:
+    """Which intervals leave 0 out."""
+    known = [(row, row.difference) for row in ablation.rows if row.difference is not None and row.variant.same_as is None]
+    if not known:
+        return ""
+    if all(found.count == 1 for _, found in known):
+        return "By one seed a difference has no interval: what another seed changes is not known."
+    if not any(found.interval for _, found in known):
+        return "Differences of one seed, or the same by each, have no interval: what another seed changes is not known."
+    sure = [f"{row.variant.title} {_difference(found)} ({_interval(found)})" for row, found in known if found.is_not_zero]
+    if not sure:
+        return "No difference is surely one: no 95 % interval leaves 0 out."
+    of = "" if len(known) == 1 else f", of {len(known)}"
+    return f"Differences whose 95 % interval leaves 0 out{of}: {'; '.join(sure)} points."
+
+
+def _ablation_caption(ablation: Ablation) -> str:
+    by = METRIC_WORDS[ablation.metric]
+    text = (
+        f"{capitalised(by)} on the images that were set aside, as they are and under a simulated shift, as mean ± "
+        "deviation over the seeds."
+    )
+    if len(ablation.definition.seeds) > 1:
+        text += (
+            " Differences to the base are of pairs with the same seed; their 95 % intervals, by Student's t, say what other "
+            "seeds would change, on these images. Each stands by itself: of twenty that truly are 0, one interval leaves 0 out."
+        )
+    return text
+
+
+def variants_table(ablation: Ablation) -> Table:
+    def remarks(row: AblationRow) -> str:
+        return ", ".join([*(["over budget"] if row.variant.over is not None else []), *_diverged(row)])
+
+    columns = (
+        Column("variant", _title, number=False),
+        Column("parameters", lambda row: f"{row.variant.params:,}"),
+        Column("MACs", lambda row: count_text(row.variant.macs)),
+        Column("seeds", lambda row: len(row.cards)),
+        Column(f"{METRIC_WORDS[ablation.metric]} (%)", lambda row: mean_text(row.score)),
+        Column("difference", lambda row: _difference(row.difference)),
+        Column("95 % interval", lambda row: _interval(row.difference)),
+        Column("shifted (%)", lambda row: mean_text(row.shifted)),
+        Column("its difference", lambda row: _difference(row.shifted_difference)),
+        Column("training", _seconds),
+        Column("", remarks, number=False, optional=True),
+    )
+    return Table.build(columns, ablation.rows)
+
+
+def effects_table(ablation: Ablation) -> Table | None:
+    columns = (
+        Column("level", lambda one: f"{one.factor} {one.level}", number=False),
+        Column("instead of", lambda one: one.reference, number=False),
+        Column("seeds", lambda one: one.difference.count),
+        Column("difference", lambda one: _difference(one.difference)),
+        Column("95 % interval", lambda one: _interval(one.difference)),
+    )
+    return Table.build(columns, ablation.effects) if ablation.effects else None
+
+
+def figures_table(ablation: Ablation) -> Table:
+    """The same in figures alone, shares of 1, for programs."""
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.6f}"
+
+    def of(found: Spread | None) -> tuple[str, str, str, str]:
+        low, high = (None, None) if found is None or found.interval is None else found.interval
+        return (*((number(found.mean), number(found.deviation)) if found else ("", "")), number(low), number(high))
+
+    names = [factor.name for factor in ablation.definition.factors]
+    rows = [
+        (
+            row.variant.name,
+            *_levels(ablation, row),
+            str(row.variant.params),
+            "" if row.variant.macs is None else str(row.variant.macs),
+            str(int(row.variant.over is not None)),
+            str(len(row.cards)),
+            str(len(row.diverged)),
+            *of(row.score)[:2],
+            *of(row.difference),
+            *of(row.shifted)[:2],
+            *of(row.shifted_difference),
+            "" if row.seconds is None else f"{row.seconds:.1f}",
+        )
+        for row in ablation.rows
+    ]
+    difference = ("difference", "difference_deviation", "difference_low", "difference_high")
+    columns = (
+        "variant",
+        *names,
+        *("params", "macs", "over_budget", "seeds", "diverged", ablation.metric, "deviation"),
+        *difference,
+        *("shifted", "shifted_deviation"),
+        *(f"shifted_{name}" for name in difference),
+        "seconds",
+    )
+    return Table(columns, rows)
+
+
+def runs_table(ablation: Ablation) -> Table:
+    """A row a run; one that diverged has no figures."""
+    rows = []
+    for row in ablation.rows:
+        if row.variant.same_as is None:
+            for seed, card in sorted(row.cards.items()):
+                scores = (f"{value:.6f}" for value in (held_out_of(card).clean, held_out_of(card).shifted))
+                rows.append((row.variant.name, *_levels(ablation, row), str(seed), *scores, f"{card.seconds:.1f}"))
+            rows += [(row.variant.name, *_levels(ablation, row), str(seed), "", "", "") for seed in row.diverged]
+    names = [factor.name for factor in ablation.definition.factors]
+    return Table(("variant", *names, "seed", ablation.metric, "shifted", "seconds"), rows)
+
+
+def _levels(ablation: Ablation, row: AblationRow) -> list[str]:
+    """Of every factor, the base's where it is not varied."""
+    base = ablation.definition.base.candidate
+    return [row.variant.levels.get(one.name, "+".join(one.level_of(base))) for one in ablation.definition.factors]
+
+
+def write_tables(ablation: Ablation, folder: Path) -> Path:
+    """Returns the Markdown file; LaTeX and CSV lie beside it. Raises StudyError where that cannot be written."""
+    tables = [table for table, _ in ablation_tables(ablation).values()]
+    files = {
+        "table.md": "\n".join([*ablation_sentences(ablation), "", *(table.markdown() for table in tables)]),
+        "table.tex": "\n".join(table.latex() for table in tables),
+        "table.csv": figures_table(ablation).csv(),
+        "runs.csv": runs_table(ablation).csv(),
+    }
+    try:
+        for name, text in files.items():
+            write_whole(folder / name, text.encode())
+    except OSError as error:
+        raise StudyError(f"{folder} cannot be written: {error.strerror}", hint="make room; the same command goes on") from None
+    return folder / "table.md"
+
+
+# ------------------------------------------------------------------------------------- known networks beside the study's own
+
+
+def comparison_heading(comparison: Comparison) -> str:
+    return f"As {comparison.like}, recipe {comparison.recipe}, {number_text(comparison.train.epochs, 'epoch')}"
+
+
+def networks_table(comparison: Comparison) -> Table:
+    """The study's own first."""
+
+    def remarks(row: Row) -> str:
+        over = [f"over by {count_text(excess)} {LIMIT_NAMES[limit]}" for limit, excess in row.over.items()]
+        return ", ".join([*over, *_diverged(row)])
+
+    columns = (
+        Column("network", lambda row: row.title, number=False),
+        Column("parameters", lambda row: f"{row.params:,}"),
+        Column("MACs", lambda row: count_text(row.macs)),
+        Column("seeds", lambda row: len(row.cards)),
+        Column("held out (%)", lambda row: mean_text(row.held_out), optional=True),
+        Column("shifted (%)", lambda row: mean_text(row.shifted), optional=True),
+        Column("test (%)", lambda row: mean_text(row.test), optional=True),
+        Column("training", _seconds, optional=True),
+        Column("", remarks, number=False, optional=True),
+    )
+    return Table.build(columns, (*comparison.own, *comparison.known))
+
+
+def comparison_caption(comparison: Comparison) -> str:
+    by = METRIC_WORDS[comparison.metric]
+    text = f"{capitalised(by)}, mean ± deviation over the seeds, of networks trained by the same recipe on the same images"
+    own = "; the study's own, then known ones that are not of nas" if comparison.own else ""
+    return f"{text}{own}. What is over the study's budget is marked."
+
+
+def comparison_sentences(comparison: Comparison) -> list[str]:
+    """How they were trained, and what the differences are, in plain text."""
+    images = "" if comparison.train_images is None else f" on {comparison.train_images:,} images"
+    text = (
+        f"Trained as {comparison.like}: {number_text(comparison.train.epochs, 'epoch')} by recipe {comparison.recipe}{images}, "
+        "its order of the images and its draws, seed by seed."
+    )
+    if comparison.held_out:
+        text += f" {comparison.held_out:,} training images were set aside and judge."
+    if comparison.test:
+        text += f" The official test set, {comparison.test:,} images, was opened once for each training, at its end."
+    said = [text]
+    if over := [f"{row.title} (by {over_text(row.over)})" for row in comparison.known if row.over]:
+        said.append(f"Over the study's budget, and for comparison alone: {'; '.join(over)}.")
+    if not comparison.own:
+        return [*said, f"No network of the study was retrained alike: {retraining(comparison)} would train one to compare with."]
+    return [*said, *(_difference_text(one, comparison) for one in comparison.differences)]
+
+
+def retraining(comparison: Comparison) -> str:
+    """The command that trains the network that the known ones were trained like: `nas retrain 7 --study digits --epochs 24`."""
+    which, recipe = comparison.like.removeprefix("trial "), comparison.recipe
+    command = f"nas retrain {which} --study {comparison.study} --epochs {comparison.train.epochs}"
+    if recipe != SEARCHED:
+        command += f" --recipe {recipe}" if recipe in recipe_names() else f" --recipe {recipe}.yaml"
+    seeds = sorted({seed for row in comparison.known for seed in row.runs.values()})
+    if seeds != [0]:
+        command += f" --seeds {','.join(map(str, seeds))}" if len(seeds) > 1 else f" --seed {seeds[0]}"
+    command += f" --hold-out {comparison.hold_out:g}" if comparison.hold_out else ""
+    return command + (f" --train-subset {comparison.train_subset}" if comparison.train_subset else "")
+
+
+def _difference_text(one: Difference, comparison: Comparison) -> str:
+    where = "on the official test set" if one.on_test else "on the images set aside"
+    by = "" if comparison.metric == "accuracy" else f" of {METRIC_WORDS[comparison.metric]}"
+    size = f"{one.known.params / one.ours.params:.3g} times the parameters of {one.ours.title}"
+    gap = f"{100 * abs(one.spread.mean):.2f} points{by} {'more' if one.spread.mean >= 0 else 'less'}"
+    text = f"{one.known.title} has {size}, and reaches {gap} {where}"
+    interval = one.spread.interval
+    if interval is None:
+        by = "one seed" if one.spread.count == 1 else f"each of {one.spread.count} seeds"
+        return f"{text}, by {by}; what another one changes is not known."
+    low, high = interval
+    verdict = "" if one.spread.is_not_zero else ", which holds 0"
+    return f"{text} in the mean of {one.spread.count} seeds, 95 % interval {points_text(low)} to {points_text(high)}{verdict}."

@@ -1,0 +1,32 @@
+"""`RunRecord`: all that is known of a retrained network without loading it, read from its files once, for whoever reports."""
+
+from dataclasses import dataclass
+
+from nas.paths import TrialPaths
+from nas.runs.card import ModelCard, read_card
+from nas.runs.evaluation import Evaluation, read_evaluation
+from nas.train.checkpoint import EpochMetrics, read_curve
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    name: str
+    card: ModelCard
+    curve: list[EpochMetrics]
+    evaluation: Evaluation | None  # what it says of labelled images on which it was not trained; None where there were none
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """With the averaging over views that `nas submit` takes, where it has any."""
+        averaged = self.card.test_accuracy_tta
+        return self.card.test_accuracy if averaged is None else averaged
+
+    @property
+    def test_score(self) -> float | None:
+        """Likewise, by what the study judges networks by; None also of a run from before that was kept."""
+        return self.test_accuracy if self.card.metric == "accuracy" else self.card.test_score
+
+
+def read_run(run: TrialPaths) -> RunRecord:
+    """Raises NasError where a file is damaged."""
+    return RunRecord(run.folder.name, read_card(run), read_curve(run.metrics), read_evaluation(run))
