@@ -1,4 +1,4 @@
-"""The files that the dashboard shows with a trial, straight from the study's folder: its curve drawn, its epochs as a table."""
+"""What the dashboard shows with a trial, from its folder: a note on its network, its curve drawn, its epochs as a table."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -7,10 +7,12 @@ from typing import BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from nas.config import MetricName
-from nas.errors import StudyError
+from nas.config import Candidate, ImageShape, MetricName
+from nas.errors import NasError, StudyError
 from nas.paths import StudyPaths, TrialPaths
-from nas.report.tables import epochs_table
+from nas.report.network import list_layers, list_parts, shape_text
+from nas.report.tables import Table, epochs_table, layers_table
+from nas.report.words import recipe_texts, score_text
 from nas.train.checkpoint import EpochMetrics, read_curve
 
 CURVE, EPOCHS = 1, 2
@@ -101,3 +103,31 @@ def draw_curve(curve: Sequence[EpochMetrics], title: str) -> str:
     paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
     font = 'font-family="system-ui, sans-serif" font-size="12"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>{paper}{"".join(parts)}</svg>'
+
+
+def trial_note(number: int, value: float | None, paths: TrialPaths, shape: ImageShape, metric: MetricName) -> str:
+    """Cost, recipe and layers of one that ran to its end, in Markdown; where its folder is gone, a sentence that says so."""
+    try:
+        candidate = Candidate.from_json(paths.candidate.read_bytes(), source=str(paths.candidate))
+    except (OSError, NasError):
+        return f"{paths.candidate} cannot be read any more: the network is not known."
+    layers = list_layers(candidate.arch, shape)
+    parts = list_parts(candidate.arch, shape, layers)
+    stages = Table(
+        ("part", "built of", "output", "parameters"),
+        [(part.name, part.built, shape_text(part.output), f"{part.params:,}") for part in parts],
+        frozenset({2, 3}),
+    )
+    recipe = recipe_texts(candidate.train)
+    accuracy = "" if value is None else f", {score_text(value, metric)}"
+    return "\n\n".join(
+        [
+            f"## Trial {number}: {candidate.arch.one_line()}",
+            f"{sum(layer.params for layer in layers):,} parameters{accuracy}",
+            stages.markdown(),
+            f"**Recipe** {recipe['recipe']}",
+            f"**Augmentation** {recipe['augment']}",
+            "### Layers",
+            layers_table(layers).markdown(),
+        ]
+    )

@@ -7,21 +7,19 @@ dashboard offers to change (notes, names, deletion) is refused: the study belong
 import copy
 import json
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from contextlib import suppress
 from statistics import fmean
 from typing import Any, NoReturn
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.config import METRIC_WORDS, ImageShape, MetricName
-from nas.dashboard.artifacts import artifacts_of
-from nas.dashboard.notes import trial_note
+from nas.dashboard.artifacts import artifacts_of, trial_note
 from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
 from nas.report.charts import Chart
@@ -184,34 +182,6 @@ class StudyView(BaseStorage):
     def _refuse(self, *arguments: Any, **named: Any) -> NoReturn:
         raise ReadOnlyError("the dashboard shows the study and does not change it")
 
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        self._refuse()
-
-    def delete_study(self, study_id: int) -> None:
-        self._refuse()
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._refuse()
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._refuse()
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        self._refuse()
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:
-        self._refuse()
-
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        self._refuse()
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._refuse()
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._refuse()
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._refuse()
+    create_new_study = delete_study = set_study_user_attr = set_study_system_attr = _refuse
+    create_new_trial = set_trial_param = set_trial_state_values = set_trial_intermediate_value = _refuse
+    set_trial_user_attr = set_trial_system_attr = _refuse

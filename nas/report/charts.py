@@ -169,9 +169,9 @@ def run_charts(run: RunRecord) -> list[Chart]:
         trained_on = "the images that were set aside judge it at its end" if held_out else "it was trained on all labelled images"
         beside = "" if validated else f" Nothing was validated on the way: {trained_on}."
         caption = "Of the training on augmented images, with label smoothing where the recipe has it." + beside
-        charts.append(Chart("retrained-loss", caption, figures.draw_losses(run.curve)))
+        charts.append(Chart("retrained-loss", caption, figures.draw_retraining(run.curve, "loss")))
         caption = "Of the training on augmented images, with the weights of that moment." + beside
-        charts.append(Chart("retrained-accuracy", caption, figures.draw_accuracies(run.curve)))
+        charts.append(Chart("retrained-accuracy", caption, figures.draw_retraining(run.curve, "accuracy")))
     if run.evaluation is not None:
         classes = run.card.classes
         matrix = confusion_of(run)

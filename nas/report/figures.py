@@ -5,7 +5,7 @@ same again. Backgrounds are left to the page, which is light or dark.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -115,31 +115,30 @@ def draw_costs(
     """What networks are judged by against a cost: `points` ran to their end, `retrained` is a cost and what was reached on test
     images."""
     figure = _figure(title, unit, f"{metric} (%)")
-    figure.add_scatter(
-        x=[cost for cost, _ in points],
-        y=[percent(row.accuracy) for _, row in points],
-        text=[_about(row) for _, row in points],
-        mode="markers",
-        name="trained to the end (validation)",
-        marker={"color": BLUE, "size": 7, "opacity": 0.8},
-    )
-    figure.add_scatter(
-        x=[cost for cost, _ in front],
-        y=[percent(row.accuracy) for _, row in front],
-        text=[_about(row) for _, row in front],
+
+    def add(
+        drawn: Sequence[tuple[float, Any]], about: Callable[[Any], str], name: str, mode: str = "markers", **style: Any
+    ) -> None:
+        if drawn:
+            x, y = [cost for cost, _ in drawn], [percent(one.accuracy) for _, one in drawn]
+            figure.add_scatter(x=x, y=y, text=[about(one) for _, one in drawn], name=name, **{"mode": "markers"} | style)
+
+    add(points, _about, "trained to the end (validation)", marker={"color": BLUE, "size": 7, "opacity": 0.8})
+    add(
+        front,
+        _about,
+        f"front: none that cost less was as {'accurate' if metric == 'accuracy' else 'good'}",
         mode="lines+markers",
-        name=f"front: none that cost less was as {'accurate' if metric == 'accuracy' else 'good'}",
         line={"color": GREEN, "width": 2, "shape": "hv"},
         marker={"symbol": "diamond", "size": 8},
     )
+    outlined = {"line": {"width": 1, "color": "#000000"}}
     if best is not None:
-        figure.add_scatter(
-            x=[best[0]],
-            y=[percent(best[1].accuracy)],
-            text=[_about(best[1])],
-            mode="markers",
-            name=f"the best, trial {best[1].number}",
-            marker={"color": ORANGE, "symbol": "star", "size": 16, "line": {"width": 1, "color": "#000000"}},
+        add(
+            [best],
+            _about,
+            f"the best, trial {best[1].number}",
+            marker={"color": ORANGE, "symbol": "star", "size": 16, **outlined},
         )
     if retrained is not None:
         figure.add_scatter(
@@ -147,17 +146,14 @@ def draw_costs(
             y=[percent(retrained[1])],
             mode="markers",
             name="the retrained network (test)",
-            marker={"color": PURPLE, "symbol": "square", "size": 11, "line": {"width": 1, "color": "#000000"}},
+            marker={"color": PURPLE, "symbol": "square", "size": 11, **outlined},
         )
-    if references:
-        figure.add_scatter(
-            x=[cost for cost, _ in references],
-            y=[percent(one.accuracy) for _, one in references],
-            text=[f"{one.name}<br>reported on {one.measured_on}" for _, one in references],
-            mode="markers",
-            name="reported by others, by longer trainings",
-            marker={"color": RED, "symbol": "triangle-up", "size": 9},
-        )
+    add(
+        references,
+        lambda one: f"{one.name}<br>reported on {one.measured_on}",
+        "reported by others, by longer trainings",
+        marker={"color": RED, "symbol": "triangle-up", "size": 9},
+    )
     shown = [cost for trace in figure.data for cost in trace.x] + ([] if limit is None else [limit])
     low, high = min(shown), max(shown)
     logarithmic = low > 0 and high > LEAST_SPAN * low
@@ -323,29 +319,22 @@ def draw_over_budget(points: Sequence[SharePoint], window: int) -> go.Figure:
 # ---------------------------------------------------------------------------------------------- a retrained network
 
 
-def draw_losses(curve: Sequence[EpochMetrics]) -> go.Figure:
-    figure = _figure("Retraining: loss", "epoch", "cross-entropy (nats an image)", counted=len(curve))
-    return _add_metrics(figure, curve, {"train_loss": ("training", BLUE), "ema_val_loss": ("validation", ORANGE)}, 1.0)
+RETRAINING = {
+    "loss": ("cross-entropy (nats an image)", 1.0, "train_loss", "ema_val_loss"),
+    "accuracy": ("accuracy (%)", 100.0, "train_accuracy", "ema_val_accuracy"),
+}
+"""What is shown of the epochs: the axis, by what values are multiplied, the fields of the training and of the validation."""
 
 
-def draw_accuracies(curve: Sequence[EpochMetrics]) -> go.Figure:
-    figure = _figure("Retraining: accuracy", "epoch", "accuracy (%)", counted=len(curve))
-    shown = {"train_accuracy": ("training", BLUE), "ema_val_accuracy": ("validation", ORANGE)}
-    return _add_metrics(figure, curve, shown, 100.0)
-
-
-def _add_metrics(figure: go.Figure, curve: Sequence[EpochMetrics], shown: dict[str, tuple[str, str]], factor: float) -> go.Figure:
-    epochs = [metrics.epoch for metrics in curve]
-    for name, (label, colour) in shown.items():
+def draw_retraining(curve: Sequence[EpochMetrics], what: str) -> go.Figure:
+    axis, factor, *names = RETRAINING[what]
+    figure = _figure(f"Retraining: {what}", "epoch", axis, counted=len(curve))
+    for name, label, colour in zip(names, ("training", "validation"), (BLUE, ORANGE), strict=True):
         values = [getattr(metrics, name) for metrics in curve]
         if any(value is not None for value in values):
-            figure.add_scatter(
-                x=epochs,
-                y=[None if value is None else factor * value for value in values],
-                mode="lines",
-                name=label,
-                line={"color": colour, "width": 2},
-            )
+            y = [None if value is None else factor * value for value in values]
+            line = {"color": colour, "width": 2}
+            figure.add_scatter(x=[metrics.epoch for metrics in curve], y=y, mode="lines", name=label, line=line)
     figure.update_layout(showlegend=True)
     return figure
 
