@@ -4,6 +4,7 @@ LaTeX document that includes them all.
 
 from pathlib import Path
 
+import jinja2
 import plotly.graph_objects as go
 
 from nas.errors import StudyError
@@ -100,50 +101,20 @@ def for_print(figure: go.Figure) -> go.Figure:
 
 
 def _document(record: FullRecord, paragraph: str, tables: dict[str, tuple[Table, str]], drawn: list[Chart]) -> str:
-    lines = [
-        r"\documentclass{article}",
-        r"\usepackage[utf8]{inputenc}",
-        r"\usepackage[T1]{fontenc}",
-        r"\usepackage[margin=2.2cm]{geometry}",
-        r"\usepackage{booktabs,graphicx,longtable}",
-        rf"\title{{{latex_text(record.name)}}}",
-        rf"\date{{{record.read:%Y-%m-%d}}}",
-        r"\begin{document}",
-        r"\maketitle",
-        r"\section{Summary}",
-        *(latex_text(text) + "\n" for text in summary(record)),
-        r"\section{Methods}",
-        latex_text(paragraph),
-    ]
-    if tables:
-        lines.append(r"\section{Tables}")
-    for name, (table, caption) in tables.items():
-        lines += _float("table", caption, _fitted(name, table), f"tab:{name}")
-    if drawn:
-        lines.append(r"\section{Figures}")
-    for chart in drawn:
-        image = rf"\includegraphics[width=\linewidth]{{figures/{chart.id}.pdf}}"
-        lines += _float("figure", f"{chart.title}. {chart.caption}", [image], f"fig:{chart.id}")
-    return "\n".join([*lines, r"\end{document}"]) + "\n"
-
-
-def _float(kind: str, caption: str, body: list[str], label: str) -> list[str]:
-    return [
-        rf"\begin{{{kind}}}[htbp]",
-        r"\centering",
-        rf"\caption{{{latex_text(caption)}}}\label{{{label}}}",
-        *body,
-        rf"\end{{{kind}}}",
-        r"\clearpage",
-    ]
-
-
-def _fitted(name: str, table: Table) -> list[str]:
-    """As wide as the page at most; a long one is cut, and says so."""
-    if len(table.rows) <= MOST_LATEX_ROWS:
-        return [rf"\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{\input{{tables/{name}.tex}}}}"]
-    kept = Table(table.columns, [*table.rows[: MOST_LATEX_ROWS - 1], table.rows[-1]], table.numbers)
-    left_out = len(table.rows) - MOST_LATEX_ROWS
-    note = latex_text(f"{left_out} rows before the last are left out; tables/{name}.csv holds all.")
-    body = rf"\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{{kept.latex()}}}"
-    return [body, "", rf"\small {note}"]
+    """Tables are as wide as the page at most; a long one is cut, and says so."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nas.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+    environment.filters["tex"] = latex_text
+    return environment.get_template("paper.tex").render(
+        record=record, summary=summary(record), methods=paragraph, tables=tables, charts=drawn, most_rows=MOST_LATEX_ROWS
+    )

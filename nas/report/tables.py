@@ -55,6 +55,10 @@ class Table:
         marked = self.marked if self.marked is not None and self.marked < count else None
         return replace(self, rows=self.rows[:count], marked=marked)
 
+    def shortened(self, count: int) -> "Table":
+        """So many rows, of which the last is the last of all: a total, in some tables."""
+        return replace(self, rows=[*self.rows[: count - 1], self.rows[-1]], marked=None)
+
     def markdown(self) -> str:
         def line(cells: Sequence[str]) -> str:
             return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

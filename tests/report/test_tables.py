@@ -1,4 +1,4 @@
-"""Tables and the picture of a network: what stands in them, and in which notation."""
+"""Tables and figures in words: what a reader takes for the number has to be it."""
 
 import csv
 import io
@@ -20,6 +20,7 @@ from nas.report.tables import (
     stages_table,
     trials_table,
 )
+from nas.report.words import bytes_text, count_text
 from nas.study.finalists import Finalist
 from nas.train.checkpoint import EpochMetrics
 from tests.report.trials import training
@@ -155,3 +156,25 @@ def test_picture_in_text_fits_its_width() -> None:
     assert len(lines) == 5
     assert lines[3].split()[:3] == ["stage", "3", "256×8×8"]
     assert max(line.count("█") for line in lines) == lines[3].count("█"), "the last stage holds the most parameters"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "?"),
+        (0, "0"),
+        (999, "999"),
+        (1000, "1k"),
+        (272_474, "272k"),
+        (999_499, "999k"),
+        (999_999, "1M"),
+        (4_483_172, "4.48M"),
+        (999_999_999, "1G"),
+    ],
+)
+def test_counts_have_three_digits_and_their_unit(value: int | None, text: str) -> None:
+    assert count_text(value) == text
+
+
+def test_bytes_have_three_digits_and_their_unit() -> None:
+    assert [bytes_text(size) for size in (12, 340_000, 999_999, 1_210_000_000)] == ["12 bytes", "340 kB", "1 MB", "1.21 GB"]

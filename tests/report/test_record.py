@@ -1,4 +1,4 @@
-"""The network layer by layer, and the study as a table."""
+"""The network layer by layer, and what is read of a study."""
 
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""What a machine is said to offer and to lack."""
+
 import json
 import os
 import shutil
