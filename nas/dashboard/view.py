@@ -182,6 +182,8 @@ class StudyView(BaseStorage):
     def _refuse(self, *arguments: Any, **named: Any) -> NoReturn:
         raise ReadOnlyError("the dashboard shows the study and does not change it")
 
-    create_new_study = delete_study = set_study_user_attr = set_study_system_attr = _refuse
-    create_new_trial = set_trial_param = set_trial_state_values = set_trial_intermediate_value = _refuse
-    set_trial_user_attr = set_trial_system_attr = _refuse
+    def delete_study(self, study_id: int) -> None:
+        self._refuse()
+
+    create_new_study = set_study_user_attr = set_study_system_attr = create_new_trial = set_trial_param = _refuse
+    set_trial_state_values = set_trial_intermediate_value = set_trial_user_attr = set_trial_system_attr = _refuse
