@@ -9,7 +9,7 @@ from torch import nn
 
 from nas.config import ArchConfig, Candidate, ImageShape, TrainConfig
 from nas.errors import StudyError
-from nas.export.predictor import Predictor
+from nas.export.formats import Predictor
 from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.baseline import BaselineCard, load_baseline, read_baseline

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nas.config import DataConfig
 from nas.data.decoding import ImageFile, image_files, reason_of
@@ -66,7 +66,7 @@ def read_labels(path: Path, columns: Columns) -> LabelTable:
     if suffix in PARQUET_SUFFIXES:
         first, row, found = 1, "row", _read_parquet(path, columns.by_option())
     elif suffix in CSV_SUFFIXES:
-        first, row, found = 2, "line", read_csv(path, columns.by_option(), FORMS)[1]
+        first, row, found = 2, "line", read_csv(path, columns.by_option(), FORMS).columns
     else:
         choices = ", ".join((*CSV_SUFFIXES, *PARQUET_SUFFIXES))
         raise DataError(f"{path} ends in {suffix!r}, which is no form of a table. Choices: {choices}.", hint=FORMS)
@@ -75,20 +75,27 @@ def read_labels(path: Path, columns: Columns) -> LabelTable:
     return LabelTable(str(path), found[0], found[1], found[2] if columns.group is not None else None, first, row)
 
 
-def read_csv(path: Path, columns: Mapping[str, str] | None, hint: str) -> tuple[list[str], list[list[str]]]:
-    """The header, and the values of the columns that `columns` names by their options, or of all columns. The delimiter is the
-    one that the header has most of; a byte order mark and empty lines at the end are skipped. Raises DataError."""
+class CsvTable(NamedTuple):
+    names: list[str]  # of all columns
+    columns: list[list[str]]  # the values of those asked for
+    delimiter: str
+
+
+def read_csv(path: Path, columns: Mapping[str, str] | None, hint: str) -> CsvTable:
+    """The columns that `columns` names by their options, or all of them. The delimiter is the one that the header has most of; a
+    byte order mark and empty lines at the end are skipped. Raises DataError."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = file.readline()
             file.seek(0)
-            rows = csv.reader(file, delimiter=max(DELIMITERS, key=header.count))
+            delimiter = max(DELIMITERS, key=header.count)
+            rows = csv.reader(file, delimiter=delimiter)
             names = [name.strip() for name in next(rows, [])]
             if not names:
                 raise DataError(f"{path} is empty", hint=hint)
             _require_columns(path, columns or {}, names)
             places = range(len(names)) if columns is None else [names.index(name) for name in columns.values()]
-            return names, _columns_of(rows, path, len(names), places)
+            return CsvTable(names, _columns_of(rows, path, len(names), places), delimiter)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint=hint) from None
     except (UnicodeDecodeError, csv.Error) as error:

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.data.cache import silent
 from nas.data.datasets import load_dataset
 from nas.data.images import ImageSet
 from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
-from nas.export.predictor import Predictor
 from nas.export.standalone import standalone_source
 from nas.models.user_code import blaming_block
 from nas.paths import StudyPaths, TrialPaths
@@ -32,6 +31,7 @@ from nas.runs.load import load_network
 from nas.runs.select import find_run
 from nas.specs import ExportSpec
 from nas.study.settings import read_settings
+from nas.train.evaluate import TTA, require_tta
 
 LARGEST_DIFFERENCE = 1e-4
 """Between logits of the exported form and torch's, of logits about as large as 10: float32 sums in another order."""
@@ -43,15 +43,30 @@ class Exported:
     path: Path
     run: str
     bytes: int
-    difference: float
-    """Largest, between its logits and torch's on random images."""
+    difference: float  # largest, between its logits and torch's on random images
     bf16_bytes: int | None = None
-    bf16_difference: float | None = None
-    """Likewise, of its weights in bfloat16."""
-    accuracy: float | None = None
-    """Of the official test set, where it has labels and was not trained on, …"""
+    bf16_difference: float | None = None  # likewise, of its weights in bfloat16
+    accuracy: float | None = None  # on the official test set, where it has labels and was not trained on
     bf16_accuracy: float | None = None
-    """… and in bfloat16."""
+
+
+class Predictor(nn.Module):
+    """Normalisation, network and test-time augmentation in one: uint8 (N, H, W, C) → float32 logits (N, classes)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float], tta: str) -> None:
+        """Raises ConfigError for a `tta` that there is not."""
+        require_tta(tta)
+        super().__init__()
+        self.model, self.tta = model, tta
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("scale", 1.0 / torch.tensor(std), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        normalised = (images.float() - self.mean) * self.scale
+        return TTA[self.tta](self.model, normalised.permute(0, 3, 1, 2))
 
 
 def export(request: ExportSpec, note: Note = lambda text: None) -> Exported:
@@ -101,11 +116,7 @@ def _random_images(card: ModelCard) -> Tensor:
     return torch.from_numpy(lots.integers(0, 256, (CHECKED_IMAGES, shape.size, shape.size, shape.channels), dtype=np.uint8))
 
 
-Computed = Tensor
-"""Logits (N, classes) that the written form gives for the images it is checked on."""
-
-
-def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Computed:
+def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Tensor:
     """Input `images`, uint8 (N, H, W, C) with any N; output `logits`."""
     try:
         import onnx
@@ -140,7 +151,7 @@ def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: 
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def _write_program(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Computed:
+def _write_program(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Tensor:
     """For `torch.export.load(FILE).module()`."""
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(predictor, (images[:2],), dynamic_shapes={"images": {0: batch}})
@@ -149,7 +160,7 @@ def _write_program(predictor: Predictor, card: ModelCard, run: TrialPaths, outpu
         return torch.export.load(output).module()(images)
 
 
-def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Computed:
+def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Tensor:
     """model.safetensors, model.json and a model.py that needs nothing of this package."""
     output.mkdir()
     shutil.copy(run.weights, output)
@@ -217,7 +228,7 @@ def _accuracy(predictor: Predictor, card: ModelCard, test: ImageSet) -> float:
     return judge(predictor.model, place(test, card.mean, card.std, torch.device("cpu")), test, predictor.tta).accuracy
 
 
-Write = Callable[[Predictor, ModelCard, TrialPaths, Path, Tensor], Computed]
+Write = Callable[[Predictor, ModelCard, TrialPaths, Path, Tensor], Tensor]
 FORMATS: dict[str, Write] = {"weights": _write_folder, "onnx": _write_onnx, "torch": _write_program}
-"""Each writes to a path, and says what the written form computes."""
+"""(predictor, card, run, output, images) → the logits (N, classes) that the written form gives for these images."""
 SUFFIXES = {"weights": "", "onnx": ".onnx", "torch": ".pt2"}

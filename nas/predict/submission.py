@@ -1,4 +1,4 @@
-"""From a retrained network and a test set to the CSV that is handed in."""
+"""Predictions of a retrained network: of a test set, as the CSV that is handed in, and of single images."""
 
 import hashlib
 import uuid
@@ -8,23 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.datasets import load_dataset
+from nas.data.decoding import decode, decoding_failure
+from nas.data.loader import Resident
 from nas.data.stream import pick_storage
 from nas.data.unlabelled import TestSet, read_test_set
 from nas.errors import ConfigError, DataError
 from nas.files import sha256_of, write_whole
 from nas.paths import StudyPaths, TrialPaths
-from nas.predict.table import arranged, find_form, verify, write_rows
+from nas.predict.table import arranged, find_form, labels_for, verify, write_rows
 from nas.runs.card import ModelCard
 from nas.runs.ledger import Note, SubmissionEntry, append_submission, require_as_recorded, try_to_record
 from nas.runs.load import load_network
 from nas.runs.select import find_run
-from nas.specs import SubmitSpec
+from nas.specs import PredictSpec, SubmitSpec
 from nas.study.settings import Environment, read_settings
 from nas.train.device import FULL_PRECISION, pick_device
 from nas.train.evaluate import predict_logits, reestimate_norm, require_tta
@@ -34,10 +36,8 @@ from nas.train.evaluate import predict_logits, reestimate_norm, require_tta
 class Adapted:
     """What statistics of the test set have changed."""
 
-    changed: int
-    """Predictions."""
-    confidence_before: float
-    """Mean of the highest probability; …"""
+    changed: int  # predictions
+    confidence_before: float  # mean of the highest probability
     confidence_after: float
 
 
@@ -45,8 +45,7 @@ class Adapted:
 class Submission:
     output: Path
     run: str
-    test: str
-    """What was predicted, in words."""
+    test: str  # what was predicted, in words
     tta: str
     images: int
     per_class: dict[str, int]
@@ -67,28 +66,28 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
     tta = request.tta or card.tta
     require_tta(tta)
     test, described = find_test_set(request, card, progress)
-    order = arranged(test.ids, form, str(request.like))
+    order = arranged(test.ids, form)
+    ids = [test.ids[i] for i in order] if form.order is None else list(form.order)
+    names = labels_for(form, card.classes, request.names)
     output = request.output or (paths.folder if paths else Path()) / f"submission-{Path(test.name).stem}.csv"
     if request.probabilities is not None and request.probabilities.resolve() == output.resolve():
         raise ConfigError(
             f"the submission and --probabilities would both be written to {output}", hint="name another file with --probabilities"
         )
-    device = pick_device(request.device)
-    data = pick_storage(test.images.nbytes, device)(test.images, None, card.mean, card.std, device)
-    logits = predict_logits(model.to(device), data, FULL_PRECISION, tta, progress=progress)
+    data = _placed(test.images, model, card, request.device)
+    logits = predict_logits(model, data, FULL_PRECISION, tta, progress=progress)
     adapted = None
     if request.adapt_norm:
         reestimate_norm(model, data, FULL_PRECISION)
         before, logits = logits, predict_logits(model, data, FULL_PRECISION, tta, progress=progress)
         adapted = _compared(before, logits)
     predicted = logits.argmax(1).cpu().numpy()
-    names = list(card.classes) if request.names else [str(i) for i in range(len(card.classes))]
-    ids = [test.ids[i] for i in order]
     if request.probabilities is not None:
         shares = torch.softmax(logits, 1).cpu().numpy()
-        rows = [(test.ids[i], *(f"{share:.6f}" for share in shares[i])) for i in order]
+        rows = [(name, *(f"{share:.6f}" for share in shares[i])) for name, i in zip(ids, order, strict=True)]
         write_rows(request.probabilities, (form.id_column, *card.classes), rows, option="--probabilities")
-    write_rows(output, (form.id_column, form.label_column), [(test.ids[i], names[predicted[i]]) for i in order])
+    rows = [(name, names[predicted[i]]) for name, i in zip(ids, order, strict=True)]
+    write_rows(output, (form.id_column, form.label_column), rows, delimiter=form.delimiter)
     verify(output, form, ids, names)
     if request.test is not None and paths is not None:
         _remember(paths, request.test, note)
@@ -119,6 +118,13 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
         card=card,
         adapted=adapted,
     )
+
+
+def _placed(images: np.ndarray, model: nn.Module, card: ModelCard, name: str) -> Resident:
+    """uint8 (N, H, W, C) on the device of this name, to which the network is moved, too."""
+    device = pick_device(name)
+    model.to(device)
+    return pick_storage(images.nbytes, device)(images, None, card.mean, card.std, device)
 
 
 def _compared(before: Tensor, after: Tensor) -> Adapted:
@@ -197,3 +203,35 @@ def _remember(paths: StudyPaths, test: Path, note: Note) -> None:
         write_whole(_remembered(paths), f"{test.absolute()}\n".encode())
     except OSError as error:
         note(f"the test set is not remembered for study {paths.name!r}, in {_remembered(paths)}: {error.strerror}")
+
+
+# ------------------------------------------------------------------------------------------------------ single images
+
+
+@dataclass(frozen=True)
+class Guess:
+    image: Path
+    classes: tuple[tuple[str, float], ...]  # the most probable ones with their probabilities, the most probable first
+
+
+def predict_images(request: PredictSpec) -> list[Guess]:
+    """Each brought to the network's size as in training. Raises NasError."""
+    if request.top < 1:
+        raise ConfigError(f"--top must be at least 1, but is {request.top}")
+    model, card = load_network(find_run(request.paths, request.run))
+    images = np.stack([_read(path, card) for path in request.images])
+    logits = predict_logits(model, _placed(images, model, card, request.device), FULL_PRECISION, card.tta)
+    found = torch.softmax(logits, 1).topk(min(request.top, len(card.classes)))
+    return [
+        Guess(path, tuple((card.classes[i], share) for share, i in zip(shares, which, strict=True)))
+        for path, shares, which in zip(request.images, found.values.tolist(), found.indices.tolist(), strict=True)
+    ]
+
+
+def _read(path: Path, card: ModelCard) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}", hint="name images: nas predict IMAGE…")
+    try:
+        return decode(path, card.shape.size, card.shape.channels, card.data.resize)
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as an image: {decoding_failure(error)}") from None

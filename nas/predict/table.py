@@ -1,11 +1,13 @@
-"""The CSV that is handed in: which columns, which order, and that what was written is what was meant."""
+"""The CSV of a submission: its columns, IDs and labels as a sample submission has them, and a check of what was written."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.data.decoding import IMAGE_SUFFIXES
+from nas.data.tables import read_csv
 from nas.errors import ConfigError, DataError
 from nas.files import write_whole
 
@@ -19,12 +21,14 @@ class Form:
 
     id_column: str = ID_COLUMN
     label_column: str = LABEL_COLUMN
-    order: tuple[str, ...] | None = None
-    """IDs in the order of the rows; None takes that of the test set."""
+    order: tuple[str, ...] | None = None  # IDs in the order of the rows; None takes that of the test set
+    labels: frozenset[str] = frozenset()  # those of the sample that are not empty
+    delimiter: str = ","
+    source: str = ""  # the sample's file
 
 
 def find_form(like: Path | None, id_column: str | None, label_column: str | None) -> Form:
-    """That of the sample submission `like`, or with these columns. Raises NasError, also where both say what they are called."""
+    """That of the sample submission `like`, or with these columns. Raises NasError, also where both name the columns."""
     if like is None:
         return Form(id_column or ID_COLUMN, label_column or LABEL_COLUMN)
     columns = {"--id-column": id_column, "--label-column": label_column}
@@ -36,43 +40,65 @@ def find_form(like: Path | None, id_column: str | None, label_column: str | None
 
 
 def read_sample(path: Path) -> Form:
-    """Of a sample submission: its two columns, its IDs, their order. Raises DataError."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except OSError as error:
-        raise DataError(f"the sample submission {path} cannot be read: {error.strerror}", hint="name it: --like FILE") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the sample submission {path} is no CSV in UTF-8: {error}", hint="save it as one") from None
-    if not rows or len(rows[0]) != 2:
-        found = "nothing" if not rows else f"{len(rows[0])}: {', '.join(rows[0])}"
+    """Of a sample submission: its two columns, its IDs, their order, and which labels it holds. Raises DataError."""
+    table = read_csv(path, None, "name a sample submission, a CSV in UTF-8: --like FILE")
+    if len(table.names) != 2:
+        found = f"{len(table.names)}: {', '.join(table.names)}"
         raise DataError(f"a sample submission has two columns, the ID and the label, but {path} has {found}", hint=NO_SAMPLE)
-    wrong = next((i for i, row in enumerate(rows, 1) if len(row) != 2), None)
-    if wrong is not None:
-        raise DataError(f"{path}, line {wrong}: two columns are expected, but there are {len(rows[wrong - 1])}")
-    ids = tuple(row[0] for row in rows[1:])
+    ids, labels = table.columns
     _require_unique(ids, str(path))
-    return Form(rows[0][0], rows[0][1], ids)
+    id_column, label_column = table.names
+    return Form(id_column, label_column, tuple(ids), frozenset(labels) - {""}, table.delimiter, str(path))
 
 
-def arranged(ids: Sequence[str], form: Form, sample: str) -> list[int]:
-    """Indices into `ids`, in the order of the rows. Raises DataError where both do not hold the same IDs; `sample` names the
-    file that gave the order."""
+def _without_ending(name: str) -> str:
+    return name[: name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
+
+
+def _as_number(name: str) -> str:
+    bare = _without_ending(name)
+    return bare.lstrip("0") or "0" if bare.isdecimal() else bare
+
+
+MATCHES: tuple[Callable[[str], str], ...] = (str, _without_ending, _as_number)
+"""What of the IDs is compared: all of each; else without an image's ending; else without leading zeros, too."""
+
+
+def arranged(ids: Sequence[str], form: Form) -> list[int]:
+    """Indices into `ids`, in the order of the rows. Raises DataError where the sample does not hold the same IDs, not even
+    with or without the endings of image files and leading zeros."""
     _require_unique(ids, "the test set")
     if form.order is None:
         return list(range(len(ids)))
-    places = {name: i for i, name in enumerate(ids)}
-    missing = [name for name in form.order if name not in places]
-    wanted = set(form.order)
-    beyond = [name for name in ids if name not in wanted]
-    if missing or beyond:
-        parts = [f"{len(missing)} that the test set has not ({_few(missing)})"] if missing else []
-        parts += [f"not {len(beyond)} that it has ({_few(beyond)})"] if beyond else []
-        raise DataError(
-            f"{sample} and the test set are not about the same images: it has {' and '.join(parts)}",
-            hint="name the test set that the sample belongs to: nas submit TEST --like FILE",
-        )
-    return [places[name] for name in form.order]
+    for same in MATCHES:
+        places = {same(name): i for i, name in enumerate(ids)}
+        wanted = [same(name) for name in form.order]
+        if len(places) == len(ids) and len(wanted) == len(ids) and places.keys() == set(wanted):
+            return [places[name] for name in wanted]
+    there, asked = set(ids), set(form.order)
+    missing, beyond = [name for name in form.order if name not in there], [name for name in ids if name not in asked]
+    parts = [f"{len(missing)} that the test set has not ({_few(missing)})"] if missing else []
+    parts += [f"not {len(beyond)} that it has ({_few(beyond)})"] if beyond else []
+    raise DataError(
+        f"{form.source} and the test set are not about the same images: it has {' and '.join(parts)}",
+        hint="name the test set that the sample belongs to: nas submit TEST --like FILE",
+    )
+
+
+def labels_for(form: Form, classes: Sequence[str], names: bool) -> list[str]:
+    """What is written for each class: its name where that was asked for or the sample holds names, else its index from 0. Raises
+    DataError where the sample holds neither."""
+    indices = [str(i) for i in range(len(classes))]
+    if names or (form.labels and form.labels <= set(classes)):
+        return list(classes)
+    if form.labels <= set(indices):
+        return indices
+    strange = sorted(form.labels - set(classes)) or sorted(form.labels)
+    raise DataError(
+        f"{form.source}: column {form.label_column!r} holds {_few(strange)}: neither the network's classes ({_few(classes)}) nor "
+        f"their indices from 0 to {len(classes) - 1}",
+        hint=f"name the network that belongs to this sample: nas submit TEST RUN --like FILE, or {NO_SAMPLE}",
+    )
 
 
 def _few(names: Sequence[str]) -> str:
@@ -87,14 +113,14 @@ def _require_unique(ids: Sequence[str], source: str) -> None:
         seen.add(name)
 
 
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]], option: str = "--output") -> None:
+def write_rows(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[object]], option: str = "--output", delimiter: str = ","
+) -> None:
     """Whole or not at all. Raises DataError with the `option` that names the file."""
     if path.is_dir():
         raise DataError(f"{path} cannot be written: it is a folder", hint=f"name a file in it with {option}")
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([header, *rows])
     try:
         write_whole(path, text.getvalue().encode())
     except OSError as error:
@@ -102,15 +128,14 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
 
 
 def verify(path: Path, form: Form, ids: Sequence[str], classes: Sequence[str]) -> None:
-    """Reads the file again: its columns, one row an image in the given order, no class that there is not. Raises DataError."""
+    """Reads the file again: its columns, one row an image in the given order, no unknown class. Raises DataError."""
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    known = set(classes)
+        rows = list(csv.reader(file, delimiter=form.delimiter))
     expected = [form.id_column, form.label_column]
     if rows[:1] != [expected]:
         raise DataError(f"{path}: the columns are {rows[:1]}, not {expected}")
     if [row[0] for row in rows[1:]] != list(ids):
         raise DataError(f"{path}: its {len(rows) - 1} IDs are not the {len(ids)} that were to be written, in their order")
-    strange = next((row[1] for row in rows[1:] if row[1] not in known), None)
+    strange = next((row[1] for row in rows[1:] if row[1] not in set(classes)), None)
     if strange is not None:
         raise DataError(f"{path}: {strange!r} is no class; choices: {', '.join(classes)}")

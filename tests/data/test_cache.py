@@ -99,3 +99,56 @@ def test_entry_may_be_read_by_whoever_the_umask_lets(cache: Path) -> None:
     finally:
         os.umask(mask)
     assert stat.S_IMODE(entry.folder.stat().st_mode) == 0o755
+
+
+def _truncate(file: Path) -> None:
+    os.truncate(file, 10)
+
+
+def _flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["with sizes", "of an older version"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("train-images.npy", _truncate),
+        ("train-labels.npy", Path.unlink),
+        ("train-labels.npy", lambda file: file.write_bytes(b"")),
+        ("train-images.npy", _flip),
+        ("meta.json", _truncate),
+        ("meta.json", Path.unlink),
+    ],
+    ids=["cut", "missing", "empty", "changed", "meta data cut", "meta data missing"],
+)
+def test_a_damaged_entry_is_made_again_with_one_line_of_notice(
+    name: str, damage: Callable[[Path], Any], recorded: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def make(folder: Path) -> dict[str, Any]:
+        for kind in ("images", "labels"):
+            np.save(folder / f"train-{kind}.npy", np.arange(1000))
+        return {"value": 7}
+
+    entry = find_or_make("things", "k1", make)
+    if not recorded:
+        (entry.folder / "meta.json").write_text('{"value": 7}')
+    if damage is _flip and not recorded:
+        return  # nothing says what it was
+    damage(entry.folder / name)
+    again = find_or_make("things", "k1", make)
+    assert again.meta()["value"] == 7
+    assert again.array("train-images").tolist() == again.array("train-labels").tolist() == list(range(1000))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"the cache of decoded images is damaged, and made again: {entry.folder}: ")
+    find_or_make("things", "k1", refuse)
+
+
+def test_a_large_file_is_checked_at_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.data.cache.CHECKED_BYTES", 16)
+    entry = find_or_make("things", "k1", maker(7))
+    assert entry.damage() is None
+    _flip(entry.folder / "numbers.npy")
+    assert entry.damage() == "numbers.npy is not as it was written"

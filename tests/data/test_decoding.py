@@ -1,13 +1,17 @@
 """Image files become pixels, or are listed with what is wrong with them."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from nas.config import DataConfig
 from nas.data.cache import silent
+from nas.data.datasets import load_dataset
 from nas.data.decoding import bad_images_error, decode, decode_all, image_files
+from nas.errors import DataError
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
@@ -55,3 +59,25 @@ def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
         "cat.png",
         "far/away/dog.JPG",
     ]
+
+
+@pytest.mark.parametrize("error", [KeyError("bad tile"), struct.error("unpack requires 4 bytes"), IndexError(), MemoryError()])
+def test_an_error_of_any_kind_names_its_image_and_may_be_skipped(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = tmp_path / "pictures"
+    for name in ("a/0.png", "a/1.png", "b/0.png"):
+        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 90).save(pictures / name)
+    opened = Image.open
+
+    def broken(path: Path) -> Image.Image:
+        if Path(path) == pictures / "a" / "0.png":
+            raise error
+        return opened(path)
+
+    monkeypatch.setattr(Image, "open", broken)
+    config = DataConfig(dataset="folder", folder=str(pictures))
+    with pytest.raises(DataError, match=rf"1 of 3 images cannot be read:\n  {pictures / 'a' / '0.png'}: {type(error).__name__}"):
+        load_dataset(config)
+    assert load_dataset(config.model_copy(update={"skip_bad_images": True})).skipped == 1

@@ -124,3 +124,21 @@ def test_another_policy_is_other_data(tmp_path: Path, wide: Path) -> None:
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValidationError, match="'squash', 'crop' or 'pad'"):
         DataConfig(dataset="folder", resize="stretch")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_images_are_upright_as_their_exif_data_says(suffix: str, tmp_path: Path) -> None:
+    upright = Image.new("RGB", (16, 24), (200, 200, 200))
+    upright.paste((0, 0, 0), (0, 0, 16, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    upright.rotate(90, expand=True).save(tmp_path / f"phone.{suffix}", exif=exif, quality=100)
+    found = decode(tmp_path / f"phone.{suffix}", 24, 1)[..., 0]
+    assert found[:6].max() < 20
+    assert found[10:].min() > 180
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_an_image_with_damaged_exif_data_is_taken_as_it_is(tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 90).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff", quality=100)
+    assert np.unique(decode(tmp_path / "a.jpg", 8, 1)).tolist() == [90]

@@ -289,6 +289,23 @@ def test_an_image_without_a_group_is_refused_even_where_others_are_skipped(pictu
     assert error.message.splitlines() == [f"1 of 6 rows of {table} have no group:", "  line 7: b/six.png"]
 
 
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        ["2", "10"],
+        ["1.0", "2.0", "10.0"],
+        ["-2", "-1", "3"],
+        ["1.5", "2", "10.5", "1e3"],
+        ["-.5", "+1.", "0010", "11"],
+        ["1", "10", "2", "nan"],
+        ["1", "10", "2", "x"],
+        ["1", "10", "2", "3-4"],
+    ],
+)
+def test_classes_are_in_the_order_of_their_numbers_where_all_are_numbers(ordered: list[str]) -> None:
+    assert in_order(ordered[::-1]) == ordered
+
+
 @pytest.mark.parametrize("names", [("1", "01", "2"), ("2", "01", "1"), ("01", "2", "1")])
 def test_classes_that_are_equal_as_numbers_have_an_order_all_the_same(names: Sequence[str]) -> None:
     assert in_order(names) == ["01", "1", "2"]

@@ -13,7 +13,7 @@ from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.errors import DataError
 from nas.paths import StudyPaths
-from nas.predict.table import Form, arranged, read_sample, verify, write_rows
+from nas.predict.table import Form, arranged, labels_for, read_sample, verify, write_rows
 from tests.conftest import Done
 
 
@@ -38,18 +38,18 @@ def test_set(tmp_path: Path) -> Path:
 def test_order_is_the_samples(tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_text("\ufeffimage,class\nc,0\na,0\nb,0\n", encoding="utf-8")
     form = read_sample(tmp_path / "sample.csv")
-    assert form == Form("image", "class", ("c", "a", "b"))
-    assert arranged(["a", "b", "c"], form, "the sample") == [2, 0, 1]
-    assert arranged(["a", "b"], Form(), "") == [0, 1]
+    assert form == Form("image", "class", ("c", "a", "b"), frozenset("0"), source=str(tmp_path / "sample.csv"))
+    assert arranged(["a", "b", "c"], form) == [2, 0, 1]
+    assert arranged(["a", "b"], Form()) == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has nothing"),
+        ("", "is empty"),
         ("id\n1\n", "has 1: id"),
         ("id,label,more\n1,2,3\n", "has 3: id, label, more"),
-        ("id,label\n1\n", "line 2: two columns are expected, but there are 1"),
+        ("id,label\n1\n", "line 2: the header has 2 columns, but there are 1"),
         ("id,label\n1,0\n1,0\n", "has the ID '1' more than once"),
     ],
 )
@@ -57,6 +57,53 @@ def test_sample_of_another_form_is_refused(tmp_path: Path, text: str, message: s
     (tmp_path / "sample.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_sample(tmp_path / "sample.csv")
+
+
+@pytest.mark.parametrize(
+    ("ids", "rows"),
+    [
+        (["b", "a"], "b,0\na,0\n\n\n"),
+        (["b", "a"], "b.jpg,0\na.JPG,0\n"),
+        (["b.png", "a.png"], "b,0\na,0\n"),
+        (["2", "1"], "002,0\n001,0\n"),
+        (["002", "001"], "2.png,0\n1.png,0\n"),
+        (["0", "00x"], "000.png,0\n00x,0\n"),
+    ],
+    ids=["empty lines", "with endings", "without endings", "zeros in front", "none in front", "zero"],
+)
+def test_ids_are_matched_without_endings_and_zeros_and_written_as_the_sample_has_them(
+    ids: list[str], rows: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sample.csv").write_text("\ufeffid;label\n" + rows.replace(",", ";"))
+    form = read_sample(tmp_path / "sample.csv")
+    assert (form.id_column, form.delimiter) == ("id", ";")
+    assert arranged(ids, form) == [0, 1]
+    assert form.order == tuple(line.partition(",")[0] for line in rows.split())
+
+
+@pytest.mark.parametrize(
+    ("classes", "sample", "names", "expected"),
+    [
+        (["cat", "dog"], {"cat"}, False, ["cat", "dog"]),
+        (["cat", "dog"], {"0"}, False, ["0", "1"]),
+        (["cat", "dog"], {"0"}, True, ["cat", "dog"]),
+        (["cat", "dog"], set(), False, ["0", "1"]),
+        (["1", "2", "3"], {"3"}, False, ["1", "2", "3"]),
+        (["1", "2", "3"], {"0"}, False, ["0", "1", "2"]),
+    ],
+)
+def test_labels_are_written_as_the_sample_has_them(
+    classes: list[str], sample: set[str], names: bool, expected: list[str]
+) -> None:
+    assert labels_for(Form(labels=frozenset(sample)), classes, names) == expected
+
+
+def test_labels_that_no_class_has_are_refused() -> None:
+    with pytest.raises(DataError) as refused:
+        labels_for(Form("id", "label", labels=frozenset({"7", "cat"}), source="sample.csv"), ["cat", "dog"], names=False)
+    assert refused.value.message == (
+        "sample.csv: column 'label' holds 7: neither the network's classes (cat, dog) nor their indices from 0 to 1"
+    )
 
 
 def test_sample_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
@@ -68,15 +115,15 @@ def test_sample_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_sample_of_other_images_is_refused_with_some_of_them() -> None:
-    form = Form(order=("a", "b", "x", "y", "z", "w"))
+    form = Form(order=("a", "b", "x", "y", "z", "w"), source="sample.csv")
     with pytest.raises(DataError) as refused:
-        arranged(["a", "b", "c"], form, "sample.csv")
+        arranged(["a", "b", "c"], form)
     assert refused.value.message == (
         "sample.csv and the test set are not about the same images: it has 4 that the test set has not (x, y, z, …) and "
         "not 1 that it has (c)"
     )
     with pytest.raises(DataError, match="the test set has the ID 'a' more than once"):
-        arranged(["a", "a"], Form(), "")
+        arranged(["a", "a"], Form())
 
 
 @pytest.mark.parametrize(
@@ -128,7 +175,7 @@ def test_submission_like_a_sample(nas: Callable[..., Done], study: StudyPaths, t
 def test_what_was_written_is_read_back_before_it_counts(
     nas: Callable[..., Done], study: StudyPaths, test_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def shuffle(path: Path, header: list[str], rows: list[tuple[str, str]]) -> None:
+    def shuffle(path: Path, header: list[str], rows: list[tuple[str, str]], delimiter: str) -> None:
         write_rows(path, header, rows[::-1])
 
     monkeypatch.setattr("nas.predict.submission.write_rows", shuffle)
