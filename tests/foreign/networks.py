@@ -112,6 +112,40 @@ class Asks(nn.Module):
         input("how wide? ")
 
 
+class Rows(nn.Module):
+    """Views its maps as rows, which channels-last memory does not have."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.LazyLinear(num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).view(len(x), -1))
+
+
+class Maps(nn.Conv2d):
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(3, num_classes, 1)
+
+
+class Auxiliary(Net):
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        y = super().forward(x)
+        return (y, y) if self.training else y
+
+
+class Frozen(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class Counts(Net):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"steps": 1}
+
+
 class Options:
     pass
 

@@ -1,8 +1,6 @@
-"""A network out of a user's file, and what is said of a file that has none."""
+"""How networks that are not ours are named, built, and what is said where they cannot be."""
 
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +12,55 @@ from nas.errors import ConfigError
 from nas.foreign import foreign_name
 from nas.foreign.build import build_network
 
+pytestmark = pytest.mark.usefixtures("user_file")
 SHAPE = ImageShape(channels=3, size=32, classes=10)
 
 
-@pytest.fixture(autouse=True)
-def user_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """As `mine.py` in the working folder; what its import changes is undone."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    before = set(sys.modules)
-    yield Path(shutil.copy(Path(__file__).parent / "networks.py", tmp_path / "mine.py"))
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+def test_names_are_files_or_torchvisions(user_file: Path) -> None:
+    for other in ("best", "12", "preset:resnet-443", "resnet18", "net.yaml"):
+        assert foreign_name(other) is None
+    named = foreign_name("torchvision:resnet18")
+    assert named is not None
+    assert (named.file, named.attribute, named.positional, named.keywords) == (None, "resnet18", (), {})
+    for text, attribute in (
+        ("mine.py", ""),
+        ("mine.py:Net", "Net"),
+        (f"{user_file}:Outer.Net", "Outer.Net"),
+        ("./mine.py:f()", "f"),
+    ):
+        named = foreign_name(text)
+        assert named is not None
+        assert named.file is not None
+        assert (named.file.name, named.attribute, named.positional, named.keywords) == ("mine.py", attribute, (), {})
+
+
+def test_arguments_are_python_literals(user_file: Path) -> None:
+    named = foreign_name("mine.py:Net(64, 'a.py:b', depths=[2, 2], scale=-0.5, bias=None)")
+    assert named is not None
+    assert (named.attribute, named.positional) == ("Net", (64, "a.py:b"))
+    assert named.keywords == {"depths": [2, 2], "scale": -0.5, "bias": None}
+    assert named.called({"num_classes": 10}) == "Net(64, 'a.py:b', num_classes=10)"
+    assert named.example("Net(width=3)") == "'mine.py:Net(width=3)'"
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["Net(width=x)", "Net(**{})", "Net(*[1])", "Net(", "Net[3]", "Net().body", "__import__('os').system('true')", "3", "a b"],
+)
+def test_what_is_no_name_and_no_literal_is_refused_and_not_run(user_file: Path, what: str) -> None:
+    with pytest.raises(ConfigError, match="after the colon stands a name") as refused:
+        foreign_name(f"mine.py:{what}")
+    assert repr(what) in refused.value.message
+
+
+def test_missing_file_is_told_with_those_that_are_there(user_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no file minn.py. Did you mean 'mine.py'\? Choices: mine.py."):
+        foreign_name("minn.py:Net")
+    with pytest.raises(ConfigError, match=r"there is no file nowhere/mine.py.$"):
+        foreign_name("nowhere/mine.py:Net")
+
+
+# ---------------------------------------------------------------------------------------------------------- building it
 
 
 def build(text: str) -> tuple[nn.Module, str]:
@@ -57,7 +93,7 @@ def test_model_of_torchvision_is_built_for_the_classes_of_the_images() -> None:
 
 
 REFUSED = {
-    "mine.py": "mine.py is a file: say which of its networks. Choices: ready, Asks, Leaves, ",
+    "mine.py": "mine.py is a file: say which of its networks. Choices: ready, Counts, Frozen, ",
     "mine.py:Nett": "mine.py has no 'Nett'. Did you mean 'Net'? Choices: ",
     "mine.py:Net.body": "mine.py has no 'Net.body'.",
     "mine.py:Options": "mine.py:Options is no torch.nn.Module. Choices: ready, ",

@@ -8,7 +8,7 @@ from torch import nn
 
 from nas.config import ArchConfig, ImageShape, OptimiserName, StageConfig, TrainConfig
 from nas.models import ResNet, build_model
-from nas.train.optimiser import OPTIMISERS, learning_rate, make_optimiser, parameter_groups, set_rate
+from nas.train.optimiser import OPTIMISERS, RATE_FACTOR, learning_rate, make_optimiser, parameter_groups, set_rate
 
 CPU = torch.device("cpu")
 
@@ -119,3 +119,10 @@ def test_adams_own_rate_takes_the_place_of_the_common_one(optimiser: str, adam_l
     assert make_optimiser(torch.nn.Linear(2, 2), config, torch.device("cpu")).param_groups[0]["lr"] == expected
     assert config.canonical().lr == expected
     assert config.canonical().adam_lr is None
+
+
+def test_batch_norm_of_any_dimension_has_its_own_rate() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    groups = parameter_groups(model, TrainConfig(norm_bias_lr=4.0))
+    (faster,) = [group["params"] for group in groups if group.get(RATE_FACTOR) == 4.0]
+    assert faster == [model[1].bias]

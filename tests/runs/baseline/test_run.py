@@ -297,3 +297,13 @@ def test_the_command_prints_a_table(study: StudyPaths, mine: Path, nas: Callable
     assert "2 of 3 networks cannot be trained, and none was" in wrong.err
     assert "nas retrain preset:resnet-443" in wrong.err
     assert not [run for run in study.baselines.iterdir() if run.name.startswith("mine-Net")]
+
+
+def test_everything_that_is_wrong_is_said_at_once_and_before_anything_is_trained(study: StudyPaths, mine: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        train(asked(study, "mine.py:Raises", "mine.py:Net", "mine.py:Nat"))
+    said = refused.value.message
+    assert said.startswith("2 of 3 networks cannot be trained, and none was:")
+    assert "Raises() cannot be built: RuntimeError: the roof fell in (mine.py, line " in said
+    assert "mine.py has no 'Nat'. Did you mean 'Net'?" in said
+    assert not study.baselines.exists()

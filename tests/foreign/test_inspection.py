@@ -16,12 +16,8 @@ from nas.errors import ConfigError
 from nas.foreign import ForeignFacts, foreign_name, inspect_network
 from nas.foreign.inspection import KEPT_OUTPUT
 
+pytestmark = pytest.mark.usefixtures("user_file")
 SHAPE = ImageShape(channels=3, size=32, classes=10)
-
-
-@pytest.fixture(autouse=True)
-def user_file(tmp_path: Path) -> Path:
-    return Path(shutil.copy(Path(__file__).parent / "networks.py", tmp_path / "mine.py"))
 
 
 def inspect(text: str, printed: list[str], timeout: float = 250) -> ForeignFacts:
