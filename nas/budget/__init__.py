@@ -3,9 +3,7 @@
 from nas.budget.check import Budget, Cost
 from nas.budget.counts import (
     Call,
-    Followed,
     Layer,
-    Macs,
     Part,
     calls_of,
     count_macs,
@@ -24,9 +22,7 @@ __all__ = [
     "Budget",
     "Call",
     "Cost",
-    "Followed",
     "Layer",
-    "Macs",
     "Part",
     "Write",
     "calls_of",

@@ -23,12 +23,9 @@ from nas.config import ArchConfig, BlockName, BlockSource, StageConfig
 from nas.errors import ConfigError, NasError, choices_sentence, one_line
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
 
-Code = BlockSource | Path | None
-"""A block's source or a network's file; None: of torchvision, or ours."""
-FindFile = Callable[[str], Path]
-"""Where a file lies that a space names."""
-Fail = Callable[[str, str], ConfigError]
-"""Of a key and a sentence."""
+Code = BlockSource | Path | None  # a block's source or a network's file; None: of torchvision, or ours
+FindFile = Callable[[str], Path]  # where a file lies that a space names
+Fail = Callable[[str, str], ConfigError]  # of a key and a sentence
 
 _OURS = Path(__file__).resolve().parents[1]
 
@@ -276,8 +273,7 @@ def _label(arch: ArchConfig) -> str:
 # --------------------------------------------------------------------------------------------------- what a block must do
 
 
-SIZES = (8, 9, 1)
-"""Of the maps that a block is tried on: even, odd, and the smallest."""
+SIZES = (8, 9, 1)  # of the maps that a block is tried on: even, odd, and the smallest
 
 
 def check_block(arch: ArchConfig, widths: tuple[int, int]) -> None:

@@ -303,7 +303,7 @@ def test_a_good_block_passes_and_leaves_the_random_numbers_alone() -> None:
 def test_a_search_refuses_a_bad_block_before_it_founds_a_study(nas: Callable[..., Done]) -> None:
     before, after, _ = FAULTS["loses the border"]
     write_space(PLAIN.replace(before, after))
-    done = nas("search", "--space", "space.yaml", "--dataset", "digits", "--study", "bad", "--trials", "1", "--device", "cpu")
+    done = nas(*["search", "--space", "space.yaml", "--dataset", "digits", "--study", "bad", "--trials", "1", "--device", "cpu"])
     assert done.code != 0
     assert "changes the spatial size wrongly" in done.err
     assert "Traceback" not in done.err
@@ -406,7 +406,7 @@ def test_a_class_is_made_once_in_a_process() -> None:
 
 def test_settings_say_which_text_a_study_means(nas: Callable[..., Done]) -> None:
     write_space(PLAIN)
-    arguments = (
+    arguments = [
         "search",
         "--space",
         "space.yaml",
@@ -418,7 +418,7 @@ def test_settings_say_which_text_a_study_means(nas: Callable[..., Done]) -> None
         "0",
         "--device",
         "cpu",
-    )
+    ]
     assert nas(*arguments, "--trials", "1", "--timeout", "0.001").code == 130
     assert read_settings(study_paths("own")).parameters["blocks.Plain"].startswith("my_blocks.py, sha256 ")
     assert (study_paths("own").blocks / "my_blocks.py").read_text() == PLAIN
