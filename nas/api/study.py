@@ -1,17 +1,13 @@
 """A study: what its search found, and what can be done with it."""
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.api.calls import PathLike, plain_display, takes_options
 from nas.api.networks import Baseline, Run, Trial, runs_of
-from nas.api.plain import plain_display, seconds_of
-from nas.cli.baseline import train_shown
-from nas.cli.options import parse_seeds
-from nas.cli.retrain import retrain_one
 from nas.config import parse_count
+from nas.display.trainings import show_baselines, show_retraining
 from nas.errors import ConfigError, NasError, StudyError
 from nas.export import Exported, export
 from nas.interrupts import Stop
@@ -24,14 +20,13 @@ from nas.report.record import StudyRecord, read_record, read_study
 from nas.report.words import counts_line
 from nas.runs.baseline import finished_baselines
 from nas.runs.select import none_is_best
-from nas.space.recipes import SEARCHED
 from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SubmitSpec
+from nas.specs.options import Given
 from nas.study.finalists import Finalist
 from nas.study.settings import StudySettings, read_settings
 
 Which = Trial | int | str
 """A network to retrain: a trial, its number, `best`, or `preset:NAME`."""
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -118,100 +113,40 @@ class Study:
         """`nas report`: one page that shows all of it, by default `report.html` in the study's folder. `paper`: a folder, for
         figures, tables and text besides."""
         record = read_record(self.paths)
-        page = write_page(record, _path(output))
+        page = write_page(record, None if output is None else Path(output))
         if paper is not None:
             write_paper(record, Path(paper))
         return page
 
     # -------------------------------------------------------------------------------------------------- what can be done
 
-    def retrain(
-        self,
-        which: Which = "best",
-        *,
-        recipe: str = SEARCHED,
-        epochs: int | None = None,
-        time: float | str | None = None,
-        seed: int = 0,
-        hold_out: float = 0.0,
-        include_test_labels: bool = False,
-        train_subset: int | None = None,
-        data: PathLike | None = None,
-        labels: PathLike | None = None,
-        device: str = "auto",
-        compile: bool | None = None,
-        log: str | None = None,
-        quiet: bool = False,
-    ) -> Run:
+    @takes_options
+    def retrain(self, given: Given[RetrainSpec], which: Which = "best", *, log: str | None = None, quiet: bool = False) -> Run:
         """`nas retrain`: trains one network on all the labelled training data, in this process; the official test set is opened
         at the end. One that is there already is returned at once.
 
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
         """
-        request = RetrainSpec(
-            paths=self.paths,
-            which=self._name_of(which),
-            epochs=epochs,
-            recipe=recipe,
-            seconds=seconds_of(time),
-            seed=seed,
-            include_test_labels=include_test_labels,
-            train_subset=train_subset,
-            hold_out=hold_out,
-            data_folder=None if data is None else os.path.abspath(data),
-            labels=None if labels is None else os.path.abspath(labels),
-            device=device,
-            compiled=compile,
-        )
+        spec = given.build(paths=self.paths, which=self._name_of(which))
         with plain_display(quiet, log) as display:
             display.track(self.paths)
-            result = retrain_one(request, display, Stop())
+            result = show_retraining(spec, display, Stop())
         remember_study(self.paths)
         if result.best is None:
             raise KeyboardInterrupt("the training is suspended, its checkpoint written; the same call goes on")
         return Run(result.best[0])
 
-    def baseline(
-        self,
-        networks: str | Sequence[str],
-        *,
-        like: Which = "best",
-        recipe: str = SEARCHED,
-        epochs: int | None = None,
-        seeds: int | str | Sequence[int] = "1",
-        hold_out: float = 0.0,
-        train_subset: int | None = None,
-        data: PathLike | None = None,
-        labels: PathLike | None = None,
-        device: str = "auto",
-        timeout: float | str = "60s",
-        quiet: bool = False,
-    ) -> list[Baseline]:
+    @takes_options
+    def baseline(self, given: Given[BaselineSpec], *, like: Which = "best", quiet: bool = False) -> list[Baseline]:
         """`nas baseline`: trains known networks, `torchvision:NAME` or `FILE.py:CLASS`, by the recipe of the study's network
         `like` and on the same images, one after the other in this process; the official test set is opened at the end of each.
         Those that are there already are returned at once; one that diverges is left out.
 
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
         """
-        seconds = seconds_of(timeout)
-        if seconds is None or seconds <= 0:
-            raise ConfigError(f"timeout must be above 0 seconds, but is {timeout!r}")
-        request = BaselineSpec(
-            paths=self.paths,
-            networks=(networks,) if isinstance(networks, str) else tuple(networks),
-            like=self._name_of(like),
-            recipe=recipe,
-            epochs=epochs,
-            seeds=_seeds(seeds),
-            hold_out=hold_out,
-            train_subset=train_subset,
-            data_folder=None if data is None else os.path.abspath(data),
-            labels=None if labels is None else os.path.abspath(labels),
-            device=device,
-            timeout=seconds,
-        )
+        spec = given.build(paths=self.paths, like=self._name_of(like))
         with plain_display(quiet) as display:
-            done = train_shown(request, display, Stop())
+            done = show_baselines(spec, display, Stop())
         remember_study(self.paths)
         if done.failures:
             raise NasError("; ".join(f"{name} failed: {reason}" for name, reason in done.failures.items()))
@@ -234,69 +169,19 @@ class Study:
             return run.name
         return run
 
-    def submit(
-        self,
-        test: PathLike | None = None,
-        *,
-        run: Run | str | None = None,
-        output: PathLike | None = None,
-        tta: str | None = None,
-        adapt_norm: bool = False,
-        names: bool = False,
-        id_column: str | None = None,
-        label_column: str | None = None,
-        like: PathLike | None = None,
-        probabilities: PathLike | None = None,
-        device: str = "auto",
-        quiet: bool = False,
-    ) -> Submission:
+    @takes_options
+    def submit(self, given: Given[SubmitSpec], *, run: Run | str | None = None, quiet: bool = False) -> Submission:
         """`nas submit`: predicts an unlabelled test set by the latest run, or by `run`, and writes the CSV that is handed in."""
-        request = SubmitSpec(
-            paths=self.paths,
-            test=_path(test),
-            run=self._run_name(run),
-            output=_path(output),
-            tta=tta,
-            adapt_norm=adapt_norm,
-            names=names,
-            id_column=id_column,
-            label_column=label_column,
-            like=_path(like),
-            probabilities=_path(probabilities),
-            device=device,
-        )
         with plain_display(quiet) as display:
-            return submit(request, display.decoding, display.note)
+            return submit(given.build(paths=self.paths, run=self._run_name(run)), display.decoding, display.note)
 
-    def predict(
-        self, images: Sequence[PathLike], *, run: Run | str | None = None, top: int = 3, device: str = "auto"
-    ) -> list[Guess]:
+    @takes_options
+    def predict(self, given: Given[PredictSpec], *, run: Run | str | None = None) -> list[Guess]:
         """`nas predict`: the most probable classes of image files."""
-        files = tuple(Path(image) for image in images)
-        return predict_images(PredictSpec(self.paths, files, run=self._run_name(run), top=top, device=device))
+        return predict_images(given.build(paths=self.paths, run=self._run_name(run)))
 
-    def export(
-        self,
-        run: Run | str | None = None,
-        *,
-        format: str = "weights",
-        output: PathLike | None = None,
-        tta: str | None = None,
-        bf16: bool = False,
-        quiet: bool = False,
-    ) -> Exported:
+    @takes_options
+    def export(self, given: Given[ExportSpec], run: Run | str | None = None, *, quiet: bool = False) -> Exported:
         """`nas export`: weights, onnx or torch, checked to predict there as here."""
-        request = ExportSpec(self.paths, self._run_name(run), format=format, output=_path(output), tta=tta, bf16=bf16)
         with plain_display(quiet) as display:
-            return export(request, display.note)
-
-
-def _path(path: PathLike | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
-def _seeds(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
-    """How many, or which. Raises ConfigError."""
-    if isinstance(seeds, int | str):
-        return parse_seeds(str(seeds), 0)
-    return tuple(seeds) if len(seeds) == 1 else parse_seeds(",".join(map(str, seeds)), 0)
+            return export(given.build(paths=self.paths, run=self._run_name(run)), display.note)

@@ -2,19 +2,20 @@
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from nas.cli.completion import complete_subject
-from nas.cli.options import JsonOption, StudyOption, parse_timeout
-from nas.cli.output import print_json, printed_lines
+from nas.cli.options import JsonOption, command
+from nas.cli.output import print_json
 from nas.specs import CheckSpec
+from nas.specs.options import Given
 
 if TYPE_CHECKING:
     from nas.report.check import Checked
 
-HELP = """Say what a network costs, whether it fits a budget, and what the rest of the budget would buy.
+
+@command(
+    "check",
+    help="""Say what a network costs, whether it fits a budget, and what the rest of the budget would buy.
 
 The network is `best`, a trial's number, preset:NAME, torchvision:resnet18, or a class in a file of yours: net.py:Net. Arguments
 stand in the name, quoted for the shell: 'net.py:Net(width=64)'. An argument num_classes is the images' unless it is given.
@@ -23,55 +24,22 @@ The images and the budget are the study's, or, of a network that belongs to none
 
 A file of yours runs in a process of its own, which is no sandbox. Exit status: 0 where the network fits, 1 where it does not or
 could not be checked.
-"""
+""",
+)
+def check(given: Given[CheckSpec], *, as_json: JsonOption = False) -> None:
+    from nas.report.check import check as check_network
 
-
-def command(
-    network: Annotated[
-        str,
-        typer.Argument(
-            help="`best`, a trial's number, preset:NAME, FILE.py:CLASS or torchvision:NAME.", autocompletion=complete_subject
-        ),
-    ] = "best",
-    study: StudyOption = None,
-    classes: Annotated[int | None, typer.Option(help="Of the images. [default: the study's, or 10]", min=2)] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width of the images. [default: the study's, or 32]", min=8)] = None,
-    channels: Annotated[int | None, typer.Option(help="Of the images. [default: the study's, or 3]", min=1)] = None,
-    max_params: Annotated[
-        str | None, typer.Option(help="At most so many parameters, such as 1M. [default: the study's, or 5M]")
-    ] = None,
-    max_macs: Annotated[
-        str | None, typer.Option(help="At most so many multiply-adds, such as 30M. [default: the study's]")
-    ] = None,
-    timeout: Annotated[str, typer.Option(help="For the code of a file or of torchvision: 90s, 5m.")] = "60s",
-    as_json: JsonOption = False,
-) -> None:
-    from nas.config import parse_count
-    from nas.report.check import check
-
-    seconds = parse_timeout(timeout)
-    most_params, most_macs = (None if text is None else parse_count(text) for text in (max_params, max_macs))
     output: list[str] = []
 
     def heard(text: str) -> None:
         output.append(text)
         if not as_json:
-            _print_output(text, network)
+            _print_output(text, given.network)
 
     def note(text: str) -> None:
         print(text, file=sys.stderr)
 
-    request = CheckSpec(
-        network=network,
-        study=study,
-        channels=channels,
-        size=size,
-        classes=classes,
-        max_params=most_params,
-        max_macs=most_macs,
-        timeout=seconds,
-    )
-    checked = check(request, heard, note)
+    checked = check_network(given.build(), heard, note)
     if as_json:
         print_json(_as_data(checked, output[0] if output else ""))
     else:
@@ -80,6 +48,8 @@ def command(
 
 
 def _print_output(text: str, network: str) -> None:
+    from nas.display.terminal import printed_lines
+
     file, _, _ = network.partition(".py:")
     name = f"{file}.py" if file != network else network
     print("\n".join(printed_lines(name, text)) + "\n", file=sys.stderr)

@@ -3,54 +3,16 @@
 import sys
 from typing import NoReturn
 
-import typer
-
-from nas.cli import (
-    ablate,
-    baseline,
-    best,
-    check,
-    clean,
-    compare,
-    dashboard,
-    doctor,
-    export,
-    listing,
-    predict,
-    presets,
-    report,
-    retrain,
-    runs,
-    search,
-    show,
-    submit,
-)
+from nas.cli import check, machine, read, search, show, train, use  # noqa: F401  (each registers its commands)
+from nas.cli.options import app
 from nas.errors import NasError
 
-app = typer.Typer(
-    help="Finds the best residual network under a parameter budget, trains it, and predicts with it.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+ORDER = (
+    *("search", "retrain", "ablate", "baseline", "runs", "submit", "predict", "export", "best", "show", "check", "list"),
+    *("report", "dashboard", "compare", "presets", "doctor", "clean"),
 )
-app.command("search", help=search.HELP)(search.command)
-app.command("retrain", help=retrain.HELP)(retrain.command)
-app.command("ablate", help=ablate.HELP)(ablate.command)
-app.command("baseline", help=baseline.HELP)(baseline.command)
-app.command("runs", help=runs.HELP)(runs.command)
-app.command("submit", help=submit.HELP)(submit.command)
-app.command("predict", help=predict.HELP)(predict.command)
-app.command("export", help=export.HELP)(export.command)
-app.command("best", help=best.HELP)(best.command)
-app.command("show", help=show.HELP)(show.command)
-app.command("check", help=check.HELP)(check.command)
-app.command("list", help=listing.HELP)(listing.command)
-app.command("report", help=report.HELP)(report.command)
-app.command("dashboard", help=dashboard.HELP)(dashboard.command)
-app.command("compare", help=compare.HELP)(compare.command)
-app.command("presets", help=presets.HELP)(presets.command)
-app.command("doctor", help=doctor.HELP)(doctor.command)
-app.command("clean", help=clean.HELP)(clean.command)
+"""Of the commands in the help."""
+app.registered_commands.sort(key=lambda command: ORDER.index(command.name or ""))
 
 
 def main() -> NoReturn:

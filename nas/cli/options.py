@@ -1,27 +1,118 @@
-"""Options that several commands share, and how they are read."""
+"""Options of commands: those of a spec, for Typer, those that commands alone have, and what a shell offers for their values."""
 
-import re
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
-from nas.cli.completion import complete_dataset, complete_device, complete_study, complete_tracker
-from nas.errors import ConfigError
+from nas.paths import PRESET, known_studies, shipped_names
+from nas.specs.options import Option, with_options
+
+Command = TypeVar("Command", bound=Callable[..., None])
+app = typer.Typer(
+    help="Finds the best residual network under a parameter budget, trains it, and predicts with it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def command(name: str, help: str) -> Callable[[Command], Command]:
+    """Registers a function; one that takes a `Given[…]` as its parameter `given` has the options of that spec."""
+
+    def register(run: Command) -> Command:
+        takes_spec = "given" in inspect.signature(run).parameters
+        app.command(name, help=help)(with_options(run, typer_parameter) if takes_spec else run)
+        return run
+
+    return register
+
+
+def typer_parameter(known: Option) -> inspect.Parameter:
+    flag = f"--{known.name.replace('_', '-')}"
+    how: dict[str, Any] = {"help": known.help, "min": known.min, "max": known.max, "metavar": known.metavar}
+    if known.complete is not None:
+        how["autocompletion"] = offer(known.complete)
+    if known.kind is bool and known.optional:
+        flag = f"{flag}/--no-{flag[2:]}"
+    described = typer.Argument(**how) if known.argument else typer.Option(*filter(None, (flag, known.alias)), **how)
+    kind = list[known.kind] if known.many else known.kind  # type: ignore[name-defined]
+    default = known.default
+    if default == ():
+        default = None
+    elif default is dataclasses.MISSING:
+        default = inspect.Parameter.empty
+    annotation = kind | None if default is None else kind
+    return inspect.Parameter(
+        known.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, described]
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- what a shell offers
+
+
+def _list_of(address: str) -> Callable[[], list[str]]:
+    """What stands at an address in the package: the values of a Literal, the keys of a registry, or what a function returns.
+    Imported when it is asked for: `nas --help` must be quick."""
+
+    def values() -> list[str]:
+        module, _, name = address.rpartition(".")
+        found = getattr(import_module(module), name)
+        return list(found() if inspect.isfunction(found) else get_args(found) or found)
+
+    return values
+
+
+def _subjects() -> list[str]:
+    return ["best", *(f"{PRESET}{name}" for name in shipped_names("preset"))]
+
+
+# A list whose home imports torch or Optuna, which takes seconds, is written out, and a test compares it.
+CHOICES: dict[str, Callable[[], Iterable[str]]] = {
+    "study": known_studies,
+    "space": lambda: shipped_names("space"),
+    "subject": _subjects,
+    "network": lambda: [*_subjects(), *shipped_names("space")],
+    "start": lambda: ["presets", *_subjects()[1:], *(f"study:{name}" for name in known_studies())],
+    "recipe": _list_of("nas.space.recipes.recipe_names"),
+    "dataset": _list_of("nas.data.datasets.DATASETS"),
+    "sampler": lambda: ("tpe", "random", "gp", "qmc", "cmaes", "evolution"),
+    "pruner": lambda: ("asha", "hyperband", "median", "percentile", "patient", "none"),
+    "metric": _list_of("nas.config.MetricName"),
+    "balance": _list_of("nas.config.BalanceName"),
+    "resize": _list_of("nas.config.ResizeName"),
+    "channels": _list_of("nas.config.ChannelsName"),
+    "averaging": lambda: ("none", "flip", "flip_shift"),
+    "format": lambda: ("weights", "onnx", "torch"),
+    "tracker": lambda: ("tensorboard", "wandb"),
+    "criterion": _list_of("nas.specs.Criterion"),
+    "device": lambda: ("auto", "cuda", "mps", "cpu"),
+}
+
+
+def offer(name: str) -> Callable[[str], list[str]]:
+    """For Typer's `autocompletion`: those of `CHOICES` that begin as what was typed."""
+
+    def complete(begun: str) -> list[str]:
+        return [one for one in CHOICES[name]() if one.startswith(begun)]
+
+    return complete
+
+
+# ------------------------------------------------------------------------------------------ what several commands have besides
 
 StudyOption = Annotated[
     str | None,
     typer.Option(
         "--study",
         help="The study's name, a folder under studies/. [default: the one used last]",
-        autocompletion=complete_study,
+        autocompletion=offer("study"),
     ),
 ]
-RUN_HELP = (
-    "A retrained network: its name, as nas runs shows it; its folder, wherever that lies; or `best`, a trial's number or "
-    "preset:NAME for its latest run. [default: the latest]"
-)
-RunOption = Annotated[str | None, typer.Option("--run", help=RUN_HELP, show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data on standard output, as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings, faults and the result alone.")]
 LogOption = Annotated[
@@ -29,16 +120,7 @@ LogOption = Annotated[
     typer.Option(
         "--log",
         help="Also send every epoch to a tracker: tensorboard or wandb (offline by default).",
-        autocompletion=complete_tracker,
-    ),
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, cuda:1, mps or cpu.", autocompletion=complete_device)]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        help="Folder of the data: of images for `folder`, of the download for the others.",
-        show_default=False,
+        autocompletion=offer("tracker"),
     ),
 ]
 DatasetOption = Annotated[
@@ -46,59 +128,7 @@ DatasetOption = Annotated[
     typer.Option(
         "--dataset",
         help="Of a preset of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder.",
-        autocompletion=complete_dataset,
+        autocompletion=offer("dataset"),
     ),
 ]
-TrainSubsetOption = Annotated[int | None, typer.Option("--train-subset", help="Train on so many images only, stratified.", min=1)]
-WorkersOption = Annotated[int | None, typer.Option("--workers", help="On the CPU: so many trainings at a time. [default: 1]")]
-LabelsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--labels", help="The study's table of labels, if it has moved without the folder of the images.", show_default=False
-    ),
-]
-
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
-
-
-def parse_duration(text: str | None) -> float | None:
-    """Seconds of `90`, `90s`, `15m`, `1h30m`. Raises ConfigError."""
-    if text is None:
-        return None
-    match = _DURATION.fullmatch(text.strip())
-    if match is None or not any(match.groups()):
-        raise ConfigError(f"a time is written as 90s, 15m or 1h30m, but got {text!r}", hint="for example 15m")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
-
-
-def parse_timeout(text: str) -> float:
-    """Seconds above 0. Raises ConfigError."""
-    seconds = parse_duration(text)
-    if not seconds:
-        raise ConfigError(f"--timeout must be above 0 seconds, but is {text}", hint="--timeout 60s is the default")
-    return seconds
-
-
-def parse_seeds(text: str | None, first: int) -> tuple[int, ...]:
-    """`3` is so many from `first` on, `0,3,4` those. Raises ConfigError."""
-    if text is None:
-        return (first,)
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or (len(parts) == 1 and not int(parts[0])):
-        raise ConfigError(f"--seeds takes how many, or a list of them, but got {text!r}", hint="--seeds 3, or --seeds 0,3,4")
-    if len(parts) == 1:
-        return tuple(range(first, first + int(parts[0])))
-    seeds = [int(part) for part in parts]
-    if first and first not in seeds:
-        raise ConfigError(f"--seed {first} and --seeds {text} both say which", hint="leave --seed out")
-    if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        raise ConfigError(
-            f"--seeds {text} repeats {', '.join(map(str, repeated))}: the same seed trains the same network again",
-            hint=f"--seeds {','.join(map(str, dict.fromkeys(seeds)))}, or --seeds {len(seeds)} for as many different ones",
-        )
-    return tuple(seeds)
-
-
-def absolute_path(path: Path | None) -> str | None:
-    return None if path is None else str(path.absolute())
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data.", show_default=False)]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.completion import complete_network
-from nas.cli.options import JsonOption, StudyOption
+from nas.cli.options import JsonOption, StudyOption, command, offer
 from nas.cli.output import print_json
 from nas.errors import ConfigError
 
@@ -18,19 +17,21 @@ if TYPE_CHECKING:
     from nas.report.network import NetworkReport
     from nas.report.show import ShownNetwork, ShownSpace
 
-HELP = """Show a network (its layers, cost and recipe) or a space (its ranges, and how much of it fits the budget).
+
+@command(
+    "show",
+    help="""Show a network (its layers, cost and recipe) or a space (its ranges, and how much of it fits the budget).
 
 A preset is shown for images of 3×32×32 in 10 classes, or, with --study, for that study's; --image-size shows what anything costs
 on others.
-"""
-
-
-def command(
+""",
+)
+def show(
     what: Annotated[
         str,
         typer.Argument(
             help="`best`, a trial's number, preset:NAME, or a space: a shipped one's name or a file.",
-            autocompletion=complete_network,
+            autocompletion=offer("network"),
         ),
     ] = "best",
     study: StudyOption = None,

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 from rich.segment import Segment
 from rich.text import Text
 
-from nas.config import METRIC_WORDS
+from nas.config import METRIC_WORDS, Candidate
 from nas.display.panel import left_text, panel, seconds_left
 from nas.paths import StudyPaths
 from nas.report.words import number_text, row_text, time_text
@@ -94,6 +94,11 @@ def run_name(number: int, finalist: int | None, seed: int | None) -> str:
     return f"trial-{number:04d}" if finalist is None else f"finalist-{finalist:04d}-seed-{seed}"
 
 
+def printed_lines(name: str, text: str) -> list[str]:
+    """What the code of a user's file printed, told apart from what nas prints."""
+    return [f"{name} printed:", *(f"  | {line}" for line in text.splitlines())]
+
+
 class Panel(Live):
     """A live panel that also takes away what a terminal wraps of it when it becomes narrower."""
 
@@ -148,6 +153,10 @@ class TerminalDisplay(SearchDisplay):
         """Begins to log, if that was asked for."""
         if self.log is not None:
             self.tracker = make_tracker(self.log, paths.folder, paths.name, self.note)
+
+    def track_epoch(self, name: str, candidate: Candidate, metrics: EpochMetrics) -> None:
+        if self.tracker is not None:
+            self.tracker.epoch(name, candidate, metrics)
 
     # ------------------------------------------------------------------------------------------- what any command does
 
@@ -218,8 +227,7 @@ class TerminalDisplay(SearchDisplay):
         self._progress = progress
 
     def epoch(self, drawn: Drawn, metrics: EpochMetrics) -> None:
-        if self.tracker is not None:
-            self.tracker.epoch(run_name(*drawn.run_name), drawn.candidate, metrics)
+        self.track_epoch(run_name(*drawn.run_name), drawn.candidate, metrics)
 
     def ended(self, row: TrialRecord, progress: Progress) -> None:
         if self.tracker is not None:

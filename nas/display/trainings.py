@@ -1,16 +1,25 @@
-"""How far the trainings of a command together are."""
+"""How retrainings, ablations and baselines show themselves: the plan, each epoch, how long all that is left will take."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from nas.display.terminal import TerminalDisplay
+from nas.display.terminal import TerminalDisplay, printed_lines
+from nas.interrupts import Stop, suspended_by_signals
 from nas.paths import TrialPaths
-from nas.report.words import time_text
+from nas.report.words import count_text, number_text, time_text
+from nas.runs.ablate import AblationPlan, run_ablation
+from nas.runs.ablate import Done as AblationDone
+from nas.runs.baseline import BaselineOrder, BaselinePlan, train_baselines
+from nas.runs.baseline import Done as BaselinesDone
+from nas.runs.choice import Network, Several, retrain_several
+from nas.runs.plan import Order
+from nas.runs.retrain import RetrainPlan, retrain
+from nas.specs import AblateSpec, BaselineSpec, RetrainSpec, SeveralSpec
 from nas.train.checkpoint import EpochMetrics, read_curve
 
 
-class Together:
-    """Shows each epoch of several trainings, and how long all that is left will take."""
+class Trainings:
+    """Of one command, one after another or together."""
 
     def __init__(self, display: TerminalDisplay) -> None:
         self.display = display
@@ -21,12 +30,143 @@ class Together:
         self.done = {run.folder.name: len(read_curve(run.metrics)) for run in pending}
         self.before, self.began = sum(self.done.values()), time.monotonic()
 
-    def epoch(self, run: TrialPaths, metrics: EpochMetrics) -> None:
-        name = run.folder.name
+    def on_epoch(self, order: Order | BaselineOrder, metrics: EpochMetrics) -> None:
+        name = order.run.folder.name
         self.done[name] = max(metrics.epoch, self.done[name])
         done = sum(self.done.values())
         text = f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s"
         if done > self.before:
             rate = (time.monotonic() - self.began) / (done - self.before)
             text += f"  {time_text(rate * (sum(self.epochs.values()) - done))} left of all"
+        if isinstance(order, Order):
+            self.display.track_epoch(f"retrained-{name}", order.candidate, metrics)
         self.display.training(metrics.epoch, self.epochs[name], text, name)
+
+
+# ------------------------------------------------------------------------------------------------------------- retrainings
+
+
+def _plan_text(plan: RetrainPlan) -> str:
+    order = plan.order
+    held_out = f", {plan.held_out:,} held out" if plan.held_out else ""
+    return (
+        f"{order.subject.title}: {count_text(plan.params)} parameters, {order.candidate.arch.one_line()}\n"
+        f"training {number_text(order.candidate.train.epochs, 'epoch')} by recipe {order.recipe!r} on {plan.train_images:,} "
+        f"images{held_out}, on {plan.device} in {plan.precision}"
+    )
+
+
+def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> Several:
+    """One network, in this process."""
+    begun: list[RetrainPlan] = []
+
+    def on_start(plan: RetrainPlan) -> None:
+        begun.append(plan)
+        display.say(f"study {spec.paths.name}, {_plan_text(plan)}")
+        for warning in plan.order.candidate.train.warnings():
+            display.note(f"Warning: {warning}")
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        order = begun[0].order
+        epochs = order.candidate.train.epochs
+        left = time_text(metrics.seconds * (epochs - metrics.epoch))
+        display.track_epoch(f"retrained-{order.run.folder.name}", order.candidate, metrics)
+        text = f"loss {metrics.train_loss:.4f}  training accuracy {metrics.train_accuracy:.2%}"
+        display.training(metrics.epoch, epochs, f"{text}  {metrics.images_per_second:,.0f} images/s  {left} left")
+
+    with suspended_by_signals(stop.request):
+        done = retrain(spec, on_start, on_epoch, lambda: stop.requested, display.decoding, display.note)
+    if done.card is None:
+        return Several((), None, "clean", {}, suspended=1)
+    if done.already_there:
+        display.say(f"{done.run.folder} was trained before; another --seed, --epochs or --recipe trains another network.")
+    network = Network(((done.run, done.card),))
+    return Several((network,), network, "clean", {}, suspended=0)
+
+
+def show_retrainings(spec: SeveralSpec, display: TerminalDisplay, stop: Stop) -> Several:
+    """Over workers."""
+    trainings = Trainings(display)
+
+    def on_plan(plans: Sequence[RetrainPlan], there: int) -> None:
+        display.say(f"study {spec.base.paths.name}: {len(plans)} trainings" + (f", {there} are there" if there else ""))
+        for plan in {plan.order.subject.title: plan for plan in plans}.values():
+            display.say(_plan_text(plan))
+        trainings.begin({plan.order.run: plan.order.candidate.train.epochs for plan in plans})
+
+    with suspended_by_signals(stop.request):
+        return retrain_several(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note)
+
+
+# --------------------------------------------------------------------------------------------------------------- ablations
+
+
+def show_ablation(spec: AblateSpec, display: TerminalDisplay, stop: Stop) -> AblationDone:
+    trainings = Trainings(display)
+
+    def on_plan(plan: AblationPlan) -> None:
+        _announce_ablation(plan, display)
+        trainings.begin({order.run: order.candidate.train.epochs for order in plan.pending})
+
+    with suspended_by_signals(stop.request):
+        return run_ablation(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note)
+
+
+def _announce_ablation(plan: AblationPlan, display: TerminalDisplay) -> None:
+    definition = plan.definition
+    variants = sum(variant.same_as is None for variant in definition.variants)
+    seeds = ", ".join(map(str, definition.seeds))
+    display.say(f"ablation {plan.folder.name} of {definition.subject}: {variants} networks by seed {seeds}")
+    for variant in definition.variants:
+        over = "" if variant.over is None else f"  over budget: {variant.over}"
+        same = "" if variant.same_as is None else f"  trains the same network as {variant.same_as}"
+        arch = variant.candidate.arch.one_line()
+        display.say(f"  {variant.title}:  {count_text(variant.params)} parameters, {arch}{over}{same}")
+    there = f", {plan.there} are there" if plan.there else ""
+    trainings = number_text(len(plan.pending), "training")
+    display.say(f"{trainings}{there}, on {plan.train_images:,} images; {plan.held_out:,} are set aside and judge")
+    for warning in plan.warnings:
+        display.note(f"Warning: {warning}")
+
+
+# --------------------------------------------------------------------------------------------------------------- baselines
+
+
+def show_baselines(spec: BaselineSpec, display: TerminalDisplay, stop: Stop) -> BaselinesDone:
+    """In this process."""
+    trainings = Trainings(display)
+
+    def on_plan(plan: BaselinePlan) -> None:
+        _announce_baselines(plan, spec, display)
+        trainings.begin({order.run: order.definition.train.epochs for order in plan.pending})
+
+    def printed(name: str, text: str) -> None:
+        display.say("\n".join(printed_lines(name, text)))
+
+    with suspended_by_signals(stop.request):
+        return train_baselines(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, printed)
+
+
+def _announce_baselines(plan: BaselinePlan, spec: BaselineSpec, display: TerminalDisplay) -> None:
+    first = plan.orders[0].definition
+    known = {order.definition.network.name: order.definition.network for order in plan.orders}
+    seeds = ", ".join(str(seed) for seed in spec.seeds)
+    display.say(
+        f"study {spec.paths.name}: {number_text(len(known), 'known network')} by seed {seeds}, as {first.like} would "
+        f"be trained, {number_text(first.train.epochs, 'epoch')} by recipe {first.recipe!r}"
+    )
+    for network in known.values():
+        macs = "multiply-adds unknown" if network.macs is None else f"{count_text(network.macs)} multiply-adds"
+        over = "" if network.over_text is None else f"  over budget by {network.over_text}"
+        display.say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
+        if network.unknown:
+            display.say(f"    its {', '.join(network.unknown)} could not be held against the budget")
+    there = f", {len(plan.orders) - len(plan.pending)} are there" if len(plan.pending) < len(plan.orders) else ""
+    held_out = f"; {plan.held_out:,} are set aside and judge" if plan.held_out else ""
+    test = ". The official test set is opened once, at the end of each" if plan.test_images else ""
+    display.say(
+        f"{number_text(len(plan.pending), 'training')}{there}, on {plan.train_images:,} images{held_out}, on {plan.device} "
+        f"in {plan.precision}{test}"
+    )
+    for warning in first.train.warnings():
+        display.note(f"Warning: {warning}")

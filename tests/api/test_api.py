@@ -4,19 +4,20 @@ import inspect
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import MISSING
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer
 
 import nas
-from nas.cli import baseline as baseline_command
-from nas.cli import retrain as retrain_command
-from nas.cli import search as search_command
+from nas.cli.main import app
 from nas.errors import BudgetError, ConfigError, StudyError
 from nas.paths import StudyPaths
-from nas.specs import SearchSpec
+from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SearchSpec, SubmitSpec
+from nas.specs.options import options_of
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
 EXAMPLE = next(text for text in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "nas.search(" in text)
@@ -45,45 +46,49 @@ def test_importing_it_imports_nearly_nothing(tmp_path: Path) -> None:
     done = run(
         "import sys, nas\n"
         "print([name for name in ('torch', 'optuna', 'numpy', 'typer', 'pydantic', 'nas.api') if name in sys.modules])\n"
-        "print(sorted(set(nas.__all__) - set(dir(nas))), callable(nas.search), nas.NasError.__name__)\n"
+        "print(sorted(set(nas.__all__) - set(dir(nas))), nas.NasError.__name__)\n"
         "print([name for name in ('torch', 'optuna') if name in sys.modules])\n"
         "try:\n    nas.serach\nexcept AttributeError as error:\n    print(error)\n",
         tmp_path,
     )
     assert done.stdout.splitlines() == [
         "[]",
-        "[] True NasError",
+        "[] NasError",
         "[]",
         "module 'nas' has no attribute 'serach'",
     ], done.stderr
 
 
-def test_a_search_takes_what_the_command_takes_with_the_same_defaults() -> None:
-    function = inspect.signature(nas.search).parameters
-    command = inspect.signature(search_command.command).parameters
-    assert function.keys() == command.keys() - {"estimate", "as_json"}
-    for name, parameter in function.items():
-        assert parameter.default == command[name].default, name
-    renamed = {"data": "data_folder"}
-    asked = {renamed.get(name, name) for name in function} - {"log", "quiet"}
-    assert asked == {field.name for field in fields(SearchSpec)}
+@pytest.mark.parametrize(
+    ("function", "command", "spec", "own"),
+    [
+        (nas.search, "search", SearchSpec, {"log", "quiet"}),
+        (nas.Study.retrain, "retrain", RetrainSpec, {"self", "which", "log", "quiet"}),
+        (nas.Study.baseline, "baseline", BaselineSpec, {"self", "like", "quiet"}),
+        (nas.Study.submit, "submit", SubmitSpec, {"self", "run", "quiet"}),
+        (nas.Study.predict, "predict", PredictSpec, {"self", "run"}),
+        (nas.Study.export, "export", ExportSpec, {"self", "run", "quiet"}),
+    ],
+)
+def test_functions_take_what_their_commands_take(function: Any, command: str, spec: type, own: set[str]) -> None:
+    parameters = inspect.signature(function).parameters
+    known = {option.name: option for option in options_of(spec).values()}
+    assert parameters.keys() == known.keys() | own
+    assert known.keys() <= {parameter.name for parameter in typer.main.get_group(app).commands[command].params}
+    for name, option in known.items():
+        assert f"    {name}: {option.help}" in function.__doc__
+        if name not in own and option.default is not MISSING:
+            assert parameters[name].default == option.default, name
 
 
-def test_a_retraining_takes_what_the_command_takes_with_the_same_defaults() -> None:
-    function = inspect.signature(nas.Study.retrain).parameters
-    command = inspect.signature(retrain_command.command).parameters
-    for name, parameter in function.items():
-        if name not in ("self", "which", "compile", "hold_out"):  # a word for the option; by default of one network
-            assert parameter.default == command[name].default, name
-
-
-def test_a_baseline_takes_what_the_command_takes_with_the_same_defaults() -> None:
-    function = inspect.signature(nas.Study.baseline).parameters
-    command = inspect.signature(baseline_command.command).parameters
-    assert function.keys() - {"self"} == command.keys() - {"study", "dataset", "as_json"}
-    for name, parameter in function.items():
-        if name not in ("self", "networks"):
-            assert parameter.default == command[name].default, name
+def test_a_notebook_shows_the_parameters_of_a_search() -> None:
+    shown = str(inspect.signature(nas.search))
+    assert shown.startswith(
+        "(space: str | None = None, dataset: str | None = None, *, study: str | None = None, trials: int = 100"
+    )
+    assert shown.endswith("log: str | None = None, quiet: bool = False) -> nas.api.study.Study")
+    assert "max_params: int | str | None = None" in shown
+    assert "data: str | os.PathLike[str] | None = None" in shown
 
 
 def test_known_networks_are_trained_to_compare_with(study: StudyPaths, tmp_path: Path) -> None:

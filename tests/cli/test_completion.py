@@ -3,50 +3,56 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import get_args
 
 import pytest
 
-from nas.cli import completion
+from nas import specs
+from nas.cli.options import CHOICES, offer
 from nas.data.datasets import DATASETS
 from nas.export import FORMATS
 from nas.paths import StudyPaths
 from nas.runs.trackers import TRACKERS
-from nas.specs import Criterion
+from nas.specs.options import options_of
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
 from nas.train.evaluate import TTA
 
 
 @pytest.mark.parametrize(
-    ("complete", "choices"),
+    ("name", "choices"),
     [
-        (completion.complete_sampler, SAMPLERS),
-        (completion.complete_pruner, PRUNERS),
-        (completion.complete_averaging, TTA),
-        (completion.complete_format, FORMATS),
-        (completion.complete_tracker, TRACKERS),
-        (completion.complete_dataset, DATASETS),
-        (completion.complete_criterion, get_args(Criterion)),
-        (completion.complete_metric, ("accuracy", "balanced_accuracy", "macro_f1")),
-        (completion.complete_balance, ("none", "loss", "sampling")),
-        (completion.complete_resize, ("squash", "crop", "pad")),
-        (completion.complete_channels, ("grey", "rgb")),
-        (completion.complete_device, ("auto", "cuda", "mps", "cpu")),
+        ("sampler", SAMPLERS),
+        ("pruner", PRUNERS),
+        ("averaging", TTA),
+        ("format", FORMATS),
+        ("tracker", TRACKERS),
+        ("dataset", DATASETS),
+        ("criterion", get_args(specs.Criterion)),
+        ("metric", ("accuracy", "balanced_accuracy", "macro_f1")),
+        ("balance", ("none", "loss", "sampling")),
+        ("resize", ("squash", "crop", "pad")),
+        ("channels", ("grey", "rgb")),
+        ("device", ("auto", "cuda", "mps", "cpu")),
     ],
 )
-def test_what_is_offered_is_what_there_is(complete: Callable[[str], list[str]], choices: Iterable[str]) -> None:
-    assert complete("") == list(choices)
+def test_what_is_offered_is_what_there_is(name: str, choices: Iterable[str]) -> None:
+    assert offer(name)("") == list(choices)
 
 
 def test_networks_spaces_and_studies_are_offered_by_what_was_begun(study: StudyPaths) -> None:
-    assert completion.complete_study("") == [study.name]
-    assert completion.complete_space("dig") == ["digits"]
-    assert completion.complete_recipe("") == ["searched", "auto", "fast", "long", "robust"]
-    assert completion.complete_subject("preset:rob") == ["preset:robust-resnet64"]
-    assert completion.complete_network("b") == ["best"]
-    assert completion.complete_start("st") == [f"study:{study.name}"]
+    assert offer("study")("") == [study.name]
+    assert offer("space")("dig") == ["digits"]
+    assert offer("recipe")("") == ["searched", "auto", "fast", "long", "robust"]
+    assert offer("subject")("preset:rob") == ["preset:robust-resnet64"]
+    assert offer("network")("b") == ["best"]
+    assert offer("start")("st") == [f"study:{study.name}"]
+
+
+@pytest.mark.parametrize("name", [name for name in vars(specs) if name.endswith("Spec") and name != "SeveralSpec"])
+def test_every_completion_of_a_spec_exists(name: str) -> None:
+    assert {option.complete for option in options_of(getattr(specs, name)).values()} - {None} <= CHOICES.keys()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.cli.estimate import estimate_lines
+from nas.cli.search import estimate_lines
 from nas.paths import studies_folder
 from nas.study import estimate as library
 from nas.study.estimate import Estimate, Span, TimedNetwork

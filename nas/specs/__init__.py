@@ -6,14 +6,12 @@ be quick.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from nas.errors import ConfigError
 from nas.paths import StudyPaths
+from nas.specs.options import argument, option, parse_count, parse_duration, parse_seeds, parse_timeout
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSelection
@@ -22,115 +20,6 @@ if TYPE_CHECKING:
 Criterion = Literal["clean", "shifted"]
 HOLD_OUT = 0.1
 """Share of the training images that chooses among several networks, unless told otherwise."""
-
-# ------------------------------------------------------------------------------------------------- how an option is described
-
-
-@dataclass(frozen=True)
-class Option:
-    """What stands in a field's metadata. Texts such as `1h30m` are read by `parse`."""
-
-    help: str
-    name: str | None = None
-    """Where it is not the field's."""
-    alias: str | None = None
-    argument: bool = False
-    """Of the command line; and in Python it may be given by its place."""
-    parse: Callable[[Any], Any] | None = None
-    path: bool = False
-    """A text that is a path, made absolute."""
-    text: str | None = None
-    """The default as the user would type it."""
-    complete: str | None = None
-    """Whose choices a shell offers: a key of `nas.cli.completion.CHOICES`."""
-    min: float | None = None
-    max: float | None = None
-    metavar: str | None = None
-    remembered: bool = True
-    """By the study; what is not has to be said again by the command that goes on."""
-
-
-def option(default: Any, help: str, **how: Any) -> Any:
-    """A field of a spec. `how`: further fields of `Option`."""
-    return dataclasses.field(default=default, metadata={"option": Option(help, **how)})
-
-
-def argument(default: Any, help: str, **how: Any) -> Any:
-    return option(default, help, argument=True, **how)
-
-
-def options_of(spec: type) -> dict[dataclasses.Field, Option]:
-    """Fields that a user may set, the spec's own before those that it shares with others."""
-    fields = [field for field in dataclasses.fields(spec) if "option" in field.metadata]
-    return {field: field.metadata["option"] for field in sorted(fields, key=lambda field: field.kw_only is True)}
-
-
-def said_again(spec: Any) -> str:
-    """The options that a study does not remember, as they were typed: ` --workers 4`; empty where all have their defaults."""
-    said = {
-        known.name or field.name: getattr(spec, field.name)
-        for field, known in options_of(type(spec)).items()
-        if not known.remembered and getattr(spec, field.name) != field.default
-    }
-    return "".join(
-        f" --{name.replace('_', '-')} {value:g}" if isinstance(value, float) else f" --{name.replace('_', '-')} {value}"
-        for name, value in said.items()
-    )
-
-
-# --------------------------------------------------------------------------------------------------------- how texts are read
-
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
-
-
-def parse_duration(time: float | str) -> float:
-    """Seconds of `90`, `90s`, `15m`, `1h30m`. Raises ConfigError."""
-    if not isinstance(time, str):
-        return time
-    match = _DURATION.fullmatch(time.strip())
-    if match is None or not any(match.groups()):
-        raise ConfigError(f"a time is written as 90s, 15m or 1h30m, but got {time!r}", hint="for example 15m")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
-
-
-def parse_timeout(time: float | str) -> float:
-    """Seconds above 0. Raises ConfigError."""
-    seconds = parse_duration(time)
-    if seconds <= 0:
-        raise ConfigError(f"--timeout must be above 0 seconds, but is {time}", hint="--timeout 60s is the default")
-    return seconds
-
-
-def parse_count(count: int | str) -> int:
-    """`5M`, `300k`. Raises BudgetError."""
-    from nas.config import parse_count  # which takes pydantic with it
-
-    return parse_count(count)
-
-
-def parse_seeds(seeds: int | str | Sequence[int], first: int = 0) -> tuple[int, ...]:
-    """`3` is so many from `first` on, `0,3,4` those. Raises ConfigError."""
-    if not isinstance(seeds, int | str):
-        if len(seeds) == 1:
-            return tuple(seeds)
-        seeds = ",".join(map(str, seeds))
-    text = str(seeds)
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or (len(parts) == 1 and not int(parts[0])):
-        raise ConfigError(f"--seeds takes how many, or a list of them, but got {text!r}", hint="--seeds 3, or --seeds 0,3,4")
-    if len(parts) == 1:
-        return tuple(range(first, first + int(parts[0])))
-    listed = [int(part) for part in parts]
-    if first and first not in listed:
-        raise ConfigError(f"--seed {first} and --seeds {text} both say which", hint="leave --seed out")
-    if repeated := sorted({seed for seed in listed if listed.count(seed) > 1}):
-        raise ConfigError(
-            f"--seeds {text} repeats {', '.join(map(str, repeated))}: the same seed trains the same network again",
-            hint=f"--seeds {','.join(map(str, dict.fromkeys(listed)))}, or --seeds {len(listed)} for as many different ones",
-        )
-    return tuple(listed)
-
 
 # -------------------------------------------------------------------------------------------------- what several commands share
 
@@ -174,9 +63,9 @@ class RecipeFields(ImageFields):
 class SearchSpec(ImageFields):
     """`nas search`; None takes what the study began with, or the default of a new one."""
 
-    space: str | None = option(None, "A shipped space or a YAML file. [default: resnet]", complete="space")
+    space: str | None = option(None, "A shipped space or a YAML file. [default: resnet]", complete="space", positional=True)
     dataset: str | None = option(
-        None, "digits, cifar10, cifar100, fashion-mnist, svhn or folder. [default: cifar10]", complete="dataset"
+        None, "digits, cifar10, cifar100, fashion-mnist, svhn or folder. [default: cifar10]", complete="dataset", positional=True
     )
     study: str | None = option(None, "Its name, a folder under studies/. [default: SPACE-DATASET]")
     trials: int = option(100, "Networks to train, over all runs of the study.")
@@ -388,7 +277,7 @@ class SubmitSpec(DeviceFields):
 class PredictSpec(DeviceFields):
     paths: StudyPaths | None
     """None where `run` is a folder outside any study."""
-    images: tuple[Path, ...] = argument((), "Image files.")
+    images: tuple[Path, ...] = argument(dataclasses.MISSING, "Image files.")
     run: str | None = option(None, RUN_HELP)
     top: int = option(3, "Classes to name.")
 

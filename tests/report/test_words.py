@@ -1,47 +1,9 @@
+"""Counts, times and rows in words."""
+
 import pytest
 
-from nas.cli.options import parse_duration
-from nas.errors import ConfigError
-from nas.report.words import count_text, counts_line, listed, number_text, row_text, time_text
+from nas.report.words import counts_line, listed, number_text, row_text, time_text
 from nas.study.trials import TrialRecord
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("90", 90),
-        ("90s", 90),
-        ("15m", 900),
-        ("2h", 7200),
-        ("1h30m", 5400),
-        ("1h30m15s", 5415),
-        ("1.5h", 5400),
-        ("0.5s", 0.5),
-        (" 90s ", 90),
-        ("0", 0),
-    ],
-)
-def test_time_is_read(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-def test_no_time_is_none() -> None:
-    assert parse_duration(None) is None
-
-
-@pytest.mark.parametrize("text", ["", " ", "soon", "-5", "1d", "h", "5 m", "1m30h", "1:30", "1h 30m", "inf", "1e3"])
-def test_time_that_is_none_is_refused_with_the_forms_there_are(text: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        parse_duration(text)
-    assert refused.value.message == f"a time is written as 90s, 15m or 1h30m, but got {text!r}"
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(None, "?"), (0, "0"), (950, "950"), (1000, "1k"), (272_474, "272k"), (4_479_946, "4.48M"), (2_500_000_000, "2.5G")],
-)
-def test_counts_are_shown_with_three_digits(count: int | None, text: str) -> None:
-    assert count_text(count) == text
 
 
 @pytest.mark.parametrize(

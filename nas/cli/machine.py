@@ -1,0 +1,115 @@
+"""Commands about this machine: `nas doctor`, `clean`, `dashboard`."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.options import DataOption, JsonOption, StudyOption, command
+from nas.cli.output import print_json
+
+NEEDS = {
+    "result": "results, kept",
+    "unfinished": "to go on from, kept",
+    "free": "needed by no result",
+    "cache": "decoded again when needed",
+}
+
+
+@command(
+    "doctor",
+    help="Say what this machine offers: versions, devices, precision and why, storage, disk, data found.",
+)
+def doctor(data: DataOption = None, as_json: JsonOption = False) -> None:
+    from nas.report.machine import examine
+
+    health = examine(data or Path("data"))
+    if as_json:
+        print_json(asdict(health))
+    else:
+        print(f"python    {health.python}, {health.cores} cores, {health.machine}")
+        print("packages  " + ", ".join(f"{name} {version}" for name, version in health.packages.items()))
+        if health.git:
+            print(f"checkout  {health.git}")
+        for i, device in enumerate(health.devices):
+            chosen = "  ← auto" if i == 0 else ""
+            print(f"device    {device.name}: {device.model}, {device.precision}, because {device.reason}{chosen}")
+        system = f" on {health.file_system}" if health.file_system else ""
+        print(f"storage   {health.studies}{system}, SQLite {health.sqlite}; studies: {', '.join(health.studies_found) or 'none'}")
+        print(f"cache     {health.cache}")
+        print("disk      " + ", ".join(f"{left / 1e9:.0f} GB free in {path}" for path, left in health.free_bytes.items()))
+        print("data      " + ", ".join(f"{name} ({where})" for name, where in health.data_found.items()))
+        print("spaces    " + ", ".join(health.spaces))
+    for problem in health.problems:
+        print(f"Problem:  {problem}", file=sys.stderr)
+    if health.problems:
+        sys.exit(1)
+
+
+@command(
+    "clean",
+    help="""Show what takes room on the disk, and free what no result needs.
+
+That is checkpoints of trainings that have ended, what a crash left half written, and decoded images of a folder that has changed
+since. With --cache the other decoded images too, which are decoded again when they are needed.
+""",
+)
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Free it; without, it is only shown.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Decoded images, too. No search may be running.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    from nas.errors import StudyError
+    from nas.report.machine import disk_use, free
+    from nas.report.words import bytes_text
+
+    items = disk_use()
+    chosen = [item for item in items if item.need == "free" or (cache and item.need == "cache")]
+    room = sum(item.bytes for item in chosen)
+    if yes:
+        try:
+            freed = free(chosen)
+        except OSError as error:
+            raise StudyError(
+                f"{error.filename} cannot be removed: {error.strerror}", hint="see whose it is; the rest is kept"
+            ) from None
+    if as_json:
+        shown = [{**asdict(item), "paths": [str(path) for path in item.paths]} for item in items]
+        print_json({"items": shown, "freed": freed if yes else 0})
+        return
+    for item in items:
+        mark = "  ← freed" if yes and item in chosen else ""
+        print(f"{bytes_text(item.bytes):>10s}  {item.what}  ({NEEDS[item.need]}){mark}")
+    if yes:
+        print(f"Freed {bytes_text(freed)}.")
+    elif room:
+        print(f"Next:  nas clean --yes{' --cache' if cache else ''}   frees {bytes_text(room)}")
+    else:
+        print("Nothing is left to free." if items else "There is nothing yet.")
+
+
+@command(
+    "dashboard",
+    help="""Open a study in optuna-dashboard, also while it is being searched.
+
+Every trial is there with its outcome, cost, architecture, layers and curve. It changes nothing; Ctrl-C ends it.
+""",
+)
+def dashboard(
+    study: StudyOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535)] = 8080,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = False,
+) -> None:
+    from nas.dashboard.serve import serve
+    from nas.paths import existing_study
+
+    def ready(address: str) -> None:
+        print(address, flush=True)
+        print("Ctrl-C ends it.", file=sys.stderr)
+        if open_browser:
+            typer.launch(address)
+
+    serve(existing_study(study), host, port, ready)

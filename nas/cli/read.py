@@ -1,0 +1,313 @@
+"""Commands that read studies: `nas list`, `best`, `compare`, `presets`, `report`, `runs`."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli.options import JsonOption, StudyOption, command, offer
+from nas.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from nas.report.runs import Listed
+    from nas.runs.baseline import BaselineCard
+    from nas.runs.ledger import RunEntry, SubmissionEntry
+
+
+@command(
+    "list",
+    help="List the studies, or with --study the trials of one.",
+)
+def list_studies(
+    study: Annotated[str | None, typer.Option(help="List this study's trials.", autocompletion=offer("study"))] = None,
+    as_json: JsonOption = False,
+) -> None:
+    from nas.config import METRIC_WORDS
+    from nas.paths import existing_study, studies_folder
+    from nas.report.record import read_studies, read_study
+    from nas.report.words import count_text, counts_line, finalist_text, row_text
+
+    if study is not None:
+        report = read_study(existing_study(study))
+        if as_json:
+            print_json(report.plain())
+            return
+        for row in report.trials:
+            mark = "  ← best" if report.best is not None and row.number == report.best.number else ""
+            print(row_text(row) + mark)
+        print(f"{report.trained} trained: {counts_line(report.counts)}")
+        for rank, finalist in enumerate(report.finalists):
+            print(f"finalist   {finalist_text(finalist)}{'  ← best' if rank == 0 else ''}")
+        for run in report.retrained:
+            print(f"retrained  {run}")
+        return
+    reports, broken = read_studies()
+    for sentence in broken:
+        print(f"Cannot be read: {sentence}", file=sys.stderr)
+    if as_json:
+        print_json(
+            [
+                {
+                    "study": r.name,
+                    "searching": r.led,
+                    "running": r.counts.get("running", 0),
+                    "trained": r.trained,
+                    "metric": r.settings.study.metric,
+                    "counts": r.counts,
+                    "best": None if r.best is None else r.best.row(),
+                }
+                for r in reports
+            ]
+        )
+        return
+    for r in reports:
+        metric = r.settings.study.metric
+        by = "" if metric == "accuracy" else f"{METRIC_WORDS[metric]} "
+        best = (
+            "none yet"
+            if r.best is None
+            else f"{by}{r.best.accuracy:.2%} with {count_text(r.best.params)} (trial {r.best.number})"
+        )
+        state = "searching" if r.led else "interrupted" if r.counts.get("running") else "at rest"
+        print(f"{r.name:24s} {state:12s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")
+        print(f"{'':24s} {'':12s} {counts_line(r.counts) or 'nothing drawn yet'}")
+    if not reports and not broken:
+        print(
+            f"There is no study under {studies_folder()} yet. Next:  nas search --space digits --dataset digits", file=sys.stderr
+        )
+
+
+@command(
+    "best",
+    help="""Name the best trained network of a study, also within smaller limits, and what accuracy costs in parameters.
+
+The table holds it, and every network than which no smaller one was as accurate in the search.
+""",
+)
+def best(
+    study: StudyOption = None,
+    max_params: Annotated[str | None, typer.Option(help="Of those with at most so many parameters, such as 1M.")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Of those with at most so many multiply-adds, such as 30M.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    from nas.config import METRIC_WORDS, parse_count
+    from nas.paths import existing_study
+    from nas.report.compare import report_best
+    from nas.report.words import count_text, row_text
+
+    most_params, most_macs = (None if text is None else parse_count(text) for text in (max_params, max_macs))
+    report = report_best(existing_study(study), most_params, most_macs)
+    if as_json:
+        print_json(report.plain())
+        return
+    print(f"Study {report.study}, best: {row_text(report.best)}\n")
+    word = METRIC_WORDS[report.metric]
+    print(f"{'trial':>5s} {'parameters':>12s} {'MACs':>6s}  {word:>8s}  network")
+    for row in report.front:
+        mark = "  ← best" if row.number == report.best.number else ""
+        cost = f"{row.params:12,} {count_text(row.macs):>6s}"
+        print(f"{row.number:5d} {cost}  {row.accuracy:{max(8, len(word))}.2%}  {row.architecture}{mark}")
+    print(f"Next:  nas retrain {report.best.number} --study {report.study}", file=sys.stderr)
+
+
+@command(
+    "compare",
+    help="""Set networks or studies side by side: what differs first.
+
+Networks are `best`, a trial's number, STUDY/12 or STUDY/best of another study, or preset:NAME; studies are their names.
+""",
+)
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Two or more.", autocompletion=offer("subject"))],
+    study: StudyOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what is the same in all.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    from nas.report.compare import compare
+
+    found = compare(names, study)
+    rows = found.table.rows if everything else found.table.rows[: found.different]
+    if as_json:
+        print_json({name: {row[0]: row[i] for row in found.table.rows} for i, name in enumerate(names, 1)})
+        return
+    print_table(found.table.columns, rows)
+    if not found.different:
+        print("They differ in nothing.")
+
+
+@command(
+    "presets",
+    help="List the reported networks that are built in, with their cost and reported accuracy.",
+)
+def presets(as_json: JsonOption = False) -> None:
+    from nas.report.show import report_presets
+    from nas.report.words import count_text
+
+    rows = report_presets()
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    print(f"{'preset':22s} {'blocks':10s} {'channels':17s} {'parameters':>10s} {'MACs':>6s}  budget  reported accuracy")
+    for row in rows:
+        blocks = "-".join(str(n) for n in row.blocks)
+        channels = "-".join(str(n) for n in row.channels)
+        fits = "fits" if row.fits else "over"
+        cost = f"{row.params:10,} {count_text(row.macs):>6s}"
+        print(f"{row.name:22s} {blocks:10s} {channels:17s} {cost}  {fits:6s}  {row.accuracy:.2%} {row.measured_on}")
+
+
+@command(
+    "report",
+    help="""Write one page that shows a study: what was searched and found, every curve, what mattered, the retrained network.
+
+It needs no network to be opened. Of a search that is running it shows how it stands.
+""",
+)
+def report(
+    study: StudyOption = None,
+    output: Annotated[Path | None, typer.Option(help="The page. [default: report.html in the study's folder]")] = None,
+    paper: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also figures, tables and text for a paper, into this folder.")
+    ] = None,
+) -> None:
+    from nas.paths import existing_study
+    from nas.report.page import write_page
+    from nas.report.record import read_record
+
+    paths = existing_study(study)
+    record = read_record(paths)
+    for sentence in record.left_out:
+        print(f"Warning: {sentence}", file=sys.stderr)
+    page = write_page(record, output)
+    print(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")
+    if paper is not None:
+        from nas.report.paper import write_paper
+
+        for line in write_paper(record, paper):
+            print(line)
+
+
+@command(
+    "runs",
+    help="""List what was retrained in a study, and what was predicted with it: the study's ledger.
+
+The ledger lies in the study's database. The files of a run say the same: what the ledger lacks is added from them. Known networks
+that nas baseline trained, to compare with, are listed apart and are in no ledger.
+""",
+)
+def runs(
+    study: StudyOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file again, and say which is not the one that was recorded.")
+    ] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="First make the ledger again from the files.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    from nas.errors import StudyError
+    from nas.paths import existing_study
+    from nas.report.runs import list_baselines, list_runs
+    from nas.runs import ledger
+
+    paths = existing_study(study)
+    if rebuild:
+        made, _ = ledger.rebuild(paths)
+        counts = f"{len(made.runs)} runs and {len(made.submissions)} submissions"
+        print(f"The ledger of study {paths.name} was made again from the files: {counts}.", file=sys.stderr)
+    if study is None and not as_json:
+        print(f"Study {paths.name}:", file=sys.stderr)
+    listing = list_runs(paths, verify)
+    baselines, damaged = list_baselines(paths, verify)
+    for sentence in [*listing.unreadable, *damaged]:
+        print(f"Warning: {sentence}", file=sys.stderr)
+    if as_json:
+        runs = [{**run.entry.model_dump(), "recorded": run.recorded, "files": run.files} for run in listing.runs]
+        submissions = [{**one.entry.model_dump(), "recorded": one.recorded, "file": one.files} for one in listing.submissions]
+        known = [{"name": one.name, **one.entry.model_dump(mode="json"), "files": one.files} for one in baselines]
+        unreadable = [*listing.unreadable, *damaged]
+        found = {"runs": runs, "submissions": submissions, "baselines": known, "unreadable": unreadable}
+        print_json({"study": paths.name, **found})
+    else:
+        if listing.runs:
+            print_table(RUN_COLUMNS, [run_row(run) for run in listing.runs])
+        if listing.submissions:
+            print()
+            print_table(SUBMISSION_COLUMNS, [submission_row(one) for one in listing.submissions])
+        if baselines:
+            print("\nKnown networks, to compare with:" if listing.runs else "Known networks, to compare with:")
+            print_table(BASELINE_COLUMNS, [baseline_row(one) for one in baselines])
+        if not listing.runs and not listing.unreadable:
+            print(f"Nothing was retrained yet. Next:  nas retrain best --study {paths.name}", file=sys.stderr)
+    unrecorded = [run.name for run in listing.runs if not run.recorded]
+    if unrecorded and not listing.unreadable:
+        them = ", ".join(unrecorded[:3]) + (", …" if len(unrecorded) > 3 else "")
+        print(f"Not in the ledger: {them}. Next:  nas runs --rebuild --study {paths.name}", file=sys.stderr)
+    changed = listing.changed + [one.name for one in baselines if not one.is_whole]
+    if verify and (changed or listing.unreadable or damaged):
+        raise StudyError(
+            f"of study {paths.name!r} not everything is as it was recorded: {', '.join(changed) or 'see the warnings'}",
+            hint=f"restore it from a copy; or, if it is meant:  nas runs --rebuild --study {paths.name}",
+        )
+
+
+RUN_COLUMNS = ("run", "recipe", "seed", "epochs", "parameters", "images", "time", "held out", "test accuracy", "commit", "files")
+SUBMISSION_COLUMNS = ("submission", "run", "test set", "rows", "averaged over", "made", "commit", "file")
+BASELINE_COLUMNS = ("baseline", "like", *RUN_COLUMNS[1:9], "budget", "files")
+
+
+def baseline_row(one: "Listed[BaselineCard]") -> tuple[str, ...]:
+    from nas.config import METRIC_WORDS
+    from nas.report.words import time_text
+
+    card = one.entry
+    by_metric = "" if card.metric == "accuracy" else f", {METRIC_WORDS[card.metric]} "
+    held_out = test = "–"
+    if card.held_out is not None:
+        held_out = f"{card.held_out.accuracy:.2%}" + (by_metric and f"{by_metric}{card.held_out.clean:.2%}")
+    if card.test_accuracy is not None:
+        test = f"{card.test_accuracy:.2%}"
+        if card.tta != "none" and card.test_accuracy_tta is not None:
+            test += f", {card.tta} {card.test_accuracy_tta:.2%}"
+        if by_metric and card.test_score is not None:
+            test += f"{by_metric}{card.test_score:.2%}"
+    figures = (str(card.seed), str(card.train.epochs), f"{card.network.params:,}", f"{card.train_images:,}")
+    budget = "fits" if card.network.over_text is None else f"over by {card.network.over_text}"
+    named = one.name, card.like, card.recipe
+    return (*named, *figures, time_text(card.seconds), held_out, test, budget, one.files)
+
+
+def run_row(run: "Listed[RunEntry]") -> tuple[str, ...]:
+    from nas.config import METRIC_WORDS
+    from nas.report.words import time_text
+
+    entry = run.entry
+    held_out = "–" if entry.held_out_accuracy is None else f"{entry.held_out_accuracy:.2%}"
+    by_metric = "" if entry.metric == "accuracy" else METRIC_WORDS[entry.metric]
+    if entry.held_out_score is not None:
+        held_out += f", {by_metric} {entry.held_out_score:.2%}"
+    accuracy = "–" if entry.test_accuracy is None else f"{entry.test_accuracy:.2%}"
+    if entry.test_accuracy_tta is not None and entry.tta != "none":
+        accuracy += f", {entry.tta} {entry.test_accuracy_tta:.2%}"
+    test_score = {"balanced_accuracy": entry.test_balanced_accuracy, "macro_f1": entry.test_macro_f1}.get(entry.metric)
+    if test_score is not None:
+        accuracy += f", {by_metric} {test_score:.2%}"
+    images = f"{entry.train_images:,}" + (" with test labels" if entry.includes_test_labels else "")
+    figures = (str(entry.seed), str(entry.epochs), f"{entry.params:,}", images, time_text(entry.seconds), held_out, accuracy)
+    return entry.name, entry.recipe, *figures, commit_text(entry.commit), mark(run.files, run.recorded)
+
+
+def submission_row(one: "Listed[SubmissionEntry]") -> tuple[str, ...]:
+    entry = one.entry
+    averaged = f"{entry.tta}, adapted norm" if entry.adapted else entry.tta
+    made = entry.created[:16].replace("T", " ")
+    what = entry.output, entry.run, entry.test, f"{entry.images:,}", averaged, made
+    return *what, commit_text(entry.commit), mark(one.files, one.recorded)
+
+
+def commit_text(commit: str | None) -> str:
+    return "–" if commit is None else commit
+
+
+def mark(files: str, recorded: bool) -> str:
+    return files if recorded else f"{files}, not in the ledger"

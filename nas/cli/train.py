@@ -1,0 +1,405 @@
+"""`nas retrain`, `nas ablate`, `nas baseline`: trainings after a search."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli.options import DatasetOption, JsonOption, LogOption, QuietOption, StudyOption, command, offer
+from nas.cli.output import print_json, spread_data, table_lines
+from nas.errors import ConfigError, choices_sentence
+from nas.specs import HOLD_OUT, AblateSpec, BaselineSpec, Criterion, RetrainSpec, SeveralSpec
+from nas.specs.options import Given, parse_seeds
+
+if TYPE_CHECKING:
+    from nas.display.terminal import TerminalDisplay
+    from nas.paths import StudyPaths
+    from nas.runs.ablate import Done as AblationDone
+    from nas.runs.baseline import Comparison, Row
+    from nas.runs.baseline import Done as BaselinesDone
+    from nas.runs.card import ModelCard
+    from nas.runs.choice import Network, Several
+
+
+def _study_of_networks(
+    command: str, words: Sequence[str], study: str | None, dataset: str | None, given: Given, display: "TerminalDisplay"
+) -> "StudyPaths":
+    """The named study or the one used last; for presets alone also one of a data set, which is made where there is none. Raises
+    NasError."""
+    from nas.config import DataConfig
+    from nas.paths import PRESET, existing_study, known_studies
+    from nas.runs.context import open_presets_study
+
+    presets_alone = all(word.startswith(PRESET) for word in words)
+    if dataset is None:
+        if presets_alone and study is None and not known_studies():
+            raise ConfigError("no study says which images to train on", hint=f"nas {command} {' '.join(words)} --dataset cifar10")
+        return existing_study(study)
+    if not presets_alone:
+        raise ConfigError(
+            "--dataset goes with preset:NAME alone: a study has its data",
+            hint=f"nas {command} preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
+        )
+    if given.labels is not None:
+        raise ConfigError(
+            "--labels names the moved table of a study, and --dataset a study that has none",
+            hint="nas search --labels FILE begins one; then --study NAME",
+        )
+    return open_presets_study(DataConfig(dataset=dataset, folder=given.data_folder), study, display.decoding)
+
+
+def _end(suspended: int, failures: object) -> None:
+    """Of a command that left so many trainings: says what goes on, and ends it as Ctrl-C would."""
+    if suspended:
+        again = shlex.join(["nas", *sys.argv[1:]])
+        left = f"{suspended} training{'s are' if suspended > 1 else ' is'} left"
+        print(f"Suspended, {left}. To go on:  {again}", file=sys.stderr)
+        sys.exit(130)
+    if failures:
+        sys.exit(1)
+
+
+# -------------------------------------------------------------------------------------------------------------- retrainings
+
+TABLE_COLUMNS = ("network", "parameters", "seeds", "held out", "held out, shifted", "in the search", "")
+
+
+@command("retrain", help="Train networks of a study on its labelled training data for the last time, longer than the search did.")
+def retrain(
+    given: Given[RetrainSpec],
+    *,
+    which: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="`best`, `top:5`, numbers or preset:NAME, one or several. [default: best]",
+            autocompletion=offer("subject"),
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several trainings of each: how many, or a list such as 0,3,4.")] = None,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(help="Share of the images that judges instead. [default: 0; 0.1 for several networks]", min=0, max=0.5),
+    ] = None,
+    choose_by: Annotated[
+        str,
+        typer.Option(help="clean or shifted: the held-out images as they are, or corrupted.", autocompletion=offer("criterion")),
+    ] = "clean",
+    workers: Annotated[int | None, typer.Option(help="On the CPU: so many trainings at a time. [default: 1]")] = None,
+    study: StudyOption = None,
+    dataset: DatasetOption = None,
+    log: LogOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    all_seeds = (given.seed,) if seeds is None else parse_seeds(seeds, given.seed)
+    words = which or ["best"]
+    from nas.display.terminal import TerminalDisplay
+    from nas.display.trainings import show_retraining, show_retrainings
+    from nas.interrupts import Stop
+    from nas.jobs.placement import Placement
+    from nas.paths import remember_study
+    from nas.runs.choice import CRITERIA
+    from nas.runs.select import find_names
+
+    by = next((name for name in CRITERIA if name == choose_by), None)
+    if by is None:
+        raise ConfigError(f"--choose-by {choose_by!r} is no criterion.{choices_sentence(choose_by, CRITERIA)}")
+    with TerminalDisplay(quiet=quiet, log=log) as display:
+        paths = _study_of_networks("retrain", words, study, dataset, given, display)
+        names = find_names(paths, words)
+        if hold_out is None:
+            hold_out = HOLD_OUT if len(names) > 1 or by == "shifted" else 0.0
+        display.track(paths)
+        if len(names) == len(all_seeds) == 1 and workers is None:
+            spec = given.build(paths=paths, which=names[0], seed=all_seeds[0], hold_out=hold_out)
+            result = show_retraining(spec, display, Stop())
+        else:
+            placement = Placement(given.device, gpus=given.gpus, workers=workers)
+            base = given.build(paths=paths, hold_out=hold_out, gpus=None)
+            result = show_retrainings(SeveralSpec(base, names, all_seeds, placement, by), display, Stop())
+    remember_study(paths)
+    if not result.suspended:
+        print_json(_retrain_data(result)) if as_json else print("\n".join(_retrain_lines(result, paths)))
+    _end(result.suspended, result.failures)
+
+
+def _retrain_data(result: "Several") -> dict[str, object]:
+    runs = [{"run": str(run.folder), **card.model_dump(mode="json")} for network in result.networks for run, card in network.runs]
+    return {"runs": runs, "best": None if result.best is None else str(result.best[0].folder), "failures": result.failures}
+
+
+def _retrain_lines(result: "Several", paths: "StudyPaths") -> list[str]:
+    from nas.predict.submission import knows_test_set
+    from nas.report.words import time_text
+
+    lines: list[str] = []
+    if sum(len(network.runs) for network in result.networks) > 1:
+        lines += _retrain_table(result)
+    if result.best is None:
+        return [*lines, "Nothing chose among them: --hold-out 0.1 sets images aside that do."]
+    run, card = result.best
+    lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}: {run.folder}")
+    lines += _expected(card)
+    test = "" if knows_test_set(paths, card) else "TEST "
+    what = "    (TEST: a folder of images, a pickle, a .npy or .npz file)" if test else ""
+    return [*lines, f"Next:  nas submit {test}--study {paths.name} --run {run.folder.name}{what}"]
+
+
+def _retrain_table(result: "Several") -> list[str]:
+    """A line a network, the best marked."""
+    from nas.config import METRIC_WORDS
+    from nas.report.words import count_text
+
+    def score(network: "Network", by: "Criterion") -> str:
+        mean, deviation = network.mean(by), network.deviation(by)
+        if mean is None:
+            return "–"
+        return f"{mean:.2%}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+
+    rows = []
+    for network in result.networks:
+        card = network.card
+        searched = "–" if card.search_accuracy is None else f"{card.search_accuracy:.2%}"
+        mark = "← best" if network is result.chosen else ""
+        rows.append(
+            (
+                card.subject,
+                count_text(card.params),
+                str(len(network.runs)),
+                score(network, "clean"),
+                score(network, "shifted"),
+                searched,
+                mark,
+            )
+        )
+    metric = result.networks[0].card.metric
+    remarks = ["mean ± standard deviation over the seeds"] if any(len(n.runs) > 1 for n in result.networks) else []
+    remarks += [] if metric == "accuracy" else [f"by {METRIC_WORDS[metric]}"]
+    return [*table_lines(TABLE_COLUMNS, rows), *([f"({', '.join(remarks)})"] if remarks else [])]
+
+
+def _expected(card: "ModelCard") -> list[str]:
+    """What may be expected of it, and by what that was measured."""
+    from nas.config import METRIC_WORDS
+    from nas.report.summary import grouped_remark
+    from nas.runs.statistics import accuracy_interval
+
+    def between(accuracy: float, images: float) -> str:
+        low, high = accuracy_interval(accuracy, images)
+        return f"{accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f})"
+
+    lines = []
+    if card.test_accuracy is not None and card.test_accuracy_tta is not None and card.test_images is not None:
+        averaged = f", {card.test_accuracy:.2%} without averaging over {card.tta}" if card.tta != "none" else ""
+        shift = "" if card.test_shifted_accuracy is None else f"; under a simulated shift {card.test_shifted_accuracy:.2%}"
+        lines.append(
+            f"Official test set, opened once: {between(card.test_accuracy_tta, card.test_images)} of "
+            f"{card.test_images:,}{averaged}{shift}"
+        )
+        if card.metric != "accuracy" and card.test_balanced_accuracy is not None and card.test_macro_f1 is not None:
+            lines.append(f"On it, balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%}")
+    elif card.includes_test_labels:
+        lines.append("It was trained on the official test labels too, so that no test accuracy can be claimed.")
+    else:
+        lines.append("The data set has no labelled test images, so that no test accuracy can be claimed.")
+    if (held_out := card.held_out) is not None:
+        lines.append(
+            f"Expected, by {held_out.images:,} images held out: {between(held_out.accuracy, held_out.counted)}; "
+            f"under a simulated shift {between(held_out.shifted_accuracy, held_out.shifted_counted)}"
+        )
+        if card.metric != "accuracy":
+            word = METRIC_WORDS[card.metric]
+            lines.append(f"On them, {word} {held_out.clean:.2%}; under that shift {held_out.shifted:.2%}")
+        if remark := grouped_remark(card):
+            lines.append(remark)
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------------------- ablations
+
+
+@command(
+    "ablate",
+    help="""Train a network beside variants of it, and say what each choice is worth.
+
+Every variant differs from the base in one value (--grid: all combinations); all are trained by the same seeds, and judged by
+training images that were set aside. The same command goes on where it stopped; further values and seeds may be added to it.
+
+\b
+    nas ablate best --vary optimiser=sgd,adam --vary activation=relu,gelu --seeds 3
+    nas ablate preset:resnet-443 --vary blocks=3-3-3,5-5-5 --vary channels=32-64-128,64-128-256
+""",
+)
+def ablate(
+    given: Given[AblateSpec],
+    *,
+    study: StudyOption = None,
+    dataset: DatasetOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    from nas.display.terminal import TerminalDisplay
+    from nas.display.trainings import show_ablation
+    from nas.interrupts import Stop
+    from nas.paths import remember_study
+    from nas.report.experiments import write_tables
+
+    with TerminalDisplay(quiet=quiet) as display:
+        paths = _study_of_networks("ablate", [given.which], study, dataset, given, display)
+        done = show_ablation(given.build(paths=paths), display, Stop())
+    remember_study(paths)
+    written = write_tables(done.ablation, done.folder)
+    if as_json:
+        print_json(ablation_data(done))
+    else:
+        print("\n".join(_ablation_lines(done)))
+        print(f"Written: {written}, table.tex, table.csv, runs.csv.   Next:  nas report --study {paths.name}")
+    _end(done.suspended, done.failures)
+
+
+def _ablation_lines(done: "AblationDone") -> list[str]:
+    from nas.report.experiments import ablation_sentences, effects_table, variants_table
+
+    ablation = done.ablation
+    base, *rest = ablation_sentences(ablation)
+    table = variants_table(ablation)
+    lines = [base, "", *table_lines(table.columns, table.rows), "(mean ± deviation over the seeds; differences in points)"]
+    if effects := effects_table(ablation):
+        lines += ["", "In the mean over the grid:", *table_lines(effects.columns, effects.rows)]
+    return [*lines, "", *rest]
+
+
+def ablation_data(done: "AblationDone") -> dict[str, object]:
+    ablation = done.ablation
+    return {
+        "ablation": ablation.name,
+        "folder": str(done.folder),
+        "ended": ablation.ended,
+        "expected": ablation.expected,
+        "judged_images": ablation.judged_images,
+        "metric": ablation.metric,
+        "variants": [
+            {
+                **row.variant.model_dump(mode="json", exclude={"candidate"}),
+                "seeds": sorted(row.cards),
+                "diverged": list(row.diverged),
+                "score": spread_data(row.score),
+                "difference": spread_data(row.difference),
+                "shifted": spread_data(row.shifted),
+                "shifted_difference": spread_data(row.shifted_difference),
+                "seconds": row.seconds,
+            }
+            for row in ablation.rows
+        ],
+        "effects": [
+            {"factor": one.factor, "level": one.level, "reference": one.reference, "difference": spread_data(one.difference)}
+            for one in ablation.effects
+        ],
+        "failures": done.failures,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------- baselines
+
+
+@command(
+    "baseline",
+    help="""Train known networks by the recipe of a study's, on the same images, as rows to compare with.
+
+A network is torchvision:resnet18, or a class in a file of yours, net.py:Net; arguments stand in the name, quoted for the shell:
+'net.py:Net(width=64)'. It may be over the study's budget, and is marked so. None is ever submitted or exported.
+
+\b
+    nas baseline torchvision:resnet18 torchvision:mobilenet_v3_small --epochs 30
+    nas baseline 'net.py:Net(width=64)' --like preset:resnet-443 --dataset cifar10 --hold-out 0.1 --seeds 3
+
+The same command goes on where it stopped, and trains nothing that is there. A file that has changed is another network, trained
+beside the earlier one. It runs with your rights: first in a process of its own with a time limit, then, to train, in this one.
+""",
+)
+def baseline(
+    given: Given[BaselineSpec],
+    *,
+    study: StudyOption = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="With --like preset:NAME, of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder.",
+            autocompletion=offer("dataset"),
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    if not given.networks:
+        raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18, or a class of yours, net.py:Net")
+    from nas.display.terminal import TerminalDisplay
+    from nas.display.trainings import show_baselines
+    from nas.interrupts import Stop
+    from nas.paths import remember_study
+
+    with TerminalDisplay(quiet=quiet) as display:
+        named = f"baseline {shlex.join(given.networks)} --like"
+        paths = _study_of_networks(named, [given.like], study, dataset, given, display)
+        done = show_baselines(given.build(paths=paths), display, Stop())
+    remember_study(paths)
+    print_json(baseline_data(done)) if as_json else print("\n".join(_baseline_lines(done, paths.name)))
+    _end(done.suspended, done.failures)
+
+
+def _baseline_lines(done: "BaselinesDone", study: str) -> list[str]:
+    from nas.report.experiments import comparison_sentences, networks_table
+
+    if done.comparison is None:
+        return ["No training has ended yet."]
+    table = networks_table(done.comparison)
+    first, *rest = comparison_sentences(done.comparison)
+    remark = "(mean ± deviation over the seeds)"
+    lines = [first, "", *table_lines(table.columns, table.rows), remark, "", *rest]
+    return [*lines, *(f"Written: {run.folder}" for run in done.runs), f"Next:  nas report --study {study}"]
+
+
+def baseline_data(done: "BaselinesDone") -> dict[str, object]:
+    return {
+        "runs": [str(run.folder) for run in done.runs],
+        "comparison": None if done.comparison is None else comparison_data(done.comparison),
+        "failures": done.failures,
+        "suspended": done.suspended,
+    }
+
+
+def comparison_data(comparison: "Comparison") -> dict[str, Any]:
+    return {
+        "like": comparison.like,
+        "recipe": comparison.recipe,
+        "train": comparison.train.model_dump(mode="json"),
+        "train_images": comparison.train_images,
+        "held_out_images": comparison.held_out,
+        "test_images": comparison.test,
+        "metric": comparison.metric,
+        "own": [_row_data(row) for row in comparison.own],
+        "known": [_row_data(row) for row in comparison.known],
+        "differences": [
+            {"network": one.known.title, "to": one.ours.title, "on_test": one.on_test, **spread_data(one.spread)}
+            for one in comparison.differences
+        ],
+    }
+
+
+def _row_data(row: "Row") -> dict[str, Any]:
+    return {
+        "network": row.title,
+        "params": row.params,
+        "macs": row.macs,
+        "over": row.over,
+        "seeds": sorted(row.cards),
+        "diverged": list(row.diverged),
+        "held_out": spread_data(row.held_out),
+        "shifted": spread_data(row.shifted),
+        "test": spread_data(row.test),
+        "seconds": row.seconds,
+        "runs": list(row.runs),
+    }

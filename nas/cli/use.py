@@ -1,0 +1,89 @@
+"""`nas submit`, `nas predict`, `nas export`: what is done with a retrained network."""
+
+from dataclasses import asdict
+
+from nas.cli.options import JsonOption, QuietOption, StudyOption, command
+from nas.cli.output import print_json
+from nas.specs import ExportSpec, PredictSpec, SubmitSpec
+from nas.specs.options import Given
+
+
+@command("submit", help="Predict an unlabelled test set and write the CSV that is handed in: ID,Labels.")
+def submit(
+    given: Given[SubmitSpec], *, study: StudyOption = None, quiet: QuietOption = False, as_json: JsonOption = False
+) -> None:
+    from nas.display.terminal import TerminalDisplay
+    from nas.paths import remember_study
+    from nas.predict import submit as predict_test_set
+    from nas.runs.select import is_folder, study_of
+
+    paths = study_of(given.run, study)
+    with TerminalDisplay(quiet=quiet) as display:
+        done = predict_test_set(given.build(paths=paths), display.decoding, display.note)
+    if paths is not None and not is_folder(given.run):
+        remember_study(paths)
+    if as_json:
+        print_json(
+            {
+                "output": str(done.output),
+                "run": done.run,
+                "test": done.test,
+                "tta": done.tta,
+                "images": done.images,
+                "per_class": done.per_class,
+                "adapted": None if done.adapted is None else asdict(done.adapted),
+            }
+        )
+        return
+    where = "No study" if paths is None else f"Study {paths.name}"
+    print(f"{where}, network {done.run}, test set {done.test}, test-time augmentation {done.tta}")
+    classes = [name if name == str(label) else f"{label} {name}" for label, name in enumerate(done.per_class)]
+    counted = zip(classes, done.per_class.values(), strict=True)
+    print("Predicted  " + ", ".join(f"{name}: {count}" for name, count in counted))
+    if done.adapted is not None:
+        before, after = done.adapted.confidence_before, done.adapted.confidence_after
+        print(
+            f"BatchNorm's statistics of the test set changed {done.adapted.changed:,} of {done.images:,} predictions; "
+            f"mean confidence {before:.1%} before, {after:.1%} after"
+        )
+    print(f"Wrote {done.output} ({done.images:,} rows)")
+
+
+@command("predict", help="Name the most probable classes of some images.")
+def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: JsonOption = False) -> None:
+    from nas.predict import predict_images
+    from nas.runs.select import study_of
+
+    guesses = predict_images(given.build(paths=study_of(given.run, study)))
+    if as_json:
+        print_json([{**asdict(guess), "image": str(guess.image), "classes": dict(guess.classes)} for guess in guesses])
+        return
+    for guess in guesses:
+        print(f"{guess.image}: " + ", ".join(f"{name} {share:.1%}" for name, share in guess.classes))
+
+
+@command(
+    "export",
+    help="""Write a retrained network for use elsewhere, and check that it predicts there as here.
+
+weights: a folder with model.safetensors, model.json and a model.py that needs torch alone. onnx: one file, preprocessing inside,
+for batches of any size. torch: a program of torch.export. Each takes uint8 images (N, H, W, C) and gives logits.
+""",
+)
+def export(given: Given[ExportSpec], *, study: StudyOption = None, as_json: JsonOption = False) -> None:
+    from nas.display.terminal import TerminalDisplay
+    from nas.export import export as write_exported
+    from nas.report.words import bytes_text
+    from nas.runs.select import study_of
+
+    with TerminalDisplay() as display:
+        spec = given.build(paths=study_of(given.run, study))
+        done = write_exported(spec, display.note)
+    if as_json:
+        print_json({**asdict(done), "path": str(done.path)})
+        return
+    print(f"{done.path}  ({bytes_text(done.bytes)}): network {done.run}; its logits differ by {done.difference:.1g} at most")
+    if done.bf16_bytes is not None:
+        print(f"model.bf16.safetensors  ({bytes_text(done.bf16_bytes)}): its logits differ by {done.bf16_difference:.1g} at most")
+        if done.accuracy is not None:
+            print(f"Of the official test set: {done.accuracy:.2%}, in bfloat16 {done.bf16_accuracy:.2%}")

@@ -1,0 +1,212 @@
+"""What describes an option of a command, how its text is read, and how functions take the options of a spec."""
+
+import dataclasses
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+from nas.errors import ConfigError
+
+Spec = TypeVar("Spec")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Option:
+    """The metadata of a spec's field that a user may set."""
+
+    name: str
+    type: Any
+    """Of the field."""
+    default: Any
+    """As a user would type it; `dataclasses.MISSING` for none."""
+    help: str
+    alias: str | None = None
+    """Another flag."""
+    argument: bool = False
+    """Of the command line; and in Python it may be given by its place."""
+    positional: bool = False
+    """In Python alone."""
+    parse: Callable[[Any], Any] | None = None
+    """Reads a text such as `1h30m`; passes on what is read already."""
+    path: bool = False
+    """A text that is a path, made absolute."""
+    complete: str | None = None
+    """Whose choices a shell offers: a key of `nas.cli.options.CHOICES`."""
+    min: float | None = None
+    max: float | None = None
+    metavar: str | None = None
+    remembered: bool = True
+    """By the study; what is not has to be said again by the command that goes on."""
+
+    @property
+    def optional(self) -> bool:
+        return NoneType in get_args(self.type)
+
+    @property
+    def is_tuple(self) -> bool:
+        return get_origin(self.type) is tuple
+
+    @property
+    def kind(self) -> Any:
+        """The type of one value: Path of paths, str of what is read from a text, `int | str` as str."""
+        if self.is_tuple:
+            return str if self.parse else get_args(self.type)[0]
+        kinds = set(get_args(self.type) if isinstance(self.type, UnionType) else [self.type]) - {NoneType}
+        return Path if self.path else str if self.parse or str in kinds else kinds.pop()
+
+    @property
+    def many(self) -> bool:
+        """Whether it may be given more than once."""
+        return self.is_tuple and self.parse is None
+
+    def read(self, value: Any) -> Any:
+        """The value of the field. Raises ConfigError."""
+        if self.parse is not None:
+            return self.parse(value)
+        if self.many:
+            values = [value] if isinstance(value, str | os.PathLike) else value
+            return tuple(Path(one) if self.kind is Path else one for one in values)
+        if self.kind is Path:
+            return os.path.abspath(value) if self.path else Path(value)
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def option(default: Any, help: str, *, text: str | None = None, name: str | None = None, **how: Any) -> Any:
+    """A field of a spec. `text`: its default, as it is typed; `name`: where it is not the field's; `how`: as in `Option`."""
+    shown = {"default": default if text is None else text, "help": help, **how}
+    return dataclasses.field(default=default, metadata={"option": shown, "name": name})
+
+
+def argument(default: Any, help: str, **how: Any) -> Any:
+    return option(default, help, argument=True, **how)
+
+
+@functools.cache
+def options_of(spec: Any) -> dict[str, Option]:
+    """By field, the spec's own before those that it shares with others."""
+    fields = [field for field in dataclasses.fields(spec) if "option" in field.metadata]
+    types = get_type_hints(spec)
+    return {
+        field.name: Option(field.metadata["name"] or field.name, types[field.name], **field.metadata["option"])
+        for field in sorted(fields, key=lambda field: field.kw_only is True)
+    }
+
+
+def said_again(spec: Any) -> str:
+    """The options that a study does not remember, as they were typed: ` --workers 4`; empty where all have their defaults."""
+    said = {known.name: (getattr(spec, field), known) for field, known in options_of(spec.__class__).items()}
+    return "".join(
+        f" --{name.replace('_', '-')} {f'{value:g}' if isinstance(value, float) else value}"
+        for name, (value, known) in said.items()
+        if not known.remembered and value != known.default
+    )
+
+
+# ---------------------------------------------------------------------------------------- functions that take a spec's options
+
+
+@dataclass(frozen=True)
+class Given(Generic[Spec]):
+    """The options that were given, read, by their fields."""
+
+    spec: type[Spec]
+    values: dict[str, Any]
+
+    def __getattr__(self, field: str) -> Any:
+        """None of what was not given."""
+        return self.values.get(field)
+
+    def build(self, **rest: Any) -> Spec:
+        """With `rest`, fields that are no options or were read elsewhere. Those that were not given have their defaults."""
+        return self.spec(**self.values | rest)
+
+
+def spec_of(run: Callable) -> Any:
+    """Whose options its parameter `given` holds."""
+    return get_args(inspect.signature(run).parameters["given"].annotation)[0]
+
+
+def with_options(run: Callable[..., Result], parameter: Callable[[Option], inspect.Parameter]) -> Callable[..., Result]:
+    """`run`, which takes a `Given[…]` as its parameter `given`, with the options of that spec as parameters of their own instead.
+    A parameter of `run` takes the place of the option of its name."""
+    signature = inspect.signature(run)
+    own = dict(signature.parameters)
+    spec = spec_of(run)
+    options = {known.name: (field, known) for field, known in options_of(spec).items() if known.name not in own}
+    spread = [parameter(known) for _, known in options.values()]
+    parameters = [one for name, kept in own.items() for one in (spread if name == "given" else [kept])]
+    taken = signature.replace(parameters=sorted(parameters, key=lambda parameter: parameter.kind))
+
+    @functools.wraps(run)
+    def call(*args: Any, **values: Any) -> Result:
+        bound = taken.bind(*args, **values)
+        bound.apply_defaults()
+        rest = bound.arguments
+        read = {field: (known, rest.pop(name)) for name, (field, known) in options.items()}
+        given = {field: known.read(value) for field, (known, value) in read.items() if value is not None}
+        return run(given=Given(spec, given), **rest)
+
+    call.__signature__ = taken  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": signature.return_annotation}
+    return call
+
+
+# --------------------------------------------------------------------------------------------------------- how texts are read
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def parse_duration(time: float | str) -> float:
+    """Seconds of `90`, `90s`, `15m`, `1h30m`. Raises ConfigError."""
+    if not isinstance(time, str):
+        return time
+    match = _DURATION.fullmatch(time.strip())
+    if match is None or not any(match.groups()):
+        raise ConfigError(f"a time is written as 90s, 15m or 1h30m, but got {time!r}", hint="for example 15m")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_timeout(time: float | str) -> float:
+    """Seconds above 0. Raises ConfigError."""
+    seconds = parse_duration(time)
+    if seconds <= 0:
+        raise ConfigError(f"--timeout must be above 0 seconds, but is {time}", hint="--timeout 60s is the default")
+    return seconds
+
+
+def parse_count(count: int | str) -> int:
+    """`5M`, `300k`. Raises BudgetError."""
+    from nas.config import parse_count  # which takes pydantic with it
+
+    return parse_count(count)
+
+
+def parse_seeds(seeds: int | str | Sequence[int], first: int = 0) -> tuple[int, ...]:
+    """`3` is so many from `first` on, `0,3,4` those. Raises ConfigError."""
+    if not isinstance(seeds, int | str):
+        if len(seeds) == 1:
+            return tuple(seeds)
+        seeds = ",".join(map(str, seeds))
+    text = str(seeds)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or (len(parts) == 1 and not int(parts[0])):
+        raise ConfigError(f"--seeds takes how many, or a list of them, but got {text!r}", hint="--seeds 3, or --seeds 0,3,4")
+    if len(parts) == 1:
+        return tuple(range(first, first + int(parts[0])))
+    listed = [int(part) for part in parts]
+    if first and first not in listed:
+        raise ConfigError(f"--seed {first} and --seeds {text} both say which", hint="leave --seed out")
+    if repeated := sorted({seed for seed in listed if listed.count(seed) > 1}):
+        raise ConfigError(
+            f"--seeds {text} repeats {', '.join(map(str, repeated))}: the same seed trains the same network again",
+            hint=f"--seeds {','.join(map(str, dict.fromkeys(listed)))}, or --seeds {len(listed)} for as many different ones",
+        )
+    return tuple(listed)

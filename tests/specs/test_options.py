@@ -1,0 +1,107 @@
+"""How an option's text is read, what has to be said again, and what functions take."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from nas.errors import ConfigError
+from nas.paths import StudyPaths
+from nas.specs import AblateSpec, BaselineSpec, PredictSpec, SearchSpec
+from nas.specs.options import Given, Option, options_of, parse_duration, parse_seeds, said_again, with_options
+
+
+def keyword(known: Option) -> inspect.Parameter:
+    return inspect.Parameter(known.name, inspect.Parameter.KEYWORD_ONLY, default=known.default)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("15m", 900),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1h30m15s", 5415),
+        ("1.5h", 5400),
+        ("0.5s", 0.5),
+        (" 90s ", 90),
+        ("0", 0),
+    ],
+)
+def test_time_is_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", " ", "soon", "-5", "1d", "h", "5 m", "1m30h", "1:30", "1h 30m", "inf", "1e3"])
+def test_time_that_is_none_is_refused_with_the_forms_there_are(text: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_duration(text)
+    assert refused.value.message == f"a time is written as 90s, 15m or 1h30m, but got {text!r}"
+
+
+def test_a_time_in_seconds_is_kept() -> None:
+    assert parse_duration(12.5) == 12.5
+
+
+@pytest.mark.parametrize(
+    ("seeds", "first", "read"),
+    [("3", 0, (0, 1, 2)), ("3", 4, (4, 5, 6)), (2, 0, (0, 1)), ("0,3,4", 0, (0, 3, 4)), ([7], 0, (7,)), ((1, 5), 0, (1, 5))],
+)
+def test_seeds_are_how_many_or_which(seeds: int | str | list[int], first: int, read: tuple[int, ...]) -> None:
+    assert parse_seeds(seeds, first) == read
+
+
+@pytest.mark.parametrize(
+    ("seeds", "first", "problem"),
+    [
+        ("0", 0, "--seeds takes how many, or a list of them, but got '0'"),
+        ("1,2", 3, "--seed 3 and --seeds 1,2 both say which"),
+        ([1, 1], 0, "--seeds 1,1 repeats 1: the same seed trains the same network again"),
+    ],
+)
+def test_seeds_that_mean_nothing_are_refused(seeds: str | list[int], first: int, problem: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_seeds(seeds, first)
+    assert refused.value.message == problem
+
+
+def test_what_a_study_does_not_remember_is_said_again() -> None:
+    assert said_again(SearchSpec(study="mine", trials=7, epochs=3, max_params="5M", storage="postgresql://host/db")) == ""
+    spec = SearchSpec(gpus=0, workers=2, device="cpu", ray="auto", cpus_per_worker=0.5, gpus_per_worker=1.0, finalist_seeds=3)
+    said = said_again(spec)
+    assert said.split(" --")[1:] == [
+        *("finalist-seeds 3", "gpus 0", "workers 2", "ray auto", "gpus-per-worker 1", "cpus-per-worker 0.5", "device cpu")
+    ]
+
+
+def test_options_are_read_and_what_is_not_given_keeps_its_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def run(given: Given[BaselineSpec], *, like: str = "7") -> BaselineSpec:
+        return given.build(paths=StudyPaths(tmp_path), like=like)
+
+    call = with_options(run, keyword)
+    assert call() == BaselineSpec(StudyPaths(tmp_path), like="7")
+    spec = call(networks="net.py:Net", seeds="2", timeout="5m", data="images", like="best")
+    assert (spec.networks, spec.seeds, spec.timeout, spec.like) == (("net.py:Net",), (0, 1), 300, "best")
+    assert spec.data_folder == str(tmp_path / "images")
+    with pytest.raises(ConfigError, match="timeout must be above 0 seconds"):
+        call(timeout="0s")
+    with pytest.raises(TypeError, match="tracker"):
+        call(tracker="wandb")
+
+
+def test_paths_are_paths_and_one_may_stand_for_several() -> None:
+    images = options_of(PredictSpec)["images"]
+    assert images.read("a.png") == (Path("a.png"),)
+    assert images.read(["a.png", Path("b.png")]) == (Path("a.png"), Path("b.png"))
+    assert options_of(SearchSpec)["space"].read(Path("mine.yaml")) == "mine.yaml"
+
+
+def test_an_ablation_is_of_a_retraining(tmp_path: Path) -> None:
+    spec = AblateSpec(StudyPaths(tmp_path), "7", epochs=3, hold_out=0.2, recipe="fast", device="cpu", labels="t.csv")
+    base = spec.base
+    assert (base.which, base.epochs, base.hold_out, base.recipe, base.labels) == ("7", 3, 0.2, "fast", "t.csv")
+    assert (base.compiled, base.seed, base.selection.hold_out) == (False, 0, 0.2)
