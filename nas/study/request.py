@@ -23,7 +23,6 @@ from nas.study.finalists import check_request
 from nas.study.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
 from nas.study.strategies import fill_defaults, inherit_arguments
 
-DEFAULT_TRIALS = 100
 DEFAULT_SPACE = "resnet"
 
 
@@ -101,13 +100,10 @@ def default_name(request: SearchSpec) -> str:
 
 def resolve_overrides(request: SearchSpec, stored: StudySettings | None) -> Overrides:
     before = stored.overrides if stored else Overrides(unmirrored=request.new_dataset in UNMIRRORED)
-    said = {
+    said = {name: getattr(request, name) for name in Overrides.model_fields if hasattr(request, name)} | {
         "metric": known_word("--metric", request.metric, MetricName),
         "class_balance": known_word("--class-balance", request.class_balance, BalanceName),
-        "epochs": request.epochs,
         "max_params": None if request.max_params is None else parse_count(request.max_params),
-        "sampler": request.sampler,
-        "pruner": request.pruner,
     }
     return Overrides.model_validate(before.model_dump() | _without_none(said))
 
@@ -115,7 +111,7 @@ def resolve_overrides(request: SearchSpec, stored: StudySettings | None) -> Over
 def known_word(option: str, word: str | None, words: Any) -> Any:
     """The word, one of a Literal's. Raises ConfigError with the choices."""
     if word is not None and word not in get_args(words):
-        raise ConfigError(f"{option}: {word!r} is none there is.{choices_sentence(word, get_args(words))}")
+        raise ConfigError(f"unknown value {word!r} for {option}.{choices_sentence(word, get_args(words))}")
     return word
 
 
@@ -148,33 +144,19 @@ def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfi
             if getattr(request, name) is not None:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{option} names a column of a table of labels, and there is none", hint="--labels FILE")
-    said = {
-        "dataset": request.dataset,
-        "folder": os.path.abspath(request.data_folder) if request.data_folder else None,
-        "labels": os.path.abspath(request.labels) if request.labels else None,
-        "image_column": request.image_column,
-        "label_column": request.label_column,
-        "group_column": request.group_column,
-        "image_size": request.image_size,
-        "resize": request.resize,
-        "channels": request.channels,
+    said = {name: getattr(request, name) for name in DataConfig.model_fields if hasattr(request, name)} | {
+        "folder": request.data_folder and os.path.abspath(request.data_folder),
+        "labels": request.labels and os.path.abspath(request.labels),
         "skip_bad_images": request.skip_bad_images or None,
         "subset": request.train_subset,
-        "seed": request.seed,
     }
     known = {"dataset": request.new_dataset} if before is None else before.model_dump()
     try:
         return DataConfig.model_validate(known | _without_none(said))
     except ValidationError as error:
-        problem = first_problem(error)
-        for field, option in (
-            ("image_size", "--image-size"),
-            ("subset", "--train-subset"),
-            ("resize", "--resize"),
-            ("channels", "--channels"),
-        ):
-            problem = problem.replace(field, option)
-        raise ConfigError(problem) from None
+        field, _, problem = first_problem(error).partition(":")
+        option = "train-subset" if field == "subset" else field.replace("_", "-")
+        raise ConfigError(f"--{option}:{problem}") from None
 
 
 def least_params(space: Space, budget: Budget) -> int:

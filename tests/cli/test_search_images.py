@@ -125,12 +125,12 @@ def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Ca
         ("--labels labels.csv --channels blue", "--channels: must be 'grey' or 'rgb' (got 'blue')", None),
         (
             "--labels labels.csv --metric f1",
-            "--metric: 'f1' is none there is. Did you mean 'macro_f1'? Choices: accuracy, balanced_accuracy, macro_f1.",
+            "unknown value 'f1' for --metric. Did you mean 'macro_f1'? Choices: accuracy, balanced_accuracy, macro_f1.",
             None,
         ),
         (
             "--labels labels.csv --class-balance weights",
-            "--class-balance: 'weights' is none there is. Choices: none, loss, sampling.",
+            "unknown value 'weights' for --class-balance. Choices: none, loss, sampling.",
             None,
         ),
         (
