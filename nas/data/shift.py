@@ -1,7 +1,7 @@
-"""Images as another camera, light or hand would have given them: what a network says of them is what it may say in the wild.
+"""Images as another camera, light or hand would have given them, to estimate a network's accuracy outside its data set.
 
 The kinds of Hendrycks & Dietterich (arXiv 1903.12261) that need neither a model nor pictures of frost, and the same images turned
-and moved. Each image has one of them, of a strength of its own, both by lot and the same for the same seed.
+and moved. Each image gets one kind and a strength at random, the same for the same seed.
 """
 
 import io
@@ -18,13 +18,8 @@ from nas.data.augment.draw import Draw
 from nas.data.augment.geometric import affine, turned
 from nas.data.images import ImageSet
 
-LEAST_STRENGTH = 0.25
-"""Of 1, so that every image is visibly another."""
+LEAST_STRENGTH = 0.25  # of 1, so that every image is visibly changed
 AT_ONCE = 1000
-
-
-def _noise(images: Tensor, strength: Tensor, draw: Draw) -> Tensor:
-    return noise(images, 60 * strength, draw.normal(*images.shape))
 
 
 def _blur(images: Tensor, strength: Tensor, draw: Draw) -> Tensor:
@@ -55,41 +50,29 @@ def _jpeg(images: Tensor, strength: Tensor, draw: Draw) -> Tensor:
     return torch.from_numpy(np.stack(results)).permute(0, 3, 1, 2)
 
 
-def _brightness(images: Tensor, strength: Tensor, draw: Draw) -> Tensor:
-    return brightness(images, 1 + 0.6 * strength * draw.signs(len(images)))
-
-
-def _contrast(images: Tensor, strength: Tensor, draw: Draw) -> Tensor:
-    return contrast(images, 1 - 0.8 * strength)
-
-
-def _saturation(images: Tensor, strength: Tensor, draw: Draw) -> Tensor:
-    return saturation(images, torch.where(draw.signs(len(images)) > 0, 1 + 2 * strength, 1 - strength))
-
-
-def _turned(images: Tensor, strength: Tensor, draw: Draw) -> Tensor:
-    still = torch.zeros(len(images))
-    return affine(images, turned(25 * strength * draw.signs(len(images)), still, still))
-
-
 def _moved(images: Tensor, strength: Tensor, draw: Draw) -> Tensor:
     most = 0.2 * images.shape[3] * strength
-    still = torch.zeros(len(images))
-    return affine(images, turned(still, (most * draw.signs(len(images))).round(), (most * draw.signs(len(images))).round()))
+    right, down = ((most * draw.signs(len(images))).round() for _ in range(2))
+    return affine(images, turned(torch.zeros(len(images)), right, down))
 
 
+_still = torch.zeros_like
 SHIFTS: dict[str, Callable[[Tensor, Tensor, Draw], Tensor]] = {
-    "noise": _noise,
+    "noise": lambda images, strength, draw: noise(images, 60 * strength, draw.normal(*images.shape)),
     "blur": _blur,
     "pixelate": _pixelate,
     "jpeg": _jpeg,
-    "brightness": _brightness,
-    "contrast": _contrast,
-    "saturation": _saturation,
-    "turned": _turned,
+    "brightness": lambda images, strength, draw: brightness(images, 1 + 0.6 * strength * draw.signs(len(images))),
+    "contrast": lambda images, strength, _: contrast(images, 1 - 0.8 * strength),
+    "saturation": lambda images, strength, draw: saturation(
+        images, torch.where(draw.signs(len(images)) > 0, 1 + 2 * strength, 1 - strength)
+    ),
+    "turned": lambda images, strength, draw: affine(
+        images, turned(25 * strength * draw.signs(len(images)), _still(strength), _still(strength))
+    ),
     "moved": _moved,
 }
-"""Functions of images uint8 (N, C, H, W) and strengths (N,) in (0, 1]; each returns new images of the same shape."""
+"""(images uint8 (N, C, H, W), strengths (N,) in (0, 1], draw) → new images of the same shape."""
 
 
 def shifted(images: ImageSet, indices: np.ndarray | None, seed: int) -> ImageSet:

@@ -1,4 +1,4 @@
-"""Which images train and which choose, decided here once, because retraining, searching and reporting must agree on it."""
+"""Which images train and which validate, decided here once, because searching, retraining and reporting must agree on it."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,10 @@ MOST_HELD_OUT = 0.5
 
 @dataclass(frozen=True)
 class Split:
-    """Which of the training images train candidates, and which choose among them: disjoint indices, sorted."""
+    """Of a search: disjoint sorted int64 indices into `Dataset.train`."""
 
     train: np.ndarray
-    """int64 indices into `Dataset.train`"""
-    validation: np.ndarray | None
-    """int64 indices into `Dataset.train`; None where the data set brings its own validation images."""
+    validation: np.ndarray | None  # None where the data set has its own validation images
 
 
 def split(dataset: Dataset, config: DataConfig) -> Split:
@@ -56,8 +54,7 @@ def validation_images(dataset: Dataset, parts: Split) -> int:
     return len(dataset.validation or ()) if parts.validation is None else len(parts.validation)
 
 
-IMBALANCE = 10.0
-"""Times as many images as the smallest class has, from which on the largest is worth a warning."""
+IMBALANCE = 10.0  # the largest class is worth a warning from so many times the images of the smallest
 
 
 def imbalance(dataset: Dataset) -> str | None:
@@ -135,10 +132,8 @@ class _Held:
 
     classes: np.ndarray
     counts: np.ndarray
-    starts: np.ndarray
-    """Of each group in the two above, with one more for the end."""
-    images: np.ndarray
-    """Of each group, in all."""
+    starts: np.ndarray  # of each group in the two above, with one more for the end
+    images: np.ndarray  # of each group, in all
 
     @classmethod
     def of(cls, labels: np.ndarray, groups: np.ndarray) -> "_Held":
@@ -212,7 +207,7 @@ def _require_both_sides(dataset: Dataset, validation: np.ndarray) -> None:
         )
 
 
-# ------------------------------------------------------------------------------------------- of a chosen network
+# ------------------------------------------------------------------------------------ of a run: what a network is trained on
 
 
 @dataclass(frozen=True)
@@ -220,10 +215,8 @@ class DataSelection:
     """What a user asked for."""
 
     include_test_labels: bool = False
-    subset: int | None = None
-    """So many images train, stratified."""
-    hold_out: float = 0.0
-    """Share of the training images that is set aside, of each class, in whole groups where there are any; 0 for none."""
+    subset: int | None = None  # images that train, stratified
+    hold_out: float = 0.0  # share of each class of the training images that is set aside, in whole groups; 0 for none
 
     @property
     def suffix(self) -> str:
@@ -236,10 +229,8 @@ class DataSelection:
 @dataclass(frozen=True)
 class SelectedData:
     images: ImageSet | JoinedSet
-    train: np.ndarray | None
-    """int64 indices into `images`, sorted; None for all of them."""
-    hold_out: np.ndarray | None
-    """Likewise, all among the data set's training images and disjoint from `train`; None where nothing is set aside."""
+    train: np.ndarray | None  # int64 indices into `images`, sorted; None for all of them
+    hold_out: np.ndarray | None  # likewise, into the training images, disjoint from `train`; None where nothing is set aside
 
     @property
     def train_indices(self) -> np.ndarray:
@@ -251,8 +242,8 @@ class SelectedData:
 
 
 def select_data(dataset: Dataset, config: DataConfig, wanted: DataSelection) -> SelectedData:
-    """The same for the same labels and `config.seed`. Nothing that chose in the search is held out, so that the choice made there
-    does not flatter the figure. Raises ConfigError and DataError."""
+    """The same for the same labels and `config.seed`. No validation image of the search is held out, since it selected the
+    network and would flatter the figure. Raises ConfigError and DataError."""
     images = labelled_images(dataset, wanted.include_test_labels)
     train = np.arange(len(images))
     hold_out = None
@@ -271,39 +262,31 @@ def _held_out(dataset: Dataset, config: DataConfig, share: float) -> np.ndarray:
     if not 0 < share <= MOST_HELD_OUT:
         raise ConfigError(f"--hold-out takes a share of the images above 0 and up to {MOST_HELD_OUT:g}, not {share:g}")
     never_chose = split(dataset, config.model_copy(update={"subset": None})).train
-    labels = dataset.train.labels[never_chose]
+    labels, groups, seed = dataset.train.labels[never_chose], dataset.train.groups, config.seed + 2
     of_these = min(0.9, share * len(dataset.train) / len(never_chose))
-    if dataset.train.groups is not None:
-        return never_chose[_held_out_groups(dataset, labels, dataset.train.groups[never_chose], of_these, config.seed + 2)]
+    if groups is not None:
+        held_out = grouped(labels, np.unique(groups[never_chose], return_inverse=True)[1], of_these, seed)
+        for label in one_sided(labels, np.isin(np.arange(len(labels)), held_out)):
+            raise DataError(
+                f"the groups of class {dataset.classes[label]!r} are too few to hold some out and train on others, beside those "
+                "by which the search chose",
+                hint="leave --hold-out away, or add images of other groups to the class",
+            )
+        return never_chose[held_out]
     for label in np.flatnonzero(np.bincount(labels, minlength=len(dataset.classes)) < 2):
         raise DataError(
             f"class {dataset.classes[label]!r} has too few images to hold one out beside those by which the search chose",
             hint="leave --hold-out away, or add images to the class",
         )
-    return never_chose[stratified(labels, of_these, config.seed + 2)]
-
-
-def _held_out_groups(dataset: Dataset, labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Indices into `labels` and `groups`, which are of the images that never chose."""
-    held_out = grouped(labels, np.unique(groups, return_inverse=True)[1], share, seed)
-    chosen = np.isin(np.arange(len(labels)), held_out)
-    for label in one_sided(labels, chosen):
-        raise DataError(
-            f"the groups of class {dataset.classes[label]!r} are too few to hold some out and train on others, beside those by "
-            "which the search chose",
-            hint="leave --hold-out away, or add images of other groups to the class",
-        )
-    return held_out
+    return never_chose[stratified(labels, of_these, seed)]
 
 
 def labelled_images(dataset: Dataset, include_test: bool) -> ImageSet | JoinedSet:
-    """Everything that may train: the training images, which come first, and those that chose in the search; with `include_test`
-    also the official test set."""
+    """Everything that may train: the training images, which come first, and the data set's own validation images; with
+    `include_test` also the official test set."""
     parts = [dataset.train] + ([dataset.validation] if dataset.validation else [])
     if include_test:
         if dataset.test is None:
             raise DataError(f"--include-test-labels: data set {dataset.name} has no labelled test images")
         parts.append(dataset.test)
-    if len(parts) == 1:
-        return parts[0]
-    return JoinedSet(tuple(parts))
+    return parts[0] if len(parts) == 1 else JoinedSet(tuple(parts))

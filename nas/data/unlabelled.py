@@ -29,8 +29,7 @@ FORMS = (
 @dataclass(frozen=True)
 class TestSet:
     name: str
-    images: np.ndarray
-    """uint8 (N, H, W, C)"""
+    images: np.ndarray  # uint8 (N, H, W, C)
     ids: list[str]
 
     __test__ = False  # no test class for pytest
