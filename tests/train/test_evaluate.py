@@ -1,15 +1,26 @@
-"""Evaluation against a plain loop over single images."""
+"""Evaluation against a plain loop over single images; metrics against scikit-learn; BatchNorm's statistics taken anew."""
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from nas.config import ArchConfig, AugmentConfig, ImageShape, StageConfig
 from nas.data.loader import Resident
 from nas.models import build_model
-from nas.train.device import Precision
-from nas.train.evaluate import TTA, Scores, Stopped, evaluate, fitting_tta, predict_logits, tally
+from nas.train.device import Precision, pick_precision
+from nas.train.evaluate import (
+    EVALUATION_BATCH,
+    TTA,
+    Scores,
+    Stopped,
+    evaluate,
+    fitting_tta,
+    predict_logits,
+    reestimate_norm,
+    tally,
+)
 
 FP32 = Precision(None, False, "for the test")
 BF16 = Precision(torch.bfloat16, False, "for the test")
@@ -119,3 +130,38 @@ def test_it_may_be_stopped_before_each_batch(model: torch.nn.Module, batch: int,
 def test_only_a_network_that_saw_mirrored_images_is_averaged_over_them() -> None:
     assert fitting_tta(AugmentConfig(flip="none")) == "none"
     assert fitting_tta(AugmentConfig(flip="horizontal")) == fitting_tta(AugmentConfig(flip="alternating")) == "flip"
+
+
+# ------------------------------------------------------------------------------------------------- BatchNorm taken anew
+
+
+CPU = torch.device("cpu")
+
+
+def unlabelled(levels: np.ndarray) -> Resident:
+    return Resident(levels, None, (0.0,), (1.0,), CPU)
+
+
+def levels(count: int, low: int, high: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(low, high, (count, 6, 6, 1), dtype=np.uint8)
+
+
+def test_statistics_become_those_of_the_images() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1, momentum=0.1), nn.Flatten(), nn.Linear(36, 2)).eval()
+    shifted = levels(2 * EVALUATION_BATCH, 100, 200)
+    reestimate_norm(model, unlabelled(shifted), pick_precision(CPU))
+    norm = model[0]
+    assert norm.running_mean.item() == pytest.approx(shifted.mean(), rel=1e-2)
+    assert norm.running_var.item() == pytest.approx(shifted.var(), rel=2e-2)
+    assert (norm.momentum, norm.training) == (0.1, False)
+
+
+def test_weights_stay_and_dropout_stays_off() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(36, 2)).train()
+    before = [parameter.clone() for parameter in model.parameters()]
+    data = unlabelled(levels(64, 0, 256))
+    reestimate_norm(model, data, pick_precision(CPU))
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    assert not any(module.training for module in model.modules())
+    first = predict_logits(model, data, pick_precision(CPU))
+    assert torch.equal(first, predict_logits(model, data, pick_precision(CPU)))

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -156,14 +155,6 @@ def test_weights_that_explode_in_the_very_last_step_are_divergence_too(training:
         run = training(tmp_path, should_suspend=poison_before_the_end)
     assert run.result.status == "diverged"
     assert len(run.result.curve) == 3
-
-
-def test_the_same_seed_trains_the_same_network(
-    training: Any, tmp_path: Path, equal_states: Callable[..., bool], without_clock: Callable[..., Any]
-) -> None:
-    one, other = training(tmp_path / "one"), training(tmp_path / "other")
-    assert equal_states(one.model.state_dict(), other.model.state_dict())
-    assert without_clock(one.heard) == without_clock(other.heard)
 
 
 def test_the_convolutions_get_their_images_channels_last(training: Any, tmp_path: Path) -> None:

@@ -1,14 +1,30 @@
-"""Optimisers: what decays, what is trained, and that each makes torch's own steps."""
+"""Groups and optimisers against torch's own, Muon and sharpness-aware steps by their formulas, the average of weights."""
 
+import copy
+import math
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from nas.config import ArchConfig, ImageShape, OptimiserName, StageConfig, TrainConfig
 from nas.models import ResNet, build_model
-from nas.train.optimiser import OPTIMISERS, RATE_FACTOR, learning_rate, make_optimiser, parameter_groups, set_rate
+from nas.train.optimiser import (
+    OPTIMISERS,
+    ORTHOGONAL,
+    RATE_FACTOR,
+    Muon,
+    SharpnessAware,
+    WeightAverage,
+    learning_rate,
+    make_optimiser,
+    orthogonalised,
+    parameter_groups,
+    set_rate,
+)
 
 CPU = torch.device("cpu")
 
@@ -110,6 +126,31 @@ def test_steps_are_those_of_torchs_plain_optimiser(name: str, changes: dict[str,
 
 
 @pytest.mark.parametrize(
+    "optimiser", [name for name in OPTIMISERS if name != "muon"]
+)  # which is not fused, so that it is not called
+def test_first_step_that_overflows_leaves_no_uninitialised_memory_behind(optimiser: str) -> None:
+    """Under a gradient scaler a fused optimiser is called all the same, and allocates its state."""
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3)
+    torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
+    try:
+        mine = make_optimiser(model, config(optimiser=optimiser), CPU)
+        scaler = torch.amp.GradScaler("cpu")
+        before = model.weight.detach().clone()
+        for factor in (torch.inf, 1.0, 1.0):
+            mine.zero_grad()
+            scaler.scale(model(torch.ones(7, 5)).square().sum() * factor).backward()
+            scaler.step(mine)
+            scaler.update()
+            assert (factor == 1.0) != torch.equal(model.weight, before)
+            assert model.weight.isfinite().all()
+        states = [value for state in mine.state.values() for value in state.values()]
+        assert all(value.isfinite().all() for value in states)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
     ("optimiser", "adam_lr", "expected"), [("sgd", 0.001, 0.1), ("adam", 0.001, 0.001), ("adamw", None, 0.1)]
 )
 def test_adams_own_rate_takes_the_place_of_the_common_one(optimiser: str, adam_lr: float | None, expected: float) -> None:
@@ -126,3 +167,313 @@ def test_batch_norm_of_any_dimension_has_its_own_rate() -> None:
     groups = parameter_groups(model, TrainConfig(norm_bias_lr=4.0))
     (faster,) = [group["params"] for group in groups if group.get(RATE_FACTOR) == 4.0]
     assert faster == [model[1].bias]
+
+
+# ----------------------------------------------------------------------------------------------------------------- Muon
+
+
+@pytest.mark.parametrize("shape", [(8, 72), (40, 40), (96, 24), (1, 9), (64, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_singular_vectors_stay_and_values_come_near_one(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    u, _ = torch.linalg.qr(torch.randn(shape[0], min(shape), generator=generator))
+    v, _ = torch.linalg.qr(torch.randn(shape[1], min(shape), generator=generator))
+    values = torch.linspace(1.0, 3.0, min(shape))
+    found = orthogonalised(1e-3 * u @ torch.diag(values) @ v.T, dtype)
+    assert found.dtype == torch.float32
+    among = u.T @ found @ v
+    assert (among - torch.diag(among.diagonal())).abs().max() < (1e-4 if dtype == torch.float32 else 0.05)
+    assert 0.5 < among.diagonal().min() <= among.diagonal().max() < 1.3
+
+
+def test_nothing_has_no_direction() -> None:
+    assert orthogonalised(torch.zeros(4, 9)).count_nonzero() == 0
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has it from 2.9 on")
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
+def test_steps_are_those_of_torchs_own(shape: tuple[int, int], nesterov: bool) -> None:
+    start = 0.01 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    ours = nn.Parameter(start.clone()[:, :, None, None])
+    theirs = nn.Parameter(start.clone())
+    group = {"params": [ours], ORTHOGONAL: True}
+    mine = Muon([group], 0.02, 0.9, nesterov, torch.bfloat16)
+    reference = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.0, momentum=0.9, nesterov=nesterov, ns_steps=3)
+    for step in range(5):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+        ours.grad, theirs.grad = gradient[:, :, None, None], gradient
+        mine.step()
+        reference.step()
+    assert ours.norm() < math.sqrt(shape[0]), "it was not shortened"
+    assert (ours[:, :, 0, 0] - start).norm() > 0.1
+    assert torch.allclose(ours[:, :, 0, 0], theirs, atol=2e-3)
+
+
+def muon(**changes: object) -> TrainConfig:
+    return TrainConfig.model_validate({"optimiser": "muon", "weight_decay": 0.01, "lr": 0.05, "muon_lr": 0.2, **changes})
+
+
+@pytest.fixture
+def whole() -> nn.Module:
+    torch.manual_seed(0)
+    arch = {"stages": [StageConfig(blocks=1, channels=6)] * 2, "stem": {"type": "whitening"}, "se_reduction": 2}
+    return build_model(ArchConfig.model_validate(arch), ImageShape(channels=3, size=8, classes=3))
+
+
+def test_it_turns_the_filters_of_convolutions_that_have_no_bias(whole: nn.Module) -> None:
+    optimiser = make_optimiser(whole, muon(norm_bias_lr=8), CPU)
+    set_rate(optimiser, 0.01)
+    turned = {id(p) for group in optimiser.param_groups if group[ORTHOGONAL] for p in group["params"]}
+    assert {name for name, p in whole.named_parameters() if id(p) in turned} == {
+        "stem.conv.weight",
+        "stages.0.0.conv1.weight",
+        "stages.0.0.conv2.weight",
+        "stages.1.0.conv1.weight",
+        "stages.1.0.conv2.weight",
+        "stages.1.0.shortcut.0.weight",
+    }
+    first, *_, last = optimiser.param_groups
+    assert (first["lr"], first[ORTHOGONAL], first["momentum"]) == (0.01, False, 0.9)
+    assert last["lr"] == pytest.approx(0.04), "a fifth of its peak, as all others"
+    assert (last["momentum"], last["weight_decay"]) == (0.6, 0.0)
+
+
+def test_grouped_filters_are_not_turned() -> None:
+    depthwise = nn.Sequential(nn.Conv2d(6, 6, 3, groups=6, bias=False), nn.Conv2d(6, 6, 1))
+    assert not any(group[ORTHOGONAL] for group in make_optimiser(depthwise, muon(), CPU).param_groups)
+
+
+def test_filters_turn_by_the_rate_and_keep_their_norm() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(16, 8, 3, bias=False)
+    nn.init.normal_(layer.weight, std=1.0)
+    optimiser = make_optimiser(layer, muon(muon_momentum=0.0), CPU)
+    set_rate(optimiser, 0.05)
+    layer(torch.randn(4, 16, 8, 8)).square().sum().backward()
+    optimiser.step()  # far too long before it
+    assert layer.weight.norm().item() == pytest.approx(math.sqrt(8), rel=1e-5)
+    for _ in range(3):
+        before = layer.weight.detach().clone()
+        layer.weight.grad = torch.randn_like(layer.weight)
+        optimiser.step()
+        assert layer.weight.norm().item() <= math.sqrt(8) * (1 + 1e-5)
+        angle = math.acos(F.cosine_similarity(before.flatten(), layer.weight.flatten(), dim=0).item())
+        assert 0.1 < angle < 0.3
+
+
+def test_filters_that_are_zero_begin_to_move() -> None:
+    layer = nn.Conv2d(4, 4, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    optimiser = make_optimiser(layer, muon(), CPU)
+    layer.weight.grad = torch.randn_like(layer.weight)
+    optimiser.step()
+    assert 0 < layer.weight.norm() < math.sqrt(4)
+
+
+def test_what_it_does_not_use_makes_no_other_training() -> None:
+    sgd = TrainConfig(muon_lr=0.3, muon_momentum=0.1)
+    assert sgd.canonical() == TrainConfig().canonical()
+    assert muon(adam_lr=0.001).peak_lr == 0.05
+    assert muon(muon_lr=0.3).canonical() != muon().canonical()
+    assert muon(momentum=0.5).canonical() != muon().canonical()
+
+
+# ------------------------------------------------------------------------------------------------------ sharpness-aware
+
+
+RHO = 0.3
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
+
+
+def backward(model: nn.Module, images: torch.Tensor, scale: float = 1.0) -> None:
+    (model.train()(images).square().sum() * scale).backward()
+
+
+def test_the_second_pass_leaves_the_statistics_of_any_batch_norm() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.BatchNorm1d(32), nn.Linear(32, 2))
+    sam, images = SharpnessAware(model, RHO), torch.randn(5, 2, 4, 4)
+    with sam.second_pass():
+        backward(model, images)
+    assert not model[0].running_mean.any()
+    assert not model[2].running_mean.any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_the_weights_climb_by_rho_along_the_gradient_and_come_back(scale: float) -> None:
+    model, images = network(), torch.randn(5, 2, 4, 4)
+    sam = SharpnessAware(model, RHO)
+    backward(model, images, scale)
+    home = [p.detach().clone() for p in model.parameters()]
+    gradients = [p.grad.clone() for p in model.parameters()]
+    norm = torch.sqrt(sum(g.square().sum() for g in gradients))
+    sam.climb()
+    for p, start, gradient in zip(model.parameters(), home, gradients, strict=True):
+        assert torch.allclose(p, start + RHO * gradient / norm, atol=1e-6)
+        assert p.grad is None
+    moved = torch.sqrt(sum((p - start).square().sum() for p, start in zip(model.parameters(), home, strict=True)))
+    assert moved.item() == pytest.approx(RHO, rel=1e-4)
+    backward(model, images)
+    second = [p.grad.clone() for p in model.parameters()]
+    sam.descend()
+    assert all(torch.equal(p, start) for p, start in zip(model.parameters(), home, strict=True))
+    assert all(torch.equal(p.grad, gradient) for p, gradient in zip(model.parameters(), second, strict=True))
+
+
+def test_statistics_are_those_of_the_weights_that_are_kept() -> None:
+    model, images = network(), torch.randn(5, 2, 4, 4)
+    once = network()
+    backward(once, images)
+    sam = SharpnessAware(model, RHO)
+    backward(model, images)
+    sam.climb()
+    with sam.second_pass():
+        backward(model, images)
+    sam.descend()
+    for name, value in once[1].state_dict().items():
+        assert torch.equal(value, model[1].state_dict()[name]), name
+    backward(model, images)  # and they move again afterwards
+    assert not torch.equal(model[1].running_mean, once[1].running_mean)
+
+
+def test_statistics_survive_a_gradient_that_overflows() -> None:
+    """As the first ones do under a gradient scaler, which then leaves out the step."""
+    model, images = network(), torch.randn(5, 2, 4, 4)
+    sam = SharpnessAware(model, RHO)
+    backward(model, images)
+    next(model.parameters()).grad.fill_(torch.inf)
+    sam.climb()
+    with sam.second_pass():
+        backward(model, images)
+    sam.descend()
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert not all(torch.isfinite(p.grad).all() for p in model.parameters()), "the scaler must see that it overflowed"
+
+
+def test_frozen_weights_and_unused_ones_do_not_move() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    model[4].bias.requires_grad_(False)
+    before = [model[0].weight.clone(), model[4].bias.clone()]
+    sam = SharpnessAware(model, RHO)
+    backward(model, torch.randn(5, 2, 4, 4))
+    sam.climb()
+    assert torch.equal(model[0].weight, before[0])
+    assert torch.equal(model[4].bias, before[1])
+    sam.descend()
+
+
+def test_a_training_with_it_learns_and_differs_from_one_without(training: Any, tmp_path: Path) -> None:
+    with_it, without = training.changed(sam_rho=0.05)(tmp_path / "with"), training(tmp_path / "without")
+    assert with_it.result.status == "finished"
+    assert with_it.result.curve[-1].train_loss < with_it.result.curve[0].train_loss
+    assert with_it.result.curve[-1].train_loss != without.result.curve[-1].train_loss
+
+
+# ---------------------------------------------------------------------------------------------------------- the average
+
+
+EPOCHS, STEPS = 0.5, 8
+
+
+def train_a_step(model: nn.Module) -> None:
+    """Weights move at random, BatchNorm's statistics by a batch."""
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p))
+        model.train()(torch.randn(5, 2, 4, 4) * 3 + 1)
+
+
+def by_hand(averaged: dict[str, torch.Tensor], model: nn.Module, updates: int) -> None:
+    decay = min(math.exp(-1 / (EPOCHS * STEPS)), (1 + updates) / (10 + updates))
+    for name, value in model.state_dict().items():
+        if updates == 0 or not value.is_floating_point():
+            averaged[name] = value.clone()
+        else:
+            averaged[name] = decay * averaged[name] + (1 - decay) * value
+
+
+def test_the_average_is_what_a_plain_loop_makes_of_weights_and_statistics() -> None:
+    model = network()
+    average, expected = WeightAverage(model, EPOCHS, STEPS), dict[str, torch.Tensor]()
+    for updates in range(60):  # from the warm-up well into the constant decay
+        train_a_step(model)
+        average.update()
+        by_hand(expected, model, updates)
+        found = average.model.state_dict()
+        assert found.keys() == expected.keys()
+        assert "1.running_mean" in found
+        for name, value in expected.items():
+            assert torch.allclose(found[name].double(), value.double(), rtol=1e-4, atol=1e-5), (name, updates)
+    assert average.updates == 60
+    assert found["1.num_batches_tracked"] == 60
+
+
+def test_early_on_it_follows_closely_and_later_forgets_by_its_time_constant() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    average = WeightAverage(model, epochs=2, steps_per_epoch=10)
+    nn.init.constant_(model.weight, 100.0)  # what it starts from must not linger
+    average.update()
+    nn.init.zeros_(model.weight)
+    for _ in range(40):
+        average.update()
+    assert average.model.weight.item() < 0.01  # a decay of exp(-1/20) from the first step on would leave 100·e⁻² = 13.5
+    average.updates = 10_000
+    nn.init.ones_(average.model.weight)
+    for _ in range(20):
+        average.update()
+    assert average.model.weight.item() == pytest.approx(math.exp(-1), rel=1e-4)  # one time constant of 2 epochs
+
+
+def test_the_trained_network_is_left_alone_and_shares_no_memory() -> None:
+    model = network()
+    average = WeightAverage(model, EPOCHS, STEPS)
+    before = copy.deepcopy(model.state_dict())
+    average.update()
+    average.update()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    ours = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    assert not ours & {tensor.data_ptr() for tensor in average.model.state_dict().values()}
+
+
+def test_frozen_weights_stay_as_they_are() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    average = WeightAverage(model, EPOCHS, STEPS)
+    for _ in range(5):
+        average.update()
+    assert torch.equal(average.model[0].weight, model[0].weight)
+
+
+def test_a_saved_average_goes_on_exactly() -> None:
+    model = network()
+    whole, first = WeightAverage(model, EPOCHS, STEPS), WeightAverage(model, EPOCHS, STEPS)
+    second = WeightAverage(model, EPOCHS, STEPS)
+    for step in range(12):
+        train_a_step(model)
+        whole.update()
+        if step == 6:
+            second.load_state_dict(copy.deepcopy(first.state_dict()))
+        (first if step < 6 else second).update()
+    assert second.updates == whole.updates
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True)
+    )
+
+
+def test_no_update_asks_the_device_for_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that would wait for it, at every step."""
+    model = network()
+    average = WeightAverage(model, EPOCHS, STEPS)
+    average.update()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("an update waits for the device")
+
+    for name in ("item", "tolist", "cpu", "to", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    average.update()

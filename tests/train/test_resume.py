@@ -1,8 +1,6 @@
 """A training that was cut off ends as if it had not been: bit by bit the same weights, averages and metrics."""
 
-import json
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,7 @@ import pytest
 import torch
 
 from nas.paths import TrialPaths
-from nas.train import loop
-from nas.train.checkpoint import EpochMetrics, read_curve
+from nas.train.checkpoint import read_curve
 from nas.train.device import Precision
 
 ASKED_AN_EPOCH = 6 + 2
@@ -46,54 +43,6 @@ def test_cut_off_within_epochs_and_between_them_it_ends_the_same(
         cut = varied(tmp_path / "cut", should_suspend=after_asking(times))
         assert cut.result.status == "suspended"
     same(whole, varied(tmp_path / "cut"))
-
-
-def test_after_a_crash_it_goes_on_from_the_last_epoch(
-    training: Any, tmp_path: Path, same: Callable[[Any, Any], None], after_asking: Callable[[int], Any]
-) -> None:
-    class Crash(BaseException):
-        pass
-
-    def crash(metrics: EpochMetrics) -> bool:
-        if metrics.epoch == 2:
-            raise Crash
-        return True
-
-    def crash_in_the_third_epoch(_: int = 2 * ASKED_AN_EPOCH + 3) -> Callable[[], bool]:
-        counted = after_asking(_)
-
-        def should_suspend() -> bool:
-            if counted():
-                raise Crash
-            return False
-
-        return should_suspend
-
-    whole = training(tmp_path / "whole")
-    with pytest.raises(Crash):
-        training(tmp_path / "cut", on_epoch=crash)
-    same(whole, training(tmp_path / "cut"))
-    with pytest.raises(Crash):
-        training(tmp_path / "again", should_suspend=crash_in_the_third_epoch())
-    same(whole, training(tmp_path / "again"))
-
-
-def test_a_crash_between_the_checkpoint_and_the_curves_line_loses_no_line(
-    training: Any, tmp_path: Path, same: Callable[[Any, Any], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, real = training(tmp_path / "whole"), loop.save_checkpoint
-
-    def save_and_crash(path: Path, state: dict[str, Any]) -> None:
-        real(path, state)
-        if len(state["curve"]) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_checkpoint", save_and_crash)
-        with pytest.raises(KeyboardInterrupt):
-            training(tmp_path / "cut")
-    assert len(read_curve(tmp_path / "cut" / "metrics.jsonl")) == 1
-    same(whole, training(tmp_path / "cut"))
 
 
 def test_a_resumed_training_says_again_what_it_knows(
@@ -154,41 +103,10 @@ def test_time_spent_before_a_suspension_counts(
     assert second.seconds < 1000
 
 
-IN_ANOTHER_PROCESS = """
-import json, sys
-from pathlib import Path
-import numpy as np, torch
-from nas.config import Candidate, DataConfig
-from nas.data.datasets import load_dataset
-from nas.data.loader import Resident, TrainBatches
-from nas.models import build_model
-from nas.paths import TrialPaths
-from nas.train.device import Precision
-from nas.train.loop import fit
-
-order = json.loads(sys.argv[1])
-torch.set_num_threads(order["threads"])
-candidate = Candidate.from_json(order["candidate"])
-data = load_dataset(DataConfig(dataset="digits"))
-cpu = torch.device("cpu")
-train, validation = (
-    Resident.of(data.train, data.mean, data.std, cpu, np.arange(*order[part])) for part in ("train", "validation")
-)
-model = build_model(candidate.arch, data.shape)
-result = fit(
-    model,
-    TrainBatches(train, candidate.train.batch_size, candidate.train.augment, order["seed"], classes=10),
-    validation,
-    candidate.train,
-    lambda metrics: True,
-    paths=TrialPaths(Path(order["folder"])),
-    precision=Precision(None, False, "for the test"),
-    seed=order["seed"],
-    identity=order["identity"],
-)
-assert result.status == "finished", result.status
-torch.save({"raw": model.state_dict(), "averaged": result.model.state_dict()}, order["folder"] + "/end.pt")
-"""
+def finish(training: Any, folder: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    run = training(folder)
+    torch.save({"raw": run.model.state_dict(), "averaged": run.result.model.state_dict()}, folder / "end.pt")
 
 
 def test_in_another_process_it_ends_the_same(
@@ -200,16 +118,12 @@ def test_in_another_process_it_ends_the_same(
 ) -> None:
     whole = training(tmp_path / "whole")
     cut = training(tmp_path / "cut", should_suspend=after_asking(2 * ASKED_AN_EPOCH + 3))
-    order = {
-        "candidate": training.candidate.to_json(),
-        "folder": str(tmp_path / "cut"),
-        "identity": training.identity,
-        "seed": 11,
-        "threads": torch.get_num_threads(),
-        "train": [0, 200],
-        "validation": [200, 300],
-    }
-    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(order)], check=True, timeout=240)
+    process = multiprocessing.get_context("spawn").Process(
+        target=finish, args=(training, tmp_path / "cut", torch.get_num_threads())
+    )
+    process.start()
+    process.join(240)
+    assert process.exitcode == 0
     end = torch.load(tmp_path / "cut" / "end.pt", weights_only=True)
     assert equal_states(end["raw"], dict(whole.model.state_dict()))
     assert equal_states(end["averaged"], dict(whole.result.model.state_dict()))
