@@ -9,7 +9,7 @@ from nas.config import LIMIT_NAMES
 from nas.report import facts, figures
 from nas.report.compare import trained_rows
 from nas.report.record import FullRecord
-from nas.report.words import capitalised, count_text
+from nas.report.words import count_text
 from nas.runs.record import RunRecord
 from nas.study.settings import PRESETS_SPACE
 
@@ -63,26 +63,19 @@ def _history(record: FullRecord) -> Chart | None:
     return Chart("history", caption, figures.draw_history(points, record.metric))
 
 
-def _costs(record: FullRecord, name: str) -> Chart | None:
+def _costs(record: FullRecord, cost: str) -> Chart | None:
     """Accuracy against `params` or `macs`."""
-    rows = [row for row in trained_rows(record.trials) if getattr(row, name) is not None]
-    if not rows:
+    trials = [one for one in trained_rows(record.trials) if getattr(one, cost) is not None]
+    if not trials:
         return None
-    points = [(float(getattr(row, name)), row) for row in rows]
-    front = [points[i] for i in facts.pareto_front([(place, row.accuracy or 0.0) for place, row in points])]
-    best = next((point for point in points if record.best is not None and point[1].number == record.best.number), None)
-    limit = getattr(record.settings.budget, name)
+    front = [trials[i] for i in facts.pareto_front([(getattr(one, cost), one.accuracy or 0.0) for one in trials])]
+    best = next((one for one in trials if record.best is not None and one.number == record.best.number), None)
+    limit = getattr(record.settings.budget, cost)
     # What others reported is their accuracy, which stands beside no other metric.
-    comparable = record.references if record.metric == "accuracy" else []
-    known = [(float(getattr(one, name)), one) for one in comparable]
-    farthest = NEAR * max(limit or 0, *(place for place, _ in points))
-    references = [one for one in known if one[0] <= farthest]
-    retrained = _retrained(record, name)
-    what = capitalised(record.metric)
-    unit, title = {
-        "params": ("parameters", f"{what} against parameters"),
-        "macs": ("multiply-adds of one image", f"{what} against multiply-adds"),
-    }[name]
+    known = record.references if record.metric == "accuracy" else []
+    farthest = NEAR * max(limit or 0, *(getattr(one, cost) for one in trials))
+    references = [one for one in known if getattr(one, cost) <= farthest]
+    tested = [run for run in record.runs if run.test_score is not None]
     good = "accurate" if record.metric == "accuracy" else "good"
     caption = f"Networks that were trained to the end; on the step line none that cost less was as {good}."
     if references:
@@ -91,16 +84,11 @@ def _costs(record: FullRecord, name: str) -> Chart | None:
             "network, not with the search's short trainings."
         )
     elif known:
-        least = count_text(round(min(place for place, _ in known)))
-        caption += f" The networks that others have reported have {least} {LIMIT_NAMES[name]} and more, beyond this picture."
-    drawn = figures.draw_costs(points, front, references, best, retrained, limit, unit, title, record.metric)
-    return Chart(f"accuracy-{name}", caption, drawn)
-
-
-def _retrained(record: FullRecord, name: str) -> tuple[float, float] | None:
-    """Cost, by its `params` or `macs`, and what the latest network that has such a figure reaches on the test images."""
-    tested = [(float(getattr(run.card, name)), run.test_score) for run in record.runs if run.test_score is not None]
-    return tested[-1] if tested else None
+        least = count_text(min(getattr(one, cost) for one in known))
+        caption += f" The networks that others have reported have {least} {LIMIT_NAMES[cost]} and more, beyond this picture."
+    latest = tested[-1] if tested else None
+    drawn = figures.draw_costs(cost, trials, front, best, latest, references, limit, record.metric)
+    return Chart(f"accuracy-{cost}", caption, drawn)
 
 
 def _curves(record: FullRecord) -> Chart | None:

@@ -14,25 +14,17 @@ from nas.study.trials import TrialRecord
 # ------------------------------------------------------------------------------------------------------ the search
 
 
-@dataclass(frozen=True)
-class HistoryPoint:
-    number: int  # of the trial
-    accuracy: float
-    outcome: str
-    best: float | None  # highest accuracy of a training that ran to its end, up to this one; None before there was one
-
-
-def history(trials: Iterable[TrialRecord]) -> list[HistoryPoint]:
-    """Of every network that trained, in the order in which they ended."""
+def history(trials: Iterable[TrialRecord]) -> list[tuple[TrialRecord, float | None]]:
+    """Every network that trained, in the order in which they ended, with the highest accuracy of a training that ran to its end,
+    up to this one; None before there was one."""
     trained = [one for one in trials if one.outcome in COUNTED and one.accuracy is not None and not one.imported]
     trained.sort(key=lambda one: (one.ended.timestamp() if one.ended else float("inf"), one.number))
-    points: list[HistoryPoint] = []
     best: float | None = None
+    points = []
     for one in trained:
-        accuracy = one.accuracy or 0.0
-        if one.outcome == "trained" and (best is None or accuracy > best):
-            best = accuracy
-        points.append(HistoryPoint(one.number, accuracy, one.outcome, best))
+        if one.outcome == "trained":
+            best = max(one.accuracy or 0.0, best or 0.0)
+        points.append((one, best))
     return points
 
 
@@ -235,22 +227,10 @@ def class_accuracy(matrix: np.ndarray) -> list[float | None]:
     return [float(row[i] / row.sum()) if row.sum() else None for i, row in enumerate(matrix)]
 
 
-@dataclass(frozen=True)
-class Mistake:
-    label: int
-    predicted: int
-    times: int
-
-
-def commonest_mistakes(matrix: np.ndarray, count: int = 5) -> list[Mistake]:
-    """The most frequent first; of equal ones the first by label and prediction."""
-    off = [
-        Mistake(label, predicted, int(matrix[label, predicted]))
-        for label in range(len(matrix))
-        for predicted in range(len(matrix))
-        if label != predicted and matrix[label, predicted]
-    ]
-    return sorted(off, key=lambda one: -one.times)[:count]
+def commonest_mistakes(matrix: np.ndarray, count: int = 5) -> list[tuple[int, int, int]]:
+    """Label, prediction, and how often; the most frequent first, of equal ones the first by label and prediction."""
+    found = [(int(i), int(j), int(matrix[i, j])) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j]
+    return sorted(found, key=lambda one: -one[2])[:count]
 
 
 def by_slot(trials: Sequence[TrialRecord]) -> dict[str, list[Any]]:

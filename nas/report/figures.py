@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nas.report.facts import HistoryPoint, Importance, SharePoint, TimeShare
+from nas.report.facts import Importance, SharePoint, TimeShare
 from nas.report.record import Reference
-from nas.report.words import count_text, number_text
+from nas.report.words import capitalised, count_text, number_text
+from nas.runs.record import RunRecord
 from nas.runs.statistics import Spread
 from nas.study.trials import TrialRecord
 from nas.train.checkpoint import EpochMetrics
@@ -76,24 +77,24 @@ def _about(row: TrialRecord) -> str:
 # ------------------------------------------------------------------------------------------------------ the search
 
 
-def draw_history(points: Sequence[HistoryPoint], metric: str = "accuracy") -> go.Figure:
+def draw_history(points: Sequence[tuple[TrialRecord, float | None]], metric: str = "accuracy") -> go.Figure:
+    """Trials in the order of their ends, each with the best so far."""
     figure = _figure("Best so far", "networks trained", f"validation {metric} (%)", counted=len(points))
-    places = range(1, len(points) + 1)
     for outcome in ("pruned_early", "diverged", "trained"):
         name, colour, symbol = OUTCOME_STYLES[outcome]
-        chosen = [(place, point) for place, point in zip(places, points, strict=True) if point.outcome == outcome]
+        chosen = [(place, one) for place, (one, _) in enumerate(points, 1) if one.outcome == outcome]
         if chosen:
             figure.add_scatter(
                 x=[place for place, _ in chosen],
-                y=[percent(point.accuracy) for _, point in chosen],
-                text=[f"trial {point.number}" for _, point in chosen],
+                y=[percent(one.accuracy) for _, one in chosen],
+                text=[f"trial {one.number}" for _, one in chosen],
                 mode="markers",
                 name=name,
                 marker={"color": colour, "symbol": symbol, "size": 7},
             )
     figure.add_scatter(
-        x=list(places),
-        y=[percent(point.best) for point in points],
+        x=list(range(1, len(points) + 1)),
+        y=[percent(best) for _, best in points],
         mode="lines",
         name="best so far",
         line={"color": ORANGE, "width": 3, "shape": "hv"},
@@ -101,59 +102,44 @@ def draw_history(points: Sequence[HistoryPoint], metric: str = "accuracy") -> go
     return figure
 
 
+COSTS = {"params": ("parameters", "parameters"), "macs": ("multiply-adds of one image", "multiply-adds")}
+"""By the field of a trial: the axis, and the word in the title."""
+
+
 def draw_costs(
-    points: Sequence[tuple[float, TrialRecord]],
-    front: Sequence[tuple[float, TrialRecord]],
-    references: Sequence[tuple[float, Reference]],
-    best: tuple[float, TrialRecord] | None,
-    retrained: tuple[float, float] | None,
+    cost: str,
+    trials: Sequence[TrialRecord],
+    front: Sequence[TrialRecord],
+    best: TrialRecord | None,
+    retrained: RunRecord | None,
+    references: Sequence[Reference],
     limit: float | None,
-    unit: str,
-    title: str,
     metric: str = "accuracy",
 ) -> go.Figure:
-    """What networks are judged by against a cost: `points` ran to their end, `retrained` is a cost and what was reached on test
-    images."""
-    figure = _figure(title, unit, f"{metric} (%)")
+    """What networks are judged by against a cost: `trials` ran to their end, `retrained` has a score on test images."""
+    axis, word = COSTS[cost]
+    figure = _figure(f"{capitalised(metric)} against {word}", axis, f"{metric} (%)")
 
-    def add(
-        drawn: Sequence[tuple[float, Any]], about: Callable[[Any], str], name: str, mode: str = "markers", **style: Any
-    ) -> None:
+    def add(drawn: Sequence[Any], about: Callable[[Any], str], name: str, mode: str = "markers", **style: Any) -> None:
         if drawn:
-            x, y = [cost for cost, _ in drawn], [percent(one.accuracy) for _, one in drawn]
-            figure.add_scatter(x=x, y=y, text=[about(one) for _, one in drawn], name=name, **{"mode": "markers"} | style)
+            x, y = [float(getattr(one, cost)) for one in drawn], [percent(one.accuracy) for one in drawn]
+            figure.add_scatter(x=x, y=y, text=[about(one) for one in drawn], mode=mode, name=name, **style)
 
-    add(points, _about, "trained to the end (validation)", marker={"color": BLUE, "size": 7, "opacity": 0.8})
-    add(
-        front,
-        _about,
-        f"front: none that cost less was as {'accurate' if metric == 'accuracy' else 'good'}",
-        mode="lines+markers",
-        line={"color": GREEN, "width": 2, "shape": "hv"},
-        marker={"symbol": "diamond", "size": 8},
-    )
     outlined = {"line": {"width": 1, "color": "#000000"}}
+    add(trials, _about, "trained to the end (validation)", marker={"color": BLUE, "size": 7, "opacity": 0.8})
+    step = {"line": {"color": GREEN, "width": 2, "shape": "hv"}, "marker": {"symbol": "diamond", "size": 8}}
+    good = "accurate" if metric == "accuracy" else "good"
+    add(front, _about, f"front: none that cost less was as {good}", mode="lines+markers", **step)
     if best is not None:
-        add(
-            [best],
-            _about,
-            f"the best, trial {best[1].number}",
-            marker={"color": ORANGE, "symbol": "star", "size": 16, **outlined},
-        )
+        star = {"color": ORANGE, "symbol": "star", "size": 16, **outlined}
+        add([best], _about, f"the best, trial {best.number}", marker=star)
     if retrained is not None:
-        figure.add_scatter(
-            x=[retrained[0]],
-            y=[percent(retrained[1])],
-            mode="markers",
-            name="the retrained network (test)",
-            marker={"color": PURPLE, "symbol": "square", "size": 11, **outlined},
-        )
-    add(
-        references,
-        lambda one: f"{one.name}<br>reported on {one.measured_on}",
-        "reported by others, by longer trainings",
-        marker={"color": RED, "symbol": "triangle-up", "size": 9},
-    )
+        x, y = [float(getattr(retrained.card, cost))], [percent(retrained.test_score)]
+        square = {"color": PURPLE, "symbol": "square", "size": 11, **outlined}
+        figure.add_scatter(x=x, y=y, mode="markers", name="the retrained network (test)", marker=square)
+    triangle = {"color": RED, "symbol": "triangle-up", "size": 9}
+    reported = "reported by others, by longer trainings"
+    add(references, lambda one: f"{one.name}<br>reported on {one.measured_on}", reported, marker=triangle)
     shown = [cost for trace in figure.data for cost in trace.x] + ([] if limit is None else [limit])
     low, high = min(shown), max(shown)
     logarithmic = low > 0 and high > LEAST_SPAN * low

@@ -232,7 +232,7 @@ def _run(run: RunRecord) -> list[dict[str, Any]]:
     classes = run.card.classes
     mistakes = facts.commonest_mistakes(confusion_of(run))
     if mistakes:
-        said = "; ".join(f"{classes[one.label]} taken for {classes[one.predicted]} ({one.times})" for one in mistakes)
+        said = "; ".join(f"{classes[label]} taken for {classes[predicted]} ({times})" for label, predicted, times in mistakes)
         parts.append(_text(f"The commonest mistakes: {said}."))
         parts += [_heading("Most confidently wrong"), {"kind": "mistakes", "mistakes": _mistakes(run)}]
     return parts

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nas.report.facts import TimeShare
 from nas.report.figures import draw_costs, draw_curves, draw_parallel, draw_time
-from nas.study.trials import TrialRecord
 from tests.report.trials import training
 
 
@@ -16,9 +16,9 @@ def traces(figure: Any) -> dict[str, Any]:
     return {trace.name: trace for trace in figure.data}
 
 
-def costs(values: Sequence[int], limit: float | None = None, retrained: tuple[float, float] | None = None) -> Any:
-    points: list[tuple[float, TrialRecord]] = [(value, training(n, [0.5])) for n, value in enumerate(values)]
-    return draw_costs(points, points[:1], [], points[0], retrained, limit, "parameters", "Accuracy against parameters")
+def costs(values: Sequence[int], limit: float | None = None, retrained: Any = None) -> Any:
+    trials = [training(n, [0.5], params=value) for n, value in enumerate(values)]
+    return draw_costs("params", trials, trials[:1], trials[0], retrained, [], limit)
 
 
 def test_network_of_one_epoch_is_seen_among_the_curves() -> None:
@@ -68,8 +68,12 @@ def test_costs_are_labelled_in_full(values: list[int], labels: list[str]) -> Non
 
 
 def test_retrained_network_stands_beside_the_search() -> None:
-    shown = traces(costs([1000, 50_000], retrained=(1000.0, 0.9)))["the retrained network (test)"]
+    retrained = SimpleNamespace(card=SimpleNamespace(params=1000), test_score=0.9)
+    drawn = traces(costs([1000, 50_000], retrained=retrained))
+    shown = drawn["the retrained network (test)"]
     assert (list(shown.x), list(shown.y)) == ([1000.0], [90.0])
+    front = drawn["front: none that cost less was as accurate"]
+    assert (list(front.x), front.mode, front.line.shape) == ([1000.0], "lines+markers", "hv")
     assert "the retrained network (test)" not in traces(costs([1000, 50_000]))
 
 
