@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from nas.budget import Budget, count_macs, count_params, peak_memory, quick_macs, quick_params
 from nas.budget.closed_form import closed_form_params, params_at_widths
-from nas.config import WIDEST, ArchConfig, BudgetConfig, ImageShape, amount
+from nas.config import WIDEST, ArchConfig, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
 from nas.models.resnet import check_size
 from nas.models.user_code import check_block, check_width
@@ -29,6 +29,8 @@ FILLED_DRAWS = 100
 """Uniform ones that are looked at before a search."""
 COUNTS: dict[str, Count] = {"params": count_params, "memory": peak_memory, "macs": count_macs}
 """By the limit that each is held against; multiply-adds stand for the latency where it may not be measured."""
+QUICK_COUNTS: dict[str, Count] = {"params": quick_params, "memory": peak_memory, "macs": quick_macs}
+"""In closed form, where there is one."""
 
 
 def _first_values(space: Space) -> dict[str, Any]:
@@ -135,20 +137,14 @@ class Fit:
 def measure_fit(space: Space, budget: Budget, draws: int, seed: int) -> Fit:
     """Draws uniformly in each range's own scale and counts every network, in closed form where there is one; to time hundreds
     would take too long, so that a limit of latency is left out."""
-    trial = UniformDraw(seed)
+    trial, limits = UniformDraw(seed), budget.limits.counted().limited()
     total, fits = Counter[str](), Counter[str]()
     for _ in range(draws):
         arch = space.draw(trial).arch
         total[arch.block] += 1
-        fits[arch.block] += _keeps(budget.limits, arch, budget.shape)
+        fits[arch.block] += all(QUICK_COUNTS[limit](arch, budget.shape) <= most for limit, most in limits.items())
     share = {block: fits[block] / total[block] for block in sorted(total)}
     return Fit(draws, sum(fits.values()) / draws, share, dict(total))
-
-
-def _keeps(limits: BudgetConfig, arch: ArchConfig, shape: ImageShape) -> bool:
-    """All limits but that of the latency."""
-    counts: dict[str, Count] = {"params": quick_params, "memory": peak_memory, "macs": quick_macs}
-    return all(counts[limit](arch, shape) <= most for limit, most in limits.counted().limited().items())
 
 
 def measure_cost(space: Space, budget: Budget, draws: int, seed: int) -> dict[str, int]:

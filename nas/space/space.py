@@ -41,8 +41,7 @@ class Slot:
     """One field of a candidate and the values it may take."""
 
     name: str  # the parameter's name in the study: `block`, `stem.kernel`, `stage0.channels`, `lr`
-    path: tuple[str | int, ...]
-    """Where it goes: ("arch", "stage", 0, "channels")."""
+    path: tuple[str | int, ...]  # where it goes: ("arch", "stage", 0, "channels")
     domain: Any  # a distribution, or the fixed value
 
     @property
@@ -250,10 +249,8 @@ class Space:
 
     def with_fixed(self, name: str, path: tuple[str | int, ...], value: Any) -> "Space":
         """The same space, in which the slot of this name has one value, also where it was drawn, or not there."""
-        slots = [replace(slot, domain=value) if slot.name == name else slot for slot in self.slots]
-        if not any(slot.name == name for slot in slots):
-            slots.append(Slot(name, path, value))
-        return replace(self, slots=tuple(slots))
+        slots = {slot.name: slot for slot in self.slots} | {name: Slot(name, path, value)}
+        return replace(self, slots=tuple(slots.values()))
 
 
 class UniformDraw:

@@ -124,10 +124,13 @@ class _Reader:
         reported = self.as_it_stands(top["reported"], "reported", Reported) if "reported" in top else None
         self.blocks = read_blocks(top.get("blocks", []), self.find_file, self.fail)
         slots = [*self.arch_slots(top["arch"]), *self.train_slots(top.get("train", {}))]
-        self.require_used_blocks(slots)
+        used = next((slot.ends() for slot in slots if slot.name == "block"), [])
+        for block in self.blocks:
+            if block not in used:
+                raise self.fail("blocks", f"{block} is not among the values of arch.block, so that no network would have it")
         if "fit" in top:
             slots.append(self.fit_slot(top["fit"], budget))
-        study = self.as_it_stands(top["study"], "study", StudyConfig) if "study" in top else StudyConfig()
+        study = self.as_it_stands(top.get("study", {}), "study", StudyConfig)
         space = Space(name, text, budget, tuple(slots), images, reported, study, self.blocks)
         self.check_combinations(space)
         return space
@@ -145,7 +148,10 @@ class _Reader:
 
         Each value is tried where all others are smallest, which finds every pair of ranges that cross.
         """
-        lowest = {slot.name: _smallest(slot.ends()) for slot in space.slots}
+        lowest = {}
+        for slot in space.slots:  # the least of numbers, the first of anything else
+            ends = slot.ends()
+            lowest[slot.name] = min(ends) if all(isinstance(end, int | float) for end in ends) else ends[0]
         for slot in space.slots:
             for value in slot.ends():
                 try:
@@ -160,8 +166,9 @@ class _Reader:
             if needed not in tree:
                 raise self.fail(f"arch.{needed}", "is missing; `stages` is their number and `stage` what each is drawn from")
         stages = Slot("stages", ("arch", "stages"), self.domain(tree["stages"], "arch.stages", TypeAdapter(int)))
-        most = self.most_stages(stages)
-        slots = [stages]
+        if bad := [number for number in stages.ends() if not 1 <= number <= MOST_STAGES]:
+            raise self.fail("arch.stages", f"a network has 1 to {MOST_STAGES} stages, not {bad[0]!r}")
+        most, slots = max(stages.ends()), [stages]
         per_stage = self.mapping(tree["stage"], "arch.stage", StageConfig.model_fields)
         for field in ("blocks", "channels"):
             if field not in per_stage:
@@ -199,18 +206,6 @@ class _Reader:
         field = TypeAdapter(Annotated[float, Field(gt=0.0, le=1.0)])
         return Slot(FILL, ("fit", "params"), self.domain(share, "fit.params", field))
 
-    def require_used_blocks(self, slots: list[Slot]) -> None:
-        used = next((slot.ends() for slot in slots if slot.name == "block"), [])
-        for name in self.blocks:
-            if name not in used:
-                raise self.fail("blocks", f"{name} is not among the values of arch.block, so that no network would have it")
-
-    def most_stages(self, stages: Slot) -> int:
-        bad = [v for v in stages.ends() if not 1 <= v <= MOST_STAGES]
-        if bad:
-            raise self.fail("arch.stages", f"a network has 1 to {MOST_STAGES} stages, not {bad[0]!r}")
-        return max(stages.ends())
-
     def train_slots(self, tree: Any) -> list[Slot]:
         if isinstance(tree, dict):
             try:
@@ -234,14 +229,10 @@ class _Reader:
             if key in _NESTED:
                 slots += self.section(self.mapping(value, label, _NESTED[key].model_fields), _NESTED[key], inner)
             else:
-                field = self.block_field() if inner == ("arch", "block") else _adapter(model, key)
+                blocks: Any = Literal[(*get_args(BlockName), *self.blocks)]  # ours, and those of the user's own files
+                field = TypeAdapter(blocks) if inner == ("arch", "block") else _adapter(model, key)
                 slots.append(Slot(".".join(inner[1:]), inner, self.domain(value, label, field)))
         return slots
-
-    def block_field(self) -> TypeAdapter[Any]:
-        """Our blocks, and those of the user's own files."""
-        known: Any = Literal[(*get_args(BlockName), *self.blocks)]
-        return TypeAdapter(known)
 
     # ------------------------------------------------------------------------------------------ one slot's domain
 
@@ -261,11 +252,8 @@ class _Reader:
         kind = value["type"]
         if not isinstance(kind, str) or kind not in _DOMAIN_KEYS:
             raise self.fail(f"{key}.type", f"{kind!r} is no type of range.{choices_sentence(str(kind), _DOMAIN_KEYS)}")
-        known = ("type", *_DOMAIN_KEYS[kind])
-        self.mapping(value, key, known)
-        if kind == "categorical":
-            return self.categorical(value, key, field)
-        return self.numeric(value, key, field, kind)
+        self.mapping(value, key, ("type", *_DOMAIN_KEYS[kind]))
+        return self.categorical(value, key, field) if kind == "categorical" else self.numeric(value, key, field, kind)
 
     def categorical(self, value: dict[str, Any], key: str, field: TypeAdapter[Any]) -> CategoricalDistribution:
         choices = value.get("choices")
@@ -355,8 +343,3 @@ def _looks_numeric(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _smallest(values: list[Any]) -> Any:
-    """The least of numbers, the first of anything else."""
-    return min(values) if all(isinstance(v, int | float) for v in values) else values[0]

@@ -189,6 +189,30 @@ MISTAKES = {
         with_train("schedule: {type: categorical, choices: [cosine, multistep]}\n  milestones: [1.5]"),
         "train: a multistep schedule needs a milestone below 1, the end of the run, but its milestones are (1.5,)",
     ),
+    "milestones that all lie beyond the end": (
+        with_train("schedule: multistep\n  milestones: [1.0, 1.5]"),
+        "train: a multistep schedule needs a milestone below 1, the end of the run, but its milestones are (1.0, 1.5)",
+    ),
+    "wrong word for a policy": (
+        with_train("augment: {policy: randaug}"),
+        "train.augment.policy: must be 'none', 'randaugment', 'autoaugment' or 'trivialaugment' (got 'randaug')",
+    ),
+    "probability beyond 1": (
+        with_train("augment: {mix: mixup, mix_p: 1.5}"),
+        "train.augment.mix_p: must be less than or equal to 1 (got 1.5)",
+    ),
+    "probability below 0": (
+        with_train("augment: {mix: mixup, mix_p: -0.1}"),
+        "train.augment.mix_p: must be greater than or equal to 0 (got -0.1)",
+    ),
+    "range to a probability beyond 1": (
+        with_train("augment: {mix: mixup, mix_p: {type: float, low: 0.0, high: 1.5}}"),
+        "train.augment.mix_p: must be less than or equal to 1 (got 1.5)",
+    ),
+    "erased area from large to small": (
+        with_train("augment: {erasing_min: 0.5, erasing_max: 0.1}"),
+        "train.augment: erasing_min must not exceed erasing_max, but 0.5 > 0.1",
+    ),
     "ranges that cross": (
         with_train(
             "augment: {erasing_min: {type: float, low: 0.01, high: 0.3}, erasing_max: {type: float, low: 0.2, high: 0.4}}"
