@@ -208,35 +208,25 @@ def test_weights_are_not_among_it() -> None:
     assert peak_memory(heavy, SHAPE) == peak_memory(light, SHAPE)
 
 
-def test_basic_block_holds_its_input_while_its_branch_is_computed() -> None:
-    """At BatchNorm within the branch: the block's input, the convolution's output and BatchNorm's."""
-    assert peak_memory(network(8), SHAPE) == 3 * 8 * MAP
+# By hand, at the worst moment: maps as large as the image, of so many channels.
+PEAKS = {
+    "basic: the block's input, the convolution's output and its BatchNorm's": (network(8), 3 * 8 * MAP),
+    "first block of a wider stage, at the shortcut's BatchNorm: both branches": (network(8, 64), 3 * 64 * MAP // 4),
+    "a stage a little wider: as before, but that the first stage has its own worst moment": (network(8, 32), 3 * 8 * MAP),
+    "preact: the raw input, its BatchNorm's output, and the activated one": (network(8, block="preact"), 3 * 8 * MAP),
+    "bottleneck: the input, the third convolution's output and its BatchNorm's": (network(64, block="bottleneck"), 3 * 64 * MAP),
+    "squeeze and excitation: input, branch, factors and product": (
+        network(8, se_reduction=4),
+        3 * 8 * MAP + 8 * 4,
+    ),
+    "whitening stem: 24 whitened channels and their activation": (network(8, stem=StemConfig(type="whitening")), 2 * 24 * MAP),
+}
 
 
-def test_first_block_of_a_wider_stage_holds_both_branches() -> None:
-    """8 → 32 channels at a quarter of the size: while the shortcut's BatchNorm runs, the residual branch is there, too."""
-    assert peak_memory(network(8, 32), SHAPE) == max(3 * 8 * MAP, 3 * 32 * MAP // 4)
-    assert peak_memory(network(8, 64), SHAPE) == 3 * 64 * MAP // 4
-
-
-def test_preactivation_block_is_counted_by_hand() -> None:
-    """Stem and block of 8 channels: the raw input, its BatchNorm's output, and the activated one."""
-    assert peak_memory(network(8, block="preact"), SHAPE) == 3 * 8 * MAP
-
-
-def test_bottleneck_is_counted_by_hand() -> None:
-    """64 channels, 16 of them inside: the block's input, the third convolution's output and its BatchNorm's."""
-    assert peak_memory(network(64, block="bottleneck"), SHAPE) == 3 * 64 * MAP
-
-
-def test_squeeze_and_excitation_adds_its_factors() -> None:
-    """The block's input, the branch, its factors and their product."""
-    assert peak_memory(network(8, se_reduction=4), SHAPE) == 3 * 8 * MAP + 8 * 4
-
-
-def test_whitening_stem_is_wider_than_what_follows() -> None:
-    """24 whitened channels and their activation, in maps of 8×8."""
-    assert peak_memory(network(8, stem=StemConfig(type="whitening")), SHAPE) == 2 * 24 * MAP
+@pytest.mark.parametrize("moment", PEAKS)
+def test_peak_of_a_network_is_counted_by_hand(moment: str) -> None:
+    arch, peak = PEAKS[moment]
+    assert peak_memory(arch, SHAPE) == peak
 
 
 @pytest.mark.parametrize("block", ["basic", "preact", "bottleneck"])
