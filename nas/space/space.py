@@ -133,6 +133,11 @@ class Space:
     study: StudyConfig = field(default_factory=StudyConfig)  # how it is searched unless the command line says otherwise
     blocks: Mapping[str, BlockSource] = field(default_factory=dict)  # those of users' own files that `arch.block` may name
 
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Of every slot that is drawn, in the order of the slots."""
+        return {slot.name: slot.domain for slot in self.slots if slot.drawn}
+
     def draw(self, trial: Suggests) -> Candidate:
         """Suggests every slot, then builds the candidate. On a trial that already has some values, those are used again."""
         return self.candidate({slot.name: slot.value(trial) for slot in self.slots})

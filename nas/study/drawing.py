@@ -21,7 +21,7 @@ from nas.space.feasibility import nothing_fits
 from nas.space.space import Space
 from nas.study import outcomes
 from nas.study.optuna_private import live_trial
-from nas.study.samplers import SeededSampler
+from nas.study.samplers import SeededSampler, ask
 from nas.study.source import Drawn, TrialSource
 
 MAX_OVER_BUDGET_IN_A_ROW = 1000
@@ -85,7 +85,7 @@ class SearchSource(TrialSource):
         """Raises BudgetError where nothing seems to fit."""
         if self._unjudged is None:
             self._prepare_sampler(self._next_number())
-            self._unjudged = self._draw(self.study.ask())
+            self._unjudged = self._draw(ask(self.study, self.space.distributions))
             _, candidate, budget = self._unjudged
             if budget.needs_idle_machine(candidate.arch):
                 return

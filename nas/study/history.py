@@ -1,4 +1,4 @@
-"""A study's trials, told to a strategy so that it can learn from all of them.
+"""A study's trials as a strategy is shown them, so that it can learn from all of them.
 
 Many of Optuna's strategies read complete trials only, of which a search with pruning has few. Here each trained network has a
 value, duplicates are left out, and what is over budget is a constraint that was broken.
@@ -11,39 +11,46 @@ from statistics import median
 from typing import Any, cast
 
 import optuna
-from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.study.optuna_private import attributes_without_constraints
 from nas.study.outcomes import DIVERGENCE
+from nas.study.storage import RoutedStorage
 
 BUDGET = "budget"
-"""The one constraint of a retold trial: the logarithm of its cost over the limit, at most 0 where it fits."""
+"""The one constraint of a trial as it is shown: the logarithm of its cost over the limits, at most 0 where it fits."""
 
 
-class HistoryView:
-    """A study of which some trials are left out or told otherwise. All else is the study's own, also what is written."""
+class HistoryView(RoutedStorage):
+    """The storage of one study that has the given trials and no others. Attributes that a sampler gives to the trial which it
+    draws stand in `written`."""
 
-    def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
-        self._study, self._trials = study, trials
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if states is None or trial.state in states]
-
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        return self._get_trials(states=states)
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        self.trials = trials
+        self.written: dict[str, Any] = {}
 
     @property
-    def trials(self) -> list[FrozenTrial]:
-        return self._trials
+    def study(self) -> optuna.Study:
+        return optuna.Study("history", self, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner())
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return 0
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return [StudyDirection.MAXIMIZE]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self.trials if states is None or trial.state in states]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.written[key] = value
 
 
-def told(study: optuna.Study, trials: list[FrozenTrial]) -> optuna.Study:
-    return cast(optuna.Study, HistoryView(study, trials))
+def history_view(trials: Sequence[FrozenTrial]) -> HistoryView:
+    return HistoryView(trials)  # type: ignore[abstract]
 
 
 def is_duplicate(trial: FrozenTrial) -> bool:
@@ -63,14 +70,14 @@ def excess(trial: FrozenTrial, limit: int | None) -> float:
 def projected_values(trials: Sequence[FrozenTrial]) -> dict[int, float]:
     """By number, what each trained network is taken to reach at the end: of those that got there, their value; of those that were
     pruned, their last one and what the others typically gained from that epoch on."""
-    trained = [trial for trial in trials if trial.state.is_finished() and trial.intermediate_values]
-    complete = [trial for trial in trained if trial.state == TrialState.COMPLETE]
-    gains = defaultdict(list)
-    for trial in complete:
-        for epoch, value in trial.intermediate_values.items():
-            gains[epoch].append(cast(float, trial.value) - value)
-    typical = {epoch: median(found) for epoch, found in gains.items()}
     values = {trial.number: cast(float, trial.value) for trial in trials if trial.state == TrialState.COMPLETE}
+    trained = [trial for trial in trials if trial.state.is_finished() and trial.intermediate_values]
+    gains = defaultdict(list)
+    for trial in trained:
+        if trial.state == TrialState.COMPLETE:
+            for epoch, value in trial.intermediate_values.items():
+                gains[epoch].append(values[trial.number] - value)
+    typical = {epoch: median(found) for epoch, found in gains.items()}
     for trial in trained:
         if trial.number not in values:
             epoch = max(trial.intermediate_values)
@@ -84,7 +91,7 @@ def all_with_values(study: optuna.Study, limit: int | None = None, over_budget: 
     One that diverged has the worst value there is; one over budget a middling one, so that it teaches by its constraint alone.
     Failed trials, duplicates, and networks that were never trained though they would fit now are left out.
     """
-    trials = [trial for trial in study._get_trials(deepcopy=False, use_cache=False) if not is_duplicate(trial)]
+    trials = [trial for trial in study.get_trials(deepcopy=False) if not is_duplicate(trial)]
     values = projected_values([trial for trial in trials if trial.state != TrialState.FAIL])
     fitting = [values[t.number] for t in trials if t.number in values and excess(t, limit) <= 0 and not _diverged(t)]
     if not fitting:
@@ -111,7 +118,7 @@ def _diverged(trial: FrozenTrial) -> bool:
 
 
 def _complete(trial: FrozenTrial, value: float, over: float) -> FrozenTrial:
-    retold = FrozenTrial(
+    shown = FrozenTrial(
         number=trial.number,
         state=TrialState.COMPLETE,
         value=value,
@@ -120,9 +127,9 @@ def _complete(trial: FrozenTrial, value: float, over: float) -> FrozenTrial:
         params=trial.params,
         distributions=trial.distributions,
         user_attrs=trial.user_attrs,
-        system_attrs={name: value for name, value in trial.system_attrs.items() if not name.startswith(_CONSTRAINTS_KEY)},
+        system_attrs=attributes_without_constraints(trial),
         intermediate_values=trial.intermediate_values,
-        trial_id=trial._trial_id,
+        trial_id=trial.number,
     )
-    retold.set_constraint(BUDGET, math.log1p(max(over, -0.999)))
-    return retold
+    shown.set_constraint(BUDGET, math.log1p(max(over, -0.999)))
+    return shown

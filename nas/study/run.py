@@ -305,7 +305,7 @@ def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
     study.set_user_attr("settings", settings.model_dump(mode="json"))
     starts = [] if warm_start is None else find_starts(warm_start, settings)
     fitted = fit_starts(starts, prepared.space, prepared.budget)
-    enqueue(study, prepared.space, fitted, prepared.paths)
+    enqueue(study, prepared.space, fitted, prepared.paths, settings.seed)
     study.set_user_attr("begun", True)
     return fitted
 

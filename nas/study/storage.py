@@ -7,24 +7,23 @@ The ledger's tables, which Optuna does not know, are written by whoever has some
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial, wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.storages._rdb.models import TrialParamModel
-from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import StudyError
 from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
 from nas.study.address import DRIVER, shown, study_address
+from nas.study.optuna_private import storage_of, with_cache
 from nas.study.retry import LedgerUnavailable, Retry, find_unavailable, raise_unavailable, redacted_line
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-T = TypeVar("T")
 Connect = Callable[[], Any]
 """Makes a connection of sqlite3 or psycopg."""
 READER_SECONDS, OWNER_SECONDS = 60.0, 1.0
@@ -110,13 +109,13 @@ def owned_study(
 def find_other_study(study: optuna.Study, name: str) -> optuna.Study | None:
     """Another study of the same database; None where there is none of that name."""
     try:
-        return optuna.load_study(study_name=name, storage=study._storage)
+        return optuna.load_study(study_name=name, storage=storage_of(study))
     except KeyError:
         return None
 
 
 def create_other_study(study: optuna.Study, name: str) -> optuna.Study:
-    return optuna.create_study(study_name=name, storage=study._storage, direction=StudyDirection.MAXIMIZE)
+    return optuna.create_study(study_name=name, storage=storage_of(study), direction=StudyDirection.MAXIMIZE)
 
 
 def missing(paths: StudyPaths, address: sqlalchemy.URL | None) -> StudyError:
@@ -183,7 +182,7 @@ def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> 
         # The index of a write-ahead log is memory that the processes of one machine share.
         _check_file(paths, "DELETE" if network else "WAL")
         optuna.storages.RDBStorage("sqlite:///study.db", {"creator": _sqlite(paths, OWNER_SECONDS)}).engine.dispose()
-        return OwnedStorage("sqlite:///study.db", _sqlite(paths, OWNER_SECONDS), retry)
+        return OwnedStorage("sqlite:///study.db", _sqlite(paths, OWNER_SECONDS), retry)  # type: ignore[abstract]
 
 
 # ------------------------------------------------------------------------------------------------------------- PostgreSQL
@@ -219,7 +218,7 @@ def make_tables(paths: StudyPaths, address: sqlalchemy.URL) -> None:
 def own_postgres(paths: StudyPaths, address: sqlalchemy.URL, connect: Connect, retry: Retry) -> "OwnedStorage":
     """`connect` takes the study's lock with each connection."""
     with openable(paths, address):
-        return OwnedStorage(f"{DRIVER}://", connect, retry)
+        return OwnedStorage(f"{DRIVER}://", connect, retry)  # type: ignore[abstract]
 
 
 # ------------------------------------------------------------------------------------------------------------- the ledger
@@ -266,23 +265,38 @@ def _ledger_file(paths: StudyPaths, writing: bool) -> Connect:
 # -------------------------------------------------------------------------------------------------------------- ownership
 
 
-class OwnedStorage(optuna.storages.RDBStorage):
-    """Reads and writes through one connection, and waits while the database is unavailable.
+def _routed(name: str) -> Callable[..., Any]:
+    return lambda self, *arguments, **named: self.call(name, *arguments, **named)
+
+
+class RoutedStorage(BaseStorage):
+    """A storage of which every method goes through `call`."""
+
+    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no {name}")
+
+    # Of those that a base class would answer by way of another method, some are faster where they are meant.
+    for _name in (
+        *BaseStorage.__abstractmethods__,
+        "get_trial_id_from_study_id_trial_number",
+        "get_best_trial",
+        "remove_session",
+    ):
+        vars()[_name] = _routed(_name)
+
+
+class OwnedStorage(RoutedStorage):
+    """Reads and writes through one connection, and tries again while the database is unavailable.
 
     An attempt that failed may have been committed before the connection broke. Optuna writes attributes and intermediate
     values over what is there; what it would do twice is looked up here first.
-
-    The parameters of a trial are stored together, before whatever is done next: one transaction instead of sixty. A crash in
-    between leaves a trial without them, which draws the same again.
     """
 
     def __init__(self, url: str, connect: Connect, retry: Retry) -> None:
         self._retry = retry
         self._closed = False
-        self._unstored: dict[int, dict[str, tuple[float, optuna.distributions.BaseDistribution]]] = {}
-        """By trial, parameters in Optuna's internal representation."""
-        self._newest: dict[int, int] = {}
-        """Identifier of each study's last trial: only the sole coordinator makes any."""
+        self._trials: dict[int, int] = {}
+        """How many each study has: only the sole coordinator makes any."""
 
         def connect_while_owned() -> Any:
             assert not self._closed, "the study is not owned any more"
@@ -290,140 +304,70 @@ class OwnedStorage(optuna.storages.RDBStorage):
 
         how = {"creator": connect_while_owned, "poolclass": sqlalchemy.QueuePool, "pool_size": 1, "max_overflow": 0}
         # Making and checking the tables takes a second connection while the first is in use.
-        super().__init__(url, how, skip_compatibility_check=True, skip_table_creation=True)
+        stored = optuna.storages.RDBStorage(url, how, skip_compatibility_check=True, skip_table_creation=True)
+        self.engine = stored.engine
+        self._stored = with_cache(stored)
         sqlalchemy.event.listen(self.engine, "handle_error", raise_unavailable)
 
     def close(self) -> None:
-        self._closed = True  # parameters that are not stored belong to a draw that was cut off
-        self.remove_session()
+        self._closed = True
+        self._stored.remove_session()
         self.engine.dispose()
 
-    def retrying(self, attempt: Callable[[bool], T]) -> T:
-        self._store_params()
-        return self._retry(attempt)
-
-    def _set_trial_param(
-        self,
-        trial_id: int,
-        param_name: str,
-        param_value_internal: float,
-        distribution: optuna.distributions.BaseDistribution,
-        previous_distribution: optuna.distributions.BaseDistribution | None,
-    ) -> None:
-        self._unstored.setdefault(trial_id, {})[param_name] = (param_value_internal, distribution)
-
-    def _store_params(self) -> None:
-        for trial_id in list(self._unstored):
-            self._retry(partial(self._store_params_of, trial_id, self._unstored[trial_id]))
-            del self._unstored[trial_id]
-
-    def _store_params_of(
-        self, trial_id: int, params: dict[str, tuple[float, optuna.distributions.BaseDistribution]], again: bool
-    ) -> None:
-        with _create_scoped_session(self.scoped_session) as session:
-            there = set(
-                session.scalars(sqlalchemy.select(TrialParamModel.param_name).where(TrialParamModel.trial_id == trial_id))
-            )
-            rows = [
-                {
-                    "trial_id": trial_id,
-                    "param_name": name,
-                    "param_value": value,
-                    "distribution_json": optuna.distributions.distribution_to_json(distribution),
-                }
-                for name, (value, distribution) in params.items()
-                if name not in there
-            ]
-            if rows:
-                session.execute(sqlalchemy.insert(TrialParamModel), rows)
+    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        return self._retry(lambda again: getattr(self._stored, name)(*arguments, **named))
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        real, stored = super().create_new_study, super().get_study_id_from_name
-
         def create(again: bool) -> int:
             try:
-                return real(directions, study_name)
+                return self._stored.create_new_study(directions, study_name)
             except optuna.exceptions.DuplicatedStudyError:
                 if again and study_name is not None:
-                    return stored(study_name)
+                    return self._stored.get_study_id_from_name(study_name)
                 raise
 
-        return self.retrying(create)
+        return self._retry(create)
 
     def delete_study(self, study_id: int) -> None:
-        real = super().delete_study
-
         def delete(again: bool) -> None:
             try:
-                real(study_id)
+                self._stored.delete_study(study_id)
             except KeyError:
                 if not again:
                     raise
 
-        self.retrying(delete)
+        self._retry(delete)
 
-    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        real, newer = super()._create_new_trial, super()._get_trials
-        if study_id not in self._newest:
-            self._newest[study_id] = max((t._trial_id for t in self._get_trials(study_id, None, set(), -1)), default=-1)
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        number = self._trials[study_id] if study_id in self._trials else self.get_n_trials(study_id)
 
-        wanted = (TrialState.RUNNING, {}) if template_trial is None else (template_trial.state, template_trial.params)
+        def create(again: bool) -> int:
+            if again and self._stored.get_n_trials(study_id) > number:
+                return self._stored.get_trial_id_from_study_id_trial_number(study_id, number)
+            return self._stored.create_new_trial(study_id, template_trial)
 
-        def create(again: bool) -> FrozenTrial:
-            made = newer(study_id, None, set(), self._newest[study_id]) if again else []
-            return next((t for t in made if (t.state, t.params) == wanted), None) or real(study_id, template_trial)
+        trial_id = self._retry(create)
+        self._trials[study_id] = number + 1
+        return trial_id
 
-        trial = self.retrying(create)
-        self._newest[study_id] = trial._trial_id
-        return trial
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        def write(again: bool) -> None:
+            if not (again and param_name in self._stored.get_trial(trial_id).params):
+                self._stored.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+
+        self._retry(write)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        real, stored = super().set_trial_state_values, super().get_trial
-
         def write(again: bool) -> bool:
             try:
                 # A trial that was waiting is refused once it runs, which the first attempt may have brought about.
-                return real(trial_id, state, values) or (again and state == TrialState.RUNNING)
+                return self._stored.set_trial_state_values(trial_id, state, values) or (again and state == TrialState.RUNNING)
             except optuna.exceptions.UpdateFinishedTrialError:
-                trial = stored(trial_id)
+                trial = self._stored.get_trial(trial_id)
                 if again and trial.state == state and (values is None or trial.values == list(values)):
                     return True
                 raise
 
-        return self.retrying(write)
-
-
-def _retried(name: str) -> Callable[..., Any]:
-    real = getattr(optuna.storages.RDBStorage, name)
-
-    @wraps(real)
-    def method(self: OwnedStorage, *arguments: Any, **named: Any) -> Any:
-        return self.retrying(lambda again: real(self, *arguments, **named))
-
-    return method
-
-
-# What may be done twice. Optuna's other methods do their work through these.
-for _name_of_method in (
-    "set_study_user_attr",
-    "set_study_system_attr",
-    "get_study_id_from_name",
-    "get_study_name_from_id",
-    "get_study_directions",
-    "get_study_user_attrs",
-    "get_study_system_attrs",
-    "get_all_studies",
-    "get_trial_param",
-    "set_trial_intermediate_value",
-    "set_trial_user_attr",
-    "set_trial_system_attr",
-    "get_trial_user_attrs",
-    "get_trial_system_attrs",
-    "get_trial_id_from_study_id_trial_number",
-    "get_trial",
-    "_get_trials",
-    "_get_best_trial_id",
-    "record_heartbeat",
-    "_get_stale_trial_ids",
-):
-    setattr(OwnedStorage, _name_of_method, _retried(_name_of_method))
+        return self._retry(write)

@@ -1,18 +1,15 @@
 """Samplers and pruners made from their descriptions, their arguments checked and spelt out."""
 
 import inspect
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import optuna
 from pydantic import TypeAdapter, ValidationError
 
 from nas.config import StrategyConfig, StudyConfig, what_is_wrong
 from nas.errors import ConfigError, choices_sentence
 from nas.study.pruners import PRUNERS, FairPruner
 from nas.study.samplers import SAMPLERS, SeededSampler
+from nas.study.samplers.base import experiments_allowed
 
 Strategy = TypeVar("Strategy")
 
@@ -52,14 +49,6 @@ def make_pruner(config: StrategyConfig, epochs: int) -> FairPruner:
     config = _fill_defaults("pruner", config, PRUNERS)
     with experiments_allowed():
         return PRUNERS[config.name](epochs, **config.arguments)
-
-
-@contextmanager
-def experiments_allowed() -> Iterator[None]:
-    """What Optuna calls experimental may change with its version, which is pinned."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
 
 
 def describe(config: StrategyConfig) -> str:

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from nas.budget import Budget
 from nas.config import ArchConfig, Candidate
+from nas.data.loader import mix_seed
 from nas.errors import ConfigError, NasError
 from nas.files import write_whole
 from nas.paths import StudyPaths, existing_study, shipped_names
@@ -149,32 +150,39 @@ def _range_of(name: str, described: dict[str, str], built: dict[str, Any]) -> st
     return described.get(slot, str(built.get(name, described["stages"] + " stages")))
 
 
-def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: StudyPaths) -> None:
+def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: StudyPaths, seed: int) -> None:
     """Adds what fits to a study that has not begun: results as finished trials, anything else as the first to be trained. What a
-    run that was cut off has added before is left as it is."""
+    run that was cut off has added before is left as it is.
+
+    Of stages that a network lacks any value means the same network; one that is trained again has random ones, from `seed`.
+    """
     there = {trial.user_attrs.get("origin") for trial in study.get_trials(deepcopy=False)}
     drawn = {slot.name: slot for slot in space.slots if slot.drawn}
     for one in fitted:
         if one.values is None or one.start.origin in there:
             continue
-        params = {name: value for name, value in one.values.items() if name in drawn}
-        origin = {"origin": one.start.origin}
-        result = one.start.result
-        if result is None or not one.is_result:
-            study.enqueue_trial(params, user_attrs=origin)
-            continue
-        for name in drawn.keys() - params.keys():  # of stages that the network lacks: any value means the same network
-            params[name] = drawn[name].nearest(result.params.get(name, drawn[name].ends()[0]))
-        number = len(study.get_trials(deepcopy=False))
-        folder = paths.trial(number)
-        write_whole(folder.candidate, one.start.candidate.to_json().encode())
+        params, result, number = {}, one.start.result if one.is_result else None, len(study.get_trials(deepcopy=False))
+        uniform = optuna.samplers.RandomSampler(mix_seed(seed, number) % 2**32)
+        trial = optuna.trial.create_trial(state=TrialState.WAITING)
+        for name, slot in drawn.items():
+            if name in one.values:
+                params[name] = one.values[name]
+            elif result is not None:
+                params[name] = slot.nearest(result.params.get(name, slot.ends()[0]))
+            else:
+                params[name] = uniform.sample_independent(study, trial, name, slot.domain)
+        attributes: dict[str, Any] = {"origin": one.start.origin}
+        if result is not None:
+            write_whole(paths.trial(number).candidate, one.start.candidate.to_json().encode())
+            kept = {name: value for name, value in result.user_attrs.items() if name not in OF_ITS_STUDY}
+            attributes = {**kept, **attributes, "imported": True}
         study.add_trial(
             optuna.trial.create_trial(
-                state=result.state,
-                value=result.value,
+                state=TrialState.WAITING if result is None else result.state,
+                value=None if result is None else result.value,
                 params=params,
-                distributions={name: slot.domain for name, slot in drawn.items()},
-                user_attrs={k: v for k, v in result.user_attrs.items() if k not in OF_ITS_STUDY} | origin | {"imported": True},
-                intermediate_values=result.intermediate_values,
+                distributions=space.distributions,
+                user_attrs=attributes,
+                intermediate_values={} if result is None else result.intermediate_values,
             )
         )

@@ -9,7 +9,7 @@ import pytest
 from nas.study.outcomes import COUNTED
 from nas.study.pruners.asha import Asha
 from nas.study.samplers import SAMPLERS
-from nas.study.samplers.tpe import STARTUP_TRIALS
+from nas.study.samplers.optunas import STARTUP_TRIALS
 from tests.study.scripted import EPOCHS, FakeDisplay, Life, PruneAfter
 
 WRITES = (

@@ -22,6 +22,7 @@ from nas.paths import StudyPaths
 from nas.study import retry
 from nas.study.ownership import own_study
 from nas.study.retry import FULL, LOCKED, UNREACHABLE, DatabaseUnavailable, Retry, find_unavailable
+from nas.study.samplers import SAMPLERS, ask
 from nas.study.storage import OwnedStorage, open_study, owned_study
 
 
@@ -232,7 +233,7 @@ def search(database: Path, disturb: Callable[[OwnedStorage], None]) -> tuple[lis
         connection.execute("PRAGMA synchronous=OFF")
         return connection
 
-    storage = OwnedStorage("sqlite:///study.db", connect, Retry("mine", notes.append, lambda: False))
+    storage = OwnedStorage("sqlite:///study.db", connect, Retry("mine", notes.append, lambda: False))  # type: ignore[abstract]
     disturb(storage)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=1)
     study = owned_study(storage, paths, sampler, optuna.pruners.SuccessiveHalvingPruner())
@@ -297,11 +298,11 @@ def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyP
         calls: list[int] = []
         real = optuna.storages.RDBStorage.set_trial_state_values
 
-        def lost(*arguments: Any) -> bool:
+        def lost(*arguments: Any, **named: Any) -> bool:
             calls.append(1)
             if len(calls) % 2:
                 raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
-            return real(*arguments)
+            return real(*arguments, **named)
 
         monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", lost)
         assert storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
@@ -310,32 +311,18 @@ def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyP
                 storage.set_trial_state_values(trial._trial_id, state, values)
 
 
-@pytest.mark.parametrize("committed", [False, True])
-def test_parameters_are_stored_together_and_once(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch, committed: bool) -> None:
-    """Whether the attempt that failed had been committed or not."""
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0)
-    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
-        assert isinstance(storage, OwnedStorage)
-        study = owned_study(storage, paths)
-        trial = study.ask()
-        drawn = {name: trial.suggest_float(name, 0, 1) for name in "abc"}
-        assert open_study(paths).get_trials()[0].params == {}
-        real, attempts = OwnedStorage._store_params_of, []
-
-        def once_lost(self: OwnedStorage, *arguments: Any, **named: Any) -> None:
-            attempts.append(1)
-            if len(attempts) > 1 or committed:
-                real(self, *arguments, **named)
-            if len(attempts) == 1:
-                raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
-
-        monkeypatch.setattr(OwnedStorage, "_store_params_of", once_lost)
-        trial.set_user_attr("next", 1)
-        assert len(attempts) == 2
-        assert open_study(paths).get_trials()[0].params == drawn
+def test_the_parameters_of_a_new_trial_are_stored_together(paths: StudyPaths) -> None:
+    with own_study(paths, None, note=pytest.fail, stop_requested=lambda: False) as storage:
+        study = owned_study(storage, paths, SAMPLERS["random"]())
+        distributions: dict[str, Any] = {name: optuna.distributions.FloatDistribution(0, 1) for name in "abc"}
+        trial = ask(study, distributions)
+        written = [t.params for t in open_study(paths).get_trials()]
+        assert written == [trial.params]
+        assert trial.params.keys() == distributions.keys()
+        assert trial.suggest_float("a", 0, 1) == trial.params["a"]
         study.tell(trial, 0.5)
     (stored,) = open_study(paths).get_trials()
-    assert (stored.params, stored.value) == (drawn, 0.5)
+    assert (stored.params, stored.value) == (trial.params, 0.5)
 
 
 def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +343,8 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
         "set_trial_system_attr": (1, "key", 1),
         "get_all_studies": (),
     }
-    does_nothing = {"remove_session", "check_trial_is_updatable", "set_trial_param"}  # the last one is for later
+    in_memory = {"get_study_name_from_id", "get_study_directions", "get_trial_id_from_study_id_trial_number"}
+    asks_nobody = in_memory | {"remove_session", "check_trial_is_updatable"}
     with own_study(paths, None, note=lambda text: None, stop_requested=lambda: stop.requested) as storage:
         assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)
@@ -367,8 +355,9 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
             raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
 
         stop.request()
-        for name in sorted(name for name in dir(optuna.storages.BaseStorage) if not name.startswith("_")):
-            if name not in does_nothing:
+        methods = [name for name in dir(optuna.storages.BaseStorage) if not name.startswith("_")]
+        for name in sorted(methods, key=lambda name: name == "delete_study"):  # which forgets what it remembers
+            if name not in asks_nobody:
                 with pytest.raises(StudyError, match="as the test wants it"):
                     getattr(storage, name)(*arguments.get(name, (1,)))
         sqlalchemy.event.remove(storage.engine, "before_cursor_execute", fail)

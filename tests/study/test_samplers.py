@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.samplers._tpe.sampler import TPESampler, _split_trials
+from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import TrialState
 
 from nas.config import StrategyConfig
 from nas.study.history import all_with_values
-from nas.study.samplers import SAMPLERS, SeededSampler, tpe
-from nas.study.samplers.tpe import STARTUP_TRIALS
+from nas.study.samplers import SAMPLERS, SeededSampler, optunas
+from nas.study.samplers.optunas import STARTUP_TRIALS
 from nas.study.strategies import make_sampler
 
 SLOW = {"gp"}
@@ -111,13 +111,15 @@ def test_a_search_that_is_cut_off_before_each_draw_draws_the_same(name: str) -> 
 
 
 def test_no_argument_of_tpe_that_changes_draws_is_left_to_its_default() -> None:
-    sampler = make_sampler(StrategyConfig(name="tpe"))
-    assert isinstance(sampler, TPESampler)
+    made = make_sampler(StrategyConfig(name="tpe"))
+    assert isinstance(made, optunas.Tpe)
+    sampler = made.independent
+    assert isinstance(sampler, optuna.samplers.TPESampler)
     assert (sampler._multivariate, sampler._group, sampler._constant_liar) == (True, False, True)
     assert (sampler._n_startup_trials, sampler._n_ei_candidates) == (STARTUP_TRIALS, 2)
     assert sampler._gamma is not None
     assert [sampler._gamma(n) for n in (1, 50, 1000)] == [1, 3, 25]
-    source = inspect.getsource(tpe.Tpe)
+    source = inspect.getsource(optunas.Tpe)
     for argument in ("n_startup_trials", "n_ei_candidates", "multivariate", "group", "constant_liar"):
         assert f"{argument}=" in source
 

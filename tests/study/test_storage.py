@@ -42,7 +42,8 @@ def filled(paths: StudyPaths, trials: int = 30) -> optuna.Study:
 
 
 def pragma(study: optuna.Study, name: str) -> object:
-    with study._storage._backend.engine.connect() as connection:  # type: ignore[attr-defined]
+    engine = getattr(study._storage, "engine", None) or study._storage._backend.engine  # type: ignore[attr-defined]
+    with engine.connect() as connection:
         return connection.execute(sqlalchemy.text(f"PRAGMA {name}")).scalar()
 
 

@@ -61,7 +61,7 @@ def test_a_candidate_inside_the_space_is_the_first_to_be_drawn(space: Space, tmp
     fitted = fit_start(Start("study:x trial 1", known), space, Budget(space.budget, SHAPE))
     assert fitted.reasons == []
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    enqueue(study, space, [fitted], StudyPaths(tmp_path))
+    enqueue(study, space, [fitted], StudyPaths(tmp_path), seed=0)
     trial = study.ask()
     assert space.draw(trial).digest == known.digest
     assert trial.user_attrs["origin"] == "study:x trial 1"
@@ -123,8 +123,8 @@ def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(
     paths = StudyPaths(tmp_path / "after")
     paths.folder.mkdir()
     study = open_study(paths)
-    enqueue(study, wider, fitted[:1], paths)  # and here it was cut off
-    enqueue(study, wider, fitted, paths)
+    enqueue(study, wider, fitted[:1], paths, seed=0)  # and here it was cut off
+    enqueue(study, wider, fitted, paths, seed=0)
     trials = study.get_trials()
     assert [trial.state.name for trial in trials] == ["PRUNED", "COMPLETE"]
     counts = outcomes.count_outcomes(trials)
@@ -160,6 +160,6 @@ def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(
     fitted = fit_starts(starts, other, Budget(other.budget, SHAPE))
     assert [one.values is None for one in fitted] == [True, False]
     assert fitted[0].reasons[0].startswith("pruned early")
-    enqueue(study, other, fitted, StudyPaths(tmp_path))
+    enqueue(study, other, fitted, StudyPaths(tmp_path), seed=0)
     (only,) = study.get_trials()
     assert only.user_attrs["origin"] == "study:before trial 0"  # the one that ran to its end

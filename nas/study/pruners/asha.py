@@ -1,9 +1,9 @@
 """Asynchronous successive halving, alone and in brackets."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
-import optuna
 from optuna.trial import FrozenTrial
 from pydantic import Field
 
@@ -61,22 +61,20 @@ def asha_epochs(rungs: Sequence[int], epochs: int, trials: float, before: float 
     return (of_all(before + trials) - of_all(before)) / trials
 
 
+@dataclass(eq=False)
 class Asha(FairPruner):
     """arXiv 1810.05934. Optuna's pruner of this name marks a rung as passed before it judges, so that a trial that was to be
     pruned would be spared by a crash in between."""
 
-    def __init__(
-        self,
-        epochs: int,
-        reduction: Annotated[int, Field(ge=2)] = REDUCTION,
-        first_rung: Annotated[int, Field(ge=1)] | None = None,
-    ) -> None:
-        super().__init__(epochs)
-        self.reduction = reduction
-        self.rungs = asha_rungs(epochs, reduction, first_rung)
+    reduction: Annotated[int, Field(ge=2)] = REDUCTION
+    first_rung: Annotated[int, Field(ge=1)] | None = None
 
-    def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        return trial.last_step in self.rungs and falls_behind(trial, study.get_trials(deepcopy=False), self.reduction)
+    @property
+    def rungs(self) -> list[int]:
+        return asha_rungs(self.epochs, self.reduction, self.first_rung)
+
+    def judge(self, peers: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
+        return trial.last_step in self.rungs and falls_behind(trial, peers, self.reduction)
 
     def expected_epochs(self, trials: int, before: int = 0) -> float:
         return asha_epochs(self.rungs, self.epochs, trials, before, self.reduction)
@@ -87,23 +85,20 @@ class Asha(FairPruner):
         return f"after epochs {', '.join(map(str, self.rungs))} all but the best 1/{self.reduction}"
 
 
+@dataclass(eq=False)
 class Hyperband(FairPruner):
     """Brackets of successive halving (arXiv 1603.06560), of which each begins a rung later than the one before: what early epochs
     say wrongly costs one bracket alone. A trial's number decides on its bracket, so that each takes about the same number
     of epochs."""
 
-    def __init__(
-        self,
-        epochs: int,
-        reduction: Annotated[int, Field(ge=2)] = REDUCTION,
-        first_rung: Annotated[int, Field(ge=1)] | None = None,
-    ) -> None:
-        super().__init__(epochs)
-        self.reduction = reduction
-        rungs = asha_rungs(epochs, reduction, first_rung)
+    reduction: Annotated[int, Field(ge=2)] = REDUCTION
+    first_rung: Annotated[int, Field(ge=1)] | None = None
+
+    def __post_init__(self) -> None:
+        rungs = asha_rungs(self.epochs, self.reduction, self.first_rung)
         self.brackets = [rungs[start:] for start in range(len(rungs) + 1)]
         """The rungs of each; the last one prunes nobody."""
-        self.shares = [1 / _epochs_of_endless(rungs, epochs, reduction) for rungs in self.brackets]
+        self.shares = [1 / _epochs_of_endless(rungs, self.epochs, self.reduction) for rungs in self.brackets]
         """How many of the trials are each one's, relative to the others."""
 
     def bracket(self, number: int) -> int:
@@ -116,10 +111,10 @@ class Hyperband(FairPruner):
                 return index
         return len(self.shares) - 1
 
-    def judge(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+    def judge(self, peers: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
         bracket = self.bracket(trial.number)
-        peers = (other for other in study.get_trials(deepcopy=False) if self.bracket(other.number) == bracket)
-        return trial.last_step in self.brackets[bracket] and falls_behind(trial, peers, self.reduction)
+        rivals = (other for other in peers if self.bracket(other.number) == bracket)
+        return trial.last_step in self.brackets[bracket] and falls_behind(trial, rivals, self.reduction)
 
     def expected_epochs(self, trials: int, before: int = 0) -> float:
         parts = [share / sum(self.shares) for share in self.shares]

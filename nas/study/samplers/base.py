@@ -1,16 +1,23 @@
-"""What every sampler is to a search, and how one that reads complete trials only is made to learn from all."""
+"""What every sampler is to a search: a function of the trials so far and of a seed, which gives the next trial's parameters."""
 
+import warnings
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, ClassVar
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.study.history import all_with_values, told
+from nas.study.history import all_with_values, history_view
+from nas.study.optuna_private import live_trial, set_attributes
 
 
 class SeededSampler(optuna.samplers.BaseSampler):
+    """Parameters that `draw` leaves out are drawn uniformly."""
+
     study_seed: int = 0
     """What draws follow from that belong together, such as the points of one sequence."""
     limit: int | None = None
@@ -18,39 +25,76 @@ class SeededSampler(optuna.samplers.BaseSampler):
     wants_margins: ClassVar[bool] = False
     """Whether it needs to know by how much a network that fits stays below its limits."""
 
-    @abstractmethod
+    def __post_init__(self) -> None:
+        self.seed(0)
+
     def seed(self, seed: int) -> None:
         """The next draw follows from this and the study alone, so that a search that was cut off draws what it would have."""
+        self.next_seed = seed
+        self.independent: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed)
 
+    @abstractmethod
+    def draw(self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """`space` is that of the trials so far, sorted by name and never empty."""
 
-class Informed(SeededSampler):
-    """Stands before an Optuna sampler among a class's bases, and tells it the study as `history.all_with_values` does."""
-
-    constrained: ClassVar[bool] = False
-    """Whether it makes something of constraints; who does not draws again until a draw fits."""
-
-    most_told: ClassVar[int | None] = None
-    """Of the finished trials, half of them the best and half the newest, where more would take too long."""
-    _last_told: tuple[int, optuna.Study] | None = None
-    """By the number of the trial that is being drawn."""
-
-    def _told(self, study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
-        if self._last_told is None or self._last_told[0] != trial.number or self._last_told[1]._storage is not study._storage:
-            trials = all_with_values(study, self.limit, self.constrained)
-            self._last_told = trial.number, told(study, _most_telling(trials, self.most_told))
-        return self._last_told[1]
+    @cached_property
+    def _common_space(self) -> optuna.search_space.IntersectionSearchSpace:
+        return optuna.search_space.IntersectionSearchSpace(include_pruned=True)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return super().infer_relative_search_space(self._told(study, trial), trial)  # type: ignore[safe-super]
+        found = {name: one for name, one in self._common_space.calculate(study).items() if not one.single()}
+        return {} if found.keys() <= trial.params.keys() else found  # what an earlier run has drawn stays
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        as_told, self._last_told = self._told(study, trial), None
-        return super().sample_relative(as_told, trial, search_space)  # type: ignore[safe-super]
+        return self.draw(study, trial, search_space) if search_space else {}
 
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        """Nothing is to be done; Optuna's would warn of constraints that it cannot use."""
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self.independent.sample_independent(study, trial, param_name, param_distribution)
+
+
+def ask(study: optuna.Study, distributions: dict[str, BaseDistribution]) -> optuna.Trial:
+    """As `Study.ask`, but stores a new trial with all its parameters in one transaction."""
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in trials):
+        return study.ask()
+    new, sampler = create_trial(state=TrialState.RUNNING), study.sampler
+    new.number = len(trials)
+    params = sampler.sample_relative(study, new, sampler.infer_relative_search_space(study, new))
+    for name, one in distributions.items():
+        if one.single():
+            params[name] = one.choices[0] if isinstance(one, CategoricalDistribution) else one.low  # type: ignore[attr-defined]
+        elif name not in params:
+            params[name] = sampler.sample_independent(study, new, name, one)
+    drawn = {name: params[name] for name in distributions}
+    study.add_trial(
+        create_trial(state=TrialState.RUNNING, params=drawn, distributions=distributions, system_attrs=new.system_attrs)
+    )
+    return live_trial(study, study.get_trials(deepcopy=False)[new.number])
+
+
+class Informed(SeededSampler):
+    """One of Optuna's samplers, made anew from its seed for each draw, and shown the study by `history.all_with_values`."""
+
+    constrained: ClassVar[bool] = False
+    """Whether it makes something of constraints; who does not draws again until a draw fits."""
+    most_shown: ClassVar[int | None] = None
+    """Of the finished trials, half of them the best and half the newest, where more would take too long."""
+
+    @abstractmethod
+    def make(self, trials: Sequence[FrozenTrial], space: dict[str, BaseDistribution]) -> optuna.samplers.BaseSampler:
+        """From `next_seed`; what its draw depends on besides are `trials`."""
+
+    def draw(self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        history = history_view(_most_telling(all_with_values(study, self.limit, self.constrained), self.most_shown))
+        with experiments_allowed():
+            sampler = self.make(history.trials, space)
+        params = sampler.sample_relative(history.study, trial, space)
+        set_attributes(study, trial, history.written)
+        return params
 
 
 def _most_telling(trials: list[FrozenTrial], most: int | None) -> list[FrozenTrial]:
@@ -62,3 +106,12 @@ def _most_telling(trials: list[FrozenTrial], most: int | None) -> list[FrozenTri
     newest = [trial.number for trial in finished if trial.number not in kept]
     kept.update(newest[len(kept) - most :])
     return [trial for trial in trials if trial.number in kept or not trial.state.is_finished()]
+
+
+@contextmanager
+def experiments_allowed() -> Iterator[None]:
+    """What Optuna calls experimental or deprecated may change with its version, which is pinned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
