@@ -11,12 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from nas.budget import Budget
 from nas.cli.main import main as main
 from nas.jobs import local
-from nas.study import outcomes
+from nas.study import drawing, outcomes
 from nas.study.pruners.asha import Asha
 from nas.study.storage import OwnedStorage
 from nas.train import loop
@@ -51,7 +49,7 @@ def around(
     setattr(owner, name, call)
 
 
-around(optuna.Study, "ask", None, "after the ask")
+around(drawing, "ask", None, "after the ask")
 around(Budget, "check", None, "after the budget's verdict")
 around(loop, "save_checkpoint", "before a checkpoint", "after a checkpoint")
 around(

@@ -65,15 +65,15 @@ class StubBudget(Budget):
         return Cost(params, 1, {"params": params / self.limits.params - 1})
 
 
-class Listed(optuna.samplers.RandomSampler, SeededSampler):
+class Listed(SeededSampler):
     """Draws what a list says for each trial's number, and at random after its end."""
 
     def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__(seed=0)
         self.channels = channels
+        self.seed(0)
 
-    def seed(self, seed: int) -> None:
-        self._rng.rng.seed(seed)
+    def draw(self, study: optuna.Study, trial: optuna.trial.FrozenTrial, space: dict[str, Any]) -> dict[str, Any]:
+        return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, param_name: str, param_distribution: Any

@@ -122,7 +122,7 @@ def test_crash_after_crash_after_crash_ends_all_the_same(bench: Callable[..., An
 
 def accuracy_of(order: Any) -> Life:
     """A training whose result follows from its network alone."""
-    channels = order.candidate.arch.stages[0].channels
+    channels = order.network.stages[0].channels
     if channels % 7 == 0:
         return Life(curve=(channels / 200,), end="diverged")
     return Life(curve=(channels / 200, channels / 150, channels / 100))
