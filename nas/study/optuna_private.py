@@ -26,8 +26,8 @@ def storage_of(study: optuna.Study) -> BaseStorage:
     return study._storage
 
 
-def with_cache(storage: optuna.storages.RDBStorage) -> BaseStorage:
-    """Keeps what cannot change any more in memory, as Optuna does by itself where it is given a storage of this class."""
+def with_cache(storage: BaseStorage) -> BaseStorage:
+    """Keeps what cannot change any more in memory, as Optuna does by itself where it is given a database."""
     return optuna.storages.get_storage(storage)
 
 

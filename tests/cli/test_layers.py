@@ -48,7 +48,6 @@ MAY_IMPORT_OPTUNA = {
     "nas/space/feasibility.py",
     "nas/study/finalists.py",
     "nas/study/history.py",
-    "nas/study/strategies.py",
     "nas/study/optuna_private.py",
     "nas/study/trials.py",
     "nas/dashboard/view.py",
