@@ -17,7 +17,7 @@ from nas.foreign import ForeignFacts, Repeat, foreign_name, inspect_network
 from nas.foreign.measure import repeats_of
 from nas.models import build_model
 from nas.paths import PRESET, existing_study, shipped_names
-from nas.report.network import report_network
+from nas.report.network import NetworkReport, report_network
 from nas.runs.select import Subject, find_subject, preset_subject
 from nas.space.space_file import CIFAR10
 from nas.space.widths import filled
@@ -261,8 +261,7 @@ def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Cal
     with torch.device("meta"):
         model = build_model(arch, shape)
     repeats, uncounted = ([], {}) if arch.block_source is None else _counted_blocks(arch, shape)
-    values = {"params": found.params, "memory": found.memory, "macs": found.macs}
-    held = {name: Held(limit, values[name]) for name, limit in limits.counted().limited().items()}
+    held = _compare(limits, found)
     if limits.latency is not None and all(one.kept for one in held.values()):
         held["latency"] = Held(limits.latency.max_ms, latency_of(budget, arch, note))
     return Checked(
@@ -288,6 +287,11 @@ def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Cal
     )
 
 
+def _compare(limits: BudgetConfig, found: NetworkReport | ForeignFacts) -> dict[str, Held]:
+    """With what can be counted."""
+    return {name: Held(limit, getattr(found, name)) for name, limit in limits.counted().limited().items()}
+
+
 def _counted_blocks(arch: ArchConfig, shape: ImageShape) -> tuple[list[Repeat], dict[str, int]]:
     """What has no closed form: blocks of a user's own that could be repeated, and multiplications that are in no count."""
     model = build_model(arch, shape).eval()
@@ -308,7 +312,6 @@ def latency_of(budget: Budget, arch: ArchConfig, note: Callable[[str], None]) ->
 
 
 def _checked_foreign(name: str, study: str | None, shape: ImageShape, limits: BudgetConfig, facts: ForeignFacts) -> Checked:
-    values = {"params": facts.params, "memory": facts.memory, "macs": facts.macs}
     return Checked(
         network=name,
         built=facts.built,
@@ -318,7 +321,7 @@ def _checked_foreign(name: str, study: str | None, shape: ImageShape, limits: Bu
         macs=facts.macs,
         memory=facts.memory,
         megabytes=round(facts.bytes / 1e6, 3),
-        limits={limit: Held(most, values[limit]) for limit, most in limits.counted().limited().items()},
+        limits=_compare(limits, facts),
         unchecked={"latency": "only networks of nas are timed"} if limits.latency is not None else {},
         notes=_foreign_notes(facts, shape),
         parts=list(facts.parts),

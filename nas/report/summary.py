@@ -77,7 +77,7 @@ def _spent(record: FullRecord) -> str:
 def _found(record: FullRecord) -> str:
     best = record.best
     if best is None:
-        return "No training has run to its end yet, so that none is best."
+        return "There is no completed trial yet, and so no best one."
     text = f"The best is trial {best.number}: {best.architecture}, {best.params:,} parameters"
     macs = "" if best.macs is None else f" and {count_text(best.macs)} multiply-adds"
     worth = score_text(best.accuracy or 0.0, record.settings.study.metric)

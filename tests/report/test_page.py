@@ -109,7 +109,7 @@ def test_names_with_markup_are_shown_as_they_are(study: StudyPaths) -> None:
 def test_study_with_no_trial_says_so(study: StudyPaths) -> None:
     text = text_of(render_page(emptied(read_record(study))))
     assert "Nothing has come of it yet." in text
-    assert "none is best" in text
+    assert "There is no completed trial yet" in text
 
 
 def test_study_of_which_all_was_over_budget(study: StudyPaths) -> None:

@@ -1,6 +1,7 @@
 """Entries for tests, and a ledger as it was first made."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy
@@ -74,3 +75,23 @@ def submission_entry(identity: str = "a" * 32, **changes: Any) -> SubmissionEntr
         "csv_sha256": "4" * 64,
     }
     return SubmissionEntry(**values | changes)
+
+
+def run_at_once(writers: Sequence[Callable[[], None]]) -> list[Exception]:
+    """Each in a thread of its own; what they raised."""
+    start = threading.Barrier(len(writers))
+    faults: list[Exception] = []
+
+    def run(write: Callable[[], None]) -> None:
+        start.wait()
+        try:
+            write()
+        except Exception as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=run, args=(write,)) for write in writers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return faults

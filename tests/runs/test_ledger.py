@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from nas.runs.ledger import (
 )
 from nas.study.ownership import own_study
 from nas.study.storage import open_study, owned_study
-from tests.runs.entries import make_version_1, run_entry, submission_entry
+from tests.runs.entries import make_version_1, run_at_once, run_entry, submission_entry
 
 
 @pytest.fixture
@@ -92,24 +93,12 @@ def test_a_study_may_begin_in_a_database_that_has_but_a_ledger(paths: StudyPaths
 
 
 def test_of_many_who_record_at_once_in_a_new_database_each_is_recorded(paths: StudyPaths) -> None:
-    start = threading.Barrier(4)
-    faults: list[Exception] = []
-
     def write(writer: int) -> None:
-        start.wait()
-        try:
-            for i in range(3):
-                record(paths, run_entry(f"{writer}-{i}"))
-                record(paths, run_entry("shared", seed=writer))
-        except Exception as fault:
-            faults.append(fault)
+        for i in range(3):
+            record(paths, run_entry(f"{writer}-{i}"))
+            record(paths, run_entry("shared", seed=writer))
 
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
+    assert run_at_once([partial(write, writer) for writer in range(4)]) == []
     found = [run.name for run in read_ledger(paths).runs]
     assert sorted(found) == sorted([f"{writer}-{i}" for writer in range(4) for i in range(3)] + ["shared"])
 

@@ -1,7 +1,7 @@
 """The ledger in a PostgreSQL database, with a real server: several studies in one, several writers, a server that is away."""
 
 import itertools
-import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from nas.study.address import parse_address, record_address
 from nas.study.ownership import own_study
 from nas.study.storage import open_study, owned_study
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
-from tests.runs.entries import make_version_1, run_entry, submission_entry
+from tests.runs.entries import make_version_1, run_at_once, run_entry, submission_entry
 
 NUMBERS = itertools.count()
 
@@ -45,23 +45,12 @@ def studies(server: Cluster, database: str, tmp_path: Path, monkeypatch: pytest.
 def test_studies_of_one_database_keep_their_ledgers_apart(studies: list[StudyPaths]) -> None:
     one, two = studies
     assert read_ledger(one) == Ledger()
-    start = threading.Barrier(4)
-    faults: list[Exception] = []
 
     def write(writer: int) -> None:
-        start.wait()
-        try:
-            record(studies[writer % 2], run_entry(f"run-{writer}"))
-            record(studies[writer % 2], run_entry("shared"))
-        except Exception as fault:
-            faults.append(fault)
+        record(studies[writer % 2], run_entry(f"run-{writer}"))
+        record(studies[writer % 2], run_entry("shared"))
 
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
+    assert run_at_once([partial(write, writer) for writer in range(4)]) == []
     assert {run.name for run in read_ledger(one).runs} == {"run-0", "run-2", "shared"}
     record(one, submission_entry())
     rewrite(one, lambda: Ledger([run_entry("found")], []))
