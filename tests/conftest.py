@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from nas.cli.main import main
+from nas.interrupts import Stop
 from nas.paths import StudyPaths, study_paths
 from nas.runs.retrain import retrain
 from nas.specs import RetrainSpec, SearchSpec
@@ -143,8 +144,9 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_search(request, QuietDisplay())
         retrain(
             RetrainSpec(study_paths("tiny"), epochs=1, device="cpu"),
-            on_start=lambda plan: None,
-            on_epoch=lambda metrics: None,
+            on_plan=lambda plans, there, ctx: None,
+            on_epoch=lambda plan, metrics: None,
+            stop=Stop(),
         )
     return folder / "studies"
 

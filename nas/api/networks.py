@@ -12,8 +12,9 @@ from nas.errors import StudyError
 from nas.export.formats import Predictor
 from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.baseline import BaselineCard, load_baseline, read_baseline
+from nas.runs.baseline import load_baseline
 from nas.runs.card import ModelCard, read_card
+from nas.runs.comparison import BaselineCard, read_baseline
 from nas.runs.load import load_network
 from nas.runs.select import finished_runs
 from nas.study.settings import read_settings

@@ -18,7 +18,7 @@ from nas.report.page import write_page
 from nas.report.paper import write_paper
 from nas.report.record import StudyRecord, read_record, read_study
 from nas.report.words import counts_line
-from nas.runs.baseline import finished_baselines
+from nas.runs.comparison import finished_baselines
 from nas.runs.select import none_is_best
 from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SubmitSpec
 from nas.specs.options import Given

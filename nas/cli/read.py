@@ -12,7 +12,7 @@ from nas.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from nas.report.runs import Listed
-    from nas.runs.baseline import BaselineCard
+    from nas.runs.comparison import BaselineCard
     from nas.runs.ledger import RunEntry, SubmissionEntry
 
 

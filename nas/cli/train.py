@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from nas.display.terminal import TerminalDisplay
     from nas.paths import StudyPaths
     from nas.runs.ablate import Done as AblationDone
-    from nas.runs.baseline import Comparison, Row
     from nas.runs.baseline import Done as BaselinesDone
     from nas.runs.card import ModelCard
-    from nas.runs.choice import Network, Several
+    from nas.runs.comparison import Comparison, Row
+    from nas.runs.retrain import Retrained
+    from nas.runs.select import Network
 
 
 def _study_of_networks(
@@ -101,8 +102,7 @@ def retrain(
     from nas.interrupts import Stop
     from nas.jobs.placement import Placement
     from nas.paths import remember_study
-    from nas.runs.choice import CRITERIA
-    from nas.runs.select import find_names
+    from nas.runs.select import CRITERIA, find_names
 
     by = next((name for name in CRITERIA if name == choose_by), None)
     if by is None:
@@ -126,12 +126,12 @@ def retrain(
     _end(result.suspended, result.failures)
 
 
-def _retrain_data(result: "Several") -> dict[str, object]:
+def _retrain_data(result: "Retrained") -> dict[str, object]:
     runs = [{"run": str(run.folder), **card.model_dump(mode="json")} for network in result.networks for run, card in network.runs]
     return {"runs": runs, "best": None if result.best is None else str(result.best[0].folder), "failures": result.failures}
 
 
-def _retrain_lines(result: "Several", paths: "StudyPaths") -> list[str]:
+def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
     from nas.predict.submission import knows_test_set
     from nas.report.words import time_text
 
@@ -148,7 +148,7 @@ def _retrain_lines(result: "Several", paths: "StudyPaths") -> list[str]:
     return [*lines, f"Next:  nas submit {test}--study {paths.name} --run {run.folder.name}{what}"]
 
 
-def _retrain_table(result: "Several") -> list[str]:
+def _retrain_table(result: "Retrained") -> list[str]:
     """A line a network, the best marked."""
     from nas.config import METRIC_WORDS
     from nas.report.words import count_text
@@ -286,7 +286,7 @@ def ablation_data(done: "AblationDone") -> dict[str, object]:
                 **row.variant.model_dump(mode="json", exclude={"candidate"}),
                 "seeds": sorted(row.cards),
                 "diverged": list(row.diverged),
-                "score": spread_data(row.score),
+                "score": spread_data(row.held_out),
                 "difference": spread_data(row.difference),
                 "shifted": spread_data(row.shifted),
                 "shifted_difference": spread_data(row.shifted_difference),

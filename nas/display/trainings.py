@@ -3,17 +3,18 @@
 import time
 from collections.abc import Mapping, Sequence
 
+from nas.budget import count_params
 from nas.display.terminal import TerminalDisplay, printed_lines
 from nas.interrupts import Stop, suspended_by_signals
 from nas.paths import TrialPaths
 from nas.report.words import count_text, number_text, time_text
 from nas.runs.ablate import AblationPlan, run_ablation
 from nas.runs.ablate import Done as AblationDone
-from nas.runs.baseline import BaselineOrder, BaselinePlan, train_baselines
+from nas.runs.baseline import BaselinePlan, train_baselines
 from nas.runs.baseline import Done as BaselinesDone
-from nas.runs.choice import Network, Several, retrain_several
-from nas.runs.plan import Order
-from nas.runs.retrain import RetrainPlan, retrain
+from nas.runs.context import TrainingContext
+from nas.runs.plan import RunPlan
+from nas.runs.retrain import Retrained, retrain, retrain_several
 from nas.specs import AblateSpec, BaselineSpec, RetrainSpec, SeveralSpec
 from nas.train.checkpoint import EpochMetrics, read_curve
 
@@ -30,69 +31,66 @@ class Trainings:
         self.done = {run.folder.name: len(read_curve(run.metrics)) for run in pending}
         self.before, self.began = sum(self.done.values()), time.monotonic()
 
-    def on_epoch(self, order: Order | BaselineOrder, metrics: EpochMetrics) -> None:
-        name = order.run.folder.name
+    def on_epoch(self, plan: RunPlan | BaselinePlan, metrics: EpochMetrics) -> None:
+        name = plan.run.folder.name
         self.done[name] = max(metrics.epoch, self.done[name])
         done = sum(self.done.values())
         text = f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s"
         if done > self.before:
             rate = (time.monotonic() - self.began) / (done - self.before)
             text += f"  {time_text(rate * (sum(self.epochs.values()) - done))} left of all"
-        if isinstance(order, Order):
-            self.display.track_epoch(f"retrained-{name}", order.candidate, metrics)
+        if isinstance(plan, RunPlan):
+            self.display.track_epoch(f"retrained-{name}", plan.candidate, metrics)
         self.display.training(metrics.epoch, self.epochs[name], text, name)
 
 
 # ------------------------------------------------------------------------------------------------------------- retrainings
 
 
-def _plan_text(plan: RetrainPlan) -> str:
-    order = plan.order
-    held_out = f", {plan.held_out:,} held out" if plan.held_out else ""
+def _plan_text(plan: RunPlan, ctx: TrainingContext) -> str:
+    held_out = f", {ctx.held_out:,} held out" if ctx.held_out else ""
+    params = count_text(count_params(plan.candidate.arch, ctx.dataset.shape))
     return (
-        f"{order.subject.title}: {count_text(plan.params)} parameters, {order.candidate.arch.one_line()}\n"
-        f"training {number_text(order.candidate.train.epochs, 'epoch')} by recipe {order.recipe!r} on {plan.train_images:,} "
-        f"images{held_out}, on {plan.device} in {plan.precision}"
+        f"{plan.subject.title}: {params} parameters, {plan.candidate.arch.one_line()}\n"
+        f"training {number_text(plan.train.epochs, 'epoch')} by recipe {plan.recipe!r} on {ctx.selected.train_images:,} "
+        f"images{held_out}, on {ctx.devices.name} in {ctx.precision.name}"
     )
 
 
-def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> Several:
-    """One network, in this process."""
-    begun: list[RetrainPlan] = []
+def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> Retrained:
+    """Of one network."""
+    begun = False
 
-    def on_start(plan: RetrainPlan) -> None:
-        begun.append(plan)
-        display.say(f"study {spec.paths.name}, {_plan_text(plan)}")
-        for warning in plan.order.candidate.train.warnings():
+    def on_plan(plans: Sequence[RunPlan], there: int, ctx: TrainingContext) -> None:
+        nonlocal begun
+        begun = True
+        display.say(f"study {spec.paths.name}, {_plan_text(plans[0], ctx)}")
+        for warning in plans[0].train.warnings():
             display.note(f"Warning: {warning}")
 
-    def on_epoch(metrics: EpochMetrics) -> None:
-        order = begun[0].order
-        epochs = order.candidate.train.epochs
+    def on_epoch(plan: RunPlan, metrics: EpochMetrics) -> None:
+        epochs = plan.train.epochs
         left = time_text(metrics.seconds * (epochs - metrics.epoch))
-        display.track_epoch(f"retrained-{order.run.folder.name}", order.candidate, metrics)
+        display.track_epoch(f"retrained-{plan.name}", plan.candidate, metrics)
         text = f"loss {metrics.train_loss:.4f}  training accuracy {metrics.train_accuracy:.2%}"
         display.training(metrics.epoch, epochs, f"{text}  {metrics.images_per_second:,.0f} images/s  {left} left")
 
     with suspended_by_signals(stop.request):
-        done = retrain(spec, on_start, on_epoch, lambda: stop.requested, display.decoding, display.note)
-    if done.card is None:
-        return Several((), None, "clean", {}, suspended=1)
-    if done.already_there:
-        display.say(f"{done.run.folder} was trained before; another --seed, --epochs or --recipe trains another network.")
-    network = Network(((done.run, done.card),))
-    return Several((network,), network, "clean", {}, suspended=0)
+        done = retrain(spec, on_plan, on_epoch, stop, display.decoding, display.note)
+    if done.best is not None and not begun:
+        display.say(f"{done.best[0].folder} was trained before; another --seed, --epochs or --recipe trains another network.")
+    return done
 
 
-def show_retrainings(spec: SeveralSpec, display: TerminalDisplay, stop: Stop) -> Several:
-    """Over workers."""
+def show_retrainings(spec: SeveralSpec, display: TerminalDisplay, stop: Stop) -> Retrained:
+    """Of several networks."""
     trainings = Trainings(display)
 
-    def on_plan(plans: Sequence[RetrainPlan], there: int) -> None:
+    def on_plan(plans: Sequence[RunPlan], there: int, ctx: TrainingContext) -> None:
         display.say(f"study {spec.base.paths.name}: {len(plans)} trainings" + (f", {there} are there" if there else ""))
-        for plan in {plan.order.subject.title: plan for plan in plans}.values():
-            display.say(_plan_text(plan))
-        trainings.begin({plan.order.run: plan.order.candidate.train.epochs for plan in plans})
+        for plan in {plan.subject.title: plan for plan in plans}.values():
+            display.say(_plan_text(plan, ctx))
+        trainings.begin({plan.run: plan.train.epochs for plan in plans})
 
     with suspended_by_signals(stop.request):
         return retrain_several(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note)
@@ -106,7 +104,7 @@ def show_ablation(spec: AblateSpec, display: TerminalDisplay, stop: Stop) -> Abl
 
     def on_plan(plan: AblationPlan) -> None:
         _announce_ablation(plan, display)
-        trainings.begin({order.run: order.candidate.train.epochs for order in plan.pending})
+        trainings.begin({one.run: one.train.epochs for one in plan.pending})
 
     with suspended_by_signals(stop.request):
         return run_ablation(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note)
@@ -133,12 +131,11 @@ def _announce_ablation(plan: AblationPlan, display: TerminalDisplay) -> None:
 
 
 def show_baselines(spec: BaselineSpec, display: TerminalDisplay, stop: Stop) -> BaselinesDone:
-    """In this process."""
     trainings = Trainings(display)
 
-    def on_plan(plan: BaselinePlan) -> None:
-        _announce_baselines(plan, spec, display)
-        trainings.begin({order.run: order.definition.train.epochs for order in plan.pending})
+    def on_plan(plans: Sequence[BaselinePlan], pending: Sequence[BaselinePlan], ctx: TrainingContext) -> None:
+        _announce_baselines(plans, len(pending), ctx, spec, display)
+        trainings.begin({plan.run: plan.train.epochs for plan in pending})
 
     def printed(name: str, text: str) -> None:
         display.say("\n".join(printed_lines(name, text)))
@@ -147,9 +144,11 @@ def show_baselines(spec: BaselineSpec, display: TerminalDisplay, stop: Stop) -> 
         return train_baselines(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, printed)
 
 
-def _announce_baselines(plan: BaselinePlan, spec: BaselineSpec, display: TerminalDisplay) -> None:
-    first = plan.orders[0].definition
-    known = {order.definition.network.name: order.definition.network for order in plan.orders}
+def _announce_baselines(
+    plans: Sequence[BaselinePlan], pending: int, ctx: TrainingContext, spec: BaselineSpec, display: TerminalDisplay
+) -> None:
+    first = plans[0].definition
+    known = {plan.definition.network.name: plan.definition.network for plan in plans}
     seeds = ", ".join(str(seed) for seed in spec.seeds)
     display.say(
         f"study {spec.paths.name}: {number_text(len(known), 'known network')} by seed {seeds}, as {first.like} would "
@@ -161,12 +160,12 @@ def _announce_baselines(plan: BaselinePlan, spec: BaselineSpec, display: Termina
         display.say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
         if network.unknown:
             display.say(f"    its {', '.join(network.unknown)} could not be held against the budget")
-    there = f", {len(plan.orders) - len(plan.pending)} are there" if len(plan.pending) < len(plan.orders) else ""
-    held_out = f"; {plan.held_out:,} are set aside and judge" if plan.held_out else ""
-    test = ". The official test set is opened once, at the end of each" if plan.test_images else ""
+    there = f", {len(plans) - pending} are there" if pending < len(plans) else ""
+    held_out = f"; {ctx.held_out:,} are set aside and judge" if ctx.held_out else ""
+    test = ". The official test set is opened once, at the end of each" if ctx.test_images else ""
     display.say(
-        f"{number_text(len(plan.pending), 'training')}{there}, on {plan.train_images:,} images{held_out}, on {plan.device} "
-        f"in {plan.precision}{test}"
+        f"{number_text(pending, 'training')}{there}, on {ctx.selected.train_images:,} images{held_out}, on {ctx.devices.name} "
+        f"in {ctx.precision.name}{test}"
     )
     for warning in first.train.warnings():
         display.note(f"Warning: {warning}")

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from setproctitle import setproctitle
 
@@ -182,6 +183,10 @@ class LocalExecutor(Executor):
         self.prepare()
         for worker in self.workers:
             self._brief(worker)
+
+    def tell(self, **changes: Any) -> None:
+        """What was not known before: changes every plan; before `start`."""
+        self._plans = [replace(plan, **changes) for plan in self._plans]
 
     def restart(self, worker: int) -> None:
         self._end([worker], seconds=0)

@@ -12,9 +12,7 @@ from nas.report.tables import Column, Table
 from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
 from nas.runs.ablate import Ablation
 from nas.runs.ablate import Row as AblationRow
-from nas.runs.ablate.results import held_out_of
-from nas.runs.baseline import Comparison, Row
-from nas.runs.baseline.results import Difference
+from nas.runs.comparison import Comparison, Difference, Row
 from nas.runs.statistics import Spread
 from nas.space.recipes import SEARCHED, recipe_names
 
@@ -146,7 +144,7 @@ def variants_table(ablation: Ablation) -> Table:
         Column("parameters", lambda row: f"{row.variant.params:,}"),
         Column("MACs", lambda row: count_text(row.variant.macs)),
         Column("seeds", lambda row: len(row.cards)),
-        Column(f"{METRIC_WORDS[ablation.metric]} (%)", lambda row: mean_text(row.score)),
+        Column(f"{METRIC_WORDS[ablation.metric]} (%)", lambda row: mean_text(row.held_out)),
         Column("difference", lambda row: _difference(row.difference)),
         Column("95 % interval", lambda row: _interval(row.difference)),
         Column("shifted (%)", lambda row: mean_text(row.shifted)),
@@ -188,7 +186,7 @@ def figures_table(ablation: Ablation) -> Table:
             str(int(row.variant.over is not None)),
             str(len(row.cards)),
             str(len(row.diverged)),
-            *of(row.score)[:2],
+            *of(row.held_out)[:2],
             *of(row.difference),
             *of(row.shifted)[:2],
             *of(row.shifted_difference),
@@ -215,7 +213,7 @@ def runs_table(ablation: Ablation) -> Table:
     for row in ablation.rows:
         if row.variant.same_as is None:
             for seed, card in sorted(row.cards.items()):
-                scores = (f"{value:.6f}" for value in (held_out_of(card).clean, held_out_of(card).shifted))
+                scores = (f"{value:.6f}" for value in (row.held_out_scores[seed], row.shifted_scores[seed]))
                 rows.append((row.variant.name, *_levels(ablation, row), str(seed), *scores, f"{card.seconds:.1f}"))
             rows += [(row.variant.name, *_levels(ablation, row), str(seed), "", "", "") for seed in row.diverged]
     names = [factor.name for factor in ablation.definition.factors]

@@ -17,7 +17,7 @@ from nas.errors import NasError
 from nas.paths import StudyPaths, known_studies, shipped_names, study_paths
 from nas.report.facts import Importance, importance
 from nas.runs.ablate import Ablation, find_ablations, read_ablation
-from nas.runs.baseline import Comparison, find_comparisons
+from nas.runs.comparison import Comparison, find_comparisons
 from nas.runs.record import RunRecord, read_run
 from nas.runs.select import finished_runs
 from nas.space.space_file import CIFAR10, load_preset

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 from nas.errors import NasError
 from nas.files import sha256_of
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.baseline import BaselineCard, finished_baselines, read_baseline
 from nas.runs.card import read_sealed_card
+from nas.runs.comparison import BaselineCard, finished_baselines, read_baseline
 from nas.runs.ledger import Entry, HashedFiles, Ledger, RunEntry, SubmissionEntry, age, collect_files, read_ledger, write_entries
 
 THERE, AS_RECORDED, GONE, WRITTEN_OVER = "there", "as recorded", "gone", "written over"

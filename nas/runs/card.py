@@ -11,12 +11,16 @@ studies/<study>/retrained/<run>/
 
 import hashlib
 import json
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any, Generic, TypeVar
 
 from nas.config import Candidate, DataConfig, Frozen, ImageShape, MetricName
 from nas.errors import StudyError
 from nas.files import sha256_of, write_whole
 from nas.paths import TrialPaths
+from nas.runs.statistics import Spread, spread
 from nas.space.recipes import SEARCHED
 from nas.study.settings import Environment
 
@@ -125,6 +129,51 @@ class ModelCard(TrainedCard):
     """That trained it together, each a part of every batch."""
     hashes: Hashes | None = None
     """None in a card from before they were kept."""
+
+
+C = TypeVar("C", bound=TrainedCard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BySeed(Generic[C]):
+    """The trainings of one network by several seeds."""
+
+    cards: dict[int, C]
+    """By seed, of runs that have ended and were judged."""
+    diverged: tuple[int, ...] = ()
+    """Seeds."""
+
+    @cached_property
+    def held_out_scores(self) -> dict[int, float]:
+        """By what the study judges networks by, on the images that were set aside; …"""
+        return {seed: card.held_out.clean for seed, card in sorted(self.cards.items()) if card.held_out is not None}
+
+    @cached_property
+    def shifted_scores(self) -> dict[int, float]:
+        """… and likewise under a simulated shift."""
+        return {seed: card.held_out.shifted for seed, card in sorted(self.cards.items()) if card.held_out is not None}
+
+    @cached_property
+    def test_scores(self) -> dict[int, float]:
+        """On the official test set, with the averaging over views of the recipe."""
+        return {seed: card.test_score for seed, card in sorted(self.cards.items()) if card.test_score is not None}
+
+    @property
+    def held_out(self) -> Spread | None:
+        return spread(list(self.held_out_scores.values()))
+
+    @property
+    def shifted(self) -> Spread | None:
+        return spread(list(self.shifted_scores.values()))
+
+    @property
+    def test(self) -> Spread | None:
+        return spread(list(self.test_scores.values()))
+
+    @property
+    def seconds(self) -> float | None:
+        """Of one training, in the mean."""
+        return fmean(card.seconds for card in self.cards.values()) if self.cards else None
 
 
 def write_card(run: TrialPaths, card: ModelCard) -> ModelCard:

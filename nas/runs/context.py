@@ -1,4 +1,5 @@
-"""What every training of a command shares: the study, its images, which of them train, and where that is computed."""
+"""What the trainings of a command share: the study, its images, which of them train, where that is computed; and whose folders
+they are."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,12 +16,12 @@ from nas.data.cache import silent
 from nas.data.datasets import load_dataset, require_known
 from nas.data.images import Dataset, ImageSet, JoinedSet
 from nas.data.loader import Resident
-from nas.data.splits import SelectedData, select_data
+from nas.data.splits import DataSelection, SelectedData, select_data
 from nas.data.stream import place
 from nas.data.tables import moved
 from nas.errors import ConfigError, DataError, StudyError
 from nas.files import write_whole
-from nas.jobs.placement import DeviceGroup, device_group
+from nas.jobs.placement import DeviceGroup
 from nas.paths import StudyPaths, shipped_names, study_paths
 from nas.space.space_file import load_preset
 from nas.specs import RetrainSpec
@@ -35,11 +36,14 @@ class TrainingContext:
     data: DataConfig
     """Where the images lie now."""
     dataset: Dataset
-    chosen: SelectedData
+    selection: DataSelection
+    """What was asked for; …"""
+    selected: SelectedData
+    """… and which images these are."""
     devices: DeviceGroup
     precision: Precision
     compiled: bool
-    """By torch.compile, where one process trains."""
+    """Whether networks are compiled for training."""
 
     @property
     def device(self) -> torch.device:
@@ -48,7 +52,7 @@ class TrainingContext:
     @property
     def held_out(self) -> int:
         """Images that judge instead of training."""
-        return 0 if self.chosen.hold_out is None else len(self.chosen.hold_out)
+        return 0 if self.selected.hold_out is None else len(self.selected.hold_out)
 
     @property
     def test_images(self) -> int:
@@ -59,33 +63,31 @@ class TrainingContext:
         return place(images, self.dataset.mean, self.dataset.std, self.device, indices)
 
 
-def open_context(request: RetrainSpec, decoding: DecodingProgress = silent) -> TrainingContext:
+def open_context(spec: RetrainSpec, devices: DeviceGroup, decoding: DecodingProgress = silent) -> TrainingContext:
     """Raises NasError."""
-    settings = read_settings(request.paths)
+    settings = read_settings(spec.paths)
     git_state()  # of the code that is imported now, whatever becomes of the checkout until a card states it
-    data = _where_it_lies(settings.data, request)
-    devices = device_group(request.device, request.gpus, request.compiled)
+    data = settings.data
+    if spec.labels is not None and data.labels is None:
+        raise ConfigError(
+            f"--labels {spec.labels}: study {spec.paths.name!r} takes its labels from no table",
+            hint="leave it out; nas search --labels FILE begins a study that does",
+        )
+    data = moved(data, spec.data_folder, spec.labels)
     tune_process(devices.device)
     dataset = study_data(settings, data, decoding)
+    compiled = devices.device.type == "cuda" if spec.compiled is None else spec.compiled
     return TrainingContext(
-        paths=request.paths,
+        paths=spec.paths,
         settings=settings,
         data=data,
         dataset=dataset,
-        chosen=select_data(dataset, settings.data, request.selection),
+        selection=spec.selection,
+        selected=select_data(dataset, settings.data, spec.selection),
         devices=devices,
         precision=pick_precision(devices.device),
-        compiled=devices.device.type == "cuda" if request.compiled is None else request.compiled,
+        compiled=compiled and devices.processes == 1,
     )
-
-
-def _where_it_lies(data: DataConfig, request: RetrainSpec) -> DataConfig:
-    if request.labels is not None and data.labels is None:
-        raise ConfigError(
-            f"--labels {request.labels}: study {request.paths.name!r} takes its labels from no table",
-            hint="leave it out; nas search --labels FILE begins a study that does",
-        )
-    return moved(data, request.data_folder, request.labels)
 
 
 def study_data(settings: StudySettings, data: DataConfig, decoding: DecodingProgress) -> Dataset:

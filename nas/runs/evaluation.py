@@ -14,9 +14,13 @@ from torch import nn
 from nas.config import MetricName
 from nas.data.images import ImageSet
 from nas.data.loader import Resident
+from nas.data.shift import shifted
 from nas.errors import StudyError
 from nas.files import write_whole
 from nas.paths import TrialPaths
+from nas.runs.card import HeldOut
+from nas.runs.context import TrainingContext
+from nas.runs.statistics import effective_images
 from nas.train.device import FULL_PRECISION
 from nas.train.evaluate import METRICS, ClassCounts, predict_logits
 
@@ -76,3 +80,58 @@ def read_evaluation(run: TrialPaths) -> Evaluation | None:
             return Evaluation(**{name: arrays[name] for name in ("labels", "probabilities", "wrong", "wrong_images")})
     except (ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         raise StudyError(f"{file} is damaged", hint="restore it from a copy") from None
+
+
+# ---------------------------------------------------------------------------------- of a network that was trained
+
+SHIFT_SEED = 0
+"""Of the simulated shift, the same for all networks, so that they can be compared."""
+
+
+def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext) -> HeldOut | None:
+    """As a submission would be predicted."""
+    if ctx.selected.hold_out is None:
+        return None
+    images, metric = ctx.dataset.train.only(ctx.selected.hold_out), ctx.settings.study.metric
+    both = _clean_and_shifted(model, images, tta, ctx)
+    accuracy, shifted_accuracy = (judged.accuracy for judged in both)
+    score, shifted_score = (None if metric == "accuracy" else judged.score(metric) for judged in both)
+    effective, shifted_effective = (
+        None if images.groups is None else round(effective_images(judged.predicted == judged.labels, images.groups), 1)
+        for judged in both
+    )
+    return HeldOut(
+        images=len(images),
+        accuracy=accuracy,
+        shifted_accuracy=shifted_accuracy,
+        score=score,
+        shifted_score=shifted_score,
+        effective_images=effective,
+        shifted_effective_images=shifted_effective,
+    )
+
+
+def _clean_and_shifted(model: nn.Module, images: ImageSet, tta: str, ctx: TrainingContext) -> tuple[Evaluation, Evaluation]:
+    """What it says of the images, and of the same ones under a simulated shift."""
+    changed = shifted(images, None, SHIFT_SEED)
+    clean = judge(model, ctx.place(images), images, tta)
+    return clean, judge(model, ctx.place(changed), changed, tta)
+
+
+def judge_test(model: nn.Module, tta: str, run: TrialPaths, ctx: TrainingContext) -> dict[str, float]:
+    """The fields of a card that tell what the network says of the official test set: the only place where that is opened. Keeps
+    the evaluation beside it. Empty where there is none."""
+    test = ctx.dataset.test
+    if test is None:
+        return {}
+    judged, under_shift = _clean_and_shifted(model, test, tta, ctx)
+    plain = judged if tta == "none" else judge(model, ctx.place(test), test, "none")
+    write_evaluation(run, judged)
+    return {
+        "test_images": len(test),
+        "test_accuracy": plain.accuracy,
+        "test_accuracy_tta": judged.accuracy,
+        "test_balanced_accuracy": judged.score("balanced_accuracy"),
+        "test_macro_f1": judged.score("macro_f1"),
+        "test_shifted_accuracy": under_shift.accuracy,
+    }

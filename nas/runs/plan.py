@@ -1,15 +1,15 @@
-"""One retraining, worked out before it begins: which network, by which recipe, how long, on which images, under which name."""
+"""A run, worked out before it begins: which network, by which recipe, how long, on which images, under which name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
-from nas.config import Candidate, check_epochs
+from nas.config import Candidate, TrainConfig, check_epochs
 from nas.data.datasets import UNMIRRORED
 from nas.data.loader import TrainBatches, mix_seed
-from nas.data.splits import DataSelection
 from nas.errors import ConfigError, StudyError
+from nas.jobs.job import Job
 from nas.models import build_model
 from nas.paths import PRESET, TrialPaths
 from nas.runs.context import TrainingContext
@@ -31,7 +31,7 @@ assert PASSES.keys() == TTA.keys()
 
 
 @dataclass(frozen=True)
-class Order:
+class RunPlan:
     run: TrialPaths
     subject: Subject
     recipe: str
@@ -43,8 +43,6 @@ class Order:
     """As asked for."""
     mixed_seed: int
     """What all that is drawn follows from."""
-    selection: DataSelection
-    train_images: int
 
     @property
     def name(self) -> str:
@@ -52,45 +50,100 @@ class Order:
         return self.run.folder.name
 
     @property
-    def identity(self) -> str:
-        """Of its checkpoint."""
-        return f"{self.candidate.digest} seed {self.mixed_seed} images {self.train_images}"
+    def train(self) -> TrainConfig:
+        return self.candidate.train
 
-
-def make_order(request: RetrainSpec, ctx: TrainingContext, note: Callable[[str], None]) -> Order:
-    """Raises NasError."""
-    if request.epochs is not None and request.seconds is not None:
-        raise ConfigError(
-            f"--epochs {request.epochs} and --time both say how long it trains", hint="leave one out: --time finds the epochs"
+    def job(self, ctx: TrainingContext) -> Job:
+        return Job(
+            key=self.name,
+            title=self.name,
+            folder=self.run.folder.absolute(),
+            network=self.candidate.arch,
+            train=self.candidate.train,
+            seed=self.mixed_seed,
+            identity=f"{self.candidate.digest} seed {self.mixed_seed} images {ctx.selected.train_images}",
+            micro_batches=self.subject.micro_batches,
+            compiled=ctx.compiled,
         )
-    subject = asked_subject(request, ctx.settings)
-    if request.seconds is None:
-        name, recipe, epochs = by_epochs(request, subject.default_epochs)
-        run = TrialPaths(request.paths.retrained / _run_name(subject, name, f"{epochs}-epochs", request))
+
+
+def plan_run(spec: RetrainSpec, settings: StudySettings) -> RunPlan:
+    """For a number of epochs; needs no image. Raises NasError."""
+    subject = asked_subject(spec, settings)
+    name, recipe, epochs = by_epochs(spec, subject.default_epochs)
+    return _plan(spec, settings, subject, name, recipe, epochs, f"{epochs}-epochs")
+
+
+def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note: Callable[[str], None]) -> RunPlan:
+    """For as many epochs as take so long, unless it has begun before. Raises NasError."""
+    if spec.epochs is not None:
+        raise ConfigError(
+            f"--epochs {spec.epochs} and --time both say how long it trains", hint="leave one out: --time finds the epochs"
+        )
+    subject = asked_subject(spec, ctx.settings)
+    named = spec.recipe if spec.recipe == AUTO else load_recipe(spec.recipe, 1)[0]
+    length = f"{seconds:g}s"
+    begun = _read_begun(TrialPaths(spec.paths.retrained / _run_name(subject, named, length, spec)))
+    if begun is None:
+        name, recipe, epochs = _by_time(spec, seconds, subject, ctx, note)
     else:
-        named = request.recipe if request.recipe == AUTO else load_recipe(request.recipe, 1)[0]
-        run = TrialPaths(request.paths.retrained / _run_name(subject, named, f"{request.seconds:g}s", request))
-        name, recipe, epochs = _begun(run, request) or _by_time(request, request.seconds, subject, ctx, note)
+        epochs = begun.train.epochs
+        name, recipe = load_recipe(spec.recipe, epochs)
+    return _plan(spec, ctx.settings, subject, name, recipe, epochs, length, named)
+
+
+def _plan(
+    spec: RetrainSpec,
+    settings: StudySettings,
+    subject: Subject,
+    recipe_name: str,
+    recipe: Recipe,
+    epochs: int,
+    length: str,
+    named: str | None = None,
+) -> RunPlan:
+    """`named` stands in the run's name in place of the recipe. Raises StudyError where the run was begun by another recipe."""
     candidate = recipe.fit(subject.candidate, epochs)
-    if run.candidate.is_file():
-        _require_same(run, candidate)
-    return Order(
+    run = TrialPaths(spec.paths.retrained / _run_name(subject, named or recipe_name, length, spec))
+    begun = _read_begun(run)
+    if begun is not None and begun.digest != candidate.digest:
+        raise another_recipe(run)
+    return RunPlan(
         run=run,
         subject=subject,
-        recipe=name,
+        recipe=recipe_name,
         candidate=candidate,
         tta=tta_by(recipe, candidate),
-        seed=request.seed,
-        mixed_seed=mix_seed(ctx.settings.seed, int(candidate.digest, 16), request.seed),
-        selection=request.selection,
-        train_images=ctx.chosen.train_images,
+        seed=spec.seed,
+        mixed_seed=mix_seed(settings.seed, int(candidate.digest, 16), spec.seed),
     )
 
 
-def asked_subject(request: RetrainSpec, settings: StudySettings) -> Subject:
+def _read_begun(run: TrialPaths) -> Candidate | None:
+    if not run.candidate.is_file():
+        return None
+    return Candidate.from_json(run.candidate.read_bytes(), source=str(run.candidate))
+
+
+def another_recipe(run: TrialPaths) -> StudyError:
+    return StudyError(
+        f"{run.folder} was begun by another recipe of that name, or by an older version of it",
+        hint="give the recipe's file another name, or remove that folder",
+    )
+
+
+def _run_name(subject: Subject, recipe: str, length: str, spec: RetrainSpec) -> str:
+    by = "" if recipe == SEARCHED else f"-{recipe}"
+    return f"{subject.slug}{by}-{length}-seed-{spec.seed}{spec.selection.suffix}"
+
+
+# ------------------------------------------------------------------------------------------------ network, recipe, length
+
+
+def asked_subject(spec: RetrainSpec, settings: StudySettings) -> Subject:
     """The network that is asked for; a preset, whose recipe is for photographs, without flips where a mirrored image is another
     one, such as of a digit. Raises NasError with the choices."""
-    subject = find_subject(request.paths, request.which)
+    subject = find_subject(spec.paths, spec.which)
     if not subject.title.startswith(PRESET) or settings.data.dataset not in UNMIRRORED:
         return subject
     train = subject.candidate.train
@@ -99,23 +152,29 @@ def asked_subject(request: RetrainSpec, settings: StudySettings) -> Subject:
     return replace(subject, candidate=candidate)
 
 
-def by_epochs(request: RetrainSpec, default: int) -> tuple[str, Recipe, int]:
+def by_epochs(spec: RetrainSpec, default: int) -> tuple[str, Recipe, int]:
     """The recipe with its name, and how many epochs, where no time is given: those asked for, the recipe's, or the default."""
-    if request.epochs is not None:
-        check_epochs(request.epochs)
-        return *load_recipe(request.recipe, request.epochs), request.epochs
-    name, recipe = load_recipe(request.recipe, default)
-    own = None if request.recipe == AUTO else recipe.epochs
+    if spec.epochs is not None:
+        check_epochs(spec.epochs)
+        return *load_recipe(spec.recipe, spec.epochs), spec.epochs
+    name, recipe = load_recipe(spec.recipe, default)
+    own = None if spec.recipe == AUTO else recipe.epochs
     return name, recipe, own or default
 
 
+def tta_by(recipe: Recipe, candidate: Candidate) -> str:
+    """A network that has seen no mirrored images says nothing of them."""
+    fitting = fitting_tta(candidate.train.augment)
+    return fitting if recipe.tta is None or fitting == "none" else recipe.tta
+
+
 def _by_time(
-    request: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]
+    spec: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]
 ) -> tuple[str, Recipe, int]:
-    name, recipe = load_recipe(request.recipe, 1)
+    name, recipe = load_recipe(spec.recipe, 1)
     epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, ctx)
-    if request.recipe == AUTO and epochs >= LONG_FROM:
-        name, recipe = load_recipe(request.recipe, epochs)
+    if spec.recipe == AUTO and epochs >= LONG_FROM:
+        name, recipe = load_recipe(spec.recipe, epochs)
         epochs = _epochs_within(seconds, recipe.fit(subject.candidate, epochs), recipe, ctx)
     note(f"{subject.title}: {epochs} epochs by recipe {name!r} take about {seconds:g} s here, by some timed steps")
     return name, recipe, epochs
@@ -124,13 +183,13 @@ def _by_time(
 def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: TrainingContext) -> int:
     """How many epochs take at most so long, with the start and what is evaluated at the end. Raises ConfigError for less than
     one."""
-    dataset, chosen, train = ctx.dataset, ctx.chosen, candidate.train
-    batches = TrainBatches.by_recipe(ctx.place(chosen.images, chosen.train), train, 0, len(dataset.classes))
+    dataset, selected, train = ctx.dataset, ctx.selected, candidate.train
+    batches = TrainBatches.by_recipe(ctx.place(selected.images, selected.train), train, 0, len(dataset.classes))
     torch.manual_seed(0)
     pace = measure_pace(
         build_model(candidate.arch, dataset.shape),
         batches,
-        ctx.place(chosen.images, chosen.train_indices[:MEASURED_IMAGES]),
+        ctx.place(selected.images, selected.train_indices[:MEASURED_IMAGES]),
         train,
         ctx.precision,
         min(max(MEASURED_SECONDS[0], MEASURED_SHARE * seconds), MEASURED_SECONDS[1]),
@@ -146,31 +205,3 @@ def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: Tr
             hint=f"--time {at_the_end + 10 * epoch:.0f}s has room for ten epochs; --train-subset N makes them shorter",
         )
     return epochs
-
-
-def tta_by(recipe: Recipe, candidate: Candidate) -> str:
-    """A network that has seen no mirrored images says nothing of them."""
-    fitting = fitting_tta(candidate.train.augment)
-    return fitting if recipe.tta is None or fitting == "none" else recipe.tta
-
-
-def _begun(run: TrialPaths, request: RetrainSpec) -> tuple[str, Recipe, int] | None:
-    """What a run of so much time was begun with, which goes on."""
-    if not run.candidate.is_file():
-        return None
-    begun = Candidate.from_json(run.candidate.read_bytes(), source=str(run.candidate))
-    return *load_recipe(request.recipe, begun.train.epochs), begun.train.epochs
-
-
-def _require_same(run: TrialPaths, candidate: Candidate) -> None:
-    begun = Candidate.from_json(run.candidate.read_bytes(), source=str(run.candidate))
-    if begun.digest != candidate.digest:
-        raise StudyError(
-            f"{run.folder} was begun by another recipe of that name, or by an older version of it",
-            hint="give the recipe's file another name, or remove that folder",
-        )
-
-
-def _run_name(subject: Subject, recipe: str, length: str, request: RetrainSpec) -> str:
-    by = "" if recipe == SEARCHED else f"-{recipe}"
-    return f"{subject.slug}{by}-{length}-seed-{request.seed}{request.selection.suffix}"

@@ -1,127 +1,142 @@
-"""`nas retrain` of one network: trains it in this process, or in several together, and finishes it."""
+"""`nas retrain`: trains networks on all the labelled images, and chooses among several on images that none of them trained on,
+before the official test set is opened."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from nas.budget import count_params
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
-from nas.errors import StudyError
+from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
+from nas.interrupts import Stop
+from nas.jobs.placement import DeviceGroup, Placement, device_group, devices_of
 from nas.paths import TrialPaths
 from nas.runs.card import ModelCard, read_card
 from nas.runs.context import TrainingContext, locked, open_context
-from nas.runs.finish import divergence, finish
-from nas.runs.parts import in_parts
-from nas.runs.plan import Order, make_order
-from nas.runs.select import find_subject
-from nas.runs.together import train_together
-from nas.specs import RetrainSpec
-from nas.study.retry import Retry
-from nas.train.checkpoint import EpochMetrics
-from nas.train.evaluate import never
-from nas.train.loop import Status
-from nas.train.rank import Training
+from nas.runs.finish import finish, seal, with_test
+from nas.runs.load import load_network
+from nas.runs.plan import RunPlan, plan_run, plan_timed_run
+from nas.runs.select import Network, find_subject, rank
+from nas.runs.train import Note, OnEpoch, Outcome, prepared_workers, train_all
+from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
+from nas.study.settings import read_settings
 
-
-@dataclass(frozen=True)
-class RetrainPlan:
-    """What will be done, shown before it begins."""
-
-    order: Order
-    params: int
-    train_images: int
-    held_out: int
-    device: str
-    precision: str
+OnPlan = Callable[[Sequence[RunPlan], int, TrainingContext], None]
+"""Hears what is to be trained, if anything is, how many trainings are there already, and on what."""
 
 
 @dataclass(frozen=True)
 class Retrained:
-    run: TrialPaths
-    card: ModelCard | None
-    """None where it was suspended."""
-    already_there: bool = False
+    networks: tuple[Network, ...]
+    """Best first where something chose, else as asked for."""
+    chosen: Network | None
+    """None where nothing chose among several."""
+    by: Criterion
+    failures: dict[str, str]
+    suspended: int
+    """Runs that resume with the same command."""
+
+    @property
+    def best(self) -> tuple[TrialPaths, ModelCard] | None:
+        return None if self.chosen is None else self.chosen.best_run(self.by)
 
 
 def retrain(
-    request: RetrainSpec,
-    on_start: Callable[[RetrainPlan], None],
-    on_epoch: Callable[[EpochMetrics], None],
-    should_suspend: Callable[[], bool] = never,
+    spec: RetrainSpec,
+    on_plan: OnPlan,
+    on_epoch: OnEpoch[RunPlan],
+    stop: Stop,
     decoding: DecodingProgress = silent,
-    note: Callable[[str], None] = lambda text: None,
+    note: Note = lambda text: None,
 ) -> Retrained:
-    """One training, in this process. Goes on from its checkpoint where it was suspended before. `note` hears what else happens.
-    Raises NasError."""
-    find_subject(request.paths, request.which)  # a mistake there is said before any image is read
-    ctx = open_context(request, decoding)
-    order = make_order(request, ctx, note)
-    if order.run.card.is_file():
-        return Retrained(order.run, read_card(order.run), already_there=True)
-    with locked([order.run.folder]):
-        on_start(begin(order, ctx))
-        status = _train(order, ctx, on_epoch, should_suspend, note)
-        return Retrained(order.run, None if status == "suspended" else finish(order, ctx, note, opens_test=True))
+    """One network by one seed, trained by `spec.gpus` devices together. Resumes from its checkpoint. Raises NasError, also where
+    it fails."""
+    devices = device_group(spec.device, spec.gpus, spec.compiled)
+    plans, outcome, _ = _train([spec], devices, devices, on_plan, on_epoch, stop, decoding, note)
+    for reason in outcome.diverged.values():
+        raise StudyError(f"the {reason}", hint="retrain another trial (nas list shows them), or try another --seed")
+    for name, reason in outcome.failures.items():
+        raise StudyError(
+            f"the training of {name} failed: {reason}",
+            hint="the same command tries again; or retrain another network (nas list shows them), or use another --device",
+        )
+    networks = _networks(plans)
+    return Retrained(networks, networks[0] if networks else None, "clean", {}, outcome.suspended)
 
 
-def begin(order: Order, ctx: TrainingContext) -> RetrainPlan:
-    """Raises ConfigError where a batch cannot be shared out."""
-    write_whole(order.run.candidate, order.candidate.to_json().encode())
-    params = count_params(order.candidate.arch, ctx.dataset.shape)
-    ctx.devices.require_share(min(order.candidate.train.batch_size, ctx.chosen.train_images))
-    return RetrainPlan(order, params, ctx.chosen.train_images, ctx.held_out, ctx.devices.name, ctx.precision.name)
+def retrain_several(
+    spec: SeveralSpec,
+    on_plan: OnPlan,
+    on_epoch: OnEpoch[RunPlan],
+    stop: Stop,
+    decoding: DecodingProgress = silent,
+    note: Note = lambda text: None,
+) -> Retrained:
+    """Trains what is not trained yet, each on one device, then judges and chooses. Raises NasError."""
+    if spec.by == "shifted" and not spec.base.hold_out:
+        raise ConfigError("--choose-by shifted needs images that chose nothing before", hint=f"--hold-out {HOLD_OUT:g}")
+    devices = device_group(devices_of(spec.placement)[0], None)
+    plans, outcome, ctx = _train(spec.each(), spec.placement, devices, on_plan, on_epoch, stop, decoding, note)
+    networks, failures = _networks(plans), outcome.failures | {name: f"its {why}" for name, why in outcome.diverged.items()}
+    ranked = None if outcome.suspended or not networks else rank(networks, spec.by)
+    if ranked is None:
+        return Retrained(networks, None, spec.by, failures, outcome.suspended)
+    chosen = _with_test(ranked[0], ctx, note)
+    return Retrained((chosen, *ranked[1:]), chosen, spec.by, failures, 0)
 
 
 def _train(
-    order: Order,
-    ctx: TrainingContext,
-    on_epoch: Callable[[EpochMetrics], None],
-    should_suspend: Callable[[], bool],
-    note: Callable[[str], None],
-) -> Status:
-    """In this process, or in several together. Raises StudyError."""
+    specs: Sequence[RetrainSpec],
+    where: DeviceGroup | Placement,
+    devices: DeviceGroup,
+    on_plan: OnPlan,
+    on_epoch: OnEpoch[RunPlan],
+    stop: Stop,
+    decoding: DecodingProgress,
+    note: Note,
+) -> tuple[list[RunPlan], Outcome[RunPlan], TrainingContext]:
+    """The plan of each, and what became of those that were not trained yet."""
+    paths, seconds, settings = specs[0].paths, specs[0].seconds, read_settings(specs[0].paths)
+    with ExitStack() as closing:
+        if seconds is None:
+            plans = [plan_run(spec, settings) for spec in specs]  # a mistake there is said before any image is read
+            pending = [plan for plan in plans if not plan.run.card.is_file()]
+            executor = closing.enter_context(prepared_workers(paths, where, len(pending)))
+            ctx = open_context(specs[0], devices, decoding)
+        else:
+            for spec in specs:
+                find_subject(paths, spec.which)
+            ctx = open_context(specs[0], devices, decoding)
+            plans = [plan_timed_run(spec, seconds, ctx, note) for spec in specs]
+            pending = [plan for plan in plans if not plan.run.card.is_file()]
+            executor = closing.enter_context(prepared_workers(paths, where, len(pending)))  # which would disturb the timing
+        closing.enter_context(locked([plan.run.folder for plan in pending]))
+        for plan in pending:
+            ctx.devices.require_share(min(plan.train.batch_size, ctx.selected.train_images))
+            write_whole(plan.run.candidate, plan.candidate.to_json().encode())
+        if pending:
+            on_plan(pending, len(plans) - len(pending), ctx)
+        alone = len(plans) == 1
+        outcome = train_all(pending, ctx, executor, lambda plan: finish(plan, ctx, note, opens_test=alone), on_epoch, stop, note)
+    return plans, outcome, ctx
 
-    def attempt(parts: int) -> Status:
-        training = Training(
-            run=order.run,
-            candidate=order.candidate,
-            shape=ctx.dataset.shape,
-            data=ctx.data,
-            selection=order.selection,
-            seed=order.mixed_seed,
-            identity=order.identity,
-            micro_batches=parts,
-        )
-        if ctx.devices.processes > 1:
-            return train_together(training, ctx.devices, on_epoch, should_suspend)
-        return _train_here(training, ctx, on_epoch, should_suspend, note)
 
-    smaller = "retrain a smaller network (nas list shows them), or use another --device"
-    batch, parts = order.candidate.train.batch_size, order.subject.micro_batches
-    status = in_parts(attempt, batch, parts, order.subject.title, order.run, ctx.device, note, smaller)
-    if status == "diverged":
-        raise StudyError(
-            f"the {divergence(order.run, order.candidate.train)}",
-            hint="retrain another trial (nas list shows them), or try another --seed",
-        )
-    return status
+def _networks(plans: Sequence[RunPlan]) -> tuple[Network, ...]:
+    """Those of which a training has ended."""
+    by_subject: dict[str, list[tuple[TrialPaths, ModelCard]]] = {}
+    for plan in plans:
+        if plan.run.card.is_file():
+            by_subject.setdefault(plan.subject.title, []).append((plan.run, read_card(plan.run)))
+    return tuple(Network(tuple(runs)) for runs in by_subject.values())
 
 
-def _train_here(
-    training: Training,
-    ctx: TrainingContext,
-    on_epoch: Callable[[EpochMetrics], None],
-    should_suspend: Callable[[], bool],
-    note: Callable[[str], None],
-) -> Status:
-    """Waits for room on a full disk."""
-    again = "the same nas retrain"
-    retry = Retry(training.run.folder.name, note, should_suspend, "the run's folder", doing="training", again=again)
-
-    def heard(metrics: EpochMetrics) -> bool:
-        on_epoch(metrics)
-        return True
-
-    data = ctx.place(ctx.chosen.images, ctx.chosen.train)
-    return training.fit(data, heard, should_suspend, note if ctx.compiled else None, retry.write).status
+def _with_test(network: Network, ctx: TrainingContext, note: Note) -> Network:
+    """With what its trainings say of the official test set, which is opened for those that have not seen it yet."""
+    runs = []
+    for run, card in network.runs:
+        if ctx.dataset.test is not None and card.test_accuracy is None and not card.includes_test_labels:
+            model, _ = load_network(run)
+            card = seal(run, with_test(card, run, model.to(ctx.device), ctx), ctx, note)
+        runs.append((run, card))
+    return Network(tuple(runs))

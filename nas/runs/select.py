@@ -4,12 +4,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 
 from nas.config import Candidate
 from nas.errors import ConfigError, StudyError, choices_sentence
 from nas.paths import PRESET, StudyPaths, TrialPaths, existing_study
-from nas.runs.card import read_card
+from nas.runs.card import ModelCard, read_card
 from nas.space.space_file import load_preset
+from nas.specs import Criterion
 from nas.study.finalists import best_of, finalists_of
 from nas.study.outcomes import best_trials, last_value
 from nas.study.settings import PRESETS_SPACE, read_settings
@@ -179,3 +181,50 @@ def _run_in(name: str) -> TrialPaths:
         what = "is a file, and a run is a folder" if folder.exists() else "is not there"
         raise StudyError(f"{folder} {what}", hint="name the folder that holds the run's model.json and model.safetensors")
     return TrialPaths(folder.resolve())  # of `.` the name is wanted
+
+
+# ---------------------------------------------------------------------------------------- the best of several
+
+CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network and its trainings, by one seed each."""
+
+    runs: tuple[tuple[TrialPaths, ModelCard], ...]
+
+    @property
+    def card(self) -> ModelCard:
+        return self.runs[0][1]
+
+    def scores(self, by: Criterion) -> list[float]:
+        """On the held-out images, by what the study judges networks by; empty where there are none."""
+        held_out = [card.held_out for _, card in self.runs if card.held_out is not None]
+        return [one.clean if by == "clean" else one.shifted for one in held_out]
+
+    def mean(self, by: Criterion) -> float | None:
+        scores = self.scores(by)
+        return fmean(scores) if scores else None
+
+    def deviation(self, by: Criterion) -> float | None:
+        """None of one training."""
+        scores = self.scores(by)
+        return stdev(scores) if len(scores) > 1 else None
+
+    def best_run(self, by: Criterion) -> tuple[TrialPaths, ModelCard]:
+        """The first of those that score highest."""
+        scores = self.scores(by)
+        return self.runs[scores.index(max(scores))] if scores else self.runs[0]
+
+
+def rank(networks: Sequence[Network], by: Criterion) -> Sequence[Network] | None:
+    """By the held-out images, else by the search's; None where several were judged by neither."""
+    if len(networks) == 1:
+        return networks
+    means = [network.mean(by) for network in networks]
+    if None in means:
+        means = [network.card.search_accuracy for network in networks]
+    if None in means:
+        return None
+    return [network for _, network in sorted(zip(means, networks, strict=True), key=lambda pair: -(pair[0] or 0.0))]

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from nas.config import DataConfig
+from nas.interrupts import Stop
 from nas.paths import shipped_names
 from nas.runs.context import open_presets_study
 from nas.runs.retrain import retrain
@@ -35,8 +36,8 @@ def main() -> None:
         print("|---|" + "---|" * (options.epochs + 2), flush=True)
         for name in options.only:
             request = RetrainSpec(paths, f"preset:{name}", epochs=options.epochs, train_subset=options.images)
-            run = retrain(request, lambda plan: None, lambda metrics: None).run
-            curve = read_curve(run.metrics)
+            done = retrain(request, lambda plans, there, ctx: None, lambda plan, metrics: None, Stop())
+            curve = read_curve(done.networks[0].runs[0][0].metrics)
             cells = [f"{metrics.train_loss:.3f}" for metrics in curve]
             last = curve[-1]
             print(f"| `{name}` | {' | '.join(cells)} | {last.train_accuracy:.1%} | {last.images_per_second:,.0f} |", flush=True)

@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import nas.train.rank
 from nas.budget import count_params
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
@@ -23,19 +22,18 @@ from nas.data.loader import Resident
 from nas.data.splits import labelled_images
 from nas.errors import ConfigError, DataError, NasError, StudyError
 from nas.models import build_model
-from nas.paths import StudyPaths
+from nas.paths import StudyPaths, TrialPaths
 from nas.predict import submit
 from nas.predict.submission import find_test_set, unlabelled_in
 from nas.runs.card import ModelCard, read_card
 from nas.runs.context import open_presets_study
 from nas.runs.load import load_network
-from nas.runs.retrain import Retrained, RetrainPlan, retrain
 from nas.runs.select import EPOCH_FACTOR, find_run, find_subject, finished_runs
 from nas.specs import RetrainSpec, SubmitSpec
-from nas.study.settings import read_settings
 from nas.train.device import FULL_PRECISION
 from nas.train.evaluate import evaluate
 from nas.train.loop import FitResult
+from tests.runs.told import Told, train_one, trained
 
 CPU = torch.device("cpu")
 
@@ -45,9 +43,8 @@ def digits() -> Dataset:
     return load_dataset(DataConfig(dataset="digits"))
 
 
-def train(paths: StudyPaths, should_suspend: Callable[[], bool] = lambda: False, **request: object) -> Retrained:
-    asked = replace(RetrainSpec(paths, epochs=1, device="cpu"), **request)  # type: ignore[arg-type]
-    return retrain(asked, on_start=lambda plan: None, on_epoch=lambda metrics: None, should_suspend=should_suspend)
+def train(paths: StudyPaths, told: Told | None = None, **spec: object) -> tuple[TrialPaths, ModelCard]:
+    return trained(replace(RetrainSpec(paths, epochs=1, device="cpu"), **spec), told)  # type: ignore[arg-type]
 
 
 def refusal(action: Callable[[], object]) -> NasError:
@@ -158,18 +155,16 @@ def test_test_labels_that_there_are_not_cannot_train(digits: Dataset) -> None:
 
 
 def test_plan_is_told_before_the_training_begins(study: StudyPaths) -> None:
-    plans: list[RetrainPlan] = []
-    asked = RetrainSpec(study, epochs=None, seed=3, train_subset=100, device="cpu")
-    suspended = retrain(asked, plans.append, lambda metrics: None, should_suspend=lambda: True)
-    (plan,) = plans
+    told = Told(stop_after=0)
+    suspended = train_one(RetrainSpec(study, epochs=None, seed=3, train_subset=100, device="cpu"), told)
+    assert told.planned is not None
+    (plan,), there, ctx = told.planned
     subject = find_subject(study, "best")
-    assert suspended.card is None
-    order = plan.order
-    assert order.subject.title == subject.title
-    assert order.candidate.train.epochs == 8
-    assert plan.train_images == 100
-    assert plan.params == count_params(order.candidate.arch, read_settings(study).shape)
-    assert order.run.folder.name == f"{subject.slug}-8-epochs-seed-3-subset-100"
+    assert (suspended.best, suspended.suspended) == (None, 1)
+    assert plan.subject.title == subject.title
+    assert plan.train.epochs == 8
+    assert (ctx.selected.train_images, there) == (100, 0)
+    assert plan.name == f"{subject.slug}-8-epochs-seed-3-subset-100"
 
 
 # ------------------------------------------------------------------------------------------------------ what is kept
@@ -212,39 +207,40 @@ def test_training_the_same_again_says_that_it_is_there(study: StudyPaths) -> Non
     (run,) = finished_runs(study)
     weights = run.folder / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    done = train(study)
-    assert done.already_there
-    assert done.run == run
-    assert done.card == read_card(run)
+    told = Told()
+    assert train(study, told) == (run, read_card(run))
+    assert told.planned is None
     assert weights.stat().st_mtime_ns == before
 
 
 def test_training_that_was_cut_off_goes_on_to_the_very_same_network(study: StudyPaths) -> None:
-    (run,) = finished_runs(study)
+    before = finished_runs(study)
+    run, _ = train(study, epochs=3)
     expected = load_file(run.folder / "model.safetensors")
     shutil.rmtree(run.folder)
-    steps = iter(range(100))
-    assert train(study, should_suspend=lambda: next(steps) >= 5).card is None
-    assert finished_runs(study) == []
+    told = Told(stop_after=1)
+    assert train_one(RetrainSpec(study, epochs=3, device="cpu"), told).suspended == 1
+    assert finished_runs(study) == before
     assert run.checkpoint.is_file()
-    assert train(study).card is not None
+    train(study, again := Told(), epochs=3)
+    assert f"{run.folder.name} resumes" in again.notes[0]
+    assert len({*told.epochs, *again.epochs}) == 3
     found = load_file(run.folder / "model.safetensors")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_network_trained_on_the_test_labels_claims_no_test_accuracy(study: StudyPaths) -> None:
-    done = train(study, include_test_labels=True)
-    card = done.card
-    assert card is not None
-    assert done.run.folder.name.endswith("-with-test-labels")
+    run, card = train(study, include_test_labels=True)
+    assert run.folder.name.endswith("-with-test-labels")
     assert (card.includes_test_labels, card.train_images) == (True, 1797)
     assert (card.test_images, card.test_accuracy, card.test_accuracy_tta) == (None, None, None)
     assert len(finished_runs(study)) == 2
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_training_that_diverges_is_refused_and_leaves_no_network(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.train.rank, "fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
+    monkeypatch.setattr("nas.train.loop.fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
     error = refusal(lambda: train(study, seed=1))
     assert isinstance(error, StudyError)
     assert error.message.startswith("the loss became infinite or NaN in epoch 1, at a peak learning rate of ")
@@ -256,12 +252,11 @@ def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset
     paths = open_presets_study(DataConfig(dataset="digits"))
     assert paths.name == "presets-digits"
     assert open_presets_study(DataConfig(dataset="digits")) == paths
-    done = train(paths, which="preset:light-resnet18", train_subset=16)
-    assert done.card is not None
-    assert done.run.folder.name == "light-resnet18-1-epochs-seed-0-subset-16"
-    assert (done.card.subject, done.card.search_accuracy, done.card.train_images) == ("preset:light-resnet18", None, 16)
-    assert done.card.candidate.train.augment.flip == "none", "a mirrored digit is another digit"
-    assert done.card.tta == "none"
+    run, card = train(paths, which="preset:light-resnet18", train_subset=16)
+    assert run.folder.name == "light-resnet18-1-epochs-seed-0-subset-16"
+    assert (card.subject, card.search_accuracy, card.train_images) == ("preset:light-resnet18", None, 16)
+    assert card.candidate.train.augment.flip == "none", "a mirrored digit is another digit"
+    assert card.tta == "none"
 
 
 def test_preset_for_an_unknown_data_set_is_refused_by_the_data_sets_name() -> None:
@@ -290,7 +285,7 @@ def test_unknown_network_is_refused_with_those_there_are(study: StudyPaths) -> N
 
 def test_latest_network_predicts_unless_another_is_named(study: StudyPaths) -> None:
     (first,) = finished_runs(study)
-    second = train(study, seed=1).run
+    second, _ = train(study, seed=1)
     assert finished_runs(study) == [first, second]
     assert submit(SubmitSpec(study, device="cpu")).run == second.folder.name
     assert submit(SubmitSpec(study, run=first.folder.name, device="cpu")).run == first.folder.name

@@ -11,10 +11,9 @@ from nas.errors import ConfigError, DataError, StudyError
 from nas.paths import StudyPaths, existing_study
 from nas.predict import submit
 from nas.runs.context import open_presets_study
-from nas.runs.retrain import RetrainPlan, retrain
 from nas.specs import RetrainSpec, SearchSpec, SubmitSpec
 from nas.study.run import run_search
-from nas.train.checkpoint import EpochMetrics
+from tests.runs.told import Told, train_one, trained
 
 
 @pytest.fixture
@@ -22,42 +21,29 @@ def paths() -> StudyPaths:
     return open_presets_study(DataConfig(dataset="digits"))
 
 
-def ignore(_: RetrainPlan | EpochMetrics) -> None:
-    pass
-
-
 def test_its_network_predicts_like_any_other(paths: StudyPaths) -> None:
     assert existing_study(None) == paths
-    plans: list[RetrainPlan] = []
-    request = RetrainSpec(paths, "preset:resnet-2222-slim", epochs=1, train_subset=60, device="cpu")
-    done = retrain(request, plans.append, ignore)
-    assert done.run.folder.name == "resnet-2222-slim-1-epochs-seed-0-subset-60"
-    assert plans[0].order.subject.title == "preset:resnet-2222-slim"
-    assert done.card is not None
-    assert done.card.train_images == 60
-    assert done.card.candidate.train.epochs == 1
-    assert done.card.candidate.train.lr == 0.1
-    assert done.card.params == 1_891_658 - 2 * 64 * 9  # one channel instead of three
+    run, card = trained(RetrainSpec(paths, "preset:resnet-2222-slim", epochs=1, train_subset=60, device="cpu"))
+    assert run.folder.name == "resnet-2222-slim-1-epochs-seed-0-subset-60"
+    assert card.subject == "preset:resnet-2222-slim"
+    assert card.train_images == 60
+    assert card.candidate.train.epochs == 1
+    assert card.candidate.train.lr == 0.1
+    assert card.params == 1_891_658 - 2 * 64 * 9  # one channel instead of three
     written = submit(SubmitSpec(paths, device="cpu"))
-    assert written.images == done.card.test_images == len(written.output.read_text().splitlines()) - 1
+    assert written.images == card.test_images == len(written.output.read_text().splitlines()) - 1
 
 
 def test_its_epochs_are_those_of_its_recipe_unless_told_otherwise(paths: StudyPaths) -> None:
-    plans: list[RetrainPlan] = []
-
-    def stop(plan: RetrainPlan) -> None:
-        plans.append(plan)
-
-    result = retrain(
-        RetrainSpec(paths, "preset:robust-resnet64", train_subset=20, device="cpu"), stop, ignore, should_suspend=lambda: True
-    )
-    assert result.card is None
-    assert plans[0].order.candidate.train.epochs == 300
+    told = Told(stop_after=0)
+    assert train_one(RetrainSpec(paths, "preset:robust-resnet64", train_subset=20, device="cpu"), told).suspended == 1
+    assert told.planned is not None
+    assert told.planned[0][0].train.epochs == 300
 
 
 def test_a_subset_larger_than_the_data_is_refused(paths: StudyPaths) -> None:
     with pytest.raises(ConfigError, match="--train-subset takes 10 to 1438 images, not 5000"):
-        retrain(RetrainSpec(paths, "preset:resnet-1111", train_subset=5000, device="cpu"), ignore, ignore)
+        train_one(RetrainSpec(paths, "preset:resnet-1111", train_subset=5000, device="cpu"))
 
 
 def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
@@ -82,18 +68,17 @@ def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path
     table.rename(moved)
     request = RetrainSpec(labelled, "preset:resnet-1111", epochs=1, device="cpu")
     with pytest.raises(DataError, match="there is no file of labels"):
-        retrain(request, ignore, ignore)
-    done = retrain(replace(request, labels=str(moved)), ignore, ignore)
-    assert done.card is not None
-    assert (done.card.classes, done.card.data) == (("0", "1"), data), "the card has what the study says"
+        train_one(request)
+    _, card = trained(replace(request, labels=str(moved)))
+    assert (card.classes, card.data) == (("0", "1"), data), "the card has what the study says"
 
     moved.write_text(moved.read_text().replace("00.png,0", "00.png,1"))
     with pytest.raises(DataError, match="are not those that the study was searched with") as refused:
-        retrain(replace(request, labels=str(moved), seed=1), ignore, ignore)
+        train_one(replace(request, labels=str(moved), seed=1))
     assert refused.value.hint is not None
     assert "its table with --labels FILE" in refused.value.hint
     with pytest.raises(ConfigError, match="takes its labels from no table"):
-        retrain(RetrainSpec(paths, "preset:resnet-1111", labels=str(moved), device="cpu"), ignore, ignore)
+        train_one(RetrainSpec(paths, "preset:resnet-1111", labels=str(moved), device="cpu"))
 
 
 def test_another_data_set_needs_a_study_of_its_own(paths: StudyPaths, tmp_path: Path) -> None:

@@ -1,44 +1,22 @@
 """Several networks by several seeds: over real workers, gone on with, chosen on images that none trained on."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from nas.errors import ConfigError
-from nas.interrupts import Stop
 from nas.jobs.placement import Placement
 from nas.paths import StudyPaths
 from nas.runs.card import HeldOut, ModelCard, read_card
-from nas.runs.choice import Network, Several, retrain_several
 from nas.runs.load import load_network
-from nas.runs.plan import Order
-from nas.runs.retrain import RetrainPlan, retrain
-from nas.runs.select import find_names, finished_runs
+from nas.runs.retrain import Retrained, retrain_several
+from nas.runs.select import Network, find_names, finished_runs
 from nas.specs import RetrainSpec, SeveralSpec
-from nas.train.checkpoint import EpochMetrics
+from tests.runs.told import Told, trained
 
 
-class Told:
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.stop = Stop()
-        self.stop_after = stop_after
-        self.plans: list[RetrainPlan] = []
-        self.there = 0
-        self.epochs: list[tuple[str, int]] = []
-        self.notes: list[str] = []
-
-    def plan(self, plans: Sequence[RetrainPlan], there: int) -> None:
-        self.plans, self.there = list(plans), there
-
-    def epoch(self, order: Order, metrics: EpochMetrics) -> None:
-        self.epochs.append((order.run.folder.name, metrics.epoch))
-        if len(self.epochs) == self.stop_after:
-            self.stop.request()
-
-
-def train(request: SeveralSpec, told: Told) -> Several:
-    return retrain_several(request, told.plan, told.epoch, told.stop, note=told.notes.append)
+def train(request: SeveralSpec, told: Told) -> Retrained:
+    return retrain_several(request, told.on_plan, told.on_epoch, told.stop, note=told.notes.append)
 
 
 @pytest.fixture
@@ -58,7 +36,8 @@ def test_all_are_trained_judged_and_one_is_chosen_before_the_test_set_is_opened(
 
     told = Told()
     done = train(request_of, told)
-    assert told.there == before - 1, "one of the study's own is there, too"
+    assert told.planned is not None
+    assert told.planned[1] == before - 1, "one of the study's own is there, too"
     assert done.suspended == 0
     assert done.failures == {}
     assert [len(network.runs) for network in done.networks] == [2, 2]
@@ -74,18 +53,18 @@ def test_all_are_trained_judged_and_one_is_chosen_before_the_test_set_is_opened(
 
     again = Told()
     assert train(request_of, again) == done
-    assert again.plans == []
+    assert again.planned is None
 
-    # By the workers as in this process.
+    # Among others as alone.
     run, card = done.chosen.runs[0]
     alone = replace(request_of.base, which=card.subject.removeprefix("trial "), seed=card.seed)
-    assert retrain(alone, lambda plan: None, lambda metrics: None).already_there
+    assert trained(alone, again) == (run, card)
+    assert again.planned is None
     model, _ = load_network(run)
     (run.folder / "model.json").unlink()
-    fresh = retrain(alone, lambda plan: None, lambda metrics: None)
-    assert fresh.card is not None
-    assert fresh.card.held_out == card.held_out
-    for name, tensor in load_network(fresh.run)[0].state_dict().items():
+    fresh, fresh_card = trained(alone)
+    assert fresh_card.held_out == card.held_out
+    for name, tensor in load_network(fresh)[0].state_dict().items():
         assert tensor.equal(model.state_dict()[name]), name
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import nas.runs.baseline.run
+import nas.foreign.known
+import nas.runs.baseline
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.errors import ConfigError, StudyError
@@ -19,10 +20,10 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.report.machine import disk_use
 from nas.report.page import render_page
 from nas.report.record import read_record
-from nas.runs.baseline import Row, find_comparisons, finished_baselines, load_baseline, read_baseline
+from nas.runs.baseline import load_baseline
+from nas.runs.comparison import Row, find_comparisons, finished_baselines, read_baseline
 from nas.runs.context import open_presets_study
 from nas.runs.evaluation import read_evaluation
-from nas.runs.retrain import retrain
 from nas.runs.select import find_subject, finished_runs
 from nas.specs import RetrainSpec
 from nas.study.settings import read_settings
@@ -30,8 +31,9 @@ from nas.train.checkpoint import read_curve
 from nas.train.loop import fit
 from tests.conftest import Done as Finished
 from tests.report.test_page import text_of
-from tests.runs.ablate.test_results import card
-from tests.runs.baseline.conftest import Told, asked, train
+from tests.runs.known import asked, train
+from tests.runs.test_ablate_results import card
+from tests.runs.told import Told, train_one
 
 
 def weights(run: TrialPaths) -> dict[str, torch.Tensor]:
@@ -42,13 +44,14 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
     retrained = finished_runs(study)
     base = RetrainSpec(study, epochs=1, train_subset=200, hold_out=0.2, device="cpu")
     for seed in (0, 1):
-        retrain(replace(base, seed=seed), lambda plan: None, lambda metrics: None)
+        train_one(replace(base, seed=seed))
     request = replace(asked(study, "mine.py:Net(width=3)", "mine.py:Large", seeds=(0, 1)), hold_out=0.2)
     told = Told()
     done = train(request, told)
     assert (done.failures, done.suspended, len(done.runs)) == ({}, 0, 4)
-    assert told.plan is not None
-    assert (told.plan.train_images, told.plan.held_out, told.plan.test_images) == (200, 288, 359)
+    assert told.planned is not None
+    ctx = told.planned[2]
+    assert (ctx.selected.train_images, ctx.held_out, ctx.test_images) == (200, 288, 359)
     assert told.printed[0] == ("mine.py:Net(width=3)", "importing mine.py\nforward of 1")
 
     found = done.comparison
@@ -156,7 +159,7 @@ def test_cut_off_and_gone_on_with_is_as_if_it_had_not_been(
     for name in ("inspect_network", "build_network"):
         monkeypatch.delattr(nas.foreign.known, name)  # nobody's code runs
     assert train(request, again) == done
-    assert again.plan is None, "nothing is trained"
+    assert again.planned is None, "nothing is trained"
 
 
 def test_changed_file_is_another_network_beside_the_first(study: StudyPaths, mine: Path) -> None:
@@ -193,7 +196,7 @@ def test_what_goes_wrong_in_a_training_leaves_the_others(study: StudyPaths, mine
     assert (trained.title, sorted(trained.cards)) == ("mine.py:Net", [0])
     again = Told()
     assert train(asked(study, "mine.py:Diverges"), again).runs == (done.runs[0],)
-    assert again.plan is None, "it would diverge again"
+    assert again.planned is None, "it would diverge again"
 
 
 @pytest.mark.usefixtures("here")
@@ -207,7 +210,7 @@ def test_what_ends_a_program_ends_that_training_alone(study: StudyPaths, mine: P
     assert " (mine.py, line " in reason
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "trained_here")
 def test_memory_that_runs_out_halves_the_micro_batches(study: StudyPaths, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts, judged = [], []
 
@@ -223,12 +226,12 @@ def test_memory_that_runs_out_halves_the_micro_batches(study: StudyPaths, mine: 
             raise MemoryError
         return
 
-    monkeypatch.setattr(nas.runs.baseline.run, "fit", scarce)
-    monkeypatch.setattr(nas.runs.baseline.run, "judge_held_out", judge)
+    monkeypatch.setattr("nas.train.loop.fit", scarce)
+    monkeypatch.setattr(nas.runs.baseline, "judge_held_out", judge)
     told = Told()
     done = train(asked(study, "mine.py:Net"), told)
     assert (done.failures, parts, judged) == ({}, [1, 2, 4], [500, 125, 31])
-    assert "in micro-batches of 16 images" in told.notes[-2]
+    assert told.notes[-1].endswith("it restarts with micro-batches of 16 images")
 
 
 @pytest.mark.usefixtures("here")
@@ -254,7 +257,7 @@ def test_network_with_two_names_is_trained_once(study: StudyPaths, mine: Path) -
 
 def test_scores_stand_in_the_order_of_the_seeds_and_not_in_that_of_the_trainings() -> None:
     cards = {seed: card(0.5, seed).model_copy(update={"test_accuracy_tta": 0.8 + seed / 10}) for seed in (1, 0)}
-    row = Row("trial 0", True, 1, 1, {}, cards, {})
+    row = Row(title="trial 0", is_ours=True, params=1, macs=1, over={}, cards=cards, runs={})
     assert row.test is not None
     assert row.test.values == (0.8, 0.9)
 

@@ -1,4 +1,4 @@
-"""A user's file beside the study `tiny`."""
+"""A user's file of networks beside the study `tiny`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +12,10 @@ from nas.foreign.build import build_network
 from nas.foreign.inspection import try_training
 from nas.foreign.known import quiet
 from nas.foreign.measure import measure
-from nas.interrupts import Stop
 from nas.paths import StudyPaths
-from nas.runs.baseline import BaselineOrder, BaselinePlan, Done, train_baselines
+from nas.runs.baseline import Done, train_baselines
 from nas.specs import BaselineSpec
-from nas.train.checkpoint import EpochMetrics
+from tests.runs.told import Told
 
 NETWORKS = '''\
 import sys
@@ -146,35 +145,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas.foreign.known, "inspect_network", inspect)
 
 
-class Told:
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.stop = Stop()
-        self.stop_after = stop_after
-        self.plan: BaselinePlan | None = None
-        self.epochs: list[tuple[str, int]] = []
-        self.notes: list[str] = []
-        self.printed: list[tuple[str, str]] = []
-
-    def on_plan(self, plan: BaselinePlan) -> None:
-        self.plan = plan
-
-    def on_epoch(self, order: BaselineOrder, metrics: EpochMetrics) -> None:
-        self.epochs.append((order.run.folder.name, metrics.epoch))
-        if len(self.epochs) == self.stop_after:
-            self.stop.request()
-
-
 def asked(study: StudyPaths, *networks: str, seeds: tuple[int, ...] = (0,), epochs: int = 1) -> BaselineSpec:
     return BaselineSpec(study, networks, epochs=epochs, seeds=seeds, train_subset=200, device="cpu", timeout=250)
 
 
 def train(request: BaselineSpec, told: Told | None = None) -> Done:
     told = told or Told()
-    return train_baselines(
-        request,
-        told.on_plan,
-        told.on_epoch,
-        told.stop,
-        note=told.notes.append,
-        printed=lambda name, text: told.printed.append((name, text)),
-    )
+    return train_baselines(request, told.on_plan, told.on_epoch, told.stop, note=told.notes.append, printed=told.on_printed)

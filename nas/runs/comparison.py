@@ -1,26 +1,104 @@
-"""Known networks beside those of the study that were trained alike: by the same recipe, as long, on the same images."""
+"""Known networks that were trained: what is kept of them, and how they compare with those of the study that were trained alike:
+by the same recipe, as long, on the same images.
+
+studies/<study>/baselines/<network>-like-<network of the study>-<recipe>-<E>-epochs-seed-N/
+    begun.json           a `Definition`, from its start
+    metrics.jsonl        a line an epoch
+    model.safetensors    the averaged weights
+    evaluation.npz       what it says of the official test set, where there is one
+    baseline.json        a `BaselineCard`, written last: what has one has ended. In place of it `diverged.txt`, with the reason
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
-from typing import TypeAlias
+from pathlib import Path
 
 from nas.budget import peak_memory
-from nas.config import BudgetConfig, MetricName, TrainConfig
-from nas.foreign.known import over_budget
+from nas.config import BudgetConfig, Frozen, MetricName, TrainConfig
+from nas.files import sha256_of, write_whole
+from nas.foreign.known import KnownNetwork, over_budget
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.baseline.card import BaselineCard, finished_baselines, read_baseline
-from nas.runs.baseline.order import Definition, read_begun
-from nas.runs.card import ModelCard, read_card
+from nas.runs.card import BySeed, ModelCard, TrainedCard, read_card
 from nas.runs.select import finished_runs
-from nas.runs.statistics import Spread, paired, spread
+from nas.runs.statistics import Spread, paired
 from nas.study.settings import read_settings
 
-Card: TypeAlias = ModelCard | BaselineCard
+
+class Definition(Frozen):
+    """What a baseline is, fixed from its start."""
+
+    network: KnownNetwork
+    like: str
+    """`trial 7`, or `preset:resnet-2322`: whose recipe it is, and whose seeds' order of the images and draws."""
+    recipe: str
+    """By name, `auto` resolved."""
+    train: TrainConfig
+    tta: str
+    seed: int
+    hold_out: float
+    train_subset: int | None
 
 
-@dataclass(frozen=True)
-class Row:
+def begun_file(run: TrialPaths) -> Path:
+    return run.folder / "begun.json"
+
+
+def read_begun(run: TrialPaths) -> Definition:
+    file = begun_file(run)
+    return Definition.from_json(file.read_bytes(), source=str(file))
+
+
+def begun_runs(paths: StudyPaths) -> list[TrialPaths]:
+    return [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/begun.json"))]
+
+
+def has_ended(run: TrialPaths) -> bool:
+    return run.baseline.is_file() or run.diverged.is_file()
+
+
+class BaselineCard(TrainedCard, Definition):
+    """A trained network that is not ours, without its weights."""
+
+    weights_sha256: str = ""
+    evaluation_sha256: str | None = None
+
+    @property
+    def params(self) -> int:
+        return self.network.params
+
+    @property
+    def macs(self) -> int | None:
+        return self.network.macs
+
+
+def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:
+    """With the hashes of the files beside it. Raises OSError."""
+    evaluation = run.evaluation
+    hashes = {
+        "weights_sha256": sha256_of(run.weights),
+        "evaluation_sha256": sha256_of(evaluation) if evaluation.is_file() else None,
+    }
+    card = card.model_copy(update=hashes)
+    write_whole(run.baseline, (card.to_json() + "\n").encode())
+    return card
+
+
+def read_baseline(run: TrialPaths) -> BaselineCard:
+    """Raises ConfigError where the file is damaged."""
+    return BaselineCard.from_json(run.baseline.read_bytes(), source=str(run.baseline))
+
+
+def finished_baselines(paths: StudyPaths) -> list[TrialPaths]:
+    """Oldest first."""
+    files = sorted(paths.baselines.glob("*/baseline.json"), key=lambda file: file.stat().st_mtime)
+    return [TrialPaths(file.parent) for file in files]
+
+
+# ----------------------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(BySeed[ModelCard | BaselineCard]):
     """A network with its trainings."""
 
     title: str
@@ -30,44 +108,8 @@ class Row:
     macs: int | None
     over: dict[str, int]
     """By how much it is over the study's budget, for each limit that it breaks."""
-    cards: dict[int, Card]
-    """By seed."""
     runs: dict[str, int]
     """Seeds by the runs' names, diverged ones included."""
-    diverged: tuple[int, ...] = ()
-
-    @property
-    def held_out(self) -> Spread | None:
-        """By what the study judges networks by, on the images that were set aside; …"""
-        return spread(list(self.held_out_scores.values()))
-
-    @property
-    def shifted(self) -> Spread | None:
-        """… and likewise under the simulated shift."""
-        return spread([card.held_out.shifted for _, card in self._by_seed if card.held_out is not None])
-
-    @property
-    def test(self) -> Spread | None:
-        """On the official test set, with the averaging over views of the recipe."""
-        return spread(list(self.test_scores.values()))
-
-    @property
-    def test_scores(self) -> dict[int, float]:
-        return {seed: card.test_score for seed, card in self._by_seed if card.test_score is not None}
-
-    @property
-    def held_out_scores(self) -> dict[int, float]:
-        return {seed: card.held_out.clean for seed, card in self._by_seed if card.held_out is not None}
-
-    @property
-    def seconds(self) -> float | None:
-        """Of one training, in the mean."""
-        return fmean(card.seconds for card in self.cards.values()) if self.cards else None
-
-    @property
-    def _by_seed(self) -> list[tuple[int, Card]]:
-        """In the order of the seeds, in which they are listed; that of the files is another one."""
-        return sorted(self.cards.items())
 
 
 @dataclass(frozen=True)
@@ -197,9 +239,17 @@ def _own_rows(runs: Sequence[tuple[TrialPaths, ModelCard]], limits: BudgetConfig
         card = found[0][1]
         memory = peak_memory(card.candidate.arch, card.shape) if limits.memory is not None else None
         over = over_budget(limits, {"params": card.params, "macs": card.macs, "memory": memory})
-        cards: dict[int, Card] = {card.seed: card for _, card in found}
-        runs_of = {run.folder.name: card.seed for run, card in found}
-        rows.append(Row(card.subject, True, card.params, card.macs, over, cards, runs_of))
+        rows.append(
+            Row(
+                title=card.subject,
+                is_ours=True,
+                params=card.params,
+                macs=card.macs,
+                over=over,
+                cards={card.seed: card for _, card in found},
+                runs={run.folder.name: card.seed for run, card in found},
+            )
+        )
     return rows
 
 

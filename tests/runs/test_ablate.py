@@ -3,48 +3,32 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import filelock
 import pytest
 
-import nas.runs.ablate.run
 from nas.errors import ConfigError, StudyError
-from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.report.page import render_page
 from nas.report.record import read_record
-from nas.runs.ablate import AblationPlan, Done, read_ablation, run_ablation
-from nas.runs.ablate.results import definition_file, run_paths
-from nas.runs.ablate.run import _define, _find_base, warnings_of
+from nas.runs.ablate import (
+    Done,
+    _define,
+    _find_base,
+    definition_file,
+    read_ablation,
+    run_ablation,
+    run_paths,
+    warnings_of,
+)
 from nas.runs.ledger import read_ledger
-from nas.runs.plan import Order
-from nas.runs.queue import Queue, _Run
 from nas.runs.select import find_subject, finished_runs
 from nas.specs import AblateSpec
 from nas.study.settings import read_settings
-from nas.train.checkpoint import EpochMetrics
+from nas.train.loop import FitResult, fit
 from tests.conftest import Done as Finished
-
-
-class Told:
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.stop = Stop()
-        self.stop_after = stop_after
-        self.plan: AblationPlan | None = None
-        self.epochs: list[tuple[str, int]] = []
-        self.metrics: set[tuple[str, EpochMetrics]] = set()
-        self.seeds: dict[str, int] = {}
-        self.notes: list[str] = []
-
-    def on_plan(self, plan: AblationPlan) -> None:
-        self.plan = plan
-
-    def on_epoch(self, order: Order, metrics: EpochMetrics) -> None:
-        self.epochs.append((order.run.folder.name, metrics.epoch))
-        self.metrics.add((order.run.folder.name, metrics))
-        self.seeds[order.run.folder.name] = order.mixed_seed
-        if len(self.epochs) == self.stop_after:
-            self.stop.request()
+from tests.runs.told import Told
 
 
 def train(request: AblateSpec, told: Told) -> Done:
@@ -67,9 +51,9 @@ def test_an_ablation_is_cut_off_gone_on_with_and_extended(study: StudyPaths) -> 
     done = train(asked(study, "activation=gelu"), told)
     assert (done.suspended, done.failures) == (0, {})
     assert len({*cut_off.epochs, *told.epochs}) == len(cut_off.metrics | told.metrics) == 8, "none is trained twice"
-    assert told.plan is not None
-    assert told.plan.there == suspended.ablation.ended
-    assert told.plan.held_out == 288
+    assert told.planned is not None
+    (plan,) = told.planned
+    assert (plan.there, plan.held_out) == (suspended.ablation.ended, 288)
     base, gelu = done.ablation.rows
     assert sorted(base.cards) == sorted(gelu.cards) == [0, 1]
     assert gelu.cards[0].candidate.arch.activation == "gelu"
@@ -82,14 +66,15 @@ def test_an_ablation_is_cut_off_gone_on_with_and_extended(study: StudyPaths) -> 
         assert ours is not None
         assert theirs is not None
         assert difference.values[seed] == ours.accuracy - theirs.accuracy
-    mixed = {**cut_off.seeds, **told.seeds}
+    assert cut_off.planned is not None
+    mixed = {one.name: one.mixed_seed for one in cut_off.planned[0].pending}
     assert mixed["base-seed-0"] == mixed["activation-gelu-seed-0"] != mixed["base-seed-1"]
 
     # Another process finds the same, and nothing is left to be trained.
     assert read_ablation(done.folder) == done.ablation
     again = Told()
     assert train(asked(study, "activation=gelu"), again).ablation == done.ablation
-    assert again.plan is None
+    assert again.planned is None
 
     # A seed and a level more are trained beside what is there.
     more = Told()
@@ -128,13 +113,13 @@ def test_an_ablation_goes_on_in_whatever_order_it_is_asked_for(study: StudyPaths
         assert len(definition.variants) == 6
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_a_network_that_diverges_is_a_result(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Diverging(Queue):
-        def _ended(self, run: _Run, status: str) -> None:
-            gelu = run.order.candidate.arch.activation == "gelu"
-            super()._ended(run, "diverged" if gelu else status)
+    def diverging(model: Any, *rest: Any, **keywords: Any) -> FitResult:
+        result = fit(model, *rest, **keywords)
+        return FitResult("diverged", [], model) if "gelu" in str(keywords["paths"].folder) else result
 
-    monkeypatch.setattr(nas.runs.ablate.run, "Queue", Diverging)
+    monkeypatch.setattr("nas.train.loop.fit", diverging)
     request = asked(study, "activation=gelu", seeds=(0,))
     done = train(request, Told())
     assert (done.failures, done.suspended) == ({}, 0)
@@ -147,20 +132,23 @@ def test_a_network_that_diverges_is_a_result(study: StudyPaths, monkeypatch: pyt
 
     again = Told()
     assert train(request, again).ablation == done.ablation
-    assert again.plan is None, "it would diverge again"
+    assert again.planned is None, "it would diverge again"
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_what_fails_is_tried_again(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failing(Queue):
-        def _ended(self, run: _Run, status: str) -> None:
-            if run.order.candidate.arch.activation == "gelu":
-                self._fail(run, "the roof fell in")
+    def failing(*arguments: Any, **keywords: Any) -> FitResult:
+        if "gelu" in str(keywords["paths"].folder):
+            raise RuntimeError("the roof fell in")
+        return fit(*arguments, **keywords)
 
     request = asked(study, "activation=gelu", seeds=(0,))
     with monkeypatch.context() as broken:
-        broken.setattr(nas.runs.ablate.run, "Queue", Failing)
+        broken.setattr("nas.train.loop.fit", failing)
         done = train(request, Told())
-    assert done.failures == {"activation-gelu-seed-0": "the roof fell in"}
+    ((name, reason),) = done.failures.items()
+    assert name == "activation-gelu-seed-0"
+    assert reason.startswith("RuntimeError: the roof fell in")
     assert (done.ablation.ended, done.ablation.expected) == (1, 2)
     mended = train(request, Told())
     assert (mended.failures, mended.ablation.ended) == ({}, 2)

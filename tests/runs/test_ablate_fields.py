@@ -6,7 +6,7 @@ import pytest
 
 from nas.config import ArchConfig, Candidate, StageConfig, TrainConfig
 from nas.errors import ConfigError
-from nas.runs.ablate.fields import BARE, GROUPS, SOURCE, WHOLES, Field, changed, find_field, value_text
+from nas.runs.ablate_fields import BARE, GROUPS, SOURCE, WHOLES, Field, changed, find_field, value_text
 
 STAGES = (StageConfig(blocks=2, channels=16), StageConfig(blocks=3, channels=32, kernel=5))
 BASE = Candidate(arch=ArchConfig(stages=STAGES), train=TrainConfig(lr=0.0123456789012345678))

@@ -13,26 +13,22 @@ import torch
 from safetensors.torch import load_file
 
 from nas.cores import usable_cores
-from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.retrain import Retrained, retrain
 from nas.runs.select import find_subject
+from nas.runs.train import Plan
 from nas.specs import RetrainSpec
 from nas.train.checkpoint import EpochMetrics, read_curve
-from nas.train.rank import portable
 from tests.conftest import CORES
+from tests.runs.told import Told, trained
 
 TWO_CORES = pytest.mark.skipif(len(CORES or range(usable_cores())) < 2, reason="two processes need two cores")
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
-EPOCHS = 30
-"""Of some hundredths of a second, in which the death of a process has to come."""
+EPOCHS = 6
 SECONDS = 120.0
 """The most that anything is waited for."""
 
 
-def together(paths: StudyPaths, on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None) -> Retrained:
-    asked = RetrainSpec(paths, epochs=EPOCHS, seed=5, train_subset=200, device="cpu", gpus=2)
-    return retrain(asked, lambda plan: None, on_epoch)
+pytestmark = pytest.mark.usefixtures("cold_workers")
 
 
 def children(parent: int) -> dict[int, str]:
@@ -69,44 +65,31 @@ def is_running(pid: int) -> bool:
 @TWO_CORES
 @ON_LINUX
 @pytest.mark.usefixtures("all_cores")
-def test_killed_and_started_again_it_ends_with_the_weights_of_an_uninterrupted_run(study: StudyPaths) -> None:
-    heard: list[int] = []
-    whole = together(study, lambda metrics: heard.append(metrics.epoch))
-    assert heard == list(range(1, EPOCHS + 1))
-    assert whole.card is not None
-    assert whole.card.processes == 2
-    assert whole.card.device.startswith("2 processes on the cpu, ")
-    weights, curve = load_file(whole.run.folder / "model.safetensors"), read_curve(whole.run.metrics)
-    whole.run.folder.rename(study.folder / "whole")
+def test_one_process_that_is_killed_takes_the_others_along_and_all_resume(study: StudyPaths) -> None:
+    spec = RetrainSpec(study, epochs=EPOCHS, seed=5, train_subset=200, device="cpu", gpus=2)
+    told = Told()
+    run, card = trained(spec, told)
+    assert [epoch for _, epoch in told.epochs] == list(range(1, EPOCHS + 1))
+    assert card.processes == 2
+    assert card.device.startswith("2 processes on the cpu, ")
+    weights, curve = load_file(run.weights), read_curve(run.metrics)
+    run.folder.rename(study.folder / "whole")
 
-    def kill_the_second(metrics: EpochMetrics) -> None:
-        for pid, title in children(os.getpid()).items():
-            if title.startswith("nas process 2 of 2"):
-                os.kill(pid, signal.SIGKILL)
+    class Killing(Told):
+        def on_epoch(self, plan: Plan, metrics: EpochMetrics) -> None:
+            for pid, title in children(os.getpid()).items() if metrics.epoch == 2 and len(self.epochs) == 1 else ():
+                if title.startswith("nas process 2 of 2"):
+                    os.kill(pid, signal.SIGKILL)
+            super().on_epoch(plan, metrics)
 
-    with pytest.raises(StudyError, match=r"process 2 of 2 ended by SIGKILL in epoch \d+, and with it the training") as died:
-        together(study, kill_the_second)
-    assert died.value.hint == "the same command goes on from the last checkpoint"
+    told = Killing()
+    run, _ = trained(spec, told)
+    assert any("process 2 of 2" in note and "resumes from its checkpoint" in note for note in told.notes), told.notes
     assert not children(os.getpid())
-    assert 0 < len(read_curve(whole.run.metrics)) < EPOCHS
-
-    again = together(study)
-    assert again.card is not None
-    found = load_file(again.run.folder / "model.safetensors")
+    found = load_file(run.weights)
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], weights[name]) for name in weights), "bit by bit"
-    assert [m.train_loss for m in read_curve(again.run.metrics)] == [m.train_loss for m in curve]
-
-
-@TWO_CORES
-@pytest.mark.slow
-@pytest.mark.usefixtures("all_cores")
-def test_what_fails_in_a_process_is_raised_here(study: StudyPaths) -> None:
-    run = TrialPaths(study.retrained / f"{find_subject(study, 'best').slug}-{EPOCHS}-epochs-seed-5-subset-200")
-    run.checkpoint.mkdir(parents=True)
-    with pytest.raises(OSError, match=r"checkpoint\.pt") as failed:
-        together(study)
-    assert "save_checkpoint" in str(failed.value.__cause__), "with the trace of the process"
+    assert [m.train_loss for m in read_curve(run.metrics)] == [m.train_loss for m in curve]
 
 
 @pytest.fixture
@@ -164,12 +147,3 @@ def test_neither_ctrl_c_nor_the_death_of_the_command_leaves_a_process_behind(
     assert len(pids) == 2
     second.kill()
     until(lambda: not any(map(is_running, pids)), "the end of processes whose command is dead")
-
-
-def test_an_error_that_cannot_travel_is_told_in_words() -> None:
-    class LocalError(Exception):
-        pass
-
-    assert str(portable(LocalError("why"))) == "LocalError: why"
-    error = StudyError("what", hint="what next")
-    assert portable(error) is error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from nas.config import Candidate, Frozen
 from nas.errors import ConfigError, NasError, StudyError
-from nas.runs.ablate.fields import Field, changed, find_field, value_text
+from nas.runs.ablate_fields import Field, changed, find_field, value_text
 from nas.study.settings import Environment
 
 VARY, SET = "--vary", "--set"

@@ -4,8 +4,8 @@ import pytest
 
 from nas.config import ArchConfig, Candidate, DataConfig, ImageShape, StageConfig
 from nas.report.experiments import ablation_charts, ablation_sentences, effects_table, figures_table, runs_table, variants_table
-from nas.runs.ablate.design import Definition, Variant, parse_factors
-from nas.runs.ablate.results import Ablation, make_rows
+from nas.runs.ablate import Ablation, make_rows
+from nas.runs.ablate_design import Definition, Variant, parse_factors
 from nas.runs.card import HeldOut, ModelCard
 from nas.study.settings import Environment
 
@@ -190,6 +190,6 @@ def test_what_shares_its_runs_shares_its_scores() -> None:
     trained = {"base": cards(0.5), "momentum-0.8": cards(0.7), "optimiser-adam": cards(0.4)}
     found = ablation(trained, made, ("optimiser=sgd,adam", "momentum=0.9,0.8"), grid=True, seeds=1)
     assert (found.ended, found.expected) == (3, 3)
-    assert found.rows[3].score == found.rows[2].score
+    assert found.rows[3].held_out == found.rows[2].held_out
     assert variants_table(found).rows[3][0] == "optimiser adam, momentum 0.8 (as optimiser-adam)"
     assert len(runs_table(found).rows) == 3

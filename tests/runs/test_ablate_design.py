@@ -4,7 +4,7 @@ import pytest
 
 from nas.config import ArchConfig, BlockSource, Candidate, StageConfig, TrainConfig
 from nas.errors import ConfigError, StudyError
-from nas.runs.ablate.design import Cost, Definition, Factor, Variant, fixed_base, make_variants, parse_factors, short_name
+from nas.runs.ablate_design import Cost, Definition, Factor, Variant, fixed_base, make_variants, parse_factors, short_name
 from nas.study.settings import Environment
 
 STAGES = (StageConfig(blocks=2, channels=16), StageConfig(blocks=3, channels=32))

@@ -1,0 +1,396 @@
+"""`nas ablate`: trains a network beside variants of it, by the same seeds, and says what each choice is worth: means over the
+seeds, and differences of pairs that have the seed in common, on images that were set aside.
+
+studies/<study>/ablations/<name>/
+    ablation.json            a `Definition`
+    runs/<variant>-seed-0/   as a retrained network's, see `nas.runs.card`; in place of it `diverged.txt`, with the reason
+    table.md, .tex, .csv     a line a variant
+    runs.csv                 a line a run
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from nas.budget import Budget
+from nas.config import ADAMS, Candidate, MetricName
+from nas.data.cache import Progress as DecodingProgress
+from nas.data.cache import silent
+from nas.data.loader import mix_seed
+from nas.errors import ConfigError, StudyError
+from nas.files import write_whole
+from nas.interrupts import Stop
+from nas.jobs.placement import device_group, devices_of
+from nas.paths import StudyPaths, TrialPaths, study_paths
+from nas.runs.ablate_design import Cost, Definition, Factor, Variant, fixed_base, make_variants, parse_factors, short_name
+from nas.runs.card import BySeed, ModelCard, read_card
+from nas.runs.context import locked, open_context
+from nas.runs.finish import finish
+from nas.runs.plan import RunPlan, asked_subject, by_epochs, tta_by
+from nas.runs.select import Subject
+from nas.runs.statistics import Spread, paired
+from nas.runs.train import Note, OnEpoch, prepared_workers, train_all
+from nas.space.recipes import SEARCHED, Recipe
+from nas.specs import HOLD_OUT, AblateSpec
+from nas.study.settings import Environment, StudySettings, read_settings
+
+
+@dataclass(frozen=True)
+class AblationPlan:
+    """What will be done, shown before it begins."""
+
+    folder: Path
+    definition: Definition
+    pending: tuple[RunPlan, ...]
+    there: int
+    """Runs that have ended before."""
+    train_images: int
+    held_out: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    folder: Path
+    ablation: "Ablation"
+    failures: dict[str, str]
+    """By run; what has diverged is a result and none of them."""
+    suspended: int
+    """Runs that resume with the same command."""
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The network that is varied, and what it is for another number of epochs."""
+
+    subject: Subject
+    recipe_name: str
+    recipe: Recipe
+    candidate: Candidate
+    fixed: dict[str, str]
+
+    def at_epochs(self, epochs: int, fixed: Sequence[str]) -> Candidate:
+        return fixed_base(self.recipe.fit(self.subject.candidate, epochs), fixed)[0]
+
+
+def run_ablation(
+    spec: AblateSpec,
+    on_plan: Callable[[AblationPlan], None],
+    on_epoch: OnEpoch[RunPlan],
+    stop: Stop,
+    decoding: DecodingProgress = silent,
+    note: Note = lambda text: None,
+) -> Done:
+    """Resumes where it stopped before. Raises NasError."""
+    _require_name(spec.name)
+    settings = read_settings(spec.paths)
+    base = _find_base(spec, settings)
+    folder, definition = _define(spec, settings, base)  # a mistake there is said before any image is read
+    plans = _make_plans(folder, definition, base, settings)
+    pending = [plan for plan in plans if not has_ended(plan.run)]
+    devices = device_group(devices_of(spec.placement)[0], None)
+    lock = locked([folder], "ablation", "nas ablate", "wait for it; or another one beside it, with --name NAME")
+    with prepared_workers(spec.paths, spec.placement, len(pending)) as executor:
+        ctx = open_context(spec.base, devices, decoding)
+        with lock:
+            write_whole(definition_file(folder), definition.to_json().encode())
+            if pending:
+                for plan in pending:
+                    write_whole(plan.run.candidate, plan.candidate.to_json().encode())
+                on_plan(
+                    AblationPlan(
+                        folder=folder,
+                        definition=definition,
+                        pending=tuple(pending),
+                        there=len(plans) - len(pending),
+                        train_images=ctx.selected.train_images,
+                        held_out=ctx.held_out,
+                        warnings=tuple(warnings_of(definition)),
+                    )
+                )
+
+            def judge(plan: RunPlan) -> None:
+                finish(plan, ctx, note, opens_test=False, in_ledger=False)
+
+            outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, keep_diverged=True)
+            return Done(folder, read_ablation(folder), outcome.failures, outcome.suspended)
+
+
+def _find_base(spec: AblateSpec, settings: StudySettings) -> _Base:
+    """For the epochs that were asked for, or the recipe's own, or those of the search."""
+    subject = asked_subject(spec.base, settings)
+    name, recipe, epochs = by_epochs(spec.base, subject.candidate.train.epochs)
+    candidate, fixed = fixed_base(recipe.fit(subject.candidate, epochs), spec.fixed)
+    return _Base(subject, name, recipe, candidate, fixed)
+
+
+def _define(spec: AblateSpec, settings: StudySettings, base: _Base) -> tuple[Path, Definition]:
+    """With the ablation's folder. One that has begun goes on, in whatever order it is asked for."""
+    if not spec.base.hold_out:
+        raise ConfigError(
+            "an ablation is judged by images that are set aside, and --hold-out 0 sets none aside",
+            hint=f"--hold-out {HOLD_OUT:g}",
+        )
+    budget = Budget(settings.budget.counted(), settings.shape)
+
+    def cost(candidate: Candidate) -> Cost:
+        found = budget.check(candidate.arch)
+        return found.params, found.macs, found.sentence(budget.limits) or None
+
+    factors = parse_factors(base.candidate, spec.factors, spec.grid)
+    folder, begun = _find_begun(spec, base, factors)
+    if begun is not None:
+        factors = begun.arranged(factors)
+    definition = Definition(
+        subject=base.subject.title,
+        recipe=base.recipe_name,
+        fixed=base.fixed,
+        factors=factors,
+        grid=spec.grid,
+        seeds=spec.seeds,
+        hold_out=spec.base.hold_out,
+        train_subset=spec.base.train_subset,
+        variants=make_variants(base.candidate, factors, spec.grid, lambda epochs: base.at_epochs(epochs, spec.fixed), cost),
+        environment=Environment.now(),
+    )
+    return folder, definition if begun is None else begun.grown(definition, folder.name)
+
+
+def _find_begun(spec: AblateSpec, base: _Base, factors: Sequence[Factor]) -> tuple[Path, Definition | None]:
+    """The ablation's folder and what was begun there: the one that is named, else one by its default name, which may have been
+    asked for in another order."""
+    ablations = spec.base.paths.ablations
+    folder = ablations / (spec.name or default_name(spec, base, factors, base.fixed))
+    begun = read_definition(folder)
+    if begun is not None or spec.name is not None:
+        return folder, begun
+    asked = {frozenset(factor.fields) for factor in factors}
+    for other in find_ablations(spec.base.paths):
+        theirs = read_definition(other)
+        if theirs is None or theirs.fixed != base.fixed or {frozenset(factor.fields) for factor in theirs.factors} != asked:
+            continue
+        if other.name == default_name(spec, base, theirs.factors, theirs.fixed):
+            return other, theirs
+    return folder, None
+
+
+def default_name(spec: AblateSpec, base: _Base, factors: Sequence[Factor], fixed: Mapping[str, str]) -> str:
+    """`trial-0007-optimiser-activation-18-epochs`: levels and seeds, which may be added, are not in it."""
+    parts = [base.subject.slug, *(factor.name for factor in factors)]
+    parts += ["grid"] * spec.grid
+    parts += [f"{name}-{value}" for name, value in fixed.items()]
+    parts += [base.recipe_name] * (base.recipe_name != SEARCHED)
+    parts.append(f"{base.candidate.train.epochs}-epochs")
+    own = spec.base.hold_out == HOLD_OUT
+    selection = replace(spec.base.selection, hold_out=0.0) if own else spec.base.selection
+    return short_name("-".join(parts) + selection.suffix)
+
+
+def _require_name(name: str | None) -> None:
+    """Raises ConfigError for one that is no folder's."""
+    try:
+        if name is not None:
+            study_paths(name)
+    except StudyError:
+        raise ConfigError(
+            f"--name is the name of a folder, without separators or a leading dot, but is {name!r}", hint="--name depths"
+        ) from None
+
+
+def _make_plans(folder: Path, definition: Definition, base: _Base, settings: StudySettings) -> list[RunPlan]:
+    """All variants by the first seed before any by the second. A seed draws the same in all of them."""
+    plans = []
+    digest = int(definition.base.candidate.digest, 16)
+    for seed in definition.seeds:
+        mixed = mix_seed(settings.seed, digest, seed)
+        for variant in definition.variants:
+            if variant.same_as is None:
+                title = f"{base.subject.title}, {variant.title}" if variant.levels else base.subject.title
+                accuracy = None if variant.levels else base.subject.accuracy
+                plans.append(
+                    RunPlan(
+                        run=run_paths(folder, variant.name, seed),
+                        subject=replace(base.subject, title=title, candidate=variant.candidate, accuracy=accuracy),
+                        recipe=definition.recipe,
+                        candidate=variant.candidate,
+                        tta=tta_by(base.recipe, variant.candidate),
+                        seed=seed,
+                        mixed_seed=mixed,
+                    )
+                )
+    return plans
+
+
+def warnings_of(definition: Definition) -> list[str]:
+    """What is allowed and yet probably not meant, a sentence each."""
+    base = definition.base.candidate.train
+    found = dict.fromkeys(text for variant in definition.variants for text in variant.candidate.train.warnings())
+    for variant in definition.variants:
+        train = variant.candidate.train
+        if (train.optimiser in ADAMS) != (base.optimiser in ADAMS) and train.peak_lr == base.peak_lr:
+            own = "adam_lr=0.002"
+            if base.optimiser in ADAMS:  # which takes lr itself where it has no adam_lr
+                own = f"adam_lr={base.peak_lr:g} --set lr=0.1"
+            found[
+                f"{variant.title} trains at the base's peak learning rate, {train.peak_lr:g}, though rates differ by orders "
+                f"between optimisers; with --set {own} it has its own"
+            ] = None
+    return list(found)
+
+
+# ------------------------------------------------------------------------------------------------------ what was found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(BySeed[ModelCard]):
+    """A variant with its runs."""
+
+    variant: Variant
+    difference: Spread | None
+    """To the base, in its score on the held-out images; None of the base, and where no seed is common."""
+    shifted_difference: Spread | None
+    """So, of the same images under a simulated shift."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """In a grid: what a level changes in the mean over the levels of all other factors."""
+
+    factor: str
+    level: str
+    reference: str
+    """The level that it is compared with."""
+    difference: Spread
+    """A value a seed, of seeds for which every network of both levels was trained."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    name: str
+    definition: Definition
+    rows: tuple[Row, ...]
+    """The base first, then in the order of the definition."""
+
+    @property
+    def expected(self) -> int:
+        """Runs, once all are there."""
+        return len(self.definition.seeds) * sum(row.variant.same_as is None for row in self.rows)
+
+    @property
+    def ended(self) -> int:
+        return sum(len(row.cards) + len(row.diverged) for row in self.rows if row.variant.same_as is None)
+
+    @property
+    def judged_images(self) -> int | None:
+        return next((card.held_out.images for row in self.rows for card in row.cards.values() if card.held_out), None)
+
+    @property
+    def metric(self) -> MetricName:
+        """What every score is of."""
+        return next((card.metric for row in self.rows for card in row.cards.values()), "accuracy")
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """Of a grid; of one factor at a time none, since there the rows say it."""
+        if not self.definition.grid:
+            return []
+        return [effect for factor in self.definition.factors for effect in _effects(self, factor)]
+
+
+def make_rows(
+    definition: Definition, cards: Mapping[str, dict[int, ModelCard]], diverged: Mapping[str, Sequence[int]]
+) -> tuple[Row, ...]:
+    """From what is there of each variant's runs, by its name."""
+    base = BySeed(cards=cards.get(definition.base.name, {}))
+    rows = []
+    for variant in definition.variants:
+        trained = variant.same_as or variant.name
+        own, is_base = BySeed(cards=cards.get(trained, {})), variant is definition.base
+        rows.append(
+            Row(
+                variant=variant,
+                cards=own.cards,
+                diverged=tuple(diverged.get(trained, ())),
+                difference=None if is_base else paired(own.held_out_scores, base.held_out_scores),
+                shifted_difference=None if is_base else paired(own.shifted_scores, base.shifted_scores),
+            )
+        )
+    return tuple(rows)
+
+
+def _effects(ablation: Ablation, factor: Factor) -> list[Effect]:
+    reference = ablation.definition.reference(factor)
+    means = {"+".join(level): _level_means(ablation, factor, "+".join(level)) for level in factor.levels}
+    return [
+        Effect(factor.name, level, reference, difference)
+        for level in means
+        if level != reference and (difference := paired(means[level], means[reference])) is not None
+    ]
+
+
+def _level_means(ablation: Ablation, factor: Factor, level: str) -> dict[int, float]:
+    """By seed, over all networks of the grid that have this level; of seeds for which none of them is missing."""
+    definition = ablation.definition
+    own = {one.name: "+".join(one.level_of(definition.base.candidate)) for one in definition.factors}
+    with_it = []
+    for row in ablation.rows:
+        levels = {name: row.variant.levels.get(name, own[name]) for name in own}
+        in_grid = all(levels[one.name] in map("+".join, one.levels) for one in definition.factors)
+        if in_grid and levels[factor.name] == level:
+            with_it.append(row.held_out_scores)
+    seeds = set.intersection(*(set(row) for row in with_it))
+    return {seed: fmean(row[seed] for row in with_it) for seed in seeds}
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def definition_file(folder: Path) -> Path:
+    return folder / "ablation.json"
+
+
+def run_paths(folder: Path, variant: str, seed: int) -> TrialPaths:
+    return TrialPaths(folder / "runs" / f"{variant}-seed-{seed}")
+
+
+def has_ended(run: TrialPaths) -> bool:
+    return run.card.is_file() or run.diverged.is_file()
+
+
+def read_definition(folder: Path) -> Definition | None:
+    """None where nothing has begun there. Raises ConfigError where the file is damaged."""
+    file = definition_file(folder)
+    return Definition.from_json(file.read_bytes(), source=str(file)) if file.is_file() else None
+
+
+def read_ablation(folder: Path) -> Ablation:
+    """Raises NasError where the folder holds none, or a file of it is damaged or of another network."""
+    definition = read_definition(folder)
+    if definition is None:
+        raise StudyError(f"{folder} holds no ablation", hint="nas ablate makes one")
+    cards: dict[str, dict[int, ModelCard]] = {}
+    diverged: dict[str, list[int]] = {}
+    for variant in definition.variants:
+        if variant.same_as is None:
+            for seed in definition.seeds:
+                run = run_paths(folder, variant.name, seed)
+                if run.card.is_file():
+                    cards.setdefault(variant.name, {})[seed] = _checked(run, variant)
+                elif run.diverged.is_file():
+                    diverged.setdefault(variant.name, []).append(seed)
+    return Ablation(folder.name, definition, make_rows(definition, cards, diverged))
+
+
+def _checked(run: TrialPaths, variant: Variant) -> ModelCard:
+    card = read_card(run)
+    if card.candidate.digest != variant.candidate.digest or card.held_out is None:
+        raise StudyError(f"{run.folder} holds another network than its ablation says", hint="remove that folder")
+    return card
+
+
+def find_ablations(paths: StudyPaths) -> list[Path]:
+    """Folders, the oldest first."""
+    files = sorted(paths.ablations.glob("*/ablation.json"), key=lambda file: file.stat().st_mtime)
+    return [file.parent for file in files]

@@ -1,0 +1,323 @@
+"""`nas baseline`: measures known networks, trains over a worker those that are not there yet by the recipe of a network of the
+study, and judges them. None of them is a network of the study's, and none is ever handed over."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from nas.config import Candidate, TrainConfig
+from nas.data.cache import Progress as DecodingProgress
+from nas.data.cache import silent
+from nas.data.loader import mix_seed
+from nas.errors import ConfigError, NasError, StudyError, one_line
+from nas.files import sha256_of, write_whole
+from nas.foreign.known import InParts, KnownNetwork, build, measure, named, quiet
+from nas.interrupts import Stop
+from nas.jobs.job import Job
+from nas.jobs.placement import device_group
+from nas.models.user_code import blaming
+from nas.paths import StudyPaths, TrialPaths
+from nas.runs.card import HeldOut
+from nas.runs.comparison import (
+    BaselineCard,
+    Comparison,
+    Definition,
+    begun_file,
+    begun_runs,
+    find_comparisons,
+    has_ended,
+    read_baseline,
+    read_begun,
+    write_baseline,
+)
+from nas.runs.context import TrainingContext, locked, open_context
+from nas.runs.evaluation import judge_held_out, judge_test
+from nas.runs.finish import begin_card, clear_away, keep_weights, take_weights
+from nas.runs.plan import another_recipe, asked_subject, by_epochs, tta_by
+from nas.runs.select import Subject
+from nas.runs.train import Note, OnEpoch, prepared_workers, train_all
+from nas.space.recipes import SEARCHED, Recipe
+from nas.specs import BaselineSpec
+from nas.study.settings import StudySettings, read_settings
+from nas.train.device import out_of_memory, release_memory
+from nas.train.evaluate import EVALUATION_BATCH
+
+SMALLEST_EVALUATION = 8
+"""Images at a time."""
+OTHER_RUN = "wait for it, or train another network: --seeds N,M, --epochs N, --recipe NAME"
+
+
+@dataclass(frozen=True)
+class BaselinePlan:
+    """A training of one network by one seed."""
+
+    run: TrialPaths
+    definition: Definition
+    mixed_seed: int
+    """What all that is drawn follows from: the one of the retraining that it is like."""
+
+    @property
+    def name(self) -> str:
+        return self.run.folder.name
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.definition.train
+
+    def job(self, ctx: TrainingContext) -> Job:
+        network = self.definition.network
+        recipe = hashlib.sha256(self.train.canonical().to_json().encode()).hexdigest()[:16]
+        return Job(
+            key=self.name,
+            title=self.name,
+            folder=self.run.folder.absolute(),
+            network=network,
+            train=self.train,
+            seed=self.mixed_seed,
+            identity=f"{network.digest} {recipe} seed {self.mixed_seed} images {ctx.selected.train_images}",
+        )
+
+
+@dataclass(frozen=True)
+class Done:
+    runs: tuple[TrialPaths, ...]
+    """In the order in which they were asked for: those that have ended, diverged ones included."""
+    comparison: Comparison | None
+    """Beside the study's own networks that were trained alike; None where no training has ended yet."""
+    failures: dict[str, str]
+    """By run; what has diverged is a result and none of them."""
+    suspended: int
+    """Runs that resume with the same command."""
+
+
+OnPlan = Callable[[Sequence[BaselinePlan], Sequence[BaselinePlan], TrainingContext], None]
+"""Hears of all trainings, of those that have not ended, and on what they train."""
+
+
+def train_baselines(
+    spec: BaselineSpec,
+    on_plan: OnPlan,
+    on_epoch: OnEpoch[BaselinePlan],
+    stop: Stop,
+    decoding: DecodingProgress = silent,
+    note: Note = lambda text: None,
+    printed: Callable[[str, str], None] = lambda name, text: None,
+) -> Done:
+    """Resumes where it stopped before. `printed` hears a network's name, and what its code printed. Raises NasError; what is
+    wrong with a network is said before any is trained."""
+    settings = read_settings(spec.paths)
+    alike = _find_alike(spec, settings)
+    plans = _make_plans(spec, alike, settings, _find_networks(spec, alike, settings, printed))
+    pending = [plan for plan in plans if not has_ended(plan.run)]
+    failures: dict[str, str] = {}
+    suspended = 0
+    if pending:
+        devices = device_group(spec.device, None)
+        with prepared_workers(spec.paths, devices, 1) as executor:
+            ctx = open_context(spec.retraining, devices, decoding)
+            if ctx.dataset.test is None and ctx.selected.hold_out is None:
+                raise ConfigError(
+                    "the data set has no labelled test images, so that nothing would judge the networks",
+                    hint="--hold-out 0.1 sets training images aside that do, also in nas retrain",
+                )
+            with locked([plan.run.folder for plan in pending], command="nas baseline", hint=OTHER_RUN):
+                for plan in pending:
+                    write_whole(begun_file(plan.run), (plan.definition.to_json() + "\n").encode())
+                on_plan(plans, pending, ctx)
+                for text in filter(None, [alike.left_out, *_changed(spec.paths, pending)]):
+                    note(text)
+
+                def judge(plan: BaselinePlan) -> None:
+                    _finish(plan, ctx)
+
+                outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, keep_diverged=True)
+        failures, suspended = outcome.failures, outcome.suspended
+    ended = [plan.run for plan in plans if has_ended(plan.run)]
+    return Done(tuple(ended), _comparison(spec.paths, ended), failures, suspended)
+
+
+def _changed(paths: StudyPaths, pending: Sequence[BaselinePlan]) -> list[str]:
+    said = []
+    for network in {plan.definition.network.name: plan.definition.network for plan in pending}.values():
+        begun = [(run, read_begun(run).network) for run in begun_runs(paths)]
+        others = [
+            run
+            for run, other in begun
+            if other.name == network.name and (other.files, other.text) != (network.files, network.text)
+        ]
+        if others:
+            said.append(
+                f"the code of {network.name} is not what it was for {others[-1].folder.name}, which stays as it is; this one is "
+                "trained beside it"
+            )
+    return said
+
+
+def _comparison(paths: StudyPaths, ended: Sequence[TrialPaths]) -> Comparison | None:
+    """The one with these trainings."""
+    runs = {run.folder.name for run in ended}
+    found = [one for one in find_comparisons(paths) if any(runs & set(row.runs) for row in one.known)]
+    return found[0].only(runs) if found else None
+
+
+# ------------------------------------------------------------------------------------------------------ what is trained
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """What the networks are trained like."""
+
+    subject: Subject
+    recipe_name: str
+    recipe: Recipe
+    candidate: Candidate
+    """That network's, by that recipe, for so many epochs."""
+
+    @property
+    def left_out(self) -> str | None:
+        """What of the recipe is part of our networks alone."""
+        rate = self.candidate.arch.stochastic_depth
+        if self.recipe.stochastic_depth is None or not rate:
+            return None
+        return (
+            f"recipe {self.recipe_name!r} also gives the networks of nas stochastic depth, {rate:g} here: a part of the network, "
+            "of which others have what their own code says"
+        )
+
+
+def _find_alike(spec: BaselineSpec, settings: StudySettings) -> _Alike:
+    """Raises NasError."""
+    try:
+        subject = asked_subject(spec.retraining, settings)
+    except StudyError as error:
+        if spec.like != "best":
+            raise
+        raise StudyError(
+            error.message, hint="--like preset:resnet-2222-slim trains by that preset's recipe; nas presets shows the names"
+        ) from None
+    name, recipe, epochs = by_epochs(spec.retraining, subject.default_epochs)
+    return _Alike(subject, name, recipe, recipe.fit(subject.candidate, epochs))
+
+
+def _find_networks(
+    spec: BaselineSpec, alike: _Alike, settings: StudySettings, printed: Callable[[str, str], None]
+) -> list[KnownNetwork]:
+    """Each measured, but for those whose every training has ended and whose code is the same as then. Raises ConfigError with
+    what is wrong with any of them."""
+    texts = list(dict.fromkeys(spec.networks))
+    if not texts:
+        raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18")
+    begun = [read_begun(run).network for run in begun_runs(spec.paths)]
+    known = {network.name: network for network in begun if _is_there(network) and network.is_unchanged}
+    networks, wrong = [], []
+    for text in texts:
+        try:
+            named(text)
+            network = known.get(text)
+            if network is None or not all(has_ended(plan.run) for plan in _make_plans(spec, alike, settings, [network])):
+                network = measure(text, settings.shape, settings.budget, spec.timeout, printed)
+        except NasError as error:
+            wrong.append(error)
+        else:
+            networks.append(network)
+    if len(wrong) > 1:
+        listed = "\n".join(f"  {error.message}" + (f"\n    ({error.hint})" if error.hint else "") for error in wrong)
+        raise ConfigError(f"{len(wrong)} of {len(texts)} networks cannot be trained, and none was:\n{listed}")
+    if wrong:
+        raise wrong[0]
+    return list({network.slug: network for network in reversed(networks)}.values())[::-1]  # one may be named in several ways
+
+
+def _is_there(network: KnownNetwork) -> bool:
+    try:
+        named(network.name)
+    except ConfigError:  # its file is gone, or this is another folder
+        return False
+    return True
+
+
+def _make_plans(
+    spec: BaselineSpec, alike: _Alike, settings: StudySettings, networks: Sequence[KnownNetwork]
+) -> list[BaselinePlan]:
+    """All networks by the first seed before any by the second. Raises StudyError where one was begun by another recipe."""
+    digest, plans = int(alike.candidate.digest, 16), []
+    by = "" if alike.recipe_name == SEARCHED else f"-{alike.recipe_name}"
+    for seed in spec.seeds:
+        for network in networks:
+            definition = Definition(
+                network=network,
+                like=alike.subject.title,
+                recipe=alike.recipe_name,
+                train=alike.candidate.train,
+                tta=tta_by(alike.recipe, alike.candidate),
+                seed=seed,
+                hold_out=spec.hold_out,
+                train_subset=spec.train_subset,
+            )
+            length = f"{definition.train.epochs}-epochs-seed-{seed}{spec.selection.suffix}"
+            run = TrialPaths(spec.paths.baselines / f"{network.slug}-like-{alike.subject.slug}{by}-{length}")
+            if begun_file(run).is_file():
+                begun = read_begun(run)
+                if begun.train.canonical() != definition.train.canonical() or begun.tta != definition.tta:
+                    raise another_recipe(run)
+            plans.append(BaselinePlan(run, definition, mix_seed(settings.seed, digest, seed)))
+    return plans
+
+
+# --------------------------------------------------------------------------------------------------- after the training
+
+
+def _finish(plan: BaselinePlan, ctx: TrainingContext) -> None:
+    """Of a training that has ended: weights, judgements, and the card last. Opens the official test set, the only time for this
+    network. Raises NasError, also where the network's code fails."""
+    definition, run = plan.definition, plan.run
+    weights = take_weights(run, plan.job(ctx).identity)
+    model = build(definition.network, ctx.dataset.shape)
+    with blaming(named(definition.network.name).file, f"{definition.network.built} fails when it is judged"), quiet():
+        model.load_state_dict(weights)
+        held_out, test = _judge(model, plan, ctx)
+    keep_weights(run, weights)
+    write_baseline(run, BaselineCard(**dict(definition) | begin_card(run, ctx, held_out) | test))
+    clear_away(run)
+
+
+def _judge(model: nn.Module, plan: BaselinePlan, ctx: TrainingContext) -> tuple[HeldOut | None, dict[str, float]]:
+    """Fewer images at a time where the memory runs out, for a known network may be far larger than ours."""
+    model = model.to(ctx.device)
+    if plan.definition.network.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    images, tta = EVALUATION_BATCH, plan.definition.tta
+    while True:
+        try:
+            judged = InParts(model, images)
+            return judge_held_out(judged, tta, ctx), judge_test(judged, tta, plan.run, ctx)
+        except Exception as error:
+            if out_of_memory(error) is None or images <= SMALLEST_EVALUATION:
+                raise
+        release_memory(ctx.device)
+        images = max(SMALLEST_EVALUATION, images // 4)
+
+
+def load_baseline(run: TrialPaths) -> tuple[nn.Module, BaselineCard]:
+    """The network with its weights, on the CPU, in evaluation mode. Runs the user's file, where it lay when it was trained.
+
+    Raises NasError where a file is missing or was changed.
+    """
+    card = read_baseline(run)
+    file = run.weights
+    if not file.is_file() or sha256_of(file) != card.weights_sha256:
+        what = "is not the file that this training wrote" if file.is_file() else "is not there"
+        raise StudyError(
+            f"{file} {what}", hint="restore the folder from a copy, or remove it and train it again with nas baseline"
+        )
+    model = build(card.network, card.shape)
+    try:
+        model.load_state_dict(load_file(file))
+    except (RuntimeError, SafetensorError) as error:
+        raise StudyError(f"{file} does not fit {card.network.name}: {one_line(error)}") from None
+    return model.eval(), card

@@ -1,0 +1,128 @@
+"""Trains the runs of a command over workers, and finishes those that are trained. `nas retrain`, `nas ablate` and `nas baseline`
+differ in what they plan and in how they finish it; what happens to a training meanwhile is the runner's business."""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
+
+from nas.config import TrainConfig
+from nas.errors import NasError
+from nas.files import write_whole
+from nas.interrupts import Stop
+from nas.jobs.crew import Crew
+from nas.jobs.job import FixedJobs, Job, JobResult
+from nas.jobs.local import LocalExecutor
+from nas.jobs.messages import WorkerPlan
+from nas.jobs.placement import DeviceGroup, Placement, plan_workers
+from nas.jobs.runner import Runner
+from nas.paths import StudyPaths, TrialPaths
+from nas.runs.context import TrainingContext
+from nas.runs.finish import divergence, mark_diverged
+from nas.study.retry import Retry
+from nas.study.settings import read_settings
+from nas.train.device import release_memory
+from nas.train.loop import EpochMetrics
+
+
+class Plan(Protocol):
+    """A run that is to be trained."""
+
+    @property
+    def run(self) -> TrialPaths: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def train(self) -> TrainConfig: ...
+    def job(self, ctx: TrainingContext) -> Job: ...
+
+
+P = TypeVar("P", bound=Plan)
+OnEpoch = Callable[[P, EpochMetrics], None]
+Note = Callable[[str], None]
+
+
+@dataclass
+class Outcome(Generic[P]):
+    """What became of each run, once."""
+
+    finished: list[P] = field(default_factory=list)
+    diverged: dict[str, str] = field(default_factory=dict)
+    """What happened, by run: it would again."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Reasons, by run: the same command tries again."""
+    suspended: int = 0
+    """Runs that resume with the same command."""
+
+
+@contextmanager
+def prepared_workers(paths: StudyPaths, where: DeviceGroup | Placement, most: int) -> Iterator[LocalExecutor]:
+    """Workers that import torch while the command reads its images; `train_all` tells them what they train. One for a group of
+    devices, which train a network together, else as many as were asked for, but no more than there are runs. Raises NasError."""
+    plan = WorkerPlan(read_settings(paths).data, "cpu", 1, paths.folder.absolute(), token="")
+    if isinstance(where, DeviceGroup):
+        device = where.device.type if where.processes > 1 else str(where.device)
+        plans = [replace(plan, device=device, threads=where.threads, processes=where.processes)]
+    else:
+        plans = plan_workers(where, plan)[:most]
+    executor = LocalExecutor(plans)
+    try:
+        if most:
+            executor.prepare()
+        yield executor
+    finally:
+        executor.close(force=True)  # those that `train_all` has not closed
+
+
+def train_all(
+    plans: Sequence[P],
+    ctx: TrainingContext,
+    executor: LocalExecutor,
+    finish: Callable[[P], object],
+    on_epoch: OnEpoch[P],
+    stop: Stop,
+    note: Note,
+    keep_diverged: bool = False,
+) -> Outcome[P]:
+    """Until all are trained and finished, or the stop is requested and every worker has written its checkpoint. `keep_diverged`:
+    what has diverged is a result, and not tried again. Raises NasError where no worker is left."""
+    outcome, by_name = Outcome[P](), {plan.name: plan for plan in plans}
+    if not plans:
+        return outcome
+    trained: list[P] = []
+
+    def on_end(job: Job, result: JobResult) -> None:
+        plan = by_name[job.key]
+        if result.status == "finished":
+            trained.append(plan)
+        elif result.status == "failed":
+            outcome.failures[plan.name] = result.reason
+        elif result.status == "diverged":
+            reason = outcome.diverged[plan.name] = divergence(plan.run, plan.train)
+            note(f"{plan.name}: its {reason}")
+            if keep_diverged:
+                mark_diverged(plan.run, f"its {reason}")
+
+    source = FixedJobs([plan.job(ctx) for plan in plans], lambda job, metrics: on_epoch(by_name[job.key], metrics), on_end)
+    persist = Retry(ctx.paths.name, note, lambda: stop.requested, "the run's folder", doing="training", again="the same command")
+    token_file = plans[0].run.folder.absolute() / "queue.token"
+    token = uuid.uuid4().hex
+    write_whole(token_file, token.encode())
+    executor.tell(data=ctx.data, selection=ctx.selection, token=token, token_file=token_file)
+    Runner(source, Crew(executor, note), note=note, stop=stop, persist=persist.write).run()
+    executor.close()
+    token_file.unlink(missing_ok=True)
+    outcome.suspended = len(plans) - len(trained) - len(outcome.failures) - len(outcome.diverged)
+    for plan in (plan for plan in plans if plan in trained):  # in the order in which they were asked for
+        if len(plans) > 1:
+            note(f"judging {plan.name}")
+        try:
+            finish(plan)
+            outcome.finished.append(plan)
+        except NasError as error:
+            outcome.failures[plan.name] = error.message
+            note(f"{plan.name} failed: {error.message}")
+        finally:
+            release_memory(ctx.device)
+    return outcome

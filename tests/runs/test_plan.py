@@ -1,0 +1,91 @@
+"""How long a run is, and what it is called, before it begins."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import nas.runs.plan
+from nas.config import Candidate
+from nas.errors import ConfigError, StudyError
+from nas.paths import StudyPaths
+from nas.runs.plan import RunPlan
+from nas.specs import RetrainSpec
+from nas.train.pace import Pace
+from tests.runs.told import Told, train_one, trained
+
+
+@pytest.fixture
+def spec(study: StudyPaths) -> RetrainSpec:
+    return RetrainSpec(study, train_subset=128, device="cpu")
+
+
+def at_pace(monkeypatch: pytest.MonkeyPatch, pace: Pace) -> None:
+    monkeypatch.setattr(nas.runs.plan, "measure_pace", lambda *_: pace)
+
+
+def planned(spec: RetrainSpec, told: Told | None = None) -> RunPlan:
+    """And begun, but not trained."""
+    told = told or Told()
+    told.stop_after = 0
+    train_one(spec, told)
+    assert told.planned is not None
+    return told.planned[0][0]
+
+
+def test_time_is_filled_with_epochs_beside_what_is_evaluated(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 8 steps of 16 images; 359 test images as they are and shifted, and once without averaging: 3 passes.
+    at_pace(monkeypatch, Pace(start=2.0, step=0.5, image=0.001, checkpoint=0.25))
+    batch = Candidate.from_json((spec.paths.trial(0).candidate).read_text()).train.batch_size
+    epoch = (128 // batch) * 0.5 + 0.25
+    seconds = 2.0 + 3 * 359 * 0.001 + 3.9 * epoch
+    told = Told()
+    plan = planned(replace(spec, seconds=seconds, which="0"), told)
+    assert plan.train.epochs == 3
+    assert told.notes == [f"trial 0: 3 epochs by recipe 'searched' take about {seconds:g} s here, by some timed steps"]
+    assert plan.name == f"trial-0000-{seconds:g}s-seed-0-subset-128"
+
+
+def test_training_of_so_much_time_resumes_as_it_began(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_pace(monkeypatch, Pace(start=0.0, step=0.5, image=0.0, checkpoint=0.0))
+    asked = replace(spec, seconds=9.0, recipe="auto")
+    planned(asked)
+    at_pace(monkeypatch, Pace(start=0.0, step=0.001, image=0.0, checkpoint=0.0))
+    run, card = trained(asked)
+    assert card.candidate.train.epochs == 18, "by the first measurement: a step an epoch, of batches of 128"
+    assert card.recipe == "fast"
+    assert run.folder.name.startswith("trial-0")
+    assert "-auto-9s-seed-0" in run.folder.name
+
+
+def test_auto_takes_the_long_recipe_where_there_is_time(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_pace(monkeypatch, Pace(start=0.0, step=0.001, image=0.0, checkpoint=0.0))
+    plan = planned(replace(spec, seconds=0.085, recipe="auto"))
+    assert (plan.recipe, plan.train.epochs) == ("long", 85)
+
+
+def test_too_little_time_says_what_an_epoch_takes(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_pace(monkeypatch, Pace(start=3.0, step=60.0, image=0.0, checkpoint=0.0))
+    with pytest.raises(ConfigError) as refused:
+        train_one(replace(spec, seconds=10.0, recipe="fast"))
+    assert refused.value.message == (
+        "--time 10s is too short: an epoch of this network takes about 60.0 s here, and what comes before and after the training "
+        "3.0 s"
+    )
+    assert refused.value.hint == "--time 603s has room for ten epochs; --train-subset N makes them shorter"
+
+
+def test_recipe_says_how_long_unless_told_otherwise(spec: RetrainSpec, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("{epochs: 1, train: {label_smoothing: 0.2}}")
+    plan = planned(replace(spec, recipe=str(mine)))
+    assert (plan.recipe, plan.train.epochs, plan.train.label_smoothing) == ("mine", 1, 0.2)
+    assert planned(replace(spec, recipe=str(mine), epochs=2)).train.epochs == 2
+    mine.write_text("{epochs: 1, train: {label_smoothing: 0.3}}")
+    with pytest.raises(StudyError, match="was begun by another recipe of that name"):
+        planned(replace(spec, recipe=str(mine)))
+
+
+def test_epochs_and_time_are_not_both_asked_for(spec: RetrainSpec) -> None:
+    with pytest.raises(ConfigError, match="--epochs 2 and --time both say how long it trains"):
+        train_one(replace(spec, epochs=2, seconds=60.0))
