@@ -6,6 +6,7 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nas.errors import StudyError, choices_sentence
 
@@ -37,72 +38,40 @@ def file_system(path: Path) -> str | None:
     return found.stdout.strip() or None
 
 
+class _Inside:
+    """What lies in the folder of its owner, under this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, paths: Any, owner: type) -> Path:
+        folder: Path = paths.folder
+        return folder / self.name
+
+
 @dataclass(frozen=True)
 class StudyPaths:
     """One study's folder; nothing here creates or reads a file."""
 
     folder: Path
 
+    space = _Inside("space.yaml")
+    blocks = _Inside("blocks")  # Python files that the space names, as they were when the study began; absent without
+    settings = _Inside("study.json")
+    database = _Inside("study.db")
+    storage_url = _Inside("storage.url")  # where the trials are kept instead of in `database`; absent without. No password
+    lock = _Inside("study.lock")
+    token = _Inside("study.token")  # names the coordinator that leads the study now; its workers may write to this folder
+    latencies = _Inside("latencies.json")  # what was measured; absent where the budget does not limit the latency
+    report = _Inside("report.html")
+    retrained = _Inside("retrained")
+    ablations = _Inside("ablations")
+    baselines = _Inside("baselines")  # known networks, trained as one of the study is; none of them is ever handed over
+    trials = _Inside("trials")
+
     @property
     def name(self) -> str:
         return self.folder.name
-
-    @property
-    def space(self) -> Path:
-        return self.folder / "space.yaml"
-
-    @property
-    def blocks(self) -> Path:
-        """Python files that the space names, as they were when the study began; absent where it names none."""
-        return self.folder / "blocks"
-
-    @property
-    def settings(self) -> Path:
-        return self.folder / "study.json"
-
-    @property
-    def database(self) -> Path:
-        return self.folder / "study.db"
-
-    @property
-    def storage_url(self) -> Path:
-        """Where the trials are kept instead of in `database`; absent where they are not. Holds no password."""
-        return self.folder / "storage.url"
-
-    @property
-    def lock(self) -> Path:
-        return self.folder / "study.lock"
-
-    @property
-    def token(self) -> Path:
-        """Names the coordinator that leads the study now; whose workers see it may write to the study's folder."""
-        return self.folder / "study.token"
-
-    @property
-    def latencies(self) -> Path:
-        """What was measured of networks; absent where the budget does not limit their latency."""
-        return self.folder / "latencies.json"
-
-    @property
-    def report(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def retrained(self) -> Path:
-        return self.folder / "retrained"
-
-    @property
-    def ablations(self) -> Path:
-        return self.folder / "ablations"
-
-    @property
-    def baselines(self) -> Path:
-        """Networks that are not of nas, trained as one of the study is; none of them is ever handed over."""
-        return self.folder / "baselines"
-
-    @property
-    def trials(self) -> Path:
-        return self.folder / "trials"
 
     @property
     def finalists(self) -> "StudyPaths":
@@ -115,49 +84,19 @@ class StudyPaths:
 
 @dataclass(frozen=True)
 class TrialPaths:
-    """One training's folder, of a trial or of a retraining."""
+    """One training's folder, of a trial or of a run."""
 
     folder: Path
 
-    @property
-    def candidate(self) -> Path:
-        return self.folder / "candidate.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def card(self) -> Path:
-        """Of a finished run; written last."""
-        return self.folder / "model.json"
-
-    @property
-    def weights(self) -> Path:
-        return self.folder / "model.safetensors"
-
-    @property
-    def evaluation(self) -> Path:
-        """What it says of the official test set; absent where that was not opened."""
-        return self.folder / "evaluation.npz"
-
-    @property
-    def baseline(self) -> Path:
-        """Of a network that is not of nas alone: what makes it one that is never handed over."""
-        return self.folder / "baseline.json"
-
-    @property
-    def diverged(self) -> Path:
-        """Why it did, of an ablation's or a known network's training that would again; absent where it did not."""
-        return self.folder / "diverged.txt"
-
-    @property
-    def error(self) -> Path:
-        return self.folder / "error.txt"
+    candidate = _Inside("candidate.json")
+    metrics = _Inside("metrics.jsonl")
+    checkpoint = _Inside("checkpoint.pt")
+    card = _Inside("model.json")  # of a finished run; written last
+    weights = _Inside("model.safetensors")
+    evaluation = _Inside("evaluation.npz")  # what it says of the official test set; absent where that was not opened
+    baseline = _Inside("baseline.json")  # of a known network alone: what makes it one that is never handed over
+    diverged = _Inside("diverged.txt")  # why an ablation's or a known network's training did, which would again; or absent
+    error = _Inside("error.txt")
 
 
 def study_paths(name: str) -> StudyPaths:
