@@ -269,7 +269,7 @@ class SubmitSpec(DeviceFields):
     names: bool = option(False, "Write the classes' names instead of their indices.")
     id_column: str | None = option(None, "[default: ID]")
     label_column: str | None = option(None, "[default: Labels]")
-    like: Path | None = option(None, "A sample submission: its columns, and its IDs in their order.")
+    like: Path | None = option(None, "A sample submission: its columns, its IDs in their order, its kind of labels.")
     probabilities: Path | None = option(None, "Also write every class's probability into this CSV.")
 
 

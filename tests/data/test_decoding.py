@@ -2,15 +2,17 @@
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from nas.config import DataConfig
 from nas.data.cache import silent
 from nas.data.datasets import load_dataset
-from nas.data.decoding import bad_images_error, decode, decode_all, image_files
+from nas.data.decoding import RESIZE, bad_images_error, decode, decode_all, image_files
 from nas.errors import DataError
 
 
@@ -81,3 +83,136 @@ def test_an_error_of_any_kind_names_its_image_and_may_be_skipped(
     with pytest.raises(DataError, match=rf"1 of 3 images cannot be read:\n  {pictures / 'a' / '0.png'}: {type(error).__name__}"):
         load_dataset(config)
     assert load_dataset(config.model_copy(update={"skip_bad_images": True})).skipped == 1
+
+
+# --------------------------------------------------------------------------------- to the network's size and channels
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """48×16: black, white and grey squares in a row."""
+    pixels = np.repeat(np.array([0, 255, 128], np.uint8), 16)[None].repeat(16, 0)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    return tmp_path / "wide.png"
+
+
+def test_crop_keeps_the_square_in_the_middle(wide: Path) -> None:
+    assert np.unique(decode(wide, 16, 1, "crop")).tolist() == [255]
+
+
+def test_squash_keeps_everything_and_not_its_proportions(wide: Path) -> None:
+    row = decode(wide, 48, 1, "squash")[24, :, 0]
+    assert (row[8], row[24], row[40]) == (0, 255, 128)
+
+
+def test_pad_keeps_everything_in_its_proportions_on_black(wide: Path) -> None:
+    image = decode(wide, 48, 1, "pad")[..., 0]
+    assert image[24, [8, 24, 40]].tolist() == [0, 255, 128]
+    assert image[:16].max() == image[32:].max() == 0
+
+
+@pytest.mark.parametrize("resize", RESIZE)
+@pytest.mark.parametrize("shape", [(224, 224), (300, 400), (40, 30), (9, 700)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_image_becomes_a_square_of_the_size(resize: str, shape: tuple[int, int], channels: int, tmp_path: Path) -> None:
+    Image.new("RGB", shape, (90, 90, 90)).save(tmp_path / "image.png")
+    image = decode(tmp_path / "image.png", 224, channels, resize)
+    assert image.shape == (224, 224, channels)
+    assert image[112, 112].tolist() == [90] * channels
+    if resize != "pad" or shape == (224, 224):
+        assert np.unique(image).tolist() == [90]
+
+
+@pytest.mark.parametrize("resize", RESIZE)
+def test_an_image_of_the_size_stays_as_it_is(resize: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    np.testing.assert_array_equal(decode(tmp_path / "image.png", 32, 3, resize), pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_shows_white_and_not_what_is_hidden_under_it(mode: str, tmp_path: Path) -> None:
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((100, 100, 100, 255), (0, 0, 4, 8))
+    if mode == "P":
+        image = image.convert("RGB").quantize(4)
+        image.info["transparency"] = image.getpixel((7, 7))
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "image.png")
+    for channels in (1, 3):
+        found = decode(tmp_path / "image.png", 8, channels)
+        assert found[0, 0].tolist() == [100] * channels
+        assert found[0, 7].tolist() == [255] * channels
+
+
+def test_half_transparent_pixels_are_mixed_with_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (0, 0, 0, 128)).save(tmp_path / "image.png")
+    assert decode(tmp_path / "image.png", 8, 3)[0, 0].tolist() == pytest.approx([127] * 3, abs=1)
+
+
+def test_grey_of_16_bits_keeps_its_upper_8(tmp_path: Path) -> None:
+    levels = np.array([[0, 255, 256, 4096, 32768, 65535, 65280, 511]], np.uint16).repeat(8, 0)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    for channels in (1, 3):
+        assert decode(tmp_path / "a.png", 8, channels)[0, :, 0].tolist() == [0, 0, 1, 16, 128, 255, 255, 1]
+
+
+def folder_of(tmp_path: Path, *modes: str) -> Path:
+    for i, mode in enumerate(modes):
+        for name in "ab":
+            path = tmp_path / "pictures" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.new("RGB", (12, 12), (200, 100, 50))
+            (Image.fromarray(np.full((12, 12), 5000, np.uint16)) if mode == "I;16" else image.convert(mode)).save(path)
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize(
+    ("modes", "channels", "expected"),
+    [
+        (("L", "RGB"), None, 1),
+        (("L", "RGB"), "rgb", 3),
+        (("RGBA", "L"), None, 3),
+        (("RGB", "L"), "grey", 1),
+        (("I;16", "L"), None, 1),
+    ],
+)
+def test_channels_are_those_of_the_first_image_unless_they_are_named(
+    modes: tuple[str, ...], channels: Any, expected: int, tmp_path: Path
+) -> None:
+    data = load_dataset(DataConfig(dataset="folder", folder=str(folder_of(tmp_path, *modes)), channels=channels))
+    assert data.shape.channels == expected
+
+
+def test_another_policy_is_other_data(tmp_path: Path, wide: Path) -> None:
+    folder = folder_of(tmp_path, "L")
+    for name in "ab":
+        (folder / name / "wide.png").write_bytes(wide.read_bytes())
+    config = DataConfig(dataset="folder", folder=str(folder))
+    found = {resize: load_dataset(config.model_copy(update={"resize": resize})) for resize in RESIZE}
+    assert len({data.fingerprint for data in found.values()}) == 3
+    assert {data.shape.size for data in found.values()} == {12}
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ValidationError, match="'squash', 'crop' or 'pad'"):
+        DataConfig(dataset="folder", resize="stretch")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_images_are_upright_as_their_exif_data_says(suffix: str, tmp_path: Path) -> None:
+    upright = Image.new("RGB", (16, 24), (200, 200, 200))
+    upright.paste((0, 0, 0), (0, 0, 16, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    upright.rotate(90, expand=True).save(tmp_path / f"phone.{suffix}", exif=exif, quality=100)
+    found = decode(tmp_path / f"phone.{suffix}", 24, 1)[..., 0]
+    assert found[:6].max() < 20
+    assert found[10:].min() > 180
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_an_image_with_damaged_exif_data_is_taken_as_it_is(tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 90).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff", quality=100)
+    assert np.unique(decode(tmp_path / "a.jpg", 8, 1)).tolist() == [90]

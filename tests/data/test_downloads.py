@@ -60,6 +60,17 @@ def test_files_that_were_brought_by_hand_are_unpacked_without_a_network(monkeypa
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
+        *(
+            (
+                name,
+                f"get {file} from https://www.cs.toronto.edu/~kriz/{file} on a machine with a network, unpack it so that "
+                f"{{}}/{unpacked} exists, and run the command again; --dataset digits needs no download",
+            )
+            for name, file, unpacked in (
+                ("cifar10", "cifar-10-python.tar.gz", "cifar-10-batches-py"),
+                ("cifar100", "cifar-100-python.tar.gz", "cifar-100-python"),
+            )
+        ),
         (
             "fashion-mnist",
             "get train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz "

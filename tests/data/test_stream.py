@@ -195,22 +195,16 @@ def test_the_images_stay_where_they_are_mapped(mapped: ImageSet) -> None:
 # ----------------------------------------------------------------------------------------------------------- the thread
 
 
-def test_an_epoch_that_is_abandoned_leaves_no_thread(mapped: ImageSet) -> None:
+@pytest.mark.parametrize("steps", [0, 1, 3, 11])
+def test_an_epoch_that_ends_or_is_abandoned_leaves_no_thread(steps: int, mapped: ImageSet) -> None:
     epoch = batches_of(both(mapped)[1]).epoch(0)
-    next(epoch)
-    assert len(gatherers()) == 1
-    del epoch
     assert gatherers() == []
-
-
-def test_a_training_that_is_stopped_leaves_no_thread(mapped: ImageSet) -> None:
-    def train() -> None:
-        for step, _ in enumerate(batches_of(both(mapped)[1]).epoch(0)):
-            if step == 2:
-                raise Stopped
-
-    with pytest.raises(Stopped):
-        train()
+    for step in range(steps):
+        next(epoch)
+        assert step > 0 or len(gatherers()) == 1
+    if steps == 11:
+        assert next(epoch, None) is None
+    del epoch
     assert gatherers() == []
 
 
@@ -218,18 +212,6 @@ def test_an_evaluation_that_is_stopped_leaves_no_thread(mapped: ImageSet) -> Non
     with pytest.raises(Stopped):
         predict_logits(nn.Flatten(), both(mapped)[1], FP32, batch=8, should_stop=lambda: True)
     assert gatherers() == []
-
-
-def test_an_epoch_at_its_end_leaves_no_thread(mapped: ImageSet) -> None:
-    epoch = batches_of(both(mapped)[1]).epoch(0)
-    list(epoch)
-    assert gatherers() == []
-
-
-def test_an_epoch_that_never_begins_has_no_thread(mapped: ImageSet) -> None:
-    epoch = batches_of(both(mapped)[1]).epoch(0)
-    assert gatherers() == []
-    epoch.close()
 
 
 def test_what_the_thread_raises_reaches_the_caller(mapped: ImageSet) -> None:
@@ -327,11 +309,7 @@ def test_what_counts_is_what_is_used(mapped: ImageSet, monkeypatch: pytest.Monke
         asked.append(nbytes)
         return Streamed
 
+    assert place(mapped, MEAN, STD, CPU).storage == "resident"
     monkeypatch.setattr(stream, "pick_storage", pick)
     data = place(mapped, MEAN, STD, CPU, CHOSEN)
     assert (data.storage, len(data), asked) == ("streamed", len(CHOSEN), [len(CHOSEN) * 8 * 8 * 3])
-
-
-def test_they_say_what_they_are(mapped: ImageSet) -> None:
-    assert [data.storage for data in both(mapped)] == ["resident", "streamed"]
-    assert place(mapped, MEAN, STD, CPU).storage == "resident"
