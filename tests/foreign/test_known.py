@@ -153,3 +153,24 @@ def test_helpers_of_one_name_in_two_folders_are_each_their_own(tmp_path: Path) -
     for one in (*networks, *networks):
         assert params_of(build(one, DIGITS)) == one.params
     assert sys.path == [*before, str(tmp_path / "one"), str(tmp_path / "other")]
+
+
+def test_files_named_as_python_s_own_stand_in_for_nothing(tmp_path: Path) -> None:
+    for name in ("types", "signal", "wave"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('mine, and not the one that is meant')")
+    (tmp_path / "net.py").write_text(
+        "import signal, types, wave\nfrom torch import nn\ndef net():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=hasattr(wave, 'Wave_read')))\n"
+    )
+    before = sys.modules["types"]
+    build(network("net.py:net", params=650), DIGITS)
+    assert sys.modules["types"] is before
+
+
+def test_helper_that_was_changed_is_imported_anew(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nimport helper\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, helper.WIDTH))\n"
+    )
+    for width in (3, 10):
+        (tmp_path / "helper.py").write_text(f"WIDTH = {width}\n")
+        assert params_of(build(network("net.py:net", params=65 * width), DIGITS)) == 65 * width
