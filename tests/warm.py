@@ -1,7 +1,7 @@
 """Workers of searches within the tests' own process: copies of one that has imported torch and its compiler, which takes longer
 than nearly all that tests train.
 
-Commands in processes of their own start theirs as users' do, and so does tests/workers/test_local_executor.py.
+Commands in processes of their own start theirs as users' do, and so does tests/jobs/test_local_executor.py.
 """
 
 import multiprocessing

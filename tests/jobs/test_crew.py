@@ -83,7 +83,7 @@ def test_who_is_heard_of_in_the_same_breath_does_not_hang(executor: FakeExecutor
     for worker in (0, 1):
         it.hear(worker, Ready("fake", "fp32"))
         it.occupy(worker, None)  # type: ignore[arg-type]
-    executor._outbox.append((0, Epoch(0, metrics(1, 0.5))))
+    executor._outbox.append((0, Epoch(metrics(1, 0.5))))
     time.sleep(0.02)
     it.receive(0)
     assert executor.killed == [1]

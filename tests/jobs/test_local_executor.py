@@ -113,7 +113,7 @@ def test_a_worker_that_ends_is_reported_dead_once_and_may_be_spoken_to(unfit_exe
 def test_closing_ends_a_worker_that_does_not_listen(unfit_executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "SHUTDOWN_SECONDS", 0.0)
     unfit_executor.start()
-    process = unfit_executor._running[0].process
+    process = unfit_executor._workers[0].members[0].process
     unfit_executor.close()  # it has hardly been started
     assert not process.is_alive()
 
@@ -121,7 +121,7 @@ def test_closing_ends_a_worker_that_does_not_listen(unfit_executor: LocalExecuto
 def test_closing_by_force_waits_for_nobody(unfit_executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "SHUTDOWN_SECONDS", 3600.0)
     unfit_executor.start()
-    process = unfit_executor._running[0].process
+    process = unfit_executor._workers[0].members[0].process
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)  # it will not listen
     unfit_executor.close(force=True)
@@ -130,10 +130,10 @@ def test_closing_by_force_waits_for_nobody(unfit_executor: LocalExecutor, monkey
 
 def test_a_worker_prepared_ahead_is_the_one_that_starts(unfit_executor: LocalExecutor) -> None:
     unfit_executor.prepare()
-    prepared = unfit_executor._running[0].process.pid
+    prepared = unfit_executor._workers[0].members[0].process.pid
     assert unfit_executor.receive(timeout=0.05) == []
     unfit_executor.start()
-    assert unfit_executor._running[0].process.pid == prepared
+    assert unfit_executor._workers[0].members[0].process.pid == prepared
     assert [type(message) for _, message in until(unfit_executor, is_a(Died))] == [Unfit, Died]
 
 
@@ -141,7 +141,7 @@ def test_a_worker_prepared_ahead_is_the_one_that_starts(unfit_executor: LocalExe
 def test_a_worker_prepared_in_vain_ends(unfit_executor: LocalExecutor, force: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "SHUTDOWN_SECONDS", 60.0)  # it listens when it has imported torch
     unfit_executor.prepare()
-    process = unfit_executor._running[0].process
+    process = unfit_executor._workers[0].members[0].process
     unfit_executor.close(force)
     assert not process.is_alive()
     assert process.exitcode == (-signal.SIGKILL if force else 0)
@@ -155,7 +155,7 @@ def test_workers_are_numbered_by_their_plans(tmp_path: Path) -> None:
 def test_a_worker_is_deaf_to_ctrl_c_and_sigterm_from_its_first_moment(unfit_executor: LocalExecutor) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     unfit_executor.start()
-    status = (PROC / str(unfit_executor._running[0].process.pid) / "status").read_text()
+    status = (PROC / str(unfit_executor._workers[0].members[0].process.pid) / "status").read_text()
     ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")), 16)
     for number in (signal.SIGINT, signal.SIGTERM):
         assert ignored & 1 << (number - 1)
@@ -176,7 +176,7 @@ class Crew:
     heard: list[tuple[int, FromWorker]] = field(default_factory=list)
 
     def process(self, worker: int) -> Any:
-        return self.executor._running[worker].process
+        return self.executor._workers[worker].members[0].process
 
     def of(self, worker: int) -> list[FromWorker]:
         return [message for who, message in self.heard if who == worker]
@@ -188,7 +188,7 @@ class Crew:
 
     def revive(self, worker: int) -> None:
         """As a test that ends one leaves it."""
-        if worker not in self.executor._running:
+        if worker not in self.executor._workers:
             self.executor.restart(worker)
             self.until(is_a(Ready, worker))
 
@@ -210,7 +210,9 @@ def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "40,60")
         executor = LocalExecutor([plan, replace(plan, threads=2), replace(plan, device="cuda:1")])
         executor.start()
-    crew = Crew(executor, workplace, [environment_of(executor._running[worker].process) for worker in executor.workers])
+    crew = Crew(
+        executor, workplace, [environment_of(executor._workers[worker].members[0].process) for worker in executor.workers]
+    )
     try:
         waited_for = [is_a(Ready, 0), is_a(Ready, 1), is_a(Died, 2)]
         for wanted in waited_for:
@@ -255,7 +257,7 @@ def test_they_train_side_by_side(crew: Crew) -> None:
                 crew.executor.send(worker, GO_ON)
     for worker in (0, 1):
         assert kinds(heard[worker]) == ["Began", "Epoch", "Epoch", "Ended"]
-        assert heard[worker][-1] == Ended(worker, "finished")
+        assert heard[worker][-1] == Ended("finished")
 
 
 def test_killed_within_an_epoch_its_successor_ends_as_it_would_have(crew: Crew, tmp_path: Path) -> None:
@@ -356,7 +358,7 @@ if __name__ == "__main__":
         ready += sum(isinstance(message, Ready) for _, message in executor.receive(timeout=0.5))
     executor.send(0, workplace.order(0, epochs=1000))
     late.start()  # it is still being started when its coordinator dies
-    running = [*executor._running.values(), *late._running.values()]
+    running = [made.members[0] for made in (*executor._workers.values(), *late._workers.values())]
     print(*(worker.process.pid for worker in running), flush=True)
     time.sleep(600)
 """
@@ -410,7 +412,7 @@ def test_a_process_that_cannot_be_ended_is_given_up(unfit_executor: LocalExecuto
     """As one that waits in the kernel for a device which has gone; here its SIGKILL gets lost."""
     monkeypatch.setattr("nas.jobs.local.KILL_SECONDS", 0.3)
     unfit_executor.start()
-    process = unfit_executor._running[0].process
+    process = unfit_executor._workers[0].members[0].process
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)
     try:

@@ -74,15 +74,18 @@ class Stranger(RayExecutor):
         self.saved: set[int] = set()
         """Trials of which a checkpoint has arrived."""
         self.handed: list[Train] = []
+        self.trains: dict[int, int] = {}
+        """The trial of each worker."""
 
     def send(self, worker: int, message: Any) -> None:
         if isinstance(message, Train):
             self.handed.append(message)
+            self.trains[worker] = int(message.job.key)
         super().send(worker, message)
 
     def receive(self, timeout: float) -> list[tuple[int, Any]]:
         arrived = super().receive(timeout)
-        self.saved |= {message.number for _, message in arrived if isinstance(message, Saved)}
+        self.saved |= {self.trains[worker] for worker, message in arrived if isinstance(message, Saved)}
         return arrived
 
 
@@ -100,7 +103,7 @@ class Upheaval(QuietDisplay):
     def update(self, progress: Progress) -> None:
         if self.ready[-1:] != [len(progress.devices)]:
             self.ready.append(len(progress.devices))
-        training = {running.number for running in progress.running.values() if running.last and not running.decided}
+        training = {int(running.job.key) for running in progress.running.values() if running.last and not running.stopped}
         if len(training & self.executors[0].saved) == 2 and not self.training:
             self.training = training
             # At once, since what is trained here lasts no longer than a node needs to take leave.
@@ -129,9 +132,9 @@ def test_a_search_survives_a_node_that_goes_and_uses_one_that_comes(
     assert (result.interrupted, result.exhausted) == (False, False)
     assert display.ready[-3:] == [2, 1, 2], display.ready
     (executor,) = executors
-    (number,) = {order.number for order in executor.handed if order.checkpoint is not None}
+    (number,) = {int(order.job.key) for order in executor.handed if order.checkpoint is not None}
     assert number in display.training
-    assert [order.checkpoint is None for order in executor.handed if order.number == number] == [True, False]
-    assert any(f"died (its node is gone); trial {number} goes on from its checkpoint" in note for note in display.notes)
-    assert any(f"trial {number} goes on after epoch " in note for note in display.notes), display.notes
+    assert [order.checkpoint is None for order in executor.handed if order.job.key == str(number)] == [True, False]
+    assert any(f"died (its node is gone); trial {number} resumes from its checkpoint" in note for note in display.notes)
+    assert any(f"trial {number} resumes after epoch " in note for note in display.notes), display.notes
     check_study(8)

@@ -56,4 +56,4 @@ def test_a_worker_says_where_its_images_come_from_if_not_from_its_device(
     assert ready.device.endswith(", images streamed from the cache") == (kind is Streamed)
     ((nbytes, device, sharing),) = asked
     assert (nbytes % 64, device, sharing) == (0, "cpu", 3), "digits are 64 bytes each"
-    assert channel.heard[-1] == Ended(0, "finished")
+    assert channel.heard[-1] == Ended("finished")

@@ -110,7 +110,7 @@ def test_one_that_does_not_see_the_study_sends_its_checkpoints(tmp_path: Path, t
     heard = unseen.work([unseen.order()])
     assert kinds(heard) == ["Ready", "Began", "Saved", "Epoch", "Saved", "Epoch", "Ended"]
     assert [ready.sees_study for ready in said(Ready, heard)] == [False]
-    assert heard[-1] == Ended(0, "finished")
+    assert heard[-1] == Ended("finished")
     assert not unseen.files()
     assert not unseen.paths.trials.exists()
     assert not list(temporary.iterdir()), "it tidied up"
@@ -119,11 +119,10 @@ def test_one_that_does_not_see_the_study_sends_its_checkpoints(tmp_path: Path, t
 
 
 def keep(workplace: Workplace, heard: Iterable[FromWorker]) -> bytes | None:
-    """Does with the checkpoints what the coordinator does. Returns the last one."""
+    """Does with the checkpoints what the runner does. Returns the last one."""
     last = None
     for message in said(Saved, heard):
-        last = message.checkpoint
-        trial = workplace.trial(message.number)
+        last, trial = message.checkpoint, workplace.trial()
         trial.folder.mkdir(parents=True, exist_ok=True)
         trial.checkpoint.write_bytes(last)
     lines = [json.dumps(asdict(message.metrics)) + "\n" for message in said(Epoch, heard)]
@@ -143,10 +142,10 @@ def test_a_checkpoint_precedes_the_epoch_and_the_end_that_it_belongs_to(workplac
     heard = workplace.work([workplace.order()], on_poll=lambda polled: [Suspend()] if polled == 8 else [])
     assert kinds(heard) == ["Ready", "Began", "Saved", "Epoch", "Saved", "Ended"]
     first, second = said(Saved, heard)
-    assert heard[-1] == Ended(0, "suspended")
+    assert heard[-1] == Ended("suspended")
     again = workplace.work([workplace.order(checkpoint=first.checkpoint)])
     assert kinds(again) == ["Ready", "Began", "Epoch", "Saved", "Epoch", "Ended"], "nothing is sent that was sent before"
-    assert again[1] == Began(0, 1, "whole")
+    assert again[1] == Began(1, "whole")
     assert said(Epoch, again)[0] == said(Epoch, heard)[0]
     assert first.checkpoint != second.checkpoint
 
@@ -160,7 +159,7 @@ def test_from_worker_to_worker_it_ends_bit_by_bit_the_same(tmp_path: Path, tempo
     checkpoint: bytes | None = None
     blind_ones = runs = 0
     ended = None
-    while ended != Ended(0, "finished"):
+    while ended != Ended("finished"):
         runs += 1
         assert runs < 100, "it does not get on"
         blind = rng.random() < 0.5
@@ -181,7 +180,7 @@ def test_from_worker_to_worker_it_ends_bit_by_bit_the_same(tmp_path: Path, tempo
 def test_a_checkpoint_that_was_damaged_on_its_way_is_not_taken(workplace: Workplace, temporary: Path) -> None:
     abandon(workplace)
     heard = workplace.work([workplace.order(checkpoint=b"half of it")])
-    assert heard[1] == Began(0, 0, "damaged")
+    assert heard[1] == Began(0, "damaged")
     assert kinds(heard)[2:] == ["Saved", "Epoch", "Saved", "Epoch", "Ended"]
 
 

@@ -66,7 +66,7 @@ def pages(file: Path) -> int:
 
 
 def waiting_for(file: Path) -> Waiting:
-    return Waiting(0, f"No space left on device: {file}")
+    return Waiting(f"No space left on device: {file}")
 
 
 @pytest.mark.parametrize("full", ["from the beginning", "after an epoch", "but for a page", "but for the checkpoint"])
@@ -115,13 +115,13 @@ def test_suspended_while_it_waits_it_ends_with_what_it_had(whole: Workplace, dis
 
     heard = workplace.work([workplace.order(channels=CHANNELS)], answer)
     assert kinds(heard) == ["Ready", "Began", *["Epoch"] * (epoch - 1), "Waiting", "Ended"]
-    assert heard[-1] == Ended(0, "suspended")
+    assert heard[-1] == Ended("suspended")
     trial = workplace.trial()
     assert sorted(file.name for file in trial.folder.iterdir()) == ["checkpoint.pt", "metrics.jsonl"][2 - epoch :]
     assert len(curve_of(trial)) == epoch - 1
     make_room(disk)
     again = workplace.work([workplace.order(channels=CHANNELS)])
-    assert again[1] == Began(0, epoch - 1, "whole" if epoch > 1 else "none")
+    assert again[1] == Began(epoch - 1, "whole" if epoch > 1 else "none")
     assert_same(whole.trial(), trial)
 
 
@@ -136,7 +136,7 @@ def test_suspended_where_there_is_no_room_it_ends_at_once(whole: Workplace, disk
 
     heard = workplace.work([workplace.order(channels=CHANNELS)], answer)
     assert kinds(heard) == ["Ready", "Began", "Epoch", "Ended"]
-    assert heard[-1] == Ended(0, "suspended")
+    assert heard[-1] == Ended("suspended")
     assert len(state_of(workplace.trial())["curve"]) == 1
     make_room(disk)
     workplace.work([workplace.order(channels=CHANNELS)])
@@ -234,5 +234,5 @@ def test_one_that_does_not_see_the_study_never_replaces_its_checkpoint_by_less(
     order = workplace.order(channels=CHANNELS, checkpoint=checkpoint)
     heard = workplace.work([order], lambda message: [Suspend()] if isinstance(message, Waiting) else always(message))
     assert kinds(heard) == ["Ready", *([] if given else ["Began"]), "Waiting", "Ended"]
-    assert heard[-1] == Ended(0, "suspended")
+    assert heard[-1] == Ended("suspended")
     assert not list(temporary.iterdir())

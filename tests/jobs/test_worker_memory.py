@@ -49,14 +49,14 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[nn.Module]]:
 
 
 def in_smaller_parts(order: Train) -> Callable[[FromWorker], Iterable[ToWorker]]:
-    """As the coordinator does it."""
-    parts = order.micro_batches
+    """As the runner does it."""
+    parts = order.job.micro_batches
 
     def answer(message: FromWorker) -> Iterable[ToWorker]:
         nonlocal parts
         if isinstance(message, OutOfMemory):
             parts *= 2
-            return [replace(order, micro_batches=parts)]
+            return [replace(order, job=replace(order.job, micro_batches=parts))]
         return always(message)
 
     return answer
@@ -68,8 +68,8 @@ def test_it_says_so_and_trains_in_smaller_parts(
     """Batches of 25: halves are 13 and 12 images, quarters at most 7."""
     heard = workplace.work([workplace.order()], in_smaller_parts(workplace.order()))
     assert kinds(heard) == ["Ready", *["Began", "OutOfMemory"] * 2, "Began", "Epoch", "Epoch", "Ended"]
-    assert said(OutOfMemory, heard) == [OutOfMemory(0, "the device", f"OutOfMemoryError: {TOO_LITTLE.splitlines()[0]}")] * 2
-    assert said(Began, heard) == [Began(0, 0, "none")] * 3
+    assert said(OutOfMemory, heard) == [OutOfMemory("the device", f"OutOfMemoryError: {TOO_LITTLE.splitlines()[0]}")] * 2
+    assert said(Began, heard) == [Began(0, "none")] * 3
     assert len(networks) == 3
     straight = Workplace.led(tmp_path / "straight")
     straight.work([straight.order(micro_batches=4)])
@@ -105,8 +105,8 @@ def test_it_goes_on_from_its_checkpoint_where_memory_runs_out_later(
     assert kinds(half) == ["Ready", "Began", "Epoch"]
     heard = workplace.work([workplace.order()], in_smaller_parts(workplace.order()))
     assert kinds(heard)[:4] == ["Ready", "Began", "Epoch", "OutOfMemory"]
-    assert said(Began, heard) == [Began(0, 1, "whole")] * 3
-    assert heard[-1] == Ended(0, "finished")
+    assert said(Began, heard) == [Began(1, "whole")] * 3
+    assert heard[-1] == Ended("finished")
 
 
 def test_an_error_of_another_kind_is_a_failure(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_a_device_that_works_no_more_ends_the_worker_and_fails_no_trial(
         run_worker(channel, workplace.plan())
     assert ended.value.code == EXIT_BROKEN
     (broken,) = said(Broken, channel.heard)
-    assert broken == Broken(0, "RuntimeError: CUDA error: an illegal memory access was encountered")
+    assert broken == Broken("RuntimeError: CUDA error: an illegal memory access was encountered")
     assert kinds(channel.heard) == ["Ready", "Broken"]
 
 
@@ -156,18 +156,19 @@ workplace = Workplace.led(Path(sys.argv[1]))
 small = workplace.order(1, epochs=1)  # all libraries are loaded by this one
 big = workplace.order(0, blocks=4, channels=16, batch_size=1600, epochs=1)
 again = workplace.order(2, epochs=1)
-parts = 1
+parts, ended = 1, 0
 
 def answer(message):
-    global parts
+    global parts, ended
+    ended += isinstance(message, Ended)
     match message:
-        case Ended(number=1):
+        case Ended() if ended == 1:
             resource.setrlimit(resource.RLIMIT_AS, (occupied() + 100 * 2**20, resource.RLIM_INFINITY))
             return [big]
         case OutOfMemory():
             parts *= 2
-            return [replace(big, micro_batches=parts)] if parts < 64 else []
-        case Ended(number=0):
+            return [replace(big, job=replace(big.job, micro_batches=parts))] if parts < 64 else []
+        case Ended() if ended == 2:
             return [again]
     return always(message)
 
@@ -196,5 +197,5 @@ def test_in_too_little_memory_a_smaller_part_of_the_batch_fits(tmp_path: Path) -
     assert {name for name, _ in refused} == {"OutOfMemory"}, refused
     assert {fields["where"] for _, fields in refused} == {"the host"}
     assert 1 <= len(refused) < 6
-    assert last == ("Ended", {"number": 0, "status": "finished"})
-    assert after == ("Ended", {"number": 2, "status": "finished"})
+    assert last == ("Ended", {"status": "finished"})
+    assert after == ("Ended", {"status": "finished"})

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from nas.config import ArchConfig, AugmentConfig, Candidate, DataConfig, StageConfig, TrainConfig
+from nas.jobs.job import Job
 from nas.jobs.messages import Alive, Epoch, FromWorker, ToWorker, Train, Verdict, WorkerPlan
 from nas.jobs.worker import run_worker
 from nas.paths import StudyPaths, TrialPaths
 
 DATA = DataConfig(dataset="digits", subset=100)
 GO_ON = Verdict(go_on=True)
-TOKEN = "the coordinator of this test"
+TOKEN = "the runner of this test"
 
 Answer = Callable[[FromWorker], Iterable[ToWorker]]
 
@@ -28,7 +29,7 @@ def always(message: FromWorker) -> list[ToWorker]:
 
 @dataclass
 class FakeChannel:
-    """What the coordinator says is in a queue; `answer` adds to it whenever the worker has spoken."""
+    """What the runner says is in a queue; `answer` adds to it whenever the worker has spoken."""
 
     orders: Iterable[ToWorker] = ()
     answer: Answer = always
@@ -63,7 +64,7 @@ class Workplace:
 
     @classmethod
     def led(cls, study: Path) -> "Workplace":
-        """One whose coordinator is that of the test."""
+        """One whose runner is that of the test."""
         workplace = cls(StudyPaths(study))
         workplace.lead()
         return workplace
@@ -76,12 +77,14 @@ class Workplace:
         return self.paths.trial(number)
 
     def order(self, number: int = 0, *, stages: int = 1, blocks: int = 1, channels: int = 4, **changes: Any) -> Train:
-        """`changes` are fields of Train, or else of the training's configuration."""
-        of_train = {key: changes.pop(key) for key in ("seed", "micro_batches", "checkpoint") if key in changes}
+        """`changes` are fields of Train, of its job, or else of the training's configuration."""
+        checkpoint, seed, parts = changes.pop("checkpoint", None), changes.pop("seed", number), changes.pop("micro_batches", 1)
         recipe = {"epochs": 2, "batch_size": 25, "augment": AugmentConfig(crop_padding=1, flip="none"), **changes}
         arch = ArchConfig(stages=(StageConfig(blocks=blocks, channels=channels),) * stages, dropout=0.1)
         candidate = Candidate(arch=arch, train=TrainConfig(**recipe))
-        return Train(number, candidate, self.trial(number).folder, **{"seed": number, **of_train})
+        identity, folder = f"{candidate.digest} seed {seed}", self.trial(number).folder
+        job = Job(str(number), f"trial {number}", folder, candidate.arch, candidate.train, seed, identity, micro_batches=parts)
+        return Train(job, checkpoint)
 
     def plan(self, data: DataConfig = DATA, device: str = "cpu") -> WorkerPlan:
         return WorkerPlan(data, device, 1, self.paths.folder, TOKEN)

@@ -262,7 +262,7 @@ def test_they_are_trained_after_the_search_by_the_same_workers_and_go_on_where_t
     again = QuietDisplay()
     result = run(again, **finals)
     assert not result.interrupted
-    assert any("goes on after epoch" in note for note in again.notes)
+    assert any("resumes after epoch" in note for note in again.notes)
     assert [len(finalist.accuracies) for finalist in result.finalists] == [2, 2]
     paths = study_paths("mine")
     study = open_study(paths)

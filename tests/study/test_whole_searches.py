@@ -78,7 +78,7 @@ def test_a_search_survives_the_death_of_its_worker(space: Path) -> None:
     request = SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
     result = run_search(request, display)
     assert display.victim is not None
-    assert any("died (SIGKILL); trial 0 goes on from its checkpoint" in note for note in display.notes)
+    assert any("died (SIGKILL); trial 0 resumes from its checkpoint" in note for note in display.notes)
     assert (result.interrupted, result.exhausted) == (False, False)
     paths = study_paths("mine")
     trials = open_study(paths).get_trials()
@@ -133,7 +133,7 @@ def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path, nas: Cal
     assert suggested is not None, output
     second = nas(*shlex.split(suggested[1]))
     assert second.code == 0, second.err
-    assert f"trial 0 goes on after epoch {reported}" in second.err
+    assert f"trial 0 resumes after epoch {reported}" in second.err
     assert "2 networks trained in study mine" in second.out
     trials = open_study(paths).get_trials()
     assert count_trained(count_outcomes(trials)) == 2
@@ -165,7 +165,7 @@ def test_a_worker_that_hangs_is_replaced(space: Path, monkeypatch: pytest.Monkey
     )
     assert display.victim is not None
     assert any(re.search(r"worker \d has said nothing for \d+ s: it hangs and is ended", note) for note in display.notes)
-    assert any(re.search(r"worker \d died \(SIGKILL\); trial \d goes on from its checkpoint", note) for note in display.notes)
+    assert any(re.search(r"worker \d died \(SIGKILL\); trial \d resumes from its checkpoint", note) for note in display.notes)
     assert result.progress.trained == 3
     check_curves(study_paths("mine"))
 
@@ -230,5 +230,5 @@ def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_lost(space: Path, nas: C
     assert "To go on:  nas search --study mine --device cpu --trials 2" in output
     second = nas(*arguments, "--epochs", "30")
     assert second.code == 0, second.err
-    assert "trial 0 goes on after epoch" in second.err
+    assert "trial 0 resumes after epoch" in second.err
     check_curves(paths)
