@@ -206,9 +206,8 @@ class LocalExecutor(Executor):
             if together:
                 title = f"nas process {rank + 1} of {plan.processes} on {plan.device}, study {plan.study.name}"
             ours, theirs = self._context.Pipe()
-            process = self._context.Process(
-                target=_main, args=(theirs, title, os.getpid()), name=f"nas-worker-{worker}-{rank}", daemon=True
-            )
+            name = f"nas-worker-{worker}" + f"-{rank}" * together
+            process = self._context.Process(target=_main, args=(theirs, title, os.getpid()), name=name, daemon=True)
             with _environment(environment), deaf_to_signals(), _no_main():
                 process.start()
             theirs.close()
