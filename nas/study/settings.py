@@ -128,6 +128,10 @@ FIRST_STRATEGIES = StudyConfig(
 """Of studies from before strategies had names, whose settings do not say them."""
 
 
+def _changes(pairs: list[tuple[str, Any, Any]]) -> list[str]:
+    return [f"{name}: {before} → {after}" for name, before, after in pairs if before != after]
+
+
 class StudySettings(Frozen):
     """Fixed for the life of a study, all but `environment`, where the data lies and what only describes."""
 
@@ -148,30 +152,22 @@ class StudySettings(Frozen):
 
     def differences(self, new: "StudySettings") -> list[str]:
         """What `new` would change, one sentence each."""
-        found = []
-        for name in sorted(self.parameters.keys() | new.parameters.keys()):
-            before, after = self.parameters.get(name, "absent"), new.parameters.get(name, "absent")
-            if before != after:
-                found.append(f"{name}: {before} → {after}")
+        names = sorted(self.parameters.keys() | new.parameters.keys())
+        pairs: list[tuple[str, Any, Any]]
+        pairs = [(name, self.parameters.get(name, "absent"), new.parameters.get(name, "absent")) for name in names]
         for part in ("budget", "data"):
-            before_part, after_part = dict(getattr(self, part)), dict(getattr(new, part))
-            for key in before_part:
-                if (part != "data" or key not in PLACES) and before_part[key] != after_part[key]:
-                    found.append(f"{part}.{key}: {before_part[key]} → {after_part[key]}")
+            before, after = dict(getattr(self, part)), dict(getattr(new, part))
+            pairs += [(f"{part}.{key}", before[key], after[key]) for key in before if part != "data" or key not in PLACES]
+        found = _changes(pairs)
         if self.data_fingerprint != new.data_fingerprint:
             found.append("data: the images or labels are not those that the study began with")
-        if self.seed != new.seed:
-            found.append(f"seed: {self.seed} → {new.seed}")
-        if self.study.metric != new.study.metric:
-            found.append(f"metric: {self.study.metric} → {new.study.metric}")
-        if self.study.objective != new.study.objective:
-            found.append(f"objective: {self.study.objective} → {new.study.objective}")
-        before_study, after_study = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
+        pairs = [("seed", self.seed, new.seed)]
+        pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
+        studies = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
         for kind in ("sampler", "pruner"):
-            before_strategy, after_strategy = getattr(before_study, kind), getattr(after_study, kind)
-            if before_strategy != after_strategy:
-                found.append(f"{kind}: {describe(before_strategy)} → {describe(after_strategy)}")
-        return found
+            strategy_before, strategy_after = (describe(getattr(study, kind)) for study in studies)
+            pairs.append((kind, strategy_before, strategy_after))
+        return found + _changes(pairs)
 
     def same_trainings_as(self, other: "StudySettings") -> bool:
         """Whether a candidate trained in one of the studies need not be trained again in the other."""

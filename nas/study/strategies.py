@@ -39,8 +39,7 @@ def inherit_arguments(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
 
 def make_sampler(config: StrategyConfig, study_seed: int = 0) -> SeededSampler:
     config = _fill_defaults("sampler", config, SAMPLERS)
-    with experiments_allowed():
-        sampler = SAMPLERS[config.name](**config.arguments)
+    sampler = SAMPLERS[config.name](**config.arguments)
     sampler.study_seed = study_seed
     return sampler
 
