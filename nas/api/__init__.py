@@ -9,8 +9,7 @@
 Whatever is asked of a study is read from its folder at that moment, so that a study that is being searched can be looked at.
 """
 
-from nas.api.begin import open_study, search, studies
 from nas.api.networks import Baseline, Run, Trial
-from nas.api.study import Study
+from nas.api.study import Study, open_study, search, studies
 
 __all__ = ["Baseline", "Run", "Study", "Trial", "open_study", "search", "studies"]

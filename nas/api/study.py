@@ -1,5 +1,6 @@
 """A study: what its search found, and what can be done with it."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from nas.display.trainings import show_baselines, show_retraining
 from nas.errors import ConfigError, NasError, StudyError
 from nas.export import Exported, export
 from nas.interrupts import Stop
-from nas.paths import StudyPaths, remember_study
+from nas.paths import StudyPaths, existing_study, known_studies, remember_study
 from nas.predict import Guess, Submission, predict_images, submit
 from nas.report.compare import BestReport, report_best
 from nas.report.page import write_page
@@ -20,9 +21,10 @@ from nas.report.record import StudyRecord, read_record, read_study
 from nas.report.words import counts_line
 from nas.runs.comparison import finished_baselines
 from nas.runs.select import none_is_best
-from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SubmitSpec
+from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SearchSpec, SubmitSpec
 from nas.specs.options import Given
 from nas.study.finalists import Finalist
+from nas.study.run import run_search
 from nas.study.settings import StudySettings, read_settings
 
 Which = Trial | int | str
@@ -185,3 +187,34 @@ class Study:
         """`nas export`: weights, onnx or torch, checked to predict there as here."""
         with plain_display(quiet) as display:
             return export(given.build(paths=self.paths, run=self._run_name(run)), display.note)
+
+
+@takes_options
+def search(given: Given[SearchSpec], *, log: str | None = None, quiet: bool = False) -> Study:
+    """`nas search`: draws networks, prunes those over budget before training, trains the rest with early pruning.
+
+    The same call again goes on where it stopped, and on a finished study returns at once: `trials` counts the trained networks of
+    all runs of a study. Workers are processes of their own, and a script needs no `if __name__ == "__main__"` for them.
+
+    `log` names a tracker; `quiet` prints warnings and faults alone. Raises NasError, and KeyboardInterrupt once the search is
+    suspended by Ctrl-C: the same call goes on.
+    """
+    spec, begun = given.build(), time.monotonic()
+    with plain_display(quiet, log) as display:
+        result = run_search(spec, display)
+        in_time = spec.timeout is None or time.monotonic() - begun < spec.timeout
+        if result.interrupted and in_time:
+            raise KeyboardInterrupt(f"study {result.plan.paths.name!r} is suspended; the same call goes on")
+        if result.exhausted:
+            display.note("nothing new was left to draw: widen the ranges of the space")
+    return Study(result.plan.paths)
+
+
+def open_study(name: str | None = None) -> Study:
+    """A study under `studies/`, or the one used last. Raises StudyError with the studies there are."""
+    return Study(existing_study(name))
+
+
+def studies() -> list[str]:
+    """Names of the studies there are."""
+    return known_studies()

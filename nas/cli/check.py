@@ -1,11 +1,10 @@
 """`nas check`"""
 
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.options import JsonOption, command
-from nas.cli.output import print_json
+from nas.cli.output import pick, print_json
 from nas.specs import CheckSpec
 from nas.specs.options import Given
 
@@ -56,26 +55,12 @@ def _print_output(text: str, network: str) -> None:
 
 
 def _as_data(checked: "Checked", output: str) -> dict[str, Any]:
-    limits = {
-        name: {"limit": held.limit, "value": held.value, "left": held.left, "kept": held.kept}
-        for name, held in checked.limits.items()
-    }
-    repeats = [{**block.model_dump(mode="json"), "copies": checked.copies(block)} for block in checked.repeats]
-    data = {
-        name: value
-        for name, value in vars(checked).items()
-        if name not in ("images", "parts", "layers", "affordable", "unchecked")
-    }
     return {
-        **data,
-        "images": checked.images.model_dump(),
+        **vars(checked),
         "fits": checked.fits,
-        "limits": limits,
+        "limits": {name: pick(held, "limit", "value", "left", "kept") for name, held in checked.limits.items()},
         "unchecked": list(checked.unchecked),
-        "parts": [asdict(part) for part in checked.parts],
-        "layers": [asdict(layer) for layer in checked.layers],
-        "affordable": None if checked.affordable is None else asdict(checked.affordable),
-        "repeats": repeats,
+        "repeats": [{**block.model_dump(mode="json"), "copies": checked.copies(block)} for block in checked.repeats],
         "width_factor": checked.width_factor if checked.affordable is None else None,
         "printed": output,
     }

@@ -1,7 +1,6 @@
 """Commands about this machine: `nas doctor`, `clean`, `dashboard`."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,7 @@ def doctor(data: DataOption = None, as_json: JsonOption = False) -> None:
 
     health = examine(data or Path("data"))
     if as_json:
-        print_json(asdict(health))
+        print_json(health)
     else:
         print(f"python    {health.python}, {health.cores} cores, {health.machine}")
         print("packages  " + ", ".join(f"{name} {version}" for name, version in health.packages.items()))
@@ -76,8 +75,7 @@ def clean(
                 f"{error.filename} cannot be removed: {error.strerror}", hint="see whose it is; the rest is kept"
             ) from None
     if as_json:
-        shown = [{**asdict(item), "paths": [str(path) for path in item.paths]} for item in items]
-        print_json({"items": shown, "freed": freed if yes else 0})
+        print_json({"items": items, "freed": freed if yes else 0})
         return
     for item in items:
         mark = "  ← freed" if yes and item in chosen else ""

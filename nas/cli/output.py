@@ -1,15 +1,29 @@
-"""How commands print: JSON, tables, and what several of them say alike."""
+"""How commands print: JSON and tables."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
-
-if TYPE_CHECKING:
-    from nas.runs.statistics import Spread
+from pathlib import Path
+from typing import Any
 
 
 def print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2))
+    print(json.dumps(data, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """Of what JSON does not know: a dataclass's or a configuration's fields; of a spread what its values say."""
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(value, "interval"):
+        return pick(value, "values", "mean", "deviation", "interval")
+    return pick(value, *(field.name for field in dataclasses.fields(value)))
+
+
+def pick(value: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
 
 
 def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -20,14 +34,3 @@ def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print("\n".join(table_lines(columns, rows)))
-
-
-@overload
-def spread_data(found: "Spread") -> dict[str, Any]: ...
-@overload
-def spread_data(found: "Spread | None") -> dict[str, Any] | None: ...
-def spread_data(found: "Spread | None") -> dict[str, Any] | None:
-    """For `print_json`."""
-    if found is None:
-        return None
-    return {"values": found.values, "mean": found.mean, "deviation": found.deviation, "interval": found.interval}

@@ -1,16 +1,16 @@
 """Commands that read studies: `nas list`, `best`, `compare`, `presets`, `report`, `runs`."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli.options import JsonOption, StudyOption, command, offer
-from nas.cli.output import print_json, print_table
+from nas.cli.output import pick, print_json, print_table
 
 if TYPE_CHECKING:
+    from nas.config import MetricName
     from nas.report.runs import Listed
     from nas.runs.comparison import BaselineCard
     from nas.runs.ledger import RunEntry, SubmissionEntry
@@ -53,10 +53,9 @@ def list_studies(
                     "study": r.name,
                     "searching": r.led,
                     "running": r.counts.get("running", 0),
-                    "trained": r.trained,
                     "metric": r.settings.study.metric,
-                    "counts": r.counts,
-                    "best": None if r.best is None else r.best.row(),
+                    **pick(r, "trained", "counts"),
+                    "best": r.best and r.best.row(),
                 }
                 for r in reports
             ]
@@ -147,7 +146,7 @@ def presets(as_json: JsonOption = False) -> None:
 
     rows = report_presets()
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json(rows)
         return
     print(f"{'preset':22s} {'blocks':10s} {'channels':17s} {'parameters':>10s} {'MACs':>6s}  budget  reported accuracy")
     for row in rows:
@@ -230,13 +229,13 @@ def runs(
         print_json({"study": paths.name, **found})
     else:
         if listing.runs:
-            print_table(RUN_COLUMNS, [run_row(run) for run in listing.runs])
+            print_table(RUN_COLUMNS, [_run_row(run) for run in listing.runs])
         if listing.submissions:
             print()
-            print_table(SUBMISSION_COLUMNS, [submission_row(one) for one in listing.submissions])
+            print_table(SUBMISSION_COLUMNS, [_submission_row(one) for one in listing.submissions])
         if baselines:
             print("\nKnown networks, to compare with:" if listing.runs else "Known networks, to compare with:")
-            print_table(BASELINE_COLUMNS, [baseline_row(one) for one in baselines])
+            print_table(BASELINE_COLUMNS, [_baseline_row(one) for one in baselines])
         if not listing.runs and not listing.unreadable:
             print(f"Nothing was retrained yet. Next:  nas retrain best --study {paths.name}", file=sys.stderr)
     unrecorded = [run.name for run in listing.runs if not run.recorded]
@@ -256,58 +255,54 @@ SUBMISSION_COLUMNS = ("submission", "run", "test set", "rows", "averaged over", 
 BASELINE_COLUMNS = ("baseline", "like", *RUN_COLUMNS[1:9], "budget", "files")
 
 
-def baseline_row(one: "Listed[BaselineCard]") -> tuple[str, ...]:
+def _score_text(
+    metric: "MetricName", accuracy: float | None, score: float | None, tta: str = "none", with_tta: float | None = None
+) -> str:
+    """The accuracy, what it is with averaging over `tta`, and the score by another metric."""
     from nas.config import METRIC_WORDS
+
+    averaged = "" if with_tta is None or tta == "none" else f", {tta} {with_tta:.2%}"
+    scored = "" if score is None or metric == "accuracy" else f", {METRIC_WORDS[metric]} {score:.2%}"
+    return "–" if accuracy is None else f"{accuracy:.2%}{averaged}{scored}"
+
+
+def _baseline_row(one: "Listed[BaselineCard]") -> tuple[str, ...]:
     from nas.report.words import time_text
 
     card = one.entry
-    by_metric = "" if card.metric == "accuracy" else f", {METRIC_WORDS[card.metric]} "
-    held_out = test = "–"
-    if card.held_out is not None:
-        held_out = f"{card.held_out.accuracy:.2%}" + (by_metric and f"{by_metric}{card.held_out.clean:.2%}")
-    if card.test_accuracy is not None:
-        test = f"{card.test_accuracy:.2%}"
-        if card.tta != "none" and card.test_accuracy_tta is not None:
-            test += f", {card.tta} {card.test_accuracy_tta:.2%}"
-        if by_metric and card.test_score is not None:
-            test += f"{by_metric}{card.test_score:.2%}"
-    figures = (str(card.seed), str(card.train.epochs), f"{card.network.params:,}", f"{card.train_images:,}")
+    held_out = card.held_out
     budget = "fits" if card.network.over_text is None else f"over by {card.network.over_text}"
-    named = one.name, card.like, card.recipe
-    return (*named, *figures, time_text(card.seconds), held_out, test, budget, one.files)
+    return (
+        *(one.name, card.like, card.recipe, str(card.seed), str(card.train.epochs), f"{card.network.params:,}"),
+        *(f"{card.train_images:,}", time_text(card.seconds)),
+        "–" if held_out is None else _score_text(card.metric, held_out.accuracy, held_out.clean),
+        _score_text(card.metric, card.test_accuracy, card.test_score, card.tta, card.test_accuracy_tta),
+        *(budget, one.files),
+    )
 
 
-def run_row(run: "Listed[RunEntry]") -> tuple[str, ...]:
-    from nas.config import METRIC_WORDS
+def _run_row(run: "Listed[RunEntry]") -> tuple[str, ...]:
     from nas.report.words import time_text
 
     entry = run.entry
-    held_out = "–" if entry.held_out_accuracy is None else f"{entry.held_out_accuracy:.2%}"
-    by_metric = "" if entry.metric == "accuracy" else METRIC_WORDS[entry.metric]
-    if entry.held_out_score is not None:
-        held_out += f", {by_metric} {entry.held_out_score:.2%}"
-    accuracy = "–" if entry.test_accuracy is None else f"{entry.test_accuracy:.2%}"
-    if entry.test_accuracy_tta is not None and entry.tta != "none":
-        accuracy += f", {entry.tta} {entry.test_accuracy_tta:.2%}"
-    test_score = {"balanced_accuracy": entry.test_balanced_accuracy, "macro_f1": entry.test_macro_f1}.get(entry.metric)
-    if test_score is not None:
-        accuracy += f", {by_metric} {test_score:.2%}"
-    images = f"{entry.train_images:,}" + (" with test labels" if entry.includes_test_labels else "")
-    figures = (str(entry.seed), str(entry.epochs), f"{entry.params:,}", images, time_text(entry.seconds), held_out, accuracy)
-    return entry.name, entry.recipe, *figures, commit_text(entry.commit), mark(run.files, run.recorded)
+    score = {"balanced_accuracy": entry.test_balanced_accuracy, "macro_f1": entry.test_macro_f1}.get(entry.metric)
+    return (
+        *(entry.name, entry.recipe, str(entry.seed), str(entry.epochs), f"{entry.params:,}"),
+        f"{entry.train_images:,}" + (" with test labels" if entry.includes_test_labels else ""),
+        time_text(entry.seconds),
+        _score_text(entry.metric, entry.held_out_accuracy, entry.held_out_score),
+        _score_text(entry.metric, entry.test_accuracy, score, entry.tta, entry.test_accuracy_tta),
+        *(entry.commit or "–", _mark(run.files, run.recorded)),
+    )
 
 
-def submission_row(one: "Listed[SubmissionEntry]") -> tuple[str, ...]:
+def _submission_row(one: "Listed[SubmissionEntry]") -> tuple[str, ...]:
     entry = one.entry
     averaged = f"{entry.tta}, adapted norm" if entry.adapted else entry.tta
     made = entry.created[:16].replace("T", " ")
     what = entry.output, entry.run, entry.test, f"{entry.images:,}", averaged, made
-    return *what, commit_text(entry.commit), mark(one.files, one.recorded)
+    return *what, entry.commit or "–", _mark(one.files, one.recorded)
 
 
-def commit_text(commit: str | None) -> str:
-    return "–" if commit is None else commit
-
-
-def mark(files: str, recorded: bool) -> str:
+def _mark(files: str, recorded: bool) -> str:
     return files if recorded else f"{files}, not in the ledger"

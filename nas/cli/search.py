@@ -41,7 +41,7 @@ def search(
 
         with TerminalDisplay(quiet=quiet) as display:
             estimated = estimate_search(spec, display)
-        print_json(asdict(estimated)) if as_json else print("\n".join(estimate_lines(estimated)))
+        print_json(estimated) if as_json else print("\n".join(estimate_lines(estimated)))
         return
     from nas.study.run import run_search
 

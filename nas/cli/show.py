@@ -13,8 +13,6 @@ from nas.cli.output import print_json
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.config import Candidate
-    from nas.report.network import NetworkReport
     from nas.report.show import ShownNetwork, ShownSpace
 
 
@@ -74,17 +72,17 @@ def _network_data(shown: "ShownNetwork") -> dict[str, object]:
         "network": subject.title,
         "validation_accuracy": subject.accuracy if metric == "accuracy" else None,
         **({} if metric == "accuracy" else {f"validation_{metric}": subject.accuracy}),
-        "images": shown.images.model_dump(),
+        "images": shown.images,
         **asdict(shown.network),
         **({} if shown.latency is None else {"latency_ms": shown.milliseconds}),
-        "candidate": subject.candidate.model_dump(mode="json"),
+        "candidate": subject.candidate,
     }
 
 
 def _print_network(shown: "ShownNetwork") -> None:
     from nas.config import METRIC_WORDS
-    from nas.report.network import text_picture
-    from nas.report.words import count_text
+    from nas.report.network import text_layers, text_picture
+    from nas.report.words import count_text, recipe_texts
 
     subject, network, images = shown.subject, shown.network, shown.images
     seen = "" if subject.accuracy is None else f", validation {METRIC_WORDS[shown.metric]} {subject.accuracy:.2%} in the search"
@@ -94,12 +92,17 @@ def _print_network(shown: "ShownNetwork") -> None:
         f"on images of {images.channels}×{images.size}×{images.size}, {network.architecture}\n"
     )
     print("\n".join(text_picture(network.parts)) + "\n")
-    _print_layers(network)
+    print("\n".join(text_layers(network.layers)))
+    print(f"{network.params:,} parameters, {network.megabytes:.2f} MB in float32; {network.macs:,} multiply-adds an image")
+    print(f"{network.memory:,} bytes of float32 activations at once, an image")
     if shown.latency is not None:
         ms = shown.milliseconds
         print(f"{'not timed' if ms is None else f'{ms:.3f} ms'} by {shown.latency.setting()}")
     print()
-    _print_recipe(subject.candidate)
+    for key, text in recipe_texts(subject.candidate.train).items():
+        print(f"{key:10s}{text}")
+    for warning in subject.candidate.train.warnings():
+        print(f"Warning: {warning}", file=sys.stderr)
 
 
 def _write_picture(path: Path, svg: str) -> None:
@@ -113,23 +116,6 @@ def _write_picture(path: Path, svg: str) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", hint="name another file with --picture") from None
 
 
-def _print_layers(network: "NetworkReport") -> None:
-    from nas.report.network import text_layers
-
-    print("\n".join(text_layers(network.layers)))
-    print(f"{network.params:,} parameters, {network.megabytes:.2f} MB in float32; {network.macs:,} multiply-adds an image")
-    print(f"{network.memory:,} bytes of float32 activations at once, an image")
-
-
-def _print_recipe(candidate: "Candidate") -> None:
-    from nas.report.words import recipe_texts
-
-    for key, text in recipe_texts(candidate.train).items():
-        print(f"{key:10s}{text}")
-    for warning in candidate.train.warnings():
-        print(f"Warning: {warning}", file=sys.stderr)
-
-
 # -------------------------------------------------------------------------------------------------------------- a space
 
 
@@ -141,12 +127,12 @@ def _space_data(shown: "ShownSpace") -> dict[str, object]:
     return {
         "space": shown.name,
         "fingerprint": shown.fingerprint,
-        "budget": shown.budget.model_dump(),
+        "budget": shown.budget,
         "parameters": shown.ranges,
-        "images": shown.images.model_dump(),
+        "images": shown.images,
         "fit": fit,
         "cost": shown.cost,
-        **({} if shown.fill is None else {"fill": asdict(shown.fill)}),
+        **({} if shown.fill is None else {"fill": shown.fill}),
     }
 
 

@@ -3,12 +3,12 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli.options import DatasetOption, JsonOption, LogOption, QuietOption, StudyOption, command, offer
-from nas.cli.output import print_json, spread_data, table_lines
+from nas.cli.output import pick, print_json, table_lines
 from nas.errors import ConfigError, choices_sentence
 from nas.specs import HOLD_OUT, AblateSpec, BaselineSpec, Criterion, RetrainSpec, SeveralSpec
 from nas.specs.options import Given, parse_seeds
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nas.runs.ablate import Done as AblationDone
     from nas.runs.baseline import Done as BaselinesDone
     from nas.runs.card import ModelCard
-    from nas.runs.comparison import Comparison, Row
+    from nas.runs.comparison import Row
     from nas.runs.retrain import Retrained
     from nas.runs.select import Network
 
@@ -127,8 +127,8 @@ def retrain(
 
 
 def _retrain_data(result: "Retrained") -> dict[str, object]:
-    runs = [{"run": str(run.folder), **card.model_dump(mode="json")} for network in result.networks for run, card in network.runs]
-    return {"runs": runs, "best": None if result.best is None else str(result.best[0].folder), "failures": result.failures}
+    runs = [{"run": run.folder, **card.model_dump(mode="json")} for network in result.networks for run, card in network.runs]
+    return {"runs": runs, "best": result.best and result.best[0].folder, "failures": result.failures}
 
 
 def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
@@ -159,22 +159,18 @@ def _retrain_table(result: "Retrained") -> list[str]:
             return "–"
         return f"{mean:.2%}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
 
-    rows = []
-    for network in result.networks:
-        card = network.card
-        searched = "–" if card.search_accuracy is None else f"{card.search_accuracy:.2%}"
-        mark = "← best" if network is result.chosen else ""
-        rows.append(
-            (
-                card.subject,
-                count_text(card.params),
-                str(len(network.runs)),
-                score(network, "clean"),
-                score(network, "shifted"),
-                searched,
-                mark,
-            )
+    rows = [
+        (
+            network.card.subject,
+            count_text(network.card.params),
+            str(len(network.runs)),
+            score(network, "clean"),
+            score(network, "shifted"),
+            "–" if network.card.search_accuracy is None else f"{network.card.search_accuracy:.2%}",
+            "← best" if network is result.chosen else "",
         )
+        for network in result.networks
+    ]
     metric = result.networks[0].card.metric
     remarks = ["mean ± standard deviation over the seeds"] if any(len(n.runs) > 1 for n in result.networks) else []
     remarks += [] if metric == "accuracy" else [f"by {METRIC_WORDS[metric]}"]
@@ -253,7 +249,7 @@ def ablate(
     remember_study(paths)
     written = write_tables(done.ablation, done.folder)
     if as_json:
-        print_json(ablation_data(done))
+        print_json(_ablation_data(done))
     else:
         print("\n".join(_ablation_lines(done)))
         print(f"Written: {written}, table.tex, table.csv, runs.csv.   Next:  nas report --study {paths.name}")
@@ -272,32 +268,21 @@ def _ablation_lines(done: "AblationDone") -> list[str]:
     return [*lines, "", *rest]
 
 
-def ablation_data(done: "AblationDone") -> dict[str, object]:
-    ablation = done.ablation
+def _ablation_data(done: "AblationDone") -> dict[str, object]:
     return {
-        "ablation": ablation.name,
-        "folder": str(done.folder),
-        "ended": ablation.ended,
-        "expected": ablation.expected,
-        "judged_images": ablation.judged_images,
-        "metric": ablation.metric,
+        "ablation": done.ablation.name,
+        "folder": done.folder,
+        **pick(done.ablation, "ended", "expected", "judged_images", "metric"),
         "variants": [
             {
                 **row.variant.model_dump(mode="json", exclude={"candidate"}),
                 "seeds": sorted(row.cards),
-                "diverged": list(row.diverged),
-                "score": spread_data(row.held_out),
-                "difference": spread_data(row.difference),
-                "shifted": spread_data(row.shifted),
-                "shifted_difference": spread_data(row.shifted_difference),
-                "seconds": row.seconds,
+                "score": row.held_out,
+                **pick(row, "diverged", "difference", "shifted", "shifted_difference", "seconds"),
             }
-            for row in ablation.rows
+            for row in done.ablation.rows
         ],
-        "effects": [
-            {"factor": one.factor, "level": one.level, "reference": one.reference, "difference": spread_data(one.difference)}
-            for one in ablation.effects
-        ],
+        "effects": done.ablation.effects,
         "failures": done.failures,
     }
 
@@ -346,7 +331,7 @@ def baseline(
         paths = _study_of_networks(named, [given.like], study, dataset, given, display)
         done = show_baselines(given.build(paths=paths), display, Stop())
     remember_study(paths)
-    print_json(baseline_data(done)) if as_json else print("\n".join(_baseline_lines(done, paths.name)))
+    print_json(_baseline_data(done)) if as_json else print("\n".join(_baseline_lines(done, paths.name)))
     _end(done.suspended, done.failures)
 
 
@@ -362,44 +347,30 @@ def _baseline_lines(done: "BaselinesDone", study: str) -> list[str]:
     return [*lines, *(f"Written: {run.folder}" for run in done.runs), f"Next:  nas report --study {study}"]
 
 
-def baseline_data(done: "BaselinesDone") -> dict[str, object]:
-    return {
-        "runs": [str(run.folder) for run in done.runs],
-        "comparison": None if done.comparison is None else comparison_data(done.comparison),
-        "failures": done.failures,
-        "suspended": done.suspended,
-    }
+def _baseline_data(done: "BaselinesDone") -> dict[str, object]:
+    data = {"runs": [run.folder for run in done.runs], "comparison": None, **pick(done, "failures", "suspended")}
+    if (found := done.comparison) is not None:
+        data["comparison"] = {
+            **pick(found, "like", "recipe", "train", "train_images"),
+            "held_out_images": found.held_out,
+            "test_images": found.test,
+            "metric": found.metric,
+            "own": [_row_data(row) for row in found.own],
+            "known": [_row_data(row) for row in found.known],
+            "differences": [
+                {
+                    "network": one.known.title,
+                    "to": one.ours.title,
+                    "on_test": one.on_test,
+                    **pick(one.spread, "values", "mean", "deviation", "interval"),
+                }
+                for one in found.differences
+            ],
+        }
+    return data
 
 
-def comparison_data(comparison: "Comparison") -> dict[str, Any]:
-    return {
-        "like": comparison.like,
-        "recipe": comparison.recipe,
-        "train": comparison.train.model_dump(mode="json"),
-        "train_images": comparison.train_images,
-        "held_out_images": comparison.held_out,
-        "test_images": comparison.test,
-        "metric": comparison.metric,
-        "own": [_row_data(row) for row in comparison.own],
-        "known": [_row_data(row) for row in comparison.known],
-        "differences": [
-            {"network": one.known.title, "to": one.ours.title, "on_test": one.on_test, **spread_data(one.spread)}
-            for one in comparison.differences
-        ],
-    }
-
-
-def _row_data(row: "Row") -> dict[str, Any]:
-    return {
-        "network": row.title,
-        "params": row.params,
-        "macs": row.macs,
-        "over": row.over,
-        "seeds": sorted(row.cards),
-        "diverged": list(row.diverged),
-        "held_out": spread_data(row.held_out),
-        "shifted": spread_data(row.shifted),
-        "test": spread_data(row.test),
-        "seconds": row.seconds,
-        "runs": list(row.runs),
-    }
+def _row_data(row: "Row") -> dict[str, object]:
+    seeds = {"seeds": sorted(row.cards), "diverged": row.diverged}
+    measured = pick(row, "held_out", "shifted", "test", "seconds")
+    return {"network": row.title, **pick(row, "params", "macs", "over"), **seeds, **measured, "runs": list(row.runs)}

@@ -1,9 +1,7 @@
 """`nas submit`, `nas predict`, `nas export`: what is done with a retrained network."""
 
-from dataclasses import asdict
-
 from nas.cli.options import JsonOption, QuietOption, StudyOption, command
-from nas.cli.output import print_json
+from nas.cli.output import pick, print_json
 from nas.specs import ExportSpec, PredictSpec, SubmitSpec
 from nas.specs.options import Given
 
@@ -23,17 +21,7 @@ def submit(
     if paths is not None and not is_folder(given.run):
         remember_study(paths)
     if as_json:
-        print_json(
-            {
-                "output": str(done.output),
-                "run": done.run,
-                "test": done.test,
-                "tta": done.tta,
-                "images": done.images,
-                "per_class": done.per_class,
-                "adapted": None if done.adapted is None else asdict(done.adapted),
-            }
-        )
+        print_json(pick(done, "output", "run", "test", "tta", "images", "per_class", "adapted"))
         return
     where = "No study" if paths is None else f"Study {paths.name}"
     print(f"{where}, network {done.run}, test set {done.test}, test-time augmentation {done.tta}")
@@ -56,7 +44,7 @@ def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: Js
 
     guesses = predict_images(given.build(paths=study_of(given.run, study)))
     if as_json:
-        print_json([{**asdict(guess), "image": str(guess.image), "classes": dict(guess.classes)} for guess in guesses])
+        print_json([{"image": guess.image, "classes": dict(guess.classes)} for guess in guesses])
         return
     for guess in guesses:
         print(f"{guess.image}: " + ", ".join(f"{name} {share:.1%}" for name, share in guess.classes))
@@ -80,7 +68,7 @@ def export(given: Given[ExportSpec], *, study: StudyOption = None, as_json: Json
         spec = given.build(paths=study_of(given.run, study))
         done = write_exported(spec, display.note)
     if as_json:
-        print_json({**asdict(done), "path": str(done.path)})
+        print_json(done)
         return
     print(f"{done.path}  ({bytes_text(done.bytes)}): network {done.run}; its logits differ by {done.difference:.1g} at most")
     if done.bf16_bytes is not None:

@@ -22,28 +22,19 @@ class Option:
     """The metadata of a spec's field that a user may set."""
 
     name: str
-    type: Any
-    """Of the field."""
-    default: Any
-    """As a user would type it; `dataclasses.MISSING` for none."""
+    type: Any  # of the field
+    default: Any  # as a user would type it; `dataclasses.MISSING` for none
     help: str
-    alias: str | None = None
-    """Another flag."""
-    argument: bool = False
-    """Of the command line; and in Python it may be given by its place."""
-    positional: bool = False
-    """In Python alone."""
-    parse: Callable[[Any], Any] | None = None
-    """Reads a text such as `1h30m`; passes on what is read already."""
-    path: bool = False
-    """A text that is a path, made absolute."""
-    complete: str | None = None
-    """Whose choices a shell offers: a key of `nas.cli.options.CHOICES`."""
+    alias: str | None = None  # another flag
+    argument: bool = False  # of the command line; and in Python it may be given by its place
+    positional: bool = False  # in Python alone
+    parse: Callable[[Any], Any] | None = None  # reads a text such as `1h30m`; passes on what is read already
+    path: bool = False  # a text that is a path, made absolute
+    complete: str | None = None  # whose choices a shell offers: a key of `nas.cli.options.CHOICES`
     min: float | None = None
     max: float | None = None
     metavar: str | None = None
-    remembered: bool = True
-    """By the study; what is not has to be said again by the command that goes on."""
+    remembered: bool = True  # by the study; what is not has to be said again by the command that goes on
 
     @property
     def optional(self) -> bool:
