@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar, get_args
 import typer
 
 from nas.paths import PRESET, known_studies, shipped_names
-from nas.specs.options import Option, with_options
+from nas.specs import ImageFields
+from nas.specs.options import Option, options_of, with_options
 
 Command = TypeVar("Command", bound=Callable[..., None])
 app = typer.Typer(
@@ -131,4 +132,4 @@ DatasetOption = Annotated[
         autocompletion=offer("dataset"),
     ),
 ]
-DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data.", show_default=False)]
+DataOption = Annotated[Path | None, typer.Option("--data", help=options_of(ImageFields)["data_folder"].help)]
