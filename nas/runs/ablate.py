@@ -44,8 +44,7 @@ class AblationPlan:
     folder: Path
     definition: Definition
     pending: tuple[RunPlan, ...]
-    there: int
-    """Runs that have ended before."""
+    there: int  # Runs that have ended before
     train_images: int
     held_out: int
     warnings: tuple[str, ...]
@@ -55,10 +54,8 @@ class AblationPlan:
 class Done:
     folder: Path
     ablation: "Ablation"
-    failures: dict[str, str]
-    """By run; what has diverged is a result and none of them."""
-    suspended: int
-    """Runs that resume with the same command."""
+    failures: dict[str, str]  # By run; what has diverged is a result and none of them
+    suspended: int  # Runs that resume with the same command
 
 
 @dataclass(frozen=True)
@@ -248,10 +245,8 @@ class Row(BySeed[ModelCard]):
     """A variant with its runs."""
 
     variant: Variant
-    difference: Spread | None
-    """To the base, in its score on the held-out images; None of the base, and where no seed is common."""
-    shifted_difference: Spread | None
-    """So, of the same images under a simulated shift."""
+    difference: Spread | None  # To the base, in its score on the held-out images; None of the base, and where no seed is common
+    shifted_difference: Spread | None  # So, of the same images under a simulated shift
 
 
 @dataclass(frozen=True)
@@ -260,18 +255,15 @@ class Effect:
 
     factor: str
     level: str
-    reference: str
-    """The level that it is compared with."""
-    difference: Spread
-    """A value a seed, of seeds for which every network of both levels was trained."""
+    reference: str  # The level that it is compared with
+    difference: Spread  # A value a seed, of seeds for which every network of both levels was trained
 
 
 @dataclass(frozen=True)
 class Ablation:
     name: str
     definition: Definition
-    rows: tuple[Row, ...]
-    """The base first, then in the order of the definition."""
+    rows: tuple[Row, ...]  # The base first, then in the order of the definition
 
     @property
     def expected(self) -> int:

@@ -28,8 +28,7 @@ class Factor(Frozen):
     """What is varied: one field, or several together."""
 
     fields: tuple[str, ...]
-    levels: tuple[tuple[str, ...], ...]
-    """A text for each field."""
+    levels: tuple[tuple[str, ...], ...]  # A text for each field
 
     @property
     def name(self) -> str:
@@ -44,17 +43,13 @@ class Factor(Frozen):
 
 
 class Variant(Frozen):
-    name: str
-    """Of its runs' folders."""
-    levels: dict[str, str]
-    """By factor, what differs from the base; of the base nothing."""
+    name: str  # Of its runs' folders
+    levels: dict[str, str]  # By factor, what differs from the base; of the base nothing
     candidate: Candidate
     params: int
     macs: int | None
-    over: str | None
-    """By how much it is over the study's budget; None where it fits."""
-    same_as: str | None = None
-    """The earlier variant that trains the same network, and whose runs are its own."""
+    over: str | None  # By how much it is over the study's budget; None where it fits
+    same_as: str | None = None  # The earlier variant that trains the same network, and whose runs are its own
 
     @property
     def title(self) -> str:
@@ -66,17 +61,14 @@ class Definition(Frozen):
 
     subject: str
     recipe: str
-    fixed: dict[str, str]
-    """What was set before anything was varied."""
+    fixed: dict[str, str]  # What was set before anything was varied
     factors: tuple[Factor, ...]
     grid: bool
     seeds: tuple[int, ...]
     hold_out: float
     train_subset: int | None
-    variants: tuple[Variant, ...]
-    """The base first."""
-    environment: Environment
-    """Of its first start."""
+    variants: tuple[Variant, ...]  # The base first
+    environment: Environment  # Of its first start
 
     @property
     def base(self) -> Variant:

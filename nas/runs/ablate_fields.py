@@ -46,8 +46,7 @@ _JOINT = re.compile(r"(?<![0-9.][eE])-")
 class Field:
     group: str
     key: str
-    stage: int | None = None
-    """The only one, from 0; of fields of each stage None."""
+    stage: int | None = None  # The only one, from 0; of fields of each stage None
 
     @property
     def name(self) -> str:

@@ -58,8 +58,7 @@ class BaselinePlan:
 
     run: TrialPaths
     definition: Definition
-    mixed_seed: int
-    """What all that is drawn follows from: the one of the retraining that it is like."""
+    mixed_seed: int  # What all that is drawn follows from: the one of the retraining that it is like
 
     @property
     def name(self) -> str:
@@ -85,14 +84,10 @@ class BaselinePlan:
 
 @dataclass(frozen=True)
 class Done:
-    runs: tuple[TrialPaths, ...]
-    """In the order in which they were asked for: those that have ended, diverged ones included."""
-    comparison: Comparison | None
-    """Beside the study's own networks that were trained alike; None where no training has ended yet."""
-    failures: dict[str, str]
-    """By run; what has diverged is a result and none of them."""
-    suspended: int
-    """Runs that resume with the same command."""
+    runs: tuple[TrialPaths, ...]  # In the order in which they were asked for: those that have ended, diverged ones included
+    comparison: Comparison | None  # Beside the study's own networks that were trained alike; None where no training has ended yet
+    failures: dict[str, str]  # By run; what has diverged is a result and none of them
+    suspended: int  # Runs that resume with the same command
 
 
 OnPlan = Callable[[Sequence[BaselinePlan], Sequence[BaselinePlan], TrainingContext], None]
@@ -175,8 +170,7 @@ class _Alike:
     subject: Subject
     recipe_name: str
     recipe: Recipe
-    candidate: Candidate
-    """That network's, by that recipe, for so many epochs."""
+    candidate: Candidate  # That network's, by that recipe, for so many epochs
 
     @property
     def left_out(self) -> str | None:

@@ -30,8 +30,7 @@ class Hashes(Frozen):
 
     weights: str
     evaluation: str | None
-    card: str
-    """Of the card's content without this field, see `content_hash`."""
+    card: str  # Of the card's content without this field, see `content_hash`
 
 
 class HeldOut(Frozen):
@@ -39,16 +38,12 @@ class HeldOut(Frozen):
 
     images: int
     accuracy: float
-    shifted_accuracy: float
-    """Of the same images under a simulated shift (`nas.data.shift`)."""
-    score: float | None = None
-    """By what the study judges networks by, where that is not accuracy; …"""
-    shifted_score: float | None = None
-    """… and likewise of the images under the shift."""
+    shifted_accuracy: float  # Of the same images under a simulated shift (`nas.data.shift`)
+    score: float | None = None  # By what the study judges networks by, where that is not accuracy; …
+    shifted_score: float | None = None  # … and likewise of the images under the shift
     effective_images: float | None = None
     """As how many of `images` they count for the interval of the accuracy, where they come in groups (`evaluation`); …"""
-    shifted_effective_images: float | None = None
-    """… and for that under the shift."""
+    shifted_effective_images: float | None = None  # … and for that under the shift
 
     @property
     def counted(self) -> float:
@@ -77,25 +72,20 @@ class TrainedCard(Frozen):
     study: str
     shape: ImageShape
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    """What is subtracted from each channel of an image in [0, 255] …"""
-    std: tuple[float, ...]
-    """… and what it is then divided by."""
+    mean: tuple[float, ...]  # What is subtracted from each channel of an image in [0, 255] …
+    std: tuple[float, ...]  # … and what it is then divided by
     data: DataConfig
     data_fingerprint: str
     train_images: int
-    metric: MetricName = "accuracy"
-    """What the study judges networks by."""
+    metric: MetricName = "accuracy"  # What the study judges networks by
     held_out: HeldOut | None = None
     test_images: int | None = None
     """Of the official test set; None where it has no labels, they were trained on, or it was not opened."""
     test_accuracy: float | None = None
-    test_accuracy_tta: float | None = None
-    """With the test-time augmentation that the card names, as what follows."""
+    test_accuracy_tta: float | None = None  # With the test-time augmentation that the card names, as what follows
     test_balanced_accuracy: float | None = None
     test_macro_f1: float | None = None
-    test_shifted_accuracy: float | None = None
-    """Under a simulated shift."""
+    test_shifted_accuracy: float | None = None  # Under a simulated shift
     seconds: float
     device: str
     precision: str
@@ -111,24 +101,17 @@ class TrainedCard(Frozen):
 class ModelCard(TrainedCard):
     """A trained network without its weights: enough to build it, feed it and say where it comes from."""
 
-    subject: str
-    """`trial 7`, or `preset:resnet-2322`."""
-    recipe: str = SEARCHED
-    """Its name, or that of the file it came from; the candidate holds what it says."""
-    candidate: Candidate
-    """With the epochs that it was trained for here."""
+    subject: str  # `trial 7`, or `preset:resnet-2322`
+    recipe: str = SEARCHED  # Its name, or that of the file it came from; the candidate holds what it says
+    candidate: Candidate  # With the epochs that it was trained for here
     params: int
     macs: int
     includes_test_labels: bool
     seed: int
-    search_accuracy: float | None
-    """What it reached on the validation images in the search, in [0, 1], by `metric`."""
-    tta: str
-    """What `nas submit` averages over unless told otherwise."""
-    processes: int = 1
-    """That trained it together, each a part of every batch."""
-    hashes: Hashes | None = None
-    """None in a card from before they were kept."""
+    search_accuracy: float | None  # What it reached on the validation images in the search, in [0, 1], by `metric`
+    tta: str  # What `nas submit` averages over unless told otherwise
+    processes: int = 1  # That trained it together, each a part of every batch
+    hashes: Hashes | None = None  # None in a card from before they were kept
 
 
 C = TypeVar("C", bound=TrainedCard)
@@ -138,10 +121,8 @@ C = TypeVar("C", bound=TrainedCard)
 class BySeed(Generic[C]):
     """The trainings of one network by several seeds."""
 
-    cards: dict[int, C]
-    """By seed, of runs that have ended and were judged."""
-    diverged: tuple[int, ...] = ()
-    """Seeds."""
+    cards: dict[int, C]  # By seed, of runs that have ended and were judged
+    diverged: tuple[int, ...] = ()  # Seeds
 
     @cached_property
     def held_out_scores(self) -> dict[int, float]:

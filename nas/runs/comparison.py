@@ -28,10 +28,8 @@ class Definition(Frozen):
     """What a baseline is, fixed from its start."""
 
     network: KnownNetwork
-    like: str
-    """`trial 7`, or `preset:resnet-2322`: whose recipe it is, and whose seeds' order of the images and draws."""
-    recipe: str
-    """By name, `auto` resolved."""
+    like: str  # `trial 7`, or `preset:resnet-2322`: whose recipe it is, and whose seeds' order of the images and draws
+    recipe: str  # By name, `auto` resolved
     train: TrainConfig
     tta: str
     seed: int
@@ -101,15 +99,12 @@ def finished_baselines(paths: StudyPaths) -> list[TrialPaths]:
 class Row(BySeed[ModelCard | BaselineCard]):
     """A network with its trainings."""
 
-    title: str
-    """`trial 7`, or `torchvision:resnet18`; of one whose code was changed, with what its runs' names have of its hash."""
+    title: str  # `trial 7`, or `torchvision:resnet18`; of one whose code was changed, with what its runs' names have of its hash
     is_ours: bool
     params: int
     macs: int | None
-    over: dict[str, int]
-    """By how much it is over the study's budget, for each limit that it breaks."""
-    runs: dict[str, int]
-    """Seeds by the runs' names, diverged ones included."""
+    over: dict[str, int]  # By how much it is over the study's budget, for each limit that it breaks
+    runs: dict[str, int]  # Seeds by the runs' names, diverged ones included
 
 
 @dataclass(frozen=True)
@@ -118,31 +113,23 @@ class Difference:
 
     known: Row
     ours: Row
-    spread: Spread
-    """Known less ours, a value a seed that both have."""
-    on_test: bool
-    """On the official test set; else on the images that were set aside."""
+    spread: Spread  # Known less ours, a value a seed that both have
+    on_test: bool  # On the official test set; else on the images that were set aside
 
 
 @dataclass(frozen=True)
 class Comparison:
     study: str
-    like: str
-    """The network of the study whose recipe it is."""
+    like: str  # The network of the study whose recipe it is
     recipe: str
     train: TrainConfig
-    train_images: int | None
-    """None where no training has ended well."""
-    hold_out: float
-    """Share of the training images that was set aside."""
+    train_images: int | None  # None where no training has ended well
+    hold_out: float  # Share of the training images that was set aside
     train_subset: int | None
-    held_out: int
-    """Images that were, and …"""
-    test: int
-    """… those of the official test set; 0 where there are none."""
+    held_out: int  # Images that were, and …
+    test: int  # … those of the official test set; 0 where there are none
     metric: MetricName
-    own: tuple[Row, ...]
-    """Of the study, the one of `like` first."""
+    own: tuple[Row, ...]  # Of the study, the one of `like` first
     known: tuple[Row, ...]
 
     def only(self, runs: set[str]) -> "Comparison":

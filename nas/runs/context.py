@@ -33,17 +33,13 @@ from nas.train.device import Precision, pick_precision, tune_process
 class TrainingContext:
     paths: StudyPaths
     settings: StudySettings
-    data: DataConfig
-    """Where the images lie now."""
+    data: DataConfig  # Where the images lie now
     dataset: Dataset
-    selection: DataSelection
-    """What was asked for; …"""
-    selected: SelectedData
-    """… and which images these are."""
+    selection: DataSelection  # What was asked for; …
+    selected: SelectedData  # … and which images these are
     devices: DeviceGroup
     precision: Precision
-    compiled: bool
-    """Whether networks are compiled for training."""
+    compiled: bool  # Whether networks are compiled for training
 
     @property
     def device(self) -> torch.device:

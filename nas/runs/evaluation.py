@@ -29,14 +29,10 @@ KEPT_MISTAKES = 24
 
 @dataclass(frozen=True)
 class Evaluation:
-    labels: np.ndarray
-    """int64 (N,)"""
-    probabilities: np.ndarray
-    """float32 (N, classes)"""
-    wrong: np.ndarray
-    """int64 (M,): indices of the most confident mistakes, the most confident first, …"""
-    wrong_images: np.ndarray
-    """… and their images, uint8 (M, H, W, C)."""
+    labels: np.ndarray  # int64 (N,)
+    probabilities: np.ndarray  # float32 (N, classes)
+    wrong: np.ndarray  # int64 (M,): indices of the most confident mistakes, the most confident first, …
+    wrong_images: np.ndarray  # … and their images, uint8 (M, H, W, C)
 
     @property
     def predicted(self) -> np.ndarray:

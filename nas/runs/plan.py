@@ -34,15 +34,11 @@ assert PASSES.keys() == TTA.keys()
 class RunPlan:
     run: TrialPaths
     subject: Subject
-    recipe: str
-    """By name, `auto` resolved."""
-    candidate: Candidate
-    """By that recipe, with the epochs of this training."""
+    recipe: str  # By name, `auto` resolved
+    candidate: Candidate  # By that recipe, with the epochs of this training
     tta: str
-    seed: int
-    """As asked for."""
-    mixed_seed: int
-    """What all that is drawn follows from."""
+    seed: int  # As asked for
+    mixed_seed: int  # What all that is drawn follows from
 
     @property
     def name(self) -> str:

@@ -28,14 +28,11 @@ OnPlan = Callable[[Sequence[RunPlan], int, TrainingContext], None]
 
 @dataclass(frozen=True)
 class Retrained:
-    networks: tuple[Network, ...]
-    """Best first where something chose, else as asked for."""
-    chosen: Network | None
-    """None where nothing chose among several."""
+    networks: tuple[Network, ...]  # Best first where something chose, else as asked for
+    chosen: Network | None  # None where nothing chose among several
     by: Criterion
     failures: dict[str, str]
-    suspended: int
-    """Runs that resume with the same command."""
+    suspended: int  # Runs that resume with the same command
 
     @property
     def best(self) -> tuple[TrialPaths, ModelCard] | None:

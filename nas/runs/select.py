@@ -26,16 +26,13 @@ EPOCH_FACTOR = 4
 class Subject:
     """A network to train or to show."""
 
-    title: str
-    """`trial 7`, or `preset:resnet-2322`."""
-    slug: str
-    """The same as part of a folder's name."""
+    title: str  # `trial 7`, or `preset:resnet-2322`
+    slug: str  # The same as part of a folder's name
     candidate: Candidate
     default_epochs: int
     accuracy: float | None = None
     """On the validation images, in the search, by its metric; of a search's winner the mean over its trainings as a finalist."""
-    micro_batches: int = 1
-    """Parts of a batch that fitted in memory there."""
+    micro_batches: int = 1  # Parts of a batch that fitted in memory there
 
 
 def preset_subject(name: str) -> Subject:

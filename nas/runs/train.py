@@ -48,12 +48,9 @@ class Outcome(Generic[P]):
     """What became of each run, once."""
 
     finished: list[P] = field(default_factory=list)
-    diverged: dict[str, str] = field(default_factory=dict)
-    """What happened, by run: it would again."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """Reasons, by run: the same command tries again."""
-    suspended: int = 0
-    """Runs that resume with the same command."""
+    diverged: dict[str, str] = field(default_factory=dict)  # What happened, by run: it would again
+    failures: dict[str, str] = field(default_factory=dict)  # Reasons, by run: the same command tries again
+    suspended: int = 0  # Runs that resume with the same command
 
 
 @contextmanager

@@ -1,18 +1,27 @@
 """What may be in the way of the trainings of a command: memory, disks, other processes, and workers that die."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import nas.train.checkpoint
 import nas.train.loop
 from nas.errors import StudyError
+from nas.jobs.local import LocalExecutor
+from nas.jobs.messages import Epoch, FromWorker
+from nas.jobs.placement import Placement
 from nas.paths import StudyPaths
+from nas.runs.ablate import run_ablation
 from nas.runs.load import load_network
-from nas.specs import RetrainSpec
+from nas.runs.retrain import retrain_several
+from nas.runs.select import find_names
+from nas.specs import AblateSpec, RetrainSpec, SeveralSpec
 from nas.train.checkpoint import EpochMetrics
 from nas.train.loop import fit
+from tests.runs.known import asked, train
 from tests.runs.told import Told, train_one, trained
 
 
@@ -95,3 +104,54 @@ def test_run_that_another_process_trains_is_left_to_it(spec: RetrainSpec) -> Non
 
     run, _ = trained(spec, Meanwhile())
     assert said == [f"run {run.folder.name!r} is being trained by another nas retrain"]
+
+
+# -------------------------------------------------------------------------------------------------------- workers that die
+
+
+class Dying(LocalExecutor):
+    """Its workers are killed after each epoch, before they hear whether to go on."""
+
+    def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
+        arrived = super().receive(timeout)
+        for worker, message in arrived:
+            if isinstance(message, Epoch):
+                self.kill(worker)
+        return arrived
+
+
+def several(study: StudyPaths, told: Told) -> Any:
+    base = RetrainSpec(study, epochs=2, train_subset=100, hold_out=0.2, device="cpu")
+    spec = SeveralSpec(base, find_names(study, ["top:2"]), (0,), Placement("cpu"))
+    return retrain_several(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append)
+
+
+def ablation(study: StudyPaths, told: Told) -> Any:
+    spec = AblateSpec(study, factors=("activation=gelu",), seeds=(0,), epochs=2, train_subset=100, hold_out=0.2, device="cpu")
+    return run_ablation(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append)
+
+
+def baselines(study: StudyPaths, told: Told) -> Any:
+    return train(asked(study, "mine.py:Net", "mine.py:Large", epochs=2), told)
+
+
+@pytest.mark.usefixtures("here", "mine")
+@pytest.mark.parametrize("command", [several, ablation, baselines])
+def test_run_whose_worker_dies_in_every_epoch_is_given_up_once_and_resumes_later(
+    study: StudyPaths, command: Callable[[StudyPaths, Told], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    with monkeypatch.context() as broken:
+        broken.setattr("nas.runs.train.LocalExecutor", Dying)
+        done = command(study, told)
+    assert len(done.failures) == 2
+    assert set(done.failures.values()) == {"its worker died 3 times, last with SIGKILL"}
+    assert done.suspended == 0
+    for name in done.failures:
+        assert sum(note.startswith(f"{name} failed: ") for note in told.notes) == 1
+        assert max(epoch for run, epoch in told.epochs if run == name) == 1, "it got no further"
+
+    again = Told()
+    done = command(study, again)
+    assert (done.failures, done.suspended) == ({}, 0)
+    assert sum("resumes after epoch 1" in note for note in again.notes) == 2, "nothing that was trained is lost"
