@@ -141,6 +141,8 @@ def test_study_without_runs_says_how_to_make_one(study: StudyPaths, nas: Callabl
 def test_submission_is_not_lost_where_it_cannot_be_recorded(study: StudyPaths, nas: Callable[..., Done]) -> None:
     (run,) = finished_runs(study)
     submissions_file(run).mkdir()
+    for log in study.folder.glob("study.db-*"):  # from which SQLite would restore it
+        log.unlink()
     study.database.write_bytes(b"no database, but long enough to be taken for one" * 20)
     done = nas("submit", "--study", "tiny", "--device", "cpu")
     assert done.code == 0
