@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Budget
 from nas.config import Candidate
 from nas.data.loader import mix_seed
-from nas.errors import NasError
+from nas.errors import NasError, choices_sentence
 from nas.paths import StudyPaths
 from nas.space.feasibility import nothing_fits
 from nas.space.space import Space
@@ -86,6 +87,8 @@ class SearchSource(TrialSource):
         if self._unjudged is None:
             self._prepare_sampler(self._next_number())
             self._unjudged = self._draw(ask(self.study, self.space.distributions))
+            if self._unjudged is None:
+                return
             _, candidate, budget = self._unjudged
             if budget.needs_idle_machine(candidate.arch):
                 return
@@ -131,13 +134,21 @@ class SearchSource(TrialSource):
             self._record_duplicate(live_trial(self.study, frozen), ended)
             return
         self._prepare_sampler(frozen.number)
-        if self._judge(*self._draw(live_trial(self.study, frozen))) == "fits":
+        drawn = self._draw(live_trial(self.study, frozen))
+        if drawn is not None and self._judge(*drawn) == "fits":
             self.ready[-1].micro_batches = frozen.user_attrs.get("micro_batches", 1)
             self.ready[-1].known.update(frozen.intermediate_values)
 
-    def _draw(self, trial: optuna.Trial) -> tuple[optuna.Trial, Candidate, Budget]:
-        """A trial's candidate, and the budget that it is held against."""
+    def _draw(self, trial: optuna.Trial) -> tuple[optuna.Trial, Candidate, Budget] | None:
+        """A trial's candidate, and the budget that it is held against; None for one that fails, since whoever enqueued it gave it
+        what the space does not hold."""
         space, budget = self.space, self.budget
+        if (reason := unknown_to(space, outcomes.stored(self.study, trial))) is not None:
+            self.display.note(f"trial {trial.number} was enqueued by hand and fails: {reason}")
+            trial.set_user_attr("reason", reason)
+            outcomes.record(self.study, trial, "failed")
+            self.progress.counts["failed"] += 1
+            return None
         limit = None if "origin" in trial.user_attrs else self._limit(trial.number)  # a warm start's candidate is what it is
         if limit is not None:
             budget = budget.narrowed(limit)
@@ -181,3 +192,26 @@ class SearchSource(TrialSource):
     def _record_duplicate(self, trial: optuna.Trial, twin: FrozenTrial) -> None:
         outcomes.record_duplicate(self.study, trial, twin)
         self.progress.counts["duplicate"] += 1
+
+
+def unknown_to(space: Space, trial: FrozenTrial) -> str | None:
+    """What a trial that was enqueued with Optuna holds that cannot be drawn from the space, in a sentence; None if nothing."""
+    slots = {slot.name: slot for slot in space.slots}
+    for name, value in {**trial.system_attrs.get("fixed_params", {}), **trial.params}.items():
+        if name not in slots:
+            return f"space {space.name} has no parameter {name!r}.{choices_sentence(name, slots)}"
+        slot, kind = slots[name], trial.distributions.get(name)
+        number = isinstance(slot.domain, IntDistribution | FloatDistribution)
+        if not slot.holds(value) or (number and not isinstance(value, int | float)):
+            return f"{name} is {value!r}, but must be {slot.describe()} in space {space.name}"
+        if kind is not None and slot.drawn and not _compatible(kind, slot.domain):
+            return f"{name} has the range {kind}, but must be {slot.describe()} in space {space.name}"
+    return None
+
+
+def _compatible(kind: BaseDistribution, domain: BaseDistribution) -> bool:
+    try:
+        check_distribution_compatibility(kind, domain)
+    except ValueError:
+        return False
+    return True

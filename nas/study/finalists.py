@@ -203,7 +203,7 @@ def enqueue_trainings(finals: optuna.Study, chosen: Sequence[FrozenTrial], asked
     round that have not begun and are not wanted any more. Returns how many the sibling study then holds that count."""
     wanted = {(trial.number, seed) for trial in chosen for seed in range(asked.seeds)}
     for trial in finals.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        if (trial.user_attrs["finalist"], trial.user_attrs["seed"]) not in wanted:
+        if (trial.user_attrs.get("finalist"), trial.user_attrs.get("seed")) not in wanted:
             give_up(finals, trial)
     kept = [trial for trial in finals.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
     there = {(trial.user_attrs["finalist"], trial.user_attrs["seed"]) for trial in kept}

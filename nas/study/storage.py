@@ -22,8 +22,6 @@ from nas.study.address import DRIVER, shown, study_address
 from nas.study.optuna_private import storage_of, with_cache
 from nas.study.retry import LedgerUnavailable, Retry, find_unavailable, raise_unavailable, redacted_line
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 Connect = Callable[[], Any]
 """Makes a connection of sqlite3 or psycopg."""
 READER_SECONDS, OWNER_SECONDS = 60.0, 1.0
@@ -96,14 +94,7 @@ def owned_study(
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
     """The study in a storage that `ownership.own_study` has yielded; it is made where there is none."""
-    return optuna.create_study(
-        storage=storage,
-        study_name=paths.name,
-        direction=StudyDirection.MAXIMIZE,
-        load_if_exists=True,
-        sampler=sampler,
-        pruner=pruner,
-    )
+    return _create(storage, paths.name, load_if_exists=True, sampler=sampler, pruner=pruner)
 
 
 def find_other_study(study: optuna.Study, name: str) -> optuna.Study | None:
@@ -115,7 +106,17 @@ def find_other_study(study: optuna.Study, name: str) -> optuna.Study | None:
 
 
 def create_other_study(study: optuna.Study, name: str) -> optuna.Study:
-    return optuna.create_study(study_name=name, storage=storage_of(study), direction=StudyDirection.MAXIMIZE)
+    return _create(storage_of(study), name)
+
+
+def _create(storage: optuna.storages.BaseStorage, name: str, **more: Any) -> optuna.Study:
+    """Without Optuna's line that says so; how much it says to others is theirs to choose."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        return optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MAXIMIZE, **more)
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def missing(paths: StudyPaths, address: sqlalchemy.URL | None) -> StudyError:

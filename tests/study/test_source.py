@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from nas.budget import Cost
 from nas.config import ArchConfig
@@ -83,6 +85,42 @@ def test_each_trial_has_a_seed_of_its_own(bench: MakeBench) -> None:
 
 
 # ---------------------------------------------------------------------------------------- over budget, and drawn twice
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"stage0.channels": "many"}, ["stage0.channels is 'many'", "int 1 to 100"]),
+        ({"stage0.channels": 500}, ["stage0.channels is 500", "int 1 to 100"]),
+        ({"channels": 8}, ["no parameter 'channels'", "stage0.channels"]),
+    ],
+)
+def test_a_trial_enqueued_with_what_the_space_does_not_hold_fails_with_its_reason(
+    bench: MakeBench, given: dict[str, Any], words: list[str]
+) -> None:
+    b = bench()
+    b.run(1)
+    study = optuna.load_study(study_name="study", storage=b.storage)
+    study.enqueue_trial(given)
+    study.enqueue_trial({"stage0.channels": 33})
+    b.run(3)
+    assert b.outcomes == ["trained", "failed", "trained", "trained"]
+    assert b.trials[1].state == TrialState.FAIL
+    assert all(word in b.trials[1].user_attrs["reason"] and word in b.display.notes[-1] for word in words)
+    assert b.trials[2].params == {"stage0.channels": 33}
+    assert b.submitted == [2, 3]
+
+
+def test_one_that_an_earlier_run_had_taken_up_fails_too_and_so_does_one_of_another_range(bench: MakeBench) -> None:
+    b = bench()
+    b.run(1)
+    study = optuna.load_study(study_name="study", storage=b.storage)
+    study.enqueue_trial({"stage0.channels": None})
+    study.ask()
+    few = {"stage0.channels": optuna.distributions.CategoricalDistribution([8, 16])}
+    study.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, params={"stage0.channels": 8}, distributions=few))
+    b.run(2)
+    assert b.outcomes == ["trained", "failed", "failed", "trained"]
 
 
 def test_what_is_over_budget_is_told_at_once_and_never_trained(bench: MakeBench) -> None:

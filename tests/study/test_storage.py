@@ -13,7 +13,7 @@ import nas.study.storage
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.study.ownership import own_study
-from nas.study.storage import open_study, owned_study
+from nas.study.storage import create_other_study, open_study, owned_study
 
 
 @contextmanager
@@ -55,6 +55,18 @@ def test_it_writes_ahead_and_does_not_wait_for_the_disk_at_every_commit(paths: S
         reader = open_study(paths)
         assert (pragma(reader, "journal_mode"), pragma(reader, "synchronous")) == ("wal", 1)
         assert pragma(reader, "busy_timeout") == 60_000
+
+
+def test_how_much_optuna_says_stays_as_it_was(paths: StudyPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    before = optuna.logging.get_verbosity()
+    try:
+        optuna.logging.set_verbosity(optuna.logging.INFO)
+        with owned(paths) as storage:
+            create_other_study(owned_study(storage, paths), "other")
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.set_verbosity(before)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("system", ["nfs", "cifs", "lustre"])
