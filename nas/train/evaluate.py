@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.config import AugmentConfig, MetricName
 from nas.data.cache import Progress, silent
@@ -175,20 +176,58 @@ def tally(
     return torch.from_numpy(np.concatenate([[total.item()], counts.there, counts.predicted, counts.right]))
 
 
+SETTLED = 1e-4
+"""By so much of a deviation the statistics of BatchNorm may still change when they are taken anew."""
+
+
+class _Moments:
+    """Mean and variance of each channel of all that a BatchNorm is given, whatever the batches, on the CPU: summed up by batches
+    as by Chan, Golub and LeVeque (1983)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+
+    def __call__(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A forward pre-hook."""
+        of_channels = inputs[0].float().transpose(0, 1).flatten(1)
+        variance, mean = torch.stack(torch.var_mean(of_channels, 1, correction=0)).cpu().double()
+        count = of_channels.shape[1]
+        whole, apart = self.count + count, mean - self.mean
+        self.mean = self.mean + apart * count / whole
+        self.squares = self.squares + variance * count + apart**2 * self.count * count / whole
+        self.count = whole
+
+    def give(self, norm: _BatchNorm) -> float:
+        """Gives them to `norm`; the largest change of a channel's mean or deviation, in deviations."""
+        variance = self.squares / max(1, self.count - 1)
+        deviation = (variance + norm.eps).sqrt()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        before = norm.running_mean.double().cpu(), (norm.running_var.double().cpu() + norm.eps).sqrt()
+        norm.running_mean.copy_(self.mean)
+        norm.running_var.copy_(variance)
+        return max(float(((new - old).abs() / deviation).max()) for new, old in zip((self.mean, deviation), before, strict=True))
+
+
 @torch.no_grad()
-def reestimate_norm(model: nn.Module, data: Resident, precision: Precision) -> None:
-    """Sets the running mean and variance of every BatchNorm to those of `data`, averaged over its batches, and leaves all weights
-    as they are. No label is used (arXiv 2006.10963, 2006.16971). Leaves the model in evaluation mode."""
-    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
-    momenta = [norm.momentum for norm in norms]
+def reestimate_norm(model: nn.Module, data: Resident, precision: Precision, *, batch: int = EVALUATION_BATCH) -> None:
+    """Sets the running mean and variance of every BatchNorm to those of `data` as a whole, whatever its batches, and leaves all
+    weights as they are. No label is used (arXiv 2006.10963, 2006.16971). Leaves the model in evaluation mode.
+
+    Each pass over the images takes the statistics of all layers under those of the pass before: after it one layer more has those
+    that stay, so that as many passes as there are layers are enough, and usually a few are.
+    """
     model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches alike
-        norm.train()
-    with autocast(data.device, precision):
-        for images, _ in data.batches(EVALUATION_BATCH):
-            model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
+    for _ in norms:
+        moments = {norm: _Moments() for norm in norms}
+        hooks = [norm.register_forward_pre_hook(found) for norm, found in moments.items()]
+        try:
+            with autocast(data.device, precision):
+                for images, _ in data.batches(batch):
+                    model(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if max((found.give(norm) for norm, found in moments.items() if found.count), default=0.0) < SETTLED:
+            break

@@ -151,9 +151,47 @@ def test_statistics_become_those_of_the_images() -> None:
     shifted = levels(2 * EVALUATION_BATCH, 100, 200)
     reestimate_norm(model, unlabelled(shifted), pick_precision(CPU))
     norm = model[0]
-    assert norm.running_mean.item() == pytest.approx(shifted.mean(), rel=1e-2)
-    assert norm.running_var.item() == pytest.approx(shifted.var(), rel=2e-2)
+    assert norm.running_mean.item() == pytest.approx(shifted.mean(), rel=1e-5)
+    assert norm.running_var.item() == pytest.approx(shifted.var(), rel=1e-3)
     assert (norm.momentum, norm.training) == (0.1, False)
+
+
+def three_norms() -> nn.Module:
+    """Whose last maps are 1×1."""
+    torch.manual_seed(0)
+    parts = [(nn.Conv2d(into, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU()) for into in (1, 4)]
+    return nn.Sequential(*(part for three in parts for part in three), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def adapted(images: np.ndarray, batch: int = EVALUATION_BATCH) -> torch.Tensor:
+    """Logits of the first 20 images under the statistics of all."""
+    model = three_norms()
+    reestimate_norm(model, unlabelled(images), FP32, batch=batch)
+    return predict_logits(model, unlabelled(images[:20]), FP32)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 50, 99])
+def test_statistics_are_of_the_images_whatever_the_batches(batch: int) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (100, 7, 7, 1), dtype=np.uint8)
+    assert torch.allclose(adapted(images, batch), adapted(images), atol=1e-4)
+
+
+def test_statistics_are_those_that_each_layer_sees_of_all_images() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (100, 7, 7, 1), dtype=np.uint8)
+    model = three_norms()
+    whole = next(unlabelled(images).batches(100))[0]
+    expected = model.train()(whole)[:20]  # one batch: its own statistics, of a population's variance
+    assert torch.allclose(adapted(images), expected, atol=0.03)
+
+
+def test_one_image_more_changes_next_to_nothing() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (EVALUATION_BATCH + 1, 7, 7, 1), dtype=np.uint8)
+    images[-1] = 255
+    assert torch.allclose(adapted(images[:-1]), adapted(images), atol=0.05)
+
+
+def test_the_statistics_of_a_single_image_are_no_error() -> None:
+    assert torch.isfinite(adapted(np.full((1, 7, 7, 1), 9, np.uint8))).all()
 
 
 def test_weights_stay_and_dropout_stays_off() -> None:
