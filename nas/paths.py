@@ -65,6 +65,7 @@ class StudyPaths:
     latencies = _Inside("latencies.json")  # what was measured; absent where the budget does not limit the latency
     report = _Inside("report.html")
     retrained = _Inside("retrained")
+    choice = _Inside("retrained/chosen.json")  # which of several retrained networks was chosen; absent where none were compared
     ablations = _Inside("ablations")
     baselines = _Inside("baselines")  # known networks, trained as one of the study is; none of them is ever handed over
     trials = _Inside("trials")

@@ -4,7 +4,7 @@
     nas list     studies(), Study.trials          nas submit   Study.submit()
     nas best     Study.best, Study.front()        nas predict  Study.predict()
     nas retrain  Study.retrain() → Run            nas export   Study.export()
-    nas baseline Study.baseline() → [Baseline]    nas runs     Study.runs, Study.baselines
+    nas baseline Study.baseline() → [Baseline]    nas runs     Study.runs, Study.chosen, Study.baselines
 
 Whatever is asked of a study is read from its folder at that moment, so that a study that is being searched can be looked at.
 """

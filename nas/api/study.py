@@ -20,7 +20,7 @@ from nas.report.paper import write_paper
 from nas.report.record import StudyRecord, read_record, read_study
 from nas.report.words import counts_line
 from nas.runs.comparison import finished_baselines
-from nas.runs.select import none_is_best
+from nas.runs.select import find_run, none_is_best
 from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SearchSpec, SubmitSpec
 from nas.specs.options import Given
 from nas.study.finalists import Finalist
@@ -107,6 +107,12 @@ class Study:
         return runs_of(self.paths)
 
     @property
+    def chosen(self) -> Run:
+        """The run that is taken where none is named: what `nas retrain` chose among several networks, else the latest run of
+        `best`, else the latest. Raises StudyError where nothing was retrained."""
+        return Run(find_run(self.paths, None))
+
+    @property
     def baselines(self) -> list[Baseline]:
         """Known networks that were trained to compare with, oldest first."""
         return [Baseline(run) for run in finished_baselines(self.paths)]
@@ -173,14 +179,15 @@ class Study:
 
     @takes_options
     def submit(self, given: Given[SubmitSpec], *, run: Run | str | None = None, quiet: bool = False) -> Submission:
-        """`nas submit`: predicts an unlabelled test set by the latest run, or by `run`, and writes the CSV that is handed in."""
+        """`nas submit`: predicts an unlabelled test set by `chosen`, or by `run`, and writes the CSV that is handed in."""
         with plain_display(quiet) as display:
             return submit(given.build(paths=self.paths, run=self._run_name(run)), display.decoding, display.note)
 
     @takes_options
     def predict(self, given: Given[PredictSpec], *, run: Run | str | None = None) -> list[Guess]:
         """`nas predict`: the most probable classes of image files."""
-        return predict_images(given.build(paths=self.paths, run=self._run_name(run)))
+        with plain_display(quiet=True) as display:
+            return predict_images(given.build(paths=self.paths, run=self._run_name(run)), display.note)
 
     @takes_options
     def export(self, given: Given[ExportSpec], run: Run | str | None = None, *, quiet: bool = False) -> Exported:

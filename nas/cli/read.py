@@ -41,7 +41,8 @@ def list_studies(
         for rank, finalist in enumerate(report.finalists):
             print(f"finalist   {finalist_text(finalist)}{'  ← best' if rank == 0 else ''}")
         for run in report.retrained:
-            print(f"retrained  {run}")
+            mark = "  ← chosen" if report.chosen is not None and run == report.chosen.name else ""
+            print(f"retrained  {run}{mark}")
         return
     reports, broken = read_studies()
     for sentence in broken:
@@ -177,8 +178,9 @@ def report(
 
     paths = existing_study(study)
     record = read_record(paths)
-    for sentence in record.left_out:
-        print(f"Warning: {sentence}", file=sys.stderr)
+    chosen = [] if record.chosen is None else record.chosen.sentences()
+    for sentence in [*(f"Warning: {sentence}" for sentence in record.left_out), *chosen]:
+        print(sentence, file=sys.stderr)
     page = write_page(record, output)
     print(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")
     if paper is not None:
@@ -193,7 +195,8 @@ def report(
     help="""List what was retrained in a study, and what was predicted with it: the study's ledger.
 
 The ledger lies in the study's database. The files of a run say the same: what the ledger lacks is added from them. Known networks
-that nas baseline trained, to compare with, are listed apart and are in no ledger.
+that nas baseline trained, to compare with, are listed apart and are in no ledger. One run is marked as chosen: the one that
+nas submit, predict, export and report take unless another is named.
 """,
 )
 def runs(
@@ -208,6 +211,7 @@ def runs(
     from nas.paths import existing_study
     from nas.report.runs import list_baselines, list_runs
     from nas.runs import ledger
+    from nas.runs.select import find_chosen
 
     paths = existing_study(study)
     if rebuild:
@@ -218,18 +222,23 @@ def runs(
         print(f"Study {paths.name}:", file=sys.stderr)
     listing = list_runs(paths, verify)
     baselines, damaged = list_baselines(paths, verify)
+    found = find_chosen(paths)
+    chosen = None if found is None else found.name
     for sentence in [*listing.unreadable, *damaged]:
         print(f"Warning: {sentence}", file=sys.stderr)
     if as_json:
-        runs = [{**run.entry.model_dump(), "recorded": run.recorded, "files": run.files} for run in listing.runs]
+        runs = [
+            {**run.entry.model_dump(), "recorded": run.recorded, "files": run.files, "chosen": run.name == chosen}
+            for run in listing.runs
+        ]
         submissions = [{**one.entry.model_dump(), "recorded": one.recorded, "file": one.files} for one in listing.submissions]
         known = [{"name": one.name, **one.entry.model_dump(mode="json"), "files": one.files} for one in baselines]
         unreadable = [*listing.unreadable, *damaged]
-        found = {"runs": runs, "submissions": submissions, "baselines": known, "unreadable": unreadable}
-        print_json({"study": paths.name, **found})
+        data = {"runs": runs, "submissions": submissions, "baselines": known, "unreadable": unreadable}
+        print_json({"study": paths.name, **data})
     else:
         if listing.runs:
-            print_table(RUN_COLUMNS, [_run_row(run) for run in listing.runs])
+            print_table(RUN_COLUMNS, [_run_row(run, run.name == chosen) for run in listing.runs])
         if listing.submissions:
             print()
             print_table(SUBMISSION_COLUMNS, [_submission_row(one) for one in listing.submissions])
@@ -250,7 +259,20 @@ def runs(
         )
 
 
-RUN_COLUMNS = ("run", "recipe", "seed", "epochs", "parameters", "images", "time", "held out", "test accuracy", "commit", "files")
+RUN_COLUMNS = (
+    "run",
+    "recipe",
+    "seed",
+    "epochs",
+    "parameters",
+    "images",
+    "time",
+    "held out",
+    "test accuracy",
+    "commit",
+    "files",
+    "",
+)
 SUBMISSION_COLUMNS = ("submission", "run", "test set", "rows", "averaged over", "made", "commit", "file")
 BASELINE_COLUMNS = ("baseline", "like", *RUN_COLUMNS[1:9], "budget", "files")
 
@@ -281,7 +303,7 @@ def _baseline_row(one: "Listed[BaselineCard]") -> tuple[str, ...]:
     )
 
 
-def _run_row(run: "Listed[RunEntry]") -> tuple[str, ...]:
+def _run_row(run: "Listed[RunEntry]", is_chosen: bool) -> tuple[str, ...]:
     from nas.report.words import time_text
 
     entry = run.entry
@@ -292,7 +314,7 @@ def _run_row(run: "Listed[RunEntry]") -> tuple[str, ...]:
         time_text(entry.seconds),
         _score_text(entry.metric, entry.held_out_accuracy, entry.held_out_score),
         _score_text(entry.metric, entry.test_accuracy, score, entry.tta, entry.test_accuracy_tta),
-        *(entry.commit or "–", _mark(run.files, run.recorded)),
+        *(entry.commit or "–", _mark(run.files, run.recorded), "← chosen" if is_chosen else ""),
     )
 
 

@@ -134,6 +134,7 @@ def _retrain_data(result: "Retrained") -> dict[str, object]:
 def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
     from nas.predict.submission import knows_test_set
     from nas.report.words import time_text
+    from nas.runs.select import find_chosen
 
     lines: list[str] = []
     if sum(len(network.runs) for network in result.networks) > 1:
@@ -143,6 +144,8 @@ def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
     run, card = result.best
     lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}: {run.folder}")
     lines += _expected(card)
+    if (taken := find_chosen(paths)) is not None and taken.name != run.folder.name:
+        lines.append(f"Without --run, nas submit takes another network, {taken.name}: {taken.why}")
     test = "" if knows_test_set(paths, card) else "TEST "
     what = "    (TEST: a folder of images, a pickle, a .npy or .npz file)" if test else ""
     return [*lines, f"Next:  nas submit {test}--study {paths.name} --run {run.folder.name}{what}"]

@@ -39,10 +39,12 @@ def submit(
 
 @command("predict", help="Name the most probable classes of some images.")
 def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: JsonOption = False) -> None:
+    from nas.display.terminal import TerminalDisplay
     from nas.predict import predict_images
     from nas.runs.select import study_of
 
-    guesses = predict_images(given.build(paths=study_of(given.run, study)))
+    with TerminalDisplay() as display:
+        guesses = predict_images(given.build(paths=study_of(given.run, study)), display.note)
     if as_json:
         print_json([{"image": guess.image, "classes": dict(guess.classes)} for guess in guesses])
         return

@@ -76,7 +76,7 @@ def export(request: ExportSpec, note: Note = lambda text: None) -> Exported:
     if request.bf16 and request.format != "weights":
         raise ConfigError("--bf16 goes with --format weights alone", hint="nas export --format weights --bf16")
     paths = request.paths
-    run = find_run(paths, request.run)
+    run = find_run(paths, request.run, note, "nas export ")
     model, card = load_network(run)
     require_as_recorded(paths, run, card, note)
     named = (paths.folder if paths else Path()) / "exported" / f"{run.folder.name}{SUFFIXES[request.format]}"

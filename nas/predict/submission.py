@@ -60,7 +60,7 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
     """
     paths = request.paths
     form = find_form(request.like, request.id_column, request.label_column)
-    run = find_run(paths, request.run)
+    run = find_run(paths, request.run, note)
     model, card = load_network(run)
     require_as_recorded(paths, run, card, note)
     tta = request.tta or card.tta
@@ -214,11 +214,11 @@ class Guess:
     classes: tuple[tuple[str, float], ...]  # the most probable ones with their probabilities, the most probable first
 
 
-def predict_images(request: PredictSpec) -> list[Guess]:
+def predict_images(request: PredictSpec, note: Note = lambda text: None) -> list[Guess]:
     """Each brought to the network's size as in training. Raises NasError."""
     if request.top < 1:
         raise ConfigError(f"--top must be at least 1, but is {request.top}")
-    model, card = load_network(find_run(request.paths, request.run))
+    model, card = load_network(find_run(request.paths, request.run, note))
     images = np.stack([_read(path, card) for path in request.images])
     logits = predict_logits(model, _placed(images, model, card, request.device), FULL_PRECISION, card.tta)
     found = torch.softmax(logits, 1).topk(min(request.top, len(card.classes)))

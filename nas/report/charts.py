@@ -75,7 +75,8 @@ def _costs(record: FullRecord, cost: str) -> Chart | None:
     known = record.references if record.metric == "accuracy" else []
     farthest = NEAR * max(limit or 0, *(getattr(one, cost) for one in trials))
     references = [one for one in known if getattr(one, cost) <= farthest]
-    tested = [run for run in record.runs if run.test_score is not None]
+    run = record.chosen_run
+    tested = run if run is not None and run.test_score is not None else None
     good = "accurate" if record.metric == "accuracy" else "good"
     caption = f"Networks that were trained to the end; on the step line none that cost less was as {good}."
     if references:
@@ -86,8 +87,7 @@ def _costs(record: FullRecord, cost: str) -> Chart | None:
     elif known:
         least = count_text(min(getattr(one, cost) for one in known))
         caption += f" The networks that others have reported have {least} {LIMIT_NAMES[cost]} and more, beyond this picture."
-    latest = tested[-1] if tested else None
-    drawn = figures.draw_costs(cost, trials, front, best, latest, references, limit, record.metric)
+    drawn = figures.draw_costs(cost, trials, front, best, tested, references, limit, record.metric)
     return Chart(f"accuracy-{cost}", caption, drawn)
 
 

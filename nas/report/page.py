@@ -124,12 +124,11 @@ def _tiles(record: FullRecord) -> dict[str, Any]:
         tiles.append(("draws over budget, never trained", f"{counts.get('over_budget', 0):,}"))
         seconds = sum(one.seconds for one in facts.time_spent(record.trials, record.finals))
         tiles.append(("of training and evaluation", time_text(seconds)))
-    for run in record.runs[-1:]:
-        if run.evaluation is not None:
-            images = f"{len(run.evaluation.labels):,} test images, retrained"
-            tiles.append((f"of {images}", f"{run.evaluation.accuracy:.2%}"))
-            if record.metric != "accuracy":
-                tiles.append((f"{record.metric} on {images}", f"{run.evaluation.score(record.settings.study.metric):.2%}"))
+    if (run := record.chosen_run) is not None and run.evaluation is not None:
+        images = f"{len(run.evaluation.labels):,} test images, retrained"
+        tiles.append((f"of {images}", f"{run.evaluation.accuracy:.2%}"))
+        if record.metric != "accuracy":
+            tiles.append((f"{record.metric} on {images}", f"{run.evaluation.score(record.settings.study.metric):.2%}"))
     return {"kind": "tiles", "tiles": tiles}
 
 
@@ -188,12 +187,12 @@ def _trials(record: FullRecord) -> list[dict[str, Any]]:
 
 
 def _network_sections(record: FullRecord) -> list[Section]:
-    """Of the latest retrained network; where there is none, of the best trial."""
+    """Of the chosen retrained network; where there is none, of the best trial."""
     sections = []
-    if record.runs:
-        run = record.runs[-1]
+    if (run := record.chosen_run) is not None and record.chosen is not None:
         title = "The retrained network" if len(record.runs) == 1 else f"The retrained network {run.name}"
-        sections.append(Section(title, [*_network(run.card.candidate, run.card.shape), *_run(run)]))
+        why = [_text(f"{text}.") for text in record.chosen.sentences()]
+        sections.append(Section(title, [*why, *_network(run.card.candidate, run.card.shape), *_run(run)]))
     elif record.best_candidate is not None:
         sections.append(Section("The best network", _network(record.best_candidate, record.settings.shape)))
     elif record.best is not None:

@@ -26,7 +26,7 @@ def write_paper(record: FullRecord, folder: Path) -> list[str]:
     charts = [
         *search_charts(record),
         *(chart for ablation in record.ablations for chart in experiments.ablation_charts(ablation)),
-        *(c for run in record.runs[-1:] for c in run_charts(run)),
+        *([] if record.chosen_run is None else run_charts(record.chosen_run)),
     ]
     tables = _tables(record)
     try:
@@ -64,7 +64,7 @@ def _tables(record: FullRecord) -> dict[str, tuple[Table, str]]:
         parts = list_parts(candidate.arch, shape, layers)
         found["stages"] = stages_table(parts, shape.classes), "The network's stages beside ResNet-18's (images of 224×224)."
         found["layers"] = layers_table(layers), "The network layer by layer."
-    for run in record.runs[-1:]:
+    if (run := record.chosen_run) is not None:
         found["epochs"] = epochs_table(run.curve, run.card.metric), "The retraining, epoch by epoch."
     return found
 

@@ -19,7 +19,7 @@ from nas.report.facts import Importance, importance
 from nas.runs.ablate import Ablation, find_ablations, read_ablation
 from nas.runs.comparison import Comparison, find_comparisons
 from nas.runs.record import RunRecord, read_run
-from nas.runs.select import finished_runs
+from nas.runs.select import Chosen, find_chosen, finished_runs
 from nas.space.space_file import CIFAR10, load_preset
 from nas.study.finalists import Finalist, best_of, finalists_of, sibling
 from nas.study.outcomes import count_outcomes, count_trained
@@ -44,6 +44,7 @@ class StudyRecord:
     finalists: list[Finalist]  # the best networks, trained again by several seeds; the winner first
     trials: list[TrialRecord]  # every trial of the search, by number
     retrained: list[str]  # names of the finished runs, oldest first
+    chosen: Chosen | None  # the one of them that is taken where none is named
 
     @property
     def name(self) -> str:
@@ -75,6 +76,7 @@ class StudyRecord:
             "finalists": [asdict(one) for one in self.finalists],
             "trials": [trial.row() for trial in self.trials],
             "retrained": self.retrained,
+            "chosen": self.chosen and self.chosen.name,
         }
 
 
@@ -95,11 +97,16 @@ class FullRecord(StudyRecord):
         """Fitting it takes longer than all else that is reported."""
         return importance(self.trials)
 
+    @property
+    def chosen_run(self) -> RunRecord | None:
+        """None also where a file of it is damaged."""
+        return next((run for run in self.runs if self.chosen is not None and run.name == self.chosen.name), None)
+
     @cached_property
     def best_candidate(self) -> Candidate | None:
-        """Of the latest retraining, or else of the search; None where there is none yet, or its file cannot be read."""
-        if self.runs:
-            return self.runs[-1].card.candidate
+        """Of the chosen retraining, or else of the search; None where there is none yet, or its file cannot be read."""
+        if (run := self.chosen_run) is not None:
+            return run.card.candidate
         if self.best is None:
             return None
         file = self.paths.trial(self.best.number).candidate
@@ -123,6 +130,7 @@ def read_study(paths: StudyPaths) -> StudyRecord:
         finalists=finalists_of(study),
         trials=[TrialRecord.of(trial) for trial in trials],
         retrained=[run.folder.name for run in finished_runs(paths)],
+        chosen=find_chosen(paths),
     )
 
 

@@ -19,10 +19,14 @@ from nas.study.settings import PRESETS_SPACE
 def summary(record: FullRecord) -> list[str]:
     """Paragraphs, in plain text."""
     if record.settings.space == PRESETS_SPACE:
-        return [f"The study holds retrained presets on {data_text(record)} and no search.", *map(run_sentence, record.runs)]
-    return [part for part in (_searched(record), _spent(record), _found(record), _sureness(record)) if part] + [
-        run_sentence(run) for run in record.runs
-    ]
+        return [f"The study holds retrained presets on {data_text(record)} and no search.", *_runs(record)]
+    return [part for part in (_searched(record), _spent(record), _found(record), _sureness(record)) if part] + _runs(record)
+
+
+def _runs(record: FullRecord) -> list[str]:
+    """A sentence for each; of several the chosen one is named as such."""
+    chosen = record.chosen_run if len(record.runs) > 1 else None
+    return [run_sentence(run) + (" This is the chosen one." if run is chosen else "") for run in record.runs]
 
 
 def data_text(record: FullRecord) -> str:
@@ -190,7 +194,7 @@ def methods(record: FullRecord) -> str:
             f"The best {len(record.finalists)} were trained again for {number_text(winner.epochs, 'epoch')} with "
             f"{number_text(len(winner.accuracies), 'seed')} each, and the highest mean was selected. "
         )
-    for run in record.runs[-1:]:
+    if (run := record.chosen_run) is not None:
         which = "The selected network" if settings.space != PRESETS_SPACE else run.card.subject.removeprefix(PRESET)
         text += f"{which} ({run.card.params:,} parameters) was trained on {run.card.train_images:,} images: "
         text += "; ".join(recipe_texts(run.card.candidate.train).values()).replace("_", " ") + ". "

@@ -17,7 +17,7 @@ from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import finish, seal, with_test
 from nas.runs.load import load_network
 from nas.runs.plan import RunPlan, plan_run, plan_timed_run
-from nas.runs.select import Network, find_subject, rank
+from nas.runs.select import Network, find_subject, rank, record_choice
 from nas.runs.train import Note, OnEpoch, Outcome, prepared_workers, train_all
 from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
@@ -79,6 +79,10 @@ def retrain_several(
     ranked = None if outcome.suspended or not networks else rank(networks, spec.by)
     if ranked is None:
         return Retrained(networks, None, spec.by, failures, outcome.suspended)
+    try:
+        record_choice(spec.base.paths, ranked, spec.by)
+    except OSError as error:
+        note(f"the choice is not recorded, in {spec.base.paths.choice}: {error.strerror}; --run names the network that is meant")
     chosen = _with_test(ranked[0], ctx, note)
     return Retrained((chosen, *ranked[1:]), chosen, spec.by, failures, 0)
 

@@ -1,13 +1,17 @@
-"""Networks by name: `best`, `top:5`, a trial's number, or `preset:NAME`; with their recipes and what the search says of them."""
+"""Networks by name: `best`, `top:5`, a trial's number, or `preset:NAME`; with their recipes and what the search says of them.
+Runs by name, and which of them is taken where none is named."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Literal
 
-from nas.config import Candidate
-from nas.errors import ConfigError, StudyError, choices_sentence
+from nas.config import Candidate, Frozen
+from nas.errors import ConfigError, NasError, StudyError, choices_sentence
+from nas.files import write_whole
 from nas.paths import PRESET, StudyPaths, TrialPaths, existing_study
 from nas.runs.card import ModelCard, read_card
 from nas.space.space_file import load_preset
@@ -137,11 +141,14 @@ def finished_runs(paths: StudyPaths) -> list[TrialPaths]:
     return [TrialPaths(file.parent) for file in files]
 
 
-def find_run(paths: StudyPaths | None, name: str | None) -> TrialPaths:
-    """The named run, a run's folder, or the latest run; also by what was trained, `best`, a trial's number or `preset:NAME`: the
-    latest of those.
+def find_run(
+    paths: StudyPaths | None, name: str | None, note: Callable[[str], None] = lambda text: None, option: str = "--run "
+) -> TrialPaths:
+    """The named run, or a run's folder; by what was trained, `best`, a trial's number or `preset:NAME`, the latest of those; for
+    None and `chosen` that of `find_chosen`.
 
-    Raises StudyError with the runs there are.
+    `note` hears which run that is and why, where there are several, and what may be meant instead; `option` is what the command
+    puts before a run's name. Raises StudyError with the runs there are.
     """
     if name is not None and is_folder(name):
         return _run_in(name)
@@ -152,14 +159,23 @@ def find_run(paths: StudyPaths | None, name: str | None) -> TrialPaths:
             f"study {paths.name!r} has no retrained network yet",
             hint=f"nas retrain best --study {paths.name}   makes one",
         )
-    if name is None:
-        return runs[-1]
+    if name is None or name == CHOSEN:
+        chosen = find_chosen(paths)
+        assert chosen is not None, "there are runs"
+        for sentence in chosen.sentences(option):
+            note(sentence)
+        return chosen.run
     by_name = {run.folder.name: run for run in runs}
     if name in by_name:
         return by_name[name]
     if name == "best" or name.isdecimal() or name.startswith(PRESET):
         title = find_subject(paths, name).title
         if found := [run for run in runs if read_card(run).subject == title]:
+            if name == "best" and (chosen := find_chosen(paths)) is not None and chosen.run != found[-1]:
+                note(
+                    f"Warning: `best` is the search's best, {title}, in its latest run {found[-1].folder.name}; "
+                    f"{option}{CHOSEN} takes {chosen.name}, {chosen.why}"
+                )
             return found[-1]
         raise StudyError(
             f"{title} of study {paths.name!r} has not been retrained.{choices_sentence(name, by_name)}",
@@ -225,3 +241,128 @@ def rank(networks: Sequence[Network], by: Criterion) -> Sequence[Network] | None
     if None in means:
         return None
     return [network for _, network in sorted(zip(means, networks, strict=True), key=lambda pair: -(pair[0] or 0.0))]
+
+
+# ------------------------------------------------------------------------------------ which run is taken where none is named
+
+CHOSEN = "chosen"
+CHOSEN_BY = {
+    "clean": "by the held-out images",
+    "shifted": "by the held-out images under the simulated shift",
+    "search": "by their accuracy in the search",
+    "order": "as the first, for nothing judged them",
+}
+
+
+class Choice(Frozen):
+    """What `nas retrain` chose among several runs, kept as `StudyPaths.choice`."""
+
+    run: str
+    by: Literal["clean", "shifted", "search", "order"]
+    networks: tuple[str, ...]  # Among which, as their cards name them, best first; and …
+    among: tuple[str, ...]  # … all runs of these
+    beside: tuple[str, ...]  # Runs that were there already, and were not among them
+    created: str
+
+    @property
+    def why(self) -> str:
+        of = self.networks[0] if len(self.networks) == 1 else f"{len(self.networks)} networks"
+        return f"chosen on {self.created[:10]} among {len(self.among)} runs of {of}, {CHOSEN_BY[self.by]}"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The run that all commands take where none is named."""
+
+    run: TrialPaths
+    why: str
+    newer: tuple[str, ...] = ()  # Runs that ended later and are not taken, oldest first
+    choice: Choice | None = None  # Where one was made and stands
+    trouble: str | None = None  # Why what should have chosen could not
+    alone: bool = False  # There is no other run
+
+    @property
+    def name(self) -> str:
+        return self.run.folder.name
+
+    def sentences(self, option: str = "--run ") -> list[str]:
+        """Which it is where there are several, and warnings. `option` is what a command puts before a run's name."""
+        said = [] if self.alone else [f"Network {self.name}: {self.why}"]
+        if self.trouble is not None:
+            said.append(f"Warning: {self.trouble}")
+        if self.newer:
+            more = f", as {len(self.newer) - 1} more were," if len(self.newer) > 1 else ""
+            said.append(f"Warning: {self.newer[-1]} was trained later{more} and is not taken: {option}{self.newer[-1]} takes it")
+        return said
+
+
+def find_chosen(paths: StudyPaths) -> Chosen | None:
+    """What the last choice among several retrained networks chose; else the run of the search's best trial, the one chosen among
+    its own or the latest; else the latest run. None where there is no run."""
+    runs = finished_runs(paths)
+    if not runs:
+        return None
+    names, trouble = [run.folder.name for run in runs], None
+    choice: Choice | None = None
+    try:
+        choice = read_choice(paths)
+    except NasError as error:
+        trouble = f"the choice among retrained networks cannot be read: {error.message}"
+    if choice is not None and choice.run not in names:
+        trouble = f"{choice.run}, {choice.why}, is gone"
+        choice = None
+    subjects, best = [], None
+    if choice is None or len(choice.networks) == 1:
+        subjects = [_subject_of(run) for run in runs]
+        if len(set(subjects)) > 1:
+            try:
+                best = best_of(open_study(paths))[0]
+            except NasError as error:
+                trouble = f"the search's best cannot be told: {error.message}"
+    title = None if best is None else f"trial {best.number}"
+    of_best = [index for index, subject in enumerate(subjects) if subject == title and title is not None]
+    newer: tuple[str, ...] = ()
+    if choice is not None and (not of_best or choice.networks == (title,)):
+        taken, why = names.index(choice.run), choice.why
+        newer = tuple(name for name in names if name not in {*choice.among, *choice.beside})
+    elif of_best:
+        taken, why, choice = of_best[-1], f"the latest run of the search's best, {title}", None
+        newer = tuple(names[taken + 1 :])
+    else:
+        taken, why = len(runs) - 1, "the latest run" + (f"; the search's best, {title}, has not been retrained" if title else "")
+    return Chosen(runs[taken], why, newer, choice, trouble, alone=len(runs) == 1)
+
+
+def _subject_of(run: TrialPaths) -> str | None:
+    """None where its card is damaged."""
+    try:
+        return read_card(run).subject
+    except (NasError, OSError):
+        return None
+
+
+def read_choice(paths: StudyPaths) -> Choice | None:
+    """Raises ConfigError where the file is damaged."""
+    file = paths.choice
+    return Choice.from_json(file.read_bytes(), source=str(file)) if file.is_file() else None
+
+
+def record_choice(paths: StudyPaths, ranked: Sequence[Network], by: Criterion) -> None:
+    """`ranked`: best first. To train one network by several seeds chooses no network: that is recorded only of the network that
+    is taken anyway, and not where a choice among several stands. Raises OSError."""
+    first, among = ranked[0], [run.folder.name for network in ranked for run, _ in network.runs]
+    if len(among) == 1:
+        return
+    if len(ranked) == 1 and (taken := find_chosen(paths)) is not None:
+        several = taken.choice is not None and len(taken.choice.networks) > 1
+        if several or _subject_of(taken.run) != first.card.subject:
+            return
+    choice = Choice(
+        run=first.best_run(by)[0].folder.name,
+        by=by if first.scores(by) else "search" if len(ranked) > 1 else "order",
+        networks=tuple(network.card.subject for network in ranked),
+        among=tuple(among),
+        beside=tuple(name for run in finished_runs(paths) if (name := run.folder.name) not in among),
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
+    write_whole(paths.choice, (choice.to_json() + "\n").encode())

@@ -246,8 +246,9 @@ class BaselineSpec(RecipeFields):
 
 
 RUN_HELP = (
-    "A retrained network: its name, as nas runs shows it; its folder, wherever that lies; or `best`, a trial's number or "
-    "preset:NAME for its latest run. [default: the latest]"
+    "A retrained network: its name, as nas runs shows it; its folder, wherever that lies; `best`, a trial's number or "
+    "preset:NAME for its latest run; or `chosen`: what nas retrain chose among several, else the latest run of `best`, else "
+    "the latest. [default: chosen]"
 )
 
 

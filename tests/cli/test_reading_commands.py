@@ -84,7 +84,7 @@ def test_trials_of_a_study_are_listed(nas: Callable[..., Done], study: StudyPath
     assert sum("trained " in line for line in trials) == 2
     assert sum(line.endswith("← best") for line in trials) == 1
     assert counts.startswith("2 trained: 2 to the end")
-    assert retrained == f"retrained  {finished_runs(study)[0].folder.name}"
+    assert retrained == f"retrained  {finished_runs(study)[0].folder.name}  ← chosen"
 
 
 def test_trials_of_a_study_are_listed_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:

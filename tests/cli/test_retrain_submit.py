@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nas.paths import StudyPaths, remember_study, studies_folder
 from nas.runs.card import read_card
@@ -59,6 +60,40 @@ def test_several_networks_by_several_seeds_end_in_a_table(nas: Callable[..., Don
     assert said["best"].endswith(best)
     assert len(said["runs"]) == 4
     assert nas("submit", "--study", "tiny", "--run", best, "--device", "cpu").code == 0
+
+
+def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+    shared = "--study tiny --epochs 1 --train-subset 60 --device cpu -q"
+    (best,) = re.findall("--run (.*)", nas(*f"retrain 0 1 --seeds 2 --workers 1 {shared}".split()).out)
+    later = nas(*f"retrain 0 --seed 7 {shared}".split())
+    newest = finished_runs(study)[-1].folder.name
+    assert newest.endswith("-seed-7-subset-60")
+    assert f"Without --run, nas submit takes another network, {best}: chosen on " in later.out
+
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "image.png")
+    for typed in (
+        "submit -q --device cpu",
+        "submit --run chosen --device cpu",
+        "predict image.png --device cpu",
+        "export",
+        "report",
+    ):
+        done = nas(*typed.split(), "--study", "tiny", *(["--output", "exported"] if typed == "export" else []))
+        assert done.code == 0
+        option = "nas export " if typed == "export" else "--run "
+        assert f"Network {best}: chosen on " in done.err
+        assert "among 4 runs of 2 networks, by the held-out images\n" in done.err
+        assert f"Warning: {newest} was trained later and is not taken: {option}{newest} takes it\n" in done.err
+        if typed.startswith(("submit", "export")):
+            assert f"network {best}" in done.out
+    assert f"The retrained network {best}" in study.report.read_text()
+    listed = json.loads(nas("runs", "--study", "tiny", "--json").out)["runs"]
+    assert [run["name"] for run in listed if run["chosen"]] == [best]
+    (marked,) = [line for line in nas("runs", "--study", "tiny").out.splitlines() if line.endswith("← chosen")]
+    assert marked.startswith(best)
+    assert f"retrained  {best}  ← chosen\n" in nas("list", "--study", "tiny").out
+    done = nas("submit", "--study", "tiny", "--run", newest, "--device", "cpu")
+    assert (f"network {newest}" in done.out, "Warning" in done.err) == (True, False)
 
 
 def test_retraining_on_the_test_labels_claims_nothing(nas: Callable[..., Done], study: StudyPaths) -> None:

@@ -38,7 +38,7 @@ def test_runs_and_submissions_are_listed(submitted: StudyPaths, nas: Callable[..
     assert header.split() == columns.split()
     assert row.startswith(f"{run.folder.name}  searched  0     1       {card.params:,} ")
     assert f"  {card.test_accuracy:.2%} " in row
-    assert row.endswith("  there")
+    assert row.endswith("  there  ← chosen")
     assert blank == ""
     assert heading.split()[:2] == ["submission", "run"]
     assert first.startswith("submission-digits-test.csv ")
@@ -61,7 +61,7 @@ def test_runs_and_submissions_are_listed_as_json(submitted: StudyPaths, nas: Cal
     assert (listed["data_fingerprint"], listed["commit"]) == (card.data_fingerprint, card.environment.git)
     assert listed["weights_sha256"] == hashlib.sha256(run.weights.read_bytes()).hexdigest()
     assert (listed["card_sha256"], listed["evaluation_sha256"]) == (card.hashes.card, card.hashes.evaluation)
-    assert (listed["recorded"], listed["files"]) == (True, "as recorded")
+    assert (listed["recorded"], listed["files"], listed["chosen"]) == (True, "as recorded", True)
     first, second = told["submissions"]
     assert (first["run"], first["images"], first["adapted"], first["tta"]) == (run.folder.name, 359, False, "none")
     assert (second["adapted"], second["tta"], second["output"]) == (True, "flip", str(tmp_path / "mine.csv"))
@@ -103,7 +103,7 @@ def test_what_was_changed_is_found_and_left_out_of_a_new_ledger(submitted: Study
     assert nas("runs", "--study", "tiny").code == 0
     done = nas("runs", "--study", "tiny", "--verify")
     assert done.code == 1
-    assert "  model.safetensors changed\n" in done.out
+    assert "  model.safetensors changed  ← chosen\n" in done.out
     assert done.err == (
         f"Error: of study 'tiny' not everything is as it was recorded: {name}, submission-digits-test.csv\n"
         "Next:  restore it from a copy; or, if it is meant:  nas runs --rebuild --study tiny\n"
@@ -182,5 +182,5 @@ def test_training_is_not_lost_where_the_database_fails_at_its_end(nas: Callable[
     # The database that the ledger has made serves those who look for trials.
     for command in ("list", "clean"):
         assert nas(command).code == 0
-    assert nas("list", "--study", "presets-digits").out.endswith(f"retrained  {run.folder.name}\n")
+    assert nas("list", "--study", "presets-digits").out.endswith(f"retrained  {run.folder.name}  ← chosen\n")
     assert nas("export", "preset:light-resnet18", "--study", "presets-digits").code == 0
