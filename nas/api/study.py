@@ -130,8 +130,8 @@ class Study:
 
     @takes_options
     def retrain(self, given: Given[RetrainSpec], which: Which = "best", *, log: str | None = None, quiet: bool = False) -> Run:
-        """`nas retrain`: trains one network on all the labelled training data, in a worker process; the official test set is opened
-        at the end. One that is there already is returned at once.
+        """`nas retrain`: trains one network on all the labelled training data, in a worker; the official test set is opened at
+        the end. One that is there already is returned at once.
 
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
         """
@@ -147,7 +147,7 @@ class Study:
     @takes_options
     def baseline(self, given: Given[BaselineSpec], *, like: Which = "best", quiet: bool = False) -> list[Baseline]:
         """`nas baseline`: trains known networks, `torchvision:NAME` or `FILE.py:CLASS`, by the recipe of the study's network
-        `like` and on the same images, one after the other in a worker process; the official test set is opened at the end of each.
+        `like` and on the same images, one after the other in a worker; the official test set is opened at the end of each.
         Those that are there already are returned at once; one that diverges is left out.
 
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
