@@ -27,6 +27,15 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a file's name, or an argument, can be written down: of bytes that are not UTF-8 Python makes lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def sha256_of(path: Path) -> str:
     """In hexadecimal. Raises OSError."""
     with open(path, "rb") as file:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.errors import StudyError, choices_sentence
+from nas.errors import DataError, StudyError, choices_sentence
 
 
 def studies_folder() -> Path:
@@ -17,10 +17,16 @@ def studies_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Decoded images: NAS_CACHE, else `nas` in the user's cache folder."""
+    """Decoded images: NAS_CACHE, else `nas` in the user's cache folder. Raises DataError for a user without a home."""
     if own := os.environ.get("NAS_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
+    except RuntimeError:
+        raise DataError(
+            "decoded images are kept in the user's cache folder, and this user has no home: HOME is not set",
+            hint="name a folder for them: export NAS_CACHE=FOLDER",
+        ) from None
 
 
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb", "smbfs", "smb2", "smb3", "lustre", "ceph", "afs", "gpfs", "fhgfs", "v9fs")
@@ -134,7 +140,7 @@ def existing_study(name: str | None) -> StudyPaths:
 def remember_study(paths: StudyPaths) -> None:
     """Makes this the study that commands take when none is named; not where the folder of studies cannot be written."""
     with suppress(OSError):
-        _last_used_file().write_text(paths.name + "\n")
+        _last_used_file().write_text(paths.name + "\n", encoding="utf-8")
 
 
 def _last_used_file() -> Path:
@@ -143,8 +149,8 @@ def _last_used_file() -> Path:
 
 def _last_used() -> str | None:
     try:
-        name = _last_used_file().read_text().strip()
-    except OSError:
+        name = _last_used_file().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
         return None
     return name if name in known_studies() else None
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.errors import StudyError
+from nas.errors import DataError, StudyError
 from nas.paths import cache_folder, existing_study, known_studies, remember_study, studies_folder, study_paths
 
 
@@ -122,3 +122,16 @@ def test_where_no_study_is_named_and_there_is_none_the_next_step_makes_one() -> 
     error = refusal(None)
     assert error.message == f"which study? None was used here before. There is none under {studies_folder()}."
     assert error.hint == "nas search --space digits --dataset digits"
+
+
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("NAS_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(DataError) as refused:
+        cache_folder()
+    assert "HOME is not set" in refused.value.message
+    assert refused.value.hint == "name a folder for them: export NAS_CACHE=FOLDER"

@@ -66,7 +66,7 @@ class Trial:
                 f"trial {self.number} of study {self.paths.name!r} ({self.outcome}) was not trained: its network is not kept",
                 hint="take one of study.trials whose outcome is trained, pruned_early or diverged",
             )
-        return Candidate.from_json(file.read_bytes(), source=str(file))
+        return Candidate.from_file(file)
 
     @property
     def arch(self) -> ArchConfig:

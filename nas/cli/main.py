@@ -1,23 +1,32 @@
 """Registers the commands, and turns a user's mistake into a message. Imports nothing heavy: `nas --help` must be quick."""
 
+import io
 import sys
 from typing import NoReturn
 
 from nas.cli import check, machine, read, search, show, train, use  # noqa: F401  (each registers its commands)
 from nas.cli.options import app
 from nas.errors import NasError
+from nas.files import is_utf8
 
 ORDER = (
     *("search", "retrain", "ablate", "baseline", "runs", "submit", "predict", "export", "best", "show", "check", "list"),
     *("report", "dashboard", "compare", "presets", "doctor", "clean"),
 )
 """Of the commands in the help."""
+LEAST_FILES = 256
+"""That a process may have open at once: libraries, workers' pipes, the database."""
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or ""))
 
 
 def main() -> NoReturn:
     """Exit status: 0 done, 1 a mistake that its user can mend, 2 wrong arguments, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # ? for what a terminal or pipe cannot show
     try:
+        _require_utf8(sys.argv)
+        _require_files()
         app(prog_name="nas")
     except NasError as error:
         print(f"Error: {error.message}", file=sys.stderr)
@@ -25,3 +34,27 @@ def main() -> NoReturn:
             print(f"Next:  {error.hint}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _require_utf8(arguments: list[str]) -> None:
+    """Settings, cards and ledgers, which are JSON, name the command and its folders."""
+    for one in arguments:
+        if not is_utf8(one):
+            raise NasError(f"arguments and names of files must be UTF-8, but {one!r} is not", hint="rename that file or folder")
+
+
+def _require_files() -> None:
+    """Raises the limit of open files to what a search needs, where the system lets us."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= LEAST_FILES:
+        return
+    if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
+        raise NasError(
+            f"this shell lets a process open {hard} files at once, and nas needs {LEAST_FILES}",
+            hint=f"ulimit -n {LEAST_FILES}, in a shell that is allowed to, then the same command",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (LEAST_FILES, hard))

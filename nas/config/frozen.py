@@ -1,5 +1,6 @@
 """What every description is: a frozen value object, JSON both ways, that says in one line what is wrong with a key."""
 
+from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,6 +28,15 @@ class Frozen(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise ConfigError(f"{source}: {first_problem(error)}") from None
+
+    @classmethod
+    def from_file(cls, file: Path) -> Self:
+        """Raises ConfigError also where it cannot be read."""
+        try:
+            text = file.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}", hint="restore it from a copy") from None
+        return cls.from_json(text, source=str(file))
 
 
 def first_problem(error: ValidationError) -> str:

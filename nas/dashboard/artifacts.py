@@ -108,8 +108,8 @@ def draw_curve(curve: Sequence[EpochMetrics], title: str) -> str:
 def trial_note(number: int, value: float | None, paths: TrialPaths, shape: ImageShape, metric: MetricName) -> str:
     """Cost, recipe and layers of one that ran to its end, in Markdown; where its folder is gone, a sentence that says so."""
     try:
-        candidate = Candidate.from_json(paths.candidate.read_bytes(), source=str(paths.candidate))
-    except (OSError, NasError):
+        candidate = Candidate.from_file(paths.candidate)
+    except NasError:
         return f"{paths.candidate} cannot be read any more: the network is not known."
     layers = list_layers(candidate.arch, shape)
     parts = list_parts(candidate.arch, shape, layers)

@@ -71,7 +71,7 @@ class Entry:
 def entry_key(parts: Iterable[object]) -> str:
     digest = hashlib.sha256(f"format {FORMAT}".encode())
     for part in parts:
-        digest.update(f"\0{part}".encode())
+        digest.update(f"\0{part}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:20]
 
 

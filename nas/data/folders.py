@@ -26,6 +26,7 @@ from nas.data.decoding import (
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.tables import Columns, matched, read_labels
 from nas.errors import DataError
+from nas.files import is_utf8
 
 FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are"
 COPIED_BYTES = 2**26  # images are moved together on disk in parts of about this size
@@ -166,6 +167,11 @@ def _list_class_folders(root: Path) -> Listing:
             f"a classifier needs at least two classes, each a folder of images, but the folders in {parts['train']} are: "
             f"{', '.join(classes) or 'none'}",
             hint=FORMS,
+        )
+    if broken := [name for name in classes if not is_utf8(name)]:
+        raise DataError(
+            f"the name of a class's folder must be UTF-8, but that of {broken[0]!r} in {parts['train']} is not",
+            hint="rename it; convmv -r -f cp1252 -t utf-8 --notest FOLDER does so for names from Windows",
         )
     files = {part: _class_files(folder, classes) for part, folder in parts.items()}
     facts: list[object] = []

@@ -96,7 +96,7 @@ class Predictor(nn.Module):
 
 def load(folder=Path(__file__).parent, weights="model.safetensors"):
     """The network with its weights, on the CPU, in evaluation mode."""
-    card = json.loads((Path(folder) / "model.json").read_text())
+    card = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
     model = build_model(Config.of(card["candidate"]["arch"]), Config.of(card["shape"]))
     tensors = load_file(Path(folder) / weights)
     model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})

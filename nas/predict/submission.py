@@ -1,6 +1,7 @@
 """Predictions of a retrained network: of a test set, as the CSV that is handed in, and of single images."""
 
 import hashlib
+import os
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ def find_test_set(request: SubmitSpec, card: ModelCard, progress: DecodingProgre
         return read_test_set(request.test, card.shape, card.data.resize), str(request.test)
     paths = request.paths
     if paths is not None and (remembered := _remembered(paths)).is_file():
-        path = Path(remembered.read_text(encoding="utf-8").strip())
+        path = Path(os.fsdecode(remembered.read_bytes()).strip())
         if not path.exists():
             raise DataError(f"{path}, the test set given to this study before, is gone", hint="name it: nas submit TEST")
         return read_test_set(path, card.shape, card.data.resize), f"{path}, as given to this study before"
@@ -200,7 +201,7 @@ def _remembered(paths: StudyPaths) -> Path:
 
 def _remember(paths: StudyPaths, test: Path, note: Note) -> None:
     try:
-        write_whole(_remembered(paths), f"{test.absolute()}\n".encode())
+        write_whole(_remembered(paths), os.fsencode(f"{test.absolute()}\n"))
     except OSError as error:
         note(f"the test set is not remembered for study {paths.name!r}, in {_remembered(paths)}: {error.strerror}")
 

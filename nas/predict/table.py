@@ -122,14 +122,14 @@ def write_rows(
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([header, *rows])
     try:
-        write_whole(path, text.getvalue().encode())
+        write_whole(path, text.getvalue().encode(errors="surrogateescape"))  # an ID is a file's name as it is
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}", hint=f"name another file with {option}") from None
 
 
 def verify(path: Path, form: Form, ids: Sequence[str], classes: Sequence[str]) -> None:
     """Reads the file again: its columns, one row an image in the given order, no unknown class. Raises DataError."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.reader(file, delimiter=form.delimiter))
     expected = [form.id_column, form.label_column]
     if rows[:1] != [expected]:

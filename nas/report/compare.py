@@ -95,7 +95,7 @@ def with_macs(rows: Iterable[TrialRecord], paths: StudyPaths) -> list[TrialRecor
     for row in rows:
         if row.macs is None:
             file = paths.trial(row.number).candidate
-            candidate = Candidate.from_json(file.read_bytes(), source=str(file))
+            candidate = Candidate.from_file(file)
             row = replace(row, macs=quick_macs(candidate.arch, shape))
         counted.append(row)
     return counted

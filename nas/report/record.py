@@ -111,8 +111,8 @@ class FullRecord(StudyRecord):
             return None
         file = self.paths.trial(self.best.number).candidate
         try:
-            return Candidate.from_json(file.read_bytes(), source=str(file))
-        except (OSError, NasError):
+            return Candidate.from_file(file)
+        except NasError:
             return None
 
 

@@ -315,7 +315,7 @@ def kept_submissions(run: TrialPaths) -> tuple[list[SubmissionEntry], list[str]]
     """Of a run, and a sentence for each line that cannot be read."""
     file = submissions_file(run)
     found, broken = [], []
-    for number, line in enumerate(file.read_text().splitlines() if file.is_file() else (), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.is_file() else (), 1):
         try:
             found.append(SubmissionEntry.from_json(line, source=f"{file}, line {number}"))
         except NasError as error:

@@ -118,7 +118,7 @@ def _plan(
 def _read_begun(run: TrialPaths) -> Candidate | None:
     if not run.candidate.is_file():
         return None
-    return Candidate.from_json(run.candidate.read_bytes(), source=str(run.candidate))
+    return Candidate.from_file(run.candidate)
 
 
 def another_recipe(run: TrialPaths) -> StudyError:

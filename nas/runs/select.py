@@ -66,7 +66,7 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
             )
         trial = known[which]
     file = paths.trial(trial.number).candidate
-    candidate = Candidate.from_json(file.read_bytes(), source=str(file))
+    candidate = Candidate.from_file(file)
     epochs, parts = EPOCH_FACTOR * candidate.train.epochs, trial.user_attrs.get("micro_batches", 1)
     accuracy = last_value(trial) if accuracy is None else accuracy
     return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy, parts)

@@ -69,7 +69,7 @@ def _database_of(url: sqlalchemy.URL) -> tuple[str, ...]:
 def recorded_address(paths: StudyPaths) -> sqlalchemy.URL | None:
     """None for SQLite in the study's folder."""
     try:
-        text = paths.storage_url.read_text()
+        text = paths.storage_url.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:

@@ -250,7 +250,7 @@ class FinalistSource(TrialSource):
             raise StudyError(
                 f"{file} is gone, which a finalist is built from", hint="restore it from a copy, or go on with --finalists 0"
             )
-        candidate = Candidate.from_json(file.read_bytes(), source=str(file))
+        candidate = Candidate.from_file(file)
         candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.progress.epochs})})
         parts = trial.user_attrs.get("micro_batches", 1)
         self.ready.append(Drawn(trial, candidate, trial.user_attrs["params"], micro_batches=parts))

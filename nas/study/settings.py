@@ -200,7 +200,7 @@ def read_study_space(paths: StudyPaths, settings: StudySettings) -> Space:
             f"study {paths.name!r} holds retrained presets and no search", hint="nas search under another name, with --study NAME"
         )
     return read_space(
-        paths.space.read_text(),
+        paths.space.read_text(encoding="utf-8"),
         source=str(paths.space),
         name=settings.space,
         find_file=lambda file: paths.blocks / Path(file).name,

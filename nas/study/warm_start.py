@@ -78,7 +78,7 @@ def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
         file = paths.trial(trial.number).candidate
         if outcome_of(trial) not in wanted or not file.is_file():
             continue
-        candidate = Candidate.from_json(file.read_bytes(), source=str(file))
+        candidate = Candidate.from_file(file)
         starts.append(Start(f"{STUDY_PREFIX}{paths.name} trial {trial.number}", candidate, trial if same else None))
     return starts
 

@@ -1,5 +1,6 @@
 """What every command has in common: help that is quick, messages without tracebacks, and exit statuses."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -181,3 +182,45 @@ def test_interrupted_command_ends_with_130(nas: Callable[..., Done], monkeypatch
 
     monkeypatch.setattr("nas.report.record.read_studies", interrupt)
     assert nas("list").code == 130
+
+
+# ------------------------------------------------------------------------------------------------------ strange surroundings
+
+
+def test_what_a_terminal_cannot_show_is_replaced() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-m", "nas", "doctor"], env=environment, capture_output=True, text=True, timeout=120)
+    assert "UnicodeEncodeError" not in done.stderr
+    assert "  ? auto" in done.stdout
+
+
+def test_an_argument_that_is_not_utf_8_is_refused(nas: Callable[..., Done]) -> None:
+    done = nas("search", "--data", "caf\udce9")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("Error: arguments and names of files must be UTF-8, but 'caf\\udce9' is not\n")
+
+
+@pytest.mark.parametrize("hard", [16, 1024])
+def test_the_limit_of_open_files_is_raised_or_named(hard: int) -> None:
+    code = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (16, {hard}))\n"
+        "from nas.cli.main import main; sys.argv = ['nas', 'list']\n"
+        "try:\n    main()\nfinally:\n    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = python(code)
+    if hard == 16:
+        assert done.stderr.startswith(
+            "Error: this shell lets a process open 16 files at once, and nas needs 256\nNext:  ulimit -n 256"
+        )
+    else:
+        assert "Traceback" not in done.stderr
+        assert done.stdout.endswith("256\n")
+
+
+def test_a_network_whose_file_is_gone_is_named(study: StudyPaths, nas: Callable[..., Done]) -> None:
+    for file in study.trials.glob("*/candidate.json"):
+        file.unlink()
+    done = nas("show", "best", "--study", "tiny")
+    assert done.code == 1
+    assert done.err.startswith(f"Error: {study.trials / '000'}")
+    assert done.err.endswith("candidate.json cannot be read: No such file or directory\nNext:  restore it from a copy\n")

@@ -517,3 +517,13 @@ def test_classes_that_are_numbers_are_in_their_order_as_numbers(pictures: Path) 
     assert dataset.classes == ("0", "1", "2", "10")
     grey_of_ten = 10  # written first
     assert dataset.train.images[dataset.train.labels == 3].min() == grey_of_ten
+
+
+def test_a_class_whose_name_is_not_utf_8_is_refused_and_an_image_called_so_is_not(pictures: Path) -> None:
+    fill(pictures, {"a": 2, "b": 2})
+    os.rename(pictures / "a" / "0.png", os.fsencode(pictures / "a") + b"/caf\xe9.png")
+    assert len(load(pictures).train) == 4
+    os.rename(pictures / "a", os.fsencode(pictures) + b"/caf\xe9")
+    error = refusal(pictures)
+    assert "the name of a class's folder must be UTF-8, but that of 'caf\\udce9'" in error.message
+    assert "convmv" in str(error.hint)

@@ -264,3 +264,10 @@ def test_what_is_no_image_is_refused(nas: Callable[..., Done], study: StudyPaths
     assert "there is no file " in nas("predict", str(tmp_path / "nowhere.png"), "--study", "tiny").err
     done = nas("predict", str(tmp_path / "text.png"), "--study", "tiny", "--top", "0")
     assert done.err == "Error: --top must be at least 1, but is 0\n"
+
+
+def test_the_name_of_an_image_that_is_not_utf_8_is_written_as_it_is(tmp_path: Path) -> None:
+    name = b"caf\xe9".decode(errors="surrogateescape")
+    write_rows(tmp_path / "out.csv", ("ID", "Labels"), [(name, "0")])
+    verify(tmp_path / "out.csv", Form(), [name], ["0"])
+    assert (tmp_path / "out.csv").read_bytes() == b"ID,Labels\ncaf\xe9,0\n"
