@@ -100,7 +100,9 @@ class TrialPaths:
     checkpoint = _Inside("checkpoint.pt")
     card = _Inside("model.json")  # of a finished run; written last
     weights = _Inside("model.safetensors")
-    evaluation = _Inside("evaluation.npz")  # what it says of the official test set; absent where that was not opened
+    evaluation = _Inside(
+        "evaluation.npz"
+    )  # what it says of the official test set, or of held-out images where there is none; or absent
     baseline = _Inside("baseline.json")  # of a known network alone: what makes it one that is never handed over
     diverged = _Inside("diverged.txt")  # why an ablation's or a known network's training did, which would again; or absent
     error = _Inside("error.txt")

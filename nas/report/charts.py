@@ -163,7 +163,8 @@ def run_charts(run: RunRecord) -> list[Chart]:
     if run.evaluation is not None:
         classes = run.card.classes
         matrix = confusion_of(run)
-        images = f"{len(run.evaluation.labels):,} test images, which were opened once, after the training"
+        how = "did not train it" if run.card.test_images is None else "were opened once, after the training"
+        images = f"{len(run.evaluation.labels):,} {run.judged_on}, which {how}"
         charts.append(Chart("confusion", f"Of {images}.", figures.draw_confusion(matrix, classes)))
         per_class = facts.class_accuracy(matrix)
         charts.append(Chart("class-accuracy", f"Of {images}.", figures.draw_class_accuracy(per_class, classes)))

@@ -3,6 +3,7 @@
 import base64
 import io
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def _tiles(record: FullRecord) -> dict[str, Any]:
         seconds = sum(one.seconds for one in facts.time_spent(record.trials, record.finals))
         tiles.append(("of training and evaluation", time_text(seconds)))
     if (run := record.chosen_run) is not None and run.evaluation is not None:
-        images = f"{len(run.evaluation.labels):,} test images, retrained"
+        images = f"{len(run.evaluation.labels):,} {run.judged_on}, retrained"
         tiles.append((f"of {images}", f"{run.evaluation.accuracy:.2%}"))
         if record.metric != "accuracy":
             tiles.append((f"{record.metric} on {images}", f"{run.evaluation.score(record.settings.study.metric):.2%}"))
@@ -227,7 +228,8 @@ def _run(run: RunRecord) -> list[dict[str, Any]]:
     if run.evaluation is None:
         tested_on = run.card.includes_test_labels
         why = "The network was trained on the test labels" if tested_on else "The data set has no labelled test images"
-        return [*parts, _text(f"{why}: what it confuses cannot be shown.")]
+        held_out = "" if run.card.held_out is not None else ", and no images were held out (nas retrain --hold-out 0.1)"
+        return [*parts, _text(f"{why}{held_out}: what it confuses cannot be shown.")]
     classes = run.card.classes
     mistakes = facts.commonest_mistakes(confusion_of(run))
     if mistakes:
@@ -262,7 +264,11 @@ def image_url(image: np.ndarray) -> str:
 def _repeat(record: FullRecord) -> list[dict[str, Any]]:
     settings = record.settings
     environment = settings.environment
-    commands = [environment.command, *(run.card.environment.command for run in record.runs)]
+    made = [run.card.environment for run in record.runs]
+    rows = [row for one in record.ablations for row in one.rows] + [row for one in record.comparisons for row in one.known]
+    made += [card.environment for row in rows for card in row.cards.values()]
+    made.sort(key=lambda one: datetime.fromisoformat(one.created))
+    commands = dict.fromkeys([environment.command, *(one.command for one in made)])  # each once
     facts_ = [
         ("study began", environment.created),
         ("seed", str(settings.seed)),
@@ -276,7 +282,7 @@ def _repeat(record: FullRecord) -> list[dict[str, Any]]:
         ("budget", settings.budget.describe()),
     ]
     parts = [
-        _text("The commands that made this study:"),
+        _text("The commands that made what is shown:"),
         {"kind": "code", "text": "\n".join(commands)},
         _table(Table(("what", "value"), facts_), "Versions and seeds"),
     ]

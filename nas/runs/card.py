@@ -5,7 +5,7 @@ studies/<study>/retrained/<run>/
     model.safetensors    the averaged weights
     model.json           a `ModelCard`: candidate, classes, normalisation, how and on what it was trained, its score, its hashes
     metrics.jsonl        a line an epoch
-    evaluation.npz       what it says of the official test set, where there is one and it was not trained on
+    evaluation.npz       what it says of the official test set, or, where there is none or it was trained on, of held-out images
     submissions.jsonl    what was predicted with it, see `nas.runs.ledger`
 """
 

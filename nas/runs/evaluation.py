@@ -84,12 +84,14 @@ SHIFT_SEED = 0
 """Of the simulated shift, the same for all networks, so that they can be compared."""
 
 
-def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext) -> HeldOut | None:
-    """As a submission would be predicted."""
+def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext, run: TrialPaths | None = None) -> HeldOut | None:
+    """As a submission would be predicted. Keeps the evaluation beside `run` where there will be none of the official test set."""
     if ctx.selected.hold_out is None:
         return None
     images, metric = ctx.dataset.train.only(ctx.selected.hold_out), ctx.settings.study.metric
     both = _clean_and_shifted(model, images, tta, ctx)
+    if run is not None and (ctx.dataset.test is None or ctx.selection.include_test_labels):
+        write_evaluation(run, both[0])
     accuracy, shifted_accuracy = (judged.accuracy for judged in both)
     score, shifted_score = (None if metric == "accuracy" else judged.score(metric) for judged in both)
     effective, shifted_effective = (

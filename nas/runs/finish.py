@@ -31,7 +31,7 @@ def finish(plan: RunPlan, ctx: TrainingContext, note: Callable[[str], None], ope
     model.load_state_dict(weights)
     model = model.to(ctx.device).to(memory_format=torch.channels_last)
     card = ModelCard(
-        **begin_card(run, ctx, judge_held_out(model, plan.tta, ctx)),
+        **begin_card(run, ctx, judge_held_out(model, plan.tta, ctx, run if in_ledger else None)),
         subject=plan.subject.title,
         recipe=plan.recipe,
         candidate=candidate,

@@ -16,6 +16,11 @@ class RunRecord:
     evaluation: Evaluation | None  # what it says of labelled images on which it was not trained; None where there were none
 
     @property
+    def judged_on(self) -> str:
+        """The images of `evaluation`."""
+        return "held-out images" if self.card.test_images is None else "test images"
+
+    @property
     def test_accuracy(self) -> float | None:
         """With the averaging over views that `nas submit` takes, where it has any."""
         averaged = self.card.test_accuracy_tta

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from PIL import Image
 
 from nas.config import DataConfig
 from nas.paths import StudyPaths
-from nas.report.page import image_url, render_page
+from nas.report.page import _repeat, image_url, render_page
 from nas.report.record import FullRecord, read_record
 from nas.report.summary import methods
-from nas.runs.card import HeldOut
+from nas.runs.card import HeldOut, ModelCard
 from nas.runs.context import open_presets_study
 from nas.study.finalists import Finalist
 from nas.study.trials import TrialRecord
@@ -161,7 +162,47 @@ def test_network_without_test_images_shows_no_confusion(study: StudyPaths) -> No
     card = run.card.model_copy(update={"test_images": None, "test_accuracy": None, "test_accuracy_tta": None})
     html = render_page(replace(record, runs=[replace(run, card=card, evaluation=None)]))
     assert "confusion" not in charts_in(html)
-    assert "The data set has no labelled test images: what it confuses cannot be shown." in text_of(html)
+    why = "The data set has no labelled test images, and no images were held out (nas retrain --hold-out 0.1)"
+    assert f"{why}: what it confuses cannot be shown." in text_of(html)
+
+
+def test_network_without_test_images_shows_what_it_confuses_among_held_out_ones(
+    nas: Callable[..., Done], study: StudyPaths
+) -> None:
+    typed = "retrain --study tiny --epochs 1 --train-subset 60 --hold-out 0.1 --include-test-labels --device cpu"
+    assert nas(*typed.split()).code == 0
+    record = read_record(study)
+    run = record.chosen_run
+    assert run is not None
+    assert run.card.held_out is not None
+    assert run.evaluation is not None
+    assert (len(run.evaluation.labels), run.evaluation.accuracy) == (run.card.held_out.images, run.card.held_out.accuracy)
+    html = render_page(record)
+    assert {"confusion", "class-accuracy"} <= charts_in(html).keys()
+    text = text_of(html)
+    assert f"of {run.card.held_out.images} held-out images, retrained" in text
+    assert f"Of {run.card.held_out.images} held-out images, which did not train it." in text
+    assert nas("runs", "--study", "tiny", "--verify").code == 0
+
+
+def test_commands_of_all_that_is_shown_are_told_once(study: StudyPaths) -> None:
+    record = read_record(study)
+    run, began = record.runs[0], record.settings.environment
+
+    def made(command: str, day: int) -> ModelCard:
+        environment = began.model_copy(update={"command": command, "created": f"2030-01-0{day}T00:00:00+00:00"})
+        return run.card.model_copy(update={"environment": environment})
+
+    variant = SimpleNamespace(cards={0: made("nas ablate best", 1)})
+    known = SimpleNamespace(cards={0: made("nas baseline torchvision:resnet18", 4), 1: made("nas search four", 5)})
+    changed: dict[str, Any] = {
+        "settings": record.settings.model_copy(update={"environment": made("nas search four", 1).environment}),
+        "runs": [replace(run, card=made("nas retrain top:2", day)) for day in (2, 3)],
+        "ablations": [SimpleNamespace(rows=[variant])],
+        "comparisons": [SimpleNamespace(known=[known])],
+    }
+    (code,) = [part["text"] for part in _repeat(replace(record, **changed)) if part["kind"] == "code"]
+    assert code.splitlines() == ["nas search four", "nas ablate best", "nas retrain top:2", "nas baseline torchvision:resnet18"]
 
 
 def test_damaged_file_costs_what_it_belongs_to_and_no_more(nas: Callable[..., Done], study: StudyPaths) -> None:
