@@ -106,14 +106,19 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _no_main() -> Iterator[None]:
-    """A spawned process would import the program that runs here, of which a worker needs nothing: a user's script would search
-    once more there, unless it said `if __name__ == "__main__"`."""
-    main = sys.modules["__main__"]
+def of_its_own() -> Iterator[None]:
+    """A process that is spawned within imports nothing of the working folder or of the program that runs here, of which a worker
+    needs nothing: a file `types.py` would stand in for Python's own, and a user's script would search once more there, unless it
+    said `if __name__ == "__main__"`."""
+    main, path = sys.modules["__main__"], sys.path[:]
     sys.modules["__main__"] = ModuleType("__main__")
+    if not sys.flags.safe_path:
+        sys.path[:] = [*path[1:], *path[:1]]  # the folder of the script, or the working folder: behind what is installed
     try:
-        yield
+        with _environment({"PYTHONSAFEPATH": "1"}):
+            yield
     finally:
+        sys.path[:] = path
         sys.modules["__main__"] = main
 
 
@@ -208,7 +213,7 @@ class LocalExecutor(Executor):
             ours, theirs = self._context.Pipe()
             name = f"nas-worker-{worker}" + f"-{rank}" * together
             process = self._context.Process(target=_main, args=(theirs, title, os.getpid()), name=name, daemon=True)
-            with _environment(environment), deaf_to_signals(), _no_main():
+            with _environment(environment), deaf_to_signals(), of_its_own():
                 process.start()
             theirs.close()
             made.members.append(_Process(process, ours))

@@ -5,6 +5,7 @@ retraining, a prediction, an export. What is its fault is decided here alone, an
 """
 
 import ast
+import copy
 import hashlib
 import linecache
 import sys
@@ -18,6 +19,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from nas.config import ArchConfig, BlockName, BlockSource, StageConfig
 from nas.errors import ConfigError, NasError, choices_sentence, one_line
@@ -287,6 +289,14 @@ def check_block(arch: ArchConfig, widths: tuple[int, int]) -> None:
                 stage = arch.stages[0].model_copy(update={"channels": channels})
                 plan = BlockPlan(arch, stage, channels_in, stride, 0.0)
                 block = make_block(plan)
+                if any(is_lazy(weight) for weight in block.parameters()):
+                    raise ConfigError(
+                        f"{_label(arch)} has lazy parameters, and a network is counted before an image has reached it",
+                        hint="give its layers their widths: plan.channels_in and plan.stage.channels",
+                    )
+                weight_norm = "of weight_norm, torch.nn.utils.parametrizations has one that can be copied"
+                with blaming_block(arch, "cannot be copied, which the average of its weights needs", weight_norm):
+                    copy.deepcopy(block)
                 with blaming_block(arch, "fails in zero_residual"):
                     block.zero_residual()
                 block = make_block(plan)

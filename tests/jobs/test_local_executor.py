@@ -110,6 +110,20 @@ def test_a_worker_that_ends_is_reported_dead_once_and_may_be_spoken_to(unfit_exe
     unfit_executor.close()
 
 
+def test_a_worker_imports_nothing_of_the_working_folder_nor_of_the_scripts(
+    unfit_executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, module in ((tmp_path / "here", "types"), (tmp_path / "script", "statistics")):
+        folder.mkdir()
+        (folder / f"{module}.py").write_text("raise SystemExit(17)")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "script"), *sys.path])
+    unfit_executor.start()
+    assert [type(message) for _, message in until(unfit_executor, is_a(Died))] == [Unfit, Died]
+    assert sys.path[0] == str(tmp_path / "script")
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
 def test_closing_ends_a_worker_that_does_not_listen(unfit_executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "SHUTDOWN_SECONDS", 0.0)
     unfit_executor.start()

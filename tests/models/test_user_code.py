@@ -256,6 +256,16 @@ FAULTS = {
         r"my_blocks\.py:Plain cannot be built for 8 → 8 channels, kernel 3, stride 1: ValueError: not so "
         r"\(my_blocks\.py, line 7, in __init__\)",
     ),
+    "lazy layers": (
+        "nn.Conv2d(plan.channels_in, ",
+        "nn.LazyConv2d(",
+        "my_blocks.py:Plain has lazy parameters",
+    ),
+    "no copy": (
+        "super().__init__(plan)",
+        "super().__init__(plan); self.scale = 2 * next(nn.Linear(1, 1).parameters())",
+        "my_blocks.py:Plain cannot be copied, which the average of its weights needs: RuntimeError",
+    ),
     "raises at some widths": (
         "super().__init__(plan)",
         "super().__init__(plan); assert plan.stage.channels != 16, 'not 16'",
