@@ -110,8 +110,10 @@ def _most_telling(trials: list[FrozenTrial], most: int | None) -> list[FrozenTri
 
 @contextmanager
 def experiments_allowed() -> Iterator[None]:
-    """What Optuna calls experimental or deprecated may change with its version, which is pinned."""
+    """What Optuna calls experimental or deprecated may change with its version, which is pinned. Each block begins with warnings
+    that were not shown yet: of cmaes's divisions by zero, with a tiny population, nobody needs to hear once a draw."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="cmaes")
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         warnings.simplefilter("ignore", FutureWarning)
         yield
