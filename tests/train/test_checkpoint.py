@@ -15,7 +15,7 @@ import torch
 
 from nas.files import is_disk_full, write_whole
 from nas.train import checkpoint
-from nas.train.checkpoint import load_checkpoint, save_checkpoint
+from nas.train.checkpoint import load_checkpoint, save_checkpoint, trained_weights
 
 STATE = {"identity": "mine", "model": {"w": torch.arange(1000.0)}, "curve": [{"epoch": 1, "loss": 0.5}], "step": 7}
 
@@ -35,6 +35,17 @@ def test_what_was_saved_is_what_is_loaded(path: Path, equal_states: Callable[[An
 
 def test_there_may_be_none(path: Path) -> None:
     assert load_checkpoint(path, "mine") == (None, "none")
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_what_was_trained_is_the_average_where_there_is_one(path: Path, averaged: bool) -> None:
+    average = {"averaged": {"w": torch.ones(3)}} if averaged else {}
+    save_checkpoint(path, {"identity": "mine", "model": {"w": torch.zeros(3)}, "average": average})
+    weights, found = trained_weights(path, "mine")
+    assert weights is not None
+    assert weights["w"].tolist() == [float(averaged)] * 3
+    assert found == "whole"
+    assert trained_weights(path, "another's") == (None, "mismatched")
 
 
 def test_somebody_elses_is_not_taken(path: Path) -> None:
@@ -91,7 +102,7 @@ KILLED_WHILE_SAVING = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from nas.train.checkpoint import load_checkpoint, save_checkpoint
+from nas.train.checkpoint import load_checkpoint, save_checkpoint, trained_weights
 
 torch.set_num_threads(1)  # more do not survive a fork
 path, rng, last = Path(sys.argv[1]), random.Random(0), -1
