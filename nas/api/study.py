@@ -18,7 +18,7 @@ from nas.report.compare import BestReport, report_best
 from nas.report.page import write_page
 from nas.report.paper import write_paper
 from nas.report.record import StudyRecord, read_record, read_study
-from nas.report.words import counts_line
+from nas.report.words import all_counts_text
 from nas.runs.comparison import finished_baselines
 from nas.runs.select import find_run, none_is_best
 from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SearchSpec, SubmitSpec
@@ -38,7 +38,7 @@ class Study:
     def __repr__(self) -> str:
         report = self._read()
         best = "" if report.best is None else f"; best trial {report.best.number}, {report.best.accuracy:.2%}"
-        return f"Study({self.name!r}: {report.trained} trained ({counts_line(report.counts)}){best})"
+        return f"Study({self.name!r}: {all_counts_text(report.counts)}{best})"
 
     @property
     def name(self) -> str:

@@ -98,13 +98,13 @@ def _as_data(result: "SearchResult") -> dict[str, Any]:
 
 def _print_result(result: "SearchResult", again: str) -> None:
     """`again`: the command that goes on, but for its --trials."""
-    from nas.report.words import finalist_text, row_text
+    from nas.report.words import count_draws, finalist_text, row_text, trained_text
 
     progress, name = result.progress, result.plan.paths.name
-    drawn = sum(progress.counts.values()) - progress.counts["imported"]
-    over = progress.counts["over_budget"]
-    print(f"{progress.trained} networks trained in study {name}.", end=" ")
-    print(f"{over} of {drawn} draws ({over / drawn:.0%}) were over budget and never trained." if drawn else "")
+    drawn, over, unended = count_draws(progress.counts), progress.counts["over_budget"], progress.counts["running"]
+    print(f"{trained_text(progress.counts, f' in study {name}')}.", end=" ")
+    later = f"; {unended} {'has' if unended == 1 else 'have'} not ended" if unended else ""
+    print(f"{over} of {drawn} draws ({over / drawn:.0%}) were over budget and never trained{later}." if drawn else "")
     if progress.best is not None:
         print(f"Best of the search: {row_text(progress.best)}")
     for rank, finalist in enumerate(result.finalists):
@@ -115,7 +115,7 @@ def _print_result(result: "SearchResult", again: str) -> None:
     if result.exhausted:
         print(f"Nothing new was left to draw. Widen the ranges of the space and search on from here:  --warm-start study:{name}")
     if progress.best is None:
-        print(f"No training ran to its end yet. To go on:  {again} --trials {progress.goal + 10}")
+        print(f"No network has completed its training yet. To go on:  {again} --trials {progress.goal + 10}")
         return
     goal = progress.goal if progress.trained < progress.goal else progress.goal * 2
     more = "" if result.exhausted else f"   or more trials:  {again} --trials {goal}"

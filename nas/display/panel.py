@@ -8,7 +8,8 @@ from rich.text import Text
 
 from nas.config import METRIC_WORDS
 from nas.jobs.job import Running
-from nas.report.words import count_text, time_text
+from nas.report.words import count_text, counts_line, time_text
+from nas.study.outcomes import COUNTED
 from nas.study.source import Progress
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -29,8 +30,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def counts_text(progress: Progress, left: float | None, width: int) -> str:
     """The counts that are not zero, trained ones first, and the seconds `left`; what matters least goes where it is narrow."""
-    names = {"trained": "to the end", "pruned_early": "pruned early", "diverged": "diverged"}
-    trained = ", ".join(f"{progress.counts[key]} {name}" for key, name in names.items() if progress.counts[key])
+    trained = counts_line(progress.counts, COUNTED)
     rest = {"imported": "taken over", "over_budget": "over budget", "duplicate": "duplicate", "failed": "failed"}
     others = "".join(f" · {progress.counts[key]} {name}" for key, name in rest.items() if progress.counts[key])
     head, tail = f"trained {progress.trained}/{progress.goal}", left_text(left)

@@ -232,7 +232,9 @@ class TerminalDisplay(SearchDisplay):
     def ended(self, row: TrialRecord, progress: Progress) -> None:
         if self.tracker is not None:
             self.tracker.end(run_name(row.number, row.finalist, row.seed), row.outcome)
-        best = "  ← best" if progress.best is not None and progress.best.number == row.number else ""
+        # Of finalists the mean over the seeds decides, at their end.
+        leads = row.finalist is None and progress.best is not None and progress.best.number == row.number
+        best = "  ← best so far" if leads else ""
         if not self.console.is_terminal:
             self.say(f"{row_text(row)}  [{progress.trained}/{progress.goal}{left_text(self._left(progress))}]{best}")
             return

@@ -58,7 +58,7 @@ def _history(record: FullRecord) -> Chart | None:
         return None
     caption = (
         f"Every network that trained, in the order in which they ended, by its validation {record.metric} after its last epoch; "
-        "the line is the best of those that were trained to the end."
+        "the line is the best of those that completed."
     )
     return Chart("history", caption, figures.draw_history(points, record.metric))
 
@@ -78,7 +78,7 @@ def _costs(record: FullRecord, cost: str) -> Chart | None:
     run = record.chosen_run
     tested = run if run is not None and run.test_score is not None else None
     good = "accurate" if record.metric == "accuracy" else "good"
-    caption = f"Networks that were trained to the end; on the step line none that cost less was as {good}."
+    caption = f"Networks that completed their training; on the step line none that cost less was as {good}."
     if references:
         caption += (
             " Triangles are reported by others after full trainings, some on test images: to be compared with a retrained "
@@ -129,7 +129,7 @@ def _parallel(record: FullRecord) -> Chart | None:
         return None
     caption = which + (
         "A line is a network; drag along an axis to keep those that pass there. Pruned networks stand at what others gained from "
-        "that epoch on; “none” where a network has no such stage."
+        "that epoch on, a value that was expected and never measured; “none” where a network has no such stage."
     )
     drawn = figures.draw_parallel(columns, [one.projected or 0.0 for one in known], record.metric)
     return Chart("parallel", caption, drawn, wide=True)

@@ -12,7 +12,7 @@ from nas.report.facts import pareto_front
 from nas.report.network import list_parts
 from nas.report.record import read_study
 from nas.report.tables import Table
-from nas.report.words import count_text, counts_line, value_text
+from nas.report.words import count_text, counts_line, number_text, value_text
 from nas.runs.select import find_subject, none_is_best
 from nas.space.space_file import CIFAR10, load_preset
 from nas.study.finalists import Finalist, finalists_of
@@ -111,7 +111,7 @@ def nothing_as_small(rows: list[TrialRecord], study: str, max_params: int | None
             least.append(f"{getattr(smallest, field):,} {LIMIT_NAMES[field]} (trial {smallest.number})")
     searched = "a search with that budget, under another --study NAME, finds such networks"
     return BudgetError(
-        f"no trained network of study {study!r} has {' and '.join(asked)}: the smallest has {', the cheapest '.join(least)}",
+        f"no completed network of study {study!r} has {' and '.join(asked)}: the smallest has {', the cheapest '.join(least)}",
         hint=f"raise the limit; {searched}",
     )
 
@@ -157,9 +157,11 @@ def _study_facts(name: str) -> dict[str, str]:
         "trials": counts_line(report.counts),
         "judged by": METRIC_WORDS[settings.study.metric],
         "best": "none yet" if best is None else f"{best.accuracy:.2%}",
+        "best, after": "" if best is None else number_text(best.epochs, "epoch"),
         "its parameters": "" if best is None else f"{best.params:,}",
         "its network": "" if best is None else best.architecture or "",
         "finalists": "; ".join(f"{one.mean:.2%}" for one in report.finalists[:3]),
+        "finalists, after": number_text(report.finalists[0].epochs, "epoch") if report.finalists else "",
     }
 
 
@@ -173,14 +175,15 @@ def _network_facts(name: str, study: str | None) -> dict[str, str]:
     settings, subject = read_settings(paths), find_subject(paths, which)
     of = "" if settings.study.metric == "accuracy" else f" {METRIC_WORDS[settings.study.metric]}"
     accuracy = "" if subject.accuracy is None else f"{subject.accuracy:.2%} (validation{of}, study {paths.name})"
-    return _candidate_facts(subject.candidate, settings.shape, accuracy)
+    return _candidate_facts(subject.candidate, settings.shape, accuracy, subject.accuracy_epochs)
 
 
-def _candidate_facts(candidate: Candidate, shape: ImageShape, accuracy: str) -> dict[str, str]:
+def _candidate_facts(candidate: Candidate, shape: ImageShape, accuracy: str, after: int | None = None) -> dict[str, str]:
     arch, train = candidate.arch, candidate.train
     parts = list_parts(arch, shape)
     facts = {
         "accuracy": accuracy,
+        "accuracy, after": "" if after is None else number_text(after, "epoch"),
         "parameters": f"{sum(part.params for part in parts):,}",
         "multiply-adds": count_text(quick_macs(arch, shape)),
         "images": f"{shape.channels}×{shape.size}×{shape.size}, {shape.classes} classes",

@@ -22,7 +22,7 @@ from nas.train.checkpoint import EpochMetrics
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1B87C9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8A8F98"
 OUTCOME_STYLES: dict[str, tuple[str, str, str]] = {
-    "trained": ("trained to the end", BLUE, "circle"),
+    "trained": ("completed", BLUE, "circle"),
     "pruned_early": ("pruned early", GREY, "circle-open"),
     "diverged": ("diverged", RED, "x"),
     "failed": ("failed", RED, "x-thin-open"),
@@ -126,7 +126,7 @@ def draw_costs(
             figure.add_scatter(x=x, y=y, text=[about(one) for one in drawn], mode=mode, name=name, **style)
 
     outlined = {"line": {"width": 1, "color": "#000000"}}
-    add(trials, _about, "trained to the end (validation)", marker={"color": BLUE, "size": 7, "opacity": 0.8})
+    add(trials, _about, "completed (validation)", marker={"color": BLUE, "size": 7, "opacity": 0.8})
     step = {"line": {"color": GREEN, "width": 2, "shape": "hv"}, "marker": {"symbol": "diamond", "size": 8}}
     good = "accurate" if metric == "accuracy" else "good"
     add(front, _about, f"front: none that cost less was as {good}", mode="lines+markers", **step)
@@ -221,10 +221,10 @@ def draw_parallel(columns: dict[str, list[Any]], values: Sequence[float], metric
     shown = [100 * value for value in values]
     axes = [_dimension(name, column) for name, column in columns.items()]
     figure.add_parcoords(
-        line={"color": shown, "colorscale": RAMP, "showscale": True, "colorbar": {"title": {"text": f"{metric} (%)"}}},
+        line={"color": shown, "colorscale": RAMP, "showscale": True, "colorbar": {"title": {"text": f"expected {metric} (%)"}}},
         dimensions=[
             *axes,
-            {"label": f"{metric} (%)", "values": shown, "tickformat": ".3~r"},
+            {"label": f"expected {metric} (%)", "values": shown, "tickformat": ".3~r"},
         ],
         labelangle=-30,
         labelside="bottom",

@@ -22,9 +22,9 @@ from nas.report.network import draw_network, list_layers, list_parts
 from nas.report.record import FullRecord
 from nas.report.summary import summary
 from nas.report.tables import Table
-from nas.report.words import capitalised, count_text, number_text, recipe_texts, time_text
+from nas.report.words import capitalised, count_text, counts_line, number_text, recipe_texts, time_text
 from nas.runs.record import RunRecord
-from nas.study.outcomes import count_trained
+from nas.study.outcomes import COUNTED, count_trained
 from nas.study.strategies import describe
 
 MOST_ROWS = 60  # of trials in the page; `nas report --paper` writes all
@@ -121,7 +121,7 @@ def _tiles(record: FullRecord) -> dict[str, Any]:
         tiles.append(("parameters of the best", count_text(record.best.params)))
     trained = count_trained(counts)
     if record.trials:
-        tiles.append(("networks trained", f"{trained:,}"))
+        tiles.append((f"networks trained: {counts_line(counts, COUNTED)}", f"{trained:,}"))
         tiles.append(("draws over budget, never trained", f"{counts.get('over_budget', 0):,}"))
         seconds = sum(one.seconds for one in facts.time_spent(record.trials, record.finals))
         tiles.append(("of training and evaluation", time_text(seconds)))
@@ -183,7 +183,7 @@ def _trials(record: FullRecord) -> list[dict[str, Any]]:
     if not trained:
         return []
     which = "Every network that trained" if trained <= MOST_ROWS else f"The first {MOST_ROWS} of {trained:,} networks"
-    caption = f"{which}: those that were trained to the end, then those that were not, by {record.metric}."
+    caption = f"{which}: those that completed, then those that did not, by {record.metric}."
     return [_table(table.head(MOST_ROWS), caption, folded=trained > 20)]
 
 

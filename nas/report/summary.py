@@ -7,12 +7,22 @@ from nas.config import METRIC_WORDS
 from nas.paths import PRESET
 from nas.report.facts import elapsed_seconds, time_spent
 from nas.report.record import FullRecord
-from nas.report.words import capitalised, count_text, counts_line, listed, number_text, recipe_texts, score_text, time_text
+from nas.report.words import (
+    capitalised,
+    count_draws,
+    count_text,
+    counts_line,
+    listed,
+    number_text,
+    recipe_texts,
+    score_text,
+    time_text,
+)
 from nas.runs.card import ModelCard
 from nas.runs.record import RunRecord
 from nas.runs.statistics import accuracy_interval, pooled_deviation
 from nas.study.finalists import Finalist
-from nas.study.outcomes import count_trained
+from nas.study.outcomes import COUNTED, count_trained
 from nas.study.settings import PRESETS_SPACE
 
 
@@ -42,14 +52,14 @@ def budget_text(record: FullRecord) -> str:
 
 def _searched(record: FullRecord) -> str:
     counts, settings = record.counts, record.settings
-    drawn = sum(counts.values()) - counts.get("imported", 0) - counts.get("running", 0) - counts.get("waiting", 0)
+    drawn = count_draws(counts)
     over = counts.get("over_budget", 0)
     text = f"Space {settings.space} was searched for networks of at most {budget_text(record)}, on {data_text(record)}. "
     if not drawn:
         return text + "Nothing has come of it yet."
     trained = count_trained(counts)
     unended = counts.get("running", 0)
-    text += f"Of {number_text(drawn, 'draw')}{' that ended' if unended else ''} {trained:,} were trained, for up to "
+    text += f"Of {number_text(drawn, 'draw')} {trained:,} were trained, for up to "
     text += f"{number_text(record.epochs, 'epoch')} each; {over:,} ({over / drawn:.0%}) were over budget and never trained. "
     text += f"In all: {counts_line(counts)}."
     moment = f"{record.read:%Y-%m-%d %H:%M}"
@@ -184,8 +194,8 @@ def methods(record: FullRecord) -> str:
         f"before training; draws over budget ({counts.get('over_budget', 0)}) were never trained. "
         f"Candidates were proposed by {strategies.sampler.name} and trained for up to {number_text(record.epochs, 'epoch')} on "
         f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation {record.metric} of the averaged "
-        f"weights; {trained} networks "
-        f"were trained. "
+        f"weights; {number_text(trained, 'network')} "
+        f"{'was' if trained == 1 else 'were'} trained ({counts_line(counts, COUNTED)}). "
     )
     text = searched if settings.space != PRESETS_SPACE else f"Networks of others were trained on {data_text(record)}. "
     if record.finalists:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from nas.config import METRIC_WORDS, MetricName, TrainConfig
 from nas.runs.statistics import Spread
 from nas.study.finalists import Finalist
-from nas.study.outcomes import OUTCOMES
+from nas.study.outcomes import COUNTED, OUTCOMES, count_trained
 from nas.study.trials import TrialRecord
 
 ROUNDED_UP = 0.9995  # of a unit: from here on three digits round to all of it
@@ -70,7 +70,7 @@ def row_text(row: TrialRecord) -> str:
     cost = f"{count_text(row.params):>5s}"
     parts = f"  batches in {row.micro_batches} parts" if row.micro_batches > 1 else ""
     name = f"trial {row.number:4d}" if row.finalist is None else f"finalist {row.finalist}, seed {row.seed}"
-    return f"{name}  {row.outcome:12s} {became}  {cost}  {row.architecture or ''}{parts}"
+    return f"{name}  {outcome_text(row.outcome):12s} {became}  {cost}  {row.architecture or ''}{parts}"
 
 
 def finalist_text(finalist: Finalist) -> str:
@@ -82,15 +82,31 @@ def finalist_text(finalist: Finalist) -> str:
 
 
 def outcome_text(outcome: str) -> str:
-    """As a table says it: `pruned early`, and `not ended` of what is running or was interrupted."""
-    return "not ended" if outcome == "running" else outcome.replace("_", " ")
+    """In the words of all tables: a network that is trained has `completed`, was `pruned early`, or `diverged`; `not ended` is
+    what is running or was interrupted."""
+    return {"trained": "completed", "running": "not ended", "imported": "taken over"}.get(outcome, outcome.replace("_", " "))
 
 
-def counts_line(counts: Mapping[str, int]) -> str:
-    """Every outcome there was, in one line."""
-    shown = {"trained": "to the end", "imported": "taken over"}
-    order = (*OUTCOMES, "imported", "running", "waiting")
-    return ", ".join(f"{counts[key]} {shown.get(key, outcome_text(key))}" for key in order if counts.get(key))
+def counts_line(counts: Mapping[str, int], which: Sequence[str] = (*OUTCOMES, "imported", "running", "waiting")) -> str:
+    """Every outcome there was, of those asked for."""
+    return ", ".join(f"{counts[key]} {outcome_text(key)}" for key in which if counts.get(key))
+
+
+def trained_text(counts: Mapping[str, int], where: str = "") -> str:
+    """`6 networks trained: 1 completed, 5 pruned early`"""
+    text, of_these = f"{number_text(count_trained(counts), 'network')} trained{where}", counts_line(counts, COUNTED)
+    return f"{text}: {of_these}" if of_these else text
+
+
+def all_counts_text(counts: Mapping[str, int]) -> str:
+    """With what was not trained: `6 networks trained: 1 completed, 5 pruned early; 3 over budget`"""
+    others = counts_line(counts, [one for one in (*OUTCOMES, "imported", "running", "waiting") if one not in COUNTED])
+    return f"{trained_text(counts)}; {others}" if others else trained_text(counts)
+
+
+def count_draws(counts: Mapping[str, int]) -> int:
+    """Also those that have not ended."""
+    return sum(counts.values()) - counts.get("imported", 0) - counts.get("waiting", 0)
 
 
 ALWAYS_SHOWN = {"epochs", "batch_size", "optimiser", "lr", "weight_decay", "schedule", "ema_epochs", "crop_padding", "flip"}

@@ -36,6 +36,8 @@ class Subject:
     default_epochs: int
     accuracy: float | None = None
     """On the validation images, in the search, by its metric; of a search's winner the mean over its trainings as a finalist."""
+    accuracy_epochs: int | None = None
+    """After which that was measured."""
     micro_batches: int = 1  # Parts of a batch that fitted in memory there
 
 
@@ -50,10 +52,9 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
         return preset_subject(which)
     study = open_study(paths)
     trials = study.get_trials(deepcopy=False)
-    accuracy = None
+    finalist = None
     if which == "best":
         trial, finalist = best_of(study)
-        accuracy = finalist.mean if finalist else None
         if trial is None:
             raise none_is_best(paths)
     else:
@@ -68,8 +69,8 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
     file = paths.trial(trial.number).candidate
     candidate = Candidate.from_file(file)
     epochs, parts = EPOCH_FACTOR * candidate.train.epochs, trial.user_attrs.get("micro_batches", 1)
-    accuracy = last_value(trial) if accuracy is None else accuracy
-    return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, accuracy, parts)
+    measured = (finalist.mean, finalist.epochs) if finalist else (last_value(trial), max(trial.intermediate_values, default=None))
+    return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, *measured, parts)
 
 
 def find_names(paths: StudyPaths, words: Sequence[str]) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ def _top(paths: StudyPaths, name: str) -> list[str]:
     wanted = name.removeprefix(TOP)
     if not wanted.isdecimal() or not 1 <= int(wanted) <= len(ranked):
         raise ConfigError(
-            f"{TOP}K takes 1 to {len(ranked)} networks, as many as study {paths.name!r} has trained to the end, not {wanted!r}",
+            f"{TOP}K takes 1 to {len(ranked)} networks, as many as have completed in study {paths.name!r}, not {wanted!r}",
             hint=f"{TOP}{min(5, len(ranked))}",
         )
     return [str(number) for number in ranked[: int(wanted)]]
@@ -105,7 +106,7 @@ def none_is_best(paths: StudyPaths) -> StudyError:
     hint = f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials"
     if read_settings(paths).space == PRESETS_SPACE:
         hint = "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
-    return StudyError(f"no training of study {paths.name!r} has run to its end yet, so that none is best", hint=hint)
+    return StudyError(f"no network of study {paths.name!r} has completed its training yet, so that none is best", hint=hint)
 
 
 # ---------------------------------------------------------------------------------------------------- retrained networks

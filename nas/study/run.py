@@ -41,6 +41,7 @@ from nas.study.finalists import (
     finalists_of,
     require_same_epochs,
 )
+from nas.study.outcomes import count_outcomes
 from nas.study.ownership import own_study
 from nas.study.pruners import FairPruner
 from nas.study.request import least_params, resolve
@@ -294,6 +295,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         interrupted = True
     finally:
         prepared.executor.close(force=True)
+    search.progress.counts = count_outcomes(study.get_trials(deepcopy=False))  # also what has not ended
     return SearchResult(plan, search.progress, finalists_of(study), interrupted, search.exhausted is not None)
 
 

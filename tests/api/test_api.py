@@ -123,7 +123,7 @@ def test_what_a_search_found(study: StudyPaths) -> None:
     assert opened.rows()[best.number]["params"] == best.params
     assert opened.finalists == []
     assert f"best trial {best.number}" in repr(opened)
-    with pytest.raises(BudgetError, match="no trained network"):
+    with pytest.raises(BudgetError, match="no completed network"):
         opened.best_within(max_params=10)
     with pytest.raises(StudyError, match="has the trials 0 to"):
         opened.trial(99)

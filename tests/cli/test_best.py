@@ -15,7 +15,7 @@ def test_best_is_said_above_the_front(nas: Callable[..., Done], study: StudyPath
     done = nas("best", "--study", "tiny")
     first, empty, head, *table = done.out.splitlines()
     assert done.code == 0
-    assert first.startswith(f"Study tiny, best: trial {report.best.number:4d}  trained ")
+    assert first.startswith(f"Study tiny, best: trial {report.best.number:4d}  completed ")
     assert (empty, head.split()) == ("", ["trial", "parameters", "MACs", "accuracy", "network"])
     assert [line.split()[:2] for line in table] == [[str(row.number), f"{row.params:,}"] for row in report.front]
     assert [line.endswith("← best") for line in table] == [row.number == report.best.number for row in report.front]
@@ -49,8 +49,8 @@ def test_best_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("--max-params 10", "no trained network of study 'tiny' has at most 10 parameters: the smallest has "),
-        ("--max-macs 10", "no trained network of study 'tiny' has at most 10 multiply-adds: the smallest has "),
+        ("--max-params 10", "no completed network of study 'tiny' has at most 10 parameters: the smallest has "),
+        ("--max-macs 10", "no completed network of study 'tiny' has at most 10 multiply-adds: the smallest has "),
         ("--max-params few", "a count is a whole number above 0, such as 5M, 300k or 5_000_000, but got 'few'"),
         ("--max-macs 0", "a count is a whole number above 0, such as 5M, 300k or 5_000_000, but got '0'"),
         ("--study tina", "there is no study 'tina'"),

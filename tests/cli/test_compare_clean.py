@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 import xml.etree.ElementTree as xml
@@ -25,9 +26,10 @@ def test_networks_side_by_side_show_what_differs(nas: Callable[..., Done], study
     assert done.code == 0
     lines = done.out.splitlines()
     assert lines[0].split() == ["best", "preset:resnet-443"]
-    rows = {line.split()[0]: line for line in lines[1:]}
+    rows = {re.split("  +", line)[0]: line for line in lines[1:]}
     assert rows["parameters"].endswith("4,697,162")
     assert "93.41% (validation)" in rows["accuracy"]
+    assert rows["accuracy, after"].split()[2:] == ["2", "epochs"]
     assert "momentum" not in rows, "it is the same in both"
     everything = nas("compare", "best", "preset:resnet-443", "--study", "tiny", "--all")
     assert "momentum" in everything.out
@@ -42,6 +44,7 @@ def test_studies_side_by_side(nas: Callable[..., Done], study: StudyPaths) -> No
     (other / "study.json").write_text(settings.replace('"seed":0', '"seed":7').replace('"seed": 0', '"seed": 7'))
     found = json.loads(nas("compare", "tiny", "other", "--json").out)
     assert found["tiny"]["best"] == found["other"]["best"] == f"{find_subject(study, 'best').accuracy:.2%}"
+    assert found["tiny"]["best, after"] == "2 epochs"
     done = nas("compare", "tiny", "other")
     assert done.out.splitlines()[1].split() == ["seed", "0", "7"]
 

@@ -81,9 +81,9 @@ def test_trials_of_a_study_are_listed(nas: Callable[..., Done], study: StudyPath
     done = nas("list", "--study", "tiny")
     *trials, counts, retrained = done.out.splitlines()
     assert all(line.startswith("trial ") for line in trials)
-    assert sum("trained " in line for line in trials) == 2
+    assert sum("completed " in line for line in trials) == 2
     assert sum(line.endswith("← best") for line in trials) == 1
-    assert counts.startswith("2 trained: 2 to the end")
+    assert counts.startswith("2 networks trained: 2 completed")
     assert retrained == f"retrained  {finished_runs(study)[0].folder.name}  ← chosen"
 
 

@@ -12,7 +12,7 @@ from nas.study.request import default_name
 from nas.study.settings import read_settings
 from tests.conftest import TINY_SPACE, Done
 
-FINISHED = "2 networks trained in study tiny."
+FINISHED = "2 networks trained in study tiny: 2 completed."
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_panel_fits_any_terminal(width: int) -> None:
 
 def test_panel_at_a_glance() -> None:
     lines = drawn(progress(), 160)
-    assert lines[0].rstrip() == "trained 12/100 (5 to the end, 7 pruned early) · 9 over budget · about 12 min left"
+    assert lines[0].rstrip() == "trained 12/100 (5 completed, 7 pruned early) · 9 over budget · about 12 min left"
     assert lines[1].rstrip() == "best  74.38%  trial 12  260k  ▁▁▆█  basic 1-2-1 × 56-64-48 k3-3-3 relu"
     assert lines[2].split() == ["worker", "trial", "params", "epoch", "accuracy", "images/s", "network"]
     assert lines[3].split()[:9] == ["NVIDIA", "H100", "20", "4.48M", "3/18", "█░░░░░░░", "42.56%", "12,346", "basic"]
@@ -146,8 +146,15 @@ def test_without_a_terminal_each_trial_has_its_line() -> None:
         shown.until(None)
         shown.ended(ROW, progress())
     (line,) = said(shown).splitlines()
-    assert line.startswith("trial   12  trained       74.38%  after  18 epochs   260k  basic  [12/100 · about ")
-    assert line.endswith(" left]  ← best")
+    assert line.startswith("trial   12  completed     74.38%  after  18 epochs   260k  basic  [12/100 · about ")
+    assert line.endswith(" left]  ← best so far")
+
+
+def test_no_single_training_of_a_finalist_is_the_best() -> None:
+    shown = display()
+    with shown:
+        shown.ended(replace(ROW, finalist=3, seed=0), progress())
+    assert "best" not in said(shown)
 
 
 def test_trial_is_one_line_in_a_terminal() -> None:
@@ -157,8 +164,8 @@ def test_trial_is_one_line_in_a_terminal() -> None:
         shown.ended(long, progress())
         shown.ended(replace(long, number=7), progress())
     first, second = said(shown).splitlines()
-    assert first.startswith("trial   12  trained       74.38%  after  18 epochs   260k  basic")
-    assert first.endswith("…  ← best")
+    assert first.startswith("trial   12  completed     74.38%  after  18 epochs   260k  basic")
+    assert first.endswith("…  ← best so far")
     assert second.endswith("…")
     assert len(first) == len(second) == 80
 

@@ -160,7 +160,7 @@ def test_where_nothing_is_as_small_the_smallest_is_named(study: StudyPaths) -> N
     with pytest.raises(BudgetError) as caught:
         report_best(study, max_params=10, max_macs=2000)
     assert caught.value.message == (
-        "no trained network of study 'tiny' has at most 10 parameters and at most 2,000 multiply-adds: "
+        "no completed network of study 'tiny' has at most 10 parameters and at most 2,000 multiply-adds: "
         f"the smallest has {smallest.params:,} parameters (trial {smallest.number}), "
         f"the cheapest {cheapest.macs:,} multiply-adds (trial {cheapest.number})"
     )
@@ -183,6 +183,6 @@ def test_study_in_which_nothing_ended_has_no_best(study: StudyPaths) -> None:
     empty = study_paths("empty")
     empty.folder.mkdir()
     empty.settings.write_text(study.settings.read_text())
-    with pytest.raises(StudyError, match="no training of study 'empty' has run to its end yet") as caught:
+    with pytest.raises(StudyError, match="no network of study 'empty' has completed its training yet") as caught:
         report_best(empty)
     assert caught.value.hint == "nas search --study empty   trains on; nas list --study empty   shows the trials"

@@ -38,7 +38,7 @@ def test_every_training_with_a_curve_is_drawn() -> None:
         "failed",
         "diverged",
         "not ended",
-        "trained to the end",
+        "completed",
         "finalists, trained again",
         "the best, trial 9",
     ]
@@ -86,7 +86,7 @@ def test_first_axis_of_parallel_coordinates_has_room_for_its_words() -> None:
 
 def test_time_says_what_it_bought() -> None:
     (bars,) = draw_time([TimeShare("trained", 600.0, 1, 18), TimeShare("running", 60.0, 2, 4)]).data
-    assert list(bars.y) == ["trained to the end<br>1 training, 18 epochs", "not ended<br>2 trainings, 4 epochs"]
+    assert list(bars.y) == ["completed<br>1 training, 18 epochs", "not ended<br>2 trainings, 4 epochs"]
     assert list(bars.x) == [10.0, 1.0], "minutes"
 
 

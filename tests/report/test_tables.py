@@ -61,7 +61,7 @@ def test_trials_come_by_accuracy_those_that_got_to_their_end_first() -> None:
     ]
     table = trials_table(rows, best=2)
     assert [row[0] for row in table.rows] == ["2", "0", "1"]
-    assert table.rows[0] == ("2", "network 2", "1,000", "2.5M", "trained", "1", "70.00")
+    assert table.rows[0] == ("2", "network 2", "1,000", "2.5M", "completed", "1", "70.00")
     assert table.marked == 0
     assert [row[0] for row in trials_table(rows, 0).head(1).rows] == ["2"]
     assert trials_table(rows, 0).head(1).marked is None, "the best may not be among those shown"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas.report.words import counts_line, listed, number_text, row_text, time_text
+from nas.report.words import all_counts_text, count_draws, counts_line, listed, number_text, row_text, time_text, trained_text
 from nas.study.trials import TrialRecord
 
 
@@ -14,16 +14,21 @@ def test_times_are_shown_in_their_own_units(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
 
 
-def test_every_outcome_there_was_is_shown() -> None:
-    counts = {"trained": 3, "over_budget": 10, "failed": 0, "running": 1}
-    assert counts_line(counts) == "3 to the end, 10 over budget, 1 not ended"
+def test_every_outcome_there_was_is_shown_in_the_same_words_everywhere() -> None:
+    counts = {"trained": 1, "pruned_early": 5, "over_budget": 10, "failed": 0, "running": 2, "waiting": 3}
+    assert counts_line(counts) == "1 completed, 5 pruned early, 10 over budget, 2 not ended, 3 waiting"
+    assert trained_text(counts, " in study a") == "6 networks trained in study a: 1 completed, 5 pruned early"
+    assert all_counts_text(counts).endswith("1 completed, 5 pruned early; 10 over budget, 2 not ended, 3 waiting")
+    assert trained_text({"trained": 1}) == all_counts_text({"trained": 1}) == "1 network trained: 1 completed"
+    assert trained_text({"over_budget": 1}) == "0 networks trained"
+    assert count_draws(counts) == 18, "those that have not ended among them, and none that only waits"
 
 
 def test_rows_stand_under_each_other_and_say_what_was_over() -> None:
     trained = TrialRecord(7, "trained", 0.7438, 1, 260_290, None, "basic 1-1", 1)
     over = TrialRecord(12, "over_budget", None, 0, 544_000, None, "preact 1-1", 1, over={"params": 0.8133, "macs": 0.1})
-    assert row_text(trained) == "trial    7  trained       74.38%  after   1 epoch    260k  basic 1-1"
-    assert row_text(over) == "trial   12  over_budget  params +81%, macs +10%      544k  preact 1-1"
+    assert row_text(trained) == "trial    7  completed     74.38%  after   1 epoch    260k  basic 1-1"
+    assert row_text(over) == "trial   12  over budget  params +81%, macs +10%      544k  preact 1-1"
     assert row_text(trained).index("basic") == row_text(over).index("preact")
 
 

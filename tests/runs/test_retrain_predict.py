@@ -72,7 +72,7 @@ def test_best_network_of_a_study_in_which_none_has_finished_is_refused(study: St
         file.unlink()
     error = refusal(lambda: train(study))
     assert isinstance(error, StudyError)
-    assert error.message == "no training of study 'tiny' has run to its end yet, so that none is best"
+    assert error.message == "no network of study 'tiny' has completed its training yet, so that none is best"
     assert error.hint == "nas search --study tiny   trains on; nas list --study tiny   shows the trials"
 
 

@@ -125,7 +125,7 @@ def test_an_old_suspended_trial_resumes_and_ends_once(run: Callable[[str], Done]
     assert [outcome_of(trial) for trial in before] == ["over_budget"] * 8 + ["running"] * 2
     done = run("search --study halted --device cpu --trials 2")
     assert "trial 8 resumes after epoch 1" in done.err
-    assert done.out.count("trial    8  trained") + done.err.count("trial    8  trained") == 1
+    assert done.out.count("trial    8  completed") + done.err.count("trial    8  completed") == 1
     trials = open_study(halted).get_trials()
     assert trials[:8] == before[:8]
     assert [outcome_of(trial) for trial in trials[8:]] == ["trained"] * 2
