@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas.runs.comparison import Row
     from nas.runs.retrain import Retrained
     from nas.runs.select import Network
+    from nas.runs.statistics import Expectation
 
 
 def _study_of_networks(
@@ -128,7 +129,8 @@ def retrain(
 
 def _retrain_data(result: "Retrained") -> dict[str, object]:
     runs = [{"run": run.folder, **card.model_dump(mode="json")} for network in result.networks for run, card in network.runs]
-    return {"runs": runs, "best": result.best and result.best[0].folder, "failures": result.failures}
+    best, expected = result.best and result.best[0].folder, {by: vars(one) for by, one in result.expected.items()}
+    return {"runs": runs, "best": best, "expected": expected, "failures": result.failures}
 
 
 def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
@@ -143,7 +145,7 @@ def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
         return [*lines, "Nothing chose among them: --hold-out 0.1 sets images aside that do."]
     run, card = result.best
     lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}: {run.folder}")
-    lines += _expected(card)
+    lines += _expected(card, result.expected)
     if (taken := find_chosen(paths)) is not None and taken.name != run.folder.name:
         lines.append(f"Without --run, nas submit takes another network, {taken.name}: {taken.why}")
     test = "" if knows_test_set(paths, card) else "TEST "
@@ -180,8 +182,8 @@ def _retrain_table(result: "Retrained") -> list[str]:
     return [*table_lines(TABLE_COLUMNS, rows), *([f"({', '.join(remarks)})"] if remarks else [])]
 
 
-def _expected(card: "ModelCard") -> list[str]:
-    """What may be expected of it, and by what that was measured."""
+def _expected(card: "ModelCard", chosen: "dict[Criterion, Expectation]") -> list[str]:
+    """What may be expected of it, and by what that was measured; of one that was `chosen` by that, less."""
     from nas.config import METRIC_WORDS
     from nas.report.summary import grouped_remark
     from nas.runs.statistics import accuracy_interval
@@ -189,6 +191,12 @@ def _expected(card: "ModelCard") -> list[str]:
     def between(accuracy: float, images: float) -> str:
         low, high = accuracy_interval(accuracy, images)
         return f"{accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f})"
+
+    def expected(by: "Criterion", accuracy: float, images: float) -> str:
+        if (found := chosen.get(by)) is None:
+            return between(accuracy, images)
+        low, high = found.interval
+        return f"{found.value:.2%} ({100 * low:.1f}–{100 * high:.1f}), measured {found.measured:.2%}"
 
     lines = []
     if card.test_accuracy is not None and card.test_accuracy_tta is not None and card.test_images is not None:
@@ -206,9 +214,14 @@ def _expected(card: "ModelCard") -> list[str]:
         lines.append("The data set has no labelled test images, so that no test accuracy can be claimed.")
     if (held_out := card.held_out) is not None:
         lines.append(
-            f"Expected, by {held_out.images:,} images held out: {between(held_out.accuracy, held_out.counted)}; "
-            f"under a simulated shift {between(held_out.shifted_accuracy, held_out.shifted_counted)}"
+            f"Expected, by {held_out.images:,} images held out: {expected('clean', held_out.accuracy, held_out.counted)}; "
+            f"under a simulated shift {expected('shifted', held_out.shifted_accuracy, held_out.shifted_counted)}"
         )
+        if chosen:
+            lines.append(
+                f"(They chose it among {chosen['clean'].among} trainings: the best of several is best by luck, too, and less is "
+                "expected of it than was measured.)"
+            )
         if card.metric != "accuracy":
             word = METRIC_WORDS[card.metric]
             lines.append(f"On them, {word} {held_out.clean:.2%}; under that shift {held_out.shifted:.2%}")

@@ -18,6 +18,7 @@ from nas.runs.finish import finish, seal, with_test
 from nas.runs.load import load_network
 from nas.runs.plan import RunPlan, plan_run, plan_timed_run
 from nas.runs.select import Network, find_subject, rank, record_choice
+from nas.runs.statistics import Expectation, after_choice
 from nas.runs.train import Note, OnEpoch, Outcome, prepared_workers, train_all
 from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
@@ -33,6 +34,20 @@ class Retrained:
     by: Criterion
     failures: dict[str, str]
     suspended: int  # Runs that resume with the same command
+
+    @property
+    def expected(self) -> dict[Criterion, Expectation]:
+        """Accuracy of the best on images like those held out, and under the shift; empty where they chose nothing."""
+        held_out = [[card.held_out for _, card in network.runs if card.held_out] for network in self.networks]
+        if self.chosen is None or sum(map(len, held_out)) < 2 or [] in held_out:
+            return {}
+        network, seed = self.networks.index(self.chosen), self.chosen.runs.index(self.chosen.best_run(self.by))
+        clean, shifted = ([[getattr(one, name) for one in of] for of in held_out] for name in ("accuracy", "shifted_accuracy"))
+        counted = held_out[network][seed]
+        return {
+            "clean": after_choice(clean, network, seed, counted.counted),
+            "shifted": after_choice(shifted, network, seed, counted.shifted_counted),
+        }
 
     @property
     def best(self) -> tuple[TrialPaths, ModelCard] | None:

@@ -69,6 +69,39 @@ def accuracy_interval(accuracy: float, images: float) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z2 / images)), min(1.0, (middle + half) / (1 + z2 / images))
 
 
+@dataclass(frozen=True)
+class Expectation:
+    """Of one that was chosen among several: what its accuracy on other images is expected to be."""
+
+    measured: float  # on the images that chose it
+    value: float
+    interval: tuple[float, float]  # with `CONFIDENCE`
+    among: int  # trainings
+
+
+def after_choice(scores: Sequence[Sequence[float]], network: int, seed: int, images: float) -> Expectation:
+    """Of seed number `seed` of network number `network`, the choice among all `scores`, accuracies by network and seed on the
+    same images: the best of several is best by luck, too.
+
+    Empirical Bayes (Efron and Morris 1975): the excess of the network's mean over that of all networks, and that of the seed over
+    its network's, are each worth the share of their variance that the binomial error of so many images does not explain. The
+    interval is Wilson's around that, at its full width, and reaches the measured value.
+    """
+    means = [fmean(of_network) for of_network in scores]
+    middle, measured = fmean(means), scores[network][seed]
+    error = middle * (1 - middle) / images
+    between = stdev(means) ** 2 if len(means) > 1 else 0.0
+    within = [stdev(of_network) for of_network in scores if len(of_network) > 1]
+    value = middle + _real_share(between, error / len(scores[network])) * (means[network] - middle)
+    value += _real_share(pooled_deviation(within) ** 2 if within else 0.0, error) * (measured - means[network])
+    low, high = accuracy_interval(value, images)
+    return Expectation(measured, value, (min(low, measured), max(high, measured)), sum(map(len, scores)))
+
+
+def _real_share(variance: float, error: float) -> float:
+    return max(0.0, 1 - error / variance) if variance > 0 else 0.0
+
+
 def effective_images(correct: np.ndarray, groups: np.ndarray) -> float:
     """How many images, each taken by itself, would tell the accuracy as surely as these, whose groups are alike: their number
     over the design effect (Kish 1965) of the groups, with the factor of Korn and Graubard (1998) where the groups are few.

@@ -52,6 +52,7 @@ def test_several_networks_by_several_seeds_end_in_a_table(nas: Callable[..., Don
     for row in rows[:2]:
         assert len(re.findall(r"\d+\.\d\d% ± \d+\.\d\d", row)) == 2
     assert "Expected, by 144 images held out: " in done.out
+    assert "(They chose it among 4 trainings: " in done.out
     (best,) = re.findall("--run (.*)", done.out)
     card = read_card(find_run(study, best))
     assert (card.recipe, card.candidate.train.batch_size, card.tta) == ("fast", 256, "none")
@@ -59,6 +60,8 @@ def test_several_networks_by_several_seeds_end_in_a_table(nas: Callable[..., Don
     said = json.loads(again.out)
     assert said["best"].endswith(best)
     assert len(said["runs"]) == 4
+    assert said["expected"]["clean"]["measured"] == card.held_out.accuracy
+    assert f"{said['expected']['clean']['value']:.2%} (" in done.out
     assert nas("submit", "--study", "tiny", "--run", best, "--device", "cpu").code == 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from nas.runs.statistics import accuracy_interval, effective_images, paired, spread
+from nas.runs.statistics import accuracy_interval, after_choice, effective_images, paired, spread
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,35 @@ def test_interval_of_groups_holds_what_it_promises() -> None:
             held[which] += low <= 0.8 <= high
     assert 0.93 < held[0] / 600 < 0.98
     assert held[1] / 600 < 0.8, "each image by itself: too narrow"
+
+
+# ------------------------------------------------------------------------------------------------------ after a choice
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.003, 0.02])
+@pytest.mark.parametrize(("networks", "seeds"), [(1, 1), (3, 1), (10, 1), (100, 1), (1, 5), (10, 3), (100, 3)])
+def test_interval_after_a_choice_holds_what_it_promises(networks: int, seeds: int, apart: float) -> None:
+    """Of 500 choices by 5,000 images among networks whose accuracies on all images are 0.9 ± `apart`."""
+    rng, excess, held = np.random.default_rng(0), [], 0
+    for _ in range(500):
+        true = np.clip(0.9 + apart * rng.standard_normal(networks), 0, 1)
+        scores = rng.binomial(5_000, np.repeat(true[:, None], seeds, 1)) / 5_000
+        network = int(scores.mean(1).argmax())
+        found = after_choice(scores.tolist(), network, int(scores[network].argmax()), 5_000)
+        assert found.among == networks * seeds
+        excess.append((found.measured - true[network], found.value - true[network]))
+        held += found.interval[0] <= true[network] <= found.interval[1]
+    raw, left = np.mean(excess, 0)
+    assert held / 500 >= 0.93
+    assert abs(left) < max(0.0018, 0.4 * raw)
+
+
+def test_a_single_training_is_expected_to_do_as_measured() -> None:
+    found = after_choice([[0.8]], 0, 0, 500)
+    assert (found.value, found.interval) == (0.8, accuracy_interval(0.8, 500))
+
+
+def test_of_equals_the_best_is_expected_to_be_as_the_others() -> None:
+    found = after_choice([[0.80], [0.81], [0.80]], 1, 0, 100)
+    assert found.value == pytest.approx(0.8033, abs=1e-4)
+    assert found.measured == 0.81
