@@ -47,4 +47,5 @@ from nas.config.training import (
     ScheduleName,
     TrainConfig,
     check_epochs,
+    default_crop_padding,
 )

@@ -24,11 +24,20 @@ MOST_EPOCHS = 100_000
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 
 
+MOST_CROP_PADDING = 32
+
+
+def default_crop_padding(size: int) -> int:
+    """Pixels, for images of this size where nothing says how many: an eighth, as 4 for 32."""
+    return min(MOST_CROP_PADDING, round(size / 8))
+
+
 class AugmentConfig(Frozen):
     """What happens to a training image, drawn anew for each image and epoch."""
 
-    crop_padding: Annotated[int, Field(ge=0, le=32)] = 4
-    """Pixels added on each side before a crop back to the image's own size; 0 leaves the crop out."""
+    crop_padding: Annotated[int, Field(ge=0, le=MOST_CROP_PADDING)] = 4
+    """Pixels added on each side before a crop back to the image's own size; 0 leaves the crop out. In a search for images of
+    another size than 32 the default is `default_crop_padding`."""
     pad_mode: PadMode = "reflect"
     resized_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Smallest share of the image's area that a random crop of aspect 3:4 to 4:3 keeps before it is resized; 1 leaves it out."""

@@ -7,7 +7,16 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from nas.budget import Budget, Write, count_params
-from nas.config import BalanceName, DataConfig, MetricName, StudyConfig, check_epochs, first_problem, parse_count
+from nas.config import (
+    BalanceName,
+    DataConfig,
+    MetricName,
+    StudyConfig,
+    check_epochs,
+    default_crop_padding,
+    first_problem,
+    parse_count,
+)
 from nas.data.datasets import UNMIRRORED, require_known
 from nas.data.images import Dataset
 from nas.data.tables import moved
@@ -16,7 +25,7 @@ from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
 from nas.space.feasibility import check_blocks, check_can_fill, check_feasible, smallest_network
 from nas.space.space import Space
-from nas.space.space_file import load_space
+from nas.space.space_file import CIFAR10, load_space
 from nas.specs import SearchSpec
 from nas.study.address import study_address
 from nas.study.finalists import check_request
@@ -24,6 +33,8 @@ from nas.study.settings import Environment, Overrides, StudySettings, read_setti
 from nas.study.strategies import fill_defaults, inherit_arguments
 
 DEFAULT_SPACE = "resnet"
+CROP = "augment.crop_padding"
+"""The slot."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Asked:
 
         Raises NasError where nothing can fit.
         """
-        space = self.space.for_images(dataset.shape)
+        space = self._cropped(dataset.shape.size).for_images(dataset.shape)
         check_can_fill(space, dataset.shape)
         budget = Budget(space.budget, dataset.shape, self.paths.latencies, write)
         check_feasible(space, budget)
@@ -62,6 +73,14 @@ class Asked:
             environment=Environment.now(),
         )
         return space, budget, settings
+
+    def _cropped(self, size: int) -> Space:
+        """The space, in which a crop that it says nothing of goes by the size of the images; in a study from before it did, as it
+        was."""
+        known = self.stored is None or CROP in self.stored.parameters
+        if size == CIFAR10.size or not known or any(slot.name == CROP for slot in self.space.slots):
+            return self.space
+        return self.space.with_fixed(CROP, ("train", "augment", "crop_padding"), default_crop_padding(size))
 
 
 def resolve(request: SearchSpec) -> Asked:

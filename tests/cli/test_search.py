@@ -1,14 +1,18 @@
 """`nas search` on a study that is there: what it means cannot change, what it is worth can grow."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from nas.config import DataConfig, default_crop_padding
+from nas.data.datasets import load_dataset
 from nas.paths import StudyPaths, studies_folder
+from nas.space.space import UniformDraw
 from nas.specs import SearchSpec
-from nas.study.request import default_name
+from nas.study.request import default_name, resolve
 from nas.study.settings import read_settings
 from tests.conftest import TINY_SPACE, Done
 
@@ -79,15 +83,38 @@ def test_change_of_a_studys_meaning_is_refused_with_the_difference(
 
 
 def test_another_space_is_refused_with_every_range_that_differs(nas: Callable[..., Done], study: StudyPaths) -> None:
-    other = TINY_SPACE.replace("high: 12", "high: 10").replace("[basic, preact]", "[basic]").replace("crop_padding: 1, ", "")
+    other = (
+        TINY_SPACE.replace("high: 12", "high: 10")
+        .replace("[basic, preact]", "[basic]")
+        .replace("crop_padding: 1", "crop_padding: 2")
+    )
     Path("other.yaml").write_text(other + "  label_smoothing: 0.1\n")
     assert differences(nas("search", "--study", "tiny", "--space", "other.yaml")) == [
-        "augment.crop_padding: 1 → absent",
+        "augment.crop_padding: 1 → 2",
         'block: one of "basic", "preact" → one of "basic"',
         "label_smoothing: absent → 0.1",
         "stage0.channels: int 4 to 12 → int 4 to 10",
         "stage1.channels: int 4 to 12 → int 4 to 10",
     ]
+
+
+def test_crop_that_a_space_leaves_open_goes_by_the_size_of_the_images(study: StudyPaths) -> None:
+    Path("open.yaml").write_text(TINY_SPACE.replace("crop_padding: 1, ", ""))
+    digits = load_dataset(DataConfig(dataset="digits"))
+    asked = resolve(SearchSpec(space="open.yaml", dataset="digits"))
+    space, _, settings = asked.on(digits)
+    assert space.draw(UniformDraw(0)).train.augment.crop_padding == 1
+    assert settings.parameters["augment.crop_padding"] == "1"
+    assert asked.stored is None
+    as_before = settings.model_copy(update={"parameters": {"epochs": "2"}})
+    old = replace(asked, stored=as_before).on(digits)[0]
+    assert old.draw(UniformDraw(0)).train.augment.crop_padding == 4, "in a study from before that, as it was"
+    assert replace(asked, stored=settings).on(digits)[2].parameters == settings.parameters
+
+
+@pytest.mark.parametrize(("size", "padding"), [(8, 1), (28, 4), (32, 4), (64, 8), (224, 28), (512, 32)])
+def test_crop_by_size(size: int, padding: int) -> None:
+    assert default_crop_padding(size) == padding
 
 
 def test_other_data_is_refused(nas: Callable[..., Done], study: StudyPaths, pictures: Path) -> None:
