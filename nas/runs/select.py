@@ -20,6 +20,7 @@ from nas.study.finalists import best_of, finalists_of
 from nas.study.outcomes import best_trials, last_value
 from nas.study.settings import PRESETS_SPACE, read_settings
 from nas.study.storage import open_study
+from nas.study.trials import trial_candidate
 
 TOP = "top:"
 EPOCH_FACTOR = 4
@@ -66,8 +67,7 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
                 hint=f"nas list --study {paths.name}   shows the trials",
             )
         trial = known[which]
-    file = paths.trial(trial.number).candidate
-    candidate = Candidate.from_file(file)
+    candidate = trial_candidate(paths, trial)
     epochs, parts = EPOCH_FACTOR * candidate.train.epochs, trial.user_attrs.get("micro_batches", 1)
     measured = (finalist.mean, finalist.epochs) if finalist else (last_value(trial), max(trial.intermediate_values, default=None))
     return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, *measured, parts)

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config import Candidate, check_epochs
+from nas.config import check_epochs
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError, NasError, StudyError
 from nas.paths import StudyPaths
@@ -23,7 +23,8 @@ from nas.study.history import is_duplicate
 from nas.study.optuna_private import give_up, live_trial
 from nas.study.pruners import FairPruner
 from nas.study.source import Drawn, TrialSource
-from nas.study.storage import create_other_study, find_other_study
+from nas.study.storage import FINALISTS, create_other_study, find_other_study
+from nas.study.trials import trial_candidate
 
 SHARE = 0.2
 """Of the search's cost that finalists take unless told otherwise."""
@@ -158,13 +159,9 @@ def choose(
 # ------------------------------------------------------------------------------------------------------ the sibling study
 
 
-def sibling_name(study: str) -> str:
-    return f"{study} finalists"  # no folder's name ends so by accident, and the dashboard shows it beside the study
-
-
 def sibling(study: optuna.Study) -> optuna.Study | None:
     """None where there were no finalists yet."""
-    return find_other_study(study, sibling_name(study.study_name))
+    return find_other_study(study, study.study_name + FINALISTS)
 
 
 def begun_round(study: optuna.Study) -> Round | None:
@@ -192,7 +189,7 @@ def require_same_epochs(study: optuna.Study, epochs: int | None) -> None:
 def create_sibling_study(study: optuna.Study, asked: Round) -> optuna.Study:
     """Finds or founds it. Raises StudyError as `require_same_epochs`."""
     require_same_epochs(study, asked.epochs)
-    found = sibling(study) or create_other_study(study, sibling_name(study.study_name))
+    found = sibling(study) or create_other_study(study, study.study_name + FINALISTS)
     found.pruner, found.sampler = optuna.pruners.NopPruner(), optuna.samplers.RandomSampler()
     found.set_user_attr("round", asdict(asked))
     return found
@@ -245,12 +242,14 @@ class FinalistSource(TrialSource):
 
     def _queue(self, trial: optuna.Trial) -> None:
         """Raises StudyError where the search's folder of that network is gone."""
-        file = self._search.trial(trial.user_attrs["finalist"]).candidate
-        if not file.is_file():
+        number = trial.user_attrs["finalist"]
+        if not (file := self._search.trial(number).candidate).is_file():
             raise StudyError(
                 f"{file} is gone, which a finalist is built from", hint="restore it from a copy, or go on with --finalists 0"
             )
-        candidate = Candidate.from_file(file)
+        search = find_other_study(self.study, self.study.study_name.removesuffix(FINALISTS))
+        assert search is not None, "its database holds both"
+        candidate = trial_candidate(self._search, search.get_trials(deepcopy=False)[number])
         candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.progress.epochs})})
         parts = trial.user_attrs.get("micro_batches", 1)
         self.ready.append(Drawn(trial, candidate, trial.user_attrs["params"], micro_batches=parts))

@@ -31,7 +31,7 @@ from nas.study.storage import (
     OwnedStorage,
     database_name,
     make_tables,
-    missing,
+    name_of_study,
     openable,
     own_postgres,
     own_sqlite,
@@ -113,16 +113,14 @@ def is_led(paths: StudyPaths) -> bool | None:
 def _found(storage: OwnedStorage, paths: StudyPaths, address: sqlalchemy.URL | None) -> None:
     """Makes the study in a database that has none, and makes sure that it is the one whose folder this is."""
     began = paths.settings.is_file()
-    try:
-        study_id = storage.get_study_id_from_name(paths.name)
-    except KeyError:
-        if began and address is not None:
-            raise missing(paths, address) from None
+    name = name_of_study(storage, paths, address)
+    if name is None:
         storage.create_new_study([StudyDirection.MAXIMIZE], paths.name)
         return
+    study_id = storage.get_study_id_from_name(name)
     if not began and (trials := storage.get_n_trials(study_id)):
         raise StudyError(
-            f"{database_name(paths, address)} holds a study {paths.name!r} with {trials} trials, but the folder {paths.folder} "
+            f"{database_name(paths, address)} holds a study {name!r} with {trials} trials, but the folder {paths.folder} "
             f"has no {paths.settings.name}, which says what they mean",
             hint="search on in the folder where it began (NAS_STUDIES=FOLDER), bring that folder here, or take another name "
             "with --study NAME",

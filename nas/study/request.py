@@ -1,6 +1,7 @@
 """What is asked of a search, and what that means beside what its study began with."""
 
 import os
+import uuid
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -70,6 +71,7 @@ class Asked:
             shape=dataset.shape,
             seed=self.seed,
             study=self.strategies,
+            identity=(self.stored and self.stored.identity) or uuid.uuid4().hex,
             environment=Environment.now(),
         )
         return space, budget, settings

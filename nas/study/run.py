@@ -239,6 +239,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
     request, display, paths, space, stop = prepared.request, prepared.display, prepared.paths, prepared.space, prepared.stop
     sampler = make_sampler(prepared.settings.study.sampler, prepared.settings.seed)
     study = owned_study(storage, paths, sampler, prepared.pruner)
+    _bind(prepared, study)
     fitted = [] if _has_begun(study) else _begin(prepared, study)
     require_same_epochs(study, request.finalist_epochs)
     expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, prepared.pruner)
@@ -297,6 +298,18 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         prepared.executor.close(force=True)
     search.progress.counts = count_outcomes(study.get_trials(deepcopy=False))  # also what has not ended
     return SearchResult(plan, search.progress, finalists_of(study), interrupted, search.exhausted is not None)
+
+
+def _bind(prepared: _Prepared, study: optuna.Study) -> None:
+    """Writes into folder and database the identity by which they know each other, where one of them lacks it."""
+    paths, known = prepared.paths, study.user_attrs.get("identity")
+    settings = read_settings(paths)
+    identity = known or settings.identity or prepared.settings.identity
+    if settings.identity != identity:
+        settings = settings.model_copy(update={"identity": identity})
+        prepared.persist(lambda: write_whole(paths.settings, settings.to_json().encode()))
+    if known != identity:
+        study.set_user_attr("identity", identity)
 
 
 def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:

@@ -148,6 +148,8 @@ class StudySettings(Frozen):
     seed: int
     study: StudyConfig = FIRST_STRATEGIES
     """Its strategies, with every argument."""
+    identity: str | None = None
+    """Random; the study in the database has the same. None of older studies, until they are searched again."""
     environment: Environment
 
     def differences(self, new: "StudySettings") -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from nas.config import Candidate
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.study.history import is_duplicate, projected_values
@@ -83,6 +84,20 @@ def read_trials(trials: Sequence[FrozenTrial], paths: StudyPaths) -> list[TrialR
         )
         for trial in trials
     ]
+
+
+def trial_candidate(paths: StudyPaths, trial: FrozenTrial) -> Candidate:
+    """The network that a trial has trained, from its file. Raises NasError where that is gone, or is not that network: nothing
+    else would hold it to the study's budget."""
+    file, recorded = paths.trial(trial.number).candidate, trial.user_attrs.get("digest")
+    candidate = Candidate.from_file(file)
+    if recorded not in (None, candidate.digest) or outcome_of(trial) == "over_budget":
+        raise StudyError(
+            f"{file} is not the network of trial {trial.number}: the study recorded {trial.user_attrs.get('architecture')} "
+            f"(digest {recorded}, {outcome_of(trial)}), and the file has {candidate.arch.one_line()} (digest {candidate.digest})",
+            hint="restore the file from a copy; `nas baseline` trains networks that no search has drawn",
+        )
+    return candidate
 
 
 def _trained_seconds(trial: FrozenTrial, paths: StudyPaths) -> float | None:

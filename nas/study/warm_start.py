@@ -21,6 +21,7 @@ from nas.space.space_file import load_preset
 from nas.study.outcomes import last_value, outcome_of
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import open_study
+from nas.study.trials import trial_candidate
 
 STUDY_PREFIX = "study:"
 OF_ITS_STUDY = ("excess", "limit")
@@ -75,10 +76,9 @@ def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
     starts = []
     ended = open_study(paths).get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     for trial in sorted(ended, key=lambda t: last_value(t) or 0.0, reverse=True):
-        file = paths.trial(trial.number).candidate
-        if outcome_of(trial) not in wanted or not file.is_file():
+        if outcome_of(trial) not in wanted or not paths.trial(trial.number).candidate.is_file():
             continue
-        candidate = Candidate.from_file(file)
+        candidate = trial_candidate(paths, trial)
         starts.append(Start(f"{STUDY_PREFIX}{paths.name} trial {trial.number}", candidate, trial if same else None))
     return starts
 

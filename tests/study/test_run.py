@@ -2,19 +2,24 @@
 
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nas.config import DataConfig
-from nas.errors import BudgetError, ConfigError, DataError, DeviceError, NasError
+from nas.config import Candidate, DataConfig
+from nas.errors import BudgetError, ConfigError, DataError, DeviceError, NasError, StudyError
 from nas.interrupts import suspended_by_signals
 from nas.paths import StudyPaths
+from nas.runs.select import find_subject
 from nas.specs import SearchSpec
 from nas.study.request import default_name, resolve_data, resolve_overrides, resolve_space
 from nas.study.run import run_search
 from nas.study.settings import Overrides, read_settings
+from nas.study.storage import open_study
+from nas.study.warm_start import find_starts
 from tests.conftest import QuietDisplay
 
 
@@ -69,6 +74,37 @@ def test_what_is_said_replaces_what_the_study_began_with(study: StudyPaths) -> N
 def test_the_data_folder_is_kept_as_an_absolute_path(tmp_path: Path) -> None:
     config = resolve_data(SearchSpec(dataset="folder", data_folder="images"), None)
     assert config == DataConfig(dataset="folder", folder=str(tmp_path / "images"))
+
+
+def test_an_old_study_that_was_renamed_goes_on_and_gets_an_identity(study: StudyPaths) -> None:
+    began = read_settings(study)
+    with closing(sqlite3.connect(study.database)) as database, database:
+        assert database.execute("DELETE FROM study_user_attributes WHERE key = 'identity'").rowcount == 1
+    study.settings.write_text(began.model_copy(update={"identity": None}).to_json())
+    renamed = StudyPaths(study.folder.rename(study.folder.with_name("renamed")))
+    result = run_search(SearchSpec(study="renamed", trials=2, finalists=0, device="cpu"), QuietDisplay())
+    assert (result.progress.trained, result.progress.trained_here) == (2, 0)
+    after = read_settings(renamed)
+    assert after.identity is not None
+    assert after.model_copy(update={"identity": None}) == began.model_copy(update={"identity": None})
+    assert open_study(renamed).user_attrs["identity"] == after.identity
+
+
+def test_a_candidate_that_was_edited_is_trained_by_no_command(study: StudyPaths) -> None:
+    file = study.trial(0).candidate
+    candidate = Candidate.from_json(file.read_bytes())
+    stages = tuple(stage.model_copy(update={"channels": 2048}) for stage in candidate.arch.stages)
+    file.write_text(candidate.model_copy(update={"arch": candidate.arch.model_copy(update={"stages": stages})}).to_json())
+    trained = SearchSpec(study="tiny", trials=2, finalists=2, finalist_epochs=2, device="cpu")
+    for use in (
+        lambda: find_subject(study, "0"),
+        lambda: find_starts("study:tiny", read_settings(study)),
+        lambda: run_search(trained, QuietDisplay()),
+    ):
+        with pytest.raises(
+            StudyError, match=r"candidate.json is not the network of trial 0: the study recorded .* the file has .*2048"
+        ):
+            use()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,8 +1,11 @@
 """The database in the study's folder: how it is kept, and what becomes of one that is damaged."""
 
+import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -12,6 +15,7 @@ import sqlalchemy
 import nas.study.storage
 from nas.errors import StudyError
 from nas.paths import StudyPaths
+from nas.study.finalists import sibling
 from nas.study.ownership import own_study
 from nas.study.storage import create_other_study, open_study, owned_study
 
@@ -177,6 +181,68 @@ def test_trials_of_unknown_meaning_are_not_gone_on_with(paths: StudyPaths) -> No
     paths.settings.write_text("{}")
     with owned(paths) as storage:
         assert len(owned_study(storage, paths).get_trials()) == 3
+
+
+def began(paths: StudyPaths, identity: str | None, **settings: object) -> optuna.Study:
+    """A study of three trials, as a search leaves it."""
+    study = filled(paths, 3)
+    if identity is not None:
+        study.set_user_attr("identity", identity)
+    if settings:
+        study.set_user_attr("settings", settings)
+    paths.settings.write_text(json.dumps({"identity": identity} | settings))
+    return study
+
+
+@pytest.mark.parametrize("identity", ["a", None], ids=["with an identity", "from before there was one"])
+def test_a_folder_that_was_renamed_keeps_its_trials(paths: StudyPaths, identity: str | None) -> None:
+    create_other_study(began(paths, identity), "mine finalists")
+    renamed = StudyPaths(paths.folder.rename(paths.folder.with_name("renamed")))
+    assert len(open_study(renamed).get_trials()) == 3
+    with owned(renamed) as storage:
+        study = owned_study(storage, renamed)
+        assert len(study.get_trials()) == 3
+        assert sibling(study) is not None
+    with sqlite3.connect(renamed.database) as database:
+        assert sorted(database.execute("SELECT study_name FROM studies")) == [("mine",), ("mine finalists",)]
+
+
+def test_of_two_studies_in_one_database_the_identity_tells_and_then_the_name(paths: StudyPaths) -> None:
+    create_other_study(began(paths, "a"), "other")
+    renamed = StudyPaths(paths.folder.rename(paths.folder.with_name("other")))
+    assert open_study(renamed).study_name == "mine"
+    renamed.settings.write_text("{}")
+    assert open_study(renamed).study_name == "other"
+    nameless = StudyPaths(renamed.folder.rename(paths.folder.with_name("third")))
+    with pytest.raises(StudyError, match="holds 2 studies, and none of them is known to be 'third': 'mine', 'other'"):
+        open_study(nameless)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "differ"),
+    [(("b", {}), "identity"), ((None, {"seed": 1}), "seed"), ((None, {"seed": 0, "data_fingerprint": "x"}), "data fingerprint")],
+)
+def test_a_database_of_another_study_is_refused(
+    paths: StudyPaths, tmp_path: Path, theirs: tuple[str | None, dict[str, object]], differ: str
+) -> None:
+    other = StudyPaths(tmp_path / "other")
+    other.folder.mkdir()
+    began(other, theirs[0], **theirs[1])
+    paths.settings.write_text(json.dumps({"identity": "a", "seed": 0, "data_fingerprint": "y"}))
+    shutil.copy(other.database, paths.database)
+    for opened in (partial(open_study, paths), owned(paths).__enter__):
+        with pytest.raises(StudyError, match="belongs to another study") as caught:
+            opened()
+        assert f"they differ in {differ}" in caught.value.message
+
+
+def test_trials_whose_database_is_gone_are_not_begun_anew(paths: StudyPaths) -> None:
+    began(paths, "a")
+    paths.trial(0).folder.mkdir(parents=True)
+    paths.database.unlink()
+    for opened in (partial(open_study, paths), owned(paths).__enter__):
+        with pytest.raises(StudyError, match=r"study\.db does not hold it"):
+            opened()
 
 
 def test_nobody_writes_who_is_not_the_owner_any_more(paths: StudyPaths) -> None:
