@@ -132,6 +132,8 @@ def existing_study(name: str | None) -> StudyPaths:
             )
     paths = study_paths(name)
     if name not in known:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(paths.settings)  # raises where the folder may not be read, or none can have such a name
         raise StudyError(
             f"there is no study {name!r} under {studies_folder().absolute()}.{choices_sentence(name, known)}",
             hint="nas list shows the studies; nas search makes one",

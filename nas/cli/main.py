@@ -1,6 +1,8 @@
 """Registers the commands, and turns a user's mistake into a message. Imports nothing heavy: `nas --help` must be quick."""
 
+import errno
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -19,6 +21,16 @@ LEAST_FILES = 256
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or ""))
 
 
+RIGHTS = "ask its owner for the right, or work in a folder of your own; NAS_STUDIES=FOLDER names one for all studies"
+REFUSALS = {
+    errno.EACCES: RIGHTS,
+    errno.EPERM: RIGHTS,
+    errno.EROFS: RIGHTS,
+    errno.ENAMETOOLONG: "take a shorter name; most file systems allow 255 bytes",
+}
+"""What to do where the file system says that a command may not do something, or not under this name."""
+
+
 def main() -> NoReturn:
     """Exit status: 0 done, 1 a mistake that its user can mend, 2 wrong arguments, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
@@ -32,6 +44,12 @@ def main() -> NoReturn:
         print(f"Error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"Next:  {error.hint}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(f"Error: {error.filename or 'a file'}: {os.strerror(error.errno)}", file=sys.stderr)
+        print(f"Next:  {REFUSALS[error.errno]}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 

@@ -182,6 +182,8 @@ def report(
     for sentence in [*(f"Warning: {sentence}" for sentence in record.left_out), *chosen]:
         print(sentence, file=sys.stderr)
     page = write_page(record, output)
+    if output is None and page != paths.report:
+        print(f"The study's folder {paths.folder} may not be written: the page is in this folder instead.", file=sys.stderr)
     print(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")
     if paper is not None:
         from nas.report.paper import write_paper

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -56,8 +57,11 @@ def render_page(record: FullRecord) -> str:
 
 
 def write_page(record: FullRecord, output: Path | None) -> Path:
-    """Into `output`, or the study's folder. Raises StudyError where that cannot be written."""
+    """Into `output`, or the study's folder, or, where that may only be read, the working folder. Raises StudyError where none of
+    them can be written."""
     path = output or record.paths.report
+    if output is None and not os.access(record.paths.folder, os.W_OK):
+        path = Path(f"{record.name}-{path.name}")
     if path.is_dir():
         raise StudyError(f"{path} cannot be written: it is a folder", hint=f"name a file: --output {path / 'report.html'}")
     try:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from nas.budget import count_macs, count_params
@@ -81,7 +81,8 @@ def take_weights(run: TrialPaths, identity: str) -> dict[str, Tensor]:
 
 def keep_weights(run: TrialPaths, weights: Mapping[str, Tensor]) -> None:
     # Each by itself, for one that has several names, or is a part of another, is refused by the format.
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}, run.weights)
+    # Not by safetensors' save_file, whose files only their owner may read.
+    write_whole(run.weights, save({name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}))
 
 
 def begin_card(run: TrialPaths, ctx: TrainingContext, held_out: HeldOut | None) -> dict[str, Any]:

@@ -4,8 +4,12 @@ Everybody may read. Through an `OwnedStorage`, which `ownership` hands out with 
 The ledger's tables, which Optuna does not know, are written by whoever has something to record.
 """
 
+import atexit
 import json
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -64,14 +68,17 @@ def open_study(
     sampler: optuna.samplers.BaseSampler | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
-    """For reading. In the study's folder it is made where there is none. Raises StudyError."""
+    """For reading. In the study's folder it is made where there is none and it may be written. Raises StudyError."""
     address = study_address(paths, None)
     if address is None:
+        writable = os.access(paths.folder, os.W_OK) and (not paths.database.exists() or os.access(paths.database, os.W_OK))
+        if not writable and not paths.database.exists():
+            return owned_study(optuna.storages.InMemoryStorage(), paths, sampler, pruner)
         with openable(paths, None):
-            _check_file(paths)
-            storage = optuna.storages.RDBStorage(
-                "sqlite:///study.db", {"creator": _sqlite(paths, READER_SECONDS), "poolclass": sqlalchemy.QueuePool}
-            )
+            file = str(paths.database) if writable else _readable(paths)
+            _check_file(file)
+            creator = _sqlite(file, READER_SECONDS)
+            storage = optuna.storages.RDBStorage("sqlite:///study.db", {"creator": creator, "poolclass": sqlalchemy.QueuePool})
             return owned_study(storage, paths, sampler, pruner)
     connect = postgres(address)
 
@@ -102,8 +109,9 @@ def owned_study(
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
     """The study in a storage that `ownership.own_study` has yielded; it is made where there is none."""
-    name = name_of_study(storage, paths, study_address(paths, None)) or paths.name
-    return _create(storage, name, load_if_exists=True, sampler=sampler, pruner=pruner)
+    if name := name_of_study(storage, paths, study_address(paths, None)):
+        return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+    return _create(storage, paths.name, load_if_exists=True, sampler=sampler, pruner=pruner)
 
 
 def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.URL | None) -> str | None:
@@ -219,9 +227,33 @@ def openable(paths: StudyPaths, address: sqlalchemy.URL | None) -> Iterator[None
 # ----------------------------------------------------------------------------------------------------------------- SQLite
 
 
-def _sqlite(paths: StudyPaths, seconds: float) -> Connect:
+def _readable(paths: StudyPaths) -> str:
+    """The URI of the study's database, for one who may read it and not write: SQLite needs files beside a write-ahead log, and
+    where it cannot make them, a copy is read. Raises StudyError where it may not be read either."""
+    uri = f"{paths.database.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=READER_SECONDS)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master")
+        return uri
+    except sqlite3.OperationalError:
+        folder = Path(tempfile.mkdtemp(prefix="nas-study-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        for ending in ("", "-wal", "-journal"):
+            if (file := paths.database.with_name(paths.database.name + ending)).exists():
+                shutil.copyfile(file, folder / file.name)
+    except OSError as error:
+        raise StudyError(
+            f"{error.filename} cannot be read: {error.strerror}", hint="ask whoever owns the study for the right to read it"
+        ) from None
+    return (folder / paths.database.name).as_uri()
+
+
+def _sqlite(file: str, seconds: float) -> Connect:
+    """`file`: a path, or a URI."""
+
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(paths.database, timeout=seconds, check_same_thread=False)
+        connection = sqlite3.connect(file, timeout=seconds, check_same_thread=False, uri=file.startswith("file:"))
         # In WAL mode NORMAL loses nothing when the process dies, and at most the last commits when the machine does; it
         # makes an ask with its tell 2 to 5 times faster. A rollback journal may be damaged by it.
         if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
@@ -231,9 +263,9 @@ def _sqlite(paths: StudyPaths, seconds: float) -> Connect:
     return connect
 
 
-def _check_file(paths: StudyPaths, journal: str | None = None) -> None:
+def _check_file(file: str, journal: str | None = None) -> None:
     """Damage in a page that is not read yet would otherwise end the search in its middle. Raises sqlite3.Error."""
-    with closing(sqlite3.connect(paths.database, timeout=READER_SECONDS)) as database:
+    with closing(sqlite3.connect(file, timeout=READER_SECONDS, uri=file.startswith("file:"))) as database:
         if journal is not None:
             database.execute(f"PRAGMA journal_mode={journal}")
         if (found := database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
@@ -251,9 +283,10 @@ def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> 
         )
     with openable(paths, None):
         # The index of a write-ahead log is memory that the processes of one machine share.
-        _check_file(paths, "DELETE" if network else "WAL")
-        optuna.storages.RDBStorage("sqlite:///study.db", {"creator": _sqlite(paths, OWNER_SECONDS)}).engine.dispose()
-        return OwnedStorage("sqlite:///study.db", _sqlite(paths, OWNER_SECONDS), retry)  # type: ignore[abstract]
+        file = str(paths.database)
+        _check_file(file, "DELETE" if network else "WAL")
+        optuna.storages.RDBStorage("sqlite:///study.db", {"creator": _sqlite(file, OWNER_SECONDS)}).engine.dispose()
+        return OwnedStorage("sqlite:///study.db", _sqlite(file, OWNER_SECONDS), retry)  # type: ignore[abstract]
 
 
 # ------------------------------------------------------------------------------------------------------------- PostgreSQL
@@ -327,7 +360,7 @@ def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchem
 
 def _ledger_file(paths: StudyPaths, writing: bool) -> Connect:
     def connect() -> sqlite3.Connection:
-        file = f"{paths.database.absolute().as_uri()}?mode={'rwc' if writing else 'ro'}"
+        file = f"{paths.database.absolute().as_uri()}?mode=rwc" if writing else _readable(paths)
         return sqlite3.connect(file, timeout=READER_SECONDS, isolation_level=None, uri=True)  # begins where it is told to
 
     return connect

@@ -1,7 +1,14 @@
 """`nas list`, `show`, `presets`, `doctor`: words for people, JSON on standard output for programs."""
 
 import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +28,88 @@ from tests.conftest import Done
 def as_json(done: Done) -> Any:
     assert done.code == 0
     return json.loads(done.out)
+
+
+# ------------------------------------------------------------------------------------------------------ without rights
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file() and "study.db-" not in file.name}
+
+
+@pytest.mark.parametrize("log", [True, False], ids=["its log can be read", "its log cannot be made"])
+def test_study_that_may_not_be_written_is_read_and_left_as_it_is(
+    nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: bool
+) -> None:
+    connect, before = sqlite3.connect, contents(study.folder)
+
+    def connect_to_read(file: Any, **options: Any) -> sqlite3.Connection:
+        if str(study.database) not in str(file):
+            return connect(file, **options)
+        assert str(file).endswith("?mode=ro")
+        if not log:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(file, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect_to_read)
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and study.folder in (path, *Path(path).parents)))
+    commands = (["list"], ["list", "--study", "tiny"], ["best"], ["show", "best"], ["check", "best"], ["runs"], ["report"])
+    done = [nas(*command) for command in commands]
+    assert [one.code for one in done] == [0] * 7, [one.err for one in done]
+    assert "2 trained, best " in done[0].out
+    assert f"The study's folder {study.folder} may not be written: the page is in this folder instead" in done[-1].err
+    assert (tmp_path / "tiny-report.html").is_file()
+    assert contents(study.folder) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="becomes another user")
+def test_another_user_reads_a_study_and_is_told_what_may_not_be_read(study: StudyPaths) -> None:
+    as_other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c"]
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder, "studies")
+        env = {**os.environ, "NAS_STUDIES": str(there), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        shutil.copytree(study.folder.parent, there)
+        with closing(sqlite3.connect(there / "tiny" / "study.db")) as writer:
+            writer.execute("PRAGMA journal_mode=WAL")
+            writer.execute("UPDATE studies SET study_name = study_name")
+            writer.commit()  # stands in the log alone
+
+            def run(*arguments: str) -> Done:
+                script = f"import os, sys; os.chdir({folder!r}); sys.argv = {['nas', *arguments]!r}\n"
+                script += "from nas.cli.main import main; main()"
+                done = subprocess.run([*as_other, script], capture_output=True, text=True, env=env)
+                return Done(done.returncode, done.stdout, done.stderr)
+
+            Path(folder).chmod(0o755)
+            if subprocess.run([*as_other, "import nas.study.storage"], capture_output=True, env=env).returncode:
+                pytest.skip("another user may not read this installation")
+            assert "2 trained, best " in run("list").out
+            for file in (there / "tiny").glob("study.db-*"):
+                file.chmod(0o600)
+            done = run("list")
+            assert "study.db-" in done.err
+            assert "cannot be read: Permission denied" in done.err
+            (there / "tiny").chmod(0o700)
+            done = run("best", "--study", "tiny")
+            assert done.code == 1
+            assert done.err.startswith(f"Error: {there / 'tiny' / 'study.json'}: Permission denied\nNext:  ask its owner")
+
+
+def test_files_of_a_run_are_for_whom_the_umask_says(study: StudyPaths) -> None:
+    (run,) = finished_runs(study)
+    assert run.weights.stat().st_mode == run.card.stat().st_mode
+
+
+def test_name_too_long_for_the_file_system_is_called_that(nas: Callable[..., Done], study: StudyPaths) -> None:
+    for command in (
+        ["best", "--study", "x" * 300],
+        ["search", "--study", "x" * 300],
+        ["predict", "x" * 300 + ".png"],
+        ["submit", "x" * 300],
+    ):
+        done = nas(*command)
+        assert done.code == 1, done.err
+        assert "ame too long" in done.err, command
 
 
 # -------------------------------------------------------------------------------------------------------------- list
