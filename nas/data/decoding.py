@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -15,7 +16,10 @@ from nas.cores import usable_cores
 from nas.data.cache import Progress
 from nas.errors import DataError, one_line
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".jfif", ".jpe", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".apng"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".avif"),
+)
 DECODED_TOGETHER = 64  # images: a task for each would cost as much as decoding a small one, and memory for as many as there are
 DECODING = "upright by EXIF, white beneath what is transparent, the upper 8 of 16 bits"
 """How images are decoded. Change it with that, so that no image decoded before stands beside new ones in the cache."""
@@ -63,7 +67,8 @@ RESIZE = {"squash": squashed, "crop": cropped, "pad": padded}
 class ImageFile(NamedTuple):
     path: str
     bytes: int
-    changed: int  # in nanoseconds since 1970
+    changed: int  # in nanoseconds since 1970, …
+    replaced: int  # … and its inode, which no program can set back: another image may have the same name, size and time
 
 
 def is_image(name: str) -> bool:
@@ -71,33 +76,51 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def image_files(folder: str) -> Iterator[ImageFile]:
-    """The images in a folder and in its folders that are not hidden, ordered by path. Every start of every process lists them
-    all, and pathlib would take more than twice as long."""
+def image_files(folder: str, others: Counter[str] | None = None, within: frozenset[str] = frozenset()) -> Iterator[ImageFile]:
+    """The images in a folder and in its folders that are not hidden, linked ones among them, ordered by path. Every start of
+    every process lists them all, and pathlib would take more than twice as long.
+
+    `others` counts by their endings the files that are none. `within`: the folders whose links led here; none leads back.
+    """
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"the folder {folder} cannot be read: {reason_of(error)}") from None
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir():
+            inner = within
+            if entry.is_symlink():
+                inner, real = within | {os.path.realpath(folder)}, os.path.join(os.path.realpath(entry.path), "")
+                if any(os.path.join(one, "").startswith(real) for one in inner):
+                    continue
             if not entry.name.startswith("."):
-                yield from image_files(entry.path)
+                yield from image_files(entry.path, others, inner)
         elif is_image(entry.name):
             try:
                 status = entry.stat()
             except OSError:  # a link to nothing: whoever decodes it says so
-                yield ImageFile(entry.path, 0, 0)
+                yield ImageFile(entry.path, 0, 0, 0)
             else:
-                yield ImageFile(entry.path, status.st_size, status.st_mtime_ns)
+                yield ImageFile(entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        elif others is not None and not entry.name.startswith("."):
+            others[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
 
 
 def listing_digest(folders: Iterable[str]) -> str:
     """64 hexadecimal digits of which images there are in these folders, how large and how old."""
     digest = hashlib.sha256()
     for file in chain.from_iterable(map(image_files, folders)):
-        digest.update(f"\0{file.path}\0{file.bytes}\0{file.changed}".encode(errors="surrogateescape"))
+        digest.update(f"\0{file.path}\0{file.bytes}\0{file.changed}\0{file.replaced}".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def others_text(others: Counter[str]) -> str:
+    """`3 files of the folder are left out: .heic (2), .txt (1)`; empty without any."""
+    if not (total := others.total()):
+        return ""
+    kinds = ", ".join(f"{what} ({count:,})" for what, count in others.most_common(5)) + (", …" if len(others) > 5 else "")
+    return f"{total:,} {'files' if total > 1 else 'file'} of the folder {'are' if total > 1 else 'is'} left out: {kinds}"
 
 
 def reason_of(error: BaseException) -> str:

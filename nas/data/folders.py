@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -21,7 +22,9 @@ from nas.data.decoding import (
     decode_all,
     decoding_failure,
     image_files,
+    is_image,
     listing_digest,
+    others_text,
 )
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.tables import Columns, matched, read_labels
@@ -46,6 +49,7 @@ class Listing:
     skipped: int = 0  # images and rows that were left out
     owners: np.ndarray | None = None  # int64 (N,): the group of each training image
     groups: tuple[str, ...] = ()
+    others: str = ""  # which files are no images, in words
 
 
 def load_folder(config: DataConfig, progress: Progress) -> Dataset:
@@ -53,7 +57,7 @@ def load_folder(config: DataConfig, progress: Progress) -> Dataset:
     image, and to its number of channels (1 for greyscale, 3 for anything else) unless `channels` says which.
 
     Their labels are in the table `config.labels`; without one they are the names of their folders:
-    FOLDER/train/<class>/* with optional FOLDER/val and FOLDER/test, or FOLDER/<class>/*.
+    FOLDER/train/<class>/* with optional FOLDER/val and FOLDER/test (or another of `PARTS`), or FOLDER/<class>/*.
     """
     if config.folder is None:
         raise DataError("--dataset folder needs the folder", hint="nas search --dataset folder --data FOLDER")
@@ -84,7 +88,7 @@ def load_folder(config: DataConfig, progress: Progress) -> Dataset:
     decoded = [root.absolute(), shape[0], shape[2], config.skip_bad_images, config.resize, DECODING]
     found = dataset_of("folder", find_or_make("folder", entry_key([*decoded, *listing.facts]), make))
     # The images are the same whatever the groups are called, so that their names are the table's as it is now.
-    return replace(found, groups=listing.groups)
+    return replace(found, groups=listing.groups, others=listing.others)
 
 
 def is_outdated(entry: Path) -> bool:
@@ -154,13 +158,35 @@ def in_order(names: Collection[str]) -> list[str]:
     return sorted(named, key=Decimal) if all(map(NUMBER.fullmatch, named)) else named
 
 
+PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+"""What the folders of a data set's own parts are called, in whatever case."""
+
+
+WORDS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def _part_folders(root: Path) -> dict[str, Path]:
+    """`train`, `val` and `test`, as far as they are there; the folder itself as `train` where it has the classes. Raises
+    DataError where two folders mean the same, or some are there without train."""
+    folders = _folders_in(root)
+    named = {part: [name for name in folders if name.lower() in names] for part, names in PARTS.items()}
+    for part, found in named.items():
+        if len(found) > 1 and (named["train"] or part == "train"):
+            raise DataError(
+                f"{root} has the folders {' and '.join(found)}, which both mean {part}", hint="leave one of them, or join them"
+            )
+    parts = {part: root / found[0] for part, found in named.items() if found}
+    if "train" in parts:
+        return parts
+    # `dev` or `Test` may be classes, too, where others are beside them.
+    if parts and ({"val", "test"} & set(folders) or len(parts) == len(folders)):
+        names = " and ".join(path.name for path in parts.values())
+        raise DataError(f"{root} has the folder {names}, but no folder train beside it", hint=FORMS)
+    return {"train": root}
+
+
 def _list_class_folders(root: Path) -> Listing:
-    parts = {"train": root}
-    others = {part: root / part for part in ("val", "test") if (root / part).is_dir()}
-    if (root / "train").is_dir():
-        parts = {"train": root / "train", **others}
-    elif others:
-        raise DataError(f"{root} has the folder {' and '.join(others)}, but no folder train beside it", hint=FORMS)
+    parts, others = _part_folders(root), Counter[str]()
     classes = in_order(_folders_in(parts["train"]))
     if len(classes) < 2:
         raise DataError(
@@ -173,7 +199,7 @@ def _list_class_folders(root: Path) -> Listing:
             f"the name of a class's folder must be UTF-8, but that of {broken[0]!r} in {parts['train']} is not",
             hint="rename it; convmv -r -f cp1252 -t utf-8 --notest FOLDER does so for names from Windows",
         )
-    files = {part: _class_files(folder, classes) for part, folder in parts.items()}
+    files = {part: _class_files(folder, classes, part, others) for part, folder in parts.items()}
     facts: list[object] = []
     for part, listed in files.items():
         facts += [part, *((*file, label) for file, label in listed)]
@@ -188,6 +214,7 @@ def _list_class_folders(root: Path) -> Listing:
         [str(folder.absolute()) for folder in parts.values()],
         facts,
         unreadable,
+        others=others_text(others),
     )
 
 
@@ -195,17 +222,26 @@ def _folders_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _class_files(folder: Path, classes: list[str]) -> list[tuple[ImageFile, int]]:
-    if extra := [name for name in _folders_in(folder) if name not in classes]:
+def _class_files(folder: Path, classes: list[str], part: str, others: Counter[str]) -> list[tuple[ImageFile, int]]:
+    there = _folders_in(folder)
+    if part != "train" and not there:
+        raise DataError(
+            f"{folder} has no folder for each class, as the {WORDS[part]} images of a data set need: which class is each of?",
+            hint=f"sort them into {folder / classes[0]}, …; or move the folder out of {folder.parent}: nas submit takes images "
+            "without labels",
+        )
+    if extra := [name for name in there if name not in classes]:
         raise DataError(f"{folder / extra[0]} is no class of the training images. Choices: {', '.join(classes)}.")
+    if loose := sum(is_image(name) for name in os.listdir(folder)):
+        others["images in no class folder"] += loose
     listed: list[tuple[ImageFile, int]] = []
     for label, name in enumerate(classes):
-        found = image_files(str(folder / name)) if (folder / name).is_dir() else ()
+        found = image_files(str(folder / name), others) if (folder / name).is_dir() else ()
         before = len(listed)
         listed += [(file, label) for file in found]
         if len(listed) == before:
             raise DataError(
-                f"there is no image in {folder / name}; each class of the training images needs some, in files that end in "
+                f"there is no image in {folder / name}; each class of the {WORDS[part]} images needs some, in files that end in "
                 f"{', '.join(IMAGE_SUFFIXES)}",
                 hint="add images, or leave the class out",
             )

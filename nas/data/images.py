@@ -61,6 +61,7 @@ class Dataset:
     mean: tuple[float, ...]  # of each channel over the training images, in [0, 255]
     std: tuple[float, ...]
     skipped: int = 0  # images that were left out: unreadable, or without a label
+    others: str = ""  # which files of the folder are no images, in words
     validation_statistics: Statistics | None = None
     groups: tuple[str, ...] = ()  # names of what `train.groups` counts
 

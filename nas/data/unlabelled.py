@@ -10,6 +10,7 @@ import pickle
 import re
 import zipfile
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import numpy as np
 
 from nas.config import ImageShape
 from nas.data.cache import silent
-from nas.data.decoding import IMAGE_SUFFIXES, bad_images_error, decode_all, is_image, reason_of
+from nas.data.decoding import IMAGE_SUFFIXES, bad_images_error, decode_all, image_files, others_text, reason_of
 from nas.errors import DataError
 
 FORMS = (
@@ -31,6 +32,7 @@ class TestSet:
     name: str
     images: np.ndarray  # uint8 (N, H, W, C)
     ids: list[str]
+    others: str = ""  # which files of a folder are no images, in words
 
     __test__ = False  # no test class for pytest
 
@@ -139,7 +141,8 @@ def _data_and_ids(tree: dict[Any, Any], path: Path) -> tuple[Any, Any]:
 
 
 def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
-    paths = sorted(p for p in folder.iterdir() if is_image(p.name))
+    others = Counter[str]()
+    paths = [Path(file.path) for file in image_files(str(folder), others)]
     if not paths:
         raise DataError(f"{folder} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
     images = np.empty((len(paths), shape.size, shape.size, shape.channels), np.uint8)
@@ -147,7 +150,7 @@ def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
     if bad:
         hint = "repair or remove them; each image of a test set is predicted"
         raise bad_images_error([(paths[i], reason) for i, reason in bad], len(paths), hint)
-    return TestSet(folder.name, images, as_ids([p.stem for p in paths], len(paths), str(folder)))
+    return TestSet(folder.name, images, as_ids([p.stem for p in paths], len(paths), str(folder)), others_text(others))
 
 
 # ---------------------------------------------------------------------------------------------- the safe unpickler

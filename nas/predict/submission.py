@@ -67,6 +67,8 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
     tta = request.tta or card.tta
     require_tta(tta)
     test, described = find_test_set(request, card, progress)
+    if test.others:
+        note(test.others)
     order = arranged(test.ids, form)
     ids = [test.ids[i] for i in order] if form.order is None else list(form.order)
     names = labels_for(form, card.classes, request.names)

@@ -198,7 +198,12 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
         precision=precision,
         deadline=deadline,
         pruner=make_pruner(asked.strategies.pruner, space.epochs),
-        warnings=[*space.warnings(), *cost_warnings(space, budget, asked.space.images), *imbalance_warnings(dataset, space)],
+        warnings=[
+            *filter(None, [dataset.others]),
+            *space.warnings(),
+            *cost_warnings(space, budget, asked.space.images),
+            *imbalance_warnings(dataset, space),
+        ],
         least_params=least_params(space, budget) if asked.strategies.objective == "front" else None,
     )
 

@@ -200,6 +200,56 @@ def test_folder_of_parts_is_a_training_a_validation_and_a_test_set(pictures: Pat
     assert data.mean == pytest.approx((25, 25, 25))
 
 
+@pytest.mark.parametrize(
+    "names", [("Training", "valid", "Testing"), ("TRAIN", "Validation", "Test"), ("train", "dev", "test"), ("train", "VAL", None)]
+)
+def test_parts_are_called_as_people_call_them(names: tuple[str, str, str | None], pictures: Path) -> None:
+    train, validation, test = names
+    fill(pictures / train, {"a": 2, "b": 2})
+    fill(pictures / validation, {"a": 1, "b": 1}, first=100)
+    if test is not None:
+        fill(pictures / test, {"a": 1, "b": 2}, first=200)
+    data = load(pictures)
+    assert data.classes == ("a", "b")
+    assert (len(data.train), data.validation and len(data.validation)) == (4, 2)
+    assert (None if data.test is None else len(data.test)) == (None if test is None else 3)
+
+
+def test_a_class_may_be_called_as_a_part_is(pictures: Path) -> None:
+    fill(pictures, {"dev": 2, "ops": 2})
+    assert load(pictures).classes == ("dev", "ops")
+
+
+def test_test_images_without_classes_are_not_taken_for_training_images(pictures: Path) -> None:
+    fill(pictures / "train", {"a": 2, "b": 2})
+    write_image(pictures / "test" / "0.png", 1)
+    error = refusal(pictures)
+    assert error.message.startswith(f"{pictures / 'test'} has no folder for each class, as the test images of a data set need")
+    assert error.hint is not None
+    assert "nas submit takes images without labels" in error.hint
+
+
+def test_every_image_that_pillow_reads_is_read_and_other_files_are_counted(pictures: Path) -> None:
+    suffixes = (".png", ".tif", ".TIFF", ".bmp", ".gif", ".jfif", ".jpe", ".ppm", ".pgm", ".jp2", ".tga", ".webp")
+    fill(pictures, {"a": 12, "b": 12}, suffixes=suffixes)
+    for name in ("a/x.heic", "b/y.heic", "b/notes.txt", "c.png"):
+        (pictures / name).write_bytes(b"")
+    data = load(pictures)
+    assert (len(data.train), data.train.images.shape[1:]) == (24, (12, 12, 3))
+    assert sorted(data.train.images[:, 0, 0, 0].tolist()) == pytest.approx([10 * i for i in range(1, 25)], abs=2)
+    assert data.others == "4 files of the folder are left out: .heic (2), images in no class folder (1), .txt (1)"
+
+
+def test_linked_folders_are_followed_and_circles_are_not(pictures: Path, tmp_path: Path) -> None:
+    fill(pictures, {"a": 2, "b": 2})
+    fill(tmp_path / "store", {"more": 2}, first=100)
+    (pictures / "b" / "more").symlink_to(tmp_path / "store" / "more")
+    for place, target in (("a/self", "a"), ("a/up", "."), ("a/root", "..")):
+        (pictures / place).symlink_to((pictures / target).resolve())
+    (tmp_path / "store" / "more" / "back").symlink_to(pictures / "b")
+    assert load(pictures).train.images[:, 0, 0, 0].tolist() == [10, 20, 30, 40, 100, 110]
+
+
 def test_jpegs_and_images_in_folders_of_folders_are_found_and_hidden_folders_are_not(pictures: Path) -> None:
     write_image(pictures / "a" / "1.jpg", 50)
     write_image(pictures / "a" / "monday" / "2.jpeg", 50)
@@ -303,13 +353,19 @@ def test_data_set_folder_without_its_folder_says_how_to_name_one() -> None:
             FORMS,
         ),
         ({"val": {"a": 1}, "test": {"a": 1}}, "{} has the folder val and test, but no folder train beside it", FORMS),
+        ({"valid": {"a": 1}}, "{} has the folder valid, but no folder train beside it", FORMS),
+        (
+            {"train": {"a": 1, "b": 1}, "Training": {"a": 1, "b": 1}},
+            "{} has the folders Training and train, which both mean train",
+            "leave one of them, or join them",
+        ),
         (
             {"train": {"a": 2, "b": 2}, "test": {"a": 1, "b": 1, "c": 1}},
             "{}/test/c is no class of the training images. Choices: a, b.",
             None,
         ),
     ],
-    ids=["no classes", "one class", "no training images", "another class"],
+    ids=["no classes", "one class", "no training images", "other words", "two folders of one part", "another class"],
 )
 def test_folders_of_another_form_are_refused(
     there: dict[str, dict[str, int]], message: str, hint: str | None, pictures: Path
@@ -327,11 +383,12 @@ def test_class_folder_without_images_is_named(part: str, pictures: Path) -> None
         fill(pictures / each, {"a": 2, "b": 2})
     shutil.rmtree(pictures / part / "b")
     (pictures / part / "b").mkdir()
-    (pictures / part / "b" / "readme.gif").write_bytes(b"")
+    (pictures / part / "b" / "readme.txt").write_bytes(b"")
     error = refusal(pictures)
-    assert error.message == (
-        f"there is no image in {pictures / part / 'b'}; each class of the training images needs some, in files that end in "
-        ".jpg, .jpeg, .png, .webp"
+    word = {"train": "training", "val": "validation"}.get(part, part)
+    assert error.message.startswith(
+        f"there is no image in {pictures / part / 'b'}; each class of the {word} images needs some, in files that end in "
+        ".jpg, .jpeg, .png, .webp, "
     )
     assert error.hint == "add images, or leave the class out"
 
@@ -431,9 +488,13 @@ def test_images_are_decoded_again_where_the_program_decodes_them_otherwise(
     assert len(decoded) == 8
 
 
-@pytest.mark.parametrize("change", ["another picture", "a new picture", "one picture less", "another size", "skipping"])
+@pytest.mark.parametrize(
+    "change", ["another picture", "a new picture", "one picture less", "replaced", "another size", "skipping"]
+)
 def test_images_are_decoded_again_where_something_changed(change: str, pictures: Path, decoded: list[Path]) -> None:
     fill(pictures, {"a": 3, "b": 2})
+    if change == "replaced":  # by one of the same size, which those of PNG are not
+        Image.new("RGB", (12, 12), (10, 10, 10)).save(pictures / "a" / "0.png", format="BMP")
     before = load(pictures)
     count = len(decoded)
     config: dict[str, Any] = {}
@@ -443,6 +504,11 @@ def test_images_are_decoded_again_where_something_changed(change: str, pictures:
         write_image(pictures / "b" / "9.png", 200)
     elif change == "one picture less":
         (pictures / "a" / "0.png").unlink()
+    elif change == "replaced":  # as cp -p and rsync do: under the same name, of the same size and time
+        other, status = pictures / "a" / "0.png", (pictures / "a" / "0.png").stat()
+        Image.new("RGB", (12, 12), (200, 200, 200)).save(other, format="BMP")
+        os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert (other.stat().st_size, other.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
     elif change == "another size":
         config["image_size"] = 16
     else:
