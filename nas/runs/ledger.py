@@ -28,8 +28,9 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.runs.card import ModelCard, read_sealed_card
 from nas.runs.select import finished_runs
 from nas.study.address import study_address
+from nas.study.identity import database_name
 from nas.study.retry import LedgerUnavailable
-from nas.study.storage import database_name, ledger_connection
+from nas.study.storage import ledger_connection
 
 Note = Callable[[str], None]
 PAUSES = (0.5, 2.0)  # seconds between attempts to record

@@ -20,10 +20,11 @@ from nas.errors import ConfigError, NasError, StudyError
 from nas.paths import StudyPaths
 from nas.study import outcomes
 from nas.study.history import is_duplicate
+from nas.study.identity import FINALISTS
 from nas.study.optuna_private import give_up, live_trial
 from nas.study.pruners import FairPruner
 from nas.study.source import Drawn, TrialSource
-from nas.study.storage import FINALISTS, create_other_study, find_other_study
+from nas.study.storage import create_other_study, find_other_study
 from nas.study.trials import trial_candidate
 
 SHARE = 0.2

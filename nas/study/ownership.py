@@ -25,13 +25,12 @@ from optuna.study import StudyDirection
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.study.address import record_address, study_address
+from nas.study.identity import database_name, name_of_study
 from nas.study.retry import UNREACHABLE, DatabaseUnavailable, Retry
 from nas.study.storage import (
     Connect,
     OwnedStorage,
-    database_name,
     make_tables,
-    name_of_study,
     openable,
     own_postgres,
     own_sqlite,

@@ -5,7 +5,6 @@ The ledger's tables, which Optuna does not know, are written by whoever has some
 """
 
 import atexit
-import json
 import os
 import shutil
 import sqlite3
@@ -25,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import StudyError
 from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
 from nas.study.address import DRIVER, shown, study_address
+from nas.study.identity import database_name, missing, name_of_study
 from nas.study.optuna_private import storage_of, with_cache
 from nas.study.retry import LedgerUnavailable, Retry, find_unavailable, raise_unavailable, redacted_line
 
@@ -34,9 +34,6 @@ READER_SECONDS, OWNER_SECONDS = 60.0, 1.0
 """SQLite's own wait for a lock, during which a process hears nothing; the owner tries again where it ends."""
 SCHEMA_LOCK = 0x6E6173 << 32
 """Of PostgreSQL's advisory locks, the one under which tables are made; a study's own is derived from its name."""
-FINALISTS = " finalists"
-"""Ends the name of the sibling study in which the best are trained again; no folder's name ends so by accident, and the dashboard
-shows it beside the study."""
 LEDGER_LOCK = SCHEMA_LOCK + 1
 """The one under which a ledger is written."""
 # A machine that is gone is noticed after a minute by either side: 20 s of silence, then four probes, or as long without an
@@ -114,67 +111,6 @@ def owned_study(
     return _create(storage, paths.name, load_if_exists=True, sampler=sampler, pruner=pruner)
 
 
-def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.URL | None) -> str | None:
-    """What the study of this folder is called in its database, which is what the folder was called when the study began; None
-    where the database does not hold it. `study.json` and the database name the same random identity.
-
-    Raises StudyError for the database of another study, for one that lacks a study that began, and for one in PostgreSQL whose
-    folder was renamed: its lock and the rows of its ledger go by the name.
-    """
-    folder = _read_json(paths.settings)
-    there = storage.get_all_studies()
-    names = {one.study_name for one in there}
-    searches = [one for one in there if not _is_finalists_of(one.study_name, names)]
-    mine = [one for one in searches if folder.get("identity") and one.user_attrs.get("identity") == folder["identity"]]
-    if address is not None and mine and mine[0].study_name != paths.name:
-        raise StudyError(
-            f"{database_name(paths, address)} holds the study of the folder {paths.folder} as {mine[0].study_name!r}",
-            hint=f"name the folder {mine[0].study_name} again: studies in PostgreSQL go by their names",
-        )
-    named = [one for one in searches if one.study_name == paths.name]
-    found = mine or named or (searches if address is None else [])
-    if len(found) > 1:
-        raise StudyError(
-            f"{paths.database} holds {len(found)} studies, and none of them is known to be {paths.name!r}: "
-            f"{', '.join(sorted(repr(one.study_name) for one in found))}",
-            hint="name the folder as the one that is meant",
-        )
-    if not found:
-        if paths.settings.is_file() and (address is not None or any(paths.trials.glob("*/"))):
-            raise missing(paths, address)
-        return None
-    if reason := _of_another_study(folder, found[0].user_attrs):
-        raise StudyError(
-            f"{database_name(paths, address)} belongs to another study than {paths.settings}: {reason}",
-            hint="bring back the database and the study.json that belong together, from a copy; or start anew under another name "
-            "with --study NAME",
-        )
-    return found[0].study_name
-
-
-def _is_finalists_of(name: str, names: set[str]) -> bool:
-    return name.endswith(FINALISTS) and name.removesuffix(FINALISTS) in names
-
-
-def _of_another_study(folder: dict[str, Any], database: dict[str, Any]) -> str | None:
-    """What a folder and a database contradict each other in; of those from before identities, by what the search recorded."""
-    pairs: list[tuple[str, Any, Any]] = [("identity", folder.get("identity"), database.get("identity"))]
-    if None in pairs[0]:
-        told = database.get("settings") or {}
-        pairs = [(key, folder.get(key), told.get(key)) for key in ("space", "seed", "data_fingerprint", "parameters")]
-    differ = [what.replace("_", " ") for what, one, other in pairs if None not in (one, other) and one != other]
-    return f"they differ in {', '.join(differ)}" if differ else None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """Empty where it cannot be read: whoever needs its settings says why."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def find_other_study(study: optuna.Study, name: str) -> optuna.Study | None:
     """Another study of the same database; None where there is none of that name."""
     try:
@@ -195,17 +131,6 @@ def _create(storage: optuna.storages.BaseStorage, name: str, **more: Any) -> opt
         return optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MAXIMIZE, **more)
     finally:
         optuna.logging.set_verbosity(before)
-
-
-def missing(paths: StudyPaths, address: sqlalchemy.URL | None) -> StudyError:
-    return StudyError(
-        f"the study {paths.name!r} began, by its folder {paths.folder}, but {database_name(paths, address)} does not hold it",
-        hint="restore the database from a copy, or start anew under another name with --study NAME",
-    )
-
-
-def database_name(paths: StudyPaths, address: sqlalchemy.URL | None) -> str:
-    return str(paths.database) if address is None else f"the database {shown(address)}"
 
 
 @contextmanager

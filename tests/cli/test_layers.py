@@ -48,6 +48,7 @@ MAY_IMPORT_OPTUNA = {
     "nas/space/feasibility.py",
     "nas/study/finalists.py",
     "nas/study/history.py",
+    "nas/study/identity.py",
     "nas/study/optuna_private.py",
     "nas/study/trials.py",
     "nas/dashboard/view.py",
