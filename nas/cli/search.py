@@ -71,9 +71,9 @@ def estimate_lines(estimate: "Estimate") -> list[str]:
         f"{'':>5s} {'parameters':>12s} {'MACs':>6s} {'batch':>6s} {'epoch':>9s}  network",
     ]
     for one in estimate.networks:
-        seconds = f"{one.epoch:.3g} s"
+        seconds = f"{one.epoch:.3g} s" if one.epoch < 90 else time_text(one.epoch)
         cost = f"{one.params:12,} {count_text(one.macs):>6s} {one.batch_size:6d} {seconds:>9s}"
-        lines.append(f"{one.percentile:3d} % {cost}  {one.architecture}")
+        lines.append(f"{one.percentile:3d} % {cost}  {one.architecture}{'' if one.timed else '  (not timed: by its MACs)'}")
     lines += ["", f"pruning   {estimate.expected_epochs:.1f} of {estimate.epochs} epochs a network; {estimate.pruning}"]
     if workers > 1:
         lines.append(f"alone     each was timed alone, on {estimate.devices[0]}: workers slow each other down")

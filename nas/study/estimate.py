@@ -2,8 +2,9 @@
 rest is arithmetic. Founds no study."""
 
 import math
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -41,8 +42,10 @@ DRAWS = 40
 MOST_DRAWS = 1000
 TIMED_SECONDS = 2.0
 """Of training steps of each network."""
-TIMED_IMAGES = 500
+TIMED_IMAGES = 200
 """At most so many are evaluated."""
+MEASURED_SECONDS = 30.0
+"""In all: from the smallest network on as many are timed as fit; how long the others take follows from their multiply-adds."""
 START_UP_SECONDS = 6.0
 """From the command to the first epoch, with 50,000 images in the cache: scripts/bench/README.md, "Scale"."""
 
@@ -59,6 +62,8 @@ class TimedNetwork:
     """Seconds once a training."""
     epoch: float
     """Seconds of training, evaluation and checkpoint."""
+    timed: bool = True
+    """Or taken to be as fast for its multiply-adds as the largest that was."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +163,9 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
     chosen = spread_by_macs(space, budget, data.seed)
     for warning in (*space.warnings(), *cost_warnings(space, budget, asked.space.images)):
         display.note(f"Warning: {warning}")
-    display.note(f"timing {len({one.digest for _, one in chosen})} networks of space {space.name}, for some seconds each")
-    networks = _time_networks(chosen, dataset, parts, plans[0])
+    count = len({one.digest for _, one in chosen})
+    display.note(f"timing up to {count} networks of space {space.name}, for about {MEASURED_SECONDS:.0f} s in all")
+    networks = _time_networks(chosen, dataset, parts, plans[0], display)
     pruner = make_pruner(asked.strategies.pruner, space.epochs)
     known_epochs = pruner.expected_epochs(trials, before)
     expected_epochs = float(space.epochs) if known_epochs is None else known_epochs
@@ -209,7 +215,9 @@ def spread_by_macs(space: Space, budget: Budget, seed: int) -> list[tuple[int, C
     return [(percentile, found[len(found) * percentile // 100][2]) for percentile in PERCENTILES]
 
 
-def _time_networks(chosen: list[tuple[int, Candidate]], dataset: Dataset, parts: Split, plan: WorkerPlan) -> list[TimedNetwork]:
+def _time_networks(
+    chosen: list[tuple[int, Candidate]], dataset: Dataset, parts: Split, plan: WorkerPlan, display: SearchDisplay
+) -> list[TimedNetwork]:
     """In this process, with the threads that a worker would have; a network that is there twice is timed once."""
     device = pick_device(plan.device)
     threads = torch.get_num_threads()
@@ -217,7 +225,7 @@ def _time_networks(chosen: list[tuple[int, Candidate]], dataset: Dataset, parts:
     tune_process(device)
     warm_up()
     try:
-        return _time_each(chosen, dataset, parts, device, plan.sharing)
+        return _time_each(display.decoding(chosen, "timing networks", len(chosen)), dataset, parts, device, plan.sharing)
     except Exception as error:
         where = out_of_memory(error)
         if where is None:
@@ -231,32 +239,43 @@ def _time_networks(chosen: list[tuple[int, Candidate]], dataset: Dataset, parts:
 
 
 def _time_each(
-    chosen: list[tuple[int, Candidate]], dataset: Dataset, parts: Split, device: torch.device, sharing: int
+    chosen: Iterable[tuple[int, Candidate]], dataset: Dataset, parts: Split, device: torch.device, sharing: int
 ) -> list[TimedNetwork]:
+    """`chosen`: the smallest first."""
     shape, precision, images = dataset.shape, pick_precision(device), validation_images(dataset, parts)
     few = (np.arange(images) if parts.validation is None else parts.validation)[:TIMED_IMAGES]
     train = place(dataset.train, dataset.mean, dataset.std, device, parts.train, sharing=sharing)
     validation = place(dataset.validation or dataset.train, dataset.mean, dataset.std, device, few, sharing=sharing)
-    paces: dict[str, Pace] = {}
-    timed = []
+    begun, last, digest = time.perf_counter(), 0.0, ""
+    pace: Pace | None = None
+    timed: list[TimedNetwork] = []
+    known_macs = known_batch = 0
+    """Of the network that was timed last."""
     for percentile, candidate in chosen:
         arch, config = candidate.arch, candidate.train
         batches = TrainBatches.by_recipe(train, config, 0, shape.classes)
-        if candidate.digest not in paces:
+        macs = count_macs(arch, shape)
+        more = macs / known_macs if known_macs else 0.0
+        before = time.perf_counter()
+        if pace is None or (candidate.digest != digest and before - begun + last * more <= MEASURED_SECONDS):
             model = build_model(arch, shape)
-            paces[candidate.digest] = measure_pace(model, batches, validation, config, precision, TIMED_SECONDS)
+            pace = measure_pace(model, batches, validation, config, precision, TIMED_SECONDS)
             del model
             release_memory(device)  # as a worker does after each training
-        pace = paces[candidate.digest]
+            last, digest = time.perf_counter() - before, candidate.digest
+            known_macs, known_batch, more = macs, batches.batch_size, 1.0
+        step = pace.step * more * batches.batch_size / known_batch
+        now = Pace(pace.start * more, step, pace.image * more, pace.checkpoint)
         timed.append(
             TimedNetwork(
                 percentile=percentile,
                 params=count_params(arch, shape),
-                macs=count_macs(arch, shape),
+                macs=macs,
                 batch_size=batches.batch_size,
                 architecture=arch.one_line(),
-                start=pace.start,
-                epoch=pace.epoch(len(batches), images),
+                start=now.start,
+                epoch=now.epoch(len(batches), images),
+                timed=candidate.digest == digest,
             )
         )
     return timed

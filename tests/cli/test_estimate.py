@@ -1,6 +1,7 @@
 """`nas search --estimate`: a table and a range on standard output, and nothing begun."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_estimate_is_said_in_lines() -> None:
         "pruning   5.6 of 18 epochs a network; asha prunes somehow",
         "search    about 20 min: from 10 min, to 2 h 00 min should the sampler come to prefer the slow ones",
     ]
+
+
+def test_a_long_epoch_is_said_in_minutes_and_one_that_was_not_timed_is_marked() -> None:
+    (line,) = (
+        line
+        for line in estimate_lines(replace(ESTIMATE, networks=[replace(ESTIMATE.networks[0], epoch=1620.0, timed=False)]))
+        if "%" in line[:6]
+    )
+    assert "   27 min  basic" in line
+    assert line.endswith("silu  (not timed: by its MACs)")
 
 
 def test_of_several_workers_it_is_said_that_each_was_timed_alone() -> None:

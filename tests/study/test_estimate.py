@@ -140,7 +140,22 @@ def test_estimate_founds_no_study(quickly: list[float]) -> None:
         assert one.epoch == pytest.approx(0.1 * steps + 0.001 * found.validation_images + 1.0)
     assert found.whole == search_seconds(found.networks, trials=12, epochs=9, expected_epochs=found.expected_epochs)
     assert len(quickly) == 5
-    assert display.notes == ["timing 5 networks of space digits, for some seconds each"]
+    assert display.notes == ["timing up to 5 networks of space digits, for about 30 s in all"]
+
+
+def test_where_the_time_is_up_the_rest_follows_from_the_multiply_adds(
+    quickly: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MEASURED_SECONDS", -1.0)
+    found = estimate_search(ask(), QuietDisplay())
+    first = found.networks[0]
+    assert len(quickly) == 1
+    assert [one.timed for one in found.networks] == [True, False, False, False, False]
+    for one in found.networks:
+        more, steps = one.macs / first.macs, found.train_images // one.batch_size
+        assert one.start == pytest.approx(more)
+        step = 0.1 * more * one.batch_size / first.batch_size
+        assert one.epoch == pytest.approx(step * steps + 0.001 * more * found.validation_images + 1.0)
 
 
 def test_what_is_asked_for_is_estimated(quickly: list[float]) -> None:
