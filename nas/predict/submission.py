@@ -232,6 +232,10 @@ def predict_images(request: PredictSpec, note: Note = lambda text: None) -> list
 
 
 def _read(path: Path, card: ModelCard) -> np.ndarray:
+    if path.is_dir():
+        raise DataError(
+            f"nas predict takes images, but {path} is a folder", hint=f"nas submit {path}   predicts all images in it"
+        )
     if not path.is_file():
         raise DataError(f"there is no file {path}", hint="name images: nas predict IMAGE…")
     try:

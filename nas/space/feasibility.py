@@ -165,10 +165,12 @@ def cost_warnings(space: Space, budget: Budget, meant: ImageShape) -> list[str]:
     middle, before = here.get("50%"), there.get("50%")
     if middle is None or before is None:
         return []
+    closer = "resnet-224" if shape.size >= 96 else "resnet"  # by the sizes that they are meant for
+    advice = "a budget with macs" if closer == space.name else f"--space {closer}, or a budget with macs"
     return [
         f"space {space.name} is meant for images of {meant.size}×{meant.size}, and nothing limits what larger ones cost: on "
         f"{shape.size}×{shape.size} half of its networks need more than {middle / 1e9:.2g} billion multiply-adds an image, "
-        f"{middle / before:.0f} times as many; try --space resnet-224, or a budget with macs"
+        f"{middle / before:.0f} times as many; try {advice}"
     ]
 
 

@@ -21,7 +21,7 @@ from nas.config import (
 from nas.data.datasets import UNMIRRORED, require_known
 from nas.data.images import Dataset
 from nas.data.tables import moved
-from nas.errors import ConfigError, choices_sentence
+from nas.errors import ConfigError, StudyError, choices_sentence
 from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
 from nas.space.feasibility import check_blocks, check_can_fill, check_feasible, smallest_network
@@ -159,7 +159,13 @@ def resolve_study(request: SearchSpec, space: Space, stored: StudySettings | Non
 def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfig:
     before = stored.data if stored else None
     if before and request.data_folder and request.labels is None:
-        before = moved(before, os.path.abspath(request.data_folder))
+        there, before = before, moved(before, os.path.abspath(request.data_folder))
+        if before.labels is not None and not os.path.isfile(before.labels):
+            raise StudyError(
+                f"the study searches the images in {there.folder} by the labels in {there.labels}, and for those in "
+                f"{before.folder} there is no such table, {before.labels}",
+                hint="--study NAME begins another study of other images; --labels FILE names the table of the same ones",
+            )
     if request.labels is None and (before is None or before.labels is None):
         for name in ("image_column", "label_column", "group_column"):
             if getattr(request, name) is not None:

@@ -162,7 +162,14 @@ class StudySettings(Frozen):
             pairs += [(f"{part}.{key}", before[key], after[key]) for key in before if part != "data" or key not in PLACES]
         found = _changes(pairs)
         if self.data_fingerprint != new.data_fingerprint:
-            found.append("data: the images or labels are not those that the study began with")
+            what, began = "images or labels", ""
+            if (
+                self.data.labels is None
+                and None not in (self.data.folder, new.data.folder)
+                and self.data.folder != new.data.folder
+            ):
+                what, began = f"images in {new.data.folder}", f", in {self.data.folder}"
+            found.append(f"data: the {what} are not those that the study began with{began}")
         pairs = [("seed", self.seed, new.seed)]
         pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
         studies = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study

@@ -179,6 +179,17 @@ def test_a_study_cannot_change_its_metric_or_its_groups(nas: Callable[..., Done]
     assert "  data: the images or labels are not those that the study began with" in lines
 
 
+def test_another_folder_under_the_name_of_a_study_is_refused_with_both_folders(
+    nas: Callable[..., Done], labelled: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").rename(labelled / "labels.csv")
+    assert nas(*SEARCH, "--data", str(labelled), "--labels", str(labelled / "labels.csv")).code == 0
+    (tmp_path / "second").mkdir()
+    done = nas(*SEARCH, "--data", str(tmp_path / "second"))
+    assert done.err.startswith(f"Error: the study searches the images in {labelled} by the labels in {labelled}/labels.csv, and")
+    assert "Next:  --study NAME begins another study of other images; " in done.err
+
+
 def test_a_labelled_folder_is_named_after_what_it_is(labelled: Path) -> None:
     assert default_name(SearchSpec(space="tiny.yaml", labels="labels.csv")) == "tiny-folder"
 
@@ -221,6 +232,9 @@ def test_images_much_larger_than_a_space_is_meant_for_are_warned_of() -> None:
     )
     assert warning.endswith("49 times as many; try --space resnet-224, or a budget with macs")
     assert cost_warnings(space, Budget(space.budget, space.images), space.images) == []
+    digits = load_space("digits")
+    (warning,) = cost_warnings(digits, Budget(digits.budget, space.images), digits.images)
+    assert warning.endswith("times as many; try --space resnet, or a budget with macs")
     limited = load_space("resnet-224")
     assert cost_warnings(limited, Budget(limited.budget, large), limited.images) == []
 

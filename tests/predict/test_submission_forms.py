@@ -262,6 +262,9 @@ def test_what_is_no_image_is_refused(nas: Callable[..., Done], study: StudyPaths
     (tmp_path / "text.png").write_text("no image")
     assert "text.png cannot be read as an image: " in nas("predict", str(tmp_path / "text.png"), "--study", "tiny").err
     assert "there is no file " in nas("predict", str(tmp_path / "nowhere.png"), "--study", "tiny").err
+    assert nas("predict", str(tmp_path), "--study", "tiny").err == (
+        f"Error: nas predict takes images, but {tmp_path} is a folder\nNext:  nas submit {tmp_path}   predicts all images in it\n"
+    )
     done = nas("predict", str(tmp_path / "text.png"), "--study", "tiny", "--top", "0")
     assert done.err == "Error: --top must be at least 1, but is 0\n"
 
