@@ -1,5 +1,7 @@
 """The README, the guide and their neighbours: their links lead somewhere, and their commands can be typed."""
 
+import ast
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -63,6 +65,52 @@ def test_every_command_that_is_shown_can_be_typed() -> None:
             known[name].make_context(name, words)
         except Exception as error:  # a kind of typer's own, which its releases name differently
             wrong.append(f"{document}: {line}: {error!r}")
+    assert not wrong
+
+
+def texts_of(node: ast.AST) -> list[str]:
+    """What an expression may say, each text with `X` for what is filled in; of a choice all that it chooses among."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return [text]
+        case ast.JoinedStr(values=values):
+            parts = [texts_of(value) for value in values]
+            return ["".join(said) for said in itertools.product(*parts)]
+        case ast.FormattedValue(value=value):
+            return texts_of(value) if isinstance(value, ast.IfExp) else ["X"]
+        case ast.IfExp(body=body, orelse=otherwise):
+            return texts_of(body) + texts_of(otherwise)
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            return [one + other for one in texts_of(left) for other in texts_of(right)]
+    return ["X"]
+
+
+def hints() -> list[tuple[str, str]]:
+    """Where each `hint=` stands, or what is printed behind `Next:`, and what it may say."""
+    found = []
+    for file in sorted((ROOT / "nas").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            place = f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            names = [one.id for one in targets if isinstance(one, ast.Name)]
+            if (isinstance(node, ast.keyword) and node.arg == "hint") or (isinstance(node, ast.Assign) and "hint" in names):
+                found += [(place, text) for text in texts_of(node.value)]
+            elif isinstance(node, ast.JoinedStr | ast.Constant):
+                found += [(place, text.partition("Next:")[2]) for text in texts_of(node) if "Next:  nas" in text]
+    return found
+
+
+def test_every_command_in_a_hint_exists_with_its_options() -> None:
+    known = typer.main.get_group(app).commands
+    options = {name: {word for parameter in command.params for word in parameter.opts} for name, command in known.items()}
+    wrong, count = [], 0
+    for place, text in hints():
+        for name, rest in re.findall(r"(?<!newer )(?<![\w/.'])nas ([a-z]+)((?: (?! )[^;,:)`]*)?)", text):
+            count += 1
+            said = re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", rest)
+            if name not in known or not set(said) <= options[name] | {"--help"}:
+                wrong.append(f"{place}: nas {name}{rest}")
+    assert count > 60
     assert not wrong
 
 
