@@ -147,7 +147,7 @@ def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
     lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}: {run.folder}")
     lines += _expected(card, result.expected)
     if (taken := find_chosen(paths)) is not None and taken.name != run.folder.name:
-        lines.append(f"Without --run, nas submit takes another network, {taken.name}: {taken.why}")
+        lines.append(f"Without --run, nas submit takes another run, {taken.name}: {taken.why}")
     test = "" if knows_test_set(paths, card) else "TEST "
     what = "    (TEST: a folder of images, a pickle, a .npy or .npz file)" if test else ""
     return [*lines, f"Next:  nas submit {test}--study {paths.name} --run {run.folder.name}{what}"]

@@ -71,7 +71,7 @@ def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done
     later = nas(*f"retrain 0 --seed 7 {shared}".split())
     newest = finished_runs(study)[-1].folder.name
     assert newest.endswith("-seed-7-subset-60")
-    assert f"Without --run, nas submit takes another network, {best}: chosen on " in later.out
+    assert f"Without --run, nas submit takes another run, {best}: chosen on " in later.out
 
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "image.png")
     for typed in (
