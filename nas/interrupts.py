@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl."""
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass

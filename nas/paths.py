@@ -166,8 +166,7 @@ def shipped_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "search_spaces"
 
 
-PRESET = "preset:"
-"""Begins the name of a preset where other networks may be named, too."""
+PRESET = "preset:"  # begins the name of a preset where other networks may be named, too
 _SHIPPED = {"space": ".", "preset": "presets", "recipe": "recipes"}
 
 

@@ -27,8 +27,7 @@ class Trial:
     """A network that the search drew, with its recipe."""
 
     paths: StudyPaths
-    row: TrialRecord
-    """As `nas list` shows it."""
+    row: TrialRecord  # as `nas list` shows it
 
     def __repr__(self) -> str:
         accuracy = "" if self.accuracy is None else f", {self.accuracy:.2%} after {self.row.epochs} epochs"

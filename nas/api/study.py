@@ -27,8 +27,7 @@ from nas.study.finalists import Finalist
 from nas.study.run import run_search
 from nas.study.settings import StudySettings, read_settings
 
-Which = Trial | int | str
-"""A network to retrain: a trial, its number, `best`, or `preset:NAME`."""
+Which = Trial | int | str  # a network to retrain: a trial, its number, `best`, or `preset:NAME`
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,7 @@ def _counting() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-Rule = Callable[[Sequence[Any], Sequence[Any]], int]
-"""Multiply-adds of an operation by its inputs and outputs in the graph."""
+Rule = Callable[[Sequence[Any], Sequence[Any]], int]  # multiply-adds of an operation by its inputs and outputs in the graph
 
 
 def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:

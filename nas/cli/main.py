@@ -16,8 +16,7 @@ ORDER = (
     *("report", "dashboard", "compare", "presets", "doctor", "clean"),
 )
 """Of the commands in the help."""
-LEAST_FILES = 256
-"""That a process may have open at once: libraries, workers' pipes, the database."""
+LEAST_FILES = 256  # that a process may have open at once: libraries, workers' pipes, the database
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or ""))
 
 

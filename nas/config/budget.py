@@ -13,8 +13,7 @@ from nas.errors import BudgetError, choices_sentence
 LIMIT_NAMES = {"params": "parameters", "memory": "bytes of activations", "macs": "multiply-adds", "latency": "ms"}
 """The fields of `BudgetConfig`, cheapest to find out first, and what an amount of each is counted in."""
 
-MOST = 10**18
-"""Of any amount: no network has so much, and more is no number of 64 bits."""
+MOST = 10**18  # of any amount: no network has so much, and more is no number of 64 bits
 _NUMBER = r"([0-9][0-9_]*\.?[0-9]*)\s*"
 _COUNT = re.compile(_NUMBER + r"([kKmMbBgG]?)")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000, "g": 1_000_000_000}

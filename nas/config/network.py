@@ -17,10 +17,8 @@ StemPoolName = Literal["none", "max"]
 InitName = Literal["he", "dirac"]
 
 MOST_STAGES = 6
-MOST_BLOCKS = 64
-"""Of a stage."""
-WIDEST = 4096
-"""Channels of a stage."""
+MOST_BLOCKS = 64  # of a stage
+WIDEST = 4096  # channels of a stage
 
 
 def _odd(value: int) -> int:

@@ -15,8 +15,7 @@ FlipName = Literal["none", "horizontal", "alternating"]
 PolicyName = Literal["none", "randaugment", "autoaugment", "trivialaugment"]
 MixName = Literal["none", "mixup", "cutmix", "mixup_or_cutmix"]
 OptimiserName = Literal["sgd", "adam", "adamw", "muon"]
-ADAMS = ("adam", "adamw")
-"""Whose rates differ by orders from the others'."""
+ADAMS = ("adam", "adamw")  # whose rates differ by orders from the others'
 BalanceName = Literal["none", "loss", "sampling"]
 ScheduleName = Literal["cosine", "onecycle", "warmup_cosine", "multistep", "constant"]
 

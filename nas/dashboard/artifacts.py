@@ -16,8 +16,7 @@ from nas.report.words import recipe_texts, score_text
 from nas.train.checkpoint import EpochMetrics, read_curve
 
 CURVE, EPOCHS = 1, 2
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 60, 44, 34, 16
-"""Pixels of the picture, and of its margins."""
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 60, 44, 34, 16  # pixels of the picture, and of its margins
 
 
 @dataclass(frozen=True)

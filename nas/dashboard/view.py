@@ -48,8 +48,7 @@ class StudyView(BaseStorage):
         self._metric = metric
         self._study, self._paths, self._shape, self._draw_charts = study, paths, shape, draw_charts
         self._storage = study._storage
-        self._shown: dict[int, FrozenTrial] = {}
-        """By identifier, trials that have ended, as they are shown."""
+        self._shown: dict[int, FrozenTrial] = {}  # by identifier, trials that have ended, as they are shown
         self._notes: dict[int, str] = {}
         self._plots: tuple[float, int, list[Chart]] | None = None
 

@@ -39,8 +39,7 @@ def require_known(dataset: str) -> None:
 
 # ------------------------------------------------------------------------------------------------- of a fixed image size
 
-Arrays = tuple[np.ndarray, np.ndarray, list[str]]
-"""uint8 (N, H, W, C), int64 (N,), and the classes."""
+Arrays = tuple[np.ndarray, np.ndarray, list[str]]  # uint8 (N, H, W, C), int64 (N,), and the classes
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,7 @@ def padded(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC)
 
 
-RESIZE = {"squash": squashed, "crop": cropped, "pad": padded}
-"""To squares, by name; each with an antialiasing filter."""
+RESIZE = {"squash": squashed, "crop": cropped, "pad": padded}  # to squares, by name; each with an antialiasing filter
 
 
 # ---------------------------------------------------------------------------------------------------------------- files

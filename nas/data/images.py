@@ -8,8 +8,7 @@ import numpy as np
 from nas.config import ImageShape
 from nas.data.cache import Entry
 
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of each channel, in [0, 255]."""
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel, in [0, 255]
 SUMMED_TOGETHER = 2**22  # values: images of any size are read in parts of about so many
 
 

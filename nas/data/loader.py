@@ -195,8 +195,7 @@ class JoinedRows:
 
 
 Rows = Tensor | JoinedRows
-Part = Tensor | slice
-"""Positions: int64 (B,), or those of a slice."""
+Part = Tensor | slice  # positions: int64 (B,), or those of a slice
 
 
 def rows_of(images: np.ndarray | Sequence[np.ndarray]) -> Rows:

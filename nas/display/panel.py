@@ -13,10 +13,8 @@ from nas.study.outcomes import COUNTED
 from nas.study.source import Progress
 
 SPARKS = "▁▂▃▄▅▆▇█"
-BAR, GAP = 8, 2
-"""Characters of an epoch's bar, and between two columns."""
-WIDE, MIDDLE = 118, 88
-"""Columns of the terminal from which everything has room, and from which most."""
+BAR, GAP = 8, 2  # characters of an epoch's bar, and between two columns
+WIDE, MIDDLE = 118, 88  # columns of the terminal from which everything has room, and from which most
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

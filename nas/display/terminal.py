@@ -28,8 +28,7 @@ from nas.study.trials import TrialRecord
 from nas.study.warm_start import Fitted
 from nas.train.checkpoint import EpochMetrics
 
-LINE_SECONDS = 10.0
-"""Between two lines of one training, where there is no terminal."""
+LINE_SECONDS = 10.0  # between two lines of one training, where there is no terminal
 
 OBJECTIVES = {"accuracy": "{} under the budget", "front": "the front of {} against parameters"}
 
@@ -103,8 +102,7 @@ class Panel(Live):
     """A live panel that also takes away what a terminal wraps of it when it becomes narrower."""
 
     def __init__(self, console: Console, draw: Callable[[], RenderableType]) -> None:
-        self._lengths: list[int] = []
-        """Of the lines that stand on the terminal."""
+        self._lengths: list[int] = []  # of the lines that stand on the terminal
         self._draw = draw
         super().__init__(console=console, get_renderable=self._drawn, refresh_per_second=4, transient=True)
 
@@ -133,8 +131,7 @@ class TerminalDisplay(SearchDisplay):
         self._live: Live | None = None
         self._bar: Bar | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._lines: dict[str, float] = {}
-        """When each training had its last line."""
+        self._lines: dict[str, float] = {}  # when each training had its last line
         self._progress: Progress | None = None
         self._started = time.monotonic()
         self._deadline: float | None = None

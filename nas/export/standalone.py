@@ -167,8 +167,7 @@ def _parted(module: ModuleType) -> tuple[list[str], str]:
     return imports, "\n".join(line for i, line in enumerate(lines) if i not in dropped).strip()
 
 
-_DESCRIPTIONS = ("ArchConfig", "StageConfig", "StemConfig", "ImageShape")
-"""Of `nas.config`: what annotations name."""
+_DESCRIPTIONS = ("ArchConfig", "StageConfig", "StemConfig", "ImageShape")  # of `nas.config`: what annotations name
 
 
 def _own_block(name: str, source: BlockSource) -> str:

@@ -88,8 +88,7 @@ def _parsed(what: str, text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]
 # ---------------------------------------------------------------------------------------------------------- building it
 
 
-CLASSES = "num_classes"
-"""The argument that a network takes its number of classes by, in torchvision as in timm."""
+CLASSES = "num_classes"  # the argument that a network takes its number of classes by, in torchvision as in timm
 
 
 def build_network(

@@ -9,15 +9,12 @@ from nas.errors import NasError, StudyError
 from nas.jobs.executor import Executor
 from nas.jobs.messages import Alive, Died, Epoch, FromWorker, Pause, Paused, Ready, Resume, ToWorker, Unfit
 
-MAX_DEATHS_AT_THE_START = 3
-"""Of a worker, in a row, before it is ready."""
-PAUSE_SECONDS = 30.0
-"""Before a worker that has worked before, and cannot start now, tries again."""
+MAX_DEATHS_AT_THE_START = 3  # of a worker, in a row, before it is ready
+PAUSE_SECONDS = 30.0  # before a worker that has worked before, and cannot start now, tries again
 UNLEARNED_SECONDS = 1800.0
 """Allowed before anything was learned of how long workers are usually silent, and for starting: a cache may have to be built."""
 LEAST_SECONDS = 120.0
-FACTOR = 20.0
-"""So many times the longest silence that was seen to end."""
+FACTOR = 20.0  # so many times the longest silence that was seen to end
 MOST_AT_ONCE = 5.0
 """Seconds that may count between two looks: while this process itself was stopped, or waited for a database, it heard nobody."""
 
@@ -25,26 +22,19 @@ MOST_AT_ONCE = 5.0
 class Crew:
     def __init__(self, executor: Executor, note: Callable[[str], None]) -> None:
         self.executor, self.note = executor, note
-        self.devices: dict[int, str] = {}
-        """What each worker that is ready computes on, and in which precision."""
+        self.devices: dict[int, str] = {}  # what each worker that is ready computes on, and in which precision
         self.idle: set[int] = set()
-        self.no_shared_filesystem: set[int] = set()
-        """Those that do not see the study's folder: on another machine."""
-        self.replacing = True
-        """Whether one that died is replaced."""
-        self.lost: NasError | None = None
-        """Why no worker is left."""
+        self.no_shared_filesystem: set[int] = set()  # those that do not see the study's folder: on another machine
+        self.replacing = True  # whether one that died is replaced
+        self.lost: NasError | None = None  # why no worker is left
         self._started = False
-        self._pausing: set[int] = set()
-        """Who was asked to pause, and …"""
-        self._paused: set[int] = set()
-        """… who does."""
+        self._pausing: set[int] = set()  # who was asked to pause, and …
+        self._paused: set[int] = set()  # … who does
         self._pause = 0
         self._unfit: dict[int, NasError] = {}
         self._refused: dict[int, NasError] = {}
         self._worked: set[int] = set()
-        self._restarts: dict[int, float] = {}
-        """When, by `time.monotonic`, another takes the place of each."""
+        self._restarts: dict[int, float] = {}  # when, by `time.monotonic`, another takes the place of each
         self._deaths_at_the_start: Counter[int] = Counter()
         self._silence = Silence()
         self._listened = time.monotonic()

@@ -19,22 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    key: str
-    """Unique in its source: a trial's number, a run's name."""
-    title: str
-    """In messages: `trial 7`, or the run's name."""
-    folder: Path
-    """Absolute; holds the checkpoint and metrics.jsonl."""
+    key: str  # unique in its source: a trial's number, a run's name
+    title: str  # in messages: `trial 7`, or the run's name
+    folder: Path  # absolute; holds the checkpoint and metrics.jsonl
     network: "ArchConfig | KnownNetwork"
     train: TrainConfig
-    seed: int
-    """All that is drawn follows from it."""
-    identity: str
-    """Of its checkpoint: one of another identity is not resumed from."""
+    seed: int  # all that is drawn follows from it
+    identity: str  # of its checkpoint: one of another identity is not resumed from
     micro_batches: int = 1
     """Parts in which each batch goes through the network; more than 1 where a whole one did not fit in memory."""
-    compiled: bool = False
-    """By torch.compile."""
+    compiled: bool = False  # by torch.compile
 
     @property
     def paths(self) -> TrialPaths:
@@ -44,8 +38,7 @@ class Job:
 @dataclass(frozen=True)
 class JobResult:
     status: Literal["finished", "stopped", "diverged", "failed", "suspended"]
-    reason: str = ""
-    """Of a failure, in one line."""
+    reason: str = ""  # of a failure, in one line
 
 
 @dataclass
@@ -53,18 +46,12 @@ class Running:
     """A job that a worker trains, or that waits to be resumed after its worker died or its memory ran out."""
 
     job: Job
-    deaths: int = 0
-    """Of its workers, since it last got beyond the epochs that it had reached before."""
-    reached: int = 0
-    """Epochs that were trained at least once: one that is replayed after a resumption is no progress."""
-    stopped: bool = False
-    """Whether its source has ended it after an epoch."""
-    waiting: bool = False
-    """Whether its worker waits for room on a disk."""
-    memory: int | None = None
-    """Most bytes that its worker has held on the GPU."""
-    curve: list[EpochMetrics] = field(default_factory=list)
-    """From the first epoch on."""
+    deaths: int = 0  # of its workers, since it last got beyond the epochs that it had reached before
+    reached: int = 0  # epochs that were trained at least once: one that is replayed after a resumption is no progress
+    stopped: bool = False  # whether its source has ended it after an epoch
+    waiting: bool = False  # whether its worker waits for room on a disk
+    memory: int | None = None  # most bytes that its worker has held on the GPU
+    curve: list[EpochMetrics] = field(default_factory=list)  # from the first epoch on
 
     @property
     def last(self) -> EpochMetrics | None:
@@ -77,12 +64,9 @@ class JobSource(ABC):
     A source with work of its own, such as drawing the next candidates, does it in steps between two looks at what workers say.
     """
 
-    error: NasError | None = None
-    """Why nothing more can be trained; running jobs are suspended before it is raised."""
-    busy = False
-    """Whether `work` has something to do."""
-    needs_idle_machine = False
-    """Whether the next step of `work` measures time, so that no worker may be busy meanwhile."""
+    error: NasError | None = None  # why nothing more can be trained; running jobs are suspended before it is raised
+    busy = False  # whether `work` has something to do
+    needs_idle_machine = False  # whether the next step of `work` measures time, so that no worker may be busy meanwhile
 
     def attach(self, running: Mapping[int, Running], devices: Mapping[int, str]) -> None:
         """Views of what the runner trains, by worker, and of what each worker that is ready computes on."""

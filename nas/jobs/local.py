@@ -28,10 +28,8 @@ from nas.jobs.messages import Broken, Died, Failed, FromWorker, OutOfMemory, Shu
 from nas.jobs.worker import run_worker, warm_up
 
 SHUTDOWN_SECONDS = 5.0
-KILL_SECONDS = 10.0
-"""Within which a process has to end by SIGKILL."""
-GRACE_SECONDS = 0.5
-"""In which whatever else is wrong is heard, after the first sign of it in one of several processes."""
+KILL_SECONDS = 10.0  # within which a process has to end by SIGKILL
+GRACE_SECONDS = 0.5  # in which whatever else is wrong is heard, after the first sign of it in one of several processes
 
 
 class _PipeChannel:
@@ -144,21 +142,16 @@ def describe_exit(code: int | None) -> str:
 class _Process:
     process: SpawnProcess
     connection: Connection
-    last_word: Failed | OutOfMemory | Broken | Died | None = None
-    """How it failed, of a worker of several processes."""
+    last_word: Failed | OutOfMemory | Broken | Died | None = None  # how it failed, of a worker of several processes
 
 
 @dataclass
 class _Worker:
     members: list[_Process]
-    kills_before: int
-    """`out_of_memory_kills` when it was heard of last."""
-    folder: tempfile.TemporaryDirectory | None
-    """Where several processes meet."""
-    killed_at: float | None = None
-    """When we ended it by force, by `time.monotonic`; so that it was not the system that did."""
-    failed_at: float | None = None
-    """When the first of several processes failed."""
+    kills_before: int  # `out_of_memory_kills` when it was heard of last
+    folder: tempfile.TemporaryDirectory | None  # where several processes meet
+    killed_at: float | None = None  # when we ended it by force, by `time.monotonic`; so that it was not the system that did
+    failed_at: float | None = None  # when the first of several processes failed
 
     def kill(self) -> None:
         self.killed_at = self.killed_at or time.monotonic()

@@ -19,24 +19,16 @@ class WorkerPlan:
 
     data: DataConfig
     device: str
-    threads: int
-    """CPU threads of each of its processes."""
-    study: Path
-    """The study's folder, absolute; a worker on another machine may not see it."""
-    token: str
-    """What the token file holds as long as this runner leads."""
-    sharing: int = 1
-    """Workers on its device, itself included, among which the device's memory is divided."""
+    threads: int  # CPU threads of each of its processes
+    study: Path  # the study's folder, absolute; a worker on another machine may not see it
+    token: str  # what the token file holds as long as this runner leads
+    sharing: int = 1  # workers on its device, itself included, among which the device's memory is divided
     selection: DataSelection | None = None
     """What a run trains on; None for a search, whose split of the data also gives the validation images."""
-    token_file: Path | None = None
-    """None for the study's own."""
-    processes: int = 1
-    """Of this one worker, which train one network together, each on a part of every batch."""
-    rank: int = 0
-    """Of these, the one that is told this; the first leads."""
-    init_method: str = ""
-    """Where they meet, as torch.distributed has it."""
+    token_file: Path | None = None  # none for the study's own
+    processes: int = 1  # of this one worker, which train one network together, each on a part of every batch
+    rank: int = 0  # of these, the one that is told this; the first leads
+    init_method: str = ""  # where they meet, as torch.distributed has it
 
 
 # ------------------------------------------------------------------------------------------ runner → worker
@@ -45,8 +37,7 @@ class WorkerPlan:
 @dataclass(frozen=True)
 class Train:
     job: Job
-    checkpoint: bytes | None = None
-    """To resume from, for a worker that does not see the job's folder."""
+    checkpoint: bytes | None = None  # to resume from, for a worker that does not see the job's folder
 
 
 @dataclass(frozen=True)
@@ -65,8 +56,7 @@ class Suspend:
 class Pause:
     """Say Paused, and do nothing until Resume or anything that ends the training: something is being timed."""
 
-    number: int = 0
-    """Of the pause, which the answer repeats: one that comes late is no answer to the next."""
+    number: int = 0  # of the pause, which the answer repeats: one that comes late is no answer to the next
 
 
 @dataclass(frozen=True)
@@ -90,16 +80,14 @@ class Ready:
 
     device: str
     precision: str
-    sees_study: bool = True
-    """Whether it reads and writes the study's folder itself; else its checkpoints come as messages."""
+    sees_study: bool = True  # whether it reads and writes the study's folder itself; else its checkpoints come as messages
 
 
 @dataclass(frozen=True)
 class Began:
     """The first message of every job."""
 
-    epochs_done: int
-    """Whole epochs that its checkpoint holds; it resumes after them."""
+    epochs_done: int  # whole epochs that its checkpoint holds; it resumes after them
     found: Found
 
 
@@ -125,8 +113,7 @@ class Saved:
 @dataclass(frozen=True)
 class Epoch:
     metrics: EpochMetrics
-    memory: int | None = None
-    """Most bytes that the worker has held on its GPU in this job; None elsewhere."""
+    memory: int | None = None  # most bytes that the worker has held on its GPU in this job; None elsewhere
 
 
 @dataclass(frozen=True)
@@ -152,15 +139,13 @@ class Ended:
 class OutOfMemory:
     """The job ended for want of memory; what it occupied is free again."""
 
-    where: str
-    """`the device` or `the host`."""
+    where: str  # `the device` or `the host`
     reason: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    reason: str
-    """The exception in one line."""
+    reason: str  # the exception in one line
     traceback: str
 
 
@@ -183,10 +168,8 @@ class Unfit:
 class Died:
     """Sent by the executor in a worker's stead."""
 
-    reason: str
-    """How it ended: `exit code -9`, `its node is gone`."""
-    out_of_memory: bool = False
-    """Whether the system ended it because the host's memory ran out."""
+    reason: str  # how it ended: `exit code -9`, `its node is gone`
+    out_of_memory: bool = False  # whether the system ended it because the host's memory ran out
 
 
 FromWorker = (

@@ -16,19 +16,15 @@ class Placement:
     """What the user asked for; None is the default."""
 
     device: str = "auto"
-    gpus: int | None = None
-    """All that are visible; 0 is the CPU."""
+    gpus: int | None = None  # all that are visible; 0 is the CPU
     workers_per_gpu: int | None = None
-    workers: int | None = None
-    """On the CPU."""
+    workers: int | None = None  # on the CPU
 
 
 @dataclass(frozen=True)
 class RayCluster:
-    address: str
-    """`auto`, `local`, or where a cluster's head listens."""
-    gpus_per_worker: float = 1.0
-    """A fraction puts several on one GPU; 0 computes on the CPU."""
+    address: str  # `auto`, `local`, or where a cluster's head listens
+    gpus_per_worker: float = 1.0  # a fraction puts several on one GPU; 0 computes on the CPU
     cpus_per_worker: float = 1.0
 
 
@@ -137,16 +133,14 @@ def plan_workers(wanted: Placement, plan: WorkerPlan) -> list[WorkerPlan]:
 
 # ----------------------------------------------------------------------------------------------- one network, several devices
 
-LEAST_IMAGES = 2
-"""Of a batch, in each process."""
+LEAST_IMAGES = 2  # of a batch, in each process
 
 
 @dataclass(frozen=True)
 class DeviceGroup:
     """Where one network is trained: on one device, or by several processes with a GPU, or a part of the CPU's cores, each."""
 
-    device: torch.device
-    """The first process's, on which the finished network is judged, too."""
+    device: torch.device  # the first process's, on which the finished network is judged, too
     processes: int = 1
 
     @property

@@ -40,10 +40,8 @@ from nas.train.checkpoint import EpochMetrics, write_curve
 from nas.train.device import more_parts
 from nas.train.loop import carry_out
 
-MAX_DEATHS = 3
-"""Of the workers of one job, without an epoch between them that it had not reached before."""
-SUSPEND_SECONDS = 30.0
-"""Within which a worker has to write its checkpoint; it looks for messages after every step."""
+MAX_DEATHS = 3  # of the workers of one job, without an epoch between them that it had not reached before
+SUSPEND_SECONDS = 30.0  # within which a worker has to write its checkpoint; it looks for messages after every step
 
 
 class Runner:
@@ -65,12 +63,9 @@ class Runner:
             persist: carries out a write to a file, and tries again while a disk is full.
         """
         self.source, self.crew, self.note, self.stop, self.deadline, self.persist = source, crew, note, stop, deadline, persist
-        self.running: dict[int, Running] = {}
-        """By worker."""
-        self.suspended = False
-        """Whether a stop was requested before everything was done."""
-        self._resuming: deque[Running] = deque()
-        """Jobs that wait for a worker to go on with them."""
+        self.running: dict[int, Running] = {}  # by worker
+        self.suspended = False  # whether a stop was requested before everything was done
+        self._resuming: deque[Running] = deque()  # jobs that wait for a worker to go on with them
         self._suspended_at: float | None = None
         self._error: NasError | None = None
         source.attach(self.running, crew.devices)

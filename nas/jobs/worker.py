@@ -52,10 +52,8 @@ if TYPE_CHECKING:
     from nas.train.distributed import Group
 
 ALIVE_SECONDS = 2.0
-EXIT_BROKEN = 3
-"""Exit code of a worker whose device no longer works."""
-DISK_FULL_SECONDS = 5.0
-"""Between two attempts to write."""
+EXIT_BROKEN = 3  # exit code of a worker whose device no longer works
+DISK_FULL_SECONDS = 5.0  # between two attempts to write
 
 
 class Channel(Protocol):

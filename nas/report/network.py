@@ -100,8 +100,7 @@ BOX_COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 GAP, TALLEST, SHORTEST, WIDTH, BLOCK = 34, 130, 26, 96, 22
 """Pixels; BLOCK is what each block after the first adds to a box's width."""
 LINE = 16
-BAR, LONGEST = 14, 16
-"""Characters; LONGEST of what stands below a box, so that it does not reach into the next."""
+BAR, LONGEST = 14, 16  # characters; LONGEST of what stands below a box, so that it does not reach into the next
 ITSELF = "(itself)"  # stands for the name of the whole module, where it holds parameters beside its layers
 
 

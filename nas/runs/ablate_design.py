@@ -16,10 +16,8 @@ from nas.runs.ablate_fields import Field, changed, find_field, value_text
 from nas.study.settings import Environment
 
 VARY, SET = "--vary", "--set"
-_TOGETHER = re.compile(r"(?<![0-9.][eE])\+")
-"""Not the sign of an exponent, as in 1e+3; what stands after `none` is one."""
-LONGEST_NAME = 100
-"""Of a folder, for a file's name may have 255 bytes."""
+_TOGETHER = re.compile(r"(?<![0-9.][eE])\+")  # not the sign of an exponent, as in 1e+3; what stands after `none` is one
+LONGEST_NAME = 100  # of a folder, for a file's name may have 255 bytes
 BASE = "base"
 UNUSED = "leave it out, or --set what makes use of it: nas show shows which fields the base uses"
 
@@ -231,8 +229,7 @@ def _require_apart(factor: Factor, other: Factor, grid: bool) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ variants
 
-Cost = tuple[int, int | None, str | None]
-"""Parameters, multiply-adds, by how much over budget."""
+Cost = tuple[int, int | None, str | None]  # parameters, multiply-adds, by how much over budget
 
 
 def make_variants(

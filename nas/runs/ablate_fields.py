@@ -33,13 +33,10 @@ GROUPS: dict[str, tuple[type[Frozen], tuple[str, ...], str]] = {
 }
 """By the word before a field's name: whose fields, where they stand in a candidate, what they are of. A name that two have is the
 first one's where it stands alone."""
-WHOLES = ("augment", "stages", "stem")
-"""Fields that hold other fields."""
-SOURCE = "block_source"
-"""The text of a block of a user's own file: no value that could be typed. It goes with the block."""
+WHOLES = ("augment", "stages", "stem")  # fields that hold other fields
+SOURCE = "block_source"  # the text of a block of a user's own file: no value that could be typed. It goes with the block
 _STAGE = re.compile(r"stage([0-9]+)")
-_JOINT = re.compile(r"(?<![0-9.][eE])-")
-"""Not the sign of an exponent."""
+_JOINT = re.compile(r"(?<![0-9.][eE])-")  # not the sign of an exponent
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,7 @@ def _fields() -> Iterator[tuple[str, str]]:
                 yield group, key
 
 
-BARE: dict[str, str] = {}
-"""Whose a name is that stands alone."""
+BARE: dict[str, str] = {}  # whose a name is that stands alone
 for _group, _key in _fields():
     BARE.setdefault(_key, _group)
 

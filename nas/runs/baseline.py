@@ -47,8 +47,7 @@ from nas.study.settings import StudySettings, read_settings
 from nas.train.device import out_of_memory, release_memory
 from nas.train.evaluate import EVALUATION_BATCH
 
-SMALLEST_EVALUATION = 8
-"""Images at a time."""
+SMALLEST_EVALUATION = 8  # images at a time
 OTHER_RUN = "wait for it, or train another network: --seeds N,M, --epochs N, --recipe NAME"
 
 

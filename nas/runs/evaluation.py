@@ -80,8 +80,7 @@ def read_evaluation(run: TrialPaths) -> Evaluation | None:
 
 # ---------------------------------------------------------------------------------- of a network that was trained
 
-SHIFT_SEED = 0
-"""Of the simulated shift, the same for all networks, so that they can be compared."""
+SHIFT_SEED = 0  # of the simulated shift, the same for all networks, so that they can be compared
 
 
 def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext, run: TrialPaths | None = None) -> HeldOut | None:

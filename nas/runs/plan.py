@@ -20,13 +20,10 @@ from nas.study.settings import StudySettings
 from nas.train.evaluate import TTA, fitting_tta
 from nas.train.pace import measure_pace
 
-MEASURED_SHARE = 0.01
-"""Of the time that is given, at most, goes into timing some steps; and …"""
-MEASURED_SECONDS = (2.0, 20.0)
-"""… at least and at most so many seconds of it."""
+MEASURED_SHARE = 0.01  # of the time that is given, at most, goes into timing some steps; and …
+MEASURED_SECONDS = (2.0, 20.0)  # … at least and at most so many seconds of it
 MEASURED_IMAGES = 500
-PASSES = {"none": 1, "flip": 2, "flip_shift": 6}
-"""Forward passes of an image under each test-time augmentation."""
+PASSES = {"none": 1, "flip": 2, "flip_shift": 6}  # forward passes of an image under each test-time augmentation
 assert PASSES.keys() == TTA.keys()
 
 

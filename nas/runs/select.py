@@ -23,8 +23,7 @@ from nas.study.storage import open_study
 from nas.study.trials import trial_candidate
 
 TOP = "top:"
-EPOCH_FACTOR = 4
-"""A retraining is by default so many times longer than a training of the search."""
+EPOCH_FACTOR = 4  # a retraining is by default so many times longer than a training of the search
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,7 @@ class Subject:
     default_epochs: int
     accuracy: float | None = None
     """On the validation images, in the search, by its metric; of a search's winner the mean over its trainings as a finalist."""
-    accuracy_epochs: int | None = None
-    """After which that was measured."""
+    accuracy_epochs: int | None = None  # after which that was measured
     micro_batches: int = 1  # Parts of a batch that fitted in memory there
 
 

@@ -20,13 +20,10 @@ from nas.space.space import Slot, Space, UniformDraw
 from nas.space.widths import FILLED, is_filled
 
 Count = Callable[[ArchConfig, ImageShape], float]
-LARGER = 2.0
-"""Times the size that a space is meant for: from there on a search says what its images cost."""
+LARGER = 2.0  # times the size that a space is meant for: from there on a search says what its images cost
 COUNTED_DRAWS = 200
-WIDTHS_TRIED = 64
-"""Of a range of channels."""
-FILLED_DRAWS = 100
-"""Uniform ones that are looked at before a search."""
+WIDTHS_TRIED = 64  # of a range of channels
+FILLED_DRAWS = 100  # uniform ones that are looked at before a search
 COUNTS: dict[str, Count] = {"params": count_params, "memory": peak_memory, "macs": count_macs}
 """By the limit that each is held against; multiply-adds stand for the latency where it may not be measured."""
 QUICK_COUNTS: dict[str, Count] = {"params": quick_params, "memory": peak_memory, "macs": quick_macs}

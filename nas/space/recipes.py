@@ -14,10 +14,8 @@ from nas.paths import shipped_file, shipped_names
 from nas.space.yaml_file import own_file, read_text, read_yaml, require_shipped, with_british_keys
 
 SEARCHED, AUTO = "searched", "auto"
-LONG_FROM = 80
-"""Epochs from which `auto` is `long`, not `fast`."""
-OF_THE_DATA = ("crop_padding", "pad_mode", "flip")
-"""Augmentations that stay as searched unless a recipe names them."""
+LONG_FROM = 80  # epochs from which `auto` is `long`, not `fast`
+OF_THE_DATA = ("crop_padding", "pad_mode", "flip")  # augmentations that stay as searched unless a recipe names them
 
 TtaName = Literal["none", "flip", "flip_shift"]
 

@@ -22,10 +22,8 @@ from nas.budget.closed_form import closed_form_params
 from nas.config import ArchConfig, BlockSource, BudgetConfig, Candidate, Frozen, ImageShape, Probability, StudyConfig
 from nas.space.widths import filled, is_filled
 
-FILL = "fill"
-"""The slot of the share of the budget that widths are scaled to."""
-SCALES_TRIED = 100
-"""In search of the ratios that given widths were scaled from."""
+FILL = "fill"  # the slot of the share of the budget that widths are scaled to
+SCALES_TRIED = 100  # in search of the ratios that given widths were scaled from
 
 
 class Suggests(Protocol):

@@ -40,8 +40,7 @@ TOP_KEYS = ("version", "budget", "fit", "images", "reported", "study", "blocks",
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 """The images that a space is meant for unless it says otherwise, and those of the reports."""
 MOST_STEPS = 1_000_000
-LARGEST = 2**53
-"""Of the ends of whole ranges: Optuna computes in float64."""
+LARGEST = 2**53  # of the ends of whole ranges: Optuna computes in float64
 _DOMAIN_KEYS = {
     "int": ("low", "high", "log", "step"),
     "float": ("low", "high", "log", "step"),

@@ -12,13 +12,10 @@ from collections.abc import Callable, Sequence
 from nas.budget.closed_form import params_at_widths
 from nas.config import WIDEST, ArchConfig, ImageShape
 
-FILLED = 0.98
-"""Of the target, from here on up to all of it."""
-MOST_GIVEN = 4
-"""Channels that one stage may lose to the others in the last of all adjustments."""
+FILLED = 0.98  # of the target, from here on up to all of it
+MOST_GIVEN = 4  # channels that one stage may lose to the others in the last of all adjustments
 
-Count = Callable[[Sequence[int]], int]
-"""Parameters at so many channels a stage."""
+Count = Callable[[Sequence[int]], int]  # parameters at so many channels a stage
 
 
 def is_filled(params: int, target: int) -> bool:

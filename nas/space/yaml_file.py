@@ -9,12 +9,9 @@ from nas.errors import ConfigError, choices_sentence
 from nas.paths import shipped_file, shipped_names
 
 MOST_CHARACTERS = 1_000_000
-MOST_DEPTH = 30
-"""Of lists and mappings within one another."""
-MOST_NODES = 100_000
-"""Values of a file, each counted wherever an alias repeats it."""
-MOST_DIGITS = 1_000
-"""Of a whole number. Python refuses to read more than 4,300 of them."""
+MOST_DEPTH = 30  # of lists and mappings within one another
+MOST_NODES = 100_000  # values of a file, each counted wherever an alias repeats it
+MOST_DIGITS = 1_000  # of a whole number. Python refuses to read more than 4,300 of them
 
 
 def require_shipped(kind: str, name: str, *others: str) -> Path:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from nas.jobs.placement import Placement
 
 Criterion = Literal["clean", "shifted"]
-HOLD_OUT = 0.1
-"""Share of the training images that chooses among several networks, unless told otherwise."""
+HOLD_OUT = 0.1  # share of the training images that chooses among several networks, unless told otherwise
 
 # -------------------------------------------------------------------------------------------------- what several commands share
 
@@ -254,8 +253,7 @@ RUN_HELP = (
 
 @dataclass(frozen=True)
 class SubmitSpec(DeviceFields):
-    paths: StudyPaths | None
-    """None where `run` is a folder outside any study."""
+    paths: StudyPaths | None  # none where `run` is a folder outside any study
     test: Path | None = argument(
         None, "A pickle, a .npy or .npz file, or a folder of images. [default: the one given to this study before]"
     )
@@ -276,8 +274,7 @@ class SubmitSpec(DeviceFields):
 
 @dataclass(frozen=True)
 class PredictSpec(DeviceFields):
-    paths: StudyPaths | None
-    """None where `run` is a folder outside any study."""
+    paths: StudyPaths | None  # none where `run` is a folder outside any study
     images: tuple[Path, ...] = argument(dataclasses.MISSING, "Image files.")
     run: str | None = option(None, RUN_HELP)
     top: int = option(3, "Classes to name.")
@@ -285,8 +282,7 @@ class PredictSpec(DeviceFields):
 
 @dataclass(frozen=True)
 class ExportSpec:
-    paths: StudyPaths | None
-    """None where `run` is a folder outside any study."""
+    paths: StudyPaths | None  # none where `run` is a folder outside any study
     run: str | None = argument(None, RUN_HELP)
     format: str = option("weights", "weights, onnx or torch.", complete="format")
     output: Path | None = option(None, "File or folder. [default: under exported/ in the study's folder, or here]")

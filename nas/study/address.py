@@ -14,8 +14,7 @@ from nas.paths import StudyPaths
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 DRIVER = "postgresql+psycopg"
 EXAMPLE = "postgresql://user@host/database"
-PASSWORD_VARIABLE = "NAS_STORAGE"
-"""Holds the whole URL, password and all: for a study that names the same database without one."""
+PASSWORD_VARIABLE = "NAS_STORAGE"  # holds the whole URL, password and all: for a study that names the same database without one
 
 # Up to the last @: a password may itself hold one that nobody has encoded.
 _IN_FRONT = re.compile(r"(://[^:/?#@]*):.*@", re.DOTALL)

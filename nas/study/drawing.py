@@ -27,8 +27,7 @@ from nas.study.source import Drawn, TrialSource
 
 MAX_OVER_BUDGET_IN_A_ROW = 1000
 MAX_DUPLICATES_IN_A_ROW = 200
-FRONT = 0xF2047
-"""Sets the draws of budgets apart from other draws of the same seed and number."""
+FRONT = 0xF2047  # sets the draws of budgets apart from other draws of the same seed and number
 
 
 class SearchSource(TrialSource):
@@ -49,15 +48,11 @@ class SearchSource(TrialSource):
         super().__init__(study, paths, epochs=space.epochs, seed=seed, **more)
         self.sampler, self.space, self.budget, self.least_params = sampler, space, budget, least_params
         study.sampler = sampler
-        self._unjudged: tuple[optuna.Trial, Candidate, Budget] | None = None
-        """Drawn, and to be timed on an idle machine."""
+        self._unjudged: tuple[optuna.Trial, Candidate, Budget] | None = None  # drawn, and to be timed on an idle machine
         self._in_a_row = Counter[str]()
-        self._broken = Counter[str]()
-        """Limits, by the draws in a row that were over them."""
-        self._first_of_digest: dict[str, int] = {}
-        """Number of the first trial of each digest that fits and has not failed."""
-        self._twins: dict[int, list[optuna.Trial]] = {}
-        """Duplicates that wait for the end of the trial of that number."""
+        self._broken = Counter[str]()  # limits, by the draws in a row that were over them
+        self._first_of_digest: dict[str, int] = {}  # number of the first trial of each digest that fits and has not failed
+        self._twins: dict[int, list[optuna.Trial]] = {}  # duplicates that wait for the end of the trial of that number
         for trial in study.get_trials(deepcopy=False):
             if trial.user_attrs.get("outcome") in outcomes.COUNTED:  # told, or recorded by a run that was cut off
                 self._first_of_digest.setdefault(trial.user_attrs["digest"], trial.number)

@@ -37,33 +37,25 @@ from nas.train.pace import Pace, measure_pace
 
 PERCENTILES = (10, 30, 50, 70, 90)
 """By multiply-adds: the middles of five parts of equally many draws, so that the plain mean is that of all draws."""
-DRAWS = 40
-"""That fit; among them the percentiles are looked up."""
+DRAWS = 40  # that fit; among them the percentiles are looked up
 MOST_DRAWS = 1000
-TIMED_SECONDS = 2.0
-"""Of training steps of each network."""
-TIMED_IMAGES = 200
-"""At most so many are evaluated."""
+TIMED_SECONDS = 2.0  # of training steps of each network
+TIMED_IMAGES = 200  # at most so many are evaluated
 MEASURED_SECONDS = 30.0
 """In all: from the smallest network on as many are timed as fit; how long the others take follows from their multiply-adds."""
-START_UP_SECONDS = 6.0
-"""From the command to the first epoch, with 50,000 images in the cache: scripts/bench/README.md, "Scale"."""
+START_UP_SECONDS = 6.0  # from the command to the first epoch, with 50,000 images in the cache: scripts/bench/README.md, "Scale"
 
 
 @dataclass(frozen=True)
 class TimedNetwork:
-    percentile: int
-    """Of the draws that fit, by multiply-adds."""
+    percentile: int  # of the draws that fit, by multiply-adds
     params: int
     macs: int
     batch_size: int
     architecture: str
-    start: float
-    """Seconds once a training."""
-    epoch: float
-    """Seconds of training, evaluation and checkpoint."""
-    timed: bool = True
-    """Or taken to be as fast for its multiply-adds as the largest that was."""
+    start: float  # seconds once a training
+    epoch: float  # seconds of training, evaluation and checkpoint
+    timed: bool = True  # or taken to be as fast for its multiply-adds as the largest that was
 
 
 @dataclass(frozen=True)
@@ -78,21 +70,16 @@ class Span:
 @dataclass(frozen=True)
 class Estimate:
     study: str
-    trials: int
-    """That are still to be trained."""
+    trials: int  # that are still to be trained
     train_images: int
     validation_images: int
-    devices: list[str]
-    """Of each worker; the first one's was timed."""
-    threads: int
-    """Of each worker."""
+    devices: list[str]  # of each worker; the first one's was timed
+    threads: int  # of each worker
     precision: str
     networks: list[TimedNetwork]
     epochs: int
-    expected_epochs: float
-    """Of a trial, on average."""
-    pruning: str
-    """What was assumed of it, in words."""
+    expected_epochs: float  # of a trial, on average
+    pruning: str  # what was assumed of it, in words
     whole: Span
 
 
@@ -124,8 +111,7 @@ def search_seconds(
     slowest = max(networks, key=lambda network: network.start + epochs * network.epoch)
     typical = mean(network.start + expected_epochs * network.epoch for network in networks)
     slow, whole = (slowest.start + count * slowest.epoch for count in (expected_epochs, epochs))
-    idle = 1 - 1 / workers
-    """Share of the workers that wait while the last trial ends."""
+    idle = 1 - 1 / workers  # share of the workers that wait while the last trial ends
     seconds = (
         trials * typical / chance / workers,
         trials * typical / workers + idle * typical,
@@ -249,8 +235,7 @@ def _time_each(
     begun, last, digest = time.perf_counter(), 0.0, ""
     pace: Pace | None = None
     timed: list[TimedNetwork] = []
-    known_macs = known_batch = 0
-    """Of the network that was timed last."""
+    known_macs = known_batch = 0  # of the network that was timed last
     for percentile, candidate in chosen:
         arch, config = candidate.arch, candidate.train
         batches = TrainBatches.by_recipe(train, config, 0, shape.classes)

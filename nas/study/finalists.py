@@ -27,17 +27,14 @@ from nas.study.source import Drawn, TrialSource
 from nas.study.storage import create_other_study, find_other_study
 from nas.study.trials import trial_candidate
 
-SHARE = 0.2
-"""Of the search's cost that finalists take unless told otherwise."""
+SHARE = 0.2  # of the search's cost that finalists take unless told otherwise
 MOST = 8
-LEAST = 2
-"""Of one network alone nothing is to be chosen."""
+LEAST = 2  # of one network alone nothing is to be chosen
 LENGTHS = ((1.5, 2), (1.0, 2), (1.0, 1))
 """How many times the search's epochs, and seeds: the first that leaves enough for at least two."""
 SHOWN = ("params", "macs", "architecture", "micro_batches")
 """What a finalist's training says of its network, as the search's trial did."""
-FINALS = 0xF17A15
-"""Sets the trainings' seeds apart from those of the search."""
+FINALS = 0xF17A15  # sets the trainings' seeds apart from those of the search
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,9 @@ class Round:
 
 @dataclass(frozen=True)
 class Finalist:
-    number: int
-    """Of the search's trial."""
+    number: int  # of the search's trial
     epochs: int
-    accuracies: tuple[float, ...]
-    """On the validation images, by the study's metric, for each seed."""
+    accuracies: tuple[float, ...]  # on the validation images, by the study's metric, for each seed
 
     @property
     def mean(self) -> float:

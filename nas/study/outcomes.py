@@ -17,11 +17,9 @@ from nas.study.optuna_private import overwrite_value
 
 Outcome = Literal["trained", "pruned_early", "diverged", "over_budget", "duplicate", "failed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-COUNTED: tuple[Outcome, ...] = ("trained", "pruned_early", "diverged")
-"""What `--trials` counts: networks that trained."""
+COUNTED: tuple[Outcome, ...] = ("trained", "pruned_early", "diverged")  # what `--trials` counts: networks that trained
 
-DIVERGENCE = "divergence"
-"""The constraint that one which diverged breaks; no limit of a budget."""
+DIVERGENCE = "divergence"  # the constraint that one which diverged breaks; no limit of a budget
 
 _STATES: dict[Outcome, TrialState] = {
     "trained": TrialState.COMPLETE,

@@ -37,12 +37,9 @@ from nas.study.storage import (
     postgres,
 )
 
-FOUNDING_SECONDS = 10.0
-"""Waited for another process that is about to found the same study in a database."""
-PROBED_SECONDS = 0.5
-"""Waited for a command that only looks whether the lock is free, and holds it for that moment."""
-DYING_SECONDS = 3.0
-"""Waited for the lock of a process that was just killed."""
+FOUNDING_SECONDS = 10.0  # waited for another process that is about to found the same study in a database
+PROBED_SECONDS = 0.5  # waited for a command that only looks whether the lock is free, and holds it for that moment
+DYING_SECONDS = 3.0  # waited for the lock of a process that was just killed
 
 
 @contextmanager

@@ -34,8 +34,7 @@ from nas.study.settings import Environment, Overrides, StudySettings, read_setti
 from nas.study.strategies import fill_defaults, inherit_arguments
 
 DEFAULT_SPACE = "resnet"
-CROP = "augment.crop_padding"
-"""The slot."""
+CROP = "augment.crop_padding"  # the slot
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,10 @@ class Asked:
     """A request beside what the study began with, as far as that needs no data."""
 
     paths: StudyPaths
-    stored: StudySettings | None
-    """What the study began with; None for a new one."""
+    stored: StudySettings | None  # what the study began with; None for a new one
     overrides: Overrides
     space: Space
-    strategies: StudyConfig
-    """With every argument."""
+    strategies: StudyConfig  # with every argument
     data: DataConfig
     seed: int
 

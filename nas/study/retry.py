@@ -13,12 +13,9 @@ from nas.study.address import redacted
 
 T = TypeVar("T")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
-"""Seconds between two attempts."""
-LOOK_UP = 0.2
-"""Seconds after which a request to stop is noticed."""
-SAY_AGAIN = 60.0
-"""Seconds between two notes of the same trouble."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two attempts
+LOOK_UP = 0.2  # seconds after which a request to stop is noticed
+SAY_AGAIN = 60.0  # seconds between two notes of the same trouble
 
 UNREACHABLE, FULL, LOCKED = "is not reachable", "has no room on its disk", "is locked by another process"
 # How the codes begin by which SQLite and PostgreSQL name such a trouble; the first that matches counts. A quota that is used

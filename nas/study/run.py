@@ -61,21 +61,16 @@ class SearchPlan:
     paths: StudyPaths
     settings: StudySettings
     goal: int
-    trained: int
-    """Before this run."""
+    trained: int  # before this run
     train_images: int
     validation_images: int
-    workers: str
-    """How many, and where."""
+    workers: str  # how many, and where
     precision: str
     pruner: FairPruner
-    finalists: Round | None
-    """What is expected after the search; None for none."""
-    finalist_seconds: float | None
-    """Kept for them, where the time is limited."""
+    finalists: Round | None  # what is expected after the search; None for none
+    finalist_seconds: float | None  # kept for them, where the time is limited
     skipped_images: int
-    groups: int
-    """Whose images are kept together by the split; 0 where nobody said what belongs together."""
+    groups: int  # whose images are kept together by the split; 0 where nobody said what belongs together
     warm_start: list[Fitted]
     """What became of the candidates to begin with; empty where there are none, or the study had begun before."""
     warnings: list[str]
@@ -85,8 +80,7 @@ class SearchPlan:
 class SearchResult:
     plan: SearchPlan
     progress: Progress
-    finalists: list[Finalist]
-    """Best first; empty where there are none."""
+    finalists: list[Finalist]  # best first; empty where there are none
     interrupted: bool
     """By Ctrl-C or by the deadline, before the finalists, or a search without them, had ended; the same command goes on."""
     exhausted: bool
@@ -136,10 +130,8 @@ class _Prepared:
 
     request: SearchSpec
     display: SearchDisplay
-    stop: Stop
-    """Requested by Ctrl-C."""
-    stop_requested: Callable[[], bool]
-    """By Ctrl-C, or by the deadline."""
+    stop: Stop  # requested by Ctrl-C
+    stop_requested: Callable[[], bool]  # by Ctrl-C, or by the deadline
     paths: StudyPaths
     settings: StudySettings
     space: Space
@@ -152,12 +144,10 @@ class _Prepared:
     """Carries out a write to the study's folder, and tries again when the disk is full."""
     workers: str
     precision: str
-    deadline: float | None
-    """A time of `time.monotonic`, for finalists and all."""
+    deadline: float | None  # a time of `time.monotonic`, for finalists and all
     pruner: FairPruner
     warnings: list[str]
-    least_params: int | None
-    """Below which no trial's own budget is drawn; None where all have the study's."""
+    least_params: int | None  # below which no trial's own budget is drawn; None where all have the study's
 
 
 def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, stop: Stop) -> _Prepared:

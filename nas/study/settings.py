@@ -20,10 +20,8 @@ from nas.study.address import redacted
 from nas.study.strategies import describe, fill_defaults
 
 RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
-PLACES = {"folder", "labels"}
-"""Of `DataConfig`: where the data lies, which its fingerprint does not depend on."""
-PRESETS_SPACE = "presets"
-"""Stands where a space's name would, in a study that only holds retrained presets."""
+PLACES = {"folder", "labels"}  # of `DataConfig`: where the data lies, which its fingerprint does not depend on
+PRESETS_SPACE = "presets"  # stands where a space's name would, in a study that only holds retrained presets
 
 
 class Environment(Frozen):
@@ -33,8 +31,7 @@ class Environment(Frozen):
     command: str
     python: str
     packages: dict[str, str]
-    git: str | None
-    """Commit of the working folder, with `+changes` where it is not clean; None outside a checkout."""
+    git: str | None  # commit of the working folder, with `+changes` where it is not clean; None outside a checkout
     machine: str
 
     @classmethod
@@ -95,8 +92,7 @@ class Overrides(Frozen):
     pruner: str | None = None
     metric: MetricName | None = None
     class_balance: BalanceName | None = None
-    unmirrored: bool = False
-    """The data set's word, not the command line's: its images mean something else in the mirror."""
+    unmirrored: bool = False  # the data set's word, not the command line's: its images mean something else in the mirror
 
     def applied_to(self, space: Space) -> Space:
         if self.epochs is not None:
@@ -135,19 +131,15 @@ def _changes(pairs: list[tuple[str, Any, Any]]) -> list[str]:
 class StudySettings(Frozen):
     """Fixed for the life of a study, all but `environment`, where the data lies and what only describes."""
 
-    space: str
-    """Its name; what it means is in `parameters` and `budget`."""
+    space: str  # its name; what it means is in `parameters` and `budget`
     overrides: Overrides
-    parameters: dict[str, str]
-    """Each of the space's slots in words, the epochs among them."""
+    parameters: dict[str, str]  # each of the space's slots in words, the epochs among them
     budget: BudgetConfig
     data: DataConfig
-    data_fingerprint: str
-    """Of the labels, classes and pixel statistics: the same images in another folder are the same data."""
+    data_fingerprint: str  # of the labels, classes and pixel statistics: the same images in another folder are the same data
     shape: ImageShape
     seed: int
-    study: StudyConfig = FIRST_STRATEGIES
-    """Its strategies, with every argument."""
+    study: StudyConfig = FIRST_STRATEGIES  # its strategies, with every argument
     identity: str | None = None
     """Random; the study in the database has the same. None of older studies, until they are searched again."""
     environment: Environment

@@ -25,8 +25,7 @@ from nas.train.checkpoint import EpochMetrics
 from nas.train.loop import carry_out
 
 MAX_FAILURES_IN_A_ROW = 5
-KEPT_CHECKPOINTS = 3
-"""Of the best networks that trained to their end."""
+KEPT_CHECKPOINTS = 3  # of the best networks that trained to their end
 
 
 @dataclass
@@ -37,12 +36,9 @@ class Drawn:
     candidate: Candidate
     params: int
     micro_batches: int = 1
-    known: dict[int, float] = field(default_factory=dict)
-    """By epoch, the values that the study holds."""
-    judged: int = 0
-    """Up to this epoch it was decided before that it is not pruned."""
-    decided: bool = False
-    """Whether its outcome is recorded."""
+    known: dict[int, float] = field(default_factory=dict)  # by epoch, the values that the study holds
+    judged: int = 0  # up to this epoch it was decided before that it is not pruned
+    decided: bool = False  # whether its outcome is recorded
 
     @property
     def number(self) -> int:
@@ -61,21 +57,15 @@ class Progress:
 
     goal: int
     epochs: int
-    metric: MetricName
-    """What all values are of."""
-    counts: Counter[str] = field(default_factory=Counter)
-    """By outcome."""
-    running: Mapping[int, Running] = field(default_factory=dict)
-    """By worker."""
-    devices: Mapping[int, str] = field(default_factory=dict)
-    """What each worker that is ready computes on, and in which precision."""
-    drawn: dict[str, Drawn] = field(default_factory=dict)
-    """By the key of its job, each trial that was handed out."""
+    metric: MetricName  # what all values are of
+    counts: Counter[str] = field(default_factory=Counter)  # by outcome
+    running: Mapping[int, Running] = field(default_factory=dict)  # by worker
+    devices: Mapping[int, str] = field(default_factory=dict)  # what each worker that is ready computes on, and in which precision
+    drawn: dict[str, Drawn] = field(default_factory=dict)  # by the key of its job, each trial that was handed out
     best: TrialRecord | None = None
     history: list[float] = field(default_factory=list)
     """Value of the best so far after each network that trained, once one got to its end."""
-    trained_here: int = 0
-    """In this run of the command."""
+    trained_here: int = 0  # in this run of the command
 
     @property
     def trained(self) -> int:
@@ -122,17 +112,13 @@ class TrialSource(JobSource):
         trials = study.get_trials(deepcopy=False)
         counts = outcomes.count_outcomes(trial for trial in trials if trial.state.is_finished())  # `adopt` sees to the others
         self.progress = Progress(goal, epochs, metric, counts)
-        self.ready: deque[Drawn] = deque()
-        """Drawn ahead, waiting for a worker."""
-        self.exhausted: str | None = None
-        """Why nothing more is drawn."""
+        self.ready: deque[Drawn] = deque()  # drawn ahead, waiting for a worker
+        self.exhausted: str | None = None  # why nothing more is drawn
         self.cut_off = False
         """Whether a draw was under way at the suspension: before it nothing may be told, and the next run draws it again."""
-        self._decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()
-        """Recorded, and not told yet."""
+        self._decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()  # recorded, and not told yet
         self._failures_in_a_row = 0
-        self._kept: list[int] = []
-        """Numbers of the trials whose checkpoints stay, best first."""
+        self._kept: list[int] = []  # numbers of the trials whose checkpoints stay, best first
         self._note_best(trials)
 
     # -------------------------------------------------------------------------------------------- where trials come from

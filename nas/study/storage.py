@@ -28,14 +28,12 @@ from nas.study.identity import database_name, missing, name_of_study
 from nas.study.optuna_private import storage_of, with_cache
 from nas.study.retry import LedgerUnavailable, Retry, find_unavailable, raise_unavailable, redacted_line
 
-Connect = Callable[[], Any]
-"""Makes a connection of sqlite3 or psycopg."""
+Connect = Callable[[], Any]  # makes a connection of sqlite3 or psycopg
 READER_SECONDS, OWNER_SECONDS = 60.0, 1.0
 """SQLite's own wait for a lock, during which a process hears nothing; the owner tries again where it ends."""
 SCHEMA_LOCK = 0x6E6173 << 32
 """Of PostgreSQL's advisory locks, the one under which tables are made; a study's own is derived from its name."""
-LEDGER_LOCK = SCHEMA_LOCK + 1
-"""The one under which a ledger is written."""
+LEDGER_LOCK = SCHEMA_LOCK + 1  # the one under which a ledger is written
 # A machine that is gone is noticed after a minute by either side: 20 s of silence, then four probes, or as long without an
 # acknowledgement of what was sent.
 _CONNECTION = {
@@ -324,8 +322,7 @@ class OwnedStorage(RoutedStorage):
     def __init__(self, url: str, connect: Connect, retry: Retry) -> None:
         self._retry = retry
         self._closed = False
-        self._trials: dict[int, int] = {}
-        """How many each study has: only the sole coordinator makes any."""
+        self._trials: dict[int, int] = {}  # how many each study has: only the sole coordinator makes any
 
         def connect_while_owned() -> Any:
             assert not self._closed, "the study is not owned any more"

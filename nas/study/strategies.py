@@ -13,8 +13,7 @@ from nas.study.samplers.base import experiments_allowed
 
 Strategy = TypeVar("Strategy")
 
-EPOCHS = "epochs"
-"""The parameter of every pruner's constructor that is no argument of a user's."""
+EPOCHS = "epochs"  # the parameter of every pruner's constructor that is no argument of a user's
 
 
 def fill_defaults(study: StudyConfig) -> StudyConfig:

@@ -24,18 +24,15 @@ from nas.study.storage import open_study
 from nas.study.trials import trial_candidate
 
 STUDY_PREFIX = "study:"
-OF_ITS_STUDY = ("excess", "limit")
-"""What a trial says of itself beside the limits of its own study."""
-STARTING_POINTS = 10
-"""At most so many networks of another study are trained again at the beginning of this one."""
+OF_ITS_STUDY = ("excess", "limit")  # what a trial says of itself beside the limits of its own study
+STARTING_POINTS = 10  # at most so many networks of another study are trained again at the beginning of this one
 
 
 @dataclass(frozen=True)
 class Start:
     """A candidate to begin with, and where it comes from."""
 
-    origin: str
-    """`preset:resnet-2322`, or `study:NAME trial 7`."""
+    origin: str  # `preset:resnet-2322`, or `study:NAME trial 7`
     candidate: Candidate
     result: optuna.trial.FrozenTrial | None = None
     """Of a trial whose data and training were the same as here, so that it counts as a result."""
@@ -46,10 +43,8 @@ class Fitted:
     """What became of a start."""
 
     start: Start
-    values: dict[str, Any] | None
-    """What to begin with; None where it does not fit."""
-    reasons: list[str]
-    """Why it does not fit, or what of its recipe had to change."""
+    values: dict[str, Any] | None  # what to begin with; None where it does not fit
+    reasons: list[str]  # why it does not fit, or what of its recipe had to change
 
     @property
     def is_result(self) -> bool:

@@ -126,8 +126,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _ALWAYS = 2**31 - 1
 _MOST = 2**25  # bytes: the highest threshold that an older glibc takes for what is mapped apart
 
-SMALLEST_MICRO_BATCH = 8
-"""Images. BatchNorm's statistics of fewer are noise."""
+SMALLEST_MICRO_BATCH = 8  # images. BatchNorm's statistics of fewer are noise
 
 
 def _glibc(name: str) -> Callable[..., int] | None:

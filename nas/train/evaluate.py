@@ -176,8 +176,7 @@ def tally(
     return torch.from_numpy(np.concatenate([[total.item()], counts.there, counts.predicted, counts.right]))
 
 
-SETTLED = 1e-4
-"""By so much of a deviation the statistics of BatchNorm may still change when they are taken anew."""
+SETTLED = 1e-4  # by so much of a deviation the statistics of BatchNorm may still change when they are taken anew
 
 
 class _Moments:

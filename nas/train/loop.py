@@ -26,8 +26,7 @@ from nas.train.distributed import ALONE, Group
 from nas.train.evaluate import EVALUATION_BATCH, Scores, Stopped, autocast, never, tally
 from nas.train.optimiser import SharpnessAware, WeightAverage, learning_rate, make_optimiser, set_rate
 
-INITIALISATION_IMAGES = 4096
-"""Of which layers that depend on the data are initialised."""
+INITIALISATION_IMAGES = 4096  # of which layers that depend on the data are initialised
 
 Status = Literal["finished", "stopped", "suspended", "diverged"]
 """finished: every epoch; stopped: `on_epoch` said so; suspended: `should_suspend` said so, and a checkpoint is written, or

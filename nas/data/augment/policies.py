@@ -84,8 +84,7 @@ OPERATIONS: dict[str, Operation] = {
     "Rotate": Operation(lambda m, *_: geometric.turned(m, _zeros(m), _zeros(m)), "rotation", moves=True),
 }
 """In the order in which they are applied; those that move pixels come last."""
-DRAWN = tuple(name for name in OPERATIONS if name != "Invert")
-"""By RandAugment and TrivialAugment, each as likely as the others."""
+DRAWN = tuple(name for name in OPERATIONS if name != "Invert")  # by RandAugment and TrivialAugment, each as likely as the others
 
 SubPolicy = tuple[tuple[str, float, int], tuple[str, float, int]]
 

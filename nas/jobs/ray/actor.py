@@ -9,8 +9,7 @@ from typing import Any
 
 from nas.errors import one_line
 
-COLLECT_SECONDS = 3.0
-"""A call that collects messages waits for the first one so long."""
+COLLECT_SECONDS = 3.0  # a call that collects messages waits for the first one so long
 LEASE_SECONDS = 15.0
 """Without another call for so long, the worker takes its coordinator for gone. Less than Ray needs to give up a node that it
 cannot reach, so that the worker there has ended before another one goes on with its trial."""
@@ -22,8 +21,7 @@ class Job:
     import it."""
 
     plan: Any
-    run: Callable[[Any, Any], None]
-    """`run_worker`, or what takes its place: called with a channel and the plan."""
+    run: Callable[[Any, Any], None]  # `run_worker`, or what takes its place: called with a channel and the plan
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,8 @@ class Collected:
     """What a worker has said, and not been known to be received yet."""
 
     messages: list[bytes]
-    taken: int
-    """How many messages the worker has taken from the coordinator."""
-    over: str | None
-    """Why nothing will follow."""
+    taken: int  # how many messages the worker has taken from the coordinator
+    over: str | None  # why nothing will follow
 
 
 class Line:
@@ -49,11 +45,9 @@ class Line:
         self._inbox: dict[int, bytes] = {}
         self._taken = 0
         self._outbox: list[bytes] = []
-        self._first = 0
-        """Number of the first message in the outbox."""
+        self._first = 0  # number of the first message in the outbox
         self._over: str | None = None
-        self._cut_off: str | None = None
-        """Why the worker was told that its coordinator is gone."""
+        self._cut_off: str | None = None  # why the worker was told that its coordinator is gone
         self._called: float | None = None
         """When a call began or ended last. Before the first one nothing has been begun that another worker could go on with: an
         actor may have its place long before its job, and Ray ends it with its driver."""

@@ -25,21 +25,14 @@ from nas.jobs.ray.actor import Collected, NasWorker
 from nas.jobs.ray.link import Close, Gone, Kill, Lost, Order, Placed, Replace, Room, Said, Send, Unreachable
 
 PROBE_SECONDS = 5.0
-SPEAK_SECONDS = 5.0
-"""For last words, should the coordinator not listen."""
-LOOK_SECONDS = 2.0
-"""Between two looks at the cluster's nodes."""
-UNREACHABLE_SECONDS = 60.0
-"""An actor that cannot be reached for so long is given up; longer than its own lease."""
-AHEAD = 4
-"""So many more actors are asked for than there is room: what is asked for is what makes an autoscaler add nodes."""
+SPEAK_SECONDS = 5.0  # for last words, should the coordinator not listen
+LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
+UNREACHABLE_SECONDS = 60.0  # an actor that cannot be reached for so long is given up; longer than its own lease
+AHEAD = 4  # so many more actors are asked for than there is room: what is asked for is what makes an autoscaler add nodes
 NODE_GONE = "its node is gone"
-REPLACE_SECONDS = 30.0
-"""Within which the coordinator usually lets another take the place of one that died."""
-VACANT_SECONDS = 300.0
-"""After which a place where one died, and none may follow, is tried again: the node may have been repaired."""
-LOCAL_OBJECT_STORE = 256 * 1024**2
-"""Bytes. Only checkpoints go through it, and on one machine not even those."""
+REPLACE_SECONDS = 30.0  # within which the coordinator usually lets another take the place of one that died
+VACANT_SECONDS = 300.0  # after which a place where one died, and none may follow, is tried again: the node may have been repaired
+LOCAL_OBJECT_STORE = 256 * 1024**2  # bytes. Only checkpoints go through it, and on one machine not even those
 
 
 def room_for(nodes: Iterable[tuple[float, float]], gpus: float, cpus: float) -> int:
@@ -99,18 +92,14 @@ class _Seat:
     """An actor, from the moment when it is asked for."""
 
     actor: Any
-    node: str | None = None
-    """None until it has been given its place."""
-    worker: int | None = None
-    """None until it has been given its job."""
+    node: str | None = None  # none until it has been given its place
+    worker: int | None = None  # none until it has been given its job
     received: int = 0
     sent: int = 0
     unconfirmed: dict[int, bytes] = field(default_factory=dict)
     """By their numbers, messages that the worker is not known to have taken."""
-    listening: bool = False
-    """Whether a call that collects its messages is under way."""
-    repeat: bool = False
-    """Whether a call that delivered a message has failed."""
+    listening: bool = False  # whether a call that collects its messages is under way
+    repeat: bool = False  # whether a call that delivered a message has failed
     unreachable_since: float | None = None
     killed: bool = False
 
@@ -119,10 +108,8 @@ class _Seat:
 class _Vacancy:
     """What one that died has left, and may not have a successor yet. An actor that is given its place there has to wait."""
 
-    node: str | None
-    """None where it died before it had been given its place."""
-    since: float
-    """By `time.monotonic`."""
+    node: str | None  # none where it died before it had been given its place
+    since: float  # by `time.monotonic`
 
 
 class _Driver:
@@ -142,12 +129,10 @@ class _Driver:
         self._node = ray.get_runtime_context().get_node_id()
         self._seats: list[_Seat] = []
         self._room: Room | None = None
-        self._numbers: list[int] = []
-        """Of workers that died and may have a successor."""
+        self._numbers: list[int] = []  # of workers that died and may have a successor
         self._next_number = 0
         self._vacant: dict[int, _Vacancy] = {}
-        self._closing: float | None = None
-        """The time of `time.monotonic` at which the workers that are left will be ended."""
+        self._closing: float | None = None  # the time of `time.monotonic` at which the workers that are left will be ended
         self._lost = False
 
     def run(self) -> bool:

@@ -25,10 +25,8 @@ from nas.jobs.ray.link import Close, Gone, Kill, Lost, Order, Placed, Replace, R
 from nas.jobs.worker import run_worker
 
 CONNECT_SECONDS = 60.0
-LEAVE_SECONDS = 20.0
-"""For taking leave of a cluster, or ending a local one."""
-NO_ROOM_SECONDS = 600.0
-"""An autoscaler may need minutes to add the first node."""
+LEAVE_SECONDS = 20.0  # for taking leave of a cluster, or ending a local one
+NO_ROOM_SECONDS = 600.0  # an autoscaler may need minutes to add the first node
 
 
 def workers_a_gpu(gpus_per_worker: float) -> int:

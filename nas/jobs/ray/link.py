@@ -8,15 +8,12 @@ class Order:
     """What the process is started for."""
 
     address: str
-    gpus: float
-    """Of each worker; as `cpus`."""
+    gpus: float  # of each worker; as `cpus`
     cpus: float
     most: int | None
-    job: bytes
-    """A pickled `Job`."""
+    job: bytes  # a pickled `Job`
     title: str
-    log: str
-    """The file that takes what Ray prints."""
+    log: str  # the file that takes what Ray prints
 
 
 # ------------------------------------------------------------------------------------------------------- to the driver
@@ -42,8 +39,7 @@ class Replace:
 
 @dataclass(frozen=True)
 class Close:
-    seconds: float
-    """In which the workers may end by themselves."""
+    seconds: float  # in which the workers may end by themselves
 
 
 # ----------------------------------------------------------------------------------------------------- from the driver
@@ -58,10 +54,8 @@ class Unreachable:
 class Room:
     """Sent first, and when it changes."""
 
-    workers: int
-    """For how many there would be room if the cluster were empty."""
-    nodes: tuple[tuple[float, float], ...]
-    """GPUs and CPUs of each."""
+    workers: int  # for how many there would be room if the cluster were empty
+    nodes: tuple[tuple[float, float], ...]  # GPUs and CPUs of each
 
 
 @dataclass(frozen=True)

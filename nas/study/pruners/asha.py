@@ -10,8 +10,7 @@ from pydantic import Field
 from nas.study.pruners.base import FairPruner
 
 REDUCTION = 3
-MANY = 10_000
-"""Trials, of which the mean is that of any more."""
+MANY = 10_000  # trials, of which the mean is that of any more
 
 
 def asha_rungs(epochs: int, reduction: int = REDUCTION, first: int | None = None) -> list[int]:
@@ -96,8 +95,7 @@ class Hyperband(FairPruner):
 
     def __post_init__(self) -> None:
         rungs = asha_rungs(self.epochs, self.reduction, self.first_rung)
-        self.brackets = [rungs[start:] for start in range(len(rungs) + 1)]
-        """The rungs of each; the last one prunes nobody."""
+        self.brackets = [rungs[start:] for start in range(len(rungs) + 1)]  # the rungs of each; the last one prunes nobody
         self.shares = [1 / _epochs_of_endless(rungs, self.epochs, self.reduction) for rungs in self.brackets]
         """How many of the trials are each one's, relative to the others."""
 

@@ -18,12 +18,9 @@ from nas.study.optuna_private import live_trial, set_attributes
 class SeededSampler(optuna.samplers.BaseSampler):
     """Parameters that `draw` leaves out are drawn uniformly."""
 
-    study_seed: int = 0
-    """What draws follow from that belong together, such as the points of one sequence."""
-    limit: int | None = None
-    """Parameters that the next draw may have, where each trial has a budget of its own."""
-    wants_margins: ClassVar[bool] = False
-    """Whether it needs to know by how much a network that fits stays below its limits."""
+    study_seed: int = 0  # what draws follow from that belong together, such as the points of one sequence
+    limit: int | None = None  # parameters that the next draw may have, where each trial has a budget of its own
+    wants_margins: ClassVar[bool] = False  # whether it needs to know by how much a network that fits stays below its limits
 
     def __post_init__(self) -> None:
         self.seed(0)
@@ -79,8 +76,7 @@ def ask(study: optuna.Study, distributions: dict[str, BaseDistribution]) -> optu
 class Informed(SeededSampler):
     """One of Optuna's samplers, made anew from its seed for each draw, and shown the study by `history.all_with_values`."""
 
-    constrained: ClassVar[bool] = False
-    """Whether it makes something of constraints; who does not draws again until a draw fits."""
+    constrained: ClassVar[bool] = False  # whether it makes something of constraints; who does not draws again until a draw fits
     most_shown: ClassVar[int | None] = None
     """Of the finished trials, half of them the best and half the newest, where more would take too long."""
 

@@ -16,8 +16,7 @@ from nas.study.samplers.base import Informed, SeededSampler, experiments_allowed
 
 # Over-budget draws count as start-up trials too; twice Optuna's ten leaves about ten that train.
 STARTUP_TRIALS = 20
-MOST_GOOD = 25
-"""Trials that may count as good, as in Optuna."""
+MOST_GOOD = 25  # trials that may count as good, as in Optuna
 
 
 @dataclass(eq=False)

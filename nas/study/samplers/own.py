@@ -14,8 +14,7 @@ from pydantic import Field
 from nas.study.history import all_with_values
 from nas.study.samplers.base import SeededSampler
 
-ATTEMPTS = 20
-"""To make a child that there has not been, and to change a number."""
+ATTEMPTS = 20  # to make a child that there has not been, and to change a number
 
 
 @dataclass(eq=False)
