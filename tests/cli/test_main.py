@@ -108,7 +108,10 @@ MISTAKES = {
         "retrain best --study tiny --dataset digits",
         "--dataset goes with preset:NAME alone: a study has its data",
     ),
-    "no network to retrain": ("retrain top:0 --study tiny", "top:K takes 1 to 2 networks, as many as study 'tiny' has trained"),
+    "no network to retrain": (
+        "retrain top:0 --study tiny",
+        "top:K takes 1 to 2 networks, as many as have completed in study 'tiny'",
+    ),
     "more networks than there are": ("retrain top:9 --study tiny", "top:K takes 1 to 2 networks"),
     "seeds that repeat": ("retrain --study tiny --seeds 1,2,1", "--seeds 1,2,1 repeats 1: the same seed trains the same network"),
     "no seeds": ("retrain --study tiny --seeds 00", "--seeds takes how many, or a list of them, but got '00'"),
