@@ -36,6 +36,11 @@ def live_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
     return optuna.Trial(study, trial._trial_id)
 
 
+def stored_trial(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
+    """As the storage has it now: `Study.get_trials` would read every trial that has not ended, at each epoch of each."""
+    return storage_of(study).get_trial(trial._trial_id)
+
+
 def overwrite_value(study: optuna.Study, trial: optuna.Trial | FrozenTrial, value: float, step: int) -> None:
     """Stores an intermediate value in place of another: `Trial.report` keeps the first one."""
     storage_of(study).set_trial_intermediate_value(trial._trial_id, step, value)

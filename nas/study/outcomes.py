@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Cost
 from nas.config import Candidate
-from nas.study.optuna_private import overwrite_value
+from nas.study.optuna_private import overwrite_value, stored_trial
 
 Outcome = Literal["trained", "pruned_early", "diverged", "over_budget", "duplicate", "failed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -32,7 +32,7 @@ _STATES: dict[Outcome, TrialState] = {
 
 def stored(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
     """The trial as the storage has it now."""
-    return study.get_trials(deepcopy=False)[trial.number]
+    return stored_trial(study, trial)
 
 
 def last_value(trial: FrozenTrial) -> float | None:

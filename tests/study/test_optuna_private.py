@@ -19,6 +19,7 @@ from nas.study.optuna_private import (
     overwrite_value,
     set_attributes,
     storage_of,
+    stored_trial,
     with_cache,
 )
 from nas.study.samplers.own import from_unit, to_unit
@@ -55,6 +56,7 @@ def test_a_running_trial_is_taken_up_again_and_a_value_of_it_overwritten(study: 
     trial = live_trial(study, study.get_trials()[0])
     assert trial.suggest_float("x", 0, 1) == drawn
     overwrite_value(study, trial, 0.4, 1)
+    assert stored_trial(study, trial).intermediate_values == {1: 0.4}
     study.tell(trial, 0.5)
     assert study.trials[0].intermediate_values == {1: 0.4}
 
