@@ -124,9 +124,6 @@ def test_network_that_shrinks_its_images_to_nothing_is_refused() -> None:
     assert refused.value.hint == "use fewer stages, a stem of stride 1, or larger images (--image-size)"
 
 
-# ----------------------------------------------------------------------------------------------------- when to be quiet
-
-
 def test_quiet_is_wanted_only_where_the_next_check_would_measure(asked: list[str]) -> None:
     budget = Budget(limits(), CIFAR10)
     assert budget.needs_idle_machine(SMALL)
@@ -155,9 +152,6 @@ def test_a_copy_with_other_limits_counts_for_itself(asked: list[str]) -> None:
     assert not tighter.check(SMALL).fits
     assert budget.check(SMALL).fits
     assert asked.count("measure_latency") == 1
-
-
-# ------------------------------------------------------------------------------------------------- measured only once
 
 
 def test_a_network_is_measured_once(asked: list[str]) -> None:

@@ -140,9 +140,6 @@ def test_multiplications_without_a_rule_are_named() -> None:
     assert macs_of(nn.Upsample(scale_factor=2, mode="bilinear"), torch.zeros(1, 3, 4, 4)).uncounted == {}
 
 
-# ---------------------------------------------------------------------------------------------------------------- memory
-
-
 SHAPE = ImageShape(channels=3, size=8, classes=10)
 IMAGE = 3 * 8**2 * 4
 MAP = 8**2 * 4
@@ -248,9 +245,6 @@ def test_what_only_trains_costs_none(fields: dict[str, object]) -> None:
 def test_it_is_the_same_on_the_meta_device_and_on_a_real_one(block: BlockName) -> None:
     arch = network(8, 24, block=block, se_reduction=4, downsample="maxpool", pool="max")
     assert follow(build_model(arch, SHAPE).eval(), torch.zeros(1, 3, 8, 8)).peak == peak_memory(arch, SHAPE)
-
-
-# ---------------------------------------------------------------------------------------------------------------- layers
 
 
 EVERYTHING = ArchConfig(

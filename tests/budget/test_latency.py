@@ -75,9 +75,6 @@ def test_a_rare_hiccup_does_not_move_the_median() -> None:
     assert timed(*((0.01,) * 9 + (0.2,)) * 20)[0] == pytest.approx(0.01)
 
 
-# ------------------------------------------------------------------------------------------------------- what is timed
-
-
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """How each forward pass found the world."""
@@ -181,9 +178,6 @@ def test_cuda_is_waited_for() -> None:
         for arch in (SMALL, LARGE)
     )
     assert large > small > 0
-
-
-# -------------------------------------------------------------------------------------------------------- onnxruntime
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])

@@ -67,9 +67,6 @@ def test_what_cannot_be_compared_is_refused(nas: Callable[..., Done], study: Stu
     assert done.err.startswith(f"Error: {message}")
 
 
-# ------------------------------------------------------------------------------------------------------------- clean
-
-
 def test_checkpoints_of_ended_trainings_are_freed_and_results_stay(nas: Callable[..., Done], study: StudyPaths) -> None:
     checkpoints = list(study.trials.glob("*/checkpoint.pt"))
     assert checkpoints, "the best keep theirs"
@@ -145,9 +142,6 @@ def test_decoded_images_of_a_folder_that_changed_are_needed_by_no_result(nas: Ca
 
 def test_nothing_yet(nas: Callable[..., Done]) -> None:
     assert nas("clean").out == "There is nothing yet.\n"
-
-
-# -------------------------------------------------------------------------------------------------------------- show
 
 
 def test_picture_of_a_network(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:

@@ -187,9 +187,6 @@ def test_interrupted_command_ends_with_130(nas: Callable[..., Done], monkeypatch
     assert nas("list").code == 130
 
 
-# ------------------------------------------------------------------------------------------------------ strange surroundings
-
-
 def test_what_a_terminal_cannot_show_is_replaced() -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-m", "nas", "doctor"], env=environment, capture_output=True, text=True, timeout=120)

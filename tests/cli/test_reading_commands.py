@@ -30,9 +30,6 @@ def as_json(done: Done) -> Any:
     return json.loads(done.out)
 
 
-# ------------------------------------------------------------------------------------------------------ without rights
-
-
 def contents(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file() and "study.db-" not in file.name}
 
@@ -112,9 +109,6 @@ def test_name_too_long_for_the_file_system_is_called_that(nas: Callable[..., Don
         assert "ame too long" in done.err, command
 
 
-# -------------------------------------------------------------------------------------------------------------- list
-
-
 def test_studies_are_listed_with_their_best(nas: Callable[..., Done], study: StudyPaths) -> None:
     done = nas("list")
     best = find_subject(study, "best")
@@ -186,9 +180,6 @@ def test_trials_of_a_study_are_listed_as_json(nas: Callable[..., Done], study: S
     assert all(trial["params"] <= 3000 for trial in trained)
     assert all(trial["params"] > 3000 for trial in report["trials"] if trial["outcome"] == "over_budget")
     assert report["retrained"] == [finished_runs(study)[0].folder.name]
-
-
-# -------------------------------------------------------------------------------------------------------------- show
 
 
 def test_best_network_is_shown_layer_by_layer(nas: Callable[..., Done], study: StudyPaths) -> None:
@@ -284,9 +275,6 @@ def test_space_of_which_little_fits_is_told_to_be_narrowed(nas: Callable[..., Do
     assert done.err == "Less than a third fits: narrow the ranges of channels, blocks and kernels.\n"
 
 
-# ----------------------------------------------------------------------------------------------------------- presets
-
-
 def test_presets_are_listed_with_cost_and_reported_accuracy(nas: Callable[..., Done]) -> None:
     listed = {row["name"]: row for row in as_json(nas("presets", "--json"))}
     assert listed["resnet-2322"]["params"] == 4_479_946
@@ -295,9 +283,6 @@ def test_presets_are_listed_with_cost_and_reported_accuracy(nas: Callable[..., D
     words = nas("presets").out
     assert all(name in words for name in listed)
     assert "93.31%" in words
-
-
-# ------------------------------------------------------------------------------------------------------------ doctor
 
 
 def test_doctor_says_what_there_is(nas: Callable[..., Done], study: StudyPaths) -> None:

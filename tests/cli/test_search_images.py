@@ -57,7 +57,6 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     data = load_dataset(settings.data)
     parts = split(data, settings.data)
     assert parts.validation is not None
-    assert data.train.groups is not None
     assert not set(data.train.groups[parts.train]) & set(data.train.groups[parts.validation])
     assert set(data.train.labels[parts.validation]) == {0, 1, 2}
     assert data.shape.size == 16
@@ -80,7 +79,6 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     assert f"On them, macro F1 {max(scores):.2%}; under that shift " in retrained.out
     assert {(card.metric, card.candidate.train.class_balance) for card in cards} == {("macro_f1", "loss")}
     held_out = select_data(data, settings.data, DataSelection(hold_out=0.2)).hold_out
-    assert held_out is not None
     assert not set(data.train.groups[held_out]) & set(np.delete(data.train.groups, held_out))
     counted = [card.held_out.effective_images for card in cards if card.held_out and card.held_out.effective_images]
     assert len(counted) == len(cards)

@@ -14,9 +14,6 @@ def candidate(arch: dict[str, Any] | None = None, train: dict[str, Any] | None =
     return Candidate.model_validate({"arch": {"stages": stages, **(arch or {})}, "train": train or {}})
 
 
-# -------------------------------------------------------------------------------------------------------- JSON
-
-
 @pytest.mark.parametrize("name", REPORTED)
 def test_candidate_comes_back_from_its_json(name: str) -> None:
     original = Candidate(arch=REPORTED[name].arch, train=TrainConfig(lr=0.3, augment=AugmentConfig(mix="cutmix")))
@@ -81,8 +78,6 @@ def test_erasing_refuses_a_smallest_share_above_the_largest() -> None:
     with pytest.raises(ConfigError, match=r"erasing_min must not exceed erasing_max, but 0\.5 > 0\.33"):
         AugmentConfig.from_json('{"erasing_min": 0.5}')
 
-
-# ------------------------------------------------------------------------------------------------------ the digest
 
 UNUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # what is set, and what of it has no effect, as keywords of `candidate`
@@ -211,9 +206,6 @@ def test_canonical_form_is_its_own_canonical_form(case: str) -> None:
     assert canonical.canonical() == canonical
 
 
-# --------------------------------------------------------------------------------------------------------- counts
-
-
 @pytest.mark.parametrize(
     ("text", "count"),
     [
@@ -255,9 +247,6 @@ def test_images_smaller_than_8_pixels_or_of_one_class_are_refused() -> None:
         ImageShape.from_json('{"channels": 1, "size": 7, "classes": 10}')
     with pytest.raises(ConfigError, match="classes: must be greater than or equal to 2"):
         ImageShape.from_json('{"channels": 1, "size": 8, "classes": 1}')
-
-
-# ------------------------------------------------------------------------------------------------- the one-line form
 
 
 def test_one_line_tells_what_distinguishes_a_network() -> None:

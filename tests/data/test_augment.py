@@ -142,9 +142,6 @@ def test_never_waits_for_the_gpu(label: str) -> None:
     assert targets.shape == (64, 10)
 
 
-# ------------------------------------------------------------------------------------------------------ the batches
-
-
 def _batches(augmentation: AugmentConfig, n: int = 40, batch_size: int = 16) -> TrainBatches:
     images = pictures(n, 3, 8).permute(0, 2, 3, 1).contiguous().numpy()
     labels = np.arange(n, dtype=np.int64) % 5

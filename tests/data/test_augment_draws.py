@@ -19,9 +19,6 @@ def grey(n: int, level: int = 255, size: int = 32) -> Tensor:
     return torch.full((n, 3, size, size), level, dtype=torch.uint8)
 
 
-# ------------------------------------------------------------------------------------------------------------- Draw
-
-
 def test_each_image_tosses_its_own_coin() -> None:
     times = torch.zeros(50)
     counts = []
@@ -86,9 +83,6 @@ def test_none_is_picked_and_none_put() -> None:
     images, nowhere = pictures(3, 1, 8), torch.zeros(0, dtype=torch.int64)
     assert pick(images, nowhere).shape == (0, 1, 8, 8)
     assert torch.equal(put(images, nowhere, [images[:0]]), images)
-
-
-# -------------------------------------------------------------------------------------------------------- geometric
 
 
 def test_crops_reach_every_place() -> None:
@@ -204,9 +198,6 @@ def test_rotation_alone_shifts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not down.any()
 
 
-# ------------------------------------------------------------------------------------------------ colour and filters
-
-
 def test_brightness_is_uniform_around_1() -> None:
     levels = augment(grey(4000, 100, 8), AugmentConfig(**OFF, brightness=0.4), a_draw(4000))[:, 0, 0, 0].float()
     assert 60 <= float(levels.min()) < 61
@@ -235,9 +226,6 @@ def test_blur_draws_its_deviation(monkeypatch: pytest.MonkeyPatch, largest: floa
     assert abs(float(seen[0].min()) - low) < 0.01
     assert abs(float(seen[0].max()) - largest) < 0.01
     assert abs(float(seen[0].mean()) - (low + largest) / 2) < 0.04
-
-
-# ---------------------------------------------------------------------------------------------------------- erasing
 
 
 def _black_boxes(result: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,9 +21,6 @@ def singly(function: Callable[..., Tensor], images: Tensor, *parameters: Tensor)
     return torch.stack([function(image, *row) for image, *row in zip(images, *columns, strict=True)])
 
 
-# --------------------------------------------------------------------------------------------------------- geometric
-
-
 @pytest.mark.parametrize(("channels", "size"), SHAPES)
 @pytest.mark.parametrize(("mode", "theirs"), [("zero", "constant"), ("reflect", "reflect")])
 def test_crop(mode: str, theirs: str, channels: int, size: int) -> None:
@@ -106,8 +103,6 @@ def test_shear(axis: str) -> None:
     assert share_apart(geometric.affine(images, matrices), singly(theirs, images, amounts)) < MIDWAY
 
 
-# ------------------------------------------------------------------------------------------------ colour and filters
-
 # Operation, torchvision's, parameters from and to, and the share of values that may be a level apart. Blending cuts fractions
 # off, so that a rounding error below a whole number counts; the two round differently.
 TONES = {
@@ -167,9 +162,6 @@ def test_tone_without_a_parameter(
     images[2] = 255
     images[3, :, :, : size // 2] = 0  # two values
     assert torch.equal(function(images), singly(theirs, images))
-
-
-# ---------------------------------------------------------------------------------------------------------- erasing
 
 
 def test_blackened_boxes() -> None:

@@ -85,9 +85,6 @@ def test_an_error_of_any_kind_names_its_image_and_may_be_skipped(
     assert load_dataset(config.model_copy(update={"skip_bad_images": True})).skipped == 1
 
 
-# --------------------------------------------------------------------------------- to the network's size and channels
-
-
 @pytest.fixture
 def wide(tmp_path: Path) -> Path:
     """48×16: black, white and grey squares in a row."""

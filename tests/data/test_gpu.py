@@ -68,9 +68,6 @@ def waiting_refused() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-# ----------------------------------------------------------------------------------------------------- the side stream
-
-
 @KINDS
 @pytest.mark.parametrize("label", EXAMPLES)
 def test_batches_prepared_ahead_are_those_prepared_in_place(
@@ -130,9 +127,6 @@ def test_an_epoch_that_is_abandoned_leaves_nothing_behind(images: ImageSet, devi
     assert equal(busily(batches.epoch(0)), list(batches._prepared(0, 0)))
 
 
-# ------------------------------------------------------------------------------------------------------------ streamed
-
-
 @INDICES
 @pytest.mark.parametrize("first_step", [0, 3])
 def test_streamed_batches_are_the_resident_ones(
@@ -161,9 +155,6 @@ def test_slots_are_page_locked(device: torch.device) -> None:
     assert slot.memory.is_pinned()
 
 
-# ---------------------------------------------------------------------------------------------------------- the choice
-
-
 def test_what_does_not_fit_is_streamed(images: ImageSet, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     _, total = torch.cuda.mem_get_info(device)
     assert 0 < room_for_images(device, 2) <= total / 4
@@ -174,7 +165,6 @@ def test_what_does_not_fit_is_streamed(images: ImageSet, device: torch.device, m
     data = place(images, MEAN, STD, device)
     assert data.storage == "streamed"
     assert data._rows.device.type == "cpu"  # type: ignore[union-attr]
-    assert data.labels is not None
     assert data.labels.device == device
 
 

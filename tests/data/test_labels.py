@@ -66,7 +66,6 @@ def test_images_have_the_labels_and_groups_of_their_rows_in_the_order_of_their_p
     assert data.classes == ("cat", "dog")
     assert values(data) == [10, 30, 20, 50, 40, 60]  # one, three, two; five, four, six
     assert data.train.labels.tolist() == [0, 0, 1, 0, 1, 1]
-    assert data.train.groups is not None
     assert data.train.groups.tolist() == [0, 1, 0, 2, 1, 2]
     assert data.groups == ("p1", "p2", "p3")
     assert (data.validation, data.test, data.skipped) == (None, None, 0)
@@ -147,9 +146,6 @@ def test_whole_numbers_beside_missing_ones_stay_whole_numbers_and_missing_ones_a
     found = read_labels(tmp_path / "t.parquet", Columns("image", "label", "g"))
     assert (found.labels, found.groups) == (["1", "", ""], ["1.5", "2", "3"])
     assert found.place(1) == "row 2"
-
-
-# ---------------------------------------------------------------------------------------------------- what is refused
 
 
 def test_a_table_that_is_not_there_is_named(pictures: Path, tmp_path: Path) -> None:
@@ -325,7 +321,6 @@ def test_unreadable_images_are_left_out_with_their_labels_and_groups(pictures: P
     data = load(pictures, table, group_column="patient", skip_bad_images=True)
     assert values(data) == [10, 20, 50, 40, 60]
     assert data.train.labels.tolist() == [0, 1, 0, 1, 1]
-    assert data.train.groups is not None
     assert data.train.groups.tolist() == [0, 0, 2, 1, 2]
     assert data.skipped == 1
     (pictures / "a" / "one.png").write_bytes(b"no image at all")

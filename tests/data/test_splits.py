@@ -22,14 +22,12 @@ def made(counts: list[int], validation: bool = False) -> Dataset:
 def test_split_is_disjoint_and_whole() -> None:
     data = made([100, 50, 7])
     parts = split(data, DataConfig(dataset="made"))
-    assert parts.validation is not None
     assert sorted([*parts.train, *parts.validation]) == list(range(157))
 
 
 def test_split_gives_each_class_its_share() -> None:
     data = made([100, 50, 7, 2])
     parts = split(data, DataConfig(dataset="made", validation=0.1))
-    assert parts.validation is not None
     assert np.bincount(data.train.labels[parts.validation]).tolist() == [10, 5, 1, 1]
     assert len(parts.validation) == 17
 
@@ -39,8 +37,6 @@ def test_split_follows_from_labels_and_seed_alone() -> None:
     first, same, other = (split(data, DataConfig(dataset="made", seed=seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.validation, same.validation)
     np.testing.assert_array_equal(first.train, same.train)
-    assert first.validation is not None
-    assert other.validation is not None
     assert first.validation.tolist() != other.validation.tolist()
 
 
@@ -108,9 +104,6 @@ def test_shares_are_kept_for_any_counts() -> None:
         assert (np.bincount(labels[subset], minlength=len(counts)) >= 1).all()
 
 
-# ------------------------------------------------------------------------------------------------------------- groups
-
-
 def grouped_set(labels: list[int], groups: list[int]) -> Dataset:
     part = ImageSet(np.zeros((len(labels), 8, 8, 1), np.uint8), np.array(labels), np.array(groups))
     classes = tuple(f"c{i}" for i in range(max(labels) + 1))
@@ -168,7 +161,6 @@ def test_a_rare_class_is_on_both_sides_where_any_split_allows_it() -> None:
     data = grouped_set(labels, groups)
     for seed in range(10):
         parts = split(data, DataConfig(dataset="made", seed=seed))
-        assert parts.validation is not None
         assert 1 in data.train.labels[parts.validation]
         assert 1 in data.train.labels[parts.train]
         assert sorted([*parts.train, *parts.validation]) == list(range(104))
@@ -199,8 +191,6 @@ def test_groups_that_no_split_can_part_are_refused_with_the_class_that_is_left_o
         split(grouped_set([0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 0]), DataConfig(dataset="made"))
 
 
-# ------------------------------------------------------------------------------------------------------ selected data
-
 CONFIG = DataConfig(dataset="folder", folder="x", validation=0.2)
 
 
@@ -222,13 +212,11 @@ def test_everything_trains_unless_told_otherwise() -> None:
 def test_held_out_images_neither_train_nor_chose_in_the_search() -> None:
     data = dataset([0] * 60 + [1] * 40)
     chosen = select_data(data, CONFIG, DataSelection(hold_out=0.1))
-    assert chosen.hold_out is not None
     assert len(chosen.hold_out) == 10
     assert np.bincount(data.train.labels[chosen.hold_out]).tolist() == [6, 4]
     assert not set(chosen.hold_out) & set(chosen.train_indices)
     assert len(chosen.train_indices) == 90
     selected = split(data, CONFIG).validation
-    assert selected is not None
     assert not set(chosen.hold_out) & set(selected)
     assert set(selected) <= set(chosen.train_indices), "those that chose train now"
 
@@ -238,8 +226,6 @@ def test_subset_is_drawn_of_what_is_left_and_the_held_out_images_stay_the_same()
     whole, part = (select_data(data, CONFIG, DataSelection(hold_out=0.1, subset=subset)) for subset in (None, 20))
     assert part.train_images == 20
     assert set(part.train_indices) <= set(whole.train_indices)
-    assert whole.hold_out is not None
-    assert part.hold_out is not None
     assert part.hold_out.tolist() == whole.hold_out.tolist()
 
 
@@ -247,7 +233,6 @@ def test_test_labels_train_only_where_asked_and_are_never_held_out() -> None:
     data = dataset([0, 1] * 50)
     chosen = select_data(data, CONFIG, DataSelection(include_test_labels=True, hold_out=0.1))
     assert chosen.train_images == 93
-    assert chosen.hold_out is not None
     assert chosen.hold_out.max() < 100
 
 
@@ -265,12 +250,8 @@ def test_class_with_nothing_to_hold_out_is_named() -> None:
 def test_test_images_join_the_others_where_they_lie() -> None:
     data = dataset([0, 1] * 50)
     chosen = select_data(data, CONFIG, DataSelection(include_test_labels=True))
-    assert data.test is not None
     assert chosen.images.arrays[0] is data.train.images
     assert chosen.images.arrays[1] is data.test.images
-
-
-# ---------------------------------------------------------------------------------------------- selected data, in groups
 
 
 def of_groups(labels: list[int], groups: list[int]) -> Dataset:
@@ -289,8 +270,6 @@ def test_no_group_is_parted_between_what_trains_what_chose_and_what_is_held_out(
     config = CONFIG.model_copy(update={"seed": seed})
     chosen = select_data(data, config, DataSelection(hold_out=share))
     selected = split(data, config).validation
-    assert chosen.hold_out is not None
-    assert selected is not None
     held_out = set(owners[chosen.hold_out])
     assert not held_out & set(owners[chosen.train_indices])
     assert not held_out & set(owners[selected])

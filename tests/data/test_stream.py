@@ -67,9 +67,6 @@ def batches_of(data: Resident, config: AugmentConfig = EVERYTHING, size: int = 8
     return TrainBatches(data, size, config, 7, classes=5)
 
 
-# ----------------------------------------------------------------------------------------- several arrays as one
-
-
 @pytest.fixture
 def joined(mapped: ImageSet, tmp_path: Path) -> JoinedSet:
     """The same images and labels in three files."""
@@ -111,9 +108,6 @@ def test_several_arrays_are_copied_whole_to_a_device(
     chosen = None if indices is None else torch.from_numpy(indices)
     there = loader.copied(loader.rows_of(joined.arrays), chosen, CPU)
     np.testing.assert_array_equal(there.numpy(), mapped.images if indices is None else mapped.images[indices])
-
-
-# ---------------------------------------------------------------------------------------------------- as resident ones
 
 
 @pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
@@ -188,11 +182,7 @@ def test_images_without_labels(mapped: ImageSet) -> None:
 def test_the_images_stay_where_they_are_mapped(mapped: ImageSet) -> None:
     streamed = both(mapped, CHOSEN)[1]
     assert np.shares_memory(streamed._rows.numpy(), mapped.images)  # type: ignore[union-attr]
-    assert streamed.labels is not None
     assert streamed.labels.tolist() == (CHOSEN % 5).tolist()
-
-
-# ----------------------------------------------------------------------------------------------------------- the thread
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 11])
@@ -260,9 +250,6 @@ def test_an_error_keeps_no_batch_alive(mapped: ImageSet) -> None:
             trace = trace.tb_next
         caught = error
     assert all(frame.f_locals.get("slot") is not caught for frame in frames)
-
-
-# ----------------------------------------------------------------------------------------------------------- the choice
 
 
 @pytest.fixture

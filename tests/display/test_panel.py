@@ -126,9 +126,6 @@ def test_time_left_goes_by_what_a_training_cost_pruned_ones_among_them() -> None
     assert seconds_left(none_yet, 400.0, 30.0) == 30.0
 
 
-# --------------------------------------------------------------------------------------------------------- the display
-
-
 def display(quiet: bool = False, terminal: bool = False) -> TerminalDisplay:
     return TerminalDisplay(Console(file=io.StringIO(), width=80, force_terminal=terminal), quiet=quiet)
 

@@ -31,7 +31,6 @@ from tests.conftest import Done
 def images() -> np.ndarray:
     """All of the digits, uint8 (1797, 8, 8, 1)."""
     dataset = load_dataset(DataConfig(dataset="digits"))
-    assert dataset.test is not None
     return np.concatenate([dataset.train.images, dataset.test.images])
 
 

@@ -20,7 +20,6 @@ def test_names_are_files_or_torchvisions(user_file: Path) -> None:
     for other in ("best", "12", "preset:resnet-443", "resnet18", "net.yaml"):
         assert foreign_name(other) is None
     named = foreign_name("torchvision:resnet18")
-    assert named is not None
     assert (named.file, named.attribute, named.positional, named.keywords) == (None, "resnet18", (), {})
     for text, attribute in (
         ("mine.py", ""),
@@ -29,14 +28,11 @@ def test_names_are_files_or_torchvisions(user_file: Path) -> None:
         ("./mine.py:f()", "f"),
     ):
         named = foreign_name(text)
-        assert named is not None
-        assert named.file is not None
         assert (named.file.name, named.attribute, named.positional, named.keywords) == ("mine.py", attribute, (), {})
 
 
 def test_arguments_are_python_literals(user_file: Path) -> None:
     named = foreign_name("mine.py:Net(64, 'a.py:b', depths=[2, 2], scale=-0.5, bias=None)")
-    assert named is not None
     assert (named.attribute, named.positional) == ("Net", (64, "a.py:b"))
     assert named.keywords == {"depths": [2, 2], "scale": -0.5, "bias": None}
     assert named.called({"num_classes": 10}) == "Net(64, 'a.py:b', num_classes=10)"
@@ -58,9 +54,6 @@ def test_missing_file_is_told_with_those_that_are_there(user_file: Path) -> None
         foreign_name("minn.py:Net")
     with pytest.raises(ConfigError, match=r"there is no file nowhere/mine.py.$"):
         foreign_name("nowhere/mine.py:Net")
-
-
-# ---------------------------------------------------------------------------------------------------------- building it
 
 
 def build(text: str) -> tuple[nn.Module, str]:

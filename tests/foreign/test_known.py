@@ -54,7 +54,6 @@ def test_what_cannot_be_trained_is_refused(network: str, message: str) -> None:
 def test_auxiliary_classifiers_of_torchvision_can_be_left_out() -> None:
     with pytest.raises(ConfigError, match="returns a GoogLeNetOutputs of 3 tensors in training") as refused:
         tried("torchvision:googlenet(init_weights=False)")
-    assert refused.value.hint is not None
     assert "'torchvision:googlenet(init_weights=False, aux_logits=False)'" in refused.value.hint
 
 
@@ -66,7 +65,6 @@ def test_memory_s_order_is_found_out() -> None:
 def test_torchvision_s_networks_take_colour() -> None:
     with pytest.raises(ConfigError, match=r"takes no images of 1×8×8") as refused:
         measure("torchvision:resnet18", DIGITS, BudgetConfig(params=1000), 250, lambda name, text: None)
-    assert refused.value.hint is not None
     assert "self.net(images.repeat(1, 3, 1, 1))" in refused.value.hint
 
 
@@ -84,7 +82,6 @@ def test_torchvision_s_networks_take_colour() -> None:
 def test_networks_of_ours_and_of_nobody_are_refused(text: str, message: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=message) as refused:
         named(text)
-    assert refused.value.hint is not None
     assert hint in refused.value.hint
 
 

@@ -102,9 +102,6 @@ def test_the_search_is_not_lost_while_another_worker_is_awaited(executor: FakeEx
     assert it.lost is None
 
 
-# --------------------------------------------------------------------------------------------------- quiet for a measurement
-
-
 def test_nobody_works_once_all_who_do_have_paused(executor: FakeExecutor) -> None:
     it = Crew(executor, lambda note: None)
     for worker in (0, 1):

@@ -399,7 +399,6 @@ def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
     )
     workers: list[int] = []
     try:
-        assert coordinator.stdout is not None
         workers = [int(pid) for pid in coordinator.stdout.readline().split()]
         assert len(workers) == 3
         assert not any(gone(pid) for pid in workers)
@@ -418,7 +417,6 @@ def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
             if not gone(pid):
                 os.kill(pid, signal.SIGKILL)
         coordinator.wait()
-        assert coordinator.stdout is not None
         coordinator.stdout.close()
 
 

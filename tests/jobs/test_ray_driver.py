@@ -82,7 +82,6 @@ class Cluster:
     def end(self, worker: int) -> None:
         """It says that it is over."""
         seat = self.driver._seat_of(worker)
-        assert seat is not None
         seat.actor.answer.set_result(Collected([], 1, "it ended by itself"))
         self.settle()
 

@@ -95,9 +95,6 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ear]]:
         executor.close(force=True)
 
 
-# --------------------------------------------------------------------------------------------------- without a cluster
-
-
 @pytest.mark.parametrize(
     ("nodes", "gpus", "cpus", "workers"),
     [
@@ -184,9 +181,6 @@ def test_what_is_no_cluster_is_given_up_in_time(start: Callable[..., Ear], monke
     monkeypatch.setattr("nas.jobs.ray.executor.CONNECT_SECONDS", 1.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(NasError, match="no answer within 2 s"):
         start(f"127.0.0.1:{silent.getsockname()[1]}")
-
-
-# -------------------------------------------------------------------------------------------------------- on a cluster
 
 
 def test_a_local_cluster_has_a_worker_a_core_and_ends_with_the_search(start: Callable[..., Ear]) -> None:
@@ -371,7 +365,6 @@ def test_the_workers_outlive_ctrl_c_but_not_their_coordinator(cluster: Any, tmp_
         [sys.executable, str(script), cluster.address], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as process:
         try:
-            assert process.stdout is not None
             worker, driver = map(int, process.stdout.readline().split())
             for number in (signal.SIGINT, signal.SIGTERM):
                 os.killpg(process.pid, number)

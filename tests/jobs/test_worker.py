@@ -233,9 +233,6 @@ def test_a_fault_of_ours_before_it_is_ready_is_not_taken_for_its_users(
         workplace.work([])
 
 
-# --------------------------------------------------------------------------------------------------------------- pausing
-
-
 def pausing(*meanwhile: ToWorker) -> dict[str, Any]:
     """In the first step it is asked to pause, and then hears this."""
     return {"on_poll": lambda polled: [Pause(), *meanwhile] if polled == 1 else []}

@@ -35,9 +35,6 @@ def abandon(workplace: Workplace) -> None:
     workplace.paths.token.unlink()
 
 
-# ------------------------------------------------------------------------------------------------------------- deposed
-
-
 @pytest.mark.parametrize("depose", [usurp, abandon])
 @pytest.mark.parametrize("at", ["Began", "Epoch", "step 3", "step 7", "evaluation"])
 def test_deposed_it_writes_nothing_more_and_ends(workplace: Workplace, depose: Callable[[Workplace], None], at: str) -> None:
@@ -98,9 +95,6 @@ def test_deposed_between_trainings_it_begins_no_other(workplace: Workplace) -> N
 
     workplace.work([workplace.order(0)], answer)
     assert not workplace.trial(1).folder.exists()
-
-
-# --------------------------------------------------------------------------------------------------------------- blind
 
 
 def test_one_that_does_not_see_the_study_sends_its_checkpoints(tmp_path: Path, temporary: Path) -> None:

@@ -29,9 +29,6 @@ def arch_of(*widths: int, blocks: int = 1, **changes: Any) -> ArchConfig:
     return ArchConfig.model_validate({"stages": [StageConfig(blocks=blocks, channels=w) for w in widths], **changes})
 
 
-# ------------------------------------------------------------------------------------------------------------ its size
-
-
 def test_resnet_20_has_the_published_number_of_parameters() -> None:
     # 269,722 with parameter-free shortcuts (arXiv 1512.03385, table 6: 0.27 M), and two 1×1 projections with BatchNorm.
     assert count_params(arch_of(16, 32, 64, blocks=3), CIFAR) == 269_722 + (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
@@ -62,9 +59,6 @@ def test_the_seed_decides_the_weights() -> None:
     assert not torch.equal(weights(3), weights(4))
 
 
-# ------------------------------------------------------------------------------------------------------ what it refuses
-
-
 @pytest.mark.parametrize(("size", "stride", "allowed"), [(8, 1, 4), (8, 2, 3), (9, 1, 5), (32, 1, 6), (16, 2, 4)])
 def test_one_stage_too_many_is_refused_by_its_number(size: int, stride: int, allowed: int) -> None:
     assert arch_of(*[4] * allowed, stem={"stride": stride}).feature_sizes(size)[-1] == 1
@@ -80,9 +74,6 @@ def test_one_stage_too_many_is_refused_by_its_number(size: int, stride: int, all
 def test_the_first_stage_that_goes_too_far_is_named_when_others_follow() -> None:
     with pytest.raises(ConfigError, match="stage 5 of 6"):
         check_size(arch_of(*[4] * 6), 8)
-
-
-# ----------------------------------------------------------------------------------------------------------- its parts
 
 
 def rates(model: nn.Module, kind: type[nn.Module]) -> list[float]:
@@ -168,9 +159,6 @@ def test_halving_rounds_up_and_averages_what_is_there(size: int) -> None:
             assert maximum_halving()(x)[0, 0, i, j] == cell.max()
 
 
-# -------------------------------------------------------------------------------------------------------- its beginning
-
-
 def test_he_initialisation_follows_the_fan_out() -> None:
     torch.manual_seed(0)
     weight = build_model(arch_of(64, 128), CIFAR).stages[1][0].conv1.weight
@@ -199,9 +187,6 @@ def test_dirac_leaves_one_by_one_convolutions_random() -> None:
     torch.manual_seed(0)
     weight = build_model(arch_of(8, block="bottleneck", init="dirac"), CIFAR).stages[0][0].conv3.weight
     assert weight.count_nonzero() == weight.numel()
-
-
-# ----------------------------------------------------------------------------------- the same blocks in other libraries
 
 
 def copy_by_order(source: nn.Module, target: nn.Module) -> None:
@@ -286,9 +271,6 @@ def test_a_preactivated_network_normalises_and_activates_at_its_end() -> None:
     assert isinstance(preact.stem.norm, nn.Identity)
     assert isinstance(basic.norm, nn.Identity)
     assert isinstance(basic.stem.norm, nn.BatchNorm2d)
-
-
-# ---------------------------------------------------------------------------------------------------- the whitening stem
 
 
 def whitening_arch(**changes: object) -> ArchConfig:

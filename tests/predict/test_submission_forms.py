@@ -26,13 +26,9 @@ def rows_of(path: Path) -> list[list[str]]:
 def test_set(tmp_path: Path) -> Path:
     """Fifty of the digits, with IDs that are words."""
     test = load_dataset(DataConfig(dataset="digits")).test
-    assert test is not None
     file = tmp_path / "digits.npz"
     np.savez(file, data=test.images[:50], ids=np.array([f"image-{i:02d}" for i in range(50)]))
     return file
-
-
-# ------------------------------------------------------------------------------------------------------------- by hand
 
 
 def test_order_is_the_samples(tmp_path: Path) -> None:
@@ -152,9 +148,6 @@ def test_columns_are_read_back(tmp_path: Path) -> None:
         verify(file, Form(), ["a"], ["0"])
 
 
-# --------------------------------------------------------------------------------------------------------- by the command
-
-
 def test_submission_like_a_sample(nas: Callable[..., Done], study: StudyPaths, test_set: Path, tmp_path: Path) -> None:
     plain, sample, out, shares = (tmp_path / f"{name}.csv" for name in ("plain", "sample", "out", "shares"))
     assert nas("submit", str(test_set), "--study", "tiny", "--output", str(plain), "--device", "cpu").code == 0
@@ -235,12 +228,8 @@ def test_every_augmentation_at_test_time(nas: Callable[..., Done], study: StudyP
     assert (done["tta"], done["images"]) == (tta, 50)
 
 
-# ------------------------------------------------------------------------------------------------------- single images
-
-
 def test_single_images_have_their_most_probable_classes(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
     test = load_dataset(DataConfig(dataset="digits")).test
-    assert test is not None
     files = [tmp_path / f"{i}.png" for i in range(3)]
     for file, image in zip(files, test.images, strict=False):
         Image.fromarray(image[:, :, 0]).save(file)

@@ -127,9 +127,6 @@ def test_front_and_best_are_what_their_definitions_say(seed: int) -> None:
         assert select_best(rows, most) == (accuracy_front(one for one in rows if one.params <= most) or [None])[-1]
 
 
-# ------------------------------------------------------------------------------------------------------- of a study
-
-
 def test_best_of_a_study_is_what_a_retraining_takes(study: StudyPaths) -> None:
     report = report_best(study)
     subject = find_subject(study, "best")

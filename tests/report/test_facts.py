@@ -98,9 +98,6 @@ def test_elapsed_time_is_from_the_first_draw_to_the_last_end() -> None:
     assert facts.elapsed_seconds([training(0, [0.5], began=0, ended=90), training(1, [0.5], ended=5000, imported=True)]) == 5400.0
 
 
-# ------------------------------------------------------------------------------------------------- what mattered
-
-
 def drawn(count: int, accuracy: Any, seed: int = 0) -> list[TrialRecord]:
     """Networks of a width, a kernel and an activation, none of which is drawn with the others in mind."""
     random = np.random.default_rng(seed)
@@ -121,7 +118,6 @@ def test_importance_orders_what_the_accuracy_was_made_of() -> None:
         return 0.5 + slots["width"] / 200 + 0.06 * (slots["activation"] == "silu") + 0.001 * random.random()
 
     found = facts.importance(drawn(120, accuracy))
-    assert found is not None
     assert list(found.slots)[:2] == ["width", "activation"]
     assert found.slots["kernel"] < 0.02
     assert "fixed" not in found.slots
@@ -132,7 +128,6 @@ def test_importance_orders_what_the_accuracy_was_made_of() -> None:
 
 def test_importance_says_when_nothing_explains_anything() -> None:
     found = facts.importance(drawn(90, lambda slots, random: random.random()))
-    assert found is not None
     assert found.explained < 0.1
 
 
@@ -184,9 +179,6 @@ def test_traits_need_some_others() -> None:
 def test_columns_hold_what_varies_and_say_what_is_lacking() -> None:
     rows = [training(0, [0.5], drawn={"stages": 3, "a": 1}), training(1, [0.5], drawn={"stages": 4, "a": 1, "stage3.blocks": 2})]
     assert facts.by_slot(rows) == {"stages": [3, 4], "stage3.blocks": [None, 2]}
-
-
-# ----------------------------------------------------------------------------------------------- a trained network
 
 
 def test_confusion_by_hand() -> None:

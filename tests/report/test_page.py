@@ -139,7 +139,6 @@ def test_study_that_only_holds_presets() -> None:
 
 def test_winner_of_the_finalists_is_shown_by_the_mean_of_its_seeds(study: StudyPaths) -> None:
     record = read_record(study)
-    assert record.best is not None
     finalists = [Finalist(record.best.number, 3, (0.5, 0.52)), Finalist(record.best.number + 1, 3, (0.4, 0.42))]
     text = text_of(render_page(replace(record, finalists=finalists)))
     assert f"51.00% of the validation images: the best, trial {record.best.number}, mean of 2 seeds" in text
@@ -173,9 +172,6 @@ def test_network_without_test_images_shows_what_it_confuses_among_held_out_ones(
     assert nas(*typed.split()).code == 0
     record = read_record(study)
     run = record.chosen_run
-    assert run is not None
-    assert run.card.held_out is not None
-    assert run.evaluation is not None
     assert (len(run.evaluation.labels), run.evaluation.accuracy) == (run.card.held_out.images, run.card.held_out.accuracy)
     html = render_page(record)
     assert {"confusion", "class-accuracy"} <= charts_in(html).keys()
@@ -254,7 +250,6 @@ def test_images_that_were_set_aside_are_said_with_an_interval_that_knows_their_g
 def test_most_confident_mistakes_are_shown_with_their_classes(study: StudyPaths) -> None:
     record = read_record(study)
     found = record.runs[0].evaluation
-    assert found is not None
     html = render_page(record)
     assert html.count('<img src="data:image/png;base64,') == len(found.wrong) > 0
     first = found.wrong[0]

@@ -60,13 +60,9 @@ def test_an_ablation_is_cut_off_gone_on_with_and_extended(study: StudyPaths) -> 
     assert {card.train_images for row in done.ablation.rows for card in row.cards.values()} == {200}
     assert all(card.test_accuracy is None for row in done.ablation.rows for card in row.cards.values())
     difference = gelu.difference
-    assert difference is not None
     for seed in (0, 1):
         ours, theirs = gelu.cards[seed].held_out, base.cards[seed].held_out
-        assert ours is not None
-        assert theirs is not None
         assert difference.values[seed] == ours.accuracy - theirs.accuracy
-    assert cut_off.planned is not None
     mixed = {one.name: one.mixed_seed for one in cut_off.planned[0].pending}
     assert mixed["base-seed-0"] == mixed["activation-gelu-seed-0"] != mixed["base-seed-1"]
 

@@ -76,12 +76,10 @@ def test_pairs_tell_what_the_means_alone_do_not() -> None:
     trained = {"base": cards(0.60, 0.70, 0.80), "activation-gelu": cards(0.611, 0.709, 0.810)}
     found = ablation(trained, (base, other), ("activation=gelu",))
     difference = found.rows[1].difference
-    assert difference is not None
     # 1.1, 0.9 and 1.0 points: mean 1.0, deviation 0.1, half an interval 4.302653 × 0.1 / √3 = 0.248414.
     assert difference.mean == pytest.approx(0.01)
     assert difference.deviation == pytest.approx(0.001)
     assert difference.interval == pytest.approx((0.00751586, 0.01248414))
-    assert found.rows[1].shifted_difference is not None
     assert found.rows[1].shifted_difference.mean == pytest.approx(0.005)
     assert found.rows[0].difference is None
 
@@ -176,7 +174,6 @@ def test_effects_of_a_grid_are_means_over_the_other_factors() -> None:
     assert gelu.difference.values == pytest.approx((0.03, 0.04))
     assert gelu.difference.mean == pytest.approx(0.035)
     table = effects_table(found)
-    assert table is not None
     assert table.rows[1][:4] == ("activation gelu", "relu", "2", "+3.50")
 
 

@@ -49,13 +49,11 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
     told = Told()
     done = train(request, told)
     assert (done.failures, done.suspended, len(done.runs)) == ({}, 0, 4)
-    assert told.planned is not None
     ctx = told.planned[2]
     assert (ctx.selected.train_images, ctx.held_out, ctx.test_images) == (200, 288, 359)
     assert told.printed[0] == ("mine.py:Net(width=3)", "importing mine.py\nforward of 1")
 
     found = done.comparison
-    assert found is not None
     (own,) = found.own
     small, large = found.known
     best = find_subject(study, "best")
@@ -75,21 +73,18 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
     # The same images in the same order, and the same draws, as the network that it is like.
     run = done.runs[0]
     card = read_baseline(run)
-    assert card.held_out is not None
     assert card.held_out.images == 288
     assert card.network.text == mine.read_text()
     assert list(card.network.files) == ["mine.py"]
     assert (card.like, card.recipe, card.train_images, card.study) == (best.title, "searched", 200, "tiny")
     assert not run.checkpoint.exists()
     evaluation = read_evaluation(run)
-    assert evaluation is not None
     assert evaluation.accuracy == card.test_accuracy_tta
     assert len(read_curve(run.metrics)) == 1
 
     # What was kept is what was judged.
     model, _ = load_baseline(run)
     test = load_dataset(card.data).test
-    assert test is not None
     images = (torch.from_numpy(test.images.copy()).permute(0, 3, 1, 2).float() - card.mean[0]) / card.std[0]
     with torch.no_grad():
         predicted = model(images).argmax(1).numpy()
@@ -190,7 +185,6 @@ def test_what_goes_wrong_in_a_training_leaves_the_others(study: StudyPaths, mine
     assert failed.startswith("mine-Large3-")
     assert "fails in its training: ValueError: too many images (mine.py, line " in reason
     assert "Traceback" in (study.baselines / failed / "error.txt").read_text()
-    assert done.comparison is not None
     diverged, trained = sorted(done.comparison.known, key=lambda row: row.title)
     assert (diverged.title, diverged.diverged, diverged.cards) == ("mine.py:Diverges", (0,), {})
     assert (trained.title, sorted(trained.cards)) == ("mine.py:Net", [0])
@@ -241,7 +235,6 @@ def test_one_process_trains_a_baseline_at_a_time(study: StudyPaths, mine: Path) 
     lock = filelock.FileLock(run.folder / "run.lock", is_singleton=False)
     with lock, pytest.raises(StudyError, match="is being trained by another nas baseline") as refused:
         train(asked(study, "mine.py:Net"))
-    assert refused.value.hint is not None
     assert "--seeds N,M, --epochs N" in refused.value.hint
 
 
@@ -258,7 +251,6 @@ def test_network_with_two_names_is_trained_once(study: StudyPaths, mine: Path) -
 def test_scores_stand_in_the_order_of_the_seeds_and_not_in_that_of_the_trainings() -> None:
     cards = {seed: card(0.5, seed).model_copy(update={"test_accuracy_tta": 0.8 + seed / 10}) for seed in (1, 0)}
     row = Row(title="trial 0", is_ours=True, params=1, macs=1, over={}, cards=cards, runs={})
-    assert row.test is not None
     assert row.test.values == (0.8, 0.9)
 
 
@@ -273,7 +265,6 @@ def test_preset_lends_its_recipe_where_the_study_has_no_best(mine: Path, nas: Ca
     done = train(request, told)
     card = read_baseline(done.runs[0])
     assert (card.like, card.recipe, card.train.augment.flip) == ("preset:resnet-1111", "long", "none")
-    assert done.comparison is not None
     assert done.comparison.own == ()
     page = text_of(render_page(read_record(paths)))
     command = f"nas retrain preset:resnet-1111 --study {paths.name} --epochs 1 --recipe long --train-subset 200"

@@ -102,7 +102,6 @@ def test_one_run_is_taken_and_what_came_later_is_named(runs: Runs, steps: str) -
     for step in steps.split():
         runs.step(step)
     chosen = find_chosen(runs.paths)
-    assert chosen is not None
     assert (chosen.name, " ".join(chosen.newer)) == (name, newer)
     assert why.replace("BEST", runs.titles["best"]).replace("OTHER", runs.titles["other"]) in chosen.why
     assert (chosen.trouble is not None) == ("-other0" in steps and chosen.choice is None)
@@ -132,7 +131,6 @@ def test_choice_says_by_what_it_was_made(runs: Runs) -> None:
     runs.step("other>best")
     networks = runs.last
     choice = read_choice(runs.paths)
-    assert choice is not None
     assert (choice.run, choice.by, choice.among) == ("other0", "clean", ("other0", "best1"))
     assert choice.networks == (runs.titles["other"], runs.titles["best"])
     unjudged = [
@@ -143,7 +141,6 @@ def test_choice_says_by_what_it_was_made(runs: Runs) -> None:
         runs.paths.choice.unlink()
         record_choice(runs.paths, ranked, "shifted")
         choice = read_choice(runs.paths)
-        assert choice is not None
         assert choice.by == by
 
 
@@ -152,13 +149,11 @@ def test_damaged_choice_is_said_and_a_gone_one_named(runs: Runs) -> None:
         runs.step(step)
     runs.paths.choice.write_text("{")
     chosen = find_chosen(runs.paths)
-    assert chosen is not None
     assert (chosen.name, chosen.newer) == ("best1", ("preset2",))
     assert str(chosen.trouble).startswith(f"the choice among retrained networks cannot be read: {runs.paths.choice}: ")
     runs.step("again")
     runs.step("-other0")
     chosen = find_chosen(runs.paths)
-    assert chosen is not None
     assert str(chosen.trouble).startswith("other0, chosen on ")
     assert chosen.sentences()[1] == f"Warning: {chosen.trouble}"
     assert str(chosen.trouble).endswith(" by the held-out images, is gone")
@@ -172,11 +167,9 @@ def test_latest_run_is_taken_where_the_searchs_best_cannot_be_told(runs: Runs, m
         runs.step(step)
     monkeypatch.setattr("nas.runs.select.open_study", refuse)
     chosen = find_chosen(runs.paths)
-    assert chosen is not None
     assert (chosen.name, chosen.trouble) == ("other1", "the search's best cannot be told: the database is away")
     runs.step("other>best")
     chosen = find_chosen(runs.paths)
-    assert chosen is not None
     assert (chosen.name, chosen.trouble) == ("other2", None), "a choice needs no database"
 
 

@@ -60,13 +60,9 @@ def change_weights(run: TrialPaths) -> None:
     save_file({key: tensor + 1 for key, tensor in load_file(run.weights).items()}, run.weights)
 
 
-# ---------------------------------------------------------------------------------------------------------------- hashes
-
-
 def test_card_states_the_hashes_of_the_files_and_of_itself(run: TrialPaths) -> None:
     card = read_card(run)
     assert card.recipe == "searched"
-    assert card.hashes is not None
     assert card.hashes.weights == hashlib.sha256(run.weights.read_bytes()).hexdigest()
     assert card.hashes.evaluation == hashlib.sha256((run.folder / "evaluation.npz").read_bytes()).hexdigest()
     tree = json.loads(run.card.read_text())
@@ -137,8 +133,6 @@ def test_weights_of_another_network_are_refused_by_what_differs(run: TrialPaths)
 def test_weights_of_another_run_are_refused_by_its_name(run: TrialPaths) -> None:
     other = another_run(run)
     stated, found = (read_card(one).hashes for one in (run, other))
-    assert stated is not None
-    assert found is not None
     shutil.copy(other.weights, run.weights)
     assert refusal(lambda: load_network(run)).message == (
         f"{run.weights} is not the file that this training wrote: its hash begins with {found.weights[:12]}, "
@@ -156,7 +150,6 @@ def test_run_without_weights_is_refused(run: TrialPaths) -> None:
     run.weights.unlink()
     error = refusal(lambda: load_network(run))
     assert error.message == f"{run.folder} has no model.safetensors, which holds the network's weights"
-    assert error.hint is not None
     assert error.hint.startswith("restore the whole folder ")
 
 
@@ -170,9 +163,6 @@ def test_run_in_whose_place_another_was_put_is_refused(study: StudyPaths, run: T
         assert message.startswith(
             f"model.safetensors and model.json of {run.folder.name} are not what the ledger of study 'tiny' recorded on 20"
         )
-
-
-# ----------------------------------------------------------------------------------------------------- before hashes
 
 
 def test_old_run_is_used_with_a_note_until_the_ledger_has_it(study: StudyPaths, run: TrialPaths) -> None:
@@ -193,9 +183,6 @@ def test_old_run_is_used_with_a_note_until_the_ledger_has_it(study: StudyPaths, 
     change_weights(run)
     error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
     assert error.message.startswith(f"model.safetensors of {run.folder.name} is not what the ledger of study 'tiny' recorded")
-
-
-# --------------------------------------------------------------------------------------------------------- elsewhere
 
 
 def test_run_is_used_by_its_folder_without_any_study(
@@ -227,7 +214,6 @@ def test_exported_folder_is_a_run_like_any(study: StudyPaths, tmp_path: Path) ->
 
 def test_folder_in_a_study_belongs_to_it(study: StudyPaths, run: TrialPaths) -> None:
     found = study_of(str(run.folder), None)
-    assert found is not None
     assert found.folder.samefile(study.folder)
     assert submit(SubmitSpec(found, run=str(run.folder), device="cpu")).output.parent.samefile(study.folder)
     assert [one.output for one in read_ledger(study).submissions] == ["submission-digits-test.csv"]

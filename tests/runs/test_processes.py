@@ -59,9 +59,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-# ------------------------------------------------------------------------------------------- cut off, and started again
-
-
 @TWO_CORES
 @ON_LINUX
 @pytest.mark.usefixtures("all_cores")

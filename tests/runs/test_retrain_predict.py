@@ -140,7 +140,6 @@ def test_everything_labelled_trains_but_the_official_test_set_only_where_asked(d
     assert len(labelled_images(digits, include_test=False)) == 1438
     with_test = labelled_images(digits, include_test=True)
     assert len(with_test) == 1797
-    assert digits.test is not None
     assert isinstance(with_test, JoinedSet)
     assert with_test.arrays[1] is digits.test.images
     np.testing.assert_array_equal(with_test.labels[1438:], digits.test.labels)
@@ -294,7 +293,6 @@ def test_latest_network_predicts_unless_another_is_named(study: StudyPaths) -> N
 
 
 def test_csv_has_a_row_for_each_image_in_the_order_of_the_test_set(study: StudyPaths, digits: Dataset, tmp_path: Path) -> None:
-    assert digits.test is not None
     ids = [f"image-{i}" for i in range(358, -1, -1)]
     file = save(tmp_path / "hand in.pkl", digits.test.images, ids)
     done = submit(SubmitSpec(study, test=file, device="cpu"))
@@ -313,7 +311,6 @@ def test_csv_has_a_row_for_each_image_in_the_order_of_the_test_set(study: StudyP
 
 def test_images_are_normalised_as_in_training(study: StudyPaths, digits: Dataset) -> None:
     model, card = load_network(finished_runs(study)[0])
-    assert digits.test is not None
     images = torch.from_numpy(digits.test.images.copy()).permute(0, 3, 1, 2).float()
     logits = model((images - card.mean[0]) / card.std[0])
     done = submit(SubmitSpec(study, device="cpu"))
@@ -330,7 +327,6 @@ def test_test_set_that_is_named_is_taken_and_remembered(study: StudyPaths, digit
     file.unlink()  # another set must not be predicted in its stead
     error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
     assert error.message == f"{file}, the test set given to this study before, is gone"
-    assert error.hint is not None
     assert "nas submit TEST" in error.hint
 
 
@@ -373,7 +369,6 @@ def test_digits_without_a_folder_do_not_look_into_other_data(digits: Dataset, tm
     file = save(tmp_path / "data" / "cifar_test_nolabel.pkl", digits.train.images[:3])
     assert unlabelled_in(DataConfig(dataset="digits")) is None
     found = unlabelled_in(DataConfig(dataset="cifar10"))
-    assert found is not None
     assert found.resolve() == file
 
 

@@ -36,7 +36,6 @@ def test_all_are_trained_judged_and_one_is_chosen_before_the_test_set_is_opened(
 
     told = Told()
     done = train(request_of, told)
-    assert told.planned is not None
     assert told.planned[1] == before - 1, "one of the study's own is there, too"
     assert done.suspended == 0
     assert done.failures == {}
@@ -80,9 +79,6 @@ def test_without_images_held_out_the_search_chooses(study: StudyPaths, request_o
 def test_choice_by_shifted_images_needs_some_that_are_held_out(request_of: SeveralSpec) -> None:
     with pytest.raises(ConfigError, match="--choose-by shifted needs images that chose nothing before"):
         train(replace(request_of, base=replace(request_of.base, hold_out=0.0), by="shifted"), Told())
-
-
-# ------------------------------------------------------------------------------------------------------- the figures
 
 
 def network(card: ModelCard, scores: list[tuple[float, float]], run: StudyPaths) -> Network:

@@ -20,7 +20,6 @@ def test_mean_has_its_deviation_and_the_interval_of_students_t(
     values: list[float], mean: float, deviation: float, half: float
 ) -> None:
     found = spread(values)
-    assert found is not None
     assert (found.mean, found.deviation) == pytest.approx((mean, deviation))
     assert found.interval == pytest.approx((mean - half, mean + half), abs=1e-6)
     assert found.is_not_zero == (mean > half)
@@ -28,14 +27,12 @@ def test_mean_has_its_deviation_and_the_interval_of_students_t(
 
 def test_one_value_says_nothing_of_another() -> None:
     found = spread([0.5])
-    assert found is not None
     assert (found.mean, found.deviation, found.interval, found.is_not_zero) == (0.5, None, None, False)
     assert spread([]) is None
 
 
 def test_pairs_have_the_seed_in_common() -> None:
     found = paired({0: 0.9, 1: 0.8, 3: 0.1}, {1: 0.7, 0: 0.85, 2: 0.2})
-    assert found is not None
     assert found.values == pytest.approx((0.05, 0.1))
     assert paired({0: 0.9}, {1: 0.9}) is None
 
@@ -83,9 +80,6 @@ def test_interval_of_groups_holds_what_it_promises() -> None:
             held[which] += low <= 0.8 <= high
     assert 0.93 < held[0] / 600 < 0.98
     assert held[1] / 600 < 0.8, "each image by itself: too narrow"
-
-
-# ------------------------------------------------------------------------------------------------------ after a choice
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.003, 0.02])

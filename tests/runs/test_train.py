@@ -106,9 +106,6 @@ def test_run_that_another_process_trains_is_left_to_it(spec: RetrainSpec) -> Non
     assert said == [f"run {run.folder.name!r} is being trained by another nas retrain"]
 
 
-# -------------------------------------------------------------------------------------------------------- workers that die
-
-
 class Dying(LocalExecutor):
     """Its workers are killed after each epoch, before they hear whether to go on."""
 

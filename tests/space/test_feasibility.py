@@ -111,9 +111,6 @@ def test_the_share_that_fits_is_measured_for_each_block() -> None:
     assert measure_fit(space(), budget(params=50_000), 20, seed=1) == measure_fit(space(), budget(params=50_000), 20, seed=1)
 
 
-# --------------------------------------------------------------------------------------------- each limit, by its name
-
-
 RAISE = {
     "params": "raise the budget with --max-params",
     "memory": "raise budget.memory, there too",
@@ -232,9 +229,6 @@ def test_draws_that_are_all_over_budget_end_with_the_limit_that_most_of_them_bro
     assert str(drawer.error.hint).endswith(RAISE["memory"])
 
 
-# ----------------------------------------------------------------------------------------------- widths that are scaled
-
-
 GRAY = ImageShape(channels=1, size=28, classes=47)
 
 
@@ -350,5 +344,4 @@ def test_preset_begins_a_search_that_fills_a_share_of_the_budget_which_it_has() 
     filling = read_space(text, source="f.yaml", name="f")
     preset = load_preset("light-resnet18").candidate
     fitted = fit_start(Start("preset:light-resnet18", preset), filling, Budget(filling.budget, CIFAR10))
-    assert fitted.values is not None
     assert fitted.values["fill"] == pytest.approx(2_809_480 / 5_000_000)

@@ -12,8 +12,6 @@ from nas.paths import shipped_folder
 from nas.space.space import Slot, Space, UniformDraw
 from tests.spaces import WHOLE, read, with_arch, with_train
 
-# ----------------------------------------------------------------------------------------------------------- draws
-
 
 class Recorder:
     """Stands where a trial would; answers with one end of every range and remembers what it was asked."""
@@ -119,9 +117,6 @@ def test_uniform_draws_stay_within_their_ranges_and_reach_both_ends() -> None:
     assert {round(v, 9) for v in seen["dropout"]} == {0.0, 0.1, 0.2}
 
 
-# ----------------------------------------------------------------------------- a candidate from elsewhere, in this space
-
-
 def slot_of(line: str) -> Slot:
     (slot,) = [slot for slot in read(with_train(line)).slots if slot.path[-1] == line.partition(":")[0].strip("{ ")]
     return slot
@@ -181,9 +176,6 @@ def test_space_warns_of_what_its_fixed_values_never_reach() -> None:
     text = with_train("schedule: multistep\n  milestones: [0.5, 1.2]")
     assert read(text).warnings() == ["milestones 1.2 lie at or beyond the end of the run and are never reached"]
     assert read().warnings() == []
-
-
-# ---------------------------------------------------------------------------------------- widths that fill the budget
 
 
 def fitting(fit: str = "params", text: str = WHOLE) -> Space:
@@ -286,9 +278,6 @@ def test_whether_and_how_widths_are_scaled_is_part_of_the_meaning() -> None:
     assert whole.describe()["stem.channels"] == "one of null, 16, scaled"
     assert plain.describe()["stage0.channels"] == "int 16 to 32 step 8"
     assert "fill" not in plain.describe()
-
-
-# ----------------------------------------------------------------------------------------------------- fingerprint
 
 
 @pytest.mark.parametrize(

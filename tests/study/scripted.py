@@ -395,5 +395,4 @@ class Bench:
 
     @property
     def submitted(self) -> list[int]:
-        assert self.executor is not None
         return [int(job.key) for job in self.executor.submitted]

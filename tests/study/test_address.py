@@ -81,9 +81,6 @@ def test_the_recorded_command_has_no_password(form: str, url: str, monkeypatch: 
     assert command.endswith("--trials 3")
 
 
-# ------------------------------------------------------------------------------------------------------------- of a study
-
-
 def test_a_study_remembers_its_database_without_the_password(paths: StudyPaths) -> None:
     record_address(paths, parse_address(f"postgres://me:{SECRET}@server/nas?sslmode=require&password={SECRET}"))
     assert paths.storage_url.read_text() == "postgresql://me@server/nas?sslmode=require\n"
@@ -99,7 +96,6 @@ def test_a_study_without_a_record_lies_in_its_folder(paths: StudyPaths) -> None:
 def test_the_same_database_may_be_named_again_in_other_words(paths: StudyPaths) -> None:
     record_address(paths, parse_address("postgresql://me@server/nas"))
     url = study_address(paths, f"postgres://me:{SECRET}@server:5432/nas?sslmode=require")
-    assert url is not None
     assert url.password == SECRET
     assert study_address(paths, "postgresql:///nas?host=server&user=me") is not None
 
@@ -145,10 +141,8 @@ def test_the_password_may_come_from_the_environment(paths: StudyPaths, monkeypat
     monkeypatch.setenv("NAS_STORAGE", f"postgres://me:{SECRET}@server:5432/nas")
     for given in (None, "postgresql://me@server/nas"):
         url = study_address(paths, given)
-        assert url is not None
         assert url.password == SECRET
     own = study_address(paths, "postgresql://me:own@server/nas")
-    assert own is not None
     assert own.password == "own", "the command line's counts"
 
 
@@ -157,5 +151,4 @@ def test_the_password_of_another_database_is_none(paths: StudyPaths, monkeypatch
     record_address(paths, parse_address("postgresql://me@server/nas"))
     monkeypatch.setenv("NAS_STORAGE", "postgresql://" + elsewhere.format(SECRET))
     url = study_address(paths, None)
-    assert url is not None
     assert url.password is None

@@ -32,9 +32,6 @@ def timed(start: float, epoch: float) -> TimedNetwork:
     return TimedNetwork(50, 1000, 1000, 64, "a network", start, epoch)
 
 
-# --------------------------------------------------------------------------------------------------------- arithmetic
-
-
 def test_one_trial_takes_its_start_and_its_epochs() -> None:
     span = search_seconds([timed(5.0, 10.0)], trials=1, epochs=4, expected_epochs=4.0)
     assert span == Span(START_UP_SECONDS + 45 / 2, START_UP_SECONDS + 45, START_UP_SECONDS + 45)
@@ -80,9 +77,6 @@ def test_low_likely_and_high_stand_in_this_order(trials: int, workers: int) -> N
     networks = [timed(1.0, 1.0), timed(0.5, 3.0)]
     span = search_seconds(networks, trials=trials, epochs=18, expected_epochs=asha_epochs([2, 6], 18, trials), workers=workers)
     assert 0 < span.low < span.likely <= span.high
-
-
-# -------------------------------------------------------------------------------------------------------- measurement
 
 
 def test_networks_are_spread_by_their_multiply_adds() -> None:

@@ -35,8 +35,6 @@ from nas.study.storage import open_study
 from nas.study.trials import TrialRecord
 from tests.conftest import Done, QuietDisplay
 
-# -------------------------------------------------------------------------------------------------------- what they cost
-
 
 @pytest.mark.parametrize(
     ("spent", "expected"),
@@ -82,9 +80,6 @@ def test_what_cannot_be_meant_is_refused(mistake: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check_request(*asked)
     assert refused.value.message.startswith(message)
-
-
-# ------------------------------------------------------------------------------------------------------- in the database
 
 
 def searched(*values: float | None) -> optuna.Study:
@@ -203,9 +198,6 @@ def test_what_has_not_begun_and_is_not_wanted_any_more_is_given_up() -> None:
     assert enqueue_trainings(finals, best, again) == 5, "four, and the one that is being trained"
     left = [trial.user_attrs["finalist"] for trial in finals.get_trials() if trial.state.name == "WAITING"]
     assert (begun.user_attrs["finalist"], left) == (1, [3, 2, 3, 2])
-
-
-# ------------------------------------------------------------------------------------------------------- in real searches
 
 
 class Stopping(QuietDisplay):

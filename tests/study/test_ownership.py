@@ -56,12 +56,10 @@ def start(paths: StudyPaths) -> Process:
 
 
 def heard(process: Process) -> str:
-    assert process.stdout is not None
     return process.stdout.readline().rstrip("\n")
 
 
 def say(process: Process) -> None:
-    assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 

@@ -169,9 +169,6 @@ def test_without_an_epoch_there_is_no_verdict() -> None:
     assert not study.ask().should_prune()
 
 
-# ------------------------------------------------------------------------------------------------------ expected epochs
-
-
 @pytest.mark.parametrize("reduction", [2, 3])
 @pytest.mark.parametrize("reached", range(1, 7))
 def test_survivors_are_those_of_every_order_on_average(reached: int, reduction: int) -> None:

@@ -70,7 +70,6 @@ def test_a_candidate_inside_the_space_is_the_first_to_be_drawn(space: Space, tmp
 
 def test_a_recipe_outside_the_space_is_brought_to_the_nearest_inside_and_named(space: Space) -> None:
     fitted = fit_start(Start("x", candidate(lr=0.5, epochs=60)), space, Budget(space.budget, SHAPE))
-    assert fitted.values is not None
     assert fitted.values["lr"] == 0.1
     assert fitted.reasons == ["lr 0.5 → 0.1"]  # the epochs are the study's own affair
 
@@ -131,7 +130,6 @@ def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(
     assert counts["imported"] == 2
     assert outcomes.count_trained(counts) == 0
     best = outcomes.best_trial(trials)
-    assert best is not None
     assert best.value == 0.5
     assert paths.trial(best.number).candidate.is_file()
 

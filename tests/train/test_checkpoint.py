@@ -42,7 +42,6 @@ def test_what_was_trained_is_the_average_where_there_is_one(path: Path, averaged
     average = {"averaged": {"w": torch.ones(3)}} if averaged else {}
     save_checkpoint(path, {"identity": "mine", "model": {"w": torch.zeros(3)}, "average": average})
     weights, found = trained_weights(path, "mine")
-    assert weights is not None
     assert weights["w"].tolist() == [float(averaged)] * 3
     assert found == "whole"
     assert trained_weights(path, "another's") == (None, "mismatched")
@@ -93,7 +92,6 @@ def test_a_crash_while_writing_leaves_the_old_one(
     assert equal_states(load_checkpoint(path, "mine"), (STATE, "whole"))
     save_checkpoint(path, {**STATE, "step": 9})  # what the crash left behind is in nobody's way
     loaded, _ = load_checkpoint(path, "mine")
-    assert loaded is not None
     assert loaded["step"] == 9
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
 

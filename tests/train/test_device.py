@@ -90,9 +90,6 @@ def test_a_cpu_is_named_with_its_threads(threads: int, name: str, monkeypatch: p
     assert device_name(torch.device("cpu")) == name
 
 
-# --------------------------------------------------------------------------------------------------------------- memory
-
-
 FAR_TOO_MUCH = 2**60
 
 ON_THE_DEVICE = [

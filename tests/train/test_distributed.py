@@ -43,9 +43,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------- in this process alone
-
-
 def part_of(count: int, rank: int, size: int) -> slice:
     group = Group()
     group.rank, group.size = rank, size
@@ -108,9 +105,6 @@ def test_on_a_gpu_torchs_own_layer_shares_the_statistics() -> None:
     assert isinstance(model[1], nn.SyncBatchNorm)
     assert model[1].weight is weight
     assert list(model.state_dict()) == names
-
-
-# ---------------------------------------------------------------------------------------------------- what two of them do
 
 
 def _training() -> Training:

@@ -132,9 +132,6 @@ def test_only_a_network_that_saw_mirrored_images_is_averaged_over_them() -> None
     assert fitting_tta(AugmentConfig(flip="horizontal")) == fitting_tta(AugmentConfig(flip="alternating")) == "flip"
 
 
-# ------------------------------------------------------------------------------------------------- BatchNorm taken anew
-
-
 CPU = torch.device("cpu")
 
 

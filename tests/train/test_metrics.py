@@ -43,8 +43,6 @@ def test_a_network_that_knows_the_commonest_class_alone_is_worth_little_by_metri
     assert values["macro_f1"] == pytest.approx((2 * 98 / 198) / 3)
 
 
-# ---------------------------------------------------------------------------------------------- classes of few images
-
 LABELS = np.repeat([0, 1, 2, 4], [600, 60, 6, 30])
 
 

@@ -95,9 +95,6 @@ def test_schedules_are_their_closed_forms(progress: float) -> None:
     assert {name: function(progress, train) for name, function in SCHEDULES.items()} == pytest.approx(wanted, abs=1e-12)
 
 
-# ---------------------------------------------------------------------------------------------- torch's own schedulers
-
-
 def test_cosine_is_torchs_half_a_step_later() -> None:
     total = EPOCHS * STEPS
     theirs = torchs_run(total + 1, lambda o: torch_schedules.CosineAnnealingLR(o, T_max=total))
