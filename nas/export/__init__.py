@@ -1,4 +1,4 @@
-"""A retrained network in forms for use elsewhere: ONNX, torch.export, and a folder that needs torch and safetensors alone."""
+"""A retrained network in forms for use elsewhere: ONNX, torch.export, and a folder that needs torch alone."""
 
 from nas.export.formats import FORMATS, Exported, export
 

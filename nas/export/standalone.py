@@ -19,7 +19,7 @@ from nas.train.evaluate import TTA
 
 _HEAD = '''"""{title}
 
-Put together by nas from its own sources. Needs torch and safetensors, and to predict from image files Pillow:
+Put together by nas from its own sources. Needs torch, and to predict from image files Pillow:
 
     python model.py IMAGE...        prints the most probable classes
     import model; network = model.load()        a torch module: uint8 images (N, H, W, C) -> logits (N, classes)
@@ -35,7 +35,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 {imports}
-from safetensors.torch import load_file
 
 try:
     from PIL import Image, ImageOps
@@ -94,11 +93,31 @@ class Predictor(nn.Module):
         return TTA[self.card["tta"]](self.model, x)
 
 
+DTYPES = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
+}
+
+
+def read_safetensors(path):
+    """The tensors by name: 8 bytes with the length of a JSON header, which says where in what follows each one lies."""
+    content = Path(path).read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(content[8:begin]).items():
+        if name != "__metadata__":
+            start, end = (begin + offset for offset in entry["data_offsets"])
+            kind, values = DTYPES[entry["dtype"]], bytearray(content[start:end])
+            flat = torch.frombuffer(values, dtype=kind) if values else torch.empty(0, dtype=kind)
+            tensors[name] = flat.reshape(entry["shape"])
+    return tensors
+
+
 def load(folder=Path(__file__).parent, weights="model.safetensors"):
     """The network with its weights, on the CPU, in evaluation mode."""
     card = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
     model = build_model(Config.of(card["candidate"]["arch"]), Config.of(card["shape"]))
-    tensors = load_file(Path(folder) / weights)
+    tensors = read_safetensors(Path(folder) / weights)
     model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
     return Predictor(model, card).eval()
 

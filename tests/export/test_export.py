@@ -1,6 +1,7 @@
 """Exported networks predict as `nas submit` does: ONNX, torch.export, and a folder that needs nothing of this package."""
 
 import csv
+import importlib.util
 import json
 import random
 import subprocess
@@ -88,7 +89,7 @@ def test_folder_predicts_exactly_without_this_package(
         "import sys, numpy, torch\n"
         "class Barred:\n"
         "    def find_spec(self, name, *rest):\n"
-        "        assert name.partition('.')[0] not in ('nas', 'pydantic', 'optuna'), name\n"
+        "        assert name.partition('.')[0] not in ('nas', 'pydantic', 'optuna', 'safetensors'), name\n"
         "sys.meta_path.insert(0, Barred())\n"
         "import model\n"
         "network = model.load()\n"
@@ -100,6 +101,27 @@ def test_folder_predicts_exactly_without_this_package(
     logits = np.load(tmp_path / "logits.npy")
     assert logits.argmax(1).tolist() == submitted(nas, images, tmp_path)
     assert np.allclose(logits, expected(study, images).numpy(), atol=1e-6)
+
+
+def test_folder_reads_weights_as_safetensors_does(study: StudyPaths, tmp_path: Path) -> None:
+    """Of each type and shape that a network's state may have."""
+    done = export(ExportSpec(study, output=tmp_path / "network"))
+    types = (*(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool), torch.int64, torch.int32, torch.uint8)
+    tensors = {f"{kind} {shape}": torch.ones(shape, dtype=kind) for kind in types for shape in ((), (0, 3), (3, 1, 5))}
+    save_file(tensors | {"signed": torch.tensor([-1], dtype=torch.int8)}, tmp_path / "any.safetensors", {"made": "here"})
+    spec = importlib.util.spec_from_file_location("exported", done.path / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["exported"] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["exported"]
+    for file in (tmp_path / "any.safetensors", done.path / "model.safetensors"):
+        read, expected = module.read_safetensors(file), load_file(file)
+        assert read.keys() == expected.keys()
+        assert all(read[name].dtype == one.dtype and torch.equal(read[name], one) for name, one in expected.items())
 
 
 def test_folder_reads_image_files(study: StudyPaths, images: np.ndarray, tmp_path: Path) -> None:
