@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from nas.config import TrainConfig
 
@@ -137,7 +138,7 @@ OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig, bool, torch.d
     "sgd": _sgd,
     "adam": lambda groups, config, fused, dtype: torch.optim.Adam(groups, lr=config.peak_lr, fused=fused),
     "adamw": lambda groups, config, fused, dtype: torch.optim.AdamW(groups, lr=config.peak_lr, fused=fused),
-    "muon": lambda groups, config, fused, dtype: Muon(groups, config.peak_lr, config.momentum, config.nesterov, dtype),
+    "muon": lambda groups, config, fused, dtype: Muon(groups, config.peak_lr, config.momentum, config.nesterov, fused, dtype),
 }
 
 
@@ -167,16 +168,27 @@ def turns(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return isinstance(module, nn.Conv2d) and module.groups == 1 and module.bias is None and module.weight.requires_grad
 
 
-def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """`matrix` (R, C) with its singular vectors, and singular values near 1: most within 0.5 to 1.3, the smallest below. Computed
-    in `dtype` by Newton–Schulz iteration."""
-    x = (matrix / (matrix.norm() + 1e-7)).to(dtype)
-    wide = x if len(x) <= x.shape[1] else x.T
+def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`matrices` (N, R, C), each with its singular vectors, and singular values near 1: most within 0.5 to 1.3, the smallest
+    below. float32, computed in `dtype` by Newton–Schulz iteration.
+
+    Every iterate is the first one times a polynomial of its Gram matrix (R, R): only that is iterated, for about half the
+    multiply-adds.
+    """
+    norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    x = (matrices / (norms + 1e-7)).to(dtype)
+    tall = x.shape[1] > x.shape[2]
+    wide = x.mT if tall else x
     a, b, c = COEFFICIENTS
-    for _ in range(ITERATIONS):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return (wide if wide.shape == x.shape else wide.T).to(matrix.dtype)
+    gram, product = wide @ wide.mT, None
+    for left in reversed(range(ITERATIONS)):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        if left:
+            gram = factor @ gram @ factor
+    wide = product @ wide
+    return (wide.mT if tall else wide).float()
 
 
 class Muon(torch.optim.Optimizer):
@@ -184,11 +196,14 @@ class Muon(torch.optim.Optimizer):
     their norm within √out. All others step as by `torch.optim.SGD`."""
 
     def __init__(
-        self, groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool, dtype: torch.dtype = torch.float32
+        self, groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool, fused: bool, dtype: torch.dtype
     ) -> None:
         """`dtype` is that of the iteration's products."""
         super().__init__(groups, {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": 0.0, ORTHOGONAL: False})
-        self._dtype = dtype
+        self._fused, self._dtype = fused, dtype
+        # A gradient scaler then leaves what it found on the device, as attributes `grad_scale` and `found_inf`, in place of
+        # waiting for it.
+        self._step_supports_amp_scaling = fused
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -196,37 +211,59 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            if not parameters:
-                continue
-            steps = self._steps(parameters, group)
             if group[ORTHOGONAL]:
-                for filters, step in zip(parameters, steps, strict=True):
-                    self._turn(filters, step, group["lr"])
+                alike: dict[Any, list[Tensor]] = {}
+                for p in parameters:
+                    alike.setdefault((p.shape, p.stride()), []).append(p)
+                for filters in alike.values():
+                    self._turn(filters, group)
             else:
-                torch._foreach_add_(parameters, steps, alpha=-group["lr"])
+                self._descend(parameters, parameters, group, group["lr"])
 
-    def _steps(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """As SGD would take them: gradients with their decay, under (Nesterov) momentum."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        momentum = group["momentum"]
-        if group["weight_decay"]:
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
-        if not momentum:
-            return gradients
-        for p in parameters:
-            if not self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
-        torch._foreach_mul_(buffers, momentum)
-        torch._foreach_add_(buffers, gradients)
-        return list(torch._foreach_add(gradients, buffers, alpha=momentum)) if group["nesterov"] else buffers
+    def _descend(self, targets: list[Tensor], parameters: list[Tensor], group: dict[str, Any], rate: float) -> None:
+        """Moves `targets` as SGD would move `parameters`, by (Nesterov) momentum, unless a gradient has overflowed."""
+        buffers: list[Tensor | None] = [None] * len(parameters)
+        if momentum := group["momentum"]:
+            for p in parameters:
+                if not self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        sgd(
+            targets,
+            [p.grad for p in parameters if p.grad is not None],
+            buffers,
+            foreach=not self._fused,
+            fused=self._fused,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+            weight_decay=group["weight_decay"],
+            momentum=momentum,
+            lr=rate,
+            dampening=0.0,
+            nesterov=group["nesterov"] and momentum > 0,
+            maximize=False,
+        )
 
-    def _turn(self, filters: Tensor, step: Tensor, rate: float) -> None:
-        rows = step.flatten(1)
-        direction = orthogonalised(rows, self._dtype).view_as(step)
+    def _turn(self, filters: list[Tensor], group: dict[str, Any]) -> None:
+        """`filters`, all of one shape (out, in, k, k), in one batch."""
+
+        def as_filters(batch: Tensor) -> list[Tensor]:
+            """Views into `batch`, each laid out in memory as the filters are."""
+            return [each.as_strided(p.shape, p.stride(), each.storage_offset()) for each, p in zip(batch, filters, strict=True)]
+
+        out = len(filters[0])
+        # A row is a filter; the order of its values is free, so that it is that of the memory.
+        steps = filters[0].new_zeros(len(filters), out, filters[0][0].numel())
+        self._descend(as_filters(steps), filters, group, rate=-1.0)
+        directions = orthogonalised(steps, self._dtype).contiguous()
         # A tall matrix has fewer singular values than rows: without the factor it would turn by less.
-        filters.sub_(direction, alpha=rate * max(1.0, len(rows) / rows.shape[1]) ** 0.5)
-        filters.mul_((len(rows) ** 0.5 / filters.norm().clamp(min=1e-7)).clamp(max=1.0))
+        rate = group["lr"] * max(1.0, out / steps.shape[2]) ** 0.5
+        torch._foreach_add_(filters, as_filters(directions), alpha=-rate)
+        norms = torch.stack(torch._foreach_norm(filters))
+        limits = (out**0.5 / norms.clamp(min=1e-7)).clamp(max=1.0)
+        if (overflow := getattr(self, "found_inf", None)) is not None:  # then the step was 0
+            limits = torch.where(overflow > 0, 1.0, limits)
+        torch._foreach_mul_(filters, limits.unbind())
 
 
 # ------------------------------------------------------------------------------------------------- around the optimiser
