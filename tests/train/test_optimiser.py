@@ -211,9 +211,7 @@ def test_nothing_has_no_direction() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 8, 72), (2, 24, 24), (2, 96, 24), (1, 64, 576)])
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-5), (torch.bfloat16, 0.12)], ids=str)
-def test_a_batch_is_what_its_matrices_are_one_by_one(
-    shape: tuple[int, int, int], dtype: torch.dtype, rounding: float
-) -> None:
+def test_a_batch_is_what_its_matrices_are_one_by_one(shape: tuple[int, int, int], dtype: torch.dtype, rounding: float) -> None:
     """Singular values over three decades; the iteration by the book, whose own rounding in bfloat16 makes 0.04."""
     u, _, v = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(0)), full_matrices=False)
     batch = u * torch.logspace(0, -3, u.shape[2]) @ v
