@@ -27,11 +27,6 @@ def test_parameters_are_counted_without_allocating_any(monkeypatch: pytest.Monke
     assert {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]} == {"meta"}
 
 
-def test_parameters_are_those_that_the_network_has() -> None:
-    for arch, _ in REPORTED.values():
-        assert count_params(arch, CIFAR10) == sum(p.numel() for p in build_model(arch, CIFAR10).parameters())
-
-
 def test_counting_leaves_random_numbers_threads_and_attention_alone() -> None:
     before = torch.get_num_threads()
     torch.manual_seed(0)
@@ -151,19 +146,29 @@ def network(*channels: int, block: BlockName = "basic", **fields: object) -> Arc
     return ArchConfig.model_validate({"stages": stages, "block": block, **fields})
 
 
+# The image has 3 channels.
+LAYERS = {
+    "a convolution holds its input and its output": (nn.Conv2d(3, 5, 3, padding=1), IMAGE + 5 * MAP),
+    "the worst is the first, and then the image is gone": (
+        nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 2, 1), nn.Conv2d(2, 4, 1)),
+        (3 + 16) * MAP,
+    ),
+    "the worst is the last": (nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 16, 1)), (2 + 16) * MAP),
+    "a view shares what it views": (nn.Sequential(nn.Flatten(), nn.Linear(3 * 8**2, 10)), IMAGE + 10 * 4),
+    "an operation in place makes nothing": (nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(inplace=True)), IMAGE + 5 * MAP),
+    "where the maxima were is not kept": (nn.MaxPool2d(2), IMAGE + IMAGE // 4),
+    "nor of all": (nn.AdaptiveMaxPool2d(1), IMAGE + 3 * 4),
+}
+
+
 def of(layers: nn.Module, *size: int) -> int:
     return follow(layers.eval().to("meta"), torch.empty(1, *size, device="meta")).peak
 
 
-def test_one_convolution_holds_its_input_and_its_output() -> None:
-    assert of(nn.Conv2d(3, 5, 3, padding=1), 3, 8, 8) == IMAGE + 5 * MAP
-
-
-def test_the_worst_moment_counts_and_what_was_read_last_is_gone() -> None:
-    """3 → 16 → 2 → 4 channels: the worst is the second convolution, after the image is gone."""
-    layers = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 2, 1), nn.Conv2d(2, 4, 1))
-    assert of(layers, 3, 8, 8) == max(3 + 16, 16 + 2, 2 + 4) * MAP
-    assert of(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 16, 1)), 3, 8, 8) == (2 + 16) * MAP
+@pytest.mark.parametrize("what", LAYERS)
+def test_peak_of_layers_is_counted_by_hand(what: str) -> None:
+    layers, peak = LAYERS[what]
+    assert of(layers, 3, 8, 8) == peak
 
 
 def test_the_image_counts_as_long_as_it_is_read() -> None:
@@ -184,19 +189,6 @@ def test_what_a_variable_still_names_but_nothing_reads_is_not_counted() -> None:
             return second.relu()
 
     assert of(Keeps(), 3, 8, 8) == 2 * IMAGE
-
-
-def test_a_view_shares_what_it_views() -> None:
-    assert of(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8**2, 10)), 3, 8, 8) == IMAGE + 10 * 4
-
-
-def test_an_operation_in_place_makes_nothing() -> None:
-    assert of(nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(inplace=True)), 3, 8, 8) == IMAGE + 5 * MAP
-
-
-def test_where_the_maxima_were_is_not_kept() -> None:
-    assert of(nn.MaxPool2d(2), 3, 8, 8) == IMAGE + IMAGE // 4
-    assert of(nn.AdaptiveMaxPool2d(1), 3, 8, 8) == IMAGE + 3 * 4
 
 
 def test_weights_are_not_among_it() -> None:

@@ -40,18 +40,17 @@ def timed(*seconds: float) -> tuple[float, int]:
     return median_seconds(clock.run, clock), clock.runs - WARM_UP_RUNS
 
 
-def test_the_warm_up_does_not_count() -> None:
-    assert timed(*(0.9,) * WARM_UP_RUNS, 0.02)[0] == pytest.approx(0.02)
-
-
-def test_steady_runs_are_few() -> None:
+def test_steady_runs_are_few_and_short_ones_are_repeated_for_a_while() -> None:
     assert timed(0.05) == (pytest.approx(0.05), LEAST_RUNS)
-
-
-def test_short_runs_are_repeated_for_a_while() -> None:
+    assert timed(*(0.9,) * WARM_UP_RUNS, 0.02)[0] == pytest.approx(0.02), "the warm-up does not count"
+    assert timed(*((0.01,) * 9 + (0.2,)) * 20)[0] == pytest.approx(0.01), "nor does a rare hiccup"
     median, runs = timed(0.0001)
     assert median == pytest.approx(0.0001)
     assert LEAST_SECONDS <= runs * 0.0001 < 2 * LEAST_SECONDS
+    assert timed(*(0.5, 1.5) * 50)[1] <= MOST_SECONDS / 0.5
+    clock = Clock(60.0)
+    assert median_seconds(clock.run, clock) == 60.0
+    assert clock.runs == 2, "one to warm up, and one that outlasts the time there is"
 
 
 def test_unsteady_runs_are_repeated_until_their_median_is_sure() -> None:
@@ -59,20 +58,6 @@ def test_unsteady_runs_are_repeated_until_their_median_is_sure() -> None:
     unsteady = timed(*(0.007, 0.013, 0.009, 0.011) * 250)
     assert unsteady[1] > 2 * steady
     assert unsteady[0] == pytest.approx(0.01, rel=0.15)
-
-
-def test_nothing_is_timed_for_longer_than_the_most() -> None:
-    assert timed(*(0.5, 1.5) * 50)[1] <= MOST_SECONDS / 0.5
-
-
-def test_a_run_that_outlasts_the_time_there_is_is_timed_once() -> None:
-    clock = Clock(60.0)
-    assert median_seconds(clock.run, clock) == 60.0
-    assert clock.runs == 2  # one to warm up
-
-
-def test_a_rare_hiccup_does_not_move_the_median() -> None:
-    assert timed(*((0.01,) * 9 + (0.2,)) * 20)[0] == pytest.approx(0.01)
 
 
 @pytest.fixture
@@ -112,18 +97,9 @@ def test_torch_runs_as_the_network_will_run(seen: list[dict[str, object]], monke
     ms = measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="torch", threads=before + 1, batch=4))
     assert ms > 0
     assert len(seen) >= WARM_UP_RUNS + LEAST_RUNS
-    assert all(
-        one
-        == {
-            "shape": (4, 3, 16, 16),
-            "type": torch.float32,
-            "training": False,
-            "inference": True,
-            "threads": before + 1,
-            "channels_last": True,
-        }
-        for one in seen
-    )
+    wanted = {"shape": (4, 3, 16, 16), "type": torch.float32, "training": False, "inference": True}
+    wanted |= {"threads": before + 1, "channels_last": True}
+    assert all(one == wanted for one in seen)
     assert torch.get_num_threads() == before
     assert not torch.is_inference_mode_enabled()
     assert torch.equal(torch.rand(3), expected)

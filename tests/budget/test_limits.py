@@ -5,33 +5,20 @@ from typing import Any
 
 import pytest
 
-from nas.config import BudgetConfig, LatencyConfig, parse_bytes
+from nas.config import BudgetConfig, parse_bytes
 from nas.errors import BudgetError, ConfigError
-from nas.space.space_file import load_space
 from tests.spaces import read, with_budget
 
 RULE = "memory is a whole number of bytes above 0, such as 512kB, 2MB, 64KiB or 500_000"
 
 
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("512kB", 512_000),
-        ("512KB", 512_000),
-        ("64KiB", 65_536),
-        ("2MB", 2_000_000),
-        ("1.5 MB", 1_500_000),
-        ("0.5KiB", 512),
-        ("1MiB", 1_048_576),
-        ("3GB", 3_000_000_000),
-        ("1GiB", 1_073_741_824),
-        ("320B", 320),
-        ("500_000", 500_000),
-        (4096, 4096),
-    ],
-)
-def test_memory_is_read(text: str | int, count: int) -> None:
-    assert parse_bytes(text) == count
+READ = {"512kB": 512_000, "512KB": 512_000, "64KiB": 65_536, "2MB": 2_000_000, "1.5 MB": 1_500_000, "0.5KiB": 512}
+READ |= {"1MiB": 2**20, "3GB": 3 * 10**9, "1GiB": 2**30, "320B": 320, "500_000": 500_000}
+
+
+def test_memory_is_read() -> None:
+    assert {text: parse_bytes(text) for text in READ} == READ
+    assert parse_bytes(4096) == 4096
 
 
 @pytest.mark.parametrize("text", ["5 apples", "512k", "2M", "0", "0kB", "-3kB", "1.5B", "0.3KiB", "", "kB", "1e6", "inf", True])
@@ -62,10 +49,6 @@ def test_each_limit_stands_alone_and_all_together_cheapest_first(budget: str, li
     assert BudgetConfig.from_json(limits.to_json()) == limits
 
 
-def test_latency_is_timed_on_one_thread_of_the_cpu_unless_it_says_otherwise() -> None:
-    assert LatencyConfig(max_ms=5, runtime="torch") == LatencyConfig(max_ms=5, runtime="torch", device="cpu", threads=1, batch=1)
-
-
 def test_limits_read_as_words() -> None:
     latency = {"max_ms": 2.5, "runtime": "torch", "device": "cuda:1", "threads": 2, "batch": 8}
     limits = BudgetConfig.model_validate({"params": "5M", "macs": "50M", "memory": "512kB", "latency": latency})
@@ -79,9 +62,7 @@ def test_limits_read_as_words() -> None:
 EXAMPLE = "for example {max_ms: 5, runtime: torch}; runtime is one of torch, onnxruntime"
 MISTAKES = {
     "no limit": ({}, "budget: must limit something: at least one of params, macs, memory, latency, for example {params: 5M}"),
-    "no limit, said so": ({"params": None}, "budget: must limit something: at least one of params, macs, memory, latency"),
     "memory of apples": ({"memory": "5 apples"}, f"budget.memory: {RULE}, but got '5 apples'"),
-    "memory that is true": ({"memory": True}, f"budget.memory: {RULE}, but got True"),
     "latency without its runtime": ({"latency": {"max_ms": 5}}, f"budget.latency: runtime is missing; {EXAMPLE}"),
     "latency without its time": ({"latency": {"runtime": "torch"}}, f"budget.latency: max_ms is missing; {EXAMPLE}"),
     "latency that is a number": (
@@ -93,15 +74,7 @@ MISTAKES = {
         "budget.latency.runtime: must be 'torch' or 'onnxruntime' (got 'tensorrt')",
     ),
     "no time at all": ({"latency": {"max_ms": 0, "runtime": "torch"}}, "budget.latency.max_ms: must be greater than 0 (got 0)"),
-    "negative time": (
-        {"latency": {"max_ms": -1.5, "runtime": "torch"}},
-        "budget.latency.max_ms: must be greater than 0 (got -1.5)",
-    ),
-    "endless time": ({"latency": {"max_ms": float("inf"), "runtime": "torch"}}, "budget.latency.max_ms: must be"),
-    "time that is a word": ({"latency": {"max_ms": "5ms", "runtime": "torch"}}, "budget.latency.max_ms: must be a valid number"),
     "time that is true": ({"latency": {"max_ms": True, "runtime": "torch"}}, "budget.latency.max_ms: must be a valid number"),
-    "no threads": ({"latency": {"max_ms": 5, "runtime": "torch", "threads": 0}}, "budget.latency.threads: must be greater than"),
-    "half an image": ({"latency": {"max_ms": 5, "runtime": "torch", "batch": 0.5}}, "budget.latency.batch: must be a valid"),
     "unknown key": (
         {"latency": {"max_ms": 5, "runtim": "torch"}},
         "budget.latency: unknown key 'runtim'. Did you mean 'runtime'? Choices: max_ms, runtime, device, threads, batch.",
@@ -127,8 +100,3 @@ def test_mistake_in_a_space_file_is_named_with_its_key(mistake: str) -> None:
 
 def test_budget_of_a_study_from_before_there_were_more_limits_is_read() -> None:
     assert BudgetConfig.from_json('{"params": 3000, "macs": null}') == BudgetConfig(params=3000)
-
-
-def test_shipped_spaces_limit_something() -> None:
-    for name in ("resnet", "resnet-small", "digits"):
-        assert "params" in load_space(name).budget.limited()

@@ -128,12 +128,15 @@ def test_resized_crops_have_the_distribution_of_torchvisions(monkeypatch: pytest
     assert torch.allclose(ours.std(dim=1), theirs.std(dim=1), atol=0.35)
 
 
-def test_a_horizontal_flip_mirrors_half_of_the_images() -> None:
+@pytest.mark.parametrize(
+    ("axis", "share", "config"), [(3, 0.5, {"flip": "horizontal"}), (2, 0.2, {"flip": "none", "vertical_flip": 0.2})]
+)
+def test_a_flip_mirrors_its_share_of_the_images(axis: int, share: float, config: dict[str, Any]) -> None:
     images = pictures(2)[1:].expand(2000, -1, -1, -1)
-    result = augment(images, AugmentConfig(crop_padding=0, flip="horizontal"), a_draw(2000))
-    mirrored = (result == images.flip(3)).flatten(1).all(dim=1)
+    result = augment(images, AugmentConfig(crop_padding=0, **config), a_draw(2000))
+    mirrored = (result == images.flip(axis)).flatten(1).all(dim=1)
     assert torch.equal(result[~mirrored], images[~mirrored])
-    assert abs(float(mirrored.float().mean()) - 0.5) < 0.05
+    assert abs(float(mirrored.float().mean()) - share) < 0.05
 
 
 def test_an_alternating_flip_shows_the_other_side_every_other_epoch() -> None:
@@ -159,14 +162,6 @@ def test_the_lot_of_an_alternating_flip_is_fair_and_the_seeds_own() -> None:
             assert abs(float((lots[i][step:] == lots[i][:-step]).float().mean()) - 0.5) < 0.015
 
 
-def test_a_vertical_flip_has_its_probability() -> None:
-    images = pictures(2)[1:].expand(2000, -1, -1, -1)
-    result = augment(images, AugmentConfig(**OFF, vertical_flip=0.2), a_draw(2000))
-    turned = (result == images.flip(2)).flatten(1).all(dim=1)
-    assert torch.equal(result[~turned], images[~turned])
-    assert abs(float(turned.float().mean()) - 0.2) < 0.04
-
-
 def _affine_draws(monkeypatch: pytest.MonkeyPatch, **settings: float) -> Tensor:
     """(3, N): degrees, pixels to the right and down."""
     seen = []
@@ -189,13 +184,9 @@ def test_rotation_and_translation_are_uniform(monkeypatch: pytest.MonkeyPatch) -
         assert shift.unique().tolist() == list(range(-8, 9))
         assert abs(float(shift.mean())) < 0.4
     assert abs(float(torch.corrcoef(torch.stack([right, down]))[0, 1])) < 0.07
-
-
-def test_rotation_alone_shifts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     degrees, right, down = _affine_draws(monkeypatch, rotation=20)
     assert float(degrees.abs().max()) > 19
-    assert not right.any()
-    assert not down.any()
+    assert not right.any() | down.any()
 
 
 def test_brightness_is_uniform_around_1() -> None:

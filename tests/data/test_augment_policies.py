@@ -82,12 +82,9 @@ def test_strengths_are_torchvisions(name: str, size: int) -> None:
             )
 
 
-def test_randaugment_and_trivialaugment_draw_among_torchvisions_operations() -> None:
+def test_operations_and_sub_policies_are_torchvisions() -> None:
     for name in ("randaugment", "trivialaugment"):
         assert set(SPACES[name][1](32)) == set(DRAWN)
-
-
-def test_the_sub_policies_are_torchvisions() -> None:
     theirs = autoaugment.AutoAugment(autoaugment.AutoAugmentPolicy.CIFAR10).policies
     assert [tuple((name, p, bin or 0) for name, p, bin in pair) for pair in theirs] == list(AUTOAUGMENT_CIFAR10)
 

@@ -101,10 +101,6 @@ def test_entry_may_be_read_by_whoever_the_umask_lets(cache: Path) -> None:
     assert stat.S_IMODE(entry.folder.stat().st_mode) == 0o755
 
 
-def _truncate(file: Path) -> None:
-    os.truncate(file, 10)
-
-
 def _flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -115,11 +111,11 @@ def _flip(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("train-images.npy", _truncate),
+        ("train-images.npy", lambda file: os.truncate(file, 10)),
         ("train-labels.npy", Path.unlink),
         ("train-labels.npy", lambda file: file.write_bytes(b"")),
         ("train-images.npy", _flip),
-        ("meta.json", _truncate),
+        ("meta.json", lambda file: os.truncate(file, 10)),
         ("meta.json", Path.unlink),
     ],
     ids=["cut", "missing", "empty", "changed", "meta data cut", "meta data missing"],

@@ -71,13 +71,6 @@ def test_images_have_the_labels_and_groups_of_their_rows_in_the_order_of_their_p
     assert (data.validation, data.test, data.skipped) == (None, None, 0)
 
 
-def test_hidden_files_and_folders_hold_no_images(pictures: Path, tmp_path: Path) -> None:
-    (pictures / ".thumbnails").mkdir()
-    Image.new("L", (8, 8)).save(pictures / ".thumbnails" / "one.png")
-    Image.new("L", (8, 8)).save(pictures / "a" / ".one.png")
-    assert len(load(pictures, write_csv(tmp_path / "labels.csv", ROWS)).train) == 6
-
-
 def test_neither_the_order_of_rows_nor_the_names_of_groups_matter(pictures: Path, tmp_path: Path) -> None:
     first = load(pictures, write_csv(tmp_path / "first.csv", ROWS), group_column="patient")
     renamed = [(image, label, f"person {group}") for image, label, group in reversed(ROWS)]
@@ -100,17 +93,13 @@ def test_neither_the_order_of_rows_nor_the_names_of_groups_matter(pictures: Path
         lambda path: path.removesuffix(".png"),
         lambda path: Path(path).name,
         lambda path: Path(path).stem,
+        lambda path: str(Path.cwd() / "pictures" / path),
     ],
-    ids=["path", "dotted path", "path without its ending", "file", "file without its ending"],
+    ids=["path", "dotted path", "path without its ending", "file", "file without its ending", "whole path"],
 )
 def test_an_image_is_named_in_any_way_that_means_one_alone(named: Any, pictures: Path, tmp_path: Path) -> None:
     data = load(pictures, write_csv(tmp_path / "labels.csv", [(named(image), *rest) for image, *rest in ROWS]))
     assert data.train.labels.tolist() == [0, 0, 1, 0, 1, 1]
-
-
-def test_an_image_may_be_named_by_its_whole_path(pictures: Path, tmp_path: Path) -> None:
-    rows = [(str(pictures / image), label, group) for image, label, group in ROWS]
-    assert values(load(pictures, write_csv(tmp_path / "labels.csv", rows))) == [10, 30, 20, 50, 40, 60]
 
 
 def test_columns_are_separated_by_what_the_header_has_most_of(pictures: Path, tmp_path: Path) -> None:
@@ -148,64 +137,44 @@ def test_whole_numbers_beside_missing_ones_stay_whole_numbers_and_missing_ones_a
     assert found.place(1) == "row 2"
 
 
-def test_a_table_that_is_not_there_is_named(pictures: Path, tmp_path: Path) -> None:
+def test_a_table_that_is_not_there_or_of_another_kind_is_named(pictures: Path, tmp_path: Path) -> None:
     error = refusal(pictures, tmp_path / "labels.csv")
     assert error.message == f"there is no file of labels {tmp_path / 'labels.csv'}"
     assert error.hint == f"{FORMS}; --data FOLDER finds one that moved with its folder"
-
-
-def test_a_table_of_another_kind_is_refused_with_the_kinds_there_are(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.xlsx").write_bytes(b"PK")
     assert refusal(pictures, tmp_path / "labels.xlsx").message == (
         f"{tmp_path / 'labels.xlsx'} ends in '.xlsx', which is no form of a table. Choices: .csv, .tsv, .txt, .parquet, .pq."
     )
 
 
-@pytest.mark.parametrize(
-    ("option", "config"),
-    [
-        ("--image-column", {"image_column": "Image"}),
-        ("--label-column", {"label_column": "Image"}),
-        ("--group-column", {"group_column": "Image"}),
-    ],
-)
-def test_an_unknown_column_is_refused_with_the_columns_there_are(
-    option: str, config: dict[str, str], pictures: Path, tmp_path: Path
-) -> None:
-    error = refusal(pictures, write_csv(tmp_path / "labels.csv", ROWS), **config)
+@pytest.mark.parametrize("column", ["image", "label", "group"])
+def test_an_unknown_column_is_refused_with_the_columns_there_are(column: str, pictures: Path, tmp_path: Path) -> None:
+    error = refusal(pictures, write_csv(tmp_path / "labels.csv", ROWS), **{f"{column}_column": "Image"})
     assert error.message == (
         f"{tmp_path / 'labels.csv'} has no column 'Image'. Did you mean 'image'? Choices: image, label, patient."
     )
-    assert error.hint == f"name the column: {option} NAME"
+    assert error.hint == f"name the column: --{column}-column NAME"
 
 
-def test_a_parquet_file_that_is_none_is_refused(pictures: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
-    (tmp_path / "labels.parquet").write_text("image,label\n")
-    error = refusal(pictures, tmp_path / "labels.parquet")
-    assert error.message.startswith(f"{tmp_path / 'labels.parquet'} is no whole Parquet file: ")
-    assert "\n" not in error.message
-    assert error.hint == FORMS
-
-
-def test_a_parquet_file_with_an_unknown_column_is_refused_with_its_columns(pictures: Path, tmp_path: Path) -> None:
+def test_a_parquet_file_that_is_none_or_has_other_columns_is_refused(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    parquet.write_table(pyarrow.table({"file": ["x"], "label": [["a", "list"]]}), tmp_path / "labels.parquet")
-    error = refusal(pictures, tmp_path / "labels.parquet")
-    assert error.message == f"{tmp_path / 'labels.parquet'} has no column 'image'. Choices: file, label."
-    error = refusal(pictures, tmp_path / "labels.parquet", image_column="file")
-    assert error.message == f"{tmp_path / 'labels.parquet'}: column 'label' must hold text or numbers, but holds list"
-
-
-def test_without_pyarrow_a_parquet_file_says_what_to_install(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "labels.parquet").write_bytes(b"PAR1")
+    table = tmp_path / "labels.parquet"
+    table.write_text("image,label\n")
+    error = refusal(pictures, table)
+    assert error.message.startswith(f"{table} is no whole Parquet file: ")
+    assert "\n" not in error.message
+    assert error.hint == FORMS
+    parquet.write_table(pyarrow.table({"file": ["x"], "label": [["a", "list"]]}), table)
+    assert refusal(pictures, table).message == f"{table} has no column 'image'. Choices: file, label."
+    error = refusal(pictures, table, image_column="file")
+    assert error.message == f"{table}: column 'label' must hold text or numbers, but holds list"
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    error = refusal(pictures, tmp_path / "labels.parquet")
-    assert error.message == f"to read {tmp_path / 'labels.parquet'} pyarrow is needed, which is not installed"
+    error = refusal(pictures, table)
+    assert error.message == f"to read {table} pyarrow is needed, which is not installed"
     assert error.hint == "pip install 'nas[parquet]', or write it as a CSV"
 
 
@@ -256,11 +225,14 @@ def test_files_without_labels_are_counted_and_named(pictures: Path, tmp_path: Pa
     assert (values(data), data.skipped) == ([10, 30, 20, 40], 2)
 
 
-def test_rows_without_a_label_are_counted_and_named(pictures: Path, tmp_path: Path) -> None:
+def test_rows_without_a_label_are_counted_and_named_and_without_a_group_never_skipped(pictures: Path, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "labels.csv", [*ROWS[:5], ("b/six.png", " ", "p3")])
     assert refusal(pictures, table).message.splitlines() == [f"1 of 6 rows of {table} have no label:", "  line 7: b/six.png"]
     data = load(pictures, table, skip_bad_images=True)
     assert (values(data), data.skipped) == ([10, 30, 20, 50, 40], 1)
+    write_csv(table, [*ROWS[:5], ("b/six.png", "dog", "")])
+    error = refusal(pictures, table, group_column="patient", skip_bad_images=True)
+    assert error.message.splitlines() == [f"1 of 6 rows of {table} have no group:", "  line 7: b/six.png"]
 
 
 def test_an_image_with_two_rows_is_refused(pictures: Path, tmp_path: Path) -> None:
@@ -277,12 +249,6 @@ def test_a_name_that_several_images_have_is_refused_and_a_path_is_not(pictures: 
     assert values(load(pictures, write_csv(tmp_path / "labels.csv", rows))) == [10, 30, 20, 50, 40, 70, 60, 80]
     table = write_csv(tmp_path / "loose.csv", [("one", "cat", "p1")])
     assert refusal(pictures, table).message == f"{table}, line 2: 'one' may mean a/one.png and b/one.png"
-
-
-def test_an_image_without_a_group_is_refused_even_where_others_are_skipped(pictures: Path, tmp_path: Path) -> None:
-    table = write_csv(tmp_path / "labels.csv", [*ROWS[:5], ("b/six.png", "dog", "")])
-    error = refusal(pictures, table, group_column="patient", skip_bad_images=True)
-    assert error.message.splitlines() == [f"1 of 6 rows of {table} have no group:", "  line 7: b/six.png"]
 
 
 @pytest.mark.parametrize(
@@ -328,13 +294,7 @@ def test_unreadable_images_are_left_out_with_their_labels_and_groups(pictures: P
     assert refusal(pictures, table, skip_bad_images=True).message == "no image of class 'cat' can be read"
 
 
-def test_a_table_belongs_to_images_in_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as refused:
-        load_dataset(DataConfig(dataset="digits", labels="labels.csv"))
-    assert refused.value.message == "--labels labels.csv works with --dataset folder only, not with digits"
-
-
-def test_a_table_within_the_folder_moves_along_with_it(pictures: Path, tmp_path: Path) -> None:
+def test_a_table_moves_along_with_its_folder(pictures: Path, tmp_path: Path) -> None:
     config = DataConfig(dataset="folder", folder="/old", labels="/old/meta/labels.csv")
     assert moved(config, "/new").labels == "/new/meta/labels.csv"
     assert moved(config.model_copy(update={"labels": "/other/labels.csv"}), "/new").labels == "/other/labels.csv"

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.config import AugmentConfig
-from nas.data import loader
-from nas.data.loader import Resident, TrainBatches, copied, parts_of
+from nas.data.loader import Resident, TrainBatches
 
 CPU = torch.device("cpu")
 MEAN, STD = [120.5, 101.25, 33.0], [60.7, 0.3, 71.1]
@@ -103,14 +102,6 @@ def test_on_the_cpu_nothing_is_copied(tmp_path: Path) -> None:
     assert len(data) == 6
 
 
-@pytest.mark.parametrize("nbytes", [1, 3 * 8 * 8 * 2, 2**26])
-def test_on_a_device_the_chosen_are_copied_in_parts(nbytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "COPY_BYTES", nbytes)
-    array = images_of(20)
-    there = copied(torch.from_numpy(array), torch.from_numpy(CHOSEN), torch.device("cpu"))
-    np.testing.assert_array_equal(there, array[CHOSEN])
-
-
 @pytest.mark.parametrize("size", [1, 4, 6, 100])
 def test_batches_are_all_images_in_order(size: int) -> None:
     array = images_of(20)
@@ -127,13 +118,6 @@ def test_a_sample_is_spread_evenly() -> None:
     data = resident(array)
     assert torch.equal(data.sample(7), data.normalise(data.take(slice(None, None, 3))[0]))
     assert len(data.sample(100)) == 20
-
-
-@pytest.mark.parametrize(("count", "lengths"), [(0, []), (1, [1]), (4, [4]), (9, [4, 4, 1])])
-def test_parts(count: int, lengths: list[int]) -> None:
-    parts = list(parts_of(torch.arange(count), 4))
-    assert [len(part) for part in parts] == lengths
-    assert [i for part in parts for i in part.tolist()] == list(range(count))
 
 
 def test_after_an_epochs_last_step_nothing_is_left_of_it() -> None:

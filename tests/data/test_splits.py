@@ -8,7 +8,7 @@ import pytest
 from nas.config import DataConfig
 from nas.data.images import Dataset, ImageSet
 from nas.data.splits import DataSelection, grouped, select_data, split, stratified
-from nas.errors import ConfigError, DataError
+from nas.errors import DataError, NasError
 
 
 def made(counts: list[int], validation: bool = False) -> Dataset:
@@ -19,17 +19,11 @@ def made(counts: list[int], validation: bool = False) -> Dataset:
     return Dataset("made", tuple(f"c{i}" for i in range(len(counts))), part, part if validation else None, None, (0.0,), (1.0,))
 
 
-def test_split_is_disjoint_and_whole() -> None:
-    data = made([100, 50, 7])
-    parts = split(data, DataConfig(dataset="made"))
-    assert sorted([*parts.train, *parts.validation]) == list(range(157))
-
-
-def test_split_gives_each_class_its_share() -> None:
+def test_split_is_disjoint_and_whole_and_gives_each_class_its_share() -> None:
     data = made([100, 50, 7, 2])
     parts = split(data, DataConfig(dataset="made", validation=0.1))
+    assert sorted([*parts.train, *parts.validation]) == list(range(159))
     assert np.bincount(data.train.labels[parts.validation]).tolist() == [10, 5, 1, 1]
-    assert len(parts.validation) == 17
 
 
 def test_split_follows_from_labels_and_seed_alone() -> None:
@@ -50,9 +44,9 @@ def test_subset_leaves_the_validation_images_as_they_are() -> None:
     assert np.bincount(data.train.labels[small.train]).tolist() == [23, 11, 2]
 
 
-@pytest.mark.parametrize("subset", [3, 4, 77, 142, 143])
-def test_subset_has_exactly_as_many_images_as_were_asked_for_and_some_of_each_class(subset: int) -> None:
-    data = made([150, 6, 4])
+@pytest.mark.parametrize(("counts", "subset"), [*(([150, 6, 4], subset) for subset in (3, 4, 77, 142, 143)), ([2, 2, 20], 10)])
+def test_subset_has_exactly_as_many_images_as_were_asked_for_and_some_of_each_class(counts: list[int], subset: int) -> None:
+    data = made(counts)
     small = split(data, DataConfig(dataset="made", subset=subset)).train
     assert len(small) == len(set(small.tolist())) == subset
     assert set(data.train.labels[small].tolist()) == {0, 1, 2}
@@ -66,11 +60,6 @@ def test_subset_of_fewer_images_than_classes_or_more_than_there_are_is_refused(s
         "--train-subset takes at least one image of each of the 3 classes and at most the 143 that are there to train on, "
         f"not {subset}"
     )
-
-
-def test_subset_of_classes_that_are_left_with_a_single_image_is_taken() -> None:
-    data = made([2, 2, 20])
-    assert len(split(data, DataConfig(dataset="made", subset=10)).train) == 10
 
 
 def test_class_with_a_single_image_cannot_be_split() -> None:
@@ -203,10 +192,11 @@ def dataset(labels: list[int]) -> Dataset:
 
 
 def test_everything_trains_unless_told_otherwise() -> None:
-    chosen = select_data(dataset([0, 1] * 50), CONFIG, DataSelection())
-    assert chosen.train is None
-    assert chosen.hold_out is None
-    assert chosen.train_images == 100
+    data = dataset([0, 1] * 50)
+    chosen = select_data(data, CONFIG, DataSelection())
+    assert (chosen.train, chosen.hold_out, chosen.train_images) == (None, None, 100)
+    own_validation = replace(data, validation=data.test)
+    assert select_data(own_validation, CONFIG, DataSelection()).train_images == 103
 
 
 def test_held_out_images_neither_train_nor_chose_in_the_search() -> None:
@@ -234,24 +224,21 @@ def test_test_labels_train_only_where_asked_and_are_never_held_out() -> None:
     chosen = select_data(data, CONFIG, DataSelection(include_test_labels=True, hold_out=0.1))
     assert chosen.train_images == 93
     assert chosen.hold_out.max() < 100
-
-
-@pytest.mark.parametrize("share", [-0.1, 0.6])
-def test_share_that_means_nothing_is_refused(share: float) -> None:
-    with pytest.raises(ConfigError, match=r"--hold-out takes a share of the images above 0 and up to 0.5"):
-        select_data(dataset([0, 1] * 50), CONFIG, DataSelection(hold_out=share))
-
-
-def test_class_with_nothing_to_hold_out_is_named() -> None:
-    with pytest.raises(DataError, match="class '1' has too few images to hold one out"):
-        select_data(dataset([0] * 50 + [1, 1]), CONFIG, DataSelection(hold_out=0.1))
-
-
-def test_test_images_join_the_others_where_they_lie() -> None:
-    data = dataset([0, 1] * 50)
-    chosen = select_data(data, CONFIG, DataSelection(include_test_labels=True))
     assert chosen.images.arrays[0] is data.train.images
     assert chosen.images.arrays[1] is data.test.images
+
+
+@pytest.mark.parametrize(
+    ("labels", "share", "message"),
+    [
+        ([0, 1] * 50, -0.1, "--hold-out takes a share of the images above 0 and up to 0.5"),
+        ([0, 1] * 50, 0.6, "--hold-out takes a share of the images above 0 and up to 0.5"),
+        ([0] * 50 + [1, 1], 0.1, "class '1' has too few images to hold one out"),
+    ],
+)
+def test_share_that_means_nothing_is_refused(labels: list[int], share: float, message: str) -> None:
+    with pytest.raises(NasError, match=message):
+        select_data(dataset(labels), CONFIG, DataSelection(hold_out=share))
 
 
 def of_groups(labels: list[int], groups: list[int]) -> Dataset:
@@ -290,8 +277,3 @@ def test_class_whose_groups_cannot_be_held_out_is_named() -> None:
 def test_name_says_what_was_trained_on() -> None:
     assert DataSelection().suffix == ""
     assert DataSelection(True, 100, 0.25).suffix == "-hold-out-25-subset-100-with-test-labels"
-
-
-def test_own_validation_images_of_a_data_set_train_too() -> None:
-    data = dataset([0, 1] * 50)
-    assert select_data(replace(data, validation=data.test), CONFIG, DataSelection()).train_images == 103

@@ -101,13 +101,15 @@ def test_several_arrays_stay_where_they_are(joined: JoinedSet, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
-def test_several_arrays_are_copied_whole_to_a_device(
+def test_what_is_copied_to_a_device_is_copied_whole(
     indices: np.ndarray | None, mapped: ImageSet, joined: JoinedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "COPY_BYTES", 7 * 8 * 8 * 3)
     chosen = None if indices is None else torch.from_numpy(indices)
-    there = loader.copied(loader.rows_of(joined.arrays), chosen, CPU)
-    np.testing.assert_array_equal(there.numpy(), mapped.images if indices is None else mapped.images[indices])
+    for rows in (loader.rows_of(joined.arrays), torch.from_numpy(mapped.images)):
+        for nbytes in (1, 7 * 8 * 8 * 3, 2**26):
+            monkeypatch.setattr(loader, "COPY_BYTES", nbytes)
+            there = loader.copied(rows, chosen, CPU)
+            np.testing.assert_array_equal(there.numpy(), mapped.images if indices is None else mapped.images[indices])
 
 
 @pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])

@@ -1,3 +1,4 @@
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,6 @@ MISTAKES = {
         with_stage("kernal: 3"),
         "arch.stage.kernal: unknown key. Did you mean 'kernel'? Choices: blocks, channels, kernel, skip_kernel.",
     ),
-    "unknown key of the stem": (with_arch("stem: {strides: 2}"), "arch.stem.strides: unknown key. Did you mean 'stride'?"),
-    "unknown key of the augmentation": (
-        with_train("augment: {cutuot: 8}"),
-        "train.augment.cutuot: unknown key. Did you mean 'cutout'?",
-    ),
     "unknown key of a range": (
         with_arch("dropout: {type: float, low: 0, hihg: 0.2}"),
         "arch.dropout.hihg: unknown key. Did you mean 'high'? Choices: type, low, high, log, step.",
@@ -65,9 +61,7 @@ MISTAKES = {
         with_arch("activation: {type: categorical, choices: [relu, gleu]}"),
         "arch.activation.choices[1]: must be 'relu', 'gelu' or 'silu' (got 'gleu')",
     ),
-    "word for a number": (with_arch("dropout: some"), "arch.dropout: must be a valid number (got 'some')"),
     "fraction for a whole number": (with_arch("se_reduction: 8.5"), "arch.se_reduction: must be a valid integer (got 8.5)"),
-    "number beyond its limits": (with_arch("dropout: 1.5"), "arch.dropout: must be less than 1 (got 1.5)"),
     "range beyond its field's limits": (
         with_stage("kernel: 3\n    skip_kernel: {type: int, low: 1, high: 17, step: 2}"),
         "arch.stage.skip_kernel: must be less than or equal to 15 (got 17)",
@@ -75,10 +69,6 @@ MISTAKES = {
     "fractional range of whole numbers": (
         with_arch("se_reduction: {type: int, low: 0.5, high: 8}"),
         "arch.se_reduction.low: must be a whole number, but is 0.5",
-    ),
-    "float range for a whole number": (
-        with_arch("se_reduction: {type: float, low: 0.5, high: 8.5}"),
-        "arch.se_reduction: must be a valid integer (got 0.5)",
     ),
     "word as the end of a range": (
         with_arch("dropout: {type: float, low: little, high: 0.2}"),
@@ -89,7 +79,6 @@ MISTAKES = {
         with_train(f"lr: {{type: float, low: 0.1, high: {'9' * 400}}}"),
         "train.lr.high: must be finite",
     ),
-    "range from no number": (with_train("lr: {type: float, low: .nan, high: 1}"), "train.lr.low: must be finite, but is nan"),
     "value that is no number": (with_train("lr: .nan"), "train.lr: must be less than or equal to 100 (got nan)"),
     "no choices": (
         with_arch("activation: {type: categorical, choices: []}"),
@@ -144,15 +133,7 @@ MISTAKES = {
         with_stage("kernel: [3, 5]"),
         "arch.stage.kernel: a list has one entry a stage, 3 of them, but has 2",
     ),
-    "list for too many stages": (
-        with_stage("kernel: [3, 5, 3, 5]"),
-        "arch.stage.kernel: a list has one entry a stage, 3 of them, but has 4",
-    ),
     "mistake in one stage's entry": (with_stage("kernel: [3, 4, 5]"), "arch.stage.kernel[1]: must be odd"),
-    "even kernel": (
-        with_stage("kernel: 4"),
-        "arch.stage.kernel: must be odd, so that the convolution keeps the size of its input, but is 4",
-    ),
     "even kernel in the middle of a range": (
         with_stage("kernel: {type: int, low: 3, high: 7}"),
         "arch.stage.kernel: must be odd",
@@ -166,10 +147,6 @@ MISTAKES = {
         "train.augment.flip: must be 'none', 'horizontal' or 'alternating' "
         "(got False; YAML reads on, off, yes and no as booleans: put a word in quotes)",
     ),
-    "on for a number": (
-        with_arch("se_reduction: on"),
-        "arch.se_reduction: must be a valid integer (got True; YAML reads on, off, yes and no as booleans",
-    ),
     "on for the end of a range": (
         with_arch("dropout: {type: float, low: off, high: 0.1}"),
         "arch.dropout.low: must be a number, but is False",
@@ -178,36 +155,13 @@ MISTAKES = {
         with_train("epochs: {type: int, low: 6, high: 18}"),
         "train.epochs: must be one number: pruning compares candidates epoch by epoch",
     ),
-    "epochs as a choice": (with_train("epochs: {type: categorical, choices: [6, 18]}"), "train.epochs: must be one number"),
-    "no epochs": (with_train("epochs: 0"), "train.epochs: must be greater than or equal to 1 (got 0)"),
     "milestones as a choice": (
         with_train("milestones: {type: categorical, choices: [[0.5], [0.7]]}"),
         "train.milestones: takes one list of numbers, such as [0.5, 0.75], and is never drawn",
     ),
-    "milestones that are no list": (with_train("milestones: 0.5"), "train.milestones: must be a list (got 0.5)"),
     "milestones beyond the end of a multistep schedule": (
         with_train("schedule: {type: categorical, choices: [cosine, multistep]}\n  milestones: [1.5]"),
         "train: a multistep schedule needs a milestone below 1, the end of the run, but its milestones are (1.5,)",
-    ),
-    "milestones that all lie beyond the end": (
-        with_train("schedule: multistep\n  milestones: [1.0, 1.5]"),
-        "train: a multistep schedule needs a milestone below 1, the end of the run, but its milestones are (1.0, 1.5)",
-    ),
-    "wrong word for a policy": (
-        with_train("augment: {policy: randaug}"),
-        "train.augment.policy: must be 'none', 'randaugment', 'autoaugment' or 'trivialaugment' (got 'randaug')",
-    ),
-    "probability beyond 1": (
-        with_train("augment: {mix: mixup, mix_p: 1.5}"),
-        "train.augment.mix_p: must be less than or equal to 1 (got 1.5)",
-    ),
-    "probability below 0": (
-        with_train("augment: {mix: mixup, mix_p: -0.1}"),
-        "train.augment.mix_p: must be greater than or equal to 0 (got -0.1)",
-    ),
-    "range to a probability beyond 1": (
-        with_train("augment: {mix: mixup, mix_p: {type: float, low: 0.0, high: 1.5}}"),
-        "train.augment.mix_p: must be less than or equal to 1 (got 1.5)",
     ),
     "erased area from large to small": (
         with_train("augment: {erasing_min: 0.5, erasing_max: 0.1}"),
@@ -232,26 +186,13 @@ MISTAKES = {
     ),
     "budget of nothing": (with_budget("{params: 0}"), "budget.params: a count is a whole number above 0"),
     "budget that is no mapping": (with_budget("5M"), "budget: must be a mapping of keys to values, but is '5M'"),
-    "budget without a limit": (with_budget("{}"), "budget: must limit something: at least one of params, macs, memory, latency"),
     "unknown key of the budget": (
         with_budget("{parms: 5M}"),
         "budget.parms: unknown key. Did you mean 'params'? Choices: params, macs, memory, latency.",
     ),
-    "images that are too small": (
-        "version: 1\nbudget: {params: 5M}\nimages: {channels: 3, size: 4, classes: 10}\narch: {}",
-        "images.size: must be greater than or equal to 8 (got 4)",
-    ),
     "images without classes": (
         "version: 1\nbudget: {params: 5M}\nimages: {channels: 3, size: 32}\narch: {}",
         "images.classes: is missing",
-    ),
-    "report without its accuracy": (
-        "version: 1\nbudget: {params: 5M}\nreported: {params: 3, measured_on: test}\narch: {}",
-        "reported.accuracy: is missing",
-    ),
-    "report of a percentage": (
-        "version: 1\nbudget: {params: 5M}\nreported: {params: 3, measured_on: test, accuracy: 93.3}\narch: {}",
-        "reported.accuracy: must be less than or equal to 1 (got 93.3)",
     ),
     "fit to another limit": (
         with_fit("macs"),
@@ -262,20 +203,6 @@ MISTAKES = {
     "fit as a truth value": (with_fit("yes"), "fit: must be params, which widths are scaled to fill"),
     "fit to more than the budget": (with_fit("{params: 1.5}"), "fit.params: must be less than or equal to 1 (got 1.5)"),
     "fit to none of the budget": (with_fit("{params: 0}"), "fit.params: must be greater than 0 (got 0)"),
-    "fit to shares from none of the budget": (
-        with_fit("{params: {low: 0.0, high: 1.0}}"),
-        "fit.params: must be greater than 0 (got 0.0)",
-    ),
-    "fit to shares beyond the budget": (
-        with_fit("{params: {low: 0.5, high: 2.0}}"),
-        "fit.params: must be less than or equal to 1 (got 2.0)",
-    ),
-    "fit to shares without an end": (with_fit("{params: {low: 0.5}}"), "fit.params.high: is missing"),
-    "fit to shares that cross": (
-        with_fit("{params: {low: 0.9, high: 0.5}}"),
-        "fit.params: low must not exceed high, but low is 0.9 and high is 0.5",
-    ),
-    "fit to a word": (with_fit("{params: half}"), "fit.params: must be a valid number (got 'half')"),
     "fit to a list": (with_fit("{params: [0.5, 1.0]}"), "fit.params: a list is no value"),
     "missing version": ("budget: {params: 5M}", "version: must be 1, the only version there is, but is None"),
     "unknown version": ("version: 2", "version: must be 1, the only version there is, but is 2"),
@@ -288,23 +215,14 @@ MISTAKES = {
         "version: 1\nbudget: {params: 5M}\narch: {stages: 3, stage: {channels: 8}}",
         "arch.stage.blocks: is missing; each stage needs it",
     ),
-    "missing stage.channels": (
-        "version: 1\nbudget: {params: 5M}\narch: {stages: 3, stage: {blocks: 1}}",
-        "arch.stage.channels: is missing; each stage needs it",
-    ),
     "too many stages": (
         "version: 1\nbudget: {params: 5M}\narch: {stages: {type: int, low: 3, high: 7}, stage: {blocks: 1, channels: 8}}",
         "arch.stages: a network has 1 to 6 stages, not 7",
     ),
-    "section that is no mapping": (with_arch("stem: 3"), "arch.stem: must be a mapping of keys to values, but is 3"),
     "section without content": (with_train(""), "train: must be a mapping of keys to values, but is None"),
     "empty file": ("", "the file: must be a mapping of keys to values, but is None"),
     "list for a file": ("- version", "the file: must be a mapping of keys to values, but is ['version']"),
     "duplicate key": ("version: 1\nversion: 1\n", "not valid YAML: key 'version' is given twice, again on line 2"),
-    "duplicate key inside": (
-        "version: 1\narch:\n  block: basic\n  block: preact\n",
-        "not valid YAML: key 'block' is given twice, again on line 4",
-    ),
     "list for a key": ("{[1]: 2}", "not valid YAML: "),
     "date that there is not": ("version: 2026-13-45", "not valid YAML: month must be in 1..12"),
 }
@@ -323,10 +241,9 @@ def test_mistake_is_refused_with_file_key_value_and_choices(mistake: str) -> Non
     ("text", "message"),
     [
         ("version: 1\narch: {stages: 3", "my.yaml, line 2: not valid YAML: expected ',' or '}'"),
-        ("a: b: c", "my.yaml, line 1: not valid YAML: mapping values are not allowed here"),
-        ("version: 1\n\tarch: 2", "my.yaml, line 2: not valid YAML: found character"),
         ("version: !!python/name:os.system 1", "my.yaml, line 1: not valid YAML: could not determine a constructor"),
         ("version: 1\n---\nversion: 1", "my.yaml, line 2: not valid YAML: but found another document"),
+        (with_budget("{macs: 50M}") + "fit: params\n", "my.yaml: fit: widths are scaled to fill budget.params, which is missing"),
     ],
 )
 def test_text_that_is_no_yaml_is_refused_with_its_line(text: str, message: str) -> None:
@@ -379,39 +296,22 @@ def test_optimizer_is_optimiser() -> None:
     assert error.message == "my.yaml: train: optimizer: is given beside optimiser, which is the same"
 
 
-def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "picture.yaml"
-    file.write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ConfigError, match=r"picture\.yaml cannot be read as text"):
-        load_space(str(file))
-
-
-def test_fit_without_a_budget_of_parameters_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"my\.yaml: .*budget\.params.* is missing"):
-        read(with_budget("{macs: 50M}") + "fit: params\n")
-
-
 # --------------------------------------------------------------------------------------------------- finding files
 
 
-def test_unknown_space_is_refused_with_the_nearest_name_and_all_names() -> None:
-    with pytest.raises(ConfigError) as refused:
-        load_space("resnet-smal")
-    assert "'resnet-smal' is no shipped space. Did you mean 'resnet-small'? Choices: digits, " in refused.value.message
-    assert "--space my-space.yaml" in refused.value.hint
-
-
-def test_missing_file_is_refused_by_its_path() -> None:
-    with pytest.raises(ConfigError, match="there is no space file spaces/mine"):
-        load_space("spaces/mine")
-    with pytest.raises(ConfigError, match=r"there is no space file mine\.yaml"):
-        load_space("mine.yaml")
-
-
-def test_space_of_ones_own_is_named_like_its_file(tmp_path: Path) -> None:
+def test_space_of_ones_own_is_named_like_its_file_and_what_is_no_space_is_refused(tmp_path: Path) -> None:
     (tmp_path / "narrow.yaml").write_text(WHOLE)
-    space = load_space(str(tmp_path / "narrow.yaml"))
+    space = load_space("narrow.yaml")
     assert (space.name, space.text) == ("narrow", WHOLE)
+    (tmp_path / "picture.yaml").write_bytes(b"\xff\xd8\xff\xe0")
+    for name, message in (
+        ("resnet-smal", "'resnet-smal' is no shipped space. Did you mean 'resnet-small'? Choices: digits, "),
+        ("spaces/mine", "there is no space file spaces/mine"),
+        ("mine.yaml", "there is no space file mine.yaml"),
+        ("picture.yaml", "picture.yaml cannot be read as text"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            load_space(name)
 
 
 # ------------------------------------------------------------------------------------------------- values as read
@@ -421,17 +321,25 @@ def domains(text: str) -> dict[str, Any]:
     return {slot.name: slot.domain for slot in read(text).slots}
 
 
-def test_numbers_that_yaml_takes_for_words_are_read_by_their_declared_type() -> None:
-    assert domains(with_train("weight_decay: 1e-4"))["weight_decay"] == 1e-4
-    assert domains(with_train("weight_decay: {type: categorical, choices: [1e-4, 5e-4]}"))["weight_decay"].choices == (1e-4, 5e-4)
-    assert domains(with_train("lr: {type: float, low: 1e-3, high: 5e-1, log: true}"))["lr"].low == 1e-3
-    assert domains(with_train("milestones: [5e-1, 0.75]"))["milestones"] == (0.5, 0.75)
-    assert domains(with_train("epochs: 1e2"))["epochs"] == 100
-
-
-def test_truth_values_are_read_where_they_are_meant() -> None:
-    assert domains(with_arch("zero_init: on"))["zero_init"] is True
-    assert domains(with_train("nesterov: {type: categorical, choices: [yes, no]}"))["nesterov"].choices == (True, False)
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        (with_train("weight_decay: 1e-4"), "weight_decay", 1e-4),
+        (
+            with_train("weight_decay: {type: categorical, choices: [1e-4, 5e-4]}"),
+            "weight_decay",
+            CategoricalDistribution([1e-4, 5e-4]),
+        ),
+        (with_train("lr: {type: float, low: 1e-3, high: 5e-1, log: true}"), "lr", FloatDistribution(1e-3, 0.5, log=True)),
+        (with_train("milestones: [5e-1, 0.75]"), "milestones", (0.5, 0.75)),
+        (with_train("epochs: 1e2"), "epochs", 100),
+        (with_arch("zero_init: on"), "zero_init", True),
+        (with_train("nesterov: {type: categorical, choices: [yes, no]}"), "nesterov", CategoricalDistribution([True, False])),
+        (with_train("augment: {flip: 'none'}"), "augment.flip", "none"),
+    ],
+)
+def test_values_are_read_by_their_declared_type_and_not_as_yaml_takes_them(text: str, name: str, value: Any) -> None:
+    assert domains(text)[name] == value
 
 
 def test_images_are_those_of_cifar_unless_the_file_says_otherwise() -> None:
@@ -456,10 +364,6 @@ def test_images_are_those_of_cifar_unless_the_file_says_otherwise() -> None:
 def test_fit_is_the_whole_budget_or_a_share_of_it(fit: str, domain: Any) -> None:
     assert domains(with_fit(fit))["fill"] == domain
     assert "fill" not in domains(with_budget("{params: 5M}"))
-
-
-def test_words_in_quotes_stay_words() -> None:
-    assert domains(with_train("augment: {flip: 'none'}"))["augment.flip"] == "none"
 
 
 def test_value_that_is_not_named_keeps_its_default_and_is_no_slot() -> None:

@@ -1,12 +1,10 @@
 """Widths that are scaled to a number of parameters."""
 
-import random
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from nas.budget import count_params
 from nas.budget.closed_form import closed_form_params
 from nas.config import WIDEST, ArchConfig, ImageShape, StageConfig
 from nas.space.space import UniformDraw
@@ -39,14 +37,6 @@ def test_every_draw_of_a_space_is_brought_to_between_98_and_100_percent(space: s
     assert min(shares) >= 0.97
 
 
-def test_count_that_is_filled_is_that_of_fvcore() -> None:
-    lots = random.Random(3)
-    for _ in range(10):
-        arch = network(*(lots.randint(8, 64) for _ in range(3)), se_reduction=8, pool_size=2)
-        scaled = filled(arch, ImageShape(channels=1, size=28, classes=47), 400_000, [1, 1, 1])
-        assert 392_000 <= count_params(scaled, ImageShape(channels=1, size=28, classes=47)) <= 400_000
-
-
 def test_widths_alone_change() -> None:
     arch = network(16, 24, 64, block="bottleneck", se_reduction=4, stem={"kernel": 5, "stride": 2})
     scaled = filled(arch, CIFAR10, 2_000_000, [8, 8, 8])
@@ -55,17 +45,11 @@ def test_widths_alone_change() -> None:
     assert scaled.model_copy(update={"stages": back}) == arch
 
 
-@pytest.mark.parametrize("target", [300_000, 1_000_000, 5_000_000])
-def test_ratios_of_the_widths_stay_to_within_a_step_or_two(target: int) -> None:
-    drawn = [32, 48, 96, 128]
-    scaled = widths(filled(network(*drawn), CIFAR10, target, [8] * 4))
-    factor = sum(scaled) / sum(drawn)
-    assert [abs(wide - factor * before) <= 16 for wide, before in zip(scaled, drawn, strict=True)] == [True] * 4
-
-
-def test_a_shape_and_the_same_shape_twice_as_wide_are_scaled_alike() -> None:
+def test_ratios_of_the_widths_stay_so_that_a_shape_twice_as_wide_is_scaled_alike() -> None:
     once, twice = (filled(network(*c), CIFAR10, 1_000_000, [8] * 3) for c in ((16, 32, 64), (32, 64, 128)))
     assert once == twice
+    factor = sum(widths(once)) / 112
+    assert [abs(wide - factor * before) <= 16 for wide, before in zip(widths(once), (16, 32, 64), strict=True)] == [True] * 3
 
 
 def test_most_widths_stay_multiples_of_their_step() -> None:

@@ -15,23 +15,23 @@ def keyword(known: Option) -> inspect.Parameter:
     return inspect.Parameter(known.name, inspect.Parameter.KEYWORD_ONLY, default=known.default)
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("90", 90),
-        ("90s", 90),
-        ("15m", 900),
-        ("2h", 7200),
-        ("1h30m", 5400),
-        ("1h30m15s", 5415),
-        ("1.5h", 5400),
-        ("0.5s", 0.5),
-        (" 90s ", 90),
-        ("0", 0),
-    ],
-)
-def test_time_is_read(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
+TIMES = {
+    "90": 90,
+    "90s": 90,
+    "15m": 900,
+    "2h": 7200,
+    "1h30m": 5400,
+    "1h30m15s": 5415,
+    "1.5h": 5400,
+    "0.5s": 0.5,
+    " 90s ": 90,
+    "0": 0,
+}
+
+
+def test_time_is_read() -> None:
+    assert {text: parse_duration(text) for text in TIMES} == TIMES
+    assert parse_duration(12.5) == 12.5
 
 
 @pytest.mark.parametrize("text", ["", " ", "soon", "-5", "1d", "h", "5 m", "1m30h", "1:30", "1h 30m", "inf", "1e3"])
@@ -39,10 +39,6 @@ def test_time_that_is_none_is_refused_with_the_forms_there_are(text: str) -> Non
     with pytest.raises(ConfigError) as refused:
         parse_duration(text)
     assert refused.value.message == f"a time is written as 90s, 15m or 1h30m, but got {text!r}"
-
-
-def test_a_time_in_seconds_is_kept() -> None:
-    assert parse_duration(12.5) == 12.5
 
 
 @pytest.mark.parametrize(
