@@ -205,20 +205,15 @@ def test_with_zero_init_every_block_starts_as_its_shortcut(block: str, se_reduct
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_without_zero_init_a_block_does_more_than_its_shortcut(block: str) -> None:
+def test_without_zero_init_a_block_does_more_than_its_shortcut_and_has_no_bias(block: str) -> None:
     torch.manual_seed(0)
     model = build_model(small_arch(block=block), ImageShape(channels=3, size=8, classes=4)).eval()
+    assert all(module.bias is None for module in model.modules() if isinstance(module, nn.Conv2d))
     last = model.stages[0][1]
     x = torch.randn(2, 8, 8, 8)
     with torch.no_grad():
         assert not torch.allclose(last(x), x)
         assert not torch.allclose(last(x), F.relu(x))
-
-
-@pytest.mark.parametrize("block", BLOCKS)
-def test_a_block_normalises_before_each_activation_and_needs_no_bias_of_its_convolutions(block: str) -> None:
-    model = build_model(small_arch(block=block), ImageShape(channels=3, size=8, classes=4))
-    assert all(module.bias is None for module in model.modules() if isinstance(module, nn.Conv2d))
 
 
 @pytest.mark.parametrize("stem", STEMS)
