@@ -118,7 +118,7 @@ def retrain(
             spec = given.build(paths=paths, which=names[0], seed=all_seeds[0], hold_out=hold_out)
             result = show_retraining(spec, display, Stop())
         else:
-            placement = Placement(given.device, gpus=given.gpus, workers=workers)
+            placement = Placement(given.device, given.gpus, workers=workers, threads=given.threads)
             base = given.build(paths=paths, hold_out=hold_out, gpus=None)
             result = show_retrainings(SeveralSpec(base, names, all_seeds, placement, by), display, Stop())
     remember_study(paths)

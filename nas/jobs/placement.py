@@ -19,6 +19,7 @@ class Placement:
     gpus: int | None = None  # all that are visible; 0 is the CPU
     workers_per_gpu: int | None = None
     workers: int | None = None  # on the CPU
+    threads: int | None = None  # of the CPU, for each worker
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class RayCluster:
     address: str  # `auto`, `local`, or where a cluster's head listens
     gpus_per_worker: float = 1.0  # a fraction puts several on one GPU; 0 computes on the CPU
     cpus_per_worker: float = 1.0
+
+
+SHARED_OUT = "without it the cores are shared out"
 
 
 def ray_cluster(
@@ -114,6 +118,7 @@ def _require_sense(wanted: Placement) -> None:
         ("--gpus", wanted.gpus, 0, "without it the search takes every GPU that is visible; 0 is the CPU"),
         ("--workers-per-gpu", wanted.workers_per_gpu, 1, "without it each GPU has one worker"),
         ("--workers", wanted.workers, 1, "without it there is one worker on the CPU"),
+        ("--threads", wanted.threads, 1, SHARED_OUT),
     ):
         if value is not None and value < least:
             raise ConfigError(f"{option} must be at least {least}, but is {value}", hint=otherwise)
@@ -124,10 +129,24 @@ def _require_sense(wanted: Placement) -> None:
         )
 
 
+def threads_each(wanted: int | None, processes: int) -> int:
+    """CPU threads of each of so many processes. Raises ConfigError for more of them than there are cores."""
+    cores = usable_cores()
+    if wanted is None:
+        return max(1, min(torch.get_num_threads(), cores) // processes)
+    if wanted > (most := max(1, cores // processes)):
+        raise ConfigError(
+            f"--threads {wanted}: {processes} process{'es' * (processes > 1)} with so many each would take "
+            f"{wanted * processes} cores, and this command may use {cores}",
+            hint=f"--threads {most} is the most; {SHARED_OUT}",
+        )
+    return wanted
+
+
 def plan_workers(wanted: Placement, plan: WorkerPlan) -> list[WorkerPlan]:
     """`plan` for each worker, with its device, how many share it, and its part of the cores. Raises NasError."""
     devices = devices_of(wanted)
-    threads = max(1, min(torch.get_num_threads(), usable_cores()) // len(devices))
+    threads = threads_each(wanted.threads, len(devices))
     return [replace(plan, device=device, threads=threads, sharing=devices.count(device)) for device in devices]
 
 
@@ -142,11 +161,12 @@ class DeviceGroup:
 
     device: torch.device  # the first process's, on which the finished network is judged, too
     processes: int = 1
+    wanted_threads: int | None = None
 
     @property
     def threads(self) -> int:
-        """Of each process."""
-        return max(1, min(torch.get_num_threads(), usable_cores()) // self.processes)
+        """Of each process. Raises ConfigError for more of them than there are cores."""
+        return threads_each(self.wanted_threads, self.processes)
 
     @property
     def name(self) -> str:
@@ -167,11 +187,11 @@ class DeviceGroup:
             )
 
 
-def device_group(device: str, gpus: int | None, compiled: bool | None = None) -> DeviceGroup:
+def device_group(device: str, gpus: int | None, compiled: bool | None = None, threads: int | None = None) -> DeviceGroup:
     """`gpus` None is one process on `device`; with `cpu` it counts processes there. Raises NasError for what this machine does
     not have, or a combination that means nothing."""
     if gpus is None:
-        return DeviceGroup(pick_device(device))
+        return DeviceGroup(pick_device(device), 1, threads)
     if gpus < 0:
         raise ConfigError(f"--gpus must be at least 0, but is {gpus}", hint="without it one GPU trains; 0 is the CPU")
     if gpus > 1 and compiled:
@@ -181,7 +201,7 @@ def device_group(device: str, gpus: int | None, compiled: bool | None = None) ->
             hint="leave --compile out; or --gpus 1 --compile",
         )
     if device == "cpu":
-        return DeviceGroup(torch.device("cpu"), _cpu_processes(gpus))
+        return DeviceGroup(torch.device("cpu"), _cpu_processes(gpus), threads)
     if device not in ("auto", "cuda"):
         raise ConfigError(
             f"--gpus {gpus} and --device {device} both say where to compute",
@@ -191,13 +211,13 @@ def device_group(device: str, gpus: int | None, compiled: bool | None = None) ->
     if gpus == 0:
         if device == "cuda":
             raise ConfigError("--gpus 0 and --device cuda: one says the CPU, the other a GPU", hint="leave one out")
-        return DeviceGroup(torch.device("cpu"))
+        return DeviceGroup(torch.device("cpu"), 1, threads)
     have = torch.cuda.device_count()
     if gpus > have:
         trains = "" if have else " trains on the CPU"
         raise _missing_gpus(gpus, have, f"{trains}; --gpus {gpus} --device cpu tries it in {gpus} processes there")
     pick_device("cuda")
-    return DeviceGroup(torch.device("cuda", 0), gpus)
+    return DeviceGroup(torch.device("cuda", 0), gpus, threads)
 
 
 def _cpu_processes(wanted: int) -> int:

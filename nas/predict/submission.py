@@ -29,7 +29,7 @@ from nas.runs.load import load_network
 from nas.runs.select import find_run
 from nas.specs import PredictSpec, SubmitSpec
 from nas.study.settings import Environment, read_settings
-from nas.train.device import FULL_PRECISION, pick_device
+from nas.train.device import FULL_PRECISION, pick_device, with_its_threads
 from nas.train.evaluate import predict_logits, reestimate_norm, require_tta
 
 
@@ -54,6 +54,7 @@ class Submission:
     adapted: Adapted | None = None
 
 
+@with_its_threads
 def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note = lambda text: None) -> Submission:
     """Predicts the test set and writes the CSV: a class for each image, by default its index from 0, in the test set's order.
 
@@ -217,6 +218,7 @@ class Guess:
     classes: tuple[tuple[str, float], ...]  # the most probable ones with their probabilities, the most probable first
 
 
+@with_its_threads
 def predict_images(request: PredictSpec, note: Note = lambda text: None) -> list[Guess]:
     """Each brought to the network's size as in training. Raises NasError."""
     if request.top < 1:

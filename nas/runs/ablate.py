@@ -35,6 +35,7 @@ from nas.runs.train import Note, OnEpoch, prepared_workers, train_all
 from nas.space.recipes import SEARCHED, Recipe
 from nas.specs import HOLD_OUT, AblateSpec
 from nas.study.settings import Environment, StudySettings, read_settings
+from nas.train.device import with_its_threads
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class _Base:
         return fixed_base(self.recipe.fit(self.subject.candidate, epochs), fixed)[0]
 
 
+@with_its_threads
 def run_ablation(
     spec: AblateSpec,
     on_plan: Callable[[AblationPlan], None],

@@ -44,7 +44,7 @@ from nas.runs.train import Note, OnEpoch, prepared_workers, train_all
 from nas.space.recipes import SEARCHED, Recipe
 from nas.specs import BaselineSpec
 from nas.study.settings import StudySettings, read_settings
-from nas.train.device import out_of_memory, release_memory
+from nas.train.device import out_of_memory, release_memory, with_its_threads
 from nas.train.evaluate import EVALUATION_BATCH
 
 SMALLEST_EVALUATION = 8  # images at a time
@@ -93,6 +93,7 @@ OnPlan = Callable[[Sequence[BaselinePlan], Sequence[BaselinePlan], TrainingConte
 """Hears of all trainings, of those that have not ended, and on what they train."""
 
 
+@with_its_threads
 def train_baselines(
     spec: BaselineSpec,
     on_plan: OnPlan,
@@ -111,7 +112,7 @@ def train_baselines(
     failures: dict[str, str] = {}
     suspended = 0
     if pending:
-        devices = device_group(spec.device, None)
+        devices = device_group(spec.device, None, threads=spec.threads)
         with prepared_workers(spec.paths, devices, 1) as executor:
             ctx = open_context(spec.retraining, devices, decoding)
             if ctx.dataset.test is None and ctx.selected.hold_out is None:

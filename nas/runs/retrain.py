@@ -22,6 +22,7 @@ from nas.runs.statistics import Expectation, after_choice
 from nas.runs.train import Note, OnEpoch, Outcome, prepared_workers, train_all
 from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
+from nas.train.device import with_its_threads
 
 OnPlan = Callable[[Sequence[RunPlan], int, TrainingContext], None]
 """Hears what is to be trained, if anything is, how many trainings are there already, and on what."""
@@ -54,6 +55,7 @@ class Retrained:
         return None if self.chosen is None else self.chosen.best_run(self.by)
 
 
+@with_its_threads
 def retrain(
     spec: RetrainSpec,
     on_plan: OnPlan,
@@ -64,7 +66,7 @@ def retrain(
 ) -> Retrained:
     """One network by one seed, trained by `spec.gpus` devices together. Resumes from its checkpoint. Raises NasError, also where
     it fails."""
-    devices = device_group(spec.device, spec.gpus, spec.compiled)
+    devices = device_group(spec.device, spec.gpus, spec.compiled, spec.threads)
     plans, outcome, _ = _train([spec], devices, devices, on_plan, on_epoch, stop, decoding, note)
     for reason in outcome.diverged.values():
         raise StudyError(f"the {reason}", hint="retrain another trial (nas list shows them), or try another --seed")
@@ -77,6 +79,7 @@ def retrain(
     return Retrained(networks, networks[0] if networks else None, "clean", {}, outcome.suspended)
 
 
+@with_its_threads
 def retrain_several(
     spec: SeveralSpec,
     on_plan: OnPlan,

@@ -26,6 +26,9 @@ HOLD_OUT = 0.1  # share of the training images that chooses among several networ
 @dataclass(frozen=True, kw_only=True)
 class DeviceFields:
     device: str = option("auto", "auto, cuda, cuda:1, mps or cpu.", complete="device", remembered=False)
+    threads: int | None = option(
+        None, "CPU threads of each worker, and of this command. [default: the cores, shared out]", min=1, remembered=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +131,7 @@ class SearchSpec(ImageFields):
     def placement(self) -> "Placement":
         from nas.jobs.placement import Placement
 
-        return Placement(self.device, self.gpus, self.workers_per_gpu, self.workers)
+        return Placement(self.device, self.gpus, self.workers_per_gpu, self.workers, self.threads)
 
     @property
     def final_round(self) -> tuple[int | None, int | None, int | None]:
@@ -177,6 +180,10 @@ class SeveralSpec:
     placement: "Placement"
     by: Criterion = "clean"
 
+    @property
+    def threads(self) -> int | None:
+        return self.base.threads
+
     def each(self) -> list[RetrainSpec]:
         """All networks by the first seed before any by the second."""
         return [dataclasses.replace(self.base, which=which, seed=seed) for seed in self.seeds for which in self.subjects]
@@ -215,7 +222,7 @@ class AblateSpec(RecipeFields):
     def placement(self) -> "Placement":
         from nas.jobs.placement import Placement
 
-        return Placement(self.device, gpus=self.gpus, workers=self.workers)
+        return Placement(self.device, gpus=self.gpus, workers=self.workers, threads=self.threads)
 
 
 @dataclass(frozen=True)

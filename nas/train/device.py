@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import functools
 import gc
 import platform
 import re
@@ -9,10 +10,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import torch
 
 from nas.errors import DeviceError
+
+Call = TypeVar("Call", bound=Callable)
 
 # ------------------------------------------------------------------------------------------------- device and format
 
@@ -92,6 +96,23 @@ def tune_process(device: torch.device) -> None:
     _keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every step has the same shapes: measured once, the fastest kernels stay
+
+
+def with_its_threads(run: Call) -> Call:
+    """`run(spec, …)`, which computes here by as many CPU threads as the spec asks for."""
+
+    @functools.wraps(run)
+    def call(spec: Any, *more: Any, **named: Any) -> Any:
+        if spec.threads is None:
+            return run(spec, *more, **named)
+        before = torch.get_num_threads()
+        torch.set_num_threads(spec.threads)
+        try:
+            return run(spec, *more, **named)
+        finally:
+            torch.set_num_threads(before)
+
+    return cast(Call, call)
 
 
 def wait_for(device: torch.device) -> None:

@@ -120,6 +120,8 @@ def test_a_mac_has_one_worker_on_its_gpu(machine: Machine) -> None:
         (8, 4, Placement(workers=2), 2),  # OMP_NUM_THREADS=4
         (8, 1, Placement(workers=4), 1),
         (2, 8, Placement(workers=2), 1),  # two cores allotted, of a large machine
+        (8, 8, Placement(threads=3), 3),
+        (8, 1, Placement(workers=2, threads=4), 4),
     ],
 )
 def test_the_threads_are_shared_out(
@@ -129,6 +131,16 @@ def test_the_threads_are_shared_out(
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     plans = plan_workers(wanted, PLAN)
     assert [(plan.device, plan.threads) for plan in plans] == [("cpu", each)] * (wanted.workers or 1)
+
+
+def test_threads_that_are_asked_for(machine: Machine) -> None:
+    machine(cores=4)
+    assert device_group("cpu", 2, threads=2).threads == 2
+    for ask in (lambda: plan_workers(Placement(workers=2, threads=3), PLAN), lambda: device_group("cpu", 2, threads=3).threads):
+        assert refusal(ConfigError, ask) == (
+            "--threads 3: 2 processes with so many each would take 6 cores, and this command may use 4",
+            "--threads 2 is the most; without it the cores are shared out",
+        )
 
 
 def test_a_plan_differs_from_worker_to_worker_in_nothing_but_its_place(machine: Machine) -> None:
@@ -304,6 +316,7 @@ def test_a_share_of_no_cluster(gpus: float | None, cpus: float | None) -> None:
         (Placement(gpus=0), "--gpus 0"),
         (Placement(device="cuda"), "--device cuda"),
         (Placement(workers=2), "--workers 2"),
+        (Placement(threads=2), "--threads 2"),
         (Placement(workers_per_gpu=2, gpus=3), "--gpus 3 and --workers-per-gpu 2"),
     ],
 )

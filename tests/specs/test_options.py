@@ -65,10 +65,10 @@ def test_seeds_that_mean_nothing_are_refused(seeds: str | list[int], first: int,
 
 def test_what_a_study_does_not_remember_is_said_again() -> None:
     assert said_again(SearchSpec(study="mine", trials=7, epochs=3, max_params="5M", storage="postgresql://host/db")) == ""
-    spec = SearchSpec(gpus=0, workers=2, device="cpu", ray="auto", cpus_per_worker=0.5, gpus_per_worker=1.0, finalist_seeds=3)
+    spec = SearchSpec(gpus=0, workers=2, device="cpu", ray="auto", cpus_per_worker=0.5, gpus_per_worker=1.0, threads=4)
     said = said_again(spec)
     assert said.split(" --")[1:] == [
-        *("finalist-seeds 3", "gpus 0", "workers 2", "ray auto", "gpus-per-worker 1", "cpus-per-worker 0.5", "device cpu")
+        *("gpus 0", "workers 2", "ray auto", "gpus-per-worker 1", "cpus-per-worker 0.5", "device cpu", "threads 4")
     ]
 
 

@@ -12,9 +12,28 @@ import numpy as np
 import pytest
 import torch
 
-from nas.errors import DeviceError
+from nas.errors import DeviceError, NasError
+from nas.predict import submit
+from nas.specs import PredictSpec, SubmitSpec
 from nas.train import device as devices
-from nas.train.device import available_devices, cpu_flags, device_name, out_of_memory, pick_device, pick_precision, release_memory
+from nas.train.device import (
+    available_devices,
+    cpu_flags,
+    device_name,
+    out_of_memory,
+    pick_device,
+    pick_precision,
+    release_memory,
+    with_its_threads,
+)
+
+
+def test_a_command_computes_by_the_threads_that_are_asked_for_and_no_longer_than_it_runs() -> None:
+    before, count = torch.get_num_threads(), with_its_threads(lambda spec: torch.get_num_threads())
+    assert (count(PredictSpec(None, (), threads=before + 1)), count(PredictSpec(None, ()))) == (before + 1, before)
+    with pytest.raises(NasError):
+        submit(SubmitSpec(None, threads=before + 1, like=Path("nowhere.csv")))
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(
