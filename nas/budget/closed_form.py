@@ -11,19 +11,17 @@ value for BatchNorm's scale and shift, which are two parameters a channel. Avera
 import math
 from collections.abc import Callable, Sequence
 
-from nas.config import ArchConfig, ImageShape
-
-WHITENING_PATCH = 2
+from nas.config import WHITENING_PATCH, ArchConfig, ImageShape
 
 
 def closed_form_params(arch: ArchConfig, shape: ImageShape) -> int:
     """What `nas.budget.count_params` gives for every network that can be built for such images."""
-    return _count(arch, shape, [stage.channels for stage in arch.stages], arch.stem_channels)[0]
+    return _count(arch, shape, [stage.channels for stage in arch.stages], arch.stem_channels(shape.channels))[0]
 
 
 def closed_form_macs(arch: ArchConfig, shape: ImageShape) -> int:
     """What `nas.budget.count_macs` gives for every network that can be built for such images."""
-    return _count(arch, shape, [stage.channels for stage in arch.stages], arch.stem_channels)[1]
+    return _count(arch, shape, [stage.channels for stage in arch.stages], arch.stem_channels(shape.channels))[1]
 
 
 def params_at_widths(arch: ArchConfig, shape: ImageShape, widths: Sequence[int], stem: int) -> int:
@@ -34,11 +32,16 @@ def params_at_widths(arch: ArchConfig, shape: ImageShape, widths: Sequence[int],
 def _count(arch: ArchConfig, shape: ImageShape, widths: Sequence[int], stem: int) -> tuple[int, int]:
     """Parameters and multiply-adds, had its stages and its stem so many channels."""
     size, *sizes = arch.feature_sizes(shape.size)
-    params, macs = _stem(arch, shape, stem)
+    before = arch.stem_channels(shape.channels) if arch.stem.type == "whitening_only" else stem
+    params, macs = _stem(arch, shape, before)
     block = BLOCKS[arch.block]
-    before = stem
     for i, (stage, channels, after) in enumerate(zip(arch.stages, widths, sizes, strict=True)):
         area, positions = stage.kernel**2, after**2
+        if arch.downsample == "transition":
+            weights = before * channels * area
+            params += weights + 2 * channels
+            macs += weights * size**2 + 2 * channels * positions
+            before, size = channels, after
         entered = positions if arch.downsample == "maxpool" else size**2
         entering, leaving = block(arch, before, channels, area)
         each = sum(block(arch, channels, channels, area))
@@ -61,10 +64,12 @@ def _conv_norm(before: int, channels: int, area: int) -> int:
 
 def _stem(arch: ArchConfig, shape: ImageShape, stem: int) -> tuple[int, int]:
     whitening, channels = 0, shape.channels
-    if arch.stem.type == "whitening":
+    if arch.stem.type != "conv":
         area = WHITENING_PATCH**2
         channels = 2 * shape.channels * area
         whitening = shape.channels * channels * area
+    if arch.stem.type == "whitening_only":
+        return whitening + channels, whitening * arch.stem.output_size(shape.size) ** 2
     weights = channels * stem * arch.stem.kernel**2 + (0 if arch.block == "preact" else 2 * stem)
     return whitening + weights, whitening * shape.size**2 + weights * math.ceil(shape.size / arch.stem.stride) ** 2
 
@@ -85,6 +90,10 @@ def _preact(arch: ArchConfig, before: int, channels: int, area: int) -> tuple[in
     return 2 * before, _conv_norm(before, channels, area) + channels * channels * area
 
 
+def _plain(arch: ArchConfig, before: int, channels: int, area: int) -> tuple[int, int]:
+    return 0, _conv_norm(before, channels, area)
+
+
 def _bottleneck(arch: ArchConfig, before: int, channels: int, area: int) -> tuple[int, int]:
     inner = math.ceil(channels / arch.expansion)
     return _conv_norm(before, inner, 1), _conv_norm(inner, inner, area) + _conv_norm(inner, channels, 1)
@@ -94,6 +103,7 @@ BLOCKS: dict[str, Callable[[ArchConfig, int, int, int], tuple[int, int]]] = {
     "basic": _basic,
     "preact": _preact,
     "bottleneck": _bottleneck,
+    "plain": _plain,
 }
 """Parameters of a block with `before` channels before it and a kernel of `area` pixels, without its shortcut and
 squeeze-and-excitation: of the layers that work on the map that enters it, and of those that work on the map that leaves it."""

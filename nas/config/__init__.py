@@ -8,6 +8,7 @@ from nas.config.frozen import Frozen, Probability, Rate, first_problem, what_is_
 from nas.config.network import (
     MOST_BLOCKS,
     MOST_STAGES,
+    WHITENING_PATCH,
     WIDEST,
     ActivationName,
     ArchConfig,
@@ -35,6 +36,7 @@ from nas.config.study import (
 )
 from nas.config.training import (
     ADAMS,
+    MUON_STEPS,
     AugmentConfig,
     BalanceName,
     Candidate,

@@ -17,12 +17,13 @@ MixName = Literal["none", "mixup", "cutmix", "mixup_or_cutmix"]
 OptimiserName = Literal["sgd", "adam", "adamw", "muon"]
 ADAMS = ("adam", "adamw")  # whose rates differ by orders from the others'
 BalanceName = Literal["none", "loss", "sampling"]
-ScheduleName = Literal["cosine", "onecycle", "warmup_cosine", "multistep", "constant"]
+ScheduleName = Literal["cosine", "linear", "onecycle", "warmup_cosine", "multistep", "constant"]
 
 MOST_EPOCHS = 100_000
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 
 
+MUON_LR, MUON_STEPS = 0.24, 200  # a rate that suits runs of so many steps
 MOST_CROP_PADDING = 32
 
 
@@ -106,15 +107,18 @@ class TrainConfig(Frozen):
 
     epochs: Epochs = 18
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256
+    min_steps: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Steps that an epoch has at least: where there are too few images for that, batches are smaller than `batch_size`."""
     optimiser: OptimiserName = "sgd"
     sam_rho: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Radius of sharpness-aware minimisation (arXiv 2010.01412), at twice the cost of a step; 0 leaves it out."""
     lr: Annotated[float, Field(gt=0.0, le=100.0)] = 0.1  # peak learning rate
     adam_lr: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
     """adam, adamw: takes the place of `lr`, for spaces that also draw the optimiser, whose rates differ by orders."""
-    muon_lr: Annotated[float, Field(gt=0.0, le=10.0)] = 0.24
+    muon_lr: Annotated[float, Field(gt=0.0, le=10.0)] | None = 0.24
     """muon: peak rate of the filters of convolutions, about the angle in radians by which a step turns them; `lr`, `momentum` and
-    `weight_decay` are of all else. Its default and the next are those of arXiv 2404.00498's later code, for eight epochs."""
+    `weight_decay` are of all else. Its default and the next are those of arXiv 2404.00498's later code, for 200 steps. None: that
+    default times √(200 / steps of the run), so that a run turns its filters by about as much in however many steps."""
     muon_momentum: Rate = 0.6
     momentum: Rate = 0.9
     nesterov: bool = True
@@ -153,6 +157,14 @@ class TrainConfig(Frozen):
         return with_defaults(self, unused).model_copy(
             update={"augment": self.augment.canonical(), "lr": self.peak_lr, "adam_lr": None}
         )
+
+    def batch_of(self, images: int) -> int:
+        """Size of the batches that so many training images are split into."""
+        return min(self.batch_size, max(2, images // self.min_steps), images)
+
+    def peak_muon_lr(self, steps: int) -> float:
+        """`muon_lr` of a run of so many steps."""
+        return MUON_LR * (MUON_STEPS / steps) ** 0.5 if self.muon_lr is None else self.muon_lr
 
     @property
     def peak_lr(self) -> float:

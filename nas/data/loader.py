@@ -273,7 +273,7 @@ class TrainBatches:
         cls, data: Resident, recipe: TrainConfig, seed: int, classes: int, part: Callable[[int], slice] = slice
     ) -> Self:
         balanced = recipe.class_balance == "sampling"
-        return cls(data, recipe.batch_size, recipe.augment, seed, classes=classes, balanced=balanced, part=part)
+        return cls(data, recipe.batch_of(len(data)), recipe.augment, seed, classes=classes, balanced=balanced, part=part)
 
     def __len__(self) -> int:
         """Steps an epoch."""

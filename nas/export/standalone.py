@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from types import ModuleType
 
-from nas.config import ArchConfig, BlockSource, StemConfig
+from nas.config import WHITENING_PATCH, ArchConfig, BlockSource, StemConfig
 from nas.data.decoding import RESIZE, with_channels
 from nas.errors import ConfigError
 from nas.models import blocks, layers, resnet
@@ -40,6 +40,8 @@ try:
     from PIL import Image, ImageOps
 except ImportError:  # which only `read_image` needs
     Image = ImageOps = None
+
+WHITENING_PATCH = {patch}
 
 
 class ConfigError(ValueError):
@@ -141,7 +143,12 @@ if __name__ == "__main__":
 '''
 
 
-_METHODS = (vars(StemConfig)["reduction"].fget, vars(ArchConfig)["stem_channels"].fget, ArchConfig.feature_sizes)
+_METHODS = (
+    vars(StemConfig)["reduction"].fget,
+    StemConfig.output_size,
+    ArchConfig.stem_channels,
+    ArchConfig.feature_sizes,
+)
 """Of descriptions, which become `Config`'s."""
 
 
@@ -161,7 +168,7 @@ def standalone_source(title: str, arch: ArchConfig) -> str:
     functions = [inspect.getsource(function).rstrip() for function in written]
     names, resizes = (", ".join(f'"{name}": {function.__name__}' for name, function in table.items()) for table in (TTA, RESIZE))
     shown = title.replace('"""', "'").replace("\\", "/")
-    head = _HEAD.format(title=shown, imports="\n".join(sorted(imports, key=_import_order))).rstrip()
+    head = _HEAD.format(title=shown, patch=WHITENING_PATCH, imports="\n".join(sorted(imports, key=_import_order))).rstrip()
     methods = [inspect.getsource(method).rstrip() for method in _METHODS]
     return (
         "\n\n\n".join(

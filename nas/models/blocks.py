@@ -152,8 +152,29 @@ class BottleneckBlock(ResidualBlock):
         nn.init.zeros_(self.norm3.weight)
 
 
+class PlainBlock(ResidualBlock):
+    """A k×k convolution, BatchNorm and activation, without a shortcut (arXiv 2404.00498), for networks of few layers. Stochastic
+    depth and `zero_residual` mean nothing here."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        arch, channels = plan.arch, plan.stage.channels
+        self.conv1 = conv(plan.channels_in, channels, plan.stage.kernel, plan.stride)
+        self.norm1 = BatchNorm2d(channels)
+        self.se = squeeze_excitation(channels, arch.se_reduction)
+        self.activation = make_activation(arch.activation)
+        self.dropout = _block_dropout(arch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.activation(self.se(self.norm1(self.conv1(x)))))
+
+    def zero_residual(self) -> None:
+        pass
+
+
 BLOCKS: dict[str, type[ResidualBlock]] = {
     "basic": BasicBlock,
     "preact": PreactBlock,
     "bottleneck": BottleneckBlock,
+    "plain": PlainBlock,
 }

@@ -52,6 +52,11 @@ def maximum_halving() -> nn.MaxPool2d:
     return nn.MaxPool2d(2, ceil_mode=True)
 
 
+def transition(channels_in: int, channels: int, kernel: int, activation: str) -> nn.Sequential:
+    """A convolution, a 2×2 maximum (an odd size is rounded down), BatchNorm and activation (arXiv 2404.00498)."""
+    return nn.Sequential(conv(channels_in, channels, kernel), nn.MaxPool2d(2), BatchNorm2d(channels), make_activation(activation))
+
+
 class SqueezeExcitation(nn.Module):
     """Each channel times a factor in [0, 1] that follows from the means of all (arXiv 1709.01507)."""
 

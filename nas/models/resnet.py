@@ -1,18 +1,20 @@
 """The one family of networks: a stem, stages of residual blocks, pooling, a linear classifier.
 
 To add a stem: a class with the signature of `ConvStem`, an entry in STEMS, its count in `nas.budget.closed_form`, and its name in
-`nas.config.StemName`; the conformance tests take it. A stem maps (N, in_channels, H, W) to (N, arch.stem_channels, H / stride,
-W / stride), rounded up; these halved where it pools.
+`nas.config.StemName`; the conformance tests take it. A stem maps (N, in_channels, H, W) to (N, arch.stem_channels(in_channels),
+S, S) with S = arch.stem.output_size(H).
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.config import ArchConfig, ImageShape
+from nas.config import WHITENING_PATCH, ArchConfig, ImageShape
 from nas.errors import ConfigError
 from nas.models.blocks import BlockPlan, ResidualBlock
-from nas.models.layers import BatchNorm2d, Conv2d, Scale, conv, dropout, make_activation, maximum_halving
+from nas.models.layers import BatchNorm2d, Conv2d, Scale, conv, dropout, make_activation, maximum_halving, transition
 from nas.models.user_code import block_class, make_block
 
 
@@ -22,9 +24,10 @@ class ConvStem(nn.Module):
 
     def __init__(self, arch: ArchConfig, in_channels: int) -> None:
         super().__init__()
-        self.conv = conv(in_channels, arch.stem_channels, arch.stem.kernel, arch.stem.stride)
+        channels = arch.stem_channels(in_channels)
+        self.conv = conv(in_channels, channels, arch.stem.kernel, arch.stem.stride)
         preactivated = block_class(arch).preactivated
-        self.norm = nn.Identity() if preactivated else BatchNorm2d(arch.stem_channels)
+        self.norm = nn.Identity() if preactivated else BatchNorm2d(channels)
         self.activation = nn.Identity() if preactivated else make_activation(arch.activation)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if arch.stem.pool == "max" else nn.Identity()
         self.dropout = dropout(arch.dropout if arch.dropout_place in ("stem", "stem+block") else 0.0)
@@ -33,47 +36,73 @@ class ConvStem(nn.Module):
         return self.dropout(self.pool(self.activation(self.norm(self.conv(images)))))
 
 
-class WhiteningStem(ConvStem):
+class WhiteningConv(Conv2d):
     """A frozen 2×2 convolution onto the eigenvectors of the training images' patches, each scaled to deviation 1 and taken
-    with both signs, then an activation and a `ConvStem` (arXiv 2404.00498).
+    with both signs (arXiv 2404.00498). It makes maps one pixel smaller.
 
     Its weights count as parameters. Until `initialise_from` has seen images they are random.
     """
 
-    PATCH = 2
     # Added to the eigenvalues: directions in which images hardly vary are noise, not to be blown up.
     EPSILON = 5e-4
 
+    def __init__(self, in_channels: int, bias: bool = False) -> None:
+        super().__init__(in_channels, 2 * in_channels * WHITENING_PATCH**2, WHITENING_PATCH, bias=bias)
+        self.weight.requires_grad_(False)
+        if self.bias is not None and not self.bias.is_meta:
+            nn.init.zeros_(self.bias)
+
+    @torch.no_grad()
+    def initialise_from(self, images: Tensor) -> None:
+        """`images` (N, in_channels, H, W), normalised as in training; a few thousand are plenty."""
+        p = WHITENING_PATCH
+        patches = images.float().unfold(2, p, 1).unfold(3, p, 1).transpose(1, 3).reshape(-1, images.shape[1] * p * p)
+        # On the CPU in double precision: the matrix is tiny, and MPS has no eigenvalues.
+        covariance = (patches.T @ patches / len(patches)).cpu().double()
+        values, vectors = torch.linalg.eigh(covariance)
+        filters = (vectors / torch.sqrt(values + self.EPSILON)).T.flip(0).reshape(-1, images.shape[1], p, p)
+        self.weight.copy_(torch.cat([filters, -filters]).to(self.weight))
+
+
+class WhiteningStem(ConvStem):
+    """A `WhiteningConv` that keeps the size, an activation, and a `ConvStem`."""
+
     def __init__(self, arch: ArchConfig, in_channels: int) -> None:
-        whitened = 2 * in_channels * self.PATCH**2
-        super().__init__(arch, whitened)
-        self.whiten = Conv2d(in_channels, whitened, self.PATCH, bias=False)
-        self.whiten.weight.requires_grad_(False)
+        whiten = WhiteningConv(in_channels)
+        super().__init__(arch, whiten.out_channels)
+        self.whiten = whiten
         self.first_activation = make_activation(arch.activation)
 
     def forward(self, images: Tensor) -> Tensor:
         # One column and one row at the far edges keep the size.
         return super().forward(self.first_activation(self.whiten(F.pad(images, (0, 1, 0, 1), mode="replicate"))))
 
-    @torch.no_grad()
-    def initialise_from(self, images: Tensor) -> None:
-        """`images` (N, in_channels, H, W), normalised as in training; a few thousand are plenty."""
-        p = self.PATCH
-        patches = images.float().unfold(2, p, 1).unfold(3, p, 1).transpose(1, 3).reshape(-1, images.shape[1] * p * p)
-        # On the CPU in double precision: the matrix is tiny, and MPS has no eigenvalues.
-        covariance = (patches.T @ patches / len(patches)).cpu().double()
-        values, vectors = torch.linalg.eigh(covariance)
-        filters = (vectors / torch.sqrt(values + self.EPSILON)).T.flip(0).reshape(-1, images.shape[1], p, p)
-        self.whiten.weight.copy_(torch.cat([filters, -filters]).to(self.whiten.weight))
+
+class WhiteningOnlyStem(nn.Module):
+    """A `WhiteningConv` with a trained bias and an activation, as in arXiv 2404.00498."""
+
+    def __init__(self, arch: ArchConfig, in_channels: int) -> None:
+        super().__init__()
+        self.whiten = WhiteningConv(in_channels, bias=True)
+        self.activation = make_activation(arch.activation)
+        self.dropout = dropout(arch.dropout if arch.dropout_place in ("stem", "stem+block") else 0.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.dropout(self.activation(self.whiten(images)))
 
 
-STEMS: dict[str, type[ConvStem]] = {"conv": ConvStem, "whitening": WhiteningStem}
+STEMS: dict[str, Callable[[ArchConfig, int], nn.Module]] = {
+    "conv": ConvStem,
+    "whitening": WhiteningStem,
+    "whitening_only": WhiteningOnlyStem,
+}
 
 
 def check_size(arch: ArchConfig, image_size: int) -> None:
     """Raises ConfigError where a stage would halve one pixel."""
-    for stage, size in enumerate(arch.feature_sizes(image_size)[1:-1], start=1):
-        if size == 1:
+    first = 0 if arch.downsample == "transition" else 1
+    for stage, size in enumerate(arch.feature_sizes(image_size)[first:-1], start=first):
+        if size <= 1:
             pooled = " that pools" if arch.stem.pool == "max" else ""
             raise ConfigError(
                 f"stage {stage + 1} of {len(arch.stages)} would halve a feature map of 1×1: images of "
@@ -89,11 +118,14 @@ class ResNet(nn.Module):
         self.stem = STEMS[arch.stem.type](arch, in_channels)
         self.stages = nn.ModuleList()
         total = sum(stage.blocks for stage in arch.stages)
-        channels, made = arch.stem_channels, 0
+        channels, made = arch.stem_channels(in_channels), 0
         for i, stage in enumerate(arch.stages):
             layers: list[nn.Module] = []
             stride = 2 if i else 1
-            if stride == 2 and arch.downsample == "maxpool":
+            if arch.downsample == "transition":
+                layers.append(transition(channels, stage.channels, stage.kernel, arch.activation))
+                channels, stride = stage.channels, 1
+            elif stride == 2 and arch.downsample == "maxpool":
                 layers.append(maximum_halving())
                 stride = 1
             for b in range(stage.blocks):
@@ -123,12 +155,13 @@ class ResNet(nn.Module):
     @property
     def learns_from_data(self) -> bool:
         """Whether `initialise_from` has anything to do."""
-        return isinstance(self.stem, WhiteningStem)
+        return any(isinstance(module, WhiteningConv) for module in self.stem.modules())
 
     def initialise_from(self, images: Tensor) -> None:
         """Sets what depends on the data, before training: `images` (N, in_channels, H, W), normalised."""
-        if isinstance(self.stem, WhiteningStem):
-            self.stem.initialise_from(images)
+        for module in self.stem.modules():
+            if isinstance(module, WhiteningConv):
+                module.initialise_from(images)
 
     def _initialise(self, arch: ArchConfig) -> None:
         if self.classifier.weight.is_meta:  # shapes alone, to be counted: there is nothing to set
@@ -142,7 +175,8 @@ class ResNet(nn.Module):
                     nn.init.dirac_(module.weight[: module.in_channels])
             elif isinstance(module, nn.BatchNorm2d):
                 module.momentum = arch.norm_momentum
-        if arch.zero_init:
+                module.weight.requires_grad_(arch.norm_scale)
+        if arch.zero_init and (arch.norm_scale or arch.block == "preact"):
             for module in self.modules():
                 if isinstance(module, ResidualBlock):
                     module.zero_residual()

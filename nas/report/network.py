@@ -65,13 +65,17 @@ def list_parts(arch: ArchConfig, shape: ImageShape, layers: list[Layer] | None =
 
     in_stem, *sizes = arch.feature_sizes(shape.size)
     stride = ", stride 2" if arch.stem.stride == 2 else ""
-    kernel, channels = arch.stem.kernel, arch.stem_channels
+    kernel, channels = arch.stem.kernel, arch.stem_channels(shape.channels)
     if arch.stem.pool == "max":
         stride += ", maximum 3×3, stride 2"
-    whitening = "whitening 2×2, " if arch.stem.type == "whitening" else ""
-    parts = [part("stem", f"{whitening}{kernel}×{kernel}, {channels}{stride}", of("stem"), (channels, in_stem, in_stem))]
+    built = f"{kernel}×{kernel}, {channels}{stride}"
+    if arch.stem.type != "conv":
+        built = f"whitening 2×2, {channels if arch.stem.type == 'whitening_only' else built}"
+    parts = [part("stem", built, of("stem"), (channels, in_stem, in_stem))]
     for i, (stage, size) in enumerate(zip(arch.stages, sizes, strict=True)):
         built = f"{stage.blocks} × {arch.block} [{_block_text(arch, stage)}]"
+        if arch.downsample == "transition":
+            built = f"{stage.kernel}×{stage.kernel}, {stage.channels}, maximum 2×2; {built}"
         output = (stage.channels, size, size)
         parts.append(part(f"stage {i + 1}", built, of(f"stages.{i}."), output, stage.blocks))
     cells = min(arch.pool_size, sizes[-1])
@@ -90,7 +94,8 @@ def _block_text(arch: ArchConfig, stage: StageConfig) -> str:
     if arch.block == "bottleneck":
         inner = math.ceil(c / arch.expansion)
         return f"1×1, {inner}; {k}×{k}, {inner}; 1×1, {c}{extra}"
-    return f"{k}×{k}, {c}; {k}×{k}, {c}{extra}"
+    one = f"{k}×{k}, {c}"
+    return f"{one}{extra}" if arch.block == "plain" else f"{one}; {one}{extra}"
 
 
 # ------------------------------------ as a picture: a box a stage, as high as its feature map is large and as wide as it is deep

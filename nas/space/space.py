@@ -196,7 +196,7 @@ class Space:
             for part in slot.path:
                 place = place.get(part) if isinstance(place, dict) else None
             if slot.name == "stem.channels" and not slot.holds(place):
-                place = candidate.arch.stem_channels  # None: the first stage's
+                place = candidate.arch.stem_channels(self.images.channels)  # None: the first stage's
             if slot.name == "adam_lr" and place is None:
                 place = candidate.train.lr  # None: the same as any other optimiser's
             if slot.name == FILL:

@@ -167,7 +167,7 @@ class _Trainer:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.forward: Callable[[Tensor], Tensor] = group.wrap(self.model)
         """In training. What evaluates and what is saved is the model itself."""
-        self.optimiser = make_optimiser(self.model, config, self.device, precision.autocast)
+        self.optimiser = make_optimiser(self.model, config, self.device, precision.autocast, max(1, len(train) * config.epochs))
         self.average = WeightAverage(self.model, config.ema_epochs, len(train)) if config.ema_epochs else None
         self.sam = SharpnessAware(self.model, config.sam_rho) if config.sam_rho else None
         self.class_weights = train.class_weights() if config.class_balance == "loss" else None

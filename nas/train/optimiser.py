@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from nas.config import TrainConfig
+from nas.config import MUON_STEPS, TrainConfig
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """Those of nas have images' alone; a block of one's own and a known network may have any."""
@@ -33,6 +33,11 @@ def _cosine_between(start: float, end: float, progress: float) -> float:
 def cosine(progress: float, config: TrainConfig) -> float:
     """From 1 to 0 along half a cosine (arXiv 1608.03983, without restarts)."""
     return _cosine_between(1.0, 0.0, progress)
+
+
+def linear(progress: float, config: TrainConfig) -> float:
+    """From 1 to 0 along a line."""
+    return 1.0 - progress
 
 
 def warmup_cosine(progress: float, config: TrainConfig) -> float:
@@ -61,6 +66,7 @@ def constant(progress: float, config: TrainConfig) -> float:
 
 SCHEDULES: dict[str, Callable[[float, TrainConfig], float]] = {
     "cosine": cosine,
+    "linear": linear,
     "onecycle": onecycle,
     "warmup_cosine": warmup_cosine,
     "multistep": multistep,
@@ -92,12 +98,12 @@ RATE_FACTOR, ORTHOGONAL = "rate_factor", "orthogonal"
 """Keys of a group: what the schedule's rate is multiplied by there, and whether Muon orthogonalises its steps."""
 
 
-def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: TrainConfig, steps: int = MUON_STEPS) -> list[dict[str, Any]]:
     """The weights of convolutions and linear layers decay; BatchNorm and biases only if the recipe says so (arXiv 1812.01187).
     BatchNorm's biases have a group of their own where their rate has a factor, and so have the filters that Muon turns, without
     decay. The first group follows the schedule as it is."""
     turned = [m.weight for m in model.modules() if turns(m)] if config.optimiser == "muon" else []
-    faster = {id(m.bias) for m in model.modules() if isinstance(m, BATCH_NORMS)} if config.norm_bias_lr != 1 else set()
+    faster = {id(m.bias) for m in model.modules() if shifts(m)} if config.norm_bias_lr != 1 else set()
     trained = [p for p in model.parameters() if p.requires_grad]
     apart = faster | {id(p) for p in turned}
     usual = [p for p in trained if id(p) not in apart]
@@ -113,9 +119,14 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
         biases = [p for p in trained if id(p) in faster]
         groups.append({"params": biases, "weight_decay": decay_of_norm / config.norm_bias_lr, RATE_FACTOR: config.norm_bias_lr})
     if turned:
-        own = {"momentum": config.muon_momentum, "weight_decay": 0.0, RATE_FACTOR: config.muon_lr / config.lr}
+        own = {"momentum": config.muon_momentum, "weight_decay": 0.0, RATE_FACTOR: config.peak_muon_lr(steps) / config.lr}
         groups.append({"params": turned, ORTHOGONAL: True, **own})
     return groups
+
+
+def shifts(module: nn.Module) -> bool:
+    """Whether its bias is one of those that `norm_bias_lr` is for: BatchNorm's, and that of frozen filters."""
+    return isinstance(module, BATCH_NORMS) or (isinstance(module, nn.Conv2d) and not module.weight.requires_grad)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -143,12 +154,12 @@ OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig, bool, torch.d
 
 
 def make_optimiser(
-    model: nn.Module, config: TrainConfig, device: torch.device, dtype: torch.dtype | None = None
+    model: nn.Module, config: TrainConfig, device: torch.device, dtype: torch.dtype | None = None, steps: int = MUON_STEPS
 ) -> torch.optim.Optimizer:
     """Fused where torch has such kernels: on CUDA and the CPU. `dtype`, by default float32, is that of products which the
-    gradients' precision does not hang on."""
+    gradients' precision does not hang on; `steps`: those of the whole run."""
     fused = device.type in ("cuda", "cpu")
-    return OPTIMISERS[config.optimiser](parameter_groups(model, config), config, fused, dtype or torch.float32)
+    return OPTIMISERS[config.optimiser](parameter_groups(model, config, steps), config, fused, dtype or torch.float32)
 
 
 # ---------------------------------------------------------------------------------------------------------------- Muon

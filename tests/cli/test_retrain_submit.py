@@ -55,7 +55,7 @@ def test_several_networks_by_several_seeds_end_in_a_table(nas: Callable[..., Don
     assert "(They chose it among 4 trainings: " in done.out
     (best,) = re.findall("--run (.*)", done.out)
     card = read_card(find_run(study, best))
-    assert (card.recipe, card.candidate.train.batch_size, card.tta) == ("fast", 256, "none")
+    assert (card.recipe, card.candidate.train.batch_size, card.tta) == ("fast", 2000, "none")
     again = nas(*typed.split(), "--json")
     said = json.loads(again.out)
     assert said["best"].endswith(best)

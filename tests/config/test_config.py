@@ -203,3 +203,8 @@ def test_one_line_tells_what_distinguishes_a_network() -> None:
     halved_and_pooled = candidate("arch.stem.stride=2", "arch.stem.pool=max").arch
     assert halved_and_pooled.stem.reduction == 4
     assert "stem/4" in halved_and_pooled.one_line()
+
+
+@pytest.mark.parametrize(("images", "batch"), [(50_000, 512), (2_000, 100), (41, 2), (3, 2), (1, 1)])
+def test_few_images_take_batches_small_enough_for_the_least_steps(images: int, batch: int) -> None:
+    assert TrainConfig(batch_size=512, min_steps=20).batch_of(images) == batch

@@ -169,19 +169,19 @@ def test_every_block_takes_every_image(block: str, downsample: str, channels: in
 def test_feature_maps_have_the_sizes_that_were_foretold(block: str, downsample: str, stem: str, stride: int, pool: str) -> None:
     stages = tuple(StageConfig(blocks=1, channels=c, kernel=k, skip_kernel=3) for c, k in ((4, 3), (5, 5), (6, 1)))
     arch = small_arch(block=block, downsample=downsample, stages=stages, stem={"type": stem, "stride": stride, "pool": pool})
-    for size in (15, 32, 33):
+    for size in (33, 47, 64):
         with torch.device("meta"):
             model = build_model(arch, ImageShape(channels=3, size=size, classes=3)).eval()
             seen: list[tuple[int, ...]] = []
             for module in (model.stem, *model.stages):
                 module.register_forward_hook(lambda _module, _inputs, output, seen=seen: seen.append(tuple(output.shape)))
             model(torch.empty(2, 3, size, size))
-        widths = [arch.stem_channels, *(stage.channels for stage in stages)]
+        widths = [arch.stem_channels(3), *(stage.channels for stage in stages)]
         assert seen == [(2, width, s, s) for width, s in zip(widths, arch.feature_sizes(size), strict=True)]
 
 
 @pytest.mark.parametrize("se_reduction", [0, 2])
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block != "plain"])
 def test_with_zero_init_every_block_starts_as_its_shortcut(block: str, se_reduction: int) -> None:
     torch.manual_seed(0)
     model = build_model(

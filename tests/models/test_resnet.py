@@ -18,7 +18,7 @@ from nas.errors import ConfigError
 from nas.models import build_model
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
 from nas.models.layers import Scale, SqueezeExcitation, StochasticDepth, average_halving, maximum_halving
-from nas.models.resnet import WhiteningStem, check_size
+from nas.models.resnet import WhiteningConv, check_size
 from nas.space.space import UniformDraw
 from nas.space.space_file import load_space
 
@@ -278,12 +278,12 @@ def patches_of(outputs: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_frozen_convolution_decorrelates_its_training_images(channels: int) -> None:
-    stem = WhiteningStem(whitening_arch(), channels)
+    whiten = WhiteningConv(channels)
     images = natural_images(channels)
     before = torch.corrcoef(patches_of(images.unfold(2, 2, 1).unfold(3, 2, 1).flatten(4).movedim(4, 1).flatten(1, 2)).T)
-    stem.initialise_from(images)
+    whiten.initialise_from(images)
     half = channels * 4
-    white = patches_of(F.conv2d(images, stem.whiten.weight))
+    white = patches_of(F.conv2d(images, whiten.weight))
     covariance = (white.T @ white / len(white))[:half, :half]
     assert torch.allclose(covariance, torch.eye(half), atol=0.02)
     assert (before - torch.eye(half)).abs().max() > 0.5, "the images were correlated before"
@@ -291,13 +291,13 @@ def test_the_frozen_convolution_decorrelates_its_training_images(channels: int) 
 
 
 def test_directions_come_strongest_first_and_weak_ones_are_not_blown_up() -> None:
-    stem = WhiteningStem(whitening_arch(), 1)
+    whiten = WhiteningConv(1)
     flat = torch.randn(300, 1, 1, 1).expand(-1, 1, 8, 8).contiguous()  # every pixel of an image alike: one direction only
-    stem.initialise_from(flat)
-    first, *rest = stem.whiten.weight[:4].flatten(1)
+    whiten.initialise_from(flat)
+    first, *rest = whiten.weight[:4].flatten(1)
     # A mean of four equal pixels, brought to deviation 1.
     assert torch.allclose(first.abs(), torch.full((4,), 0.25) / flat.square().mean().sqrt(), atol=1e-3)
-    largest = 1 / np.sqrt(WhiteningStem.EPSILON)
+    largest = 1 / np.sqrt(WhiteningConv.EPSILON)
     assert all(filters.norm() <= largest * 1.001 for filters in rest)
 
 
@@ -320,6 +320,56 @@ def test_images_decide_the_frozen_weights_and_nothing_else(stem: str, decided: s
 
 @pytest.mark.parametrize("images", [torch.zeros(50, 3, 8, 8), natural_images(1).expand(-1, 3, -1, -1)])
 def test_images_without_colour_give_finite_weights(images: Tensor) -> None:
-    stem = WhiteningStem(whitening_arch(), 3)
-    stem.initialise_from(images)
-    assert torch.isfinite(stem.whiten.weight).all()
+    whiten = WhiteningConv(3)
+    whiten.initialise_from(images)
+    assert torch.isfinite(whiten.weight).all()
+
+
+# ------------------------------------------------------------------------------------- networks of the CIFAR-10 speed runs
+
+
+def record_like(**fields: object) -> ArchConfig:
+    return ArchConfig.model_validate(
+        {
+            "stages": [{"blocks": 1, "channels": 8}, {"blocks": 1, "channels": 12}],
+            "stem": {"type": "whitening_only"},
+            "downsample": "transition",
+            "block": "plain",
+            "activation": "gelu",
+            "pool": "max",
+        }
+        | fields
+    )
+
+
+def test_stages_of_the_record_pool_after_their_first_convolution() -> None:
+    torch.manual_seed(0)
+    model = build_model(record_like(), ImageShape(channels=3, size=16, classes=4)).eval()
+    images = torch.randn(2, 3, 16, 16)
+    x = F.gelu(F.conv2d(images, model.stem.whiten.weight, model.stem.whiten.bias))
+    assert x.shape == (2, 24, 15, 15)
+    for (convolution, _, norm, _), block in model.stages:
+        x = F.gelu(norm(F.max_pool2d(F.conv2d(x, convolution.weight, padding=1), 2)))
+        x = F.gelu(block.norm1(F.conv2d(x, block.conv1.weight, padding=1)))
+    assert x.shape == (2, 12, 3, 3), "15 → 7 → 3"
+    assert torch.allclose(model(images), model.classifier(x.amax((2, 3))), atol=1e-6)
+
+
+def test_batch_norms_scale_stays_one_where_it_is_not_trained() -> None:
+    model = build_model(record_like(norm_scale=False), ImageShape(channels=3, size=16, classes=4))
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert [(norm.weight.requires_grad, norm.bias.requires_grad) for norm in norms] == [(False, True)] * 4
+    assert all(torch.equal(norm.weight, torch.ones_like(norm.weight)) for norm in norms)
+
+
+def test_a_block_does_not_vanish_where_no_scale_could_bring_it_back() -> None:
+    shape = ImageShape(channels=3, size=16, classes=4)
+    arch = record_like(block="basic", norm_scale=False, zero_init=True)
+    assert not any((m.weight == 0).all() for m in build_model(arch, shape).modules() if isinstance(m, nn.BatchNorm2d))
+    assert arch.canonical() == record_like(block="basic", norm_scale=False).canonical()
+
+
+def test_transitions_need_two_pixels_in_the_first_stage_too() -> None:
+    check_size(record_like(), 5)  # 4 → 2 → 1
+    with pytest.raises(ConfigError, match="stage 2 of 2 would halve a feature map of 1×1"):
+        check_size(record_like(), 4)

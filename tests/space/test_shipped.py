@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.budget import Budget, count_params
+from nas.budget import Budget, count_macs, count_params
 from nas.config import DataConfig, ImageShape
 from nas.data.datasets import load_dataset
 from nas.errors import ConfigError
@@ -15,7 +15,6 @@ from nas.space.space_file import load_preset, load_space
 from nas.study.warm_start import Start, fit_start
 from tests.reported import REPORTED
 
-CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 SPACES = shipped_names("space")
 DRAWS = 300
@@ -54,7 +53,20 @@ def test_filled_space_is_resnet_small_with_narrower_ranges_of_widths() -> None:
     assert {name for name in plain if plain[name] != filling[name]} == {f"stage{i}.channels" for i in range(4)}
 
 
-@pytest.mark.parametrize("name", shipped_names("preset"))
+FIVE_REPORTS = sorted([*REPORTED, "resnet-1111-adam", "resnet-2222-slim-adam"])
+
+
+def test_the_networks_of_the_five_reports_and_the_record_are_shipped() -> None:
+    assert set(shipped_names("preset")) == {*FIVE_REPORTS, "air-like"}
+
+
+def test_the_record_has_its_count_but_for_the_bias_of_the_classifier() -> None:
+    preset = load_preset("air-like")
+    assert count_params(preset.candidate.arch, CIFAR10) == preset.reported.params + CIFAR10.classes
+    assert count_macs(preset.candidate.arch, CIFAR10) == pytest.approx(118e6, rel=0.01)
+
+
+@pytest.mark.parametrize("name", FIVE_REPORTS)
 def test_a_preset_has_the_reported_architecture_and_count(name: str) -> None:
     preset = load_preset(name)
     expected = REPORTED[name.removesuffix("-adam")]
@@ -81,7 +93,7 @@ def test_a_preset_that_draws_or_has_no_report_is_refused(
     assert refused.value.hint
 
 
-@pytest.mark.parametrize("name", shipped_names("preset"))
+@pytest.mark.parametrize("name", FIVE_REPORTS)
 def test_a_preset_can_start_a_search_of_the_space_resnet(name: str) -> None:
     space = load_space("resnet")
     preset = load_preset(name)
@@ -93,7 +105,7 @@ def test_a_preset_can_start_a_search_of_the_space_resnet(name: str) -> None:
 
 
 def test_recipes_keep_what_the_reports_state() -> None:
-    recipes = {name: load_preset(name).candidate.train for name in shipped_names("preset")}
+    recipes = {name: load_preset(name).candidate.train for name in FIVE_REPORTS}
     assert {name: r.epochs for name, r in recipes.items()} == {
         "resnet-2322": 65,
         "resnet-443": 75,

@@ -76,7 +76,7 @@ def test_stem_of_its_own_width_keeps_its_ratio_to_the_first_stage() -> None:
     assert scaled.stem.channels == round(scaled.stages[0].channels / 2)
     assert 0.98 * 4_000_000 <= closed_form_params(scaled, CIFAR10) <= 4_000_000
     same = filled(network(32, 64, stem={"channels": 32}), CIFAR10, 4_000_000, [8, 8])
-    assert same.stem_channels == same.stages[0].channels
+    assert same.stem_channels(3) == same.stages[0].channels
     assert filled(network(32, 64), CIFAR10, 4_000_000, [8, 8]).stem.channels is None
     assert filled(network(64, 64, stem={"channels": 1}), CIFAR10, 2_000, [8, 8]).stem.channels == 1
 

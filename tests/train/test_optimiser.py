@@ -525,3 +525,19 @@ def test_no_update_asks_the_device_for_a_number(monkeypatch: pytest.MonkeyPatch)
     for name in ("item", "tolist", "cpu", "to", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     average.update()
+
+
+def test_the_rate_of_muon_falls_with_the_root_of_the_steps_unless_it_is_given() -> None:
+    layer = torch.nn.Conv2d(2, 4, 3, bias=False)
+    rates = [
+        make_optimiser(layer, muon(muon_lr=rate, lr=0.5), CPU, steps=steps).param_groups[-1][RATE_FACTOR] * 0.5
+        for rate, steps in ((None, 200), (None, 800), (0.3, 800))
+    ]
+    assert rates == pytest.approx([0.24, 0.12, 0.3])
+
+
+def test_the_bias_of_frozen_filters_is_as_fast_as_those_of_batch_norm() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2), torch.nn.Conv2d(4, 4, 1), torch.nn.BatchNorm2d(4))
+    model[0].weight.requires_grad_(False)
+    (faster,) = [group["params"] for group in parameter_groups(model, TrainConfig(norm_bias_lr=4.0)) if RATE_FACTOR in group]
+    assert {id(p) for p in faster} == {id(model[0].bias), id(model[2].bias)}
