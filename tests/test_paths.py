@@ -37,27 +37,6 @@ def test_folders_without_an_environment_are_the_usual_ones(unset: str, monkeypat
     assert cache_folder() == tmp_path / "xdg" / "nas"
 
 
-def test_study_has_a_place_for_everything() -> None:
-    paths = study_paths("mine")
-    trial = paths.trial(7)
-    assert paths.name == "mine"
-    assert {paths.space.name, paths.settings.name, paths.database.name, paths.lock.name, paths.token.name} == {
-        "space.yaml",
-        "study.json",
-        "study.db",
-        "study.lock",
-        "study.token",
-    }
-    assert trial.folder == paths.trials / "0007" == paths.folder / "trials" / "0007"
-    assert [p.name for p in (trial.candidate, trial.metrics, trial.checkpoint, trial.error)] == [
-        "candidate.json",
-        "metrics.jsonl",
-        "checkpoint.pt",
-        "error.txt",
-    ]
-    assert not paths.folder.exists()
-
-
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/root", "a\\b", "what?", "a:b", "../up"])
 def test_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(StudyError) as refused:
@@ -85,41 +64,25 @@ def test_unknown_study_is_refused_with_the_nearest_and_all_others() -> None:
     assert error.hint == "nas list shows the studies; nas search makes one"
 
 
-def test_unknown_study_is_refused_where_there_is_none_at_all() -> None:
-    assert refusal("mine").message == f"there is no study 'mine' under {studies_folder()}."
-
-
 def test_where_no_study_is_named_it_is_the_one_used_last() -> None:
     make_study("a")
+    assert existing_study(None).name == "a", "the only one"
     make_study("b")
     remember_study(study_paths("b"))
     assert existing_study(None).name == "b"
     assert existing_study("a").name == "a"
-
-
-def test_where_no_study_is_named_and_there_is_only_one_it_is_that_one() -> None:
-    make_study("a")
-    assert existing_study(None).name == "a"
-
-
-def test_what_cannot_be_remembered_fails_nothing() -> None:
-    make_study("a")
-    (studies_folder() / ".last").mkdir()
-    remember_study(study_paths("a"))
-    assert existing_study(None).name == "a"
-
-
-def test_where_no_study_is_named_and_the_last_one_is_gone_there_is_a_choice() -> None:
-    make_study("a")
-    make_study("b")
     (studies_folder() / ".last").write_text("c\n")
     error = refusal(None)
     assert error.message == "which study? None was used here before. Choices: a, b."
     assert error.hint == "add --study NAME"
+    (studies_folder() / ".last").unlink()
+    (studies_folder() / ".last").mkdir()
+    remember_study(study_paths("a"))  # what cannot be remembered fails nothing
 
 
 def test_where_no_study_is_named_and_there_is_none_the_next_step_makes_one() -> None:
     error = refusal(None)
+    assert refusal("mine").message == f"there is no study 'mine' under {studies_folder()}."
     assert error.message == f"which study? None was used here before. There is none under {studies_folder()}."
     assert error.hint == "nas search --space digits --dataset digits"
 

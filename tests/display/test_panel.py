@@ -69,6 +69,7 @@ def test_panel_at_a_glance() -> None:
     assert lines[2].split() == ["worker", "trial", "params", "epoch", "accuracy", "images/s", "network"]
     assert lines[3].split()[:9] == ["NVIDIA", "H100", "20", "4.48M", "3/18", "█░░░░░░░", "42.56%", "12,346", "basic"]
     assert lines[4].split()[:5] == ["NVIDIA", "H100", "21", "4.48M", "1/18"]
+    assert "2/2 ████████" in drawn(progress(epochs=2, running={0: running(20, 0.3, 0.4)}), 160)[3]
 
 
 def test_memory_is_shown_where_there_is_a_gpu() -> None:
@@ -94,11 +95,6 @@ def test_narrow_terminal_keeps_what_matters() -> None:
 def test_before_anything_trains(devices: dict[int, str], words: str) -> None:
     shown = Progress(goal=10, epochs=3, metric="accuracy", devices=devices)
     assert drawn(shown, 80, None) == ["trained 0/10", words]
-
-
-def test_last_epoch_is_not_exceeded() -> None:
-    done = progress(epochs=2, running={0: running(20, 0.3, 0.4)})
-    assert "2/2 ████████" in drawn(done, 160)[3]
 
 
 @pytest.mark.parametrize(
@@ -142,16 +138,11 @@ def test_without_a_terminal_each_trial_has_its_line() -> None:
     with shown:
         shown.until(None)
         shown.ended(ROW, progress())
-    (line,) = said(shown).splitlines()
+        shown.ended(replace(ROW, finalist=3, seed=0), progress())
+    line, final = said(shown).splitlines()
     assert line.startswith("trial   12  completed     74.38%  after  18 epochs   260k  basic  [12/100 · about ")
     assert line.endswith(" left]  ← best so far")
-
-
-def test_no_single_training_of_a_finalist_is_the_best() -> None:
-    shown = display()
-    with shown:
-        shown.ended(replace(ROW, finalist=3, seed=0), progress())
-    assert "best" not in said(shown)
+    assert "best" not in final, "no single training of a finalist is"
 
 
 def test_trial_is_one_line_in_a_terminal() -> None:

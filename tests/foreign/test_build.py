@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torchvision
 from torch import nn
 
 from nas.config import ImageShape
@@ -70,19 +69,13 @@ def build(text: str) -> tuple[nn.Module, str]:
         ("mine.py:Net(4, 1, 5)", "Net(4, 1, 5)", 3 * 4 * 9 + 4 + (4 * 4 * 9 + 8) + 25),
         ("mine.py:make(width=2)", "make(width=2)", 3 * 2 * 9 + 2 + 2 * (2 * 2 * 9 + 4) + 300),
         ("mine.py:ready", "ready", 3 * 4 * 9 + 4 + 2 * (4 * 4 * 9 + 8) + 50),
+        ("torchvision:squeezenet1_1", "squeezenet1_1(num_classes=10)", 727_626),
     ],
 )
 def test_networks_of_a_file_are_built(text: str, call: str, params: int) -> None:
     model, built = build(text)
     assert built == call
     assert sum(weight.numel() for weight in model.parameters()) == params
-
-
-def test_model_of_torchvision_is_built_for_the_classes_of_the_images() -> None:
-    model, built = build("torchvision:squeezenet1_1")
-    assert built == "squeezenet1_1(num_classes=10)"
-    expected = torchvision.models.squeezenet1_1(num_classes=10)
-    assert [weight.shape for weight in model.parameters()] == [weight.shape for weight in expected.parameters()]
 
 
 REFUSED = {
@@ -111,12 +104,8 @@ def test_what_cannot_be_built_is_a_sentence(text: str, user_file: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         build(text)
     assert refused.value.message.startswith(REFUSED[text].format(at))
-
-
-def test_missing_arguments_are_shown_where_they_go() -> None:
-    with pytest.raises(ConfigError) as refused:
-        build("mine.py:Needs(depth=3)")
-    assert refused.value.hint == "arguments stand in the name: 'mine.py:Needs(depth=3, width=…)'"
+    if text == "mine.py:Needs(3)":
+        assert refused.value.hint == "arguments stand in the name: 'mine.py:Needs(3, width=…)'"
 
 
 FILES = {

@@ -34,12 +34,9 @@ def test_history_keeps_the_best_of_those_that_got_to_their_end() -> None:
     assert [one.accuracy for one, _ in points] == [0.5, 0.4, 0.4, 0.9, 0.7]
 
 
-def test_history_goes_by_the_order_of_the_ends() -> None:
+def test_history_goes_by_the_order_of_the_ends_and_has_no_best_before_the_first() -> None:
     late = [training(0, [0.5], ended=30), training(1, [0.7], ended=10), training(2, [0.6], ended=20)]
     assert [(one.number, best) for one, best in facts.history(late)] == [(1, 0.7), (2, 0.7), (0, 0.7)]
-
-
-def test_history_before_anything_got_to_its_end_has_no_best() -> None:
     assert [best for _, best in facts.history([training(0, [0.4], "pruned_early"), training(1, [0.3])])] == [None, 0.3]
     assert facts.history([]) == []
     assert facts.history([training(0, [0.9], imported=True)]) == []

@@ -32,17 +32,13 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert health.cache == str(tmp_path / "cache")
     assert {"digits", "resnet"} <= set(health.spaces)
     assert json.loads(json.dumps(asdict(health))) == asdict(health)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_last_device_is_the_cpu_and_says_why_it_computes_so(tmp_path: Path) -> None:
     cpu = examine(tmp_path).devices[-1]
     assert cpu.name == "cpu"
     assert (cpu.precision, "has" in cpu.reason) in (("bf16", True), ("fp32", True))
-
-
-def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
-    examine(tmp_path / "data")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_is_found_where_it_was_downloaded(tmp_path: Path) -> None:
@@ -58,24 +54,22 @@ def test_data_is_found_where_it_was_downloaded(tmp_path: Path) -> None:
     }
 
 
-def test_full_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_234_000_000))
-    assert examine(tmp_path).problems == [f"only 1.2 GB are free in {tmp_path}"]
-
-
-def test_folder_that_cannot_be_written_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_amiss_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cache").mkdir()
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "cache")
-    assert examine(tmp_path).problems == [f"{tmp_path / 'cache'} cannot be written by this user"]
-
-
-def test_network_file_system_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.report.machine, "file_system", lambda path: "nfs")
-    (problem,) = examine(tmp_path).problems
-    assert problem.startswith("the studies folder is on a network file system (nfs), on which SQLite is slow")
-
-
-def test_installation_without_its_spaces_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    amiss = {
+        f"only 1.2 GB are free in {tmp_path}": (shutil, "disk_usage", lambda path: SimpleNamespace(free=1_234_000_000)),
+        f"{tmp_path / 'cache'} cannot be written by this user": (os, "access", lambda path, mode: Path(path).name != "cache"),
+        "the studies folder is on a network file system (nfs), on which SQLite is slow": (
+            nas.report.machine,
+            "file_system",
+            lambda path: "nfs",
+        ),
+    }
+    for said, change in amiss.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(*change)
+            (problem,) = examine(tmp_path).problems
+        assert problem.startswith(said)
     for module in (nas.report.machine, nas.paths):
         monkeypatch.setattr(module, "shipped_folder", lambda: tmp_path / "nowhere")
     assert examine(tmp_path).problems == [f"no search space was found in {tmp_path / 'nowhere'}: the installation is not whole"]

@@ -29,22 +29,10 @@ from tests.browser import PHONE, chromium, opened
 from tests.conftest import Done
 from tests.report.trials import training
 
-
-@pytest.fixture(scope="module")
-def charts_of_tiny() -> set[str]:
-    return {
-        "history",
-        "curves",
-        "accuracy-params",
-        "accuracy-macs",
-        "time",
-        "over-budget",
-        "parallel",
-        "retrained-loss",
-        "retrained-accuracy",
-        "confusion",
-        "class-accuracy",
-    }
+CHARTS_OF_TINY = {
+    *("history", "curves", "accuracy-params", "accuracy-macs", "time", "over-budget", "parallel"),
+    *("retrained-loss", "retrained-accuracy", "confusion", "class-accuracy"),
+}
 
 
 def charts_in(html: str) -> dict[str, dict[str, Any]]:
@@ -62,10 +50,10 @@ def emptied(record: FullRecord, **changes: Any) -> FullRecord:
     return replace(record, **{**nothing, **changes})
 
 
-def test_page_shows_every_part_of_a_study(study: StudyPaths, charts_of_tiny: set[str]) -> None:
+def test_page_shows_every_part_of_a_study(study: StudyPaths) -> None:
     record = read_record(study)
     html = render_page(record)
-    assert charts_in(html).keys() == charts_of_tiny, "importance needs more networks than two"
+    assert charts_in(html).keys() == CHARTS_OF_TINY, "importance needs more networks than two"
     text = text_of(html)
     assert f"The best is trial {record.best.number}: {record.best.architecture}" in text
     assert "Retrained: trial" in text
@@ -131,10 +119,13 @@ def test_study_of_one_trial_that_was_not_retrained(study: StudyPaths) -> None:
     assert "The best network" in text_of(html)
 
 
-def test_study_that_only_holds_presets() -> None:
-    html = render_page(read_record(open_presets_study(DataConfig(dataset="digits"))))
+def test_study_that_only_holds_presets_speaks_of_no_search() -> None:
+    record = read_record(open_presets_study(DataConfig(dataset="digits")))
+    html = render_page(record)
     assert charts_in(html) == {}
     assert "The study holds retrained presets on digits" in text_of(html)
+    text = methods(record)
+    assert text.startswith("Networks of others were trained on digits (10 classes, 1×8×8). All computations used PyTorch ")
 
 
 def test_winner_of_the_finalists_is_shown_by_the_mean_of_its_seeds(study: StudyPaths) -> None:
@@ -292,6 +283,10 @@ def test_page_that_cannot_be_written_is_refused(nas: Callable[..., Done], study:
     done = nas("report", "--study", "tiny", "--output", str(tmp_path / "file" / "report.html"))
     assert done.code == 1
     assert "report.html cannot be written: " in done.err
+    done = nas("report", "--study", "tiny", "--paper", str(tmp_path / "file"))
+    assert done.code == 1
+    assert "cannot be written" in done.err
+    assert done.err.endswith("Next:  name another folder with --paper\n")
 
 
 # ------------------------------------------------------------------------------------------------------- a browser
@@ -299,9 +294,7 @@ def test_page_that_cannot_be_written_is_refused(nas: Callable[..., Done], study:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_browser_draws_every_chart_without_a_network(
-    study: StudyPaths, tmp_path: Path, charts_of_tiny: set[str], colours: str
-) -> None:
+def test_browser_draws_every_chart_without_a_network(study: StudyPaths, tmp_path: Path, colours: str) -> None:
     file = tmp_path / "report.html"
     file.write_text(render_page(read_record(study)))
     with opened(file.as_uri(), colours=colours) as (page, heard):
@@ -311,7 +304,7 @@ def test_browser_draws_every_chart_without_a_network(
         drawn = page.eval_on_selector_all(
             ".chart", "all => all.filter(one => one.querySelector('svg.main-svg')).map(one => one.id)"
         )
-        assert {name.removeprefix("chart-") for name in drawn} == charts_of_tiny
+        assert {name.removeprefix("chart-") for name in drawn} == CHARTS_OF_TINY
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert background == ("rgb(255, 255, 255)" if colours == "light" else "rgb(20, 23, 26)")
         text = page.evaluate("getComputedStyle(document.querySelector('.chart .xtitle')).fill")
@@ -368,17 +361,13 @@ def test_thousand_trials_stay_below_ten_megabytes(study: StudyPaths) -> None:
 TABLES = {"trials", "stages", "layers", "epochs"}
 
 
-def no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_browser_all_but_the_figures_is_written(
+    nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*arguments: object, **named: object) -> None:
         raise RuntimeError("Kaleido requires Google Chrome to be installed.\nand more")
 
     monkeypatch.setattr(go.Figure, "write_image", refuse)
-
-
-def test_without_a_browser_all_but_the_figures_is_written(
-    nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_browser(monkeypatch)
     done = nas("report", "--study", "tiny", "--paper", str(tmp_path / "paper"))
     assert done.code == 0
     assert "No figures were written: plotly draws them by kaleido and a Chrome or Chromium" in done.out
@@ -400,19 +389,6 @@ def test_methods_say_what_was_done(study: StudyPaths) -> None:
     assert "Candidates were proposed by tpe and trained for up to 2 epochs on digits" in text
     assert f"The selected network ({record.runs[0].card.params:,} parameters)" in text
     assert text.endswith("seed 0.")
-
-
-def test_methods_of_a_study_without_a_search_speak_of_none() -> None:
-    text = methods(read_record(open_presets_study(DataConfig(dataset="digits"))))
-    assert text.startswith("Networks of others were trained on digits (10 classes, 1×8×8). All computations used PyTorch ")
-
-
-def test_folder_that_cannot_be_written_is_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    done = nas("report", "--study", "tiny", "--paper", str(tmp_path / "file"))
-    assert done.code == 1
-    assert "cannot be written" in done.err
-    assert done.err.endswith("Next:  name another folder with --paper\n")
 
 
 @pytest.mark.slow

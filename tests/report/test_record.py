@@ -5,7 +5,6 @@ import torch
 from torch import Tensor, nn
 
 from nas.config import ArchConfig, ImageShape, StageConfig
-from nas.errors import ConfigError
 from nas.models import build_model
 from nas.paths import StudyPaths
 from nas.report.network import list_layers, report_network
@@ -49,12 +48,6 @@ def test_report_of_a_network_is_exact() -> None:
     assert (report.params, report.megabytes) == (params, 7.567)
     assert report.architecture == arch.one_line() == "basic 2-2-2-2 × 64-128-128-128 k3-3-3-3 relu"
     assert report.macs > 100_000_000
-
-
-def test_network_that_cannot_be_built_is_refused() -> None:
-    arch = ArchConfig(stages=tuple(StageConfig(blocks=1, channels=8) for _ in range(5)))
-    with pytest.raises(ConfigError, match="would halve a feature map of 1×1"):
-        report_network(arch, ImageShape(channels=1, size=8, classes=10))
 
 
 def test_report_of_a_study_counts_every_trial(study: StudyPaths) -> None:

@@ -30,14 +30,8 @@ def variants(*texts: str, grid: bool = False, base: Candidate = BASE) -> tuple[V
 
 def test_one_factor_at_a_time_leaves_all_else_as_it_is() -> None:
     made = variants("optimiser=sgd,adam", "activation=gelu,silu", "blocks=2-2,4-4")
-    assert [one.title for one in made] == [
-        "base",
-        "optimiser adam",
-        "activation gelu",
-        "activation silu",
-        "blocks 2-2",
-        "blocks 4-4",
-    ]
+    titles = ["base", "optimiser adam", "activation gelu", "activation silu", "blocks 2-2", "blocks 4-4"]
+    assert [one.title for one in made] == titles
     assert [one.name for one in made][-1] == "blocks-4-4"
     assert made[0].candidate == BASE
     assert made[2].candidate == BASE.model_copy(update={"arch": BASE.arch.model_copy(update={"activation": "gelu"})})
@@ -62,17 +56,13 @@ def test_what_trains_the_same_network_is_trained_once_in_a_grid() -> None:
     ]
 
 
-def test_fields_that_change_together() -> None:
+def test_fields_may_change_together_and_a_value_have_a_plus_in_it() -> None:
     made = variants("blocks+channels=1-1+24-48,3-3+12-24")
     assert [one.title for one in made] == ["base", "blocks+channels 1-1+24-48", "blocks+channels 3-3+12-24"]
     assert [stage.channels for stage in made[2].candidate.arch.stages] == [12, 24]
     assert made[1].name == "blocks-1-1-channels-24-48"
-
-
-def test_a_value_may_have_a_plus_in_it() -> None:
     base, _ = fixed_base(BASE, ["dropout=0.1"])
     assert variants("dropout_place=head,stem+block", base=base)[1].candidate.arch.dropout_place == "stem+block"
-
     together = variants("policy+lr=none+1e+1,randaugment+0.2")
     assert [(one.candidate.train.augment.policy, one.candidate.train.lr) for one in together[1:]] == [
         ("none", 10.0),
@@ -87,16 +77,13 @@ def test_a_block_of_ones_own_beside_ours() -> None:
     assert blocks == [("Mine", source), ("preact", None)]
 
 
-def test_a_recipe_that_depends_on_the_epochs_follows_them() -> None:
-    made = variants("epochs=4,8")
-    assert [(one.candidate.train.epochs, one.candidate.train.label_smoothing) for one in made] == [(4, 0.0), (8, 0.1)]
-
-
-def test_values_that_are_set_before_anything_is_varied() -> None:
+def test_values_are_set_before_anything_is_varied_and_a_recipe_follows_the_epochs() -> None:
     base, fixed = fixed_base(BASE, ["adam_lr=2e-3", "dropout=0.10"])
     assert fixed == {"adam_lr": "0.002", "dropout": "0.1"}
     made = variants("optimiser=adam", base=base)
     assert [one.candidate.train.peak_lr for one in made] == [0.1, 0.002]
+    made = variants("epochs=4,8")
+    assert [(one.candidate.train.epochs, one.candidate.train.label_smoothing) for one in made] == [(4, 0.0), (8, 0.1)]
 
 
 @pytest.mark.parametrize(
@@ -139,18 +126,9 @@ def test_what_cannot_be_set(texts: list[str], sentence: str) -> None:
 
 def definition(*texts: str, seeds: tuple[int, ...] = (0, 1), grid: bool = False, base: Candidate = BASE) -> Definition:
     factors = parse_factors(base, texts, grid)
-    return Definition(
-        subject="trial 7",
-        recipe="searched",
-        fixed={},
-        factors=factors,
-        grid=grid,
-        seeds=seeds,
-        hold_out=0.1,
-        train_subset=None,
-        variants=make_variants(base, factors, grid, at_epochs, cost),
-        environment=Environment.now(),
-    )
+    made = make_variants(base, factors, grid, at_epochs, cost)
+    settings = {"subject": "trial 7", "recipe": "searched", "fixed": {}, "hold_out": 0.1, "train_subset": None}
+    return Definition(**settings, factors=factors, grid=grid, seeds=seeds, variants=made, environment=Environment.now())
 
 
 def test_levels_and_seeds_may_be_added() -> None:

@@ -85,6 +85,7 @@ def test_tables_of_optuna_are_not_touched(paths: StudyPaths) -> None:
 
 def test_a_study_may_begin_in_a_database_that_has_but_a_ledger(paths: StudyPaths) -> None:
     record(paths, run_entry())
+    assert contents(paths, ours=True)["nas_ledger"][1] == [(2,)], "a new one has the newest version"
     with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
         study = owned_study(storage, paths)
         study.tell(study.ask(), 0.5)
@@ -148,25 +149,22 @@ def test_database_that_is_none_is_refused(paths: StudyPaths, writing: bool) -> N
     assert "nas runs --rebuild --study mine" in refused.value.hint
 
 
-def test_database_that_stays_locked_is_refused(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stays", [True, False])
+def test_database_that_is_locked_is_written_once_it_is_back(
+    paths: StudyPaths, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nas.study.storage.READER_SECONDS", 0.1)
     monkeypatch.setattr("nas.runs.ledger.PAUSES", (0.01,))
     record(paths, run_entry())
     with closing(sqlite3.connect(paths.database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StudyError, match="cannot be written: database is locked"):
+        if stays:
+            with pytest.raises(StudyError, match="cannot be written: database is locked"):
+                record(paths, run_entry("another"))
+        else:
+            monkeypatch.setattr("nas.runs.ledger.time.sleep", lambda seconds: other.execute("ROLLBACK"))
             record(paths, run_entry("another"))
-    assert read_ledger(paths).runs == [run_entry()]
-
-
-def test_database_that_is_back_after_a_moment_is_written(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    record(paths, run_entry())
-    with closing(sqlite3.connect(paths.database, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        monkeypatch.setattr("nas.study.storage.READER_SECONDS", 0.1)
-        monkeypatch.setattr("nas.runs.ledger.time.sleep", lambda seconds: other.execute("ROLLBACK"))
-        record(paths, run_entry("another"))
-    assert {run.name for run in read_ledger(paths).runs} == {run_entry().name, "another"}
+    assert {run.name for run in read_ledger(paths).runs} == {run_entry().name, *([] if stays else ["another"])}
 
 
 def test_ledger_of_a_newer_version_is_refused_and_not_written(paths: StudyPaths) -> None:
@@ -224,11 +222,6 @@ def test_update_that_fails_leaves_the_older_ledger_whole(old: StudyPaths, monkey
         with pytest.raises(StudyError, match="no such table: what_is_not_there"):
             attempt()
     assert contents(old, ours=True) == before
-
-
-def test_new_ledger_has_the_newest_version(paths: StudyPaths) -> None:
-    record(paths, run_entry())
-    assert contents(paths, ours=True)["nas_ledger"][1] == [(2,)]
 
 
 def test_submissions_are_kept_beside_their_run(tmp_path: Path) -> None:

@@ -43,30 +43,19 @@ def test_interval_is_wilsons(correct: int, images: int) -> None:
     assert accuracy_interval(correct / images, images) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
 
 
-def test_groups_of_one_image_each_count_as_their_images() -> None:
-    correct = np.arange(50) % 3 > 0
-    assert effective_images(correct, np.arange(50) * 7) == pytest.approx(50)
-
-
-def test_copies_count_once() -> None:
-    correct = np.arange(200) % 4 > 0
-    copies = effective_images(np.repeat(correct, 10), np.repeat(np.arange(200), 10))
-    assert 0.97 * 200 < copies < 200, "a little less, for the spread of 200 groups is not known for sure"
-
-
-def test_groups_count_as_no_more_than_their_images() -> None:
-    """Each has the same share of mistakes, which lots would hardly give."""
-    found = effective_images(np.arange(100) % 5 > 0, np.arange(100) // 5)
-    assert 85 < found < 95, "fewer, for 20 groups tell the spread less surely than 100 images"
-
-
-@pytest.mark.parametrize("correct", [np.ones(40, bool), np.zeros(40, bool)])
-def test_where_no_two_groups_differ_each_counts_once(correct: np.ndarray) -> None:
-    assert effective_images(correct, np.arange(40) // 10) == 4
-
-
-def test_one_group_counts_as_one_image() -> None:
-    assert effective_images(np.arange(10) % 2 > 0, np.full(10, 3)) == 1
+@pytest.mark.parametrize(
+    ("correct", "groups", "least", "most"),
+    [
+        (np.arange(50) % 3 > 0, np.arange(50) * 7, 50 - 1e-9, 50 + 1e-9),  # of one image each
+        (np.repeat(np.arange(200) % 4 > 0, 10), np.repeat(np.arange(200), 10), 0.97 * 200, 200),  # copies count once
+        (np.arange(100) % 5 > 0, np.arange(100) // 5, 85, 95),  # each has the same share of mistakes: not more than images
+        (np.ones(40, bool), np.arange(40) // 10, 4, 4),  # no two groups differ
+        (np.zeros(40, bool), np.arange(40) // 10, 4, 4),
+        (np.arange(10) % 2 > 0, np.full(10, 3), 1, 1),
+    ],
+)
+def test_images_of_groups_count_as_fewer(correct: np.ndarray, groups: np.ndarray, least: float, most: float) -> None:
+    assert least <= effective_images(correct, groups) <= most
 
 
 def test_interval_of_groups_holds_what_it_promises() -> None:
@@ -100,12 +89,8 @@ def test_interval_after_a_choice_holds_what_it_promises(networks: int, seeds: in
     assert abs(left) < max(0.0018, 0.4 * raw)
 
 
-def test_a_single_training_is_expected_to_do_as_measured() -> None:
+def test_the_best_of_equals_is_expected_to_be_as_the_others_and_a_single_one_as_measured() -> None:
+    found = after_choice([[0.80], [0.81], [0.80]], 1, 0, 100)
+    assert (found.value, found.measured) == (pytest.approx(0.8033, abs=1e-4), 0.81)
     found = after_choice([[0.8]], 0, 0, 500)
     assert (found.value, found.interval) == (0.8, accuracy_interval(0.8, 500))
-
-
-def test_of_equals_the_best_is_expected_to_be_as_the_others() -> None:
-    found = after_choice([[0.80], [0.81], [0.80]], 1, 0, 100)
-    assert found.value == pytest.approx(0.8033, abs=1e-4)
-    assert found.measured == 0.81

@@ -78,12 +78,6 @@ def test_tracker_that_fails_is_given_up_and_named_once() -> None:
     assert notes == ["Warning: Broken failed and is given up: no room"]
 
 
-def test_tracker_that_does_not_exist_is_refused_with_those_that_do(nas: Callable[..., Done]) -> None:
-    with pytest.raises(ConfigError, match=r"--log takes a tracker, but got 'tensorbord'\. Did you mean 'tensorboard'"):
-        require_tracker("tensorbord")
-    require_tracker(None)
-
-
 @pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)], ids=["nothing", "a folder of that name"])
 def test_tracker_that_is_not_installed_names_the_extra(found: ModuleSpec | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.runs.trackers.find_spec", lambda name: found)
@@ -91,3 +85,6 @@ def test_tracker_that_is_not_installed_names_the_extra(found: ModuleSpec | None,
         require_tracker("wandb")
     assert refused.value.message == "--log wandb needs the package wandb, which is not installed"
     assert refused.value.hint == "pip install 'nas[wandb]'"
+    with pytest.raises(ConfigError, match=r"--log takes a tracker, but got 'tensorbord'\. Did you mean 'tensorboard'"):
+        require_tracker("tensorbord")
+    require_tracker(None)

@@ -320,6 +320,11 @@ def draw_only(
     )
 
 
+def has_reported(progress: Progress, epoch: int | None = None) -> bool:
+    """Whether some training that runs has reported this epoch, or any."""
+    return any(r.last and epoch in (None, r.last.epoch) for r in progress.running.values())
+
+
 @dataclass
 class Bench:
     """A study, and coordinators for it, one after another."""
@@ -375,12 +380,20 @@ class Bench:
         coordinator.run()
         return coordinator
 
+    def cut_off(self, goal: int, lives: Any = None, workers: int = 1, epoch: int | None = None) -> Search:
+        """A run that is stopped once somebody has reported this epoch, or any."""
+        coordinator = self.coordinator(goal, lives, workers)
+        self.stop_when(lambda progress: has_reported(progress, epoch), coordinator)
+        coordinator.run()
+        return coordinator
+
     def stop_when(self, condition: Callable[[Progress], bool], coordinator: Search) -> None:
-        """As Ctrl-C does, as soon as this is true."""
+        """As Ctrl-C does, as soon as this is true; once."""
 
         def on_update(progress: Progress) -> None:
             if condition(progress):
                 coordinator.stop.request()
+                self.display.on_update = lambda progress: None
 
         self.display.on_update = on_update
 

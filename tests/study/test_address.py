@@ -82,15 +82,10 @@ def test_the_recorded_command_has_no_password(form: str, url: str, monkeypatch: 
 
 
 def test_a_study_remembers_its_database_without_the_password(paths: StudyPaths) -> None:
+    assert study_address(paths, None) is None, "it lies in its folder"
     record_address(paths, parse_address(f"postgres://me:{SECRET}@server/nas?sslmode=require&password={SECRET}"))
     assert paths.storage_url.read_text() == "postgresql://me@server/nas?sslmode=require\n"
-    found = study_address(paths, None)
-    assert found is not None
-    assert shown(found) == "postgresql://me@server/nas?sslmode=require"
-
-
-def test_a_study_without_a_record_lies_in_its_folder(paths: StudyPaths) -> None:
-    assert study_address(paths, None) is None
+    assert shown(study_address(paths, None)) == "postgresql://me@server/nas?sslmode=require"
 
 
 def test_the_same_database_may_be_named_again_in_other_words(paths: StudyPaths) -> None:

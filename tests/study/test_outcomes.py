@@ -38,21 +38,6 @@ def frozen(study: optuna.Study, trial: optuna.Trial) -> optuna.trial.FrozenTrial
     return study.get_trials()[trial.number]
 
 
-def test_what_was_found_out_of_a_networks_cost_is_kept(study: optuna.Study, candidate: Candidate) -> None:
-    trial = study.ask()
-    outcomes.describe(trial, candidate, Cost(1234, 5678, {"params": -0.5}, memory=4096, latency_ms=1.5))
-    kept = frozen(study, trial).user_attrs
-    assert {key: kept[key] for key in ("params", "macs", "memory", "latency_ms")} == {
-        "params": 1234,
-        "macs": 5678,
-        "memory": 4096,
-        "latency_ms": 1.5,
-    }
-    other = study.ask()
-    outcomes.describe(other, candidate, Cost(1234, 5678, {"params": -0.5}))
-    assert not {"memory", "latency_ms"} & frozen(study, other).user_attrs.keys()
-
-
 TABLE: list[tuple[str, TrialState, float | None, dict[str, float], bool]] = [
     ("trained", TrialState.COMPLETE, 0.7, {}, True),
     ("pruned_early", TrialState.PRUNED, 0.7, {}, True),
@@ -81,23 +66,22 @@ def test_an_outcome_is_recorded_as_the_table_says(
     assert count_trained(count_outcomes([found])) == int(counts)
 
 
-def test_over_budget_is_pruned_with_a_positive_constraint_and_its_parameters(study: optuna.Study, candidate: Candidate) -> None:
+def test_over_budget_is_pruned_with_a_positive_constraint_and_all_that_it_costs(
+    study: optuna.Study, candidate: Candidate
+) -> None:
     trial = study.ask()
     cost = Cost(8000, 5_000_000, {"params": 0.6, "macs": -0.1})
     outcomes.describe(trial, candidate, cost)
     outcomes.record(study, trial, "over_budget", cost.excess)
     found = frozen(study, trial)
-    assert found.state == TrialState.PRUNED
-    assert found.value is None
-    assert found.constraints == {"params": 0.6, "macs": -0.1}
-    assert found.user_attrs == {
-        "params": 8000,
-        "macs": 5_000_000,
-        "architecture": candidate.arch.one_line(),
-        "digest": candidate.digest,
-        "outcome": "over_budget",
-    }
+    assert (found.state, found.value, found.constraints) == (TrialState.PRUNED, None, {"params": 0.6, "macs": -0.1})
+    network = {"architecture": candidate.arch.one_line(), "digest": candidate.digest}
+    assert found.user_attrs == {"params": 8000, "macs": 5_000_000, **network, "outcome": "over_budget"}
     assert count_trained(count_outcomes([found])) == 0
+    measured = study.ask()
+    outcomes.describe(measured, candidate, Cost(1234, 5678, {"params": -0.5}, memory=4096, latency_ms=1.5))
+    costs = {"params": 1234, "macs": 5678, "memory": 4096, "latency_ms": 1.5}
+    assert frozen(study, measured).user_attrs == {**costs, **network}
 
 
 @pytest.mark.parametrize("outcome", ["trained", "pruned_early", "diverged", "failed"])
@@ -111,14 +95,6 @@ def test_a_duplicate_ends_as_its_twin_did(study: optuna.Study, candidate: Candid
     assert found.intermediate_values == twin.intermediate_values
     assert (found.user_attrs["outcome"], found.user_attrs["duplicate_of"]) == ("duplicate", first.number)
     assert count_trained(count_outcomes([found])) == 0
-
-
-def test_a_duplicate_that_a_crash_cut_off_is_recorded_once(study: optuna.Study, candidate: Candidate) -> None:
-    first, second = running(study, candidate, 0.5, 0.6), running(study, candidate, 0.5)
-    outcomes.record(study, first, "diverged")
-    second.set_constraint("divergence", 1.0)
-    outcomes.record_duplicate(study, second, frozen(study, first))
-    assert frozen(study, second).intermediate_values == {1: 0.5, 2: 0.6}
 
 
 @pytest.mark.parametrize("outcome", ["trained", "pruned_early", "diverged", "over_budget", "failed"])
@@ -139,11 +115,16 @@ def test_a_record_that_a_crash_cut_off_is_carried_out_by_what_it_says(
     assert (one.state, one.value, one.constraints) == (other.state, other.value, other.constraints)
 
 
-def test_a_constraint_that_a_crash_left_behind_is_not_set_twice(study: optuna.Study, candidate: Candidate) -> None:
+def test_what_a_crash_left_behind_is_not_recorded_twice(study: optuna.Study, candidate: Candidate) -> None:
     trial = running(study, candidate)
     trial.set_constraint("params", 0.5)
     outcomes.record(study, trial, "over_budget", {"params": 0.5, "macs": 0.1})  # a warning of Optuna's would fail this test
     assert frozen(study, trial).constraints == {"params": 0.5, "macs": 0.1}
+    first, second = running(study, candidate, 0.5, 0.6), running(study, candidate, 0.5)
+    outcomes.record(study, first, "diverged")
+    second.set_constraint("divergence", 1.0)
+    outcomes.record_duplicate(study, second, frozen(study, first))
+    assert frozen(study, second).intermediate_values == {1: 0.5, 2: 0.6}
 
 
 def test_every_outcome_has_a_row(study: optuna.Study, candidate: Candidate) -> None:
@@ -157,19 +138,13 @@ def test_every_outcome_has_a_row(study: optuna.Study, candidate: Candidate) -> N
     assert TrialRecord.of(frozen(study, bare)).row() == TrialRecord(1, "failed", None, 0, None, None, None).row()
 
 
-def test_only_three_outcomes_count() -> None:
-    assert set(COUNTED) == {"trained", "pruned_early", "diverged"}
-    assert set(COUNTED) < set(OUTCOMES)
+def test_only_three_outcomes_count_and_results_of_another_study_do_not(study: optuna.Study, candidate: Candidate) -> None:
+    assert set(COUNTED) == {"trained", "pruned_early", "diverged"} < set(OUTCOMES)
     assert count_trained(Counter(dict.fromkeys([*OUTCOMES, "running", "imported"], 1))) == 3
-
-
-def test_results_of_another_study_do_not_count(study: optuna.Study, candidate: Candidate) -> None:
     trial = running(study, candidate, 0.5)
     trial.set_user_attr("imported", True)
     outcomes.record(study, trial, "trained")
-    counts = count_outcomes(study.get_trials())
-    assert counts == {"imported": 1}
-    assert count_trained(counts) == 0
+    assert count_outcomes(study.get_trials()) == {"imported": 1}
 
 
 def test_the_best_is_the_most_accurate_then_the_smaller_one(study: optuna.Study, candidate: Candidate) -> None:

@@ -18,7 +18,7 @@ from nas.jobs.messages import Alive, Began, Broken, Died, Suspend, Unfit
 from nas.study import drawing, source
 from nas.study.samplers import SAMPLERS
 from nas.train.device import SMALLEST_MICRO_BATCH
-from tests.study.scripted import EPOCHS, Life, PruneAfter, StubBudget
+from tests.study.scripted import EPOCHS, Life, PruneAfter, StubBudget, has_reported
 
 MakeBench = Callable[..., Any]
 
@@ -27,31 +27,18 @@ MakeBench = Callable[..., Any]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_exactly_as_many_train_as_were_asked_for(bench: MakeBench, workers: int) -> None:
+def test_exactly_as_many_train_as_were_asked_for_over_all_runs_of_a_study(bench: MakeBench, workers: int) -> None:
     b = bench()
-    progress = b.run(5, workers=workers).progress
-    assert b.outcomes == ["trained"] * 5
-    assert progress.trained == progress.trained_here == 5
-    assert len(b.world.trained) == 15
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_trials_count_over_all_runs_of_a_study(bench: MakeBench, workers: int) -> None:
-    b = bench()
-    b.run(2, workers=workers)
+    progress = b.run(2, workers=workers).progress
+    assert progress.trained == progress.trained_here == 2
     progress = b.run(5, workers=workers).progress
     assert (progress.trained, progress.trained_here) == (5, 3)
     assert b.outcomes == ["trained"] * 5
     assert b.submitted == [2, 3, 4]
-
-
-def test_a_goal_that_was_reached_draws_and_trains_nothing(bench: MakeBench) -> None:
-    b = bench()
-    b.run(3)
-    b.run(3)
-    b.run(2)
-    assert len(b.trials) == 3
-    assert b.submitted == []
+    assert len(b.world.trained) == 15
+    for goal in (5, 4):  # was reached
+        b.run(goal)
+        assert (len(b.trials), b.submitted) == (5, [])
 
 
 def test_pruned_and_diverged_networks_count_and_failed_ones_do_not(bench: MakeBench) -> None:
@@ -63,25 +50,22 @@ def test_pruned_and_diverged_networks_count_and_failed_ones_do_not(bench: MakeBe
 def test_every_trial_is_described_and_keeps_its_candidate(bench: MakeBench) -> None:
     b = bench(10, 20)
     b.run(2)
+    fixed = {slot.name: slot.domain for slot in b.space.slots if not slot.drawn}
     for trial, channels in zip(b.trials, (10, 20), strict=True):
         assert trial.user_attrs["params"] == channels * 100
         assert len(trial.user_attrs["digest"]) == 16
         assert f"× {channels} " in trial.user_attrs["architecture"]
-        candidate = b.space.candidate(dict.fromkeys((s.name for s in b.space.slots), None) | fixed(b) | trial.params)
+        candidate = b.space.candidate(dict.fromkeys((s.name for s in b.space.slots), None) | fixed | trial.params)
         assert b.paths.trial(trial.number).candidate.read_text() == candidate.to_json()
 
 
-def fixed(b: Any) -> dict[str, Any]:
-    return {slot.name: slot.domain for slot in b.space.slots if not slot.drawn}
-
-
 def test_each_trial_has_a_seed_of_its_own(bench: MakeBench) -> None:
-    b = bench()
-    b.run(3)
-    first = [order.seed for order in b.executor.submitted]
-    other = bench()
-    other.run(3, seed=1)
-    assert len(set(first) | {order.seed for order in other.executor.submitted}) == 6
+    seeds = set()
+    for seed in (0, 1):
+        b = bench()
+        b.run(3, seed=seed)
+        seeds |= {order.seed for order in b.executor.submitted}
+    assert len(seeds) == 6
 
 
 # ---------------------------------------------------------------------------------------- over budget, and drawn twice
@@ -174,7 +158,6 @@ def test_a_search_that_is_stopped_while_it_waits_for_quiet_goes_on_with_that_dra
     b.stop_when(lambda progress: bool(b.executor.paused), first)
     first.run()
     assert not b.executor.paused
-    b.display.on_update = lambda progress: None
     b.run(4)
     assert b.outcomes == ["trained"] * 4
     assert [trial.params["stage0.channels"] for trial in b.trials] == [10, 20, 30, 40]
@@ -183,21 +166,16 @@ def test_a_search_that_is_stopped_while_it_waits_for_quiet_goes_on_with_that_dra
 def test_too_many_over_budget_in_a_row_end_the_search_and_name_the_ranges(
     bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing, "MAX_OVER_BUDGET_IN_A_ROW", 7)
-    b = bench(*[10] + [90] * 20)
+    monkeypatch.setattr(drawing, "MAX_OVER_BUDGET_IN_A_ROW", 3)
+    b = bench(90, 90, 10, 90, 90, 11, 90, 90, 12, *[90] * 20)
+    b.run(3)
+    assert b.outcomes.count("trained") == 3, "one that fits begins the row anew"
     with pytest.raises(BudgetError) as caught:
-        b.run(3)
-    assert "7 draws in a row" in caught.value.message
+        b.run(4)
+    assert "3 draws in a row" in caught.value.message
     assert "stage0.channels" in str(caught.value.hint)
     assert "--max-params" in str(caught.value.hint)
-    assert b.outcomes.count("over_budget") == 7
-
-
-def test_one_that_fits_begins_the_row_anew(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drawing, "MAX_OVER_BUDGET_IN_A_ROW", 3)
-    b = bench(90, 90, 10, 90, 90, 11, 90, 90, 12)
-    b.run(3)
-    assert b.outcomes.count("trained") == 3
+    assert b.outcomes.count("over_budget") == 9
 
 
 def test_a_duplicate_of_a_finished_trial_gets_its_result_at_once(bench: MakeBench) -> None:
@@ -230,22 +208,17 @@ def test_a_duplicate_of_one_that_fails_fails_too_and_the_next_is_trained(bench: 
     assert b.trials[1].state.name == "FAIL"
 
 
-def test_a_space_that_only_repeats_itself_is_exhausted(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("channels", "workers"), [((10, 20), 1), ((10, 20, 30), 2)])
+def test_a_space_that_only_repeats_itself_is_exhausted(
+    bench: MakeBench, channels: tuple[int, ...], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(drawing, "MAX_DUPLICATES_IN_A_ROW", 6)
-    b = bench(*[10, 20] + [10, 20] * 20)
-    coordinator = b.run(10)
+    b = bench(*channels, *[10, 20] * 20)
+    coordinator = b.run(10, workers=workers)
     assert coordinator.source.exhausted
-    assert coordinator.progress.trained == 2
+    assert coordinator.progress.trained == len(channels), "also what was drawn before"
     assert any("exhausted" in note for note in b.display.notes)
     assert "(RUNNING)" not in b.outcomes, "the duplicates that waited have ended with their twins"
-
-
-def test_an_exhausted_space_trains_what_was_drawn_before(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drawing, "MAX_DUPLICATES_IN_A_ROW", 3)
-    b = bench(*[10, 20, 30] + [10] * 20)
-    coordinator = b.run(10, workers=2)
-    assert coordinator.source.exhausted
-    assert coordinator.progress.trained == 3
 
 
 # --------------------------------------------------------------------------------------------------------------- pruning
@@ -274,19 +247,14 @@ def test_nothing_is_pruned_after_its_last_epoch(bench: MakeBench) -> None:
     assert {epoch for _, epoch in b.pruner.asked} == {1, 2}
 
 
-def test_the_value_of_a_trained_network_is_its_last_averaged_accuracy(bench: MakeBench) -> None:
+def test_a_diverged_network_is_infeasible_and_a_trained_ones_value_its_last_averaged_accuracy(bench: MakeBench) -> None:
     b = bench()
-    b.run(1, {0: Life(curve=(0.5, 0.9, 0.8))})
-    assert b.trials[0].value == 0.8
-    assert b.trials[0].intermediate_values == {1: 0.5, 2: 0.9, 3: 0.8}
-
-
-def test_a_diverged_network_is_infeasible_for_the_sampler(bench: MakeBench) -> None:
-    b = bench()
-    b.run(2, {0: Life(curve=(0.99,), end="diverged")})
+    b.run(2, {0: Life(curve=(0.99,), end="diverged"), 1: Life(curve=(0.5, 0.9, 0.8))})
     assert b.trials[0].constraints == {"divergence": 1.0}
+    assert b.trials[1].value == 0.8
+    assert b.trials[1].intermediate_values == {1: 0.5, 2: 0.9, 3: 0.8}
     best = b.coordinator(2).progress.best
-    assert best.number == 1
+    assert (best.number, best.accuracy) == (1, 0.8), "known at once"
 
 
 # --------------------------------------------------------------------------------------------------- failures and deaths
@@ -306,17 +274,11 @@ def test_a_failure_leaves_its_traceback_and_the_search_goes_on(bench: MakeBench)
 def test_five_failures_in_a_row_end_the_search(bench: MakeBench) -> None:
     b = bench()
     with pytest.raises(StudyError, match="5 trials in a row failed, the last with: RuntimeError: out of luck"):
-        b.run(10, lambda order: Life(curve=(), end="failed"))
-    assert b.outcomes[:5] == ["failed"] * 5
-    assert b.submitted == [0, 1, 2, 3, 4]
-    b.run(1)  # with what was wrong put right, it goes on, and begins with the one drawn ahead
-    assert b.outcomes == ["failed"] * 5 + ["trained"]
-
-
-def test_failures_with_a_success_between_them_end_nothing(bench: MakeBench) -> None:
-    b = bench()
-    b.run(2, {n: Life(curve=(), end="failed") for n in (0, 1, 2, 3, 5, 6, 7, 8)})
-    assert b.outcomes.count("failed") == 8
+        b.run(10, {n: Life(curve=(), end="failed") for n in range(20) if n != 4})
+    assert b.outcomes[:10] == ["failed"] * 4 + ["trained"] + ["failed"] * 5
+    assert b.submitted == list(range(10))
+    b.run(2)  # with what was wrong put right, it goes on, and begins with the one drawn ahead
+    assert b.outcomes[10:] == ["trained"]
 
 
 def test_a_dead_workers_trial_goes_on_first_and_from_its_checkpoint(bench: MakeBench) -> None:
@@ -366,12 +328,13 @@ def test_a_worker_that_dies_three_times_before_it_is_ready_ends_the_search(bench
     with pytest.raises(StudyError, match=r"worker 0 died 3 times before it could train anything \(exit code 3\)"):
         coordinator.run()
     assert b.executor.restarted == [0, 0]
-
-
-def test_two_deaths_at_the_start_are_forgiven(bench: MakeBench) -> None:
-    b = bench()
     coordinator = b.coordinator(2)
-    b.executor.still_born = {0: 2}
+    b.executor.still_born = {0: Unfit("no such data", "get it")}
+    with pytest.raises(NasError) as caught:
+        coordinator.run()
+    assert (caught.value.message, caught.value.hint) == ("no such data", "get it")
+    coordinator = b.coordinator(2)
+    b.executor.still_born = {0: 2}  # are forgiven
     coordinator.run()
     assert b.outcomes == ["trained", "trained"]
 
@@ -402,25 +365,13 @@ def test_a_worker_that_dies_idle_is_replaced(bench: MakeBench) -> None:
     assert b.executor.restarted == [1]
 
 
-def test_a_worker_that_cannot_start_says_why(bench: MakeBench) -> None:
-    b = bench()
-    coordinator = b.coordinator(2)
-    b.executor.still_born = {0: Unfit("no such data", "get it")}
-    with pytest.raises(NasError) as caught:
-        coordinator.run()
-    assert (caught.value.message, caught.value.hint) == ("no such data", "get it")
-
-
 # ------------------------------------------------------------------------------------------------ suspended and resumed
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_is_suspended_stays_running_and_goes_on_under_its_own_number(bench: MakeBench, workers: int) -> None:
     b = bench()
-    coordinator = b.coordinator(4, workers=workers)
-    b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
-    coordinator.run()
-    b.display.on_update = lambda progress: None
+    coordinator = b.cut_off(4, workers=workers, epoch=1)
     assert coordinator.runner.suspended
     interrupted = [n for n, outcome in enumerate(b.outcomes) if outcome == "(RUNNING)"]
     assert len(interrupted) == 2 * workers, "one in training and one drawn ahead for each worker"
@@ -439,7 +390,10 @@ def test_a_suspension_before_anything_trains_loses_nothing(bench: MakeBench) -> 
     coordinator = b.coordinator(2)
     coordinator.stop.request()
     coordinator.run()
-    assert (b.world.trained, b.trials) == ([], [])
+    coordinator = b.coordinator(2, deadline=time.monotonic() - 1)
+    coordinator.run()
+    assert coordinator.runner.suspended
+    assert (b.world.trained, b.trials, b.submitted, b.display.notes) == ([], [], [], ["the time is up"])
     b.run(2)
     assert b.outcomes == ["trained"] * 2
 
@@ -448,22 +402,12 @@ def test_a_death_while_suspending_leaves_the_trial_for_the_next_run(bench: MakeB
     b = bench()
     coordinator = b.coordinator(2, {0: Life(deaths=(2,))})
     b.executor.deaf = True  # its worker dies before it hears that it is to suspend
-    b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
+    b.stop_when(lambda progress: has_reported(progress, 1), coordinator)
     coordinator.run()
     assert b.executor.restarted == []
     assert b.outcomes == ["(RUNNING)", "(RUNNING)"]
-    b.display.on_update = lambda progress: None
     b.run(2)
     assert b.outcomes == ["trained"] * 2
-
-
-def test_when_the_time_is_up_it_suspends(bench: MakeBench) -> None:
-    b = bench()
-    coordinator = b.coordinator(5, deadline=time.monotonic() - 1)
-    coordinator.run()
-    assert coordinator.runner.suspended
-    assert b.submitted == []
-    assert b.display.notes == ["the time is up"]
 
 
 def test_what_an_earlier_run_did_not_report_is_reported_from_the_checkpoint(bench: MakeBench) -> None:
@@ -493,10 +437,7 @@ def crash_at_epoch(coordinator: Any, epoch: int) -> None:
 
 def test_an_epoch_that_was_judged_before_is_not_judged_again(bench: MakeBench) -> None:
     b = bench(pruner=PruneAfter())
-    coordinator = b.coordinator(1)
-    b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
-    coordinator.run()
-    b.display.on_update = lambda progress: None
+    b.cut_off(1, epoch=1)
     b.pruner.asked.clear()
     b.run(1)
     assert b.pruner.asked == [(0, 2)], "the last one that was reported may not have been judged; the first one was"
@@ -520,13 +461,6 @@ def test_a_decision_that_was_recorded_and_not_told_is_carried_out(bench: MakeBen
     assert b.submitted == [2], "neither it nor its duplicate is trained again"
     assert progress.trained == 2
     assert not b.paths.trial(0).checkpoint.exists()
-
-
-def test_the_best_of_an_earlier_run_is_known_at_once(bench: MakeBench) -> None:
-    b = bench()
-    b.run(3, {1: Life(curve=(0.5, 0.6, 0.95))})
-    best = b.coordinator(3).progress.best
-    assert (best.number, best.accuracy) == (1, 0.95)
 
 
 # -------------------------------------------------------------------------------------------------- the order of things
@@ -572,12 +506,9 @@ def test_the_progress_that_is_shown_adds_up(bench: MakeBench) -> None:
     assert shown[-1] == (3, 3, 0, "fake, fp32")
 
 
-def test_folders_that_workers_get_are_absolute(bench: MakeBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from nas.paths import StudyPaths
-
-    monkeypatch.chdir(tmp_path)
+def test_folders_that_workers_get_are_absolute(bench: MakeBench, tmp_path: Path) -> None:
     b = bench()
-    b.paths = StudyPaths(Path("relative"))
+    b.paths = type(b.paths)(Path("relative"))
     b.run(1)
     assert b.executor.submitted[0].folder == tmp_path / "relative" / "trials" / "0000"
 
@@ -614,7 +545,6 @@ def test_the_next_run_keeps_the_micro_batches_that_were_found(bench: MakeBench) 
     coordinator = b.coordinator(1, life)
     b.stop_when(lambda progress: any(r.job.micro_batches == 4 for r in progress.running.values()), coordinator)
     coordinator.run()
-    b.display.on_update = lambda progress: None
     b.run(1, life)
     assert b.executor.submitted[0].micro_batches >= 4
 
@@ -625,7 +555,7 @@ def test_a_worker_that_the_system_ended_for_memory_is_no_mere_death(bench: MakeB
     killed = []
 
     def kill(progress: Any) -> None:
-        if not killed and any(r.last for r in progress.running.values()):
+        if not killed and has_reported(progress):
             killed.append(b.executor._trainings.pop(0))
             b.executor._answers.pop(0, None)
             b.executor._outbox.append((0, Died("SIGKILL", out_of_memory=True)))
@@ -657,10 +587,7 @@ def test_only_the_best_trained_networks_keep_their_checkpoints(bench: MakeBench)
 def test_a_training_that_starts_again_corrects_what_was_stored(bench: MakeBench) -> None:
     """Its checkpoint is lost, and another device computes other figures."""
     b = bench()
-    coordinator = b.coordinator(1, {0: Life(curve=(0.3, 0.4, 0.5))})
-    b.stop_when(lambda progress: any(r.last and r.last.epoch == 1 for r in progress.running.values()), coordinator)
-    coordinator.run()
-    b.display.on_update = lambda progress: None
+    b.cut_off(1, {0: Life(curve=(0.3, 0.4, 0.5))}, epoch=1)
     assert b.trials[0].intermediate_values == {1: 0.3, 2: 0.4}
     b.paths.trial(0).checkpoint.unlink()
     b.run(1, {0: Life(curve=(0.31, 0.41, 0.51))})
@@ -727,12 +654,11 @@ def test_a_worker_that_writes_no_checkpoint_in_time_is_ended(bench: MakeBench, m
         return real(timeout)
 
     b.executor.receive = receive
-    b.stop_when(lambda progress: any(r.last for r in progress.running.values()), coordinator)
+    b.stop_when(has_reported, coordinator)
     coordinator.run()
     assert b.executor.killed == [0]
     assert len(asked) < 10
     assert b.outcomes[0] == "(RUNNING)"
-    b.display.on_update = lambda progress: None
     b.run(2)
     assert b.outcomes == ["trained", "trained"]
 
@@ -813,7 +739,7 @@ def test_when_the_study_cannot_be_written_the_trainings_are_suspended_before_it_
         raise StudyError("the database is away, and the search was stopped")
 
     def lose(progress: Any) -> None:
-        if any(running.last for running in progress.running.values()):
+        if has_reported(progress):
             coordinator.source.on_epoch = away
 
     b.display.on_update = lose
@@ -885,7 +811,7 @@ def test_a_worker_whose_device_fails_is_replaced_and_its_trial_goes_on(bench: Ma
     broken = []
 
     def fail(progress: Any) -> None:
-        if not broken and any(r.last for r in progress.running.values()):
+        if not broken and has_reported(progress):
             broken.append(b.executor._trainings.pop(0))
             b.executor._answers.pop(0, None)
             b.executor._outbox += [(0, Broken("AcceleratorError: an illegal memory access")), (0, Died("exit code 3"))]

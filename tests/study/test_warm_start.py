@@ -137,14 +137,11 @@ def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(
 def test_with_other_data_they_are_starting_points_only(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
     make_study(StudyPaths(tmp_path / "before"), space)
+    with pytest.raises(ConfigError, match="presets, preset:NAME or study:NAME"):
+        find_starts("presets:all", settings(space))
     (start,) = find_starts("study:before", settings(space, fingerprint="other"))
     assert start.result is None
     assert start.origin == "study:before trial 0"  # a pruned one would be no starting point
-
-
-def test_an_unknown_kind_of_start_is_refused_with_the_choices(space: Space) -> None:
-    with pytest.raises(ConfigError, match="presets, preset:NAME or study:NAME"):
-        find_starts("presets:all", settings(space))
 
 
 def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(

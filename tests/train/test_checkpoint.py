@@ -26,15 +26,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_saved_is_what_is_loaded(path: Path, equal_states: Callable[[Any, Any], bool]) -> None:
+    assert load_checkpoint(path, "mine") == (None, "none")
     save_checkpoint(path, STATE)
     state, found = load_checkpoint(path, "mine")
     assert equal_states(state, STATE)
     assert found == "whole"
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
-
-
-def test_there_may_be_none(path: Path) -> None:
-    assert load_checkpoint(path, "mine") == (None, "none")
+    with pytest.raises(OSError, match=r"checkpoint\.pt"):
+        write_whole(path / "checkpoint.pt", b"content")  # where a file is in the folder's place
 
 
 @pytest.mark.parametrize("averaged", [True, False])
@@ -47,20 +46,15 @@ def test_what_was_trained_is_the_average_where_there_is_one(path: Path, averaged
     assert trained_weights(path, "another's") == (None, "mismatched")
 
 
-def test_somebody_elses_is_not_taken(path: Path) -> None:
+def test_somebody_elses_or_one_of_an_older_version_is_not_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(path, STATE)
     assert load_checkpoint(path, "another") == (None, "mismatched")
-    torch.save([1, 2], path)
-    assert load_checkpoint(path, "mine") == (None, "mismatched")
-
-
-def test_one_of_an_older_version_is_not_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in ([1, 2], STATE):  # from before there were versions
+        torch.save(other, path)
+        assert load_checkpoint(path, "mine") == (None, "mismatched")
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "FORMAT", checkpoint.FORMAT - 1)
         save_checkpoint(path, STATE)
-    assert load_checkpoint(path, "mine") == (None, "mismatched")
-    path.unlink()
-    torch.save(STATE, path)  # from before there were versions
     assert load_checkpoint(path, "mine") == (None, "mismatched")
 
 
@@ -154,12 +148,6 @@ def test_a_quota_counts_as_the_disk_and_other_faults_do_not(number: int, full: b
     assert is_disk_full(OSError(number, os.strerror(number))) == full
 
 
-def test_a_file_that_is_no_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="file"):
-        write_whole(tmp_path / "file" / "checkpoint.pt", b"content")
-
-
 def test_what_is_whole_but_does_not_fit_in_memory_is_not_taken_for_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the training would start again, and write over it."""
     save_checkpoint(path, STATE)
@@ -170,14 +158,6 @@ def test_what_is_whole_but_does_not_fit_in_memory_is_not_taken_for_damaged(path:
     monkeypatch.setattr(torch, "load", no_room)
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
         load_checkpoint(path, "mine")
-
-
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_one_counts_as_none(path: Path, share: float) -> None:
-    save_checkpoint(path, STATE)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    assert load_checkpoint(path, "mine") == (None, "damaged")
 
 
 def test_a_damaged_one_counts_as_none_or_is_whole(path: Path, equal_states: Callable[[Any, Any], bool]) -> None:
@@ -195,15 +175,15 @@ def test_a_damaged_one_counts_as_none_or_is_whole(path: Path, equal_states: Call
         assert (loaded is None and found in ("damaged", "mismatched")) or (found == "whole" and equal_states(loaded, STATE))
 
 
-@pytest.mark.parametrize("garbage", [b"", b"no checkpoint", b"\x80\x02.", b"PK\x03\x04" + bytes(100), bytes(5000)])
-def test_what_is_no_checkpoint_counts_as_none(path: Path, garbage: bytes) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_bytes(garbage)
-    assert load_checkpoint(path, "mine") == (None, "damaged")
-
-
-def test_a_folder_in_its_place_counts_as_none(path: Path) -> None:
-    path.mkdir(parents=True)
+def test_what_is_no_whole_checkpoint_counts_as_none(path: Path) -> None:
+    save_checkpoint(path, STATE)
+    content = path.read_bytes()
+    truncated = [content[: int(share * len(content))] for share in (0.0, 0.001, 0.1, 0.5, 0.9, 0.999)]
+    for damaged in (*truncated, b"no checkpoint", b"\x80\x02.", b"PK\x03\x04" + bytes(100), bytes(5000)):
+        path.write_bytes(damaged)
+        assert load_checkpoint(path, "mine") == (None, "damaged")
+    path.unlink()
+    path.mkdir()
     assert load_checkpoint(path, "mine") == (None, "damaged")
 
 

@@ -60,11 +60,11 @@ def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(
     precision = pick_precision(torch.device("cpu"))
     assert (precision.name, precision.scales_gradients) == (name, False)
     assert name == "fp32" or any(flag in precision.reason for flag in flags)
-
-
-def test_mps_computes_in_fp32() -> None:
     precision = pick_precision(torch.device("mps"))
-    assert (precision.name, precision.autocast, precision.scales_gradients) == ("fp32", None, False)
+    assert (precision.autocast, precision.scales_gradients) == (None, False)
+    for threads, said in ((1, "cpu, 1 thread"), (2, "cpu, 2 threads")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert device_name(torch.device("cpu")) == said
 
 
 def test_flags_are_those_that_linux_lists(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +101,6 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch: 
         pick_device(name)
     assert "auto, cuda, cuda:0, cuda:1, cpu" in caught.value.message
     assert caught.value.hint
-
-
-@pytest.mark.parametrize(("threads", "name"), [(1, "cpu, 1 thread"), (2, "cpu, 2 threads")])
-def test_a_cpu_is_named_with_its_threads(threads: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert device_name(torch.device("cpu")) == name
 
 
 FAR_TOO_MUCH = 2**60

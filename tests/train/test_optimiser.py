@@ -61,12 +61,9 @@ def test_normalisation_and_biases_do_not_decay_unless_asked(model: ResNet) -> No
     assert names_of(model, others["params"]) == vectors
     assert {"classifier.weight", "stem.conv.weight"} <= matrices
     assert {"classifier.bias", "stem.norm.weight", "stem.norm.bias", "stages.0.0.se.fc1.bias"} <= vectors
-
-
-def test_everything_decays_when_asked(model: ResNet) -> None:
     (group,) = parameter_groups(model, config(decay_norm_and_bias=True))
     assert group["weight_decay"] == 0.01
-    assert names_of(model, group["params"]) == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert names_of(model, group["params"]) == matrices | vectors
 
 
 @pytest.mark.parametrize("decays", [False, True])
@@ -203,10 +200,7 @@ def test_singular_vectors_stay_and_values_come_near_one(shape: tuple[int, int], 
     among = u.T @ found @ v
     assert (among - torch.diag(among.diagonal())).abs().max() < (1e-4 if dtype == torch.float32 else 0.05)
     assert 0.5 < among.diagonal().min() <= among.diagonal().max() < 1.3
-
-
-def test_nothing_has_no_direction() -> None:
-    assert orthogonalised(torch.zeros(2, 4, 9)).count_nonzero() == 0
+    assert orthogonalised(torch.zeros(1, *shape)).count_nonzero() == 0, "nothing has no direction"
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 72), (2, 24, 24), (2, 96, 24), (1, 64, 576)])
@@ -285,9 +279,6 @@ def test_it_turns_the_filters_of_convolutions_that_have_no_bias(whole: nn.Module
     assert (first["lr"], first[ORTHOGONAL], first["momentum"]) == (0.01, False, 0.9)
     assert last["lr"] == pytest.approx(0.04), "a fifth of its peak, as all others"
     assert (last["momentum"], last["weight_decay"]) == (0.6, 0.0)
-
-
-def test_grouped_filters_are_not_turned() -> None:
     depthwise = nn.Sequential(nn.Conv2d(6, 6, 3, groups=6, bias=False), nn.Conv2d(6, 6, 1))
     assert not any(group[ORTHOGONAL] for group in make_optimiser(depthwise, muon(), CPU).param_groups)
 
@@ -308,15 +299,10 @@ def test_filters_turn_by_the_rate_and_keep_their_norm() -> None:
         assert layer.weight.norm().item() <= math.sqrt(8) * (1 + 1e-5)
         angle = math.acos(F.cosine_similarity(before.flatten(), layer.weight.flatten(), dim=0).item())
         assert 0.1 < angle < 0.3
-
-
-def test_filters_that_are_zero_begin_to_move() -> None:
-    layer = nn.Conv2d(4, 4, 1, bias=False)
-    nn.init.zeros_(layer.weight)
-    optimiser = make_optimiser(layer, muon(), CPU)
+    nn.init.zeros_(layer.weight)  # which begins to move
     layer.weight.grad = torch.randn_like(layer.weight)
     optimiser.step()
-    assert 0 < layer.weight.norm() < math.sqrt(4)
+    assert 0 < layer.weight.norm() < math.sqrt(8)
 
 
 def test_what_it_does_not_use_makes_no_other_training() -> None:

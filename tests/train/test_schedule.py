@@ -54,11 +54,7 @@ def test_every_schedule_stays_within_zero_and_the_peak(schedule: str, warmup: fl
     rates = whole_run(config(schedule, warmup=warmup, rate_per_epoch=rate_per_epoch))
     assert all(0 <= rate <= PEAK * (1 + 1e-12) for rate in rates)
     assert max(rates) > 0.95 * PEAK, "the peak is reached"
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_no_step_of_a_run_has_a_rate_of_zero(schedule: str) -> None:
-    assert min(whole_run(config(schedule, warmup=0.3))) > 0
+    assert rate_per_epoch or min(rates) > 0
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -95,12 +91,6 @@ def test_schedules_are_their_closed_forms(progress: float) -> None:
     assert {name: function(progress, train) for name, function in SCHEDULES.items()} == pytest.approx(wanted, abs=1e-12)
 
 
-def test_cosine_is_torchs_half_a_step_later() -> None:
-    total = EPOCHS * STEPS
-    theirs = torchs_run(total + 1, lambda o: torch_schedules.CosineAnnealingLR(o, T_max=total))
-    assert whole_run(config("cosine")) == pytest.approx(at_half_steps(theirs), abs=PEAK * 1e-5)
-
-
 def test_cosine_once_an_epoch_is_torchs_exactly() -> None:
     theirs = torchs_run(EPOCHS, lambda o: torch_schedules.CosineAnnealingLR(o, T_max=EPOCHS))
     assert whole_run(config("cosine", rate_per_epoch=True))[::STEPS] == pytest.approx(theirs)
@@ -116,14 +106,6 @@ def test_onecycle_is_torchs_within_a_step() -> None:
     assert ours == pytest.approx(theirs, abs=1.5 * steepest)
     assert theirs[0] == pytest.approx(PEAK * ONECYCLE_START)
     assert theirs[-1] == pytest.approx(PEAK * ONECYCLE_END, rel=1e-6)
-
-
-def test_multistep_is_torchs_at_every_step() -> None:
-    total, gamma = EPOCHS * STEPS, 0.2
-    theirs = torchs_run(
-        total, lambda o: torch_schedules.MultiStepLR(o, milestones=[round(0.3 * total), round(0.8 * total)], gamma=gamma)
-    )
-    assert whole_run(config("multistep", milestones=(0.3, 0.8), gamma=gamma)) == pytest.approx(theirs)
 
 
 @pytest.mark.parametrize("epochs", [7, 60, 164, 200])
