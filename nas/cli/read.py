@@ -27,7 +27,7 @@ def list_studies(
     from nas.config import METRIC_WORDS
     from nas.paths import existing_study, studies_folder
     from nas.report.record import read_studies, read_study
-    from nas.report.words import all_counts_text, count_text, counts_line, finalist_text, row_text
+    from nas.report.words import all_counts_text, count_text, counts_line, finalist_text, flop_text, row_text
 
     if study is not None:
         report = read_study(existing_study(study))
@@ -37,7 +37,7 @@ def list_studies(
         for row in report.trials:
             mark = "  ← best" if report.best is not None and row.number == report.best.number else ""
             print(row_text(row) + mark)
-        print(all_counts_text(report.counts))
+        print(all_counts_text(report.counts) + (f"; {flop_text(report.flop)} of training" if report.flop else ""))
         for rank, finalist in enumerate(report.finalists):
             print(f"finalist   {finalist_text(finalist)}{'  ← best' if rank == 0 else ''}")
         for run in report.retrained:

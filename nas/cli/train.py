@@ -135,7 +135,7 @@ def _retrain_data(result: "Retrained") -> dict[str, object]:
 
 def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
     from nas.predict.submission import knows_test_set
-    from nas.report.words import time_text
+    from nas.report.words import flop_text, time_text
     from nas.runs.select import find_chosen
 
     lines: list[str] = []
@@ -144,7 +144,7 @@ def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
     if result.best is None:
         return [*lines, "Nothing chose among them: --hold-out 0.1 sets images aside that do."]
     run, card = result.best
-    lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}: {run.folder}")
+    lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}, {flop_text(card.flop)}: {run.folder}")
     lines += _expected(card, result.expected)
     if (taken := find_chosen(paths)) is not None and taken.name != run.folder.name:
         lines.append(f"Without --run, nas submit takes another run, {taken.name}: {taken.why}")

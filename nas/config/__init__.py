@@ -3,7 +3,7 @@
 This room describes; `nas.models`, `nas.train`, `nas.data` and `nas.study` construct. It knows neither torch nor Optuna.
 """
 
-from nas.config.budget import LIMIT_NAMES, BudgetConfig, LatencyConfig, RuntimeName, amount, parse_bytes, parse_count
+from nas.config.budget import LIMIT_NAMES, BudgetConfig, LatencyConfig, RuntimeName, amount, parse_bytes, parse_count, parse_flop
 from nas.config.frozen import Frozen, Probability, Rate, first_problem, what_is_wrong
 from nas.config.network import (
     MOST_BLOCKS,
@@ -50,4 +50,5 @@ from nas.config.training import (
     TrainConfig,
     check_epochs,
     default_crop_padding,
+    training_flop,
 )

@@ -1,7 +1,9 @@
 """The most that a network may cost, and how such limits are written."""
 
+import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -31,6 +33,21 @@ def parse_bytes(text: str | int) -> int:
     """`512kB`, `1.5MB`, `64KiB`, `500_000` or a whole number above 0. Raises BudgetError."""
     rule = "memory is a whole number of bytes above 0, such as 512kB, 2MB, 64KiB or 500_000"
     return _parse(text, _BYTES, _BYTE_UNITS, rule, "for example memory: 512kB; a kB is 1,000 bytes, a KiB 1,024")
+
+
+_FLOP = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGTPE]?)(?:FLOPs?)?", re.IGNORECASE)
+
+
+def parse_flop(text: str | float) -> float:
+    """Operations: `2PFLOP`, `300 TFLOP`, `1.5e15`. Raises BudgetError."""
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    match = _FLOP.fullmatch(str(text).strip())
+    value = float(match[1]) * 1000.0 ** " kmgtpe".index(match[2].lower() or " ") if match else 0.0
+    if value <= 0:
+        raise BudgetError(f"compute is a number of operations above 0, such as 2PFLOP or 300TFLOP, but got {text!r}")
+    return value
 
 
 def _parse(text: str | int, pattern: re.Pattern[str], units: dict[str, int], rule: str, hint: str) -> int:

@@ -101,6 +101,13 @@ class AugmentConfig(Frozen):
         return with_defaults(self, unused)
 
 
+def training_flop(macs: int, images: float, sam_rho: float = 0.0) -> float:
+    """Operations of training a network of so many multiply-adds on so many images, each epoch's counted: a forward pass takes two
+    operations a multiply-add, the backward pass twice as many as the forward pass, and sharpness-aware minimisation all of
+    that again. It does not depend on the machine."""
+    return 6.0 * macs * images * (2 if sam_rho else 1)
+
+
 class TrainConfig(Frozen):
     """How a network is trained. Lengths are shares of the run or epochs, so that a recipe keeps its meaning when
     the number of epochs or the batch changes."""
@@ -157,6 +164,10 @@ class TrainConfig(Frozen):
         return with_defaults(self, unused).model_copy(
             update={"augment": self.augment.canonical(), "lr": self.peak_lr, "adam_lr": None}
         )
+
+    def flop(self, macs: int, images: int) -> float:
+        """Operations of this training of a network of so many multiply-adds on so many images."""
+        return training_flop(macs, self.epochs * images, self.sam_rho)
 
     def batch_of(self, images: int) -> int:
         """Size of the batches that so many training images are split into."""

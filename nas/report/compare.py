@@ -75,7 +75,8 @@ def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int 
     """Counts multiply-adds that the study does not know where they are asked for. Raises StudyError where nothing has run to its
     end, BudgetError, which names the smallest, where nothing fits."""
     study = open_study(paths)
-    rows = trained_rows(TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False))
+    images = read_settings(paths).train_images
+    rows = trained_rows(TrialRecord.of(trial, images) for trial in study.get_trials(deepcopy=False))
     if not rows:
         raise none_is_best(paths)
     if max_macs is not None:

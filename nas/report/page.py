@@ -23,7 +23,7 @@ from nas.report.network import draw_network, list_layers, list_parts
 from nas.report.record import FullRecord
 from nas.report.summary import summary
 from nas.report.tables import Table
-from nas.report.words import capitalised, count_text, counts_line, number_text, recipe_texts, time_text
+from nas.report.words import capitalised, count_text, counts_line, flop_text, number_text, recipe_texts, time_text
 from nas.runs.record import RunRecord
 from nas.study.outcomes import COUNTED, count_trained
 from nas.study.strategies import describe
@@ -129,6 +129,8 @@ def _tiles(record: FullRecord) -> dict[str, Any]:
         tiles.append(("draws over budget, never trained", f"{counts.get('over_budget', 0):,}"))
         seconds = sum(one.seconds for one in facts.time_spent(record.trials, record.finals))
         tiles.append(("of training and evaluation", time_text(seconds)))
+        if record.flop:
+            tiles.append(("of training compute", flop_text(record.flop)))
     if (run := record.chosen_run) is not None and run.evaluation is not None:
         images = f"{len(run.evaluation.labels):,} {run.judged_on}, retrained"
         tiles.append((f"of {images}", f"{run.evaluation.accuracy:.2%}"))

@@ -26,7 +26,7 @@ from nas.study.outcomes import count_outcomes, count_trained
 from nas.study.ownership import is_led
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import open_study
-from nas.study.trials import TrialRecord, read_trials
+from nas.study.trials import TrialRecord, flop_of, read_trials
 
 T = TypeVar("T")
 CIFAR10_CLASSES = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
@@ -43,6 +43,7 @@ class StudyRecord:
     best: TrialRecord | None  # what `nas retrain best` trains
     finalists: list[Finalist]  # the best networks, trained again by several seeds; the winner first
     trials: list[TrialRecord]  # every trial of the search, by number
+    flop: float | None  # operations of all trainings of the search and its finalists; None where they are not known
     retrained: list[str]  # names of the finished runs, oldest first
     chosen: Chosen | None  # the one of them that is taken where none is named
 
@@ -72,6 +73,7 @@ class StudyRecord:
             "counts": self.counts,
             "led": self.led,
             "trained": self.trained,
+            "flop": self.flop,
             "best": None if self.best is None else self.best.row(),
             "finalists": [asdict(one) for one in self.finalists],
             "trials": [trial.row() for trial in self.trials],
@@ -121,14 +123,18 @@ def read_study(paths: StudyPaths) -> StudyRecord:
     study = open_study(paths)
     trials = study.get_trials(deepcopy=False)
     best, _ = best_of(study)
+    settings = read_settings(paths)
+    images, finals = settings.train_images, sibling(study)
+    spent = [flop_of(trial, images) for trial in (*trials, *(finals.get_trials(deepcopy=False) if finals else ()))]
     return StudyRecord(
         paths=paths,
-        settings=read_settings(paths),
+        settings=settings,
+        flop=None if None in spent else sum(flop for flop in spent if flop is not None),
         counts=dict(count_outcomes(trials)),
         led=is_led(paths),
-        best=None if best is None else TrialRecord.of(best),
+        best=None if best is None else TrialRecord.of(best, images),
         finalists=finalists_of(study),
-        trials=[TrialRecord.of(trial) for trial in trials],
+        trials=[TrialRecord.of(trial, images) for trial in trials],
         retrained=[run.folder.name for run in finished_runs(paths)],
         chosen=find_chosen(paths),
     )
@@ -158,6 +164,7 @@ def read_record(paths: StudyPaths) -> FullRecord:
             return []
 
     known, study = read_study(paths), open_study(paths)
+    images = known.settings.train_images
     finals = sibling(study)
     begun = [] if finals is None else [t for t in finals.get_trials(deepcopy=False) if t.datetime_start is not None]
     runs = [
@@ -168,9 +175,9 @@ def read_record(paths: StudyPaths) -> FullRecord:
     ]
     comparisons = [one for found in kept("Known networks are", partial(find_comparisons, paths)) for one in found]
     return FullRecord(
-        **vars(known) | {"trials": read_trials(study.get_trials(deepcopy=False), paths)},
+        **vars(known) | {"trials": read_trials(study.get_trials(deepcopy=False), paths, images)},
         read=datetime.now().astimezone(),
-        finals=read_trials(begun, paths.finalists),
+        finals=read_trials(begun, paths.finalists, images),
         runs=runs,
         ablations=ablations,
         comparisons=comparisons,

@@ -21,6 +21,14 @@ def count_text(value: int | None) -> str:
     return str(value)
 
 
+def flop_text(flop: float | None) -> str:
+    """`0.283 PFLOP`, `12.4 TFLOP`: of a training or a search."""
+    if flop is None:
+        return "–"
+    unit, size = next(((unit, size) for unit, size in (("P", 1e15), ("T", 1e12)) if flop >= 0.0995 * size), ("G", 1e9))
+    return f"{flop / size:.3g} {unit}FLOP"
+
+
 def time_text(seconds: float) -> str:
     """`45 s`, `12 min`, `3 h 05 min`"""
     if seconds < 90:

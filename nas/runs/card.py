@@ -113,6 +113,11 @@ class ModelCard(TrainedCard):
     processes: int = 1  # That trained it together, each a part of every batch
     hashes: Hashes | None = None  # None in a card from before they were kept
 
+    @property
+    def flop(self) -> float:
+        """Operations of its training (`nas.config.training_flop`)."""
+        return self.candidate.train.flop(self.macs, self.train_images)
+
 
 C = TypeVar("C", bound=TrainedCard)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from nas.budget import count_macs
 from nas.config import Candidate, TrainConfig, check_epochs
 from nas.data.datasets import UNMIRRORED
 from nas.data.loader import TrainBatches, mix_seed
@@ -69,6 +70,8 @@ def plan_run(spec: RetrainSpec, settings: StudySettings) -> RunPlan:
 
 def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note: Callable[[str], None]) -> RunPlan:
     """For as many epochs as take so long, unless it has begun before. Raises NasError."""
+    if spec.flop is not None:
+        raise ConfigError("--compute and --time both say how long it trains", hint="leave one out")
     if spec.epochs is not None:
         raise ConfigError(
             f"--epochs {spec.epochs} and --time both say how long it trains", hint="leave one out: --time finds the epochs"
@@ -83,6 +86,27 @@ def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note
         epochs = begun.train.epochs
         name, recipe = load_recipe(spec.recipe, epochs)
     return _plan(spec, ctx.settings, subject, name, recipe, epochs, length, named)
+
+
+def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPlan:
+    """For as many epochs as take at most so many operations. Raises NasError."""
+    if spec.epochs is not None:
+        raise ConfigError(f"--epochs {spec.epochs} and --compute both say how long it trains", hint="leave one out")
+    subject, images = asked_subject(spec, ctx.settings), ctx.selected.train_images
+    macs = count_macs(subject.candidate.arch, ctx.dataset.shape)
+    name, recipe = load_recipe(spec.recipe, 1)
+    epoch = recipe.fit(subject.candidate, 1).train.flop(macs, images)
+    if spec.recipe == AUTO and flop / epoch >= LONG_FROM:
+        name, recipe = load_recipe(spec.recipe, LONG_FROM)
+        epoch = recipe.fit(subject.candidate, 1).train.flop(macs, images)
+    epochs = int(flop / epoch)
+    if epochs < 1:
+        raise ConfigError(
+            f"--compute {flop / 1e15:g}PFLOP is less than an epoch of this network takes, {epoch / 1e15:.3g} PFLOP: 6 × "
+            f"{macs:,} multiply-adds × {images:,} images",
+            hint=f"--compute {10 * epoch / 1e15:.2g}PFLOP has room for ten epochs; --train-subset N makes them shorter",
+        )
+    return _plan(spec, ctx.settings, subject, name, recipe, epochs, f"{epochs}-epochs")
 
 
 def _plan(

@@ -16,7 +16,7 @@ from nas.runs.card import ModelCard, read_card
 from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import finish, seal, with_test
 from nas.runs.load import load_network
-from nas.runs.plan import RunPlan, plan_run, plan_timed_run
+from nas.runs.plan import RunPlan, plan_compute, plan_run, plan_timed_run
 from nas.runs.select import Network, find_subject, rank, record_choice
 from nas.runs.statistics import Expectation, after_choice
 from nas.runs.train import Note, OnEpoch, Outcome, prepared_workers, train_all
@@ -116,9 +116,9 @@ def _train(
     note: Note,
 ) -> tuple[list[RunPlan], Outcome[RunPlan], TrainingContext]:
     """The plan of each, and what became of those that were not trained yet."""
-    paths, seconds, settings = specs[0].paths, specs[0].seconds, read_settings(specs[0].paths)
+    paths, seconds, flop, settings = specs[0].paths, specs[0].seconds, specs[0].flop, read_settings(specs[0].paths)
     with ExitStack() as closing:
-        if seconds is None:
+        if seconds is None and flop is None:
             plans = [plan_run(spec, settings) for spec in specs]  # a mistake there is said before any image is read
             pending = [plan for plan in plans if not plan.run.card.is_file()]
             executor = closing.enter_context(prepared_workers(paths, where, len(pending)))
@@ -127,7 +127,10 @@ def _train(
             for spec in specs:
                 find_subject(paths, spec.which)
             ctx = open_context(specs[0], devices, decoding)
-            plans = [plan_timed_run(spec, seconds, ctx, note) for spec in specs]
+            plans = [
+                plan_timed_run(spec, seconds, ctx, note) if seconds is not None else plan_compute(spec, flop or 0.0, ctx)
+                for spec in specs
+            ]
             pending = [plan for plan in plans if not plan.run.card.is_file()]
             executor = closing.enter_context(prepared_workers(paths, where, len(pending)))  # which would disturb the timing
         closing.enter_context(locked([plan.run.folder for plan in pending]))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nas.paths import StudyPaths
-from nas.specs.options import argument, option, parse_count, parse_duration, parse_seeds, parse_timeout
+from nas.specs.options import argument, option, parse_count, parse_duration, parse_flop, parse_seeds, parse_timeout
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSelection
@@ -72,6 +72,12 @@ class SearchSpec(ImageFields):
     study: str | None = option(None, "Its name, a folder under studies/. [default: SPACE-DATASET]")
     trials: int = option(100, "Networks to train, over all runs of the study.")
     timeout: float | None = option(None, "Suspend after this time, such as 90s, 15m or 1h30m.", parse=parse_duration)
+    flop: float | None = option(
+        None,
+        "Train for so much in all, such as 2PFLOP: 6 × MACs × images seen, over all runs of the study, finalists included.",
+        name="compute",
+        parse=parse_flop,
+    )
     finalists: int | None = option(
         None,
         "Train the best so many again at the end, longer; 0 is none. [default: for a fifth of the cost]",
@@ -153,6 +159,12 @@ class RetrainSpec(RecipeFields):
         parse=parse_duration,
     )
     """In place of epochs, with the evaluation at the end."""
+    flop: float | None = option(
+        None,
+        "As many epochs as take so much, such as 0.5PFLOP, for each training: 6 × MACs × images seen.",
+        name="compute",
+        parse=parse_flop,
+    )
     seed: int = option(0, "Another seed trains another network.", min=0)
     hold_out: float = option(0.0, "Share of the images that judges instead.", min=0, max=0.5)
     include_test_labels: bool = option(False, "Train on the official test set too; no test accuracy is claimed then.")

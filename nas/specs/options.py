@@ -180,6 +180,13 @@ def parse_count(count: int | str) -> int:
     return parse_count(count)
 
 
+def parse_flop(flop: float | str) -> float:
+    """Operations of `2PFLOP`, `300TFLOP`. Raises BudgetError."""
+    from nas.config import parse_flop
+
+    return parse_flop(flop)
+
+
 def parse_seeds(seeds: int | str | Sequence[int], first: int = 0) -> tuple[int, ...]:
     """`3` is so many from `first` on, `0,3,4` those. Raises ConfigError."""
     if not isinstance(seeds, int | str):

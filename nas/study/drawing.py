@@ -164,7 +164,7 @@ class SearchSource(TrialSource):
             return "over_budget"
         first = self._first_of_digest.setdefault(candidate.digest, trial.number)
         if first == trial.number:
-            self.ready.append(Drawn(trial, candidate, cost.params))
+            self.ready.append(Drawn(trial, candidate, cost.params, cost.macs or 0))
             return "fits"
         twin = self.study.get_trials(deepcopy=False)[first]
         if twin.state.is_finished():

@@ -248,7 +248,7 @@ class FinalistSource(TrialSource):
         candidate = trial_candidate(self._search, search.get_trials(deepcopy=False)[number])
         candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.progress.epochs})})
         parts = trial.user_attrs.get("micro_batches", 1)
-        self.ready.append(Drawn(trial, candidate, trial.user_attrs["params"], micro_batches=parts))
+        self.ready.append(Drawn(trial, candidate, trial.user_attrs["params"], trial.user_attrs.get("macs", 0), parts))
 
 
 # ------------------------------------------------------------------------------------------------------------- the result

@@ -170,6 +170,7 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
     if request.warm_start is not None and asked.stored is None:
         find_starts(request.warm_start, settings)  # so that a mistake there founds no study
     parts = split(dataset, data)
+    settings = settings.model_copy(update={"train_images": len(parts.train)})
     return _Prepared(
         request=request,
         display=display,
@@ -238,7 +239,8 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
     fitted = [] if _has_begun(study) else _begin(prepared, study)
     require_same_epochs(study, request.finalist_epochs)
     expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, prepared.pruner)
-    kept_seconds = SHARE * request.timeout if request.timeout is not None and expected is not None else 0.0
+    kept_share = 0.0 if expected is None else SHARE
+    kept_seconds = kept_share * (request.timeout or 0.0)
     search_deadline = None if prepared.deadline is None else prepared.deadline - kept_seconds
     prepared.persist(lambda: write_whole(paths.token, prepared.token.encode()))
     crew = Crew(prepared.executor, display.note)
@@ -251,7 +253,15 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
 
     def make_source() -> SearchSource:
         return SearchSource(
-            study, paths, sampler, space, prepared.budget, least_params=prepared.least_params, goal=request.trials, **shared
+            study,
+            paths,
+            sampler,
+            space,
+            prepared.budget,
+            least_params=prepared.least_params,
+            goal=request.trials,
+            most_flop=None if request.flop is None else (1 - kept_share) * request.flop,
+            **shared,
         )
 
     shared: dict[str, Any] = {
@@ -259,6 +269,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         "display": display,
         "persist": prepared.persist,
         "metric": prepared.settings.study.metric,
+        "images": prepared.settings.train_images,
     }
     search, own_stop = make_source(), StopOf(stop)
     plan = _plan(prepared, search.progress, fitted, expected, kept_seconds or None)
@@ -268,6 +279,8 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
     try:
         with suspended_by_signals(stop.request):
             suspended = carry_out(search, own_stop, search_deadline).suspended
+            if search.is_spent:
+                display.note(f"the search has trained for {search.spent / 1e15:.3g} PFLOP, as much as --compute gives it")
             chosen = choose(study, space.epochs, *request.final_round)
             if chosen is None and own_stop.requested and not prepared.stop_requested():
                 display.note("too little has been trained for finalists: the search goes on in their time")
@@ -300,8 +313,9 @@ def _bind(prepared: _Prepared, study: optuna.Study) -> None:
     paths, known = prepared.paths, study.user_attrs.get("identity")
     settings = read_settings(paths)
     identity = known or settings.identity or prepared.settings.identity
-    if settings.identity != identity:
-        settings = settings.model_copy(update={"identity": identity})
+    images = prepared.settings.train_images
+    if (settings.identity, settings.train_images) != (identity, images):
+        settings = settings.model_copy(update={"identity": identity, "train_images": images})
         prepared.persist(lambda: write_whole(paths.settings, settings.to_json().encode()))
     if known != identity:
         study.set_user_attr("identity", identity)

@@ -140,6 +140,7 @@ class StudySettings(Frozen):
     shape: ImageShape
     seed: int
     study: StudyConfig = FIRST_STRATEGIES  # its strategies, with every argument
+    train_images: int | None = None  # that an epoch sees; None of older studies, until they are searched again
     identity: str | None = None
     """Random; the study in the database has the same. None of older studies, until they are searched again."""
     environment: Environment

@@ -6,13 +6,13 @@ study, whatever the timing. Where trials come from is known to the classes that 
 
 from abc import abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config import Candidate, MetricName
+from nas.config import Candidate, MetricName, training_flop
 from nas.data.loader import mix_seed
 from nas.errors import StudyError
 from nas.files import write_whole
@@ -20,7 +20,7 @@ from nas.jobs.job import Job, JobResult, JobSource, Running
 from nas.paths import StudyPaths
 from nas.study import outcomes
 from nas.study.optuna_private import live_trial
-from nas.study.trials import TrialRecord
+from nas.study.trials import TrialRecord, flop_of
 from nas.train.checkpoint import EpochMetrics
 from nas.train.loop import carry_out
 
@@ -35,6 +35,7 @@ class Drawn:
     trial: optuna.Trial
     candidate: Candidate
     params: int
+    macs: int
     micro_batches: int = 1
     known: dict[int, float] = field(default_factory=dict)  # by epoch, the values that the study holds
     judged: int = 0  # up to this epoch it was decided before that it is not pruned
@@ -100,6 +101,8 @@ class TrialSource(JobSource):
         display: Display,
         persist: Callable[[Callable[[], None]], None] = carry_out,
         metric: MetricName = "accuracy",
+        images: int | None = None,
+        most_flop: float | None = None,
     ) -> None:
         """
         Args:
@@ -107,7 +110,10 @@ class TrialSource(JobSource):
             epochs: of each training.
             persist: carries out a write to a file, and tries again while a disk is full.
             metric: of the validation images, what is reported to the study after each epoch.
+            images: that an epoch sees.
+            most_flop: no training begins once those of the study have taken so many operations.
         """
+        self.images, self.most_flop = images, most_flop
         self.study, self.paths, self.seed, self.display, self.persist = study, paths, seed, display, persist
         trials = study.get_trials(deepcopy=False)
         counts = outcomes.count_outcomes(trial for trial in trials if trial.state.is_finished())  # `adopt` sees to the others
@@ -117,6 +123,8 @@ class TrialSource(JobSource):
         self.cut_off = False
         """Whether a draw was under way at the suspension: before it nothing may be told, and the next run draws it again."""
         self._decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()  # recorded, and not told yet
+        self.spent = sum(flop_of(trial, images) or 0.0 for trial in trials)
+        """Operations of the study's trainings."""
         self._failures_in_a_row = 0
         self._kept: list[int] = []  # numbers of the trials whose checkpoints stay, best first
         self._note_best(trials)
@@ -162,8 +170,24 @@ class TrialSource(JobSource):
             self.settle()
 
     @property
+    def is_spent(self) -> bool:
+        """Whether what was trained and what is being trained take all the compute there is."""
+        return self._takes_all(self.progress.drawn.values())
+
+    def _takes_all(self, pending: Iterable[Drawn]) -> bool:
+        if self.most_flop is None:
+            return False
+        ahead = (self._epoch_flop(drawn) * (self.progress.epochs - len(drawn.known)) for drawn in pending)
+        return self.spent + sum(ahead) >= self.most_flop
+
+    def _epoch_flop(self, drawn: Drawn) -> float:
+        return training_flop(drawn.macs, self.images or 0, drawn.candidate.train.sam_rho)
+
+    @property
     def wanted(self) -> int:
-        """How many more trainings the goal asks to begin."""
+        """How many more trainings the goal asks to begin, and the compute allows."""
+        if self.is_spent:
+            return 0
         pending = sum(outcome in outcomes.COUNTED for _, outcome in self._decided)
         return max(0, self.progress.goal - self.progress.trained - len(self.progress.drawn) - pending)
 
@@ -172,7 +196,8 @@ class TrialSource(JobSource):
         return not self._decided and (self.wanted == 0 or (self.exhausted is not None and not self.ready))
 
     def look_ahead(self, workers: int) -> None:
-        missing = 0 if self.exhausted else self.wanted - len(self.ready)
+        full = self.exhausted or self._takes_all((*self.progress.drawn.values(), *self.ready))
+        missing = 0 if full else self.wanted - len(self.ready)
         if not self.busy and missing > 0 and len(self.ready) < workers:
             self.begin_draw()
 
@@ -219,6 +244,8 @@ class TrialSource(JobSource):
         assert value is not None
         if drawn.known.get(metrics.epoch) != value:  # where they differ, the checkpoint's curve is the truth
             outcomes.report(self.study, drawn.trial, value, metrics.epoch)
+            if metrics.epoch not in drawn.known:
+                self.spent += self._epoch_flop(drawn)
             drawn.known[metrics.epoch] = value
         last = metrics.epoch == self.progress.epochs
         prune = not last and metrics.epoch > drawn.judged and self._would_prune(drawn)
@@ -274,7 +301,7 @@ class TrialSource(JobSource):
             self.progress.counts[outcome] += 1
             trials = self.study.get_trials(deepcopy=False)
             self._note_best(trials)
-            self.display.ended(TrialRecord.of(trials[trial.number]), self.progress)
+            self.display.ended(TrialRecord.of(trials[trial.number], self.images), self.progress)
             self.settle_twins(trials[trial.number])
             self._drop_checkpoint(trial.number)
 
@@ -285,7 +312,7 @@ class TrialSource(JobSource):
         before, self._kept = self._kept, [trial.number for trial in best]
         for number in before:
             self._drop_checkpoint(number)
-        self.progress.best = TrialRecord.of(best[0]) if best else None
+        self.progress.best = TrialRecord.of(best[0], self.images) if best else None
         self.progress.history = outcomes.best_so_far(trials)
 
     def _drop_checkpoint(self, number: int) -> None:

@@ -8,14 +8,27 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from nas.config import Candidate
+from nas.config import Candidate, training_flop
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.study.history import is_duplicate, projected_values
 from nas.study.outcomes import broken_limits, last_value, outcome_of
 from nas.train.checkpoint import read_curve
 
-ROW = ("number", "outcome", "accuracy", "epochs", "params", "macs", "architecture", "micro_batches", "finalist", "seed", "over")
+ROW = (
+    "number",
+    "outcome",
+    "accuracy",
+    "epochs",
+    "params",
+    "macs",
+    "architecture",
+    "micro_batches",
+    "finalist",
+    "seed",
+    "over",
+    "flop",
+)
 """Fields that tables and JSON show."""
 
 
@@ -35,6 +48,8 @@ class TrialRecord:
     seed: int | None = None  # of a finalist's training, from 0
     over: dict[str, float] = field(default_factory=dict, hash=False)  # limits that it breaks, by how much as a share of each
 
+    flop: float | None = None  # operations of its training so far (`nas.config.training_flop`); None where they are not known
+
     curve: dict[int, float] = field(default_factory=dict, hash=False)  # validation value by epoch, from 1
     drawn: dict[str, Any] = field(default_factory=dict, hash=False)  # by slot of the space, without the stages that it has not
     began: datetime | None = None
@@ -46,8 +61,8 @@ class TrialRecord:
     """Of training and evaluation; None where its folder holds no curve of its own that can be read, or not asked for."""
 
     @classmethod
-    def of(cls, trial: FrozenTrial) -> "TrialRecord":
-        """What the trial itself says."""
+    def of(cls, trial: FrozenTrial, images: int | None = None) -> "TrialRecord":
+        """What the trial itself says, of a study whose epochs have so many `images`."""
         attributes: dict[str, Any] = trial.user_attrs
         return cls(
             number=trial.number,
@@ -61,6 +76,7 @@ class TrialRecord:
             finalist=attributes.get("finalist"),
             seed=attributes.get("seed"),
             over=broken_limits(trial),
+            flop=flop_of(trial, images),
             curve=dict(sorted(trial.intermediate_values.items())),
             drawn=_used(trial.params),
             began=trial.datetime_start,
@@ -73,12 +89,22 @@ class TrialRecord:
         return {name: getattr(self, name) for name in ROW}
 
 
-def read_trials(trials: Sequence[FrozenTrial], paths: StudyPaths) -> list[TrialRecord]:
+def flop_of(trial: FrozenTrial, images: int | None) -> float | None:
+    """Operations of its training in this study, whose epochs have so many `images`; None where they are not known."""
+    attributes, macs = trial.user_attrs, trial.user_attrs.get("macs")
+    if attributes.get("imported") or is_duplicate(trial) or not trial.intermediate_values:
+        return 0.0
+    if images is None or macs is None:
+        return None
+    return training_flop(macs, images * max(trial.intermediate_values), attributes.get("sam_rho", 0.0))
+
+
+def read_trials(trials: Sequence[FrozenTrial], paths: StudyPaths, images: int | None) -> list[TrialRecord]:
     """Also with what each is taken to reach, by the others, and the seconds that its folder's curve says."""
     projected = projected_values(trials)
     return [
         replace(
-            TrialRecord.of(trial),
+            TrialRecord.of(trial, images),
             projected=projected.get(trial.number),
             seconds=_trained_seconds(trial, paths),
         )

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nas.config import AugmentConfig, BudgetConfig, Candidate, ImageShape, TrainConfig, parse_count
+from nas.config import AugmentConfig, BudgetConfig, Candidate, ImageShape, TrainConfig, parse_count, parse_flop
 from nas.errors import BudgetError, ConfigError
 from tests.reported import REPORTED
 
@@ -208,3 +208,19 @@ def test_one_line_tells_what_distinguishes_a_network() -> None:
 @pytest.mark.parametrize(("images", "batch"), [(50_000, 512), (2_000, 100), (41, 2), (3, 2), (1, 1)])
 def test_few_images_take_batches_small_enough_for_the_least_steps(images: int, batch: int) -> None:
     assert TrainConfig(batch_size=512, min_steps=20).batch_of(images) == batch
+
+
+@pytest.mark.parametrize(("text", "flop"), [("2PFLOP", 2e15), ("300 tflops", 3e14), ("0.5P", 5e14), (1e12, 1e12), ("7", 7.0)])
+def test_compute_is_read_in_operations(text: str | float, flop: float) -> None:
+    assert parse_flop(text) == flop
+
+
+@pytest.mark.parametrize("text", ["", "2 PB", "-1P", "0", "nan", "inf", "P"])
+def test_what_is_no_compute_is_refused(text: str) -> None:
+    with pytest.raises(BudgetError, match="such as 2PFLOP"):
+        parse_flop(text)
+
+
+def test_a_training_takes_six_operations_a_multiply_add_and_image_and_sam_twice_that() -> None:
+    assert TrainConfig(epochs=8).flop(118_000_000, 50_000) == pytest.approx(0.2832e15)
+    assert TrainConfig(epochs=8, sam_rho=0.05).flop(118_000_000, 50_000) == pytest.approx(2 * 0.2832e15)

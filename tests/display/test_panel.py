@@ -33,7 +33,7 @@ def running(number: int, *accuracies: float, memory: int | None = None) -> Runni
 
 
 def trial(number: int) -> Drawn:
-    return Drawn(cast(Any, SimpleNamespace(number=number, user_attrs={})), CANDIDATE, 4_480_000)
+    return Drawn(cast(Any, SimpleNamespace(number=number, user_attrs={})), CANDIDATE, 4_480_000, 100_000_000)
 
 
 def progress(**changes: Any) -> Progress:

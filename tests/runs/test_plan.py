@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 import nas.runs.plan
+from nas.budget import count_macs
 from nas.config import Candidate
 from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths
 from nas.runs.plan import RunPlan
 from nas.specs import RetrainSpec
+from nas.study.settings import read_settings
 from nas.train.pace import Pace
 from tests.runs.told import Told, train_one, trained
 
@@ -46,12 +48,12 @@ def test_time_is_filled_with_epochs_beside_what_is_evaluated(spec: RetrainSpec, 
 
 
 def test_training_of_so_much_time_resumes_as_it_began(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_pace(monkeypatch, Pace(start=0.0, step=0.5, image=0.0, checkpoint=0.0))
+    at_pace(monkeypatch, Pace(start=0.0, step=0.5 / 21, image=0.0, checkpoint=0.0))
     asked = replace(spec, seconds=9.0, recipe="auto")
     planned(asked)
     at_pace(monkeypatch, Pace(start=0.0, step=0.001, image=0.0, checkpoint=0.0))
     run, card = trained(asked)
-    assert card.candidate.train.epochs == 18, "by the first measurement: a step an epoch, of batches of 128"
+    assert card.candidate.train.epochs == 18, "by the first measurement: 21 steps an epoch, of batches of 6"
     assert card.recipe == "fast"
     assert run.folder.name.startswith("trial-0")
     assert "-auto-9s-seed-0" in run.folder.name
@@ -59,12 +61,12 @@ def test_training_of_so_much_time_resumes_as_it_began(spec: RetrainSpec, monkeyp
 
 def test_auto_takes_the_long_recipe_where_there_is_time(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     at_pace(monkeypatch, Pace(start=0.0, step=0.001, image=0.0, checkpoint=0.0))
-    plan = planned(replace(spec, seconds=0.085, recipe="auto"))
-    assert (plan.recipe, plan.train.epochs) == ("long", 85)
+    plan = planned(replace(spec, seconds=1.8, recipe="auto"))  # 85 epochs of 21 steps by `fast`, which makes batches of 6
+    assert (plan.recipe, plan.train.epochs) == ("long", 1800)
 
 
 def test_too_little_time_says_what_an_epoch_takes(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_pace(monkeypatch, Pace(start=3.0, step=60.0, image=0.0, checkpoint=0.0))
+    at_pace(monkeypatch, Pace(start=3.0, step=60.0 / 21, image=0.0, checkpoint=0.0))
     with pytest.raises(ConfigError) as refused:
         train_one(replace(spec, seconds=10.0, recipe="fast"))
     assert refused.value.message == (
@@ -88,3 +90,15 @@ def test_recipe_says_how_long_unless_told_otherwise(spec: RetrainSpec, tmp_path:
 def test_epochs_and_time_are_not_both_asked_for(spec: RetrainSpec) -> None:
     with pytest.raises(ConfigError, match="--epochs 2 and --time both say how long it trains"):
         train_one(replace(spec, epochs=2, seconds=60.0))
+
+
+def test_compute_is_filled_with_whole_epochs_by_operations(spec: RetrainSpec) -> None:
+    plan = planned(spec)
+    card = count_macs(plan.candidate.arch, read_settings(spec.paths).shape)
+    epoch = 6 * card * 128
+    assert planned(replace(spec, flop=3.9 * epoch)).train.epochs == 3
+    with pytest.raises(ConfigError, match=r"is less than an epoch of this network takes, .* × 128 images"):
+        train_one(replace(spec, flop=0.9 * epoch))
+    for other in ({"epochs": 2}, {"seconds": 60.0}):
+        with pytest.raises(ConfigError, match="both say how long it trains"):
+            train_one(replace(spec, flop=3.9 * epoch, **other))

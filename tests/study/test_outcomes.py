@@ -135,7 +135,7 @@ def test_every_outcome_has_a_row(study: optuna.Study, candidate: Candidate) -> N
     assert TrialRecord.of(frozen(study, trial)).row() == trained.row()
     bare = study.ask()
     study.tell(bare, state=TrialState.FAIL)
-    assert TrialRecord.of(frozen(study, bare)).row() == TrialRecord(1, "failed", None, 0, None, None, None).row()
+    assert TrialRecord.of(frozen(study, bare)).row() == TrialRecord(1, "failed", None, 0, None, None, None, flop=0.0).row()
 
 
 def test_only_three_outcomes_count_and_results_of_another_study_do_not(study: optuna.Study, candidate: Candidate) -> None:

@@ -17,6 +17,7 @@ from nas.jobs import crew, runner
 from nas.jobs.messages import Alive, Began, Broken, Died, Suspend, Unfit
 from nas.study import drawing, source
 from nas.study.samplers import SAMPLERS
+from nas.study.trials import TrialRecord
 from nas.train.device import SMALLEST_MICRO_BATCH
 from tests.study.scripted import EPOCHS, Life, PruneAfter, StubBudget, has_reported
 
@@ -39,6 +40,20 @@ def test_exactly_as_many_train_as_were_asked_for_over_all_runs_of_a_study(bench:
     for goal in (5, 4):  # was reached
         b.run(goal)
         assert (len(b.trials), b.submitted) == (5, [])
+
+
+def test_no_training_begins_once_the_compute_is_spent_over_all_runs(bench: MakeBench) -> None:
+    b = bench()
+    epoch = 6 * 1 * 100  # operations of one, for a network of one multiply-add
+    first = b.run(100, images=100, most_flop=EPOCHS * epoch + 1)
+    assert (b.outcomes, first.source.spent) == (["trained"] * 2, 2 * EPOCHS * epoch), "what has begun ends"
+    again = b.run(100, images=100, most_flop=2 * EPOCHS * epoch)
+    assert (len(b.trials), again.source.spent) == (2, 2 * EPOCHS * epoch)
+    b.run(100, images=100, most_flop=2 * EPOCHS * epoch + 1)
+    assert b.outcomes == ["trained"] * 3
+    records = [TrialRecord.of(trial, 100) for trial in b.trials]
+    assert [record.row()["flop"] for record in records] == [EPOCHS * epoch] * 3
+    assert TrialRecord.of(b.trials[0]).flop is None, "of a study from before its images were recorded"
 
 
 def test_pruned_and_diverged_networks_count_and_failed_ones_do_not(bench: MakeBench) -> None:
