@@ -36,7 +36,7 @@ def test_a_third_of_uniform_draws_of_each_block_type_fits_the_budget(name: str) 
     space = load_space(name)
     fit = measure_fit(space, Budget(space.budget, space.images), DRAWS, seed=0)
     assert sum(fit.draws_by_block.values()) == DRAWS
-    assert fit.by_block.keys() >= {"basic", "preact"}
+    assert "basic" in fit.by_block
     assert {block: share for block, share in fit.by_block.items() if share < 1 / 3} == {}
 
 
