@@ -180,7 +180,7 @@ def _import_onnxruntime() -> Any:
     except ImportError as error:
         raise BudgetError(
             f"the latency is limited with runtime onnxruntime, which needs {error.name}, which is not installed here",
-            hint="pip install 'nas[onnx]', or take runtime torch",
+            hint="pip install 'nas-under-budget[onnx]', or take runtime torch",
         ) from None
     return onnxruntime
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
+from nas import __version__
 from nas.paths import PRESET, known_studies, shipped_names
 from nas.specs import ImageFields
 from nas.specs.options import Option, options_of, with_options
@@ -20,6 +21,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _of_all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The function itself does nothing."""
 
 
 def command(name: str, help: str) -> Callable[[Command], Command]:

@@ -132,7 +132,8 @@ def _read_parquet(path: Path, columns: Mapping[str, str]) -> list[list[str]]:
         from pyarrow import parquet
     except ImportError:
         raise DataError(
-            f"to read {path} pyarrow is needed, which is not installed", hint="pip install 'nas[parquet]', or write it as a CSV"
+            f"to read {path} pyarrow is needed, which is not installed",
+            hint="pip install 'nas-under-budget[parquet]', or write it as a CSV",
         ) from None
     try:
         with parquet.ParquetFile(path) as file:

@@ -123,7 +123,9 @@ def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: 
         import onnxruntime
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
-        raise ConfigError(f"--format onnx needs {error.name}, which is not installed", hint="pip install 'nas[onnx]'") from None
+        raise ConfigError(
+            f"--format onnx needs {error.name}, which is not installed", hint="pip install 'nas-under-budget[onnx]'"
+        ) from None
     batch = torch.export.Dim("batch", min=1)
     torch.onnx.export(
         predictor,

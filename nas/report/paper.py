@@ -89,7 +89,8 @@ def _no_browser(error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"No figures were written: plotly draws them by kaleido and a Chrome or Chromium, of which one is missing ({reason}). "
-        "All else is there.\nNext:  pip install 'nas[paper]', install Chromium, or run plotly_get_chrome; then the same command"
+        "All else is there.\nNext:  pip install 'nas-under-budget[paper]', install Chromium, or run plotly_get_chrome; then the "
+        "same command"
     )
 
 

@@ -129,7 +129,9 @@ def require_tracker(name: str | None) -> None:
         raise ConfigError(f"--log takes a tracker, but got {name!r}.{choices_sentence(name, TRACKERS)}")
     found = find_spec(name)
     if found is None or found.origin is None:  # the latter: a folder of that name, such as wandb writes
-        raise ConfigError(f"--log {name} needs the package {name}, which is not installed", hint=f"pip install 'nas[{name}]'")
+        raise ConfigError(
+            f"--log {name} needs the package {name}, which is not installed", hint=f"pip install 'nas-under-budget[{name}]'"
+        )
 
 
 def make_tracker(name: str, folder: Path, study: str, note: Callable[[str], None]) -> Tracker:

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
+from nas import __version__
 from nas.config import BalanceName, BudgetConfig, DataConfig, Frozen, ImageShape, MetricName, StrategyConfig, StudyConfig
 from nas.errors import StudyError
 from nas.paths import StudyPaths
@@ -53,7 +54,7 @@ def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            found[package] = __version__ if package == "nas" else version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found

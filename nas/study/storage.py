@@ -222,7 +222,7 @@ def postgres(address: sqlalchemy.URL) -> Connect:
     except ImportError:
         raise StudyError(
             f"the study is kept in {shown(address)}, and psycopg, which speaks to PostgreSQL, is not installed",
-            hint="pip install 'nas[postgres]'",
+            hint="pip install 'nas-under-budget[postgres]'",
         ) from None
     positional, named = dialect.create_connect_args(address)
     return lambda: dialect.connect(*positional, **{**_CONNECTION, **named})

@@ -165,7 +165,7 @@ def test_missing_package_is_named_with_how_to_install_it(monkeypatch: pytest.Mon
     with pytest.raises(BudgetError) as refused:
         measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="onnxruntime"))
     assert f"needs {missing}, which is not installed here" in refused.value.message
-    assert refused.value.hint == "pip install 'nas[onnx]', or take runtime torch"
+    assert refused.value.hint == "pip install 'nas-under-budget[onnx]', or take runtime torch"
 
 
 def test_onnxruntime_runs_the_exported_network(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

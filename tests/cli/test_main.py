@@ -1,18 +1,22 @@
 """What every command has in common: help that is quick, messages without tracebacks, and exit statuses."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nas import __version__
 from nas.cli.main import app
 from nas.paths import StudyPaths
 from tests.conftest import Done
 
+ROOT = Path(__file__).parents[2]
 COMMANDS = [command.name for command in app.registered_commands if command.name]
 
 
@@ -37,6 +41,28 @@ def test_package_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "nas", "--help"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.lstrip().startswith("Usage: nas [OPTIONS] COMMAND")
+
+
+def test_version_comes_from_one_place(nas: Callable[..., Done]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert nas("--version").out == f"nas {__version__}\n"
+    assert (project["project"]["dynamic"], project["tool"]["hatch"]["version"]["path"]) == (["version"], "nas/__init__.py")
+
+
+def test_whatever_tells_to_install_names_this_package_and_an_extra_that_it_has() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    files = [
+        file for part in ("nas", "docs", "scripts", "search_spaces", "studies/reference") for file in (ROOT / part).rglob("*")
+    ]
+    told = [
+        (file.name, *found)
+        for file in (*files, ROOT / "README.md", ROOT / "pyproject.toml")
+        if file.suffix in {".py", ".md", ".yaml", ".sh", ".toml", ""} and file.is_file()
+        for found in re.findall(r"""['"]([\w-]+|\.)\[([a-z]+)\]['"]""", file.read_text(encoding="utf-8"))
+        if "install" in file.read_text(encoding="utf-8") and found[1] in project["optional-dependencies"]
+    ]
+    assert len(told) > 10
+    assert [one for one in told if one[1] not in (project["name"], ".")] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -175,7 +175,7 @@ def test_a_parquet_file_that_is_none_or_has_other_columns_is_refused(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     error = refusal(pictures, table)
     assert error.message == f"to read {table} pyarrow is needed, which is not installed"
-    assert error.hint == "pip install 'nas[parquet]', or write it as a CSV"
+    assert error.hint == "pip install 'nas-under-budget[parquet]', or write it as a CSV"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.jobs.ray_clusters import ENVIRONMENT, new_cluster
 from tests.study.test_whole_searches import SPACE, check_curves
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas[ray]'"),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas-under-budget[ray]'"),
     pytest.mark.slow,
 ]
 

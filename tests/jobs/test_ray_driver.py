@@ -16,7 +16,9 @@ from nas.jobs.ray.driver import AHEAD, VACANT_SECONDS, _Driver
 from nas.jobs.ray.executor import RayExecutor
 from nas.jobs.ray.link import Gone, Order, Placed, Replace, Room
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas[ray]'")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas-under-budget[ray]'"
+)
 
 
 class Actor:

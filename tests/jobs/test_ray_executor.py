@@ -23,7 +23,9 @@ from nas.jobs.ray.executor import RayExecutor
 from tests.jobs import ray_standins
 from tests.jobs.ray_clusters import ENVIRONMENT, PATIENCE, alive, new_cluster, wait_until
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas[ray]'")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas-under-budget[ray]'"
+)
 
 PLAN: Any = ray_standins.Plan(Path("/nowhere/mine"))
 
@@ -160,7 +162,7 @@ def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(NasError) as refused:
         RayExecutor(PLAN, "local", 1, 1)
-    assert refused.value.hint == "pip install 'nas[ray]'"
+    assert refused.value.hint == "pip install 'nas-under-budget[ray]'"
 
 
 @pytest.mark.parametrize(

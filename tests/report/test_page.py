@@ -372,7 +372,7 @@ def test_without_a_browser_all_but_the_figures_is_written(
     assert done.code == 0
     assert "No figures were written: plotly draws them by kaleido and a Chrome or Chromium" in done.out
     assert "(Kaleido requires Google Chrome to be installed.)" in done.out
-    assert "pip install 'nas[paper]'" in done.out
+    assert "pip install 'nas-under-budget[paper]'" in done.out
     folder = tmp_path / "paper"
     assert {file.stem for file in (folder / "tables").iterdir()} == TABLES
     assert {file.suffix for file in (folder / "tables").glob("trials.*")} == {".md", ".tex", ".csv"}

@@ -84,7 +84,7 @@ def test_tracker_that_is_not_installed_names_the_extra(found: ModuleSpec | None,
     with pytest.raises(ConfigError) as refused:
         require_tracker("wandb")
     assert refused.value.message == "--log wandb needs the package wandb, which is not installed"
-    assert refused.value.hint == "pip install 'nas[wandb]'"
+    assert refused.value.hint == "pip install 'nas-under-budget[wandb]'"
     with pytest.raises(ConfigError, match=r"--log takes a tracker, but got 'tensorbord'\. Did you mean 'tensorboard'"):
         require_tracker("tensorbord")
     require_tracker(None)

@@ -186,7 +186,7 @@ def test_without_psycopg_it_says_what_to_install(url: str, paths: StudyPaths, mo
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StudyError, match="psycopg, which speaks to PostgreSQL, is not installed") as caught, own(paths, url):
         pass
-    assert caught.value.hint == "pip install 'nas[postgres]'"
+    assert caught.value.hint == "pip install 'nas-under-budget[postgres]'"
 
 
 def test_a_database_that_has_lost_the_study_is_not_begun_anew(

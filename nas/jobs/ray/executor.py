@@ -57,7 +57,7 @@ class RayExecutor(Executor):
     ) -> None:
         """Raises ConfigError where Ray is missing or a share makes no sense."""
         if importlib.util.find_spec("ray") is None:
-            raise ConfigError("--ray needs Ray, which is not installed here", hint="pip install 'nas[ray]'")
+            raise ConfigError("--ray needs Ray, which is not installed here", hint="pip install 'nas-under-budget[ray]'")
         if not 0 <= gpus_per_worker <= 1:
             raise ConfigError(
                 f"--gpus-per-worker must be between 0 and 1, but is {gpus_per_worker:g}: a worker trains on one GPU",
