@@ -24,8 +24,20 @@ from setproctitle import setproctitle
 
 from nas.interrupts import die_with
 from nas.jobs.executor import Executor
-from nas.jobs.messages import Broken, Died, Failed, FromWorker, OutOfMemory, Shutdown, ToWorker, Unfit, WorkerPlan
-from nas.jobs.worker import run_worker, warm_up
+from nas.jobs.messages import (
+    Broken,
+    Died,
+    Failed,
+    FromWorker,
+    OutOfMemory,
+    Shutdown,
+    Timed,
+    TimeSteps,
+    ToWorker,
+    Unfit,
+    WorkerPlan,
+)
+from nas.jobs.worker import run_worker, time_steps, warm_up
 
 SHUTDOWN_SECONDS = 5.0
 KILL_SECONDS = 10.0  # within which a process has to end by SIGKILL
@@ -54,7 +66,8 @@ def _main(connection: Connection, title: str, parent: int) -> None:
     warm_up()
     plan = None
     with suppress(EOFError, OSError):  # the runner is gone
-        plan = connection.recv()
+        while isinstance(plan := connection.recv(), TimeSteps):
+            connection.send(time_steps(plan))
     if isinstance(plan, WorkerPlan):  # and not Shutdown, before it has begun
         run_worker(_PipeChannel(connection), plan)
     sys.stdout.flush()
@@ -164,13 +177,13 @@ class LocalExecutor(Executor):
     that is only being opened meanwhile."""
 
     def __init__(self, plans: list[WorkerPlan]) -> None:
-        self._plans = plans
+        self.plans = plans
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}
 
     @property
     def workers(self) -> list[int]:
-        return list(range(len(self._plans)))
+        return list(range(len(self.plans)))
 
     def prepare(self) -> None:
         for worker in self.workers:
@@ -184,7 +197,21 @@ class LocalExecutor(Executor):
 
     def tell(self, **changes: Any) -> None:
         """What was not known before: changes every plan; before `start`."""
-        self._plans = [replace(plan, **changes) for plan in self._plans]
+        self.plans = [replace(plan, **changes) for plan in self.plans]
+
+    def time_steps(self, order: TimeSteps, workers: int) -> list[Timed]:
+        """By so many workers at the same time; before `start`. Raises EOFError or OSError where one of them has died."""
+        self.plans += [self.plans[0]] * (workers - len(self.plans))
+        self.prepare()
+        members = [self._workers[worker].members[0] for worker in range(workers)]
+        for member in members:
+            member.connection.send(order)
+        return [member.connection.recv() for member in members]
+
+    def replan(self, plans: list[WorkerPlan]) -> None:
+        """These instead of those before, whose processes stay as far as they are needed; before `start`."""
+        self.plans = plans
+        self._end([worker for worker in self._workers if worker >= len(plans)], seconds=0)
 
     def restart(self, worker: int) -> None:
         self._end([worker], seconds=0)
@@ -192,7 +219,7 @@ class LocalExecutor(Executor):
         self._brief(worker)
 
     def _spawn(self, worker: int) -> None:
-        plan = self._plans[worker]
+        plan = self.plans[worker]
         together = plan.processes > 1
         # Processes that work together see all GPUs, for they copy from one to another.
         environment = pinned_environment("cpu" if together else plan.device, plan.threads)
@@ -212,7 +239,7 @@ class LocalExecutor(Executor):
             made.members.append(_Process(process, ours))
 
     def _brief(self, worker: int) -> None:
-        plan, made = self._plans[worker], self._workers[worker]
+        plan, made = self.plans[worker], self._workers[worker]
         for rank, member in enumerate(made.members):
             device = plan.device
             if made.folder is not None:

@@ -6,7 +6,7 @@ A worker trains one job at a time, so that what it says is about that one.
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.config import DataConfig
+from nas.config import Candidate, DataConfig, ImageShape
 from nas.data.splits import DataSelection
 from nas.jobs.job import Job
 from nas.train.checkpoint import EpochMetrics, Found
@@ -29,6 +29,25 @@ class WorkerPlan:
     processes: int = 1  # of this one worker, which train one network together, each on a part of every batch
     rank: int = 0  # of these, the one that is told this; the first leads
     init_method: str = ""  # where they meet, as torch.distributed has it
+
+
+# ------------------------------------------------------------------------------------- before a worker has its plan
+
+
+@dataclass(frozen=True)
+class TimeSteps:
+    """Train this network on images of noise, and say how fast that is."""
+
+    candidate: Candidate
+    shape: ImageShape
+    threads: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Timed:
+    images_per_second: float
+    peak_bytes: int | None  # of the process, at most, so far; None where the system does not say
 
 
 # ------------------------------------------------------------------------------------------ runner → worker

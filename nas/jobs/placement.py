@@ -143,9 +143,15 @@ def threads_each(wanted: int | None, processes: int) -> int:
     return wanted
 
 
-def plan_workers(wanted: Placement, plan: WorkerPlan) -> list[WorkerPlan]:
-    """`plan` for each worker, with its device, how many share it, and its part of the cores. Raises NasError."""
+def plan_workers(wanted: Placement, plan: WorkerPlan, on_cpu: int = 1) -> list[WorkerPlan]:
+    """`plan` for each worker, with its device, how many share it, and its part of the cores. Raises NasError.
+
+    Args:
+        on_cpu: workers there, where neither a number of them nor of their threads is asked for, and there are threads for so many.
+    """
     devices = devices_of(wanted)
+    if devices == ["cpu"] and wanted.workers is wanted.threads is None:
+        devices *= min(on_cpu, threads_each(None, 1))
     threads = threads_each(wanted.threads, len(devices))
     return [replace(plan, device=device, threads=threads, sharing=devices.count(device)) for device in devices]
 

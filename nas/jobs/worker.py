@@ -34,6 +34,8 @@ from nas.jobs.messages import (
     Saved,
     Shutdown,
     Suspend,
+    Timed,
+    TimeSteps,
     ToWorker,
     Train,
     Unfit,
@@ -76,6 +78,30 @@ def warm_up() -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
     torch.optim.SGD([weight], lr=0.1).step()
+
+
+def time_steps(order: TimeSteps) -> Timed:
+    import numpy as np
+    import torch
+
+    from nas.data.images import ImageSet
+    from nas.data.loader import Resident, TrainBatches
+    from nas.models import build_model
+    from nas.train.device import peak_host_bytes, pick_precision, release_memory, tune_process
+    from nas.train.pace import measure_pace
+
+    torch.set_num_threads(order.threads)
+    device, shape, recipe = torch.device("cpu"), order.shape, order.candidate.train
+    tune_process(device)
+    noise = np.random.default_rng(0)
+    pictures = noise.integers(0, 256, (2 * recipe.batch_size, shape.size, shape.size, shape.channels), dtype=np.uint8)
+    images = ImageSet(pictures, noise.integers(0, shape.classes, len(pictures)))
+    data = Resident.of(images, [128.0] * shape.channels, [64.0] * shape.channels, device)
+    train = TrainBatches.by_recipe(data, recipe, 0, shape.classes)
+    few = Resident.of(images.only(np.arange(1)), [128.0] * shape.channels, [64.0] * shape.channels, device)
+    pace = measure_pace(build_model(order.candidate.arch, shape), train, few, recipe, pick_precision(device), order.seconds)
+    release_memory(device)
+    return Timed(train.batch_size / pace.step, peak_host_bytes())
 
 
 def run_worker(channel: Channel, plan: WorkerPlan) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from nas.cores import usable_cores
 from nas.data.folders import is_outdated
 from nas.errors import NasError
 from nas.paths import (
@@ -98,7 +99,7 @@ def examine(data: Path) -> Health:
     return Health(
         python=platform.python_version(),
         machine=platform.platform(),
-        cores=os.cpu_count() or 1,
+        cores=usable_cores(),
         git=git_state(),
         packages=installed_versions(PACKAGES),
         devices=devices,

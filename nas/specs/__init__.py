@@ -85,7 +85,9 @@ class SearchSpec(ImageFields):
     )
     finalist_epochs: int | None = option(None, "Of each of these trainings. [default: 1.5 times --epochs]", remembered=False)
     finalist_seeds: int | None = option(None, "Trainings of each. [default: 2]", remembered=False)
-    seed: int | None = option(None, "Of the split, the draws and the trainings. [default: 0]", min=0)
+    seed: int | None = option(
+        None, "Of the split, the draws and the trainings; given, one worker on the CPU. [default: 0]", min=0
+    )
     epochs: int | None = option(None, "Epochs of each training. [default: the space's]")
     max_params: int | str | None = option(None, "The budget, such as 5M or 300k. [default: the space's]")
     labels: str | None = option(None, "A CSV or Parquet file with the label of each image under --data.", path=True)
@@ -117,7 +119,11 @@ class SearchSpec(ImageFields):
     )
     gpus: int | None = option(None, "GPUs to use, one worker each; 0 is the CPU. [default: all visible]", remembered=False)
     workers_per_gpu: int | None = option(None, "Several on each GPU, which pays for small networks.", remembered=False)
-    workers: int | None = option(None, "On the CPU: so many, the cores shared out. [default: 1]", remembered=False)
+    workers: int | None = option(
+        None,
+        "On the CPU: so many, the cores shared out. [default: 1 with --seed or in a short search, else as many as are fastest]",
+        remembered=False,
+    )
     ray: str | None = option(
         None,
         "Workers on a Ray cluster: host:port, `auto` for a running one, or `local`.",

@@ -32,6 +32,7 @@ from nas.study.request import resolve
 from nas.study.run import SearchDisplay
 from nas.study.storage import open_study
 from nas.study.strategies import make_pruner
+from nas.study.workers import workers_of
 from nas.train.device import out_of_memory, pick_device, pick_precision, release_memory, tune_process
 from nas.train.pace import Pace, measure_pace
 
@@ -132,7 +133,7 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
         )
     asked = resolve(request)
     paths, data = asked.paths, asked.data
-    plans = plan_workers(request.placement, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), ""))
+    plans = plan_workers(request.placement, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), ""), workers_of(asked.stored))
     dataset = load_dataset(data, display.decoding)
     space, budget, settings = asked.on(dataset, write=lambda file, content: None)
     before = 0

@@ -51,6 +51,7 @@ from nas.study.source import Display, Progress, TrialSource
 from nas.study.storage import owned_study
 from nas.study.strategies import describe, make_pruner, make_sampler
 from nas.study.warm_start import Fitted, enqueue, find_starts, fit_starts
+from nas.study.workers import choose_workers, workers_of
 from nas.train.device import pick_device, pick_precision
 
 
@@ -160,7 +161,8 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
     asked = resolve(request)
     paths, data = asked.paths, asked.data
     token = uuid.uuid4().hex
-    executor, workers, precision = _make_executor(request, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), token), display)
+    worker_plan = WorkerPlan(data, "cpu", 1, paths.folder.absolute(), token)
+    executor, workers, precision = _make_executor(request, worker_plan, asked.stored, display)
     closing.callback(executor.close, force=True)
     if asked.space.budget.latency is None:  # else what is timed first would be timed beside them
         executor.prepare()  # workers import while this process reads the data, opens the study and draws
@@ -171,6 +173,13 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
         find_starts(request.warm_start, settings)  # so that a mistake there founds no study
     parts = split(dataset, data)
     settings = settings.model_copy(update={"train_images": len(parts.train)})
+    if asked.stored is None and isinstance(executor, LocalExecutor):
+        chosen = choose_workers(request, len(parts.train), space, budget, executor, display.note)
+        if chosen is not None:
+            plans = plan_workers(request.placement, worker_plan, chosen.workers)
+            executor.replan(plans)
+            workers = f"{workers_text(plans)}; {chosen.reason}"
+            settings = settings.model_copy(update={"workers": chosen.workers})
     return _Prepared(
         request=request,
         display=display,
@@ -211,7 +220,9 @@ def imbalance_warnings(dataset: Dataset, space: Space) -> list[str]:
     return [found + "".join(f"; {one}" for one in advice)]
 
 
-def _make_executor(request: SearchSpec, plan: WorkerPlan, display: SearchDisplay) -> tuple[Executor, str, str]:
+def _make_executor(
+    request: SearchSpec, plan: WorkerPlan, stored: StudySettings | None, display: SearchDisplay
+) -> tuple[Executor, str, str]:
     """With its workers and their precision in words."""
     cluster = ray_cluster(request.ray, request.gpus_per_worker, request.cpus_per_worker, request.placement)
     if cluster is not None:
@@ -223,12 +234,16 @@ def _make_executor(request: SearchSpec, plan: WorkerPlan, display: SearchDisplay
         cores = f"{cpus:g} core{'s' * (cpus > 1)}"
         each = f"{gpus:g} GPU and {cores} each" if gpus else f"{cores} each"
         return executor, f"as many as the Ray cluster {cluster.address!r} has room for, {each}", "what each node's hardware has"
-    plans = plan_workers(request.placement, plan)
+    plans = plan_workers(request.placement, plan, workers_of(stored))
+    precision = pick_precision(pick_device(plans[0].device))
+    return LocalExecutor(plans), workers_text(plans), f"{precision.name} ({precision.reason})"
+
+
+def workers_text(plans: list[WorkerPlan]) -> str:
     text = ", ".join(f"{number} on {name}" for name, number in Counter(p.device for p in plans).items())
     if plans[0].device == "cpu":
         text += f", {plans[0].threads} thread{'s' * (plans[0].threads != 1)} each"
-    precision = pick_precision(pick_device(plans[0].device))
-    return LocalExecutor(plans), text, f"{precision.name} ({precision.reason})"
+    return text
 
 
 def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> SearchResult:

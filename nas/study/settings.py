@@ -144,6 +144,7 @@ class StudySettings(Frozen):
     train_images: int | None = None  # that an epoch sees; None of older studies, until they are searched again
     identity: str | None = None
     """Random; the study in the database has the same. None of older studies, until they are searched again."""
+    workers: int | None = None  # on the CPU where no number is asked for, chosen when the study began; None: one
     environment: Environment
 
     def differences(self, new: "StudySettings") -> list[str]:

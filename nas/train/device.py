@@ -200,6 +200,15 @@ def release_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def peak_host_bytes() -> int | None:
+    """What this process has held in the host's memory at most; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def peak_bytes(device: torch.device) -> int | None:
     """What this process has held on a CUDA device at most, since `release_memory`; None elsewhere."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None

@@ -4,7 +4,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from nas.config import ArchConfig
-from nas.cores import usable_cores
+from nas.cores import WAIT_POLICY, usable_cores
 from nas.space.space_file import load_preset
 from nas.study.settings import git_state
 
@@ -47,6 +48,21 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "commit": git_state(),
     }
+
+
+@contextmanager
+def wait_policy(name: str) -> Iterator[None]:
+    """How the OpenMP threads of processes that are started within wait: `nas` as nas has them, `default` as the runtime has, or a
+    value of GOMP_SPINCOUNT."""
+    before = dict(os.environ)
+    for variable in (*WAIT_POLICY, "OMP_WAIT_POLICY"):
+        os.environ.pop(variable, None)
+    os.environ.update(WAIT_POLICY if name == "nas" else {} if name == "default" else {"GOMP_SPINCOUNT": name})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def spread(values: Iterable[float], digits: int = 0) -> str:

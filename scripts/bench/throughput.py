@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import NETWORKS, machine, spread, table
+from common import NETWORKS, machine, spread, table, wait_policy
 from torch.nn import functional as F
 
 from nas.budget import count_macs, count_params
@@ -58,6 +58,7 @@ class Task:
     batch: int
     steps: int
     streamed: bool = False
+    validation: int = VALIDATION_IMAGES
 
 
 Round = dict[str, float]
@@ -156,7 +157,7 @@ def by_nas(task: Task, say: Say, wait: Wait) -> None:
         fit(
             model,
             train,
-            placed(VALIDATION_IMAGES, 1),
+            placed(task.validation, 1),
             config,
             on_epoch,
             paths=TrialPaths(Path(folder)),
@@ -244,6 +245,7 @@ class Contender:
     kind: str
     task: Task
     processes: int = 1
+    policy: str = ""  # of waiting, as in `wait_policy`; empty for nas's, and the runtime's own of what is plain
     rounds: list[Round] = field(default_factory=list)
     memory: float = 0.0
 
@@ -253,7 +255,8 @@ class Contender:
         for _ in range(self.processes):
             ours, theirs = context.Pipe()
             process = context.Process(target=child, args=(theirs, self.kind, self.task), daemon=False)
-            process.start()
+            with wait_policy(self.policy or ("default" if self.kind == "plain" else "nas")):
+                process.start()
             theirs.close()
             self._children.append((process, ours))
         for _, connection in self._children:

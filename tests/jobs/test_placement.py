@@ -130,6 +130,23 @@ def test_threads_that_are_asked_for(machine: Machine) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("threads", "wanted", "workers"),
+    [(8, Placement(), 4), (2, Placement(), 2), (1, Placement(), 1), (8, Placement(workers=1), 1), (8, Placement(threads=8), 1)],
+)
+def test_a_study_has_its_own_number_of_workers_where_none_is_asked_for(
+    machine: Machine, threads: int, wanted: Placement, workers: int
+) -> None:
+    machine(cores=threads)
+    plans = plan_workers(wanted, PLAN, on_cpu=4)
+    assert [plan.threads for plan in plans] == [threads // workers] * workers
+
+
+def test_a_number_of_workers_on_the_cpu_is_none_on_gpus(machine: Machine) -> None:
+    machine(gpus=2)
+    assert [plan.device for plan in plan_workers(Placement(), PLAN, on_cpu=4)] == ["cuda:0", "cuda:1"]
+
+
 def test_a_plan_differs_from_worker_to_worker_in_nothing_but_its_place(machine: Machine) -> None:
     machine(gpus=4, cores=6)
     plans = plan_workers(Placement(workers_per_gpu=2), PLAN)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.cores import WAIT_POLICY
 from nas.errors import StudyError
 from nas.jobs import crew, worker
 from nas.paths import StudyPaths, study_paths
@@ -142,6 +143,28 @@ def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path, nas: Cal
     assert count_trained(count_outcomes(trials)) == 2
     assert all(trial.state.is_finished() for trial in trials)
     check_curves(paths)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")
+def test_the_same_seed_gives_the_same_study_however_threads_wait(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the runtime's own spinning, and sleeping at once, as nas has it."""
+    arguments = ["search", "--space", str(space), "--dataset", "digits", "--trials", "2", "--epochs", "2", "--finalists", "0"]
+    for variable in (*WAIT_POLICY, "OMP_WAIT_POLICY", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
+    found = []
+    for study in ("sleeps", "spins"):
+        if study == "spins":
+            monkeypatch.setenv("GOMP_SPINCOUNT", "300000")
+        with nas_command([*arguments, "--seed", "3", "--device", "cpu", "--study", study]) as process:
+            _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+        paths = study_paths(study)
+        trials = [trial for trial in open_study(paths).get_trials() if outcome_of(trial) in ("trained", "pruned_early")]
+        curves = [read_curve(paths.trial(trial.number).metrics) for trial in trials]
+        losses = [[(one.train_loss, one.ema_val_loss, one.ema_val_accuracy) for one in curve] for curve in curves]
+        found.append(([trial.params for trial in trials], losses))
+    assert found[0] == found[1]
 
 
 class Stopper(QuietDisplay):

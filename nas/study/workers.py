@@ -1,0 +1,105 @@
+"""How many workers a search on the CPU has, where nobody says: as many as are fastest, by some timed steps when its study begins.
+
+Threads of one network wait for each other after every layer; several workers do not. With more than one, the order in which
+trainings end decides what the sampler knows, so that the same seed gives another study: who gives a seed gets one worker.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from time import monotonic
+
+from nas.budget import Budget, count_macs
+from nas.config import Candidate
+from nas.cores import available_memory
+from nas.jobs.local import LocalExecutor
+from nas.jobs.messages import TimeSteps
+from nas.space.space import Space, UniformDraw
+from nas.specs import SearchSpec
+from nas.study.settings import StudySettings
+
+LEAST_IMAGES = 2_000_000  # trained on in all, by which the measurement pays: 45 epochs of CIFAR-10
+LEAST_SECONDS = 300.0  # of a --timeout
+MOST = 8
+MARGIN = 0.05  # by which fewer workers may be slower: they know more of each other's results, and take less memory
+DRAWS = 11  # that fit, of which the one of the middle size is timed
+MOST_DRAWS = 200
+ROUNDS, ROUND_SECONDS, SECONDS = 3, 0.6, 6.0  # rounds at most; for each number of workers in a round; until the last round begins
+STEP_MACS, LEAST_BATCH = 4e9, 16  # forward, of a timed step: batches of large networks are made smaller
+
+
+@dataclass(frozen=True)
+class Choice:
+    workers: int
+    reason: str  # in words
+
+
+def workers_of(stored: StudySettings | None) -> int:
+    """On the CPU, of a study that has begun with these, or of a new one before it is measured."""
+    return (stored and stored.workers) or 1
+
+
+def choose_workers(
+    request: SearchSpec, images: int, space: Space, budget: Budget, executor: LocalExecutor, note: Callable[[str], None]
+) -> Choice | None:
+    """For a new study of so many training images, whose one worker `executor` has. None where there is no choice, or nothing to
+    gain by it."""
+    threads = executor.plans[0].threads
+    most = min(MOST, threads, request.trials)
+    short = request.timeout is not None and request.timeout < LEAST_SECONDS
+    asked = request.workers is not None or request.threads is not None
+    if executor.plans[0].device != "cpu" or asked or most < 2:
+        return None
+    if short or request.trials * space.epochs * images < LEAST_IMAGES:
+        return None
+    if request.seed is not None:
+        return Choice(1, "with --seed one, so that the search can be repeated exactly")
+    network = middle_network(space, budget)
+    if network is None:
+        return None
+    note("timing how many workers are fastest, for some seconds; --workers N says it instead")
+    try:
+        speeds = _time(executor, TimeSteps(network, budget.shape, threads, ROUND_SECONDS), most)
+    except (EOFError, OSError):  # perhaps for want of memory
+        return Choice(1, "a second one died when it was tried")
+    told = ", ".join(f"{count} are {speed / speeds[1]:.2f} times as fast as 1" for count, speed in speeds.items() if count > 1)
+    return Choice(fastest(speeds), f"measured: {told}" if told else "there is too little memory for 2")
+
+
+def fastest(speeds: dict[int, float]) -> int:
+    """The fewest that are as fast as the fastest, but for `MARGIN`."""
+    enough = (1 - MARGIN) * max(speeds.values())
+    return min(workers for workers, speed in speeds.items() if speed >= enough)
+
+
+def middle_network(space: Space, budget: Budget) -> Candidate | None:
+    """By parameters, of some uniform draws that fit; with batches of which one takes tenths of a second. None where none fits."""
+    draw, found = UniformDraw(0), list[tuple[int, int, Candidate]]()
+    for number in range(MOST_DRAWS):
+        candidate = space.draw(draw)
+        cost = budget.check(candidate.arch)
+        if cost.fits:
+            found.append((cost.params, number, candidate))
+        if len(found) == DRAWS:
+            break
+    if not found:
+        return None
+    network = sorted(found)[len(found) // 2][2]
+    batch = min(network.train.batch_size, max(LEAST_BATCH, int(STEP_MACS / count_macs(network.arch, budget.shape))))
+    return network.model_copy(update={"train": network.train.model_copy(update={"batch_size": batch})})
+
+
+def _time(executor: LocalExecutor, order: TimeSteps, most: int) -> dict[int, float]:
+    """Images a second by the number of workers, 1, 2, 4 and so on, which share the threads out. The median over rounds, in which
+    each number has its turn, for other work on the machine comes and goes."""
+    memory = available_memory()
+    peaks = [timed.peak_bytes for timed in executor.time_steps(replace(order, threads=1, seconds=0.0), 2)]
+    room = most if memory is None else memory // (2 * max(peak or 1 for peak in peaks))
+    counts = [1, *(count for count in (2, 4, 8) if count <= min(most, room))]
+    speeds: dict[int, list[float]] = {count: [] for count in counts}
+    until = monotonic() + SECONDS
+    while len(speeds[1]) < ROUNDS and (not speeds[1] or monotonic() < until) and len(counts) > 1:
+        for count in counts:
+            timed = executor.time_steps(replace(order, threads=order.threads // count), count)
+            speeds[count].append(sum(one.images_per_second for one in timed))
+    return {count: median(rounds or [0.0]) for count, rounds in speeds.items()}
