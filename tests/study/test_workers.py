@@ -126,23 +126,24 @@ def test_the_middle_network_fits_and_its_batch_is_small_if_it_is_large() -> None
     assert module.LEAST_BATCH <= large.train.batch_size < 64
 
 
-def test_a_study_keeps_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real workers, of which two are timed by lot and kept; the search that goes on times nothing."""
+@pytest.mark.parametrize(("pick", "kept"), [(max, "2 on cpu, 1 thread each"), (min, "1 on cpu, 2 threads each")])
+def test_a_study_keeps_its_workers(monkeypatch: pytest.MonkeyPatch, pick: Callable[[dict[int, float]], int], kept: str) -> None:
+    """Real workers, of which two are timed and one or both kept, whichever is faster; the search that goes on times nothing."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(placement, "usable_cores", lambda: 2)
     monkeypatch.setattr(module, "LEAST_IMAGES", 0)
     monkeypatch.setattr(module, "SECONDS", 0.0)
     monkeypatch.setattr(module, "ROUND_SECONDS", 0.05)
-    monkeypatch.setattr(module, "fastest", lambda speeds: max(speeds))
+    monkeypatch.setattr(module, "fastest", pick)
     request = SearchSpec(study="mine", space="digits", dataset="digits", train_subset=200, trials=2, epochs=1, device="cpu")
     first = run_search(replace(request, finalists=0), display := QuietDisplay())
-    assert first.plan.workers.startswith("2 on cpu, 1 thread each; measured: 2 are ")
+    assert first.plan.workers.startswith(f"{kept}; measured: 2 are ")
     assert any("timing how many workers are fastest" in note for note in display.notes)
-    assert read_settings(study_paths("mine")).workers == 2
+    assert read_settings(study_paths("mine")).workers == int(kept[0])
 
     monkeypatch.setattr(module, "_time", None)
     again = run_search(SearchSpec(study="mine", trials=3, finalists=0, device="cpu"), QuietDisplay())
-    assert again.plan.workers == "2 on cpu, 1 thread each"
+    assert again.plan.workers == kept
     assert again.progress.trained == 3
-    alone = run_search(SearchSpec(study="mine", trials=4, workers=1, finalists=0, device="cpu"), QuietDisplay())
-    assert alone.plan.workers == "1 on cpu, 2 threads each"
+    other = run_search(SearchSpec(study="mine", trials=3, workers=2, finalists=0, device="cpu"), QuietDisplay())
+    assert other.plan.workers == "2 on cpu, 1 thread each"
