@@ -147,7 +147,7 @@ def plan_workers(wanted: Placement, plan: WorkerPlan, on_cpu: int = 1) -> list[W
     """`plan` for each worker, with its device, how many share it, and its part of the cores. Raises NasError.
 
     Args:
-        on_cpu: workers there, where neither a number of them nor of their threads is asked for, and there are threads for so many.
+        on_cpu: workers there, if there are threads for them, where neither their number nor that of their threads is asked for.
     """
     devices = devices_of(wanted)
     if devices == ["cpu"] and wanted.workers is wanted.threads is None:
