@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from nas.dashboard.serve import serve
+from nas.dashboard import serve
 from nas.display.terminal import TerminalDisplay
 from nas.paths import StudyPaths
 from nas.report.page import write_page

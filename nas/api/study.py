@@ -1,19 +1,26 @@
 """A study: what its search found, and what can be done with it."""
 
+import dataclasses
+import inspect
+import os
+import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from nas.api.calls import PathLike, plain_display, takes_options
+from rich.console import Console
+
 from nas.api.networks import Baseline, Run, Trial, runs_of
 from nas.config import parse_count
+from nas.display.terminal import TerminalDisplay
 from nas.display.trainings import show_baselines, show_retraining
 from nas.errors import ConfigError, NasError, StudyError
-from nas.export import Exported, export
+from nas.export.formats import Exported, export
 from nas.interrupts import Stop
 from nas.paths import StudyPaths, existing_study, known_studies, remember_study
-from nas.predict import Guess, Submission, predict_images, submit
+from nas.predict.submission import Guess, Submission, predict_images, submit
 from nas.report.compare import BestReport, report_best
 from nas.report.page import write_page
 from nas.report.paper import write_paper
@@ -22,12 +29,47 @@ from nas.report.words import all_counts_text
 from nas.runs.comparison import finished_baselines
 from nas.runs.select import find_run, none_is_best
 from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SearchSpec, SubmitSpec
-from nas.specs.options import Given
+from nas.specs.options import Given, Option, options_of, spec_of, with_options
 from nas.study.finalists import Finalist
 from nas.study.run import run_search
 from nas.study.settings import StudySettings, read_settings
 
+Result = TypeVar("Result")
+PathLike = str | os.PathLike[str]
 Which = Trial | int | str  # a network to retrain: a trial, its number, `best`, or `preset:NAME`
+
+
+def takes_options(run: Callable[..., Result]) -> Callable[..., Result]:
+    """`run` with the options of the spec that its parameter `given` holds, in its signature and its docstring."""
+    call = with_options(run, _parameter)
+    taken = inspect.signature(call).parameters
+    lines = [f"    {known.name}: {known.help}" for known in options_of(spec_of(run)).values() if known.name in taken]
+    call.__doc__ = "\n".join([inspect.cleandoc(run.__doc__ or ""), "", "Args:", *lines])
+    return call
+
+
+def _parameter(known: Option) -> inspect.Parameter:
+    by_place = known.argument or known.positional
+    kind: Any = PathLike if known.path or (known.kind is not str and issubclass(known.kind, os.PathLike)) else known.kind
+    annotation = known.type
+    if known.many:
+        annotation = kind | Sequence[kind]
+    elif kind is PathLike:
+        annotation = kind | None
+    elif known.parse is not None:
+        annotation = int | str | Sequence[int] if known.is_tuple else known.type | str
+    return inspect.Parameter(
+        known.name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD if by_place else inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if known.default is dataclasses.MISSING else known.default,
+        annotation=annotation,
+    )
+
+
+def plain_display(quiet: bool, log: str | None = None) -> TerminalDisplay:
+    """Lines on standard output, as a command writes them where there is no terminal; none with `quiet`."""
+    console = Console(file=sys.stdout, force_terminal=False, force_jupyter=False, highlight=False)
+    return TerminalDisplay(console, quiet=quiet, log=log)
 
 
 @dataclass(frozen=True)

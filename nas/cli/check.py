@@ -3,8 +3,8 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
+from nas.cli import pick, print_json
 from nas.cli.options import JsonOption, command
-from nas.cli.output import pick, print_json
 from nas.specs import CheckSpec
 from nas.specs.options import Given
 
@@ -56,8 +56,8 @@ def _print_output(text: str, network: str) -> None:
 
 def _as_data(checked: "Checked", output: str) -> dict[str, Any]:
     return {
-        **vars(checked),
-        "fits": checked.fits,
+        **pick(checked, "network", "study", "images", "unchecked", "notes", "parts", "affordable", "fits"),
+        **pick(checked.facts, "built", "params", "macs", "memory", "megabytes", "layers"),
         "limits": {name: pick(held, "limit", "value", "left", "kept") for name, held in checked.limits.items()},
         "unchecked": list(checked.unchecked),
         "repeats": [{**block.model_dump(mode="json"), "copies": checked.copies(block)} for block in checked.repeats],
@@ -71,14 +71,14 @@ def _print(checked: "Checked") -> None:
     from nas.report.check import millions
     from nas.report.network import text_layers, text_picture
 
-    images = checked.images
-    print((f"Study {checked.study}, " if checked.study else "") + f"{checked.network}: {checked.built}")
+    images, facts = checked.images, checked.facts
+    print((f"Study {checked.study}, " if checked.study else "") + f"{checked.network}: {facts.built}")
     print(f"on images of {images.channels}×{images.size}×{images.size} in {images.classes} classes\n")
     print("\n".join(text_picture(checked.parts)) + "\n")
-    print("\n".join(text_layers(checked.layers)) + "\n")
+    print("\n".join(text_layers(facts.layers)) + "\n")
     if checked.notes:
         print("\n".join(checked.notes) + "\n")
-    values = {"params": checked.params, "macs": checked.macs, "memory": checked.memory}
+    values = pick(facts, "params", "macs", "memory")
     for name, value in values.items():
         if name in checked.limits:
             print(checked.limits[name].sentence(name))
@@ -86,7 +86,7 @@ def _print(checked: "Checked") -> None:
             print(f"{value:,} {LIMIT_NAMES[name]}{millions(value)}, which nothing limits")
     if "latency" in checked.limits:
         print(checked.limits["latency"].sentence("latency"))
-    print(f"{checked.megabytes:.2f} MB of weights")
+    print(f"{facts.megabytes:.2f} MB of weights")
     for name, why in checked.unchecked.items():
         print(f"Its {name} was not looked at: {why}.")
     print("\nIt fits.\n" if checked.fits else "\nIt does not fit.\n")

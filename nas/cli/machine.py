@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nas.cli import print_json
 from nas.cli.options import DataOption, JsonOption, StudyOption, command
-from nas.cli.output import print_json
 
 NEEDS = {
     "result": "results, kept",
@@ -17,10 +17,7 @@ NEEDS = {
 }
 
 
-@command(
-    "doctor",
-    help="Say what this machine offers: versions, devices, precision and why, storage, disk, data found.",
-)
+@command("doctor", help="Say what this machine offers: versions, devices, precision and why, storage, disk, data found.")
 def doctor(data: DataOption = None, as_json: JsonOption = False) -> None:
     from nas.report.machine import examine
 
@@ -101,7 +98,7 @@ def dashboard(
     port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535)] = 8080,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = False,
 ) -> None:
-    from nas.dashboard.serve import serve
+    from nas.dashboard import serve
     from nas.paths import existing_study
 
     def ready(address: str) -> None:

@@ -125,9 +125,7 @@ def offer(name: str) -> Callable[[str], list[str]]:
 StudyOption = Annotated[
     str | None,
     typer.Option(
-        "--study",
-        help="The study's name, a folder under studies/. [default: the one used last]",
-        autocompletion=offer("study"),
+        "--study", help="The study's name, a folder under studies/. [default: the one used last]", autocompletion=offer("study")
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data on standard output, as JSON.")]

@@ -2,24 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from nas.cli import pick, print_json, print_table
 from nas.cli.options import JsonOption, StudyOption, command, offer
-from nas.cli.output import pick, print_json, print_table
-
-if TYPE_CHECKING:
-    from nas.config import MetricName
-    from nas.report.runs import Listed
-    from nas.runs.comparison import BaselineCard
-    from nas.runs.ledger import RunEntry, SubmissionEntry
 
 
-@command(
-    "list",
-    help="List the studies, or with --study the trials of one.",
-)
+@command("list", help="List the studies, or with --study the trials of one.")
 def list_studies(
     study: Annotated[str | None, typer.Option(help="List this study's trials.", autocompletion=offer("study"))] = None,
     as_json: JsonOption = False,
@@ -32,7 +23,10 @@ def list_studies(
     if study is not None:
         report = read_study(existing_study(study))
         if as_json:
-            print_json(report.plain())
+            told = pick(
+                report, "name", "settings", "counts", "led", "trained", "flop", "best", "finalists", "trials", "retrained"
+            )
+            print_json({**told, "chosen": report.chosen and report.chosen.name})
             return
         for row in report.trials:
             mark = "  ← best" if report.best is not None and row.number == report.best.number else ""
@@ -55,8 +49,7 @@ def list_studies(
                     "searching": r.led,
                     "running": r.counts.get("running", 0),
                     "metric": r.settings.study.metric,
-                    **pick(r, "trained", "counts"),
-                    "best": r.best and r.best.row(),
+                    **pick(r, "trained", "counts", "best"),
                 }
                 for r in reports
             ]
@@ -100,7 +93,7 @@ def best(
     most_params, most_macs = (None if text is None else parse_count(text) for text in (max_params, max_macs))
     report = report_best(existing_study(study), most_params, most_macs)
     if as_json:
-        print_json(report.plain())
+        print_json(vars(report))
         return
     print(f"Study {report.study}, best: {row_text(report.best)}\n")
     word = METRIC_WORDS[report.metric]
@@ -128,21 +121,17 @@ def compare(
     from nas.report.compare import compare
 
     found = compare(names, study)
-    rows = found.table.rows if everything else found.table.rows[: found.different]
     if as_json:
         print_json({name: {row[0]: row[i] for row in found.table.rows} for i, name in enumerate(names, 1)})
         return
-    print_table(found.table.columns, rows)
+    print_table(found.table if everything else found.table.head(found.different))
     if not found.different:
         print("They differ in nothing.")
 
 
-@command(
-    "presets",
-    help="List the reported networks that are built in, with their cost and reported accuracy.",
-)
+@command("presets", help="List the reported networks that are built in, with their cost and reported accuracy.")
 def presets(as_json: JsonOption = False) -> None:
-    from nas.report.show import report_presets
+    from nas.report.record import report_presets
     from nas.report.words import count_text
 
     rows = report_presets()
@@ -211,7 +200,7 @@ def runs(
 ) -> None:
     from nas.errors import StudyError
     from nas.paths import existing_study
-    from nas.report.runs import list_baselines, list_runs
+    from nas.report.runs import baselines_table, list_baselines, list_runs, runs_table, submissions_table
     from nas.runs import ledger
     from nas.runs.select import find_chosen
 
@@ -224,9 +213,9 @@ def runs(
         print(f"Study {paths.name}:", file=sys.stderr)
     listing = list_runs(paths, verify)
     baselines, damaged = list_baselines(paths, verify)
-    found = find_chosen(paths)
-    chosen = None if found is None else found.name
-    for sentence in [*listing.unreadable, *damaged]:
+    chosen = found.name if (found := find_chosen(paths)) else None
+    unreadable = [*listing.unreadable, *damaged]
+    for sentence in unreadable:
         print(f"Warning: {sentence}", file=sys.stderr)
     if as_json:
         runs = [
@@ -235,18 +224,17 @@ def runs(
         ]
         submissions = [{**one.entry.model_dump(), "recorded": one.recorded, "file": one.files} for one in listing.submissions]
         known = [{"name": one.name, **one.entry.model_dump(mode="json"), "files": one.files} for one in baselines]
-        unreadable = [*listing.unreadable, *damaged]
         data = {"runs": runs, "submissions": submissions, "baselines": known, "unreadable": unreadable}
         print_json({"study": paths.name, **data})
     else:
         if listing.runs:
-            print_table(RUN_COLUMNS, [_run_row(run, run.name == chosen) for run in listing.runs])
+            print_table(runs_table(listing.runs, chosen))
         if listing.submissions:
             print()
-            print_table(SUBMISSION_COLUMNS, [_submission_row(one) for one in listing.submissions])
+            print_table(submissions_table(listing.submissions))
         if baselines:
             print("\nKnown networks, to compare with:" if listing.runs else "Known networks, to compare with:")
-            print_table(BASELINE_COLUMNS, [_baseline_row(one) for one in baselines])
+            print_table(baselines_table(baselines))
         if not listing.runs and not listing.unreadable:
             print(f"Nothing was retrained yet. Next:  nas retrain best --study {paths.name}", file=sys.stderr)
     unrecorded = [run.name for run in listing.runs if not run.recorded]
@@ -254,79 +242,8 @@ def runs(
         them = ", ".join(unrecorded[:3]) + (", …" if len(unrecorded) > 3 else "")
         print(f"Not in the ledger: {them}. Next:  nas runs --rebuild --study {paths.name}", file=sys.stderr)
     changed = listing.changed + [one.name for one in baselines if not one.is_whole]
-    if verify and (changed or listing.unreadable or damaged):
+    if verify and (changed or unreadable):
         raise StudyError(
             f"of study {paths.name!r} not everything is as it was recorded: {', '.join(changed) or 'see the warnings'}",
             hint=f"restore it from a copy; or, if it is meant:  nas runs --rebuild --study {paths.name}",
         )
-
-
-RUN_COLUMNS = (
-    "run",
-    "recipe",
-    "seed",
-    "epochs",
-    "parameters",
-    "images",
-    "time",
-    "held out",
-    "test accuracy",
-    "commit",
-    "files",
-    "",
-)
-SUBMISSION_COLUMNS = ("submission", "run", "test set", "rows", "averaged over", "made", "commit", "file")
-BASELINE_COLUMNS = ("baseline", "like", *RUN_COLUMNS[1:9], "budget", "files")
-
-
-def _score_text(
-    metric: "MetricName", accuracy: float | None, score: float | None, tta: str = "none", with_tta: float | None = None
-) -> str:
-    """The accuracy, what it is with averaging over `tta`, and the score by another metric."""
-    from nas.config import METRIC_WORDS
-
-    averaged = "" if with_tta is None or tta == "none" else f", {tta} {with_tta:.2%}"
-    scored = "" if score is None or metric == "accuracy" else f", {METRIC_WORDS[metric]} {score:.2%}"
-    return "–" if accuracy is None else f"{accuracy:.2%}{averaged}{scored}"
-
-
-def _baseline_row(one: "Listed[BaselineCard]") -> tuple[str, ...]:
-    from nas.report.words import time_text
-
-    card = one.entry
-    held_out = card.held_out
-    budget = "fits" if card.network.over_text is None else f"over by {card.network.over_text}"
-    return (
-        *(one.name, card.like, card.recipe, str(card.seed), str(card.train.epochs), f"{card.network.params:,}"),
-        *(f"{card.train_images:,}", time_text(card.seconds)),
-        "–" if held_out is None else _score_text(card.metric, held_out.accuracy, held_out.clean),
-        _score_text(card.metric, card.test_accuracy, card.test_score, card.tta, card.test_accuracy_tta),
-        *(budget, one.files),
-    )
-
-
-def _run_row(run: "Listed[RunEntry]", is_chosen: bool) -> tuple[str, ...]:
-    from nas.report.words import time_text
-
-    entry = run.entry
-    score = {"balanced_accuracy": entry.test_balanced_accuracy, "macro_f1": entry.test_macro_f1}.get(entry.metric)
-    return (
-        *(entry.name, entry.recipe, str(entry.seed), str(entry.epochs), f"{entry.params:,}"),
-        f"{entry.train_images:,}" + (" with test labels" if entry.includes_test_labels else ""),
-        time_text(entry.seconds),
-        _score_text(entry.metric, entry.held_out_accuracy, entry.held_out_score),
-        _score_text(entry.metric, entry.test_accuracy, score, entry.tta, entry.test_accuracy_tta),
-        *(entry.commit or "–", _mark(run.files, run.recorded), "← chosen" if is_chosen else ""),
-    )
-
-
-def _submission_row(one: "Listed[SubmissionEntry]") -> tuple[str, ...]:
-    entry = one.entry
-    averaged = f"{entry.tta}, adapted norm" if entry.adapted else entry.tta
-    made = entry.created[:16].replace("T", " ")
-    what = entry.output, entry.run, entry.test, f"{entry.images:,}", averaged, made
-    return *what, entry.commit or "–", _mark(one.files, one.recorded)
-
-
-def _mark(files: str, recorded: bool) -> str:
-    return files if recorded else f"{files}, not in the ledger"

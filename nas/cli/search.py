@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli import print_json
 from nas.cli.options import JsonOption, LogOption, QuietOption, command
-from nas.cli.output import print_json
 from nas.specs import SearchSpec
 from nas.specs.options import Given, said_again
 
@@ -89,7 +89,7 @@ def _as_data(result: "SearchResult") -> dict[str, Any]:
         "study": result.plan.paths.name,
         "trained": progress.trained,
         "counts": {outcome: count for outcome, count in progress.counts.items() if count},
-        "best": None if progress.best is None else progress.best.row(),
+        "best": progress.best,
         "finalists": [{**asdict(one), "mean": one.mean, "deviation": one.deviation} for one in result.finalists],
         "interrupted": result.interrupted,
         "exhausted": result.exhausted,

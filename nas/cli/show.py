@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli import pick, print_json
 from nas.cli.options import JsonOption, StudyOption, command, offer
-from nas.cli.output import print_json
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def show(
     if what == "best" or what.isdecimal() or what.startswith("preset:"):
         shown = show_network(what, study, images, note)
         if picture is not None:
-            _write_picture(picture, draw_network(shown.network.parts, shown.network.params))
+            _write_picture(picture, draw_network(shown.parts, shown.facts.params))
         print_json(_network_data(shown)) if as_json else _print_network(shown)
         return
     if picture is not None:
@@ -73,7 +73,10 @@ def _network_data(shown: "ShownNetwork") -> dict[str, object]:
         "validation_accuracy": subject.accuracy if metric == "accuracy" else None,
         **({} if metric == "accuracy" else {f"validation_{metric}": subject.accuracy}),
         "images": shown.images,
-        **asdict(shown.network),
+        "architecture": shown.facts.built,
+        **pick(shown.facts, "params", "macs", "memory", "megabytes"),
+        "parts": shown.parts,
+        "layers": shown.facts.layers,
         **({} if shown.latency is None else {"latency_ms": shown.milliseconds}),
         "candidate": subject.candidate,
     }
@@ -84,17 +87,17 @@ def _print_network(shown: "ShownNetwork") -> None:
     from nas.report.network import text_layers, text_picture
     from nas.report.words import count_text, recipe_texts
 
-    subject, network, images = shown.subject, shown.network, shown.images
+    subject, facts, images = shown.subject, shown.facts, shown.images
     seen = "" if subject.accuracy is None else f", validation {METRIC_WORDS[shown.metric]} {subject.accuracy:.2%} in the search"
     print((f"Study {shown.study}, " if shown.study else "") + subject.title + seen)
     print(
-        f"{count_text(network.params)} parameters, {count_text(network.macs)} multiply-adds "
-        f"on images of {images.channels}×{images.size}×{images.size}, {network.architecture}\n"
+        f"{count_text(facts.params)} parameters, {count_text(facts.macs)} multiply-adds "
+        f"on images of {images.channels}×{images.size}×{images.size}, {facts.built}\n"
     )
-    print("\n".join(text_picture(network.parts)) + "\n")
-    print("\n".join(text_layers(network.layers)))
-    print(f"{network.params:,} parameters, {network.megabytes:.2f} MB in float32; {network.macs:,} multiply-adds an image")
-    print(f"{network.memory:,} bytes of float32 activations at once, an image")
+    print("\n".join(text_picture(shown.parts)) + "\n")
+    print("\n".join(text_layers(facts.layers)))
+    print(f"{facts.params:,} parameters, {facts.megabytes:.2f} MB in float32; {facts.macs:,} multiply-adds an image")
+    print(f"{facts.memory:,} bytes of float32 activations at once, an image")
     if shown.latency is not None:
         ms = shown.milliseconds
         print(f"{'not timed' if ms is None else f'{ms:.3f} ms'} by {shown.latency.setting()}")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli import pick, print_json, table_lines
 from nas.cli.options import DatasetOption, JsonOption, LogOption, QuietOption, StudyOption, command, offer
-from nas.cli.output import pick, print_json, table_lines
 from nas.errors import ConfigError, choices_sentence
 from nas.specs import HOLD_OUT, AblateSpec, BaselineSpec, Criterion, RetrainSpec, SeveralSpec
 from nas.specs.options import Given, parse_seeds
@@ -64,8 +64,6 @@ def _end(suspended: int, failures: object) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- retrainings
-
-TABLE_COLUMNS = ("network", "parameters", "seeds", "held out", "held out, shifted", "in the search", "")
 
 
 @command("retrain", help="Train networks of a study on its labelled training data for the last time, longer than the search did.")
@@ -156,30 +154,24 @@ def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
 def _retrain_table(result: "Retrained") -> list[str]:
     """A line a network, the best marked."""
     from nas.config import METRIC_WORDS
+    from nas.report.tables import Table
     from nas.report.words import count_text
 
     def score(network: "Network", by: "Criterion") -> str:
         mean, deviation = network.mean(by), network.deviation(by)
-        if mean is None:
-            return "–"
-        return f"{mean:.2%}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+        return "–" if mean is None else f"{mean:.2%}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
 
-    rows = [
-        (
-            network.card.subject,
-            count_text(network.card.params),
-            str(len(network.runs)),
-            score(network, "clean"),
-            score(network, "shifted"),
-            "–" if network.card.search_accuracy is None else f"{network.card.search_accuracy:.2%}",
-            "← best" if network is result.chosen else "",
-        )
-        for network in result.networks
-    ]
+    rows = []
+    for network in result.networks:
+        card, best = network.card, "← best" if network is result.chosen else ""
+        searched = "–" if card.search_accuracy is None else f"{card.search_accuracy:.2%}"
+        what = card.subject, count_text(card.params), str(len(network.runs))
+        rows.append((*what, score(network, "clean"), score(network, "shifted"), searched, best))
     metric = result.networks[0].card.metric
     remarks = ["mean ± standard deviation over the seeds"] if any(len(n.runs) > 1 for n in result.networks) else []
     remarks += [] if metric == "accuracy" else [f"by {METRIC_WORDS[metric]}"]
-    return [*table_lines(TABLE_COLUMNS, rows), *([f"({', '.join(remarks)})"] if remarks else [])]
+    columns = ("network", "parameters", "seeds", "held out", "held out, shifted", "in the search", "")
+    return [*table_lines(Table(columns, rows)), *([f"({', '.join(remarks)})"] if remarks else [])]
 
 
 def _expected(card: "ModelCard", chosen: "dict[Criterion, Expectation]") -> list[str]:
@@ -188,24 +180,20 @@ def _expected(card: "ModelCard", chosen: "dict[Criterion, Expectation]") -> list
     from nas.report.summary import grouped_remark
     from nas.runs.statistics import accuracy_interval
 
-    def between(accuracy: float, images: float) -> str:
-        low, high = accuracy_interval(accuracy, images)
-        return f"{accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f})"
+    def percent(accuracy: float, interval: tuple[float, float]) -> str:
+        return f"{accuracy:.2%} ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
 
     def expected(by: "Criterion", accuracy: float, images: float) -> str:
         if (found := chosen.get(by)) is None:
-            return between(accuracy, images)
-        low, high = found.interval
-        return f"{found.value:.2%} ({100 * low:.1f}–{100 * high:.1f}), measured {found.measured:.2%}"
+            return percent(accuracy, accuracy_interval(accuracy, images))
+        return f"{percent(found.value, found.interval)}, measured {found.measured:.2%}"
 
     lines = []
     if card.test_accuracy is not None and card.test_accuracy_tta is not None and card.test_images is not None:
         averaged = f", {card.test_accuracy:.2%} without averaging over {card.tta}" if card.tta != "none" else ""
         shift = "" if card.test_shifted_accuracy is None else f"; under a simulated shift {card.test_shifted_accuracy:.2%}"
-        lines.append(
-            f"Official test set, opened once: {between(card.test_accuracy_tta, card.test_images)} of "
-            f"{card.test_images:,}{averaged}{shift}"
-        )
+        tested = percent(card.test_accuracy_tta, accuracy_interval(card.test_accuracy_tta, card.test_images))
+        lines.append(f"Official test set, opened once: {tested} of {card.test_images:,}{averaged}{shift}")
         if card.metric != "accuracy" and card.test_balanced_accuracy is not None and card.test_macro_f1 is not None:
             lines.append(f"On it, balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%}")
     elif card.includes_test_labels:
@@ -278,9 +266,9 @@ def _ablation_lines(done: "AblationDone") -> list[str]:
     ablation = done.ablation
     base, *rest = ablation_sentences(ablation)
     table = variants_table(ablation)
-    lines = [base, "", *table_lines(table.columns, table.rows), "(mean ± deviation over the seeds; differences in points)"]
+    lines = [base, "", *table_lines(table), "(mean ± deviation over the seeds; differences in points)"]
     if effects := effects_table(ablation):
-        lines += ["", "In the mean over the grid:", *table_lines(effects.columns, effects.rows)]
+        lines += ["", "In the mean over the grid:", *table_lines(effects)]
     return [*lines, "", *rest]
 
 
@@ -359,7 +347,7 @@ def _baseline_lines(done: "BaselinesDone", study: str) -> list[str]:
     table = networks_table(done.comparison)
     first, *rest = comparison_sentences(done.comparison)
     remark = "(mean ± deviation over the seeds)"
-    lines = [first, "", *table_lines(table.columns, table.rows), remark, "", *rest]
+    lines = [first, "", *table_lines(table), remark, "", *rest]
     return [*lines, *(f"Written: {run.folder}" for run in done.runs), f"Next:  nas report --study {study}"]
 
 

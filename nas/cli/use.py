@@ -1,7 +1,7 @@
 """`nas submit`, `nas predict`, `nas export`: what is done with a retrained network."""
 
+from nas.cli import pick, print_json
 from nas.cli.options import JsonOption, QuietOption, StudyOption, command
-from nas.cli.output import pick, print_json
 from nas.specs import ExportSpec, PredictSpec, SubmitSpec
 from nas.specs.options import Given
 
@@ -12,7 +12,7 @@ def submit(
 ) -> None:
     from nas.display.terminal import TerminalDisplay
     from nas.paths import remember_study
-    from nas.predict import submit as predict_test_set
+    from nas.predict.submission import submit as predict_test_set
     from nas.runs.select import is_folder, study_of
 
     paths = study_of(given.run, study)
@@ -40,7 +40,7 @@ def submit(
 @command("predict", help="Name the most probable classes of some images.")
 def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: JsonOption = False) -> None:
     from nas.display.terminal import TerminalDisplay
-    from nas.predict import predict_images
+    from nas.predict.submission import predict_images
     from nas.runs.select import study_of
 
     with TerminalDisplay() as display:
@@ -62,7 +62,7 @@ for batches of any size. torch: a program of torch.export. Each takes uint8 imag
 )
 def export(given: Given[ExportSpec], *, study: StudyOption = None, as_json: JsonOption = False) -> None:
     from nas.display.terminal import TerminalDisplay
-    from nas.export import export as write_exported
+    from nas.export.formats import export as write_exported
     from nas.report.words import bytes_text
     from nas.runs.select import study_of
 

@@ -5,9 +5,8 @@ dashboard offers to change (notes, names, deletion) is refused: the study belong
 """
 
 import copy
-import json
 import time
-from collections.abc import Callable, Container
+from collections.abc import Container
 from contextlib import suppress
 from statistics import fmean
 from typing import Any, NoReturn
@@ -18,13 +17,15 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config import METRIC_WORDS, ImageShape, MetricName
+from nas.config import METRIC_WORDS
 from nas.dashboard.artifacts import artifacts_of, trial_note
 from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
-from nas.report.charts import Chart
+from nas.report.charts import Chart, cost_charts
+from nas.report.record import read_record
 from nas.study.finalists import best_of, sibling
 from nas.study.outcomes import broken_limits, outcome_of
+from nas.study.settings import read_settings
 from nas.train.checkpoint import read_curve
 
 NOTES_SECONDS = 1.0  # of each look at the study that may go into writing notes; what is left comes with the next
@@ -36,17 +37,11 @@ class ReadOnlyError(RuntimeError):
 
 
 class StudyView(BaseStorage):
-    def __init__(
-        self,
-        study: optuna.Study,
-        paths: StudyPaths,
-        shape: ImageShape,
-        draw_charts: Callable[[], list[Chart]],
-        metric: MetricName,
-    ) -> None:
-        """`draw_charts` makes the plots of our own."""
-        self._metric = metric
-        self._study, self._paths, self._shape, self._draw_charts = study, paths, shape, draw_charts
+    def __init__(self, study: optuna.Study, paths: StudyPaths) -> None:
+        """Raises NasError where the study's settings cannot be read."""
+        settings = read_settings(paths)
+        self._shape, self.metric = settings.shape, settings.study.metric
+        self._study, self._paths = study, paths
         self._storage = study._storage
         self._shown: dict[int, FrozenTrial] = {}  # by identifier, trials that have ended, as they are shown
         self._notes: dict[int, str] = {}
@@ -92,7 +87,7 @@ class StudyView(BaseStorage):
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """With notes and plots in the form in which the dashboard keeps them."""
         attributes = {
-            "study:metric_names": [f"validation {METRIC_WORDS[self._metric]}"],
+            "study:metric_names": [f"validation {METRIC_WORDS[self.metric]}"],
             **self._storage.get_study_system_attrs(study_id),
         }
         if study_id == self._study._study_id:
@@ -136,8 +131,7 @@ class StudyView(BaseStorage):
         trial = copy.copy(stored)
         trial._user_attrs = self._facts(stored, paths)
         trial._system_attrs = {**stored.system_attrs, "constraints": list(stored.constraints.values())}
-        for artifact in artifacts_of(stored.number, study_id, paths):
-            trial._system_attrs[f"artifacts:{artifact.id}"] = json.dumps(artifact.described)
+        trial._system_attrs |= artifacts_of(stored.number, study_id, paths)
         if stored.state.is_finished():
             self._shown[stored._trial_id] = trial
         return trial
@@ -166,14 +160,14 @@ class StudyView(BaseStorage):
                 break
             if trial._trial_id not in self._notes:
                 folder = self._paths.trial(trial.number)
-                self._notes[trial._trial_id] = trial_note(trial.number, trial.value, folder, self._shape, self._metric)
+                self._notes[trial._trial_id] = trial_note(trial.number, trial.value, folder, self._shape, self.metric)
         return self._notes
 
     def _charts(self) -> list[Chart]:
         ended = sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
         now = time.monotonic()
         if self._plots is None or (self._plots[1] != ended and now - self._plots[0] > PLOTS_SECONDS):
-            self._plots = now, ended, self._draw_charts()
+            self._plots = now, ended, cost_charts(read_record(self._paths))
         return self._plots[2]
 
     # -------------------------------------------------------------------------------------------------- what is refused

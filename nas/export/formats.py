@@ -1,9 +1,8 @@
 """Writes a retrained network in one of the forms, and checks that it predicts as it does here."""
 
-import importlib.util
 import json
+import runpy
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,9 +100,9 @@ def export(request: ExportSpec, note: Note = lambda text: None) -> Exported:
                 f"the exported network does not predict as the original: its logits differ by up to {difference:.2g}",
                 hint="nothing was written; please report the network, nas show names it, and nas doctor the versions",
             )
-        halved = (
-            _write_bf16(predictor, card, unfinished, images, expected, _official_test(paths, card, note)) if request.bf16 else {}
-        )
+        halved = {}
+        if request.bf16:
+            halved = _write_bf16(predictor, card, unfinished, images, expected, _official_test(paths, card, note))
         shutil.move(unfinished, output)
     size = sum(file.stat().st_size for file in output.rglob("*")) if output.is_dir() else output.stat().st_size
     return Exported(output, run.folder.name, size, difference, **halved)
@@ -139,13 +138,8 @@ def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: 
         external_data=False,
     )
     written = onnx.load(output)
-    for key, value in (
-        ("classes", json.dumps(list(card.classes))),
-        ("tta", str(predictor.tta)),
-        ("made_by", f"nas, {card.subject}"),
-    ):
-        entry = written.metadata_props.add()
-        entry.key, entry.value = key, value
+    said = {"classes": json.dumps(list(card.classes)), "tta": str(predictor.tta), "made_by": f"nas, {card.subject}"}
+    onnx.helper.set_model_props(written, {one.key: one.value for one in written.metadata_props} | said)
     onnx.save(written, output)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -169,23 +163,9 @@ def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output
     write_card(TrialPaths(output), card.model_copy(update={"tta": predictor.tta}))
     title = f"{card.candidate.arch.one_line()}: {card.params:,} parameters, {len(card.classes)} classes."
     (output / "model.py").write_text(standalone_source(title, card.candidate.arch), encoding="utf-8")
-    return _run_standalone(output, images)
-
-
-def _run_standalone(folder: Path, images: Tensor) -> Tensor:
-    """As whoever receives the folder does, but in this process."""
-    spec = importlib.util.spec_from_file_location("nas_exported_model", folder / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-        with torch.inference_mode():
-            return module.load(folder)(images)
-    finally:
-        del sys.modules[spec.name]
+    module = runpy.run_path(str(output / "model.py"), run_name="nas_exported_model")  # as whoever receives the folder does
+    with torch.inference_mode():
+        return module["load"](output)(images)
 
 
 def _write_bf16(

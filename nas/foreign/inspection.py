@@ -30,7 +30,7 @@ from nas.budget import calls_of
 from nas.config import ImageShape
 from nas.errors import ConfigError, NasError, one_line
 from nas.files import sha256_of, write_whole
-from nas.foreign.build import ForeignName, build_network, foreign_name
+from nas.foreign import ForeignName, build_network, foreign_name
 from nas.foreign.measure import ForeignFacts, measure
 from nas.interrupts import die_with
 from nas.models.user_code import blaming, is_users, users_line

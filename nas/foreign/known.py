@@ -15,7 +15,7 @@ from nas.budget import params_of
 from nas.config import BudgetConfig, Frozen, ImageShape, amount
 from nas.errors import ConfigError, choices_sentence
 from nas.files import sha256_of
-from nas.foreign.build import ForeignName, build_network, foreign_name
+from nas.foreign import ForeignName, build_network, foreign_name
 from nas.foreign.inspection import inspect_network
 from nas.models.user_code import blaming
 from nas.paths import PRESET, shipped_names
@@ -65,12 +65,8 @@ def over_text(over: Mapping[str, int]) -> str | None:
 
 def over_budget(limits: BudgetConfig, values: Mapping[str, int | None]) -> dict[str, int]:
     """By how much `values` are over those limits that can be counted, for each that is broken."""
-    found = {}
-    for name, limit in limits.counted().limited().items():
-        value = values.get(name)
-        if value is not None and value > limit:
-            found[name] = value - int(limit)
-    return found
+    held = {name: (values.get(name), int(limit)) for name, limit in limits.counted().limited().items()}
+    return {name: value - limit for name, (value, limit) in held.items() if value is not None and value > limit}
 
 
 # ------------------------------------------------------------------------------------------------------------- its name

@@ -57,6 +57,11 @@ class ForeignFacts(Frozen):
     """Whether it computes in channels-last memory; False of one that views its maps as rows. None where no step of training was
     tried."""
 
+    @property
+    def megabytes(self) -> float:
+        """Of its parameters, in units of 10⁶ bytes."""
+        return round(self.bytes / 1e6, 3)
+
 
 def measure(model: nn.Module, built: str, shape: ImageShape, run: Callable[[nn.Module, Tensor], Any] = calls_of) -> ForeignFacts:
     """`run`: `calls_of`, with whatever has to be done around the first forward pass; what it raises is raised."""

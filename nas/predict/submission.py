@@ -87,10 +87,10 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
         adapted = _compared(before, logits)
     predicted = logits.argmax(1).cpu().numpy()
     if request.probabilities is not None:
-        shares = torch.softmax(logits, 1).cpu().numpy()
-        rows = [(name, *(f"{share:.6f}" for share in shares[i])) for name, i in zip(ids, order, strict=True)]
+        shares = torch.softmax(logits, 1).cpu().numpy()[order]
+        rows = [(name, *(f"{share:.6f}" for share in row)) for name, row in zip(ids, shares, strict=True)]
         write_rows(request.probabilities, (form.id_column, *card.classes), rows, option="--probabilities")
-    rows = [(name, names[predicted[i]]) for name, i in zip(ids, order, strict=True)]
+    rows = [(name, names[label]) for name, label in zip(ids, predicted[order], strict=True)]
     write_rows(output, (form.id_column, form.label_column), rows, delimiter=form.delimiter)
     verify(output, form, ids, names)
     if request.test is not None and paths is not None:

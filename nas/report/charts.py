@@ -1,22 +1,45 @@
-"""Which figures a study is shown by, with the sentence under each: the same for the page and for a paper."""
+"""The figures of a study, by plotly, each with the sentence under it: the same for the page, a paper and the dashboard.
 
+Colours are Okabe and Ito's (2008), which the colour-blind tell apart, the blue lighter for dark pages; shape or dash says the
+same again. Backgrounds are left to the page, which is light or dark.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from nas.config import LIMIT_NAMES
-from nas.report import facts, figures
+from nas.report import facts
 from nas.report.compare import trained_rows
 from nas.report.record import FullRecord
-from nas.report.words import count_text
-from nas.runs.record import RunRecord
+from nas.report.words import capitalised, count_text, number_text
 from nas.study.settings import PRESETS_SPACE
+from nas.study.trials import TrialRecord
+
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1B87C9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8A8F98"
+OUTCOMES = {
+    "trained": ("completed", BLUE),
+    "pruned_early": ("pruned early", GREY),
+    "diverged": ("diverged", RED),
+    "failed": ("failed", RED),
+    "running": ("not ended", GREEN),
+    "finalist": ("finalists, trained again", PURPLE),
+}
+"""What the legend says, and the colour."""
+RAMP = [[0.0, BLUE], [0.5, GREY], [1.0, ORANGE]]  # from low to high, of lines that have to be seen on light and on dark
 
 WINDOW = 20  # draws
-MOST_AXES = 10  # of parallel coordinates
-LEAST_POINTS = 2
 NEAR = 2  # times the cost of the most expensive network, or of the budget: what is farther would squeeze the study into a corner
+LEAST_SPAN = 3  # between the lowest and the highest cost, for a logarithmic axis
+LEAST_SHARE, MOST_BARS = 0.005, 20  # of the importance, for a bar
+MOST_AXES = 10  # of parallel coordinates
+MOST_TICKS = 9  # of one of these axes; with more values it is continuous
+FEW = 10  # networks or epochs, so that each has a tick
+CHARACTER = 7  # pixels of a tick's label
 
 
 @dataclass(frozen=True)
@@ -35,49 +58,116 @@ def search_charts(record: FullRecord) -> list[Chart]:
     """Only those of which there is something to see."""
     if record.settings.space == PRESETS_SPACE:
         return []
-    found = (
-        _history(record),
-        *cost_charts(record),
-        _curves(record),
-        _importance(record.importance, record.metric),
-        _parallel(record),
-        _time(record),
-        _over_budget(record),
-    )
-    return [chart for chart in found if chart is not None]
+    draw = (_history, _params, _macs, _curves, _importance, _parallel, _time, _over_budget)
+    return [chart for one in draw if (chart := one(record)) is not None]
 
 
 def cost_charts(record: FullRecord) -> list[Chart]:
     """Accuracy against parameters and against multiply-adds: what optuna-dashboard has no plot of."""
-    return [chart for name in ("params", "macs") if (chart := _costs(record, name)) is not None]
+    return [chart for one in (_params, _macs) if (chart := one(record)) is not None]
+
+
+def new_figure(title: str, x: str, y: str, *, counted: int = 0, **layout: Any) -> go.Figure:
+    """Of a title and axes with their units, which no figure goes without. `counted`: networks or epochs along x."""
+    figure = go.Figure()
+    figure.update_layout(
+        title=_heading(title),
+        margin={"l": 64, "r": 16, "t": 48, "b": 56},
+        height=420,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+        hoverlabel={"namelength": -1},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY},
+        **layout,
+    )
+    step = 1 if 0 < counted <= FEW else None  # plotly would number halves of them
+    figure.update_xaxes(title={"text": x, "standoff": 8}, dtick=step, showline=True, zeroline=False, automargin=True)
+    figure.update_yaxes(title_text=y, showline=True, zeroline=False, automargin=True)
+    return figure
+
+
+def _heading(title: str) -> dict[str, Any]:
+    """Where the caption begins, too: there is room for it on a phone."""
+    return {"text": title, "x": 0, "xref": "container", "pad": {"l": 2}, "font": {"size": 16}}
+
+
+def percent(shares: Iterable[float | None]) -> list[float | None]:
+    return [None if share is None else 100 * share for share in shares]
+
+
+# ------------------------------------------------------------------------------------------------------ the search
 
 
 def _history(record: FullRecord) -> Chart | None:
     points = facts.history(record.trials)
     if not points:
         return None
+    figure = new_figure("Best so far", "networks trained", f"validation {record.metric} (%)", counted=len(points))
+    for outcome, symbol in (("pruned_early", "circle-open"), ("diverged", "x"), ("trained", "circle")):
+        shown = {place: one for place, (one, _) in enumerate(points, 1) if one.outcome == outcome}
+        if shown:
+            name, colour = OUTCOMES[outcome]
+            figure.add_scatter(
+                x=list(shown),
+                y=percent(one.accuracy for one in shown.values()),
+                text=[f"trial {one.number}" for one in shown.values()],
+                mode="markers",
+                name=name,
+                marker={"color": colour, "symbol": symbol, "size": 7},
+            )
+    best, line = percent(best for _, best in points), {"color": ORANGE, "width": 3, "shape": "hv"}
+    figure.add_scatter(x=list(range(1, len(points) + 1)), y=best, mode="lines", name="best so far", line=line)
     caption = (
         f"Every network that trained, in the order in which they ended, by its validation {record.metric} after its last epoch; "
         "the line is the best of those that completed."
     )
-    return Chart("history", caption, figures.draw_history(points, record.metric))
+    return Chart("history", caption, figure)
 
 
-def _costs(record: FullRecord, cost: str) -> Chart | None:
-    """Accuracy against `params` or `macs`."""
+def _params(record: FullRecord) -> Chart | None:
+    return _costs(record, "params", "parameters", "parameters")
+
+
+def _macs(record: FullRecord) -> Chart | None:
+    return _costs(record, "macs", "multiply-adds", "multiply-adds of one image")
+
+
+def _costs(record: FullRecord, cost: str, word: str, axis: str) -> Chart | None:
+    """What networks are judged by against a field of theirs."""
     trials = [one for one in trained_rows(record.trials) if getattr(one, cost) is not None]
     if not trials:
         return None
-    front = [trials[i] for i in facts.pareto_front([(getattr(one, cost), one.accuracy or 0.0) for one in trials])]
-    best = next((one for one in trials if record.best is not None and one.number == record.best.number), None)
-    limit = getattr(record.settings.budget, cost)
+    metric, limit = record.metric, getattr(record.settings.budget, cost)
     # What others reported is their accuracy, which stands beside no other metric.
-    known = record.references if record.metric == "accuracy" else []
+    known = record.references if metric == "accuracy" else []
     farthest = NEAR * max(limit or 0, *(getattr(one, cost) for one in trials))
     references = [one for one in known if getattr(one, cost) <= farthest]
-    run = record.chosen_run
-    tested = run if run is not None and run.test_score is not None else None
-    good = "accurate" if record.metric == "accuracy" else "good"
+    front = [trials[i] for i in facts.pareto_front([(getattr(one, cost), one.accuracy or 0.0) for one in trials])]
+    best = [one for one in trials if record.best is not None and one.number == record.best.number]
+    figure = new_figure(f"{capitalised(metric)} against {word}", axis, f"{metric} (%)")
+
+    def add(drawn: Sequence[Any], about: Callable[[Any], str], name: str, mode: str = "markers", **style: Any) -> None:
+        if drawn:
+            x, y = [float(getattr(one, cost)) for one in drawn], percent(one.accuracy for one in drawn)
+            figure.add_scatter(x=x, y=y, text=[about(one) for one in drawn], mode=mode, name=name, **style)
+
+    outlined = {"line": {"width": 1, "color": "#000000"}}
+    add(trials, _about, "completed (validation)", marker={"color": BLUE, "size": 7, "opacity": 0.8})
+    good = "accurate" if metric == "accuracy" else "good"
+    step = {"line": {"color": GREEN, "width": 2, "shape": "hv"}, "marker": {"symbol": "diamond", "size": 8}}
+    add(front, _about, f"front: none that cost less was as {good}", mode="lines+markers", **step)
+    if best:
+        star = {"color": ORANGE, "symbol": "star", "size": 16, **outlined}
+        add(best, _about, f"the best, trial {best[0].number}", marker=star)
+    if (run := record.chosen_run) is not None and run.test_score is not None:
+        x, y = [float(getattr(run.card, cost))], percent([run.test_score])
+        square = {"color": PURPLE, "symbol": "square", "size": 11, **outlined}
+        figure.add_scatter(x=x, y=y, mode="markers", name="the retrained network (test)", marker=square)
+    triangle, reported = {"color": RED, "symbol": "triangle-up", "size": 9}, "reported by others, by longer trainings"
+    add(references, lambda one: f"{one.name}<br>reported on {one.measured_on}", reported, marker=triangle)
+    _mark_costs(figure, limit)
     caption = f"Networks that completed their training; on the step line none that cost less was as {good}."
     if references:
         caption += (
@@ -87,90 +177,194 @@ def _costs(record: FullRecord, cost: str) -> Chart | None:
     elif known:
         least = count_text(min(getattr(one, cost) for one in known))
         caption += f" The networks that others have reported have {least} {LIMIT_NAMES[cost]} and more, beyond this picture."
-    drawn = figures.draw_costs(cost, trials, front, best, tested, references, limit, record.metric)
-    return Chart(f"accuracy-{cost}", caption, drawn)
+    return Chart(f"accuracy-{cost}", caption, figure)
+
+
+def _about(row: TrialRecord) -> str:
+    cost = "" if row.params is None else f"{row.params:,} parameters"
+    return f"trial {row.number}<br>{row.architecture or ''}<br>{cost}"
+
+
+def _mark_costs(figure: go.Figure, limit: float | None) -> None:
+    """The scale of x, and the budget."""
+    shown = [cost for trace in figure.data for cost in trace.x] + ([] if limit is None else [limit])
+    low, high = min(shown), max(shown)
+    logarithmic = low > 0 and high > LEAST_SPAN * low
+    if logarithmic:
+        ticks = _log_ticks(low, high)
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[count_text(tick) for tick in ticks])
+    else:
+        figure.update_xaxes(tickformat="~s")
+    if limit is not None:
+        figure.add_vline(x=limit, line={"dash": "dash", "color": GREY})
+        # On a logarithmic axis a text stands by the logarithm, though a line does not.
+        place = math.log10(limit) if logarithmic else limit
+        figure.add_annotation(x=place, y=0, yref="paper", xanchor="right", yanchor="bottom", text="budget ", showarrow=False)
+
+
+def _log_ticks(low: float, high: float) -> list[int]:
+    """Round numbers from below `low` to above `high`, not more than a phone has room for."""
+    digits = next((digits for span, digits in ((12, (1, 2, 3, 5, 7)), (300, (1, 2, 5))) if high < span * low), (1,))
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [digit * 10**power for power in powers for digit in digits]
+
+
+CURVES = {
+    "pruned_early": (0.5, 1),
+    "failed": (0.7, 1),
+    "diverged": (0.7, 1),
+    "running": (0.9, 1.5),
+    "trained": (0.7, 1.5),
+    "finalist": (0.9, 1.5),
+}
+"""Opacity and width of the learning curves, by outcome."""
 
 
 def _curves(record: FullRecord) -> Chart | None:
+    """Every learning curve: one trace a kind, so that a thousand are drawn as quickly as one. Where a training was cut off there
+    is a dot, for after one epoch there is no line."""
     if not any(one.curve for one in record.trials):
         return None
-    own = [one for one in record.trials if one.outcome != "duplicate"]
-    caption = f"Validation {record.metric} of the averaged weights after each epoch"
-    if any(one.outcome == "pruned_early" for one in own):
-        caption += "; networks that were pruned are faded, and end in a dot where they were given up"
     best = None if record.best is None else record.best.number
-    return Chart("curves", f"{caption}.", figures.draw_curves(own, record.finals, best, record.metric))
+    trials, finals = [[one for one in rows if one.curve] for rows in (record.trials, record.finals)]
+    epochs = max(epoch for one in [*trials, *finals] for epoch in one.curve)
+    figure = new_figure("Learning curves", "epoch", f"validation {record.metric} (%)", counted=epochs, hovermode="closest")
+    for outcome, (opacity, width) in CURVES.items():
+        others = [one for one in trials if one.outcome == outcome and one.number != best]
+        if drawn := finals if outcome == "finalist" else others:
+            name, colour = OUTCOMES[outcome]
+            how: dict[str, Any] = {"mode": "lines"}
+            if outcome not in ("trained", "finalist"):
+                sizes = [size for one in drawn for size in (*[0] * (len(one.curve) - 1), 5, 0)]
+                how = {"mode": "lines+markers", "marker": {"color": colour, "size": sizes, "line": {"width": 0}}}
+            line = {"color": colour, "width": width}
+            figure.add_scatter(**_strung(drawn), **how, name=name, opacity=opacity, line=line)
+    if drawn := [one for one in trials if one.number == best and one.outcome != "duplicate"]:
+        line = {"color": ORANGE, "width": 3}
+        figure.add_scatter(**_strung(drawn), mode="lines+markers", name=f"the best, trial {best}", line=line)
+    caption = f"Validation {record.metric} of the averaged weights after each epoch"
+    if any(one.outcome == "pruned_early" for one in record.trials):
+        caption += "; networks that were pruned are faded, and end in a dot where they were given up"
+    return Chart("curves", f"{caption}.", figure)
 
 
-def _importance(found: facts.Importance | None, metric: str) -> Chart | None:
+def _strung(trials: Sequence[TrialRecord]) -> dict[str, list[Any]]:
+    """Many curves as one, with gaps between them."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    text: list[str | None] = []
+    for one in trials:
+        x += [*one.curve, None]
+        y += [*percent(one.curve.values()), None]
+        text += [f"trial {one.number if one.finalist is None else one.finalist}"] * len(one.curve) + [None]
+    return {"x": x, "y": y, "text": text}
+
+
+def _importance(record: FullRecord) -> Chart | None:
+    found = record.importance
     if found is None or not found.slots:
         return None
+    slots = [slot for slot, share in found.slots.items() if share >= LEAST_SHARE][:MOST_BARS][::-1]
+    figure = new_figure(f"What mattered for the {record.metric}", "importance (%)", "parameter")
+    figure.add_bar(x=percent(found.slots[slot] for slot in slots), y=slots, orientation="h", marker_color=BLUE)
+    figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 8})
     caption = (
         f"By a random forest over {found.networks} networks and what each is taken to reach at its end: how much worse it "
         f"predicts networks that it has not seen when one parameter is shuffled. It explains {max(found.explained, 0.0):.0%} of "
         f"their differences" + ("." if found.explained >= 0.1 else ", which is too little to trust the order.")
     )
-    if any(share < figures.LEAST_SHARE for share in found.slots.values()):
-        caption += f" Parameters below {figures.LEAST_SHARE:.1%} are left out."
-    return Chart("importance", caption, figures.draw_importance(found, metric))
+    if any(share < LEAST_SHARE for share in found.slots.values()):
+        caption += f" Parameters below {LEAST_SHARE:.1%} are left out."
+    return Chart("importance", caption, figure)
 
 
 def _parallel(record: FullRecord) -> Chart | None:
+    """One line a network, coloured by what it is taken to reach."""
     known = facts.comparable(record.trials)
-    columns = facts.by_slot(known)
-    which = ""
-    if record.importance is not None and len(columns) > MOST_AXES:
-        columns = {slot: columns[slot] for slot in [slot for slot in record.importance.slots if slot in columns][:MOST_AXES]}
-        which = f"The {MOST_AXES} parameters that mattered most. "
-    elif len(columns) > MOST_AXES:
-        which = f"The first {MOST_AXES} of {len(columns)} parameters: which matter cannot be told from so few networks. "
-        columns = dict(list(columns.items())[:MOST_AXES])
-    if len(known) < LEAST_POINTS or not columns:
+    columns, which = facts.by_slot(known), ""
+    if len(known) < 2 or not columns:
         return None
+    if len(columns) > MOST_AXES:
+        order = list(columns)
+        which = f"The first {MOST_AXES} of {len(columns)} parameters: which matter cannot be told from so few networks. "
+        if record.importance is not None:
+            order = [slot for slot in record.importance.slots if slot in columns]
+            which = f"The {MOST_AXES} parameters that mattered most. "
+        columns = {slot: columns[slot] for slot in order[:MOST_AXES]}
     caption = which + (
         "A line is a network; drag along an axis to keep those that pass there. Pruned networks stand at what others gained from "
         "that epoch on, a value that was expected and never measured; “none” where a network has no such stage."
     )
-    drawn = figures.draw_parallel(columns, [one.projected or 0.0 for one in known], record.metric)
-    return Chart("parallel", caption, drawn, wide=True)
+    reached, word = [100 * (one.projected or 0.0) for one in known], f"expected {record.metric} (%)"
+    axes = [_dimension(name, column) for name, column in columns.items()]
+    figure = go.Figure()
+    figure.add_parcoords(
+        line={"color": reached, "colorscale": RAMP, "showscale": True, "colorbar": {"title": {"text": word}}},
+        dimensions=[*axes, {"label": word, "values": reached, "tickformat": ".3~r"}],
+        labelangle=-30,
+        labelside="bottom",
+        unselected={"line": {"opacity": 0.05}},
+    )
+    figure.update_layout(
+        title=_heading("Networks as lines through their parameters"),
+        # The axis' name, which is slanted, reaches as far to the left as it is long.
+        margin={"l": 16 + CHARACTER * max(map(len, [axes[0]["label"], *axes[0]["ticktext"]])), "r": 20, "t": 70, "b": 110},
+        height=520,
+        paper_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12},
+    )
+    return Chart("parallel", caption, figure, wide=True)
+
+
+def _dimension(name: str, values: list[Any]) -> dict[str, Any]:
+    """Words, few numbers, and what a network lacks (None) become places with a tick each; many numbers an axis."""
+    present = [value for value in values if value is not None]
+    words = any(isinstance(value, str | bool) for value in present)
+    order = sorted({str(value) for value in present}) if words else sorted(set(present))
+    if words or len(order) <= MOST_TICKS:
+        places = {value: i for i, value in enumerate(order)}
+        ticks = {i: f"{value:.3g}" if isinstance(value, float) else str(value) for value, i in places.items()}
+        if None in values:
+            ticks = {-1: "none", **ticks}
+        at: list[float] = [-1 if value is None else places[str(value) if words else value] for value in values]
+    else:  # numbers between which there are orders of magnitude stand by their logarithm
+        low, high = float(order[0]), float(order[-1])
+        logarithmic = low > 0 and high > 4 * low and any(isinstance(value, float) for value in order)
+        scale = math.log10 if logarithmic else float
+        steps = np.linspace(scale(low), scale(high), 5).tolist()
+        ticks = {step: f"{10**step if logarithmic else step:.2g}" for step in steps}
+        at = [scale(low if value is None else value) for value in values]
+    return {"label": name, "values": at, "tickvals": list(ticks), "ticktext": list(ticks.values())}
 
 
 def _time(record: FullRecord) -> Chart | None:
+    """Horizontal bars: hours, or minutes where there are few."""
     shares = facts.time_spent(record.trials, record.finals)
-    caption = "Training and evaluation, summed over the workers, by what became of the network."
-    return Chart("time", caption, figures.draw_time(shares)) if shares else None
+    if not shares:
+        return None
+    longest = max(one.seconds for one in shares)
+    unit, size = ("hours", 3600) if longest > 2 * 3600 else ("minutes", 60) if longest > 120 else ("seconds", 1)
+    figure = new_figure("Where the workers' time went", f"worker time ({unit})", "outcome")
+    bought = [f"{number_text(one.trainings, 'training')}, {number_text(one.epochs, 'epoch')}" for one in shares]
+    figure.add_bar(
+        x=[one.seconds / size for one in shares],
+        y=[f"{OUTCOMES[one.what][0]}<br>{text}" for one, text in zip(shares, bought, strict=True)],
+        orientation="h",
+        marker_color=[OUTCOMES[one.what][1] for one in shares],
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(height=140 + 44 * max(2, len(shares)), margin={"l": 8}, showlegend=False)
+    return Chart("time", "Training and evaluation, summed over the workers, by what became of the network.", figure)
 
 
 def _over_budget(record: FullRecord) -> Chart | None:
     points = facts.over_budget_share(record.trials, WINDOW)
-    if len(points) < LEAST_POINTS:
+    if len(points) < 2:
         return None
+    figure = new_figure("Draws over budget, never trained", "draw", "share over budget (%)")
+    lines = {f"of the last {WINDOW} draws": {"color": BLUE}, "of all so far": {"color": ORANGE, "dash": "dash"}}
+    for (name, line), shares in zip(lines.items(), zip(*points, strict=True), strict=True):
+        figure.add_scatter(x=list(range(1, len(points) + 1)), y=percent(shares), mode="lines", name=name, line=line)
+    figure.update_yaxes(range=[0, 100])
     caption = "What was over budget was counted, and never built or trained; a sampler that learns draws less of it."
-    return Chart("over-budget", caption, figures.draw_over_budget(points, WINDOW))
-
-
-def run_charts(run: RunRecord) -> list[Chart]:
-    charts = []
-    if run.curve:
-        validated = any(metrics.ema_val_loss is not None for metrics in run.curve)
-        held_out = run.card.held_out is not None
-        trained_on = "the images that were set aside judge it at its end" if held_out else "it was trained on all labelled images"
-        beside = "" if validated else f" Nothing was validated on the way: {trained_on}."
-        caption = "Of the training on augmented images, with label smoothing where the recipe has it." + beside
-        charts.append(Chart("retrained-loss", caption, figures.draw_retraining(run.curve, "loss")))
-        caption = "Of the training on augmented images, with the weights of that moment." + beside
-        charts.append(Chart("retrained-accuracy", caption, figures.draw_retraining(run.curve, "accuracy")))
-    if run.evaluation is not None:
-        classes = run.card.classes
-        matrix = confusion_of(run)
-        how = "did not train it" if run.card.test_images is None else "were opened once, after the training"
-        images = f"{len(run.evaluation.labels):,} {run.judged_on}, which {how}"
-        charts.append(Chart("confusion", f"Of {images}.", figures.draw_confusion(matrix, classes)))
-        per_class = facts.class_accuracy(matrix)
-        charts.append(Chart("class-accuracy", f"Of {images}.", figures.draw_class_accuracy(per_class, classes)))
-    return charts
-
-
-def confusion_of(run: RunRecord) -> np.ndarray:
-    assert run.evaluation is not None
-    return facts.confusion(run.evaluation.labels, run.evaluation.predicted, len(run.card.classes))
+    return Chart("over-budget", caption, figure)

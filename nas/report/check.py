@@ -6,19 +6,18 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
-
-from nas.budget import Budget, Layer, Part, calls_of, macs_of, peak_memory
+from nas.budget import Budget, Part, peak_memory
 from nas.budget.closed_form import closed_form_macs, closed_form_params
-from nas.config import LIMIT_NAMES, MOST_BLOCKS, WIDEST, ArchConfig, BudgetConfig, ImageShape, StageConfig, amount
+from nas.config import LIMIT_NAMES, MOST_BLOCKS, WIDEST, ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import ConfigError, NasError
-from nas.foreign import ForeignFacts, Repeat, foreign_name, inspect_network
-from nas.foreign.measure import repeats_of
-from nas.models import build_model
+from nas.foreign import foreign_name
+from nas.foreign.inspection import inspect_network
+from nas.foreign.measure import ForeignFacts, Repeat
 from nas.paths import PRESET, existing_study, shipped_names
-from nas.report.network import NetworkReport, report_network
-from nas.runs.select import Subject, find_subject, preset_subject
+from nas.report.network import list_parts, measured
+from nas.runs.select import find_subject, preset_subject
 from nas.space.space_file import CIFAR10
 from nas.space.widths import filled
 from nas.specs import CheckSpec
@@ -59,10 +58,7 @@ def affordable(arch: ArchConfig, shape: ImageShape, limits: BudgetConfig) -> Aff
     """Latency is left out: it would have to be measured of every network on the way."""
     budget = _Limits(shape, limits)
     step = STEP if all(stage.channels % STEP == 0 for stage in arch.stages) else 1
-    return Affordable(
-        [_stage_room(arch, i, budget, step) for i in range(len(arch.stages))],
-        _together(arch, budget, step),
-    )
+    return Affordable([_stage_room(arch, i, budget, step) for i in range(len(arch.stages))], _together(arch, budget, step))
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,14 @@ class _Limits:
     shape: ImageShape
     limits: BudgetConfig
 
+    def counts(self, arch: ArchConfig) -> tuple[int, int]:
+        """Parameters and multiply-adds."""
+        return closed_form_params(arch, self.shape), closed_form_macs(arch, self.shape)
+
     def counted(self, arch: ArchConfig) -> bool:
         """Whether it keeps those that cost nothing to find out."""
-        params, macs = self.limits.params, self.limits.macs
-        return (params is None or closed_form_params(arch, self.shape) <= params) and (
-            macs is None or closed_form_macs(arch, self.shape) <= macs
-        )
+        most = self.limits.params, self.limits.macs
+        return all(limit is None or count <= limit for count, limit in zip(self.counts(arch), most, strict=True))
 
     def largest(self, networks: list[ArchConfig]) -> ArchConfig | None:
         """The last that keeps all limits, of networks that grow. Equal widths need no projection, so that a count may also fall;
@@ -86,52 +84,45 @@ class _Limits:
         return fitting[-1] if fitting else None
 
 
-def _with_stage(arch: ArchConfig, index: int, **changed: int) -> ArchConfig:
-    stages = [*arch.stages]
-    stages[index] = stages[index].model_copy(update=changed)
-    return arch.model_copy(update={"stages": tuple(stages)})
-
-
 def _stage_room(arch: ArchConfig, index: int, budget: _Limits, step: int) -> StageRoom:
-    stage: StageConfig = arch.stages[index]
-    deepest = budget.largest([_with_stage(arch, index, blocks=n) for n in range(1, MOST_BLOCKS + 1)])
-    widest = budget.largest([_with_stage(arch, index, channels=n) for n in range(step, WIDEST + 1, step)])
-    deeper = _with_stage(arch, index, blocks=stage.blocks + 1)
+    def with_stage(**changed: int) -> ArchConfig:
+        stage = arch.stages[index].model_copy(update=changed)
+        return arch.model_copy(update={"stages": (*arch.stages[:index], stage, *arch.stages[index + 1 :])})
+
+    stage = arch.stages[index]
+    deepest = budget.largest([with_stage(blocks=n) for n in range(1, MOST_BLOCKS + 1)])
+    widest = budget.largest([with_stage(channels=n) for n in range(step, WIDEST + 1, step)])
+    (params, macs), (more_params, more_macs) = budget.counts(arch), budget.counts(with_stage(blocks=stage.blocks + 1))
     return StageRoom(
         blocks=stage.blocks,
         most_blocks=None if deepest is None else deepest.stages[index].blocks,
         channels=stage.channels,
         most_channels=None if widest is None else widest.stages[index].channels,
-        block_params=closed_form_params(deeper, budget.shape) - closed_form_params(arch, budget.shape),
-        block_macs=closed_form_macs(deeper, budget.shape) - closed_form_macs(arch, budget.shape),
+        block_params=more_params - params,
+        block_macs=more_macs - macs,
     )
 
 
 def _together(arch: ArchConfig, budget: _Limits, step: int) -> Scaled | None:
     """By halving the interval of parameters to fill, since the other limits grow with the widths."""
-    steps = [step] * len(arch.stages)
 
     def at(target: int) -> ArchConfig | None:
-        wider = filled(arch, budget.shape, target, steps)
-        return budget.largest([wider])
+        return budget.largest([filled(arch, budget.shape, target, [step] * len(arch.stages))])
 
-    low, high = 1, budget.limits.params or 64 * closed_form_params(arch, budget.shape)
+    params, _ = budget.counts(arch)
+    low, high = 1, budget.limits.params or 64 * params
     best = at(high)
-    if best is None:
-        for _ in range(HALVINGS):
-            middle = (low + high) // 2
-            if found := at(middle):
-                best, low = found, middle
-            else:
-                high = middle
-            if high - low <= low // 200:
-                break
-    if budget.counted(arch) and (best is None or closed_form_params(best, budget.shape) < closed_form_params(arch, budget.shape)):
+    for _ in range(0 if best else HALVINGS):
+        middle = (low + high) // 2
+        if found := at(middle):
+            best, low = found, middle
+        else:
+            high = middle
+        if high - low <= low // 200:
+            break
+    if budget.counted(arch) and (best is None or budget.counts(best)[0] < params):
         best = budget.largest([arch])
-    if best is None:
-        return None
-    channels = tuple(stage.channels for stage in best.stages)
-    return Scaled(channels, closed_form_params(best, budget.shape), closed_form_macs(best, budget.shape))
+    return None if best is None else Scaled(tuple(stage.channels for stage in best.stages), *budget.counts(best))
 
 
 # ---------------------------------------------------------------------------------------------------- the check
@@ -169,20 +160,22 @@ class Held:
 @dataclass(frozen=True)
 class Checked:
     network: str  # as it was asked for; of `best` the trial
-    built: str  # its architecture in one line, or the call that built it
     study: str | None
     images: ImageShape
-    params: int
-    macs: int | None
-    memory: int | None
-    megabytes: float
+    facts: ForeignFacts
     limits: dict[str, Held]
     unchecked: dict[str, str]  # limits of the study that were not looked at, and why
-    notes: list[str]  # what one should know of the counts, a sentence each
     parts: list[Part]
-    layers: list[Layer]
     affordable: Affordable | None  # of networks whose counts have a closed form: ours, but for blocks of a user's own
-    repeats: list[Repeat]  # of the others
+
+    @property
+    def repeats(self) -> list[Repeat]:
+        """Of the others."""
+        return list(self.facts.repeats) if self.affordable is None else []
+
+    @property
+    def notes(self) -> list[str]:
+        return notes_on(self.facts, self.images)
 
     @property
     def fits(self) -> bool:
@@ -213,29 +206,41 @@ def _nobody(text: str) -> None:
 
 def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Callable[[str], None] = _nobody) -> Checked:
     """Raises NasError. `printed` hears what a user's file printed, `note` what could not be timed."""
-    foreign = foreign_name(request.network)
-    which = request.network
-    ours = which == "best" or which.isdecimal() or which.startswith(PRESET)
-    if foreign is None and not ours:
+    which, foreign = request.network, foreign_name(request.network)
+    in_study = which == "best" or which.isdecimal()
+    if foreign is None and not in_study and not which.startswith(PRESET):
         raise _no_network(which)
-    in_study = foreign is None and not which.startswith(PRESET)
     paths = existing_study(request.study) if in_study or request.study is not None else None
     settings = None if paths is None else read_settings(paths)
     changed = {"channels": request.channels, "size": request.size, "classes": request.classes}
-    shape = settings.shape if settings else CIFAR10
-    shape = ImageShape.model_validate(shape.model_dump() | {name: value for name, value in changed.items() if value is not None})
+    shape = (settings.shape if settings else CIFAR10).model_dump() | {k: v for k, v in changed.items() if v is not None}
+    images = ImageShape.model_validate(shape)
     limits = _limits(request, settings.budget if settings else None)
-    study = paths.name if paths else None
+    arch: ArchConfig | None = None  # of a network of ours
     if foreign is not None:
-        facts = inspect_network(foreign, shape, request.timeout, printed)
-        return _checked_foreign(which, study, shape, limits, facts)
-    if paths is None or settings is None:
-        subject, budget = preset_subject(which), Budget(limits, shape)
+        title, facts = which, inspect_network(foreign, images, request.timeout, printed)
+        parts = list(facts.parts)
     else:
-        subject = find_subject(paths, which)
-        # A command that reads leaves the study's file as it is.
-        budget = Budget(limits, shape, paths.latencies, write=lambda file, content: None)
-    return _checked_ours(subject, study, budget, note)
+        subject = preset_subject(which) if paths is None else find_subject(paths, which)
+        title, arch = subject.title, subject.candidate.arch
+        facts = measured(arch, images)
+        parts = list_parts(arch, images, facts.layers)
+    held = {name: Held(limit, getattr(facts, name)) for name, limit in limits.counted().limited().items()}
+    if limits.latency is not None and arch is not None and all(one.kept for one in held.values()):
+        ms = latency_of(arch, images, limits, paths.latencies if paths else None, note)
+        held["latency"] = Held(limits.latency.max_ms, ms)
+    why = "only networks of nas are timed" if arch is None else "nothing is timed that is over budget"
+    counted = arch if arch is not None and arch.block_source is None else None  # in closed form
+    return Checked(
+        network=title,
+        study=paths.name if paths else None,
+        images=images,
+        facts=facts,
+        limits=held,
+        unchecked={name: why for name in limits.limited() if name not in held},
+        parts=parts,
+        affordable=None if counted is None else affordable(counted, images, limits),
+    )
 
 
 def _limits(request: CheckSpec, of_study: BudgetConfig | None) -> BudgetConfig:
@@ -255,80 +260,18 @@ def _no_network(which: str) -> ConfigError:
     )
 
 
-def _checked_ours(subject: Subject, study: str | None, budget: Budget, note: Callable[[str], None]) -> Checked:
-    arch, shape, limits = subject.candidate.arch, budget.shape, budget.limits
-    found = report_network(arch, shape)
-    with torch.device("meta"):
-        model = build_model(arch, shape)
-    repeats, uncounted = ([], {}) if arch.block_source is None else _counted_blocks(arch, shape)
-    held = _compare(limits, found)
-    if limits.latency is not None and all(one.kept for one in held.values()):
-        held["latency"] = Held(limits.latency.max_ms, latency_of(budget, arch, note))
-    return Checked(
-        network=subject.title,
-        built=found.architecture,
-        study=study,
-        images=shape,
-        params=found.params,
-        macs=found.macs,
-        memory=found.memory,
-        megabytes=found.megabytes,
-        limits=held,
-        unchecked={name: "nothing is timed that is over budget" for name in limits.limited() if name not in held},
-        notes=_counting_notes(
-            sum(weight.numel() for weight in model.parameters() if not weight.requires_grad),
-            sum(buffer.numel() for buffer in model.buffers()),
-            uncounted,
-        ),
-        parts=found.parts,
-        layers=found.layers,
-        affordable=affordable(arch, shape, limits) if arch.block_source is None else None,
-        repeats=repeats,
-    )
-
-
-def _compare(limits: BudgetConfig, found: NetworkReport | ForeignFacts) -> dict[str, Held]:
-    """With what can be counted."""
-    return {name: Held(limit, getattr(found, name)) for name, limit in limits.counted().limited().items()}
-
-
-def _counted_blocks(arch: ArchConfig, shape: ImageShape) -> tuple[list[Repeat], dict[str, int]]:
-    """What has no closed form: blocks of a user's own that could be repeated, and multiplications that are in no count."""
-    model = build_model(arch, shape).eval()
-    image = torch.zeros(1, shape.channels, shape.size, shape.size)
-    calls, _ = calls_of(model, image)
-    counted = macs_of(model, image)
-    return repeats_of(model, calls, counted.by_module), counted.uncounted
-
-
-def latency_of(budget: Budget, arch: ArchConfig, note: Callable[[str], None]) -> float | None:
-    """Milliseconds, as the search measured them, or else now; None where this machine cannot, of which `note` hears."""
+def latency_of(
+    arch: ArchConfig, shape: ImageShape, limits: BudgetConfig, file: Path | None, note: Callable[[str], None]
+) -> float | None:
+    """Milliseconds, as the search measured them into `file`, else now; None where this machine cannot, of which `note` hears."""
+    # A command that reads leaves the study's file as it is.
+    budget = Budget(limits, shape, file, write=lambda file, content: None)
     try:
         ms = budget.latency(arch)
     except NasError as error:
         note(f"Not timed: {error.message}")
         return None
     return ms if math.isfinite(ms) else None
-
-
-def _checked_foreign(name: str, study: str | None, shape: ImageShape, limits: BudgetConfig, facts: ForeignFacts) -> Checked:
-    return Checked(
-        network=name,
-        built=facts.built,
-        study=study,
-        images=shape,
-        params=facts.params,
-        macs=facts.macs,
-        memory=facts.memory,
-        megabytes=round(facts.bytes / 1e6, 3),
-        limits=_compare(limits, facts),
-        unchecked={"latency": "only networks of nas are timed"} if limits.latency is not None else {},
-        notes=_foreign_notes(facts, shape),
-        parts=list(facts.parts),
-        layers=list(facts.layers),
-        affordable=None,
-        repeats=list(facts.repeats),
-    )
 
 
 # ------------------------------------------------------------------------------------------------------------ in words
@@ -342,19 +285,8 @@ def millions(value: float) -> str:
     return ""
 
 
-def _counting_notes(frozen: int, buffers: int, uncounted: dict[str, int]) -> list[str]:
-    notes = []
-    if frozen:
-        notes.append(f"{frozen:,} of the parameters are frozen, and count all the same.")
-    if buffers:
-        notes.append(f"{buffers:,} values are buffers, such as BatchNorm's statistics: kept with the network, but no parameters.")
-    if uncounted:
-        names = _named([f"{name} ({times} times)" for name, times in uncounted.items()])
-        notes.append(f"There is no rule for the multiply-adds of {names}: they are missing in the count.")
-    return notes
-
-
-def _foreign_notes(facts: ForeignFacts, shape: ImageShape) -> list[str]:
+def notes_on(facts: ForeignFacts, shape: ImageShape) -> list[str]:
+    """What one should know of the counts, a sentence each."""
     notes = []
     if facts.output != (shape.classes,):
         gives = "no tensor" if facts.output is None else f"{facts.output} for an image"
@@ -374,7 +306,14 @@ def _foreign_notes(facts: ForeignFacts, shape: ImageShape) -> list[str]:
         )
     if facts.lazy:
         notes.append(f"Lazy parameters took their shape from an image of this size: {_named(list(facts.lazy))}.")
-    notes += _counting_notes(facts.frozen, facts.buffers, facts.macs_uncounted)
+    if facts.frozen:
+        notes.append(f"{facts.frozen:,} of the parameters are frozen, and count all the same.")
+    if facts.buffers:
+        kept = "kept with the network, but no parameters"
+        notes.append(f"{facts.buffers:,} values are buffers, such as BatchNorm's statistics: {kept}.")
+    if facts.macs_uncounted:
+        names = _named([f"{name} ({times} times)" for name, times in facts.macs_uncounted.items()])
+        notes.append(f"There is no rule for the multiply-adds of {names}: they are missing in the count.")
     if facts.macs_unknown:
         notes.append(f"Its multiply-adds cannot be counted, since torch.jit cannot trace it: {facts.macs_unknown}.")
     return notes

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from nas.budget import quick_macs
 from nas.config import LIMIT_NAMES, METRIC_WORDS, Candidate, ImageShape, MetricName
@@ -32,10 +31,6 @@ class BestReport:
     """Of those within `max_macs`, whatever their parameters; and `best`, where others were better in the search."""
     metric: MetricName = "accuracy"  # what the values are of
 
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**vars(self), "best": self.best.row(), "front": [row.row() for row in self.front]}
-
 
 def trained_rows(rows: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Those that ran to their end: another study's result that was taken over is one, a duplicate is its twin once more."""
@@ -49,10 +44,7 @@ def fits(row: TrialRecord, max_params: int | None, max_macs: int | None) -> bool
 
 
 def select_best(
-    rows: Iterable[TrialRecord],
-    max_params: int | None = None,
-    max_macs: int | None = None,
-    finalists: Iterable[Finalist] = (),
+    rows: Iterable[TrialRecord], max_params: int | None = None, max_macs: int | None = None, finalists: Iterable[Finalist] = ()
 ) -> TrialRecord | None:
     """Of those within the limits the first of the finalists, which come best first, or else the most accurate trained one; of
     equal ones the smaller, then the earlier. None where none fits."""

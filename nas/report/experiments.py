@@ -1,13 +1,13 @@
 """Ablations and known networks in words, tables and a figure: the same for the terminal, the page and a paper."""
 
+from html import escape
 from pathlib import Path
 
 from nas.config import LIMIT_NAMES, METRIC_WORDS
 from nas.errors import StudyError
 from nas.files import write_whole
 from nas.foreign.known import over_text
-from nas.report import figures
-from nas.report.charts import Chart
+from nas.report.charts import BLUE, GREY, Chart, new_figure
 from nas.report.tables import Column, Table
 from nas.report.words import capitalised, count_text, mean_text, number_text, points_text, time_text
 from nas.runs.ablate import Ablation
@@ -25,7 +25,7 @@ def file_stem(ablation: Ablation) -> str:
 
 def ablation_tables(ablation: Ablation) -> dict[str, tuple[Table, str]]:
     """By file name, with their captions."""
-    found = {file_stem(ablation): (variants_table(ablation), _ablation_caption(ablation))}
+    found = {file_stem(ablation): (variants_table(ablation), ablation_caption(ablation))}
     if effects := effects_table(ablation):
         caption = "What a level changes in the mean over all networks of the grid, beside the same networks with the other level."
         found[f"{file_stem(ablation)}-effects"] = effects, caption
@@ -33,17 +33,38 @@ def ablation_tables(ablation: Ablation) -> dict[str, tuple[Table, str]]:
 
 
 def ablation_charts(ablation: Ablation) -> list[Chart]:
-    """One, where there is any difference to see."""
-    known = [(_title(row), row.difference) for row in ablation.rows if row.difference is not None]
+    """One, where there is any difference to see: to the base, the first on top, the mean with its interval, and a dot a seed."""
+    known = [(row_title(row), row.difference) for row in ablation.rows if row.difference is not None]
     if not known:
         return []
-    figure = figures.draw_differences(
-        [label for label, _ in known],
-        [one for _, one in known],
-        f"the base, {base_text(ablation)}",
-        f"What each choice changes: {ablation.name}",
+    labels, differences = zip(*known, strict=True)
+    axis = f"difference to the base, {base_text(ablation)} (points)"
+    figure = new_figure(f"What each choice changes: {ablation.name}", axis, "", hovermode="closest")
+    figure.add_scatter(
+        x=[100 * value for one in differences for value in one.values],
+        y=[place for place, one in enumerate(differences) for _ in one.values],
+        mode="markers",
+        name="one seed",
+        marker={"color": GREY, "size": 6, "opacity": 0.7},
+        hovertemplate="%{x:+.2f} points<extra>one seed</extra>",
     )
-    return [Chart(file_stem(ablation), _ablation_caption(ablation), figure)]
+    halves = [None if one.interval is None else 100 * (one.interval[1] - one.mean) for one in differences]
+    places = list(range(len(labels)))
+    figure.add_scatter(
+        x=[100 * one.mean for one in differences],
+        y=places,
+        error_x={"type": "data", "array": [half or 0.0 for half in halves], "color": BLUE, "thickness": 2, "width": 5},
+        customdata=["" if half is None else f" ± {half:.2f}" for half in halves],
+        mode="markers",
+        name="mean, with its 95 % interval" if any(half is not None for half in halves) else "mean",
+        marker={"color": BLUE, "symbol": "diamond", "size": 10},
+        hovertemplate="%{y}: %{x:+.2f}%{customdata} points<extra></extra>",
+    )
+    figure.add_vline(x=0, line={"dash": "dash", "color": GREY})
+    names, rows = [escape(label) for label in labels], 34 * max(2, len(labels))
+    figure.update_yaxes(tickvals=places, ticktext=names, range=[len(labels) - 0.5, -0.5], title_text=None)
+    figure.update_layout(height=170 + rows, legend={"y": -70 / rows}, margin={"l": 8})
+    return [Chart(file_stem(ablation), ablation_caption(ablation), figure)]
 
 
 def _difference(found: Spread | None) -> str | None:
@@ -58,7 +79,7 @@ def _seconds(row: AblationRow | Row) -> str | None:
     return None if row.seconds is None else time_text(row.seconds)
 
 
-def _title(row: AblationRow) -> str:
+def row_title(row: AblationRow) -> str:
     """The base with what it has of each factor is said beside the table."""
     return row.variant.title + (f" (as {row.variant.same_as})" if row.variant.same_as else "")
 
@@ -121,7 +142,7 @@ def _verdict(ablation: Ablation) -> str:
     return f"Differences whose 95 % interval leaves 0 out{of}: {'; '.join(sure)} points."
 
 
-def _ablation_caption(ablation: Ablation) -> str:
+def ablation_caption(ablation: Ablation) -> str:
     by = METRIC_WORDS[ablation.metric]
     text = (
         f"{capitalised(by)} on the images that were set aside, as they are and under a simulated shift, as mean ± "
@@ -140,7 +161,7 @@ def variants_table(ablation: Ablation) -> Table:
         return ", ".join([*(["over budget"] if row.variant.over is not None else []), *_diverged(row)])
 
     columns = (
-        Column("variant", _title, number=False),
+        Column("variant", row_title, number=False),
         Column("parameters", lambda row: f"{row.variant.params:,}"),
         Column("MACs", lambda row: count_text(row.variant.macs)),
         Column("seeds", lambda row: len(row.cards)),

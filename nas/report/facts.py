@@ -28,18 +28,12 @@ def history(trials: Iterable[TrialRecord]) -> list[tuple[TrialRecord, float | No
     return points
 
 
-@dataclass(frozen=True)
-class SharePoint:
-    draw: int  # from 1
-    window: float  # of the last draws up to this one
-    overall: float  # of all up to this one
-
-
-def over_budget_share(trials: Iterable[TrialRecord], window: int = 20) -> list[SharePoint]:
-    """Share of draws that were over budget. A duplicate is a draw; a result that another study brought is none."""
+def over_budget_share(trials: Iterable[TrialRecord], window: int = 20) -> list[tuple[float, float]]:
+    """After each draw the share of the last `window` draws, and of all so far, that were over budget. A duplicate is a draw; a
+    result that another study brought is none."""
     over = [int(bool(one.over)) for one in trials if not one.imported and one.outcome not in ("running", "waiting")]
     sums = [0, *accumulate(over)]
-    return [SharePoint(n, (sums[n] - sums[max(0, n - window)]) / min(n, window), sums[n] / n) for n in range(1, len(over) + 1)]
+    return [((sums[n] - sums[max(0, n - window)]) / min(n, window), sums[n] / n) for n in range(1, len(over) + 1)]
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

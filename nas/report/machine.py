@@ -31,21 +31,8 @@ from nas.study.storage import open_study
 from nas.train.device import available_devices, device_name, pick_device, pick_precision
 
 PACKAGES = (
-    "nas",
-    "torch",
-    "torchvision",
-    "optuna",
-    "optuna-dashboard",
-    "fvcore",
-    "plotly",
-    "sqlalchemy",
-    "typer",
-    "pydantic",
-    "scikit-learn",
-    "scipy",
-    "ray",
-    "psycopg",
-    "onnxruntime",
+    *("nas", "torch", "torchvision", "optuna", "optuna-dashboard", "fvcore", "plotly", "sqlalchemy", "typer", "pydantic"),
+    *("scikit-learn", "scipy", "ray", "psycopg", "onnxruntime"),
 )
 LOW_DISK_BYTES = 2_000_000_000
 
@@ -117,23 +104,17 @@ def examine(data: Path) -> Health:
 
 def _nearest(path: Path) -> Path:
     """The path itself, or the folder in which it would be made."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
 
 
 def _data_found(data: Path) -> dict[str, str]:
-    found = {"digits": "embedded"}
-    for name, place in (
-        ("cifar10", "cifar-10-batches-py"),
-        ("cifar100", "cifar-100-python"),
-        ("fashion-mnist", "FashionMNIST/raw"),
-        ("svhn", "train_32x32.mat"),
-    ):
-        if (data / place).exists():
-            found[name] = str(data / place)
-    return found
+    places = {
+        "cifar10": "cifar-10-batches-py",
+        "cifar100": "cifar-100-python",
+        "fashion-mnist": "FashionMNIST/raw",
+        "svhn": "train_32x32.mat",
+    }
+    return {"digits": "embedded"} | {name: str(data / place) for name, place in places.items() if (data / place).exists()}
 
 
 # ---------------------------- the disk: results, what only serves to go on, and decoded images; and freeing what no result needs
@@ -165,15 +146,13 @@ def _of_study(paths: StudyPaths) -> list[Item]:
     unfinished += [*paths.ablations.glob("*/runs/*/checkpoint.pt"), *paths.baselines.glob("*/checkpoint.pt")]
     leftovers = [file for file in paths.folder.rglob("*.tmp") if _abandoned(file)]
     kept = size_of(unfinished), size_of([*ended, *leftovers])
-    items = [Item(f"study {paths.name}: trials, networks, database", "result", everything - sum(kept), (paths.folder,))]
-    if unfinished:
-        items.append(
-            Item(f"study {paths.name}: checkpoints of trainings that are not ended", "unfinished", kept[0], tuple(unfinished))
-        )
-    if ended or leftovers:
-        what = f"study {paths.name}: checkpoints of trainings that have ended"
-        items.append(Item(what, "free", kept[1], (*ended, *leftovers)))
-    return items
+    trainings = f"study {paths.name}: checkpoints of trainings that"
+    items = [
+        Item(f"study {paths.name}: trials, networks, database", "result", everything - sum(kept), (paths.folder,)),
+        Item(f"{trainings} are not ended", "unfinished", kept[0], tuple(unfinished)),
+        Item(f"{trainings} have ended", "free", kept[1], (*ended, *leftovers)),
+    ]
+    return [item for item in items if item.paths]
 
 
 def _checkpoints(paths: StudyPaths) -> tuple[list[Path], list[Path]]:
@@ -236,10 +215,9 @@ def free(items: Iterable[Item]) -> int:
     for item in items:
         assert item.need in ("free", "cache"), item
         for path in item.paths:
-            size = size_of([path])
+            freed += size_of([path])
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-            freed += size
     return freed

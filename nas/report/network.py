@@ -1,46 +1,23 @@
-"""A network layer by layer and stage by stage: shapes, parameters, multiply-adds; as a picture and as lines of text.
-
-Only the count of multiply-adds allocates anything.
-"""
+"""A network layer by layer and stage by stage: shapes, parameters, multiply-adds; as a picture and as lines of text."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from itertools import cycle
 
+import jinja2
 import torch
 
-from nas.budget import Layer, Part, calls_of, count_macs, count_params, layers_of, peak_memory
+from nas.budget import Layer, Part, calls_of, layers_of
 from nas.config import ArchConfig, ImageShape, StageConfig
+from nas.foreign.measure import ForeignFacts, measure
 from nas.models import build_model
 from nas.models.user_code import blaming_block
 
-BYTES_PER_PARAMETER = 4
 
-
-@dataclass(frozen=True)
-class NetworkReport:
-    architecture: str
-    params: int  # by fvcore
-    macs: int  # by fvcore, of one image
-    memory: int  # bytes of float32 activations at once, of one image
-    megabytes: float  # of its float32 parameters, in units of 10⁶ bytes
-    parts: list[Part]
-    layers: list[Layer]
-
-
-def report_network(arch: ArchConfig, shape: ImageShape) -> NetworkReport:
-    """Raises ConfigError where the network cannot be built for such images."""
-    params, layers = count_params(arch, shape), list_layers(arch, shape)
-    return NetworkReport(
-        architecture=arch.one_line(),
-        params=params,
-        macs=count_macs(arch, shape),
-        memory=peak_memory(arch, shape),
-        megabytes=round(params * BYTES_PER_PARAMETER / 1e6, 3),
-        parts=list_parts(arch, shape, layers),
-        layers=layers,
-    )
+def measured(arch: ArchConfig, shape: ImageShape) -> ForeignFacts:
+    """A network of ours, measured as any other. Raises ConfigError where it cannot be built for such images."""
+    with torch.random.fork_rng(devices=[]), blaming_block(arch, f"fails on images of {shape.size}×{shape.size}"):
+        return measure(build_model(arch, shape), arch.one_line(), shape)
 
 
 def list_layers(arch: ArchConfig, shape: ImageShape) -> list[Layer]:
@@ -53,7 +30,7 @@ def list_layers(arch: ArchConfig, shape: ImageShape) -> list[Layer]:
     return layers_of(model, calls)
 
 
-def list_parts(arch: ArchConfig, shape: ImageShape, layers: list[Layer] | None = None) -> list[Part]:
+def list_parts(arch: ArchConfig, shape: ImageShape, layers: Sequence[Layer] | None = None) -> list[Part]:
     """`layers`: those of `list_layers`, where they are known already."""
     layers = list_layers(arch, shape) if layers is None else layers
 
@@ -98,65 +75,44 @@ def _block_text(arch: ArchConfig, stage: StageConfig) -> str:
     return f"{one}{extra}" if arch.block == "plain" else f"{one}; {one}{extra}"
 
 
-# ------------------------------------ as a picture: a box a stage, as high as its feature map is large and as wide as it is deep
+# ---------------------------------------------------------------------------------------------------- as a picture
 
 
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("nas.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+)
+TEMPLATES.filters |= {"px": "{:.1f}".format, "whole": "{:.0f}".format}
 BOX_COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
-GAP, TALLEST, SHORTEST, WIDTH, BLOCK = 34, 130, 26, 96, 22
+GAP, TALLEST, SHORTEST, WIDTH, BLOCK, LINE = 34, 130, 26, 96, 22, 16
 """Pixels; BLOCK is what each block after the first adds to a box's width."""
-LINE = 16
 BAR, LONGEST = 14, 16  # characters; LONGEST of what stands below a box, so that it does not reach into the next
 ITSELF = "(itself)"  # stands for the name of the whole module, where it holds parameters beside its layers
 
 
 def draw_network(parts: Sequence[Part], params: int) -> str:
-    """An SVG element whose text takes the colour of the page."""
+    """An SVG element whose text takes the colour of the page: a box a stage, as high as its feature map is large and as wide as
+    it is deep."""
+    largest = max(part.output[-1] for part in parts if len(part.output) == 3)
     boxes, x = [], 10.0
-    lines = [[part.name, shape_text(part.output), *_wrapped(part), f"{part.params:,}"] for part in parts]
-    for i, part in enumerate(parts):
-        width = max(WIDTH + BLOCK * max(part.blocks - 1, 0), WIDTH)
-        boxes.append(_box(part, i, x, width, _height(part, parts)) + _text(lines[i], x + width / 2))
+    for part, colour in zip(parts, cycle(BOX_COLOURS), strict=False):
+        width = WIDTH + BLOCK * max(part.blocks - 1, 0)
+        size = part.output[-1] if len(part.output) == 3 else 1
+        height = max(SHORTEST, TALLEST * math.sqrt(size / largest))
+        borders = [x + width * block / part.blocks for block in range(1, part.blocks)]
+        lines = [part.name, shape_text(part.output), *_wrapped(part), f"{part.params:,}"]
+        box = {"x": x, "width": width, "top": 10 + (TALLEST - height) / 2, "height": height, "colour": colour}
+        boxes.append({**box, "borders": borders, "lines": lines})
         x += width + GAP
-    right = x - GAP + 10
-    height = TALLEST + LINE * max(map(len, lines)) + 24
-    label = f"{len(parts) - 2} stages, {params:,} parameters"
-    return (
-        f'<svg class="network" viewBox="0 0 {right:.0f} {height}" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'aria-label="{escape(label)}" font-family="system-ui, sans-serif" font-size="12" fill="currentColor" '
-        f'style="min-width:{0.85 * right:.0f}px;max-width:{right:.0f}px;width:100%">{"".join(boxes)}</svg>'
+    return TEMPLATES.get_template("network.svg").render(
+        boxes=boxes,
+        right=x - GAP + 10,
+        height=TALLEST + LINE * max(len(_wrapped(part)) + 3 for part in parts) + 24,
+        label=f"{len(parts) - 2} stages, {params:,} parameters",
+        middle=10 + TALLEST / 2,
+        below=TALLEST + 14,
+        line=LINE,
+        gap=GAP,
     )
-
-
-def _height(part: Part, parts: Sequence[Part]) -> float:
-    largest = max(one.output[-1] for one in parts if len(one.output) == 3)
-    size = part.output[-1] if len(part.output) == 3 else 1
-    return max(SHORTEST, TALLEST * math.sqrt(size / largest))
-
-
-def _box(part: Part, index: int, x: float, width: float, height: float) -> str:
-    top = 10 + (TALLEST - height) / 2
-    colour = BOX_COLOURS[index % len(BOX_COLOURS)]
-    shapes = [
-        f'<rect x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" rx="4" fill="{colour}" '
-        f'fill-opacity="0.35" stroke="{colour}"/>'
-    ]
-    for block in range(1, part.blocks):
-        at = x + width * block / part.blocks
-        shapes.append(f'<line x1="{at:.1f}" y1="{top:.1f}" x2="{at:.1f}" y2="{top + height:.1f}" stroke="{colour}"/>')
-    if index:
-        y = 10 + TALLEST / 2
-        shapes.append(f'<line x1="{x - GAP + 4:.1f}" y1="{y}" x2="{x - 8:.1f}" y2="{y}" stroke="currentColor"/>')
-        shapes.append(f'<path d="M {x - 9:.1f} {y - 4} L {x - 2:.1f} {y} L {x - 9:.1f} {y + 4} z"/>')
-    return "".join(shapes)
-
-
-def _text(lines: Sequence[str], middle: float) -> str:
-    elements = []
-    for n, line in enumerate(lines):
-        weight = ' font-weight="600"' if n == 0 else ""
-        y = TALLEST + 14 + LINE * (n + 1)
-        elements.append(f'<text x="{middle:.1f}" y="{y}" text-anchor="middle"{weight}>{escape(line)}</text>')
-    return "".join(elements)
 
 
 def _wrapped(part: Part) -> list[str]:

@@ -3,24 +3,23 @@
 import base64
 import io
 import os
-from dataclasses import dataclass, field
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from nas.config import Candidate, ImageShape
 from nas.errors import StudyError
 from nas.files import write_whole
 from nas.report import experiments, facts, tables
-from nas.report.charts import Chart, confusion_of, run_charts, search_charts
-from nas.report.network import draw_network, list_layers, list_parts
+from nas.report.charts import search_charts
+from nas.report.network import TEMPLATES, draw_network, list_layers, list_parts
 from nas.report.record import FullRecord
+from nas.report.run_charts import confusion_of, run_charts
 from nas.report.summary import summary
 from nas.report.tables import Table
 from nas.report.words import capitalised, count_text, counts_line, flop_text, number_text, recipe_texts, time_text
@@ -28,30 +27,31 @@ from nas.runs.record import RunRecord
 from nas.study.outcomes import COUNTED, count_trained
 from nas.study.strategies import describe
 
+TEMPLATES.filters |= {"anchor": lambda title: "-".join(re.findall(r"[^\W_]+", title.lower())), "capitalised": capitalised}
 MOST_ROWS = 60  # of trials in the page; `nas report --paper` writes all
 SMALLEST_SHOWN = 96  # pixels; smaller images are enlarged by whole factors
 
 
-@dataclass(frozen=True)
-class Section:
-    title: str
-    parts: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
-
-
 def render_page(record: FullRecord) -> str:
     """The page's HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("nas.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    sections = [section for section in _sections(record) if section.parts]
-    return environment.get_template("report.html").render(
+    best = None if record.best is None else record.best.number
+    commands, versions = _repeat(record)
+    return TEMPLATES.get_template("report.html").render(
         record=record,
-        running=record.counts.get("running", 0),
-        sections=sections,
+        tiles=_tiles(record),
+        summary=[*record.left_out, *summary(record)],
+        finalists=tables.finalists_table(record.finalists, record.trials),
+        charts={chart.id: chart for chart in search_charts(record)},
+        traits=_traits(record),
+        experiments=experiments,
+        trials=tables.trials_table(record.trials, best, record.metric),
+        most_rows=MOST_ROWS,
+        network=_network(record),
+        retrained=record.chosen_run and _run(record.chosen_run),
+        number_text=number_text,
+        commands=commands,
+        versions=versions,
+        parameters=Table(("parameter", "values"), sorted(record.settings.parameters.items())),
         plotly=Markup(get_plotlyjs()),
     )
 
@@ -71,49 +71,11 @@ def write_page(record: FullRecord, output: Path | None) -> Path:
     return path
 
 
-def _sections(record: FullRecord) -> list[Section]:
-    charts = {chart.id: chart for chart in search_charts(record)}
-
-    def shown(*names: str) -> list[dict[str, Any]]:
-        return [_chart(charts[name]) for name in names if name in charts]
-
-    return [
-        Section("Summary", [_tiles(record), *(_text(text) for text in [*record.left_out, *summary(record)])]),
-        Section("Finalists", _finalists(record)),
-        Section("The search", shown("history", "curves")),
-        Section(f"{capitalised(record.metric)} and cost", shown("accuracy-params", "accuracy-macs")),
-        Section("What mattered", [*shown("importance", "parallel"), *_traits(record)]),
-        *_ablation_sections(record),
-        Section("Known networks, trained alike", _known_networks(record)),
-        Section("Where time went", shown("time", "over-budget")),
-        Section("Trials", _trials(record)),
-        *_network_sections(record),
-        Section("How to repeat it", _repeat(record)),
-    ]
+# ------------------------------------------------------------------------------------------------- what it shows
 
 
-# --------------------------------------------------------------------------------------------------------------- parts
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"kind": "text", "text": text}
-
-
-def _heading(text: str) -> dict[str, Any]:
-    return {"kind": "heading", "text": text}
-
-
-def _chart(chart: Chart) -> dict[str, Any]:
-    # In a script element nothing but its end is markup.
-    data = Markup(chart.figure.to_json().replace("<", "\\u003c"))
-    return {"kind": "chart", "id": chart.id, "title": chart.title, "caption": chart.caption, "wide": chart.wide, "json": data}
-
-
-def _table(table: Table, caption: str, folded: bool = False) -> dict[str, Any]:
-    return {"kind": "table", "table": table, "caption": caption, "folded": folded}
-
-
-def _tiles(record: FullRecord) -> dict[str, Any]:
+def _tiles(record: FullRecord) -> list[tuple[str, str]]:
+    """What each is of, and a figure."""
     counts = record.counts
     tiles = []
     if record.best is not None and record.best.accuracy is not None:
@@ -136,113 +98,41 @@ def _tiles(record: FullRecord) -> dict[str, Any]:
         tiles.append((f"of {images}", f"{run.evaluation.accuracy:.2%}"))
         if record.metric != "accuracy":
             tiles.append((f"{record.metric} on {images}", f"{run.evaluation.score(record.settings.study.metric):.2%}"))
-    return {"kind": "tiles", "tiles": tiles}
+    return tiles
 
 
-def _finalists(record: FullRecord) -> list[dict[str, Any]]:
-    if not record.finalists:
-        return []
-    rows = record.trials
-    return [_table(tables.finalists_table(record.finalists, rows), "The best networks, trained again; the winner first.")]
+def _traits(record: FullRecord) -> Table:
+    rows = [(one.slot, one.best, one.others, f"{one.lift:.2f}") for one in facts.shared_traits(record.trials)[:15]]
+    return Table(("parameter", "among the best", "among the others", "apart"), rows, frozenset({3}))
 
 
-def _traits(record: FullRecord) -> list[dict[str, Any]]:
-    traits = facts.shared_traits(record.trials)
-    if not traits:
-        return []
-    table = Table(
-        ("parameter", "among the best", "among the others", "apart"),
-        [(trait.slot, trait.best, trait.others, f"{trait.lift:.2f}") for trait in traits[:15]],
-        frozenset({3}),
-    )
-    caption = (
-        "The best tenth of the trained networks, at least five, and the others: of a number the middle half, of words and a few "
-        "numbers the value that stands out most among the best. Apart: 0 where both are alike, 1 where they share nothing."
-    )
-    return [_heading("What the best share"), _table(table, caption)]
-
-
-def _ablation_sections(record: FullRecord) -> list[Section]:
-    sections = []
-    for ablation in record.ablations:
-        parts = [_text(text) for text in experiments.ablation_sentences(ablation)]
-        parts += [_chart(chart) for chart in experiments.ablation_charts(ablation)]
-        parts += [_table(table, caption) for table, caption in experiments.ablation_tables(ablation).values()]
-        sections.append(Section(f"Ablation {ablation.name}", parts))
-    return sections
-
-
-def _known_networks(record: FullRecord) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = []
-    for one in record.comparisons:
-        parts += [_heading(experiments.comparison_heading(one))] * (len(record.comparisons) > 1)
-        parts += [_text(text) for text in experiments.comparison_sentences(one)]
-        parts.append(_table(experiments.networks_table(one), experiments.comparison_caption(one)))
-    return parts
-
-
-def _trials(record: FullRecord) -> list[dict[str, Any]]:
-    rows = record.trials
-    best = None if record.best is None else record.best.number
-    table = tables.trials_table(rows, best, record.metric)
-    trained = len(table.rows)
-    if not trained:
-        return []
-    which = "Every network that trained" if trained <= MOST_ROWS else f"The first {MOST_ROWS} of {trained:,} networks"
-    caption = f"{which}: those that completed, then those that did not, by {record.metric}."
-    return [_table(table.head(MOST_ROWS), caption, folded=trained > 20)]
-
-
-def _network_sections(record: FullRecord) -> list[Section]:
-    """Of the chosen retrained network; where there is none, of the best trial."""
-    sections = []
-    if (run := record.chosen_run) is not None and record.chosen is not None:
-        title = "The retrained network" if len(record.runs) == 1 else f"The retrained network {run.name}"
-        why = [_text(f"{text}.") for text in record.chosen.sentences()]
-        sections.append(Section(title, [*why, *_network(run.card.candidate, run.card.shape), *_run(run)]))
-    elif record.best_candidate is not None:
-        sections.append(Section("The best network", _network(record.best_candidate, record.settings.shape)))
-    elif record.best is not None:
-        file = record.paths.trial(record.best.number).candidate
-        sections.append(Section("The best network", [_text(f"{file} cannot be read any more: the network is not known.")]))
-    return sections
-
-
-def _network(candidate: Candidate, shape: ImageShape) -> list[dict[str, Any]]:
+def _network(record: FullRecord) -> dict[str, Any] | None:
+    """The chosen retrained network; where there is none, the best of the search."""
+    candidate, run = record.best_candidate, record.chosen_run
+    if candidate is None:
+        return None
+    shape = record.settings.shape if run is None else run.card.shape
     layers = list_layers(candidate.arch, shape)
     parts = list_parts(candidate.arch, shape, layers)
-    total = sum(layer.params for layer in layers)
-    recipe = recipe_texts(candidate.train)
-    return [
-        {
-            "kind": "picture",
-            "svg": Markup(draw_network(parts, total)),
-            "caption": "Left to right as an image passes: height follows the feature map's size, each line in a box is a block's "
-            "border; below, the output's shape, what it is built of, and its parameters.",
-        },
-        _text(f"Recipe: {recipe['recipe']}. Augmentation: {recipe['augment']}."),
-        _table(tables.stages_table(parts, shape.classes), "Stage by stage, beside ResNet-18 for images of 224×224."),
-        _table(tables.layers_table(layers), f"All {len(layers)} layers", folded=True),
-    ]
+    return {
+        "svg": Markup(draw_network(parts, sum(layer.params for layer in layers))),
+        "recipe": recipe_texts(candidate.train),
+        "stages": tables.stages_table(parts, shape.classes),
+        "layers": tables.layers_table(layers),
+        "count": len(layers),
+    }
 
 
-def _run(run: RunRecord) -> list[dict[str, Any]]:
-    parts = [_heading("Training"), *(_chart(chart) for chart in run_charts(run))]
-    if run.curve:
-        every = f"All {number_text(len(run.curve), 'epoch')}"
-        parts.append(_table(tables.epochs_table(run.curve, run.card.metric), every, folded=True))
-    if run.evaluation is None:
-        tested_on = run.card.includes_test_labels
-        why = "The network was trained on the test labels" if tested_on else "The data set has no labelled test images"
-        held_out = "" if run.card.held_out is not None else ", and no images were held out (nas retrain --hold-out 0.1)"
-        return [*parts, _text(f"{why}{held_out}: what it confuses cannot be shown.")]
-    classes = run.card.classes
-    mistakes = facts.commonest_mistakes(confusion_of(run))
-    if mistakes:
-        said = "; ".join(f"{classes[label]} taken for {classes[predicted]} ({times})" for label, predicted, times in mistakes)
-        parts.append(_text(f"The commonest mistakes: {said}."))
-        parts += [_heading("Most confidently wrong"), {"kind": "mistakes", "mistakes": _mistakes(run)}]
-    return parts
+def _run(run: RunRecord) -> dict[str, Any]:
+    card, mistakes = run.card, []
+    if run.evaluation is not None:
+        mistakes = facts.commonest_mistakes(confusion_of(run))
+    return {
+        "charts": run_charts(run),
+        "epochs": tables.epochs_table(run.curve, card.metric),
+        "commonest": [f"{card.classes[i]} taken for {card.classes[j]} ({times})" for i, j, times in mistakes],
+        "wrong": _mistakes(run) if mistakes else [],
+    }
 
 
 def _mistakes(run: RunRecord) -> list[dict[str, str]]:
@@ -267,15 +157,15 @@ def image_url(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _repeat(record: FullRecord) -> list[dict[str, Any]]:
+def _repeat(record: FullRecord) -> tuple[list[str], Table]:
+    """The commands that made what is shown, each once, and the versions."""
     settings = record.settings
     environment = settings.environment
     made = [run.card.environment for run in record.runs]
     rows = [row for one in record.ablations for row in one.rows] + [row for one in record.comparisons for row in one.known]
     made += [card.environment for row in rows for card in row.cards.values()]
     made.sort(key=lambda one: datetime.fromisoformat(one.created))
-    commands = dict.fromkeys([environment.command, *(one.command for one in made)])  # each once
-    facts_ = [
+    versions = [
         ("study began", environment.created),
         ("seed", str(settings.seed)),
         ("commit", environment.git or "not in a checkout"),
@@ -287,12 +177,5 @@ def _repeat(record: FullRecord) -> list[dict[str, Any]]:
         ("pruner", describe(settings.study.pruner)),
         ("budget", settings.budget.describe()),
     ]
-    parts = [
-        _text("The commands that made what is shown:"),
-        {"kind": "code", "text": "\n".join(commands)},
-        _table(Table(("what", "value"), facts_), "Versions and seeds"),
-    ]
-    if settings.parameters:
-        parameters = Table(("parameter", "values"), sorted(settings.parameters.items()))
-        parts.append(_table(parameters, f"The space: {len(settings.parameters)} parameters", folded=True))
-    return parts
+    commands = [environment.command, *(one.command for one in made)]
+    return list(dict.fromkeys(commands)), Table(("what", "value"), versions)

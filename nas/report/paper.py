@@ -4,15 +4,15 @@ LaTeX document that includes them all.
 
 from pathlib import Path
 
-import jinja2
 import plotly.graph_objects as go
 
 from nas.errors import StudyError
 from nas.files import write_whole
 from nas.report import experiments
-from nas.report.charts import Chart, run_charts, search_charts
-from nas.report.network import list_layers, list_parts
+from nas.report.charts import Chart, search_charts
+from nas.report.network import TEMPLATES, list_layers, list_parts
 from nas.report.record import FullRecord
+from nas.report.run_charts import run_charts
 from nas.report.summary import methods, summary
 from nas.report.tables import Table, epochs_table, finalists_table, latex_text, layers_table, stages_table, trials_table
 
@@ -103,10 +103,8 @@ def for_print(figure: go.Figure) -> go.Figure:
 
 def _document(record: FullRecord, paragraph: str, tables: dict[str, tuple[Table, str]], drawn: list[Chart]) -> str:
     """Tables are as wide as the page at most; a long one is cut, and says so."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("nas.report"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
+    environment = TEMPLATES.overlay(
+        autoescape=False,
         keep_trailing_newline=True,
         block_start_string="<%",
         block_end_string="%>",

@@ -5,13 +5,13 @@ Reads only; what follows from it is in `facts`, how it looks in `figures` and `p
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from nas.budget.closed_form import closed_form_macs
+from nas.budget import Budget, quick_macs
 from nas.config import METRIC_WORDS, Candidate
 from nas.errors import NasError
 from nas.paths import StudyPaths, known_studies, shipped_names, study_paths
@@ -65,22 +65,6 @@ class StudyRecord:
         """Of each training of the search."""
         return int(self.settings.parameters.get("epochs", 0))
 
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "name": self.name,
-            "settings": self.settings.model_dump(mode="json"),
-            "counts": self.counts,
-            "led": self.led,
-            "trained": self.trained,
-            "flop": self.flop,
-            "best": None if self.best is None else self.best.row(),
-            "finalists": [asdict(one) for one in self.finalists],
-            "trials": [trial.row() for trial in self.trials],
-            "retrained": self.retrained,
-            "chosen": self.chosen and self.chosen.name,
-        }
-
 
 @dataclass(frozen=True)
 class FullRecord(StudyRecord):
@@ -91,7 +75,7 @@ class FullRecord(StudyRecord):
     runs: list[RunRecord]  # oldest first, as what follows
     ablations: list[Ablation]
     comparisons: list[Comparison]  # known networks beside the study's, by how they were trained
-    references: list["Reference"]  # networks that others have reported on the same images
+    references: list["PresetRow"]  # networks that others have reported on the same images
     left_out: list[str]  # a sentence for each retrained network, ablation and comparison of which a file is damaged
 
     @cached_property
@@ -181,7 +165,7 @@ def read_record(paths: StudyPaths) -> FullRecord:
         runs=runs,
         ablations=ablations,
         comparisons=comparisons,
-        references=reference_points(known.settings),
+        references=report_presets() if _is_cifar10(known.settings) else [],
         left_out=left_out,
     )
 
@@ -190,23 +174,30 @@ def read_record(paths: StudyPaths) -> FullRecord:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A network that others have reported on the images of a study: a point to compare its own with."""
+class PresetRow:
+    """A network that others have reported on CIFAR-10."""
 
-    name: str  # of the preset
+    name: str
+    blocks: list[int]
+    channels: list[int]
+    block: str
     params: int
     macs: int
-    accuracy: float
-    measured_on: str
+    fits: bool  # the budget that the report's authors had to keep to
+    accuracy: float  # as reported, in [0, 1] …
+    measured_on: str  # … and on which images
 
 
-def reference_points(settings: StudySettings) -> list[Reference]:
-    """Empty for images on which nobody has reported."""
-    points = []
-    for preset in map(load_preset, shipped_names("preset") if _is_cifar10(settings) else ()):
-        reported, macs = preset.reported, closed_form_macs(preset.candidate.arch, CIFAR10)
-        points.append(Reference(preset.name, reported.params, macs, reported.accuracy, reported.measured_on))
-    return points
+def report_presets() -> list[PresetRow]:
+    rows = []
+    for name in shipped_names("preset"):
+        preset = load_preset(name)
+        arch = preset.candidate.arch
+        cost = Budget(preset.budget, CIFAR10).check(arch)
+        stages = [stage.blocks for stage in arch.stages], [stage.channels for stage in arch.stages]
+        what = name, *stages, arch.block, cost.params, quick_macs(arch, CIFAR10), cost.fits
+        rows.append(PresetRow(*what, preset.reported.accuracy, preset.reported.measured_on))
+    return rows
 
 
 def _is_cifar10(settings: StudySettings) -> bool:

@@ -1,13 +1,16 @@
 """What was trained in a study, and predicted with it: runs, submissions and known networks, and whether their files are whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from nas.config import METRIC_WORDS, MetricName
 from nas.errors import NasError
 from nas.files import sha256_of
 from nas.paths import StudyPaths, TrialPaths
+from nas.report.tables import Table
+from nas.report.words import time_text
 from nas.runs.card import read_sealed_card
 from nas.runs.comparison import BaselineCard, finished_baselines, read_baseline
 from nas.runs.ledger import Entry, HashedFiles, Ledger, RunEntry, SubmissionEntry, age, collect_files, read_ledger, write_entries
@@ -28,6 +31,10 @@ class Listed(Generic[T]):
     @property
     def is_whole(self) -> bool:
         return self.files in (THERE, AS_RECORDED, GONE, WRITTEN_OVER)
+
+    @property
+    def files_text(self) -> str:
+        return self.files if self.recorded else f"{self.files}, not in the ledger"
 
 
 @dataclass(frozen=True)
@@ -59,19 +66,15 @@ def list_runs(paths: StudyPaths, verify: bool = False) -> Listing:
     added = not unreadable and _is_added(paths, [*found.runs, *new])
     submissions = sorted([*ledger.submissions, *new], key=age)
     latest = {one.output: one.id for one in submissions}
+
+    def file(one: SubmissionEntry) -> str:
+        return WRITTEN_OVER if latest[one.output] != one.id else _file_of(paths, one, hashed if verify else None)
+
     runs = [Listed(run.name, run, _files_of(paths, run, hashed if verify else None)) for run in ledger.runs]
     runs += [Listed(run.name, run, AS_RECORDED if verify else THERE, added) for run in found.runs]
     return Listing(
         runs=sorted(runs, key=lambda run: age(run.entry)),
-        submissions=[
-            Listed(
-                one.output,
-                one,
-                WRITTEN_OVER if latest[one.output] != one.id else _file_of(paths, one, hashed if verify else None),
-                added or one.id in recorded,
-            )
-            for one in submissions
-        ],
+        submissions=[Listed(one.output, one, file(one), added or one.id in recorded) for one in submissions],
         unreadable=unreadable + broken,
     )
 
@@ -136,3 +139,60 @@ def _file_of(paths: StudyPaths, entry: SubmissionEntry, hashed: Hashed | None) -
     if hashed is None:
         return THERE
     return AS_RECORDED if hashed(file) == entry.csv_sha256 else "changed"
+
+
+# ------------------------------------------------------------------------------------------------------------- as tables
+
+
+RESULTS = ("recipe", "seed", "epochs", "parameters", "images", "time", "held out", "test accuracy")
+
+
+def runs_table(runs: Sequence[Listed[RunEntry]], chosen: str | None) -> Table:
+    def row(run: Listed[RunEntry]) -> tuple[str, ...]:
+        entry = run.entry
+        score = {"balanced_accuracy": entry.test_balanced_accuracy, "macro_f1": entry.test_macro_f1}.get(entry.metric)
+        return (
+            *(entry.name, entry.recipe, str(entry.seed), str(entry.epochs), f"{entry.params:,}"),
+            f"{entry.train_images:,}" + (" with test labels" if entry.includes_test_labels else ""),
+            time_text(entry.seconds),
+            _score_text(entry.metric, entry.held_out_accuracy, entry.held_out_score),
+            _score_text(entry.metric, entry.test_accuracy, score, entry.tta, entry.test_accuracy_tta),
+            *(entry.commit or "–", run.files_text, "← chosen" if run.name == chosen else ""),
+        )
+
+    return Table(("run", *RESULTS, "commit", "files", ""), [row(run) for run in runs])
+
+
+def submissions_table(submissions: Sequence[Listed[SubmissionEntry]]) -> Table:
+    def row(one: Listed[SubmissionEntry]) -> tuple[str, ...]:
+        entry = one.entry
+        averaged = f"{entry.tta}, adapted norm" if entry.adapted else entry.tta
+        what = entry.output, entry.run, entry.test, f"{entry.images:,}", averaged
+        return *what, entry.created[:16].replace("T", " "), entry.commit or "–", one.files_text
+
+    columns = ("submission", "run", "test set", "rows", "averaged over", "made", "commit", "file")
+    return Table(columns, [row(one) for one in submissions])
+
+
+def baselines_table(baselines: Sequence[Listed[BaselineCard]]) -> Table:
+    def row(one: Listed[BaselineCard]) -> tuple[str, ...]:
+        card = one.entry
+        held_out, over = card.held_out, card.network.over_text
+        return (
+            *(one.name, card.like, card.recipe, str(card.seed), str(card.train.epochs), f"{card.network.params:,}"),
+            *(f"{card.train_images:,}", time_text(card.seconds)),
+            "–" if held_out is None else _score_text(card.metric, held_out.accuracy, held_out.clean),
+            _score_text(card.metric, card.test_accuracy, card.test_score, card.tta, card.test_accuracy_tta),
+            *("fits" if over is None else f"over by {over}", one.files),
+        )
+
+    return Table(("baseline", "like", *RESULTS, "budget", "files"), [row(one) for one in baselines])
+
+
+def _score_text(
+    metric: MetricName, accuracy: float | None, score: float | None, tta: str = "none", with_tta: float | None = None
+) -> str:
+    """The accuracy, what it is with averaging over `tta`, and the score by another metric."""
+    averaged = "" if with_tta is None or tta == "none" else f", {tta} {with_tta:.2%}"
+    scored = "" if score is None or metric == "accuracy" else f", {METRIC_WORDS[metric]} {score:.2%}"
+    return "–" if accuracy is None else f"{accuracy:.2%}{averaged}{scored}"

@@ -1,19 +1,18 @@
-"""What `nas show` says of a network (layers, cost, recipe) or a space (ranges, how much of it fits), and `nas presets` of the
-reported networks.
-"""
+"""What `nas show` says of a network (layers, cost, recipe) or a space (ranges, how much of it fits)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas.budget import Budget, quick_macs
+from nas.budget import Budget, Part
 from nas.config import BudgetConfig, ImageShape, LatencyConfig, MetricName
 from nas.errors import NasError
-from nas.paths import PRESET, existing_study, shipped_names
+from nas.foreign.measure import ForeignFacts
+from nas.paths import PRESET, existing_study
 from nas.report.check import latency_of
-from nas.report.network import NetworkReport, report_network
+from nas.report.network import list_parts, measured
 from nas.runs.select import Subject, find_subject, preset_subject
 from nas.space.feasibility import Fill, Fit, check_blocks, check_feasible, measure_cost, measure_fill, measure_fit, time_draws
-from nas.space.space_file import CIFAR10, load_preset, load_space
+from nas.space.space_file import CIFAR10, load_space
 from nas.study.settings import read_settings
 
 TIMED_DRAWS = 12
@@ -25,7 +24,8 @@ class ShownNetwork:
     subject: Subject
     metric: MetricName  # what its accuracy in the search is measured by
     images: ImageShape
-    network: NetworkReport
+    facts: ForeignFacts
+    parts: list[Part]
     latency: LatencyConfig | None  # the study's limit, on its own images; …
     milliseconds: float | None
     """… and what the network takes: as the search measured it, or else now. None where this machine cannot time it."""
@@ -46,12 +46,11 @@ def show_network(which: str, study: str | None, images: dict[str, int], note: Ca
         name, subject, shape, metric = paths.name, find_subject(paths, which), settings.shape, settings.study.metric
         if not images and settings.budget.latency is not None:
             latency = settings.budget.latency
-            # A command that reads leaves the study's file as it is.
-            budget = Budget(settings.budget, shape, paths.latencies, write=lambda file, content: None)
-            milliseconds = latency_of(budget, subject.candidate.arch, note)
+            milliseconds = latency_of(subject.candidate.arch, shape, settings.budget, paths.latencies, note)
     shape = shape.model_copy(update=images)
-    network = report_network(subject.candidate.arch, shape)
-    return ShownNetwork(name, subject, metric, shape, network, latency, milliseconds)
+    facts = measured(subject.candidate.arch, shape)
+    parts = list_parts(subject.candidate.arch, shape, facts.layers)
+    return ShownNetwork(name, subject, metric, shape, facts, parts, latency, milliseconds)
 
 
 @dataclass(frozen=True)
@@ -101,41 +100,3 @@ def show_space(name: str, draws: int, images: dict[str, int], note: Callable[[st
         cost=measure_cost(space, budget, draws, seed=0),
         milliseconds=milliseconds,
     )
-
-
-# ----------------------------------------------------------------------------------------------------------------------- presets
-
-
-@dataclass(frozen=True)
-class PresetRow:
-    name: str
-    blocks: list[int]
-    channels: list[int]
-    block: str
-    params: int
-    macs: int
-    fits: bool  # the budget that the report's authors had to keep to
-    accuracy: float  # as reported, in [0, 1] …
-    measured_on: str  # … and on which images
-
-
-def report_presets() -> list[PresetRow]:
-    rows = []
-    for name in shipped_names("preset"):
-        preset = load_preset(name)
-        arch = preset.candidate.arch
-        cost = Budget(preset.budget, CIFAR10).check(arch)
-        rows.append(
-            PresetRow(
-                name=name,
-                blocks=[stage.blocks for stage in arch.stages],
-                channels=[stage.channels for stage in arch.stages],
-                block=arch.block,
-                params=cost.params,
-                macs=quick_macs(arch, CIFAR10),
-                fits=cost.fits,
-                accuracy=preset.reported.accuracy,
-                measured_on=preset.reported.measured_on,
-            )
-        )
-    return rows

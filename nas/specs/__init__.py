@@ -1,7 +1,7 @@
 """One schema a command: names, types, defaults, help and completion of its options, once.
 
 A spec is also the request that the engine receives. `nas.cli.options` makes the options of a command from it, and
-`nas.api.calls` the signature of a function; both leave out fields without an `option`. Imports nothing heavy: `nas --help` must
+`nas.api.study` the signature of a function; both leave out fields without an `option`. Imports nothing heavy: `nas --help` must
 be quick.
 """
 
@@ -34,10 +34,7 @@ class DeviceFields:
 @dataclass(frozen=True, kw_only=True)
 class ImageFields(DeviceFields):
     data_folder: str | None = option(
-        None,
-        "Folder of the data: of images for `folder`, of the download for the others.",
-        name="data",
-        path=True,
+        None, "Folder of the data: of images for `folder`, of the download for the others.", name="data", path=True
     )
     train_subset: int | None = option(None, "Train on so many images only, stratified.", min=1)
 
@@ -51,11 +48,7 @@ class RecipeFields(ImageFields):
         "searched, auto, fast, long, robust, or a YAML file: how it is trained. auto goes by the length.",
         complete="recipe",
     )
-    labels: str | None = option(
-        None,
-        "The study's table of labels, if it has moved without the folder of the images.",
-        path=True,
-    )
+    labels: str | None = option(None, "The study's table of labels, if it has moved without the folder of the images.", path=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------- the commands
@@ -79,9 +72,7 @@ class SearchSpec(ImageFields):
         parse=parse_flop,
     )
     finalists: int | None = option(
-        None,
-        "Train the best so many again at the end, longer; 0 is none. [default: for a fifth of the cost]",
-        remembered=False,
+        None, "Train the best so many again at the end, longer; 0 is none. [default: for a fifth of the cost]", remembered=False
     )
     finalist_epochs: int | None = option(None, "Of each of these trainings. [default: 1.5 times --epochs]", remembered=False)
     finalist_seeds: int | None = option(None, "Trainings of each. [default: 2]", remembered=False)
@@ -125,10 +116,7 @@ class SearchSpec(ImageFields):
         remembered=False,
     )
     ray: str | None = option(
-        None,
-        "Workers on a Ray cluster: host:port, `auto` for a running one, or `local`.",
-        metavar="ADDRESS",
-        remembered=False,
+        None, "Workers on a Ray cluster: host:port, `auto` for a running one, or `local`.", metavar="ADDRESS", remembered=False
     )
     gpus_per_worker: float | None = option(None, "On Ray: a fraction shares a GPU. [default: 1]", min=0, remembered=False)
     cpus_per_worker: float | None = option(None, "On Ray: cores of each worker. [default: 1]", min=0.1, remembered=False)
@@ -252,10 +240,7 @@ class BaselineSpec(RecipeFields):
     seeds: tuple[int, ...] = option((0,), "Trainings of each: how many, or a list such as 0,3,4.", parse=parse_seeds, text="1")
     hold_out: float = option(0.0, "Share of the training images that judges instead, as in nas retrain.", min=0, max=0.5)
     timeout: float = option(
-        60.0,
-        "For the code of a network to build it and train it a step: 90s, 5m.",
-        parse=parse_timeout,
-        text="60s",
+        60.0, "For the code of a network to build it and train it a step: 90s, 5m.", parse=parse_timeout, text="60s"
     )
 
     @property

@@ -8,8 +8,8 @@ import pytest
 
 from nas.config import ImageShape
 from nas.errors import ConfigError
-from nas.foreign import ForeignFacts, ForeignName
-from nas.foreign.measure import measure
+from nas.foreign import ForeignName
+from nas.foreign.measure import ForeignFacts, measure
 from nas.paths import StudyPaths
 from tests.conftest import Done
 from tests.foreign.networks import Net

@@ -11,7 +11,7 @@ import pytest
 from nas import specs
 from nas.cli.options import CHOICES, offer
 from nas.data.datasets import DATASETS
-from nas.export import FORMATS
+from nas.export.formats import FORMATS
 from nas.paths import StudyPaths
 from nas.runs.trackers import TRACKERS
 from nas.specs.options import options_of

@@ -53,7 +53,7 @@ MAY_IMPORT_OPTUNA = {
     "nas/study/trials.py",
     "nas/dashboard/view.py",
     "nas/dashboard/artifacts.py",
-    "nas/dashboard/serve.py",
+    "nas/dashboard/__init__.py",
     *(
         f"nas/study/{room}/{path.name}"
         for room in ("samplers", "pruners")

@@ -15,8 +15,8 @@ from typing import Any
 import optuna
 import pytest
 
+from nas.dashboard import _Quiet, _Server, make_app, serve
 from nas.dashboard.artifacts import draw_curve
-from nas.dashboard.serve import _Quiet, _Server, make_app, serve
 from nas.errors import ConfigError
 from nas.paths import StudyPaths
 from nas.runs.select import find_subject

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
-from nas.export import FORMATS, export
-from nas.export.formats import Predictor
+from nas.export.formats import FORMATS, Predictor, export
 from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.paths import StudyPaths

@@ -8,8 +8,7 @@ from torch import nn
 
 from nas.config import ImageShape
 from nas.errors import ConfigError
-from nas.foreign import foreign_name
-from nas.foreign.build import build_network
+from nas.foreign import build_network, foreign_name
 
 pytestmark = pytest.mark.usefixtures("user_file")
 SHAPE = ImageShape(channels=3, size=32, classes=10)

@@ -13,8 +13,9 @@ import pytest
 
 from nas.config import ImageShape
 from nas.errors import ConfigError
-from nas.foreign import ForeignFacts, foreign_name, inspect_network
-from nas.foreign.inspection import KEPT_OUTPUT
+from nas.foreign import foreign_name
+from nas.foreign.inspection import KEPT_OUTPUT, inspect_network
+from nas.foreign.measure import ForeignFacts
 
 pytestmark = pytest.mark.usefixtures("user_file")
 SHAPE = ImageShape(channels=3, size=32, classes=10)
@@ -59,7 +60,7 @@ def test_network_that_hangs_is_ended_with_the_line_where_it_was(user_file: Path)
 def test_network_that_hangs_ends_with_the_command_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "hangs.py").write_text("import os\nopen('pid', 'w').write(str(os.getpid()))\nwhile True: pass\n")
     code = (
-        "from nas.config import ImageShape; from nas.foreign import foreign_name, inspect_network; "
+        "from nas.config import ImageShape; from nas.foreign.inspection import foreign_name, inspect_network; "
         "inspect_network(foreign_name('hangs.py:Net'), ImageShape(channels=3, size=32, classes=10), 250)"
     )
     command = subprocess.Popen([sys.executable, "-c", code])

@@ -11,7 +11,7 @@ from nas.budget import params_of
 from nas.config import BudgetConfig, ImageShape
 from nas.errors import ConfigError
 from nas.files import sha256_of
-from nas.foreign.build import build_network, foreign_name
+from nas.foreign import build_network, foreign_name
 from nas.foreign.inspection import try_step
 from nas.foreign.known import KnownNetwork, build, measure, named, over_budget
 

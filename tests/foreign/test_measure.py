@@ -8,8 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from nas.config import ImageShape
-from nas.foreign import ForeignFacts
-from nas.foreign.measure import Repeat, measure
+from nas.foreign.measure import ForeignFacts, Repeat, measure
 from tests.foreign.networks import Net, Odd
 
 SHAPE = ImageShape(channels=3, size=8, classes=10)

@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from nas.budget import Budget, count_macs, count_params, peak_memory
-from nas.config import ArchConfig, BudgetConfig, Candidate, ImageShape, StageConfig
+from nas.config import ArchConfig, BudgetConfig, ImageShape, StageConfig
 from nas.errors import ConfigError
-from nas.foreign import ForeignFacts, ForeignName
-from nas.foreign.measure import measure
+from nas.foreign import ForeignName
+from nas.foreign.measure import ForeignFacts, measure
 from nas.paths import StudyPaths
-from nas.report.check import STEP, Held, _checked_ours, affordable, check, millions
-from nas.runs.select import Subject, find_subject
+from nas.report.check import STEP, Held, affordable, check, millions, notes_on
+from nas.report.network import measured
+from nas.runs.select import find_subject
 from nas.specs import CheckSpec
 from nas.study.settings import read_settings
 from tests.foreign.networks import Net, Odd
@@ -111,9 +112,8 @@ class Chained(ResidualBlock):
 def test_multiplications_of_a_users_block_without_a_rule_are_named() -> None:
     source = {"file": "mine.py", "text": BLOCK}
     arch = {"stages": [{"blocks": 1, "channels": 8}], "block": "Chained", "block_source": source}
-    subject = Subject("mine", "mine", Candidate.model_validate({"arch": arch}), default_epochs=1)
-    budget = Budget(BudgetConfig(params=10_000), ImageShape(channels=3, size=8, classes=10))
-    assert _checked_ours(subject, None, budget, print).notes[-1] == (
+    shape = ImageShape(channels=3, size=8, classes=10)
+    assert notes_on(measured(ArchConfig.model_validate(arch), shape), shape)[-1] == (
         "There is no rule for the multiply-adds of linalg_multi_dot (1 times): they are missing in the count."
     )
 
@@ -123,13 +123,13 @@ def test_foreign_network_is_held_against_a_budget(foreign: Callable) -> None:
     found = check(CheckSpec("torchvision:any", size=8, max_params=1500, timeout=7))
     assert asked == [(ImageShape(channels=3, size=8, classes=10), 7)]
     block = 8 * 8 * 9 + 16
-    assert found.params == 3 * 8 * 9 + 8 + 2 * block + 90
+    assert found.facts.params == 3 * 8 * 9 + 8 + 2 * block + 90
     assert found.fits
     assert (found.affordable, found.unchecked) == (None, {})
-    assert found.width_factor == pytest.approx(math.sqrt(1500 / found.params))
+    assert found.width_factor == pytest.approx(math.sqrt(1500 / found.facts.params))
     (repeat,) = found.repeats
-    assert found.copies(repeat) == (1500 - found.params) // block == 0
-    assert check(CheckSpec("torchvision:any", size=8, max_params=3000)).copies(repeat) == (3000 - found.params) // block
+    assert found.copies(repeat) == (1500 - found.facts.params) // block == 0
+    assert check(CheckSpec("torchvision:any", size=8, max_params=3000)).copies(repeat) == (3000 - found.facts.params) // block
 
 
 def test_foreign_network_that_is_over_budget_is_told_what_to_leave_out(foreign: Callable) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nas.report import facts
-from nas.report.facts import SharePoint, TimeShare
+from nas.report.facts import TimeShare
 from nas.study.trials import TrialRecord
 from tests.report.trials import training
 
@@ -45,12 +45,12 @@ def test_history_goes_by_the_order_of_the_ends_and_has_no_best_before_the_first(
 def test_share_over_budget_of_the_last_draws_and_of_all() -> None:
     draws = [training(n, (), "over_budget", broken={"params": 1.0}) if n in (0, 1, 4) else training(n, [0.5]) for n in range(6)]
     assert facts.over_budget_share(draws, window=2) == [
-        SharePoint(1, 1.0, 1.0),
-        SharePoint(2, 1.0, 1.0),
-        SharePoint(3, 0.5, 2 / 3),
-        SharePoint(4, 0.0, 0.5),
-        SharePoint(5, 0.5, 0.6),
-        SharePoint(6, 0.5, 0.5),
+        (1.0, 1.0),
+        (1.0, 1.0),
+        (0.5, 2 / 3),
+        (0.0, 0.5),
+        (0.5, 0.6),
+        (0.5, 0.5),
     ]
 
 
@@ -58,7 +58,7 @@ def test_share_over_budget_counts_draws_alone() -> None:
     taken_over, running = training(0, [0.5], imported=True), training(1, [0.5], "running")
     assert facts.over_budget_share([taken_over, running]) == []
     twin = training(1, (), "duplicate", broken={"params": 0.2})
-    assert [one.overall for one in facts.over_budget_share([training(0, [0.5]), twin])] == [0.0, 0.5]
+    assert [overall for _, overall in facts.over_budget_share([training(0, [0.5]), twin])] == [0.0, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ import pytest
 
 import nas.foreign.known
 from nas.config import ImageShape
-from nas.foreign import ForeignFacts, ForeignName
-from nas.foreign.build import build_network
+from nas.foreign import ForeignName, build_network
 from nas.foreign.inspection import try_training
 from nas.foreign.known import quiet
-from nas.foreign.measure import measure
+from nas.foreign.measure import ForeignFacts, measure
 from nas.paths import StudyPaths
 from nas.runs.baseline import Done, train_baselines
 from nas.specs import BaselineSpec

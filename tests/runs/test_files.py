@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nas.errors import NasError, StudyError
-from nas.export import export
+from nas.export.formats import export
 from nas.paths import StudyPaths, TrialPaths, studies_folder
-from nas.predict import submit
+from nas.predict.submission import submit
 from nas.runs.card import content_hash, read_card, write_card
 from nas.runs.ledger import kept_submissions, read_ledger, rebuild
 from nas.runs.load import load_network

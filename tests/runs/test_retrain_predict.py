@@ -23,8 +23,7 @@ from nas.data.splits import labelled_images
 from nas.errors import ConfigError, DataError, NasError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths
-from nas.predict import submit
-from nas.predict.submission import find_test_set, unlabelled_in
+from nas.predict.submission import find_test_set, submit, unlabelled_in
 from nas.runs.card import ModelCard, read_card
 from nas.runs.context import open_presets_study
 from nas.runs.load import load_network

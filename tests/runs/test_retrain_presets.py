@@ -9,7 +9,7 @@ from PIL import Image
 from nas.config import DataConfig
 from nas.errors import ConfigError, DataError, StudyError
 from nas.paths import StudyPaths, existing_study
-from nas.predict import submit
+from nas.predict.submission import submit
 from nas.runs.context import open_presets_study
 from nas.specs import RetrainSpec, SearchSpec, SubmitSpec
 from nas.study.run import run_search

@@ -25,7 +25,7 @@ from nas.study.optuna_private import (
 from nas.study.samplers.own import from_unit, to_unit
 
 PACKAGE = Path(nas.__file__).parent
-ELSEWHERE = {"nas/dashboard/view.py", "nas/dashboard/serve.py"}
+ELSEWHERE = {"nas/dashboard/view.py", "nas/dashboard/__init__.py"}
 """They show optuna-dashboard a study in its own form."""
 NAMES = {"_trial_id", "_study_id", "_storage", "_get_trials", "_user_attrs", "_system_attrs", "_rng"}
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from nas.report.facts import TimeShare
-from nas.report.figures import draw_costs, draw_curves, draw_parallel, draw_time
+from nas.report.charts import search_charts
+from nas.report.record import FullRecord
+from nas.study.trials import TrialRecord
 from tests.report.trials import training
 
 
@@ -16,14 +17,27 @@ def traces(figure: Any) -> dict[str, Any]:
     return {trace.name: trace for trace in figure.data}
 
 
-def costs(values: Sequence[int], limit: float | None = None, retrained: Any = None) -> Any:
+def chart(name: str, trials: Sequence[TrialRecord], best: int | None = None, **known: Any) -> Any:
+    """The figure of that name, of a study of these trials."""
+    settings = SimpleNamespace(space="resnet", budget=SimpleNamespace(params=known.pop("limit", None), macs=None))
+    record = {"finals": [], "references": [], "importance": None, "chosen_run": None, "metric": "accuracy", **known}
+    shown = SimpleNamespace(trials=trials, best=None if best is None else trials[best], settings=settings, **record)
+    return next(one.figure for one in search_charts(cast(FullRecord, shown)) if one.id == name)
+
+
+def costs(values: Sequence[int], **known: Any) -> Any:
     trials = [training(n, [0.5], params=value) for n, value in enumerate(values)]
-    return draw_costs("params", trials, trials[:1], trials[0], retrained, [], limit)
+    return chart("accuracy-params", trials, 0, **known)
+
+
+def parallel(columns: dict[str, list[Any]]) -> Any:
+    drawn = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return chart("parallel", [training(n, [0.5 + 0.1 * n], drawn=one) for n, one in enumerate(drawn)])
 
 
 def test_network_of_one_epoch_is_seen_among_the_curves() -> None:
     given_up = [training(0, [0.3], "pruned_early"), training(1, [0.2, 0.4, 0.5], "pruned_early")]
-    shown = traces(draw_curves(given_up, [], None))["pruned early"]
+    shown = traces(chart("curves", given_up))["pruned early"]
     assert list(shown.x) == [1, None, 1, 2, 3, None]
     assert shown.mode == "lines+markers"
     assert [size > 0 for size in shown.marker.size] == [True, False, False, False, True, False], "where each was given up"
@@ -32,7 +46,7 @@ def test_network_of_one_epoch_is_seen_among_the_curves() -> None:
 def test_every_training_with_a_curve_is_drawn() -> None:
     outcomes = ["trained", "pruned_early", "diverged", "failed", "running"]
     trainings = [training(n, [0.1, 0.2], outcome) for n, outcome in enumerate(outcomes)] + [training(9, [0.6], "trained")]
-    shown = traces(draw_curves(trainings, [training(0, [0.7], finalist=9)], 9))
+    shown = traces(chart("curves", trainings, -1, finals=[training(0, [0.7], finalist=9)]))
     assert list(shown) == [
         "pruned early",
         "failed",
@@ -69,7 +83,7 @@ def test_costs_are_labelled_in_full(values: list[int], labels: list[str]) -> Non
 
 def test_retrained_network_stands_beside_the_search() -> None:
     retrained = SimpleNamespace(card=SimpleNamespace(params=1000), test_score=0.9)
-    drawn = traces(costs([1000, 50_000], retrained=retrained))
+    drawn = traces(costs([1000, 50_000], chosen_run=retrained))
     shown = drawn["the retrained network (test)"]
     assert (list(shown.x), list(shown.y)) == ([1000.0], [90.0])
     front = drawn["front: none that cost less was as accurate"]
@@ -78,25 +92,26 @@ def test_retrained_network_stands_beside_the_search() -> None:
 
 
 def test_first_axis_of_parallel_coordinates_has_room_for_its_words() -> None:
-    narrow = draw_parallel({"pool": ["avg", "max"], "block": ["bottleneck", "basic"]}, [0.5, 0.6])
-    wide = draw_parallel({"block": ["bottleneck", "basic"], "pool": ["avg", "max"]}, [0.5, 0.6])
+    narrow = parallel({"pool": ["avg", "max"], "block": ["bottleneck", "basic"]})
+    wide = parallel({"block": ["bottleneck", "basic"], "pool": ["avg", "max"]})
     assert narrow.layout.margin.l < wide.layout.margin.l
     assert wide.layout.margin.l >= 6.5 * len("bottleneck")
 
 
 def test_time_says_what_it_bought() -> None:
-    (bars,) = draw_time([TimeShare("trained", 600.0, 1, 18), TimeShare("running", 60.0, 2, 4)]).data
+    running = [training(n, [0.1, 0.2], "running", seconds=30) for n in (1, 2)]
+    (bars,) = chart("time", [training(0, [0.5] * 18, seconds=600), *running]).data
     assert list(bars.y) == ["completed<br>1 training, 18 epochs", "not ended<br>2 trainings, 4 epochs"]
     assert list(bars.x) == [10.0, 1.0], "minutes"
 
 
 def test_few_epochs_are_numbered_one_by_one() -> None:
     def step(epochs: int) -> float | None:
-        return draw_curves([training(0, [0.5] * epochs)], [], 0).layout.xaxis.dtick
+        return chart("curves", [training(0, [0.5] * epochs)], 0).layout.xaxis.dtick
 
     assert (step(3), step(30)) == (1, None)
 
 
 def test_few_numbers_are_ticks_of_three_digits() -> None:
-    figure = draw_parallel({"lr": [0.0123456789, 0.1], "blocks": [1, 12]}, [0.5, 0.6])
+    figure = parallel({"lr": [0.0123456789, 0.1], "blocks": [1, 12]})
     assert [axis.ticktext for axis in figure.data[0].dimensions[:2]] == [("0.0123", "0.1"), ("1", "12")]
