@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nas.errors import DeviceError, NasError
-from nas.predict import submit
+from nas.predict.submission import submit
 from nas.specs import PredictSpec, SubmitSpec
 from nas.train import device as devices
 from nas.train.device import (
