@@ -227,7 +227,7 @@ class _Trainer:
         except (LostOwnership, EOFError, ConnectionError):
             raise
         except (Exception, SystemExit) as error:  # whatever building or training may raise is the job's failure
-            if where := out_of_memory(error):
+            if where := out_of_memory(error, order.job.micro_batches):
                 return OutOfMemory(where, one_line(error))
             if not still_works(self.device):
                 self._send(Broken(one_line(error)))

@@ -136,11 +136,17 @@ def still_works(device: torch.device) -> bool:
 # ------------------------------------------------------------------------------------------------------------ memory
 
 # Allocators that raise a plain RuntimeError: torch's on the CPU, the C++ library, oneDNN (a primitive is created where its code
-# finds room; a primitive *descriptor* is refused for other reasons), and CUDA's libraries.
+# finds room; a primitive *descriptor* is refused for other reasons), CUDA's libraries (whose handles need memory, too), and MPS.
 _HOST_SIGNS = re.compile(
-    "DefaultCPUAllocator|can(no|')t allocate memory|bad_alloc|could not create a (memory object|primitive(?! descriptor))", re.I
+    "DefaultCPUAllocator|can(no|')t allocate memory|bad_alloc|could not create a (memory object|primitive(?! descriptor))"
+    "|host_allocation_failed",
+    re.I,
 )
-_DEVICE_SIGNS = re.compile("out of memory|alloc_failed", re.I)
+_DEVICE_SIGNS = re.compile(
+    "out of memory|alloc_failed|device_allocation_failed|(cublas|cudnn)_status_not_initialized|invalid buffer size", re.I
+)
+_NO_ENGINE = re.compile("unable to find an engine", re.I)
+"""cuDNN's, where no kernel's workspace fits into the memory, and where it has no kernel for such a convolution."""
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -165,8 +171,9 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _ALWAYS)
 
 
-def out_of_memory(error: BaseException | None) -> str | None:
-    """`the device` or `the host`, whichever had no memory left; None where it and its causes are other errors."""
+def out_of_memory(error: BaseException | None, parts: int = 1) -> str | None:
+    """`the device` or `the host`, whichever had no memory left; None where it and its causes are other errors. What may be either
+    is for want of memory until a batch has gone through in a quarter, its `parts`."""
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError):
             return "the device"
@@ -175,7 +182,7 @@ def out_of_memory(error: BaseException | None) -> str | None:
         if isinstance(error, RuntimeError):
             if _HOST_SIGNS.search(str(error)):
                 return "the host"
-            if _DEVICE_SIGNS.search(str(error)):
+            if _DEVICE_SIGNS.search(str(error)) or (parts < 4 and _NO_ENGINE.search(str(error))):
                 return "the device"
         error = error.__cause__
     return None

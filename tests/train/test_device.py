@@ -110,6 +110,11 @@ ON_THE_DEVICE = [
     RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    RuntimeError("Invalid buffer size: 24.00 GiB"),
+    RuntimeError("FIND was unable to find an engine to execute this computation"),
     RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB)"),
 ]
 ON_THE_HOST = [
@@ -123,6 +128,7 @@ ON_THE_HOST = [
     ),
     RuntimeError("could not create a memory object"),
     RuntimeError("could not create a primitive"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     RuntimeError("std::bad_alloc"),
     RuntimeError("unable to mmap 64 bytes from file <filename not specified>: Cannot allocate memory (12)"),
     OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
@@ -149,6 +155,12 @@ ANOTHER = [
 )
 def test_errors_are_told_apart(error: BaseException, where: str | None) -> None:
     assert out_of_memory(error) == where
+
+
+def test_without_an_engine_for_a_quarter_of_the_batch_it_is_another_error() -> None:
+    error = RuntimeError("GET was unable to find an engine to execute this computation")
+    assert [out_of_memory(error, parts) for parts in (1, 2, 4, 8)] == ["the device", "the device", None, None]
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory."), 8) == "the device"
 
 
 @pytest.mark.parametrize(
