@@ -164,15 +164,3 @@ def quiet() -> Iterator[None]:
     """What the user's code prints was heard when it was measured; standard output is for data."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         yield
-
-
-class InParts(nn.Module):
-    """A network in evaluation that is given so many images at a time."""
-
-    def __init__(self, network: nn.Module, images: int) -> None:
-        super().__init__()
-        self.network, self.images = network, images
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, classes)"""
-        return torch.cat([self.network(part) for part in images.split(self.images)])

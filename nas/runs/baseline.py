@@ -16,7 +16,7 @@ from nas.data.cache import silent
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError, NasError, StudyError, one_line
 from nas.files import sha256_of, write_whole
-from nas.foreign.known import InParts, KnownNetwork, build, measure, named, quiet
+from nas.foreign.known import KnownNetwork, build, measure, named, quiet
 from nas.interrupts import Stop
 from nas.jobs.job import Job
 from nas.jobs.placement import device_group
@@ -44,10 +44,8 @@ from nas.runs.train import Note, OnEpoch, prepared_workers, train_all
 from nas.space.recipes import SEARCHED, Recipe
 from nas.specs import BaselineSpec
 from nas.study.settings import StudySettings, read_settings
-from nas.train.device import out_of_memory, release_memory, with_its_threads
-from nas.train.evaluate import EVALUATION_BATCH
+from nas.train.device import with_its_threads
 
-SMALLEST_EVALUATION = 8  # images at a time
 OTHER_RUN = "wait for it, or train another network: --seeds N,M, --epochs N, --recipe NAME"
 
 
@@ -281,20 +279,11 @@ def _finish(plan: BaselinePlan, ctx: TrainingContext) -> None:
 
 
 def _judge(model: nn.Module, plan: BaselinePlan, ctx: TrainingContext) -> tuple[HeldOut | None, dict[str, float]]:
-    """Fewer images at a time where the memory runs out, for a known network may be far larger than ours."""
     model = model.to(ctx.device)
     if plan.definition.network.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    images, tta = EVALUATION_BATCH, plan.definition.tta
-    while True:
-        try:
-            judged = InParts(model, images)
-            return judge_held_out(judged, tta, ctx), judge_test(judged, tta, plan.run, ctx)
-        except Exception as error:
-            if out_of_memory(error) is None or images <= SMALLEST_EVALUATION:
-                raise
-        release_memory(ctx.device)
-        images = max(SMALLEST_EVALUATION, images // 4)
+    tta = plan.definition.tta
+    return judge_held_out(model, tta, ctx), judge_test(model, tta, plan.run, ctx)
 
 
 def load_baseline(run: TrialPaths) -> tuple[nn.Module, BaselineCard]:

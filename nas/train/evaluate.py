@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +16,14 @@ from nas.config import AugmentConfig, MetricName
 from nas.data.cache import Progress, silent
 from nas.data.loader import Resident
 from nas.errors import ConfigError, choices_sentence
-from nas.train.device import Precision
+from nas.train.device import Precision, out_of_memory, release_memory
 from nas.train.optimiser import BATCH_NORMS
 
 EVALUATION_BATCH = 500
 """Images. Twice as many are 2 % faster on a CPU, and would need more memory than a training at the usual batch sizes."""
+SMALLEST_EVALUATION = 8  # images at a time
+
+Result = TypeVar("Result")
 
 # ------------------------------------------------------------------------------------------------------------- metrics
 
@@ -117,6 +120,18 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=precision.autocast, enabled=precision.autocast is not None)
 
 
+def within_memory(run: Callable[[int], Result], batch: int, device: torch.device) -> Result:
+    """`run(batch)`; where its memory runs out, again with a quarter of the images at a time."""
+    while True:
+        try:
+            return run(batch)
+        except Exception as error:
+            if out_of_memory(error) is None or batch <= SMALLEST_EVALUATION:
+                raise
+        release_memory(device)
+        batch = max(SMALLEST_EVALUATION, batch // 4)
+
+
 @torch.inference_mode()
 def predict_logits(
     model: nn.Module,
@@ -128,15 +143,20 @@ def predict_logits(
     should_stop: Callable[[], bool] = never,
     progress: Progress = silent,
 ) -> Tensor:
-    """float32 (N, classes), on the data's device. Leaves the model in evaluation mode. Raises Stopped."""
+    """float32 (N, classes), on the data's device, in batches of at most `batch` images. Leaves the model in evaluation mode.
+    Raises Stopped."""
     model.eval()
-    outputs = []
-    with autocast(data.device, precision):
-        for images, _ in progress(data.batches(batch), "predicting, batches", math.ceil(len(data) / batch)):
-            if should_stop():
-                raise Stopped
-            outputs.append(TTA[tta](model, images).float())
-    return torch.cat(outputs)
+
+    def predict(batch: int) -> Tensor:
+        outputs = []
+        with autocast(data.device, precision):
+            for images, _ in progress(data.batches(batch), "predicting, batches", math.ceil(len(data) / batch)):
+                if should_stop():
+                    raise Stopped
+                outputs.append(TTA[tta](model, images).float())
+        return torch.cat(outputs)
+
+    return within_memory(predict, batch, data.device)
 
 
 class Scores(NamedTuple):
@@ -218,7 +238,8 @@ def reestimate_norm(model: nn.Module, data: Resident, precision: Precision, *, b
     """
     model.eval()
     norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
-    for _ in norms:
+
+    def measure(batch: int) -> dict[_BatchNorm, _Moments]:
         moments = {norm: _Moments() for norm in norms}
         hooks = [norm.register_forward_pre_hook(found) for norm, found in moments.items()]
         try:
@@ -228,5 +249,9 @@ def reestimate_norm(model: nn.Module, data: Resident, precision: Precision, *, b
         finally:
             for hook in hooks:
                 hook.remove()
+        return moments
+
+    for _ in norms:
+        moments = within_memory(measure, batch, data.device)
         if max((found.give(norm) for norm, found in moments.items() if found.count), default=0.0) < SETTLED:
             break

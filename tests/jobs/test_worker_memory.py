@@ -109,12 +109,21 @@ def test_it_goes_on_from_its_checkpoint_where_memory_runs_out_later(
     assert heard[-1] == Ended("finished")
 
 
-def test_an_error_of_another_kind_is_a_failure(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "heard"),
+    [
+        ("CUDA error: device-side assert triggered", ["Failed"]),
+        ("FIND was unable to find an engine to execute this computation", ["OutOfMemory", "OutOfMemory", "Failed"]),
+    ],
+)
+def test_an_error_of_another_kind_is_a_failure(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, error: str, heard: list[str]
+) -> None:
     def build(*_: Any) -> nn.Module:
-        raise RuntimeError("CUDA error: device-side assert triggered")
+        raise RuntimeError(error)
 
     monkeypatch.setattr(models, "build_model", build)
-    assert kinds(workplace.work([workplace.order()])) == ["Ready", "Failed"]
+    assert kinds(workplace.work([workplace.order()], in_smaller_parts(workplace.order()))) == ["Ready", *heard]
 
 
 def test_a_device_that_works_no_more_ends_the_worker_and_fails_no_trial(

@@ -1,5 +1,7 @@
 """Evaluation against a plain loop over single images; metrics against scikit-learn; BatchNorm's statistics taken anew."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,28 @@ def test_logits_come_as_float32_whatever_was_computed_in(model: torch.nn.Module)
     assert exact.dtype == rough.dtype == torch.float32
     assert torch.allclose(exact, rough, atol=0.1)
     assert not torch.equal(exact, rough)
+
+
+def test_fewer_images_at_a_time_where_memory_runs_out(model: torch.nn.Module) -> None:
+    resident, seen = data(), []
+    expected = predict_logits(model, resident, FP32)
+    copied = copy.deepcopy(model)
+    reestimate_norm(copied, resident, FP32)
+
+    def refuse(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(inputs[0]))
+        if len(inputs[0]) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.register_forward_pre_hook(refuse)
+    assert torch.allclose(predict_logits(model, resident, FP32), expected, atol=1e-5)
+    assert seen == [23, 23, 8, 8, 7]
+    reestimate_norm(model, resident, FP32)
+    for name, value in copied.state_dict().items():
+        assert torch.allclose(model.state_dict()[name].double(), value.double(), atol=1e-5), name
+    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory.")))
+    with pytest.raises(torch.OutOfMemoryError):
+        predict_logits(model, resident, FP32)
 
 
 def test_evaluation_leaves_weights_and_statistics_alone(model: torch.nn.Module) -> None:
