@@ -117,6 +117,11 @@ def never() -> bool:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """Within it the network computes in this precision. float32 is not TF32, and not by kernels chosen for their speed in that
+    moment, on CUDA too: what is computed twice is the same."""
+    if precision.autocast is None:
+        cudnn = torch.backends.cudnn
+        return cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
     return torch.autocast(device.type, dtype=precision.autocast, enabled=precision.autocast is not None)
 
 
@@ -240,7 +245,7 @@ def reestimate_norm(model: nn.Module, data: Resident, precision: Precision, *, b
     norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
 
     def measure(batch: int) -> dict[_BatchNorm, _Moments]:
-        moments = {norm: _Moments() for norm in norms}
+        moments: dict[_BatchNorm, _Moments] = {norm: _Moments() for norm in norms}
         hooks = [norm.register_forward_pre_hook(found) for norm, found in moments.items()]
         try:
             with autocast(data.device, precision):

@@ -99,6 +99,18 @@ def test_logits_come_as_float32_whatever_was_computed_in(model: torch.nn.Module)
     assert not torch.equal(exact, rough)
 
 
+def test_what_is_predicted_in_float32_is_so_on_cuda_too(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    cudnn, seen = torch.backends.cudnn, []
+    monkeypatch.setattr(cudnn, "benchmark", True)  # as in a training
+    model.register_forward_pre_hook(lambda *_: seen.append((cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)))
+    for precision in (FP32, BF16):
+        predict_logits(model, data(), precision)
+    reestimate_norm(model, data(), FP32)
+    assert set(seen) == {(False, False, True), (True, True, False)}
+    assert seen[0] == seen[-1] == (False, False, True)
+    assert (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic) == (True, True, False)
+
+
 def test_fewer_images_at_a_time_where_memory_runs_out(model: torch.nn.Module) -> None:
     resident, seen = data(), []
     expected = predict_logits(model, resident, FP32)
@@ -112,7 +124,7 @@ def test_fewer_images_at_a_time_where_memory_runs_out(model: torch.nn.Module) ->
 
     model.register_forward_pre_hook(refuse)
     assert torch.allclose(predict_logits(model, resident, FP32), expected, atol=1e-5)
-    assert seen == [23, 23, 8, 8, 7]
+    assert seen == [23, 23, 23, 8, 8, 7]  # up to 500, 125, 31, and 8
     reestimate_norm(model, resident, FP32)
     for name, value in copied.state_dict().items():
         assert torch.allclose(model.state_dict()[name].double(), value.double(), atol=1e-5), name
