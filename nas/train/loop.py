@@ -319,16 +319,21 @@ class _Trainer:
 
     def compile(self, note: Callable[[str], None]) -> None:
         """Compiles the network with the first batch, of which no trace remains. Where that fails, it trains as it is."""
+        from torch._dynamo.utils import counters  # takes as long to import as all of torch
+
         note("compiling the network, which takes some minutes at worst")
         with closing(self.train.epoch(len(self.curve))) as batches:
             images, targets = next(batches)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         uncompiled = self.forward
-        self.forward = torch.compile(uncompiled, dynamic=False)
+        # The networks of a process share a limit of compilations, beyond which torch compiles none and says nothing.
+        torch.compiler.reset()
+        compiled_before = counters["stats"]["unique_graphs"]
         self.model.train()
         started, failure = time.perf_counter(), None
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             try:
+                self.forward = torch.compile(uncompiled, dynamic=False)
                 self.backward(images, targets)
                 if self.sam:
                     with self.sam.second_pass():
@@ -336,6 +341,8 @@ class _Trainer:
                 wait_for(self.device)
             except Exception as error:  # compilers fail in many ways; what is not their fault fails again without them
                 failure = one_line(getattr(error, "inner_exception", error))  # torch wraps that of a compiler behind its own
+        if failure is None and counters["stats"]["unique_graphs"] == compiled_before:
+            failure = "it finds nothing in it to compile"
         self.optimiser.zero_grad(set_to_none=True)
         for buffer, before in buffers:
             buffer.copy_(before)

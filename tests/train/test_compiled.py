@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 
 class WrappedError(Exception):
@@ -48,6 +49,27 @@ def test_without_a_compiler_it_warns_and_trains_exactly_as_without(
         "Warning: torch.compile failed, so that the network trains as it is: RuntimeError: no working C++ compiler"
     ]
     assert without_clock(tried.result.curve) == without_clock(eager.result.curve)
+
+
+def test_each_network_is_compiled_however_many_were_before(
+    training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    for stride in (1, 2):
+        graphs, notes = counters["stats"]["unique_graphs"], list[str]()
+        training.changed({"stem": {"stride": stride}}, epochs=1)(tmp_path / str(stride), compiling=notes.append)
+        assert notes[1].startswith("compiled in ")
+        assert counters["stats"]["unique_graphs"] > graphs
+
+
+def test_what_was_not_compiled_is_said(training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    notes: list[str] = []
+    training.changed(epochs=1)(tmp_path, compiling=notes.append)
+    assert notes[1:] == [
+        "Warning: torch.compile failed, so that the network trains as it is: it finds nothing in it to compile"
+    ]
 
 
 def test_too_little_memory_for_what_is_compiled_is_no_end(training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
