@@ -8,7 +8,7 @@ import torch
 from nas.cores import usable_cores
 from nas.errors import ConfigError, DeviceError
 from nas.jobs.messages import WorkerPlan
-from nas.train.device import device_name, pick_device
+from nas.train.device import device_name, find_devices, pick_device
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,25 @@ def ray_cluster(
     return RayCluster(address, **{name: share for name, share in shares.items() if share is not None})
 
 
-def visible_gpus() -> int:
-    """How many CUDA devices this process may use, parts of one (MIG) included: CUDA itself shows a process one such part only."""
+def visible_gpus() -> list[str]:
+    """CUDA devices that work and that this process may use, parts of one (MIG) included: CUDA itself shows a process one such
+    part only."""
     listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     if listed and all(name.startswith("MIG-") for name in listed):
-        return len(listed) if torch.cuda.is_available() else 0
-    return torch.cuda.device_count()
+        return [f"cuda:{index}" for index in range(len(listed))] if torch.cuda.is_available() else []
+    return [name for name, wrong in find_devices().items() if name.startswith("cuda:") and wrong is None]
 
 
 def devices_of(wanted: Placement) -> list[str]:
     """One entry a worker. Raises NasError for what this machine does not have, or a combination that means nothing."""
     _require_sense(wanted)
     have = visible_gpus()
-    if wanted.gpus is not None and wanted.gpus > have:
-        raise _missing_gpus(wanted.gpus, have, "" if have else " searches on the CPU")
+    if wanted.gpus is not None and wanted.gpus > len(have):
+        raise _missing_gpus(wanted.gpus, len(have), "" if have else " searches on the CPU")
     if wanted.device.startswith("cuda:"):  # one of several
         gpus = [str(pick_device(wanted.device))]
     elif wanted.device == "cuda" or (wanted.device == "auto" and wanted.gpus != 0 and have):
-        pick_device("cuda")
-        gpus = [f"cuda:{index}" for index in range(have if wanted.gpus is None else wanted.gpus)]
+        gpus = have[: wanted.gpus] or [str(pick_device("cuda"))]  # which says why there is none
     else:
         gpus = []
     if not gpus:

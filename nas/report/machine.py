@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from nas.cores import usable_cores
 from nas.data.folders import is_outdated
 from nas.errors import NasError
@@ -28,7 +30,7 @@ from nas.paths import (
 from nas.study.finalists import sibling
 from nas.study.settings import git_state, installed_versions
 from nas.study.storage import open_study
-from nas.train.device import available_devices, device_name, pick_device, pick_precision
+from nas.train.device import device_name, find_devices, pick_precision
 
 PACKAGES = (
     *("nas", "torch", "torchvision", "optuna", "optuna-dashboard", "fvcore", "plotly", "sqlalchemy", "typer", "pydantic"),
@@ -67,13 +69,15 @@ class Health:
 def examine(data: Path) -> Health:
     """`data` is the folder in which downloaded data sets are looked for."""
     devices = []
-    for name in available_devices():
-        device = pick_device(name)
+    found = find_devices()
+    for name in (name for name, wrong in found.items() if wrong is None):
+        device = torch.device(name)
         precision = pick_precision(device)
         devices.append(Device(name, device_name(device), precision.name, precision.reason))
     folders = {"studies": _nearest(studies_folder()), "cache": _nearest(cache_folder())}
     free = {str(path): shutil.disk_usage(path).free for path in folders.values()}
-    problems = [f"{path} cannot be written by this user" for path in folders.values() if not os.access(path, os.W_OK)]
+    problems = [f"device {name} does not work: {wrong}" for name, wrong in found.items() if wrong]
+    problems += [f"{path} cannot be written by this user" for path in folders.values() if not os.access(path, os.W_OK)]
     problems += [f"only {left / 1e9:.1f} GB are free in {path}" for path, left in free.items() if left < LOW_DISK_BYTES]
     spaces = shipped_names("space")
     if not spaces:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from nas.errors import DeviceError
+from nas.errors import DeviceError, one_line
 
 Call = TypeVar("Call", bound=Callable)
 
@@ -37,26 +37,61 @@ FULL_PRECISION = Precision(None, False, "what is handed in is the same whatever 
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU. Raises DeviceError for what this machine does not have."""
-    have = available_devices()
+    """`auto` takes CUDA, then MPS, then the CPU, the first that works. Raises DeviceError for what this machine does not have, or
+    what does not work."""
+    found = find_devices()
+    have = [device for device, wrong in found.items() if wrong is None]
     if name == "auto":
         return torch.device(have[0])
     if name not in have:
+        wrong = found.get(name)
         raise DeviceError(
-            f"this machine has no device {name!r}. Choices: auto, {', '.join(have)}.",
+            (f"device {name!r} does not work: {wrong}" if wrong else f"this machine has no device {name!r}")
+            + f". Choices: auto, {', '.join(have)}.",
             hint="nas doctor shows the devices",
         )
     return torch.device(name)
 
 
-def available_devices() -> list[str]:
-    """Best first."""
-    found = []
+def find_devices() -> dict[str, str | None]:
+    """This machine's devices by name, best first, each with why it does not work; None where it does. `cuda` is `cuda:0`."""
+    found: dict[str, str | None] = {}
     if torch.cuda.is_available():
-        found += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        gpus = {f"cuda:{index}": _why_cuda_fails(index) for index in range(torch.cuda.device_count())}
+        found = {"cuda": gpus.get("cuda:0"), **gpus}
+    elif torch.backends.cuda.is_built():
+        try:
+            torch.cuda.init()
+        except RuntimeError as error:
+            if not _NO_GPU.search(str(error)):  # a driver that is too old, say
+                found["cuda"] = one_line(error)
     if torch.backends.mps.is_available():
-        found.append("mps")
-    return [*found, "cpu"]
+        found["mps"] = None
+    return {**found, "cpu": None}
+
+
+_NO_GPU = re.compile("no NVIDIA driver|no CUDA GPUs", re.I)
+_KERNELS = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
+
+
+def _why_cuda_fails(index: int) -> str | None:
+    """A kernel for sm_86 runs on capabilities 8.6 to 8.9, sm_90a on 9.0 alone; compute_86 is compiled there for 8.6 and later."""
+    try:
+        capability = torch.cuda.get_device_capability(index)
+    except RuntimeError as error:
+        return one_line(error)
+    architectures = torch.cuda.get_arch_list()
+    for architecture in architectures:
+        if not (known := _KERNELS.fullmatch(architecture)):  # AMD's
+            return None
+        kind, lowest, exact = known[1], (int(known[2]), int(known[3])), known[4] == "a"
+        if capability == lowest or (lowest < capability and not exact and (kind == "compute" or capability[0] == lowest[0])):
+            return None
+    major, minor = capability
+    return (
+        f"torch {torch.__version__} has no kernels for its CUDA capability {major}.{minor}, only {', '.join(architectures)}; "
+        "https://pytorch.org/get-started says which has"
+    )
 
 
 def pick_precision(device: torch.device) -> Precision:

@@ -36,6 +36,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     def make(gpus: int = 0, cores: int = 8, mps: bool = False, visible: str | None = None) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0))
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80"])
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
         monkeypatch.setattr(placement, "usable_cores", lambda: cores)
         monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
@@ -64,7 +66,20 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 )
 def test_gpus_are_those_that_this_process_may_use(machine: Machine, visible: str | None, shown: int, count: int) -> None:
     machine(gpus=shown, visible=visible)
-    assert visible_gpus() == count
+    assert visible_gpus() == [f"cuda:{index}" for index in range(count)]
+
+
+def test_a_gpu_that_does_not_work_gets_no_worker(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(gpus=2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: ((6, 1), (8, 0))[index])
+    assert devices_of(Placement()) == ["cuda:1"]
+    with pytest.raises(DeviceError, match="--gpus 2: this machine shows 1 GPU"):
+        devices_of(Placement(gpus=2))
+    machine(gpus=1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
+    assert devices_of(Placement()) == ["cpu"]
+    with pytest.raises(DeviceError, match=r"no kernels for its CUDA capability 6\.1, only sm_80"):
+        devices_of(Placement(device="cuda"))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ PLAN = WorkerPlan(DataConfig(dataset="digits"), "cpu", 1, Path("/studies/mine"),
     [(Placement(), [1, 1]), (Placement(workers_per_gpu=3), [3] * 6), (Placement(gpus=1, workers_per_gpu=2), [2, 2])],
 )
 def test_a_worker_knows_how_many_share_its_gpu(wanted: Placement, sharing: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "visible_gpus", lambda: 2)
+    monkeypatch.setattr(placement, "visible_gpus", lambda: ["cuda:0", "cuda:1"])
     monkeypatch.setattr(placement, "pick_device", torch.device)
     assert [plan.sharing for plan in plan_workers(wanted, PLAN)] == sharing
 

@@ -69,8 +69,9 @@ def test_what_is_amiss_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for said, change in amiss.items():
         with monkeypatch.context() as patched:
             patched.setattr(*change)
-            (problem,) = examine(tmp_path).problems
-        assert problem.startswith(said)
+            problems = examine(tmp_path).problems
+        assert problems
+        assert all(problem.startswith(said) for problem in problems)
     for module in (nas.report.machine, nas.paths):
         monkeypatch.setattr(module, "shipped_folder", lambda: tmp_path / "nowhere")
     assert examine(tmp_path).problems == [f"no search space was found in {tmp_path / 'nowhere'}: the installation is not whole"]

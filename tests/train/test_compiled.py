@@ -67,9 +67,7 @@ def test_what_was_not_compiled_is_said(training: Any, tmp_path: Path, monkeypatc
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
     notes: list[str] = []
     training.changed(epochs=1)(tmp_path, compiling=notes.append)
-    assert notes[1:] == [
-        "Warning: torch.compile failed, so that the network trains as it is: it finds nothing in it to compile"
-    ]
+    assert notes[1:] == ["Warning: torch.compile failed, so that the network trains as it is: it finds nothing in it to compile"]
 
 
 def test_too_little_memory_for_what_is_compiled_is_no_end(training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import gc
 import mmap
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,13 @@ import torch
 
 from nas.errors import DeviceError, NasError
 from nas.predict.submission import submit
+from nas.report.machine import examine
 from nas.specs import PredictSpec, SubmitSpec
 from nas.train import device as devices
 from nas.train.device import (
-    available_devices,
     cpu_flags,
     device_name,
+    find_devices,
     out_of_memory,
     pick_device,
     pick_precision,
@@ -77,15 +78,17 @@ def test_flags_are_those_that_linux_lists(monkeypatch: pytest.MonkeyPatch) -> No
     assert cpu_flags() == frozenset()
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, gpus: int, mps: bool) -> None:
+def machine(monkeypatch: pytest.MonkeyPatch, gpus: int, mps: bool, capabilities: Sequence[tuple[int, int]] = ()) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (capabilities or [(9, 0)] * gpus)[index])
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_86", "sm_90a", "sm_90", "compute_120"])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
 def test_auto_takes_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, gpus=2, mps=True)
-    assert available_devices() == ["cuda", "cuda:0", "cuda:1", "mps", "cpu"]
+    assert list(find_devices()) == ["cuda", "cuda:0", "cuda:1", "mps", "cpu"]
     assert pick_device().type == "cuda"
     assert pick_device("cuda:1") == torch.device("cuda", 1)
     machine(monkeypatch, gpus=0, mps=True)
@@ -101,6 +104,48 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch: 
         pick_device(name)
     assert "auto, cuda, cuda:0, cuda:1, cpu" in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("capability", "works"),
+    [
+        *(((7, 5), True), ((8, 9), True), ((9, 0), True), ((12, 0), True), ((13, 1), True)),
+        *(((6, 1), False), ((7, 0), False), ((10, 0), False)),
+    ],
+)
+def test_a_gpu_for_which_torch_has_no_kernels_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], works: bool
+) -> None:
+    machine(monkeypatch, gpus=2, mps=False, capabilities=[capability, (8, 0)])
+    found = find_devices()
+    assert (found["cuda"] is None) == (found["cuda:0"] is None) == works
+    assert str(pick_device()) == ("cuda" if works else "cuda:1")
+    if not works:
+        with pytest.raises(
+            DeviceError, match=r"'cuda:0' does not work: torch .* capability .*, only sm_75, .*: auto, cuda:1, cpu"
+        ):
+            pick_device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("said", "listed"),
+    [
+        ("The NVIDIA driver on your system is too old (found version 11040).", True),
+        ("Found no NVIDIA driver on your system.", False),
+    ],
+)
+def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, said: str, listed: bool) -> None:
+    def refuse() -> None:
+        raise RuntimeError(said)
+
+    machine(monkeypatch, gpus=0, mps=False)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", refuse)
+    assert ("cuda" in find_devices()) == listed
+    assert pick_device() == torch.device("cpu")
+    with pytest.raises(DeviceError, match="too old" if listed else "has no device 'cuda'"):
+        pick_device("cuda")
+    assert any("too old" in problem for problem in examine(Path("data")).problems) == listed
 
 
 FAR_TOO_MUCH = 2**60
