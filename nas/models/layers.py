@@ -5,6 +5,7 @@ seconds.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,36 @@ def maximum_halving() -> nn.MaxPool2d:
 def transition(channels_in: int, channels: int, kernel: int, activation: str) -> nn.Sequential:
     """A convolution, a 2×2 maximum (an odd size is rounded down), BatchNorm and activation (arXiv 2404.00498)."""
     return nn.Sequential(conv(channels_in, channels, kernel), nn.MaxPool2d(2), BatchNorm2d(channels), make_activation(activation))
+
+
+def is_refused(x: Tensor, cells: int) -> bool:
+    """On MPS torch pools to cells only where they divide the map."""
+    return x.device.type == "mps" and any(size % cells for size in x.shape[2:])
+
+
+def pool_to_cells(x: Tensor, cells: int, reduce: Callable[..., Tensor]) -> Tensor:
+    """(N, C, H, W) → (N, C, cells, cells): `torch.mean` or `torch.amax` of what torch's adaptive pooling takes for each."""
+    rows, columns = ([(i * size // cells, -(-(i + 1) * size // cells)) for i in range(cells)] for size in x.shape[2:])
+    each = [reduce(x[:, :, top:bottom, left:right], (2, 3)) for top, bottom in rows for left, right in columns]
+    return torch.stack(each, 2).unflatten(2, (cells, cells))
+
+
+class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
+    """To `output_size` cells a side."""
+
+    output_size: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pool_to_cells(x, self.output_size, torch.mean) if is_refused(x, self.output_size) else super().forward(x)
+
+
+class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
+    """Likewise."""
+
+    output_size: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pool_to_cells(x, self.output_size, torch.amax) if is_refused(x, self.output_size) else super().forward(x)
 
 
 class SqueezeExcitation(nn.Module):

@@ -14,7 +14,18 @@ from torch.nn import functional as F
 from nas.config import WHITENING_PATCH, ArchConfig, ImageShape
 from nas.errors import ConfigError
 from nas.models.blocks import BlockPlan, ResidualBlock
-from nas.models.layers import BatchNorm2d, Conv2d, Scale, conv, dropout, make_activation, maximum_halving, transition
+from nas.models.layers import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Scale,
+    conv,
+    dropout,
+    make_activation,
+    maximum_halving,
+    transition,
+)
 from nas.models.user_code import block_class, make_block
 
 
@@ -138,7 +149,7 @@ class ResNet(nn.Module):
         self.norm = BatchNorm2d(channels) if preactivated else nn.Identity()
         self.activation = make_activation(arch.activation) if preactivated else nn.Identity()
         cells = min(arch.pool_size, arch.feature_sizes(image_size)[-1])
-        self.pool = nn.AdaptiveAvgPool2d(cells) if arch.pool == "avg" else nn.AdaptiveMaxPool2d(cells)
+        self.pool = AdaptiveAvgPool2d(cells) if arch.pool == "avg" else AdaptiveMaxPool2d(cells)
         self.dropout = dropout(arch.dropout if arch.dropout_place == "head" else 0.0)
         self.classifier = nn.Linear(channels * cells * cells, num_classes)
         self.scale = Scale(arch.logit_scale) if arch.logit_scale != 1 else nn.Identity()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torchvision.models import resnet as torchvision_resnet
 from nas.budget import count_params
 from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.errors import ConfigError
-from nas.models import build_model
+from nas.models import build_model, layers
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
 from nas.models.layers import Scale, SqueezeExcitation, StochasticDepth, average_halving, maximum_halving
 from nas.models.resnet import WhiteningConv, check_size
@@ -113,6 +114,22 @@ def test_inner_channels_are_rounded_up_and_every_norm_has_the_momentum_asked_for
 def test_the_classifier_sees_every_pooled_cell(pool_size: int, cells: int) -> None:
     model = build_model(arch_of(4, 6, 8, 10, pool_size=pool_size), CIFAR)  # 32 → 32 → 16 → 8 → 4
     assert model.classifier.in_features == 10 * cells**2
+
+
+@pytest.mark.parametrize("pool", ["avg", "max"])
+@pytest.mark.parametrize("size", [8, 14, 20])
+def test_pooling_is_torchs_where_that_refuses_the_map(pool: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on MPS, where the cells do not divide it."""
+    model = build_model(arch_of(4, pool=pool, pool_size=3), ImageShape(channels=3, size=size, classes=2))
+    assert model.pool.output_size == 3
+    x, expected = torch.randn(2, 4, size, size - 1), []
+    for refused in (False, True):
+        monkeypatch.setattr(layers, "is_refused", lambda x, cells, refused=refused: refused)
+        expected.append(model.pool(x))
+    assert torch.allclose(*expected, atol=1e-6)
+    monkeypatch.undo()
+    for device, height, refused in (("mps", 8, True), ("mps", 9, False), ("cpu", 8, False)):
+        assert layers.is_refused(SimpleNamespace(device=torch.device(device), shape=(2, 4, height, 9)), 3) == refused
 
 
 @pytest.mark.parametrize(("pool", "by_hand"), [("avg", lambda x: x.mean((2, 3))), ("max", lambda x: x.amax((2, 3)))])
