@@ -81,39 +81,9 @@ def test_without_a_command_there_is_help(nas: Callable[..., Done]) -> None:
 # Every line is a user's mistake: what is typed, and how the message begins. {folder} is the test's own.
 MISTAKES = {
     "no trials": ("search --trials 0", "--trials counts networks to train and must be at least 1, but is 0"),
-    "fewer than no trials": ("search --trials -3", "--trials counts networks to train and must be at least 1, but is -3"),
-    "no epochs": ("search --epochs 0", "--epochs must be at least 1 and at most 100,000, but is 0"),
     "no time": ("search --timeout 0", "--timeout must be above 0 seconds, but is 0"),
-    "time that is none": ("search --timeout soon", "a time is written as 90s, 15m or 1h30m, but got 'soon'"),
-    "budget of apples": (
-        "search --space digits --dataset digits --max-params '5 apples'",
-        "a count is a whole number above 0, such as 5M, 300k or 5_000_000, but got '5 apples'",
-    ),
-    "budget below everything": (
-        "search --space digits --dataset digits --max-params 10",
-        "nothing in space digits fits: its smallest network has",
-    ),
     "unknown space": ("search --space digit --dataset digits", "'digit' is no shipped space. Did you mean 'digits'? Choices: "),
-    "missing space file": ("search --space mine.yaml --dataset digits", "there is no space file mine.yaml"),
     "unknown data set": ("search --dataset cifar", "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, "),
-    "folder as a data set": ("search --dataset {folder}", "'{folder}' is no data set. Choices: digits, cifar10, "),
-    "missing data folder": ("search --dataset folder --data {folder}/none", "there is no folder {folder}/none"),
-    "no data folder": ("search --dataset folder", "--dataset folder needs the folder"),
-    "other size": (
-        "search --space digits --dataset digits --image-size 16",
-        "the images of digits are 8×8; --image-size 16 works",
-    ),
-    "large subset": (
-        "search --space digits --dataset digits --train-subset 5000",
-        "--train-subset takes at least one image of each of the 10 classes and at most the 1294 that are there to train on, "
-        "not 5000",
-    ),
-    "study that is a path": ("search --space digits --dataset digits --study a/b", "a study's name is the name of a folder"),
-    "unknown device": ("search --device tpu", "this machine has no device 'tpu'. Choices: auto, "),
-    "too deep a space": (
-        "search --space {folder}/deep.yaml --dataset digits",
-        "space deep: stage 5 of 6 would halve a feature map",
-    ),
     "broken space": (
         "search --space {folder}/broken.yaml --dataset digits",
         "{folder}/broken.yaml: arch.stage.blocks: is missing",
@@ -126,10 +96,7 @@ MISTAKES = {
         "list --study tina",
         "there is no study 'tina' under {folder}/studies. Did you mean 'tiny'? Choices: tiny.",
     ),
-    "unknown study to retrain": ("retrain --study tina", "there is no study 'tina'"),
-    "unknown study to predict with": ("submit --study tina", "there is no study 'tina'"),
     "unknown trial": ("show 999 --study tiny", "'999' is no trial of study 'tiny' that was trained."),
-    "unknown trial to retrain": ("retrain 999 --study tiny", "'999' is no trial of study 'tiny' that was trained."),
     "data set of a study": (
         "retrain best --study tiny --dataset digits",
         "--dataset goes with preset:NAME alone: a study has its data",
@@ -138,26 +105,14 @@ MISTAKES = {
         "retrain top:0 --study tiny",
         "top:K takes 1 to 2 networks, as many as have completed in study 'tiny'",
     ),
-    "more networks than there are": ("retrain top:9 --study tiny", "top:K takes 1 to 2 networks"),
-    "seeds that repeat": ("retrain --study tiny --seeds 1,2,1", "--seeds 1,2,1 repeats 1: the same seed trains the same network"),
-    "no seeds": ("retrain --study tiny --seeds 00", "--seeds takes how many, or a list of them, but got '00'"),
-    "seeds that are none": ("retrain --study tiny --seeds two", "--seeds takes how many, or a list of them, but got 'two'"),
     "unknown recipe": ("retrain --study tiny --recipe longer", "'longer' is no recipe. Did you mean 'long'? Choices: searched,"),
     "missing recipe file": ("retrain --study tiny --recipe my.yaml", "there is no recipe file my.yaml"),
-    "epochs and a time": (
-        "retrain --study tiny --epochs 3 --time 8m --device cpu",
-        "--epochs 3 and --time both say how long it trains",
-    ),
-    "too little time": ("retrain --study tiny --time 0.01s --device cpu", "--time 0.01s is too short: an epoch of this network"),
     "unknown criterion": (
         "retrain --study tiny --choose-by best",
         "--choose-by 'best' is no criterion. Choices: clean, shifted.",
     ),
     "unknown preset": ("show preset:resnet-2323", "'resnet-2323' is no preset. Did you mean 'resnet-2322'? Choices: "),
     "unknown space to show": ("show resnets", "'resnets' is no shipped space. Did you mean 'resnet'? Choices: "),
-    "missing test set": ("submit {folder}/none.pkl --study tiny", "there is no test set {folder}/none.pkl"),
-    "unknown network": ("submit --study tiny --run x", "'x' is no retrained network of study 'tiny'."),
-    "unknown averaging": ("submit --study tiny --tta mirror", "'mirror' is no test-time augmentation."),
 }
 
 
@@ -165,9 +120,8 @@ MISTAKES = {
 def test_mistake_of_the_user_is_a_sentence_and_no_traceback(
     mistake: str, nas: Callable[..., Done], study: StudyPaths, tmp_path: Path
 ) -> None:
-    whole = "version: 1\nbudget: {params: 3k}\narch: {stages: 6, stage: {blocks: 1, channels: 4}}\n"
-    (tmp_path / "deep.yaml").write_text(whole)
-    (tmp_path / "tiny.yaml").write_text(whole.replace("stages: 6", "stages: 2"))
+    whole = "version: 1\nbudget: {params: 3k}\narch: {stages: 2, stage: {blocks: 1, channels: 4}}\n"
+    (tmp_path / "tiny.yaml").write_text(whole)
     (tmp_path / "broken.yaml").write_text(whole.replace("blocks: 1, ", ""))
     typed, message = (text.format(folder=tmp_path) for text in MISTAKES[mistake])
     done = nas(*shlex.split(typed))
@@ -177,18 +131,7 @@ def test_mistake_of_the_user_is_a_sentence_and_no_traceback(
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize(
-    "typed",
-    [
-        "serach",
-        "search --trails 3",
-        "search --trials many",
-        "search --seed -1",
-        "search --image-size 4",
-        "list --json=yes",
-        "submit a b",
-    ],
-)
+@pytest.mark.parametrize("typed", ["serach", "search --trails 3", "search --trials many", "search --seed -1", "submit a b"])
 def test_wrong_arguments_are_told_apart_from_other_mistakes(typed: str, nas: Callable[..., Done]) -> None:
     done = nas(*typed.split(" "))
     assert done.code == 2
@@ -204,8 +147,6 @@ def test_fault_of_ours_keeps_its_traceback(nas: Callable[..., Done], monkeypatch
     with pytest.raises(ZeroDivisionError, match="ours"):
         nas("list")
 
-
-def test_interrupted_command_ends_with_130(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 

@@ -21,7 +21,6 @@ from nas.config import Candidate, ImageShape
 from nas.paths import StudyPaths, studies_folder
 from nas.runs.select import find_subject, finished_runs
 from nas.space.space_file import load_space
-from nas.study.settings import read_settings
 from tests.conftest import Done
 
 
@@ -92,11 +91,6 @@ def test_another_user_reads_a_study_and_is_told_what_may_not_be_read(study: Stud
             assert done.err.startswith(f"Error: {there / 'tiny' / 'study.json'}: Permission denied\nNext:  ask its owner")
 
 
-def test_files_of_a_run_are_for_whom_the_umask_says(study: StudyPaths) -> None:
-    (run,) = finished_runs(study)
-    assert run.weights.stat().st_mode == run.card.stat().st_mode
-
-
 def test_name_too_long_for_the_file_system_is_called_that(nas: Callable[..., Done], study: StudyPaths) -> None:
     for command in (
         ["best", "--study", "x" * 300],
@@ -116,6 +110,9 @@ def test_studies_are_listed_with_their_best(nas: Callable[..., Done], study: Stu
     assert done.out.startswith("tiny ")
     assert f"2 trained, best {best.accuracy:.2%} with " in done.out
     assert f"({best.title}); 1 retrained" in done.out
+    (listed,) = as_json(nas("list", "--json"))
+    assert (listed["study"], listed["trained"], listed["counts"]["trained"]) == ("tiny", 2, 2)
+    assert (listed["best"]["accuracy"], listed["best"]["outcome"]) == (best.accuracy, "trained")
 
 
 def test_state_of_a_study_is_told_from_what_is_left_and_from_who_leads_it(
@@ -133,13 +130,6 @@ def test_state_of_a_study_is_told_from_what_is_left_and_from_who_leads_it(
     assert counts.endswith("1 not ended")
     with filelock.FileLock(study.lock):
         assert listed()[0::2] == ("searching", True)
-
-
-def test_studies_are_listed_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
-    (listed,) = as_json(nas("list", "--json"))
-    assert (listed["study"], listed["trained"], listed["counts"]["trained"]) == ("tiny", 2, 2)
-    assert listed["best"]["accuracy"] == find_subject(study, "best").accuracy
-    assert listed["best"]["outcome"] == "trained"
 
 
 def test_where_there_is_no_study_the_next_step_makes_one(nas: Callable[..., Done]) -> None:
@@ -168,9 +158,6 @@ def test_trials_of_a_study_are_listed(nas: Callable[..., Done], study: StudyPath
     assert sum(line.endswith("← best") for line in trials) == 1
     assert counts.startswith("2 networks trained: 2 completed")
     assert retrained == f"retrained  {finished_runs(study)[0].folder.name}  ← chosen"
-
-
-def test_trials_of_a_study_are_listed_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
     report = as_json(nas("list", "--study", "tiny", "--json"))
     assert report["name"] == "tiny"
     assert report["settings"]["budget"] == {"params": 3000, "macs": None, "memory": None, "latency": None}
@@ -184,32 +171,23 @@ def test_trials_of_a_study_are_listed_as_json(nas: Callable[..., Done], study: S
 
 def test_best_network_is_shown_layer_by_layer(nas: Callable[..., Done], study: StudyPaths) -> None:
     done = nas("show", "best", "--study", "tiny")
-    subject = find_subject(study, "best")
+    subject, shape = find_subject(study, "best"), ImageShape(channels=1, size=8, classes=10)
+    memory = peak_memory(subject.candidate.arch, shape)
     assert done.code == 0
     assert done.out.startswith(f"Study tiny, {subject.title}, validation accuracy {subject.accuracy:.2%} in the search\n")
     assert "stages.1.0.shortcut.0" in done.out
     assert "on images of 1×8×8" in done.out
-    assert f"{peak_memory(subject.candidate.arch, read_settings(study).shape):,} bytes of float32 activations at once" in done.out
+    assert f"{memory:,} bytes of float32 activations at once" in done.out
     assert " ms by " not in done.out
     assert "recipe" in done.out
     assert "flip none" in done.out
-
-
-def test_best_network_is_shown_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
-    shown = as_json(nas("show", "best", "--study", "tiny", "--json"))
-    subject = find_subject(study, "best")
+    shown = as_json(nas("show", subject.title.removeprefix("trial "), "--study", "tiny", "--json"))
     assert (shown["study"], shown["network"], shown["validation_accuracy"]) == ("tiny", subject.title, subject.accuracy)
     assert Candidate.model_validate(shown["candidate"]) == subject.candidate
-    assert shown["params"] == count_params(subject.candidate.arch, read_settings(study).shape)
+    assert (shown["params"], shown["memory"]) == (count_params(subject.candidate.arch, shape), memory)
     assert sum(layer["params"] for layer in shown["layers"]) == shown["params"]
     assert shown["layers"][-1]["output"] == [10]
-    assert shown["memory"] == peak_memory(subject.candidate.arch, read_settings(study).shape)
     assert "latency_ms" not in shown
-
-
-def test_trial_is_shown_by_its_number(nas: Callable[..., Done], study: StudyPaths) -> None:
-    number = find_subject(study, "best").title.removeprefix("trial ")
-    assert as_json(nas("show", number, "--study", "tiny", "--json"))["network"] == f"trial {number}"
 
 
 def test_preset_is_shown_without_a_study_and_for_a_studys_images(nas: Callable[..., Done], study: StudyPaths) -> None:
@@ -226,15 +204,15 @@ def test_space_is_shown_with_how_much_of_it_fits(nas: Callable[..., Done]) -> No
     assert done.out.startswith("Space digits: 60,000 parameters\n")
     assert "  stage0.channels      int 8 to 32 log\n" in done.out
     assert "Of 60 uniform draws, on images of 8×8, " in done.out
-
-
-def test_space_is_shown_as_json(nas: Callable[..., Done]) -> None:
     shown = as_json(nas("show", "digits", "--draws", "30", "--json"))
     space = load_space("digits")
-    assert shown["fingerprint"] == space.fingerprint
-    assert shown["parameters"] == space.describe()
+    assert (shown["fingerprint"], shown["parameters"]) == (space.fingerprint, space.describe())
     assert shown["budget"] == {"params": 60_000, "macs": None, "memory": None, "latency": None}
     assert shown["fit"]["draws"] == sum(shown["fit"]["draws_by_block"].values()) == 30
+    text = "version: 1\nbudget: {params: 5k}\narch: {stages: 2, stage: {blocks: 1, channels: {type: int, low: 8, high: 500}}}"
+    Path("wide.yaml").write_text(text)
+    done = nas("show", "wide.yaml", "--draws", "30")
+    assert done.err == "Less than a third fits: narrow the ranges of channels, blocks and kernels.\n"
 
 
 ALL_LIMITS = "{params: 60k, macs: 5M, memory: 64kB, latency: {max_ms: 1000, runtime: torch}}"
@@ -268,13 +246,6 @@ def test_space_whose_latency_cannot_be_timed_here_is_shown_all_the_same(nas: Cal
     assert done.err.startswith("Not timed: the latency is limited on device 'cuda:99', which this machine does not have.")
 
 
-def test_space_of_which_little_fits_is_told_to_be_narrowed(nas: Callable[..., Done], tmp_path: Path) -> None:
-    text = "version: 1\nbudget: {params: 5k}\narch: {stages: 2, stage: {blocks: 1, channels: {type: int, low: 8, high: 500}}}"
-    (tmp_path / "wide.yaml").write_text(text)
-    done = nas("show", "wide.yaml", "--draws", "30")
-    assert done.err == "Less than a third fits: narrow the ranges of channels, blocks and kernels.\n"
-
-
 def test_presets_are_listed_with_cost_and_reported_accuracy(nas: Callable[..., Done]) -> None:
     listed = {row["name"]: row for row in as_json(nas("presets", "--json"))}
     assert listed["resnet-2322"]["params"] == 4_479_946
@@ -292,9 +263,6 @@ def test_doctor_says_what_there_is(nas: Callable[..., Done], study: StudyPaths) 
     assert "← auto" in done.out
     assert "studies: tiny" in lines["storage"]
     assert "digits (embedded)" in lines["data"]
-
-
-def test_doctor_says_it_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
     done = nas("doctor", "--json")
     health = json.loads(done.out)
     assert health["studies_found"] == ["tiny"]
@@ -310,7 +278,3 @@ def test_doctor_ends_with_1_where_something_is_wrong(nas: Callable[..., Done], m
     assert json.loads(done.out)["problems"]
     assert done.err.startswith("Problem:  only ")
     assert "Traceback" not in done.err
-
-
-def test_image_shape_of_a_study_is_its_own(study: StudyPaths) -> None:
-    assert read_settings(study).shape == ImageShape(channels=1, size=8, classes=10)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.paths import StudyPaths, remember_study, studies_folder
+from nas.paths import StudyPaths, studies_folder
 from nas.runs.card import read_card
 from nas.runs.select import find_run, find_subject, finished_runs
 from nas.runs.statistics import accuracy_interval
@@ -138,11 +138,7 @@ def test_prediction_is_told_as_json(nas: Callable[..., Done], study: StudyPaths,
     assert sum(told["per_class"].values()) == told["images"] == 6
     assert (told["output"], told["test"], told["tta"]) == ("out.csv", "few.npy", "flip")
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 7
-
-
-def test_study_used_last_is_taken_where_none_is_named(nas: Callable[..., Done], study: StudyPaths) -> None:
-    remember_study(study)
-    assert nas("submit", "--device", "cpu").out.startswith("Study tiny, ")
+    assert nas("submit", "--device", "cpu").out.startswith("Study tiny, "), "that used last"
 
 
 @pytest.mark.parametrize("command", ["retrain", "submit", "show"])

@@ -75,6 +75,7 @@ def test_every_trial_carries_what_is_known_of_it(study: StudyPaths) -> None:
 
 
 def test_finished_trial_has_its_layers_its_recipe_and_its_curve(study: StudyPaths) -> None:
+    assert "polyline" in draw_curve(read_curve(study.trial(find_number(study)).metrics)[:1], "Trial 0"), "of one epoch"
     with served(study) as address:
         trial = next(t for t in fetched(f"{address}/api/studies/1")["trials"] if t["state"] == "Complete")
         assert "### Layers" in trial["note"]["body"]
@@ -157,11 +158,6 @@ def test_port_in_use_is_said_with_another(study: StudyPaths) -> None:
             serve(study, "127.0.0.1", port, lambda address: None)
     assert refused.value.message == f"port {port} of 127.0.0.1 is in use"
     assert refused.value.hint == f"nas dashboard --port {port + 1}"
-
-
-def test_curve_of_one_epoch_is_drawn(study: StudyPaths) -> None:
-    curve = read_curve(study.trial(find_number(study)).metrics)[:1]
-    assert "polyline" in draw_curve(curve, "Trial 0")
 
 
 def find_number(paths: StudyPaths) -> int:

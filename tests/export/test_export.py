@@ -203,13 +203,8 @@ def test_mistakes_are_refused(nas: Callable[..., Done], study: StudyPaths, optio
     assert done.code == 1
     assert done.err.startswith(f"Error: {message}")
     assert not (study.folder / "exported").exists()
-
-
-def test_place_that_cannot_be_written_is_a_sentence(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    done = nas("export", "--study", "tiny", "--output", str(tmp_path / "file" / "network"))
-    assert done.code == 1
-    assert f"Error: {tmp_path / 'file' / 'network'} cannot be written: " in done.err
+    Path("file").touch()
+    assert "Error: file/network cannot be written: " in nas("export", "--study", "tiny", "--output", "file/network").err
 
 
 def test_export_that_does_not_predict_the_same_is_not_kept(

@@ -1,6 +1,5 @@
 """A worker at the end of a scripted line: what it says, what it heeds, and when it ends."""
 
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,22 @@ from nas.jobs import worker
 from nas.jobs.messages import (
     Alive,
     Began,
-    Broken,
-    Died,
     Ended,
     Epoch,
     Failed,
     FromWorker,
-    Note,
-    OutOfMemory,
     Pause,
-    Paused,
     Ready,
     Resume,
-    Saved,
     Shutdown,
     Suspend,
     ToWorker,
     Unfit,
     Verdict,
-    Waiting,
 )
 from nas.jobs.worker import run_worker
 from nas.train.checkpoint import read_curve
 from tests.jobs.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
-from tests.study.scripted import metrics
 
 
 @pytest.fixture
@@ -56,6 +47,7 @@ def test_it_is_ready_then_trains_and_says_each_epoch(workplace: Workplace) -> No
     assert [epoch.metrics for epoch in epochs] == read_curve(workplace.trial().metrics)  # type: ignore[union-attr]
     assert all(epoch.metrics.ema_val_accuracy is not None for epoch in epochs)  # type: ignore[union-attr]
     assert sorted(workplace.files()) == ["trials/0000/checkpoint.pt", "trials/0000/metrics.jsonl"]
+    assert not said(Alive, heard), "an epoch is heard of more often than every two seconds"
 
 
 def test_it_trains_one_after_another_until_it_is_shut_down(workplace: Workplace) -> None:
@@ -77,9 +69,14 @@ def test_suspended_within_an_epoch_it_goes_on_later(workplace: Workplace) -> Non
     assert kinds(first) == ["Ready", "Began", "Ended"]
     assert first[-1] == Ended("suspended")
     assert workplace.trial().checkpoint.exists()
-    heard = workplace.work([workplace.order()])
+    heard = workplace.work([Suspend(), workplace.order()])  # a Suspend before it is not meant for it
     assert kinds(heard) == ["Ready", "Began", "Epoch", "Epoch", "Ended"]
     assert heard[1] == Began(0, "whole")
+
+    def next_one(message: FromWorker) -> list[ToWorker]:
+        return [workplace.order(2)] if message == Ended("suspended") else always(message)
+
+    assert workplace.work([workplace.order(1), Suspend()], next_one)[-1] == Ended("finished")
 
 
 def test_suspended_while_it_waits_for_a_verdict_it_says_again_what_it_knows(workplace: Workplace) -> None:
@@ -109,17 +106,6 @@ def test_suspended_at_every_moment_in_turn_it_ends_the_same(workplace: Workplace
         assert heard[-1] == Ended("suspended")
     assert runs > 4
     assert_same(whole.trial(), workplace.trial())
-
-
-def test_after_a_suspended_training_the_next_one_trains(workplace: Workplace) -> None:
-    def next_one(message: FromWorker) -> list[ToWorker]:
-        return [workplace.order(1)] if message == Ended("suspended") else always(message)
-
-    assert workplace.work([workplace.order(0), Suspend()], next_one)[-1] == Ended("finished")
-
-
-def test_a_suspend_between_trainings_is_not_taken_for_the_next_one(workplace: Workplace) -> None:
-    assert workplace.work([Suspend(), workplace.order()])[-1] == Ended("finished")
 
 
 @pytest.mark.parametrize("found", ["damaged", "mismatched"])
@@ -158,11 +144,6 @@ def test_within_a_long_epoch_it_gives_signs_of_life(workplace: Workplace, monkey
     assert kinds(heard) == ["Ready", "Began", "Epoch", "Epoch", "Ended"]
     # Before each of four steps and an evaluation, of both epochs.
     assert len(said(Alive, heard)) == 2 * (4 + 1)
-
-
-def test_in_short_epochs_no_sign_of_life_is_needed(workplace: Workplace) -> None:
-    heard = workplace.work([workplace.order()])
-    assert not said(Alive, heard), "an epoch is heard of more often than every two seconds"
 
 
 @pytest.mark.parametrize("left", [[], [Shutdown()]], ids=["gone", "shut down"])
@@ -210,25 +191,21 @@ def test_what_its_user_can_mend_is_said_before_it_is_ready(
     assert says in unfit.message
 
 
-def test_images_that_do_not_fit_are_its_users_to_mend(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(*_: Any, **__: Any) -> Resident:
-        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+def test_images_that_do_not_fit_are_its_users_to_mend_and_a_fault_of_ours_is_not(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault: Exception = RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
 
-    monkeypatch.setattr(Resident, "of", no_room)
+    def fail(*_: Any, **__: Any) -> Resident:
+        raise fault
+
+    monkeypatch.setattr(Resident, "of", fail)
     (unfit,) = workplace.work([])
     assert unfit == Unfit(
         "the images do not fit in the memory of the device beside what is there already: RuntimeError: CUDA error: out of memory",
         "search with fewer workers on it, with --train-subset, or with a smaller --image-size",
     )
-
-
-def test_a_fault_of_ours_before_it_is_ready_is_not_taken_for_its_users(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any, **__: Any) -> Resident:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Resident, "of", broken)
+    fault = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         workplace.work([])
 
@@ -267,32 +244,3 @@ def test_a_training_that_pauses_can_be_suspended(workplace: Workplace) -> None:
 def test_an_idle_worker_pauses_too_and_a_late_resume_is_none_of_its_business(workplace: Workplace) -> None:
     heard = workplace.work([Pause(), Resume(), workplace.order(epochs=1), Resume()])
     assert kinds(heard) == ["Ready", "Paused", "Began", "Epoch", "Ended"]
-
-
-def test_every_message_can_be_sent_to_another_process(workplace: Workplace) -> None:
-    messages: list[Any] = [
-        workplace.order(micro_batches=4, checkpoint=b"bytes"),
-        Note("it is being compiled"),
-        GO_ON,
-        Suspend(),
-        Pause(),
-        Resume(),
-        Shutdown(),
-        Ready("cpu", "fp32", sees_study=False),
-        Began(1, "whole"),
-        Alive(),
-        Paused(),
-        Saved(b"bytes"),
-        Epoch(metrics(1, 0.5)),
-        Waiting("reason"),
-        Ended("finished"),
-        OutOfMemory("the host", "reason"),
-        Failed("reason", "traceback"),
-        Broken("reason"),
-        Unfit("message", None),
-        Died("SIGKILL", out_of_memory=True),
-        workplace.plan(),
-    ]
-    assert pickle.loads(pickle.dumps(messages)) == messages
-    named = {one.__name__ for union in (FromWorker, ToWorker) for one in union.__args__}
-    assert named <= {type(message).__name__ for message in messages}, "each kind of message stands above"

@@ -173,20 +173,15 @@ def test_while_it_waits_it_is_heard_of(disk: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(worker, "DISK_FULL_SECONDS", 0.6)
     monkeypatch.setattr(worker, "ALIVE_SECONDS", 0.1)
     workplace = Workplace.led(disk / "study")
+    heard: list[FromWorker] = []
 
     def answer(message: FromWorker) -> Iterable[ToWorker]:
         if isinstance(message, Began):
             fill(disk)
-        return [Suspend()] if isinstance(message, Waiting) and said(Waiting, heard) else always(message)
-
-    heard: list[FromWorker] = []
-
-    def remember(message: FromWorker) -> Iterable[ToWorker]:
-        orders = answer(message)
         heard.append(message)
-        return orders
+        return [Suspend()] if len(said(Waiting, heard)) == 2 else always(message)
 
-    workplace.work([workplace.order(channels=CHANNELS)], remember)
+    workplace.work([workplace.order(channels=CHANNELS)], answer)
     first, second = (i for i, message in enumerate(heard) if isinstance(message, Waiting))
     assert len(said(Alive, heard[first:second])) >= 2
 

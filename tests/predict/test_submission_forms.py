@@ -139,10 +139,6 @@ def test_file_is_read_back(tmp_path: Path, rows: list[tuple[str, str]], message:
         return
     with pytest.raises(DataError, match=message):
         verify(file, Form(), ["a", "b"], ["0", "1"])
-
-
-def test_columns_are_read_back(tmp_path: Path) -> None:
-    file = tmp_path / "out.csv"
     write_rows(file, ("ID", "Class"), [("a", "0")])
     with pytest.raises(DataError, match="the columns are"):
         verify(file, Form(), ["a"], ["0"])
@@ -193,14 +189,6 @@ def test_names_columns_and_probabilities(nas: Callable[..., Done], study: StudyP
         assert labels[name] == head[1:][int(np.argmax(probabilities))]
 
 
-def test_sample_and_columns_exclude_each_other(
-    nas: Callable[..., Done], study: StudyPaths, test_set: Path, tmp_path: Path
-) -> None:
-    done = nas("submit", str(test_set), "--study", "tiny", "--like", "sample.csv", "--id-column", "file")
-    assert done.code == 1
-    assert done.err.startswith("Error: --like takes the columns from sample.csv, so that --id-column means nothing\n")
-
-
 def test_probabilities_are_not_written_over_the_submission(
     nas: Callable[..., Done], study: StudyPaths, test_set: Path, tmp_path: Path
 ) -> None:
@@ -210,6 +198,9 @@ def test_probabilities_are_not_written_over_the_submission(
     assert "Error: the submission and --probabilities would both be written to out.csv\n" in done.err
     assert not (tmp_path / "out.csv").exists()
     assert "Next:  name a file in it with --probabilities\n" in nas(*typed, str(tmp_path)).err
+    done = nas("submit", str(test_set), "--study", "tiny", "--like", "sample.csv", "--id-column", "file")
+    assert done.code == 1
+    assert done.err.startswith("Error: --like takes the columns from sample.csv, so that --id-column means nothing\n")
 
 
 def test_statistics_of_the_test_set_come_with_their_effect(nas: Callable[..., Done], study: StudyPaths, test_set: Path) -> None:
@@ -220,12 +211,6 @@ def test_statistics_of_the_test_set_come_with_their_effect(nas: Callable[..., Do
     assert 0 < adapted["confidence_after"] < 1
     words = nas("submit", str(test_set), "--study", "tiny", "--adapt-norm", "--device", "cpu").out
     assert f"changed {adapted['changed']} of 50 predictions" in words
-
-
-@pytest.mark.parametrize("tta", ["none", "flip", "flip_shift"])
-def test_every_augmentation_at_test_time(nas: Callable[..., Done], study: StudyPaths, test_set: Path, tta: str) -> None:
-    done = json.loads(nas("submit", str(test_set), "--study", "tiny", "--tta", tta, "--device", "cpu", "--json").out)
-    assert (done["tta"], done["images"]) == (tta, 50)
 
 
 def test_single_images_have_their_most_probable_classes(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:

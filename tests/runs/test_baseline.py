@@ -16,7 +16,7 @@ import nas.runs.baseline
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.errors import ConfigError, StudyError
-from nas.paths import StudyPaths, TrialPaths
+from nas.paths import StudyPaths
 from nas.report.machine import disk_use
 from nas.report.page import render_page
 from nas.report.record import read_record
@@ -34,10 +34,6 @@ from tests.report.test_page import text_of
 from tests.runs.known import asked, train
 from tests.runs.test_ablate_results import card
 from tests.runs.told import Told, train_one
-
-
-def weights(run: TrialPaths) -> dict[str, torch.Tensor]:
-    return load_file(run.weights)
 
 
 def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Path, nas: Callable[..., Finished]) -> None:
@@ -89,9 +85,8 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
     with torch.no_grad():
         predicted = model(images).argmax(1).numpy()
     assert (predicted == test.labels).mean() == pytest.approx(card.test_accuracy, abs=0.003)
-    shared = weights(done.runs[1])
+    shared = load_file(done.runs[1].weights)
     assert torch.equal(shared["first.weight"], shared["second.weight"])
-
     # It is nobody's best, and nothing that is handed in.
     assert finished_runs(study)[: len(retrained)] == retrained
     assert len(finished_runs(study)) == len(retrained) + 2
@@ -127,7 +122,7 @@ def test_cut_off_and_gone_on_with_is_as_if_it_had_not_been(
 ) -> None:
     request = asked(study, "mine.py:Net", "mine.py:Large", epochs=2)
     whole = train(request)
-    before = [weights(run) for run in whole.runs]
+    before = [load_file(run.weights) for run in whole.runs]
     curves = [[metrics.train_loss for metrics in read_curve(run.metrics)] for run in whole.runs]
     for run in whole.runs:
         for file in run.folder.iterdir():
@@ -145,7 +140,7 @@ def test_cut_off_and_gone_on_with_is_as_if_it_had_not_been(
     assert done.runs == whole.runs
     assert len({*cut_off.epochs, *told.epochs}) == 4
     for run, kept, curve in zip(done.runs, before, curves, strict=True):
-        found = weights(run)
+        found = load_file(run.weights)
         assert found.keys() == kept.keys()
         assert all(torch.equal(found[name], kept[name]) for name in kept)
         assert [metrics.train_loss for metrics in read_curve(run.metrics)] == curve

@@ -57,34 +57,26 @@ def runs(study: StudyPaths) -> Runs:
 TABLE = {
     # Without a choice: the search's best, else the latest.
     "best": ("best0", "", "the latest run"),
-    "best best": ("best1", "", "the latest run"),
     "other": ("other0", "", "the latest run"),
     "best other": ("best0", "other1", "the latest run of the search's best, BEST"),
-    "best other preset": ("best0", "other1 preset2", "the latest run of the search's best, BEST"),
     "other best": ("best1", "", "the latest run of the search's best, BEST"),
-    "best other best": ("best2", "", "the latest run of the search's best, BEST"),
     "other preset": ("preset1", "", "the latest run; the search's best, BEST, has not been retrained"),
     # A choice among several networks stands, whatever single one is retrained.
     "other>best": ("other0", "", "among 2 runs of 2 networks, by the held-out images"),
     "best other>best": ("other1", "", "among 2 runs of 2 networks"),
     "other>best best": ("other0", "best2", "among 2 runs of 2 networks"),
     "other>best other preset": ("other0", "other2 preset3", "among 2 runs of 2 networks"),
-    "other>best best*2": ("other0", "best2 best3", "among 2 runs of 2 networks"),
-    "other>best other*2": ("other0", "other2 other3", "among 2 runs of 2 networks"),
     "other>best best again": ("other0", "", "among 2 runs of 2 networks"),
     "other>best best>other": ("best2", "", "among 2 runs of 2 networks"),
-    "best>other preset>other": ("preset2", "", "among 2 runs of 2 networks"),
     # Seeds of one network choose a run, and no network.
     "best*2": ("best0", "", "among 2 runs of BEST, by the held-out images"),
     "best*2 best": ("best0", "best2", "among 2 runs of BEST"),
-    "best*2 best*2": ("best2", "", "among 2 runs of BEST"),
     "best*2 other*2": ("best0", "other2 other3", "among 2 runs of BEST"),
     "best*2 other>preset": ("other2", "", "among 2 runs of 2 networks"),
     "best other*2": ("best0", "other1 other2", "the latest run of the search's best, BEST"),
     "other*2": ("other0", "", "among 2 runs of OTHER"),
     "other*2 preset": ("other0", "preset2", "among 2 runs of OTHER"),
     "other*2 best": ("best2", "", "the latest run of the search's best, BEST"),
-    "other*2 best*2": ("best2", "", "among 2 runs of BEST"),
     # What is removed is not taken.
     "other>best -best1": ("other0", "", "among 2 runs of 2 networks"),
     "other>best -other0": ("best1", "", "the latest run"),
@@ -92,7 +84,6 @@ TABLE = {
     "other>best preset -other0": ("best1", "preset2", "the latest run of the search's best, BEST"),
     "other>best preset -other0 -best1": ("preset2", "", "the latest run"),
     "other>best -other0 best*2": ("best2", "", "among 2 runs of BEST"),
-    "other>best -other0 other>best": ("other2", "", "among 2 runs of 2 networks"),
 }
 
 

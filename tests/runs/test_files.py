@@ -69,13 +69,12 @@ def test_card_states_the_hashes_of_the_files_and_of_itself(run: TrialPaths) -> N
     stated = tree["hashes"].pop("card")
     assert stated == hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     assert content_hash(tree) == stated
-
-
-def test_card_that_was_only_set_anew_is_the_same(run: TrialPaths) -> None:
     before = run.card.read_bytes()
-    run.card.write_text(json.dumps(json.loads(before), sort_keys=True))
+    run.card.write_text(json.dumps(json.loads(before), sort_keys=True))  # only set anew
     assert run.card.read_bytes() != before
-    assert load_network(run)[1] == read_card(run)
+    assert load_network(run)[1] == card
+    run.card.write_bytes(before.replace(b'"cpu', b'"\xffcpu'))  # no text
+    assert refusal(lambda: load_network(run)).message.startswith(f"{run.card} was changed after the training: ")
 
 
 @pytest.mark.parametrize("key", ["classes", "weights"])
@@ -93,12 +92,6 @@ def test_edited_card_is_refused(study: StudyPaths, run: TrialPaths, key: str, na
         assert (done.code, done.err.splitlines()[0]) == (1, f"Error: {error.message}")
     assert not list(study.folder.glob("*.csv"))
     assert not (study.folder / "exported").exists()
-
-
-def test_card_with_a_byte_that_is_no_text_is_refused(run: TrialPaths) -> None:
-    file = run.card
-    file.write_bytes(file.read_bytes().replace(b'"cpu', b'"\xffcpu'))
-    assert refusal(lambda: load_network(run)).message.startswith(f"{file} was changed after the training: ")
 
 
 def test_card_that_is_edited_on_purpose_is_taken_once_the_ledger_has_it(study: StudyPaths, run: TrialPaths) -> None:
@@ -140,13 +133,9 @@ def test_weights_of_another_run_are_refused_by_its_name(run: TrialPaths) -> None
     )
 
 
-def test_weights_that_are_cut_off_are_refused(run: TrialPaths) -> None:
-    file = run.weights
-    file.write_bytes(file.read_bytes()[:-100])
-    assert refusal(lambda: load_network(run)).message.startswith(f"{file} cannot be read as weights: ")
-
-
-def test_run_without_weights_is_refused(run: TrialPaths) -> None:
+def test_weights_that_are_cut_off_or_gone_are_refused(run: TrialPaths) -> None:
+    run.weights.write_bytes(run.weights.read_bytes()[:-100])
+    assert refusal(lambda: load_network(run)).message.startswith(f"{run.weights} cannot be read as weights: ")
     run.weights.unlink()
     error = refusal(lambda: load_network(run))
     assert error.message == f"{run.folder} has no model.safetensors, which holds the network's weights"

@@ -74,6 +74,8 @@ def test_too_little_time_says_what_an_epoch_takes(spec: RetrainSpec, monkeypatch
         "3.0 s"
     )
     assert refused.value.hint == "--time 603s has room for ten epochs; --train-subset N makes them shorter"
+    with pytest.raises(ConfigError, match="--epochs 2 and --time both say how long it trains"):
+        train_one(replace(spec, epochs=2, seconds=60.0))
 
 
 def test_recipe_says_how_long_unless_told_otherwise(spec: RetrainSpec, tmp_path: Path) -> None:
@@ -85,11 +87,6 @@ def test_recipe_says_how_long_unless_told_otherwise(spec: RetrainSpec, tmp_path:
     mine.write_text("{epochs: 1, train: {label_smoothing: 0.3}}")
     with pytest.raises(StudyError, match="was begun by another recipe of that name"):
         planned(replace(spec, recipe=str(mine)))
-
-
-def test_epochs_and_time_are_not_both_asked_for(spec: RetrainSpec) -> None:
-    with pytest.raises(ConfigError, match="--epochs 2 and --time both say how long it trains"):
-        train_one(replace(spec, epochs=2, seconds=60.0))
 
 
 def test_compute_is_filled_with_whole_epochs_by_operations(spec: RetrainSpec) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -96,15 +97,9 @@ def command(study: StudyPaths) -> Iterator[Callable[[], subprocess.Popen]]:
 
     def start() -> subprocess.Popen:
         typed = ["retrain", "best", "--study", "tiny", "--epochs", "5000", "--device", "cpu", "--gpus", "2"]
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nas", *typed],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,
-        )
+        process = subprocess.Popen([sys.executable, "-m", "nas", *typed], env=environment, **pipes)
         started.append(process)
         return process
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from safetensors.torch import load_file
 from nas.budget import count_params
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
-from nas.data.images import Dataset, ImageSet, JoinedSet
+from nas.data.images import Dataset, JoinedSet
 from nas.data.loader import Resident
 from nas.data.splits import labelled_images
-from nas.errors import ConfigError, DataError, NasError, StudyError
+from nas.errors import DataError, NasError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths
 from nas.predict.submission import find_test_set, submit, unlabelled_in
@@ -72,16 +73,12 @@ def test_best_network_of_a_study_in_which_none_has_finished_is_refused(study: St
     assert "does not hold it" in refusal(lambda: train(study)).message, "its trials' folders are there"
     shutil.rmtree(study.trials)
     error = refusal(lambda: train(study))
-    assert isinstance(error, StudyError)
     assert error.message == "no network of study 'tiny' has completed its training yet, so that none is best"
     assert error.hint == "nas search --study tiny   trains on; nas list --study tiny   shows the trials"
-
-
-def test_best_network_of_a_study_that_only_holds_presets_is_refused() -> None:
-    paths = open_presets_study(DataConfig(dataset="digits"))
-    assert refusal(lambda: train(paths)).hint == (
-        "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
-    )
+    shutil.rmtree(study.retrained)
+    error = refusal(lambda: submit(SubmitSpec(study)))
+    assert error.message == "study 'tiny' has no retrained network yet"
+    assert error.hint == "nas retrain best --study tiny   makes one"
 
 
 def test_best_network_is_the_trained_one_of_highest_validation_accuracy(study: StudyPaths) -> None:
@@ -110,17 +107,16 @@ def test_preset_is_trained_as_long_as_its_report_says(study: StudyPaths) -> None
     assert "Did you mean 'light-resnet18'?" in refusal(lambda: find_subject(study, "preset:light-resnet19")).message
 
 
-def test_no_epochs_are_refused(study: StudyPaths) -> None:
-    error = refusal(lambda: train(study, epochs=0))
-    assert isinstance(error, ConfigError)
-    assert error.message == "--epochs must be at least 1 and at most 100,000, but is 0"
-
-
-@pytest.mark.parametrize("subset", [9, 1439])
-def test_subset_that_cannot_be_had_is_refused(subset: int, study: StudyPaths) -> None:
-    assert refusal(lambda: train(study, seed=1, train_subset=subset)).message == (
-        f"--train-subset takes 10 to 1438 images, not {subset}"
-    )
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"epochs": 0}, "--epochs must be at least 1 and at most 100,000, but is 0"),
+        ({"seed": 1, "train_subset": 9}, "--train-subset takes 10 to 1438 images, not 9"),
+        ({"seed": 1, "train_subset": 1439}, "--train-subset takes 10 to 1438 images, not 1439"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(asked: dict[str, int], message: str, study: StudyPaths) -> None:
+    assert refusal(lambda: train(study, **asked)).message == message
 
 
 def test_data_that_is_not_what_was_searched_with_is_refused(study: StudyPaths) -> None:
@@ -142,29 +138,8 @@ def test_everything_labelled_trains_but_the_official_test_set_only_where_asked(d
     assert isinstance(with_test, JoinedSet)
     assert with_test.arrays[1] is digits.test.images
     np.testing.assert_array_equal(with_test.labels[1438:], digits.test.labels)
-
-
-def test_validation_images_of_the_data_set_train_too(digits: Dataset) -> None:
-    chosen = ImageSet(digits.train.images[:7], digits.train.labels[:7])
-    assert len(labelled_images(replace(digits, validation=chosen), include_test=False)) == 1445
-
-
-def test_test_labels_that_there_are_not_cannot_train(digits: Dataset) -> None:
     error = refusal(lambda: labelled_images(replace(digits, test=None), include_test=True))
     assert error.message == "--include-test-labels: data set digits has no labelled test images"
-
-
-def test_plan_is_told_before_the_training_begins(study: StudyPaths) -> None:
-    told = Told(stop_after=0)
-    suspended = train_one(RetrainSpec(study, epochs=None, seed=3, train_subset=100, device="cpu"), told)
-    assert told.planned is not None
-    (plan,), there, ctx = told.planned
-    subject = find_subject(study, "best")
-    assert (suspended.best, suspended.suspended) == (None, 1)
-    assert plan.subject.title == subject.title
-    assert plan.train.epochs == 8
-    assert (ctx.selected.train_images, there) == (100, 0)
-    assert plan.name == f"{subject.slug}-8-epochs-seed-3-subset-100"
 
 
 # ------------------------------------------------------------------------------------------------------ what is kept
@@ -254,25 +229,17 @@ def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset
     assert open_presets_study(DataConfig(dataset="digits")) == paths
     run, card = train(paths, which="preset:light-resnet18", train_subset=16)
     assert run.folder.name == "light-resnet18-1-epochs-seed-0-subset-16"
+    assert refusal(lambda: train(paths)).hint == (
+        "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
+    )
+    error = refusal(lambda: open_presets_study(DataConfig(dataset="data/images")))
+    assert error.message.startswith("'data/images' is no data set.")
     assert (card.subject, card.search_accuracy, card.train_images) == ("preset:light-resnet18", None, 16)
     assert card.candidate.train.augment.flip == "none", "a mirrored digit is another digit"
     assert card.tta == "none"
 
 
-def test_preset_for_an_unknown_data_set_is_refused_by_the_data_sets_name() -> None:
-    error = refusal(lambda: open_presets_study(DataConfig(dataset="data/images")))
-    assert error.message.startswith("'data/images' is no data set.")
-
-
 # -------------------------------------------------------------------------------------------------------- prediction
-
-
-def test_prediction_before_a_network_was_retrained_says_how_to_make_one(study: StudyPaths) -> None:
-    shutil.rmtree(study.retrained)
-    error = refusal(lambda: submit(SubmitSpec(study)))
-    assert isinstance(error, StudyError)
-    assert error.message == "study 'tiny' has no retrained network yet"
-    assert error.hint == "nas retrain best --study tiny   makes one"
 
 
 def test_unknown_network_is_refused_with_those_there_are(study: StudyPaths) -> None:
@@ -347,21 +314,13 @@ def test_test_sets_are_looked_for_in_their_order(study: StudyPaths, digits: Data
     assert found() == (359, "the test split of digits")
     only = save(folder / "cifar_test_nolabel.pkl", digits.train.images[:3])
     assert found() == (3, f"{only}, the only *_nolabel.pkl in the data folder")
+    another = save(folder / "another_nolabel.pkl", digits.train.images[:3])
+    error = refusal(found)
+    assert error.message == f"{folder} holds 2 unlabelled test sets: another_nolabel.pkl, cifar_test_nolabel.pkl"
+    assert error.hint == f"name one: nas submit {another}"
     other = save(tmp_path / "other.pkl", digits.train.images[:4])
     submit(SubmitSpec(study, test=other, device="cpu"))
     assert found() == (4, f"{other}, as given to this study before")
-
-
-def test_two_unlabelled_test_sets_in_the_data_folder_leave_the_choice_to_the_user(
-    study: StudyPaths, digits: Dataset, tmp_path: Path
-) -> None:
-    folder = tmp_path / "data"
-    with_data_folder(study, folder)
-    for name in ("b_nolabel.pkl", "a_nolabel.pkl"):
-        save(folder / name, digits.train.images[:3])
-    error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
-    assert error.message == f"{folder} holds 2 unlabelled test sets: a_nolabel.pkl, b_nolabel.pkl"
-    assert error.hint == f"name one: nas submit {folder / 'a_nolabel.pkl'}"
 
 
 def test_digits_without_a_folder_do_not_look_into_other_data(digits: Dataset, tmp_path: Path) -> None:
@@ -385,17 +344,9 @@ def test_images_of_another_size_are_refused_and_not_remembered(study: StudyPaths
         f"{file}: the network takes images of 8×8 with 1 channels, an array of shape (N, 8, 8, 1), "
         "but the array's shape is (3, 32, 32, 3)"
     )
-    assert submit(SubmitSpec(study, device="cpu")).test == "the test split of digits"
-
-
-def test_network_that_never_saw_a_flip_is_not_averaged_over_flips(study: StudyPaths) -> None:
-    assert submit(SubmitSpec(study, device="cpu")).tta == "none"
+    done = submit(SubmitSpec(study, device="cpu"))
+    assert (done.test, done.tta) == ("the test split of digits", "none"), "the network never saw a flip"
     assert submit(SubmitSpec(study, tta="flip", device="cpu")).tta == "flip"
-
-
-def test_unknown_test_time_augmentation_is_refused_with_the_choices(study: StudyPaths) -> None:
-    error = refusal(lambda: submit(SubmitSpec(study, tta="flips", device="cpu")))
-    assert error.message == "'flips' is no test-time augmentation. Did you mean 'flip'? Choices: none, flip, flip_shift."
 
 
 def test_csv_goes_where_it_is_asked_to_and_replaces_what_is_there(study: StudyPaths, digits: Dataset, tmp_path: Path) -> None:
@@ -407,15 +358,17 @@ def test_csv_goes_where_it_is_asked_to_and_replaces_what_is_there(study: StudyPa
     assert [path.name for path in output.parent.iterdir()] == ["mine.csv"]
 
 
-def test_csv_that_cannot_be_written_is_named(study: StudyPaths, tmp_path: Path) -> None:
-    below_a_file = study.settings / "x.csv"
-    error = refusal(lambda: submit(SubmitSpec(study, output=below_a_file, device="cpu")))
-    assert error.message.startswith(f"{below_a_file} cannot be written: ")
-    assert error.hint == "name another file with --output"
-
-
-@pytest.mark.parametrize("output", [Path(), Path("..")])
-def test_csv_is_not_written_over_a_folder(output: Path, study: StudyPaths) -> None:
-    error = refusal(lambda: submit(SubmitSpec(study, output=output, device="cpu")))
-    assert error.message == f"{output} cannot be written: it is a folder"
-    assert error.hint == "name a file in it with --output"
+@pytest.mark.parametrize(
+    ("asked", "message", "hint"),
+    [
+        ({"output": Path()}, ". cannot be written: it is a folder", "name a file in it with --output"),
+        ({"output": Path("..")}, ".. cannot be written: it is a folder", "name a file in it with --output"),
+        ({"output": Path("file/x.csv")}, "file/x.csv cannot be written: ", "name another file with --output"),
+        ({"tta": "flips"}, "'flips' is no test-time augmentation. Did you mean 'flip'? Choices: none, flip, flip_shift.", None),
+    ],
+)
+def test_what_cannot_be_submitted_is_refused(asked: dict[str, Any], message: str, hint: str | None, study: StudyPaths) -> None:
+    Path("file").touch()
+    error = refusal(lambda: submit(SubmitSpec(study, device="cpu", **asked)))
+    assert error.message.startswith(message)
+    assert hint is None or error.hint == hint

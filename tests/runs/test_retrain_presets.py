@@ -40,11 +40,6 @@ def test_its_epochs_are_those_of_its_recipe_unless_told_otherwise(paths: StudyPa
     assert told.planned[0][0].train.epochs == 300
 
 
-def test_a_subset_larger_than_the_data_is_refused(paths: StudyPaths) -> None:
-    with pytest.raises(ConfigError, match="--train-subset takes 10 to 1438 images, not 5000"):
-        train_one(RetrainSpec(paths, "preset:resnet-1111", train_subset=5000, device="cpu"))
-
-
 def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
     class Silent:
         def decoding(self, items, what, count, /):  # type: ignore[no-untyped-def]

@@ -7,7 +7,7 @@ import pytest
 from nas.errors import ConfigError
 from nas.jobs.placement import Placement
 from nas.paths import StudyPaths
-from nas.runs.card import HeldOut, ModelCard, read_card
+from nas.runs.card import HeldOut, read_card
 from nas.runs.load import load_network
 from nas.runs.retrain import Retrained, retrain_several
 from nas.runs.select import Network, find_names, finished_runs
@@ -81,27 +81,23 @@ def test_choice_by_shifted_images_needs_some_that_are_held_out(request_of: Sever
         train(replace(request_of, base=replace(request_of.base, hold_out=0.0), by="shifted"), Told())
 
 
-def network(card: ModelCard, scores: list[tuple[float, float]], run: StudyPaths) -> Network:
-    held_out = [HeldOut(images=100, accuracy=clean, shifted_accuracy=shifted) for clean, shifted in scores]
-    return Network(tuple((run.trial(i), card.model_copy(update={"held_out": one})) for i, one in enumerate(held_out)))
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_mean_deviation_and_best_run_by_either_criterion_and_what_the_study_judges_by(metric: str, study: StudyPaths) -> None:
+    card = read_card(finished_runs(study)[0]).model_copy(update={"metric": metric})
 
+    def network(*scores: tuple[float, float]) -> Network:
+        runs = []
+        for i, (clean, shifted) in enumerate(scores):
+            other = {"accuracy": 1 - clean, "shifted_accuracy": 1 - shifted, "score": clean, "shifted_score": shifted}
+            values = other if metric == "macro_f1" else {"accuracy": clean, "shifted_accuracy": shifted}
+            runs.append((study.trial(i), card.model_copy(update={"held_out": HeldOut(images=100, **values)})))
+        return Network(tuple(runs))
 
-def test_mean_deviation_and_best_run_by_either_criterion(study: StudyPaths) -> None:
-    card = read_card(finished_runs(study)[0])
-    one = network(card, [(0.90, 0.70), (0.94, 0.60)], study)
+    one = network((0.90, 0.70), (0.94, 0.60))
+    assert one.scores("clean") == [0.90, 0.94]
     assert one.mean("clean") == pytest.approx(0.92)
     assert one.deviation("clean") == pytest.approx(0.02828427)
     assert one.mean("shifted") == pytest.approx(0.65)
     assert one.best_run("clean") == one.runs[1]
     assert one.best_run("shifted") == one.runs[0]
-    assert network(card, [(0.9, 0.7)], study).deviation("clean") is None
-
-
-def test_what_the_study_judges_by_chooses_where_that_is_not_accuracy(study: StudyPaths) -> None:
-    card = read_card(finished_runs(study)[0]).model_copy(update={"metric": "macro_f1"})
-    values = {"images": 100, "accuracy": 0.9, "shifted_accuracy": 0.8}
-    scores = [HeldOut(**values, score=score, shifted_score=shifted) for score, shifted in ((0.5, 0.4), (0.6, 0.3))]
-    one = Network(tuple((study.trial(i), card.model_copy(update={"held_out": found})) for i, found in enumerate(scores)))
-    assert one.scores("clean") == [0.5, 0.6]
-    assert one.best_run("clean") == one.runs[1]
-    assert one.best_run("shifted") == one.runs[0]
+    assert network((0.9, 0.7)).deviation("clean") is None

@@ -32,12 +32,9 @@ def timed(start: float, epoch: float) -> TimedNetwork:
     return TimedNetwork(50, 1000, 1000, 64, "a network", start, epoch)
 
 
-def test_one_trial_takes_its_start_and_its_epochs() -> None:
+def test_likely_is_the_mean_and_high_the_slowest() -> None:
     span = search_seconds([timed(5.0, 10.0)], trials=1, epochs=4, expected_epochs=4.0)
     assert span == Span(START_UP_SECONDS + 45 / 2, START_UP_SECONDS + 45, START_UP_SECONDS + 45)
-
-
-def test_likely_is_the_mean_and_high_the_slowest() -> None:
     networks = [timed(0.0, 1.0), timed(1.0, 2.0), timed(2.0, 6.0)]
     span = search_seconds(networks, trials=100, epochs=100, expected_epochs=10.0)
     assert span.likely == pytest.approx(START_UP_SECONDS + 100 * (10 + 21 + 62) / 3)
@@ -57,10 +54,7 @@ def test_workers_share_the_trials_and_wait_for_the_last() -> None:
     on_one = search_seconds([timed(0.0, 1.0)], **many, workers=4, devices=1)
     assert on_one.likely == shared.likely
     assert on_one.high == pytest.approx(START_UP_SECONDS + 1.1 * 300 + 0.75 * 9)
-
-
-def test_workers_without_a_trial_help_nobody() -> None:
-    two = {"trials": 2, "epochs": 9, "expected_epochs": 3.0}
+    two = {"trials": 2, "epochs": 9, "expected_epochs": 3.0}  # more workers than trials help nobody
     assert search_seconds([timed(0.0, 1.0)], **two, workers=50) == search_seconds([timed(0.0, 1.0)], **two, workers=2)
 
 
@@ -160,16 +154,18 @@ def test_what_is_asked_for_is_estimated(quickly: list[float]) -> None:
     assert few.whole == search_seconds(few.networks, **many, finalists=6 / (3 * few.expected_epochs))
 
 
-@pytest.mark.parametrize("pruner", ["median", "percentile"])
-def test_what_a_pruner_saves_is_not_guessed(pruner: str, quickly: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("pruner", "said"),
+    [
+        ("median", "; what it saves is not known, so that every network is counted in full"),
+        ("percentile", "; what it saves is not known, so that every network is counted in full"),
+        ("none", "none prunes never"),
+    ],
+)
+def test_what_a_pruner_saves_is_not_guessed(pruner: str, said: str, quickly: list[float]) -> None:
     found = estimate_search(ask(pruner=pruner), QuietDisplay())
     assert found.expected_epochs == 9
-    assert found.pruning.endswith("; what it saves is not known, so that every network is counted in full")
-
-
-def test_without_pruning_every_epoch_counts(quickly: list[float]) -> None:
-    found = estimate_search(ask(pruner="none"), QuietDisplay())
-    assert (found.expected_epochs, found.pruning) == (9, "none prunes never")
+    assert found.pruning.endswith(said)
 
 
 def test_the_same_network_is_timed_once(quickly: list[float], tmp_path: Any) -> None:
@@ -187,16 +183,12 @@ def test_study_that_is_there_is_estimated_to_its_end(study: StudyPaths, quickly:
     assert found.expected_epochs == pytest.approx(asha_epochs([1], 2, 3, before=2))
 
 
-def test_study_that_is_at_its_end_is_not_estimated(study: StudyPaths, quickly: list[float]) -> None:
+def test_search_that_would_be_refused_or_is_at_its_end_is_not_estimated(study: StudyPaths, quickly: list[float]) -> None:
+    with pytest.raises(StudyError, match="epochs: 2 → 3"):
+        estimate_search(SearchSpec(study="tiny", device="cpu", epochs=3), QuietDisplay())
     with pytest.raises(StudyError, match="study 'tiny' holds 2 trained networks, and --trials 2 asks for no more") as caught:
         estimate_search(SearchSpec(study="tiny", device="cpu", trials=2), QuietDisplay())
     assert caught.value.hint == "nas search --study tiny --estimate --trials 4"
-    assert not quickly
-
-
-def test_search_that_would_be_refused_is_not_estimated(study: StudyPaths, quickly: list[float]) -> None:
-    with pytest.raises(StudyError, match="epochs: 2 → 3"):
-        estimate_search(SearchSpec(study="tiny", device="cpu", epochs=3), QuietDisplay())
     assert not quickly
 
 
@@ -223,19 +215,19 @@ def test_request_that_means_nothing_is_refused(
     assert not studies_folder().exists()
 
 
-def test_network_that_does_not_fit_in_memory_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        (MemoryError("nothing left"), DeviceError, "does not fit in the memory of the host: MemoryError: nothing left"),
+        (ZeroDivisionError("ours"), ZeroDivisionError, "ours"),
+    ],
+)
+def test_network_that_does_not_fit_in_memory_is_a_sentence_and_a_fault_of_ours_is_none_of_the_users(
+    fault: Exception, kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> Pace:
-        raise MemoryError("nothing left")
+        raise fault
 
     monkeypatch.setattr(module, "measure_pace", fail)
-    with pytest.raises(DeviceError, match="does not fit in the memory of the host: MemoryError: nothing left"):
-        estimate_search(ask(), QuietDisplay())
-
-
-def test_fault_of_ours_is_none_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> Pace:
-        raise ZeroDivisionError("ours")
-
-    monkeypatch.setattr(module, "measure_pace", fail)
-    with pytest.raises(ZeroDivisionError, match="ours"):
+    with pytest.raises(kind, match=message):
         estimate_search(ask(), QuietDisplay())

@@ -26,7 +26,7 @@ from nas.study.ownership import own_study
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    with own_study(StudyPaths(Path(sys.argv[1])), os.environ.get("URL"), note=print, stop_requested=lambda: False):
+    with own_study(StudyPaths(Path(sys.argv[1])), os.environ.get("NAS_TEST_URL"), note=print, stop_requested=lambda: False):
         print("held", flush=True)
         sys.stdin.readline()
 except StudyError as error:
@@ -48,7 +48,7 @@ Process = subprocess.Popen[str]
 
 def start(paths: StudyPaths, url: str | None = None) -> Process:
     """Another process that waits for a line to become the study's coordinator, and for another to end."""
-    environment = os.environ | ({} if url is None else {"URL": url})
+    environment = os.environ | ({} if url is None else {"NAS_TEST_URL": url})
     command = [sys.executable, "-c", HOLD, str(paths.folder)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert heard(process) == "ready"

@@ -24,24 +24,10 @@ from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.study.ownership import lock_key, own_study
 from nas.study.storage import OwnedStorage, open_study, owned_study
+from tests.conftest import TINY_SPACE
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
-from tests.study.test_ownership import heard, say
+from tests.study.test_ownership import Process, heard, say, start
 
-HOLD = """
-import os, sys
-from pathlib import Path
-from nas.errors import StudyError
-from nas.paths import StudyPaths
-from nas.study.ownership import own_study
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    with own_study(StudyPaths(Path(sys.argv[1])), os.environ["URL"], note=print, stop_requested=lambda: False):
-        print("held", flush=True)
-        sys.stdin.readline()
-except StudyError as error:
-    print(error, flush=True)
-"""
 SESSION = {
     "tcp_keepalives_idle": "20",
     "tcp_keepalives_interval": "10",
@@ -245,20 +231,6 @@ def test_two_studies_may_be_founded_in_a_new_database_at_once(url: str, tmp_path
 
 
 # --------------------------------------------------------------------------------------------------------------- the lock
-
-Process = subprocess.Popen[str]
-
-
-def start(paths: StudyPaths, url: str) -> Process:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(paths.folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "URL": url},
-    )
-    assert heard(process) == "ready"
-    return process
 
 
 @pytest.fixture
@@ -562,22 +534,6 @@ def test_the_password_is_nowhere(
     for part in (PASSWORD, ENCODED_PASSWORD, "battery"):
         assert [where for where, content in texts.items() if part.encode() in content] == []
     assert "searcher:***@" in (tmp_path / "studies" / "mine" / "study.json").read_text()
-
-
-TINY_SPACE = """\
-version: 1
-budget: {params: 3k}
-arch:
-  stages: 2
-  stage:
-    blocks: 1
-    channels: {type: int, low: 4, high: 12}
-train:
-  epochs: 1
-  batch_size: 64
-  lr: {type: float, low: 0.05, high: 0.2, log: true}
-  augment: {crop_padding: 1, flip: none}
-"""
 
 
 RUN_AND_HANG = """

@@ -37,6 +37,7 @@ def test_rungs_are_about_a_ninth_and_a_third_of_the_whole(epochs: int, rungs: li
 
 def test_at_a_rung_only_the_best_third_goes_on() -> None:
     study = optuna.create_study(direction="maximize", pruner=PRUNERS["asha"](18))
+    assert not study.ask().should_prune(), "without an epoch there is no verdict"
     gone_on = []
     for accuracy in (0.50, 0.60, 0.55, 0.40, 0.58, 0.61, 0.59, 0.70, 0.30):
         trial = study.ask()
@@ -162,11 +163,6 @@ def test_a_duplicate_does_not_count_as_another_that_reached_the_rung() -> None:
         trial = study.ask()
         trial.report(value, 1)
         assert trial.should_prune() == stopped, "of six, the better two; with the duplicates it would be eleven, and three"
-
-
-def test_without_an_epoch_there_is_no_verdict() -> None:
-    study = optuna.create_study(direction="maximize", pruner=Asha(9))
-    assert not study.ask().should_prune()
 
 
 @pytest.mark.parametrize("reduction", [2, 3])

@@ -126,21 +126,21 @@ def training(digits: Dataset) -> Training:
     return Training(digits, Candidate(arch=arch, train=train))
 
 
+def says_so_after(times: int) -> Callable[[], bool]:
+    """A `should_suspend` that says no so many times. It is asked before each step, and before each batch of an evaluation."""
+    asked = 0
+
+    def should_suspend() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > times
+
+    return should_suspend
+
+
 @pytest.fixture
 def after_asking() -> Callable[[int], Callable[[], bool]]:
-    """A `should_suspend` that says no so many times. It is asked before each step, and before each batch of an evaluation."""
-
-    def make(times: int) -> Callable[[], bool]:
-        asked = 0
-
-        def should_suspend() -> bool:
-            nonlocal asked
-            asked += 1
-            return asked > times
-
-        return should_suspend
-
-    return make
+    return says_so_after
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from nas.train.device import FULL_PRECISION
 from nas.train.distributed import ALONE, Group, Processes, SharedBatchNorm2d, share_statistics
 from nas.train.evaluate import Scores, tally
 from nas.train.loop import fit
-from tests.train.conftest import SEED, TRAIN_IMAGES, VALIDATION_IMAGES, Training
+from tests.train.conftest import SEED, TRAIN_IMAGES, VALIDATION_IMAGES, Training, says_so_after
 from tests.warm import new_process
 
 SIZE = 2
@@ -144,17 +144,6 @@ def _run(training: Training, group: Group, folder: Path, **more: Any) -> dict[st
     return {"status": result.status, "curve": curve, "weights": weights, "random": torch.rand(3)}
 
 
-def _says_so_after(times: int) -> Callable[[], bool]:
-    asked = 0
-
-    def should_suspend() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > times
-
-    return should_suspend
-
-
 def _norms(group: Processes) -> dict[str, Any]:
     """A BatchNorm's part of a batch forward, back, and forward in evaluation."""
     torch.manual_seed(3)
@@ -194,10 +183,10 @@ def _process(rank: int, folder: str) -> None:
     seen["parts"] = _run(halved, group, root / "parts", micro_batches=4)
     seen["whole"] = _run(training, group, root / "whole")
     # One of them alone is told to suspend; another time, to stop.
-    seen["cut"] = _run(training, group, root / "cut", should_suspend=_says_so_after(8 if rank else 1000))
+    seen["cut"] = _run(training, group, root / "cut", should_suspend=says_so_after(8 if rank else 1000))
     seen["resumed"] = _run(training, group, root / "cut")
     seen["stopped"] = _run(training, group, root / "stopped", on_epoch=lambda metrics: rank == 0 or metrics.epoch < 2)
-    _run(training, group, root / "fewer", should_suspend=_says_so_after(8))
+    _run(training, group, root / "fewer", should_suspend=says_so_after(8))
     if rank:
         training.dataset = replace(training.dataset, mean=(math.nan,))
     seen["diverged"] = _run(training, group, root / "diverged")

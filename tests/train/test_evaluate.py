@@ -133,17 +133,12 @@ def test_fewer_images_at_a_time_where_memory_runs_out(model: torch.nn.Module) ->
         predict_logits(model, resident, FP32)
 
 
-def test_evaluation_leaves_weights_and_statistics_alone(model: torch.nn.Module) -> None:
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def test_evaluation_leaves_weights_statistics_and_random_numbers_alone(model: torch.nn.Module) -> None:
+    before, random = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
     evaluate(model.train(), data(), FP32)
     assert not model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_evaluation_draws_no_random_numbers(model: torch.nn.Module) -> None:
-    before = torch.get_rng_state()
-    evaluate(model, data(), FP32)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 @pytest.mark.parametrize(("batch", "batches"), [(5, 5), (23, 1), (1000, 1)])
@@ -221,10 +216,7 @@ def test_one_image_more_changes_next_to_nothing() -> None:
     images = np.random.default_rng(1).integers(0, 256, (EVALUATION_BATCH + 1, 7, 7, 1), dtype=np.uint8)
     images[-1] = 255
     assert torch.allclose(adapted(images[:-1]), adapted(images), atol=0.05)
-
-
-def test_the_statistics_of_a_single_image_are_no_error() -> None:
-    assert torch.isfinite(adapted(np.full((1, 7, 7, 1), 9, np.uint8))).all()
+    assert torch.isfinite(adapted(np.full((1, 7, 7, 1), 9, np.uint8))).all(), "a single image is no error"
 
 
 def test_weights_stay_and_dropout_stays_off() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nas.config import ActivationName, AugmentConfig, FlipName, MixName, PadMode, PolicyName
+from nas.config import AugmentConfig, FlipName, MixName, PadMode, PolicyName
 from nas.train import loop
 from nas.train.checkpoint import EpochMetrics, read_curve
 from nas.train.device import Precision
@@ -40,6 +40,9 @@ def test_the_curve_is_what_was_heard_and_what_the_file_holds(training: Any, tmp_
     lines = run.paths.metrics.read_text().splitlines()
     assert set(json.loads(lines[0])) == set(EpochMetrics.__dataclass_fields__)
     assert read_curve(tmp_path / "nowhere") == []
+    assert run.model.stem.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    images, _ = next(iter(training.batches().epoch(0)))
+    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_metrics_are_written_and_the_checkpoint_too_before_anybody_hears_of_an_epoch(training: Any, tmp_path: Path) -> None:
@@ -67,8 +70,10 @@ def test_raw_weights_are_evaluated_where_that_is_asked_for_and_where_there_are_n
     assert all((one.val_loss, one.val_accuracy) == (None, None) for one in usual)
     assert all(one.val_accuracy is not None for one in both)
     assert [one.ema_val_loss for one in usual] == [one.ema_val_loss for one in both]
-    alone = training.changed(ema_epochs=0.0)(tmp_path / "alone").result.curve
-    assert all(one.val_loss == one.ema_val_loss is not None for one in alone)
+    alone = training.changed(ema_epochs=0.0)(tmp_path / "alone")
+    assert alone.result.model is alone.model
+    for one in alone.result.curve:
+        assert (one.ema_val_loss, one.ema_val_accuracy) == (one.val_loss, one.val_accuracy) != (None, None)
 
 
 def test_the_training_loss_is_the_mean_over_the_images_that_were_seen(training: Any, tmp_path: Path) -> None:
@@ -92,12 +97,6 @@ def test_the_rate_of_an_epoch_is_that_of_its_last_step(training: Any, tmp_path: 
     train, steps = training.candidate.train, len(training.batches())
     curve = training(tmp_path).result.curve
     assert [m.lr for m in curve] == [learning_rate((epoch + 1) * steps - 1, steps, train) for epoch in range(4)]
-
-
-def test_without_averaging_the_raw_network_is_the_result(training: Any, tmp_path: Path) -> None:
-    run = training.changed(ema_epochs=0.0)(tmp_path)
-    assert run.result.model is run.model
-    assert all((m.ema_val_loss, m.ema_val_accuracy) == (m.val_loss, m.val_accuracy) for m in run.result.curve)
 
 
 def test_without_validation_images_nothing_is_said_about_them(training: Any, tmp_path: Path) -> None:
@@ -157,13 +156,6 @@ def test_weights_that_explode_in_the_very_last_step_are_divergence_too(training:
     assert len(run.result.curve) == 3
 
 
-def test_the_convolutions_get_their_images_channels_last(training: Any, tmp_path: Path) -> None:
-    run = training(tmp_path)
-    assert run.model.stem.conv.weight.is_contiguous(memory_format=torch.channels_last)
-    images, _ = next(iter(training.batches().epoch(0)))
-    assert images.is_contiguous(memory_format=torch.channels_last)
-
-
 def test_a_whitening_stem_is_made_from_the_training_images(training: Any, tmp_path: Path) -> None:
     run = training.changed(arch={"stem": {"type": "whitening"}}, epochs=1)(tmp_path)
     by_hand = training.changed(arch={"stem": {"type": "whitening"}}).model()
@@ -171,13 +163,6 @@ def test_a_whitening_stem_is_made_from_the_training_images(training: Any, tmp_pa
     weights = by_hand.stem.whiten.weight
     for network in (run.model, run.result.model):
         assert torch.allclose(network.stem.whiten.weight, weights, rtol=1e-4, atol=1e-5)
-
-
-def test_every_activation_and_optimiser_trains(training: Any, tmp_path: Path) -> None:
-    for name in ActivationName.__args__:
-        for optimiser, lr in (("sgd", 0.1), ("adam", 0.01), ("adamw", 0.01)):
-            changed = training.changed(arch={"activation": name}, epochs=1, optimiser=optimiser, lr=lr)
-            assert changed(tmp_path / name / optimiser).result.status == "finished"
 
 
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
