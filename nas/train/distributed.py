@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 
 Result = TypeVar("Result")
 
@@ -127,10 +128,29 @@ def share_statistics(model: nn.Module, device: torch.device) -> None:
     """Every BatchNorm of `model` sees the images of all processes at once, as in one process it sees those of a whole batch."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.__class__ = SharedBatchNorm2d  # with all that it holds
+        # With all that it holds.
+        if isinstance(module, nn.SyncBatchNorm):
+            module.__class__ = SyncBatchNorm
+        elif isinstance(module, nn.BatchNorm2d):
+            module.__class__ = SharedBatchNorm2d
+
+
+class _KeepingAll(TorchFunctionMode):
+    """Within it no tensor is selected from by a mask."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__getitem__ and isinstance(args[1], Tensor) and args[1].dtype == torch.bool:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """torch's own selects the processes that have images, for which each host waits for its GPU; here all have some."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with _KeepingAll():
+            return super().forward(x)
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):

@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.config import AugmentConfig, Candidate, DataConfig
 from nas.data.datasets import load_dataset
@@ -17,7 +20,7 @@ from nas.data.loader import Resident, TrainBatches
 from nas.models.layers import BatchNorm2d
 from nas.paths import TrialPaths
 from nas.train.device import FULL_PRECISION
-from nas.train.distributed import ALONE, Group, Processes, SharedBatchNorm2d, share_statistics
+from nas.train.distributed import ALONE, Group, Processes, SharedBatchNorm2d, SyncBatchNorm, share_statistics
 from nas.train.evaluate import Scores, tally
 from nas.train.loop import fit
 from tests.train.conftest import SEED, TRAIN_IMAGES, VALIDATION_IMAGES, Training, says_so_after
@@ -102,9 +105,44 @@ def test_on_a_gpu_torchs_own_layer_shares_the_statistics() -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 1), BatchNorm2d(3))
     weight, names = model[1].weight, list(model.state_dict())
     share_statistics(model, torch.device("cuda"))
-    assert isinstance(model[1], nn.SyncBatchNorm)
+    assert isinstance(model[1], SyncBatchNorm)
     assert model[1].weight is weight
     assert list(model.state_dict()) == names
+
+
+class Selections(TorchDispatchMode):
+    """Counts selections by a mask, for whose size the host waits."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.index.Tensor
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("kind", "selections"), [(nn.SyncBatchNorm, 3), (SyncBatchNorm, 0)])
+def test_no_host_waits_for_its_gpu_in_a_normalisation(
+    kind: type[nn.SyncBatchNorm], selections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's layer on the CPU, in two processes with the same images, its kernels by their formulas."""
+    monkeypatch.setattr(torch._C, "_get_privateuse1_backend_name", lambda: "cpu")  # the device that torch lets pass
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 2)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_gather", lambda out, own, *_, **__: [each.copy_(own) for each in out])
+    kernels = {
+        "batch_norm_stats": lambda x, eps: (x.mean((0, 2, 3)), (x.var((0, 2, 3), correction=0) + eps).rsqrt()),
+        "batch_norm_gather_stats_with_counts": lambda x, mean, invstd, *_: (mean[1], invstd[1]),
+        "batch_norm_elemt": lambda x, weight, bias, mean, invstd, eps: F.batch_norm(
+            x, mean, invstd**-2 - eps, weight, bias, False, eps=eps
+        ),
+    }
+    for name, kernel in kernels.items():
+        monkeypatch.setattr(torch, name, kernel)
+    x = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    with Selections() as selected, torch.no_grad():
+        found = kind(3, process_group=SimpleNamespace(_get_backend_name=lambda: "gloo")).train()(x)
+    assert selected.count == selections
+    assert torch.allclose(found, nn.BatchNorm2d(3).train()(x), atol=1e-5)
 
 
 def _training() -> Training:
