@@ -1,4 +1,4 @@
-"""Commands about this machine: `nas doctor`, `clean`, `dashboard`."""
+"""Commands about this machine and what lies on it: `nas doctor`, `clean`, `remove`, `rename`, `dashboard`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import print_json
-from nas.cli.options import DataOption, JsonOption, StudyOption, command
+from nas.cli.options import DataOption, JsonOption, StudyOption, command, offer
 
 NEEDS = {
     "result": "results, kept",
@@ -83,6 +83,47 @@ def clean(
         print(f"Next:  nas clean --yes{' --cache' if cache else ''}   frees {bytes_text(room)}")
     else:
         print("Nothing is left to free." if items else "There is nothing yet.")
+
+
+StudyArgument = Annotated[str, typer.Argument(help="The study's name.", autocompletion=offer("study"), show_default=False)]
+
+
+@command(
+    "remove",
+    help="Remove a study with all that is in its folder, and its rows in a PostgreSQL database. Nothing brings it back.",
+)
+def remove(
+    study: StudyArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only shown what that would be.")] = False,
+) -> None:
+    from nas.paths import existing_study
+    from nas.report.machine import size_of
+    from nas.report.words import bytes_text
+    from nas.study.address import shown, study_address
+    from nas.study.ownership import remove_study
+
+    paths = existing_study(study)
+    address, trials, networks = study_address(paths, None), paths.trials.glob("*/"), paths.retrained.glob("*/model.json")
+    where = f"{paths.folder}{'' if address is None else f', and its rows in {shown(address)}'}"
+    found = f"{len([*trials])} trials, {len([*networks])} retrained networks, {bytes_text(size_of([paths.folder]))}"
+    if yes:
+        remove_study(paths, lambda text: print(text, file=sys.stderr))
+    print(f"{'Removed study' if yes else 'Study'} {study}: {found}, in {where}")
+    if not yes:
+        print(f"Next:  nas remove {study} --yes")
+
+
+@command(
+    "rename",
+    help="Give a study another name: to its folder, and to its rows in a PostgreSQL database.",
+)
+def rename(study: StudyArgument, name: Annotated[str, typer.Argument(help="The new one.", show_default=False)]) -> None:
+    from nas.paths import existing_study, remember_study
+    from nas.study.ownership import rename_study
+
+    renamed = rename_study(existing_study(study), name, lambda text: print(text, file=sys.stderr))
+    remember_study(renamed)
+    print(f"Study {study} is {name} now, in {renamed.folder}")
 
 
 @command(

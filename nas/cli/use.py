@@ -37,7 +37,7 @@ def submit(
     print(f"Wrote {done.output} ({done.images:,} rows)")
 
 
-@command("predict", help="Name the most probable classes of some images.")
+@command("predict", help="Name the most probable classes of some images, or of all in a folder.")
 def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: JsonOption = False) -> None:
     from nas.display.terminal import TerminalDisplay
     from nas.predict.submission import predict_images

@@ -15,7 +15,7 @@ from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.datasets import load_dataset
-from nas.data.decoding import decode, decoding_failure
+from nas.data.decoding import IMAGE_SUFFIXES, decode, decoding_failure, image_files
 from nas.data.loader import Resident
 from nas.data.stream import pick_storage
 from nas.data.unlabelled import TestSet, read_test_set
@@ -70,6 +70,11 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
     test, described = find_test_set(request, card, progress)
     if test.others:
         note(test.others)
+    if (brightest := int(test.images.max())) < min(card.mean):
+        note(
+            f"Warning: no pixel of {test.name} is above {brightest}, and the training images have {min(card.mean):.0f} in the "
+            "mean: are its pixels from 0 to 255, as theirs were?"
+        )
     order = arranged(test.ids, form)
     ids = [test.ids[i] for i in order] if form.order is None else list(form.order)
     names = labels_for(form, card.classes, request.names)
@@ -224,20 +229,32 @@ def predict_images(request: PredictSpec, note: Note = lambda text: None) -> list
     if request.top < 1:
         raise ConfigError(f"--top must be at least 1, but is {request.top}")
     model, card = load_network(find_run(request.paths, request.run, note))
-    images = np.stack([_read(path, card) for path in request.images])
+    paths = [path for named in request.images for path in _images_of(named)]
+    images = np.stack([_read(path, card) for path in paths])
     logits = predict_logits(model, _placed(images, model, card, request.device), FULL_PRECISION, card.tta)
     found = torch.softmax(logits, 1).topk(min(request.top, len(card.classes)))
-    return [
+    guesses = [
         Guess(path, tuple((card.classes[i], share) for share, i in zip(shares, which, strict=True)))
-        for path, shares, which in zip(request.images, found.values.tolist(), found.indices.tolist(), strict=True)
+        for path, shares, which in zip(paths, found.values.tolist(), found.indices.tolist(), strict=True)
     ]
+    if request.output is not None:
+        ranks = range(1, len(guesses[0].classes) + 1)
+        header = ("image", *(f"{what} {rank}" for rank in ranks for what in ("class", "probability")))
+        rows = [(guess.image, *(value for name, share in guess.classes for value in (name, f"{share:.6f}"))) for guess in guesses]
+        write_rows(request.output, header, rows)
+    return guesses
+
+
+def _images_of(path: Path) -> list[Path]:
+    """The image, or those in a folder. Raises DataError."""
+    if not path.is_dir():
+        return [path]
+    if found := [Path(file.path) for file in image_files(str(path))]:
+        return found
+    raise DataError(f"{path} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}")
 
 
 def _read(path: Path, card: ModelCard) -> np.ndarray:
-    if path.is_dir():
-        raise DataError(
-            f"nas predict takes images, but {path} is a folder", hint=f"nas submit {path}   predicts all images in it"
-        )
     if not path.is_file():
         raise DataError(f"there is no file {path}", hint="name images: nas predict IMAGE…")
     try:

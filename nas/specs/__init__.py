@@ -92,7 +92,10 @@ class SearchSpec(ImageFields):
     channels: str | None = option(None, "grey or rgb. [default: the first image's]", complete="channels")
     skip_bad_images: bool = option(False, "Leave out what cannot be read, has no label or no file.")
     warm_start: str | None = option(
-        None, "Begin a new study with `presets`, `preset:NAME` or `study:NAME`, where they fit.", complete="start"
+        None,
+        "Begin a new study with `presets`, `study:NAME`, or one network that fits: `preset:NAME`, STUDY/12, STUDY/best, or a "
+        "candidate.json.",
+        complete="start",
     )
     sampler: str | None = option(
         None, "tpe, random, gp, qmc, cmaes or evolution. [default: the space's, else tpe]", complete="sampler"
@@ -285,9 +288,10 @@ class SubmitSpec(DeviceFields):
 @dataclass(frozen=True)
 class PredictSpec(DeviceFields):
     paths: StudyPaths | None  # none where `run` is a folder outside any study
-    images: tuple[Path, ...] = argument(dataclasses.MISSING, "Image files.")
+    images: tuple[Path, ...] = argument(dataclasses.MISSING, "Image files, or folders of them.")
     run: str | None = option(None, RUN_HELP)
     top: int = option(3, "Classes to name.")
+    output: Path | None = option(None, "Also write them into this CSV, a line an image.")
 
 
 @dataclass(frozen=True)

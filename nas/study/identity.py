@@ -32,7 +32,7 @@ def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.U
     if address is not None and mine and mine[0].study_name != paths.name:
         raise StudyError(
             f"{database_name(paths, address)} holds the study of the folder {paths.folder} as {mine[0].study_name!r}",
-            hint=f"name the folder {mine[0].study_name} again: studies in PostgreSQL go by their names",
+            hint=f"name the folder {mine[0].study_name} again, then:  nas rename {mine[0].study_name} NEW",
         )
     named = [one for one in searches if one.study_name == paths.name]
     found = mine or named or (searches if address is None else [])

@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -23,14 +24,15 @@ import sqlalchemy
 from optuna.study import StudyDirection
 
 from nas.errors import StudyError
-from nas.paths import StudyPaths
+from nas.paths import StudyPaths, study_paths
 from nas.study.address import record_address, study_address
-from nas.study.identity import database_name, name_of_study
+from nas.study.identity import FINALISTS, database_name, name_of_study
 from nas.study.retry import UNREACHABLE, DatabaseUnavailable, Retry
 from nas.study.storage import (
     Connect,
     OwnedStorage,
     make_tables,
+    move_rows,
     openable,
     own_postgres,
     own_sqlite,
@@ -121,6 +123,53 @@ def _found(storage: OwnedStorage, paths: StudyPaths, address: sqlalchemy.URL | N
             hint="search on in the folder where it began (NAS_STUDIES=FOLDER), bring that folder here, or take another name "
             "with --study NAME",
         )
+
+
+# ------------------------------------------------------------------------------------------------- removing and renaming
+
+
+@contextmanager
+def _at_rest(paths: StudyPaths, note: Callable[[str], None]) -> Iterator[optuna.storages.BaseStorage | None]:
+    """Nobody searches or trains anything of the study meanwhile. Yields its storage in PostgreSQL; None for SQLite, which its
+    folder takes along. Raises StudyError."""
+    with ExitStack() as held:
+        storage = None
+        if paths.storage_url.exists():
+            storage = held.enter_context(own_study(paths, None, note=note, stop_requested=lambda: False))
+        else:
+            held.callback(_lock_folder(paths, PROBED_SECONDS).release)
+        for file in sorted(paths.folder.rglob("*.lock")):
+            try:
+                if file != paths.lock:
+                    held.enter_context(filelock.FileLock(file, timeout=0))
+            except filelock.Timeout:
+                raise StudyError(
+                    f"of the study {paths.name!r} {file.parent} is being trained by another process",
+                    hint="wait for it, or stop it with Ctrl-C",
+                ) from None
+        yield storage
+
+
+def remove_study(paths: StudyPaths, note: Callable[[str], None]) -> None:
+    """Its rows in PostgreSQL, then its folder. Raises StudyError."""
+    with _at_rest(paths, note) as storage:
+        if storage is not None and (address := study_address(paths, None)) is not None:
+            move_rows(storage, paths, address, None)
+        shutil.rmtree(paths.folder)
+
+
+def rename_study(paths: StudyPaths, name: str, note: Callable[[str], None]) -> StudyPaths:
+    """Its rows in PostgreSQL, then its folder. Raises StudyError."""
+    new = study_paths(name)
+    if new.folder.exists():
+        raise StudyError(f"{new.folder} is there already", hint="take another name")
+    with _at_rest(paths, note) as storage:
+        if storage is not None and (address := study_address(paths, None)) is not None:
+            if {name, name + FINALISTS} & {study.study_name for study in storage.get_all_studies()}:
+                raise StudyError(f"{database_name(paths, address)} holds a study {name!r} already", hint="take another name")
+            move_rows(storage, paths, address, name)
+        os.rename(paths.folder, new.folder)
+    return new
 
 
 # ------------------------------------------------------------------------------------------------------ in the file system

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import StudyError
 from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
 from nas.study.address import DRIVER, shown, study_address
-from nas.study.identity import database_name, missing, name_of_study
+from nas.study.identity import FINALISTS, database_name, missing, name_of_study
 from nas.study.optuna_private import storage_of, with_cache
 from nas.study.retry import LedgerUnavailable, Retry, find_unavailable, raise_unavailable, redacted_line
 
@@ -122,11 +122,17 @@ def create_other_study(study: optuna.Study, name: str) -> optuna.Study:
 
 
 def _create(storage: optuna.storages.BaseStorage, name: str, **more: Any) -> optuna.Study:
-    """Without Optuna's line that says so; how much it says to others is theirs to choose."""
+    with _unsaid():
+        return optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MAXIMIZE, **more)
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Without Optuna's line about each study that is made; how much it says to others is theirs to choose."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
     try:
-        return optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MAXIMIZE, **more)
+        yield
     finally:
         optuna.logging.set_verbosity(before)
 
@@ -242,6 +248,27 @@ def make_tables(paths: StudyPaths, address: sqlalchemy.URL) -> None:
             connection.commit()
 
 
+def move_rows(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.URL, name: str | None) -> None:
+    """Gives the rows of a study, and of its finalists, another name, or removes them for None. For whoever has `storage` with the
+    study's lock. Raises StudyError."""
+    for study in storage.get_all_studies() if name is None else ():
+        if study.study_name in (paths.name, paths.name + FINALISTS):
+            storage.delete_study(study._study_id)
+    how: dict[str, Any] = {"creator": postgres(address), "poolclass": sqlalchemy.NullPool}
+    with openable(paths, address), sqlalchemy.create_engine(f"{DRIVER}://", **how).begin() as connection:
+        tables = sqlalchemy.inspect(connection)
+        for table in (one for one in tables.get_table_names() if one.startswith("nas_")):
+            if "study" in {column["name"] for column in tables.get_columns(table)}:
+                # What another study of the new name has left there belongs to nobody.
+                connection.execute(sqlalchemy.text(f"DELETE FROM {table} WHERE study = :name"), {"name": name or paths.name})
+                if name is not None:
+                    rename = sqlalchemy.text(f"UPDATE {table} SET study = :new WHERE study = :old")
+                    connection.execute(rename, {"new": name, "old": paths.name})
+        for ending in ("", FINALISTS) if name is not None else ():
+            rename = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
+            connection.execute(rename, {"new": f"{name}{ending}", "old": paths.name + ending})
+
+
 def own_postgres(paths: StudyPaths, address: sqlalchemy.URL, connect: Connect, retry: Retry) -> "OwnedStorage":
     """`connect` takes the study's lock with each connection."""
     with openable(paths, address):
@@ -346,7 +373,8 @@ class OwnedStorage(RoutedStorage):
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         def create(again: bool) -> int:
             try:
-                return self._stored.create_new_study(directions, study_name)
+                with _unsaid():
+                    return self._stored.create_new_study(directions, study_name)
             except optuna.exceptions.DuplicatedStudyError:
                 if again and study_name is not None:
                     return self._stored.get_study_id_from_name(study_name)

@@ -4,7 +4,10 @@ A candidate fits where the space can build the very same network within the budg
 that the space allows, since that is what the study compares networks by.
 """
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,17 +16,19 @@ from optuna.trial import TrialState
 from nas.budget import Budget
 from nas.config import ArchConfig, Candidate
 from nas.data.loader import mix_seed
-from nas.errors import ConfigError, NasError
+from nas.errors import ConfigError, NasError, StudyError, choices_sentence
 from nas.files import write_whole
 from nas.paths import StudyPaths, existing_study, shipped_names
 from nas.space.space import Space
 from nas.space.space_file import load_preset
+from nas.study.finalists import best_of
 from nas.study.outcomes import last_value, outcome_of
 from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import open_study
 from nas.study.trials import trial_candidate
 
 STUDY_PREFIX = "study:"
+RESULTS = ("trained", "pruned_early")
 OF_ITS_STUDY = ("excess", "limit")  # what a trial says of itself beside the limits of its own study
 STARTING_POINTS = 10  # at most so many networks of another study are trained again at the beginning of this one
 
@@ -32,7 +37,7 @@ STARTING_POINTS = 10  # at most so many networks of another study are trained ag
 class Start:
     """A candidate to begin with, and where it comes from."""
 
-    origin: str  # `preset:resnet-2322`, or `study:NAME trial 7`
+    origin: str  # `preset:resnet-2322`, `study:NAME trial 7`, or what the user named
     candidate: Candidate
     result: optuna.trial.FrozenTrial | None = None
     """Of a trial whose data and training were the same as here, so that it counts as a result."""
@@ -53,7 +58,7 @@ class Fitted:
 
 
 def find_starts(what: str, settings: StudySettings) -> list[Start]:
-    """`presets`, one `preset:NAME`, or `study:NAME`. Raises NasError."""
+    """`presets`, `study:NAME`, or one network: `preset:NAME`, STUDY/TRIAL, a file candidate.json. Raises NasError."""
     if what == "presets":
         return [Start(f"preset:{name}", load_preset(name).candidate) for name in shipped_names("preset")]
     kind, _, name = what.partition(":")
@@ -61,13 +66,44 @@ def find_starts(what: str, settings: StudySettings) -> list[Start]:
         return [Start(what, load_preset(name).candidate)]
     if kind == "study" and name:
         return _starts_of_study(existing_study(name), settings)
-    raise ConfigError(f"--warm-start takes presets, preset:NAME or study:NAME, not {what!r}")
+    if what.endswith(".json"):
+        return [Start(what, _candidate_in(Path(what)))]
+    name, _, number = what.rpartition("/")
+    if name and (number == "best" or number.isdecimal()):
+        return [_trial_of(existing_study(name), number, what, settings)]
+    raise ConfigError(
+        f"--warm-start takes presets, preset:NAME, study:NAME, STUDY/TRIAL or a file candidate.json, not {what!r}",
+        hint="for example --warm-start digits/best, or --warm-start studies/digits/trials/0003/candidate.json",
+    )
+
+
+def _candidate_in(file: Path) -> Candidate:
+    """Of a trial's or a run's folder: candidate.json, or the model.json that holds one. Raises ConfigError."""
+    if not file.is_file():
+        raise ConfigError(f"there is no file {file} to begin with", hint="a trial's folder has a candidate.json, a run's, too")
+    with suppress(ValueError, KeyError, TypeError):
+        return Candidate.model_validate(json.loads(file.read_bytes())["candidate"])
+    return Candidate.from_file(file)
+
+
+def _trial_of(paths: StudyPaths, which: str, origin: str, settings: StudySettings) -> Start:
+    """Raises StudyError."""
+    study = open_study(paths)
+    known = {str(trial.number): trial for trial in study.get_trials(deepcopy=False) if outcome_of(trial) in RESULTS}
+    trial = best_of(study)[0] if which == "best" else known.get(which)
+    if trial is None or not paths.trial(trial.number).candidate.is_file():
+        raise StudyError(
+            f"{which!r} is no trial of study {paths.name!r} that was trained.{choices_sentence(which, ['best', *known])}",
+            hint=f"nas list --study {paths.name}   shows the trials",
+        )
+    same = read_settings(paths).same_trainings_as(settings)
+    return Start(origin, trial_candidate(paths, trial), trial if same else None)
 
 
 def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
     """Best first: with those pruned early where the trainings were the same, so that they count as results."""
     same = read_settings(paths).same_trainings_as(settings)
-    wanted = ("trained", "pruned_early") if same else ("trained",)
+    wanted = RESULTS if same else ("trained",)
     starts = []
     ended = open_study(paths).get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     for trial in sorted(ended, key=lambda t: last_value(t) or 0.0, reverse=True):

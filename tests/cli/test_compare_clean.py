@@ -67,6 +67,18 @@ def test_what_cannot_be_compared_is_refused(nas: Callable[..., Done], study: Stu
     assert done.err.startswith(f"Error: {message}")
 
 
+def test_a_study_is_renamed_and_removed(nas: Callable[..., Done], study: StudyPaths) -> None:
+    assert nas("rename", "tiny", "small").out == f"Study tiny is small now, in {studies_folder() / 'small'}\n"
+    assert nas("best").out.startswith("Study small, best: ")
+    shown = nas("remove", "small")
+    assert shown.out.startswith("Study small: ")
+    assert shown.out.endswith("Next:  nas remove small --yes\n")
+    assert nas("runs").code == 0, "it was only shown"
+    assert nas("remove", "small", "--yes").out == f"Removed {shown.out[0].lower()}{shown.out[1:].splitlines()[0]}\n"
+    assert not list(studies_folder().glob("*/study.json"))
+    assert nas("remove", "small").err.startswith("Error: there is no study 'small' under ")
+
+
 def test_checkpoints_of_ended_trainings_are_freed_and_results_stay(nas: Callable[..., Done], study: StudyPaths) -> None:
     checkpoints = list(study.trials.glob("*/checkpoint.pt"))
     assert checkpoints, "the best keep theirs"

@@ -232,13 +232,36 @@ def test_single_images_have_their_most_probable_classes(nas: Callable[..., Done]
     assert line.startswith(f"{files[0]}: {next(iter(found[0]['classes']))} ")
 
 
+def test_images_of_a_folder_are_named_in_a_csv(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(2):
+        Image.new("L", (8, 8), 100 * i).save(tmp_path / "images" / f"{i}.png")
+    options = ("--study", "tiny", "--device", "cpu", "--output", str(tmp_path / "out.csv"))
+    found = json.loads(nas("predict", str(tmp_path / "images"), *options, "--top", "2", "--json").out)
+    header, *rows = rows_of(tmp_path / "out.csv")
+    assert header == ["image", "class 1", "probability 1", "class 2", "probability 2"]
+    assert (
+        [row[0] for row in rows] == [one["image"] for one in found] == [str(tmp_path / "images" / f"{i}.png") for i in range(2)]
+    )
+    assert [row[1::2] for row in rows] == [list(one["classes"]) for one in found]
+    assert float(rows[0][2]) == pytest.approx(next(iter(found[0]["classes"].values())), abs=1e-6)
+
+
+def test_a_test_set_darker_than_all_training_images_is_warned_of(
+    nas: Callable[..., Done], study: StudyPaths, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "dark.npy", np.full((2, 8, 8), 16, np.uint8))  # as scikit-learn's digits are, up to 16
+    done = nas("submit", str(tmp_path / "dark.npy"), "--study", "tiny", "--device", "cpu", "--output", str(tmp_path / "out.csv"))
+    assert done.code == 0
+    assert "Warning: no pixel of dark.npy is above 16, and the training images have 78 in the mean: are its pixels " in done.err
+
+
 def test_what_is_no_image_is_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     assert "text.png cannot be read as an image: " in nas("predict", str(tmp_path / "text.png"), "--study", "tiny").err
     assert "there is no file " in nas("predict", str(tmp_path / "nowhere.png"), "--study", "tiny").err
-    assert nas("predict", str(tmp_path), "--study", "tiny").err == (
-        f"Error: nas predict takes images, but {tmp_path} is a folder\nNext:  nas submit {tmp_path}   predicts all images in it\n"
-    )
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no image; images end in " in nas("predict", str(tmp_path / "empty"), "--study", "tiny").err
     done = nas("predict", str(tmp_path / "text.png"), "--study", "tiny", "--top", "0")
     assert done.err == "Error: --top must be at least 1, but is 0\n"
 

@@ -14,8 +14,9 @@ import pytest
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths
-from nas.study.ownership import is_led, own_study
-from nas.study.storage import owned_study
+from nas.runs.context import locked
+from nas.study.ownership import is_led, own_study, remove_study, rename_study
+from nas.study.storage import open_study, owned_study
 
 HOLD = """
 import os, sys
@@ -149,3 +150,37 @@ def test_a_study_of_this_folder_cannot_be_founded_in_a_database_meanwhile(
     monkeypatch.setattr("nas.study.ownership.FOUNDING_SECONDS", 0.1)
     with own(paths), pytest.raises(StudyError, match="is being searched by"), own(paths, "postgresql://me@127.0.0.1/nas"):
         pass
+
+
+def test_a_renamed_study_keeps_its_trials_and_a_removed_one_is_gone(
+    paths: StudyPaths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(paths.folder.parent))
+    with own(paths) as storage:
+        study = owned_study(storage, paths)
+        study.tell(study.ask(), 0.5)
+    assert "A new study created" not in capfd.readouterr().err
+    (paths.folder.parent / "there").mkdir()
+    with pytest.raises(StudyError, match="there is there already"):
+        rename_study(paths, "there", print)
+    renamed = rename_study(paths, "other", print)
+    assert renamed == StudyPaths(paths.folder.parent / "other")
+    assert not paths.folder.exists()
+    assert [trial.value for trial in open_study(renamed).trials] == [0.5]
+    remove_study(renamed, print)
+    assert [folder.name for folder in paths.folder.parent.iterdir()] == ["there"]
+
+
+def test_a_study_that_is_searched_or_trained_is_neither_removed_nor_renamed(
+    paths: StudyPaths, holder: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(paths.folder.parent))
+    for change in (lambda: remove_study(paths, print), lambda: rename_study(paths, "other", print)):
+        with pytest.raises(StudyError, match="the study 'mine' is being searched by process"):
+            change()
+    say(holder)  # which ends it
+    holder.wait()
+    run = paths.retrained / "a-run"
+    with locked([run]), pytest.raises(StudyError, match=f"of the study 'mine' {run} is being trained by another process"):
+        remove_study(paths, print)
+    assert run.is_dir()

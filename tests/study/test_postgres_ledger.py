@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from optuna.study import StudyDirection
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.runs.ledger import Ledger, read_ledger, record, rewrite, try_to_record
 from nas.study.address import parse_address, record_address
-from nas.study.ownership import own_study
+from nas.study.ownership import own_study, remove_study, rename_study
 from nas.study.storage import open_study, owned_study
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
 from tests.runs.entries import make_version_1, run_at_once, run_entry, submission_entry
@@ -56,6 +57,31 @@ def test_studies_of_one_database_keep_their_ledgers_apart(studies: list[StudyPat
     rewrite(one, lambda: Ledger([run_entry("found")], []))
     assert read_ledger(one) == Ledger([run_entry("found")])
     assert {run.name for run in read_ledger(two).runs} == {"run-1", "run-3", "shared"}
+
+
+def test_a_study_is_renamed_and_removed_with_all_its_rows(
+    studies: list[StudyPaths], server: Cluster, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(tmp_path / "studies"))
+    for paths in studies:
+        with own_study(paths, None, note=print, stop_requested=lambda: False) as storage:
+            study = owned_study(storage, paths)
+            study.tell(study.ask(), 0.5)
+            storage.create_new_study([StudyDirection.MAXIMIZE], f"{paths.name} finalists")
+            paths.settings.write_text("{}")
+        record(paths, run_entry(f"of {paths.name}"))
+    one, two = studies
+    with pytest.raises(StudyError, match="holds a study 'two finalists' already"):
+        rename_study(one, "two finalists", print)
+    renamed = rename_study(one, "three", print)
+    assert [trial.value for trial in open_study(renamed).trials] == [0.5]
+    assert [run.name for run in read_ledger(renamed).runs] == ["of one"]
+    remove_study(renamed, print)
+    assert not renamed.folder.exists()
+    with server.connect(database) as onlooker:
+        for query in ("SELECT study_name FROM studies", "SELECT study FROM nas_runs", "SELECT study FROM nas_coordinators"):
+            assert {name.removesuffix(" finalists") for (name,) in onlooker.execute(query)} == {"two"}, query
+    assert [trial.value for trial in open_study(two).trials] == [0.5]
 
 
 def test_ledger_is_written_while_its_study_is_searched(studies: list[StudyPaths]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from nas.budget import Budget
 from nas.config import BudgetConfig, Candidate, DataConfig, ImageShape
-from nas.errors import ConfigError
+from nas.errors import NasError
 from nas.paths import StudyPaths
 from nas.space.space import Space
 from nas.space.space_file import load_preset, read_space
@@ -137,11 +137,51 @@ def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(
 def test_with_other_data_they_are_starting_points_only(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
     make_study(StudyPaths(tmp_path / "before"), space)
-    with pytest.raises(ConfigError, match="presets, preset:NAME or study:NAME"):
-        find_starts("presets:all", settings(space))
     (start,) = find_starts("study:before", settings(space, fingerprint="other"))
     assert start.result is None
     assert start.origin == "study:before trial 0"  # a pruned one would be no starting point
+
+
+def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
+    paths = StudyPaths(tmp_path / "before")
+    make_study(paths, space)
+    (trial,) = find_starts("before/1", settings(space))  # a pruned one, too: it was asked for
+    assert trial.origin == "before/1"
+    assert trial.result.number == 1
+    (best,) = find_starts("before/best", settings(space, fingerprint="other"))
+    assert best.result is None
+    file = paths.trial(0).candidate
+    (tmp_path / "model.json").write_text(f'{{"candidate": {file.read_text()}, "params": 1}}')
+    for start in (best, *find_starts(str(file), settings(space)), *find_starts(str(tmp_path / "model.json"), settings(space))):
+        assert start.candidate == Candidate.from_file(file)
+        assert fit_starts([start], space, Budget(space.budget, SHAPE))[0].values is not None
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("before/2", "'2' is no trial of study 'before' that was trained. Choices: best, 0, 1."),
+        ("before/best", "'best' is no trial of study 'before' that was trained."),
+        ("nowhere/1", "there is no study 'nowhere' under"),
+        ("nowhere/candidate.json", "there is no file nowhere/candidate.json to begin with"),
+        ("before/study.json", "before/study.json: "),
+        ("presets:all", "--warm-start takes presets, preset:NAME, study:NAME, STUDY/TRIAL or a file candidate.json, not 'presets:"),
+    ],
+)
+def test_a_start_that_is_not_there_is_refused(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, message: str
+) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    make_study(StudyPaths(tmp_path / "before"), space)
+    if what.endswith("best"):
+        monkeypatch.setattr("nas.study.warm_start.best_of", lambda study: (None, None))
+    with pytest.raises(NasError) as refused:
+        find_starts(what, settings(space))
+    assert refused.value.message.startswith(message)
 
 
 def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(
