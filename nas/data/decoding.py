@@ -34,8 +34,14 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
         ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # damaged EXIF data; of damaged pixels the rest complains
         image.load()
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, and nothing says from where to where: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        image = image.convert("I").point([level >> 8 for level in range(65536)], "L")
+        image = image.convert("I")
+        low, high = image.getextrema()
+        if not 0 <= low <= high <= 65535:  # type: ignore[operator]
+            raise ValueError(f"its pixels are from {low} to {high}, and 16 bits hold 0 to 65535: save it with 8 or 16 bits")
+        image = image.point([level >> 8 for level in range(65536)], "L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)

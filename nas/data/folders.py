@@ -1,8 +1,8 @@
 """Images in a folder, as data sets: a folder for each class, or a table that says each image's label and group."""
 
+import hashlib
 import os
-import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -27,14 +27,13 @@ from nas.data.decoding import (
     others_text,
 )
 from nas.data.images import Dataset, channel_statistics, dataset_of
-from nas.data.tables import Columns, matched, read_labels
+from nas.data.tables import NUMBER, Columns, matched, read_labels
 from nas.errors import DataError
 from nas.files import is_utf8
 
 FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are"
 COPIED_BYTES = 2**26  # images are moved together on disk in parts of about this size
 GREY_MODES = ("1", "L", "I;16", "I;16L", "I;16B", "I")
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,9 @@ def load_folder(config: DataConfig, progress: Progress) -> Dataset:
             if part != "test":
                 statistics[part] = channel_statistics(np.load(folder / f"{part}-images.npy", mmap_mode="r"))
         mean, std = statistics["train"]
+        copies = _copies(folder, listing.parts)
         named = {"classes": listing.classes, "mean": mean, "std": std, "val": statistics.get("val")}
-        return {**named, "skipped": skipped, "origin": origin}
+        return {**named, "skipped": skipped, "origin": origin, "copies": copies}
 
     decoded = [root.absolute(), shape[0], shape[2], config.skip_bad_images, config.resize, DECODING]
     found = dataset_of("folder", find_or_make("folder", entry_key([*decoded, *listing.facts]), make))
@@ -148,6 +148,38 @@ def _write_images(
     return kept
 
 
+def _copies(folder: Path, parts: Collection[str]) -> list[str]:
+    """What the decoded images of these parts hold twice, pixel for pixel, in sentences."""
+
+    def digests(part: str) -> list[bytes]:
+        images = np.load(folder / f"{part}-images.npy", mmap_mode="r")
+        return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
+
+    train, labels = digests("train"), np.load(folder / "train-labels.npy").tolist()
+    groups, classes = defaultdict[bytes, set[int]](set), defaultdict[bytes, set[int]](set)
+    alone = range(len(train))  # in a group of its own each, where nobody said what belongs together
+    owners = np.load(folder / "train-groups.npy").tolist() if (folder / "train-groups.npy").is_file() else alone
+    for digest, label, owner in zip(train, labels, owners, strict=True):
+        classes[digest].add(label)
+        groups[digest].add(owner)
+    said = []
+    if more := sum(len(of) - 1 for of in groups.values()):
+        said.append(
+            f"{more:,} of {len(train):,} training images are copies of others, pixel for pixel, so that copies of what trains "
+            "may judge: remove them, or keep them together with --group-column"
+        )
+    if several := sum(len(of) > 1 for of in classes.values()):
+        said.append(f"{several:,} training image{'s are' if several > 1 else ' is'} in more than one class, pixel for pixel")
+    for part in sorted(set(parts) - {"train"}):
+        found = digests(part)
+        if known := sum(digest in classes for digest in found):
+            said.append(
+                f"{known:,} of {len(found):,} {WORDS[part]} images are training images, too, pixel for pixel: what they measure "
+                "says little of others"
+            )
+    return said
+
+
 # -------------------------------------------------------------------------------------------------------------- labels
 
 
@@ -200,6 +232,9 @@ def _list_class_folders(root: Path) -> Listing:
             hint="rename it; convmv -r -f cp1252 -t utf-8 --notest FOLDER does so for names from Windows",
         )
     files = {part: _class_files(folder, classes, part, others) for part, folder in parts.items()}
+    for name in _folders_in(root) if parts["train"] != root else ():
+        if root / name not in parts.values() and (count := sum(1 for _ in image_files(str(root / name)))):
+            others[f"images in {name}"] = count
     facts: list[object] = []
     for part, listed in files.items():
         facts += [part, *((*file, label) for file, label in listed)]
@@ -251,7 +286,10 @@ def _class_files(folder: Path, classes: list[str], part: str, others: Counter[st
 def _list_labelled(root: Path, config: DataConfig) -> Listing:
     assert config.labels is not None
     table = read_labels(Path(config.labels), Columns(config.image_column, config.label_column, config.group_column))
-    files, rows, left_out = matched(root, table, config.skip_bad_images)
+    others = Counter[str]()
+    files, rows, left_out = matched(root, table, config.skip_bad_images, others)
+    if Path(config.labels).parent.resolve().is_relative_to(root.resolve()):
+        others[Path(config.labels).suffix.lower()] -= 1  # the table itself
     classes = in_order({table.labels[row] for row in rows})
     if len(classes) < 2:
         raise DataError(
@@ -276,4 +314,5 @@ def _list_labelled(root: Path, config: DataConfig) -> Listing:
         left_out,
         owners,
         tuple(groups),
+        others_text(+others),
     )

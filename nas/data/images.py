@@ -61,6 +61,7 @@ class Dataset:
     std: tuple[float, ...]
     skipped: int = 0  # images that were left out: unreadable, or without a label
     others: str = ""  # which files of the folder are no images, in words
+    copies: tuple[str, ...] = ()  # what the images of a folder hold twice, in sentences
     validation_statistics: Statistics | None = None
     groups: tuple[str, ...] = ()  # names of what `train.groups` counts
 
@@ -68,6 +69,15 @@ class Dataset:
     def shape(self) -> ImageShape:
         _, height, _, channels = self.train.images.shape
         return ImageShape(channels=channels, size=height, classes=len(self.classes))
+
+    @property
+    def counts(self) -> str:
+        """Of images in a folder, how many were read and what was not; empty of other data sets, which are read whole."""
+        if self.name != "folder":
+            return ""
+        read = sum(len(part) for part in (self.train, self.validation, self.test) if part is not None)
+        skipped = f", {self.skipped:,} left out" if self.skipped else ""
+        return "; ".join([f"{read:,} images read{skipped}", *filter(None, [self.others]), *self.copies])
 
     @property
     def fingerprint(self) -> str:
@@ -105,6 +115,7 @@ def dataset_of(name: str, entry: Entry) -> Dataset:
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
         skipped=meta.get("skipped", 0),
+        copies=tuple(meta.get("copies", ())),
         validation_statistics=None if meta.get("val") is None else (tuple(meta["val"][0]), tuple(meta["val"][1])),
     )
 

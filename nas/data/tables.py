@@ -2,6 +2,8 @@
 
 import csv
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 FORMS = "--labels takes a CSV with a header line or a Parquet file"
 DELIMITERS = (",", ";", "\t")
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
+MISSING = frozenset({"nan", "na", "n/a", "null", "none"})
 SKIP_IMAGES = "label them, or leave these images out with --skip-bad-images"
 
 
@@ -72,7 +76,16 @@ def read_labels(path: Path, columns: Columns) -> LabelTable:
         raise DataError(f"{path} ends in {suffix!r}, which is no form of a table. Choices: {choices}.", hint=FORMS)
     if not found[0]:
         raise DataError(f"{path} has no rows", hint=FORMS)
-    return LabelTable(str(path), found[0], found[1], found[2] if columns.group is not None else None, first, row)
+    labels = _without_missing(found[1])
+    return LabelTable(str(path), found[0], labels, found[2] if columns.group is not None else None, first, row)
+
+
+def _without_missing(labels: list[str]) -> list[str]:
+    """With nothing in place of what programs write for a number that is missing, where all others are numbers."""
+    others = [label for label in labels if label and label.lower() not in MISSING]
+    if not others or not all(map(NUMBER.fullmatch, others)):
+        return labels
+    return ["" if label.lower() in MISSING else label for label in labels]
 
 
 class CsvTable(NamedTuple):
@@ -108,6 +121,8 @@ def _require_columns(path: Path, columns: Mapping[str, str], there: Sequence[str
             raise DataError(
                 f"{path} has no column {name!r}.{choices_sentence(name, there)}", hint=f"name the column: {option} NAME"
             )
+        if there.count(name) > 1:
+            raise DataError(f"{path} has {there.count(name)} columns {name!r}", hint=f"give them different names; {option} NAME")
 
 
 def _columns_of(rows: Iterator[list[str]], path: Path, width: int, places: Sequence[int]) -> list[list[str]]:
@@ -168,15 +183,18 @@ def _texts(path: Path, column: str, values: list[Any]) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- images and rows
 
 
-def matched(root: Path, table: LabelTable, skip: bool) -> tuple[list[ImageFile], list[int], int]:
+def matched(
+    root: Path, table: LabelTable, skip: bool, others: Counter[str] | None = None
+) -> tuple[list[ImageFile], list[int], int]:
     """The images that have a label, in the order of their paths, the row of each, and how many images and rows were left out.
 
     An image is named by its path within `root`, by that without its ending, or, where no other has it, by its file's name alone.
     Raises DataError for a row without an image or a label and for an image without a row unless these are to be skipped; always
-    for a name that several images have, for an image that has several rows, and for a missing group.
+    for a name that several images have, for an image that has several rows, and for a missing group. `others` counts, by
+    their endings, the files that are no images.
     """
     beyond = len(os.path.join(root, ""))
-    files = [file for file in image_files(str(root)) if f"{os.sep}." not in os.sep + file.path[beyond:]]  # no thumbnails
+    files = [file for file in image_files(str(root), others) if f"{os.sep}." not in os.sep + file.path[beyond:]]  # no thumbnails
     paths = [file.path[beyond:] for file in files]
     named = [_within(root, name) for name in table.images]
     meant = names_of(paths, named)

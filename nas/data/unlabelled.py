@@ -90,11 +90,21 @@ def as_ids(ids: Any, count: int, source: str) -> list[str]:
     if not isinstance(listed, list | tuple) or len(listed) != count:
         found = len(listed) if isinstance(listed, list | tuple) else type(ids).__name__
         raise DataError(f"{source}: there must be one ID for each of the {count} images, but ids has {found}")
-    texts = [i.decode("utf-8", "replace") if isinstance(i, bytes) else str(i) for i in listed]
+    try:
+        texts = [_id_text(i) for i in listed]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: IDs must be UTF-8, but {error.object!r} is not") from None
     if len(set(texts)) < count:
         repeated = next(t for t in texts if texts.count(t) > 1)
         raise DataError(f"{source}: each ID must stand for one image, but {repeated} repeats")
     return texts
+
+
+def _id_text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    # As numpy reads whole numbers from a text file.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 # -------------------------------------------------------------------------------------------------- reading the forms
@@ -145,12 +155,19 @@ def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
     paths = [Path(file.path) for file in image_files(str(folder), others)]
     if not paths:
         raise DataError(f"{folder} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
+    named: dict[str, Path] = {}
+    for path in paths:
+        if (other := named.setdefault(path.stem, path)) is not path:
+            raise DataError(
+                f"{other} and {path} would both have the ID {path.stem!r}: an image's ID is its file's name without the ending",
+                hint="rename one of them, or remove it",
+            )
     images = np.empty((len(paths), shape.size, shape.size, shape.channels), np.uint8)
     bad = decode_all(paths, images, silent, "decoding the test images", resize)
     if bad:
         hint = "repair or remove them; each image of a test set is predicted"
         raise bad_images_error([(paths[i], reason) for i, reason in bad], len(paths), hint)
-    return TestSet(folder.name, images, as_ids([p.stem for p in paths], len(paths), str(folder)), others_text(others))
+    return TestSet(folder.name, images, list(named), others_text(others))
 
 
 # ---------------------------------------------------------------------------------------------- the safe unpickler

@@ -57,6 +57,11 @@ def _plan_text(plan: RunPlan, ctx: TrainingContext) -> str:
     )
 
 
+def say_counts(counts: str, display: TerminalDisplay) -> None:
+    if counts:
+        display.say(counts)
+
+
 def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> Retrained:
     """Of one network."""
     begun = False
@@ -65,6 +70,7 @@ def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> 
         nonlocal begun
         begun = True
         display.say(f"study {spec.paths.name}, {_plan_text(plans[0], ctx)}")
+        say_counts(ctx.dataset.counts, display)
         for warning in plans[0].train.warnings():
             display.note(f"Warning: {warning}")
 
@@ -90,6 +96,7 @@ def show_retrainings(spec: SeveralSpec, display: TerminalDisplay, stop: Stop) ->
         display.say(f"study {spec.base.paths.name}: {len(plans)} trainings" + (f", {there} are there" if there else ""))
         for plan in {plan.subject.title: plan for plan in plans}.values():
             display.say(_plan_text(plan, ctx))
+        say_counts(ctx.dataset.counts, display)
         trainings.begin({plan.run: plan.train.epochs for plan in plans})
 
     with suspended_by_signals(stop.request):
@@ -104,6 +111,7 @@ def show_ablation(spec: AblateSpec, display: TerminalDisplay, stop: Stop) -> Abl
 
     def on_plan(plan: AblationPlan) -> None:
         _announce_ablation(plan, display)
+        say_counts(plan.counts, display)
         trainings.begin({one.run: one.train.epochs for one in plan.pending})
 
     with suspended_by_signals(stop.request):
@@ -167,5 +175,6 @@ def _announce_baselines(
         f"{number_text(pending, 'training')}{there}, on {ctx.selected.train_images:,} images{held_out}, on {ctx.devices.name} "
         f"in {ctx.precision.name}{test}"
     )
+    say_counts(ctx.dataset.counts, display)
     for warning in first.train.warnings():
         display.note(f"Warning: {warning}")

@@ -14,13 +14,15 @@ from typing import TypeVar
 from nas.budget import Budget, quick_macs
 from nas.config import METRIC_WORDS, Candidate
 from nas.errors import NasError
-from nas.paths import StudyPaths, known_studies, shipped_names, study_paths
+from nas.paths import StudyPaths, TrialPaths, known_studies, shipped_names, study_paths
 from nas.report.facts import Importance, importance
 from nas.runs.ablate import Ablation, find_ablations, read_ablation
 from nas.runs.comparison import Comparison, find_comparisons
 from nas.runs.record import RunRecord, read_run
-from nas.runs.select import Chosen, find_chosen, finished_runs
+from nas.runs.select import CRITERIA, Chosen, expected, find_chosen, finished_runs, group
+from nas.runs.statistics import Expectation
 from nas.space.space_file import CIFAR10, load_preset
+from nas.specs import Criterion
 from nas.study.finalists import Finalist, best_of, finalists_of, sibling
 from nas.study.outcomes import count_outcomes, count_trained
 from nas.study.ownership import is_led
@@ -87,6 +89,15 @@ class FullRecord(StudyRecord):
     def chosen_run(self) -> RunRecord | None:
         """None also where a file of it is damaged."""
         return next((run for run in self.runs if self.chosen is not None and run.name == self.chosen.name), None)
+
+    @property
+    def expected(self) -> dict[Criterion, Expectation]:
+        """Of the chosen run, of which less is expected than was measured on the images that chose it; empty where none did."""
+        choice = None if self.chosen is None else self.chosen.choice
+        if choice is None or choice.by not in CRITERIA:
+            return {}
+        among = [run for run in self.runs if run.name in choice.among]
+        return expected(group((TrialPaths(self.paths.retrained / run.name), run.card) for run in among), choice.run)
 
     @cached_property
     def best_candidate(self) -> Candidate | None:

@@ -20,7 +20,7 @@ from nas.report.words import (
 )
 from nas.runs.card import ModelCard
 from nas.runs.record import RunRecord
-from nas.runs.statistics import accuracy_interval, pooled_deviation
+from nas.runs.statistics import Expectation, accuracy_interval, pooled_deviation
 from nas.study.finalists import Finalist
 from nas.study.outcomes import COUNTED, count_trained
 from nas.study.settings import PRESETS_SPACE
@@ -36,7 +36,8 @@ def summary(record: FullRecord) -> list[str]:
 def _runs(record: FullRecord) -> list[str]:
     """A sentence for each; of several the chosen one is named as such."""
     chosen = record.chosen_run if len(record.runs) > 1 else None
-    return [run_sentence(run) + (" This is the chosen one." if run is chosen else "") for run in record.runs]
+    found = record.expected.get("clean")
+    return [run_sentence(run, found) + " This is the chosen one." if run is chosen else run_sentence(run) for run in record.runs]
 
 
 def data_text(record: FullRecord) -> str:
@@ -133,7 +134,8 @@ def _mean_text(finalist: Finalist) -> str:
     return f"{finalist.mean:.2%}{deviation} (n = {len(finalist.accuracies)})"
 
 
-def run_sentence(run: RunRecord) -> str:
+def run_sentence(run: RunRecord, expected: Expectation | None = None) -> str:
+    """`expected`: of one that held-out images chose among several."""
     card = run.card
     text = (
         f"Retrained: {card.subject}, {card.params:,} parameters, {number_text(card.candidate.train.epochs, 'epoch')} on "
@@ -143,21 +145,28 @@ def run_sentence(run: RunRecord) -> str:
     accuracy = run.test_accuracy
     if accuracy is None or card.test_images is None:
         why = "it was trained on the test labels" if card.includes_test_labels else "there are no labelled test images"
-        return f"{text}. No test accuracy is claimed: {why}.{_held_out_sentence(card)}"
+        return f"{text}. No test accuracy is claimed: {why}.{_held_out_sentence(card, expected)}"
     how = "" if card.tta == "none" else f" with {card.tta} averaging ({card.test_accuracy:.2%} without)"
     text += f": {accuracy:.2%} of {card.test_images:,} test images{how}; {_interval_text(accuracy, card.test_images)}."
     if card.test_balanced_accuracy is not None and card.test_macro_f1 is not None and card.metric != "accuracy":
         text += f" Balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%} on these images."
-    return text + _held_out_sentence(card)
+    return text + _held_out_sentence(card, expected)
 
 
-def _held_out_sentence(card: ModelCard) -> str:
+def _held_out_sentence(card: ModelCard, expected: Expectation | None) -> str:
     """With a space before it; nothing where none were set aside."""
     held_out = card.held_out
     if held_out is None:
         return ""
     text = f" Of {held_out.images:,} training images that were set aside {held_out.accuracy:.2%}; "
-    text += f"{_interval_text(held_out.accuracy, held_out.counted)}."
+    if expected is None:
+        text += f"{_interval_text(held_out.accuracy, held_out.counted)}."
+    else:
+        low, high = expected.interval
+        text += (
+            f"they chose it among {expected.among} trainings, so that {expected.value:.2%} is expected of other such images, "
+            f"95 % interval {low:.2%} to {high:.2%}."
+        )
     if held_out.score is not None:
         text += f" {capitalised(METRIC_WORDS[card.metric])} {held_out.score:.2%} on these images."
     return text + (f" {remark}" if (remark := grouped_remark(card)) else "")

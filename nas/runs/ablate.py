@@ -48,6 +48,7 @@ class AblationPlan:
     there: int  # Runs that have ended before
     train_images: int
     held_out: int
+    counts: str  # of images of a folder, how many were read and what was not
     warnings: tuple[str, ...]
 
 
@@ -106,6 +107,7 @@ def run_ablation(
                         there=len(plans) - len(pending),
                         train_images=ctx.selected.train_images,
                         held_out=ctx.held_out,
+                        counts=ctx.dataset.counts,
                         warnings=tuple(warnings_of(definition)),
                     )
                 )

@@ -17,8 +17,8 @@ from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import finish, seal, with_test
 from nas.runs.load import load_network
 from nas.runs.plan import RunPlan, plan_compute, plan_run, plan_timed_run
-from nas.runs.select import Network, find_subject, rank, record_choice
-from nas.runs.statistics import Expectation, after_choice
+from nas.runs.select import Network, expected, find_subject, group, rank, record_choice
+from nas.runs.statistics import Expectation
 from nas.runs.train import Note, OnEpoch, Outcome, prepared_workers, train_all
 from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
@@ -39,16 +39,7 @@ class Retrained:
     @property
     def expected(self) -> dict[Criterion, Expectation]:
         """Accuracy of the best on images like those held out, and under the shift; empty where they chose nothing."""
-        held_out = [[card.held_out for _, card in network.runs if card.held_out] for network in self.networks]
-        if self.chosen is None or sum(map(len, held_out)) < 2 or [] in held_out:
-            return {}
-        network, seed = self.networks.index(self.chosen), self.chosen.runs.index(self.chosen.best_run(self.by))
-        clean, shifted = ([[getattr(one, name) for one in of] for of in held_out] for name in ("accuracy", "shifted_accuracy"))
-        counted = held_out[network][seed]
-        return {
-            "clean": after_choice(clean, network, seed, counted.counted),
-            "shifted": after_choice(shifted, network, seed, counted.shifted_counted),
-        }
+        return {} if self.best is None else expected(self.networks, self.best[0].folder.name)
 
     @property
     def best(self) -> tuple[TrialPaths, ModelCard] | None:
@@ -146,11 +137,7 @@ def _train(
 
 def _networks(plans: Sequence[RunPlan]) -> tuple[Network, ...]:
     """Those of which a training has ended."""
-    by_subject: dict[str, list[tuple[TrialPaths, ModelCard]]] = {}
-    for plan in plans:
-        if plan.run.card.is_file():
-            by_subject.setdefault(plan.subject.title, []).append((plan.run, read_card(plan.run)))
-    return tuple(Network(tuple(runs)) for runs in by_subject.values())
+    return group((plan.run, read_card(plan.run)) for plan in plans if plan.run.card.is_file())
 
 
 def _with_test(network: Network, ctx: TrainingContext, note: Note) -> Network:

@@ -2,7 +2,7 @@
 Runs by name, and which of them is taken where none is named."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from nas.errors import ConfigError, NasError, StudyError, choices_sentence
 from nas.files import write_whole
 from nas.paths import PRESET, StudyPaths, TrialPaths, existing_study
 from nas.runs.card import ModelCard, read_card
+from nas.runs.statistics import Expectation, after_choice
 from nas.space.space_file import load_preset
 from nas.specs import Criterion
 from nas.study.finalists import best_of, finalists_of
@@ -228,6 +229,31 @@ class Network:
         """The first of those that score highest."""
         scores = self.scores(by)
         return self.runs[scores.index(max(scores))] if scores else self.runs[0]
+
+
+def group(runs: Iterable[tuple[TrialPaths, ModelCard]]) -> tuple[Network, ...]:
+    """By what was trained."""
+    by_subject: dict[str, list[tuple[TrialPaths, ModelCard]]] = {}
+    for run, card in runs:
+        by_subject.setdefault(card.subject, []).append((run, card))
+    return tuple(Network(tuple(runs)) for runs in by_subject.values())
+
+
+def expected(networks: Sequence[Network], chosen: str) -> dict[Criterion, Expectation]:
+    """Of the run of this name, which was chosen among all of these by the images held out: its accuracy on others like them, and
+    under the shift. Empty where they chose nothing."""
+    held_out = [[card.held_out for _, card in network.runs if card.held_out] for network in networks]
+    names = [[run.folder.name for run, card in network.runs if card.held_out] for network in networks]
+    places = [(i, of.index(chosen)) for i, of in enumerate(names) if chosen in of]
+    if not places or sum(map(len, held_out)) < 2 or [] in held_out:
+        return {}
+    network, seed = places[0]
+    clean, shifted = ([[getattr(one, name) for one in of] for of in held_out] for name in ("accuracy", "shifted_accuracy"))
+    counted = held_out[network][seed]
+    return {
+        "clean": after_choice(clean, network, seed, counted.counted),
+        "shifted": after_choice(shifted, network, seed, counted.shifted_counted),
+    }
 
 
 def rank(networks: Sequence[Network], by: Criterion) -> Sequence[Network] | None:

@@ -200,6 +200,7 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
         pruner=make_pruner(asked.strategies.pruner, space.epochs),
         warnings=[
             *filter(None, [dataset.others]),
+            *dataset.copies,
             *space.warnings(),
             *cost_warnings(space, budget, asked.space.images),
             *imbalance_warnings(dataset, space),

@@ -226,6 +226,26 @@ def test_every_image_that_pillow_reads_is_read_and_other_files_are_counted(pictu
     assert data.others == "4 files of the folder are left out: .heic (2), images in no class folder (1), .txt (1)"
 
 
+def test_folders_beside_those_of_the_parts_are_counted(pictures: Path) -> None:
+    for part, first in (("train", 10), ("evaluation/x", 100)):
+        fill(pictures / part, {"a": 2, "b": 2}, first)
+    data = load(pictures)
+    assert data.others == "4 files of the folder are left out: images in evaluation (4)"
+    assert data.counts == f"4 images read; {data.others}"
+
+
+def test_images_that_are_there_twice_are_counted(pictures: Path) -> None:
+    fill(pictures / "train", {"a": 3, "b": 2})
+    assert load(pictures).copies == ()
+    write_image(pictures / "train" / "a" / "again.png", 10)
+    write_image(pictures / "train" / "b" / "mixed up.png", 20)
+    fill(pictures / "test", {"a": 2, "b": 1}, first=30)
+    twice, mixed, known = load(pictures).copies
+    assert twice.startswith("2 of 7 training images are copies of others, pixel for pixel, so that ")
+    assert mixed == "1 training image is in more than one class, pixel for pixel"
+    assert known.startswith("3 of 3 test images are training images, too, pixel for pixel: ")
+
+
 def test_linked_folders_are_followed_and_circles_are_not(pictures: Path, tmp_path: Path) -> None:
     fill(pictures, {"a": 2, "b": 2})
     fill(tmp_path / "store", {"more": 2}, first=100)

@@ -40,6 +40,23 @@ def test_unreadable_images_are_listed_with_their_reasons_and_the_others_decoded(
     assert (out[0, 0, 0, 0], out[4, 0, 0, 0]) == (1, 5)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (
+            np.linspace(0, 1, 64, dtype=np.float32),
+            "its pixels are floating-point numbers, and nothing says from where to where: ",
+        ),
+        (np.arange(64, dtype=np.int32) * 5000, "its pixels are from 0 to 315000, and 16 bits hold 0 to 65535: "),
+        (np.arange(64, dtype=np.int32) - 1, "its pixels are from -1 to 62, and 16 bits hold 0 to 65535: "),
+    ],
+)
+def test_pixels_whose_brightness_nobody_can_tell_are_refused(pixels: np.ndarray, reason: str, tmp_path: Path) -> None:
+    Image.fromarray(pixels.reshape(8, 8)).save(tmp_path / "x.tif")
+    ((_, said),) = decode_all([tmp_path / "x.tif"], np.zeros((1, 8, 8, 1), np.uint8), silent, "decoding")
+    assert said == f"{reason}save it with 8 or 16 bits"
+
+
 def test_error_about_bad_images_names_at_most_five() -> None:
     bad = [(Path(f"{i}.png"), "broken") for i in range(6)]
     assert bad_images_error(bad[:5], 9).message.count("broken") == 5

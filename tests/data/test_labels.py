@@ -1,6 +1,7 @@
 """Labels that stand in a table: which image each row means, what is refused, and what the data set then is."""
 
 import csv
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -271,6 +272,35 @@ def test_classes_are_in_the_order_of_their_numbers_where_all_are_numbers(ordered
 @pytest.mark.parametrize("names", [("1", "01", "2"), ("2", "01", "1"), ("01", "2", "1")])
 def test_classes_that_are_equal_as_numbers_have_an_order_all_the_same(names: Sequence[str]) -> None:
     assert in_order(names) == ["01", "1", "2"]
+
+
+def test_copies_of_one_group_are_kept_together_and_not_warned_of(pictures: Path, tmp_path: Path) -> None:
+    shutil.copyfile(pictures / "a" / "one.png", pictures / "a" / "two.png")
+    table = write_csv(
+        tmp_path / "labels.csv", [(name, "cat" if name == "a/two.png" else label, group) for name, label, group in ROWS]
+    )
+    assert load(pictures, table, group_column="patient").copies == ()  # both are p1's
+    assert load(pictures, table).copies[0].startswith("1 of 6 training images are copies of others")
+
+
+def test_a_number_that_is_missing_is_no_class_of_its_own(pictures: Path, tmp_path: Path) -> None:
+    labels = ["1.0", "nan", "10.0", "2.0", "1.0", "2.0"]
+    table = write_csv(tmp_path / "labels.csv", [(name, label, "") for (name, *_), label in zip(ROWS, labels, strict=True)])
+    assert "1 of 6 rows of" in refusal(pictures, table).message
+    assert load(pictures, table, skip_bad_images=True).classes == ("1.0", "2.0", "10.0")
+    words = write_csv(tmp_path / "words.csv", [(name, "none" if i % 2 else "some", "") for i, (name, *_) in enumerate(ROWS)])
+    assert load(pictures, words).classes == ("none", "some")
+
+
+def test_a_column_that_is_there_twice_is_refused(pictures: Path, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "labels.csv", [(*row[:2], row[1]) for row in ROWS], header=("image", "label", "label"))
+    assert refusal(pictures, table).message == f"{table} has 2 columns 'label'"
+
+
+def test_files_beside_labelled_images_are_counted(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "notes.md").touch()
+    data = load(pictures, write_csv(pictures / "labels.csv", ROWS))
+    assert data.counts == "6 images read; 1 file of the folder is left out: .md (1)"
 
 
 def test_a_single_class_is_refused(pictures: Path, tmp_path: Path) -> None:

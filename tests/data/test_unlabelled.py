@@ -120,6 +120,10 @@ def test_ids_of_any_kind_become_text_in_their_order(ids: Any, file: Path) -> Non
     assert read_test_set(save(file, {"data": IMAGES, "ids": ids}), SHAPE).ids == ["a", "b", "c", "d", "e"]
 
 
+def test_ids_that_numpy_has_read_as_fractions_are_whole_numbers(file: Path) -> None:
+    assert read_test_set(save(file, {"data": IMAGES, "ids": np.arange(5.0)}), SHAPE).ids == ["0", "1", "2", "3", "4"]
+
+
 def test_numpy_files_are_read(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", IMAGES)
     np.savez(tmp_path / "x.npz", data=IMAGES, ids=IDS)
@@ -221,6 +225,7 @@ def test_numpy_file_of_python_objects_is_not_unpickled(tmp_path: Path) -> None:
         ({"data": IMAGES[:0]}, "holds no image"),
         ({"data": IMAGES, "ids": IDS[:4]}, "there must be one ID for each of the 5 images, but ids has 4"),
         ({"data": IMAGES, "ids": np.stack([IDS, IDS])}, "there must be one ID for each of the 5 images, but ids has 10"),
+        ({"data": IMAGES, "ids": [b"caf\xe9", b"b", b"c", b"d", b"e"]}, "IDs must be UTF-8, but b'caf\\xe9' is not"),
         ({"data": IMAGES, "ids": 5}, "there must be one ID for each of the 5 images, but ids has int"),
         ({"data": IMAGES, "ids": [1, 2, 3, 2, 4]}, "each ID must stand for one image, but 2 repeats"),
     ],
@@ -241,7 +246,10 @@ def test_folder_with_no_image_a_broken_one_or_two_of_one_name_is_refused(tmp_pat
     assert error.hint == "repair or remove them; each image of a test set is predicted"
     for name in ("a.png", "a.jpg"):
         Image.new("RGB", (8, 8)).save(folder / name)
-    assert refusal(folder).message == f"{folder}: each ID must stand for one image, but a repeats"
+    assert refusal(folder).message == (
+        f"{folder / 'a.jpg'} and {folder / 'a.png'} would both have the ID 'a': an image's ID is its file's name without the "
+        "ending"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ pickles that attack

@@ -8,8 +8,11 @@ import pytest
 from nas import api
 from nas.errors import NasError, StudyError
 from nas.paths import StudyPaths, TrialPaths
+from nas.report.record import read_record
+from nas.report.summary import summary
 from nas.runs.card import HeldOut, ModelCard, read_card, write_card
 from nas.runs.select import Network, find_chosen, find_run, find_subject, finished_runs, read_choice, record_choice
+from nas.runs.statistics import after_choice
 
 
 class Runs:
@@ -169,3 +172,15 @@ def test_without_runs_none_is_taken(study: StudyPaths) -> None:
     assert find_chosen(study) is None
     with pytest.raises(NasError, match="has no retrained network yet"):
         find_run(study, "chosen")
+
+
+def test_the_report_expects_less_of_the_chosen_one_than_was_measured(runs: Runs) -> None:
+    runs.step("other>best")
+    record, found = read_record(runs.paths), after_choice([[0.9], [0.8]], 0, 0, 9)
+    assert record.expected["clean"] == found
+    assert (
+        f"Of 9 training images that were set aside 90.00%; they chose it among 2 trainings, so that {found.value:.2%} is "
+        "expected of other such images"
+    ) in " ".join(summary(record))
+    runs.step("-best1")
+    assert read_record(runs.paths).expected == {}
