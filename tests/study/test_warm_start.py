@@ -168,7 +168,10 @@ def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(
         ("nowhere/1", "there is no study 'nowhere' under"),
         ("nowhere/candidate.json", "there is no file nowhere/candidate.json to begin with"),
         ("before/study.json", "before/study.json: "),
-        ("presets:all", "--warm-start takes presets, preset:NAME, study:NAME, STUDY/TRIAL or a file candidate.json, not 'presets:"),
+        (
+            "presets:all",
+            "--warm-start takes presets, preset:NAME, study:NAME, STUDY/TRIAL or a file candidate.json, not 'presets:",
+        ),
     ],
 )
 def test_a_start_that_is_not_there_is_refused(
