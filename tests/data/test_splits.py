@@ -32,6 +32,9 @@ def test_split_follows_from_labels_and_seed_alone() -> None:
     np.testing.assert_array_equal(first.validation, same.validation)
     np.testing.assert_array_equal(first.train, same.train)
     assert first.validation.tolist() != other.validation.tolist()
+    labels, groups = of_patients(0)
+    np.testing.assert_array_equal(grouped(labels, groups, 0.1, 3), grouped(labels, groups, 0.1, 3))
+    assert grouped(labels, groups, 0.1, 3).tolist() != grouped(labels, groups, 0.1, 4).tolist()
 
 
 def test_subset_leaves_the_validation_images_as_they_are() -> None:
@@ -129,12 +132,6 @@ def test_groups_are_split_as_evenly_as_scikit_learn_does() -> None:
         for found, chosen in ((ours, grouped(labels, groups, 0.1, seed)), (theirs, next(folds.split(labels, labels, groups))[1])):
             found.append(np.abs(np.bincount(labels[chosen], minlength=5) / np.bincount(labels) - 0.1).mean())
     assert np.mean(ours) < 1.5 * np.mean(theirs)
-
-
-def test_split_of_groups_follows_from_labels_groups_and_seed_and_not_from_how_groups_are_numbered_apart() -> None:
-    labels, groups = of_patients(0)
-    np.testing.assert_array_equal(grouped(labels, groups, 0.1, 3), grouped(labels, groups, 0.1, 3))
-    assert grouped(labels, groups, 0.1, 3).tolist() != grouped(labels, groups, 0.1, 4).tolist()
 
 
 def test_groups_of_one_image_each_are_split_as_images_are() -> None:

@@ -39,9 +39,6 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "test_nolabel.pkl"
 
 
-# ------------------------------------------------------------------------------------------------------------- forms
-
-
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("keys", ["bytes", "text"])
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -149,9 +146,6 @@ def test_folder_of_images_is_read_in_the_order_of_its_names_and_resized(tmp_path
     assert read.images[:, 4, 4, 0].tolist() == pytest.approx([10, 20, 30, 40, 50], abs=2)
 
 
-# ---------------------------------------------------------------------------------------------------------- mistakes
-
-
 def test_test_set_that_is_not_there_or_of_another_form_is_named(tmp_path: Path) -> None:
     error = refusal(tmp_path / "none.pkl")
     assert (error.message, error.hint) == (f"there is no test set {tmp_path / 'none.pkl'}", FORMS)
@@ -250,9 +244,6 @@ def test_folder_with_no_image_a_broken_one_or_two_of_one_name_is_refused(tmp_pat
         f"{folder / 'a.jpg'} and {folder / 'a.png'} would both have the ID 'a': an image's ID is its file's name without the "
         "ending"
     )
-
-
-# ------------------------------------------------------------------------------------------------ pickles that attack
 
 
 class Trap:

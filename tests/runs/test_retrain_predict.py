@@ -64,9 +64,6 @@ def rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-# ------------------------------------------------------------------------------------------------- what is to be trained
-
-
 def test_best_network_of_a_study_in_which_none_has_finished_is_refused(study: StudyPaths) -> None:
     for file in study.folder.glob("study.db*"):
         file.unlink()
@@ -128,9 +125,6 @@ def test_data_that_is_not_what_was_searched_with_is_refused(study: StudyPaths) -
     assert error.hint == "name the folder that holds them with --data FOLDER, or search anew under another name"
 
 
-# --------------------------------------------------------------------------------------------------- what is trained on
-
-
 def test_everything_labelled_trains_but_the_official_test_set_only_where_asked(digits: Dataset) -> None:
     assert len(labelled_images(digits, include_test=False)) == 1438
     with_test = labelled_images(digits, include_test=True)
@@ -140,9 +134,6 @@ def test_everything_labelled_trains_but_the_official_test_set_only_where_asked(d
     np.testing.assert_array_equal(with_test.labels[1438:], digits.test.labels)
     error = refusal(lambda: labelled_images(replace(digits, test=None), include_test=True))
     assert error.message == "--include-test-labels: data set digits has no labelled test images"
-
-
-# ------------------------------------------------------------------------------------------------------ what is kept
 
 
 def test_card_says_what_was_trained_how_and_on_what(study: StudyPaths, digits: Dataset) -> None:
@@ -237,9 +228,6 @@ def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset
     assert (card.subject, card.search_accuracy, card.train_images) == ("preset:light-resnet18", None, 16)
     assert card.candidate.train.augment.flip == "none", "a mirrored digit is another digit"
     assert card.tta == "none"
-
-
-# -------------------------------------------------------------------------------------------------------- prediction
 
 
 def test_unknown_network_is_refused_with_those_there_are(study: StudyPaths) -> None:

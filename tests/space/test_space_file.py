@@ -23,8 +23,6 @@ def refusal(text: str) -> ConfigError:
     return refused.value
 
 
-# -------------------------------------------------------------------------------------------- mistakes in the file
-
 MISTAKES = {
     "unknown key": (
         with_arch("activaton: relu"),
@@ -296,9 +294,6 @@ def test_optimizer_is_optimiser() -> None:
     assert error.message == "my.yaml: train: optimizer: is given beside optimiser, which is the same"
 
 
-# --------------------------------------------------------------------------------------------------- finding files
-
-
 def test_space_of_ones_own_is_named_like_its_file_and_what_is_no_space_is_refused(tmp_path: Path) -> None:
     (tmp_path / "narrow.yaml").write_text(WHOLE)
     space = load_space("narrow.yaml")
@@ -312,9 +307,6 @@ def test_space_of_ones_own_is_named_like_its_file_and_what_is_no_space_is_refuse
     ):
         with pytest.raises(ConfigError, match=re.escape(message)):
             load_space(name)
-
-
-# ------------------------------------------------------------------------------------------------- values as read
 
 
 def domains(text: str) -> dict[str, Any]:
