@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import optuna
 import pytest
+import sqlalchemy
 import torch
 
 from nas.cli.main import main
@@ -30,6 +32,11 @@ if (_process := os.environ.get("PYTEST_XDIST_WORKER")) and CORES:
     os.sched_setaffinity(0, {CORES[int(_process.removeprefix("gw")) % len(CORES)]})
 # Networks in tests are so small that a second thread costs more than it gives, above all where several tests run at once.
 torch.set_num_threads(1)
+
+
+def unpooled(database: Path) -> optuna.storages.RDBStorage:
+    """Optuna's own storage, which closes each connection after use."""
+    return optuna.storages.RDBStorage(f"sqlite:///{database}", {"poolclass": sqlalchemy.NullPool})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

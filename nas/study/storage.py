@@ -73,7 +73,7 @@ def open_study(
             file = str(paths.database) if writable else _readable(paths)
             _check_file(file)
             creator = _sqlite(file, READER_SECONDS)
-            storage = optuna.storages.RDBStorage("sqlite:///study.db", {"creator": creator, "poolclass": sqlalchemy.QueuePool})
+            storage = optuna.storages.RDBStorage("sqlite:///study.db", {"creator": creator, "poolclass": sqlalchemy.NullPool})
             return owned_study(storage, paths, sampler, pruner)
     connect = postgres(address)
 

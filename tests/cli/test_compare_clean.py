@@ -18,7 +18,7 @@ from nas.data.datasets import load_dataset
 from nas.paths import StudyPaths, cache_folder, studies_folder
 from nas.report.machine import size_of
 from nas.runs.select import find_subject
-from tests.conftest import Done
+from tests.conftest import Done, unpooled
 
 
 def test_networks_side_by_side_show_what_differs(nas: Callable[..., Done], study: StudyPaths) -> None:
@@ -95,7 +95,7 @@ def test_checkpoints_of_ended_trainings_are_freed_and_results_stay(nas: Callable
 
 
 def test_checkpoint_to_go_on_from_is_kept(nas: Callable[..., Done], study: StudyPaths) -> None:
-    writable = optuna.load_study(study_name="tiny", storage=f"sqlite:///{study.database}")
+    writable = optuna.load_study(study_name="tiny", storage=unpooled(study.database))
     number = writable.ask().number
     study.trial(number).folder.mkdir(parents=True)
     study.trial(number).checkpoint.write_bytes(b"half a training")

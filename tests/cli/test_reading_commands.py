@@ -21,7 +21,7 @@ from nas.config import Candidate, ImageShape
 from nas.paths import StudyPaths, studies_folder
 from nas.runs.select import find_subject, finished_runs
 from nas.space.space_file import load_space
-from tests.conftest import Done
+from tests.conftest import Done, unpooled
 
 
 def as_json(done: Done) -> Any:
@@ -124,7 +124,7 @@ def test_state_of_a_study_is_told_from_what_is_left_and_from_who_leads_it(
         return first[25:37].strip(), second.strip(), told["searching"]
 
     assert listed()[0::2] == ("at rest", False)
-    optuna.load_study(study_name="tiny", storage=f"sqlite:///{study.database}").ask()
+    optuna.load_study(study_name="tiny", storage=unpooled(study.database)).ask()
     state, counts, searching = listed()
     assert (state, searching) == ("interrupted", False)
     assert counts.endswith("1 not ended")

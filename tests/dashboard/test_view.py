@@ -23,6 +23,7 @@ from nas.runs.select import find_subject
 from nas.study.storage import open_study
 from nas.train.checkpoint import read_curve
 from tests.browser import opened
+from tests.conftest import unpooled
 
 
 @contextmanager
@@ -106,7 +107,7 @@ def test_best_of_the_dashboard_is_the_best_of_every_command(study: StudyPaths, m
 
 
 def test_over_budget_is_infeasible_in_the_form_that_the_dashboard_reads(study: StudyPaths) -> None:
-    writable = optuna.load_study(study_name="tiny", storage=f"sqlite:///{study.database}")
+    writable = optuna.load_study(study_name="tiny", storage=unpooled(study.database))
     trial = writable.ask()
     trial.set_user_attr("params", 5000)
     trial.set_user_attr("outcome", "over_budget")

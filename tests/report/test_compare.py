@@ -11,10 +11,10 @@ from nas.config import Candidate
 from nas.errors import BudgetError, StudyError
 from nas.paths import StudyPaths, study_paths
 from nas.report.compare import accuracy_front, fits, report_best, select_best, with_macs
+from nas.report.record import read_study
 from nas.runs.select import find_subject
 from nas.study.finalists import Finalist
 from nas.study.settings import read_settings
-from nas.study.storage import open_study
 from nas.study.trials import TrialRecord
 
 
@@ -108,7 +108,7 @@ def test_best_of_a_study_is_what_a_retraining_takes(study: StudyPaths) -> None:
 
 
 def test_multiply_adds_are_counted_where_they_are_asked_for(study: StudyPaths) -> None:
-    stored = [one for one in map(TrialRecord.of, open_study(study).get_trials()) if one.outcome == "trained"]
+    stored = [one for one in read_study(study).trials if one.outcome == "trained"]
     rows = [replace(one, macs=None) for one in stored]  # as in studies from before every trial had them
     counted = with_macs(rows, study)
     assert counted == stored
@@ -123,7 +123,7 @@ def test_multiply_adds_are_counted_where_they_are_asked_for(study: StudyPaths) -
 
 
 def test_where_nothing_is_as_small_the_smallest_is_named(study: StudyPaths) -> None:
-    rows = with_macs([one for one in map(TrialRecord.of, open_study(study).get_trials()) if one.outcome == "trained"], study)
+    rows = with_macs([one for one in read_study(study).trials if one.outcome == "trained"], study)
     smallest = min(rows, key=lambda one: one.params or 0)
     cheapest = min(rows, key=lambda one: one.macs or 0)
     with pytest.raises(BudgetError) as caught:
@@ -139,7 +139,7 @@ def test_where_nothing_is_as_small_the_smallest_is_named(study: StudyPaths) -> N
 
 
 def test_winner_that_is_off_the_front_is_listed_with_it(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [one for one in map(TrialRecord.of, open_study(study).get_trials()) if one.outcome == "trained"]
+    rows = [one for one in read_study(study).trials if one.outcome == "trained"]
     before = report_best(study).front
     other = next(one for one in rows if one != before[-1])
     monkeypatch.setattr("nas.report.compare.finalists_of", lambda study: [Finalist(other.number, 3, (0.9,))])

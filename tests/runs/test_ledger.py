@@ -169,7 +169,7 @@ def test_database_that_is_locked_is_written_once_it_is_back(
 
 def test_ledger_of_a_newer_version_is_refused_and_not_written(paths: StudyPaths) -> None:
     record(paths, run_entry())
-    with sqlite3.connect(paths.database) as database:
+    with closing(sqlite3.connect(paths.database)) as database, database:
         database.execute("UPDATE nas_ledger SET version = 4")
     database.close()
     before = paths.database.read_bytes()

@@ -23,6 +23,7 @@ from nas.study.optuna_private import (
     with_cache,
 )
 from nas.study.samplers.own import from_unit, to_unit
+from tests.conftest import unpooled
 
 PACKAGE = Path(nas.__file__).parent
 ELSEWHERE = {"nas/dashboard/view.py", "nas/dashboard/__init__.py"}
@@ -80,7 +81,7 @@ def test_attributes_stand_beside_constraints(study: optuna.Study) -> None:
 
 
 def test_a_database_is_read_through_a_cache(tmp_path: Path) -> None:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
+    storage = unpooled(tmp_path / "study.db")
     assert type(with_cache(storage)) is type(storage_of(optuna.create_study(storage=storage)))
 
 

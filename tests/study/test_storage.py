@@ -4,7 +4,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def test_reading_while_a_coordinator_writes_disturbs_neither(paths: StudyPaths) 
 
 def damage(paths: StudyPaths, how: str) -> None:
     filled(paths)
-    with sqlite3.connect(paths.database) as database:
+    with closing(sqlite3.connect(paths.database)) as database, database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
     content = bytearray(paths.database.read_bytes())
@@ -132,7 +132,7 @@ def damage(paths: StudyPaths, how: str) -> None:
         content[page * 4096 : (page + 1) * 4096] = b"\xff" * 4096
     elif how == "foreign":
         paths.database.unlink()
-        with sqlite3.connect(paths.database) as database:
+        with closing(sqlite3.connect(paths.database)) as database, database:
             database.execute("CREATE TABLE studies (something INTEGER)")
         database.close()
         return
@@ -188,7 +188,7 @@ def test_a_folder_that_was_renamed_keeps_its_trials(paths: StudyPaths, identity:
         study = owned_study(storage, renamed)
         assert len(study.get_trials()) == 3
         assert sibling(study) is not None
-    with sqlite3.connect(renamed.database) as database:
+    with closing(sqlite3.connect(renamed.database)) as database, database:
         assert sorted(database.execute("SELECT study_name FROM studies")) == [("mine",), ("mine finalists",)]
 
 
