@@ -228,13 +228,13 @@ class Study:
     def predict(self, given: Given[PredictSpec], *, run: Run | str | None = None) -> list[Guess]:
         """`nas predict`: the most probable classes of image files."""
         with plain_display(quiet=True) as display:
-            return predict_images(given.build(paths=self.paths, run=self._run_name(run)), display.note)
+            return predict_images(given.build(paths=self.paths, run=self._run_name(run)), display.decoding, display.note)
 
     @takes_options
     def export(self, given: Given[ExportSpec], run: Run | str | None = None, *, quiet: bool = False) -> Exported:
         """`nas export`: weights, onnx or torch, checked to predict there as here."""
         with plain_display(quiet) as display:
-            return export(given.build(paths=self.paths, run=self._run_name(run)), display.note)
+            return export(given.build(paths=self.paths, run=self._run_name(run)), display.decoding, display.note)
 
 
 @takes_options

@@ -67,12 +67,14 @@ def estimate_lines(estimate: "Estimate") -> list[str]:
         f"data      {estimate.train_images:,} train, {estimate.validation_images:,} choose",
         f"workers   {where}, in {estimate.precision}",
         "",
-        "An epoch of networks that fit, at percentiles of their multiply-adds (50 %: the middle one):",
-        f"{'':>5s} {'parameters':>12s} {'MACs':>6s} {'batch':>6s} {'epoch':>9s}  network",
+        "An epoch of networks that fit, with its share of validation, at percentiles of their MACs (50 %: the middle one):",
+        f"{'':>5s} {'parameters':>12s} {'MACs':>6s} {'batch':>6s} {'epoch':>9s} {'validation':>10s}  network",
     ]
     for one in estimate.networks:
         seconds = f"{one.epoch:.3g} s" if one.epoch < 90 else time_text(one.epoch)
-        cost = f"{one.params:12,} {count_text(one.macs):>6s} {one.batch_size:6d} {seconds:>9s}"
+        cost = (
+            f"{one.params:12,} {count_text(one.macs):>6s} {one.batch_size:6d} {seconds:>9s} {one.validation / one.epoch:>10.0%}"
+        )
         lines.append(f"{one.percentile:3d} % {cost}  {one.architecture}{'' if one.timed else '  (not timed: by its MACs)'}")
     lines += ["", f"pruning   {estimate.expected_epochs:.1f} of {estimate.epochs} epochs a network; {estimate.pruning}"]
     if workers > 1:

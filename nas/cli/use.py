@@ -44,7 +44,7 @@ def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: Js
     from nas.runs.select import study_of
 
     with TerminalDisplay() as display:
-        guesses = predict_images(given.build(paths=study_of(given.run, study)), display.note)
+        guesses = predict_images(given.build(paths=study_of(given.run, study)), display.decoding, display.note)
     if as_json:
         print_json([{"image": guess.image, "classes": dict(guess.classes)} for guess in guesses])
         return
@@ -68,7 +68,7 @@ def export(given: Given[ExportSpec], *, study: StudyOption = None, as_json: Json
 
     with TerminalDisplay() as display:
         spec = given.build(paths=study_of(given.run, study))
-        done = write_exported(spec, display.note)
+        done = write_exported(spec, display.decoding, display.note)
     if as_json:
         print_json(done)
         return

@@ -42,8 +42,9 @@ class DataConfig(Frozen):
     black."""
     channels: ChannelsName | None = None  # `folder`: None takes the first readable image's
     skip_bad_images: bool = False  # leave images out that cannot be read or, beside `labels`, have no label or no file
-    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    """Share of each class of the training set that selects candidates and never trains them during a search."""
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] | Annotated[int, Field(ge=1)] = 0.1
+    """Images of the training set, stratified, that select candidates and never train them during a search: a share of each
+    class, or from 1 on how many in all."""
     subset: Annotated[int, Field(ge=1)] | None = None
     """Train candidates on this many images, stratified; the validation images stay the same."""
     seed: Annotated[int, Field(ge=0)] = 0  # fixes the split and the subset

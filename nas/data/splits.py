@@ -22,31 +22,51 @@ class Split:
 def split(dataset: Dataset, config: DataConfig) -> Split:
     """The same for the same labels, groups and `config.seed`, whatever else changes; every group is wholly on one side. Raises
     DataError where a class is too small, or its groups too few."""
-    labels, groups = dataset.train.labels, dataset.train.groups
-    validation = None
+    labels = dataset.train.labels
+    validation = _validation(dataset, config) if dataset.validation is None else None
     train = np.arange(len(labels))
-    if dataset.validation is None:
-        for label in np.flatnonzero(np.bincount(labels) == 1):
-            raise DataError(
-                f"class {dataset.classes[label]!r} has a single image; each class needs at least two, one to train and one to "
-                "choose",
-                hint="add images to it, or leave the class out",
-            )
-        if groups is None:
-            validation = stratified(labels, config.validation, config.seed)
-        else:
-            validation = grouped(labels, groups, config.validation, config.seed)
-            _require_both_sides(dataset, validation)
+    if validation is not None:
         train = np.setdiff1d(train, validation)
     if config.subset is not None:
         if not len(dataset.classes) <= config.subset <= len(train):
+            judging = "" if validation is None else f", beside {len(validation)} that choose"
             raise DataError(
                 f"--train-subset takes at least one image of each of the {len(dataset.classes)} classes and at most the "
-                f"{len(train)} that are there to train on, not {config.subset}"
+                f"{len(train)} that are there to train on{judging}, not {config.subset}"
             )
         share = config.subset / len(train)
-        train = train[stratified(labels[train], share, config.seed + 1, total=config.subset)]
+        train = train[stratified(labels[train], share, config.seed + 1, total=config.subset, leave=0)]
     return Split(train, validation)
+
+
+def _validation(dataset: Dataset, config: DataConfig) -> np.ndarray:
+    """Sorted int64 indices of the training images that choose."""
+    labels, groups, wanted = dataset.train.labels, dataset.train.groups, config.validation
+    for label in np.flatnonzero(np.bincount(labels) == 1):
+        raise DataError(
+            f"class {dataset.classes[label]!r} has a single image; each class needs at least two, one to train and one to choose",
+            hint="add images to it, or leave the class out",
+        )
+    least, most = len(dataset.classes), len(labels) - len(dataset.classes)
+    if wanted >= 1 and not least <= wanted <= most:
+        raise DataError(
+            f"--validation takes {least} to {most} of the {len(labels)} training images, so that each of the {least} classes has "
+            f"one that chooses and one that trains, not {wanted}"
+        )
+    share, total = (wanted / len(labels), int(wanted)) if wanted >= 1 else (wanted, None)
+    if groups is None:
+        return stratified(labels, share, config.seed, total)
+    validation = grouped(labels, groups, share, config.seed)
+    _require_both_sides(dataset, validation)
+    return validation
+
+
+VALIDATION = 0.1  # share of the training images that chooses where no number is asked for, …
+
+
+def default_validation(dataset: Dataset, subset: int | None) -> float | int:
+    """… but not more images than train, by `subset`: to judge 5,000 would take longer than to train on 500."""
+    return VALIDATION if subset is None or subset >= VALIDATION * len(dataset.train) else subset
 
 
 def validation_images(dataset: Dataset, parts: Split) -> int:
@@ -69,24 +89,28 @@ def imbalance(dataset: Dataset) -> str | None:
     )
 
 
-def stratified(labels: np.ndarray, share: float, seed: int, total: int | None = None) -> np.ndarray:
-    """Sorted indices of `share` of each class, at least one of each.
+def stratified(labels: np.ndarray, share: float, seed: int, total: int | None = None, leave: int = 1) -> np.ndarray:
+    """Sorted indices of `share` of each class, at least one of each, and at most all but `leave`.
 
     Every class gives floor(share × its size); what is missing to the total goes to the largest remainders. With `total`, exactly
-    so many; without, about share × N, and of each class at least one image is left, so that it must have two.
+    so many; without, about share × N.
     """
     counts = np.bincount(labels)
     present = np.flatnonzero(counts)
-    most = counts - 1 if total is None else counts
+    most = np.maximum(counts - leave, 0)
     assert (most[present] >= 1).all()
-    assert total is None or len(present) <= total <= len(labels)
+    assert total is None or len(present) <= total <= most.sum()
     wanted = round(share * len(labels)) if total is None else total
     exact = counts * share
     take = np.where(counts > 0, np.clip(np.floor(exact), 1, most), 0).astype(int)
-    for c in present[np.argsort(-(exact - np.floor(exact))[present], kind="stable")]:
-        if take.sum() >= wanted:
+    by_remainder = present[np.argsort(-(exact - np.floor(exact))[present], kind="stable")]
+    while True:
+        for c in by_remainder:
+            if take.sum() >= wanted:
+                break
+            take[c] = min(take[c] + 1, most[c])
+        if total is None or take.sum() >= total:
             break
-        take[c] = min(take[c] + 1, most[c])
     while total is not None and take.sum() > total:  # small classes were rounded up to one image
         take[np.argmax(np.where(take > 1, take - exact, -np.inf))] -= 1
     rng = np.random.default_rng(seed)
@@ -254,7 +278,7 @@ def select_data(dataset: Dataset, config: DataConfig, wanted: DataSelection) -> 
         if not len(dataset.classes) <= wanted.subset <= len(train):
             raise ConfigError(f"--train-subset takes {len(dataset.classes)} to {len(train)} images, not {wanted.subset}")
         share = wanted.subset / len(train)
-        train = train[stratified(images.labels[train], share, config.seed, total=wanted.subset)]
+        train = train[stratified(images.labels[train], share, config.seed, total=wanted.subset, leave=0)]
     return SelectedData(images, None if len(train) == len(images) else train, hold_out)
 
 

@@ -14,7 +14,8 @@ from nas.study.source import Progress
 
 SPARKS = "▁▂▃▄▅▆▇█"
 BAR, GAP = 8, 2  # characters of an epoch's bar, and between two columns
-WIDE, MIDDLE = 118, 88  # columns of the terminal from which everything has room, and from which most
+WIDE, MIDDLE, NARROW = 118, 88, 60  # columns of the terminal from which everything has room, most, and more than the numbers
+NAMED = 4  # trainings in a line where there is no terminal
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -57,14 +58,43 @@ def panel(progress: Progress, width: int, left: float | None) -> Group:
         sparks = sparkline(progress.history, max(0, width // 5))
         said = f"best  {best.accuracy:.2%}  trial {best.number}  {count_text(best.params)}"
         lines.append(Text.assemble(said, "  ", (sparks, "cyan"), "  ", best.architecture or ""))
-    if progress.running:
-        lines.append(_workers(progress, width))
-    else:
-        lines.append(Text("drawing" if progress.devices else "starting the workers and loading the data"))
+    lines.append(_workers(progress, width) if progress.running else Text(idle_text(progress)))
     for line in lines:
         if isinstance(line, Text):
             line.no_wrap, line.overflow = True, "ellipsis"
     return Group(*lines)
+
+
+def idle_text(progress: Progress) -> str:
+    """Where nothing is trained."""
+    return "drawing" if progress.devices else "starting the workers and loading the data"
+
+
+def phase_text(running: Running) -> str:
+    """What its worker does: `training 42%`, `validating 60%`."""
+    now = running.progress
+    if running.waiting:
+        return "waiting"
+    if now is None:
+        return "training" if running.curve else "starting"
+    return f"{now.phase} {now.share:.0%}"
+
+
+def running_text(progress: Progress, left: float | None) -> str:
+    """In a line, where there is no terminal: how far the search is, and the trainings under way, some of them by name."""
+    said = []
+    for _, running in sorted(progress.running.items())[:NAMED]:
+        epoch = f"epoch {_epoch(running, progress)}/{progress.epochs}"
+        rate = running.progress.images_per_second if running.progress else None
+        said.append(f"{running.job.title}: {epoch}, {phase_text(running)}" + (f", {rate:,.0f} images/s" if rate else ""))
+    if len(progress.running) > NAMED:
+        said.append(f"{len(progress.running) - NAMED} more")
+    return f"{'; '.join(said) or idle_text(progress)}  [{progress.trained}/{progress.goal}{left_text(left)}]"
+
+
+def _epoch(running: Running, progress: Progress) -> int:
+    """The one under way, from 1; the last one, once it has ended."""
+    return min(len(running.curve) + 1, progress.epochs)
 
 
 def _workers(progress: Progress, width: int) -> Table:
@@ -76,6 +106,7 @@ def _workers(progress: Progress, width: int) -> Table:
         "trial": True,
         "params": middle,
         "epoch": True,
+        "now": width >= NARROW,
         METRIC_WORDS[progress.metric]: True,
         "images/s": middle,
         "memory": wide and on_gpu,
@@ -91,7 +122,7 @@ def _workers(progress: Progress, width: int) -> Table:
         shown.remove("network")
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim", expand=False)
     for name in shown:
-        right = name not in ("worker", "epoch", "network")
+        right = name not in ("worker", "epoch", "now", "network")
         most = width - taken if name == "network" else None
         table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis", max_width=most)
     for row in rows:
@@ -100,17 +131,22 @@ def _workers(progress: Progress, width: int) -> Table:
 
 
 def _cells(running: Running, progress: Progress, device: str, bar: bool) -> dict[str, str]:
-    drawn, last, epochs = progress.drawn[running.job.key], running.last, progress.epochs
+    drawn, last, epochs, now = progress.drawn[running.job.key], running.last, progress.epochs, running.progress
     value = None if last is None else last.validation(progress.metric)
-    done = 0 if last is None else last.epoch
+    done = 0.0 if last is None else last.epoch
+    rate = None if last is None else last.images_per_second
+    if now is not None:
+        done += now.share if now.phase == "training" else 1
+        rate = now.images_per_second or rate
     blocks = f" {'█' * round(BAR * done / epochs):░<{BAR}s}" if bar else ""
     return {
         "worker": device.partition(",")[0],
         "trial": str(drawn.number),
         "params": count_text(drawn.params),
-        "epoch": f"{min(done + 1, epochs)}/{epochs}{blocks}",
+        "epoch": f"{_epoch(running, progress)}/{epochs}{blocks}",
+        "now": phase_text(running).ljust(len("validating 100%")),  # so that the columns keep their places
         METRIC_WORDS[progress.metric]: "" if value is None else f"{value:.2%}",
-        "images/s": "" if last is None else f"{last.images_per_second:,.0f}",
+        "images/s": "" if rate is None else f"{rate:,.0f}",
         "memory": "" if running.memory is None else f"{running.memory / 2**30:.1f} GiB",
         "network": drawn.candidate.arch.one_line(),
     }

@@ -14,10 +14,11 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.segment import Segment
+from rich.table import Column
 from rich.text import Text
 
 from nas.config import METRIC_WORDS, Candidate
-from nas.display.panel import left_text, panel, seconds_left
+from nas.display.panel import left_text, panel, running_text, seconds_left
 from nas.paths import StudyPaths
 from nas.report.words import number_text, row_text, time_text
 from nas.runs.trackers import Tracker, make_tracker, require_tracker
@@ -28,7 +29,8 @@ from nas.study.trials import TrialRecord
 from nas.study.warm_start import Fitted
 from nas.train.checkpoint import EpochMetrics
 
-LINE_SECONDS = 10.0  # between two lines of one training, where there is no terminal
+LINE_SECONDS = 30.0  # between two lines that say how far something is, where there is no terminal
+FEW_SECONDS = 5.0  # what takes no longer than so has none
 
 OBJECTIVES = {"accuracy": "{} under the budget", "front": "the front of {} against parameters"}
 
@@ -132,6 +134,7 @@ class TerminalDisplay(SearchDisplay):
         self._bar: Bar | None = None
         self._tasks: dict[str, TaskID] = {}
         self._lines: dict[str, float] = {}  # when each training had its last line
+        self._told = -LINE_SECONDS  # when the last line said how far something is
         self._progress: Progress | None = None
         self._started = time.monotonic()
         self._deadline: float | None = None
@@ -140,9 +143,9 @@ class TerminalDisplay(SearchDisplay):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for shown in (self._live, self._bar):
-            if shown is not None:
-                shown.stop()
+        self._stop_bars()
+        if self._live is not None:
+            self._live.stop()
         if self.tracker is not None:
             self.tracker.close()
 
@@ -162,34 +165,57 @@ class TerminalDisplay(SearchDisplay):
         if self.quiet:
             yield from items
         elif not self.console.is_terminal:
-            self.say(f"{what}: {count:,}")
-            yield from items
+            started = time.monotonic()
+            for done, item in enumerate(items):
+                if self._may_tell(started, FEW_SECONDS):
+                    self.say(f"{what}: {done:,} of {count:,}")
+                yield item
         else:
+            self._stop_bars()  # of trainings that have ended
             columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Bar(*columns, console=self.console, transient=True) as bar:
                 yield from bar.track(items, total=count)
 
-    def training(self, epoch: int, epochs: int, text: str, name: str = "") -> None:
-        """How far a training is, of several the one of this name; in a terminal a bar each, else a line now and then."""
+    def training(self, epoch: int, epochs: int, text: str, name: str = "", share: float = 1.0) -> None:
+        """How far a training is, of several the one of this name, and the `share` of this epoch that is done. In a terminal a
+        bar each, else a line now and then."""
         if self.quiet:
             return
+        done, within = epoch - 1 + share, "" if share == 1 else f"{share:.0%}"
         if self.console.is_terminal:
             if self._bar is None:
                 columns = (
                     TextColumn("{task.description}"),
-                    MofNCompleteColumn(),
-                    BarColumn(),
-                    TimeRemainingColumn(),
-                    TextColumn("{task.fields[text]}"),
+                    TextColumn("{task.fields[at]}"),
+                    BarColumn(bar_width=20),
+                    TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
                 )
                 self._bar = Bar(*columns, console=self.console, transient=True)
                 self._bar.start()
             if name not in self._tasks:
-                self._tasks[name] = self._bar.add_task(name or "epoch", total=epochs, completed=epoch - 1, text="")
-            self._bar.update(self._tasks[name], completed=epoch, text=text, visible=not name or epoch < epochs)
-        elif time.monotonic() - self._lines.get(name, -LINE_SECONDS) >= LINE_SECONDS or epoch in (1, epochs):
-            self._lines[name] = time.monotonic()
-            self.say(f"{name}{'  ' * bool(name)}epoch {epoch:4d}/{epochs}  {text}")
+                self._tasks[name] = self._bar.add_task(name or "epoch", total=epochs, at="", text="")
+            at = f"{epoch}/{epochs} {within:>3s}"
+            self._bar.update(self._tasks[name], completed=done, at=at, text=text, visible=not name or done < epochs)
+            return
+        now = time.monotonic()
+        ended = epoch in (1, epochs) or now - self._lines.get(name, -LINE_SECONDS) >= LINE_SECONDS
+        if self._may_tell(self._started, LINE_SECONDS) if within else ended:
+            self._lines[name] = self._told = now
+            self.say(f"{name}{'  ' * bool(name)}epoch {epoch:4d}/{epochs}  {within}{'  ' * bool(within)}{text}")
+
+    def _may_tell(self, since: float, seconds: float) -> bool:
+        """Whether a line may say how far something is that began at `since` and should not be heard of for so many seconds."""
+        now = time.monotonic()
+        if now - since < seconds or now - self._told < LINE_SECONDS:
+            return False
+        self._told = now
+        return True
+
+    def _stop_bars(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
+        self._tasks.clear()
 
     def say(self, text: str) -> None:
         """What is worth a line, unless little is wanted."""
@@ -222,6 +248,8 @@ class TerminalDisplay(SearchDisplay):
 
     def update(self, progress: Progress) -> None:
         self._progress = progress
+        if not (self.quiet or self.console.is_terminal) and self._may_tell(self._started, LINE_SECONDS):
+            self.say(running_text(progress, self._left(progress)))
 
     def epoch(self, drawn: Drawn, metrics: EpochMetrics) -> None:
         self.track_epoch(run_name(*drawn.run_name), drawn.candidate, metrics)
@@ -233,6 +261,7 @@ class TerminalDisplay(SearchDisplay):
         leads = row.finalist is None and progress.best is not None and progress.best.number == row.number
         best = "  ← best so far" if leads else ""
         if not self.console.is_terminal:
+            self._told = time.monotonic()
             self.say(f"{row_text(row)}  [{progress.trained}/{progress.goal}{left_text(self._left(progress))}]{best}")
             return
         # The panel has the counts, and a line a trial is what an eye can follow: `nas list` shows the rest of it.

@@ -13,35 +13,53 @@ from nas.runs.ablate import Done as AblationDone
 from nas.runs.baseline import BaselinePlan, train_baselines
 from nas.runs.baseline import Done as BaselinesDone
 from nas.runs.context import TrainingContext
-from nas.runs.plan import RunPlan
+from nas.runs.plan import RunPlan, judging_passes
 from nas.runs.retrain import Retrained, retrain, retrain_several
 from nas.specs import AblateSpec, BaselineSpec, RetrainSpec, SeveralSpec
 from nas.train.checkpoint import EpochMetrics, read_curve
+from nas.train.loop import EpochProgress
 
 
 class Trainings:
-    """Of one command, one after another or together."""
+    """Of one command, one after another or together, and what judges them at the end."""
 
     def __init__(self, display: TerminalDisplay) -> None:
         self.display = display
 
-    def begin(self, pending: Mapping[TrialPaths, int]) -> None:
-        """With the epochs of each run; those that it has had already count."""
+    def begin(self, pending: Mapping[TrialPaths, int], passes: int) -> None:
+        """With the epochs of each run; those that it has had already count. `passes`: forward passes of an image by which all of
+        them are judged."""
         self.epochs = {run.folder.name: epochs for run, epochs in pending.items()}
-        self.done = {run.folder.name: len(read_curve(run.metrics)) for run in pending}
-        self.before, self.began = sum(self.done.values()), time.monotonic()
+        self.done: dict[str, float] = {run.folder.name: len(read_curve(run.metrics)) for run in pending}
+        self.passes = passes
+        self.said = dict.fromkeys(self.epochs, "")  # of the last epoch of each
+        self.first: tuple[float, float] | None = None  # when the first was heard of, and the epochs of all by then
 
     def on_epoch(self, plan: RunPlan | BaselinePlan, metrics: EpochMetrics) -> None:
         name = plan.run.folder.name
-        self.done[name] = max(metrics.epoch, self.done[name])
-        done = sum(self.done.values())
-        text = f"training accuracy {metrics.train_accuracy:.2%}  {metrics.images_per_second:,.0f} images/s"
-        if done > self.before:
-            rate = (time.monotonic() - self.began) / (done - self.before)
-            text += f"  {time_text(rate * (sum(self.epochs.values()) - done))} left of all"
+        self.said[name] = f"loss {metrics.train_loss:.4f}  training accuracy {metrics.train_accuracy:.2%}"
         if isinstance(plan, RunPlan):
             self.display.track_epoch(f"retrained-{name}", plan.candidate, metrics)
-        self.display.training(metrics.epoch, self.epochs[name], text, name)
+        self._show(name, metrics.epoch, 1.0, metrics.images_per_second)
+
+    def on_progress(self, plan: RunPlan | BaselinePlan, progress: EpochProgress) -> None:
+        self._show(plan.run.folder.name, progress.epoch, progress.share, progress.images_per_second)
+
+    def _show(self, name: str, epoch: int, share: float, images_per_second: float | None) -> None:
+        self.done[name] = max(epoch - 1 + share, self.done[name])
+        alone = len(self.epochs) == 1
+        text = [self.said[name], f"{images_per_second:,.0f} images/s" if images_per_second else "", self._left(images_per_second)]
+        text[2] += " of all" if text[2] and not alone else ""
+        self.display.training(epoch, self.epochs[name], "  ".join(filter(None, text)), "" if alone else name, share)
+
+    def _left(self, images_per_second: float | None) -> str:
+        """To train what is left, as fast as until now, and to judge: a forward pass takes about a third of a training step."""
+        now, done = time.monotonic(), sum(self.done.values())
+        began, before = self.first = self.first or (now, done)
+        if done == before or not images_per_second:
+            return ""
+        seconds = (now - began) / (done - before) * (sum(self.epochs.values()) - done) + self.passes / (3 * images_per_second)
+        return f"{time_text(seconds)} left"
 
 
 # ------------------------------------------------------------------------------------------------------------- retrainings
@@ -64,7 +82,7 @@ def say_counts(counts: str, display: TerminalDisplay) -> None:
 
 def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> Retrained:
     """Of one network."""
-    begun = False
+    trainings, begun = Trainings(display), False
 
     def on_plan(plans: Sequence[RunPlan], there: int, ctx: TrainingContext) -> None:
         nonlocal begun
@@ -73,16 +91,10 @@ def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> 
         say_counts(ctx.dataset.counts, display)
         for warning in plans[0].train.warnings():
             display.note(f"Warning: {warning}")
-
-    def on_epoch(plan: RunPlan, metrics: EpochMetrics) -> None:
-        epochs = plan.train.epochs
-        left = time_text(metrics.seconds * (epochs - metrics.epoch))
-        display.track_epoch(f"retrained-{plan.name}", plan.candidate, metrics)
-        text = f"loss {metrics.train_loss:.4f}  training accuracy {metrics.train_accuracy:.2%}"
-        display.training(metrics.epoch, epochs, f"{text}  {metrics.images_per_second:,.0f} images/s  {left} left")
+        trainings.begin({plans[0].run: plans[0].train.epochs}, judging_passes(ctx.held_out + ctx.test_images, plans[0].tta))
 
     with suspended_by_signals(stop.request):
-        done = retrain(spec, on_plan, on_epoch, stop, display.decoding, display.note)
+        done = retrain(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, trainings.on_progress)
     if done.best is not None and not begun:
         display.say(f"{done.best[0].folder} was trained before; another --seed, --epochs or --recipe trains another network.")
     return done
@@ -97,10 +109,12 @@ def show_retrainings(spec: SeveralSpec, display: TerminalDisplay, stop: Stop) ->
         for plan in {plan.subject.title: plan for plan in plans}.values():
             display.say(_plan_text(plan, ctx))
         say_counts(ctx.dataset.counts, display)
-        trainings.begin({plan.run: plan.train.epochs for plan in plans})
+        passes = sum(judging_passes(ctx.held_out, plan.tta) for plan in plans)
+        passes += len(spec.seeds) * judging_passes(ctx.test_images, plans[0].tta)  # of the one that is chosen
+        trainings.begin({plan.run: plan.train.epochs for plan in plans}, passes)
 
     with suspended_by_signals(stop.request):
-        return retrain_several(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note)
+        return retrain_several(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, trainings.on_progress)
 
 
 # --------------------------------------------------------------------------------------------------------------- ablations
@@ -112,10 +126,11 @@ def show_ablation(spec: AblateSpec, display: TerminalDisplay, stop: Stop) -> Abl
     def on_plan(plan: AblationPlan) -> None:
         _announce_ablation(plan, display)
         say_counts(plan.counts, display)
-        trainings.begin({one.run: one.train.epochs for one in plan.pending})
+        passes = sum(judging_passes(plan.held_out, one.tta) for one in plan.pending)
+        trainings.begin({one.run: one.train.epochs for one in plan.pending}, passes)
 
     with suspended_by_signals(stop.request):
-        return run_ablation(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note)
+        return run_ablation(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, trainings.on_progress)
 
 
 def _announce_ablation(plan: AblationPlan, display: TerminalDisplay) -> None:
@@ -143,13 +158,16 @@ def show_baselines(spec: BaselineSpec, display: TerminalDisplay, stop: Stop) -> 
 
     def on_plan(plans: Sequence[BaselinePlan], pending: Sequence[BaselinePlan], ctx: TrainingContext) -> None:
         _announce_baselines(plans, len(pending), ctx, spec, display)
-        trainings.begin({plan.run: plan.train.epochs for plan in pending})
+        passes = sum(judging_passes(ctx.held_out + ctx.test_images, plan.definition.tta) for plan in pending)
+        trainings.begin({plan.run: plan.train.epochs for plan in pending}, passes)
 
     def printed(name: str, text: str) -> None:
         display.say("\n".join(printed_lines(name, text)))
 
     with suspended_by_signals(stop.request):
-        return train_baselines(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, printed)
+        return train_baselines(
+            spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, trainings.on_progress, printed
+        )
 
 
 def _announce_baselines(

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nas.data.cache import silent
+from nas.data.cache import Progress, silent
 from nas.data.datasets import load_dataset
 from nas.data.images import ImageSet
 from nas.data.stream import place
@@ -68,7 +68,7 @@ class Predictor(nn.Module):
         return TTA[self.tta](self.model, normalised.permute(0, 3, 1, 2))
 
 
-def export(request: ExportSpec, note: Note = lambda text: None) -> Exported:
+def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda text: None) -> Exported:
     """Whole or not at all. Raises NasError."""
     if request.format not in FORMATS:
         raise ConfigError(f"{request.format!r} is no format to export to.{choices_sentence(request.format, FORMATS)}")
@@ -93,7 +93,8 @@ def export(request: ExportSpec, note: Note = lambda text: None) -> Exported:
     with tempfile.TemporaryDirectory(prefix=".nas-export-", dir=output.parent) as folder:
         unfinished = Path(folder) / output.name
         with blaming_block(card.candidate.arch, f"cannot be exported by --format {request.format}"):
-            computed = FORMATS[request.format](predictor, card, run, unfinished, images)
+            for write in progress([FORMATS[request.format]], f"exporting as {request.format}", 1):  # takes seconds
+                computed = write(predictor, card, run, unfinished, images)
         difference = float((computed - expected).abs().max())
         if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
             raise StudyError(
@@ -102,7 +103,8 @@ def export(request: ExportSpec, note: Note = lambda text: None) -> Exported:
             )
         halved = {}
         if request.bf16:
-            halved = _write_bf16(predictor, card, unfinished, images, expected, _official_test(paths, card, note))
+            test = _official_test(paths, card, progress, note)
+            halved = _write_bf16(predictor, card, unfinished, images, expected, test, progress)
         shutil.move(unfinished, output)
     size = sum(file.stat().st_size for file in output.rglob("*")) if output.is_dir() else output.stat().st_size
     return Exported(output, run.folder.name, size, difference, **halved)
@@ -169,14 +171,20 @@ def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output
 
 
 def _write_bf16(
-    predictor: Predictor, card: ModelCard, folder: Path, images: Tensor, expected: Tensor, test: ImageSet | None
+    predictor: Predictor,
+    card: ModelCard,
+    folder: Path,
+    images: Tensor,
+    expected: Tensor,
+    test: ImageSet | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """What `Exported` says of it."""
     weights = load_file(folder / "model.safetensors")
     halved = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     file = folder / "model.bf16.safetensors"
     file.write_bytes(save(halved))  # save_file's could be read by their owner alone
-    accuracy = None if test is None else _accuracy(predictor, card, test)
+    accuracy = None if test is None else _accuracy(predictor, card, test, progress)
     predictor.model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in halved.items()})
     with torch.inference_mode():
         difference = float((predictor(images) - expected).abs().max())
@@ -184,19 +192,19 @@ def _write_bf16(
         "bf16_bytes": file.stat().st_size,
         "bf16_difference": difference,
         "accuracy": accuracy,
-        "bf16_accuracy": None if test is None else _accuracy(predictor, card, test),
+        "bf16_accuracy": None if test is None else _accuracy(predictor, card, test, progress),
     }
 
 
-def _official_test(paths: StudyPaths | None, card: ModelCard, note: Note) -> ImageSet | None:
+def _official_test(paths: StudyPaths | None, card: ModelCard, progress: Progress, note: Note) -> ImageSet | None:
     """Where the study's data is; of a run outside any study where the data is that its card names."""
     if card.test_accuracy is None:
         return None
     if paths is not None:
         settings = read_settings(paths)
-        return study_data(settings, settings.data, silent).test
+        return study_data(settings, settings.data, progress).test
     try:
-        dataset = load_dataset(card.data, silent)
+        dataset = load_dataset(card.data, progress)
     except DataError as error:
         note(f"the accuracies are not measured: {error.message}")
         return None
@@ -206,8 +214,9 @@ def _official_test(paths: StudyPaths | None, card: ModelCard, note: Note) -> Ima
     return dataset.test
 
 
-def _accuracy(predictor: Predictor, card: ModelCard, test: ImageSet) -> float:
-    return judge(predictor.model, place(test, card.mean, card.std, torch.device("cpu")), test, predictor.tta).accuracy
+def _accuracy(predictor: Predictor, card: ModelCard, test: ImageSet, progress: Progress) -> float:
+    data = place(test, card.mean, card.std, torch.device("cpu"))
+    return judge(predictor.model, data, test, predictor.tta, progress, "judging by test images").accuracy
 
 
 Write = Callable[[Predictor, ModelCard, TrialPaths, Path, Tensor], Tensor]

@@ -1,6 +1,7 @@
 """Where workers run. An executor starts them and carries messages; it knows nothing of trials or studies."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from nas.jobs.messages import FromWorker, ToWorker
 
@@ -21,6 +22,10 @@ class Executor(ABC):
     def prepare(self) -> None:
         """May begin with what takes long and touches no study, so that `start` takes less; `start` or `close` follows."""
         return
+
+    @abstractmethod
+    def tell(self, **changes: Any) -> None:
+        """What was not known before: changes every worker's plan; before `start`."""
 
     @abstractmethod
     def start(self) -> None:

@@ -12,6 +12,7 @@ from nas.config import ArchConfig, TrainConfig
 from nas.errors import NasError
 from nas.paths import TrialPaths
 from nas.train.checkpoint import EpochMetrics
+from nas.train.loop import EpochProgress
 
 if TYPE_CHECKING:
     from nas.foreign.known import KnownNetwork
@@ -50,6 +51,7 @@ class Running:
     reached: int = 0  # epochs that were trained at least once: one that is replayed after a resumption is no progress
     stopped: bool = False  # whether its source has ended it after an epoch
     waiting: bool = False  # whether its worker waits for room on a disk
+    progress: EpochProgress | None = None  # within the epoch under way; None at its beginning
     memory: int | None = None  # most bytes that its worker has held on the GPU
     curve: list[EpochMetrics] = field(default_factory=list)  # from the first epoch on
 
@@ -101,6 +103,10 @@ class JobSource(ABC):
     def on_epoch(self, running: Running, metrics: EpochMetrics) -> bool:
         """False stops it; what is decided is recorded before this returns."""
 
+    def on_progress(self, running: Running) -> None:
+        """It is so far within an epoch as `running.progress` says; every second or so of a long one."""
+        return
+
     def on_micro_batches(self, running: Running) -> None:
         """Memory ran out: it starts again with more of them."""
         return
@@ -126,9 +132,10 @@ class FixedJobs(JobSource):
         jobs: Iterable[Job],
         on_epoch: Callable[[Job, EpochMetrics], None],
         on_end: Callable[[Job, JobResult], None] = lambda job, result: None,
+        on_progress: Callable[[Job, EpochProgress], None] = lambda job, progress: None,
     ) -> None:
         self._left = deque(jobs)
-        self._on_epoch, self._on_end = on_epoch, on_end
+        self._on_epoch, self._on_end, self._on_progress = on_epoch, on_end, on_progress
         self.results: dict[str, JobResult] = {}
         """By key, of the jobs that have ended; those that have not when the runner returns are as if suspended."""
 
@@ -142,6 +149,10 @@ class FixedJobs(JobSource):
     def on_epoch(self, running: Running, metrics: EpochMetrics) -> bool:
         self._on_epoch(running.job, metrics)
         return True
+
+    def on_progress(self, running: Running) -> None:
+        if running.progress is not None:
+            self._on_progress(running.job, running.progress)
 
     def on_end(self, running: Running, result: JobResult) -> None:
         self.results[running.job.key] = result

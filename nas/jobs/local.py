@@ -196,7 +196,6 @@ class LocalExecutor(Executor):
             self._brief(worker)
 
     def tell(self, **changes: Any) -> None:
-        """What was not known before: changes every plan; before `start`."""
         self.plans = [replace(plan, **changes) for plan in self.plans]
 
     def time_steps(self, order: TimeSteps, workers: int) -> list[Timed]:

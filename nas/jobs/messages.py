@@ -10,7 +10,7 @@ from nas.config import Candidate, DataConfig, ImageShape
 from nas.data.splits import DataSelection
 from nas.jobs.job import Job
 from nas.train.checkpoint import EpochMetrics, Found
-from nas.train.loop import Status
+from nas.train.loop import EpochProgress, Status
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,9 @@ class Began:
 
 @dataclass(frozen=True)
 class Alive:
-    """Sent now and then from within a long epoch, so that silence means that the worker hangs."""
+    """Sent now and then from within a long epoch, so that silence means that the worker hangs. No epoch has ended by it."""
+
+    progress: EpochProgress | None = None  # None before the first step of a job
 
 
 @dataclass(frozen=True)

@@ -188,8 +188,11 @@ class Runner:
                 self._on_begin(running, message)
             case Saved(checkpoint=checkpoint):
                 self.persist(lambda: write_whole(running.job.paths.checkpoint, checkpoint))
+            case Alive(progress=progress):
+                running.progress = progress
+                self.source.on_progress(running)
             case Epoch(metrics=metrics, memory=memory):
-                running.memory = memory
+                running.progress, running.memory = None, memory
                 self._on_epoch(worker, running, metrics)
             case Waiting(reason=reason):
                 if not running.waiting:
@@ -207,7 +210,7 @@ class Runner:
                 self._fail(self._release(worker), reason, traceback)
             case Broken(reason=reason):
                 self.note(f"the device of worker {worker} fails in {title}: {reason}")
-            case Ready() | Unfit() | Alive() | Paused() | Died():
+            case Ready() | Unfit() | Paused() | Died():
                 pass  # the crew's business, or done
 
     def _release(self, worker: int) -> Running:
@@ -217,6 +220,7 @@ class Runner:
     def _on_begin(self, running: Running, began: Began) -> None:
         title, done = running.job.title, began.epochs_done
         running.curve.clear()
+        running.progress = None
         self.source.on_begin(running, done)
         if began.found in ("damaged", "mismatched"):
             what = "damaged" if began.found == "damaged" else "of another training or version"

@@ -52,8 +52,9 @@ if TYPE_CHECKING:
 
     from nas.data.images import ImageSet, JoinedSet
     from nas.train.distributed import Group
+    from nas.train.loop import EpochProgress
 
-ALIVE_SECONDS = 2.0
+ALIVE_SECONDS = 1.0  # of silence within an epoch, after which it says how far it is
 EXIT_BROKEN = 3  # exit code of a worker whose device no longer works
 DISK_FULL_SECONDS = 5.0  # between two attempts to write
 
@@ -184,6 +185,7 @@ class _Trainer:
             self.group = Processes(self.device, plan.rank, plan.processes, plan.init_method)
         self._suspended = False
         self._early_verdict: Verdict | None = None
+        self._progress: EpochProgress | None = None  # of the job
         self._last_word = time.monotonic()
 
     def _reside(self) -> None:
@@ -211,7 +213,7 @@ class _Trainer:
         """Trains one job and says how it ended. An exception costs this job, not the worker."""
         from nas.train.device import release_memory
 
-        self._suspended, self._early_verdict = False, None
+        self._suspended, self._early_verdict, self._progress = False, None, None
         ending = self._fit_or_say_why(order)
         release_memory(self.device)  # the next network, or another worker on the same device, may need it elsewhere
         self._send(ending)
@@ -253,7 +255,7 @@ class _Trainer:
         from nas.foreign import known
         from nas.models import build_model
         from nas.train.device import peak_bytes
-        from nas.train.loop import fit
+        from nas.train.loop import EpochProgress, fit
 
         resumed_after = 0
 
@@ -261,6 +263,9 @@ class _Trainer:
             nonlocal resumed_after
             resumed_after = epochs_done
             self._send(Began(epochs_done, found))
+
+        def on_progress(progress: EpochProgress) -> None:
+            self._progress = progress
 
         def on_epoch(metrics: EpochMetrics) -> bool:
             if not self.sees_study and metrics.epoch > resumed_after:
@@ -287,6 +292,7 @@ class _Trainer:
                 micro_batches=job.micro_batches,
                 should_suspend=self._should_suspend,
                 on_begin=on_begin,
+                on_progress=on_progress,
                 write=self._write,
                 compiling=(lambda text: self._send(Note(text))) if job.compiled else None,
                 group=self.group,
@@ -342,7 +348,7 @@ class _Trainer:
         if not self._suspended and self.channel.poll():
             self._heed(self.channel.receive())
         if time.monotonic() - self._last_word > ALIVE_SECONDS:
-            self._send(Alive())
+            self._send(Alive(self._progress))
         return self._suspended
 
     def _heed(self, message: ToWorker) -> None:

@@ -87,7 +87,7 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
     logits = predict_logits(model, data, FULL_PRECISION, tta, progress=progress)
     adapted = None
     if request.adapt_norm:
-        reestimate_norm(model, data, FULL_PRECISION)
+        reestimate_norm(model, data, FULL_PRECISION, progress=progress)
         before, logits = logits, predict_logits(model, data, FULL_PRECISION, tta, progress=progress)
         adapted = _compared(before, logits)
     predicted = logits.argmax(1).cpu().numpy()
@@ -224,14 +224,15 @@ class Guess:
 
 
 @with_its_threads
-def predict_images(request: PredictSpec, note: Note = lambda text: None) -> list[Guess]:
+def predict_images(request: PredictSpec, progress: DecodingProgress = silent, note: Note = lambda text: None) -> list[Guess]:
     """Each brought to the network's size as in training. Raises NasError."""
     if request.top < 1:
         raise ConfigError(f"--top must be at least 1, but is {request.top}")
     model, card = load_network(find_run(request.paths, request.run, note))
     paths = [path for named in request.images for path in _images_of(named)]
-    images = np.stack([_read(path, card) for path in paths])
-    logits = predict_logits(model, _placed(images, model, card, request.device), FULL_PRECISION, card.tta)
+    images = np.stack([_read(path, card) for path in progress(paths, "reading images", len(paths))])
+    data = _placed(images, model, card, request.device)
+    logits = predict_logits(model, data, FULL_PRECISION, card.tta, progress=progress)
     found = torch.softmax(logits, 1).topk(min(request.top, len(card.classes)))
     guesses = [
         Guess(path, tuple((card.classes[i], share) for share, i in zip(shares, which, strict=True)))

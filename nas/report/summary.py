@@ -41,8 +41,10 @@ def _runs(record: FullRecord) -> list[str]:
 
 
 def data_text(record: FullRecord) -> str:
-    shape, data = record.settings.shape, record.settings.data
+    settings, shape, data = record.settings, record.settings.shape, record.settings.data
     part = f", {data.subset:,} of the images" if data.subset is not None else ""
+    if settings.validation_images is not None:
+        part = f", {settings.train_images:,} training and {settings.validation_images:,} validation images"
     name = f"the folder {Path(data.folder).name}" if data.dataset == "folder" and data.folder else data.dataset
     return f"{name} ({shape.classes} classes, {shape.channels}×{shape.size}×{shape.size}{part})"
 

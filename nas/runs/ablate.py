@@ -31,7 +31,7 @@ from nas.runs.finish import finish
 from nas.runs.plan import RunPlan, asked_subject, by_epochs, tta_by
 from nas.runs.select import Subject
 from nas.runs.statistics import Spread, paired
-from nas.runs.train import Note, OnEpoch, prepared_workers, train_all
+from nas.runs.train import Note, OnEpoch, OnProgress, prepared_workers, train_all
 from nas.space.recipes import SEARCHED, Recipe
 from nas.specs import HOLD_OUT, AblateSpec
 from nas.study.settings import Environment, StudySettings, read_settings
@@ -82,6 +82,7 @@ def run_ablation(
     stop: Stop,
     decoding: DecodingProgress = silent,
     note: Note = lambda text: None,
+    on_progress: OnProgress[RunPlan] = lambda plan, progress: None,
 ) -> Done:
     """Resumes where it stopped before. Raises NasError."""
     _require_name(spec.name)
@@ -115,7 +116,7 @@ def run_ablation(
             def judge(plan: RunPlan) -> None:
                 finish(plan, ctx, note, opens_test=False, in_ledger=False)
 
-            outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, keep_diverged=True)
+            outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, on_progress, keep_diverged=True)
             return Done(folder, read_ablation(folder), outcome.failures, outcome.suspended)
 
 

@@ -40,7 +40,7 @@ from nas.runs.evaluation import judge_held_out, judge_test
 from nas.runs.finish import begin_card, clear_away, keep_weights, take_weights
 from nas.runs.plan import another_recipe, asked_subject, by_epochs, tta_by
 from nas.runs.select import Subject
-from nas.runs.train import Note, OnEpoch, prepared_workers, train_all
+from nas.runs.train import Note, OnEpoch, OnProgress, prepared_workers, train_all
 from nas.space.recipes import SEARCHED, Recipe
 from nas.specs import BaselineSpec
 from nas.study.settings import StudySettings, read_settings
@@ -99,6 +99,7 @@ def train_baselines(
     stop: Stop,
     decoding: DecodingProgress = silent,
     note: Note = lambda text: None,
+    on_progress: OnProgress[BaselinePlan] = lambda plan, progress: None,
     printed: Callable[[str, str], None] = lambda name, text: None,
 ) -> Done:
     """Resumes where it stopped before. `printed` hears a network's name, and what its code printed. Raises NasError; what is
@@ -128,7 +129,7 @@ def train_baselines(
                 def judge(plan: BaselinePlan) -> None:
                     _finish(plan, ctx)
 
-                outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, keep_diverged=True)
+                outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, on_progress, keep_diverged=True)
         failures, suspended = outcome.failures, outcome.suspended
     ended = [plan.run for plan in plans if has_ended(plan.run)]
     return Done(tuple(ended), _comparison(spec.paths, ended), failures, suspended)

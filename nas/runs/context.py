@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from nas.config import DataConfig
-from nas.data.cache import Progress as DecodingProgress
-from nas.data.cache import silent
+from nas.data.cache import Progress, silent
 from nas.data.datasets import load_dataset, require_known
 from nas.data.images import Dataset, ImageSet, JoinedSet
 from nas.data.loader import Resident
@@ -40,6 +39,7 @@ class TrainingContext:
     devices: DeviceGroup
     precision: Precision
     compiled: bool  # Whether networks are compiled for training
+    progress: Progress  # Shows how far a pass over images is
 
     @property
     def device(self) -> torch.device:
@@ -59,7 +59,7 @@ class TrainingContext:
         return place(images, self.dataset.mean, self.dataset.std, self.device, indices)
 
 
-def open_context(spec: RetrainSpec, devices: DeviceGroup, decoding: DecodingProgress = silent) -> TrainingContext:
+def open_context(spec: RetrainSpec, devices: DeviceGroup, decoding: Progress = silent) -> TrainingContext:
     """Raises NasError."""
     settings = read_settings(spec.paths)
     git_state()  # of the code that is imported now, whatever becomes of the checkout until a card states it
@@ -83,10 +83,11 @@ def open_context(spec: RetrainSpec, devices: DeviceGroup, decoding: DecodingProg
         devices=devices,
         precision=pick_precision(devices.device),
         compiled=compiled and devices.processes == 1,
+        progress=decoding,
     )
 
 
-def study_data(settings: StudySettings, data: DataConfig, decoding: DecodingProgress) -> Dataset:
+def study_data(settings: StudySettings, data: DataConfig, decoding: Progress) -> Dataset:
     """The study's data set, from where `data` says that it lies. Raises DataError where it is not the one that was searched
     with."""
     dataset = load_dataset(data, decoding)
@@ -99,7 +100,7 @@ def study_data(settings: StudySettings, data: DataConfig, decoding: DecodingProg
     return dataset
 
 
-def open_presets_study(data: DataConfig, name: str | None = None, decoding: DecodingProgress = silent) -> StudyPaths:
+def open_presets_study(data: DataConfig, name: str | None = None, decoding: Progress = silent) -> StudyPaths:
     """A study without trials, by default `presets-<data set>`, where presets are trained that belong to no search.
 
     Raises StudyError where that study was made for another data set.

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from nas.config import MetricName
+from nas.data.cache import Progress, silent
 from nas.data.images import ImageSet
 from nas.data.loader import Resident
 from nas.data.shift import shifted
@@ -47,9 +48,11 @@ class Evaluation:
         return METRICS[metric](ClassCounts.of(self.labels, self.predicted, self.probabilities.shape[1]))
 
 
-def judge(model: nn.Module, data: Resident, images: ImageSet, tta: str) -> Evaluation:
-    """As a submission would be predicted. `data` holds `images` where the network is."""
-    logits = predict_logits(model, data, FULL_PRECISION, tta)
+def judge(
+    model: nn.Module, data: Resident, images: ImageSet, tta: str, progress: Progress = silent, what: str = "judging"
+) -> Evaluation:
+    """As a submission would be predicted. `data` holds `images` where the network is, and `what` says which these are."""
+    logits = predict_logits(model, data, FULL_PRECISION, tta, progress=progress, what=what)
     predicted = logits.argmax(1).cpu().numpy()
     probabilities = torch.softmax(logits, 1).cpu().numpy()
     labels = np.asarray(images.labels, dtype=np.int64)
@@ -88,7 +91,7 @@ def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext, run: TrialP
     if ctx.selected.hold_out is None:
         return None
     images, metric = ctx.dataset.train.only(ctx.selected.hold_out), ctx.settings.study.metric
-    both = _clean_and_shifted(model, images, tta, ctx)
+    both = _clean_and_shifted(model, images, tta, ctx, "judging by held-out images")
     if run is not None and (ctx.dataset.test is None or ctx.selection.include_test_labels):
         write_evaluation(run, both[0])
     accuracy, shifted_accuracy = (judged.accuracy for judged in both)
@@ -108,11 +111,13 @@ def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext, run: TrialP
     )
 
 
-def _clean_and_shifted(model: nn.Module, images: ImageSet, tta: str, ctx: TrainingContext) -> tuple[Evaluation, Evaluation]:
+def _clean_and_shifted(
+    model: nn.Module, images: ImageSet, tta: str, ctx: TrainingContext, what: str
+) -> tuple[Evaluation, Evaluation]:
     """What it says of the images, and of the same ones under a simulated shift."""
     changed = shifted(images, None, SHIFT_SEED)
-    clean = judge(model, ctx.place(images), images, tta)
-    return clean, judge(model, ctx.place(changed), changed, tta)
+    clean = judge(model, ctx.place(images), images, tta, ctx.progress, what)
+    return clean, judge(model, ctx.place(changed), changed, tta, ctx.progress, f"{what} under a shift")
 
 
 def judge_test(model: nn.Module, tta: str, run: TrialPaths, ctx: TrainingContext) -> dict[str, float]:
@@ -121,8 +126,9 @@ def judge_test(model: nn.Module, tta: str, run: TrialPaths, ctx: TrainingContext
     test = ctx.dataset.test
     if test is None:
         return {}
-    judged, under_shift = _clean_and_shifted(model, test, tta, ctx)
-    plain = judged if tta == "none" else judge(model, ctx.place(test), test, "none")
+    what = "judging by test images"
+    judged, under_shift = _clean_and_shifted(model, test, tta, ctx, what)
+    plain = judged if tta == "none" else judge(model, ctx.place(test), test, "none", ctx.progress, what)
     write_evaluation(run, judged)
     return {
         "test_images": len(test),

@@ -28,6 +28,12 @@ PASSES = {"none": 1, "flip": 2, "flip_shift": 6}  # forward passes of an image u
 assert PASSES.keys() == TTA.keys()
 
 
+def judging_passes(images: int, tta: str) -> int:
+    """Forward passes of an image, in all, by which a trained network is judged on so many: as they are, and, with test-time
+    augmentation, both clean and shifted."""
+    return images * (1 + 2 * PASSES[tta])
+
+
 @dataclass(frozen=True)
 class RunPlan:
     run: TrialPaths
@@ -212,8 +218,7 @@ def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: Tr
         min(max(MEASURED_SECONDS[0], MEASURED_SHARE * seconds), MEASURED_SECONDS[1]),
     )
     epoch = pace.epoch(len(batches), 0)
-    unseen = ctx.test_images + ctx.held_out
-    at_the_end = pace.start + pace.image * unseen * (1 + 2 * PASSES[tta_by(recipe, candidate)])
+    at_the_end = pace.start + pace.image * judging_passes(ctx.test_images + ctx.held_out, tta_by(recipe, candidate))
     epochs = int((seconds - at_the_end) / epoch)
     if epochs < 1:
         raise ConfigError(

@@ -19,7 +19,7 @@ from nas.runs.load import load_network
 from nas.runs.plan import RunPlan, plan_compute, plan_run, plan_timed_run
 from nas.runs.select import Network, expected, find_subject, group, rank, record_choice
 from nas.runs.statistics import Expectation
-from nas.runs.train import Note, OnEpoch, Outcome, prepared_workers, train_all
+from nas.runs.train import Note, OnEpoch, OnProgress, Outcome, prepared_workers, train_all
 from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
 from nas.train.device import with_its_threads
@@ -54,11 +54,12 @@ def retrain(
     stop: Stop,
     decoding: DecodingProgress = silent,
     note: Note = lambda text: None,
+    on_progress: OnProgress[RunPlan] = lambda plan, progress: None,
 ) -> Retrained:
     """One network by one seed, trained by `spec.gpus` devices together. Resumes from its checkpoint. Raises NasError, also where
     it fails."""
     devices = device_group(spec.device, spec.gpus, spec.compiled, spec.threads)
-    plans, outcome, _ = _train([spec], devices, devices, on_plan, on_epoch, stop, decoding, note)
+    plans, outcome, _ = _train([spec], devices, devices, on_plan, on_epoch, stop, decoding, note, on_progress)
     for reason in outcome.diverged.values():
         raise StudyError(f"the {reason}", hint="retrain another trial (nas list shows them), or try another --seed")
     for name, reason in outcome.failures.items():
@@ -78,12 +79,13 @@ def retrain_several(
     stop: Stop,
     decoding: DecodingProgress = silent,
     note: Note = lambda text: None,
+    on_progress: OnProgress[RunPlan] = lambda plan, progress: None,
 ) -> Retrained:
     """Trains what is not trained yet, each on one device, then judges and chooses. Raises NasError."""
     if spec.by == "shifted" and not spec.base.hold_out:
         raise ConfigError("--choose-by shifted needs images that chose nothing before", hint=f"--hold-out {HOLD_OUT:g}")
     devices = device_group(devices_of(spec.placement)[0], None)
-    plans, outcome, ctx = _train(spec.each(), spec.placement, devices, on_plan, on_epoch, stop, decoding, note)
+    plans, outcome, ctx = _train(spec.each(), spec.placement, devices, on_plan, on_epoch, stop, decoding, note, on_progress)
     networks, failures = _networks(plans), outcome.failures | {name: f"its {why}" for name, why in outcome.diverged.items()}
     ranked = None if outcome.suspended or not networks else rank(networks, spec.by)
     if ranked is None:
@@ -105,6 +107,7 @@ def _train(
     stop: Stop,
     decoding: DecodingProgress,
     note: Note,
+    on_progress: OnProgress[RunPlan],
 ) -> tuple[list[RunPlan], Outcome[RunPlan], TrainingContext]:
     """The plan of each, and what became of those that were not trained yet."""
     paths, seconds, flop, settings = specs[0].paths, specs[0].seconds, specs[0].flop, read_settings(specs[0].paths)
@@ -131,7 +134,11 @@ def _train(
         if pending:
             on_plan(pending, len(plans) - len(pending), ctx)
         alone = len(plans) == 1
-        outcome = train_all(pending, ctx, executor, lambda plan: finish(plan, ctx, note, opens_test=alone), on_epoch, stop, note)
+
+        def judge(plan: RunPlan) -> None:
+            finish(plan, ctx, note, opens_test=alone)
+
+        outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, on_progress)
     return plans, outcome, ctx
 
 

@@ -22,8 +22,9 @@ from nas.runs.context import TrainingContext
 from nas.runs.finish import divergence, mark_diverged
 from nas.study.retry import Retry
 from nas.study.settings import read_settings
+from nas.train.checkpoint import EpochMetrics
 from nas.train.device import release_memory
-from nas.train.loop import EpochMetrics
+from nas.train.loop import EpochProgress
 
 
 class Plan(Protocol):
@@ -40,6 +41,7 @@ class Plan(Protocol):
 
 P = TypeVar("P", bound=Plan)
 OnEpoch = Callable[[P, EpochMetrics], None]
+OnProgress = Callable[[P, EpochProgress], None]
 Note = Callable[[str], None]
 
 
@@ -80,6 +82,7 @@ def train_all(
     on_epoch: OnEpoch[P],
     stop: Stop,
     note: Note,
+    on_progress: OnProgress[P],
     keep_diverged: bool = False,
 ) -> Outcome[P]:
     """Until all are trained and finished, or the stop is requested and every worker has written its checkpoint. `keep_diverged`:
@@ -101,7 +104,12 @@ def train_all(
             if keep_diverged:
                 mark_diverged(plan.run, f"its {reason}")
 
-    source = FixedJobs([plan.job(ctx) for plan in plans], lambda job, metrics: on_epoch(by_name[job.key], metrics), on_end)
+    source = FixedJobs(
+        [plan.job(ctx) for plan in plans],
+        lambda job, metrics: on_epoch(by_name[job.key], metrics),
+        on_end,
+        lambda job, progress: on_progress(by_name[job.key], progress),
+    )
     persist = Retry(ctx.paths.name, note, lambda: stop.requested, "the run's folder", doing="training", again="the same command")
     token_file = plans[0].run.folder.absolute() / "queue.token"
     token = uuid.uuid4().hex

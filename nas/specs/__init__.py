@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nas.paths import StudyPaths
-from nas.specs.options import argument, option, parse_count, parse_duration, parse_flop, parse_seeds, parse_timeout
+from nas.specs.options import (
+    argument,
+    option,
+    parse_count,
+    parse_duration,
+    parse_flop,
+    parse_seeds,
+    parse_timeout,
+    parse_validation,
+)
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSelection
@@ -78,6 +87,12 @@ class SearchSpec(ImageFields):
     finalist_seeds: int | None = option(None, "Trainings of each. [default: 2]", remembered=False)
     seed: int | None = option(
         None, "Of the split, the draws and the trainings; given, one worker on the CPU. [default: 0]", min=0
+    )
+    validation: float | None = option(
+        None,
+        "Training images that choose: how many, or a share. [default: 0.1, at most as many as --train-subset]",
+        metavar="N",
+        parse=parse_validation,
     )
     epochs: int | None = option(None, "Epochs of each training. [default: the space's]")
     max_params: int | str | None = option(None, "The budget, such as 5M or 300k. [default: the space's]")

@@ -187,6 +187,23 @@ def parse_flop(flop: float | str) -> float:
     return parse_flop(flop)
 
 
+def parse_validation(images: float | str) -> float | int:
+    """`5000` images, or `0.1`, a share of them. Raises ConfigError."""
+    try:
+        number = float(images)
+    except ValueError:
+        number = 0.0
+    if 0 < number < 1:
+        return number
+    if number < 1 or not number.is_integer():
+        raise ConfigError(
+            "--validation takes how many training images choose, such as 5000, or which share of them, such as 0.1, but got "
+            f"{images!r}",
+            hint="--validation 0.1",
+        )
+    return int(number)
+
+
 def parse_seeds(seeds: int | str | Sequence[int], first: int = 0) -> tuple[int, ...]:
     """`3` is so many from `first` on, `0,3,4` those. Raises ConfigError."""
     if not isinstance(seeds, int | str):

@@ -16,7 +16,7 @@ from nas.config import Candidate
 from nas.data.datasets import load_dataset
 from nas.data.images import Dataset
 from nas.data.loader import TrainBatches
-from nas.data.splits import Split, split, validation_images
+from nas.data.splits import Split, validation_images
 from nas.data.stream import place
 from nas.errors import ConfigError, DeviceError, StudyError, one_line
 from nas.jobs.messages import WorkerPlan
@@ -55,7 +55,8 @@ class TimedNetwork:
     batch_size: int
     architecture: str
     start: float  # seconds once a training
-    epoch: float  # seconds of training, evaluation and checkpoint
+    epoch: float  # seconds of training, validation and checkpoint
+    validation: float  # of these
     timed: bool = True  # or taken to be as fast for its multiply-adds as the largest that was
 
 
@@ -132,10 +133,11 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
             hint="leave --ray out and estimate on a machine like its nodes",
         )
     asked = resolve(request)
-    paths, data = asked.paths, asked.data
-    plans = plan_workers(request.placement, WorkerPlan(data, "cpu", 1, paths.folder.absolute(), ""), workers_of(asked.stored))
-    dataset = load_dataset(data, display.decoding)
-    space, budget, settings = asked.on(dataset, write=lambda file, content: None)
+    paths = asked.paths
+    plan = WorkerPlan(asked.data, "cpu", 1, paths.folder.absolute(), "")
+    plans = plan_workers(request.placement, plan, workers_of(asked.stored))
+    dataset = load_dataset(asked.data, display.decoding)
+    space, budget, settings, parts = asked.on(dataset, write=lambda file, content: None)
     before = 0
     if asked.stored is not None:
         asked.stored.require_same(settings, paths.name)
@@ -146,8 +148,7 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
             f"study {paths.name!r} holds {before} trained networks, and --trials {request.trials} asks for no more",
             hint=f"nas search --study {paths.name} --estimate --trials {2 * before}",
         )
-    parts = split(dataset, data)
-    chosen = spread_by_macs(space, budget, data.seed)
+    chosen = spread_by_macs(space, budget, settings.data.seed)
     for warning in (*space.warnings(), *cost_warnings(space, budget, asked.space.images)):
         display.note(f"Warning: {warning}")
     count = len({one.digest for _, one in chosen})
@@ -261,6 +262,7 @@ def _time_each(
                 architecture=arch.one_line(),
                 start=now.start,
                 epoch=now.epoch(len(batches), images),
+                validation=images * now.image,
                 timed=candidate.digest == digest,
             )
         )

@@ -20,6 +20,7 @@ from nas.config import (
 )
 from nas.data.datasets import UNMIRRORED, require_known
 from nas.data.images import Dataset
+from nas.data.splits import Split, default_validation, split, validation_images
 from nas.data.tables import moved
 from nas.errors import ConfigError, StudyError, choices_sentence
 from nas.files import write_whole
@@ -47,13 +48,30 @@ class Asked:
     space: Space
     strategies: StudyConfig  # with every argument
     data: DataConfig
+    validation_asked: bool  # whether a number of validation images was asked for
     seed: int
 
-    def on(self, dataset: Dataset, write: Write = write_whole) -> tuple[Space, Budget, StudySettings]:
-        """The space and the budget for these images, and what a study of them means. `write` keeps what the budget measures.
+    def _split(self, dataset: Dataset) -> tuple[DataConfig, Split]:
+        """The data with the number of validation images, which goes by the images in a new study, and the split. Raises
+        NasError."""
+        data = self.data
+        if dataset.validation is not None and self.validation_asked:
+            raise ConfigError(
+                f"--validation {data.validation:g}: data set {dataset.name} has {len(dataset.validation):,} validation images of "
+                "its own, which choose",
+                hint="leave --validation out",
+            )
+        if dataset.validation is None and self.stored is None and not self.validation_asked:
+            data = data.model_copy(update={"validation": default_validation(dataset, data.subset)})
+        return data, split(dataset, data)
 
-        Raises NasError where nothing can fit.
+    def on(self, dataset: Dataset, write: Write = write_whole) -> tuple[Space, Budget, StudySettings, Split]:
+        """The space and the budget for these images, what a study of them means, and which of them train. `write` keeps what the
+        budget measures.
+
+        Raises NasError where nothing can fit, or the images cannot be split so.
         """
+        data, parts = self._split(dataset)
         space = self._cropped(dataset.shape.size).for_images(dataset.shape)
         check_can_fill(space, dataset.shape)
         budget = Budget(space.budget, dataset.shape, self.paths.latencies, write)
@@ -63,7 +81,9 @@ class Asked:
             overrides=self.overrides,
             parameters=space.describe(),
             budget=space.budget,
-            data=self.data,
+            data=data,
+            train_images=len(parts.train),
+            validation_images=validation_images(dataset, parts),
             data_fingerprint=dataset.fingerprint,
             shape=dataset.shape,
             seed=self.seed,
@@ -71,7 +91,7 @@ class Asked:
             identity=(self.stored and self.stored.identity) or uuid.uuid4().hex,
             environment=Environment.now(),
         )
-        return space, budget, settings
+        return space, budget, settings, parts
 
     def _cropped(self, size: int) -> Space:
         """The space, in which a crop that it says nothing of goes by the size of the images; in a study from before it did, as it
@@ -105,6 +125,7 @@ def resolve(request: SearchSpec) -> Asked:
         space=space,
         strategies=resolve_study(request, space, stored, overrides),
         data=resolve_data(request, stored),
+        validation_asked=request.validation is not None,
         seed=request.seed if request.seed is not None else stored.seed if stored else 0,
     )
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.budget import Budget
 from nas.data.datasets import load_dataset
 from nas.data.images import Dataset
-from nas.data.splits import Split, imbalance, split, validation_images
+from nas.data.splits import Split, imbalance, validation_images
 from nas.files import write_whole
 from nas.interrupts import Stop, StopOf, suspended_by_signals
 from nas.jobs.crew import Crew
@@ -159,24 +159,22 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
         return stop.requested or (deadline is not None and time.monotonic() > deadline)
 
     asked = resolve(request)
-    paths, data = asked.paths, asked.data
-    token = uuid.uuid4().hex
-    worker_plan = WorkerPlan(data, "cpu", 1, paths.folder.absolute(), token)
+    paths, token = asked.paths, uuid.uuid4().hex
+    worker_plan = WorkerPlan(asked.data, "cpu", 1, paths.folder.absolute(), token)
     executor, workers, precision = _make_executor(request, worker_plan, asked.stored, display)
     closing.callback(executor.close, force=True)
     if asked.space.budget.latency is None:  # else what is timed first would be timed beside them
         executor.prepare()  # workers import while this process reads the data, opens the study and draws
-    dataset = load_dataset(data, display.decoding)
+    dataset = load_dataset(asked.data, display.decoding)
     persist = Retry(paths.name, display.note, stop_requested, "the study's folder").write
-    space, budget, settings = asked.on(dataset, lambda file, content: persist(lambda: write_whole(file, content)))
+    space, budget, settings, parts = asked.on(dataset, lambda file, content: persist(lambda: write_whole(file, content)))
+    executor.tell(data=settings.data)
     if request.warm_start is not None and asked.stored is None:
         find_starts(request.warm_start, settings)  # so that a mistake there founds no study
-    parts = split(dataset, data)
-    settings = settings.model_copy(update={"train_images": len(parts.train)})
     if asked.stored is None and isinstance(executor, LocalExecutor):
         chosen = choose_workers(request, len(parts.train), space, budget, executor, display.note)
         if chosen is not None:
-            plans = plan_workers(request.placement, worker_plan, chosen.workers)
+            plans = plan_workers(request.placement, replace(worker_plan, data=settings.data), chosen.workers)
             executor.replan(plans)
             workers = f"{workers_text(plans)}; {chosen.reason}"
             settings = settings.model_copy(update={"workers": chosen.workers})
@@ -329,9 +327,10 @@ def _bind(prepared: _Prepared, study: optuna.Study) -> None:
     paths, known = prepared.paths, study.user_attrs.get("identity")
     settings = read_settings(paths)
     identity = known or settings.identity or prepared.settings.identity
-    images = prepared.settings.train_images
-    if (settings.identity, settings.train_images) != (identity, images):
-        settings = settings.model_copy(update={"identity": identity, "train_images": images})
+    images = {name: getattr(prepared.settings, name) for name in ("train_images", "validation_images")}
+    bound = settings.model_copy(update={"identity": identity, **images})
+    if bound != settings:
+        settings = bound
         prepared.persist(lambda: write_whole(paths.settings, settings.to_json().encode()))
     if known != identity:
         study.set_user_attr("identity", identity)

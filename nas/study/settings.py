@@ -142,6 +142,7 @@ class StudySettings(Frozen):
     seed: int
     study: StudyConfig = FIRST_STRATEGIES  # its strategies, with every argument
     train_images: int | None = None  # that an epoch sees; None of older studies, until they are searched again
+    validation_images: int | None = None  # likewise, that choose
     identity: str | None = None
     """Random; the study in the database has the same. None of older studies, until they are searched again."""
     workers: int | None = None  # on the CPU where no number is asked for, chosen when the study began; None: one

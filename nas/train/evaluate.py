@@ -147,6 +147,7 @@ def predict_logits(
     batch: int = EVALUATION_BATCH,
     should_stop: Callable[[], bool] = never,
     progress: Progress = silent,
+    what: str = "predicting",
 ) -> Tensor:
     """float32 (N, classes), on the data's device, in batches of at most `batch` images. Leaves the model in evaluation mode.
     Raises Stopped."""
@@ -155,7 +156,7 @@ def predict_logits(
     def predict(batch: int) -> Tensor:
         outputs = []
         with autocast(data.device, precision):
-            for images, _ in progress(data.batches(batch), "predicting, batches", math.ceil(len(data) / batch)):
+            for images, _ in progress(data.batches(batch), f"{what}, batches", math.ceil(len(data) / batch)):
                 if should_stop():
                     raise Stopped
                 outputs.append(TTA[tta](model, images).float())
@@ -234,7 +235,9 @@ class _Moments:
 
 
 @torch.no_grad()
-def reestimate_norm(model: nn.Module, data: Resident, precision: Precision, *, batch: int = EVALUATION_BATCH) -> None:
+def reestimate_norm(
+    model: nn.Module, data: Resident, precision: Precision, *, batch: int = EVALUATION_BATCH, progress: Progress = silent
+) -> None:
     """Sets the running mean and variance of every BatchNorm to those of `data` as a whole, whatever its batches, and leaves all
     weights as they are. No label is used (arXiv 2006.10963, 2006.16971). Leaves the model in evaluation mode.
 
@@ -249,7 +252,7 @@ def reestimate_norm(model: nn.Module, data: Resident, precision: Precision, *, b
         hooks = [norm.register_forward_pre_hook(found) for norm, found in moments.items()]
         try:
             with autocast(data.device, precision):
-                for images, _ in data.batches(batch):
+                for images, _ in progress(data.batches(batch), "BatchNorm's statistics, batches", math.ceil(len(data) / batch)):
                     model(images)
         finally:
             for hook in hooks:

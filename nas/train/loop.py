@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,21 @@ the curve's last."""
 
 
 @dataclass(frozen=True)
+class EpochProgress:
+    """How far an epoch is, counted on the host: a device may be some steps behind."""
+
+    epoch: int  # from 1
+    phase: Literal["training", "validating"]
+    done: int  # steps, or batches of validation images, …
+    total: int  # … of so many
+    images_per_second: float | None  # of the training; None before it is known
+
+    @property
+    def share(self) -> float:
+        return self.done / self.total
+
+
+@dataclass(frozen=True)
 class FitResult:
     status: Status
     curve: list[EpochMetrics]
@@ -59,6 +75,7 @@ def fit(
     micro_batches: int = 1,
     should_suspend: Callable[[], bool] = never,
     on_begin: Callable[[int, Found], None] = lambda epochs_done, found: None,
+    on_progress: Callable[[EpochProgress], None] = lambda progress: None,
     write: Callable[[Callable[[], None]], None] = carry_out,
     raw_weights: bool = False,
     compiling: Callable[[str], None] | None = None,
@@ -76,6 +93,7 @@ def fit(
         micro_batches: parts in which a batch goes through the network, for less memory; BatchNorm sees each on its own.
         should_suspend: asked before every step and every batch of an evaluation; True writes a checkpoint there and returns.
         on_begin: told how many epochs the checkpoint holds, and what was found in its place.
+        on_progress: called before each question of `should_suspend`.
         write: carries out every write to `paths`. It may see first whether it still may, and do it again after an OSError;
             Stopped gives it up, and the training ends as suspended with what is written.
         raw_weights: evaluates them beside the averaged ones, which takes as long again.
@@ -90,7 +108,7 @@ def fit(
     torch.manual_seed(mix_seed(seed, group.rank) if group.rank else seed)
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
-    trainer = _Trainer(model, train, config, precision, micro_batches, group, channels_last)
+    trainer = _Trainer(model, train, config, precision, micro_batches, group, channels_last, on_progress)
     found = trainer.restore(paths.checkpoint, identity)
     on_begin(len(trainer.curve), found)
     if compiling and len(trainer.curve) < config.epochs:
@@ -157,8 +175,9 @@ class _Trainer:
         micro_batches: int,
         group: Group,
         channels_last: bool,
+        on_progress: Callable[[EpochProgress], None],
     ) -> None:
-        self.train, self.config, self.precision, self.group = train, config, precision, group
+        self.train, self.config, self.precision, self.group, self.on_progress = train, config, precision, group, on_progress
         self.device = train.data.device
         self.parts = min(-(-micro_batches // group.size), train.batch_size // group.size)
         """In which each process's share of a batch goes through the network; as many in every process."""
@@ -177,6 +196,7 @@ class _Trainer:
         self.curve: list[EpochMetrics] = []
         self.epoch_step = 0
         self.seconds = 0.0  # spent on this epoch before it was cut off
+        self.images_per_second: float | None = None  # since this epoch, or what is left of it, began
 
     @property
     def averaged_model(self) -> nn.Module:
@@ -185,13 +205,19 @@ class _Trainer:
     def run_epoch(self, should_suspend: Callable[[], bool]) -> None:
         """Trains to the epoch's end. Raises Stopped between two steps."""
         self.model.train()
-        epoch = len(self.curve)
+        epoch, first, started = len(self.curve), self.epoch_step, time.perf_counter()
         for images, targets in self.train.epoch(epoch, self.epoch_step):
+            if steps := self.epoch_step - first:
+                self.images_per_second = steps * self.train.batch_size / (time.perf_counter() - started)
+            self.tell("training", self.epoch_step, len(self.train))
             if self.group.any(should_suspend()):
                 raise Stopped
             set_rate(self.optimiser, learning_rate(epoch * len(self.train) + self.epoch_step, len(self.train), self.config))
             self.step(images, targets)
             self.epoch_step += 1
+
+    def tell(self, phase: Literal["training", "validating"], done: int, total: int) -> None:
+        self.on_progress(EpochProgress(len(self.curve) + 1, phase, done, total, self.images_per_second))
 
     def step(self, images: Tensor, targets: Tensor) -> None:
         """`images` (B, C, H, W); `targets` class indices (B,) or, of mixed images, each class's share (B, classes)."""
@@ -244,7 +270,12 @@ class _Trainer:
         if validation is None:
             return None, None
         batch = max(1, EVALUATION_BATCH // self.parts)
-        stop = should_stop if self.group.size == 1 else never  # several would not stop at the same batch
+        may_stop = should_stop if self.group.size == 1 else never  # several would not stop at the same batch
+        batches, asked = math.ceil(len(validation) / batch) * (2 if raw_weights and self.average else 1), count()
+
+        def stop() -> bool:
+            self.tell("validating", min(next(asked), batches), batches)  # more where memory is short
+            return may_stop()
 
         def score(model: nn.Module) -> Scores:
             return Scores.of(self.group.sum(tally(model, validation, self.precision, batch=batch, should_stop=stop)))

@@ -20,7 +20,7 @@ ESTIMATE = Estimate(
     devices=["cpu"],
     threads=2,
     precision="bf16",
-    networks=[TimedNetwork(50, 174_634, 14_700_000, 128, "basic 2-1-1 × 32-64-64 k3-3-3 silu", 1.0, 18.25)],
+    networks=[TimedNetwork(50, 174_634, 14_700_000, 128, "basic 2-1-1 × 32-64-64 k3-3-3 silu", 1.0, 18.25, 1.825)],
     epochs=18,
     expected_epochs=5.61,
     pruning="asha prunes somehow",
@@ -34,9 +34,9 @@ def test_estimate_is_said_in_lines() -> None:
         "data      45,000 train, 5,000 choose",
         "workers   1 on cpu, 2 threads each, in bf16",
         "",
-        "An epoch of networks that fit, at percentiles of their multiply-adds (50 %: the middle one):",
-        "        parameters   MACs  batch     epoch  network",
-        " 50 %      174,634  14.7M    128    18.2 s  basic 2-1-1 × 32-64-64 k3-3-3 silu",
+        "An epoch of networks that fit, with its share of validation, at percentiles of their MACs (50 %: the middle one):",
+        "        parameters   MACs  batch     epoch validation  network",
+        " 50 %      174,634  14.7M    128    18.2 s        10%  basic 2-1-1 × 32-64-64 k3-3-3 silu",
         "",
         "pruning   5.6 of 18 epochs a network; asha prunes somehow",
         "search    about 20 min: from 10 min, to 2 h 00 min should the sampler come to prefer the slow ones",
@@ -49,7 +49,7 @@ def test_a_long_epoch_is_said_in_minutes_and_one_that_was_not_timed_is_marked() 
         for line in estimate_lines(replace(ESTIMATE, networks=[replace(ESTIMATE.networks[0], epoch=1620.0, timed=False)]))
         if "%" in line[:6]
     )
-    assert "   27 min  basic" in line
+    assert "   27 min         0%  basic" in line
     assert line.endswith("silu  (not timed: by its MACs)")
 
 

@@ -84,6 +84,10 @@ MISTAKES = {
     "no time": ("search --timeout 0", "--timeout must be above 0 seconds, but is 0"),
     "unknown space": ("search --space digit --dataset digits", "'digit' is no shipped space. Did you mean 'digits'? Choices: "),
     "unknown data set": ("search --dataset cifar", "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, "),
+    "no validation": (
+        "search --validation none",
+        "--validation takes how many training images choose, such as 5000, or which share of them, such as 0.1, but got 'none'",
+    ),
     "broken space": (
         "search --space {folder}/broken.yaml --dataset digits",
         "{folder}/broken.yaml: arch.stage.blocks: is missing",

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from nas.config import DataConfig, default_crop_padding
 from nas.data.datasets import load_dataset
+from nas.errors import ConfigError
 from nas.paths import StudyPaths, studies_folder
 from nas.space.space import UniformDraw
 from nas.specs import SearchSpec
@@ -54,7 +56,9 @@ def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study
     assert (study.space.read_text(), read_settings(study).space) == (TINY_SPACE, "tiny")
 
 
-@pytest.mark.parametrize("again", ["--epochs 2", "--max-params 3k", "--seed 0", "--dataset digits", "--space same.yaml", ""])
+@pytest.mark.parametrize(
+    "again", ["--epochs 2", "--max-params 3k", "--seed 0", "--validation 0.1", "--dataset digits", "--space same.yaml", ""]
+)
 def test_study_goes_on_where_nothing_that_it_means_changes(again: str, nas: Callable[..., Done], study: StudyPaths) -> None:
     Path("same.yaml").write_text("# the same ranges in other words\n" + TINY_SPACE.replace("3k", "3000"))
     before = study.settings.read_text()
@@ -69,6 +73,9 @@ def test_study_goes_on_where_nothing_that_it_means_changes(again: str, nas: Call
         ("--max-params 4k", ["budget.params: 3000 → 4000"]),
         ("--epochs 3", ["epochs: 2 → 3"]),
         ("--train-subset 500", ["data.subset: None → 500"]),
+        ("--train-subset 100", ["data.subset: None → 100"]),
+        ("--validation 0.2", ["data.validation: 0.1 → 0.2"]),
+        ("--validation 144", ["data.validation: 0.1 → 144"]),
         ("--skip-bad-images", ["data.skip_bad_images: False → True"]),
     ],
 )
@@ -96,11 +103,46 @@ def test_another_space_is_refused_with_every_range_that_differs(nas: Callable[..
     ]
 
 
+@pytest.mark.parametrize(
+    ("asked", "stored", "images"),
+    [
+        ({}, 0.1, (1294, 144)),
+        ({"train_subset": 144}, 0.1, (144, 144)),
+        ({"train_subset": 60}, 60, (60, 60)),
+        ({"train_subset": 60, "validation": 0.1}, 0.1, (60, 144)),
+        ({"train_subset": 60, "validation": 30}, 30, (60, 30)),
+        ({"validation": 0.5}, 0.5, (719, 719)),
+    ],
+)
+def test_as_many_images_choose_as_were_asked_for_else_no_more_than_train_by_a_subset(
+    asked: dict[str, Any], stored: float, images: tuple[int, int]
+) -> None:
+    digits = load_dataset(DataConfig(dataset="digits"))
+    request = SearchSpec(space="digits", dataset="digits", **asked)
+    settings, parts = resolve(request).on(digits)[2:]
+    assert (settings.data.validation, settings.train_images, settings.validation_images) == (stored, *images)
+    assert parts.validation is not None
+    assert (len(parts.train), len(parts.validation)) == images
+    before = settings.model_copy(update={"data": settings.data.model_copy(update={"validation": 0.1}), "validation_images": None})
+    again = replace(resolve(request), stored=before, data=before.data, validation_asked=False)
+    assert again.on(digits)[2].data == before.data, "a study that has begun keeps what it has"
+
+
+def test_a_data_set_with_validation_images_of_its_own_takes_no_number_of_them() -> None:
+    digits = load_dataset(DataConfig(dataset="digits"))
+    own = replace(digits, validation=digits.test)
+    with pytest.raises(ConfigError) as refused:
+        resolve(SearchSpec(space="digits", dataset="digits", validation=50)).on(own)
+    assert refused.value.message == "--validation 50: data set digits has 359 validation images of its own, which choose"
+    settings = resolve(SearchSpec(space="digits", dataset="digits", train_subset=60)).on(own)[2]
+    assert (settings.data.validation, settings.train_images, settings.validation_images) == (0.1, 60, 359)
+
+
 def test_crop_that_a_space_leaves_open_goes_by_the_size_of_the_images(study: StudyPaths) -> None:
     Path("open.yaml").write_text(TINY_SPACE.replace("crop_padding: 1, ", ""))
     digits = load_dataset(DataConfig(dataset="digits"))
     asked = resolve(SearchSpec(space="open.yaml", dataset="digits"))
-    space, _, settings = asked.on(digits)
+    space, _, settings, _ = asked.on(digits)
     assert space.draw(UniformDraw(0)).train.augment.crop_padding == 1
     assert settings.parameters["augment.crop_padding"] == "1"
     assert asked.stored is None
@@ -127,6 +169,6 @@ def test_study_is_named_after_its_space_and_its_data() -> None:
 
 
 def test_nothing_is_founded_by_a_mistake(nas: Callable[..., Done], tmp_path: Path) -> None:
-    for typed in ("--max-params 10", "--train-subset 5000", "--image-size 16"):
+    for typed in ("--max-params 10", "--train-subset 5000", "--validation 9", "--image-size 16"):
         assert nas("search", "--space", "digits", "--dataset", "digits", *typed.split()).code == 1
     assert not studies_folder().exists()

@@ -60,8 +60,31 @@ def test_subset_of_fewer_images_than_classes_or_more_than_there_are_is_refused(s
     with pytest.raises(DataError) as refused:
         split(made([150, 6, 4]), DataConfig(dataset="made", subset=subset))
     assert refused.value.message == (
-        "--train-subset takes at least one image of each of the 3 classes and at most the 143 that are there to train on, "
-        f"not {subset}"
+        "--train-subset takes at least one image of each of the 3 classes and at most the 143 that are there to train on, beside "
+        f"17 that choose, not {subset}"
+    )
+
+
+def test_a_number_of_validation_images_is_kept_exactly_and_is_the_share_that_it_is() -> None:
+    data = made([100, 50, 10])
+    of_number, of_share = (split(data, DataConfig(dataset="made", validation=validation)) for validation in (32, 0.2))
+    np.testing.assert_array_equal(of_number.validation, of_share.validation)
+    most = split(made([150, 6, 4]), DataConfig(dataset="made", validation=157))
+    assert np.bincount(made([150, 6, 4]).train.labels[most.train]).tolist() == [1, 1, 1]
+    held_out = select_data(data, DataConfig(dataset="made", validation=32), DataSelection(hold_out=0.1)).hold_out
+    assert held_out is not None
+    assert of_number.validation is not None
+    assert len(held_out) == 16
+    assert not set(held_out) & set(of_number.validation)
+
+
+@pytest.mark.parametrize("number", [1, 2, 158, 1000])
+def test_validation_that_leaves_a_class_without_an_image_on_either_side_is_refused(number: int) -> None:
+    with pytest.raises(DataError) as refused:
+        split(made([150, 6, 4]), DataConfig(dataset="made", validation=number))
+    assert refused.value.message == (
+        "--validation takes 3 to 157 of the 160 training images, so that each of the 3 classes has one that chooses and one that "
+        f"trains, not {number}"
     )
 
 
@@ -91,9 +114,13 @@ def test_shares_are_kept_for_any_counts() -> None:
         assert ((taken >= 1) & (taken < counts)).all()
         assert (np.abs(taken - np.clip(counts * share, 1, counts - 1)) <= 1).all()
         total = int(rng.integers(len(counts), len(labels) + 1))
-        subset = stratified(labels, total / len(labels), seed, total=total)
+        subset = stratified(labels, total / len(labels), seed, total=total, leave=0)
         assert len(np.unique(subset)) == total
         assert (np.bincount(labels[subset], minlength=len(counts)) >= 1).all()
+        total = int(rng.integers(len(counts), len(labels) - len(counts) + 1))
+        chosen = np.bincount(labels[stratified(labels, total / len(labels), seed, total=total)], minlength=len(counts))
+        assert chosen.sum() == total
+        assert ((chosen >= 1) & (chosen < counts)).all()
 
 
 def grouped_set(labels: list[int], groups: list[int]) -> Dataset:

@@ -2,11 +2,12 @@
 
 import io
 import re
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 from rich.console import Console, Group
@@ -15,10 +16,13 @@ from rich.text import Text
 from nas.config import Candidate
 from nas.display.panel import panel, seconds_left, sparkline
 from nas.display.terminal import Panel, TerminalDisplay
+from nas.display.trainings import Trainings
 from nas.jobs.job import Job, Running
+from nas.paths import TrialPaths
 from nas.study.source import Drawn, Progress
 from nas.study.trials import TrialRecord
 from nas.train.checkpoint import EpochMetrics
+from nas.train.loop import EpochProgress
 
 CANDIDATE = Candidate.model_validate({"arch": {"stages": [{"blocks": 2, "channels": 64}, {"blocks": 1, "channels": 128}]}})
 
@@ -27,9 +31,13 @@ def epoch(number: int, accuracy: float) -> EpochMetrics:
     return EpochMetrics(number, 1.5, 0.5, None, None, 1.0, accuracy, 0.1, 2.0, 12_345.6)
 
 
-def running(number: int, *accuracies: float, memory: int | None = None) -> Running:
+def within(phase: Literal["training", "validating"], done: int) -> EpochProgress:
+    return EpochProgress(1, phase, done, 50, 987.6)
+
+
+def running(number: int, *accuracies: float, memory: int | None = None, progress: EpochProgress | None = None) -> Running:
     job = Job(str(number), f"trial {number}", Path(), CANDIDATE.arch, CANDIDATE.train, seed=0, identity="")
-    return Running(job, curve=[epoch(n, accuracy) for n, accuracy in enumerate(accuracies, 1)], memory=memory)
+    return Running(job, curve=[epoch(n, accuracy) for n, accuracy in enumerate(accuracies, 1)], progress=progress, memory=memory)
 
 
 def trial(number: int) -> Drawn:
@@ -39,7 +47,10 @@ def trial(number: int) -> Drawn:
 def progress(**changes: Any) -> Progress:
     known: dict[str, Any] = {
         "counts": Counter(trained=5, pruned_early=7, over_budget=9),
-        "running": {0: running(20, 0.31, 0.4256), 1: running(21)},
+        "running": {
+            0: running(20, 0.31, 0.4256),
+            1: running(21, progress=within("training", 21)),
+        },
         "drawn": {str(number): trial(number) for number in range(100)},
         "best": TrialRecord(12, "trained", 0.7438, 18, 260_290, None, "basic 1-2-1 × 56-64-48 k3-3-3 relu", 1),
         "history": [0.6, 0.6, 0.7, 0.7438],
@@ -66,10 +77,24 @@ def test_panel_at_a_glance() -> None:
     lines = drawn(progress(), 160)
     assert lines[0].rstrip() == "trained 12/100 (5 completed, 7 pruned early) · 9 over budget · about 12 min left"
     assert lines[1].rstrip() == "best  74.38%  trial 12  260k  ▁▁▆█  basic 1-2-1 × 56-64-48 k3-3-3 relu"
-    assert lines[2].split() == ["worker", "trial", "params", "epoch", "accuracy", "images/s", "network"]
-    assert lines[3].split()[:9] == ["NVIDIA", "H100", "20", "4.48M", "3/18", "█░░░░░░░", "42.56%", "12,346", "basic"]
-    assert lines[4].split()[:5] == ["NVIDIA", "H100", "21", "4.48M", "1/18"]
-    assert "2/2 ████████" in drawn(progress(epochs=2, running={0: running(20, 0.3, 0.4)}), 160)[3]
+    assert lines[2].split() == ["worker", "trial", "params", "epoch", "now", "accuracy", "images/s", "network"]
+    assert lines[3].split()[:10] == ["NVIDIA", "H100", "20", "4.48M", "3/18", "█░░░░░░░", "training", "42.56%", "12,346", "basic"]
+    assert lines[4].split()[2:9] == ["21", "4.48M", "1/18", "░░░░░░░░", "training", "42%", "988"], "the first epoch is no blank"
+
+
+@pytest.mark.parametrize(
+    ("one", "epochs", "shown"),
+    [
+        (running(20), 2, "1/2 ░░░░░░░░  starting"),
+        (running(20, progress=within("training", 25)), 2, "1/2 ██░░░░░░  training 50%  988"),
+        (running(20, progress=within("validating", 30)), 2, "1/2 ████░░░░  validating 60%  988"),
+        (running(20, 0.3, progress=within("validating", 0)), 2, "2/2 ████████  validating 0%  30.00%  988"),
+        (running(20, 0.3, 0.4), 2, "2/2 ████████  training  40.00%  12,346"),
+        (replace(running(20, 0.3), waiting=True), 2, "2/2 ████░░░░  waiting  30.00%  12,346"),
+    ],
+)
+def test_what_a_worker_does_within_an_epoch(one: Running, epochs: int, shown: str) -> None:
+    assert " ".join(shown.split()) in " ".join(drawn(progress(epochs=epochs, running={0: one}), 160)[3].split())
 
 
 def test_memory_is_shown_where_there_is_a_gpu() -> None:
@@ -79,11 +104,17 @@ def test_memory_is_shown_where_there_is_a_gpu() -> None:
     assert "memory" not in drawn(shown, 100)[2]
 
 
+def test_columns_keep_their_places_while_an_epoch_goes_on() -> None:
+    said = (None, within("training", 3), within("validating", 0), within("validating", 50))
+    heads = {drawn(progress(running={0: running(20, 0.3, progress=one)}), 80)[2] for one in said}
+    assert len(heads) == 1
+
+
 def test_narrow_terminal_keeps_what_matters() -> None:
     lines = drawn(progress(), 60)
     assert lines[0].rstrip() == "trained 12/100 · 9 over budget · about 12 min left"
-    assert lines[2].split() == ["trial", "epoch", "accuracy", "network"]
-    assert lines[3].split()[:3] == ["20", "3/18", "42.56%"]
+    assert lines[2].split() == ["trial", "epoch", "now", "accuracy", "network"]
+    assert lines[3].split()[:4] == ["20", "3/18", "training", "42.56%"]
     lines = drawn(progress(), 36)
     assert lines[0].rstrip() == "trained 12/100 · about 12 min left"
     assert lines[2].split() == ["trial", "epoch", "accuracy", "network"]
@@ -188,10 +219,73 @@ def test_one_training_is_a_line_now_and_then_or_a_bar() -> None:
     plain = display()
     with plain:
         for number in range(1, 101):
+            plain.training(number, 100, "in the middle", share=0.5)
             plain.training(number, 100, f"loss {number}")
     assert said(plain).splitlines() == ["epoch    1/100  loss 1", "epoch  100/100  loss 100"]
     bar = display(terminal=True)
     with bar:
         bar.training(3, 10, "loss 2.3")
-        bar.training(4, 10, "loss 2.1")
-    assert "4/10" in said(bar)
+        bar.training(4, 10, "loss 2.1", share=0.42)
+    assert "4/10 42%" in said(bar)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, in seconds, as the first of one number."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_without_a_terminal_there_is_a_line_in_half_a_minute_however_long_an_epoch_takes(clock: list[float]) -> None:
+    shown = display()
+    with shown:
+        shown.until(None)
+        for second in range(100):
+            clock[0] = 1000.0 + second
+            shown.update(progress())
+            if second == 40:
+                shown.ended(ROW, progress())
+        many = {worker: running(20 + worker) for worker in range(6)}
+        clock[0] = 1200.0
+        shown.update(progress(running=many))
+        clock[0] = 1300.0
+        shown.update(progress(running={}))
+    lines = said(shown).splitlines()
+    assert [line.split()[0] for line in lines] == ["trial"] * 4 + ["drawing"]
+    assert lines[0].startswith(
+        "trial 20: epoch 3/18, training; trial 21: epoch 1/18, training 42%, 988 images/s  [12/100 · about "
+    )
+    assert lines[1].startswith("trial   12  completed"), "after which it is silent for half a minute again"
+    assert "trial 23: epoch 1/18, starting; 2 more  [12/100" in lines[3]
+
+
+def test_what_takes_long_is_a_line_now_and_then_and_what_does_not_is_none(clock: list[float]) -> None:
+    shown = display()
+    with shown:
+        for seconds in (0.1, 1.0, 1.0):
+            for _ in shown.decoding(range(50), "judging, batches", 50):
+                clock[0] += seconds
+    assert said(shown).splitlines() == [
+        "judging, batches: 5 of 50",
+        "judging, batches: 35 of 50",
+        "judging, batches: 15 of 50",
+        "judging, batches: 45 of 50",
+    ]
+
+
+def test_time_left_of_trainings_counts_what_is_judged_at_their_end(clock: list[float], tmp_path: Path) -> None:
+    shown, plan = display(), cast(Any, SimpleNamespace(run=TrialPaths(tmp_path / "run")))
+    with shown:
+        trainings = Trainings(shown)
+        trainings.begin({plan.run: 4}, passes=30_000)
+        trainings.on_progress(plan, within("training", 0))
+        clock[0] += 100.0
+        trainings.on_progress(plan, within("training", 25))
+        clock[0] += 100.0
+        trainings.on_epoch(plan, replace(epoch(1, 0.5), images_per_second=100.0))
+    # 700 s for the 3.5 epochs that are left, and 30,000 passes, each a third of a step by 987.6 images/s.
+    assert said(shown).splitlines() == [
+        "epoch    1/4  50%  988 images/s  12 min left",
+        "epoch    1/4  loss 1.5000  training accuracy 50.00%  100 images/s  12 min left",
+    ]

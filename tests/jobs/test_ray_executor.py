@@ -152,6 +152,12 @@ def test_a_worker_whose_coordinator_is_gone_ends(monkeypatch: pytest.MonkeyPatch
             use()
 
 
+def test_a_plan_may_be_told_what_was_not_known_before() -> None:
+    executor = RayExecutor(PLAN, "local", 0, 1)
+    executor.tell(study=Path("/elsewhere"))
+    assert executor._plan == ray_standins.Plan(Path("/elsewhere"))
+
+
 @pytest.mark.parametrize("gpus", [-1, 1.5, 2, float("nan")])
 def test_shares_of_a_gpu_that_mean_nothing_are_refused(gpus: float) -> None:
     with pytest.raises(ConfigError, match="--gpus-per-worker must be between 0 and 1"):

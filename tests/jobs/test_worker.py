@@ -142,8 +142,25 @@ def test_within_a_long_epoch_it_gives_signs_of_life(workplace: Workplace, monkey
     monkeypatch.setattr(worker, "ALIVE_SECONDS", 0.0)
     heard = workplace.work([workplace.order()])
     assert kinds(heard) == ["Ready", "Began", "Epoch", "Epoch", "Ended"]
-    # Before each of four steps and an evaluation, of both epochs.
-    assert len(said(Alive, heard)) == 2 * (4 + 1)
+    progress = [message.progress for message in said(Alive, heard)]
+    steps = [("training", step, 4) for step in range(4)] + [("validating", 0, 1)]
+    assert [(one.epoch, one.phase, one.done, one.total) for one in progress] == [(e, *step) for e in (1, 2) for step in steps]
+    rates = [one.images_per_second for one in progress]
+    assert rates[0] is None, "nothing has been trained yet"
+    assert all(rate > 0 for rate in rates[1:])
+
+
+def test_an_evaluation_of_many_images_says_how_far_it_is(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr("nas.train.loop.EVALUATION_BATCH", 50)
+    heard = workplace.work([workplace.order(epochs=1)])
+    assert [
+        (one.done, one.total) for one in (message.progress for message in said(Alive, heard)) if one.phase == "validating"
+    ] == [
+        (0, 3),
+        (1, 3),
+        (2, 3),
+    ], "of 144 images"
 
 
 @pytest.mark.parametrize("left", [[], [Shutdown()]], ids=["gone", "shut down"])

@@ -387,6 +387,7 @@ def test_methods_say_what_was_done(study: StudyPaths) -> None:
     text = methods(record)
     assert "under a budget of 3,000 parameters, counted with fvcore before training" in text
     assert "Candidates were proposed by tpe and trained for up to 2 epochs on digits" in text
+    assert "(10 classes, 1×8×8, 1,294 training and 144 validation images)" in text
     assert f"The selected network ({record.runs[0].card.params:,} parameters)" in text
     assert text.endswith("seed 0.")
 

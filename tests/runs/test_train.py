@@ -106,6 +106,25 @@ def test_run_that_another_process_trains_is_left_to_it(spec: RetrainSpec) -> Non
     assert said == [f"run {run.folder.name!r} is being trained by another nas retrain"]
 
 
+@pytest.mark.usefixtures("trained_here", "here", "mine")
+@pytest.mark.parametrize("command", ["one", "several", "ablation", "baselines"])
+def test_whoever_trains_is_told_how_far_an_epoch_is(
+    spec: RetrainSpec, command: str, study: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.jobs.worker.ALIVE_SECONDS", 0.0)
+    told = Told()
+    if command == "one":
+        train_one(spec, told)
+    else:
+        {"several": several, "ablation": ablation, "baselines": baselines}[command](study, told)
+    for name in {name for name, _ in told.epochs}:
+        steps = [(epoch, done) for run, epoch, done, total in told.progress if run == name]
+        totals = {total for run, _, _, total in told.progress if run == name}
+        assert len(totals) == 1
+        epochs = [epoch for run, epoch in told.epochs if run == name]
+        assert steps == [(epoch, step) for epoch in epochs for step in range(*totals)]
+
+
 class Dying(LocalExecutor):
     """Its workers are killed after each epoch, before they hear whether to go on."""
 
@@ -120,12 +139,12 @@ class Dying(LocalExecutor):
 def several(study: StudyPaths, told: Told) -> Any:
     base = RetrainSpec(study, epochs=2, train_subset=100, hold_out=0.2, device="cpu")
     spec = SeveralSpec(base, find_names(study, ["top:2"]), (0,), Placement("cpu"))
-    return retrain_several(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append)
+    return retrain_several(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append, on_progress=told.on_progress)
 
 
 def ablation(study: StudyPaths, told: Told) -> Any:
     spec = AblateSpec(study, factors=("activation=gelu",), seeds=(0,), epochs=2, train_subset=100, hold_out=0.2, device="cpu")
-    return run_ablation(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append)
+    return run_ablation(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append, on_progress=told.on_progress)
 
 
 def baselines(study: StudyPaths, told: Told) -> Any:

@@ -17,6 +17,7 @@ from nas.runs.retrain import Retrained, retrain
 from nas.runs.train import Plan
 from nas.specs import RetrainSpec
 from nas.train.checkpoint import EpochMetrics
+from nas.train.loop import EpochProgress
 
 
 class Told:
@@ -27,6 +28,7 @@ class Told:
         """None where nothing is to be trained."""
         self.epochs: list[tuple[str, int]] = []
         self.metrics: set[tuple[str, EpochMetrics]] = set()
+        self.progress: list[tuple[str, int, int, int]] = []
         self.notes: list[str] = []
         self.printed: list[tuple[str, str]] = []
 
@@ -41,13 +43,16 @@ class Told:
         if len(self.epochs) == self.stop_after:
             self.stop.request()
 
+    def on_progress(self, plan: Plan, progress: EpochProgress) -> None:
+        self.progress.append((plan.name, progress.epoch, progress.done, progress.total))
+
     def on_printed(self, name: str, text: str) -> None:
         self.printed.append((name, text))
 
 
 def train_one(spec: RetrainSpec, told: Told | None = None) -> Retrained:
     told = told or Told()
-    return retrain(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append)
+    return retrain(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append, on_progress=told.on_progress)
 
 
 def trained(spec: RetrainSpec, told: Told | None = None) -> tuple[TrialPaths, ModelCard]:

@@ -8,7 +8,7 @@ import pytest
 from nas.errors import ConfigError
 from nas.paths import StudyPaths
 from nas.specs import AblateSpec, BaselineSpec, PredictSpec, SearchSpec
-from nas.specs.options import Given, Option, options_of, parse_duration, parse_seeds, said_again, with_options
+from nas.specs.options import Given, Option, options_of, parse_duration, parse_seeds, parse_validation, said_again, with_options
 
 
 def keyword(known: Option) -> inspect.Parameter:
@@ -32,6 +32,13 @@ TIMES = {
 def test_time_is_read() -> None:
     assert {text: parse_duration(text) for text in TIMES} == TIMES
     assert parse_duration(12.5) == 12.5
+
+
+def test_validation_is_a_number_or_a_share() -> None:
+    assert [parse_validation(said) for said in ("5000", 5000, "0.1", 0.1, "5_000.0", 1)] == [5000, 5000, 0.1, 0.1, 5000, 1]
+    for said in ("", "many", "nan", "inf", "-5", 0, "1.5", "10%"):
+        with pytest.raises(ConfigError, match="--validation takes how many training images choose"):
+            parse_validation(said)
 
 
 @pytest.mark.parametrize("text", ["", " ", "soon", "-5", "1d", "h", "5 m", "1m30h", "1:30", "1h 30m", "inf", "1e3"])

@@ -158,6 +158,9 @@ class FakeExecutor(Executor):
     def workers(self) -> list[int]:
         return list(range(self.count))
 
+    def tell(self, **changes: Any) -> None:
+        raise NotImplementedError
+
     def start(self) -> None:
         self.started = True
         for worker in self.workers:

@@ -29,7 +29,7 @@ DIGITS = ImageShape(channels=1, size=8, classes=10)
 
 
 def timed(start: float, epoch: float) -> TimedNetwork:
-    return TimedNetwork(50, 1000, 1000, 64, "a network", start, epoch)
+    return TimedNetwork(50, 1000, 1000, 64, "a network", start, epoch, 0.0)
 
 
 def test_likely_is_the_mean_and_high_the_slowest() -> None:
@@ -125,7 +125,8 @@ def test_estimate_founds_no_study(quickly: list[float]) -> None:
     assert found.pruning.startswith("asha prunes after epochs 1, 3")
     for one in found.networks:
         steps = found.train_images // one.batch_size
-        assert one.epoch == pytest.approx(0.1 * steps + 0.001 * found.validation_images + 1.0)
+        assert one.epoch == pytest.approx(0.1 * steps + one.validation + 1.0)
+        assert one.validation == pytest.approx(0.001 * found.validation_images)
     assert found.whole == search_seconds(found.networks, trials=12, epochs=9, expected_epochs=found.expected_epochs)
     assert len(quickly) == 5
     assert display.notes == ["timing up to 5 networks of space digits, for about 30 s in all"]

@@ -19,6 +19,7 @@ from nas.study import drawing, source
 from nas.study.samplers import SAMPLERS
 from nas.study.trials import TrialRecord
 from nas.train.device import SMALLEST_MICRO_BATCH
+from nas.train.loop import EpochProgress
 from tests.study.scripted import EPOCHS, Life, PruneAfter, StubBudget, has_reported
 
 MakeBench = Callable[..., Any]
@@ -707,6 +708,26 @@ def test_when_the_search_cannot_go_on_the_other_trainings_are_suspended_first(be
         coordinator.run()
     assert said.count(Suspend) == 1
     assert b.paths.trial(0).checkpoint.exists()
+
+
+@pytest.mark.parametrize(("life", "outcome"), [(Life(), "trained"), (Life(deaths=(0, 0, 0)), "failed")])
+def test_how_far_an_epoch_is_is_shown_and_counts_as_no_epoch(bench: MakeBench, life: Life, outcome: str) -> None:
+    b = bench()
+    coordinator = b.coordinator(1, {0: life})
+    within, advance, shown = EpochProgress(1, "training", 1, 4, 100.0), b.executor._advance, []
+
+    def tell(worker: int, answer: Any) -> None:
+        b.executor._outbox.append((worker, Alive(within)))
+        advance(worker, answer)
+
+    b.executor._advance = tell
+    b.display.on_update = lambda progress: shown.extend((len(one.curve), one.progress) for one in progress.running.values())
+    coordinator.run()
+    assert b.outcomes[0] == outcome, "whose worker dies again and again is given up, whatever it says within an epoch"
+    assert (0, within) in shown
+    if outcome == "trained":
+        assert {(1, None), (2, None), (2, within)} <= set(shown), "an epoch that has ended is at no step"
+        assert b.trials[0].intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
 
 
 def test_a_verdict_that_was_acted_on_is_not_taken_again(bench: MakeBench) -> None:

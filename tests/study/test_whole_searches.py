@@ -21,6 +21,7 @@ from nas.paths import StudyPaths, study_paths
 from nas.specs import SearchSpec
 from nas.study.outcomes import best_trials, count_outcomes, count_trained, outcome_of
 from nas.study.run import run_search
+from nas.study.settings import read_settings
 from nas.study.source import KEPT_CHECKPOINTS, Progress
 from nas.study.storage import open_study
 from nas.train.checkpoint import read_curve
@@ -76,7 +77,7 @@ class Killer(QuietDisplay):
 
 def test_a_search_survives_the_death_of_its_worker(space: Path) -> None:
     display = Killer()
-    request = SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
+    request = SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=100, trials=2, device="cpu")
     result = run_search(request, display)
     assert display.victim is not None
     assert any("died (SIGKILL); trial 0 resumes from its checkpoint" in note for note in display.notes)
@@ -87,6 +88,9 @@ def test_a_search_survives_the_death_of_its_worker(space: Path) -> None:
     assert outcome_of(trials[0]) == "trained"
     check_curves(paths)
     assert not multiprocessing.active_children()
+    assert read_settings(paths).validation_images == 100
+    hundredths = [100 * value for trial in trials for value in trial.intermediate_values.values()]
+    assert hundredths == pytest.approx([round(value) for value in hundredths]), "workers validate by as many, too"
 
     again = run_search(SearchSpec(study="mine", trials=2, device="cpu"), QuietDisplay())
     assert (again.progress.trained, again.progress.trained_here) == (2, 0)

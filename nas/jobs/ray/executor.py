@@ -86,6 +86,9 @@ class RayExecutor(Executor):
 
     # ------------------------------------------------------------------------------------------------ the cluster
 
+    def tell(self, **changes: Any) -> None:
+        self._plan = replace(self._plan, **changes)
+
     def start(self) -> None:
         """Raises NasError for a cluster that cannot be reached."""
         handle, name = tempfile.mkstemp(prefix="nas-ray-", suffix=".log")
