@@ -14,12 +14,13 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from nas.budget.closed_form import closed_form_params
-from nas.config import ArchConfig, BlockSource, BudgetConfig, Candidate, Frozen, ImageShape, Probability, StudyConfig
+from nas.config import ArchConfig, BlockSource, BudgetConfig, Candidate, Frozen, ImageShape, Probability, StudyConfig, TrainConfig
 from nas.space.widths import filled, is_filled
 
 FILL = "fill"  # the slot of the share of the budget that widths are scaled to
@@ -241,6 +242,18 @@ class Space:
     @property
     def epochs(self) -> int:
         return int(self._slot("epochs").domain)
+
+    @property
+    def warmup(self) -> float:
+        """The share of a training in which the rate rises: of drawn ones the range's middle, 0 where no schedule has one."""
+        slots, default = {slot.name: slot for slot in self.slots}, TrainConfig.model_fields
+        schedules = slots["schedule"].ends() if "schedule" in slots else [default["schedule"].default]
+        if not {"onecycle", "warmup_cosine"}.intersection(schedules):
+            return 0.0
+        if "warmup" not in slots:
+            return float(default["warmup"].default)
+        ends = slots["warmup"].ends()
+        return float(math.prod(ends) ** (1 / len(ends)) if getattr(slots["warmup"].domain, "log", False) else fmean(ends))
 
     def warnings(self) -> list[str]:
         """What is allowed and yet probably not meant, of the values that are fixed."""

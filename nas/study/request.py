@@ -32,7 +32,7 @@ from nas.specs import SearchSpec
 from nas.study.address import study_address
 from nas.study.finalists import check_request
 from nas.study.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
-from nas.study.strategies import fill_defaults, inherit_arguments
+from nas.study.strategies import fill_defaults, fill_new, inherit_arguments
 
 DEFAULT_SPACE = "resnet"
 CROP = "augment.crop_padding"  # the slot
@@ -166,7 +166,7 @@ def resolve_study(request: SearchSpec, space: Space, stored: StudySettings | Non
     """The strategies that the space and the command line ask for, else those that the study began with, every argument as it was
     then."""
     if stored is None:
-        return fill_defaults(space.study)
+        return fill_new(space.study, space.epochs, space.warmup)
     if request.space is None:
         return fill_defaults(
             Overrides(sampler=request.sampler, pruner=request.pruner, metric=overrides.metric).applied_to_study(stored.study)

@@ -7,12 +7,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.config import StrategyConfig, StudyConfig, what_is_wrong
 from nas.errors import ConfigError, choices_sentence
-from nas.study.pruners import PRUNERS, FairPruner
+from nas.study.pruners import PRUNERS, REDUCTION, FairPruner
 from nas.study.samplers import SAMPLERS, SeededSampler
 from nas.study.samplers.base import experiments_allowed
 
 Strategy = TypeVar("Strategy")
 
+STARTUP_TRIALS = 2  # scripts/bench/README.md, "Searching well"
 EPOCHS = "epochs"  # the parameter of every pruner's constructor that is no argument of a user's
 
 
@@ -24,6 +25,21 @@ def fill_defaults(study: StudyConfig) -> StudyConfig:
             "pruner": _fill_defaults("pruner", study.pruner, PRUNERS),
         }
     )
+
+
+def fill_new(study: StudyConfig, epochs: int, warmup: float) -> StudyConfig:
+    """Likewise of a study that begins: where nothing is said, its pruner prunes nobody before some networks have completed, nor
+    by a single epoch within the share `warmup` of a training in which the rate still rises. An argument that a study from before
+    does not name has the value by which that study prunes, which stands in the pruner's signature. Raises ConfigError."""
+    filled, said = fill_defaults(study), study.pruner.arguments
+    reduction = filled.pruner.arguments.get("reduction", REDUCTION)
+    first = max(-(-epochs // reduction**2), 2 if epochs * warmup > 1 else 1)
+    waits = {"startup_trials": STARTUP_TRIALS, "first_rung": first, "warmup_epochs": first}
+    changed = {
+        key: waits[key] for key, value in filled.pruner.arguments.items() if key in waits and key not in said and not value
+    }
+    arguments = filled.pruner.arguments | changed
+    return filled.model_copy(update={"pruner": StrategyConfig(name=study.pruner.name, arguments=arguments)})
 
 
 def inherit_arguments(asked: StudyConfig, before: StudyConfig) -> StudyConfig:

@@ -38,7 +38,7 @@ from quality_plot import draw_plots
 from scipy.stats import spearmanr
 
 from nas.budget import Budget
-from nas.config import StrategyConfig
+from nas.config import StrategyConfig, StudyConfig
 from nas.paths import StudyPaths
 from nas.space.space import Space
 from nas.space.space_file import load_space
@@ -47,7 +47,7 @@ from nas.study.drawing import SearchSource
 from nas.study.pruners import PRUNERS, FairPruner
 from nas.study.samplers import SAMPLERS
 from nas.study.source import Display
-from nas.study.strategies import make_pruner, make_sampler
+from nas.study.strategies import fill_new, make_pruner, make_sampler
 
 HALF_A_POINT = 0.005
 SLOW = {"gp": 10}
@@ -164,14 +164,19 @@ def replay(curves: Sequence[np.ndarray], pruner: optuna.pruners.BasePruner | Non
     return run_of(ended, target)
 
 
-def as_shipped(name: str, epochs: int) -> optuna.pruners.BasePruner | None:
+def as_shipped(name: str, epochs: int, warmup: float) -> optuna.pruners.BasePruner | None:
     if name == "Optuna's default":
         return optuna.pruners.MedianPruner()
-    return make_pruner(StrategyConfig(name=name), epochs)
+    return new_pruner(StrategyConfig(name=name), epochs, warmup)
 
 
-def replay_one(name: str, curves: Sequence[np.ndarray], target: float, seed: int) -> Run:
-    return replay(curves, as_shipped(name, len(curves[0])), target, seed)
+def new_pruner(config: StrategyConfig, epochs: int, warmup: float) -> FairPruner:
+    """As in a study that begins."""
+    return make_pruner(fill_new(StudyConfig(pruner=config), epochs, warmup).pruner, epochs)
+
+
+def replay_one(name: str, curves: Sequence[np.ndarray], warmup: float, target: float, seed: int) -> Run:
+    return replay(curves, as_shipped(name, len(curves[0]), warmup), target, seed)
 
 
 # --------------------------------------------------------------------------------------------------------------- searches
@@ -191,7 +196,7 @@ class WorldBudget(Budget):
 def search_one(strategy: tuple[str, str], world: World, epochs: int, target: float, seed: int) -> Run:
     """Our own drawer, sampler and pruner, as `nas search` puts them together, with one worker."""
     sampler, pruner = (StrategyConfig.model_validate(part) for part in strategy)
-    judge: FairPruner = make_pruner(pruner, world.epochs)
+    judge = new_pruner(pruner, world.epochs, world.space.warmup)
     study = optuna.create_study(direction="maximize", pruner=judge)
     budget, paths = WorldBudget(world), StudyPaths(Path("none"))  # nothing is trained
     drawer = SearchSource(
@@ -319,7 +324,7 @@ def main() -> None:
     curves = [row.averaged for row in world.rows]
     with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn"), initializer=quiet) as pool:
         pruned = {
-            name: measured(pool, partial(replay_one, name, curves, target), args.seeds, f"replayed, {name}")
+            name: measured(pool, partial(replay_one, name, curves, space.warmup, target), args.seeds, f"replayed, {name}")
             for name in ("none", "Optuna's default", *(p for p in args.pruners if p != "none"))
         }
         print("\nPruners, replayed on the table\n")

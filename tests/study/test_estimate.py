@@ -121,8 +121,8 @@ def test_estimate_founds_no_study(quickly: list[float]) -> None:
     assert (found.study, found.trials, found.epochs) == ("digits-digits", 12, 9)
     assert (found.devices, found.threads) == (["cpu"], 1)
     assert found.train_images + found.validation_images == 1438, "of the digits a fifth is the test set"
-    assert found.expected_epochs == pytest.approx(asha_epochs([1, 3], 9, 12))
-    assert found.pruning.startswith("asha prunes after epochs 1, 3")
+    assert found.expected_epochs == pytest.approx(asha_epochs([2, 6], 9, 12, startup=2))
+    assert found.pruning.startswith("asha prunes after epochs 2, 6 all but the best 1/3, once 2 networks have completed")
     for one in found.networks:
         steps = found.train_images // one.batch_size
         assert one.epoch == pytest.approx(0.1 * steps + one.validation + 1.0)
@@ -181,7 +181,7 @@ def test_the_same_network_is_timed_once(quickly: list[float], tmp_path: Any) -> 
 def test_study_that_is_there_is_estimated_to_its_end(study: StudyPaths, quickly: list[float]) -> None:
     found = estimate_search(SearchSpec(study="tiny", device="cpu", trials=5), QuietDisplay())
     assert (found.trials, found.epochs) == (3, 2)
-    assert found.expected_epochs == pytest.approx(asha_epochs([1], 2, 3, before=2))
+    assert found.expected_epochs == pytest.approx(asha_epochs([1], 2, 3, before=2, startup=2))
 
 
 def test_search_that_would_be_refused_or_is_at_its_end_is_not_estimated(study: StudyPaths, quickly: list[float]) -> None:

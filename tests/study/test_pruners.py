@@ -51,6 +51,19 @@ def test_at_a_rung_only_the_best_third_goes_on() -> None:
     assert gone_on == [0.50, 0.60, 0.61, 0.70]
 
 
+@pytest.mark.parametrize("name", ["asha", "hyperband"])
+def test_nobody_is_pruned_before_so_many_have_completed(name: str) -> None:
+    study = optuna.create_study(direction="maximize", pruner=PRUNERS[name](4, first_rung=2, startup_trials=3))
+    pruned = []
+    for number in range(8):
+        trial = study.ask()
+        trial.report(0.9 - number / 10, 2)
+        pruned.append(trial.should_prune())
+        study.tell(trial, **({"state": TrialState.FAIL} if number == 1 else {"values": 0.5}))
+    assert pruned[:4] == [False] * 4, "one of the first four failed"
+    assert any(pruned[4:])
+
+
 class Sides:
     """One course of events in two studies: pruned by ours, and by Optuna's pruner of this name."""
 

@@ -60,7 +60,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "the sampler": ({"study": StudyConfig(sampler=StrategyConfig(name="random"))}, "sampler: tpe (startup_trials 20, "),
     "an argument": (
         {"study": FIRST_STRATEGIES.model_copy(update={"pruner": StrategyConfig(name="asha", arguments={"reduction": 4})})},
-        "pruner: asha (reduction 3) → asha (reduction 4)",
+        "pruner: asha (reduction 3, startup_trials 0) → asha (reduction 4, startup_trials 0)",
     ),
     "the objective": ({"study": FIRST_STRATEGIES.model_copy(update={"objective": "front"})}, "objective: accuracy → front"),
 }

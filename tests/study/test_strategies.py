@@ -21,7 +21,7 @@ from nas.study.history import all_with_values, excess, projected_values
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
 from nas.study.samplers.base import _most_telling
-from nas.study.strategies import describe, fill_defaults, inherit_arguments, make_pruner, make_sampler
+from nas.study.strategies import describe, fill_defaults, fill_new, inherit_arguments, make_pruner, make_sampler
 from tests.study.scripted import StubBudget, draw_only
 
 Search = Callable[..., optuna.Study]
@@ -345,6 +345,38 @@ def test_every_argument_is_spelt_out_and_made_use_of(kind: str, registry: dict[s
         assert fill_defaults(fill_defaults(config)) == fill_defaults(config)
         assert StudyConfig.from_json(fill_defaults(config).to_json()) == fill_defaults(config)
         assert describe(spelt).startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "epochs", "train", "waits"),
+    [
+        ("asha", 18, "{warmup: 0.2}", {"first_rung": 2, "startup_trials": 2}),
+        ("hyperband", 18, "{}", {"first_rung": 2, "startup_trials": 2}),
+        ("median", 9, "{warmup: 0.2}", {"warmup_epochs": 2, "startup_trials": 5}),
+        ("asha", 9, "{schedule: cosine, warmup: 0.5}", {"first_rung": 1}),  # which has none
+        ("asha", 9, "{warmup: {type: float, low: 0.01, high: 0.25, log: true}}", {"first_rung": 1}),  # half are below 0.05
+        ("asha", 9, "{warmup: {type: float, low: 0.0, high: 0.5}}", {"first_rung": 2}),
+        (
+            {"name": "asha", "first_rung": None, "startup_trials": 0},
+            18,
+            "{warmup: 0.2}",
+            {"first_rung": None, "startup_trials": 0},
+        ),
+        ({"name": "asha", "reduction": 4}, 32, "{}", {"first_rung": 2, "reduction": 4, "startup_trials": 2}),
+        ("none", 18, "{warmup: 0.2}", {}),
+    ],
+)
+def test_a_new_study_prunes_nobody_early_where_nothing_else_is_said(
+    pruner: Any, epochs: int, train: str, waits: dict[str, Any]
+) -> None:
+    text = f"version: 1\nbudget: {{params: 200}}\narch: {{stages: 1, stage: {{blocks: 1, channels: 8}}}}\ntrain: {train}\n"
+    config = StudyConfig.model_validate({"pruner": pruner})
+    space = read_space(text, "test.yaml", "test")
+    filled = fill_new(config, epochs, space.warmup).pruner
+    assert waits.items() <= filled.arguments.items()
+    assert fill_defaults(StudyConfig(pruner=filled)).pruner == filled
+    before = fill_defaults(config).pruner.arguments
+    assert before.get("startup_trials") in (None, 0, 5), "an older study does not say it, and prunes as it did"
 
 
 MISTAKES = {

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from nas.study.pruners.base import FairPruner
@@ -24,6 +24,14 @@ def asha_rungs(epochs: int, reduction: int = REDUCTION, first: int | None = None
     return rungs
 
 
+def count_complete(trials: Iterable[FrozenTrial]) -> int:
+    return sum(trial.state == TrialState.COMPLETE for trial in trials)
+
+
+def once_begun(startup: int) -> str:
+    return f", once {startup} networks have completed" if startup else ""
+
+
 def is_best(value: float, reached: list[float], reduction: int) -> bool:
     """Whether `value` is among the best 1/`reduction` of those that have reached a rung so far, itself included."""
     return value >= sorted(reached, reverse=True)[max(1, len(reached) // reduction) - 1]
@@ -37,15 +45,17 @@ def falls_behind(trial: FrozenTrial, peers: Iterable[FrozenTrial], reduction: in
     return not is_best(trial.intermediate_values[rung], reached, reduction)
 
 
-def survivors(reached: float, reduction: int = REDUCTION) -> float:
+def survivors(reached: float, reduction: int = REDUCTION, startup: float = 0) -> float:
     """How many go on of so many that reach a rung of successive halving one after the other, in an order that says nothing: the
-    nth does if it is among the best n // `reduction` of n, or the best."""
+    nth does if it is among the best n // `reduction` of n, or the best, or one of the first `startup`."""
     whole = int(reached)
-    chances = [max(1, n // reduction) / n for n in range(1, whole + 2)]
+    chances = [1.0 if n <= startup else max(1, n // reduction) / n for n in range(1, whole + 2)]
     return sum(chances[:whole]) + (reached - whole) * chances[whole]
 
 
-def asha_epochs(rungs: Sequence[int], epochs: int, trials: float, before: float = 0, reduction: int = REDUCTION) -> float:
+def asha_epochs(
+    rungs: Sequence[int], epochs: int, trials: float, before: float = 0, reduction: int = REDUCTION, startup: float = 0
+) -> float:
     """Epochs of a trial on average, of `trials` that follow on `before` others. More of few than of endlessly many: the first
     ones have few to be worse than."""
 
@@ -53,7 +63,7 @@ def asha_epochs(rungs: Sequence[int], epochs: int, trials: float, before: float 
         total, done, reached = 0.0, 0, count
         for rung in (*rungs, epochs):
             total += reached * (rung - done)
-            done, reached = rung, survivors(reached, reduction)
+            done, reached = rung, survivors(reached, reduction, startup)
         return total
 
     trials = min(trials, MANY)
@@ -67,21 +77,24 @@ class Asha(FairPruner):
 
     reduction: Annotated[int, Field(ge=2)] = REDUCTION
     first_rung: Annotated[int, Field(ge=1)] | None = None
+    startup_trials: Annotated[int, Field(ge=0)] = 0  # complete ones, before which nobody is pruned
 
     @property
     def rungs(self) -> list[int]:
         return asha_rungs(self.epochs, self.reduction, self.first_rung)
 
     def judge(self, peers: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
-        return trial.last_step in self.rungs and falls_behind(trial, peers, self.reduction)
+        begun = count_complete(peers) >= self.startup_trials
+        return begun and trial.last_step in self.rungs and falls_behind(trial, peers, self.reduction)
 
     def expected_epochs(self, trials: int, before: int = 0) -> float:
-        return asha_epochs(self.rungs, self.epochs, trials, before, self.reduction)
+        return asha_epochs(self.rungs, self.epochs, trials, before, self.reduction, self.startup_trials)
 
     def describe(self) -> str:
         if not self.rungs:
             return f"nobody: trainings of {self.epochs} epoch{'s' * (self.epochs != 1)} have no rung"
-        return f"after epochs {', '.join(map(str, self.rungs))} all but the best 1/{self.reduction}"
+        what = f"after epochs {', '.join(map(str, self.rungs))} all but the best 1/{self.reduction}"
+        return what + once_begun(self.startup_trials)
 
 
 @dataclass(eq=False)
@@ -92,6 +105,7 @@ class Hyperband(FairPruner):
 
     reduction: Annotated[int, Field(ge=2)] = REDUCTION
     first_rung: Annotated[int, Field(ge=1)] | None = None
+    startup_trials: Annotated[int, Field(ge=0)] = 0  # complete ones, before which nobody is pruned
 
     def __post_init__(self) -> None:
         rungs = asha_rungs(self.epochs, self.reduction, self.first_rung)
@@ -110,6 +124,8 @@ class Hyperband(FairPruner):
         return len(self.shares) - 1
 
     def judge(self, peers: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
+        if count_complete(peers) < self.startup_trials:
+            return False
         bracket = self.bracket(trial.number)
         rivals = (other for other in peers if self.bracket(other.number) == bracket)
         return trial.last_step in self.brackets[bracket] and falls_behind(trial, rivals, self.reduction)
@@ -117,14 +133,13 @@ class Hyperband(FairPruner):
     def expected_epochs(self, trials: int, before: int = 0) -> float:
         parts = [share / sum(self.shares) for share in self.shares]
         return sum(
-            part * asha_epochs(rungs, self.epochs, part * trials, part * before, self.reduction)
+            part * asha_epochs(rungs, self.epochs, part * trials, part * before, self.reduction, part * self.startup_trials)
             for part, rungs in zip(parts, self.brackets, strict=True)
         )
 
     def describe(self) -> str:
-        return f"in {len(self.brackets)} brackets, with rungs after epochs " + "; ".join(
-            ", ".join(map(str, rungs)) or "none" for rungs in self.brackets
-        )
+        rungs = "; ".join(", ".join(map(str, rungs)) or "none" for rungs in self.brackets)
+        return f"in {len(self.brackets)} brackets, with rungs after epochs {rungs}{once_begun(self.startup_trials)}"
 
 
 def _epochs_of_endless(rungs: list[int], epochs: int, reduction: int) -> float:
