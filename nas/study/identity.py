@@ -62,9 +62,13 @@ def _is_finalists_of(name: str, names: set[str]) -> bool:
 def _of_another_study(folder: dict[str, Any], database: dict[str, Any]) -> str | None:
     """What a folder and a database contradict each other in; of those from before identities, by what the search recorded."""
     pairs: list[tuple[str, Any, Any]] = [("identity", folder.get("identity"), database.get("identity"))]
+    told = database.get("settings") or {}
     if None in pairs[0]:
-        told = database.get("settings") or {}
         pairs = [(key, folder.get(key), told.get(key)) for key in ("space", "seed", "data_fingerprint", "parameters")]
+    else:  # a study.json that was edited would give the values that are there another meaning
+        pairs.append(("parameters", folder.get("parameters"), told.get("parameters")))
+        here, there = ((one.get("study") or {}).get("metric") for one in (folder, told))
+        pairs.append(("metric", here, there))
     differ = [what.replace("_", " ") for what, one, other in pairs if None not in (one, other) and one != other]
     return f"they differ in {', '.join(differ)}" if differ else None
 

@@ -205,7 +205,12 @@ def test_of_two_studies_in_one_database_the_identity_tells_and_then_the_name(pat
 
 @pytest.mark.parametrize(
     ("theirs", "differ"),
-    [(("b", {}), "identity"), ((None, {"seed": 1}), "seed"), ((None, {"seed": 0, "data_fingerprint": "x"}), "data fingerprint")],
+    [
+        (("b", {}), "identity"),
+        ((None, {"seed": 1}), "seed"),
+        ((None, {"seed": 0, "data_fingerprint": "x"}), "data fingerprint"),
+        (("a", {"study": {"metric": "macro_f1"}}), "metric"),  # somebody has edited study.json
+    ],
 )
 def test_a_database_of_another_study_is_refused(
     paths: StudyPaths, tmp_path: Path, theirs: tuple[str | None, dict[str, object]], differ: str
@@ -213,7 +218,7 @@ def test_a_database_of_another_study_is_refused(
     other = StudyPaths(tmp_path / "other")
     other.folder.mkdir()
     began(other, theirs[0], **theirs[1])
-    paths.settings.write_text(json.dumps({"identity": "a", "seed": 0, "data_fingerprint": "y"}))
+    paths.settings.write_text(json.dumps({"identity": "a", "seed": 0, "data_fingerprint": "y", "study": {"metric": "accuracy"}}))
     shutil.copy(other.database, paths.database)
     for opened in (partial(open_study, paths), owned(paths).__enter__):
         with pytest.raises(StudyError, match="belongs to another study") as caught:
