@@ -23,7 +23,7 @@ from nas.report.record import read_record
 from nas.runs.baseline import load_baseline
 from nas.runs.comparison import Row, find_comparisons, finished_baselines, read_baseline
 from nas.runs.context import open_presets_study
-from nas.runs.evaluation import read_evaluation
+from nas.runs.evaluation import judge_test, read_evaluation
 from nas.runs.select import find_subject, finished_runs
 from nas.specs import RetrainSpec
 from nas.study.settings import read_settings
@@ -209,17 +209,20 @@ def test_memory_that_runs_out_halves_the_micro_batches(study: StudyPaths, mine: 
             raise torch.OutOfMemoryError("CUDA out of memory")
         return fit(model, *rest, micro_batches=micro_batches, **keywords)
 
-    def judge(model, tta, ctx):
-        judged.append(model.images)
-        if model.images > 100:
+    def refuse(module, inputs):
+        judged.append(len(inputs[0]))
+        if len(inputs[0]) > 100:
             raise MemoryError
-        return
+
+    def judge(model, *rest):
+        model.register_forward_pre_hook(refuse)
+        return judge_test(model, *rest)
 
     monkeypatch.setattr("nas.train.loop.fit", scarce)
-    monkeypatch.setattr(nas.runs.baseline, "judge_held_out", judge)
+    monkeypatch.setattr(nas.runs.baseline, "judge_test", judge)
     told = Told()
     done = train(asked(study, "mine.py:Net"), told)
-    assert (done.failures, parts, judged) == ({}, [1, 2, 4], [500, 125, 31])
+    assert (done.failures, parts, judged[:3]) == ({}, [1, 2, 4], [359, 125, 31])
     assert told.notes[-1].endswith("it restarts with micro-batches of 16 images")
 
 
