@@ -10,7 +10,7 @@ studies/<study>/ablations/<name>/
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 
@@ -28,11 +28,10 @@ from nas.runs.ablate_design import Cost, Definition, Factor, Variant, fixed_base
 from nas.runs.card import BySeed, ModelCard, read_card
 from nas.runs.context import locked, open_context
 from nas.runs.finish import finish
-from nas.runs.plan import RunPlan, asked_subject, by_epochs, tta_by
-from nas.runs.select import Subject
+from nas.runs.plan import ByRecipe, RunPlan, asked_subject, by_epochs, tta_by
 from nas.runs.statistics import Spread, paired
 from nas.runs.train import Note, OnEpoch, OnProgress, prepared_workers, train_all
-from nas.space.recipes import SEARCHED, Recipe
+from nas.space.recipes import SEARCHED
 from nas.specs import HOLD_OUT, AblateSpec
 from nas.study.settings import Environment, StudySettings, read_settings
 from nas.train.device import with_its_threads
@@ -61,17 +60,22 @@ class Done:
 
 
 @dataclass(frozen=True)
-class _Base:
-    """The network that is varied, and what it is for another number of epochs."""
+class _Base(ByRecipe):
+    """The network that is varied."""
 
-    subject: Subject
-    recipe_name: str
-    recipe: Recipe
-    candidate: Candidate
-    fixed: dict[str, str]
+    texts: tuple[str, ...]  # Of `--set`
 
-    def at_epochs(self, epochs: int, fixed: Sequence[str]) -> Candidate:
-        return fixed_base(self.recipe.fit(self.subject.candidate, epochs), fixed)[0]
+    @cached_property
+    def _fixed(self) -> tuple[Candidate, dict[str, str]]:
+        return fixed_base(self.recipe.fit(self.subject.candidate, self.epochs), self.texts)
+
+    @property
+    def candidate(self) -> Candidate:
+        return self._fixed[0]
+
+    @property
+    def fixed(self) -> dict[str, str]:
+        return self._fixed[1]
 
 
 @with_its_threads
@@ -90,7 +94,7 @@ def run_ablation(
     base = _find_base(spec, settings)
     folder, definition = _define(spec, settings, base)  # a mistake there is said before any image is read
     plans = _make_plans(folder, definition, base, settings)
-    pending = [plan for plan in plans if not has_ended(plan.run)]
+    pending = [plan for plan in plans if not plan.has_ended]
     devices = device_group(devices_of(spec.placement)[0], None)
     lock = locked([folder], "ablation", "nas ablate", "wait for it; or another one beside it, with --name NAME")
     with prepared_workers(spec.paths, spec.placement, len(pending)) as executor:
@@ -112,10 +116,7 @@ def run_ablation(
                         warnings=tuple(warnings_of(definition)),
                     )
                 )
-
-            def judge(plan: RunPlan) -> None:
-                finish(plan, ctx, note, opens_test=False, in_ledger=False)
-
+            judge = partial(finish, ctx=ctx, note=note, opens_test=False, in_ledger=False)
             outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, on_progress, keep_diverged=True)
             return Done(folder, read_ablation(folder), outcome.failures, outcome.suspended)
 
@@ -123,9 +124,8 @@ def run_ablation(
 def _find_base(spec: AblateSpec, settings: StudySettings) -> _Base:
     """For the epochs that were asked for, or the recipe's own, or those of the search."""
     subject = asked_subject(spec.base, settings)
-    name, recipe, epochs = by_epochs(spec.base, subject.candidate.train.epochs)
-    candidate, fixed = fixed_base(recipe.fit(subject.candidate, epochs), spec.fixed)
-    return _Base(subject, name, recipe, candidate, fixed)
+    chosen = by_epochs(spec.base, subject, subject.candidate.train.epochs)
+    return _Base(subject, chosen.recipe_name, chosen.recipe, chosen.epochs, spec.fixed)
 
 
 def _define(spec: AblateSpec, settings: StudySettings, base: _Base) -> tuple[Path, Definition]:
@@ -154,7 +154,7 @@ def _define(spec: AblateSpec, settings: StudySettings, base: _Base) -> tuple[Pat
         seeds=spec.seeds,
         hold_out=spec.base.hold_out,
         train_subset=spec.base.train_subset,
-        variants=make_variants(base.candidate, factors, spec.grid, lambda epochs: base.at_epochs(epochs, spec.fixed), cost),
+        variants=make_variants(base.candidate, factors, spec.grid, lambda epochs: replace(base, epochs=epochs).candidate, cost),
         environment=Environment.now(),
     )
     return folder, definition if begun is None else begun.grown(definition, folder.name)
@@ -350,10 +350,6 @@ def definition_file(folder: Path) -> Path:
 
 def run_paths(folder: Path, variant: str, seed: int) -> TrialPaths:
     return TrialPaths(folder / "runs" / f"{variant}-seed-{seed}")
-
-
-def has_ended(run: TrialPaths) -> bool:
-    return run.card.is_file() or run.diverged.is_file()
 
 
 def read_definition(folder: Path) -> Definition | None:

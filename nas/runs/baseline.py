@@ -4,13 +4,14 @@ study, and judges them. None of them is a network of the study's, and none is ev
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from nas.config import Candidate, TrainConfig
+from nas.config import TrainConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.loader import mix_seed
@@ -30,7 +31,6 @@ from nas.runs.comparison import (
     begun_file,
     begun_runs,
     find_comparisons,
-    has_ended,
     read_baseline,
     read_begun,
     write_baseline,
@@ -38,10 +38,9 @@ from nas.runs.comparison import (
 from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.evaluation import judge_held_out, judge_test
 from nas.runs.finish import begin_card, clear_away, keep_weights, take_weights
-from nas.runs.plan import another_recipe, asked_subject, by_epochs, tta_by
-from nas.runs.select import Subject
-from nas.runs.train import Note, OnEpoch, OnProgress, prepared_workers, train_all
-from nas.space.recipes import SEARCHED, Recipe
+from nas.runs.plan import ByRecipe, Plan, another_recipe, asked_subject, by_epochs, tta_by
+from nas.runs.train import Note, OnEpoch, OnProgress, Outcome, prepared_workers, train_all
+from nas.space.recipes import SEARCHED
 from nas.specs import BaselineSpec
 from nas.study.settings import StudySettings, read_settings
 from nas.train.device import with_its_threads
@@ -50,33 +49,18 @@ OTHER_RUN = "wait for it, or train another network: --seeds N,M, --epochs N, --r
 
 
 @dataclass(frozen=True)
-class BaselinePlan:
-    """A training of one network by one seed."""
+class BaselinePlan(Plan):
+    """Of a network that is not ours; by the mixed seed of the retraining that it is like."""
 
-    run: TrialPaths
     definition: Definition
-    mixed_seed: int  # What all that is drawn follows from: the one of the retraining that it is like
-
-    @property
-    def name(self) -> str:
-        return self.run.folder.name
 
     @property
     def train(self) -> TrainConfig:
         return self.definition.train
 
     def job(self, ctx: TrainingContext) -> Job:
-        network = self.definition.network
         recipe = hashlib.sha256(self.train.canonical().to_json().encode()).hexdigest()[:16]
-        return Job(
-            key=self.name,
-            title=self.name,
-            folder=self.run.folder.absolute(),
-            network=network,
-            train=self.train,
-            seed=self.mixed_seed,
-            identity=f"{network.digest} {recipe} seed {self.mixed_seed} images {ctx.selected.train_images}",
-        )
+        return self._job(self.definition.network, f"{self.definition.network.digest} {recipe}", ctx)
 
 
 @dataclass(frozen=True)
@@ -107,9 +91,8 @@ def train_baselines(
     settings = read_settings(spec.paths)
     alike = _find_alike(spec, settings)
     plans = _make_plans(spec, alike, settings, _find_networks(spec, alike, settings, printed))
-    pending = [plan for plan in plans if not has_ended(plan.run)]
-    failures: dict[str, str] = {}
-    suspended = 0
+    pending = [plan for plan in plans if not plan.has_ended]
+    outcome = Outcome[BaselinePlan]()
     if pending:
         devices = device_group(spec.device, None, threads=spec.threads)
         with prepared_workers(spec.paths, devices, 1) as executor:
@@ -123,27 +106,19 @@ def train_baselines(
                 for plan in pending:
                     write_whole(begun_file(plan.run), (plan.definition.to_json() + "\n").encode())
                 on_plan(plans, pending, ctx)
-                for text in filter(None, [alike.left_out, *_changed(spec.paths, pending)]):
+                for text in filter(None, [_left_out(alike), *_changed(spec.paths, pending)]):
                     note(text)
-
-                def judge(plan: BaselinePlan) -> None:
-                    _finish(plan, ctx)
-
+                judge = partial(_finish, ctx=ctx)
                 outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, on_progress, keep_diverged=True)
-        failures, suspended = outcome.failures, outcome.suspended
-    ended = [plan.run for plan in plans if has_ended(plan.run)]
-    return Done(tuple(ended), _comparison(spec.paths, ended), failures, suspended)
+    ended = [plan.run for plan in plans if plan.has_ended]
+    return Done(tuple(ended), _comparison(spec.paths, ended), outcome.failures, outcome.suspended)
 
 
 def _changed(paths: StudyPaths, pending: Sequence[BaselinePlan]) -> list[str]:
-    said = []
+    begun, said = [(run, read_begun(run).network) for run in begun_runs(paths)], []
     for network in {plan.definition.network.name: plan.definition.network for plan in pending}.values():
-        begun = [(run, read_begun(run).network) for run in begun_runs(paths)]
-        others = [
-            run
-            for run, other in begun
-            if other.name == network.name and (other.files, other.text) != (network.files, network.text)
-        ]
+        code = network.files, network.text
+        others = [run for run, one in begun if one.name == network.name and (one.files, one.text) != code]
         if others:
             said.append(
                 f"the code of {network.name} is not what it was for {others[-1].folder.name}, which stays as it is; this one is "
@@ -159,32 +134,19 @@ def _comparison(paths: StudyPaths, ended: Sequence[TrialPaths]) -> Comparison | 
     return found[0].only(runs) if found else None
 
 
-# ------------------------------------------------------------------------------------------------------ what is trained
+def _left_out(alike: ByRecipe) -> str | None:
+    """What of the recipe is part of our networks alone."""
+    rate = alike.candidate.arch.stochastic_depth
+    if alike.recipe.stochastic_depth is None or not rate:
+        return None
+    return (
+        f"recipe {alike.recipe_name!r} also gives the networks of nas stochastic depth, {rate:g} here: a part of the network, "
+        "of which others have what their own code says"
+    )
 
 
-@dataclass(frozen=True)
-class _Alike:
-    """What the networks are trained like."""
-
-    subject: Subject
-    recipe_name: str
-    recipe: Recipe
-    candidate: Candidate  # That network's, by that recipe, for so many epochs
-
-    @property
-    def left_out(self) -> str | None:
-        """What of the recipe is part of our networks alone."""
-        rate = self.candidate.arch.stochastic_depth
-        if self.recipe.stochastic_depth is None or not rate:
-            return None
-        return (
-            f"recipe {self.recipe_name!r} also gives the networks of nas stochastic depth, {rate:g} here: a part of the network, "
-            "of which others have what their own code says"
-        )
-
-
-def _find_alike(spec: BaselineSpec, settings: StudySettings) -> _Alike:
-    """Raises NasError."""
+def _find_alike(spec: BaselineSpec, settings: StudySettings) -> ByRecipe:
+    """What the networks are trained like. Raises NasError."""
     try:
         subject = asked_subject(spec.retraining, settings)
     except StudyError as error:
@@ -193,12 +155,11 @@ def _find_alike(spec: BaselineSpec, settings: StudySettings) -> _Alike:
         raise StudyError(
             error.message, hint="--like preset:resnet-2222-slim trains by that preset's recipe; nas presets shows the names"
         ) from None
-    name, recipe, epochs = by_epochs(spec.retraining, subject.default_epochs)
-    return _Alike(subject, name, recipe, recipe.fit(subject.candidate, epochs))
+    return by_epochs(spec.retraining, subject, subject.default_epochs)
 
 
 def _find_networks(
-    spec: BaselineSpec, alike: _Alike, settings: StudySettings, printed: Callable[[str, str], None]
+    spec: BaselineSpec, alike: ByRecipe, settings: StudySettings, printed: Callable[[str, str], None]
 ) -> list[KnownNetwork]:
     """Each measured, but for those whose every training has ended and whose code is the same as then. Raises ConfigError with
     what is wrong with any of them."""
@@ -212,7 +173,7 @@ def _find_networks(
         try:
             named(text)
             network = known.get(text)
-            if network is None or not all(has_ended(plan.run) for plan in _make_plans(spec, alike, settings, [network])):
+            if network is None or not all(plan.has_ended for plan in _make_plans(spec, alike, settings, [network])):
                 network = measure(text, settings.shape, settings.budget, spec.timeout, printed)
         except NasError as error:
             wrong.append(error)
@@ -235,7 +196,7 @@ def _is_there(network: KnownNetwork) -> bool:
 
 
 def _make_plans(
-    spec: BaselineSpec, alike: _Alike, settings: StudySettings, networks: Sequence[KnownNetwork]
+    spec: BaselineSpec, alike: ByRecipe, settings: StudySettings, networks: Sequence[KnownNetwork]
 ) -> list[BaselinePlan]:
     """All networks by the first seed before any by the second. Raises StudyError where one was begun by another recipe."""
     digest, plans = int(alike.candidate.digest, 16), []
@@ -258,7 +219,7 @@ def _make_plans(
                 begun = read_begun(run)
                 if begun.train.canonical() != definition.train.canonical() or begun.tta != definition.tta:
                     raise another_recipe(run)
-            plans.append(BaselinePlan(run, definition, mix_seed(settings.seed, digest, seed)))
+            plans.append(BaselinePlan(run, definition.tta, seed, mix_seed(settings.seed, digest, seed), definition))
     return plans
 
 

@@ -50,10 +50,6 @@ def begun_runs(paths: StudyPaths) -> list[TrialPaths]:
     return [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/begun.json"))]
 
 
-def has_ended(run: TrialPaths) -> bool:
-    return run.baseline.is_file() or run.diverged.is_file()
-
-
 class BaselineCard(TrainedCard, Definition):
     """A trained network that is not ours, without its weights."""
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nas.budget import count_macs
-from nas.config import Candidate, TrainConfig, check_epochs
+from nas.config import ArchConfig, Candidate, TrainConfig, check_epochs
 from nas.data.datasets import UNMIRRORED
 from nas.data.loader import TrainBatches, mix_seed
 from nas.errors import ConfigError, StudyError
@@ -20,6 +22,9 @@ from nas.specs import RetrainSpec
 from nas.study.settings import StudySettings
 from nas.train.evaluate import TTA, fitting_tta
 from nas.train.pace import measure_pace
+
+if TYPE_CHECKING:
+    from nas.foreign.known import KnownNetwork
 
 MEASURED_SHARE = 0.01  # of the time that is given, at most, goes into timing some steps; and …
 MEASURED_SECONDS = (2.0, 20.0)  # … at least and at most so many seconds of it
@@ -35,43 +40,79 @@ def judging_passes(images: int, tta: str) -> int:
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class Plan:
+    """A run that is to be trained."""
+
     run: TrialPaths
-    subject: Subject
-    recipe: str  # By name, `auto` resolved
-    candidate: Candidate  # By that recipe, with the epochs of this training
     tta: str
     seed: int  # As asked for
     mixed_seed: int  # What all that is drawn follows from
 
     @property
     def name(self) -> str:
-        """Of its run."""
         return self.run.folder.name
+
+    @property
+    def has_ended(self) -> bool:
+        return any(file.is_file() for file in (self.run.card, self.run.baseline, self.run.diverged))
+
+    @property
+    def train(self) -> TrainConfig:
+        raise NotImplementedError
+
+    def job(self, ctx: TrainingContext) -> Job:
+        raise NotImplementedError
+
+    def _job(self, network: "ArchConfig | KnownNetwork", digest: str, ctx: TrainingContext, **more: Any) -> Job:
+        """`digest`: of the network and its recipe."""
+        return Job(
+            key=self.name,
+            title=self.name,
+            folder=self.run.folder.absolute(),
+            network=network,
+            train=self.train,
+            seed=self.mixed_seed,
+            identity=f"{digest} seed {self.mixed_seed} images {ctx.selected.train_images}",
+            **more,
+        )
+
+
+@dataclass(frozen=True)
+class RunPlan(Plan):
+    """Of a network of ours."""
+
+    subject: Subject
+    recipe: str  # By name, `auto` resolved
+    candidate: Candidate  # By that recipe, with the epochs of this training
 
     @property
     def train(self) -> TrainConfig:
         return self.candidate.train
 
     def job(self, ctx: TrainingContext) -> Job:
-        return Job(
-            key=self.name,
-            title=self.name,
-            folder=self.run.folder.absolute(),
-            network=self.candidate.arch,
-            train=self.candidate.train,
-            seed=self.mixed_seed,
-            identity=f"{self.candidate.digest} seed {self.mixed_seed} images {ctx.selected.train_images}",
-            micro_batches=self.subject.micro_batches,
-            compiled=ctx.compiled,
-        )
+        parts = self.subject.micro_batches
+        return self._job(self.candidate.arch, self.candidate.digest, ctx, micro_batches=parts, compiled=ctx.compiled)
+
+
+@dataclass(frozen=True)
+class ByRecipe:
+    """A network, and the recipe that trains it for so many epochs."""
+
+    subject: Subject
+    recipe_name: str
+    recipe: Recipe
+    epochs: int
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        return self.recipe.fit(self.subject.candidate, self.epochs)
 
 
 def plan_run(spec: RetrainSpec, settings: StudySettings) -> RunPlan:
     """For a number of epochs; needs no image. Raises NasError."""
     subject = asked_subject(spec, settings)
-    name, recipe, epochs = by_epochs(spec, subject.default_epochs)
-    return _plan(spec, settings, subject, name, recipe, epochs, f"{epochs}-epochs")
+    chosen = by_epochs(spec, subject, subject.default_epochs)
+    return _plan(spec, settings, chosen, chosen.recipe_name, f"{chosen.epochs}-epochs")
 
 
 def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note: Callable[[str], None]) -> RunPlan:
@@ -85,13 +126,13 @@ def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note
     subject = asked_subject(spec, ctx.settings)
     named = spec.recipe if spec.recipe == AUTO else load_recipe(spec.recipe, 1)[0]
     length = f"{seconds:g}s"
-    begun = _read_begun(TrialPaths(spec.paths.retrained / _run_name(subject, named, length, spec)))
+    begun = _read_begun(_run_of(spec, subject, named, length))
     if begun is None:
-        name, recipe, epochs = _by_time(spec, seconds, subject, ctx, note)
+        chosen = _by_time(spec, seconds, subject, ctx, note)
     else:
         epochs = begun.train.epochs
-        name, recipe = load_recipe(spec.recipe, epochs)
-    return _plan(spec, ctx.settings, subject, name, recipe, epochs, length, named)
+        chosen = ByRecipe(subject, *load_recipe(spec.recipe, epochs), epochs)
+    return _plan(spec, ctx.settings, chosen, named, length)
 
 
 def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPlan:
@@ -112,40 +153,29 @@ def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPla
             f"{macs:,} multiply-adds × {images:,} images",
             hint=f"--compute {10 * epoch / 1e15:.2g}PFLOP has room for ten epochs; --train-subset N makes them shorter",
         )
-    return _plan(spec, ctx.settings, subject, name, recipe, epochs, f"{epochs}-epochs")
+    return _plan(spec, ctx.settings, ByRecipe(subject, name, recipe, epochs), name, f"{epochs}-epochs")
 
 
-def _plan(
-    spec: RetrainSpec,
-    settings: StudySettings,
-    subject: Subject,
-    recipe_name: str,
-    recipe: Recipe,
-    epochs: int,
-    length: str,
-    named: str | None = None,
-) -> RunPlan:
-    """`named` stands in the run's name in place of the recipe. Raises StudyError where the run was begun by another recipe."""
-    candidate = recipe.fit(subject.candidate, epochs)
-    run = TrialPaths(spec.paths.retrained / _run_name(subject, named or recipe_name, length, spec))
+def _plan(spec: RetrainSpec, settings: StudySettings, chosen: ByRecipe, named: str, length: str) -> RunPlan:
+    """`named`: the recipe in the run's name. Raises StudyError where the run was begun by another recipe."""
+    candidate = chosen.candidate
+    run = _run_of(spec, chosen.subject, named, length)
     begun = _read_begun(run)
     if begun is not None and begun.digest != candidate.digest:
         raise another_recipe(run)
     return RunPlan(
         run=run,
-        subject=subject,
-        recipe=recipe_name,
+        subject=chosen.subject,
+        recipe=chosen.recipe_name,
         candidate=candidate,
-        tta=tta_by(recipe, candidate),
+        tta=tta_by(chosen.recipe, candidate),
         seed=spec.seed,
         mixed_seed=mix_seed(settings.seed, int(candidate.digest, 16), spec.seed),
     )
 
 
 def _read_begun(run: TrialPaths) -> Candidate | None:
-    if not run.candidate.is_file():
-        return None
-    return Candidate.from_file(run.candidate)
+    return Candidate.from_file(run.candidate) if run.candidate.is_file() else None
 
 
 def another_recipe(run: TrialPaths) -> StudyError:
@@ -155,9 +185,9 @@ def another_recipe(run: TrialPaths) -> StudyError:
     )
 
 
-def _run_name(subject: Subject, recipe: str, length: str, spec: RetrainSpec) -> str:
+def _run_of(spec: RetrainSpec, subject: Subject, recipe: str, length: str) -> TrialPaths:
     by = "" if recipe == SEARCHED else f"-{recipe}"
-    return f"{subject.slug}{by}-{length}-seed-{spec.seed}{spec.selection.suffix}"
+    return TrialPaths(spec.paths.retrained / f"{subject.slug}{by}-{length}-seed-{spec.seed}{spec.selection.suffix}")
 
 
 # ------------------------------------------------------------------------------------------------ network, recipe, length
@@ -175,14 +205,13 @@ def asked_subject(spec: RetrainSpec, settings: StudySettings) -> Subject:
     return replace(subject, candidate=candidate)
 
 
-def by_epochs(spec: RetrainSpec, default: int) -> tuple[str, Recipe, int]:
-    """The recipe with its name, and how many epochs, where no time is given: those asked for, the recipe's, or the default."""
+def by_epochs(spec: RetrainSpec, subject: Subject, default: int) -> ByRecipe:
+    """Where no time is given: for the epochs asked for, the recipe's, or the default."""
     if spec.epochs is not None:
         check_epochs(spec.epochs)
-        return *load_recipe(spec.recipe, spec.epochs), spec.epochs
-    name, recipe = load_recipe(spec.recipe, default)
+    name, recipe = load_recipe(spec.recipe, spec.epochs or default)
     own = None if spec.recipe == AUTO else recipe.epochs
-    return name, recipe, own or default
+    return ByRecipe(subject, name, recipe, spec.epochs or own or default)
 
 
 def tta_by(recipe: Recipe, candidate: Candidate) -> str:
@@ -191,16 +220,14 @@ def tta_by(recipe: Recipe, candidate: Candidate) -> str:
     return fitting if recipe.tta is None or fitting == "none" else recipe.tta
 
 
-def _by_time(
-    spec: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]
-) -> tuple[str, Recipe, int]:
+def _by_time(spec: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]) -> ByRecipe:
     name, recipe = load_recipe(spec.recipe, 1)
     epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, ctx)
     if spec.recipe == AUTO and epochs >= LONG_FROM:
         name, recipe = load_recipe(spec.recipe, epochs)
         epochs = _epochs_within(seconds, recipe.fit(subject.candidate, epochs), recipe, ctx)
     note(f"{subject.title}: {epochs} epochs by recipe {name!r} take about {seconds:g} s here, by some timed steps")
-    return name, recipe, epochs
+    return ByRecipe(subject, name, recipe, epochs)
 
 
 def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: TrainingContext) -> int:

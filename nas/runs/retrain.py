@@ -114,7 +114,7 @@ def _train(
     with ExitStack() as closing:
         if seconds is None and flop is None:
             plans = [plan_run(spec, settings) for spec in specs]  # a mistake there is said before any image is read
-            pending = [plan for plan in plans if not plan.run.card.is_file()]
+            pending = [plan for plan in plans if not plan.has_ended]
             executor = closing.enter_context(prepared_workers(paths, where, len(pending)))
             ctx = open_context(specs[0], devices, decoding)
         else:
@@ -125,7 +125,7 @@ def _train(
                 plan_timed_run(spec, seconds, ctx, note) if seconds is not None else plan_compute(spec, flop or 0.0, ctx)
                 for spec in specs
             ]
-            pending = [plan for plan in plans if not plan.run.card.is_file()]
+            pending = [plan for plan in plans if not plan.has_ended]
             executor = closing.enter_context(prepared_workers(paths, where, len(pending)))  # which would disturb the timing
         closing.enter_context(locked([plan.run.folder for plan in pending]))
         for plan in pending:

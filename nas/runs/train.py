@@ -5,9 +5,8 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from nas.config import TrainConfig
 from nas.errors import NasError
 from nas.files import write_whole
 from nas.interrupts import Stop
@@ -17,27 +16,15 @@ from nas.jobs.local import LocalExecutor
 from nas.jobs.messages import WorkerPlan
 from nas.jobs.placement import DeviceGroup, Placement, plan_workers
 from nas.jobs.runner import Runner
-from nas.paths import StudyPaths, TrialPaths
+from nas.paths import StudyPaths
 from nas.runs.context import TrainingContext
 from nas.runs.finish import divergence, mark_diverged
+from nas.runs.plan import Plan
 from nas.study.retry import Retry
 from nas.study.settings import read_settings
 from nas.train.checkpoint import EpochMetrics
 from nas.train.device import release_memory
 from nas.train.loop import EpochProgress
-
-
-class Plan(Protocol):
-    """A run that is to be trained."""
-
-    @property
-    def run(self) -> TrialPaths: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def train(self) -> TrainConfig: ...
-    def job(self, ctx: TrainingContext) -> Job: ...
-
 
 P = TypeVar("P", bound=Plan)
 OnEpoch = Callable[[P, EpochMetrics], None]
@@ -49,7 +36,6 @@ Note = Callable[[str], None]
 class Outcome(Generic[P]):
     """What became of each run, once."""
 
-    finished: list[P] = field(default_factory=list)
     diverged: dict[str, str] = field(default_factory=dict)  # What happened, by run: it would again
     failures: dict[str, str] = field(default_factory=dict)  # Reasons, by run: the same command tries again
     suspended: int = 0  # Runs that resume with the same command
@@ -124,7 +110,6 @@ def train_all(
             note(f"judging {plan.name}")
         try:
             finish(plan)
-            outcome.finished.append(plan)
         except NasError as error:
             outcome.failures[plan.name] = error.message
             note(f"{plan.name} failed: {error.message}")

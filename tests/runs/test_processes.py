@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from nas.cores import usable_cores
 from nas.paths import StudyPaths, TrialPaths
+from nas.runs.plan import Plan
 from nas.runs.select import find_subject
-from nas.runs.train import Plan
 from nas.specs import RetrainSpec
 from nas.train.checkpoint import EpochMetrics, read_curve
 from tests.conftest import CORES

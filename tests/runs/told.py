@@ -13,8 +13,8 @@ from nas.jobs.messages import FromWorker, Shutdown, ToWorker
 from nas.jobs.worker import run_worker
 from nas.paths import TrialPaths
 from nas.runs.card import ModelCard
+from nas.runs.plan import Plan
 from nas.runs.retrain import Retrained, retrain
-from nas.runs.train import Plan
 from nas.specs import RetrainSpec
 from nas.train.checkpoint import EpochMetrics
 from nas.train.loop import EpochProgress
