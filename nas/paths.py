@@ -104,6 +104,7 @@ class TrialPaths:
         "evaluation.npz"
     )  # what it says of the official test set, or of held-out images where there is none; or absent
     baseline = _Inside("baseline.json")  # of a known network alone: what makes it one that is never handed over
+    begun = _Inside("begun.json")  # what a known network's training is, from its start
     diverged = _Inside("diverged.txt")  # why an ablation's or a known network's training did, which would again; or absent
     error = _Inside("error.txt")
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-import tempfile
+import uuid
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,7 +23,6 @@ from nas.paths import cache_folder
 
 FORMAT = 2  # raise it when what is written changes its meaning, so that entries of an older version are made again
 META = "meta.json"
-SHARED_FOLDER = 0o777
 CHECKED_BYTES, CHECKED_PARTS = 2**20, 64  # of a larger file so many parts of so many bytes are checked, spread evenly
 Progress = Callable[[Iterable, str, int], Iterable]
 """Wraps an iterable to show its progress: (items, what, how many) → the same items."""
@@ -88,11 +87,11 @@ def find_or_make(name: str, key: str, make: Callable[[Path], dict[str, Any]]) ->
             print(f"the cache of decoded images is damaged, and made again: {entry.folder}: {damage}", file=sys.stderr)
             shutil.rmtree(entry.folder)
         entry.folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=entry.folder.parent))
+        unfinished = entry.folder.parent / f".{name}-{uuid.uuid4().hex}"
+        unfinished.mkdir()
         meta = make(unfinished)
         files = {file.name: _checksum(file, sync=True) for file in sorted(unfinished.iterdir())}
         (unfinished / META).write_text(json.dumps({**meta, "files": files}))
-        unfinished.chmod(SHARED_FOLDER & ~_umask())  # mkdtemp's are for one user alone; a cache may be shared
         try:
             os.rename(unfinished, entry.folder)
         except OSError:
@@ -122,10 +121,3 @@ def _checksum(file: Path, sync: bool = False) -> list[int]:
             opened.seek(start)
             crc = zlib.crc32(opened.read(CHECKED_BYTES), crc)
     return [size, crc]
-
-
-def _umask() -> int:
-    """The one way to read it is to set it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

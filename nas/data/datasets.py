@@ -37,8 +37,6 @@ def require_known(dataset: str) -> None:
         raise DataError(f"{dataset!r} is no data set.{choices_sentence(dataset, DATASETS)}", hint=hint)
 
 
-# ------------------------------------------------------------------------------------------------- of a fixed image size
-
 Arrays = tuple[np.ndarray, np.ndarray, list[str]]  # uint8 (N, H, W, C), int64 (N,), and the classes
 
 
@@ -92,48 +90,38 @@ def _read_digits(root: Path, part: str) -> Arrays:
     return images[chosen], labels[chosen], [str(digit) for digit in range(10)]
 
 
-@dataclass(frozen=True)
-class _Torchvision:
-    """Reads one of torchvision's data sets from the disk, or downloads it."""
+def _read_torchvision(name: str, class_name: str, by_hand: Callable[[Any, Path], str], root: Path, part: str) -> Arrays:
+    """From the disk, or downloaded. `by_hand`: (torchvision's class, folder) → how to bring its files there without this
+    program."""
+    from torchvision import datasets
 
-    name: str
-    class_name: str
-    arrays: Callable[[Any], Arrays]  # of an instance of that class
-    by_hand: Callable[[Any, Path], str]  # (that class, folder) → how to bring its files there without this program
-    part: Callable[[str], dict[str, Any]] = lambda part: {"train": part == "train"}
-
-    def __call__(self, root: Path, part: str) -> Arrays:
-        return self.arrays(self._instance(root, part))
-
-    def _instance(self, root: Path, part: str) -> Any:
-        from torchvision import datasets
-
-        known = getattr(datasets, self.class_name)
-        with suppress(OSError, RuntimeError):  # not there or not readable, or its checksum is wrong
-            return known(root, download=False, **self.part(part))
-        try:
+    known = getattr(datasets, class_name)
+    which = {"split": part} if class_name == "SVHN" else {"train": part == "train"}
+    found = None
+    with suppress(OSError, RuntimeError):  # not there or not readable, or its checksum is wrong
+        found = known(root, download=False, **which)
+    try:
+        if found is None:
             root.mkdir(parents=True, exist_ok=True)
-            return known(root, download=True, **self.part(part))
-        except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
-            raise DataError(
-                f"{self.name} is not under {root.absolute()}, and its download failed: {' '.join(str(error).split())}",
-                hint=f"{self.by_hand(known, root)}, and run the command again; --dataset digits needs no download",
-            ) from None
+            found = known(root, download=True, **which)
+    except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
+        raise DataError(
+            f"{name} is not under {root.absolute()}, and its download failed: {' '.join(str(error).split())}",
+            hint=f"{by_hand(known, root)}, and run the command again; --dataset digits needs no download",
+        ) from None
+    images = np.asarray(found.data)
+    if class_name == "SVHN":  # (N, C, H, W), and its classes have no names
+        return (
+            np.ascontiguousarray(images.transpose(0, 2, 3, 1)),
+            found.labels.astype(np.int64),
+            [str(digit) for digit in range(10)],
+        )
+    return images[..., None] if images.ndim == 3 else images, np.asarray(found.targets, np.int64), list(found.classes)
 
 
-def _cifar(name: str, class_name: str) -> Source:
-    def by_hand(known: Any, root: Path) -> str:
-        there = root / known.base_folder
-        return f"get {known.filename} from {known.url} on a machine with a network, unpack it so that {there} exists"
-
-    def arrays(part: Any) -> Arrays:
-        return part.data, np.asarray(part.targets, np.int64), list(part.classes)
-
-    return Source(32, _Torchvision(name, class_name, arrays, by_hand))
-
-
-def _fashion_arrays(part: Any) -> Arrays:
-    return part.data.numpy()[..., None], part.targets.numpy().astype(np.int64), list(part.classes)
+def _cifar_by_hand(known: Any, root: Path) -> str:
+    there = root / known.base_folder
+    return f"get {known.filename} from {known.url} on a machine with a network, unpack it so that {there} exists"
 
 
 def _fashion_by_hand(known: Any, root: Path) -> str:
@@ -141,22 +129,21 @@ def _fashion_by_hand(known: Any, root: Path) -> str:
     return f"get {files} from {known.mirrors[0]} on a machine with a network, put them into {root / 'FashionMNIST' / 'raw'}"
 
 
-def _svhn_arrays(part: Any) -> Arrays:
-    images = np.ascontiguousarray(part.data.transpose(0, 2, 3, 1))
-    return images, part.labels.astype(np.int64), [str(digit) for digit in range(10)]
-
-
 def _svhn_by_hand(known: Any, root: Path) -> str:
     urls = " and ".join(known.split_list[part][0] for part in ("train", "test"))
     return f"get {urls} on a machine with a network, put them into {root}"
 
 
+def _torchvision(size: int, name: str, class_name: str, by_hand: Callable[[Any, Path], str]) -> Source:
+    return Source(size, partial(_read_torchvision, name, class_name, by_hand))
+
+
 SOURCES: dict[str, Source] = {
     "digits": Source(8, _read_digits),
-    "cifar10": _cifar("cifar10", "CIFAR10"),
-    "cifar100": _cifar("cifar100", "CIFAR100"),
-    "fashion-mnist": Source(28, _Torchvision("fashion-mnist", "FashionMNIST", _fashion_arrays, _fashion_by_hand)),
-    "svhn": Source(32, _Torchvision("svhn", "SVHN", _svhn_arrays, _svhn_by_hand, lambda part: {"split": part})),
+    "cifar10": _torchvision(32, "cifar10", "CIFAR10", _cifar_by_hand),
+    "cifar100": _torchvision(32, "cifar100", "CIFAR100", _cifar_by_hand),
+    "fashion-mnist": _torchvision(28, "fashion-mnist", "FashionMNIST", _fashion_by_hand),
+    "svhn": _torchvision(32, "svhn", "SVHN", _svhn_by_hand),
 }
 """digits: scikit-learn's 1,797 handwritten ones of 8×8 (UCI Optical Recognition of Handwritten Digits). CIFAR-10 and CIFAR-100
 (Krizhevsky 2009): 50,000 + 10,000 colour images of 32×32, in 10 and in 100 classes. Fashion-MNIST (arXiv 1708.07747): 60,000 +

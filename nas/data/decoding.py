@@ -24,7 +24,7 @@ DECODED_TOGETHER = 64  # images: a task for each would cost as much as decoding 
 DECODING = "upright by EXIF, white beneath what is transparent, the upper 8 of 16 bits"
 """How images are decoded. Change it with that, so that no image decoded before stands beside new ones in the cache."""
 
-# ------------------------------------------------------------------------- what an exported network takes along: Pillow alone
+# An exported network takes along what follows, down to `RESIZE`: it needs Pillow alone.
 
 
 def with_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -64,9 +64,6 @@ def padded(image: Image.Image, size: int) -> Image.Image:
 
 
 RESIZE = {"squash": squashed, "crop": cropped, "pad": padded}  # to squares, by name; each with an antialiasing filter
-
-
-# ---------------------------------------------------------------------------------------------------------------- files
 
 
 class ImageFile(NamedTuple):
@@ -136,9 +133,6 @@ def decoding_failure(error: Exception) -> str:
     """Why an image cannot be decoded. Pillow's decoders raise nearly anything; what is not usual names its type."""
     usual = OSError | SyntaxError | ValueError | Image.DecompressionBombError
     return reason_of(error) if isinstance(error, usual) else one_line(error)
-
-
-# -------------------------------------------------------------------------------------------------------------- decoding
 
 
 def decode(path: Path, size: int, channels: int, resize: str = "squash") -> np.ndarray:

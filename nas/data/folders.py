@@ -103,9 +103,6 @@ def is_outdated(entry: Path) -> bool:
         return False
 
 
-# -------------------------------------------------------------------------------------------------------------- images
-
-
 def _image_shape(paths: Sequence[str], config: DataConfig) -> tuple[int, int, int]:
     """(height, width, channels) for all images, as the first readable one has them or the configuration says."""
     bad: list[tuple[Path, str]] = []
@@ -178,9 +175,6 @@ def _copies(folder: Path, parts: Collection[str]) -> list[str]:
                 "says little of others"
             )
     return said
-
-
-# -------------------------------------------------------------------------------------------------------------- labels
 
 
 def in_order(names: Collection[str]) -> list[str]:

@@ -112,9 +112,6 @@ class Resident:
             yield chosen, *self.take(chosen)
 
 
-# ------------------------------------------------------------------------------------------- prepared ahead, on CUDA
-
-
 class SideStream:
     """A CUDA stream beside the consumer's, which is the device's current one. Nothing here makes the host wait."""
 
@@ -167,9 +164,6 @@ def one_ahead(batches: Generator[Batch, None, None], side: SideStream) -> Genera
                 yield batch
         finally:
             side.hand_over()  # also of a batch that nobody asks for: its sources may now be freed and their memory overwritten
-
-
-# --------------------------------------------------------------------------------------------------------------- rows
 
 
 class JoinedRows:
@@ -235,9 +229,6 @@ def copied(images: Rows, indices: Tensor | None, device: torch.device) -> Tensor
 def _normalise_rows(rows: Tensor, mean: Tensor, scale: Tensor) -> None:
     # Not addcmul, in which a number's last bit would depend on whether it is multiplied and added in one step.
     rows.sub_(mean).mul_(scale)
-
-
-# ------------------------------------------------------------------------------------------------------------ training
 
 
 class TrainBatches:

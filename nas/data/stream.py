@@ -26,9 +26,6 @@ fails a training, while a batch that is streamed is copied in the time of the on
 DEPTH = 2  # batches on the host at a time: one is gathered while the other is copied
 
 
-# --------------------------------------------------------------------------------------------------------- the choice
-
-
 def pick_storage(nbytes: int, device: torch.device, sharing: int = 1) -> type[Resident]:
     """`Resident` for so many bytes of images if they fit, else `Streamed`. `sharing`: workers on the device, each with a copy."""
     # A CPU computes with the mapped file itself; how much MPS has left, it does not say.
@@ -59,9 +56,6 @@ def room_for_images(device: torch.device, sharing: int) -> int:
     # What torch has taken from the device and holds in store for this process.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(RESIDENT_SHARE * min(free, total / sharing))
-
-
-# ---------------------------------------------------------------------------------------------------------- the images
 
 
 class Streamed(Resident):
@@ -105,9 +99,6 @@ def fetched(positions: Tensor) -> Callable[[], Tensor]:
         return copy
 
     return wait
-
-
-# ---------------------------------------------------------------------------------------------------------- the thread
 
 
 class _Slot:

@@ -59,9 +59,6 @@ def moved(config: DataConfig, folder: str | None, labels: str | None = None) -> 
     return config.model_copy(update={"folder": folder or config.folder, "labels": labels or before})
 
 
-# --------------------------------------------------------------------------------------------------------- reading
-
-
 def read_labels(path: Path, columns: Columns) -> LabelTable:
     """Raises DataError where the file is missing, is not what its name says, or lacks a column."""
     if not path.is_file():
@@ -178,9 +175,6 @@ def _texts(path: Path, column: str, values: list[Any]) -> list[str]:
                 hint="images are named by their paths within --data FOLDER",
             )
     return [_TEXT_OF[type(value)](value) for value in values]
-
-
-# ---------------------------------------------------------------------------------------------------- images and rows
 
 
 def matched(

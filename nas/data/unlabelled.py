@@ -107,9 +107,6 @@ def _id_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-# -------------------------------------------------------------------------------------------------- reading the forms
-
-
 def _read_numpy(path: Path) -> tuple[Any, Any]:
     try:
         with open(path, "rb") as file:  # a damaged archive would leave it open

@@ -29,6 +29,7 @@ from nas.runs.card import BySeed, ModelCard, read_card
 from nas.runs.context import locked, open_context
 from nas.runs.finish import finish
 from nas.runs.plan import ByRecipe, RunPlan, asked_subject, by_epochs, tta_by
+from nas.runs.select import folders_with
 from nas.runs.statistics import Spread, paired
 from nas.runs.train import Note, OnEpoch, OnProgress, prepared_workers, train_all
 from nas.space.recipes import SEARCHED
@@ -242,9 +243,6 @@ def warnings_of(definition: Definition) -> list[str]:
     return list(found)
 
 
-# ------------------------------------------------------------------------------------------------------ what was found
-
-
 @dataclass(frozen=True, kw_only=True)
 class Row(BySeed[ModelCard]):
     """A variant with its runs."""
@@ -291,9 +289,14 @@ class Ablation:
     @cached_property
     def effects(self) -> list[Effect]:
         """Of a grid; of one factor at a time none, since there the rows say it."""
-        if not self.definition.grid:
-            return []
-        return [effect for factor in self.definition.factors for effect in _effects(self, factor)]
+        found = []
+        for factor in self.definition.factors if self.definition.grid else ():
+            reference = self.definition.reference(factor)
+            means = {level: _level_means(self, factor, level) for level in map("+".join, factor.levels)}
+            for level in means:  # in the order of the definition
+                if level != reference and (difference := paired(means[level], means[reference])) is not None:
+                    found.append(Effect(factor.name, level, reference, difference))
+        return found
 
 
 def make_rows(
@@ -317,16 +320,6 @@ def make_rows(
     return tuple(rows)
 
 
-def _effects(ablation: Ablation, factor: Factor) -> list[Effect]:
-    reference = ablation.definition.reference(factor)
-    means = {"+".join(level): _level_means(ablation, factor, "+".join(level)) for level in factor.levels}
-    return [
-        Effect(factor.name, level, reference, difference)
-        for level in means
-        if level != reference and (difference := paired(means[level], means[reference])) is not None
-    ]
-
-
 def _level_means(ablation: Ablation, factor: Factor, level: str) -> dict[int, float]:
     """By seed, over all networks of the grid that have this level; of seeds for which none of them is missing."""
     definition = ablation.definition
@@ -341,9 +334,6 @@ def _level_means(ablation: Ablation, factor: Factor, level: str) -> dict[int, fl
     return {seed: fmean(row[seed] for row in with_it) for seed in seeds}
 
 
-# --------------------------------------------------------------------------------------------------------------- files
-
-
 def definition_file(folder: Path) -> Path:
     return folder / "ablation.json"
 
@@ -355,7 +345,7 @@ def run_paths(folder: Path, variant: str, seed: int) -> TrialPaths:
 def read_definition(folder: Path) -> Definition | None:
     """None where nothing has begun there. Raises ConfigError where the file is damaged."""
     file = definition_file(folder)
-    return Definition.from_json(file.read_bytes(), source=str(file)) if file.is_file() else None
+    return Definition.from_file(file) if file.is_file() else None
 
 
 def read_ablation(folder: Path) -> Ablation:
@@ -385,5 +375,4 @@ def _checked(run: TrialPaths, variant: Variant) -> ModelCard:
 
 def find_ablations(paths: StudyPaths) -> list[Path]:
     """Folders, the oldest first."""
-    files = sorted(paths.ablations.glob("*/ablation.json"), key=lambda file: file.stat().st_mtime)
-    return [file.parent for file in files]
+    return folders_with(paths.ablations, "ablation.json")

@@ -144,9 +144,6 @@ def _listed(values: dict[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or "nothing"
 
 
-# ---------------------------------------------------------------------------------------------------------- what is typed
-
-
 def fixed_base(candidate: Candidate, texts: Sequence[str]) -> tuple[Candidate, dict[str, str]]:
     """With the values of `--set`, and those by name. Raises ConfigError."""
     values: dict[Field, str] = {}
@@ -226,8 +223,6 @@ def _require_apart(factor: Factor, other: Factor, grid: bool) -> None:
                 hint="leave --grid out, or vary them in one factor, joined by +",
             )
 
-
-# ------------------------------------------------------------------------------------------------------------ variants
 
 Cost = tuple[int, int | None, str | None]  # parameters, multiply-adds, by how much over budget
 

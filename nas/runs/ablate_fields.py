@@ -137,7 +137,8 @@ def _put(tree: dict[str, Any], field: Field, text: str, option: str) -> None:
     if field.key == "block" and text in get_args(BlockName):
         part[SOURCE] = None
     if field.group != "stage":
-        part[field.key] = _list(field, text) if get_origin(field.annotation) is tuple else _scalar(field, text)
+        is_list = get_origin(field.annotation) is tuple
+        part[field.key] = [_scalar(field, one) for one in _JOINT.split(text)] if is_list else _scalar(field, text)
         return
     count = len(part)
     if field.stage is not None and field.stage >= count:
@@ -155,10 +156,6 @@ def _put(tree: dict[str, Any], field: Field, text: str, option: str) -> None:
         )
     for number, one in zip(chosen, texts, strict=True):
         part[number][field.key] = _scalar(field, one)
-
-
-def _list(field: Field, text: str) -> list[Any]:
-    return [_scalar(field, part) for part in _JOINT.split(text)]
 
 
 def _scalar(field: Field, text: str) -> Any:

@@ -28,8 +28,6 @@ from nas.runs.comparison import (
     BaselineCard,
     Comparison,
     Definition,
-    begun_file,
-    begun_runs,
     find_comparisons,
     read_baseline,
     read_begun,
@@ -104,7 +102,7 @@ def train_baselines(
                 )
             with locked([plan.run.folder for plan in pending], command="nas baseline", hint=OTHER_RUN):
                 for plan in pending:
-                    write_whole(begun_file(plan.run), (plan.definition.to_json() + "\n").encode())
+                    write_whole(plan.run.begun, (plan.definition.to_json() + "\n").encode())
                 on_plan(plans, pending, ctx)
                 for text in filter(None, [_left_out(alike), *_changed(spec.paths, pending)]):
                     note(text)
@@ -115,7 +113,7 @@ def train_baselines(
 
 
 def _changed(paths: StudyPaths, pending: Sequence[BaselinePlan]) -> list[str]:
-    begun, said = [(run, read_begun(run).network) for run in begun_runs(paths)], []
+    begun, said = [(run, definition.network) for run, definition in read_begun(paths)], []
     for network in {plan.definition.network.name: plan.definition.network for plan in pending}.values():
         code = network.files, network.text
         others = [run for run, one in begun if one.name == network.name and (one.files, one.text) != code]
@@ -166,7 +164,7 @@ def _find_networks(
     texts = list(dict.fromkeys(spec.networks))
     if not texts:
         raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18")
-    begun = [read_begun(run).network for run in begun_runs(spec.paths)]
+    begun = [definition.network for _, definition in read_begun(spec.paths)]
     known = {network.name: network for network in begun if _is_there(network) and network.is_unchanged}
     networks, wrong = [], []
     for text in texts:
@@ -215,15 +213,12 @@ def _make_plans(
             )
             length = f"{definition.train.epochs}-epochs-seed-{seed}{spec.selection.suffix}"
             run = TrialPaths(spec.paths.baselines / f"{network.slug}-like-{alike.subject.slug}{by}-{length}")
-            if begun_file(run).is_file():
-                begun = read_begun(run)
+            if run.begun.is_file():
+                begun = Definition.from_file(run.begun)
                 if begun.train.canonical() != definition.train.canonical() or begun.tta != definition.tta:
                     raise another_recipe(run)
             plans.append(BaselinePlan(run, definition.tta, seed, mix_seed(settings.seed, digest, seed), definition))
     return plans
-
-
-# --------------------------------------------------------------------------------------------------- after the training
 
 
 def _finish(plan: BaselinePlan, ctx: TrainingContext) -> None:

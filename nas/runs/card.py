@@ -164,10 +164,9 @@ class BySeed(Generic[C]):
 
 def write_card(run: TrialPaths, card: ModelCard) -> ModelCard:
     """With the hashes of the files beside it, which have to be there. Raises OSError."""
-    evaluation = run.evaluation
-    hashes = Hashes(weights=sha256_of(run.weights), evaluation=sha256_of(evaluation) if evaluation.is_file() else None, card="")
-    unsealed = card.model_copy(update={"hashes": hashes})
-    content = content_hash(json.loads(unsealed.to_json()))
+    evaluation = sha256_of(run.evaluation) if run.evaluation.is_file() else None
+    hashes = Hashes(weights=sha256_of(run.weights), evaluation=evaluation, card="")
+    content = content_hash(json.loads(card.model_copy(update={"hashes": hashes}).to_json()))
     sealed = card.model_copy(update={"hashes": hashes.model_copy(update={"card": content})})
     write_whole(run.card, (sealed.to_json() + "\n").encode())
     return sealed

@@ -11,7 +11,6 @@ studies/<study>/baselines/<network>-like-<network of the study>-<recipe>-<E>-epo
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from nas.budget import peak_memory
 from nas.config import BudgetConfig, Frozen, MetricName, TrainConfig
@@ -19,7 +18,7 @@ from nas.files import sha256_of, write_whole
 from nas.foreign.known import KnownNetwork, over_budget
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.card import BySeed, ModelCard, TrainedCard, read_card
-from nas.runs.select import finished_runs
+from nas.runs.select import finished_runs, folders_with
 from nas.runs.statistics import Spread, paired
 from nas.study.settings import read_settings
 
@@ -37,17 +36,10 @@ class Definition(Frozen):
     train_subset: int | None
 
 
-def begun_file(run: TrialPaths) -> Path:
-    return run.folder / "begun.json"
-
-
-def read_begun(run: TrialPaths) -> Definition:
-    file = begun_file(run)
-    return Definition.from_json(file.read_bytes(), source=str(file))
-
-
-def begun_runs(paths: StudyPaths) -> list[TrialPaths]:
-    return [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/begun.json"))]
+def read_begun(paths: StudyPaths) -> list[tuple[TrialPaths, Definition]]:
+    """Of all that were begun."""
+    runs = [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/begun.json"))]
+    return [(run, Definition.from_file(run.begun)) for run in runs]
 
 
 class BaselineCard(TrainedCard, Definition):
@@ -67,28 +59,20 @@ class BaselineCard(TrainedCard, Definition):
 
 def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:
     """With the hashes of the files beside it. Raises OSError."""
-    evaluation = run.evaluation
-    hashes = {
-        "weights_sha256": sha256_of(run.weights),
-        "evaluation_sha256": sha256_of(evaluation) if evaluation.is_file() else None,
-    }
-    card = card.model_copy(update=hashes)
+    evaluation = sha256_of(run.evaluation) if run.evaluation.is_file() else None
+    card = card.model_copy(update={"weights_sha256": sha256_of(run.weights), "evaluation_sha256": evaluation})
     write_whole(run.baseline, (card.to_json() + "\n").encode())
     return card
 
 
 def read_baseline(run: TrialPaths) -> BaselineCard:
     """Raises ConfigError where the file is damaged."""
-    return BaselineCard.from_json(run.baseline.read_bytes(), source=str(run.baseline))
+    return BaselineCard.from_file(run.baseline)
 
 
 def finished_baselines(paths: StudyPaths) -> list[TrialPaths]:
     """Oldest first."""
-    files = sorted(paths.baselines.glob("*/baseline.json"), key=lambda file: file.stat().st_mtime)
-    return [TrialPaths(file.parent) for file in files]
-
-
-# ----------------------------------------------------------------------------------------------------------- comparison
+    return [TrialPaths(folder) for folder in folders_with(paths.baselines, "baseline.json")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,20 +142,16 @@ def find_comparisons(paths: StudyPaths) -> list[Comparison]:
     """One for each recipe, length and set of images that known networks were trained by, the oldest first. Raises NasError where
     a file is damaged."""
     trained = [(run, read_baseline(run)) for run in finished_baselines(paths)]
-    without_card = [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/diverged.txt"))]
-    diverged = [(run, read_begun(run)) for run in without_card]
+    diverged = [(run, definition) for run, definition in read_begun(paths) if run.diverged.is_file()]
     groups: dict[object, list[tuple[TrialPaths, Definition]]] = {}
-    for run, definition in [*trained, *diverged]:
-        groups.setdefault(_condition(definition), []).append((run, definition))
+    for run, one in [*trained, *diverged]:
+        alike = one.like, one.train.canonical(), one.tta, one.hold_out, one.train_subset
+        groups.setdefault(alike, []).append((run, one))
     if not groups:
         return []
     settings = read_settings(paths)
     own = [(run, read_card(run)) for run in finished_runs(paths)]
     return [_comparison(paths.name, group, own, settings.budget, settings.study.metric) for group in groups.values()]
-
-
-def _condition(definition: Definition) -> tuple[object, ...]:
-    return definition.like, definition.train.canonical(), definition.tta, definition.hold_out, definition.train_subset
 
 
 def _comparison(

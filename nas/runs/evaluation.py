@@ -81,8 +81,6 @@ def read_evaluation(run: TrialPaths) -> Evaluation | None:
         raise StudyError(f"{file} is damaged", hint="restore it from a copy") from None
 
 
-# ---------------------------------------------------------------------------------- of a network that was trained
-
 SHIFT_SEED = 0  # of the simulated shift, the same for all networks, so that they can be compared
 
 
@@ -94,21 +92,14 @@ def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext, run: TrialP
     both = _clean_and_shifted(model, images, tta, ctx, "judging by held-out images")
     if run is not None and (ctx.dataset.test is None or ctx.selection.include_test_labels):
         write_evaluation(run, both[0])
-    accuracy, shifted_accuracy = (judged.accuracy for judged in both)
-    score, shifted_score = (None if metric == "accuracy" else judged.score(metric) for judged in both)
-    effective, shifted_effective = (
-        None if images.groups is None else round(effective_images(judged.predicted == judged.labels, images.groups), 1)
-        for judged in both
-    )
-    return HeldOut(
-        images=len(images),
-        accuracy=accuracy,
-        shifted_accuracy=shifted_accuracy,
-        score=score,
-        shifted_score=shifted_score,
-        effective_images=effective,
-        shifted_effective_images=shifted_effective,
-    )
+    told: dict[str, float] = {}
+    for prefix, judged in zip(("", "shifted_"), both, strict=True):
+        told[f"{prefix}accuracy"] = judged.accuracy
+        if metric != "accuracy":
+            told[f"{prefix}score"] = judged.score(metric)
+        if images.groups is not None:
+            told[f"{prefix}effective_images"] = round(effective_images(judged.predicted == judged.labels, images.groups), 1)
+    return HeldOut(images=len(images), **told)
 
 
 def _clean_and_shifted(

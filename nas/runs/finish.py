@@ -65,9 +65,6 @@ def seal(run: TrialPaths, card: ModelCard, ctx: TrainingContext, note: Callable[
     return sealed
 
 
-# ------------------------------------------------------------------------------------------- of any network, ours or not
-
-
 def take_weights(run: TrialPaths, identity: str) -> dict[str, Tensor]:
     """The averaged ones, or the only ones. Raises StudyError where the checkpoint does not hold them."""
     weights, found = trained_weights(run.checkpoint, identity)

@@ -302,14 +302,9 @@ def submissions_file(run: TrialPaths) -> Path:
 
 def append_submission(run: TrialPaths, entry: SubmissionEntry) -> None:
     """Raises OSError."""
-    line = (entry.model_dump_json() + "\n").encode()
-    # Of two processes that write at once, each writes its line whole.
-    file = os.open(submissions_file(run), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(file, line)
-        os.fsync(file)
-    finally:
-        os.close(file)
+    with open(submissions_file(run), "ab", buffering=0) as file:  # each of two processes that write at once writes its line whole
+        file.write((entry.model_dump_json() + "\n").encode())
+        os.fsync(file.fileno())
 
 
 def kept_submissions(run: TrialPaths) -> tuple[list[SubmissionEntry], list[str]]:

@@ -190,9 +190,6 @@ def _run_of(spec: RetrainSpec, subject: Subject, recipe: str, length: str) -> Tr
     return TrialPaths(spec.paths.retrained / f"{subject.slug}{by}-{length}-seed-{spec.seed}{spec.selection.suffix}")
 
 
-# ------------------------------------------------------------------------------------------------ network, recipe, length
-
-
 def asked_subject(spec: RetrainSpec, settings: StudySettings) -> Subject:
     """The network that is asked for; a preset, whose recipe is for photographs, without flips where a mirrored image is another
     one, such as of a digit. Raises NasError with the choices."""

@@ -108,9 +108,6 @@ def none_is_best(paths: StudyPaths) -> StudyError:
     return StudyError(f"no network of study {paths.name!r} has completed its training yet, so that none is best", hint=hint)
 
 
-# ---------------------------------------------------------------------------------------------------- retrained networks
-
-
 def is_folder(run: str | None) -> bool:
     """Whether a run is named by where it lies: a bare word is always a name."""
     return run is not None and (run in (".", "..") or run.startswith("~") or os.sep in run or (os.altsep or os.sep) in run)
@@ -135,10 +132,14 @@ def study_of(run: str | None, study: str | None) -> StudyPaths | None:
     return owner if folder.parent == owner.retrained and owner.settings.is_file() else None
 
 
+def folders_with(folder: Path, name: str) -> list[Path]:
+    """Those in this one that hold a file of this name, the oldest file first."""
+    return [file.parent for file in sorted(folder.glob(f"*/{name}"), key=lambda file: file.stat().st_mtime)]
+
+
 def finished_runs(paths: StudyPaths) -> list[TrialPaths]:
     """Oldest first."""
-    files = sorted(paths.retrained.glob("*/model.json"), key=lambda file: file.stat().st_mtime)
-    return [TrialPaths(file.parent) for file in files]
+    return [TrialPaths(folder) for folder in folders_with(paths.retrained, "model.json")]
 
 
 def find_run(
@@ -195,8 +196,6 @@ def _run_in(name: str) -> TrialPaths:
         raise StudyError(f"{folder} {what}", hint="name the folder that holds the run's model.json and model.safetensors")
     return TrialPaths(folder.resolve())  # of `.` the name is wanted
 
-
-# ---------------------------------------------------------------------------------------- the best of several
 
 CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")
 
@@ -267,8 +266,6 @@ def rank(networks: Sequence[Network], by: Criterion) -> Sequence[Network] | None
         return None
     return [network for _, network in sorted(zip(means, networks, strict=True), key=lambda pair: -(pair[0] or 0.0))]
 
-
-# ------------------------------------------------------------------------------------ which run is taken where none is named
 
 CHOSEN = "chosen"
 CHOSEN_BY = {
@@ -368,8 +365,7 @@ def _subject_of(run: TrialPaths) -> str | None:
 
 def read_choice(paths: StudyPaths) -> Choice | None:
     """Raises ConfigError where the file is damaged."""
-    file = paths.choice
-    return Choice.from_json(file.read_bytes(), source=str(file)) if file.is_file() else None
+    return Choice.from_file(paths.choice) if paths.choice.is_file() else None
 
 
 def record_choice(paths: StudyPaths, ranked: Sequence[Network], by: Criterion) -> None:

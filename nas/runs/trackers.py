@@ -14,111 +14,98 @@ from nas.errors import ConfigError, choices_sentence
 from nas.train.checkpoint import EpochMetrics
 
 
-class Tracker(Protocol):
-    """A run is a training, by its name."""
+class TrackedRun(Protocol):
+    """A training, at a tracker."""
 
-    def epoch(self, run: str, candidate: Candidate, metrics: EpochMetrics) -> None: ...
+    def log(self, values: dict[str, float], epoch: int) -> None: ...
 
-    def end(self, run: str, outcome: str) -> None: ...
-
-    def close(self) -> None: ...
+    def close(self, outcome: str | None) -> None:
+        """None where it is not known."""
 
 
 class TensorBoard:
     """Event files under `tensorboard/` in the study's folder, one folder a training."""
 
-    def __init__(self, folder: Path, study: str) -> None:
+    def __init__(self, folder: Path, study: str, run: str, candidate: Candidate) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._make: Callable[[str], Any] = lambda run: SummaryWriter(str(folder / "tensorboard" / run))
-        self._writers: dict[str, Any] = {}
+        self._writer = SummaryWriter(str(folder / "tensorboard" / run))
+        self._writer.add_text("candidate", f"{candidate.arch.one_line()}\n\n```\n{candidate.to_json()}\n```")
 
-    def epoch(self, run: str, candidate: Candidate, metrics: EpochMetrics) -> None:
-        if run not in self._writers:
-            self._writers[run] = self._make(run)
-            self._writers[run].add_text("candidate", f"{candidate.arch.one_line()}\n\n```\n{candidate.to_json()}\n```")
-        for name, value in _values(metrics).items():
-            self._writers[run].add_scalar(name, value, metrics.epoch)
+    def log(self, values: dict[str, float], epoch: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, epoch)
 
-    def end(self, run: str, outcome: str) -> None:
-        if run in self._writers:
-            writer = self._writers.pop(run)
-            writer.add_text("outcome", outcome)
-            writer.close()
-
-    def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+    def close(self, outcome: str | None) -> None:
+        if outcome is not None:
+            self._writer.add_text("outcome", outcome)
+        self._writer.close()
 
 
 class WandB:
-    """Runs of project `nas`, grouped by study; offline, into `wandb/` in the study's folder, unless WANDB_MODE says otherwise."""
+    """Runs of project `nas`, grouped by study; offline, in `wandb/` of the study's folder, unless WANDB_MODE says otherwise."""
 
-    def __init__(self, folder: Path, study: str) -> None:
+    def __init__(self, folder: Path, study: str, run: str, candidate: Candidate) -> None:
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        def start(run: str, candidate: Candidate) -> Any:
-            folder.mkdir(parents=True, exist_ok=True)
-            return wandb.init(
-                project=os.environ.get("WANDB_PROJECT", "nas"),
-                group=study,
-                name=f"{study} {run}",
-                dir=str(folder),
-                config=candidate.model_dump(mode="json"),
-                reinit="create_new",
-            )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._run: Any = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "nas"),
+            group=study,
+            name=f"{study} {run}",
+            dir=str(folder),
+            config=candidate.model_dump(mode="json"),
+            reinit="create_new",
+        )
 
-        self._start, self._runs = start, dict[str, Any]()
+    def log(self, values: dict[str, float], epoch: int) -> None:
+        self._run.log(values, step=epoch)
 
-    def epoch(self, run: str, candidate: Candidate, metrics: EpochMetrics) -> None:
-        if run not in self._runs:
-            self._runs[run] = self._start(run, candidate)
-        self._runs[run].log(_values(metrics), step=metrics.epoch)
-
-    def end(self, run: str, outcome: str) -> None:
-        if run in self._runs:
-            started = self._runs.pop(run)
-            started.summary["outcome"] = outcome
-            started.finish()
-
-    def close(self) -> None:
-        for run in self._runs.values():
-            run.finish()
-        self._runs.clear()
+    def close(self, outcome: str | None) -> None:
+        if outcome is not None:
+            self._run.summary["outcome"] = outcome
+        self._run.finish()
 
 
-TRACKERS: dict[str, Callable[[Path, str], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
-"""Made from a study's folder and its name."""
+TRACKERS: dict[str, type[TensorBoard | WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}
+"""A run's, from its study's folder and name, its own name and what is trained."""
 
 
-class Careful:
-    """Another tracker, given up at its first failure, which is said."""
+class Tracker:
+    """The runs of a study, by name. Given up at its first failure, which is said."""
 
-    def __init__(self, tracker: Tracker, note: Callable[[str], None]) -> None:
-        self._tracker: Tracker | None = tracker
-        self._note = note
+    def __init__(self, name: str, start: Callable[[str, Candidate], TrackedRun], note: Callable[[str], None]) -> None:
+        self._name, self._start, self._note = name, start, note
+        self._runs: dict[str, TrackedRun] = {}
+        self._given_up = False
 
-    def _try(self, action: Callable[[Tracker], None]) -> None:
-        if self._tracker is None:
+    def _try(self, action: Callable[[], None]) -> None:
+        if self._given_up:
             return
         try:
-            action(self._tracker)
+            action()
         except Exception as error:  # whatever a tracker may raise, the study goes on
-            name = type(self._tracker).__name__
-            self._tracker = None
-            self._note(f"Warning: {name} failed and is given up: {error}")
+            self._given_up = True
+            self._note(f"Warning: {self._name} failed and is given up: {error}")
 
     def epoch(self, run: str, candidate: Candidate, metrics: EpochMetrics) -> None:
-        self._try(lambda tracker: tracker.epoch(run, candidate, metrics))
+        def log() -> None:
+            if run not in self._runs:
+                self._runs[run] = self._start(run, candidate)
+            values = {name: value for name, value in asdict(metrics).items() if name != "epoch" and value is not None}
+            self._runs[run].log(values, metrics.epoch)
 
-    def end(self, run: str, outcome: str) -> None:
-        self._try(lambda tracker: tracker.end(run, outcome))
+        self._try(log)
+
+    def end(self, run: str, outcome: str | None) -> None:
+        if run in self._runs:
+            self._try(lambda: self._runs.pop(run).close(outcome))
 
     def close(self) -> None:
-        self._try(lambda tracker: tracker.close())
+        for run in list(self._runs):
+            self.end(run, None)
 
 
 def require_tracker(name: str | None) -> None:
@@ -137,8 +124,5 @@ def require_tracker(name: str | None) -> None:
 def make_tracker(name: str, folder: Path, study: str, note: Callable[[str], None]) -> Tracker:
     """`folder` is the study's. Raises ConfigError as `require_tracker`."""
     require_tracker(name)
-    return Careful(TRACKERS[name](folder, study), note)
-
-
-def _values(metrics: EpochMetrics) -> dict[str, float]:
-    return {name: value for name, value in asdict(metrics).items() if name != "epoch" and value is not None}
+    kind = TRACKERS[name]
+    return Tracker(kind.__name__, lambda run, candidate: kind(folder, study, run, candidate), note)

@@ -180,9 +180,6 @@ def time_draws(space: Space, budget: Budget, count: int, most_draws: int, seed: 
     return sorted(budget.latency(arch) for arch in fitting)
 
 
-# --------------------------------------------------------------------------------------------- widths that are scaled
-
-
 @dataclass(frozen=True)
 class Fill:
     """How near the networks of a space come to their targets."""
@@ -227,7 +224,7 @@ def check_can_fill(space: Space, shape: ImageShape) -> None:
     if any(is_filled(params, target) for params, target, _ in drawn):
         return
     params, target, arch = min(drawn, key=lambda one: abs(one[0] / one[1] - 1))
-    blame = costly_ranges(space.unscaled(), shape, _params_at_one_channel)
+    blame = costly_ranges(space.unscaled(), shape, lambda arch, shape: params_at_widths(arch, shape, [1] * len(arch.stages), 1))
     lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch"
     hint = f"{lower} in the space, or raise the budget with --max-params"
     if params > target:
@@ -242,8 +239,3 @@ def check_can_fill(space: Space, shape: ImageShape) -> None:
         f"parameters that it is scaled to; the nearest has {params:,} for {target:,}, {why}",
         hint=hint,
     )
-
-
-def _params_at_one_channel(arch: ArchConfig, shape: ImageShape) -> int:
-    """Parameters where every stage has a single channel."""
-    return params_at_widths(arch, shape, [1] * len(arch.stages), 1)

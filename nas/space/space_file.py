@@ -233,8 +233,6 @@ class _Reader:
                 slots.append(Slot(".".join(inner[1:]), inner, self.domain(value, label, field)))
         return slots
 
-    # ------------------------------------------------------------------------------------------ one slot's domain
-
     def domain(self, value: Any, key: str, field: TypeAdapter[Any]) -> Any:
         """The distribution that a mapping describes, or the fixed value that stands in its place."""
         takes_list = field.core_schema["type"] == "tuple"

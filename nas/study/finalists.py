@@ -68,9 +68,6 @@ class Finalist:
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
-# -------------------------------------------------------------------------------------------------------- what is planned
-
-
 def check_request(count: int | None, epochs: int | None, seeds: int | None, trials: int, search_epochs: int) -> None:
     """Raises ConfigError for what cannot be meant."""
     if count is not None and count < 0:
@@ -150,9 +147,6 @@ def choose(
         return None
     chosen = outcomes.best_trials(trials, asked.count)
     return (replace(asked, count=len(chosen)), chosen) if len(chosen) >= LEAST or (count and chosen) else None
-
-
-# ------------------------------------------------------------------------------------------------------ the sibling study
 
 
 def sibling(study: optuna.Study) -> optuna.Study | None:
@@ -249,9 +243,6 @@ class FinalistSource(TrialSource):
         candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.progress.epochs})})
         parts = trial.user_attrs.get("micro_batches", 1)
         self.ready.append(Drawn(trial, candidate, trial.user_attrs["params"], trial.user_attrs.get("macs", 0), parts))
-
-
-# ------------------------------------------------------------------------------------------------------------- the result
 
 
 def finalists_of(study: optuna.Study) -> list[Finalist]:

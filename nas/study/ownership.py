@@ -125,9 +125,6 @@ def _found(storage: OwnedStorage, paths: StudyPaths, address: sqlalchemy.URL | N
         )
 
 
-# ------------------------------------------------------------------------------------------------- removing and renaming
-
-
 @contextmanager
 def _at_rest(paths: StudyPaths, note: Callable[[str], None]) -> Iterator[optuna.storages.BaseStorage | None]:
     """Nobody searches or trains anything of the study meanwhile. Yields its storage in PostgreSQL; None for SQLite, which its
@@ -172,9 +169,6 @@ def rename_study(paths: StudyPaths, name: str, note: Callable[[str], None]) -> S
     return new
 
 
-# ------------------------------------------------------------------------------------------------------ in the file system
-
-
 def _lock_folder(paths: StudyPaths, seconds: float) -> filelock.BaseFileLock:
     """The operating system releases it when this process dies."""
     holder_file = paths.lock.with_suffix(".holder.json")
@@ -217,8 +211,6 @@ def _held(study: str, who: str, more: str = "") -> StudyError:
         hint=f"wait for it, stop it with Ctrl-C, or take another name with --study NAME{more}",
     )
 
-
-# ----------------------------------------------------------------------------------------------------------- in PostgreSQL
 
 # A machine that is gone is noticed after a minute; what an administrator may have set against idle sessions does not mean
 # this one.

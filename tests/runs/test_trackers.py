@@ -9,7 +9,7 @@ import pytest
 from nas.config import Candidate
 from nas.errors import ConfigError
 from nas.paths import StudyPaths
-from nas.runs.trackers import Careful, make_tracker, require_tracker
+from nas.runs.trackers import Tracker, make_tracker, require_tracker
 from nas.train.checkpoint import EpochMetrics, read_curve
 from tests.conftest import Done
 
@@ -59,22 +59,20 @@ def test_search_and_retraining_log_what_their_curves_hold(nas: Callable[..., Don
 
 
 class Broken:
-    def epoch(self, run: str, candidate: Candidate, metrics: EpochMetrics) -> None:
+    def log(self, values: dict[str, float], epoch: int) -> None:
         raise OSError("no room")
 
-    def end(self, run: str, outcome: str) -> None:
+    def close(self, outcome: str | None) -> None:
         raise AssertionError("it was given up")
-
-    close = None
 
 
 def test_tracker_that_fails_is_given_up_and_named_once() -> None:
     notes: list[str] = []
-    careful = Careful(Broken(), notes.append)  # type: ignore[arg-type]
+    tracker = Tracker("Broken", lambda run, candidate: Broken(), notes.append)
     for number in (1, 2):
-        careful.epoch("trial-0001", CANDIDATE, epoch(number))
-    careful.end("trial-0001", "trained")
-    careful.close()
+        tracker.epoch("trial-0001", CANDIDATE, epoch(number))
+    tracker.end("trial-0001", "trained")
+    tracker.close()
     assert notes == ["Warning: Broken failed and is given up: no room"]
 
 

@@ -48,9 +48,6 @@ def grey(images: Tensor) -> Tensor:
     return (LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue).floor_()
 
 
-# -------------------------------------------------------------------------------------------------- colour jitter
-
-
 def brightness(images: Tensor, factors: Tensor) -> Tensor:
     return pixels(images.float().mul_(per_image(factors)))
 
@@ -99,9 +96,6 @@ def colour_jitter(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     return images
 
 
-# ----------------------------------------------------------------------------------------------- tones, for policies
-
-
 def invert(images: Tensor) -> Tensor:
     return 255 - images
 
@@ -138,9 +132,6 @@ def equalise(images: Tensor) -> Tensor:
     below = counts.cumsum(dim=1, dtype=torch.int32) - counts
     table = torch.where(step > 0, (below + step // 2) // step.clamp(min=1), torch.arange(256, device=images.device))
     return table.clamp_(0, 255).to(torch.uint8).gather(1, levels).view(n, channels, height, width)
-
-
-# ---------------------------------------------------------------------------------------- sharpness, blur and noise
 
 
 def sharpness(images: Tensor, factors: Tensor) -> Tensor:

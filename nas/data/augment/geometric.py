@@ -34,9 +34,6 @@ def inside(positions: Tensor, size: int) -> Tensor:
     return (positions >= 0) & (positions < size)
 
 
-# ------------------------------------------------------------------------------------------------------------ crops
-
-
 def _reflected(positions: Tensor, size: int) -> Tensor:
     """Any integer as a position in 0 … size - 1, mirrored at the first and the last, which do not repeat."""
     period = max(2 * (size - 1), 1)
@@ -142,9 +139,6 @@ def random_resized_crop(images: Tensor, config: AugmentConfig, draw: Draw) -> Te
     return resized_crop(images, top, left, height, width)
 
 
-# ---------------------------------------------------------------------------------------------------------- mirrors
-
-
 def hashed(numbers: Tensor, seed: int) -> Tensor:
     """int64 (N,) of 0 … 2³² - 1 → the same kind, scrambled, every bit of it depending on all of the number and the seed.
 
@@ -172,9 +166,6 @@ def random_flip(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
 def random_vertical_flip(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     turned = draw.uniform(0, 1, len(images)) < config.vertical_flip
     return choose(turned, images.flip(2), images)
-
-
-# ------------------------------------------------------------------------------------------------------ affine maps
 
 
 def affine(images: Tensor, matrices: Tensor) -> Tensor:
@@ -225,9 +216,6 @@ def random_affine(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     right = draw.uniform(-config.translation * width, config.translation * width, n).round()
     down = draw.uniform(-config.translation * height, config.translation * height, n).round()
     return affine(images, turned(degrees, right, down))
-
-
-# ------------------------------------------------------------------------------------------------------ blackening
 
 
 def in_boxes(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:

@@ -157,8 +157,6 @@ class _Driver:
         self._say(Lost(reason))
         self._lost = True
 
-    # ------------------------------------------------------------------------------------------- the coordinator
-
     def _say(self, message: object) -> None:
         self._outbox.put(message)
 
@@ -199,8 +197,6 @@ class _Driver:
     def _close(self, seconds: float) -> None:
         self._closing = time.monotonic() + seconds
         self._fill()
-
-    # ------------------------------------------------------------------------------------------------- the cluster
 
     def _look(self) -> None:
         while True:
@@ -272,8 +268,6 @@ class _Driver:
                 else:
                     self._number(seat)
                     self._send(seat, self._order.job)
-
-    # ------------------------------------------------------------------------------------------------- the actors
 
     def _await(self, seat: _Seat, call: Any, then: Callable[[_Seat, Any], None]) -> None:
         call.future().add_done_callback(lambda future: self._events.put(partial(self._answered, seat, future, then)))

@@ -84,8 +84,6 @@ class RayExecutor(Executor):
         """Of `workers`, those that start as soon as there is room, be it after hours; nothing is heard of them until then."""
         return set(self._awaited)
 
-    # ------------------------------------------------------------------------------------------------ the cluster
-
     def tell(self, **changes: Any) -> None:
         self._plan = replace(self._plan, **changes)
 
@@ -169,8 +167,6 @@ class RayExecutor(Executor):
             f"CPUs: its nodes have {have} (GPUs and CPUs)",
             hint="--gpus-per-worker 0 computes on CPUs, 0.5 puts two workers on a GPU; or add nodes, and run the command again",
         )
-
-    # ----------------------------------------------------------------------------------------------- the executor
 
     def restart(self, worker: int) -> None:
         self._awaited.add(worker)

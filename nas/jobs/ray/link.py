@@ -1,4 +1,5 @@
-"""What a search and the process that is connected to Ray for it say to each other."""
+"""What a search and its driver, the process that is connected to Ray for it, say to each other: `Send`, `Kill`, `Replace` and
+`Close` to the driver, and from it what follows."""
 
 from dataclasses import dataclass
 
@@ -14,9 +15,6 @@ class Order:
     job: bytes  # a pickled `Job`
     title: str
     log: str  # the file that takes what Ray prints
-
-
-# ------------------------------------------------------------------------------------------------------- to the driver
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,6 @@ class Replace:
 @dataclass(frozen=True)
 class Close:
     seconds: float  # in which the workers may end by themselves
-
-
-# ----------------------------------------------------------------------------------------------------- from the driver
 
 
 @dataclass(frozen=True)
