@@ -27,7 +27,7 @@ from nas.data.decoding import (
     others_text,
 )
 from nas.data.images import Dataset, channel_statistics, dataset_of
-from nas.data.tables import NUMBER, Columns, matched, read_labels
+from nas.data.tables import NUMBER, matched, read_labels
 from nas.errors import DataError
 from nas.files import is_utf8
 
@@ -279,7 +279,7 @@ def _class_files(folder: Path, classes: list[str], part: str, others: Counter[st
 
 def _list_labelled(root: Path, config: DataConfig) -> Listing:
     assert config.labels is not None
-    table = read_labels(Path(config.labels), Columns(config.image_column, config.label_column, config.group_column))
+    table = read_labels(Path(config.labels), config.image_column, config.label_column, config.group_column)
     others = Counter[str]()
     files, rows, left_out = matched(root, table, config.skip_bad_images, others)
     if Path(config.labels).parent.resolve().is_relative_to(root.resolve()):

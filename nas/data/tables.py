@@ -23,19 +23,6 @@ SKIP_IMAGES = "label them, or leave these images out with --skip-bad-images"
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which columns of a table of labels say what."""
-
-    image: str
-    label: str
-    group: str | None = None
-
-    def by_option(self) -> dict[str, str]:
-        named = {"--image-column": self.image, "--label-column": self.label}
-        return named if self.group is None else named | {"--group-column": self.group}
-
-
-@dataclass(frozen=True)
 class LabelTable:
     source: str
     images: list[str]
@@ -59,22 +46,23 @@ def moved(config: DataConfig, folder: str | None, labels: str | None = None) -> 
     return config.model_copy(update={"folder": folder or config.folder, "labels": labels or before})
 
 
-def read_labels(path: Path, columns: Columns) -> LabelTable:
-    """Raises DataError where the file is missing, is not what its name says, or lacks a column."""
+def read_labels(path: Path, image: str, label: str, group: str | None) -> LabelTable:
+    """From the columns of these names. Raises DataError where the file is missing, is not what its name says, or lacks a column."""
     if not path.is_file():
         raise DataError(f"there is no file of labels {path}", hint=f"{FORMS}; --data FOLDER finds one that moved with its folder")
+    columns = {"--image-column": image, "--label-column": label} | ({} if group is None else {"--group-column": group})
     suffix = path.suffix.lower()
     if suffix in PARQUET_SUFFIXES:
-        first, row, found = 1, "row", _read_parquet(path, columns.by_option())
+        first, row, found = 1, "row", _read_parquet(path, columns)
     elif suffix in CSV_SUFFIXES:
-        first, row, found = 2, "line", read_csv(path, columns.by_option(), FORMS).columns
+        first, row, found = 2, "line", read_csv(path, columns, FORMS).columns
     else:
         choices = ", ".join((*CSV_SUFFIXES, *PARQUET_SUFFIXES))
         raise DataError(f"{path} ends in {suffix!r}, which is no form of a table. Choices: {choices}.", hint=FORMS)
     if not found[0]:
         raise DataError(f"{path} has no rows", hint=FORMS)
     labels = _without_missing(found[1])
-    return LabelTable(str(path), found[0], labels, found[2] if columns.group is not None else None, first, row)
+    return LabelTable(str(path), found[0], labels, found[2] if group is not None else None, first, row)
 
 
 def _without_missing(labels: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.data.folders import in_order
 from nas.data.images import Dataset
-from nas.data.tables import Columns, moved, read_labels
+from nas.data.tables import moved, read_labels
 from nas.errors import DataError
 
 FORMS = "--labels takes a CSV with a header line or a Parquet file"
@@ -133,7 +133,7 @@ def test_whole_numbers_beside_missing_ones_stay_whole_numbers_and_missing_ones_a
 
     table = pyarrow.table({"image": ["x", "y", "z"], "label": [1.0, None, float("nan")], "g": [1.5, 2.0, 3.0]})
     parquet.write_table(table, tmp_path / "t.parquet")
-    found = read_labels(tmp_path / "t.parquet", Columns("image", "label", "g"))
+    found = read_labels(tmp_path / "t.parquet", "image", "label", "g")
     assert (found.labels, found.groups) == (["1", "", ""], ["1.5", "2", "3"])
     assert found.place(1) == "row 2"
 

@@ -221,8 +221,10 @@ class _Driver:
         for seat in list(self._seats):
             if seat.worker is None and seat.node is not None and seat.node not in alive:
                 self._bury(seat, NODE_GONE)
-            if seat.unreachable_since is not None:
-                self._try_again(seat, time.monotonic() - seat.unreachable_since)
+            if seat.unreachable_since is not None and time.monotonic() - seat.unreachable_since > UNREACHABLE_SECONDS:
+                self._bury(seat, f"its node has not been reachable for {UNREACHABLE_SECONDS:.0f} s")
+            elif seat.unreachable_since is not None and not seat.listening:
+                self._collect(seat)
             if seat.repeat:
                 seat.repeat = False
                 for number, packed in seat.unconfirmed.items():
@@ -308,12 +310,6 @@ class _Driver:
     def _collect(self, seat: _Seat) -> None:
         seat.listening = True
         self._await(seat, seat.actor.collect.remote(seat.received), self._hear)
-
-    def _try_again(self, seat: _Seat, seconds: float) -> None:
-        if seconds > UNREACHABLE_SECONDS:
-            self._bury(seat, f"its node has not been reachable for {UNREACHABLE_SECONDS:.0f} s")
-        elif not seat.listening:
-            self._collect(seat)
 
     def _send(self, seat: _Seat, packed: bytes) -> None:
         seat.unconfirmed[seat.sent] = packed
