@@ -47,7 +47,7 @@ def moved(config: DataConfig, folder: str | None, labels: str | None = None) -> 
 
 
 def read_labels(path: Path, image: str, label: str, group: str | None) -> LabelTable:
-    """From the columns of these names. Raises DataError where the file is missing, is not what its name says, or lacks a column."""
+    """Its columns of these names. Raises DataError where the file is missing, is not what its name says, or lacks a column."""
     if not path.is_file():
         raise DataError(f"there is no file of labels {path}", hint=f"{FORMS}; --data FOLDER finds one that moved with its folder")
     columns = {"--image-column": image, "--label-column": label} | ({} if group is None else {"--group-column": group})
