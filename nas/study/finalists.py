@@ -90,10 +90,19 @@ def check_request(count: int | None, epochs: int | None, seeds: int | None, tria
 
 
 def plan_round(
-    spent: float, search_epochs: int, count: int | None = None, epochs: int | None = None, seeds: int | None = None
+    spent: float,
+    search_epochs: int,
+    count: int | None = None,
+    epochs: int | None = None,
+    seeds: int | None = None,
+    begun: Round | None = None,
 ) -> Round | None:
     """What is asked for, the rest such that it costs about a fifth of `spent`, the search's epochs. None where that is too little
-    for two networks, or `count` is 0."""
+    for two networks, or `count` is 0. A round that has begun goes on as it began, unless something else is asked for; with more
+    networks where the search has gone on."""
+    if begun is not None:
+        asked = plan_round(spent, search_epochs, count, epochs or begun.epochs, seeds or begun.seeds)
+        return replace(asked, count=max(asked.count, begun.count)) if asked is not None and count is None else asked
     if count == 0:
         return None
     for factor, usual_seeds in LENGTHS:
@@ -123,18 +132,7 @@ def expected_round(
 ) -> Round | None:
     """If the search trains all that it may."""
     each = pruner.expected_epochs(trials) or search_epochs
-    return _asked_beside(begun, trials * each, search_epochs, count, epochs, seeds)
-
-
-def _asked_beside(
-    begun: Round | None, spent: float, search_epochs: int, count: int | None, epochs: int | None, seeds: int | None
-) -> Round | None:
-    """A round that has begun goes on as it began, unless something else is asked for; with more networks where the search has
-    gone on."""
-    if begun is None:
-        return plan_round(spent, search_epochs, count, epochs, seeds)
-    asked = plan_round(spent, search_epochs, count, epochs or begun.epochs, seeds or begun.seeds)
-    return replace(asked, count=max(asked.count, begun.count)) if asked is not None and count is None else asked
+    return plan_round(trials * each, search_epochs, count, epochs, seeds, begun)
 
 
 def choose(
@@ -142,7 +140,7 @@ def choose(
 ) -> tuple[Round, list[FrozenTrial]] | None:
     """After a search, by what it has really cost. None where there are none to be trained."""
     trials = study.get_trials(deepcopy=False)
-    asked = _asked_beside(begun_round(study), epochs_spent(trials), search_epochs, count, epochs, seeds)
+    asked = plan_round(epochs_spent(trials), search_epochs, count, epochs, seeds, begun_round(study))
     if asked is None:
         return None
     chosen = outcomes.best_trials(trials, asked.count)
