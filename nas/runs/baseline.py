@@ -28,9 +28,9 @@ from nas.runs.comparison import (
     BaselineCard,
     Comparison,
     Definition,
+    begun_runs,
     find_comparisons,
     read_baseline,
-    read_begun,
     write_baseline,
 )
 from nas.runs.context import TrainingContext, locked, open_context
@@ -113,7 +113,7 @@ def train_baselines(
 
 
 def _changed(paths: StudyPaths, pending: Sequence[BaselinePlan]) -> list[str]:
-    begun, said = [(run, definition.network) for run, definition in read_begun(paths)], []
+    begun, said = [(run, Definition.from_file(run.begun).network) for run in begun_runs(paths)], []
     for network in {plan.definition.network.name: plan.definition.network for plan in pending}.values():
         code = network.files, network.text
         others = [run for run, one in begun if one.name == network.name and (one.files, one.text) != code]
@@ -164,7 +164,7 @@ def _find_networks(
     texts = list(dict.fromkeys(spec.networks))
     if not texts:
         raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18")
-    begun = [definition.network for _, definition in read_begun(spec.paths)]
+    begun = [Definition.from_file(run.begun).network for run in begun_runs(spec.paths)]
     known = {network.name: network for network in begun if _is_there(network) and network.is_unchanged}
     networks, wrong = [], []
     for text in texts:

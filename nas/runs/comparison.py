@@ -36,10 +36,8 @@ class Definition(Frozen):
     train_subset: int | None
 
 
-def read_begun(paths: StudyPaths) -> list[tuple[TrialPaths, Definition]]:
-    """Of all that were begun."""
-    runs = [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/begun.json"))]
-    return [(run, Definition.from_file(run.begun)) for run in runs]
+def begun_runs(paths: StudyPaths) -> list[TrialPaths]:
+    return [TrialPaths(file.parent) for file in sorted(paths.baselines.glob("*/begun.json"))]
 
 
 class BaselineCard(TrainedCard, Definition):
@@ -142,7 +140,7 @@ def find_comparisons(paths: StudyPaths) -> list[Comparison]:
     """One for each recipe, length and set of images that known networks were trained by, the oldest first. Raises NasError where
     a file is damaged."""
     trained = [(run, read_baseline(run)) for run in finished_baselines(paths)]
-    diverged = [(run, definition) for run, definition in read_begun(paths) if run.diverged.is_file()]
+    diverged = [(run, Definition.from_file(run.begun)) for run in begun_runs(paths) if run.diverged.is_file()]
     groups: dict[object, list[tuple[TrialPaths, Definition]]] = {}
     for run, one in [*trained, *diverged]:
         alike = one.like, one.train.canonical(), one.tta, one.hold_out, one.train_subset
