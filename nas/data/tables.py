@@ -181,7 +181,6 @@ def matched(
     named = [_within(root, name) for name in table.images]
     meant = names_of(paths, named)
     lost: list[str] = []
-    unlabelled: list[str] = []
     row_of: dict[int, int] = {}
     for row, name in enumerate(table.images):
         found = meant.get(named[row], [])
@@ -193,21 +192,17 @@ def matched(
             )
         if not found:
             lost.append(f"{table.place(row)}: {name or 'no name'}")
-        elif found[0] in row_of:
-            before = table.place(row_of[found[0]])
+        elif (before := row_of.setdefault(found[0], row)) != row:
             raise DataError(
-                f"{table.source}: {before} and {table.place(row)} are about the same image, {files[found[0]].path}",
+                f"{table.source}: {table.place(before)} and {table.place(row)} are about the same image, {files[found[0]].path}",
                 hint="leave one of them out: an image has one label",
             )
-        else:
-            row_of[found[0]] = row
-            if not table.labels[row]:
-                unlabelled.append(f"{table.place(row)}: {name}")
     rows_of_table = f"of {len(table.images):,} rows of {table.source}"
     if not skip or not row_of:
         either = ", or leave these rows out with --skip-bad-images" if row_of else ""
         _refuse(lost, f"{rows_of_table} name an image that is not under {root}", f"check --data and --image-column{either}")
     if not skip:
+        unlabelled = [f"{table.place(row)}: {table.images[row]}" for row in row_of.values() if not table.labels[row]]
         _refuse(unlabelled, f"{rows_of_table} have no label", SKIP_IMAGES)
         without = [path for i, path in enumerate(paths) if i not in row_of]
         _refuse(without, f"of {len(files):,} images under {root} have no row in {table.source}", SKIP_IMAGES)
