@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from nas.paths import StudyPaths, studies_folder
+from nas.report.words import flop_text
 from nas.runs.card import read_card
 from nas.runs.select import find_run, find_subject, finished_runs
 from nas.runs.statistics import accuracy_interval
@@ -22,7 +23,7 @@ def test_retraining_says_what_it_does_and_what_comes_next(nas: Callable[..., Don
     assert f"study tiny, {find_subject(study, 'best').title}: " in done.err
     assert "training 1 epoch by recipe 'searched' on 1,438 images" in done.err
     assert "epoch    1/1  loss" in done.err
-    assert f"Trained on 1,438 images in {card.seconds:.0f} s: {run.folder}\n" in done.out
+    assert f"Trained on 1,438 images in {card.seconds:.0f} s, {flop_text(card.flop)}: {run.folder}\n" in done.out
     low, high = accuracy_interval(card.test_accuracy or 0.0, 359)
     assert (
         f"Official test set, opened once: {card.test_accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f}) of 359; under a "
