@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from PIL import Image
 
@@ -214,6 +215,7 @@ def test_a_study_of_digits_from_before_keeps_what_it_began_with(nas: Callable[..
     settings["parameters"]["augment.flip"] = '"horizontal"'
     del settings["overrides"]["unmirrored"]
     paths.settings.write_text(json.dumps(settings))
+    optuna.load_study(study_name="mine", storage=f"sqlite:///{paths.database}").set_user_attr("settings", settings)
     assert nas(*SEARCH).code == 0
 
 
