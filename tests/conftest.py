@@ -18,6 +18,7 @@ from nas.cli.main import main
 from nas.interrupts import Stop
 from nas.paths import StudyPaths, study_paths
 from nas.runs.retrain import retrain
+from nas.runs.train import TrainingDisplay
 from nas.specs import RetrainSpec, SearchSpec
 from nas.study.finalists import Round
 from nas.study.run import SearchDisplay, SearchPlan, run_search
@@ -149,12 +150,8 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         monkeypatch.setattr(os, "cpu_count", lambda: 1)  # the threads of the worker
         request = SearchSpec(study="tiny", space="tiny.yaml", dataset="digits", trials=2, device="cpu")
         run_search(request, QuietDisplay())
-        retrain(
-            RetrainSpec(study_paths("tiny"), epochs=1, device="cpu"),
-            on_plan=lambda plans, there, ctx: None,
-            on_epoch=lambda plan, metrics: None,
-            stop=Stop(),
-        )
+        spec = RetrainSpec(study_paths("tiny"), epochs=1, device="cpu")
+        retrain(spec, lambda plans, there, ctx: None, TrainingDisplay(), Stop())
     return folder / "studies"
 
 

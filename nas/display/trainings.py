@@ -1,7 +1,7 @@
 """How retrainings, ablations and baselines show themselves: the plan, each epoch, how long all that is left will take."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from nas.budget import count_params
 from nas.display.terminal import TerminalDisplay, printed_lines
@@ -13,18 +13,25 @@ from nas.runs.ablate import Done as AblationDone
 from nas.runs.baseline import BaselinePlan, train_baselines
 from nas.runs.baseline import Done as BaselinesDone
 from nas.runs.context import TrainingContext
-from nas.runs.plan import RunPlan, judging_passes
+from nas.runs.plan import Plan, RunPlan, judging_passes
 from nas.runs.retrain import Retrained, retrain, retrain_several
+from nas.runs.train import TrainingDisplay
 from nas.specs import AblateSpec, BaselineSpec, RetrainSpec, SeveralSpec
 from nas.train.checkpoint import EpochMetrics, read_curve
 from nas.train.loop import EpochProgress
 
 
-class Trainings:
+class Trainings(TrainingDisplay):
     """Of one command, one after another or together, and what judges them at the end."""
 
     def __init__(self, display: TerminalDisplay) -> None:
         self.display = display
+
+    def decoding(self, items: Iterable, what: str, count: int) -> Iterable:
+        return self.display.decoding(items, what, count)
+
+    def note(self, text: str) -> None:
+        self.display.note(text)
 
     def begin(self, pending: Mapping[TrialPaths, int], passes: int) -> None:
         """With the epochs of each run; those that it has had already count. `passes`: forward passes of an image by which all of
@@ -35,15 +42,18 @@ class Trainings:
         self.said = dict.fromkeys(self.epochs, "")  # of the last epoch of each
         self.first: tuple[float, float] | None = None  # when the first was heard of, and the epochs of all by then
 
-    def on_epoch(self, plan: RunPlan | BaselinePlan, metrics: EpochMetrics) -> None:
-        name = plan.run.folder.name
+    def on_epoch(self, plan: Plan, metrics: EpochMetrics) -> None:
+        name = plan.name
         self.said[name] = f"loss {metrics.train_loss:.4f}  training accuracy {metrics.train_accuracy:.2%}"
         if isinstance(plan, RunPlan):
             self.display.track_epoch(f"retrained-{name}", plan.candidate, metrics)
         self._show(name, metrics.epoch, 1.0, metrics.images_per_second)
 
-    def on_progress(self, plan: RunPlan | BaselinePlan, progress: EpochProgress) -> None:
-        self._show(plan.run.folder.name, progress.epoch, progress.share, progress.images_per_second)
+    def on_progress(self, plan: Plan, progress: EpochProgress) -> None:
+        self._show(plan.name, progress.epoch, progress.share, progress.images_per_second)
+
+    def on_printed(self, name: str, text: str) -> None:
+        self.display.say("\n".join(printed_lines(name, text)))
 
     def _show(self, name: str, epoch: int, share: float, images_per_second: float | None) -> None:
         self.done[name] = max(epoch - 1 + share, self.done[name])
@@ -94,7 +104,7 @@ def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> 
         trainings.begin({plans[0].run: plans[0].train.epochs}, judging_passes(ctx.held_out + ctx.test_images, plans[0].tta))
 
     with suspended_by_signals(stop.request):
-        done = retrain(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, trainings.on_progress)
+        done = retrain(spec, on_plan, trainings, stop)
     if done.best is not None and not begun:
         display.say(f"{done.best[0].folder} was trained before; another --seed, --epochs or --recipe trains another network.")
     return done
@@ -114,7 +124,7 @@ def show_retrainings(spec: SeveralSpec, display: TerminalDisplay, stop: Stop) ->
         trainings.begin({plan.run: plan.train.epochs for plan in plans}, passes)
 
     with suspended_by_signals(stop.request):
-        return retrain_several(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, trainings.on_progress)
+        return retrain_several(spec, on_plan, trainings, stop)
 
 
 # --------------------------------------------------------------------------------------------------------------- ablations
@@ -130,7 +140,7 @@ def show_ablation(spec: AblateSpec, display: TerminalDisplay, stop: Stop) -> Abl
         trainings.begin({one.run: one.train.epochs for one in plan.pending}, passes)
 
     with suspended_by_signals(stop.request):
-        return run_ablation(spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, trainings.on_progress)
+        return run_ablation(spec, on_plan, trainings, stop)
 
 
 def _announce_ablation(plan: AblationPlan, display: TerminalDisplay) -> None:
@@ -161,13 +171,8 @@ def show_baselines(spec: BaselineSpec, display: TerminalDisplay, stop: Stop) -> 
         passes = sum(judging_passes(ctx.held_out + ctx.test_images, plan.definition.tta) for plan in pending)
         trainings.begin({plan.run: plan.train.epochs for plan in pending}, passes)
 
-    def printed(name: str, text: str) -> None:
-        display.say("\n".join(printed_lines(name, text)))
-
     with suspended_by_signals(stop.request):
-        return train_baselines(
-            spec, on_plan, trainings.on_epoch, stop, display.decoding, display.note, trainings.on_progress, printed
-        )
+        return train_baselines(spec, on_plan, trainings, stop)
 
 
 def _announce_baselines(

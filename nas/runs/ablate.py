@@ -16,8 +16,6 @@ from statistics import fmean
 
 from nas.budget import Budget
 from nas.config import ADAMS, Candidate, MetricName
-from nas.data.cache import Progress as DecodingProgress
-from nas.data.cache import silent
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
@@ -31,7 +29,7 @@ from nas.runs.finish import finish
 from nas.runs.plan import ByRecipe, RunPlan, asked_subject, by_epochs, tta_by
 from nas.runs.select import folders_with
 from nas.runs.statistics import Spread, paired
-from nas.runs.train import Note, OnEpoch, OnProgress, prepared_workers, train_all
+from nas.runs.train import TrainingDisplay, prepared_workers, train_all
 from nas.space.recipes import SEARCHED
 from nas.specs import HOLD_OUT, AblateSpec
 from nas.study.settings import Environment, StudySettings, read_settings
@@ -83,11 +81,8 @@ class _Base(ByRecipe):
 def run_ablation(
     spec: AblateSpec,
     on_plan: Callable[[AblationPlan], None],
-    on_epoch: OnEpoch[RunPlan],
+    display: TrainingDisplay,
     stop: Stop,
-    decoding: DecodingProgress = silent,
-    note: Note = lambda text: None,
-    on_progress: OnProgress[RunPlan] = lambda plan, progress: None,
 ) -> Done:
     """Resumes where it stopped before. Raises NasError."""
     _require_name(spec.name)
@@ -99,7 +94,7 @@ def run_ablation(
     devices = device_group(devices_of(spec.placement)[0], None)
     lock = locked([folder], "ablation", "nas ablate", "wait for it; or another one beside it, with --name NAME")
     with prepared_workers(spec.paths, spec.placement, len(pending)) as executor:
-        ctx = open_context(spec.base, devices, decoding)
+        ctx = open_context(spec.base, devices, display.decoding)
         with lock:
             write_whole(definition_file(folder), definition.to_json().encode())
             if pending:
@@ -117,8 +112,8 @@ def run_ablation(
                         warnings=tuple(warnings_of(definition)),
                     )
                 )
-            judge = partial(finish, ctx=ctx, note=note, opens_test=False, in_ledger=False)
-            outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, on_progress, keep_diverged=True)
+            judge = partial(finish, ctx=ctx, note=display.note, opens_test=False, in_ledger=False)
+            outcome = train_all(pending, ctx, executor, judge, display, stop, keep_diverged=True)
             return Done(folder, read_ablation(folder), outcome.failures, outcome.suspended)
 
 

@@ -12,8 +12,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from nas.config import TrainConfig
-from nas.data.cache import Progress as DecodingProgress
-from nas.data.cache import silent
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError, NasError, StudyError, one_line
 from nas.files import sha256_of, write_whole
@@ -37,7 +35,7 @@ from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.evaluation import judge_held_out, judge_test
 from nas.runs.finish import begin_card, clear_away, keep_weights, take_weights
 from nas.runs.plan import ByRecipe, Plan, another_recipe, asked_subject, by_epochs, tta_by
-from nas.runs.train import Note, OnEpoch, OnProgress, Outcome, prepared_workers, train_all
+from nas.runs.train import Outcome, TrainingDisplay, prepared_workers, train_all
 from nas.space.recipes import SEARCHED
 from nas.specs import BaselineSpec
 from nas.study.settings import StudySettings, read_settings
@@ -77,24 +75,19 @@ OnPlan = Callable[[Sequence[BaselinePlan], Sequence[BaselinePlan], TrainingConte
 def train_baselines(
     spec: BaselineSpec,
     on_plan: OnPlan,
-    on_epoch: OnEpoch[BaselinePlan],
+    display: TrainingDisplay,
     stop: Stop,
-    decoding: DecodingProgress = silent,
-    note: Note = lambda text: None,
-    on_progress: OnProgress[BaselinePlan] = lambda plan, progress: None,
-    printed: Callable[[str, str], None] = lambda name, text: None,
 ) -> Done:
-    """Resumes where it stopped before. `printed` hears a network's name, and what its code printed. Raises NasError; what is
-    wrong with a network is said before any is trained."""
+    """Resumes where it stopped before. Raises NasError; what is wrong with a network is said before any is trained."""
     settings = read_settings(spec.paths)
     alike = _find_alike(spec, settings)
-    plans = _make_plans(spec, alike, settings, _find_networks(spec, alike, settings, printed))
+    plans = _make_plans(spec, alike, settings, _find_networks(spec, alike, settings, display.on_printed))
     pending = [plan for plan in plans if not plan.has_ended]
     outcome = Outcome[BaselinePlan]()
     if pending:
         devices = device_group(spec.device, None, threads=spec.threads)
         with prepared_workers(spec.paths, devices, 1) as executor:
-            ctx = open_context(spec.retraining, devices, decoding)
+            ctx = open_context(spec.retraining, devices, display.decoding)
             if ctx.dataset.test is None and ctx.selected.hold_out is None:
                 raise ConfigError(
                     "the data set has no labelled test images, so that nothing would judge the networks",
@@ -105,9 +98,9 @@ def train_baselines(
                     write_whole(plan.run.begun, (plan.definition.to_json() + "\n").encode())
                 on_plan(plans, pending, ctx)
                 for text in filter(None, [_left_out(alike), *_changed(spec.paths, pending)]):
-                    note(text)
+                    display.note(text)
                 judge = partial(_finish, ctx=ctx)
-                outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, on_progress, keep_diverged=True)
+                outcome = train_all(pending, ctx, executor, judge, display, stop, keep_diverged=True)
     ended = [plan.run for plan in plans if plan.has_ended]
     return Done(tuple(ended), _comparison(spec.paths, ended), outcome.failures, outcome.suspended)
 

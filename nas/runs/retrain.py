@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from nas.data.cache import Progress as DecodingProgress
-from nas.data.cache import silent
 from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
 from nas.interrupts import Stop
@@ -19,7 +17,7 @@ from nas.runs.load import load_network
 from nas.runs.plan import RunPlan, plan_compute, plan_run, plan_timed_run
 from nas.runs.select import Network, expected, find_subject, group, rank, record_choice
 from nas.runs.statistics import Expectation
-from nas.runs.train import Note, OnEpoch, OnProgress, Outcome, prepared_workers, train_all
+from nas.runs.train import Outcome, TrainingDisplay, prepared_workers, train_all
 from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
 from nas.train.device import with_its_threads
@@ -50,16 +48,13 @@ class Retrained:
 def retrain(
     spec: RetrainSpec,
     on_plan: OnPlan,
-    on_epoch: OnEpoch[RunPlan],
+    display: TrainingDisplay,
     stop: Stop,
-    decoding: DecodingProgress = silent,
-    note: Note = lambda text: None,
-    on_progress: OnProgress[RunPlan] = lambda plan, progress: None,
 ) -> Retrained:
     """One network by one seed, trained by `spec.gpus` devices together. Resumes from its checkpoint. Raises NasError, also where
     it fails."""
     devices = device_group(spec.device, spec.gpus, spec.compiled, spec.threads)
-    plans, outcome, _ = _train([spec], devices, devices, on_plan, on_epoch, stop, decoding, note, on_progress)
+    plans, outcome, _ = _train([spec], devices, devices, on_plan, display, stop)
     for reason in outcome.diverged.values():
         raise StudyError(f"the {reason}", hint="retrain another trial (nas list shows them), or try another --seed")
     for name, reason in outcome.failures.items():
@@ -75,17 +70,14 @@ def retrain(
 def retrain_several(
     spec: SeveralSpec,
     on_plan: OnPlan,
-    on_epoch: OnEpoch[RunPlan],
+    display: TrainingDisplay,
     stop: Stop,
-    decoding: DecodingProgress = silent,
-    note: Note = lambda text: None,
-    on_progress: OnProgress[RunPlan] = lambda plan, progress: None,
 ) -> Retrained:
     """Trains what is not trained yet, each on one device, then judges and chooses. Raises NasError."""
     if spec.by == "shifted" and not spec.base.hold_out:
         raise ConfigError("--choose-by shifted needs images that chose nothing before", hint=f"--hold-out {HOLD_OUT:g}")
     devices = device_group(devices_of(spec.placement)[0], None)
-    plans, outcome, ctx = _train(spec.each(), spec.placement, devices, on_plan, on_epoch, stop, decoding, note, on_progress)
+    plans, outcome, ctx = _train(spec.each(), spec.placement, devices, on_plan, display, stop)
     networks, failures = _networks(plans), outcome.failures | {name: f"its {why}" for name, why in outcome.diverged.items()}
     ranked = None if outcome.suspended or not networks else rank(networks, spec.by)
     if ranked is None:
@@ -93,8 +85,9 @@ def retrain_several(
     try:
         record_choice(spec.base.paths, ranked, spec.by)
     except OSError as error:
-        note(f"the choice is not recorded, in {spec.base.paths.choice}: {error.strerror}; --run names the network that is meant")
-    chosen = _with_test(ranked[0], ctx, note)
+        text = f"the choice is not recorded, in {spec.base.paths.choice}: {error.strerror}"
+        display.note(f"{text}; --run names the network that is meant")
+    chosen = _with_test(ranked[0], ctx, display.note)
     return Retrained((chosen, *ranked[1:]), chosen, spec.by, failures, 0)
 
 
@@ -103,11 +96,8 @@ def _train(
     where: DeviceGroup | Placement,
     devices: DeviceGroup,
     on_plan: OnPlan,
-    on_epoch: OnEpoch[RunPlan],
+    display: TrainingDisplay,
     stop: Stop,
-    decoding: DecodingProgress,
-    note: Note,
-    on_progress: OnProgress[RunPlan],
 ) -> tuple[list[RunPlan], Outcome[RunPlan], TrainingContext]:
     """The plan of each, and what became of those that were not trained yet."""
     paths, seconds, flop, settings = specs[0].paths, specs[0].seconds, specs[0].flop, read_settings(specs[0].paths)
@@ -116,13 +106,13 @@ def _train(
             plans = [plan_run(spec, settings) for spec in specs]  # a mistake there is said before any image is read
             pending = [plan for plan in plans if not plan.has_ended]
             executor = closing.enter_context(prepared_workers(paths, where, len(pending)))
-            ctx = open_context(specs[0], devices, decoding)
+            ctx = open_context(specs[0], devices, display.decoding)
         else:
             for spec in specs:
                 find_subject(paths, spec.which)
-            ctx = open_context(specs[0], devices, decoding)
+            ctx = open_context(specs[0], devices, display.decoding)
             plans = [
-                plan_timed_run(spec, seconds, ctx, note) if seconds is not None else plan_compute(spec, flop or 0.0, ctx)
+                plan_timed_run(spec, seconds, ctx, display.note) if seconds is not None else plan_compute(spec, flop or 0.0, ctx)
                 for spec in specs
             ]
             pending = [plan for plan in plans if not plan.has_ended]
@@ -136,9 +126,9 @@ def _train(
         alone = len(plans) == 1
 
         def judge(plan: RunPlan) -> None:
-            finish(plan, ctx, note, opens_test=alone)
+            finish(plan, ctx, display.note, opens_test=alone)
 
-        outcome = train_all(pending, ctx, executor, judge, on_epoch, stop, note, on_progress)
+        outcome = train_all(pending, ctx, executor, judge, display, stop)
     return plans, outcome, ctx
 
 
@@ -147,7 +137,7 @@ def _networks(plans: Sequence[RunPlan]) -> tuple[Network, ...]:
     return group((plan.run, read_card(plan.run)) for plan in plans if plan.run.card.is_file())
 
 
-def _with_test(network: Network, ctx: TrainingContext, note: Note) -> Network:
+def _with_test(network: Network, ctx: TrainingContext, note: Callable[[str], None]) -> Network:
     """With what its trainings say of the official test set, which is opened for those that have not seen it yet."""
     runs = []
     for run, card in network.runs:

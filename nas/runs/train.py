@@ -2,7 +2,7 @@
 differ in what they plan and in how they finish it; what happens to a training meanwhile is the runner's business."""
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
@@ -27,9 +27,26 @@ from nas.train.device import release_memory
 from nas.train.loop import EpochProgress
 
 P = TypeVar("P", bound=Plan)
-OnEpoch = Callable[[P, EpochMetrics], None]
-OnProgress = Callable[[P, EpochProgress], None]
-Note = Callable[[str], None]
+
+
+class TrainingDisplay:
+    """What a command that trains tells whoever watches it; this one shows nothing."""
+
+    def decoding(self, items: Iterable, what: str, count: int) -> Iterable:
+        """Passes `items` on, of which there are `count`."""
+        return items
+
+    def on_epoch(self, plan: Plan, metrics: EpochMetrics) -> None:
+        """A run has ended an epoch."""
+
+    def on_progress(self, plan: Plan, progress: EpochProgress) -> None:
+        """How far a run is in an epoch."""
+
+    def on_printed(self, name: str, text: str) -> None:
+        """What a known network's code printed."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
 
 
 @dataclass
@@ -65,10 +82,8 @@ def train_all(
     ctx: TrainingContext,
     executor: LocalExecutor,
     finish: Callable[[P], object],
-    on_epoch: OnEpoch[P],
+    display: TrainingDisplay,
     stop: Stop,
-    note: Note,
-    on_progress: OnProgress[P],
     keep_diverged: bool = False,
 ) -> Outcome[P]:
     """Until all are trained and finished, or the stop is requested and every worker has written its checkpoint. `keep_diverged`:
@@ -77,6 +92,7 @@ def train_all(
     if not plans:
         return outcome
     trained: list[P] = []
+    note = display.note
 
     def on_end(job: Job, result: JobResult) -> None:
         plan = by_name[job.key]
@@ -92,9 +108,9 @@ def train_all(
 
     source = FixedJobs(
         [plan.job(ctx) for plan in plans],
-        lambda job, metrics: on_epoch(by_name[job.key], metrics),
+        lambda job, metrics: display.on_epoch(by_name[job.key], metrics),
         on_end,
-        lambda job, progress: on_progress(by_name[job.key], progress),
+        lambda job, progress: display.on_progress(by_name[job.key], progress),
     )
     persist = Retry(ctx.paths.name, note, lambda: stop.requested, "the run's folder", doing="training", again="the same command")
     token_file = plans[0].run.folder.absolute() / "queue.token"

@@ -15,6 +15,7 @@ from nas.interrupts import Stop
 from nas.paths import shipped_names
 from nas.runs.context import open_presets_study
 from nas.runs.retrain import retrain
+from nas.runs.train import TrainingDisplay
 from nas.specs import RetrainSpec
 from nas.train.checkpoint import read_curve
 
@@ -36,7 +37,7 @@ def main() -> None:
         print("|---|" + "---|" * (options.epochs + 2), flush=True)
         for name in options.only:
             request = RetrainSpec(paths, f"preset:{name}", epochs=options.epochs, train_subset=options.images)
-            done = retrain(request, lambda plans, there, ctx: None, lambda plan, metrics: None, Stop())
+            done = retrain(request, lambda plans, there, ctx: None, TrainingDisplay(), Stop())
             curve = read_curve(done.networks[0].runs[0][0].metrics)
             cells = [f"{metrics.train_loss:.3f}" for metrics in curve]
             last = curve[-1]

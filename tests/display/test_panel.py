@@ -275,7 +275,7 @@ def test_what_takes_long_is_a_line_now_and_then_and_what_does_not_is_none(clock:
 
 
 def test_time_left_of_trainings_counts_what_is_judged_at_their_end(clock: list[float], tmp_path: Path) -> None:
-    shown, plan = display(), cast(Any, SimpleNamespace(run=TrialPaths(tmp_path / "run")))
+    shown, plan = display(), cast(Any, SimpleNamespace(name="run", run=TrialPaths(tmp_path / "run")))
     with shown:
         trainings = Trainings(shown)
         trainings.begin({plan.run: 4}, passes=30_000)

@@ -150,12 +150,4 @@ def asked(study: StudyPaths, *networks: str, seeds: tuple[int, ...] = (0,), epoc
 
 def train(request: BaselineSpec, told: Told | None = None) -> Done:
     told = told or Told()
-    return train_baselines(
-        request,
-        told.on_plan,
-        told.on_epoch,
-        told.stop,
-        note=told.notes.append,
-        on_progress=told.on_progress,
-        printed=told.on_printed,
-    )
+    return train_baselines(request, told.on_plan, told, told.stop)

@@ -32,7 +32,7 @@ from tests.runs.told import Told
 
 
 def train(request: AblateSpec, told: Told) -> Done:
-    return run_ablation(request, told.on_plan, told.on_epoch, told.stop, note=told.notes.append)
+    return run_ablation(request, told.on_plan, told, told.stop)
 
 
 def asked(study: StudyPaths, *factors: str, seeds: tuple[int, ...] = (0, 1), which: str = "best") -> AblateSpec:

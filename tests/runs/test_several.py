@@ -16,7 +16,7 @@ from tests.runs.told import Told, trained
 
 
 def train(request: SeveralSpec, told: Told) -> Retrained:
-    return retrain_several(request, told.on_plan, told.on_epoch, told.stop, note=told.notes.append)
+    return retrain_several(request, told.on_plan, told, told.stop)
 
 
 @pytest.fixture

@@ -139,12 +139,12 @@ class Dying(LocalExecutor):
 def several(study: StudyPaths, told: Told) -> Any:
     base = RetrainSpec(study, epochs=2, train_subset=100, hold_out=0.2, device="cpu")
     spec = SeveralSpec(base, find_names(study, ["top:2"]), (0,), Placement("cpu"))
-    return retrain_several(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append, on_progress=told.on_progress)
+    return retrain_several(spec, told.on_plan, told, told.stop)
 
 
 def ablation(study: StudyPaths, told: Told) -> Any:
     spec = AblateSpec(study, factors=("activation=gelu",), seeds=(0,), epochs=2, train_subset=100, hold_out=0.2, device="cpu")
-    return run_ablation(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append, on_progress=told.on_progress)
+    return run_ablation(spec, told.on_plan, told, told.stop)
 
 
 def baselines(study: StudyPaths, told: Told) -> Any:

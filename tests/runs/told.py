@@ -15,12 +15,13 @@ from nas.paths import TrialPaths
 from nas.runs.card import ModelCard
 from nas.runs.plan import Plan
 from nas.runs.retrain import Retrained, retrain
+from nas.runs.train import TrainingDisplay
 from nas.specs import RetrainSpec
 from nas.train.checkpoint import EpochMetrics
 from nas.train.loop import EpochProgress
 
 
-class Told:
+class Told(TrainingDisplay):
     def __init__(self, stop_after: int | None = None) -> None:
         """A stop is requested after so many epochs; after 0 of them once it is planned."""
         self.stop, self.stop_after = Stop(), stop_after
@@ -49,10 +50,13 @@ class Told:
     def on_printed(self, name: str, text: str) -> None:
         self.printed.append((name, text))
 
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
 
 def train_one(spec: RetrainSpec, told: Told | None = None) -> Retrained:
     told = told or Told()
-    return retrain(spec, told.on_plan, told.on_epoch, told.stop, note=told.notes.append, on_progress=told.on_progress)
+    return retrain(spec, told.on_plan, told, told.stop)
 
 
 def trained(spec: RetrainSpec, told: Told | None = None) -> tuple[TrialPaths, ModelCard]:
