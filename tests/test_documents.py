@@ -116,5 +116,9 @@ def test_every_command_in_a_hint_exists_with_its_options() -> None:
 
 def test_the_tree_names_every_room() -> None:
     tree = (ROOT / "README.md").read_text().partition("## The house")[2]
-    rooms = {path.name + "/" * path.is_dir() for path in (ROOT / "nas").iterdir() if not path.name.startswith("_")}
+    rooms = {
+        path.name + "/" * path.is_dir()
+        for path in (ROOT / "nas").iterdir()
+        if not path.name.startswith("_") and path.name != "py.typed"
+    }
     assert rooms == set(re.findall(r"(?m)^  ([a-z_]+(?:\.py|/)) ", tree.partition("search_spaces/")[0]))
