@@ -87,7 +87,14 @@ def test_schedules_are_their_closed_forms(progress: float) -> None:
     else:
         cycle = ONECYCLE_END + (1 - ONECYCLE_END) * (1 + math.cos(math.pi * falling)) / 2
     stairs = 1.0 if progress < 0.5 else 0.2 if progress < 0.75 else 0.04
-    wanted = {"cosine": cosine, "warmup_cosine": warm, "onecycle": cycle, "multistep": stairs, "constant": 1.0}
+    wanted = {
+        "cosine": cosine,
+        "linear": 1 - progress,
+        "warmup_cosine": warm,
+        "onecycle": cycle,
+        "multistep": stairs,
+        "constant": 1,
+    }
     assert {name: function(progress, train) for name, function in SCHEDULES.items()} == pytest.approx(wanted, abs=1e-12)
 
 
