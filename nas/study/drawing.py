@@ -80,8 +80,11 @@ class SearchSource(TrialSource):
     def _draw_once(self) -> None:
         """Raises BudgetError where nothing seems to fit."""
         if self._unjudged is None:
-            self._prepare_sampler(self._next_number())
-            self._unjudged = self._draw(ask(self.study, self.space.distributions))
+            trials = self.study.get_trials(deepcopy=False)
+            # A warm start's, or somebody's, come first.
+            waiting = (trial.number for trial in trials if trial.state == TrialState.WAITING)
+            self._prepare_sampler(next(waiting, len(trials)))
+            self._unjudged = self._draw(ask(self.study, self.space.distributions, trials))
             if self._unjudged is None:
                 return
             _, candidate, budget = self._unjudged
@@ -103,11 +106,6 @@ class SearchSource(TrialSource):
         if self._in_a_row["duplicate"] >= MAX_DUPLICATES_IN_A_ROW:
             self.exhausted = f"{MAX_DUPLICATES_IN_A_ROW} draws in a row repeated earlier ones: the space is exhausted"
             self.busy = False
-
-    def _next_number(self) -> int:
-        """Of the trial that `ask` will give: the first that a warm start has enqueued, or a new one."""
-        trials = self.study.get_trials(deepcopy=False)
-        return next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
 
     def _prepare_sampler(self, number: int) -> None:
         self.sampler.seed(mix_seed(self.seed, number) % 2**32)

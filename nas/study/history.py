@@ -93,28 +93,26 @@ def all_with_values(study: optuna.Study, limit: int | None = None, over_budget: 
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if not is_duplicate(trial)]
     values = projected_values([trial for trial in trials if trial.state != TrialState.FAIL])
-    fitting = [values[t.number] for t in trials if t.number in values and excess(t, limit) <= 0 and not _diverged(t)]
+    over = {trial.number: excess(trial, limit) for trial in trials}
+    diverged = {trial.number for trial in trials if trial.constraints.get(DIVERGENCE, 0.0) > 0}
+    fitting = [value for number, value in values.items() if over[number] <= 0 and number not in diverged]
     if not fitting:
         over_budget = over_budget and limit is None
     middling, worst = (median(fitting), min(fitting)) if fitting else (0.0, 0.0)
     result = []
     for trial in trials:
-        over = excess(trial, limit)
+        number = trial.number
         if not trial.state.is_finished():
             result.append(trial)
-        elif trial.state == TrialState.FAIL or (over > 0 and not over_budget):
+        elif trial.state == TrialState.FAIL or (over[number] > 0 and not over_budget):
             continue
-        elif over > 0:
-            result.append(_complete(trial, middling, over))
-        elif _diverged(trial):
-            result.append(_complete(trial, worst, over))
-        elif trial.number in values:
-            result.append(_complete(trial, values[trial.number], over))
+        elif over[number] > 0:
+            result.append(_complete(trial, middling, over[number]))
+        elif number in diverged:
+            result.append(_complete(trial, worst, over[number]))
+        elif number in values:
+            result.append(_complete(trial, values[number], over[number]))
     return result
-
-
-def _diverged(trial: FrozenTrial) -> bool:
-    return trial.constraints.get(DIVERGENCE, 0.0) > 0
 
 
 def _complete(trial: FrozenTrial, value: float, over: float) -> FrozenTrial:

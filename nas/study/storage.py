@@ -5,12 +5,15 @@ The ledger's tables, which Optuna does not know, are written by whoever has some
 """
 
 import atexit
+import copy
+import json
 import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from nas.errors import StudyError
 from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
 from nas.study.address import DRIVER, shown, study_address
 from nas.study.identity import FINALISTS, database_name, missing, name_of_study
-from nas.study.optuna_private import storage_of, with_cache
+from nas.study.optuna_private import LeanRDBStorage, id_of, storage_of
 from nas.study.retry import LedgerUnavailable, Retry, find_unavailable, raise_unavailable, redacted_line
 
 Connect = Callable[[], Any]  # makes a connection of sqlite3 or psycopg
@@ -340,7 +343,8 @@ class RoutedStorage(BaseStorage):
 
 
 class OwnedStorage(RoutedStorage):
-    """Reads and writes through one connection, and tries again while the database is unavailable.
+    """Writes through one connection, and tries again while the database is unavailable. Trials are read from memory: nobody
+    else changes one, and what others have added is looked up whenever all are read.
 
     An attempt that failed may have been committed before the connection broke. Optuna writes attributes and intermediate
     values over what is there; what it would do twice is looked up here first.
@@ -349,7 +353,10 @@ class OwnedStorage(RoutedStorage):
     def __init__(self, url: str, connect: Connect, retry: Retry) -> None:
         self._retry = retry
         self._closed = False
-        self._trials: dict[int, int] = {}  # how many each study has: only the sole coordinator makes any
+        self._trials: dict[
+            int, FrozenTrial
+        ] = {}  # by id; a change replaces one, so that a list that was handed out stays as it is
+        self._ids: dict[int, list[int]] = {}  # by study, of its trials in the order of their numbers
 
         def connect_while_owned() -> Any:
             assert not self._closed, "the study is not owned any more"
@@ -357,9 +364,8 @@ class OwnedStorage(RoutedStorage):
 
         how = {"creator": connect_while_owned, "poolclass": sqlalchemy.QueuePool, "pool_size": 1, "max_overflow": 0}
         # Making and checking the tables takes a second connection while the first is in use.
-        stored = optuna.storages.RDBStorage(url, how, skip_compatibility_check=True, skip_table_creation=True)
-        self.engine = stored.engine
-        self._stored = with_cache(stored)
+        self._stored = LeanRDBStorage(url, how, skip_compatibility_check=True, skip_table_creation=True)
+        self.engine = self._stored.engine
         sqlalchemy.event.listen(self.engine, "handle_error", raise_unavailable)
 
     def close(self) -> None:
@@ -391,18 +397,47 @@ class OwnedStorage(RoutedStorage):
                     raise
 
         self._retry(delete)
+        for trial_id in self._ids.pop(study_id, []):
+            del self._trials[trial_id]
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._trials.get(trial_id) or self.call("get_trial", trial_id)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        ids = self._ids.setdefault(study_id, [])
+        for trial in self._newer_trials(study_id):
+            ids.append(id_of(trial))
+            self._trials[id_of(trial)] = trial
+        trials = [self._trials[trial_id] for trial_id in ids]
+        chosen = trials if states is None else [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
+
+    def _newer_trials(self, study_id: int) -> list[FrozenTrial]:
+        newest = max(self._ids[study_id][-1:], default=-1)
+        return self._retry(lambda again: self._stored.newer_trials(study_id, newest))
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        number = self._trials[study_id] if study_id in self._trials else self.get_n_trials(study_id)
+        if study_id not in self._ids:
+            self.get_all_trials(study_id, deepcopy=False)
+        template = None if template_trial is None else as_stored(template_trial)
 
-        def create(again: bool) -> int:
-            if again and self._stored.get_n_trials(study_id) > number:
-                return self._stored.get_trial_id_from_study_id_trial_number(study_id, number)
-            return self._stored.create_new_trial(study_id, template_trial)
+        def is_wanted(trial: FrozenTrial) -> bool:
+            if template is None:
+                return trial.state == TrialState.RUNNING and not trial.params
+            names = ("state", "params", "user_attrs", "system_attrs", "intermediate_values")
+            return all(getattr(trial, name) == getattr(template, name) for name in names)
 
-        trial_id = self._retry(create)
-        self._trials[study_id] = number + 1
-        return trial_id
+        def create(again: bool) -> FrozenTrial:
+            made = filter(is_wanted, self._newer_trials(study_id) if again else [])
+            return next(made, None) or self._stored.add_trial(study_id, template)
+
+        trial = self._retry(create)
+        if trial.number == len(self._ids[study_id]):  # or others have added some before, which are read with this one
+            self._ids[study_id].append(id_of(trial))
+            self._trials[id_of(trial)] = trial
+        return id_of(trial)
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
@@ -412,6 +447,8 @@ class OwnedStorage(RoutedStorage):
                 self._stored.set_trial_param(trial_id, param_name, param_value_internal, distribution)
 
         self._retry(write)
+        value = distribution.to_external_repr(param_value_internal)
+        self._change(trial_id, params={param_name: value}, distributions={param_name: distribution})
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         def write(again: bool) -> bool:
@@ -424,4 +461,43 @@ class OwnedStorage(RoutedStorage):
                     return True
                 raise
 
-        return self._retry(write)
+        done = self._retry(write)
+        if done:
+            moment = "datetime_start" if state == TrialState.RUNNING else "datetime_complete"
+            self._change(trial_id, state=state, **{moment: datetime.now()}, **({} if values is None else {"values": values}))
+        return done
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        self.call("set_trial_intermediate_value", trial_id, step, intermediate_value)
+        self._change(trial_id, intermediate_values={step: intermediate_value})
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.call("set_trial_user_attr", trial_id, key, value)
+        self._change(trial_id, user_attrs={key: through_json(value)})
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.call("set_trial_system_attr", trial_id, key, value)
+        self._change(trial_id, system_attrs={key: through_json(value)})
+
+    def _change(self, trial_id: int, **fields: Any) -> None:
+        """In memory. Of a field that is a dictionary, the entries that are given."""
+        if trial_id in self._trials:
+            trial = self._trials[trial_id] = copy.copy(self._trials[trial_id])
+            for name, value in fields.items():
+                setattr(trial, name, getattr(trial, name) | value if isinstance(value, dict) else value)
+
+
+def through_json(value: Any) -> Any:
+    """As it is read again: a tuple is a list then."""
+    return json.loads(json.dumps(value))
+
+
+def as_stored(trial: FrozenTrial) -> FrozenTrial:
+    """As it is read again."""
+    stored = copy.copy(trial)
+    stored.params = {
+        name: trial.distributions[name].to_external_repr(trial.distributions[name].to_internal_repr(value))
+        for name, value in trial.params.items()
+    }
+    stored.user_attrs, stored.system_attrs = through_json(trial.user_attrs), through_json(trial.system_attrs)
+    return stored

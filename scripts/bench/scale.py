@@ -1,8 +1,9 @@
 """How costs grow: with the trials of a study, the depth of a network, the images of a data set, the epochs of a search.
 
-    python scripts/bench/scale.py [study] [budget] [data] [memory] [start] [--json FILE]
+    python scripts/bench/scale.py [study] [storage] [budget] [data] [memory] [start] [--json FILE]
 
     study   what the coordinator does for a candidate and for an epoch, in a study that holds many trials already
+    storage SQL statements and processor time of a whole trial, against a loop of Optuna's own with the same parameters
     budget  the budget's check of ever deeper networks
     data    decoding a folder of images once, and reading it at every later start
     memory  what a worker and the coordinator of a real search occupy
@@ -16,29 +17,33 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import optuna
+import sqlalchemy
 import torch
 from common import Clock, machine, milliseconds, progress, table
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from processes import data_table, measure_data, measure_memory, measure_start, memory_table, start_table
 
-from nas.budget import Budget, count_params
+from nas.budget import Budget, Cost, count_params
 from nas.config import ArchConfig, BudgetConfig
 from nas.paths import StudyPaths
 from nas.space.space import Space
 from nas.space.space_file import CIFAR10, load_space
 from nas.study import outcomes
+from nas.study.address import study_address
 from nas.study.drawing import SearchSource
 from nas.study.ownership import own_study
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
 from nas.study.source import Display
-from nas.study.storage import owned_study
+from nas.study.storage import OwnedStorage, owned_study
 
 # ------------------------------------------------------------------------------------------------- trials in the study
 
@@ -128,6 +133,87 @@ def study_table(result: dict[str, Any], options: argparse.Namespace) -> str:
     )
 
 
+# -------------------------------------------------------------------------------------------------- a trial's storage
+
+
+def measure_storage(options: argparse.Namespace) -> dict[str, Any]:
+    """Random draws, of which each fits and trains to its end: neither sampling nor the budget's check is part of it."""
+    space = load_space(options.space)
+    budget = Budget(space.budget, CIFAR10)
+    budget.check = lambda arch: Cost(1_000_000, 1, {"params": -0.5})  # type: ignore[method-assign]
+    before, rows = history(space, max(options.trials)), []
+    for count in options.trials:
+        progress(f"a study of {count:,} trials")
+        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+            paths = StudyPaths(Path(folder) / f"bench-{time.time_ns()}")
+            with own_study(paths, options.storage, note=print, stop_requested=lambda: False) as storage:
+                assert isinstance(storage, OwnedStorage)
+                study = owned_study(storage, paths, SAMPLERS["random"](), PRUNERS["asha"](space.epochs))
+                study.add_trials(before[:count])
+                source = SearchSource(study, paths, SAMPLERS["random"](), space, budget, seed=0, goal=10**6, display=Display())
+                ours = costs(storage.engine, lambda s=source: a_trial(s), options.draws)
+            address = study_address(paths, None)
+            url = f"sqlite:///{paths.database}" if address is None else address.render_as_string(hide_password=False)
+            plain = optuna.storages.RDBStorage(url)
+            sampler, pruner = optuna.samplers.RandomSampler(seed=0), optuna.pruners.SuccessiveHalvingPruner()
+            study = optuna.load_study(study_name=paths.name, storage=plain, sampler=sampler, pruner=pruner)
+            theirs = costs(plain.engine, lambda s=study: a_trial_of_optunas(s, space), options.draws)
+            plain.engine.dispose()
+        rows.append({"trials": count, "nas": ours, "Optuna": theirs})
+    return {"space": space.name, "epochs": space.epochs, "rows": rows}
+
+
+def costs(engine: sqlalchemy.Engine, action: Callable[[], None], repeats: int) -> dict[str, list[float]]:
+    """Of each repetition after the first, which reads the whole study."""
+    statements = [0]
+
+    def count(*_: object) -> None:
+        statements[0] += 1
+
+    sqlalchemy.event.listen(engine, "before_cursor_execute", count)
+    found: dict[str, list[float]] = {"statements": [], "seconds": []}
+    for number in range(repeats + 1):
+        statements[0], started = 0, time.process_time()
+        action()
+        if number:
+            found["statements"].append(statements[0])
+            found["seconds"].append(time.process_time() - started)
+    return found
+
+
+def a_trial(source: SearchSource) -> None:
+    source.begin_draw()
+    while source.busy:
+        source.work()
+    trial = source.ready.popleft().trial
+    for epoch in range(1, source.progress.epochs + 1):
+        one_epoch(source.study, trial, epoch)
+    tell(source.study, trial)
+    source.study.get_trials(deepcopy=False)  # to show the best
+
+
+def a_trial_of_optunas(study: optuna.Study, space: Space) -> None:
+    trial = study.ask(space.distributions)
+    for epoch in range(1, space.epochs + 1):
+        trial.report(0.9, epoch)
+        trial.should_prune()
+    study.tell(trial, 0.9)
+
+
+def storage_table(result: dict[str, Any], options: argparse.Namespace) -> str:
+    rows = [
+        [f"{row['trials']:,}", *(cell for who in ("nas", "Optuna") for cell in (
+            f"{median(row[who]['statements']):.0f}", milliseconds(row[who]["seconds"], 1)
+        ))]
+        for row in result["rows"]
+    ]  # fmt: skip
+    head = ["trials in the study", "nas: statements", "nas: ms of a processor", "Optuna: statements", "Optuna: ms of a processor"]
+    return (
+        f"Parameters of space {result['space']}, {result['epochs']} epochs, {options.draws} trials each; "
+        f"median (least–most).\n\n{table(head, rows)}"
+    )
+
+
 # ------------------------------------------------------------------------------------------------ depth of the network
 
 
@@ -185,6 +271,7 @@ def budget_table(result: dict[str, Any], options: argparse.Namespace) -> str:
 
 MEASUREMENTS = {
     "study": (measure_study, study_table),
+    "storage": (measure_storage, storage_table),
     "budget": (measure_budget, budget_table),
     "data": (measure_data, data_table),
     "memory": (measure_memory, memory_table),
@@ -207,10 +294,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="kept, and used again (default: a temporary one)")
     parser.add_argument("--repeats", type=int, default=5, help="of data's and start's processes (default: 5)")
-    parser.add_argument("--trials", type=numbers, default="10,100,1000,10000", help="study: in it before (default: %(default)s)")
-    parser.add_argument("--draws", type=int, default=50, help="study (default: 50)")
-    parser.add_argument("--space", default="resnet", help="study, budget (default: resnet)")
-    parser.add_argument("--storage", metavar="URL", help="study: of a PostgreSQL database (default: SQLite)")
+    parser.add_argument(
+        "--trials", type=numbers, default="10,100,1000,10000", help="study, storage: in it before (default: %(default)s)"
+    )
+    parser.add_argument("--draws", type=int, default=50, help="study, storage (default: 50)")
+    parser.add_argument("--space", default="resnet", help="study, storage, budget (default: resnet)")
+    parser.add_argument("--storage", metavar="URL", help="study, storage: of a PostgreSQL database (default: SQLite)")
     parser.add_argument("--checks", type=int, default=21, help="budget: of each network (default: 21)")
     parser.add_argument("--images", type=folders, default="1k,10k,100k,100k:64", help="data, memory (default: %(default)s)")
     parser.add_argument("--searched", type=int, default=4, help="memory: trials with the last data set (default: 4)")

@@ -6,24 +6,25 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 from optuna.samplers._tpe import _truncnorm
 from optuna.trial import TrialState
 
 import nas
 from nas.study import optuna_private
 from nas.study.optuna_private import (
+    LeanRDBStorage,
     RememberingTPESampler,
     attributes_without_constraints,
+    begin_trial,
     give_up,
+    id_of,
     live_trial,
     overwrite_value,
     set_attributes,
-    storage_of,
     stored_trial,
-    with_cache,
 )
 from nas.study.samplers.own import from_unit, to_unit
-from tests.conftest import unpooled
 
 PACKAGE = Path(nas.__file__).parent
 ELSEWHERE = {"nas/dashboard/view.py", "nas/dashboard/__init__.py"}
@@ -74,15 +75,44 @@ def test_attributes_stand_beside_constraints(study: optuna.Study) -> None:
     set_attributes(study, study.get_trials()[0], {"remembered": [1]})
     assert attributes_without_constraints(study.trials[0]) == {"remembered": [1]}
     assert study.trials[0].constraints == {"params": 0.5}
-    new = optuna.trial.create_trial(state=TrialState.RUNNING)
-    set_attributes(study, new, {"remembered": 2})
-    assert new.system_attrs == {"remembered": 2}
-    assert len(study.get_trials()) == 1
 
 
-def test_a_database_is_read_through_a_cache(tmp_path: Path) -> None:
-    storage = unpooled(tmp_path / "study.db")
-    assert type(with_cache(storage)) is type(storage_of(optuna.create_study(storage=storage)))
+def test_a_trial_is_added_at_once_as_optuna_adds_it_and_newer_ones_are_read(tmp_path: Path) -> None:
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        "x": optuna.distributions.FloatDistribution(1e-5, 1, log=True),
+        "n": optuna.distributions.IntDistribution(8, 64, step=8),
+        "kind": optuna.distributions.CategoricalDistribution([None, "a", 2]),
+    }
+    template = optuna.trial.create_trial(
+        value=0.5,
+        params={"x": 0.1, "n": 16, "kind": 2},
+        distributions=distributions,
+        intermediate_values={1: 0.25},
+        user_attrs={"a": [1]},
+        system_attrs={"b": 2},
+    )
+    added, statements = [], []
+    for kind in (optuna.storages.RDBStorage, LeanRDBStorage):
+        storage = kind(f"sqlite:///{tmp_path / kind.__name__}.db", {"poolclass": sqlalchemy.NullPool})
+        study = optuna.create_study(storage=storage)
+        study.add_trial(template)
+        sqlalchemy.event.listen(storage.engine, "before_cursor_execute", lambda *_, kind=kind: statements.append(kind))
+        study.add_trial(template)
+        added.append(study.get_trials())
+    assert added[0] == added[1]
+    saved = statements.count(optuna.storages.RDBStorage) - statements.count(LeanRDBStorage)
+    assert saved == 3 * len(distributions) - 1, "one statement for all parameters, and not three for each"
+    assert isinstance(storage, LeanRDBStorage)
+    (newer,) = storage.newer_trials(1, id_of(added[1][0]))
+    assert newer == added[1][1]
+    assert storage.newer_trials(1, id_of(newer)) == []
+    assert storage.add_trial(1, None).number == 2
+
+
+def test_a_trial_that_is_begun_is_the_one_that_was_added(study: optuna.Study) -> None:
+    study.enqueue_trial({"x": 0.5})
+    trial = begin_trial(study, optuna.trial.create_trial(state=TrialState.RUNNING))
+    assert (trial.number, len(study.trials)) == (1, 2)
 
 
 def test_the_logarithm_of_the_normal_distribution_is_the_same_and_fast() -> None:

@@ -22,11 +22,14 @@ from optuna.trial import TrialState
 from nas.errors import StudyError
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
+from nas.study import outcomes
 from nas.study.ownership import lock_key, own_study
+from nas.study.samplers import SAMPLERS
 from nas.study.storage import OwnedStorage, open_study, owned_study
 from tests.conftest import TINY_SPACE
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
 from tests.study.test_ownership import Process, heard, say, start
+from tests.study.test_retry import STEPS, check_done_once, draw
 
 SESSION = {
     "tcp_keepalives_idle": "20",
@@ -472,6 +475,33 @@ def test_a_server_that_is_away_for_seconds_is_waited_for(
     assert all(note.startswith("the study's database is not reachable (") for note in away)
     assert all("waiting, the workers go on" in note and "\n" not in note and PASSWORD not in note for note in away)
     assert len(notes) == 2 * len(away), "once when it goes, once when it comes"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_server_that_restarts_in_the_middle_of_a_step_delays_it(
+    server: Cluster, url: str, paths: StudyPaths, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_STORAGE", url)
+    notes: list[str] = []
+    with own(paths, url, notes.append) as storage:
+        begin(paths)
+        assert isinstance(storage, OwnedStorage)
+        study = owned_study(storage, paths, SAMPLERS["random"]())
+        trial = draw(study)
+        outcomes.report(study, trial, 0.4, 1)
+        outcomes.decide(trial, "trained")
+
+        @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute", once=True)
+        def write_begins(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            server.stop()
+            thread.start()
+
+        thread = threading.Timer(1.0, server.start)
+        STEPS[step](study, trial)
+        thread.join()
+    check_done_once(paths, step)
+    assert notes[0].startswith("the study's database is not reachable (")
+    assert notes[-1] == THERE_AGAIN
 
 
 def test_a_search_that_waits_for_its_server_can_be_stopped(server: Cluster, url: str, paths: StudyPaths) -> None:

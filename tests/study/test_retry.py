@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import StudyError
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
-from nas.study import retry
+from nas.study import outcomes, retry
 from nas.study.ownership import own_study
 from nas.study.retry import FULL, LOCKED, UNREACHABLE, DatabaseUnavailable, Retry, find_unavailable
 from nas.study.samplers import SAMPLERS, ask
@@ -213,7 +213,9 @@ def write_all_sorts_of_things(study: optuna.Study) -> None:
             study.tell(trial, state=TrialState.FAIL)
         else:
             study.tell(trial, 0.3 * number)
-    study.ask()  # stays running
+    study.sampler = SAMPLERS["random"]()
+    trial = draw(study)  # stays running
+    trial.set_user_attr("told", (1, {2: None}))
 
 
 def content(trials: list[FrozenTrial]) -> list[Any]:
@@ -238,9 +240,10 @@ def search(database: Path, disturb: Callable[[OwnedStorage], None]) -> tuple[lis
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=1)
     study = owned_study(storage, paths, sampler, optuna.pruners.SuccessiveHalvingPruner())
     write_all_sorts_of_things(study)
-    stored = content(storage.get_all_trials(study._study_id))
-    assert content(study.get_trials()) == stored, "what Optuna keeps in memory is what is stored"
+    known = study.get_trials()
     storage.close()
+    stored = content(optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{database}").get_trials())
+    assert content(known) == stored, "what is kept in memory is what is stored"
     return stored, notes
 
 
@@ -315,7 +318,7 @@ def test_the_parameters_of_a_new_trial_are_stored_together(paths: StudyPaths) ->
     with own_study(paths, None, note=pytest.fail, stop_requested=lambda: False) as storage:
         study = owned_study(storage, paths, SAMPLERS["random"]())
         distributions: dict[str, Any] = {name: optuna.distributions.FloatDistribution(0, 1) for name in "abc"}
-        trial = ask(study, distributions)
+        trial = ask(study, distributions, study.get_trials())
         written = [t.params for t in open_study(paths).get_trials()]
         assert written == [trial.params]
         assert trial.params.keys() == distributions.keys()
@@ -343,12 +346,13 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
         "set_trial_system_attr": (1, "key", 1),
         "get_all_studies": (),
     }
-    in_memory = {"get_study_name_from_id", "get_study_directions", "get_trial_id_from_study_id_trial_number"}
-    asks_nobody = in_memory | {"remove_session", "check_trial_is_updatable"}
+    parts = ("number_from_id", "param", "params", "user_attrs", "system_attrs")
+    asks_nobody = {"get_trial", *(f"get_trial_{part}" for part in parts), "remove_session", "check_trial_is_updatable"}
     with own_study(paths, None, note=lambda text: None, stop_requested=lambda: stop.requested) as storage:
         assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)
         study.ask().suggest_float("x", 0, 1)
+        study.get_trials()
 
         @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute")
         def fail(*_: Any) -> None:
@@ -367,19 +371,59 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
 # ----------------------------------------------------------------------------------------------------------- for real
 
 
-def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths) -> None:
+def draw(study: optuna.Study) -> optuna.Trial:
+    return ask(study, {"x": optuna.distributions.FloatDistribution(0, 1)}, study.get_trials(deepcopy=False))
+
+
+STEPS: dict[str, Callable[[optuna.Study, optuna.Trial], object]] = {
+    "ask": lambda study, trial: draw(study),
+    "report": lambda study, trial: outcomes.report(study, trial, 0.5, 2),
+    "tell": lambda study, trial: outcomes.finish(study, trial),
+}
+
+
+def check_done_once(paths: StudyPaths, step: str) -> None:
+    trial, *others = open_study(paths).get_trials()
+    assert trial.intermediate_values == ({1: 0.4, 2: 0.5} if step == "report" else {1: 0.4})
+    assert (trial.state, trial.value) == ((TrialState.COMPLETE, 0.4) if step == "tell" else (TrialState.RUNNING, None))
+    assert [(t.state, t.params.keys()) for t in others] == ([(TrialState.RUNNING, {"x"})] if step == "ask" else [])
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths, step: str) -> None:
+    """Optuna's own loop would hide that reason behind an error of its own."""
     notes: list[str] = []
     with own_study(paths, None, note=notes.append, stop_requested=lambda: False) as storage:
-        study = owned_study(storage, paths)
+        study = owned_study(storage, paths, SAMPLERS["random"]())
+        trial = draw(study)
+        outcomes.report(study, trial, 0.4, 1)
+        outcomes.decide(trial, "trained")
         with closing(sqlite3.connect(paths.database, check_same_thread=False)) as other:
             other.execute("BEGIN EXCLUSIVE")
             release = threading.Timer(1.6, other.rollback)
             release.start()
-            study.set_user_attr("key", 1)
+            STEPS[step](study, trial)
             release.join()
-        assert study.user_attrs == {"key": 1}
+        assert content(study.get_trials()) == content(open_study(paths).get_trials())
+    check_done_once(paths, step)
     assert notes[0] == "the study's database is locked by another process (database is locked); waiting, the workers go on"
     assert len(notes) == 2
+
+
+def test_a_trial_that_somebody_adds_meanwhile_is_seen_and_nobodys_number_is_taken(paths: StudyPaths) -> None:
+    with own_study(paths, None, note=pytest.fail, stop_requested=lambda: False) as storage:
+        study = owned_study(storage, paths, SAMPLERS["random"]())
+        mine, others = draw(study), open_study(paths)
+        others.enqueue_trial({"x": 0.25})
+        assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING, TrialState.WAITING]
+        known = study.get_trials(deepcopy=False)
+        assert draw(study).number == 1
+        assert [trial.state for trial in known] == [TrialState.RUNNING, TrialState.WAITING], "a list stays as it was"
+        others.enqueue_trial({"x": 0.75})
+        late = ask(study, {"x": optuna.distributions.FloatDistribution(0, 1)}, study.get_trials(states=(TrialState.RUNNING,)))
+        assert [mine.number, late.number] == [0, 3]
+        assert content(study.get_trials()) == content(others.get_trials())
+        assert len(others.get_trials()) == 4
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.study.history import all_with_values, history_view
-from nas.study.optuna_private import live_trial, set_attributes
+from nas.study.optuna_private import begin_trial, set_attributes
 
 
 class SeededSampler(optuna.samplers.BaseSampler):
@@ -39,7 +39,8 @@ class SeededSampler(optuna.samplers.BaseSampler):
         return optuna.search_space.IntersectionSearchSpace(include_pruned=True)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        found = {name: one for name, one in self._common_space.calculate(study).items() if not one.single()}
+        known = history_view(study.get_trials(deepcopy=False)).study  # one of the same id, whichever it is
+        found = {name: one for name, one in self._common_space.calculate(known).items() if not one.single()}
         return {} if found.keys() <= trial.params.keys() else found  # what an earlier run has drawn stays
 
     def sample_relative(
@@ -53,24 +54,23 @@ class SeededSampler(optuna.samplers.BaseSampler):
         return self.independent.sample_independent(study, trial, param_name, param_distribution)
 
 
-def ask(study: optuna.Study, distributions: dict[str, BaseDistribution]) -> optuna.Trial:
-    """As `Study.ask`, but stores a new trial with all its parameters in one transaction."""
-    trials = study.get_trials(deepcopy=False)
+def ask(study: optuna.Study, distributions: dict[str, BaseDistribution], trials: Sequence[FrozenTrial]) -> optuna.Trial:
+    """As `Study.ask`, from `trials`, which are all of the study's, and with all parameters of a new one in one transaction."""
     if any(trial.state == TrialState.WAITING for trial in trials):
         return study.ask()
-    new, sampler = create_trial(state=TrialState.RUNNING), study.sampler
+    history, new, sampler = history_view(trials), create_trial(state=TrialState.RUNNING), study.sampler
     new.number = len(trials)
-    params = sampler.sample_relative(study, new, sampler.infer_relative_search_space(study, new))
+    space = sampler.infer_relative_search_space(history.study, new)
+    params = sampler.sample_relative(history.study, new, space)
     for name, one in distributions.items():
         if one.single():
             params[name] = one.choices[0] if isinstance(one, CategoricalDistribution) else one.low  # type: ignore[attr-defined]
         elif name not in params:
-            params[name] = sampler.sample_independent(study, new, name, one)
+            params[name] = sampler.sample_independent(history.study, new, name, one)
     drawn = {name: params[name] for name in distributions}
-    study.add_trial(
-        create_trial(state=TrialState.RUNNING, params=drawn, distributions=distributions, system_attrs=new.system_attrs)
+    return begin_trial(
+        study, create_trial(state=TrialState.RUNNING, params=drawn, distributions=distributions, system_attrs=history.written)
     )
-    return live_trial(study, study.get_trials(deepcopy=False)[new.number])
 
 
 class Informed(SeededSampler):
