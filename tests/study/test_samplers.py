@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from nas.config import StrategyConfig
 from nas.study.history import all_with_values
-from nas.study.samplers import SAMPLERS, SeededSampler, optunas
+from nas.study.samplers import SAMPLERS, SeededSampler, ask, optunas
 from nas.study.samplers.optunas import STARTUP_TRIALS
 from nas.study.strategies import make_sampler
 
@@ -108,6 +108,29 @@ def test_a_search_that_is_cut_off_before_each_draw_draws_the_same(name: str) -> 
         return drawn
 
     assert search(cut_off=False) == search(cut_off=True)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("name", MOST)
+def test_a_draw_follows_from_the_trials_that_are_handed_over_and_reads_none(
+    name: str, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        "lr": optuna.distributions.FloatDistribution(0.001, 1.0, log=True),
+        "stages": optuna.distributions.IntDistribution(2, 4),
+        "block": optuna.distributions.CategoricalDistribution(["basic", "preact"]),
+    }
+    sampler = make_sampler(StrategyConfig(name=name))
+    study = study_of(PHASES[phase], sampler)
+    sampler.seed(3)
+    asked = study.ask(distributions)
+    sampler.seed(3)
+    trials = study.get_trials(deepcopy=False)[:-1]
+    monkeypatch.setattr(optuna.storages.InMemoryStorage, "get_all_trials", pytest.fail)
+    drawn = ask(study, distributions, trials)
+    monkeypatch.undo()
+    assert drawn.params == asked.params
+    assert study.trials[-1].system_attrs == study.trials[-2].system_attrs
 
 
 def test_no_argument_of_tpe_that_changes_draws_is_left_to_its_default() -> None:

@@ -15,9 +15,12 @@ import sqlalchemy
 import nas.study.storage
 from nas.errors import StudyError
 from nas.paths import StudyPaths
+from nas.study import outcomes
 from nas.study.finalists import sibling
 from nas.study.ownership import own_study
-from nas.study.storage import create_other_study, open_study, owned_study
+from nas.study.pruners.asha import Asha
+from nas.study.samplers import SAMPLERS, ask
+from nas.study.storage import OwnedStorage, create_other_study, open_study, owned_study
 
 
 @contextmanager
@@ -113,6 +116,27 @@ def test_reading_while_a_coordinator_writes_disturbs_neither(paths: StudyPaths) 
         assert [trial.value for trial in reader.get_trials()] == [0.5] * expected
         writer.tell(writer.ask(), 0.5)
     assert (reader.study_name, reader.direction) == ("mine", optuna.study.StudyDirection.MAXIMIZE)
+
+
+@pytest.mark.parametrize(("trials", "parameters"), [(2, 1), (20, 30)])
+def test_what_a_trial_costs_in_statements_grows_neither_with_the_trials_nor_with_the_parameters(
+    paths: StudyPaths, trials: int, parameters: int
+) -> None:
+    distributions = {f"x{number}": optuna.distributions.FloatDistribution(0, 1) for number in range(parameters)}
+    counts: list[int] = []
+    with owned(paths) as storage:
+        assert isinstance(storage, OwnedStorage)
+        study = owned_study(storage, paths, SAMPLERS["random"]())
+        sqlalchemy.event.listen(storage.engine, "before_cursor_execute", lambda *_: counts.append(1))
+        for number in range(trials):
+            ask(study, distributions, study.get_trials(deepcopy=False))  # stays running
+            counts.clear()
+            trial = ask(study, distributions, study.get_trials(deepcopy=False))
+            for epoch in (1, 2):
+                outcomes.report(study, trial, 0.5, epoch)
+                Asha(9).prune(study, outcomes.stored(study, trial))
+            study.tell(trial, 0.5)
+            assert len(counts) == 7 + 2 * 5 + 4, f"{number}: of the draw, two epochs and the end"
 
 
 def damage(paths: StudyPaths, how: str) -> None:

@@ -59,14 +59,13 @@ def ask(study: optuna.Study, distributions: dict[str, BaseDistribution], trials:
     if any(trial.state == TrialState.WAITING for trial in trials):
         return study.ask()
     history, new, sampler = history_view(trials), create_trial(state=TrialState.RUNNING), study.sampler
-    new.number = len(trials)
-    space = sampler.infer_relative_search_space(history.study, new)
-    params = sampler.sample_relative(history.study, new, space)
+    known, new.number = history.study, len(trials)
+    params = sampler.sample_relative(known, new, sampler.infer_relative_search_space(known, new))
     for name, one in distributions.items():
         if one.single():
             params[name] = one.choices[0] if isinstance(one, CategoricalDistribution) else one.low  # type: ignore[attr-defined]
         elif name not in params:
-            params[name] = sampler.sample_independent(history.study, new, name, one)
+            params[name] = sampler.sample_independent(known, new, name, one)
     drawn = {name: params[name] for name in distributions}
     return begin_trial(
         study, create_trial(state=TrialState.RUNNING, params=drawn, distributions=distributions, system_attrs=history.written)
