@@ -24,6 +24,7 @@ from nas.study.ownership import own_study
 from nas.study.retry import FULL, LOCKED, UNREACHABLE, DatabaseUnavailable, Retry, find_unavailable
 from nas.study.samplers import SAMPLERS, ask
 from nas.study.storage import OwnedStorage, open_study, owned_study
+from tests.conftest import unpooled
 
 
 @pytest.fixture
@@ -242,7 +243,7 @@ def search(database: Path, disturb: Callable[[OwnedStorage], None]) -> tuple[lis
     write_all_sorts_of_things(study)
     known = study.get_trials()
     storage.close()
-    stored = content(optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{database}").get_trials())
+    stored = content(optuna.load_study(study_name=study.study_name, storage=unpooled(database)).get_trials())
     assert content(known) == stored, "what is kept in memory is what is stored"
     return stored, notes
 
