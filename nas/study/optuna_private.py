@@ -1,6 +1,7 @@
 """What has no public name in Optuna, and why it is needed; a test fails where one of these moves."""
 
 import copy
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,6 +66,22 @@ class LeanRDBStorage(optuna.storages.RDBStorage):
         if rows:
             session.execute(sqlalchemy.insert(TrialParamModel), rows)
         return trial
+
+
+def through_json(value: Any) -> Any:
+    """As it is read again: a tuple is a list then."""
+    return json.loads(json.dumps(value))
+
+
+def as_stored(trial: FrozenTrial) -> FrozenTrial:
+    """As it is read again."""
+    stored = copy.copy(trial)
+    stored.params = {
+        name: trial.distributions[name].to_external_repr(trial.distributions[name].to_internal_repr(value))
+        for name, value in trial.params.items()
+    }
+    stored.user_attrs, stored.system_attrs = through_json(trial.user_attrs), through_json(trial.system_attrs)
+    return stored
 
 
 def live_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:

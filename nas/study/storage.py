@@ -6,7 +6,6 @@ The ledger's tables, which Optuna does not know, are written by whoever has some
 
 import atexit
 import copy
-import json
 import os
 import shutil
 import sqlite3
@@ -28,7 +27,7 @@ from nas.errors import StudyError
 from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
 from nas.study.address import DRIVER, shown, study_address
 from nas.study.identity import FINALISTS, database_name, missing, name_of_study
-from nas.study.optuna_private import LeanRDBStorage, id_of, storage_of
+from nas.study.optuna_private import LeanRDBStorage, as_stored, id_of, storage_of, through_json
 from nas.study.retry import LedgerUnavailable, Retry, find_unavailable, raise_unavailable, redacted_line
 
 Connect = Callable[[], Any]  # makes a connection of sqlite3 or psycopg
@@ -485,19 +484,3 @@ class OwnedStorage(RoutedStorage):
             trial = self._trials[trial_id] = copy.copy(self._trials[trial_id])
             for name, value in fields.items():
                 setattr(trial, name, getattr(trial, name) | value if isinstance(value, dict) else value)
-
-
-def through_json(value: Any) -> Any:
-    """As it is read again: a tuple is a list then."""
-    return json.loads(json.dumps(value))
-
-
-def as_stored(trial: FrozenTrial) -> FrozenTrial:
-    """As it is read again."""
-    stored = copy.copy(trial)
-    stored.params = {
-        name: trial.distributions[name].to_external_repr(trial.distributions[name].to_internal_repr(value))
-        for name, value in trial.params.items()
-    }
-    stored.user_attrs, stored.system_attrs = through_json(trial.user_attrs), through_json(trial.system_attrs)
-    return stored
