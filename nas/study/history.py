@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.study.optuna_private import attributes_without_constraints
 from nas.study.outcomes import DIVERGENCE
-from nas.study.storage import RoutedStorage
+from nas.study.owned import RoutedStorage
 
 BUDGET = "budget"
 """The one constraint of a trial as it is shown: the logarithm of its cost over the limits, at most 0 where it fits."""

@@ -27,10 +27,9 @@ from nas.errors import StudyError
 from nas.paths import StudyPaths, study_paths
 from nas.study.address import record_address, study_address
 from nas.study.identity import FINALISTS, database_name, name_of_study
+from nas.study.owned import Connect, OwnedStorage
 from nas.study.retry import UNREACHABLE, DatabaseUnavailable, Retry
 from nas.study.storage import (
-    Connect,
-    OwnedStorage,
     make_tables,
     move_rows,
     openable,

@@ -39,11 +39,12 @@ from nas.space.space_file import CIFAR10, load_space
 from nas.study import outcomes
 from nas.study.address import study_address
 from nas.study.drawing import SearchSource
+from nas.study.owned import OwnedStorage
 from nas.study.ownership import own_study
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
 from nas.study.source import Display
-from nas.study.storage import OwnedStorage, owned_study
+from nas.study.storage import owned_study
 
 # ------------------------------------------------------------------------------------------------- trials in the study
 

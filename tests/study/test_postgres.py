@@ -23,9 +23,10 @@ from nas.errors import StudyError
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.study import outcomes
+from nas.study.owned import OwnedStorage
 from nas.study.ownership import lock_key, own_study
 from nas.study.samplers import SAMPLERS
-from nas.study.storage import OwnedStorage, open_study, owned_study
+from nas.study.storage import open_study, owned_study
 from tests.conftest import TINY_SPACE
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
 from tests.study.test_ownership import Process, heard, say, start

@@ -20,10 +20,11 @@ from nas.errors import StudyError
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.study import outcomes, retry
+from nas.study.owned import OwnedStorage
 from nas.study.ownership import own_study
 from nas.study.retry import FULL, LOCKED, UNREACHABLE, DatabaseUnavailable, Retry, find_unavailable
 from nas.study.samplers import SAMPLERS, ask
-from nas.study.storage import OwnedStorage, open_study, owned_study
+from nas.study.storage import open_study, owned_study
 from tests.conftest import unpooled
 
 

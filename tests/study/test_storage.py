@@ -17,10 +17,11 @@ from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.study import outcomes
 from nas.study.finalists import sibling
+from nas.study.owned import OwnedStorage
 from nas.study.ownership import own_study
 from nas.study.pruners.asha import Asha
 from nas.study.samplers import SAMPLERS, ask
-from nas.study.storage import OwnedStorage, create_other_study, open_study, owned_study
+from nas.study.storage import create_other_study, open_study, owned_study
 
 
 @contextmanager
