@@ -191,7 +191,7 @@ def test_a_preset_is_varied_as_it_would_be_retrained(study: StudyPaths) -> None:
     assert find_subject(study, "preset:resnet-443").candidate.train.augment.flip == "horizontal"
     base = _find_base(request, read_settings(study))
     assert base.candidate.train.augment.flip == "none", "a mirrored digit is another digit"
-    assert base.at_epochs(7, []).train.augment.flip == "none"
+    assert replace(base, epochs=7).candidate.train.augment.flip == "none"
 
 
 @pytest.mark.parametrize(
