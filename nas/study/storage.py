@@ -240,7 +240,7 @@ def move_rows(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.URL, 
     study's lock. Raises StudyError."""
     for study in storage.get_all_studies() if name is None else ():
         if study.study_name in (paths.name, paths.name + FINALISTS):
-            storage.delete_study(study._study_id)
+            storage.delete_study(storage.get_study_id_from_name(study.study_name))
     how: dict[str, Any] = {"creator": postgres(address), "poolclass": sqlalchemy.NullPool}
     with openable(paths, address), sqlalchemy.create_engine(f"{DRIVER}://", **how).begin() as connection:
         tables = sqlalchemy.inspect(connection)
