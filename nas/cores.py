@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-WAIT_POLICY = {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
-"""Threads that wait at a barrier sleep at once, by GNU's OpenMP (torch on Linux) and Intel's and LLVM's (Windows, macOS). By
-default they spin for milliseconds, on a core that another process could use, or the very thread that they wait for."""
+WAIT_POLICY = {"GOMP_SPINCOUNT": "10000"}
+"""How long threads of GNU's OpenMP (torch on Linux) spin at a barrier before they sleep. By default they spin for milliseconds, on
+a core that another process could use, or the very thread that they wait for; with 0 they sleep at once, which costs small networks
+a fifth of their speed on a quiet machine. Measured in `scripts/bench/README.md`."""
 
 
 def prepare_openmp() -> None:

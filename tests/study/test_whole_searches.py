@@ -152,12 +152,12 @@ def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path, nas: Cal
 @pytest.mark.slow
 @pytest.mark.usefixtures("all_cores")
 def test_the_same_seed_gives_the_same_study_however_threads_wait(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the runtime's own spinning, and sleeping at once, as nas has it."""
+    """As nas has it, and as long as the runtime's own."""
     arguments = ["search", "--space", str(space), "--dataset", "digits", "--trials", "2", "--epochs", "2", "--finalists", "0"]
     for variable in (*WAIT_POLICY, "OMP_WAIT_POLICY", "OMP_NUM_THREADS"):
         monkeypatch.delenv(variable, raising=False)
     found = []
-    for study in ("sleeps", "spins"):
+    for study in ("ours", "spins"):
         if study == "spins":
             monkeypatch.setenv("GOMP_SPINCOUNT", "300000")
         with nas_command([*arguments, "--seed", "3", "--device", "cpu", "--study", study]) as process:
