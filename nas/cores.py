@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 WAIT_POLICY = {"GOMP_SPINCOUNT": "10000"}
-"""How long threads of GNU's OpenMP (torch on Linux) spin at a barrier before they sleep. By default they spin for milliseconds, on
-a core that another process could use, or the very thread that they wait for; with 0 they sleep at once, which costs small networks
-a fifth of their speed on a quiet machine. Measured in `scripts/bench/README.md`."""
+"""How long threads of GNU's OpenMP (torch on Linux) spin at a barrier before they sleep. By default they spin for milliseconds,
+on a core that another process could use, or the very thread that they wait for; with 0 they sleep at once, which costs small
+networks a fifth of their speed on a quiet machine. Measured in `scripts/bench/README.md`."""
 
 
 def prepare_openmp() -> None:
