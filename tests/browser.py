@@ -10,6 +10,7 @@ import pytest
 
 WINDOW = {"width": 1280, "height": 900}
 PHONE = {"width": 375, "height": 700}
+SECONDS = 120  # for a page to load or to change, on a machine whose cores other tests use
 
 
 @dataclass
@@ -38,6 +39,7 @@ def opened(address: str, viewport: dict[str, int] | None = None, colours: str = 
         browser = playwright.chromium.launch(executable_path=chromium(), args=options)
         try:
             page = browser.new_page(viewport=viewport or WINDOW, color_scheme=colours)
+            page.set_default_timeout(SECONDS * 1000)
             heard = Heard()
             page.on("pageerror", lambda error: heard.errors.append(str(error)))
             page.on("console", lambda said: heard.errors.append(said.text) if said.type == "error" else None)
