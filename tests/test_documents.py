@@ -1,8 +1,9 @@
-"""The README, the guide and their neighbours: their links lead somewhere, and their commands can be typed."""
+"""The README, docs/ and their neighbours: their links lead somewhere, their commands can be typed, the reference is current."""
 
 import ast
 import itertools
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import typer
 
 from nas.cli.main import app
+from nas.space.space_file import TOP_KEYS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -115,10 +117,37 @@ def test_every_command_in_a_hint_exists_with_its_options() -> None:
 
 
 def test_the_tree_names_every_room() -> None:
-    tree = (ROOT / "README.md").read_text().partition("## The house")[2]
+    tree = (ROOT / "docs" / "extending.md").read_text().partition("## Layout")[2]
     rooms = {
         path.name + "/" * path.is_dir()
         for path in (ROOT / "nas").iterdir()
         if not path.name.startswith("_") and path.name != "py.typed"
     }
     assert rooms == set(re.findall(r"(?m)^  ([a-z_]+(?:\.py|/)) ", tree.partition("search_spaces/")[0]))
+
+
+def test_the_readme_fits_a_few_screens() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_table_of_contents_names_every_page() -> None:
+    contents = (ROOT / "docs" / "README.md").read_text()
+    assert [
+        page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and f"]({page.name})" not in contents
+    ] == []
+
+
+def test_the_reference_is_current() -> None:
+    """Otherwise: python scripts/reference.py"""
+    for page, text in runpy.run_path(str(ROOT / "scripts" / "reference.py"))["pages"]().items():
+        assert page.read_text() == text, page
+
+
+def test_the_reference_has_every_key_and_option() -> None:
+    keys, commands = ((ROOT / "docs" / name).read_text() for name in ("space-file.md", "commands.md"))
+    for key in TOP_KEYS:
+        assert f"| `{key}` |" in keys
+    for name, command in typer.main.get_group(app).commands.items():
+        assert f"## nas {name}\n" in commands
+        for parameter in command.params:
+            assert f"`{parameter.opts[0]}`" in commands

@@ -87,13 +87,13 @@ def _known_device(name: str) -> str:
 
 
 class LatencyConfig(Frozen):
-    """The most time that a forward pass may take, and how it is timed: as the network will run."""
+    """The most time that a forward pass may take, and how it is measured."""
 
     max_ms: Annotated[float, Field(gt=0.0, strict=True)]  # milliseconds of one forward pass of a whole batch
-    runtime: RuntimeName
-    device: Annotated[str, AfterValidator(_known_device)] = "cpu"
-    threads: Annotated[int, Field(ge=1, strict=True)] = 1  # of the CPU
-    batch: Annotated[int, Field(ge=1, strict=True)] = 1  # images at once
+    runtime: RuntimeName  # what runs the network
+    device: Annotated[str, AfterValidator(_known_device)] = "cpu"  # cpu, mps, cuda, cuda:1, …
+    threads: Annotated[int, Field(ge=1, strict=True)] = 1  # CPU threads
+    batch: Annotated[int, Field(ge=1, strict=True)] = 1  # images in a forward pass
 
     @model_validator(mode="before")
     @classmethod
@@ -126,14 +126,14 @@ class LatencyConfig(Frozen):
 
 
 class BudgetConfig(Frozen):
-    """The most that a network may cost; at least one limit."""
+    """The limits of a network; at least one."""
 
-    params: Count | None = None  # parameters, as fvcore counts them
-    macs: Count | None = None  # multiply-adds of one image's forward pass, as fvcore counts them
+    params: Count | None = None  # most parameters, counted by fvcore
+    macs: Count | None = None  # most MACs of one image's forward pass, counted by fvcore
     memory: Bytes | None = None
-    """Bytes of float32 activations that one image's forward pass holds at once, at its worst moment; weights are not among
-    them (as for microcontrollers: MCUNet, arXiv 2007.10319)."""
-    latency: LatencyConfig | None = None
+    """Most bytes of float32 activations that one image's forward pass holds at the same time, without weights (as for
+    microcontrollers: MCUNet, arXiv 2007.10319)."""
+    latency: LatencyConfig | None = None  # most time of a forward pass, measured
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:

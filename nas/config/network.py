@@ -33,30 +33,30 @@ OddInt = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
 
 class StemConfig(Frozen):
     type: StemName = "conv"
-    """whitening: before the convolution, a frozen 2×2 one that decorrelates the pixels of the training images, and an
-    activation (arXiv 2404.00498). whitening_only: that one and an activation alone, without padding and with a trained bias, as
-    in the paper; it has 8 channels for each of the image's, and ignores the fields below."""
-    kernel: OddInt = 3
-    stride: Literal[1, 2] = 1
-    channels: Annotated[int, Field(ge=1)] | None = None  # output channels; None takes the first stage's
+    """conv: a convolution. whitening: before it, a frozen 2×2 convolution that whitens the pixels of the training images, and
+    an activation (arXiv 2404.00498). whitening_only: only this frozen convolution, with a trained bias and no padding, and an
+    activation, as in the paper; it has 8 output channels for each image channel and ignores the keys below."""
+    kernel: OddInt = 3  # odd
+    stride: Literal[1, 2] = 1  # stride of the convolution
+    channels: Annotated[int, Field(ge=1)] | None = None  # output channels; null: as many as the first stage
     pool: StemPoolName = "none"
-    """max: a 3×3 maximum of stride 2 follows, as in the ResNets for images of 224×224 (arXiv 1512.03385)."""
+    """max: 3×3 max pooling with stride 2 after the stem, as in ResNets for images of 224×224 (arXiv 1512.03385)."""
 
     @property
     def reduction(self) -> int:
-        """How many times smaller than the image what leaves it is."""
+        """Factor by which the stem reduces height and width."""
         return self.stride * (2 if self.pool == "max" else 1)
 
     def output_size(self, image_size: int) -> int:
-        """Height (and width) of what leaves it."""
+        """Height (and width) of its output."""
         return image_size - 1 if self.type == "whitening_only" else -(-image_size // self.reduction)
 
 
 class StageConfig(Frozen):
-    blocks: Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
-    channels: Annotated[int, Field(ge=1, le=WIDEST)]  # channels that leave each block of the stage, whatever the block's type
-    kernel: OddInt = 3
-    skip_kernel: OddInt = 1  # kernel of the shortcut's projection, where there is one
+    blocks: Annotated[int, Field(ge=1, le=MOST_BLOCKS)]  # residual blocks in the stage
+    channels: Annotated[int, Field(ge=1, le=WIDEST)]  # output channels of each block, whatever its type
+    kernel: OddInt = 3  # odd
+    skip_kernel: OddInt = 1  # odd; kernel of the shortcut's projection, where there is one
 
 
 class BlockSource(Frozen):
@@ -76,37 +76,37 @@ class ArchConfig(Frozen):
     every stage does, the first one too."""
 
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=MOST_STAGES)]
-    stem: StemConfig = StemConfig()
+    stem: StemConfig = StemConfig()  # the layers before the first stage
     block_source: BlockSource | None = None  # where `block` is a class of a user's own file; None for a `BlockName`
     block: Annotated[str, Field(validate_default=True)] = "basic"
-    """A `BlockName`, or the name of a class in `block_source`. plain: one convolution without a shortcut."""
+    """basic, preact (pre-activation), bottleneck, plain (one convolution, no shortcut), or the name of a class of `blocks`."""
     expansion: Annotated[int, Field(ge=1, le=8)] = 4
-    """Bottleneck only: a block's channels over its inner channels (4 in ResNet-50)."""
+    """bottleneck: output channels divided by inner channels (4 in ResNet-50)."""
     downsample: DownsampleName = "conv"
-    """conv: strided convolutions in both branches. maxpool: a 2×2 maximum before the stage. avgpool: strided convolution in
-    the residual branch, 2×2 average and 1×1 convolution in the shortcut (ResNet-D, arXiv 1812.01187). transition: before the
-    blocks of every stage a k×k convolution, a 2×2 maximum (an odd size is rounded down), BatchNorm and activation, so that
+    """conv: strided convolutions in both branches. maxpool: 2×2 max pooling before the stage. avgpool: strided convolution in
+    the residual branch, 2×2 average pooling and 1×1 convolution in the shortcut (ResNet-D, arXiv 1812.01187). transition: a k×k
+    convolution, 2×2 max pooling (odd sizes are rounded down), BatchNorm and activation before the blocks of every stage, so that
     no shortcut needs a projection (arXiv 2404.00498)."""
-    activation: ActivationName = "relu"
-    dropout: Rate = 0.0
+    activation: ActivationName = "relu"  # of every layer
+    dropout: Rate = 0.0  # dropout probability
     dropout_place: DropoutPlace = "head"
     """head: before the classifier. block: between a block's convolutions (arXiv 1605.07146). stem: after the stem."""
     se_reduction: Annotated[int, Field(ge=0, le=64)] = 0
-    """Squeeze-and-excitation with ceil(channels / reduction) squeezed channels (arXiv 1709.01507); 0 leaves it out."""
-    stochastic_depth: Rate = 0.0  # drop rate of the last block, rising linearly from 0 before the first (arXiv 1603.09382)
+    """Squeeze-and-excitation with ceil(channels / reduction) hidden channels (arXiv 1709.01507); 0 turns it off."""
+    stochastic_depth: Rate = 0.0  # drop probability of the last block; it rises linearly from 0 (arXiv 1603.09382)
     zero_init: bool = False
-    """Start every residual branch at 0 by its last BatchNorm (arXiv 1706.02677); pre-activation blocks end in a
-    convolution, which is zeroed instead. Other blocks need `norm_scale`."""
+    """Initialise the scale of each residual branch's last BatchNorm to 0 (arXiv 1706.02677). A pre-activation block ends with a
+    convolution, which is initialised to 0 instead. Other blocks need `norm_scale`."""
     init: InitName = "he"
-    """he: normal, by the fan-out (arXiv 1502.01852). dirac: so, but the first filters of a k×k convolution pass their input on
-    unchanged (arXiv 1706.00388)."""
+    """he: normal, by fan-out (arXiv 1502.01852). dirac: the same, but the first filters of a k×k convolution are the identity
+    (arXiv 1706.00388)."""
     norm_momentum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
-    """Share of each batch in BatchNorm's running statistics, as in torch."""
-    norm_scale: bool = True  # whether BatchNorm's scale is trained; else it stays 1 (arXiv 2404.00498)
-    logit_scale: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0  # factor on the logits
-    pool: PoolName = "avg"
+    """Momentum of BatchNorm's running statistics, as in torch: the weight of each new batch."""
+    norm_scale: bool = True  # train BatchNorm's scale; false keeps it at 1 (arXiv 2404.00498)
+    logit_scale: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0  # factor by which the logits are multiplied
+    pool: PoolName = "avg"  # pooling before the classifier
     pool_size: Annotated[int, Field(ge=1, le=8)] = 1
-    """P×P cells are pooled before the classifier; a feature map smaller than P×P is handed over whole."""
+    """Pool to P×P cells before the classifier; a feature map smaller than P×P is not pooled."""
 
     @field_validator("block")
     @classmethod
@@ -120,14 +120,14 @@ class ArchConfig(Frozen):
         return name
 
     def stem_channels(self, image_channels: int) -> int:
-        """How many channels leave the stem."""
+        """Output channels of the stem."""
         if self.stem.type == "whitening_only":
             return 2 * image_channels * WHITENING_PATCH**2
         return self.stem.channels or self.stages[0].channels
 
     def shortcut_kernel(self, stage: int, before: int, channels: int) -> int:
-        """Of the projection on the shortcut of the first block of `stage` (from 0), had it `channels` channels and what comes
-        before it `before`; 0 where the shortcut is the identity."""
+        """Kernel of the shortcut's projection in the first block of `stage` (counted from 0), for `before` input and `channels`
+        output channels; 0 if the shortcut is the identity."""
         if self.downsample == "transition" or self.block == "plain":
             return 0
         strided = stage > 0 and self.downsample != "maxpool"
@@ -136,7 +136,7 @@ class ArchConfig(Frozen):
         return 1 if stage > 0 and self.downsample == "avgpool" else self.stages[stage].skip_kernel
 
     def feature_sizes(self, image_size: int) -> list[int]:
-        """Height (and width) that leaves the stem and each stage; every halving is rounded up, in a transition down."""
+        """Height (and width) of the output of the stem and of each stage. Halving rounds up, in a transition down."""
         sizes = [self.stem.output_size(image_size)]
         for i, _ in enumerate(self.stages):
             if self.downsample == "transition":
@@ -147,7 +147,7 @@ class ArchConfig(Frozen):
 
     def canonical(self) -> "ArchConfig":
         """The same network with every field that it does not use at its default."""
-        own = self.block_source is not None  # which may use anything
+        own = self.block_source is not None  # a user's block may use any field
         unused = {
             "expansion": not own and self.block != "bottleneck",
             "dropout_place": self.dropout == 0,

@@ -1,4 +1,4 @@
-"""What a study is about: its images, what networks are judged by, and how it chooses them (a space file's `study` section)."""
+"""What a study is about: its images, its metric, its sampler and pruner (the section `study` of a space file)."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,15 +18,15 @@ ObjectiveName = Literal["accuracy", "front"]
 
 
 class ImageShape(Frozen):
-    """What a network must know of a data set."""
+    """Shape of the images and number of classes."""
 
-    channels: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]  # 1 for grey, 3 for RGB
     size: Annotated[int, Field(ge=8)]  # height and width, in pixels
-    classes: Annotated[int, Field(ge=2)]
+    classes: Annotated[int, Field(ge=2)]  # number of classes
 
 
 class DataConfig(Frozen):
-    """Which images, and which of them train."""
+    """Which images are used, and how they are split."""
 
     dataset: str
     folder: str | None = None  # where the data lies or is downloaded to; `digits` needs none
@@ -68,9 +68,9 @@ class StrategyConfig(Frozen):
 
 
 class StudyConfig(Frozen):
-    sampler: StrategyConfig = StrategyConfig(name="tpe")
-    pruner: StrategyConfig = StrategyConfig(name="asha")
-    metric: MetricName = "accuracy"  # of the validation images: what networks are pruned, ranked and reported by
+    sampler: StrategyConfig = StrategyConfig(name="tpe")  # a name, or a mapping with arguments; see below
+    pruner: StrategyConfig = StrategyConfig(name="asha")  # a name, or a mapping with arguments; see below
+    metric: MetricName = "accuracy"  # on the validation images: prunes, ranks and reports networks
     objective: ObjectiveName = "accuracy"
-    """accuracy: the best network under the budget. front: the best for every number of parameters up to the budget; each
-    trial has a budget of its own, drawn below that."""
+    """accuracy: the best network under the budget. front: the best network for every number of parameters up to the budget; each
+    trial gets its own limit, drawn below the budget."""

@@ -28,51 +28,51 @@ MOST_CROP_PADDING = 32
 
 
 def default_crop_padding(size: int) -> int:
-    """Pixels, for images of this size where nothing says how many: an eighth, as 4 for 32."""
+    """Pixels for images of this size if the space does not set it: an eighth, 4 for 32."""
     return min(MOST_CROP_PADDING, round(size / 8))
 
 
 class AugmentConfig(Frozen):
-    """What happens to a training image, drawn anew for each image and epoch."""
+    """Augmentation of training images, drawn again for each image and epoch."""
 
     crop_padding: Annotated[int, Field(ge=0, le=MOST_CROP_PADDING)] = 4
-    """Pixels added on each side before a crop back to the image's own size; 0 leaves the crop out. In a search for images of
-    another size than 32 the default is `default_crop_padding`."""
-    pad_mode: PadMode = "reflect"
+    """Pixels added on each side before a random crop of the original size; 0 turns it off. In a search on images whose size is
+    not 32 the default is an eighth of the size."""
+    pad_mode: PadMode = "reflect"  # what the added pixels show
     resized_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Smallest share of the image's area that a random crop of aspect 3:4 to 4:3 keeps before it is resized; 1 leaves it out."""
+    """Smallest share of the image's area that a random resized crop keeps (aspect ratio 3:4 to 4:3); 1 turns it off."""
     flip: FlipName = "horizontal"
-    """horizontal: mirrors by lot. alternating: each image by lot in the first epoch, then every other time (arXiv 2404.00498)."""
-    vertical_flip: Probability = 0.0
-    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0  # largest angle, in degrees to either side
+    """horizontal: a random horizontal flip. alternating: random in the first epoch, then every other epoch (arXiv 2404.00498)."""
+    vertical_flip: Probability = 0.0  # probability of a vertical flip
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0  # largest angle, in degrees in either direction
     translation: Probability = 0.0  # largest shift, as a share of the image's size, along each axis
-    brightness: Probability = 0.0  # largest change of the factor from 1, likewise for the next two (torchvision's ColorJitter)
-    contrast: Probability = 0.0
-    saturation: Probability = 0.0
-    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0  # largest turn of the colour circle, 0.5 being half of it
+    brightness: Probability = 0.0  # largest change of the factor from 1 (torchvision's ColorJitter)
+    contrast: Probability = 0.0  # likewise
+    saturation: Probability = 0.0  # likewise
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0  # largest rotation of the hue; 0.5 is half of the colour circle
     sharpness: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
-    """Factor by which an image is sharpened, with probability `sharpness_p`; 1 leaves it as it is, 0 smoothes it."""
-    sharpness_p: Probability = 0.5
+    """Sharpness factor, applied with probability `sharpness_p`; 1 is the original, 0 is smoothed."""
+    sharpness_p: Probability = 0.5  # probability that the sharpness of an image changes
     blur: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Largest deviation of a 3×3 Gaussian blur, in pixels, drawn from [0.1, blur]; 0 leaves it out."""
+    """Largest standard deviation of a 3×3 Gaussian blur, in pixels, drawn from [0.1, blur]; 0 turns it off."""
     noise: Probability = 0.0
-    """Largest deviation of Gaussian noise, as a share of the brightest level, drawn from [0, noise]; 0 leaves it out."""
-    noise_p: Probability = 0.5  # probability that an image is given noise
+    """Largest standard deviation of Gaussian noise, as a share of white, drawn from [0, noise]; 0 turns it off."""
+    noise_p: Probability = 0.5  # probability that noise is added to an image
     policy: PolicyName = "none"
     """randaugment (arXiv 1909.13719), autoaugment with its CIFAR-10 policy (arXiv 1805.09501), trivialaugment (arXiv
     2103.10158)."""
-    policy_ops: Annotated[int, Field(ge=1, le=8)] = 2  # randaugment: operations an image
-    policy_magnitude: Annotated[int, Field(ge=0, le=30)] = 9  # randaugment: their strength, of 30
-    policy_p: Probability = 1.0  # probability that an image is given to the policy
-    erasing: Probability = 0.0  # probability of blackening a random rectangle (arXiv 1708.04896)
-    erasing_min: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02  # its smallest share of the image's area
-    erasing_max: Annotated[float, Field(gt=0.0, le=1.0)] = 0.33
+    policy_ops: Annotated[int, Field(ge=1, le=8)] = 2  # randaugment: operations for each image
+    policy_magnitude: Annotated[int, Field(ge=0, le=30)] = 9  # randaugment: magnitude, of at most 30
+    policy_p: Probability = 1.0  # probability that the policy is applied to an image
+    erasing: Probability = 0.0  # probability that a random rectangle is set to black (arXiv 1708.04896)
+    erasing_min: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02  # smallest share of the image's area that is erased
+    erasing_max: Annotated[float, Field(gt=0.0, le=1.0)] = 0.33  # largest share of the image's area that is erased
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Side of a square that is blackened around a random point, in pixels (arXiv 1708.04552); 0 leaves it out."""
-    mix: MixName = "none"  # mixup (arXiv 1710.09412), cutmix (arXiv 1905.04899), or one of the two by lot
+    """Side of a square around a random point that is set to black, in pixels (arXiv 1708.04552); 0 turns it off."""
+    mix: MixName = "none"  # mixup (arXiv 1710.09412), cutmix (arXiv 1905.04899), or one of them at random
     mix_p: Probability = 1.0  # probability that a batch is mixed
-    mixup_alpha: Annotated[float, Field(gt=0.0, le=100.0)] = 0.2  # of the Beta distribution of an image's share
-    cutmix_alpha: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    mixup_alpha: Annotated[float, Field(gt=0.0, le=100.0)] = 0.2  # mixup: alpha of the Beta distribution
+    cutmix_alpha: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0  # cutmix: alpha of the Beta distribution
 
     @model_validator(mode="after")
     def _erasing_range(self) -> Self:
@@ -102,54 +102,54 @@ class AugmentConfig(Frozen):
 
 
 def training_flop(macs: int, images: float, sam_rho: float = 0.0) -> float:
-    """Operations of training a network of so many multiply-adds on so many images, each epoch's counted: a forward pass takes two
-    operations a multiply-add, the backward pass twice as many as the forward pass, and sharpness-aware minimisation all of
-    that again. It does not depend on the machine."""
+    """Operations of training a network with `macs` MACs on `images` images, counted again in each epoch. A forward pass takes two
+    operations for each MAC and a backward pass twice as many; sharpness-aware minimisation doubles the sum."""
     return 6.0 * macs * images * (2 if sam_rho else 1)
 
 
 class TrainConfig(Frozen):
-    """How a network is trained. Lengths are shares of the run or epochs, so that a recipe keeps its meaning when
-    the number of epochs or the batch changes."""
+    """How a network is trained. Lengths are epochs or shares of the run, so a recipe keeps its meaning when the number of epochs
+    or the batch size changes."""
 
-    epochs: Epochs = 18
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256
+    epochs: Epochs = 18  # epochs of each training; never drawn
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256  # images in a batch
     min_steps: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Steps that an epoch has at least: where there are too few images for that, batches are smaller than `batch_size`."""
-    optimiser: OptimiserName = "sgd"
+    """Fewest steps of an epoch: on small data sets the batches are smaller than `batch_size`."""
+    optimiser: OptimiserName = "sgd"  # muon: Muon for the filters of convolutions, SGD for everything else
     sam_rho: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Radius of sharpness-aware minimisation (arXiv 2010.01412), at twice the cost of a step; 0 leaves it out."""
+    """Radius of sharpness-aware minimisation (arXiv 2010.01412), which doubles the cost of a step; 0 turns it off."""
     lr: Annotated[float, Field(gt=0.0, le=100.0)] = 0.1  # peak learning rate
     adam_lr: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
-    """adam, adamw: takes the place of `lr`, for spaces that also draw the optimiser, whose rates differ by orders."""
+    """adam, adamw: learning rate instead of `lr`, for spaces that draw the optimiser: good rates differ by orders of magnitude."""
     muon_lr: Annotated[float, Field(gt=0.0, le=10.0)] | None = 0.24
-    """muon: peak rate of the filters of convolutions, about the angle in radians by which a step turns them; `lr`, `momentum` and
-    `weight_decay` are of all else. Its default and the next are those of arXiv 2404.00498's later code, for 200 steps. None: that
-    default times √(200 / steps of the run), so that a run turns its filters by about as much in however many steps."""
-    muon_momentum: Rate = 0.6
-    momentum: Rate = 0.9
-    nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4
-    decay_norm_and_bias: bool = False  # whether weight decay also applies to BatchNorm and biases
+    """muon: peak learning rate of the filters of convolutions, about the angle in radians by which a step rotates them. `lr`,
+    `momentum` and `weight_decay` apply to everything else. The defaults of this key and of `muon_momentum` are those of the later
+    code of arXiv 2404.00498, for 200 steps. null: 0.24 × √(200 / steps of the run)."""
+    muon_momentum: Rate = 0.6  # muon: momentum of the filters of convolutions
+    momentum: Rate = 0.9  # sgd, muon
+    nesterov: bool = True  # sgd, muon: Nesterov momentum
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4  # coupled, as in torch's SGD; decoupled with adamw
+    decay_norm_and_bias: bool = False  # apply weight decay to BatchNorm and biases, too
     norm_bias_lr: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
-    """Factor on the learning rate of BatchNorm's biases; 64 in arXiv 2404.00498, for trainings of ten epochs."""
-    schedule: ScheduleName = "warmup_cosine"
-    warmup: Rate = 0.1  # onecycle, warmup_cosine: share of the run in which the rate rises
+    """Factor on the learning rate of BatchNorm's biases; arXiv 2404.00498 uses 64 for trainings of ten epochs."""
+    schedule: ScheduleName = "warmup_cosine"  # of the learning rate
+    warmup: Rate = 0.1  # onecycle, warmup_cosine: share of the run in which the learning rate rises
     milestones: tuple[Annotated[float, Field(gt=0.0)], ...] = (0.5, 0.75)
-    """multistep: the shares of the run after which the rate is multiplied by `gamma`; those from 1 on are never reached."""
-    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """multistep: shares of the run after which the learning rate is multiplied by `gamma`; shares of 1 or more are never
+    reached."""
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1  # multistep: factor on the learning rate
     rate_per_epoch: bool = False
-    """Change the rate once an epoch instead of at every step, as scripts do that step their scheduler once an epoch."""
-    label_smoothing: Rate = 0.0
+    """Change the learning rate once an epoch instead of at every step."""
+    label_smoothing: Rate = 0.0  # as in torch's CrossEntropyLoss
     class_balance: BalanceName = "none"
-    """What makes up for classes of few images. loss: each image weighs by the inverse of its class's images (scikit-learn's
-    "balanced"). sampling: each image of an epoch is one of a class drawn uniformly, with replacement."""
+    """For classes with few images. loss: weight each image by the inverse size of its class (scikit-learn's "balanced").
+    sampling: draw classes uniformly, with replacement."""
     ema_epochs: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
-    """Time constant, in epochs, of the exponential average of weights and BatchNorm statistics; 0 turns it off."""
-    augment: AugmentConfig = AugmentConfig()
+    """Time constant, in epochs, of the exponential moving average (EMA) of weights and BatchNorm statistics; 0 turns it off."""
+    augment: AugmentConfig = AugmentConfig()  # augmentation of the training images
 
     def canonical(self) -> "TrainConfig":
-        """The same training with every field that it does not use at its default."""
+        """The same training with unused fields at their defaults."""
         unused: dict[str, bool] = {
             "momentum": self.optimiser in ADAMS,
             "nesterov": self.optimiser in ADAMS or (self.momentum == 0 and (self.optimiser == "sgd" or self.muon_momentum == 0)),
@@ -166,15 +166,15 @@ class TrainConfig(Frozen):
         )
 
     def flop(self, macs: int, images: int) -> float:
-        """Operations of this training of a network of so many multiply-adds on so many images."""
+        """Operations of this training for a network with `macs` MACs, with `images` images in each epoch."""
         return training_flop(macs, self.epochs * images, self.sam_rho)
 
     def batch_of(self, images: int) -> int:
-        """Size of the batches that so many training images are split into."""
+        """Batch size for this number of training images."""
         return min(self.batch_size, max(2, images // self.min_steps), images)
 
     def peak_muon_lr(self, steps: int) -> float:
-        """`muon_lr` of a run of so many steps."""
+        """`muon_lr` for a run with this number of steps."""
         return MUON_LR * (MUON_STEPS / steps) ** 0.5 if self.muon_lr is None else self.muon_lr
 
     @property
@@ -191,15 +191,15 @@ class TrainConfig(Frozen):
         return self
 
     def warnings(self) -> list[str]:
-        """What is allowed and yet probably not meant, a sentence each."""
+        """What is valid but probably a mistake: one sentence each."""
         beyond = [share for share in self.milestones if share >= 1]
         if self.schedule == "multistep" and beyond:
-            return [f"milestones {', '.join(f'{s:g}' for s in beyond)} lie at or beyond the end of the run and are never reached"]
+            return [f"milestones {', '.join(f'{s:g}' for s in beyond)} lie at or after the end of the run and are never reached"]
         return []
 
 
 def check_epochs(epochs: int, option: str = "--epochs") -> None:
-    """Raises ConfigError where no training can have so many."""
+    """Raises ConfigError for an invalid number of epochs."""
     if not 1 <= epochs <= MOST_EPOCHS:
         raise ConfigError(f"{option} must be at least 1 and at most {MOST_EPOCHS:,}, but is {epochs}")
 

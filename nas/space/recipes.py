@@ -1,6 +1,6 @@
-"""How a chosen network is trained for the last time: recipes by name, `search_spaces/recipes/<name>.yaml`, or from a file.
+"""Recipes of the final training: by name, `search_spaces/recipes/<name>.yaml`, or from a file.
 
-A recipe takes the place of what the search drew, key by key; what it leaves open stays as it was searched.
+A recipe replaces what the search drew, key by key. All other keys stay as searched.
 """
 
 from pathlib import Path
@@ -21,24 +21,24 @@ TtaName = Literal["none", "flip", "flip_shift"]
 
 
 class DepthRate(Frozen):
-    """Stochastic depth that grows with the run."""
+    """Stochastic depth that grows with the length of the run."""
 
-    rate: Rate  # of the last block, in a run of …
-    at_epochs: Epochs  # … so many epochs; a shorter run takes its share, a longer one no more
+    rate: Rate  # drop probability of the last block in a run of `at_epochs` epochs
+    at_epochs: Epochs  # shorter runs take a proportional share, longer ones the full rate
 
     def of(self, epochs: int) -> float:
         return self.rate * min(1.0, epochs / self.at_epochs)
 
 
 class Recipe(Frozen):
-    version: Literal[1] = 1
-    about: str = ""  # in one line, for lists
-    epochs: Epochs | None = None  # where none are asked for; None takes what the search's recipe would
-    train: dict[str, Any] = Field(default_factory=dict)  # fields of TrainConfig
+    version: Literal[1] = 1  # version of the format
+    about: str = ""  # one line, for lists
+    epochs: Epochs | None = None  # default for --epochs; null: as for the recipe `searched`
+    train: dict[str, Any] = Field(default_factory=dict)  # keys of `train` that replace the searched ones
     from_epochs: dict[Epochs, dict[str, Any]] = Field(default_factory=dict)
-    """Further ones, for runs of so many epochs or more; the longest last."""
-    stochastic_depth: DepthRate | None = None
-    tta: TtaName | None = None  # what a submission averages over; None averages over mirror images where the training saw some
+    """Number of epochs: keys of `train` for runs with at least this number of epochs."""
+    stochastic_depth: DepthRate | None = None  # stochastic depth by the length of the run; see below
+    tta: TtaName | None = None  # test-time augmentation of a submission; null: flip if the training used flips
 
     @field_validator("train")
     @classmethod
@@ -51,7 +51,7 @@ class Recipe(Frozen):
         return {least: _checked(part, f"{least}.") for least, part in parts.items()}
 
     def fit(self, candidate: Candidate, epochs: int) -> Candidate:
-        """`candidate` with this recipe, for so many epochs. Images that the search did not mirror are not mirrored."""
+        """`candidate` with this recipe for `epochs` epochs. If the search did not flip images, the recipe does not either."""
         searched = candidate.train.model_dump()
         train = dict(searched)
         for part in (self.train, *(self.from_epochs[least] for least in sorted(self.from_epochs) if least <= epochs)):
@@ -74,9 +74,11 @@ def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     try:
         part = with_british_keys(part)
         if "epochs" in part:
-            raise ValueError("epochs: the recipe's own key `epochs` says how long it is")
+            raise ValueError("epochs: set the recipe's own key `epochs` instead")
         if "lr" in part and "optimiser" not in part:
-            raise ValueError(f"lr: means nothing without {prefix}optimiser, since rates differ by orders between optimisers")
+            raise ValueError(
+                f"lr: needs {prefix}optimiser, since good learning rates differ by orders of magnitude between optimisers"
+            )
         TrainConfig.model_validate(part)
     except ValidationError as error:
         raise ValueError(f"{prefix}{first_problem(error)}") from None
@@ -86,13 +88,13 @@ def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def recipe_names() -> list[str]:
-    """Those that are files, and the two that are not."""
+    """All names: the shipped files, `searched` and `auto`."""
     return [SEARCHED, AUTO, *shipped_names("recipe")]
 
 
 def load_recipe(name_or_path: str, epochs: int) -> tuple[str, Recipe]:
-    """With its name: that of the file, and of `auto` the one that suits so many epochs. Raises ConfigError with the names there
-    are, or naming the file and the key."""
+    """A recipe and its name; `auto` becomes the recipe that suits this number of epochs. Raises ConfigError with the known names,
+    or with the file and the key."""
     if name_or_path == SEARCHED:
         return SEARCHED, Recipe()
     name = ("long" if epochs >= LONG_FROM else "fast") if name_or_path == AUTO else name_or_path

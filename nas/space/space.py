@@ -115,9 +115,9 @@ class Slot:
 class Reported(Frozen):
     """What the report behind a preset says of its network."""
 
-    accuracy: Probability
-    measured_on: str
-    params: int
+    accuracy: Probability  # as the report states it
+    measured_on: str  # images that it was measured on, for example `test`
+    params: int  # as the report states them
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from nas.paths import StudyPaths
 from nas.specs import BaselineSpec, ExportSpec, PredictSpec, RetrainSpec, SearchSpec, SubmitSpec
 from nas.specs.options import options_of
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
 EXAMPLE = next(text for text in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "nas.search(" in text)
 
 

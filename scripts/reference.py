@@ -1,0 +1,200 @@
+"""Writes docs/commands.md and docs/space-file.md from the commands, and from the configurations behind a space file.
+
+`tests/test_documents.py` fails while a page is not what this writes.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel, TypeAdapter
+
+from nas.cli.main import app
+from nas.config import ArchConfig, AugmentConfig, BudgetConfig, ImageShape, StageConfig, StemConfig, StudyConfig, TrainConfig
+from nas.config.budget import LatencyConfig
+from nas.space.recipes import DepthRate, Recipe
+from nas.space.space import Reported
+from nas.study.pruners import PRUNERS
+from nas.study.samplers import SAMPLERS
+from nas.study.strategies import EPOCHS
+
+DOCS = Path(__file__).parents[1] / "docs"
+COMMANDS = """# Commands
+
+Every command and its options: the same text as `nas COMMAND --help`. Written by `scripts/reference.py`.
+"""
+SPACE_FILE = """# Keys of a space file
+
+Every key of a space file, a preset and a recipe: its values, its default and its meaning. Written by `scripts/reference.py` from
+the configurations in `nas/config/`. [Spaces](../search_spaces/README.md) shows whole files.
+
+| key of the file | |
+|---|---|
+| `version` | 1, required |
+| `budget` | required: [limits](#budget) of a network, at least one |
+| `arch` | required: the [network](#arch) |
+| `train` | the [training](#train); everything has a default |
+| `fit` | `params`, or `{params: share}`: scale the widths of every candidate to fill the budget |
+| `images` | the [images](#images) that the budget is meant for; CIFAR-10's by default |
+| `study` | [how the space is searched](#study), unless the command line says otherwise |
+| `blocks` | a list of Python files with blocks of your own: `FILE.py:CLASS` |
+| `reported` | of a preset: [what its report says](#reported) |
+
+Each key of `arch` and `train` is a fixed value, or a range that the search draws from:
+
+```yaml
+lr: 0.1
+lr: {type: float, low: 0.01, high: 0.5, log: true}
+blocks: {type: int, low: 1, high: 9, step: 2}
+activation: {type: categorical, choices: [relu, gelu, silu]}
+```
+"""
+SECTIONS: list[tuple[str, type[BaseModel], tuple[str, ...]]] = [  # heading, model, fields that are no keys
+    ("budget", BudgetConfig, ()),
+    ("budget.latency", LatencyConfig, ()),
+    ("arch", ArchConfig, ("stages", "block_source")),
+    ("arch.stage", StageConfig, ()),
+    ("arch.stem", StemConfig, ()),
+    ("train", TrainConfig, ()),
+    ("train.augment", AugmentConfig, ()),
+    ("study", StudyConfig, ()),
+    ("images", ImageShape, ()),
+    ("reported", Reported, ()),
+    ("Recipes", Recipe, ()),
+    ("stochastic_depth of a recipe", DepthRate, ()),
+]
+
+
+def main() -> None:
+    for file, text in pages().items():
+        file.write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[Path, str]:
+    return {DOCS / "commands.md": commands(), DOCS / "space-file.md": space_file()}
+
+
+def commands() -> str:
+    parts = [COMMANDS]
+    for name, command in typer.main.get_group(app).commands.items():
+        rows = []
+        for parameter in command.params:
+            said: Any = parameter  # an option or an argument of Typer's
+            names = ", ".join(f"`{one}`" for one in (*said.opts, *said.secondary_opts))
+            default = "" if said.default is None or isinstance(said.default, bool | list) else f" [default: {said.default}]"
+            text = said.help or ""
+            rows.append((names, text if "[default:" in text else text + default))
+        parts.append(f"## nas {name}\n\n{_help(command.help or '')}\n\n" + _table(("option", ""), rows))
+    return "\n".join(parts)
+
+
+def _help(text: str) -> str:
+    """Examples, which follow Typer's mark of what is not wrapped, as a block of shell."""
+    text = inspect.cleandoc(text)
+    parts = []
+    for part in text.split("\n\n"):
+        lines = part.splitlines()
+        if lines and lines[0] == "\b":
+            parts.append("```sh\n" + textwrap.dedent("\n".join(lines[1:])) + "\n```")
+        else:
+            parts.append(part)
+    return "\n\n".join(parts)
+
+
+def space_file() -> str:
+    parts = [SPACE_FILE]
+    headings = {heading for heading, _, _ in SECTIONS}
+    for heading, model, left_out in SECTIONS:
+        schema = model.model_json_schema()
+        meanings = dict(_meanings(model))
+        rows = []
+        for key, described in schema["properties"].items():
+            if key in left_out:
+                continue
+            values = _values(described, schema.get("$defs", {}))
+            if (inner := f"{heading}.{key}") in headings:
+                values = values.replace("mapping", f"[mapping](#{inner.replace('.', '')})")
+            default = _default(described) if key not in schema.get("required", []) else "required"
+            rows.append((f"`{key}`", values, default, meanings.get(key, "")))
+        if heading == "arch":
+            rows = [
+                ("`stages`", "1 to 6", "required", "Number of stages."),
+                (
+                    "`stage`",
+                    "[mapping](#archstage)",
+                    "required",
+                    "What each stage is drawn from; a list has one entry for each stage.",
+                ),
+                *rows,
+            ]
+        parts.append(f"## {heading}\n\n" + _table(("key", "values", "default", "meaning"), rows))
+    for kind, registry in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        rows = []
+        for name, made in registry.items():
+            for argument, parameter in inspect.signature(made).parameters.items():
+                if argument != EPOCHS:
+                    schema = TypeAdapter(parameter.annotation).json_schema()
+                    rows.append((f"`{name}`", f"`{argument}`", _values(schema, {}), _word(parameter.default)))
+        note = "A new study prunes no trial before two networks have completed; see [search](search.md#sampler-and-pruner)."
+        text = f"Written as `{kind}: {{name: NAME, ARGUMENT: VALUE}}`." + (f" {note}" if kind == "pruner" else "")
+        parts.append(f"## Arguments of a {kind}\n\n{text}\n\n" + _table((kind, "argument", "values", "default"), rows))
+    return "\n".join(parts)
+
+
+def _values(described: dict[str, Any], defined: dict[str, Any]) -> str:
+    if "$ref" in described:
+        described = {**described, **defined[described["$ref"].rpartition("/")[2]]}
+    if "anyOf" in described:
+        return " or ".join(_values(one, defined) for one in described["anyOf"])
+    if "enum" in described:
+        return ", ".join(_word(one) for one in described["enum"])
+    if "const" in described:
+        return _word(described["const"])
+    low, high = (described.get(name) for name in ("minimum", "maximum"))
+    above, below = (described.get(name) for name in ("exclusiveMinimum", "exclusiveMaximum"))
+    ends = [
+        f"from {low:,}" if low is not None else f"above {above:,}" if above is not None else "",
+        f"to {high:,}" if high is not None else f"below {below:,}" if below is not None else "",
+    ]
+    kinds = {"boolean": "true or false", "array": "list", "object": "mapping", "string": "text", "null": "null"}
+    kind = kinds.get(described.get("type", ""), described.get("type", "any"))
+    return " ".join([kind, *filter(None, ends)])
+
+
+def _default(described: dict[str, Any]) -> str:
+    default = described.get("default")
+    return "" if "default" not in described or default == "" or isinstance(default, dict) else _word(default)
+
+
+def _word(value: Any) -> str:
+    words = {True: "true", False: "false", None: "null"}
+    return f"`{words[value] if value is None or isinstance(value, bool) else value}`"
+
+
+def _meanings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """What is written beside a field, behind its line or below it."""
+    source = textwrap.dedent(inspect.getsource(model))
+    body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign):
+            continue
+        line = source.splitlines()[(node.end_lineno or 0) - 1]
+        _, _, text = line.partition("  # ")
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            text = " ".join(str(after.value.value).split())
+        yield ast.unparse(node.target), text if text.partition(" ")[0][-1:] in (":", ",") else f"{text[:1].upper()}{text[1:]}"
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [columns, tuple("---" for _ in columns), *rows]
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
