@@ -120,7 +120,7 @@ class TrainConfig(Frozen):
     """Radius of sharpness-aware minimisation (arXiv 2010.01412), which doubles the cost of a step; 0 turns it off."""
     lr: Annotated[float, Field(gt=0.0, le=100.0)] = 0.1  # peak learning rate
     adam_lr: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
-    """adam, adamw: learning rate instead of `lr`, for spaces that draw the optimiser: good rates differ by orders of magnitude."""
+    """adam, adamw: learning rate instead of `lr`, for spaces that draw the optimiser: good rates differ by orders."""
     muon_lr: Annotated[float, Field(gt=0.0, le=10.0)] | None = 0.24
     """muon: peak learning rate of the filters of convolutions, about the angle in radians by which a step rotates them. `lr`,
     `momentum` and `weight_decay` apply to everything else. The defaults of this key and of `muon_momentum` are those of the later
@@ -128,7 +128,7 @@ class TrainConfig(Frozen):
     muon_momentum: Rate = 0.6  # muon: momentum of the filters of convolutions
     momentum: Rate = 0.9  # sgd, muon
     nesterov: bool = True  # sgd, muon: Nesterov momentum
-    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4  # coupled, as in torch's SGD; decoupled with adamw
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4  # weight decay of the optimiser
     decay_norm_and_bias: bool = False  # apply weight decay to BatchNorm and biases, too
     norm_bias_lr: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Factor on the learning rate of BatchNorm's biases; arXiv 2404.00498 uses 64 for trainings of ten epochs."""

@@ -64,7 +64,7 @@ def test_refusal_of_a_long_text_does_not_quote_all_of_it() -> None:
 
 def test_milestones_that_are_never_reached_are_warned_of() -> None:
     (warning,) = TrainConfig(schedule="multistep", milestones=(0.4, 1.0, 1.07)).warnings()
-    assert warning.startswith("milestones 1, 1.07 lie at or beyond the end")
+    assert warning.startswith("milestones 1, 1.07 lie at or after the end")
     assert TrainConfig(schedule="cosine", milestones=(0.4, 1.07)).warnings() == []
 
 

@@ -109,12 +109,12 @@ def test_auto_goes_by_the_length() -> None:
     [
         ("[1, 2]", "mine.yaml: must be a mapping of keys to values, but is [1, 2]"),
         ("trian: {}", "mine.yaml: trian: unknown key"),
-        ("train: {epochs: 3}", "mine.yaml: train: epochs: the recipe's own key `epochs` says how long it is"),
+        ("train: {epochs: 3}", "mine.yaml: train: epochs: set the recipe's own key `epochs`"),
         (
             "from_epochs: {50: {optimizer: sgd, optimiser: sgd}}",
             "mine.yaml: from_epochs: 50.optimizer: is given beside optimiser",
         ),
-        ("train: {lr: 0.1}", "mine.yaml: train: lr: means nothing without optimiser"),
+        ("train: {lr: 0.1}", "mine.yaml: train: lr: needs optimiser"),
         ("train: {label_smoothing: 2}", "mine.yaml: train: label_smoothing: must be less than 1 (got 2)"),
         ("from_epochs: {50: {batch: 3}}", "mine.yaml: from_epochs: 50.batch: unknown key"),
         ("tta: mirror", "mine.yaml: tta: must be 'none', 'flip' or 'flip_shift' (got 'mirror')"),
