@@ -231,7 +231,8 @@ class MeasuredLatencies:
         self._found: dict[str, Measured] = {}
         if file is not None and file.is_file():
             try:
-                self._found = _FILE.validate_json(file.read_bytes())
+                found = _FILE.validate_json(file.read_bytes())
+                self._found = {key: one for key, one in found.items() if one.ms is not None}
             except (ValidationError, OSError) as error:
                 problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
                 raise BudgetError(
@@ -247,9 +248,12 @@ class MeasuredLatencies:
         return math.inf if found.ms is None else found.ms
 
     def add(self, arch: ArchConfig, ms: float) -> None:
-        """Before a study has its folder, measurements wait in memory and are written with the next one."""
+        """Before a study has its folder, measurements wait in memory and are written with the next one. That a network is too
+        large holds for this process alone: another program may have had the memory."""
         key = latency_key(arch, self._shape, self._latency)
-        finite = ms if math.isfinite(ms) else None
-        self._found[key] = Measured(ms=finite, architecture=arch.one_line(), latency=self._latency.setting())
+        self._found[key] = Measured(
+            ms=ms if math.isfinite(ms) else None, architecture=arch.one_line(), latency=self._latency.setting()
+        )
         if self._file is not None and self._file.parent.is_dir():
-            self._write(self._file, _FILE.dump_json(self._found, indent=1))
+            finite = {key: one for key, one in self._found.items() if one.ms is not None}
+            self._write(self._file, _FILE.dump_json(finite, indent=1))

@@ -222,7 +222,8 @@ def device_group(device: str, gpus: int | None, compiled: bool | None = None, th
     if gpus > have:
         trains = "" if have else " trains on the CPU"
         raise _missing_gpus(gpus, have, f"{trains}; --gpus {gpus} --device cpu tries it in {gpus} processes there")
-    pick_device("cuda")
+    for index in range(gpus):
+        pick_device(f"cuda:{index}")
     return DeviceGroup(torch.device("cuda", 0), gpus, threads)
 
 

@@ -363,7 +363,15 @@ class _Trainer:
                 raise EOFError("shut down in the middle of a training")
 
     def pause(self, number: int) -> None:
-        """Until the runner says Resume, or to suspend the training; a verdict may come meanwhile."""
+        """Until the runner says Resume, or to suspend the training; a verdict may come meanwhile. The runner may time a network
+        on this device next: it is idle by then, and has the memory that the training does not use."""
+        import torch
+
+        from nas.train.device import wait_for
+
+        wait_for(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         self._send(Paused(number))
         while not self._suspended:
             match self.channel.receive():

@@ -379,6 +379,14 @@ def test_group_that_cannot_be_is_refused(
     assert device_group("cpu", 1, compiled=True).processes == 1
 
 
+def test_each_gpu_of_a_group_has_to_work(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(gpus=2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0) if index == 0 else (6, 0))
+    assert device_group("auto", 1) == DeviceGroup(torch.device("cuda:0"))
+    with pytest.raises(DeviceError, match=r"device 'cuda:1' does not work: torch .* has no kernels"):
+        device_group("auto", 2)
+
+
 @pytest.mark.parametrize(("batch", "processes", "fits"), [(4, 2, True), (5, 2, True), (3, 2, False), (1, 1, True), (5, 3, False)])
 def test_each_process_has_two_images_of_a_batch(batch: int, processes: int, fits: bool) -> None:
     group = DeviceGroup(torch.device("cpu"), processes)

@@ -17,6 +17,7 @@ from nas.jobs.messages import (
     Failed,
     FromWorker,
     Pause,
+    Paused,
     Ready,
     Resume,
     Shutdown,
@@ -26,6 +27,7 @@ from nas.jobs.messages import (
     Verdict,
 )
 from nas.jobs.worker import run_worker
+from nas.train import device
 from nas.train.checkpoint import read_curve
 from tests.jobs.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
 
@@ -256,6 +258,19 @@ def test_a_training_that_pauses_can_be_suspended(workplace: Workplace) -> None:
     assert kinds(heard) == ["Ready", "Began", "Paused", "Ended"]
     assert heard[-1] == Ended("suspended")
     assert "trials/0000/checkpoint.pt" in workplace.files()
+
+
+def test_a_device_is_idle_before_a_pause_is_confirmed(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def confirmed(number: int) -> Paused:
+        done.append("confirmed")
+        return Paused(number)
+
+    monkeypatch.setattr(device, "wait_for", lambda waited: done.append(f"waited for {waited}"))
+    monkeypatch.setattr(worker, "Paused", confirmed)
+    workplace.work([workplace.order(epochs=1)], **pausing(Resume()))
+    assert done == ["waited for cpu", "confirmed"]
 
 
 def test_an_idle_worker_pauses_too_and_a_late_resume_is_none_of_its_business(workplace: Workplace) -> None:
