@@ -14,9 +14,9 @@ from PIL import Image
 
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
-from nas.data.formats.container import in_order
-from nas.data.formats.tables import moved, read_labels
+from nas.data.folders import in_order
 from nas.data.images import Dataset
+from nas.data.tables import moved, read_labels
 from nas.errors import DataError
 
 FORMS = "--labels takes a CSV with a header line or a Parquet file"
