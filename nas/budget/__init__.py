@@ -10,15 +10,15 @@ from nas.budget.counts import (
     count_params,
     follow,
     layers_of,
-    macs_of,
-    params_of,
     peak_memory,
     quick_macs,
     quick_params,
 )
 from nas.budget.latency import Write
+from nas.budget.macs import FVCORE_FAILED, macs_of, params_of
 
 __all__ = [
+    "FVCORE_FAILED",
     "Budget",
     "Call",
     "Cost",

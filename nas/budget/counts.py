@@ -1,15 +1,10 @@
-"""What a network is made of and what it costs: parameters and multiply-adds by fvcore, memory computed, layers with their shapes.
+"""What a network is made of and what it costs: parameters and multiply-adds, memory computed, layers with their shapes.
 
-Parameters, memory and layers are found on the meta device, where a network has shapes and no weights; fvcore's MACs need a
-forward pass, so that they are counted on the CPU, and only when somebody asks, or when the budget limits them and all that is
-cheaper is kept.
+Parameters, memory and layers are found on the meta device, where a network has shapes and no weights; MACs need a forward pass,
+so that they are counted on the CPU, and only when somebody asks, or when the budget limits them and all that is cheaper is kept.
 """
 
-import math
-import re
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nas.budget.closed_form import closed_form_macs, closed_form_params
+from nas.budget.macs import macs_of, params_of
 from nas.config import ArchConfig, ImageShape
 from nas.models import build_model
 from nas.models.user_code import blaming_block
-
-with warnings.catch_warnings():
-    # At import fvcore compiles a loss that nobody here uses by torch.jit.script, which torch has deprecated.
-    warnings.simplefilter("ignore", FutureWarning)
-    from fvcore.nn import FlopCountAnalysis, parameter_count
-    from fvcore.nn.jit_handles import get_shape
 
 
 def count_params(arch: ArchConfig, shape: ImageShape) -> int:
@@ -35,11 +25,6 @@ def count_params(arch: ArchConfig, shape: ImageShape) -> int:
     with torch.device("meta"):
         model = build_model(arch, shape)
     return params_of(model)
-
-
-def params_of(model: nn.Module) -> int:
-    """Of any module: one that is registered in several places counts once. Lazy ones must have seen an image."""
-    return int(parameter_count(model)[""])
 
 
 def count_macs(arch: ArchConfig, shape: ImageShape) -> int:
@@ -59,92 +44,6 @@ def quick_macs(arch: ArchConfig, shape: ImageShape) -> int:
 def quick_params(arch: ArchConfig, shape: ImageShape) -> int:
     """`count_params`, in closed form where there is one."""
     return closed_form_params(arch, shape) if arch.block_source is None else count_params(arch, shape)
-
-
-@dataclass(frozen=True)
-class Macs:
-    total: int
-    by_module: dict[str, int]  # of each module by its name, those inside it included
-    uncounted: dict[str, int]  # operations that multiply but for which there is no rule, and how often they run
-
-
-def macs_of(model: nn.Module, image: Tensor) -> Macs:
-    """Of any module that torch.jit can trace, on the CPU; `image` (1, C, H, W)."""
-    analysis = FlopCountAnalysis(model, image)
-    analysis.set_op_handle(**_RULES)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    with _counting(), torch.no_grad():
-        by_module = {name: int(count) for name, count in analysis.by_module().items()}
-        unknown = analysis.unsupported_ops()
-    uncounted = {name.partition("::")[2]: times for name, times in unknown.items() if _MULTIPLIES.search(name)}
-    return Macs(by_module[""], by_module, uncounted)
-
-
-@contextmanager
-def _counting() -> Iterator[None]:
-    """On one thread: beside workers that keep every core busy, threads that wait for each other take ten times as long. Without
-    the one operation as which torch runs attention fast, of which nothing could be counted."""
-    threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
-    torch.set_num_threads(1)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-Rule = Callable[[Sequence[Any], Sequence[Any]], int]  # multiply-adds of an operation by its inputs and outputs in the graph
-
-
-def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Queries (…, L, E) times keys (…, S, E), and those weights (…, L, S) times values (…, S, F)."""
-    queries, keys, values = (get_shape(value) for value in inputs[:3])
-    return math.prod(queries[:-1]) * keys[-2] * (queries[-1] + values[-1])
-
-
-def _product(first: int) -> Rule:
-    """Of matrices and vectors, with or without a batch; `first`: which input the left one is. fvcore's own rule for matmul fails
-    for a vector."""
-    return lambda inputs, outputs: math.prod(get_shape(outputs[0])) * get_shape(inputs[first])[-1]
-
-
-def _tensordot(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Of a·c and c·b values to a·b."""
-    return math.isqrt(math.prod(math.prod(get_shape(value)) for value in (*inputs[:2], outputs[0])))
-
-
-def _outer(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    return math.prod(get_shape(outputs[0]))
-
-
-def _convolution(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Each weight at each position: with padding by name, and of `DeformConv2d`, where its sampling is not counted."""
-    output = get_shape(outputs[0])
-    return output[0] * math.prod(get_shape(inputs[1])) * math.prod(output[2:])
-
-
-def _bilinear(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """(…, I) times weights (O, I, J), and that times (…, J)."""
-    _, first, second = get_shape(inputs[2])
-    return math.prod(get_shape(outputs[0])) * (first + 1) * second
-
-
-_RULES: dict[str, Rule] = {
-    "aten::scaled_dot_product_attention": _attention,
-    "aten::_convolution_mode": _convolution,
-    "torchvision::deform_conv2d": _convolution,
-    "aten::bilinear": _bilinear,
-    "aten::tensordot": _tensordot,
-    **{f"aten::{name}": _product(0) for name in ("matmul", "inner", "dot", "vdot", "mv")},
-    **{f"aten::{name}": _product(1) for name in ("baddbmm", "addmv")},
-    **{f"aten::{name}": _outer for name in ("outer", "ger", "kron", "addr")},
-}
-"""What fvcore has no rule for, or none that is right."""
-_MULTIPLIES = re.compile(
-    r"^prim::|attention|transformer|lstm|gru|rnn|fft|cdist|conv|dot|mm(_|$)|matmul|matrix|::linear|einsum|bilinear|Op\."
-)
-"""In the names of operations that multiply, of which only those without any rule are looked at; `Op.` is a user's own."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- memory

@@ -23,7 +23,7 @@ from nas.runs.record import RunRecord
 from nas.runs.statistics import Expectation, accuracy_interval, pooled_deviation
 from nas.study.finalists import Finalist
 from nas.study.outcomes import COUNTED, count_trained
-from nas.study.settings import PRESETS_SPACE
+from nas.study.settings import NOT_IMPORTABLE, PRESETS_SPACE
 
 
 def summary(record: FullRecord) -> list[str]:
@@ -197,11 +197,12 @@ def methods(record: FullRecord) -> str:
     settings = record.settings
     packages = settings.environment.packages
     strategies = settings.study
+    counter = "torch's FlopCounterMode" if packages.get("fvcore") == NOT_IMPORTABLE else "fvcore"
     counts = record.counts
     trained = count_trained(counts)
     searched = (
         f"Architectures and recipes were searched jointly with Optuna {packages.get('optuna', '?')} in a space of "
-        f"{len(settings.parameters)} parameters under a budget of {budget_text(record)}, counted with fvcore "
+        f"{len(settings.parameters)} parameters under a budget of {budget_text(record)}, counted with {counter} "
         f"before training; draws over budget ({counts.get('over_budget', 0)}) were never trained. "
         f"Candidates were proposed by {strategies.sampler.name} and trained for up to {number_text(record.epochs, 'epoch')} on "
         f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation {record.metric} of the averaged "

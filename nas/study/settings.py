@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nas import __version__
+from nas.budget import FVCORE_FAILED
 from nas.config import BalanceName, BudgetConfig, DataConfig, Frozen, ImageShape, MetricName, StrategyConfig, StudyConfig
 from nas.errors import StudyError
 from nas.paths import StudyPaths
@@ -22,6 +23,7 @@ from nas.study.strategies import describe, fill_defaults
 
 RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
 PLACES = {"folder", "labels"}  # of `DataConfig`: where the data lies, which its fingerprint does not depend on
+NOT_IMPORTABLE = "not importable"  # in place of fvcore's version, where torch counts
 PRESETS_SPACE = "presets"  # stands where a space's name would, in a study that only holds retrained presets
 
 
@@ -57,6 +59,8 @@ def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
             found[package] = __version__ if package == "nas" else version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+    if FVCORE_FAILED is not None and "fvcore" in found:
+        found["fvcore"] = NOT_IMPORTABLE
     return found
 
 

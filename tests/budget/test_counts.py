@@ -1,7 +1,10 @@
 """Parameters, multiply-adds, peak memory and layers, against sums by hand and torchinfo's. A float32 has 4 bytes."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
+import fvcore.nn
 import pytest
 import torch
 import torchinfo
@@ -10,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nas.budget.counts
-from nas.budget import Layer, calls_of, count_macs, count_params, follow, layers_of, macs_of, peak_memory
+from nas.budget import Layer, calls_of, count_macs, count_params, follow, layers_of, macs_of, params_of, peak_memory
 from nas.config import ArchConfig, BlockName, ImageShape, StageConfig, StemConfig
 from nas.models import build_model
+from nas.paths import shipped_names
+from nas.space.space_file import load_preset
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
@@ -110,11 +115,60 @@ PRODUCTS: dict[str, tuple[nn.Module, tuple[int, ...], int]] = {
 }
 
 
+@pytest.fixture(params=["fvcore", "torch"])
+def counter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("nas.budget.macs.FVCORE_FAILED", None if request.param == "fvcore" else "a test says so")
+    return str(request.param)
+
+
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_multiplications_are_counted_by_hand(product: str) -> None:
+def test_multiplications_are_counted_by_hand(counter: str, product: str) -> None:
     model, shape, macs = PRODUCTS[product]
     found = macs_of(model.eval(), torch.zeros(1, *shape))
-    assert (found.total, found.uncounted) == (macs, {})
+    unseen = counter == "torch" and product in ("outer", "kron")  # for torch they multiply elements
+    assert (found.total, found.uncounted) == (0 if unseen else macs, {})
+
+
+NORMS = [
+    nn.BatchNorm2d(3, affine=False),
+    nn.InstanceNorm2d(3),
+    nn.GroupNorm(3, 3),
+    nn.GroupNorm(1, 3, affine=False),
+    nn.LayerNorm(8),
+]
+RESIZES = [nn.Upsample(scale_factor=2), nn.UpsamplingBilinear2d(scale_factor=2), nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d(2)]
+
+
+@pytest.mark.parametrize("layer", [*NORMS, *RESIZES, torchvision.models.mobilenet_v3_small(num_classes=10)])
+def test_torch_counts_as_fvcore_does(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_fvcore = macs_of(layer.eval(), torch.zeros(1, 3, 8, 8))
+    monkeypatch.setattr("nas.budget.macs.FVCORE_FAILED", "a test says so")
+    by_torch = macs_of(layer, torch.zeros(1, 3, 8, 8))
+    assert by_torch.total == by_fvcore.total > 0
+    assert by_torch.by_module.items() <= by_fvcore.by_module.items()
+    assert params_of(layer) == fvcore.nn.parameter_count(layer)[""]
+
+
+@pytest.mark.parametrize("preset", [*shipped_names("preset"), "everything"])
+def test_torch_counts_every_preset_as_fvcore_does(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arch = EVERYTHING if preset == "everything" else load_preset(preset).candidate.arch
+    by_fvcore = count_params(arch, CIFAR10), count_macs(arch, CIFAR10)
+    monkeypatch.setattr("nas.budget.macs.FVCORE_FAILED", "a test says so")
+    assert (count_params(arch, CIFAR10), count_macs(arch, CIFAR10)) == by_fvcore
+
+
+def test_torch_counts_where_fvcore_cannot_be_imported() -> None:
+    code = """if True:
+        import sys
+        sys.modules["fvcore"] = None  # its import fails
+        from nas.budget import count_macs, count_params
+        from nas.config import ArchConfig, ImageShape
+        arch, shape = (kind.model_validate_json(text) for kind, text in zip((ArchConfig, ImageShape), sys.argv[1:]))
+        print(count_params(arch, shape), count_macs(arch, shape))
+    """
+    said = subprocess.run([sys.executable, "-c", code, SMALL.to_json(), CIFAR10.to_json()], capture_output=True, text=True)
+    assert said.stdout.split() == [str(count_params(SMALL, CIFAR10)), str(count_macs(SMALL, CIFAR10))], said.stderr
+    assert said.stderr.count("fvcore cannot be imported (ModuleNotFoundError: ") == 1
 
 
 def test_multiplications_without_a_rule_are_named() -> None:
