@@ -2,10 +2,11 @@
 
 import torch
 
+from nas import device  # noqa: F401
 from nas.data import datasets, splits, stream  # noqa: F401
 from nas.jobs import local
 from nas.jobs.worker import warm_up
-from nas.train import device, loop  # noqa: F401
+from nas.train import loop  # noqa: F401
 
 torch.set_num_threads(1)
 warm_up()

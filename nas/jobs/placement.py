@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from nas.cores import usable_cores
+from nas.device import device_name, find_devices, pick_device
 from nas.errors import ConfigError, DeviceError
 from nas.jobs.messages import WorkerPlan
-from nas.train.device import device_name, find_devices, pick_device
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from nas.device import more_parts
 from nas.errors import NasError
 from nas.files import write_whole
 from nas.interrupts import Stop
@@ -37,7 +38,6 @@ from nas.jobs.messages import (
     Waiting,
 )
 from nas.train.checkpoint import EpochMetrics, write_curve
-from nas.train.device import more_parts
 from nas.train.loop import carry_out
 
 MAX_DEATHS = 3  # of the workers of one job, without an epoch between them that it had not reached before

@@ -87,8 +87,8 @@ def time_steps(order: TimeSteps) -> Timed:
 
     from nas.data.images import ImageSet
     from nas.data.loader import Resident, TrainBatches
+    from nas.device import peak_host_bytes, pick_precision, release_memory, tune_process
     from nas.models import build_model
-    from nas.train.device import peak_host_bytes, pick_precision, release_memory, tune_process
     from nas.train.pace import measure_pace
 
     torch.set_num_threads(order.threads)
@@ -156,8 +156,8 @@ class _Trainer:
         import torch
 
         from nas.data.datasets import load_dataset
+        from nas.device import device_name, out_of_memory, pick_device, pick_precision, tune_process
         from nas.errors import DeviceError
-        from nas.train.device import device_name, out_of_memory, pick_device, pick_precision, tune_process
         from nas.train.distributed import ALONE, Processes
 
         self.channel, self.plan = channel, plan
@@ -211,7 +211,7 @@ class _Trainer:
 
     def train(self, order: Train) -> None:
         """Trains one job and says how it ended. An exception costs this job, not the worker."""
-        from nas.train.device import release_memory
+        from nas.device import release_memory
 
         self._suspended, self._early_verdict, self._progress = False, None, None
         ending = self._fit_or_say_why(order)
@@ -219,7 +219,7 @@ class _Trainer:
         self._send(ending)
 
     def _fit_or_say_why(self, order: Train) -> Ended | OutOfMemory | Failed:
-        from nas.train.device import out_of_memory, still_works
+        from nas.device import out_of_memory, still_works
 
         try:
             if self.sees_study:
@@ -252,9 +252,9 @@ class _Trainer:
         import torch
 
         from nas.data.loader import TrainBatches
+        from nas.device import peak_bytes
         from nas.foreign import known
         from nas.models import build_model
-        from nas.train.device import peak_bytes
         from nas.train.loop import EpochProgress, fit
 
         resumed_after = 0
@@ -367,7 +367,7 @@ class _Trainer:
         on this device next: it is idle by then, and has the memory that the training does not use."""
         import torch
 
-        from nas.train.device import wait_for
+        from nas.device import wait_for
 
         wait_for(self.device)
         if self.device.type == "cuda":

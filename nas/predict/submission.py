@@ -19,6 +19,7 @@ from nas.data.decoding import IMAGE_SUFFIXES, decode, decoding_failure, image_fi
 from nas.data.loader import Resident
 from nas.data.stream import pick_storage
 from nas.data.unlabelled import TestSet, read_test_set
+from nas.device import FULL_PRECISION, pick_device, with_its_threads
 from nas.errors import ConfigError, DataError
 from nas.files import sha256_of, write_whole
 from nas.paths import StudyPaths, TrialPaths
@@ -29,7 +30,6 @@ from nas.runs.load import load_network
 from nas.runs.select import find_run
 from nas.specs import PredictSpec, SubmitSpec
 from nas.study.settings import Environment, read_settings
-from nas.train.device import FULL_PRECISION, pick_device, with_its_threads
 from nas.train.evaluate import predict_logits, reestimate_norm, require_tta
 
 

@@ -15,6 +15,7 @@ import torch
 
 from nas.cores import usable_cores
 from nas.data.folders import is_outdated
+from nas.device import device_name, find_devices, pick_precision
 from nas.errors import NasError
 from nas.paths import (
     NETWORK_FILE_SYSTEMS,
@@ -30,7 +31,6 @@ from nas.paths import (
 from nas.study.finalists import sibling
 from nas.study.settings import git_state, installed_versions
 from nas.study.storage import open_study
-from nas.train.device import device_name, find_devices, pick_precision
 
 PACKAGES = (
     *("nas", "torch", "torchvision", "optuna", "optuna-dashboard", "fvcore", "plotly", "sqlalchemy", "typer", "pydantic"),

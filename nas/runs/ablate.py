@@ -17,6 +17,7 @@ from statistics import fmean
 from nas.budget import Budget
 from nas.config import ADAMS, Candidate, MetricName
 from nas.data.loader import mix_seed
+from nas.device import with_its_threads
 from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
 from nas.interrupts import Stop
@@ -33,7 +34,6 @@ from nas.runs.train import TrainingDisplay, prepared_workers, train_all
 from nas.space.recipes import SEARCHED
 from nas.specs import HOLD_OUT, AblateSpec
 from nas.study.settings import Environment, StudySettings, read_settings
-from nas.train.device import with_its_threads
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import nn
 
 from nas.config import TrainConfig
 from nas.data.loader import mix_seed
+from nas.device import with_its_threads
 from nas.errors import ConfigError, NasError, StudyError, one_line
 from nas.files import sha256_of, write_whole
 from nas.foreign.known import KnownNetwork, build, measure, named, quiet
@@ -39,7 +40,6 @@ from nas.runs.train import Outcome, TrainingDisplay, prepared_workers, train_all
 from nas.space.recipes import SEARCHED
 from nas.specs import BaselineSpec
 from nas.study.settings import StudySettings, read_settings
-from nas.train.device import with_its_threads
 
 OTHER_RUN = "wait for it, or train another network: --seeds N,M, --epochs N, --recipe NAME"
 

@@ -18,6 +18,7 @@ from nas.data.loader import Resident
 from nas.data.splits import DataSelection, SelectedData, select_data
 from nas.data.stream import place
 from nas.data.tables import moved
+from nas.device import Precision, pick_precision, tune_process
 from nas.errors import ConfigError, DataError, StudyError
 from nas.files import write_whole
 from nas.jobs.placement import DeviceGroup
@@ -25,7 +26,6 @@ from nas.paths import StudyPaths, shipped_names, study_paths
 from nas.space.space_file import load_preset
 from nas.specs import RetrainSpec
 from nas.study.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, git_state, read_settings
-from nas.train.device import Precision, pick_precision, tune_process
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from nas.data.cache import Progress, silent
 from nas.data.images import ImageSet
 from nas.data.loader import Resident
 from nas.data.shift import shifted
+from nas.device import FULL_PRECISION
 from nas.errors import StudyError
 from nas.files import write_whole
 from nas.paths import TrialPaths
 from nas.runs.card import HeldOut
 from nas.runs.context import TrainingContext
 from nas.runs.statistics import effective_images
-from nas.train.device import FULL_PRECISION
 from nas.train.evaluate import METRICS, ClassCounts, predict_logits
 
 KEPT_MISTAKES = 24

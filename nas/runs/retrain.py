@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from nas.device import with_its_threads
 from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
 from nas.interrupts import Stop
@@ -20,7 +21,6 @@ from nas.runs.statistics import Expectation
 from nas.runs.train import Outcome, TrainingDisplay, prepared_workers, train_all
 from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
-from nas.train.device import with_its_threads
 
 OnPlan = Callable[[Sequence[RunPlan], int, TrainingContext], None]
 """Hears what is to be trained, if anything is, how many trainings are there already, and on what."""

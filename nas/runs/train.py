@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from nas.device import release_memory
 from nas.errors import NasError
 from nas.files import write_whole
 from nas.interrupts import Stop
@@ -23,7 +24,6 @@ from nas.runs.plan import Plan
 from nas.study.retry import Retry
 from nas.study.settings import read_settings
 from nas.train.checkpoint import EpochMetrics
-from nas.train.device import release_memory
 from nas.train.loop import EpochProgress
 
 P = TypeVar("P", bound=Plan)

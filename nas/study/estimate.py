@@ -18,6 +18,7 @@ from nas.data.images import Dataset
 from nas.data.loader import TrainBatches
 from nas.data.splits import Split, validation_images
 from nas.data.stream import place
+from nas.device import out_of_memory, pick_device, pick_precision, release_memory, tune_process
 from nas.errors import ConfigError, DeviceError, StudyError, one_line
 from nas.jobs.messages import WorkerPlan
 from nas.jobs.placement import plan_workers
@@ -33,7 +34,6 @@ from nas.study.run import SearchDisplay
 from nas.study.storage import open_study
 from nas.study.strategies import make_pruner
 from nas.study.workers import workers_of
-from nas.train.device import out_of_memory, pick_device, pick_precision, release_memory, tune_process
 from nas.train.pace import Pace, measure_pace
 
 PERCENTILES = (10, 30, 50, 70, 90)

@@ -15,6 +15,7 @@ from nas.budget import Budget
 from nas.data.datasets import load_dataset
 from nas.data.images import Dataset
 from nas.data.splits import Split, imbalance, validation_images
+from nas.device import pick_device, pick_precision
 from nas.files import write_whole
 from nas.interrupts import Stop, StopOf, suspended_by_signals
 from nas.jobs.crew import Crew
@@ -52,7 +53,6 @@ from nas.study.storage import owned_study
 from nas.study.strategies import describe, make_pruner, make_sampler
 from nas.study.warm_start import Fitted, enqueue, find_starts, fit_starts
 from nas.study.workers import choose_workers, workers_of
-from nas.train.device import pick_device, pick_precision
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nas.config import MetricName
+from nas.device import out_of_memory
 from nas.errors import StudyError
 from nas.files import write_whole
-from nas.train.device import out_of_memory
 
 # Raise when what a training saves changes, so that a checkpoint of an older version is not taken for one of this.
 FORMAT = 3

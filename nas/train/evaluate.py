@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas.config import AugmentConfig, MetricName
 from nas.data.cache import Progress, silent
 from nas.data.loader import Resident
+from nas.device import Precision, out_of_memory, release_memory
 from nas.errors import ConfigError, choices_sentence
-from nas.train.device import Precision, out_of_memory, release_memory
 from nas.train.optimiser import BATCH_NORMS
 
 EVALUATION_BATCH = 500

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 from nas.config import TrainConfig
 from nas.data.loader import Resident, TrainBatches, mix_seed
+from nas.device import Precision, release_memory, wait_for
 from nas.errors import one_line
 from nas.models import ResNet
 from nas.paths import TrialPaths
 from nas.train.checkpoint import EpochMetrics, Found, load_checkpoint, save_checkpoint, write_curve
-from nas.train.device import Precision, release_memory, wait_for
 from nas.train.distributed import ALONE, Group
 from nas.train.evaluate import EVALUATION_BATCH, Scores, Stopped, autocast, never, tally
 from nas.train.optimiser import SharpnessAware, WeightAverage, learning_rate, make_optimiser, set_rate

@@ -13,8 +13,8 @@ from torch import nn
 
 from nas.config import TrainConfig
 from nas.data.loader import Resident, TrainBatches
+from nas.device import Precision, wait_for
 from nas.paths import TrialPaths
-from nas.train.device import Precision, wait_for
 from nas.train.evaluate import evaluate
 from nas.train.loop import fit
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from nas.config import AugmentConfig
 from nas.data.augment import EXAMPLES, Draw, augment
 from nas.data.augment.mix import mix
+from nas.device import device_name, pick_device
 from nas.study.settings import git_state
-from nas.train.device import device_name, pick_device
 
 CLASSES = 10
 

@@ -28,11 +28,11 @@ from nas.data.loader import TrainBatches, mix_seed
 from nas.data.shift import shifted
 from nas.data.splits import DataSelection, select_data
 from nas.data.stream import place
+from nas.device import pick_device, pick_precision, tune_process
 from nas.models import build_model
 from nas.paths import TrialPaths
 from nas.runs.evaluation import judge
 from nas.space.recipes import load_recipe
-from nas.train.device import pick_device, pick_precision, tune_process
 from nas.train.evaluate import TTA
 from nas.train.loop import fit
 

@@ -41,12 +41,12 @@ from nas.cores import usable_cores
 from nas.data.datasets import load_dataset
 from nas.data.loader import Resident, TrainBatches, mix_seed
 from nas.data.splits import split
+from nas.device import pick_device, pick_precision, tune_process
 from nas.models import build_model
 from nas.paths import TrialPaths
 from nas.space.space import Space, UniformDraw
 from nas.space.space_file import load_space
 from nas.train.checkpoint import EpochMetrics
-from nas.train.device import pick_device, pick_precision, tune_process
 from nas.train.loop import fit
 
 COLUMNS = ("draw", "variant", "params", "macs", "values", "train_loss", "val_accuracy", "ema_val_accuracy", "seconds")

@@ -34,8 +34,8 @@ from torch.nn import functional as F
 from nas.budget import count_macs, count_params
 from nas.config import TrainConfig
 from nas.cores import usable_cores
+from nas.device import pick_device, pick_precision, tune_process, wait_for
 from nas.space.space_file import CIFAR10
-from nas.train.device import pick_device, pick_precision, tune_process, wait_for
 from nas.train.evaluate import autocast
 
 VALIDATION_IMAGES = 5000

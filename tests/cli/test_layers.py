@@ -17,6 +17,7 @@ ROOMS = (
     "interrupts",
     "cores",
     "paths",
+    "device",
     "config",
     "models",
     "budget",

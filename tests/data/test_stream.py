@@ -17,9 +17,9 @@ from nas.data import loader, stream
 from nas.data.images import ImageSet, JoinedSet
 from nas.data.loader import JoinedRows, Resident, TrainBatches
 from nas.data.stream import Streamed, bytes_of, gathered, pick_storage, place, room_for_images
+from nas.device import Precision
 from nas.models import build_model
 from nas.paths import TrialPaths
-from nas.train.device import Precision
 from nas.train.evaluate import Stopped, predict_logits, tally
 from nas.train.loop import fit
 from tests.data.pictures import pictures

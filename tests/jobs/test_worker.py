@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from nas import device
 from nas.config import DataConfig
 from nas.data.loader import Resident
 from nas.jobs import worker
@@ -27,7 +28,6 @@ from nas.jobs.messages import (
     Verdict,
 )
 from nas.jobs.worker import run_worker
-from nas.train import device
 from nas.train.checkpoint import read_curve
 from tests.jobs.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
 

@@ -135,7 +135,7 @@ def test_a_device_that_works_no_more_ends_the_worker_and_fails_no_trial(
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(models, "build_model", build)
-    monkeypatch.setattr("nas.train.device.still_works", lambda device: False)
+    monkeypatch.setattr("nas.device.still_works", lambda device: False)
     channel = FakeChannel([workplace.order(0), workplace.order(1)], always)
     with pytest.raises(SystemExit) as ended:
         run_worker(channel, workplace.plan())

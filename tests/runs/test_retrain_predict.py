@@ -21,6 +21,7 @@ from nas.data.datasets import load_dataset
 from nas.data.images import Dataset, JoinedSet
 from nas.data.loader import Resident
 from nas.data.splits import labelled_images
+from nas.device import FULL_PRECISION
 from nas.errors import DataError, NasError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths
@@ -30,7 +31,6 @@ from nas.runs.context import open_presets_study
 from nas.runs.load import load_network
 from nas.runs.select import EPOCH_FACTOR, find_run, find_subject, finished_runs
 from nas.specs import RetrainSpec, SubmitSpec
-from nas.train.device import FULL_PRECISION
 from nas.train.evaluate import evaluate
 from nas.train.loop import FitResult
 from tests.runs.told import Told, train_one, trained

@@ -12,13 +12,13 @@ from optuna.trial import TrialState
 
 from nas.budget import Cost
 from nas.config import ArchConfig
+from nas.device import SMALLEST_MICRO_BATCH
 from nas.errors import BudgetError, NasError, StudyError
 from nas.jobs import crew, runner
 from nas.jobs.messages import Alive, Began, Broken, Died, Suspend, Unfit
 from nas.study import drawing, source
 from nas.study.samplers import SAMPLERS
 from nas.study.trials import TrialRecord
-from nas.train.device import SMALLEST_MICRO_BATCH
 from nas.train.loop import EpochProgress
 from tests.study.scripted import EPOCHS, Life, PruneAfter, StubBudget, has_reported
 

@@ -15,10 +15,10 @@ from nas.config import ArchConfig, AugmentConfig, Candidate, DataConfig, StageCo
 from nas.data.datasets import load_dataset
 from nas.data.images import Dataset
 from nas.data.loader import Resident, TrainBatches
+from nas.device import Precision
 from nas.models import ResNet, build_model
 from nas.paths import TrialPaths
 from nas.train.checkpoint import EpochMetrics, read_curve
-from nas.train.device import Precision
 from nas.train.loop import FitResult, fit
 
 FP32 = Precision(None, False, "for the test")

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas.config import AugmentConfig, Candidate, DataConfig
 from nas.data.datasets import load_dataset
 from nas.data.loader import Resident, TrainBatches
+from nas.device import FULL_PRECISION
 from nas.models.layers import BatchNorm2d
 from nas.paths import TrialPaths
-from nas.train.device import FULL_PRECISION
 from nas.train.distributed import ALONE, Group, Processes, SharedBatchNorm2d, SyncBatchNorm, share_statistics
 from nas.train.evaluate import Scores, tally
 from nas.train.loop import fit

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from nas.config import ArchConfig, AugmentConfig, ImageShape, StageConfig
 from nas.data.loader import Resident
+from nas.device import Precision, pick_precision
 from nas.models import build_model
-from nas.train.device import Precision, pick_precision
 from nas.train.evaluate import (
     EVALUATION_BATCH,
     TTA,

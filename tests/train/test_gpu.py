@@ -10,8 +10,8 @@ import torch
 
 from nas.data.loader import Resident
 from nas.data.stream import Streamed
+from nas.device import out_of_memory, pick_precision, release_memory
 from nas.train import loop
-from nas.train.device import out_of_memory, pick_precision, release_memory
 from nas.train.loop import _Trainer
 
 pytestmark = [

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from nas.config import AugmentConfig, FlipName, MixName, PadMode, PolicyName
+from nas.device import Precision
 from nas.train import loop
 from nas.train.checkpoint import EpochMetrics, read_curve
-from nas.train.device import Precision
 from nas.train.evaluate import evaluate
 from nas.train.optimiser import learning_rate
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from nas.device import Precision
 from nas.paths import TrialPaths
 from nas.train.checkpoint import read_curve
-from nas.train.device import Precision
 
 ASKED_AN_EPOCH = 6 + 2
 """Times: before each step, and before the evaluations of the raw and of the averaged weights."""

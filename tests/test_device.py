@@ -12,12 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from nas.errors import DeviceError, NasError
-from nas.predict.submission import submit
-from nas.report.machine import examine
-from nas.specs import PredictSpec, SubmitSpec
-from nas.train import device as devices
-from nas.train.device import (
+from nas import device as devices
+from nas.device import (
     cpu_flags,
     device_name,
     find_devices,
@@ -27,6 +23,10 @@ from nas.train.device import (
     release_memory,
     with_its_threads,
 )
+from nas.errors import DeviceError, NasError
+from nas.predict.submission import submit
+from nas.report.machine import examine
+from nas.specs import PredictSpec, SubmitSpec
 
 
 def test_a_command_computes_by_the_threads_that_are_asked_for_and_no_longer_than_it_runs() -> None:
