@@ -4,6 +4,7 @@ import ctypes
 import errno
 import functools
 import gc
+import os
 import platform
 import re
 import sys
@@ -44,11 +45,16 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device(have[0])
     if name not in have:
-        wrong = found.get(name)
+        wrong, hint, parts = found.get(name), "nas doctor shows the devices", mig_parts()
+        kind, _, index = name.partition(":")
+        if kind == "cuda" and index.isdecimal() and int(index) < len(parts):
+            hint = (
+                f"CUDA shows a process one MIG device, the first listed: CUDA_VISIBLE_DEVICES={parts[int(index)]} shows this one"
+            )
         raise DeviceError(
             (f"device {name!r} does not work: {wrong}" if wrong else f"this machine has no device {name!r}")
             + f". Choices: auto, {', '.join(have)}.",
-            hint="nas doctor shows the devices",
+            hint=hint,
         )
     return torch.device(name)
 
@@ -64,10 +70,16 @@ def find_devices() -> dict[str, str | None]:
             torch.cuda.init()
         except RuntimeError as error:
             if not _NO_GPU.search(str(error)):  # a driver that is too old, say
-                found["cuda"] = one_line(error)
+                found["cuda"] = one_line(error).rstrip(".")
     if torch.backends.mps.is_available():
         found["mps"] = None
     return {**found, "cpu": None}
+
+
+def mig_parts() -> list[str]:
+    """Parts of GPUs that CUDA_VISIBLE_DEVICES names, where it names nothing else: a process sees the first of them alone."""
+    listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return listed if all(name.startswith("MIG-") for name in listed) else []
 
 
 _NO_GPU = re.compile("no NVIDIA driver|no CUDA GPUs", re.I)
@@ -79,7 +91,7 @@ def _why_cuda_fails(index: int) -> str | None:
     try:
         capability = torch.cuda.get_device_capability(index)
     except RuntimeError as error:
-        return one_line(error)
+        return one_line(error).rstrip(".")
     architectures = torch.cuda.get_arch_list()
     for architecture in architectures:
         if not (known := _KERNELS.fullmatch(architecture)):  # AMD's

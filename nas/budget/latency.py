@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.budget.counts import count_params, peak_memory
 from nas.config import ArchConfig, Frozen, ImageShape, LatencyConfig, first_problem
+from nas.device import out_of_memory, pick_device, release_memory, wait_for
 from nas.errors import BudgetError, DeviceError
 from nas.models import ResNet, build_model
 
@@ -48,9 +49,14 @@ def measure_latency(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig)
         return math.inf
     try:
         with RUNTIMES[latency.runtime](arch, shape, latency) as run:
-            return 1000 * median_seconds(run)
-    except torch.OutOfMemoryError:
-        return math.inf
+            ms = 1000 * median_seconds(run)
+    except Exception as error:
+        if out_of_memory(error) is None:
+            raise
+        ms = math.inf
+    if latency.runtime == "torch" and latency.device != "cpu":  # whose memory workers need, too
+        release_memory(torch.device(latency.device))
+    return ms
 
 
 def median_seconds(run: Run, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -105,10 +111,7 @@ def _torch(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> Itera
 
     def run() -> None:
         model(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
+        wait_for(device)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(latency.threads)
@@ -158,18 +161,13 @@ RUNTIMES: dict[str, Callable[[ArchConfig, ImageShape, LatencyConfig], AbstractCo
 
 
 def _device(name: str) -> torch.device:
-    device = torch.device(name)
-    have = ["cpu"]
-    if torch.cuda.is_available():
-        have += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        have.append("mps")
-    if name not in have:
+    try:
+        return pick_device(name)
+    except DeviceError as error:
         raise DeviceError(
-            f"the latency is limited on device {name!r}, which this machine does not have. Choices: {', '.join(have)}.",
+            f"the latency is limited on device {name!r}: {error.message}",
             hint="set budget.latency.device, or search where that device is; nas doctor shows the devices",
-        )
-    return device
+        ) from None
 
 
 def _import_onnxruntime() -> Any:

@@ -156,6 +156,7 @@ class _Process:
     process: SpawnProcess
     connection: Connection
     last_word: Failed | OutOfMemory | Broken | Died | None = None  # how it failed, of a worker of several processes
+    failed_at: float = 0.0  # when that was heard, by `time.monotonic`
 
 
 @dataclass
@@ -305,16 +306,20 @@ class LocalExecutor(Executor):
         if isinstance(message, (Failed, OutOfMemory, Broken, Died)):
             known = made.members[rank].last_word
             made.members[rank].last_word = message if known is None or isinstance(known, Broken) else known
+            made.members[rank].failed_at = made.members[rank].failed_at or time.monotonic()
             made.failed_at = made.failed_at or time.monotonic()
             return []
         return [(worker, message)] if rank == 0 or isinstance(message, Unfit) else []
 
     def _end_group(self, worker: int) -> list[tuple[int, FromWorker]]:
-        """Ends all of them; returns what caused it: the death of a process, or its error, is an error to all others, too."""
+        """Ends all of them; returns what caused it: the death of a process, or its error, is an error to all others, too, which
+        may be heard before a death. Of errors of one kind it is the first."""
         made = self._workers[worker]
-        words = [(rank, member.last_word) for rank, member in enumerate(made.members) if member.last_word is not None]
         kinds = (Died, Broken, OutOfMemory, Failed)
-        rank, word = min(words, key=lambda one: [isinstance(one[1], kind) for kind in kinds].index(True))
+        failed = [member for member in made.members if member.last_word is not None]
+        first = min(failed, key=lambda member: (kinds.index(type(member.last_word)), member.failed_at))
+        rank, word = made.members.index(first), first.last_word
+        assert word is not None
         self._end([worker], seconds=0)
         if isinstance(word, Died):
             return [(worker, Died(f"process {rank + 1} of {len(made.members)}: {word.reason}", word.out_of_memory))]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from nas.cores import usable_cores
-from nas.device import device_name, find_devices, pick_device
+from nas.device import device_name, find_devices, mig_parts, pick_device
 from nas.errors import ConfigError, DeviceError
 from nas.jobs.messages import WorkerPlan
 
@@ -55,11 +55,12 @@ def ray_cluster(
 
 
 def visible_gpus() -> list[str]:
-    """CUDA devices that work and that this process may use, parts of one (MIG) included: CUDA itself shows a process one such
-    part only."""
-    listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    if listed and all(name.startswith("MIG-") for name in listed):
-        return [f"cuda:{index}" for index in range(len(listed))] if torch.cuda.is_available() else []
+    """CUDA devices that work and that workers of this process may use, MIG devices included, of which it sees one only."""
+    seen = _seen_gpus()
+    return [f"cuda:{index}" for index in range(len(parts))] if seen and (parts := mig_parts()) else seen
+
+
+def _seen_gpus() -> list[str]:
     return [name for name, wrong in find_devices().items() if name.startswith("cuda:") and wrong is None]
 
 
@@ -68,7 +69,7 @@ def devices_of(wanted: Placement) -> list[str]:
     _require_sense(wanted)
     have = visible_gpus()
     if wanted.gpus is not None and wanted.gpus > len(have):
-        raise _missing_gpus(wanted.gpus, len(have), "" if have else " searches on the CPU")
+        raise _missing_gpus(wanted.gpus, have, "" if have else " searches on the CPU")
     if wanted.device.startswith("cuda:"):  # one of several
         gpus = [str(pick_device(wanted.device))]
     elif wanted.device == "cuda" or (wanted.device == "auto" and wanted.gpus != 0 and have):
@@ -218,13 +219,13 @@ def device_group(device: str, gpus: int | None, compiled: bool | None = None, th
         if device == "cuda":
             raise ConfigError("--gpus 0 and --device cuda: one says the CPU, the other a GPU", hint="leave one out")
         return DeviceGroup(torch.device("cpu"), 1, threads)
-    have = torch.cuda.device_count()
-    if gpus > have:
+    have = _seen_gpus()
+    if gpus > len(have):
         trains = "" if have else " trains on the CPU"
         raise _missing_gpus(gpus, have, f"{trains}; --gpus {gpus} --device cpu tries it in {gpus} processes there")
-    for index in range(gpus):
-        pick_device(f"cuda:{index}")
-    return DeviceGroup(torch.device("cuda", 0), gpus, threads)
+    if gpus > 1 and have[gpus - 1] != f"cuda:{gpus - 1}":
+        raise _missing_gpus(gpus, have, f" trains on {have[0]}; CUDA_VISIBLE_DEVICES may leave out what does not work", most=1)
+    return DeviceGroup(torch.device(have[0]), gpus, threads)
 
 
 def _cpu_processes(wanted: int) -> int:
@@ -237,10 +238,17 @@ def _cpu_processes(wanted: int) -> int:
     return max(1, wanted)
 
 
-def _missing_gpus(wanted: int, have: int, instead: str) -> DeviceError:
-    there_are = {0: "this machine shows no GPU", 1: "this machine shows 1 GPU"}.get(have, f"this machine shows {have} GPUs")
+def _missing_gpus(wanted: int, have: list[str], instead: str, most: int | None = None) -> DeviceError:
+    """Names those that do not work, too; `most` of those that do can be taken."""
+    count = f"{len(have) or 'no'} GPU{'s' * (len(have) > 1)}"
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    broken = {name: wrong for name, wrong in find_devices().items() if wrong is not None}
+    if len(broken) > 1:
+        broken.pop("cuda", None)  # which is cuda:0
+    works = f" that work{'s' * (len(have) == 1)}" if broken and have else " that works" if broken else ""
     return DeviceError(
-        f"--gpus {wanted}: {there_are}" + (f" (CUDA_VISIBLE_DEVICES={listed})" if listed is not None else ""),
-        hint=f"--gpus {have}{instead}; nas doctor shows the devices",
+        f"--gpus {wanted}: this machine shows {count}{works}"
+        + (f" (CUDA_VISIBLE_DEVICES={listed})" if listed is not None else "")
+        + "".join(f"; {name} does not work: {wrong}" for name, wrong in broken.items()),
+        hint=f"--gpus {len(have) if most is None else most}{instead}; nas doctor shows the devices",
     )

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from nas.config import ArchConfig, BlockName, BlockSource, StageConfig
+from nas.device import out_of_memory
 from nas.errors import ConfigError, NasError, choices_sentence, one_line
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
 
@@ -43,9 +44,11 @@ def blaming(code: Code, what: str, hint: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (NasError, KeyboardInterrupt, MemoryError, torch.OutOfMemoryError):
+    except (NasError, KeyboardInterrupt):
         raise
     except BaseException as error:
+        if out_of_memory(error):
+            raise
         said = one_line(error)
         if isinstance(error, SyntaxError):
             said = f"SyntaxError: {error.msg}"  # its text also says where, as `place_of` does

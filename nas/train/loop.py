@@ -332,6 +332,8 @@ class _Trainer:
         if state is None:
             return found
         self.model.load_state_dict(state["model"])
+        for saved, group in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
+            saved |= {"fused": group["fused"]} if "fused" in group else {}  # this device's, and not the checkpoint's
         self.optimiser.load_state_dict(state["optimiser"])
         if state["scaler"]:  # empty where the checkpoint's device needed none
             self.scaler.load_state_dict(state["scaler"])

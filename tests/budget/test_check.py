@@ -12,6 +12,7 @@ import pytest
 import nas.budget.check
 from nas.budget import Budget, Cost, count_macs, count_params, peak_memory
 from nas.budget.check import TOO_LARGE_TO_RUN
+from nas.budget.latency import latency_key
 from nas.config import ArchConfig, BudgetConfig, ImageShape, LatencyConfig, StageConfig
 from nas.errors import BudgetError, ConfigError
 
@@ -183,8 +184,9 @@ def test_what_had_no_memory_is_timed_again_by_the_next_process(tmp_path: Path, m
     budget = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file)
     assert not budget.check(SMALL).fits
     assert not budget.needs_idle_machine(SMALL)
-    of_an_older_build = {"0": {"ms": None, "architecture": "", "latency": ""}}
-    file.write_text(json.dumps({**json.loads(file.read_text()), **of_an_older_build}))
+    assert json.loads(file.read_text()) == {}
+    of_an_older_build = {latency_key(SMALL, CIFAR10, LATENCY): {"ms": None, "architecture": "", "latency": ""}}
+    file.write_text(json.dumps(of_an_older_build))
     again = Budget(BudgetConfig(latency=LATENCY), CIFAR10, file)
     assert again.needs_idle_machine(SMALL)
     assert again.check(SMALL).fits

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import nas.budget.latency as latency_module
+import nas.device
 from nas.budget.latency import LEAST_RUNS, LEAST_SECONDS, MOST_SECONDS, RUNTIMES, WARM_UP_RUNS, measure_latency, median_seconds
 from nas.config import ArchConfig, ImageShape, LatencyConfig, StageConfig
 from nas.errors import BudgetError, DeviceError
@@ -126,23 +127,44 @@ def test_a_network_too_large_for_this_machine_is_never_allocated() -> None:
     assert measure_latency(HUGE, SHAPE, LatencyConfig(max_ms=5, runtime="torch")) == float("inf")
 
 
-def test_a_network_too_large_for_its_device_takes_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("Invalid buffer size: 24.00 GiB"),
+    ],
+    ids=str,
+)
+def test_a_network_too_large_for_its_device_takes_for_ever(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     @contextmanager
     def full(*arguments: object) -> Iterator[object]:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
         yield
 
+    released: list[torch.device] = []
     monkeypatch.setitem(RUNTIMES, "torch", full)
-    assert measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="torch")) == float("inf")
+    monkeypatch.setattr(latency_module, "release_memory", released.append)
+    assert measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="torch", device="cuda:1")) == float("inf")
+    assert released == [torch.device("cuda:1")], "for the workers there"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_device_that_this_machine_lacks_is_refused_with_those_it_has() -> None:
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({}, "this machine has no device 'cuda:3'. Choices: auto, cpu."),
+        ({"cuda:3": "it has no kernels"}, "device 'cuda:3' does not work: it has no kernels. Choices: auto, cpu."),
+    ],
+)
+def test_device_that_cannot_be_used_is_refused_with_those_that_can(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, str | None], said: str
+) -> None:
+    monkeypatch.setattr(nas.device, "find_devices", lambda: {**found, "cpu": None})
     with pytest.raises(DeviceError) as refused:
         measure_latency(SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="torch", device="cuda:3"))
-    assert refused.value.message.startswith(
-        "the latency is limited on device 'cuda:3', which this machine does not have. Choices: cpu"
-    )
+    assert refused.value.message == f"the latency is limited on device 'cuda:3': {said}"
     assert "budget.latency.device" in str(refused.value.hint)
 
 

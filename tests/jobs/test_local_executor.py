@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from nas.config import DataConfig
 from nas.jobs import local
 from nas.jobs.local import LocalExecutor, _environment, describe_exit, out_of_memory_kills, pinned_environment
-from nas.jobs.messages import Began, Died, Ended, Epoch, FromWorker, Ready, Shutdown, Unfit, Verdict
+from nas.jobs.messages import Began, Died, Ended, Epoch, Failed, FromWorker, OutOfMemory, Ready, Shutdown, Unfit, Verdict
 from tests.jobs.working import DATA, GO_ON, Workplace, assert_same, kinds
 
 PROC = Path("/proc")
@@ -174,6 +174,31 @@ def test_a_worker_is_deaf_to_ctrl_c_and_sigterm_from_its_first_moment(unfit_exec
     for number in (signal.SIGINT, signal.SIGTERM):
         assert ignored & 1 << (number - 1)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+RESET = Failed("RuntimeError: Connection reset by peer", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ([(2, Failed("ValueError: the first", "")), (0, RESET), (1, RESET)], Failed("ValueError: the first", "")),
+        ([(0, RESET), (1, OutOfMemory("the device", "full"))], OutOfMemory("the device", "full")),
+        ([(0, RESET), (2, Died("SIGKILL")), (1, Died("SIGABRT"))], Died("process 3 of 3: SIGKILL")),
+    ],
+    ids=["error", "memory", "death"],
+)
+def test_of_several_processes_the_first_error_is_reported(
+    monkeypatch: pytest.MonkeyPatch, said: list[tuple[int, Any]], what: FromWorker
+) -> None:
+    executor = LocalExecutor([])
+    for name in ("_spawn", "_brief"):
+        monkeypatch.setattr(executor, name, lambda worker: None)
+    monkeypatch.setattr(executor, "_end", lambda workers, seconds: None)
+    executor._workers[0] = local._Worker([local._Process(cast(Any, None), cast(Any, None)) for _ in range(3)], 0, None)
+    for member, message in said:
+        assert executor._hear_member(0, member, message) == []
+    assert executor._end_group(0) == [(0, what)]
 
 
 # ---------------------------------------------------------------------------------------------------- several that train

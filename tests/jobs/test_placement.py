@@ -194,6 +194,40 @@ def test_more_gpus_than_there_are(machine: Machine, have: int, visible: str | No
     )
 
 
+@pytest.mark.parametrize(
+    "ask", [lambda: devices_of(Placement(gpus=2)), lambda: device_group("auto", 2)], ids=["search", "retrain"]
+)
+@pytest.mark.parametrize(
+    ("found", "shows", "hint"),
+    [
+        ({"cuda": "too old"}, "no GPU that works; cuda does not work: too old", "--gpus 0 "),
+        (
+            {"cuda": "no kernels", "cuda:0": "no kernels", "cuda:1": None},
+            "1 GPU that works; cuda:0 does not work: no kernels",
+            "--gpus 1; ",
+        ),
+    ],
+    ids=["driver", "kernels"],
+)
+def test_gpus_that_do_not_work_are_named(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object], found: dict[str, str | None], shows: str, hint: str
+) -> None:
+    monkeypatch.setattr(placement, "find_devices", lambda: {**found, "cpu": None})
+    message, next_step = refusal(DeviceError, ask)
+    assert message == f"--gpus 2: this machine shows {shows}"
+    assert str(next_step).startswith(hint)
+
+
+def test_a_mig_device_is_taken_by_its_name(machine: Machine) -> None:
+    machine(gpus=1, visible="MIG-a,MIG-b")
+    assert devices_of(Placement(device="cuda:0")) == ["cuda:0"]
+    for ask in (lambda: devices_of(Placement(device="cuda:1")), lambda: device_group("cuda:1", None)):
+        message, hint = refusal(DeviceError, ask)
+        assert message == "this machine has no device 'cuda:1'. Choices: auto, cuda, cuda:0, cpu."
+        assert "CUDA_VISIBLE_DEVICES=MIG-b shows this one" in str(hint)
+    assert refusal(DeviceError, lambda: devices_of(Placement(device="cuda:2")))[1] == "nas doctor shows the devices"
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "cuda:9"])
 def test_a_device_that_is_not_there(machine: Machine, device: str) -> None:
     machine(gpus=0)
@@ -379,12 +413,23 @@ def test_group_that_cannot_be_is_refused(
     assert device_group("cpu", 1, compiled=True).processes == 1
 
 
-def test_each_gpu_of_a_group_has_to_work(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(gpus=2)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0) if index == 0 else (6, 0))
-    assert device_group("auto", 1) == DeviceGroup(torch.device("cuda:0"))
-    with pytest.raises(DeviceError, match=r"device 'cuda:1' does not work: torch .* has no kernels"):
-        device_group("auto", 2)
+@pytest.mark.parametrize(
+    ("broken", "first", "gpus", "instead"),
+    [
+        (0, "cuda:1", 2, "1 trains on cuda:1; CUDA_VISIBLE_DEVICES may leave out what does not work"),
+        (2, "cuda:0", 3, "2; --gpus 3 --device cpu tries it in 3 processes there"),
+    ],
+)
+def test_each_gpu_of_a_group_has_to_work(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, broken: int, first: str, gpus: int, instead: str
+) -> None:
+    machine(gpus=3)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 0) if index == broken else (8, 0))
+    assert device_group("auto", 1) == DeviceGroup(torch.device(first))
+    assert device_group("auto", 2) == DeviceGroup(torch.device("cuda:0"), 2) if broken == 2 else True
+    message, hint = refusal(DeviceError, lambda: device_group("auto", gpus))
+    assert message.startswith(f"--gpus {gpus}: this machine shows 2 GPUs that work; cuda:{broken} does not work: torch ")
+    assert hint == f"--gpus {instead}; nas doctor shows the devices"
 
 
 @pytest.mark.parametrize(("batch", "processes", "fits"), [(4, 2, True), (5, 2, True), (3, 2, False), (1, 1, True), (5, 3, False)])

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from nas import device
 from nas.config import DataConfig
@@ -271,6 +273,10 @@ def test_a_device_is_idle_before_a_pause_is_confirmed(workplace: Workplace, monk
     monkeypatch.setattr(worker, "Paused", confirmed)
     workplace.work([workplace.order(epochs=1)], **pausing(Resume()))
     assert done == ["waited for cpu", "confirmed"]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
+    gpu: Any = SimpleNamespace(device=torch.device("cuda"), _suspended=True, _send=lambda message: None)
+    worker._Trainer.pause(gpu, 1)
+    assert done[2:] == ["waited for cuda", "emptied", "confirmed"]
 
 
 def test_an_idle_worker_pauses_too_and_a_late_resume_is_none_of_its_business(workplace: Workplace) -> None:

@@ -18,7 +18,7 @@ from nas.config import ArchConfig, BlockSource, BudgetConfig, Candidate, ImageSh
 from nas.errors import ConfigError, StudyError
 from nas.export.standalone import standalone_source
 from nas.models import build_model
-from nas.models.user_code import block_class
+from nas.models.user_code import blaming, block_class
 from nas.paths import TrialPaths, study_paths
 from nas.runs.load import _is_in_study, load_network
 from nas.space.feasibility import check_blocks
@@ -435,3 +435,12 @@ def test_settings_say_which_text_a_study_means(nas: Callable[..., Done]) -> None
     done = nas(*arguments, "--trials", "2")
     assert done.code != 0
     assert "blocks.Plain: my_blocks.py, sha256" in done.err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")], ids=repr
+)
+def test_memory_that_runs_out_in_a_users_code_is_not_its_fault(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, blaming(None, "the block cannot be run"):
+        raise error
+    assert raised.value is error

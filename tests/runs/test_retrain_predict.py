@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from nas.budget import count_params
 from nas.config import DataConfig
@@ -21,17 +22,19 @@ from nas.data.datasets import load_dataset
 from nas.data.images import Dataset, JoinedSet
 from nas.data.loader import Resident
 from nas.data.splits import labelled_images
-from nas.device import FULL_PRECISION
+from nas.device import FULL_PRECISION, Precision
 from nas.errors import DataError, NasError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths
+from nas.predict import submission
 from nas.predict.submission import find_test_set, submit, unlabelled_in
+from nas.runs import evaluation
 from nas.runs.card import ModelCard, read_card
 from nas.runs.context import open_presets_study
 from nas.runs.load import load_network
 from nas.runs.select import EPOCH_FACTOR, find_run, find_subject, finished_runs
 from nas.specs import RetrainSpec, SubmitSpec
-from nas.train.evaluate import evaluate
+from nas.train.evaluate import evaluate, predict_logits
 from nas.train.loop import FitResult
 from tests.runs.told import Told, train_one, trained
 
@@ -167,6 +170,25 @@ def test_card_and_weights_rebuild_the_network_with_the_score_that_was_claimed(st
     images = data.normalise(data.take(slice(0, 50))[0])
     assert not loaded.training
     assert torch.equal(loaded(images), model.eval()(images))
+
+
+def test_what_is_judged_and_handed_in_is_computed_in_float32(
+    study: StudyPaths, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Precision] = []
+
+    def watched(model: nn.Module, data: Resident, precision: Precision, *more: Any, **named: Any) -> torch.Tensor:
+        seen.append(precision)
+        return predict_logits(model, data, precision, *more, **named)
+
+    for module in (evaluation, submission):
+        monkeypatch.setattr(module, "predict_logits", watched)
+    assert digits.test is not None
+    train(study, seed=1)
+    submit(SubmitSpec(study, test=save(tmp_path / "test.pkl", digits.test.images[:20]), device="cpu", adapt_norm=True))
+    assert len(seen) >= 3
+    assert set(seen) == {FULL_PRECISION}
+    assert FULL_PRECISION.autocast is None
 
 
 def test_training_the_same_again_says_that_it_is_there(study: StudyPaths) -> None:

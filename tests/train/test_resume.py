@@ -10,6 +10,7 @@ import torch
 
 from nas.device import Precision
 from nas.paths import TrialPaths
+from nas.train import loop
 from nas.train.checkpoint import read_curve
 
 ASKED_AN_EPOCH = 6 + 2
@@ -128,3 +129,25 @@ def test_in_another_process_it_ends_the_same(
     assert equal_states(end["raw"], dict(whole.model.state_dict()))
     assert equal_states(end["averaged"], dict(whole.result.model.state_dict()))
     assert without_clock(read_curve(cut.paths.metrics)) == without_clock(whole.result.curve)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw", "muon"])
+@pytest.mark.parametrize("begun_on", ["mps", "cuda"])
+def test_what_one_device_began_another_finishes(
+    training: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after_asking: Callable[[int], Any],
+    begun_on: str,
+    optimiser: str,
+) -> None:
+    """Fused kernels, and a gradient scaler that is left to them, are of CUDA alone; the CPU computes here as either would."""
+    real, run = loop.make_optimiser, training.changed(optimiser=optimiser, epochs=2)
+    for device, ends in ((begun_on, "suspended"), ({"mps": "cuda", "cuda": "mps"}[begun_on], "finished")):
+        run.precision = Precision(None, device == "cuda", "as there")
+        fused = torch.device("cpu" if device == "cuda" else "mps")
+        monkeypatch.setattr(loop, "make_optimiser", lambda model, config, _, *more, on=fused: real(model, config, on, *more))
+        more = {"should_suspend": after_asking(10)} if ends == "suspended" else {}
+        result = run(tmp_path, **more).result
+        assert result.status == ends
+    assert result.curve[1].train_loss < result.curve[0].train_loss
