@@ -15,7 +15,7 @@ import numpy as np
 
 from nas.config import DataConfig
 from nas.data.cache import Progress, entry_key, find_or_make, silent
-from nas.data.folders import load_folder
+from nas.data.containers import load_container
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.splits import stratified
 from nas.errors import DataError, choices_sentence
@@ -152,5 +152,5 @@ easier ones are left out."""
 
 DATASETS: dict[str, Callable[[DataConfig, Progress], Dataset]] = {
     **{name: partial(_load_source, name) for name in SOURCES},
-    "folder": load_folder,
+    "folder": load_container,
 }

@@ -1,10 +1,11 @@
-"""Files of images: which there are in a folder, and how each becomes pixels of the network's size and channels."""
+"""Images: which files of a folder are some, and how each becomes pixels of the network's size and channels."""
 
 import hashlib
+import io
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +21,15 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".jfif", ".jpe", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".apng"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".avif"),
 )
-DECODED_TOGETHER = 64  # images: a task for each would cost as much as decoding a small one, and memory for as many as there are
+DECODED_TOGETHER, TOGETHER_BYTES = (
+    64,
+    2**22,
+)  # images, or so many bytes: a task for each would cost as much as to decode a small one
 DECODING = "upright by EXIF, white beneath what is transparent, the upper 8 of 16 bits"
 """How images are decoded. Change it with that, so that no image decoded before stands beside new ones in the cache."""
+
+Member = Path | bytes | np.ndarray | Image.Image
+"""An image before it is decoded: a file, the content of one, uint8 pixels (H, W) or (H, W, C), or Pillow's."""
 
 # An exported network takes along what follows, down to `RESIZE`: it needs Pillow alone.
 
@@ -99,20 +106,24 @@ def image_files(folder: str, others: Counter[str] | None = None, within: frozens
             if not entry.name.startswith("."):
                 yield from image_files(entry.path, others, inner)
         elif is_image(entry.name):
-            try:
-                status = entry.stat()
-            except OSError:  # a link to nothing: whoever decodes it says so
-                yield ImageFile(entry.path, 0, 0, 0)
-            else:
-                yield ImageFile(entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            yield file_of(entry.path)
         elif others is not None and not entry.name.startswith("."):
             others[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
 
 
-def listing_digest(folders: Iterable[str]) -> str:
-    """64 hexadecimal digits of which images there are in these folders, how large and how old."""
+def file_of(path: str | os.PathLike[str]) -> ImageFile:
+    """Nothing but its path where there is no such file: whoever reads it says so."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ImageFile(os.fspath(path), 0, 0, 0)
+    return ImageFile(os.fspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def listing_digest(origin: Iterable[str]) -> str:
+    """64 hexadecimal digits of these files and of the images in these folders: which there are, how large and how old."""
     digest = hashlib.sha256()
-    for file in chain.from_iterable(map(image_files, folders)):
+    for file in chain.from_iterable(image_files(path) if os.path.isdir(path) else [file_of(path)] for path in origin):
         digest.update(f"\0{file.path}\0{file.bytes}\0{file.changed}\0{file.replaced}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -135,36 +146,67 @@ def decoding_failure(error: Exception) -> str:
     return reason_of(error) if isinstance(error, usual) else one_line(error)
 
 
-def decode(path: Path, size: int, channels: int, resize: str = "squash") -> np.ndarray:
+def opened(member: Member) -> Image.Image:
+    """For `with`; nothing of the member changes. Raises whatever Pillow's decoders do."""
+    if isinstance(member, np.ndarray):
+        return Image.fromarray(member[..., 0] if member.ndim == 3 and member.shape[2] == 1 else member)
+    if isinstance(member, Image.Image):
+        return member.copy()
+    return Image.open(io.BytesIO(member) if isinstance(member, bytes) else member)
+
+
+def decode(member: Member, size: int, channels: int, resize: str = "squash") -> np.ndarray:
     """uint8 (size, size, channels), fitted by one of `RESIZE`. Raises whatever Pillow's decoders do."""
-    with Image.open(path) as image:
+    with opened(member) as image:
         fitted = RESIZE[resize](with_channels(image, channels), size)
         return np.asarray(fitted, dtype=np.uint8).reshape(size, size, channels)
 
 
 def decode_all(
-    paths: Sequence[Path], out: np.ndarray, progress: Progress, what: str, resize: str = "squash"
+    members: Iterable[Member], out: np.ndarray, progress: Progress, what: str, resize: str = "squash"
 ) -> list[tuple[int, str]]:
-    """Decodes into `out`, uint8 (N, size, size, channels), on every usable core. Returns (index, reason) where that fails."""
+    """Decodes into `out`, uint8 (N, size, size, channels), on every usable core; of the members a few are in memory at a time.
+    Returns (index, reason) where that fails."""
     size, channels = out.shape[1], out.shape[3]
 
-    def one(i: int) -> tuple[int, str] | None:
+    def one(i: int, member: Member) -> tuple[int, str] | None:
         try:
-            out[i] = decode(paths[i], size, channels, resize)
+            out[i] = decode(member, size, channels, resize)
         except Exception as error:
             return i, decoding_failure(error)
         return None
 
-    def some(start: int) -> list[tuple[int, str] | None]:
-        return [one(i) for i in range(start, min(start + DECODED_TOGETHER, len(paths)))]
+    def some(start: int, members: list[Member]) -> list[tuple[int, str] | None]:
+        return [one(i, member) for i, member in enumerate(members, start)]
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        results = chain.from_iterable(pool.map(some, range(0, len(paths), DECODED_TOGETHER)))
-        return [bad for bad in progress(results, what, len(paths)) if bad is not None]
+    def results() -> Iterator[tuple[int, str] | None]:
+        waiting: deque[Future[list[tuple[int, str] | None]]] = deque()
+        with ThreadPoolExecutor(cores := usable_cores()) as pool:
+            for start, group in _groups(members):
+                waiting.append(pool.submit(some, start, group))
+                if len(waiting) > 2 * cores:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+
+    return [bad for bad in progress(results(), what, len(out)) if bad is not None]
+
+
+def _groups(members: Iterable[Member]) -> Iterator[tuple[int, list[Member]]]:
+    """Members with the number of their first, so many as one task decodes."""
+    start, group, held = 0, list[Member](), 0
+    for i, member in enumerate(members):
+        group.append(member)
+        held += len(member) if isinstance(member, bytes) else member.nbytes if isinstance(member, np.ndarray) else 0
+        if len(group) == DECODED_TOGETHER or held >= TOGETHER_BYTES:
+            yield start, group
+            start, group, held = i + 1, [], 0
+    if group:
+        yield start, group
 
 
 def bad_images_error(
-    bad: Sequence[tuple[Path, str]],
+    bad: Sequence[tuple[str | Path, str]],
     total: int,
     hint: str = "repair or remove them, or leave them out with --skip-bad-images",
 ) -> DataError:

@@ -116,6 +116,7 @@ def dataset_of(name: str, entry: Entry) -> Dataset:
         std=tuple(meta["std"]),
         skipped=meta.get("skipped", 0),
         copies=tuple(meta.get("copies", ())),
+        groups=tuple(meta.get("groups", ())),
         validation_statistics=None if meta.get("val") is None else (tuple(meta["val"][0]), tuple(meta["val"][1])),
     )
 

@@ -1,4 +1,4 @@
-"""Test sets without labels, as they are handed out: a pickle, a .npy or .npz file, or a folder of images.
+"""Test sets without labels, as they are handed out: a pickle, a .npy or .npz file, a folder of images, or a data set in files.
 
 A pickle may come from anybody, so that it is read by an unpickler that can build dicts, strings, numbers and numpy arrays
 and nothing else.
@@ -8,9 +8,8 @@ import codecs
 import io
 import pickle
 import re
-import zipfile
-import zlib
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +18,14 @@ import numpy as np
 
 from nas.config import ImageShape
 from nas.data.cache import silent
-from nas.data.decoding import IMAGE_SUFFIXES, bad_images_error, decode_all, image_files, others_text, reason_of
+from nas.data.decoding import IMAGE_SUFFIXES, Member, bad_images_error, decode_all, image_files, others_text, reason_of
+from nas.data.formats import find_shards, npz, open_shards
+from nas.data.formats.container import Split
 from nas.errors import DataError
 
 FORMS = (
-    "a test set is a pickle {'data': uint8 (N, H, W, C), 'ids': (N,)}, a .npy or .npz file of such images, or a folder of images"
+    "a test set is a pickle {'data': uint8 (N, H, W, C), 'ids': (N,)}, a .npy or .npz file of such images, a folder of images, "
+    "or a .npz with splits, one of them test"
 )
 
 
@@ -38,15 +40,25 @@ class TestSet:
 
 
 def read_test_set(path: Path, shape: ImageShape, resize: str = "squash") -> TestSet:
-    """A folder's images are brought to the network's size as `resize` says; an array is taken as it is. Raises DataError where
-    the file is missing, damaged, not admitted, or holds images of another shape than the network's."""
-    if path.is_dir():
+    """A folder's images, and the test images of a data set in files, are brought to the network's size as `resize` says; the
+    array `data` of a pickle, a .npy or a .npz is taken as it is. Raises DataError where the file is missing, damaged, not
+    admitted, or holds images of another shape than the network's."""
+    if path.is_dir() and next(image_files(str(path)), None) is not None:
         return _read_folder(path, shape, resize)
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"there is no test set {path}", hint=FORMS)
     suffix = path.suffix.lower()
-    if suffix in (".npy", ".npz"):
-        data, ids = _read_numpy(path)
+    if suffix == ".npz" and "data" in (there := npz.members(path)):
+        data, ids = (npz.read_array(path, name) if name in there else None for name in ("data", "ids"))
+    elif shards := find_shards(path):
+        splits = open_shards(shards)
+        if "test" not in splits and len(splits) > 1:
+            raise DataError(f"{path} has no test images; the splits in it are: {', '.join(splits)}", hint=FORMS)
+        return _read_split(path.name, splits.get("test") or splits["train"], shape, resize)
+    elif path.is_dir():
+        return _read_folder(path, shape, resize)
+    elif suffix == ".npy":
+        data, ids = _read_npy(path), None
     elif suffix in (".pkl", ".pickle", ""):
         data, ids = _read_pickle(path)
     else:
@@ -107,16 +119,12 @@ def _id_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _read_numpy(path: Path) -> tuple[Any, Any]:
+def _read_npy(path: Path) -> np.ndarray:
     try:
-        with open(path, "rb") as file:  # a damaged archive would leave it open
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded, None
-            arrays = dict(loaded)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"{path} cannot be read as numpy arrays: {error}", hint=FORMS) from None
-    return _data_and_ids(arrays, path)
 
 
 def _read_pickle(path: Path) -> tuple[Any, Any]:
@@ -159,12 +167,22 @@ def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
                 f"{other} and {path} would both have the ID {path.stem!r}: an image's ID is its file's name without the ending",
                 hint="rename one of them, or remove it",
             )
-    images = np.empty((len(paths), shape.size, shape.size, shape.channels), np.uint8)
-    bad = decode_all(paths, images, silent, "decoding the test images", resize)
-    if bad:
-        hint = "repair or remove them; each image of a test set is predicted"
-        raise bad_images_error([(paths[i], reason) for i, reason in bad], len(paths), hint)
+    images = _decoded(paths, len(paths), lambda i: str(paths[i]), shape, resize)
     return TestSet(folder.name, images, list(named), others_text(others))
+
+
+def _read_split(name: str, split: Split, shape: ImageShape, resize: str) -> TestSet:
+    ids = as_ids(split.ids(), len(split), name)
+    return TestSet(name, _decoded(split, len(split), split.place, shape, resize), ids)
+
+
+def _decoded(members: Iterable[Member], count: int, place: Callable[[int], str], shape: ImageShape, resize: str) -> np.ndarray:
+    """uint8 (N, H, W, C)"""
+    images = np.empty((count, shape.size, shape.size, shape.channels), np.uint8)
+    if bad := decode_all(members, images, silent, "decoding the test images", resize):
+        hint = "repair or remove them; each image of a test set is predicted"
+        raise bad_images_error([(place(i), reason) for i, reason in bad], count, hint)
+    return images
 
 
 # ---------------------------------------------------------------------------------------------- the safe unpickler

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.decoding import IMAGE_SUFFIXES
-from nas.data.tables import read_csv
+from nas.data.formats.tables import read_csv
 from nas.errors import ConfigError, DataError
 from nas.files import write_whole
 

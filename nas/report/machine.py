@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from nas.cores import usable_cores
-from nas.data.folders import is_outdated
+from nas.data.containers import is_outdated
 from nas.device import device_name, find_devices, pick_precision
 from nas.errors import NasError
 from nas.paths import (

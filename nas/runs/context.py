@@ -13,11 +13,11 @@ import torch
 from nas.config import DataConfig
 from nas.data.cache import Progress, silent
 from nas.data.datasets import load_dataset, require_known
+from nas.data.formats.tables import moved
 from nas.data.images import Dataset, ImageSet, JoinedSet
 from nas.data.loader import Resident
 from nas.data.splits import DataSelection, SelectedData, select_data
 from nas.data.stream import place
-from nas.data.tables import moved
 from nas.device import Precision, pick_precision, tune_process
 from nas.errors import ConfigError, DataError, StudyError
 from nas.files import write_whole

@@ -6,6 +6,7 @@ be quick.
 """
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -43,7 +44,10 @@ class DeviceFields:
 @dataclass(frozen=True, kw_only=True)
 class ImageFields(DeviceFields):
     data_folder: str | None = option(
-        None, "Folder of the data: of images for `folder`, of the download for the others.", name="data", path=True
+        None,
+        "Where the data lies: for `folder`, a folder or a file of images; for the others, the folder of the download.",
+        name="data",
+        path=True,
     )
     train_subset: int | None = option(None, "Train on so many images only, stratified.", min=1)
 
@@ -143,7 +147,7 @@ class SearchSpec(ImageFields):
     @property
     def new_dataset(self) -> str:
         """What a study that begins with this is of."""
-        return self.dataset or ("folder" if self.labels else "cifar10")
+        return self.dataset or ("folder" if self.labels or os.path.isfile(self.data_folder or "") else "cifar10")
 
     @property
     def placement(self) -> "Placement":

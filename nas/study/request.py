@@ -19,9 +19,9 @@ from nas.config import (
     parse_count,
 )
 from nas.data.datasets import UNMIRRORED, require_known
+from nas.data.formats.tables import moved
 from nas.data.images import Dataset
 from nas.data.splits import Split, default_validation, split, validation_images
-from nas.data.tables import moved
 from nas.errors import ConfigError, StudyError, choices_sentence
 from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths

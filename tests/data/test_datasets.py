@@ -20,7 +20,10 @@ from nas.data.images import Dataset, channel_statistics
 from nas.errors import DataError
 from tests.data.on_disk import write_fashion, write_svhn
 
-FORMS = "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are"
+FORMS = (
+    "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are; "
+    "--data FILE.npz has the images in it"
+)
 
 
 def write_image(path: Path, value: int, size: tuple[int, int] = (12, 12), mode: str = "RGB") -> None:
@@ -460,7 +463,7 @@ def test_images_are_decoded_once(pictures: Path, decoded: list[Path], monkeypatc
     assert isinstance(second.train.images, np.memmap)
     np.testing.assert_array_equal(second.train.images, first.train.images)
     assert (second.mean, second.classes, second.fingerprint) == (first.mean, first.classes, first.fingerprint)
-    monkeypatch.setattr(nas.data.folders, "DECODING", "otherwise")
+    monkeypatch.setattr(nas.data.containers, "DECODING", "otherwise")
     load(pictures)
     assert len(decoded) == 8, "the program decodes them otherwise now"
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
-from nas.data.folders import in_order
+from nas.data.formats.container import in_order
+from nas.data.formats.tables import moved, read_labels
 from nas.data.images import Dataset
-from nas.data.tables import moved, read_labels
 from nas.errors import DataError
 
 FORMS = "--labels takes a CSV with a header line or a Parquet file"
@@ -172,7 +172,10 @@ def test_a_parquet_file_that_is_none_or_has_other_columns_is_refused(
     parquet.write_table(pyarrow.table({"file": ["x"], "label": [["a", "list"]]}), table)
     assert refusal(pictures, table).message == f"{table} has no column 'image'. Choices: file, label."
     error = refusal(pictures, table, image_column="file")
-    assert error.message == f"{table}: column 'label' must hold text or numbers, but holds list"
+    assert error.message == (
+        f"{table}: column 'label' must hold text or numbers, but holds list. This is no tool for several labels an image: a "
+        "network here says which one class an image is of"
+    )
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     error = refusal(pictures, table)
     assert error.message == f"to read {table} pyarrow is needed, which is not installed"

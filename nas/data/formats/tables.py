@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nas.config import DataConfig
 from nas.data.decoding import ImageFile, image_files, reason_of
 from nas.errors import DataError, choices_sentence
@@ -19,6 +21,7 @@ FORMS = "--labels takes a CSV with a header line or a Parquet file"
 DELIMITERS = (",", ";", "\t")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 MISSING = frozenset({"nan", "na", "n/a", "null", "none"})
+ONE_LABEL = "This is no tool for several labels an image: a network here says which one class an image is of"
 SKIP_IMAGES = "label them, or leave these images out with --skip-bad-images"
 
 
@@ -63,6 +66,32 @@ def read_labels(path: Path, image: str, label: str, group: str | None) -> LabelT
         raise DataError(f"{path} has no rows", hint=FORMS)
     labels = _without_missing(found[1])
     return LabelTable(str(path), found[0], labels, found[2] if group is not None else None, first, row)
+
+
+def one_class(marks: np.ndarray, names: Sequence[str], place: Callable[[int], str]) -> list[str]:
+    """The class of each row of `marks` (N, classes), which are 0 or 1; empty where none is 1. Raises DataError for several."""
+    if not np.isin(marks, (0, 1)).all() or len(names) != marks.shape[1]:
+        raise DataError(f"{place(0)}: {marks.shape[1]} labels an image must be 0 or 1, one for each of {len(names)} classes")
+    counts = marks.sum(1)
+    if several := np.flatnonzero(counts > 1).tolist():
+        found = ", ".join(names[label] for label in marks[several[0]].nonzero()[0].tolist())
+        raise DataError(
+            f"{len(several):,} of {len(marks):,} images have several labels, first {place(several[0])}: {found}. {ONE_LABEL}",
+            hint="keep the images of one label, or make one class of each combination",
+        )
+    return [names[label] if count else "" for label, count in zip(marks.argmax(1).tolist(), counts.tolist(), strict=True)]
+
+
+def classes_by_number(texts: Sequence[str], classes: Sequence[str], place: Callable[[int], str]) -> list[str]:
+    """The names of labels that count classes from 0; −1 is no label, as is nothing. Raises DataError for others."""
+    numbers = {str(number): name for number, name in enumerate(classes)} | {"": "", "-1": ""}
+    if unknown := set(texts) - numbers.keys():
+        i = next(i for i, text in enumerate(texts) if text in unknown)
+        raise DataError(
+            f"{place(i)}: label {texts[i]} is none of the {len(classes)} classes, whose labels are 0 to {len(classes) - 1}",
+            hint="write the names of all classes, or mend the label",
+        )
+    return [numbers[text] for text in texts]
 
 
 def _without_missing(labels: list[str]) -> list[str]:
@@ -141,7 +170,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str]) -> list[list[str]]:
             table = file.read(columns=list(dict.fromkeys(columns.values())))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is no whole Parquet file: {reason_of(error).splitlines()[0]}", hint=FORMS) from None
-    return [_texts(path, name, table.column(name).to_pylist()) for name in columns.values()]
+    return [texts_of(f"{path}: column {name!r}", table.column(name).to_pylist()) for name in columns.values()]
 
 
 _TEXT_OF: dict[type, Callable[[Any], str]] = {
@@ -155,12 +184,14 @@ _TEXT_OF: dict[type, Callable[[Any], str]] = {
 """Numbers as they are written; a whole number that is kept as a fraction, since others are missing, as a whole one."""
 
 
-def _texts(path: Path, column: str, values: list[Any]) -> list[str]:
+def texts_of(source: str, values: list[Any]) -> list[str]:
+    """`source`: what messages call the column. Raises DataError."""
     for value in values:
         if type(value) not in _TEXT_OF:
+            several = f". {ONE_LABEL}" if isinstance(value, list) else ""
             raise DataError(
-                f"{path}: column {column!r} must hold text or numbers, but holds {type(value).__name__}",
-                hint="images are named by their paths within --data FOLDER",
+                f"{source} must hold text or numbers, but holds {type(value).__name__}{several}",
+                hint="images are named by their paths within --data FOLDER; labels are text or numbers",
             )
     return [_TEXT_OF[type(value)](value) for value in values]
 

@@ -1,0 +1,58 @@
+"""Data sets as people have them, one file a format: `container` is what each of them gives.
+
+To add a format of files that have the images in them: a file with its `Split`, and an entry in `FORMATS`. The conformance test
+holds it to the others.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nas.config import DataConfig
+from nas.data.decoding import file_of
+from nas.data.formats import npz
+from nas.data.formats.container import FORMS, Container, Split, shards_of
+from nas.data.formats.folders import has_class_folders, open_class_folders, open_labelled
+from nas.errors import DataError
+
+FORMATS: dict[tuple[str, ...], Callable[[dict[str, list[Path]]], dict[str, Split]]] = {npz.SUFFIXES: npz.open_npz}
+"""By the files' endings: (files of each split) → the splits, by `PARTS`. Each raises DataError."""
+
+
+def open_container(config: DataConfig) -> Container:
+    """What lies at `config.folder`. Raises DataError."""
+    if config.folder is None:
+        raise DataError("--dataset folder needs the folder", hint="nas search --dataset folder --data FOLDER")
+    root = Path(config.folder)
+    if not root.is_dir() and (config.labels is not None or not root.is_file()):
+        raise DataError(f"there is no folder {root.absolute()}", hint=f"{FORMS}; --dataset digits needs no folder")
+    if config.labels is not None:
+        return open_labelled(root, config)
+    if not (shards := find_shards(root)):
+        if root.is_file():
+            endings = ", ".join(suffix for suffixes in FORMATS for suffix in suffixes)
+            raise DataError(f"{root} is no file with images in it, which would end in: {endings}", hint=FORMS)
+        return open_class_folders(root)
+
+    def splits() -> dict[str, Split]:
+        found = open_shards(shards)
+        if "train" not in found:
+            raise DataError(f"{root} has no training images; the splits in it are: {', '.join(found)}", hint=FORMS)
+        return found
+
+    files = [file.absolute() for of_part in shards.values() for file in of_part]
+    return Container(list(map(str, files)), splits, list(map(file_of, files)))
+
+
+def find_shards(path: Path) -> dict[str, list[Path]]:
+    """The files at `path` that have images in them, by their splits; empty where there are none, or where a folder has the
+    classes' folders. Raises DataError where only some say their split."""
+    for suffixes in FORMATS:
+        if (shards := shards_of(path, suffixes)) and not (path.is_dir() and has_class_folders(path)):
+            return shards
+    return {}
+
+
+def open_shards(shards: dict[str, list[Path]]) -> dict[str, Split]:
+    """Raises DataError."""
+    suffix = next(iter(shards.values()))[0].suffix.lower()
+    return next(opener for suffixes, opener in FORMATS.items() if suffix in suffixes)(shards)

@@ -1,0 +1,170 @@
+"""Data sets as people have them: the same images are the same data set in every format, and what is wrong is named."""
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import nas.data.containers
+from nas.config import DataConfig, ImageShape
+from nas.data.datasets import load_dataset
+from nas.data.images import Dataset
+from nas.data.unlabelled import read_test_set
+from nas.errors import DataError
+
+Parts = dict[str, tuple[np.ndarray, list[str]]]  # uint8 (N, 8, 8), and the classes' names
+NAMES = ("eight", "nine", "seven")
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    """60 real images of digits, 36 that train, 12 that validate, and 12 to test, in the order of their classes."""
+    bunch = load_digits()
+    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    found: Parts = {}
+    for part, (start, count) in {"train": (0, 12), "val": (12, 4), "test": (16, 4)}.items():
+        places = [i for digit in (8, 9, 7) for i in np.flatnonzero(bunch.target == digit)[start : start + count]]
+        found[part] = pixels[places], [NAMES[(8, 9, 7).index(bunch.target[i])] for i in places]
+    return found
+
+
+def png(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+def write_folder(root: Path, parts: Parts) -> Path:
+    for part, (images, labels) in parts.items():
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (root / part / label).mkdir(parents=True, exist_ok=True)
+            (root / part / label / f"{i:03}.png").write_bytes(png(image))
+    return root
+
+
+def write_npz(root: Path, parts: Parts) -> Path:
+    """As MedMNIST: labels (N, 1)."""
+    arrays = {f"{part}_images": images for part, (images, _) in parts.items()}
+    arrays |= {f"{part}_labels": np.array([[NAMES.index(label)] for label in labels]) for part, (_, labels) in parts.items()}
+    return save(root / "set.npz", classes=np.array(NAMES), **arrays)
+
+
+def save(file: Path, **arrays: Any) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    np.savez_compressed(file, **arrays)
+    return file
+
+
+FORMATS: dict[str, Callable[[Path, Parts], Path]] = {"folder": write_folder, "npz": write_npz}
+"""Each writes all parts and returns what `--data` names."""
+
+
+def load(path: Path, **config: Any) -> Dataset:
+    return load_dataset(DataConfig(dataset="folder", folder=str(path), **config))
+
+
+def refusal(path: Path, **config: Any) -> str:
+    with pytest.raises(DataError) as refused:
+        load(path, **config)
+    return refused.value.message
+
+
+@pytest.mark.parametrize("size", [None, 12])
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_images_are_the_same_data_set_in_every_format(
+    name: str, size: int | None, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Splits, draws and weights follow from a data set's pixels, labels, names and shape, all of which are compared."""
+    expected = load(write_folder(tmp_path / "expected", parts), image_size=size)
+    path = FORMATS[name](tmp_path / "found", parts)
+    found = load(path, image_size=size)
+    assert (found.fingerprint, found.classes, found.shape) == (expected.fingerprint, NAMES, expected.shape)
+    assert (found.mean, found.std, found.copies, found.name) == (expected.mean, expected.std, expected.copies, "folder")
+    for part in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(found, part).images, getattr(expected, part).images)
+        np.testing.assert_array_equal(getattr(found, part).labels, getattr(expected, part).labels)
+    monkeypatch.setattr(nas.data.containers, "decode_all", None)  # from here on the cache has them
+    assert load(path, image_size=size).fingerprint == expected.fingerprint
+
+
+@pytest.mark.parametrize("size", [8, 12])
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_test_images_of_every_format_are_predicted_in_their_order(name: str, size: int, parts: Parts, tmp_path: Path) -> None:
+    path = FORMATS[name](tmp_path / "found", parts)
+    test = read_test_set(path / "test" if name == "folder" else path, ImageShape(channels=1, size=size, classes=3), "crop")
+    assert len(test.ids) == len(set(test.ids)) == 12
+    np.testing.assert_array_equal(test.images, load(path, image_size=size, resize="crop").test.images)
+
+
+# -------------------------------------------------------------------------------------------------------------- .npz
+
+
+def test_plain_arrays_in_colour_are_a_data_set_and_a_test_set_with_ids(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 9, 10, 3), np.uint8)
+    file = save(tmp_path / "set.npz", images=images, labels=np.arange(12) % 3, ids=np.arange(12) + 100)
+    data = load(file, image_size=10)
+    assert (len(data.train), data.classes, data.validation, data.test) == (12, ("0", "1", "2"), None, None)
+    np.testing.assert_array_equal(data.train.labels, np.arange(12) % 3)
+    assert read_test_set(file, ImageShape(channels=3, size=10, classes=3)).ids == [str(i) for i in range(100, 112)]
+    file = save(tmp_path / "set.npz", images=images, labels=np.eye(3, dtype=int)[np.arange(12) % 3], classes=["x", "y", "z"])
+    assert load(file, image_size=10).classes == ("x", "y", "z")
+
+
+def test_a_test_split_without_labels_is_no_test_set_and_is_submitted(parts: Parts, tmp_path: Path) -> None:
+    images = {f"{part}_images": pixels for part, (pixels, _) in parts.items()}
+    file = save(tmp_path / "set.npz", **images, train_labels=np.arange(36) % 3, val_labels=np.arange(12) % 3)
+    assert load(file).test is None
+    assert read_test_set(file, ImageShape(channels=1, size=8, classes=3)).ids == [str(i) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"labels": np.array(["a", None] * 18, object)}, "labels holds Python's objects, which are not unpickled"),
+        ({"labels": np.zeros(35, int)}, "labels: there must be a label for each of the 36 images, but their shape is (35,)"),
+        ({"labels": np.array(3)}, "labels: there must be a label for each of the 36 images, but their shape is ()"),
+        ({"labels": np.arange(36) % 3 - 1, "classes": np.array(["a", "b", "c"])}, "12 of 36 training images have no label"),
+        ({"classes": np.array(["a", "b"])}, "labels[2]: label 2 is none of the 2 classes, whose labels are 0 to 1"),
+        ({"images": np.zeros((36, 8, 8), np.float32)}, "pixels must be uint8, whole numbers from 0 to 255, but are float32"),
+        ({"images": np.zeros((36, 3, 8, 8), np.uint8)}, "their shape is (36, 3, 8, 8)"),
+        ({"images": np.asfortranarray(np.ones((36, 8, 9), np.uint8))}, "images is in Fortran's order"),
+        ({"labels": np.ones((36, 2), int)}, "36 of 36 images have several labels, first "),
+    ],
+)
+def test_arrays_that_are_no_data_set_are_refused(changed: dict[str, Any], said: str, parts: Parts, tmp_path: Path) -> None:
+    arrays = {"images": parts["train"][0], "labels": np.arange(36) % 3, **changed}
+    assert said in refusal(save(tmp_path / "set.npz", **arrays))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_header_that_claims_more_than_there_is_is_refused(whole: bool, parts: Parts, tmp_path: Path) -> None:
+    """8.8 TB are claimed by the array's own header, in an archive whose checksums are right, or 64 GB by the archive."""
+    file = save(tmp_path / "set.npz", labels=np.arange(36) % 3)
+    content = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (137438953472 if whole else 10**9, 8, 8)}
+    np.lib.format.write_array_header_1_0(content, header)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("images.npy", content.getvalue() + parts["train"][0].tobytes())
+        if not whole:
+            archive.getinfo("images.npy").file_size = len(content.getvalue()) + 64 * 10**9
+    claimed = "8,796,093,022,208" if whole else "64,000,000,000"
+    assert refusal(file).endswith(f"images: its header claims {claimed} bytes, which the file does not hold")
+
+
+def test_files_that_are_no_data_set_are_told_from_those_that_are(parts: Parts, tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(b"")
+    assert refusal(tmp_path / "x.bin") == f"{tmp_path / 'x.bin'} is no file with images in it, which would end in: .npz"
+    path = write_npz(tmp_path, {"test": parts["test"], "val": parts["val"]})
+    assert refusal(path) == f"{path} has no training images; the splits in it are: val, test"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert refusal(path).startswith(f"{path} cannot be read as numpy arrays: ")
+    write_npz(tmp_path, parts).rename(tmp_path / "other.npz")
+    assert load(tmp_path).classes == NAMES, "the one in a folder needs no name"
+    write_npz(tmp_path, parts)
+    assert refusal(tmp_path) == f"{tmp_path} holds several .npz files, each a data set: other.npz, set.npz"
