@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli import print_json
+from nas.cli import print_json, print_table
 from nas.cli.options import DataOption, JsonOption, StudyOption, command, offer
+
+if TYPE_CHECKING:
+    from nas.report.machine import Health
 
 NEEDS = {
     "result": "results, kept",
@@ -18,13 +21,23 @@ NEEDS = {
 
 
 @command("doctor", help="Say what this machine offers: versions, devices, precision and why, storage, disk, data found.")
-def doctor(data: DataOption = None, as_json: JsonOption = False) -> None:
+def doctor(
+    data: DataOption = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Try each device, for 2 minutes at most: search, retrain, predict, run out of memory, two workers, speed.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     from nas.report.machine import examine
 
     health = examine(data or Path("data"))
-    if as_json:
+    if as_json and not check:
         print_json(health)
-    else:
+    elif not as_json:
         print(f"python    {health.python}, {health.cores} cores, {health.machine}")
         print("packages  " + ", ".join(f"{name} {version}" for name, version in health.packages.items()))
         if health.git:
@@ -40,8 +53,27 @@ def doctor(data: DataOption = None, as_json: JsonOption = False) -> None:
         print("spaces    " + ", ".join(health.spaces))
     for problem in health.problems:
         print(f"Problem:  {problem}", file=sys.stderr)
-    if health.problems:
+    works = _check_devices(health, as_json) if check else True
+    if health.problems or not works:
         sys.exit(1)
+
+
+def _check_devices(health: "Health", as_json: bool) -> bool:
+    """Whether all of them work."""
+    from dataclasses import asdict
+
+    from nas.report.device_check import REPORT, Row, as_table, check_devices
+
+    def say(row: Row) -> None:
+        print(f"{row.device}, {row.step}: {row.result} after {row.seconds:.0f} s", file=sys.stderr, flush=True)
+
+    rows = check_devices(health, say)
+    print_json({**asdict(health), "check": rows}) if as_json else print_table(as_table(rows))
+    failed = [row for row in rows if row.passed is False]
+    for row in failed:
+        print(f"Problem:  {row.device}, {row.step}: {row.found}\nNext:     {row.advice}", file=sys.stderr)
+    print(f"Written to {REPORT}, without names of persons and machines, to send with a report of a fault", file=sys.stderr)
+    return not failed
 
 
 @command(
