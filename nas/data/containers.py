@@ -41,6 +41,9 @@ def load_container(config: DataConfig, progress: Progress) -> Dataset:
                 raise split.unreadable(classes[lost[0]])
             np.save(folder / f"{part}-labels.npy", labels[kept])
             if part == "train" and (groups := split.groups()) is not None:
+                if lacking := [i for i in kept.tolist() if not groups[i]]:
+                    hint = "write which group each belongs to, if need be one of its own"
+                    raise DataError(f"{len(lacking):,} images have no group, first {split.place(lacking[0])}", hint=hint)
                 meta["groups"] = list(dict.fromkeys(groups))
                 numbers = {name: number for number, name in enumerate(meta["groups"])}
                 np.save(folder / "train-groups.npy", np.array([numbers[name] for name in groups], np.int64)[kept])

@@ -16,17 +16,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nas.config import ImageShape
+from nas.config import DataConfig, ImageShape
 from nas.data.cache import silent
 from nas.data.decoding import IMAGE_SUFFIXES, Member, bad_images_error, decode_all, image_files, others_text, reason_of
 from nas.data.formats import find_shards, npz, open_shards
-from nas.data.formats.container import Split
 from nas.errors import DataError
 
 FORMS = (
     "a test set is a pickle {'data': uint8 (N, H, W, C), 'ids': (N,)}, a .npy or .npz file of such images, a folder of images, "
-    "or a .npz with splits, one of them test"
+    "or .npz or Parquet files with splits, one of them test"
 )
+OF_NO_STUDY = DataConfig(dataset="folder")
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,26 @@ class TestSet:
     __test__ = False  # no test class for pytest
 
 
-def read_test_set(path: Path, shape: ImageShape, resize: str = "squash") -> TestSet:
-    """A folder's images, and the test images of a data set in files, are brought to the network's size as `resize` says; the
-    array `data` of a pickle, a .npy or a .npz is taken as it is. Raises DataError where the file is missing, damaged, not
-    admitted, or holds images of another shape than the network's."""
+def read_test_set(path: Path, shape: ImageShape, config: DataConfig = OF_NO_STUDY, id_column: str = "ID") -> TestSet:
+    """A folder's images, and the test images of a data set in files, are brought to the network's size as `config.resize` says;
+    the array `data` of a pickle, a .npy or a .npz is taken as it is. `config` names the columns, but for the IDs'. Raises
+    DataError where the file is missing, damaged, not admitted, or holds images of another shape than the network's."""
     if path.is_dir() and next(image_files(str(path)), None) is not None:
-        return _read_folder(path, shape, resize)
+        return _read_folder(path, shape, config.resize)
     if not path.exists():
         raise DataError(f"there is no test set {path}", hint=FORMS)
     suffix = path.suffix.lower()
     if suffix == ".npz" and "data" in (there := npz.members(path)):
         data, ids = (npz.read_array(path, name) if name in there else None for name in ("data", "ids"))
     elif shards := find_shards(path):
-        splits = open_shards(shards)
+        splits = open_shards(shards, config.model_copy(update={"folder": str(path)}), to_train=False)
         if "test" not in splits and len(splits) > 1:
             raise DataError(f"{path} has no test images; the splits in it are: {', '.join(splits)}", hint=FORMS)
-        return _read_split(path.name, splits.get("test") or splits["train"], shape, resize)
+        split = splits.get("test") or next(iter(splits.values()))
+        names = as_ids(split.ids(id_column), len(split), str(path))
+        return TestSet(path.name, _decoded(split, len(split), split.place, shape, config.resize), names)
     elif path.is_dir():
-        return _read_folder(path, shape, resize)
+        return _read_folder(path, shape, config.resize)
     elif suffix == ".npy":
         data, ids = _read_npy(path), None
     elif suffix in (".pkl", ".pickle", ""):
@@ -169,11 +171,6 @@ def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
             )
     images = _decoded(paths, len(paths), lambda i: str(paths[i]), shape, resize)
     return TestSet(folder.name, images, list(named), others_text(others))
-
-
-def _read_split(name: str, split: Split, shape: ImageShape, resize: str) -> TestSet:
-    ids = as_ids(split.ids(), len(split), name)
-    return TestSet(name, _decoded(split, len(split), split.place, shape, resize), ids)
 
 
 def _decoded(members: Iterable[Member], count: int, place: Callable[[int], str], shape: ImageShape, resize: str) -> np.ndarray:

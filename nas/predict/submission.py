@@ -67,7 +67,7 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
     require_as_recorded(paths, run, card, note)
     tta = request.tta or card.tta
     require_tta(tta)
-    test, described = find_test_set(request, card, progress)
+    test, described = find_test_set(request, card, form.id_column, progress)
     if test.others:
         note(test.others)
     if (brightest := int(test.images.max())) < min(card.mean):
@@ -158,20 +158,20 @@ def _record(paths: StudyPaths | None, run: TrialPaths, entry: SubmissionEntry, n
         try_to_record(paths, entry, note)
 
 
-def find_test_set(request: SubmitSpec, card: ModelCard, progress: DecodingProgress) -> tuple[TestSet, str]:
+def find_test_set(request: SubmitSpec, card: ModelCard, id_column: str, progress: DecodingProgress) -> tuple[TestSet, str]:
     """The test set that was named; else the one named for this study before, else the single `*_nolabel.pkl` in the data folder,
     else the data set's own test images. With it, which of these it is, in words."""
     if request.test is not None:
-        return read_test_set(request.test, card.shape, card.data.resize), str(request.test)
+        return read_test_set(request.test, card.shape, card.data, id_column), str(request.test)
     paths = request.paths
     if paths is not None and (remembered := _remembered(paths)).is_file():
         path = Path(os.fsdecode(remembered.read_bytes()).strip())
         if not path.exists():
             raise DataError(f"{path}, the test set given to this study before, is gone", hint="name it: nas submit TEST")
-        return read_test_set(path, card.shape, card.data.resize), f"{path}, as given to this study before"
+        return read_test_set(path, card.shape, card.data, id_column), f"{path}, as given to this study before"
     data = card.data if paths is None else read_settings(paths).data  # whose folder may have moved since
     if found := unlabelled_in(data):
-        return read_test_set(found, card.shape, card.data.resize), f"{found}, the only *_nolabel.pkl in the data folder"
+        return read_test_set(found, card.shape, card.data), f"{found}, the only *_nolabel.pkl in the data folder"
     dataset = load_dataset(data, progress)
     if dataset.test is None:
         raise DataError(

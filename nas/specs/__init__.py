@@ -101,7 +101,7 @@ class SearchSpec(ImageFields):
     epochs: int | None = option(None, "Epochs of each training. [default: the space's]")
     max_params: int | str | None = option(None, "The budget, such as 5M or 300k. [default: the space's]")
     labels: str | None = option(None, "A CSV or Parquet file with the label of each image under --data.", path=True)
-    image_column: str | None = option(None, "Its paths of images, within --data. [default: image]")
+    image_column: str | None = option(None, "Its paths of images, within --data; or a Parquet file's images. [default: image]")
     label_column: str | None = option(None, "Its labels. [default: label]")
     group_column: str | None = option(None, "Its groups, such as patients: none is on both sides of the split.")
     image_size: int | None = option(
@@ -287,7 +287,7 @@ RUN_HELP = (
 class SubmitSpec(DeviceFields):
     paths: StudyPaths | None  # none where `run` is a folder outside any study
     test: Path | None = argument(
-        None, "A pickle, a .npy or .npz file, or a folder of images. [default: the one given to this study before]"
+        None, "A pickle, a .npy, .npz or .parquet, or a folder. [default: the one given to this study before]"
     )
     run: str | None = option(None, RUN_HELP)
     output: Path | None = option(None, "The CSV. [default: in the study's folder, or here]")

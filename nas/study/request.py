@@ -3,6 +3,7 @@
 import os
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from nas.config import (
     parse_count,
 )
 from nas.data.datasets import UNMIRRORED, require_known
+from nas.data.formats import has_columns
 from nas.data.formats.tables import moved
 from nas.data.images import Dataset
 from nas.data.splits import Split, default_validation, split, validation_images
@@ -184,9 +186,10 @@ def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfi
                 f"{before.folder} there is no such table, {before.labels}",
                 hint="--study NAME begins another study of other images; --labels FILE names the table of the same ones",
             )
+    where = request.data_folder or (before and before.folder)
     if request.labels is None and (before is None or before.labels is None):
         for name in ("image_column", "label_column", "group_column"):
-            if getattr(request, name) is not None:
+            if getattr(request, name) is not None and not (where and has_columns(Path(where))):
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{option} names a column of a table of labels, and there is none", hint="--labels FILE")
     said = {name: getattr(request, name) for name in DataConfig.model_fields if hasattr(request, name)} | {

@@ -1,6 +1,8 @@
 """Data sets as people have them: the same images are the same data set in every format, and what is wrong is named."""
 
 import io
+import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from sklearn.datasets import load_digits
 import nas.data.containers
 from nas.config import DataConfig, ImageShape
 from nas.data.datasets import load_dataset
+from nas.data.formats.parquet import ParquetSplit
 from nas.data.images import Dataset
 from nas.data.unlabelled import read_test_set
 from nas.errors import DataError
@@ -61,7 +64,33 @@ def save(file: Path, **arrays: Any) -> Path:
     return file
 
 
-FORMATS: dict[str, Callable[[Path, Parts], Path]] = {"folder": write_folder, "npz": write_npz}
+def write_shard(file: Path, images: list[Any], labels: list[Any], names: tuple[str, ...] | None = NAMES, **columns: Any) -> Path:
+    """As `datasets` writes it: the classes' names are in the schema's metadata alone."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    values = [image if isinstance(image, dict) else {"bytes": image, "path": None} for image in images]
+    struct = pyarrow.array(values, pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}))
+    label = {"names": names, "_type": "ClassLabel"}
+    meta = {b"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}, "label": label}}}).encode()}
+    table = pyarrow.table({"image": struct, "label": labels, **columns})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table.replace_schema_metadata(meta if names else None), file)
+    return file
+
+
+def write_parquet(root: Path, parts: Parts) -> Path:
+    """As the hub hands it out: two shards of each split."""
+    for part, (images, labels) in parts.items():
+        name, half = {"val": "validation"}.get(part, part), len(images) // 2
+        for i, place in enumerate((slice(half), slice(half, None))):
+            numbers = [NAMES.index(label) for label in labels[place]]
+            write_shard(root / "data" / f"{name}-0000{i}-of-00002.parquet", [png(image) for image in images[place]], numbers)
+    return root
+
+
+CROP = DataConfig(dataset="folder", resize="crop")
+FORMATS: dict[str, Callable[[Path, Parts], Path]] = {"folder": write_folder, "npz": write_npz, "parquet": write_parquet}
 """Each writes all parts and returns what `--data` names."""
 
 
@@ -97,7 +126,7 @@ def test_the_same_images_are_the_same_data_set_in_every_format(
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_test_images_of_every_format_are_predicted_in_their_order(name: str, size: int, parts: Parts, tmp_path: Path) -> None:
     path = FORMATS[name](tmp_path / "found", parts)
-    test = read_test_set(path / "test" if name == "folder" else path, ImageShape(channels=1, size=size, classes=3), "crop")
+    test = read_test_set(path / "test" if name == "folder" else path, ImageShape(channels=1, size=size, classes=3), CROP)
     assert len(test.ids) == len(set(test.ids)) == 12
     np.testing.assert_array_equal(test.images, load(path, image_size=size, resize="crop").test.images)
 
@@ -159,7 +188,10 @@ def test_a_header_that_claims_more_than_there_is_is_refused(whole: bool, parts: 
 
 def test_files_that_are_no_data_set_are_told_from_those_that_are(parts: Parts, tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"")
-    assert refusal(tmp_path / "x.bin") == f"{tmp_path / 'x.bin'} is no file with images in it, which would end in: .npz"
+    assert (
+        refusal(tmp_path / "x.bin")
+        == f"{tmp_path / 'x.bin'} is no file with images in it, which would end in: .parquet, .pq, .npz"
+    )
     path = write_npz(tmp_path, {"test": parts["test"], "val": parts["val"]})
     assert refusal(path) == f"{path} has no training images; the splits in it are: val, test"
     path.write_bytes(path.read_bytes()[:-100])
@@ -168,3 +200,125 @@ def test_files_that_are_no_data_set_are_told_from_those_that_are(parts: Parts, t
     assert load(tmp_path).classes == NAMES, "the one in a folder needs no name"
     write_npz(tmp_path, parts)
     assert refusal(tmp_path) == f"{tmp_path} holds several .npz files, each a data set: other.npz, set.npz"
+
+
+# ----------------------------------------------------------------------------------------------------------- Parquet
+
+
+def shard(
+    file: Path, parts: Parts, images: dict[int, Any] | None = None, labels: list[Any] | None = None, **changed: Any
+) -> Path:
+    """The training images, but for `images`, by their places."""
+    contents: list[Any] = [png(image) for image in parts["train"][0]]
+    for i, image in (images or {}).items():
+        contents[i] = image
+    return write_shard(file, contents, [NAMES.index(name) for name in parts["train"][1]] if labels is None else labels, **changed)
+
+
+def test_an_undecodable_image_in_parquet_is_named_by_shard_and_row_and_may_be_skipped(parts: Parts, tmp_path: Path) -> None:
+    file = shard(tmp_path / "train.parquet", parts, {14: b"no image", 20: None})
+    message = refusal(file)
+    assert message.startswith(f"2 of 36 images cannot be read:\n  {file}, row 15: cannot identify image file")
+    assert f"\n  {file}, row 21: " in message
+    data = load(file, skip_bad_images=True)
+    assert (len(data.train), data.skipped) == (34, 2)
+
+
+def test_parquet_labels_that_are_missing_or_beyond_the_names_are_named(parts: Parts, tmp_path: Path) -> None:
+    numbers: list[Any] = [NAMES.index(label) for label in parts["train"][1]]
+    file = shard(tmp_path / "train.parquet", parts, labels=[*numbers[:4], 3, *numbers[5:]])
+    assert refusal(file) == f"{file}, row 5: label 3 is none of the 3 classes, whose labels are 0 to 2"
+    shard(file, parts, labels=[*numbers[:4], None, -1, *numbers[6:]])
+    assert refusal(file) == f"2 of 36 training images have no label:\n  {file}, row 5\n  {file}, row 6"
+    assert load(file, skip_bad_images=True).skipped == 2
+    shard(file, parts, labels=[[number, 1] for number in numbers], names=None)
+    assert refusal(file).endswith(
+        "holds list. This is no tool for several labels an image: a network here says which one class an image is of"
+    )
+
+
+def test_columns_of_parquet_go_by_their_names(parts: Parts, tmp_path: Path) -> None:
+    columns = {"Id": [f"x{i}" for i in range(36)], "kind": parts["train"][1], "patient": [str(i // 2) for i in range(36)]}
+    file = shard(tmp_path / "a.parquet", parts, **columns)
+    data = load(file, label_column="kind", group_column="patient")
+    assert (data.classes, data.groups[:2], data.train.groups.tolist()[:4]) == (tuple(sorted(NAMES)), ("0", "1"), [0, 0, 1, 1])
+    assert (
+        refusal(file, label_column="kinds")
+        == f"{file} has no column 'kinds'. Did you mean 'kind'? Choices: label, Id, kind, patient."
+    )
+    assert refusal(file, image_column="picture").endswith(
+        "columns of images: image; all columns: image, label, Id, kind, patient"
+    )
+    shard(file, parts, patient=[*columns["patient"][:35], None])
+    assert refusal(file, group_column="patient") == f"1 images have no group, first {file}, row 36"
+    shape = ImageShape(channels=1, size=8, classes=3)
+    shard(file, parts, **columns)
+    assert read_test_set(file, shape).ids == columns["Id"]
+    with pytest.raises(DataError, match="each ID must stand for one image"):
+        read_test_set(file, shape, id_column="KIND")
+
+
+def test_images_that_parquet_names_by_their_paths_lie_in_the_folder_of_the_data_set(parts: Parts, tmp_path: Path) -> None:
+    root, beside = tmp_path / "here", tmp_path / "here" / "more" / "x.png"
+    beside.parent.mkdir(parents=True)
+    beside.write_bytes(png(parts["train"][0][3]))
+    file = shard(root / "train.parquet", parts, {3: {"bytes": None, "path": "more/x.png"}})
+    assert load(root).fingerprint == load(shard(tmp_path / "whole.parquet", parts)).fingerprint
+    beside.write_bytes(png(255 - parts["train"][0][3]))
+    assert load(root).train.images[3, 0, 0] == 255, "a changed image is decoded again"
+    assert refusal(file) == f"{file}, row 4: the image itself is not in the file, but beside it, at more/x.png"
+    for path in ("../x.png", "https://example.org/x.png", "/etc/hostname"):
+        shard(file, parts, {3: {"bytes": None, "path": path}})
+        assert refusal(root) == (
+            f"{file}, row 4: the image itself is not in the file, and its path {path!r} leads to none in {root}"
+        )
+    named = [{"bytes": png(image), "path": f"some/where/{i}.png"} for i, image in enumerate(parts["train"][0])]
+    assert read_test_set(write_shard(file, named, [0] * 36), ImageShape(channels=1, size=8, classes=3)).ids[:2] == ["0", "1"]
+
+
+def test_shards_that_are_damaged_or_of_another_data_set_are_named(parts: Parts, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    root = write_parquet(tmp_path / "set", parts)
+    first, second = (root / "data" / f"train-0000{i}-of-00002.parquet" for i in range(2))
+    table = parquet.read_table(second)
+    parquet.write_table(table.rename_columns(["image", "kind"]), second)
+    assert refusal(root) == f"{second} has no column 'label'. Choices: image, kind."
+    shard(second, parts, labels=["eight"] * 36)
+    assert refusal(root) == f"{second}: column 'label' holds string, but in {first} int64"
+    shard(second, parts, names=("eight", "nine", "ten"))
+    assert refusal(root) == f"{second}: the classes' names are others than in {first}"
+    parquet.write_table(table, second)
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-90])
+    assert refusal(root).startswith(f"{second} is no whole Parquet file: ")
+    second.write_bytes(whole[:200] + bytes(200) + whole[400:])
+    assert str(second) in refusal(root), "its last bytes are whole"
+    second.write_bytes(whole)
+    (root / "data" / "more.parquet").write_bytes(whole)
+    assert refusal(root).startswith(f"{root / 'data' / 'more.parquet'} does not say whether its images are for training, ")
+    parquet.write_table(pyarrow.table({"image": ["https://example.org/1.png"], "label": [1]}), tmp_path / "urls.parquet")
+    assert "holds URLs, such as 'https://example.org/1.png', and no images" in refusal(tmp_path / "urls.parquet")
+
+
+def test_without_pyarrow_parquet_is_refused_with_what_to_install(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = shard(tmp_path / "train.parquet", parts)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match="pyarrow is needed, which is not installed") as refused:
+        load(file)
+    assert refused.value.hint == "pip install 'nas-under-budget[parquet]'"
+
+
+def test_a_row_group_of_all_images_is_read_a_few_at_a_time(tmp_path: Path) -> None:
+    """20,000 images of 4 kB in one row group are 80 MB; read at once, they would all be in pyarrow's memory."""
+    pyarrow = pytest.importorskip("pyarrow")
+    noise = np.random.default_rng(0)
+    images = [noise.bytes(4096) for _ in range(20_000)]
+    file = write_shard(tmp_path / "train.parquet", images, [0] * len(images))
+    split = ParquetSplit([file], DataConfig(dataset="folder"), "train")
+    before = pyarrow.total_allocated_bytes()
+    most = max(pyarrow.total_allocated_bytes() for _ in split) - before
+    assert most < 20_000_000

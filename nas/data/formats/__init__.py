@@ -8,14 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nas.config import DataConfig
-from nas.data.decoding import file_of
-from nas.data.formats import npz
+from nas.data.decoding import listing_digest
+from nas.data.formats import npz, parquet
 from nas.data.formats.container import FORMS, Container, Split, shards_of
 from nas.data.formats.folders import has_class_folders, open_class_folders, open_labelled
 from nas.errors import DataError
 
-FORMATS: dict[tuple[str, ...], Callable[[dict[str, list[Path]]], dict[str, Split]]] = {npz.SUFFIXES: npz.open_npz}
-"""By the files' endings: (files of each split) → the splits, by `PARTS`. Each raises DataError."""
+FORMATS: dict[tuple[str, ...], Callable[[dict[str, list[Path]], DataConfig, bool], dict[str, Split]]] = {
+    parquet.SUFFIXES: parquet.open_parquets,
+    npz.SUFFIXES: npz.open_npz,
+}
+"""By the files' endings, the first ones that a folder has: (files of each split, configuration, whether there must be labels to
+train by) → the splits, by `PARTS`. Each raises DataError."""
+COLUMNS = parquet.SUFFIXES  # those of files that have columns
 
 
 def open_container(config: DataConfig) -> Container:
@@ -34,13 +39,15 @@ def open_container(config: DataConfig) -> Container:
         return open_class_folders(root)
 
     def splits() -> dict[str, Split]:
-        found = open_shards(shards)
+        found = open_shards(shards, config)
         if "train" not in found:
             raise DataError(f"{root} has no training images; the splits in it are: {', '.join(found)}", hint=FORMS)
         return found
 
-    files = [file.absolute() for of_part in shards.values() for file in of_part]
-    return Container(list(map(str, files)), splits, list(map(file_of, files)))
+    # Images may also lie beside the file that names them, in the folder of the data set.
+    files = [str(file.absolute()) for of_part in shards.values() for file in of_part]
+    files += [str(root.absolute())] if root.is_dir() else []
+    return Container(files, splits, [listing_digest(files), config.image_column, config.label_column, config.group_column])
 
 
 def find_shards(path: Path) -> dict[str, list[Path]]:
@@ -52,7 +59,12 @@ def find_shards(path: Path) -> dict[str, list[Path]]:
     return {}
 
 
-def open_shards(shards: dict[str, list[Path]]) -> dict[str, Split]:
+def has_columns(path: Path) -> bool:
+    """Whether there are files at `path` that have images and columns in them. Raises DataError."""
+    return any(file.suffix.lower() in COLUMNS for files in find_shards(path).values() for file in files)
+
+
+def open_shards(shards: dict[str, list[Path]], config: DataConfig, to_train: bool = True) -> dict[str, Split]:
     """Raises DataError."""
     suffix = next(iter(shards.values()))[0].suffix.lower()
-    return next(opener for suffixes, opener in FORMATS.items() if suffix in suffixes)(shards)
+    return next(opener for suffixes, opener in FORMATS.items() if suffix in suffixes)(shards, config, to_train)

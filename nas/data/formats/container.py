@@ -18,7 +18,7 @@ from nas.errors import DataError
 
 FORMS = (
     "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are; "
-    "--data FILE.npz has the images in it"
+    "files with the images in them may be .npz or .parquet"
 )
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What the splits of a data set are called, in whatever case."""
@@ -49,13 +49,30 @@ class Split(ABC):
         """Which images belong together, such as those of one patient."""
         return None
 
-    def ids(self) -> Sequence[str] | None:
-        """What a submission calls each image; None for its position."""
+    def ids(self, column: str) -> Sequence[str] | None:
+        """What a submission calls each image, by the column of that name where there are columns; None for its position."""
         return None
 
     def unreadable(self, name: str) -> DataError:
         """No image of this class can be read."""
         return DataError(f"no image of class {name!r} can be read", hint="repair them, or leave the class out")
+
+
+class Shards(Split):
+    """A split that lies in several files, one after the other; their rows are counted from 1."""
+
+    def __init__(self, files: Sequence[Path], counts: Sequence[int]) -> None:
+        self.files, self.counts = files, counts
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def place(self, i: int) -> str:
+        for file, count in zip(self.files, self.counts, strict=True):
+            if i < count:
+                return f"{file}, row {i + 1}"
+            i -= count
+        raise IndexError(i)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
+from nas.config import DataConfig
 from nas.data.decoding import reason_of
 from nas.data.formats.container import PARTS, Split
 from nas.data.formats.tables import classes_by_number, one_class, texts_of
@@ -29,7 +30,7 @@ READ_BYTES = 2**20
 FAULTS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def open_npz(shards: dict[str, list[Path]]) -> dict[str, Split]:
+def open_npz(shards: dict[str, list[Path]], config: DataConfig, to_train: bool) -> dict[str, Split]:
     """Raises DataError."""
     files = [file for of_part in shards.values() for file in of_part]
     if len(files) > 1:
@@ -94,7 +95,7 @@ class NpzSplit(Split):
         source = f"{self.file}, {self._labels}"
         return labels_of(read_array(self.file, self._labels), len(self), self.classes, source)
 
-    def ids(self) -> Sequence[str] | None:
+    def ids(self, column: str) -> Sequence[str] | None:
         return None if self._ids is None else texts_of(f"{self.file}, ids", read_array(self.file, self._ids).ravel().tolist())
 
     def place(self, i: int) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,21 +157,28 @@ def _columns_of(rows: Iterator[list[str]], path: Path, width: int, places: Seque
 
 
 def _read_parquet(path: Path, columns: Mapping[str, str]) -> list[list[str]]:
+    with open_parquet(path, FORMS, ", or write it as a CSV") as file:
+        _require_columns(path, columns, file.schema_arrow.names)
+        table = file.read(columns=list(dict.fromkeys(columns.values())))
+    return [texts_of(f"{path}: column {name!r}", table.column(name).to_pylist()) for name in columns.values()]
+
+
+@contextmanager
+def open_parquet(path: Path, hint: str, instead: str = "") -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile`, which reads a page at a time. `instead`: what else helps where pyarrow is not installed.
+    Raises DataError, also for what cannot be read of it later."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise DataError(
-            f"to read {path} pyarrow is needed, which is not installed",
-            hint="pip install 'nas-under-budget[parquet]', or write it as a CSV",
+            f"to read {path} pyarrow is needed, which is not installed", hint=f"pip install 'nas-under-budget[parquet]'{instead}"
         ) from None
     try:
-        with parquet.ParquetFile(path) as file:
-            _require_columns(path, columns, file.schema_arrow.names)
-            table = file.read(columns=list(dict.fromkeys(columns.values())))
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+            yield file
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is no whole Parquet file: {reason_of(error).splitlines()[0]}", hint=FORMS) from None
-    return [texts_of(f"{path}: column {name!r}", table.column(name).to_pylist()) for name in columns.values()]
+        raise DataError(f"{path} is no whole Parquet file: {reason_of(error).splitlines()[0]}", hint=hint) from None
 
 
 _TEXT_OF: dict[type, Callable[[Any], str]] = {
