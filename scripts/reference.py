@@ -14,6 +14,7 @@ import typer
 from pydantic import BaseModel, TypeAdapter
 
 from nas.cli.main import app
+from nas.cli.options import CommandHelp
 from nas.config import ArchConfig, AugmentConfig, BudgetConfig, ImageShape, StageConfig, StemConfig, StudyConfig, TrainConfig
 from nas.config.budget import LatencyConfig
 from nas.space.recipes import DepthRate, Recipe
@@ -25,7 +26,7 @@ from nas.study.strategies import EPOCHS
 DOCS = Path(__file__).parents[1] / "docs"
 COMMANDS = """# Commands
 
-Every command and its options: the same text as `nas COMMAND --help`. Written by `scripts/reference.py`.
+Every command and its options, as in `nas COMMAND --help-all`. Written by `scripts/reference.py`.
 """
 SPACE_FILE = """# Keys of a space file
 
@@ -81,28 +82,12 @@ def pages() -> dict[Path, str]:
 def commands() -> str:
     parts = [COMMANDS]
     for name, command in typer.main.get_group(app).commands.items():
-        rows = []
-        for parameter in command.params:
-            said: Any = parameter  # an option or an argument of Typer's
-            names = ", ".join(f"`{one}`" for one in (*said.opts, *said.secondary_opts))
-            default = "" if said.default is None or isinstance(said.default, bool | list) else f" [default: {said.default}]"
-            text = said.help or ""
-            rows.append((names, text if "[default:" in text else text + default))
-        parts.append(f"## nas {name}\n\n{_help(command.help or '')}\n\n" + _table(("option", ""), rows))
+        assert isinstance(command, CommandHelp)
+        rows = [row for row in command.rows(command.make_context(name, [], resilient_parsing=True)) if row.names != "--help"]
+        table = _table(("", "option", ""), [(row.group, f"`{row.names}`", row.text) for row in rows])
+        examples = inspect.cleandoc(str(command.epilog).partition("Examples:")[2])
+        parts.append(f"## nas {name}\n\n{str(command.help).strip()}\n\n```sh\n{examples}\n```\n\n{table}")
     return "\n".join(parts)
-
-
-def _help(text: str) -> str:
-    """Examples, which follow Typer's mark of what is not wrapped, as a block of shell."""
-    text = inspect.cleandoc(text)
-    parts = []
-    for part in text.split("\n\n"):
-        lines = part.splitlines()
-        if lines and lines[0] == "\b":
-            parts.append("```sh\n" + textwrap.dedent("\n".join(lines[1:])) + "\n```")
-        else:
-            parts.append(part)
-    return "\n\n".join(parts)
 
 
 def space_file() -> str:

@@ -14,16 +14,15 @@ if TYPE_CHECKING:
 
 @command(
     "check",
-    help="""Say what a network costs, whether it fits a budget, and what the rest of the budget would buy.
+    """Show the cost of a network layer by layer, and whether it fits a budget.
 
-The network is `best`, a trial's number, preset:NAME, torchvision:resnet18, or a class in a file of yours: net.py:Net. Arguments
-stand in the name, quoted for the shell: 'net.py:Net(width=64)'. An argument num_classes is the images' unless it is given.
+Images and budget are the study's. For a network without a study they are CIFAR-10's and 5 M parameters. An argument num_classes
+is set to the number of classes unless you give it.
 
-The images and the budget are the study's, or, of a network that belongs to none, CIFAR-10's and 5 M parameters.
-
-A file of yours runs in a process of its own, which is no sandbox. Exit status: 0 where the network fits, 1 where it does not or
-could not be checked.
+Your file runs in its own process, which is not a sandbox. Exit status: 0 if the network fits, else 1.
 """,
+    "nas check best --max-macs 100M",
+    "nas check 'net.py:Net(width=64)' --size 96 --classes 5",
 )
 def check(given: Given[CheckSpec], *, as_json: JsonOption = False) -> None:
     from nas.report.check import check as check_network
@@ -83,12 +82,12 @@ def _print(checked: "Checked") -> None:
         if name in checked.limits:
             print(checked.limits[name].sentence(name))
         elif value is not None:
-            print(f"{value:,} {LIMIT_NAMES[name]}{millions(value)}, which nothing limits")
+            print(f"{value:,} {LIMIT_NAMES[name]}{millions(value)}, no limit")
     if "latency" in checked.limits:
         print(checked.limits["latency"].sentence("latency"))
     print(f"{facts.megabytes:.2f} MB of weights")
     for name, why in checked.unchecked.items():
-        print(f"Its {name} was not looked at: {why}.")
+        print(f"Its {name} was not checked: {why}.")
     print("\nIt fits.\n" if checked.fits else "\nIt does not fit.\n")
     print("\n".join(_affordable(checked) if checked.affordable is not None else _repeats(checked)))
 
@@ -100,7 +99,7 @@ def _affordable(checked: "Checked") -> list[str]:
     found = checked.affordable
     assert found is not None
     lines = [
-        "What each stage could have, the others as they are:" if checked.fits else "What would make it fit, a stage alone:",
+        "Room in each stage, if the others stay as they are:" if checked.fits else "Changes of one stage that would make it fit:",
         f"{'':8s} {'blocks':>6s} {'at most':>7s}  {'channels':>8s} {'at most':>7s}  one more block costs",
     ]
     for number, stage in enumerate(found.stages, 1):
@@ -109,9 +108,9 @@ def _affordable(checked: "Checked") -> list[str]:
         lines.append(f"stage {number:<2d} {stage.blocks:6d} {deepest:>7s}  {stage.channels:8d} {widest:>7s}  {cost}")
     widths = tuple(stage.channels for stage in found.stages)
     if found.together is None:
-        lines.append("All stages together cannot be so narrow that it fits.")
+        lines.append("It does not fit even if all stages become as narrow as possible.")
     elif found.together.channels == widths:
-        lines.append("All stages wider together: there is no room for it.")
+        lines.append("There is no room to make all stages wider.")
     else:
         text = "-".join(map(str, found.together.channels))
         how = "wider" if checked.fits else "narrower"
@@ -129,9 +128,9 @@ def _repeats(checked: "Checked") -> list[str]:
         names = max(5, *(len(block.name) for block in checked.repeats))
         kinds = max(4, *(len(block.kind) for block in checked.repeats))
         lines = [
-            "Blocks that keep the shape, so that a copy could follow:"
+            "Blocks that keep the shape, and could be repeated:"
             if checked.fits
-            else "Blocks that keep the shape, so that they could be left out:",
+            else "Blocks that keep the shape, and could be removed:",
             f"{'block':{names}s}  {'kind':{kinds}s} {'shape':>11s} {'parameters':>12s} {'MACs':>6s}  "
             + ("room for" if checked.fits else "enough to fit"),
         ]
@@ -142,8 +141,8 @@ def _repeats(checked: "Checked") -> list[str]:
             )
     factor = checked.width_factor
     if factor is not None and abs(factor - 1) > 0.02:
-        lines.append(f"Were all its widths scaled together, about {factor:.2f} times as wide would fill the budget: an estimate,")
-        lines.append("since most parameters and multiply-adds grow with the square of the widths.")
+        lines.append(f"Estimate: with all widths multiplied by {factor:.2f} it would fill the budget,")
+        lines.append("because most parameters and MACs grow with the square of the widths.")
     return lines
 
 

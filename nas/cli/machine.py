@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 NEEDS = {
     "result": "results, kept",
-    "unfinished": "to go on from, kept",
-    "free": "needed by no result",
-    "cache": "decoded again when needed",
+    "unfinished": "needed to resume, kept",
+    "free": "not needed by any result",
+    "cache": "recreated when needed",
 }
 
 
-@command("doctor", help="Say what this machine offers: versions, devices, precision and why, storage, disk, data found.")
+@command(
+    "doctor", "Show versions, devices, precision, disk space and data sets of this machine.", "nas doctor", "nas doctor --check"
+)
 def doctor(
     data: DataOption = None,
     check: Annotated[
@@ -78,15 +80,17 @@ def _check_devices(health: "Health", as_json: bool) -> bool:
 
 @command(
     "clean",
-    help="""Show what takes room on the disk, and free what no result needs.
+    """Show what uses disk space, and delete what no result needs.
 
-That is checkpoints of trainings that have ended, what a crash left half written, and decoded images of a folder that has changed
-since. With --cache the other decoded images too, which are decoded again when they are needed.
+That is: checkpoints of finished trainings, incomplete files of a crash, and decoded images of a folder that has changed. With
+--cache also other decoded images; they are decoded again when needed.
 """,
+    "nas clean",
+    "nas clean --yes",
 )
 def clean(
-    yes: Annotated[bool, typer.Option("--yes", help="Free it; without, it is only shown.")] = False,
-    cache: Annotated[bool, typer.Option("--cache", help="Decoded images, too. No search may be running.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without this, only show.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Also decoded images. No search may be running.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     from nas.errors import StudyError
@@ -101,7 +105,8 @@ def clean(
             freed = free(chosen)
         except OSError as error:
             raise StudyError(
-                f"{error.filename} cannot be removed: {error.strerror}", hint="see whose it is; the rest is kept"
+                f"{error.filename} cannot be removed: {error.strerror}",
+                hint="check its owner and permissions; nothing else was deleted",
             ) from None
     if as_json:
         print_json({"items": items, "freed": freed if yes else 0})
@@ -114,19 +119,21 @@ def clean(
     elif room:
         print(f"Next:  nas clean --yes{' --cache' if cache else ''}   frees {bytes_text(room)}")
     else:
-        print("Nothing is left to free." if items else "There is nothing yet.")
+        print("Nothing to delete." if items else "There are no files yet.")
 
 
-StudyArgument = Annotated[str, typer.Argument(help="The study's name.", autocompletion=offer("study"), show_default=False)]
+StudyArgument = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=offer("study"), show_default=False)]
 
 
 @command(
     "remove",
-    help="Remove a study with all that is in its folder, and its rows in a PostgreSQL database. Nothing brings it back.",
+    "Delete a study: its folder and its rows in a PostgreSQL database. This cannot be undone.",
+    "nas remove digits",
+    "nas remove digits --yes",
 )
 def remove(
     study: StudyArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only shown what that would be.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without this, only show what would be deleted.")] = False,
 ) -> None:
     from nas.paths import existing_study
     from nas.report.machine import size_of
@@ -147,29 +154,29 @@ def remove(
 
 @command(
     "rename",
-    help="Give a study another name: to its folder, and to its rows in a PostgreSQL database.",
+    "Rename a study: its folder and its rows in a PostgreSQL database.",
+    "nas rename digits small",
 )
-def rename(study: StudyArgument, name: Annotated[str, typer.Argument(help="The new one.", show_default=False)]) -> None:
+def rename(study: StudyArgument, name: Annotated[str, typer.Argument(help="The new name.", show_default=False)]) -> None:
     from nas.paths import existing_study, remember_study
     from nas.study.ownership import rename_study
 
     renamed = rename_study(existing_study(study), name, lambda text: print(text, file=sys.stderr))
     remember_study(renamed)
-    print(f"Study {study} is {name} now, in {renamed.folder}")
+    print(f"Renamed study {study} to {name}: {renamed.folder}")
 
 
 @command(
     "dashboard",
-    help="""Open a study in optuna-dashboard, also while it is being searched.
-
-Every trial is there with its outcome, cost, architecture, layers and curve. It changes nothing; Ctrl-C ends it.
-""",
+    "Open a study in optuna-dashboard, read-only, also during a search. Ctrl-C ends it.",
+    "nas dashboard --open",
+    "nas dashboard --study digits --port 9000",
 )
 def dashboard(
     study: StudyOption = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535)] = 8080,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 allows other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0: any free port.", min=0, max=65535)] = 8080,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = False,
 ) -> None:
     from nas.dashboard import serve
     from nas.paths import existing_study

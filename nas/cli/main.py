@@ -1,4 +1,4 @@
-"""Registers the commands, and turns a user's mistake into a message. Imports nothing heavy: `nas --help` must be quick."""
+"""Registers the commands, and turns a NasError into a message. Imports nothing heavy: `nas --help` must be quick."""
 
 import errno
 import io
@@ -20,18 +20,18 @@ LEAST_FILES = 256  # that a process may have open at once: libraries, workers' p
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or ""))
 
 
-RIGHTS = "ask its owner for the right, or work in a folder of your own; NAS_STUDIES=FOLDER names one for all studies"
+RIGHTS = "ask its owner for permission, or use your own folder for studies: NAS_STUDIES=FOLDER"
 REFUSALS = {
     errno.EACCES: RIGHTS,
     errno.EPERM: RIGHTS,
     errno.EROFS: RIGHTS,
-    errno.ENAMETOOLONG: "take a shorter name; most file systems allow 255 bytes",
+    errno.ENAMETOOLONG: "use a shorter name; most file systems allow 255 bytes",
 }
-"""What to do where the file system says that a command may not do something, or not under this name."""
+"""Hints for errors of the file system."""
 
 
 def main() -> NoReturn:
-    """Exit status: 0 done, 1 a mistake that its user can mend, 2 wrong arguments, 130 interrupted."""
+    """Exit status: 0 done, 1 an error that the user can correct, 2 wrong arguments, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # ? for what a terminal or pipe cannot show
@@ -57,7 +57,7 @@ def _require_utf8(arguments: list[str]) -> None:
     """Settings, cards and ledgers, which are JSON, name the command and its folders."""
     for one in arguments:
         if not is_utf8(one):
-            raise NasError(f"arguments and names of files must be UTF-8, but {one!r} is not", hint="rename that file or folder")
+            raise NasError(f"arguments and file names must be UTF-8, but {one!r} is not", hint="rename that file or folder")
 
 
 def _require_files() -> None:
@@ -71,7 +71,7 @@ def _require_files() -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
         raise NasError(
-            f"this shell lets a process open {hard} files at once, and nas needs {LEAST_FILES}",
-            hint=f"ulimit -n {LEAST_FILES}, in a shell that is allowed to, then the same command",
+            f"this shell allows {hard} open files for each process, and nas needs {LEAST_FILES}",
+            hint=f"run ulimit -n {LEAST_FILES} in a shell that may raise the limit, then the same command",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (LEAST_FILES, hard))

@@ -10,9 +10,9 @@ from nas.cli import pick, print_json, print_table
 from nas.cli.options import JsonOption, StudyOption, command, offer
 
 
-@command("list", help="List the studies, or with --study the trials of one.")
+@command("list", "List the studies, or with --study the trials of one study.", "nas list", "nas list --study digits")
 def list_studies(
-    study: Annotated[str | None, typer.Option(help="List this study's trials.", autocompletion=offer("study"))] = None,
+    study: Annotated[str | None, typer.Option(help="List the trials of this study.", autocompletion=offer("study"))] = None,
     as_json: JsonOption = False,
 ) -> None:
     from nas.config import METRIC_WORDS
@@ -40,7 +40,7 @@ def list_studies(
         return
     reports, broken = read_studies()
     for sentence in broken:
-        print(f"Cannot be read: {sentence}", file=sys.stderr)
+        print(f"Cannot read {sentence}", file=sys.stderr)
     if as_json:
         print_json(
             [
@@ -67,22 +67,28 @@ def list_studies(
         print(f"{r.name:24s} {state:12s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")
         print(f"{'':24s} {'':12s} {counts_line(r.counts) or 'nothing drawn yet'}")
     if not reports and not broken:
-        print(
-            f"There is no study under {studies_folder()} yet. Next:  nas search --space digits --dataset digits", file=sys.stderr
-        )
+        print(f"No study in {studies_folder()} yet. Next:  nas search --space digits --dataset digits", file=sys.stderr)
 
 
 @command(
     "best",
-    help="""Name the best trained network of a study, also within smaller limits, and what accuracy costs in parameters.
+    """Show the best trial of a study, and its accuracy against parameters.
 
-The table holds it, and every network than which no smaller one was as accurate in the search.
+The table is the Pareto front: every trial that is more accurate than all smaller ones.
 """,
+    "nas best",
+    "nas best --max-params 1M",
 )
 def best(
     study: StudyOption = None,
-    max_params: Annotated[str | None, typer.Option(help="Of those with at most so many parameters, such as 1M.")] = None,
-    max_macs: Annotated[str | None, typer.Option(help="Of those with at most so many multiply-adds, such as 30M.")] = None,
+    max_params: Annotated[
+        str | None,
+        typer.Option(help="Only trials with at most this many parameters, such as 1M.", metavar="N"),
+    ] = None,
+    max_macs: Annotated[
+        str | None,
+        typer.Option(help="Only trials with at most this many MACs, such as 30M.", metavar="N"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     from nas.config import METRIC_WORDS, parse_count
@@ -107,15 +113,20 @@ def best(
 
 @command(
     "compare",
-    help="""Set networks or studies side by side: what differs first.
-
-Networks are `best`, a trial's number, STUDY/12 or STUDY/best of another study, or preset:NAME; studies are their names.
-""",
+    "Compare networks or studies side by side, first what differs.",
+    "nas compare best 12 preset:resnet-443",
+    "nas compare digits digits-wide",
 )
 def compare(
-    names: Annotated[list[str], typer.Argument(help="Two or more.", autocompletion=offer("subject"))],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="`best`, a trial number, STUDY/12, STUDY/best or preset:NAME; or names of studies. Two or more.",
+            autocompletion=offer("subject"),
+        ),
+    ],
     study: StudyOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also what is the same in all.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show what is equal.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     from nas.report.compare import compare
@@ -126,10 +137,15 @@ def compare(
         return
     print_table(found.table if everything else found.table.head(found.different))
     if not found.different:
-        print("They differ in nothing.")
+        print("No differences.")
 
 
-@command("presets", help="List the reported networks that are built in, with their cost and reported accuracy.")
+@command(
+    "presets",
+    "List the built-in reported networks, their cost and reported accuracy.",
+    "nas presets",
+    "nas show preset:resnet-443",
+)
 def presets(as_json: JsonOption = False) -> None:
     from nas.report.record import report_presets
     from nas.report.words import count_text
@@ -149,16 +165,15 @@ def presets(as_json: JsonOption = False) -> None:
 
 @command(
     "report",
-    help="""Write one page that shows a study: what was searched and found, every curve, what mattered, the retrained network.
-
-It needs no network to be opened. Of a search that is running it shows how it stands.
-""",
+    "Write one HTML page about a study: a summary, every curve, what mattered. Works during a search.",
+    "nas report",
+    "nas report --study digits --paper paper",
 )
 def report(
     study: StudyOption = None,
     output: Annotated[Path | None, typer.Option(help="The page. [default: report.html in the study's folder]")] = None,
     paper: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also figures, tables and text for a paper, into this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Also write figures, tables and text for a paper to this folder.")
     ] = None,
 ) -> None:
     from nas.paths import existing_study
@@ -172,7 +187,7 @@ def report(
         print(sentence, file=sys.stderr)
     page = write_page(record, output)
     if output is None and page != paths.report:
-        print(f"The study's folder {paths.folder} may not be written: the page is in this folder instead.", file=sys.stderr)
+        print(f"The study's folder {paths.folder} is read-only: the page is in the working folder.", file=sys.stderr)
     print(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")
     if paper is not None:
         from nas.report.paper import write_paper
@@ -183,19 +198,18 @@ def report(
 
 @command(
     "runs",
-    help="""List what was retrained in a study, and what was predicted with it: the study's ledger.
+    """List the retrained networks and submissions of a study (its ledger).
 
-The ledger lies in the study's database. The files of a run say the same: what the ledger lacks is added from them. Known networks
-that nas baseline trained, to compare with, are listed apart and are in no ledger. One run is marked as chosen: the one that
-nas submit, predict, export and report take unless another is named.
+The run marked as chosen is the one that nas submit, predict, export and report use by default. Networks of nas baseline are
+listed apart. The ledger is in the study's database; missing entries are added from the files of the runs.
 """,
+    "nas runs",
+    "nas runs --verify",
 )
 def runs(
     study: StudyOption = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file again, and say which is not the one that was recorded.")
-    ] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="First make the ledger again from the files.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file, and report those that have changed.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="First recreate the ledger from the files.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     from nas.errors import StudyError
@@ -208,7 +222,7 @@ def runs(
     if rebuild:
         made, _ = ledger.rebuild(paths)
         counts = f"{len(made.runs)} runs and {len(made.submissions)} submissions"
-        print(f"The ledger of study {paths.name} was made again from the files: {counts}.", file=sys.stderr)
+        print(f"Recreated the ledger of study {paths.name} from the files: {counts}.", file=sys.stderr)
     if study is None and not as_json:
         print(f"Study {paths.name}:", file=sys.stderr)
     listing = list_runs(paths, verify)
@@ -233,10 +247,10 @@ def runs(
             print()
             print_table(submissions_table(listing.submissions))
         if baselines:
-            print("\nKnown networks, to compare with:" if listing.runs else "Known networks, to compare with:")
+            print("\nBaselines:" if listing.runs else "Baselines:")
             print_table(baselines_table(baselines))
         if not listing.runs and not listing.unreadable:
-            print(f"Nothing was retrained yet. Next:  nas retrain best --study {paths.name}", file=sys.stderr)
+            print(f"No retrained network yet. Next:  nas retrain best --study {paths.name}", file=sys.stderr)
     unrecorded = [run.name for run in listing.runs if not run.recorded]
     if unrecorded and not listing.unreadable:
         them = ", ".join(unrecorded[:3]) + (", …" if len(unrecorded) > 3 else "")
@@ -244,6 +258,6 @@ def runs(
     changed = listing.changed + [one.name for one in baselines if not one.is_whole]
     if verify and (changed or unreadable):
         raise StudyError(
-            f"of study {paths.name!r} not everything is as it was recorded: {', '.join(changed) or 'see the warnings'}",
-            hint=f"restore it from a copy; or, if it is meant:  nas runs --rebuild --study {paths.name}",
+            f"files of study {paths.name!r} have changed: {', '.join(changed) or 'see the warnings'}",
+            hint=f"restore them from a copy; or, if the change is intended:  nas runs --rebuild --study {paths.name}",
         )

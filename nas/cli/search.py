@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @command(
     "search",
-    help="""Draw networks, prune those over budget before training, train the rest with early pruning.
-
-The same command run again goes on where it stopped: --trials counts the trained networks of all runs of a study.
-""",
+    "Search for the best network under a budget. The same command resumes a search.",
+    "nas search --space digits --dataset digits --trials 12",
+    "nas search --dataset folder --data my-images --max-params 1M --timeout 2h",
 )
 def search(
     given: Given[SearchSpec],
     *,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Say how long it would take, from some timed steps, and begin nothing.")
+        bool,
+        typer.Option("--estimate", help="Estimate the time from a few timed steps; start nothing."),
     ] = False,
     log: LogOption = None,
     quiet: QuietOption = False,
@@ -50,7 +50,7 @@ def search(
     if as_json:
         print_json(_as_data(result))
     else:
-        # What a study does not remember has to be said again.
+        # Options that the study does not store.
         again = f"nas search --study {result.plan.paths.name}{said_again(spec)}"
         _print_result(result, again if log is None else f"{again} --log {log}")
     if result.interrupted:
@@ -63,11 +63,11 @@ def estimate_lines(estimate: "Estimate") -> list[str]:
     workers, devices = len(estimate.devices), sorted(set(estimate.devices))
     where = f"{workers} on {', '.join(devices)}, {estimate.threads} thread{'s' * (estimate.threads != 1)} each"
     lines = [
-        f"study     {estimate.study}, {estimate.trials} networks to train; it is not founded",
-        f"data      {estimate.train_images:,} train, {estimate.validation_images:,} choose",
+        f"study     {estimate.study}, {estimate.trials} networks to train; it is not created",
+        f"data      {estimate.train_images:,} training images, {estimate.validation_images:,} validation images",
         f"workers   {where}, in {estimate.precision}",
         "",
-        "An epoch of networks that fit, with its share of validation, at percentiles of their MACs (50 %: the middle one):",
+        "Time of an epoch, and the share of validation in it, at percentiles of the MACs of networks that fit:",
         f"{'':>5s} {'parameters':>12s} {'MACs':>6s} {'batch':>6s} {'epoch':>9s} {'validation':>10s}  network",
     ]
     for one in estimate.networks:
@@ -75,12 +75,12 @@ def estimate_lines(estimate: "Estimate") -> list[str]:
         cost = (
             f"{one.params:12,} {count_text(one.macs):>6s} {one.batch_size:6d} {seconds:>9s} {one.validation / one.epoch:>10.0%}"
         )
-        lines.append(f"{one.percentile:3d} % {cost}  {one.architecture}{'' if one.timed else '  (not timed: by its MACs)'}")
-    lines += ["", f"pruning   {estimate.expected_epochs:.1f} of {estimate.epochs} epochs a network; {estimate.pruning}"]
+        lines.append(f"{one.percentile:3d} % {cost}  {one.architecture}{'' if one.timed else '  (estimated from its MACs)'}")
+    lines += ["", f"pruning   {estimate.expected_epochs:.1f} of {estimate.epochs} epochs for each network; {estimate.pruning}"]
     if workers > 1:
-        lines.append(f"alone     each was timed alone, on {estimate.devices[0]}: workers slow each other down")
+        lines.append(f"note      each network was timed alone on {estimate.devices[0]}; parallel workers are slower")
     whole = estimate.whole
-    spread = f"from {time_text(whole.low)}, to {time_text(whole.high)} should the sampler come to prefer the slow ones"
+    spread = f"from {time_text(whole.low)} to {time_text(whole.high)}, if the sampler prefers slow networks"
     lines.append(f"search    about {time_text(whole.likely)}: {spread}")
     return lines
 
@@ -99,29 +99,29 @@ def _as_data(result: "SearchResult") -> dict[str, Any]:
 
 
 def _print_result(result: "SearchResult", again: str) -> None:
-    """`again`: the command that goes on, but for its --trials."""
+    """`again`: the command that resumes, without --trials."""
     from nas.report.words import count_draws, finalist_text, row_text, trained_text
 
     progress, name = result.progress, result.plan.paths.name
     drawn, over, unended = count_draws(progress.counts), progress.counts["over_budget"], progress.counts["running"]
     print(f"{trained_text(progress.counts, f' in study {name}')}.", end=" ")
-    later = f"; {unended} {'has' if unended == 1 else 'have'} not ended" if unended else ""
-    print(f"{over} of {drawn} draws ({over / drawn:.0%}) were over budget and never trained{later}." if drawn else "")
+    later = f"; {unended} {'is' if unended == 1 else 'are'} unfinished" if unended else ""
+    print(f"{over} of {drawn} candidates ({over / drawn:.0%}) were over budget and not trained{later}." if drawn else "")
     if progress.best is not None:
         print(f"Best of the search: {row_text(progress.best)}")
     for rank, finalist in enumerate(result.finalists):
         print(f"{'Winner' if rank == 0 else '      '}  {finalist_text(finalist)}")
     if result.interrupted:
-        print(f"Suspended. To go on:  {again} --trials {progress.goal}")
+        print(f"Suspended. To resume:  {again} --trials {progress.goal}")
         return
     if result.exhausted:
-        print(f"Nothing new was left to draw. Widen the ranges of the space and search on from here:  --warm-start study:{name}")
+        print(f"The space has no new candidates. Widen its ranges and continue with:  --warm-start study:{name}")
     if progress.best is None:
-        print(f"No network has completed its training yet. To go on:  {again} --trials {progress.goal + 10}")
+        print(f"No completed trial yet. To continue:  {again} --trials {progress.goal + 10}")
         return
     goal = progress.goal if progress.trained < progress.goal else progress.goal * 2
-    more = "" if result.exhausted else f"   or more trials:  {again} --trials {goal}"
+    more = "" if result.exhausted else f"   or continue:  {again} --trials {goal}"
     print(f"Next:  nas retrain best --study {name}{more}")
-    print(f"All of it on one page:  nas report --study {name}")
+    print(f"Report:  nas report --study {name}")
     if result.plan.settings.study.objective == "front":
-        print(f"The front of accuracy against parameters:  nas best --study {name}")
+        print(f"Accuracy against parameters:  nas best --study {name}")

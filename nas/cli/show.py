@@ -18,28 +18,32 @@ if TYPE_CHECKING:
 
 @command(
     "show",
-    help="""Show a network (its layers, cost and recipe) or a space (its ranges, and how much of it fits the budget).
+    """Show a network or a search space.
 
-A preset is shown for images of 3×32×32 in 10 classes, or, with --study, for that study's; --image-size shows what anything costs
-on others.
+A network has layers, a cost and a recipe; a space has ranges, of which a share fits the budget. A preset is shown for
+CIFAR-10's images, or with --study for that study's images.
 """,
+    "nas show best --picture network.svg",
+    "nas show preset:resnet-443 --image-size 64",
+    "nas show resnet-small",
 )
 def show(
     what: Annotated[
         str,
         typer.Argument(
-            help="`best`, a trial's number, preset:NAME, or a space: a shipped one's name or a file.",
+            help="`best`, a trial number, preset:NAME, or a space: its name or a file.",
             autocompletion=offer("network"),
         ),
     ] = "best",
     study: StudyOption = None,
-    draws: Annotated[int, typer.Option(help="Of a space: uniform draws that are counted.", min=1)] = 600,
-    picture: Annotated[Path | None, typer.Option(help="Also draw the network into this .svg file.")] = None,
+    draws: Annotated[int, typer.Option(help="Space: number of random networks to count.", min=1)] = 600,
+    picture: Annotated[Path | None, typer.Option(help="Also write a picture of the network to this .svg file.")] = None,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", "--size", help="What it costs on images of this size.", min=8, max=1024)
+        int | None,
+        typer.Option("--image-size", "--size", help="Size of the images. [default: as above]", min=8, max=1024),
     ] = None,
-    channels: Annotated[int | None, typer.Option(help="Of these images. [default: as before]", min=1, max=16)] = None,
-    classes: Annotated[int | None, typer.Option(help="Of these images. [default: as before]", min=2)] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels of the images. [default: as above]", min=1, max=16)] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes. [default: as above]", min=2)] = None,
     as_json: JsonOption = False,
 ) -> None:
     asked = {"size": image_size, "channels": channels, "classes": classes}
@@ -96,8 +100,8 @@ def _print_network(shown: "ShownNetwork") -> None:
     )
     print("\n".join(text_picture(shown.parts)) + "\n")
     print("\n".join(text_layers(facts.layers)))
-    print(f"{facts.params:,} parameters, {facts.megabytes:.2f} MB in float32; {facts.macs:,} multiply-adds an image")
-    print(f"{facts.memory:,} bytes of float32 activations at once, an image")
+    print(f"{facts.params:,} parameters, {facts.megabytes:.2f} MB in float32; {facts.macs:,} MACs for one image")
+    print(f"{facts.memory:,} bytes of float32 activations for one image")
     if shown.latency is not None:
         ms = shown.milliseconds
         print(f"{'not timed' if ms is None else f'{ms:.3f} ms'} by {shown.latency.setting()}")
@@ -146,7 +150,7 @@ def _print_space(shown: "ShownSpace") -> None:
     print(f"Space {shown.name}: {shown.budget.describe()}")
     for slot, values in shown.ranges.items():
         print(f"  {slot:20s} {values}")
-    aside = "" if shown.budget.latency is None else ", its latency aside"
+    aside = "" if shown.budget.latency is None else ", without latency"
     blocks = ", ".join(f"{block} {share:.0%} of {fit.draws_by_block[block]}" for block, share in fit.by_block.items())
     print(f"Of {fit.draws} uniform draws, on images of {size}×{size}, {fit.fits:.0%} fit the budget{aside}: {blocks}")
     if shown.cost:
@@ -157,4 +161,4 @@ def _print_space(shown: "ShownSpace") -> None:
     if shown.in_time is not None:
         print(f"Of {len(times)} of those, timed here, {shown.in_time:.0%} keep the latency: {times[0]:.2f} to {times[-1]:.2f} ms")
     if fit.fits * (1 if shown.in_time is None else shown.in_time) < 1 / 3:
-        print("Less than a third fits: narrow the ranges of channels, blocks and kernels.", file=sys.stderr)
+        print("Less than a third fits. Narrow the ranges of channels, blocks and kernels.", file=sys.stderr)

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 def _study_of_networks(
     command: str, words: Sequence[str], study: str | None, dataset: str | None, given: Given, display: "TerminalDisplay"
 ) -> "StudyPaths":
-    """The named study or the one used last; for presets alone also one of a data set, which is made where there is none. Raises
-    NasError."""
+    """The named study, or the one used last. For presets also a study for a data set, which is created. Raises NasError."""
     from nas.config import DataConfig
     from nas.paths import PRESET, existing_study, known_studies
     from nas.runs.context import open_presets_study
@@ -37,27 +36,29 @@ def _study_of_networks(
     presets_alone = all(word.startswith(PRESET) for word in words)
     if dataset is None:
         if presets_alone and study is None and not known_studies():
-            raise ConfigError("no study says which images to train on", hint=f"nas {command} {' '.join(words)} --dataset cifar10")
+            raise ConfigError(
+                "there is no study with images to train on", hint=f"nas {command} {' '.join(words)} --dataset cifar10"
+            )
         return existing_study(study)
     if not presets_alone:
         raise ConfigError(
-            "--dataset goes with preset:NAME alone: a study has its data",
+            "--dataset is only for preset:NAME, because a study has its own data",
             hint=f"nas {command} preset:robust-resnet64 --dataset cifar10; nas presets shows the names",
         )
     if given.labels is not None:
         raise ConfigError(
-            "--labels names the moved table of a study, and --dataset a study that has none",
-            hint="nas search --labels FILE begins one; then --study NAME",
+            "--labels is only for a study with a table of labels, and cannot be combined with --dataset",
+            hint="start a study with nas search --labels FILE, then use --study NAME",
         )
     return open_presets_study(DataConfig(dataset=dataset, folder=given.data_folder), study, display.decoding)
 
 
 def _end(suspended: int, failures: object) -> None:
-    """Of a command that left so many trainings: says what goes on, and ends it as Ctrl-C would."""
+    """Ends a command: with suspended trainings as after Ctrl-C, with the command that resumes them."""
     if suspended:
         again = shlex.join(["nas", *sys.argv[1:]])
         left = f"{suspended} training{'s are' if suspended > 1 else ' is'} left"
-        print(f"Suspended, {left}. To go on:  {again}", file=sys.stderr)
+        print(f"Suspended, {left}. To resume:  {again}", file=sys.stderr)
         sys.exit(130)
     if failures:
         sys.exit(1)
@@ -66,28 +67,50 @@ def _end(suspended: int, failures: object) -> None:
 # -------------------------------------------------------------------------------------------------------------- retrainings
 
 
-@command("retrain", help="Train networks of a study on its labelled training data for the last time, longer than the search did.")
+@command(
+    "retrain",
+    """Train networks of a study on all its labelled training data.
+
+Training is longer than in the search. The test set is opened once. The same command resumes.
+""",
+    "nas retrain best --recipe auto --time 30m",
+    "nas retrain top:5 --seeds 3 --recipe long",
+    "nas retrain preset:robust-resnet64 --dataset cifar10",
+)
 def retrain(
     given: Given[RetrainSpec],
     *,
     which: Annotated[
         list[str] | None,
         typer.Argument(
-            help="`best`, `top:5`, numbers or preset:NAME, one or several. [default: best]",
+            help="`best`, `top:5`, trial numbers or preset:NAME, one or several. [default: best]",
             autocompletion=offer("subject"),
             show_default=False,
         ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Several trainings of each: how many, or a list such as 0,3,4.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Number of seeds for each network, or a list: 0,3,4. [default: 1]",
+            metavar="N",
+        ),
+    ] = None,
     hold_out: Annotated[
         float | None,
-        typer.Option(help="Share of the images that judges instead. [default: 0; 0.1 for several networks]", min=0, max=0.5),
+        typer.Option(
+            help="Share of the training images to hold out. [default: 0; 0.1 for several networks]",
+            min=0,
+            max=0.5,
+        ),
     ] = None,
     choose_by: Annotated[
         str,
-        typer.Option(help="clean or shifted: the held-out images as they are, or corrupted.", autocompletion=offer("criterion")),
+        typer.Option(
+            help="Choose by the clean or the shifted (corrupted) held-out images.",
+            autocompletion=offer("criterion"),
+        ),
     ] = "clean",
-    workers: Annotated[int | None, typer.Option(help="On the CPU: so many trainings at a time. [default: 1]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trainings at the same time on the CPU. [default: 1]")] = None,
     study: StudyOption = None,
     dataset: DatasetOption = None,
     log: LogOption = None,
@@ -105,7 +128,7 @@ def retrain(
 
     by = next((name for name in CRITERIA if name == choose_by), None)
     if by is None:
-        raise ConfigError(f"--choose-by {choose_by!r} is no criterion.{choices_sentence(choose_by, CRITERIA)}")
+        raise ConfigError(f"unknown value {choose_by!r} for --choose-by.{choices_sentence(choose_by, CRITERIA)}")
     with TerminalDisplay(quiet=quiet, log=log) as display:
         paths = _study_of_networks("retrain", words, study, dataset, given, display)
         names = find_names(paths, words)
@@ -140,12 +163,12 @@ def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
     if sum(len(network.runs) for network in result.networks) > 1:
         lines += _retrain_table(result)
     if result.best is None:
-        return [*lines, "Nothing chose among them: --hold-out 0.1 sets images aside that do."]
+        return [*lines, "No network was chosen, because no images were held out. Use --hold-out 0.1."]
     run, card = result.best
     lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}, {flop_text(card.flop)}: {run.folder}")
     lines += _expected(card, result.expected)
     if (taken := find_chosen(paths)) is not None and taken.name != run.folder.name:
-        lines.append(f"Without --run, nas submit takes another run, {taken.name}: {taken.why}")
+        lines.append(f"Without --run, nas submit uses another run, {taken.name}: {taken.why}")
     test = "" if knows_test_set(paths, card) else "TEST "
     what = "    (TEST: a folder of images, a pickle, a .npy or .npz file)" if test else ""
     return [*lines, f"Next:  nas submit {test}--study {paths.name} --run {run.folder.name}{what}"]
@@ -175,7 +198,7 @@ def _retrain_table(result: "Retrained") -> list[str]:
 
 
 def _expected(card: "ModelCard", chosen: "dict[Criterion, Expectation]") -> list[str]:
-    """What may be expected of it, and by what that was measured; of one that was `chosen` by that, less."""
+    """The expected accuracy and how it was measured. For a network that was `chosen` by it, less than was measured."""
     from nas.config import METRIC_WORDS
     from nas.report.summary import grouped_remark
     from nas.runs.statistics import accuracy_interval
@@ -195,24 +218,27 @@ def _expected(card: "ModelCard", chosen: "dict[Criterion, Expectation]") -> list
         tested = percent(card.test_accuracy_tta, accuracy_interval(card.test_accuracy_tta, card.test_images))
         lines.append(f"Official test set, opened once: {tested} of {card.test_images:,}{averaged}{shift}")
         if card.metric != "accuracy" and card.test_balanced_accuracy is not None and card.test_macro_f1 is not None:
-            lines.append(f"On it, balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%}")
+            lines.append(
+                f"On the test set: balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%}"
+            )
     elif card.includes_test_labels:
-        lines.append("It was trained on the official test labels too, so that no test accuracy can be claimed.")
+        lines.append("It was trained on the official test labels, too, so there is no test accuracy.")
     else:
-        lines.append("The data set has no labelled test images, so that no test accuracy can be claimed.")
+        lines.append("The data set has no labelled test images, so there is no test accuracy.")
     if (held_out := card.held_out) is not None:
         lines.append(
-            f"Expected, by {held_out.images:,} images held out: {expected('clean', held_out.accuracy, held_out.counted)}; "
+            f"Expected accuracy, from {held_out.images:,} held-out images: "
+            f"{expected('clean', held_out.accuracy, held_out.counted)}; "
             f"under a simulated shift {expected('shifted', held_out.shifted_accuracy, held_out.shifted_counted)}"
         )
         if chosen:
             lines.append(
-                f"(They chose it among {chosen['clean'].among} trainings: the best of several is best by luck, too, and less is "
-                "expected of it than was measured.)"
+                f"(It is the best of {chosen['clean'].among} trainings on these images, partly by luck, so the expected "
+                "accuracy is lower than the measured one.)"
             )
         if card.metric != "accuracy":
             word = METRIC_WORDS[card.metric]
-            lines.append(f"On them, {word} {held_out.clean:.2%}; under that shift {held_out.shifted:.2%}")
+            lines.append(f"On the held-out images: {word} {held_out.clean:.2%}; under that shift {held_out.shifted:.2%}")
         if remark := grouped_remark(card):
             lines.append(remark)
     return lines
@@ -223,15 +249,13 @@ def _expected(card: "ModelCard", chosen: "dict[Criterion, Expectation]") -> list
 
 @command(
     "ablate",
-    help="""Train a network beside variants of it, and say what each choice is worth.
+    """Train variants of a network, and compare each with the base.
 
-Every variant differs from the base in one value (--grid: all combinations); all are trained by the same seeds, and judged by
-training images that were set aside. The same command goes on where it stopped; further values and seeds may be added to it.
-
-\b
-    nas ablate best --vary optimiser=sgd,adam --vary activation=relu,gelu --seeds 3
-    nas ablate preset:resnet-443 --vary blocks=3-3-3,5-5-5 --vary channels=32-64-128,64-128-256
+A variant differs from the base in one value (--grid: all combinations). All are trained with the same seeds and evaluated on
+held-out training images. The same command resumes; you may add values and seeds.
 """,
+    "nas ablate best --vary optimiser=sgd,adam --vary activation=relu,gelu --seeds 3",
+    "nas ablate preset:resnet-443 --vary blocks=3-3-3,5-5-5 --vary channels=32-64-128,64-128-256",
 )
 def ablate(
     given: Given[AblateSpec],
@@ -266,9 +290,9 @@ def _ablation_lines(done: "AblationDone") -> list[str]:
     ablation = done.ablation
     base, *rest = ablation_sentences(ablation)
     table = variants_table(ablation)
-    lines = [base, "", *table_lines(table), "(mean ± deviation over the seeds; differences in points)"]
+    lines = [base, "", *table_lines(table), "(mean ± standard deviation over the seeds; differences in percentage points)"]
     if effects := effects_table(ablation):
-        lines += ["", "In the mean over the grid:", *table_lines(effects)]
+        lines += ["", "Mean effects over the grid:", *table_lines(effects)]
     return [*lines, "", *rest]
 
 
@@ -296,18 +320,14 @@ def _ablation_data(done: "AblationDone") -> dict[str, object]:
 
 @command(
     "baseline",
-    help="""Train known networks by the recipe of a study's, on the same images, as rows to compare with.
+    """Train known networks, such as torchvision's, to compare with.
 
-A network is torchvision:resnet18, or a class in a file of yours, net.py:Net; arguments stand in the name, quoted for the shell:
-'net.py:Net(width=64)'. It may be over the study's budget, and is marked so. None is ever submitted or exported.
-
-\b
-    nas baseline torchvision:resnet18 torchvision:mobilenet_v3_small --epochs 30
-    nas baseline 'net.py:Net(width=64)' --like preset:resnet-443 --dataset cifar10 --hold-out 0.1 --seeds 3
-
-The same command goes on where it stopped, and trains nothing that is there. A file that has changed is another network, trained
-beside the earlier one. It runs with your rights: first in a process of its own with a time limit, then, to train, in this one.
+They are trained on the same images as a network of the study, with its recipe. Those over the budget are marked. No baseline is
+ever submitted or exported. The same command resumes. A changed file is another network. Your file runs with your rights, first
+in its own process with a time limit, then in a worker process.
 """,
+    "nas baseline torchvision:resnet18 torchvision:mobilenet_v3_small --epochs 30",
+    "nas baseline 'net.py:Net(width=64)' --like preset:resnet-443 --dataset cifar10 --hold-out 0.1",
 )
 def baseline(
     given: Given[BaselineSpec],
@@ -316,7 +336,7 @@ def baseline(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="With --like preset:NAME, of no study: digits, cifar10, cifar100, fashion-mnist, svhn, folder.",
+            help="With --like preset:NAME and no study: digits, cifar10, cifar100, fashion-mnist, svhn or folder.",
             autocompletion=offer("dataset"),
         ),
     ] = None,
@@ -324,7 +344,7 @@ def baseline(
     as_json: JsonOption = False,
 ) -> None:
     if not given.networks:
-        raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18, or a class of yours, net.py:Net")
+        raise ConfigError("name at least one network", hint="nas baseline torchvision:resnet18, or your own class, net.py:Net")
     from nas.display.terminal import TerminalDisplay
     from nas.display.trainings import show_baselines
     from nas.interrupts import Stop
@@ -343,10 +363,10 @@ def _baseline_lines(done: "BaselinesDone", study: str) -> list[str]:
     from nas.report.experiments import comparison_sentences, networks_table
 
     if done.comparison is None:
-        return ["No training has ended yet."]
+        return ["No training has finished yet."]
     table = networks_table(done.comparison)
     first, *rest = comparison_sentences(done.comparison)
-    remark = "(mean ± deviation over the seeds)"
+    remark = "(mean ± standard deviation over the seeds)"
     lines = [first, "", *table_lines(table), remark, "", *rest]
     return [*lines, *(f"Written: {run.folder}" for run in done.runs), f"Next:  nas report --study {study}"]
 

@@ -6,7 +6,12 @@ from nas.specs import ExportSpec, PredictSpec, SubmitSpec
 from nas.specs.options import Given
 
 
-@command("submit", help="Predict an unlabelled test set and write the CSV that is handed in: ID,Labels.")
+@command(
+    "submit",
+    "Predict an unlabelled test set, and write the CSV file to hand in: ID,Labels.",
+    "nas submit test.pkl --like sample_submission.csv",
+    "nas submit shifted.pkl --adapt-norm",
+)
 def submit(
     given: Given[SubmitSpec], *, study: StudyOption = None, quiet: QuietOption = False, as_json: JsonOption = False
 ) -> None:
@@ -31,13 +36,18 @@ def submit(
     if done.adapted is not None:
         before, after = done.adapted.confidence_before, done.adapted.confidence_after
         print(
-            f"BatchNorm's statistics of the test set changed {done.adapted.changed:,} of {done.images:,} predictions; "
+            f"BatchNorm statistics from the test set changed {done.adapted.changed:,} of {done.images:,} predictions; "
             f"mean confidence {before:.1%} before, {after:.1%} after"
         )
     print(f"Wrote {done.output} ({done.images:,} rows)")
 
 
-@command("predict", help="Name the most probable classes of some images, or of all in a folder.")
+@command(
+    "predict",
+    "Show the most probable classes of images.",
+    "nas predict cat.png dog.png",
+    "nas predict FOLDER --output classes.csv",
+)
 def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: JsonOption = False) -> None:
     from nas.display.terminal import TerminalDisplay
     from nas.predict.submission import predict_images
@@ -54,11 +64,13 @@ def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: Js
 
 @command(
     "export",
-    help="""Write a retrained network for use elsewhere, and check that it predicts there as here.
+    """Export a retrained network, and check that it predicts the same there.
 
-weights: a folder with model.safetensors, model.json and a model.py that needs torch alone. onnx: one file, preprocessing inside,
-for batches of any size. torch: a program of torch.export. Each takes uint8 images (N, H, W, C) and gives logits.
+weights: a folder with model.safetensors, model.json and a model.py that needs only torch. onnx: one file with the preprocessing
+inside, for any batch size. torch: a torch.export program. All take uint8 images (N, H, W, C) and return logits.
 """,
+    "nas export --format onnx",
+    "nas export best --format weights --bf16",
 )
 def export(given: Given[ExportSpec], *, study: StudyOption = None, as_json: JsonOption = False) -> None:
     from nas.display.terminal import TerminalDisplay
@@ -72,8 +84,8 @@ def export(given: Given[ExportSpec], *, study: StudyOption = None, as_json: Json
     if as_json:
         print_json(done)
         return
-    print(f"{done.path}  ({bytes_text(done.bytes)}): network {done.run}; its logits differ by {done.difference:.1g} at most")
+    print(f"{done.path}  ({bytes_text(done.bytes)}): network {done.run}; logits differ by at most {done.difference:.1g}")
     if done.bf16_bytes is not None:
-        print(f"model.bf16.safetensors  ({bytes_text(done.bf16_bytes)}): its logits differ by {done.bf16_difference:.1g} at most")
+        print(f"model.bf16.safetensors  ({bytes_text(done.bf16_bytes)}): logits differ by at most {done.bf16_difference:.1g}")
         if done.accuracy is not None:
-            print(f"Of the official test set: {done.accuracy:.2%}, in bfloat16 {done.bf16_accuracy:.2%}")
+            print(f"Accuracy on the official test set: {done.accuracy:.2%}, in bfloat16 {done.bf16_accuracy:.2%}")

@@ -1,4 +1,4 @@
-"""What describes an option of a command, how its text is read, and how functions take the options of a spec."""
+"""Options of a command: their description, how a text is parsed, and functions that take the options of a spec."""
 
 import dataclasses
 import functools
@@ -19,22 +19,22 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Option:
-    """The metadata of a spec's field that a user may set."""
+    """Metadata of a field that a user may set."""
 
     name: str
     type: Any  # of the field
-    default: Any  # as a user would type it; `dataclasses.MISSING` for none
+    default: Any  # as a user types it; `dataclasses.MISSING` if it is required
     help: str
-    alias: str | None = None  # another flag
-    argument: bool = False  # of the command line; and in Python it may be given by its place
-    positional: bool = False  # in Python alone
-    parse: Callable[[Any], Any] | None = None  # reads a text such as `1h30m`; passes on what is read already
-    path: bool = False  # a text that is a path, made absolute
-    complete: str | None = None  # whose choices a shell offers: a key of `nas.cli.options.CHOICES`
+    alias: str | None = None  # a second flag
+    argument: bool = False  # positional on the command line and in Python
+    positional: bool = False  # positional in Python only
+    parse: Callable[[Any], Any] | None = None  # parses a text such as `1h30m`; returns parsed values unchanged
+    path: bool = False  # a path, made absolute
+    complete: str | None = None  # completion in the shell: a key of `nas.cli.options.CHOICES`
     min: float | None = None
     max: float | None = None
     metavar: str | None = None
-    remembered: bool = True  # by the study; what is not has to be said again by the command that goes on
+    remembered: bool = True  # whether the study stores it; otherwise the command that resumes has to repeat it
 
     @property
     def optional(self) -> bool:
@@ -46,7 +46,7 @@ class Option:
 
     @property
     def kind(self) -> Any:
-        """The type of one value: Path of paths, str of what is read from a text, `int | str` as str."""
+        """The type of one value: Path for paths, str for a text that is parsed, str for `int | str`."""
         if self.is_tuple:
             return str if self.parse else get_args(self.type)[0]
         kinds = set(get_args(self.type) if isinstance(self.type, UnionType) else [self.type]) - {NoneType}
@@ -54,7 +54,7 @@ class Option:
 
     @property
     def many(self) -> bool:
-        """Whether it may be given more than once."""
+        """Whether it may be repeated."""
         return self.is_tuple and self.parse is None
 
     def read(self, value: Any) -> Any:
@@ -70,7 +70,7 @@ class Option:
 
 
 def option(default: Any, help: str, *, text: str | None = None, name: str | None = None, **how: Any) -> Any:
-    """A field of a spec. `text`: its default, as it is typed; `name`: where it is not the field's; `how`: as in `Option`."""
+    """A field of a spec. `text`: its default as a user types it; `name`: if it differs from the field; `how`: as in `Option`."""
     shown = {"default": default if text is None else text, "help": help, **how}
     return dataclasses.field(default=default, metadata={"option": shown, "name": name})
 
@@ -81,7 +81,7 @@ def argument(default: Any, help: str, **how: Any) -> Any:
 
 @functools.cache
 def options_of(spec: Any) -> dict[str, Option]:
-    """By field, the spec's own before those that it shares with others."""
+    """Options by field: the spec's own first, then those that it shares with other specs."""
     fields = [field for field in dataclasses.fields(spec) if "option" in field.metadata]
     types = get_type_hints(spec)
     return {
@@ -91,7 +91,7 @@ def options_of(spec: Any) -> dict[str, Option]:
 
 
 def said_again(spec: Any) -> str:
-    """The options that a study does not remember, as they were typed: ` --workers 4`; empty where all have their defaults."""
+    """Options that a study does not store, as typed: ` --workers 4`; empty if all have their defaults."""
     said = {known.name: (getattr(spec, field), known) for field, known in options_of(spec.__class__).items()}
     return "".join(
         f" --{name.replace('_', '-')} {f'{value:g}' if isinstance(value, float) else value}"
@@ -105,28 +105,28 @@ def said_again(spec: Any) -> str:
 
 @dataclass(frozen=True)
 class Given(Generic[Spec]):
-    """The options that were given, read, by their fields."""
+    """The options that were given, parsed, by field."""
 
     spec: type[Spec]
     values: dict[str, Any]
 
     def __getattr__(self, field: str) -> Any:
-        """None of what was not given."""
+        """None if it was not given."""
         return self.values.get(field)
 
     def build(self, **rest: Any) -> Spec:
-        """With `rest`, fields that are no options or were read elsewhere. Those that were not given have their defaults."""
+        """The spec. `rest`: fields that are not options, or that were parsed elsewhere. Other fields have their defaults."""
         return self.spec(**self.values | rest)
 
 
 def spec_of(run: Callable) -> Any:
-    """Whose options its parameter `given` holds."""
+    """The spec of its parameter `given`."""
     return get_args(inspect.signature(run).parameters["given"].annotation)[0]
 
 
 def with_options(run: Callable[..., Result], parameter: Callable[[Option], inspect.Parameter]) -> Callable[..., Result]:
-    """`run`, which takes a `Given[…]` as its parameter `given`, with the options of that spec as parameters of their own instead.
-    A parameter of `run` takes the place of the option of its name."""
+    """`run`, whose parameter `given: Given[…]` is replaced by one parameter for each option of that spec. A parameter of `run`
+    replaces the option with the same name."""
     signature = inspect.signature(run)
     own = dict(signature.parameters)
     spec = spec_of(run)
@@ -160,7 +160,7 @@ def parse_duration(time: float | str) -> float:
         return time
     match = _DURATION.fullmatch(time.strip())
     if match is None or not any(match.groups()):
-        raise ConfigError(f"a time is written as 90s, 15m or 1h30m, but got {time!r}", hint="for example 15m")
+        raise ConfigError(f"invalid time {time!r}", hint="write it as 90s, 15m or 1h30m")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
 
@@ -169,7 +169,7 @@ def parse_timeout(time: float | str) -> float:
     """Seconds above 0. Raises ConfigError."""
     seconds = parse_duration(time)
     if seconds <= 0:
-        raise ConfigError(f"--timeout must be above 0 seconds, but is {time}", hint="--timeout 60s is the default")
+        raise ConfigError(f"--timeout must be above 0 seconds, but got {time}", hint="the default is --timeout 60s")
     return seconds
 
 
@@ -197,15 +197,14 @@ def parse_validation(images: float | str) -> float | int:
         return number
     if number < 1 or not number.is_integer():
         raise ConfigError(
-            "--validation takes how many training images choose, such as 5000, or which share of them, such as 0.1, but got "
-            f"{images!r}",
+            f"--validation takes a number of training images, such as 5000, or a share of them, such as 0.1, but got {images!r}",
             hint="--validation 0.1",
         )
     return int(number)
 
 
 def parse_seeds(seeds: int | str | Sequence[int], first: int = 0) -> tuple[int, ...]:
-    """`3` is so many from `first` on, `0,3,4` those. Raises ConfigError."""
+    """`3`: three seeds, counted from `first`; `0,3,4`: these seeds. Raises ConfigError."""
     if not isinstance(seeds, int | str):
         if len(seeds) == 1:
             return tuple(seeds)
@@ -213,15 +212,17 @@ def parse_seeds(seeds: int | str | Sequence[int], first: int = 0) -> tuple[int, 
     text = str(seeds)
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts) or (len(parts) == 1 and not int(parts[0])):
-        raise ConfigError(f"--seeds takes how many, or a list of them, but got {text!r}", hint="--seeds 3, or --seeds 0,3,4")
+        raise ConfigError(
+            f"--seeds takes a number of seeds or a list of seeds, but got {text!r}", hint="--seeds 3, or --seeds 0,3,4"
+        )
     if len(parts) == 1:
         return tuple(range(first, first + int(parts[0])))
     listed = [int(part) for part in parts]
     if first and first not in listed:
-        raise ConfigError(f"--seed {first} and --seeds {text} both say which", hint="leave --seed out")
+        raise ConfigError(f"--seed {first} contradicts --seeds {text}", hint="leave --seed out")
     if repeated := sorted({seed for seed in listed if listed.count(seed) > 1}):
         raise ConfigError(
-            f"--seeds {text} repeats {', '.join(map(str, repeated))}: the same seed trains the same network again",
-            hint=f"--seeds {','.join(map(str, dict.fromkeys(listed)))}, or --seeds {len(listed)} for as many different ones",
+            f"--seeds {text} repeats {', '.join(map(str, repeated))}: the same seed would train the same network again",
+            hint=f"--seeds {','.join(map(str, dict.fromkeys(listed)))}, or --seeds {len(listed)} for different ones",
         )
     return tuple(listed)

@@ -49,7 +49,7 @@ def test_studies_side_by_side(nas: Callable[..., Done], study: StudyPaths) -> No
 
 def test_trial_of_another_study_is_named_with_it(nas: Callable[..., Done], study: StudyPaths) -> None:
     done = nas("compare", "tiny/best", "tiny/best")
-    assert (done.code, done.out.splitlines()[-1]) == (0, "They differ in nothing.")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "No differences.")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_cannot_be_compared_is_refused(nas: Callable[..., Done], study: Stu
 
 
 def test_a_study_is_renamed_and_removed(nas: Callable[..., Done], study: StudyPaths) -> None:
-    assert nas("rename", "tiny", "small").out == f"Study tiny is small now, in {studies_folder() / 'small'}\n"
+    assert nas("rename", "tiny", "small").out == f"Renamed study tiny to small: {studies_folder() / 'small'}\n"
     assert nas("best").out.startswith("Study small, best: ")
     shown = nas("remove", "small")
     assert shown.out.startswith("Study small: ")
@@ -92,7 +92,7 @@ def test_checkpoints_of_ended_trainings_are_freed_and_results_stay(nas: Callable
     assert not any(file.exists() for file in checkpoints)
     assert find_subject(study, "best").accuracy is not None
     assert nas("submit", "--study", "tiny", "--device", "cpu").code == 0
-    assert "Nothing is left to free." in nas("clean").out
+    assert "Nothing to delete." in nas("clean").out
 
 
 def test_checkpoint_to_go_on_from_is_kept(nas: Callable[..., Done], study: StudyPaths) -> None:
@@ -104,7 +104,7 @@ def test_checkpoint_to_go_on_from_is_kept(nas: Callable[..., Done], study: Study
     retraining.parent.mkdir(parents=True)
     retraining.write_bytes(b"half a retraining")
     shown = nas("clean").out.splitlines()
-    assert any("checkpoints of trainings that are not ended  (to go on from, kept)" in line for line in shown)
+    assert any("checkpoints of trainings that are not ended  (needed to resume, kept)" in line for line in shown)
     assert nas("clean", "--yes").code == 0
     assert study.trial(number).checkpoint.exists()
     assert [file.parent.name for file in study.trials.glob("*/checkpoint.pt")] == [f"{number:04d}"]
@@ -154,7 +154,7 @@ def test_decoded_images_of_a_folder_that_changed_are_needed_by_no_result(nas: Ca
 
 
 def test_nothing_yet(nas: Callable[..., Done]) -> None:
-    assert nas("clean").out == "There is nothing yet.\n"
+    assert nas("clean").out == "There are no files yet.\n"
 
 
 def test_picture_of_a_network(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:

@@ -30,16 +30,16 @@ ESTIMATE = Estimate(
 
 def test_estimate_is_said_in_lines() -> None:
     assert estimate_lines(ESTIMATE) == [
-        "study     mine, 12 networks to train; it is not founded",
-        "data      45,000 train, 5,000 choose",
+        "study     mine, 12 networks to train; it is not created",
+        "data      45,000 training images, 5,000 validation images",
         "workers   1 on cpu, 2 threads each, in bf16",
         "",
-        "An epoch of networks that fit, with its share of validation, at percentiles of their MACs (50 %: the middle one):",
+        "Time of an epoch, and the share of validation in it, at percentiles of the MACs of networks that fit:",
         "        parameters   MACs  batch     epoch validation  network",
         " 50 %      174,634  14.7M    128    18.2 s        10%  basic 2-1-1 × 32-64-64 k3-3-3 silu",
         "",
-        "pruning   5.6 of 18 epochs a network; asha prunes somehow",
-        "search    about 20 min: from 10 min, to 2 h 00 min should the sampler come to prefer the slow ones",
+        "pruning   5.6 of 18 epochs for each network; asha prunes somehow",
+        "search    about 20 min: from 10 min to 2 h 00 min, if the sampler prefers slow networks",
     ]
 
 
@@ -50,13 +50,13 @@ def test_a_long_epoch_is_said_in_minutes_and_one_that_was_not_timed_is_marked() 
         if "%" in line[:6]
     )
     assert "   27 min         0%  basic" in line
-    assert line.endswith("silu  (not timed: by its MACs)")
+    assert line.endswith("silu  (estimated from its MACs)")
 
 
 def test_of_several_workers_it_is_said_that_each_was_timed_alone() -> None:
     lines = estimate_lines(Estimate(**{**vars(ESTIMATE), "devices": ["cuda:0", "cuda:1"]}))
     assert "workers   2 on cuda:0, cuda:1, 2 threads each, in bf16" in lines
-    assert "alone     each was timed alone, on cuda:0: workers slow each other down" in lines
+    assert "note      each network was timed alone on cuda:0; parallel workers are slower" in lines
 
 
 def test_nothing_is_begun(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_nothing_is_begun(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPa
     Path("tiny.yaml").write_text(TINY_SPACE)
     done = nas("search", "--space", "tiny.yaml", "--dataset", "digits", "--device", "cpu", "--trials", "4", "--estimate")
     assert done.code == 0
-    assert done.out.startswith("study     tiny-digits, 4 networks to train; it is not founded\n")
+    assert done.out.startswith("study     tiny-digits, 4 networks to train; it is not created\n")
     assert [line.split()[0] for line in done.out.splitlines() if " % " in line] == ["10", "30", "50", "70", "90"]
     assert done.out.splitlines()[-1].startswith("search    about ")
     assert done.err.startswith("timing ")

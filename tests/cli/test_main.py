@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from nas import __version__
 from nas.cli.main import app
+from nas.cli.options import GROUPS, PLACES
 from nas.paths import StudyPaths
 from tests.conftest import Done
 
@@ -72,6 +74,49 @@ def test_every_command_explains_itself(command: str, nas: Callable[..., Done]) -
     assert f"Usage: nas {command}" in done.out
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_screen_in_groups_with_examples_at_its_end(
+    command: str, nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    text = nas(command, "--help").out
+    assert len(text.splitlines()) <= 40
+    assert max(map(len, text.splitlines())) <= 100
+    shown, _, examples = text.partition("\n  Examples:\n")
+    groups = re.findall(r"(?m)^([A-Z]\w+) {2,}", shown)
+    assert groups == sorted(set(groups), key=list(GROUPS).index)
+    assert groups[-1] == "Options"
+    for example in examples.splitlines():
+        program, name, *words = shlex.split(example)
+        assert program == "nas"
+        typer.main.get_group(app).commands[name].make_context(name, words)
+    assert f"nas {command}" in examples
+
+
+def test_help_names_rare_options_and_help_all_explains_them(nas: Callable[..., Done]) -> None:
+    everyday, everything = (nas("search", flag).out for flag in ("--help", "--help-all"))
+    assert "--storage" in everyday.partition("More, explained by --help-all:")[2]
+    assert "--storage URL" not in everyday
+    assert "--storage URL" in everything
+    assert "More" not in everything
+    flags = {
+        f"{prefix}{max(one.opts, key=len)[2:]}"
+        for name, known in typer.main.get_group(app).commands.items()
+        for one in known.params
+        for prefix in ("", f"{name}.")
+    }
+    assert PLACES.keys() <= flags
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [(("retran",), "retrain"), (("search", "--trails", "3"), "--trials"), (("list", "--studdy"), "--study")]
+)
+def test_unknown_commands_and_options_suggest_the_nearest(typed: tuple[str, ...], meant: str, nas: Callable[..., Done]) -> None:
+    done = nas(*typed)
+    assert done.code == 2
+    assert meant in done.err.partition("Error:")[2]
+
+
 def test_without_a_command_there_is_help(nas: Callable[..., Done]) -> None:
     done = nas()
     assert "Usage: nas [OPTIONS] COMMAND" in done.out + done.err
@@ -86,7 +131,7 @@ MISTAKES = {
     "unknown data set": ("search --dataset cifar", "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, "),
     "no validation": (
         "search --validation none",
-        "--validation takes how many training images choose, such as 5000, or which share of them, such as 0.1, but got 'none'",
+        "--validation takes a number of training images, such as 5000, or a share of them, such as 0.1, but got 'none'",
     ),
     "broken space": (
         "search --space {folder}/broken.yaml --dataset digits",
@@ -103,7 +148,7 @@ MISTAKES = {
     "unknown trial": ("show 999 --study tiny", "'999' is no trial of study 'tiny' that was trained."),
     "data set of a study": (
         "retrain best --study tiny --dataset digits",
-        "--dataset goes with preset:NAME alone: a study has its data",
+        "--dataset is only for preset:NAME, because a study has its own data",
     ),
     "no network to retrain": (
         "retrain top:0 --study tiny",
@@ -113,7 +158,7 @@ MISTAKES = {
     "missing recipe file": ("retrain --study tiny --recipe my.yaml", "there is no recipe file my.yaml"),
     "unknown criterion": (
         "retrain --study tiny --choose-by best",
-        "--choose-by 'best' is no criterion. Choices: clean, shifted.",
+        "unknown value 'best' for --choose-by. Choices: clean, shifted.",
     ),
     "unknown preset": ("show preset:resnet-2323", "'resnet-2323' is no preset. Did you mean 'resnet-2322'? Choices: "),
     "unknown space to show": ("show resnets", "'resnets' is no shipped space. Did you mean 'resnet'? Choices: "),
@@ -168,7 +213,7 @@ def test_what_a_terminal_cannot_show_is_replaced() -> None:
 def test_an_argument_that_is_not_utf_8_is_refused(nas: Callable[..., Done]) -> None:
     done = nas("search", "--data", "caf\udce9")
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith("Error: arguments and names of files must be UTF-8, but 'caf\\udce9' is not\n")
+    assert done.err.startswith("Error: arguments and file names must be UTF-8, but 'caf\\udce9' is not\n")
 
 
 @pytest.mark.parametrize("hard", [16, 1024])
@@ -181,7 +226,7 @@ def test_the_limit_of_open_files_is_raised_or_named(hard: int) -> None:
     done = python(code)
     if hard == 16:
         assert done.stderr.startswith(
-            "Error: this shell lets a process open 16 files at once, and nas needs 256\nNext:  ulimit -n 256"
+            "Error: this shell allows 16 open files for each process, and nas needs 256\nNext:  run ulimit -n 256"
         )
     else:
         assert "Traceback" not in done.stderr

@@ -53,7 +53,7 @@ def test_study_that_may_not_be_written_is_read_and_left_as_it_is(
     done = [nas(*command) for command in commands]
     assert [one.code for one in done] == [0] * 7, [one.err for one in done]
     assert "2 trained, best " in done[0].out
-    assert f"The study's folder {study.folder} may not be written: the page is in this folder instead" in done[-1].err
+    assert f"The study's folder {study.folder} is read-only: the page is in the working folder" in done[-1].err
     assert (tmp_path / "tiny-report.html").is_file()
     assert contents(study.folder) == before
 
@@ -135,7 +135,7 @@ def test_state_of_a_study_is_told_from_what_is_left_and_from_who_leads_it(
 def test_where_there_is_no_study_the_next_step_makes_one(nas: Callable[..., Done]) -> None:
     done = nas("list")
     assert (done.code, done.out) == (0, "")
-    assert done.err == (f"There is no study under {studies_folder()} yet. Next:  nas search --space digits --dataset digits\n")
+    assert done.err == (f"No study in {studies_folder()} yet. Next:  nas search --space digits --dataset digits\n")
     assert as_json(nas("list", "--json")) == []
 
 
@@ -145,7 +145,7 @@ def test_study_that_cannot_be_read_does_not_hide_the_others(nas: Callable[..., D
     (broken / "study.json").write_text("{")
     done = nas("list")
     assert done.out.startswith("tiny ")
-    assert done.err.startswith(f"Cannot be read: broken: {broken / 'study.json'}: invalid JSON: ")
+    assert done.err.startswith(f"Cannot read broken: {broken / 'study.json'}: invalid JSON: ")
     (broken / "study.db").write_bytes(b"no database, but long enough to be taken for one" * 20)
     assert "cannot be opened as a study's database" in nas("list").err
 
@@ -177,7 +177,7 @@ def test_best_network_is_shown_layer_by_layer(nas: Callable[..., Done], study: S
     assert done.out.startswith(f"Study tiny, {subject.title}, validation accuracy {subject.accuracy:.2%} in the search\n")
     assert "stages.1.0.shortcut.0" in done.out
     assert "on images of 1×8×8" in done.out
-    assert f"{memory:,} bytes of float32 activations at once" in done.out
+    assert f"{memory:,} bytes of float32 activations for one image" in done.out
     assert " ms by " not in done.out
     assert "recipe" in done.out
     assert "flip none" in done.out
@@ -212,7 +212,7 @@ def test_space_is_shown_with_how_much_of_it_fits(nas: Callable[..., Done]) -> No
     text = "version: 1\nbudget: {params: 5k}\narch: {stages: 2, stage: {blocks: 1, channels: {type: int, low: 8, high: 500}}}"
     Path("wide.yaml").write_text(text)
     done = nas("show", "wide.yaml", "--draws", "30")
-    assert done.err == "Less than a third fits: narrow the ranges of channels, blocks and kernels.\n"
+    assert done.err == "Less than a third fits. Narrow the ranges of channels, blocks and kernels.\n"
 
 
 ALL_LIMITS = "{params: 60k, macs: 5M, memory: 64kB, latency: {max_ms: 1000, runtime: torch}}"
@@ -227,7 +227,7 @@ def test_space_is_shown_with_all_its_limits(nas: Callable[..., Done], tmp_path: 
         "Space all: 60,000 parameters, 64,000 bytes of activations, 5,000,000 multiply-adds, "
         "1000 ms by torch on cpu, 1 thread, batch 1\n"
     )
-    assert "100% fit the budget, its latency aside: basic 100% of 3\n" in done.out
+    assert "100% fit the budget, without latency: basic 100% of 3\n" in done.out
     assert "Of 3 of those, timed here, 100% keep the latency: " in done.out
     shown = as_json(nas("show", "all.yaml", "--draws", "3", "--json"))
     assert shown["budget"]["memory"] == 64_000
@@ -243,7 +243,7 @@ def test_space_whose_latency_cannot_be_timed_here_is_shown_all_the_same(nas: Cal
     done = nas("show", "far.yaml", "--draws", "2")
     assert done.code == 0
     assert done.out.startswith("Space far: 5 ms by torch on cuda:99, 1 thread, batch 1\n")
-    assert done.err.startswith("Not timed: the latency is limited on device 'cuda:99', which this machine does not have.")
+    assert done.err.startswith("Not timed: the latency is limited on device 'cuda:99': this machine has no device 'cuda:99'.")
 
 
 def test_presets_are_listed_with_cost_and_reported_accuracy(nas: Callable[..., Done]) -> None:

@@ -52,8 +52,8 @@ def test_several_networks_by_several_seeds_end_in_a_table(nas: Callable[..., Don
     assert rows[2] == "(mean ± standard deviation over the seeds)"
     for row in rows[:2]:
         assert len(re.findall(r"\d+\.\d\d% ± \d+\.\d\d", row)) == 2
-    assert "Expected, by 144 images held out: " in done.out
-    assert "(They chose it among 4 trainings: " in done.out
+    assert "Expected accuracy, from 144 held-out images: " in done.out
+    assert "(It is the best of 4 trainings on these images, " in done.out
     (best,) = re.findall("--run (.*)", done.out)
     card = read_card(find_run(study, best))
     assert (card.recipe, card.candidate.train.batch_size, card.tta) == ("fast", 2000, "none")
@@ -72,7 +72,7 @@ def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done
     later = nas(*f"retrain 0 --seed 7 {shared}".split())
     newest = finished_runs(study)[-1].folder.name
     assert newest.endswith("-seed-7-subset-60")
-    assert f"Without --run, nas submit takes another run, {best}: chosen on " in later.out
+    assert f"Without --run, nas submit uses another run, {best}: chosen on " in later.out
 
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "image.png")
     for typed in (
@@ -103,7 +103,7 @@ def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done
 def test_retraining_on_the_test_labels_claims_nothing(nas: Callable[..., Done], study: StudyPaths) -> None:
     done = nas("retrain", "--study", "tiny", "--epochs", "1", "--include-test-labels", "--device", "cpu")
     assert done.code == 0
-    assert "It was trained on the official test labels too, so that no test accuracy can be claimed.\n" in done.out
+    assert "It was trained on the official test labels, too, so there is no test accuracy.\n" in done.out
     assert "Official test set" not in done.out
 
 

@@ -87,7 +87,7 @@ def test_ledger_is_made_again_from_the_files(
     assert (done.err, "not in the ledger" in done.out) == ("", False), "it is added by looking at it"
     assert read_ledger(submitted) == before
     done = nas("runs", "--study", "tiny", "--rebuild")
-    assert done.err == "The ledger of study tiny was made again from the files: 1 runs and 2 submissions.\n"
+    assert done.err == "Recreated the ledger of study tiny from the files: 1 runs and 2 submissions.\n"
     assert "not in the ledger" not in done.out
     assert read_ledger(submitted) == before
     assert "restore the database from a copy" in nas("list", "--study", "tiny").err, "the ledger is there, the trials are not"
@@ -104,8 +104,8 @@ def test_what_was_changed_is_found_and_left_out_of_a_new_ledger(submitted: Study
     assert done.code == 1
     assert "  model.safetensors changed  ← chosen\n" in done.out
     assert done.err == (
-        f"Error: of study 'tiny' not everything is as it was recorded: {name}, submission-digits-test.csv\n"
-        "Next:  restore it from a copy; or, if it is meant:  nas runs --rebuild --study tiny\n"
+        f"Error: files of study 'tiny' have changed: {name}, submission-digits-test.csv\n"
+        "Next:  restore them from a copy; or, if the change is intended:  nas runs --rebuild --study tiny\n"
     )
     done = nas("runs", "--study", "tiny", "--rebuild")
     assert done.code == 0
@@ -132,8 +132,8 @@ def test_study_without_runs_says_how_to_make_one(study: StudyPaths, nas: Callabl
     done = nas("runs", "--study", "tiny", "--rebuild")
     assert (done.code, done.out) == (0, "")
     assert done.err == (
-        "The ledger of study tiny was made again from the files: 0 runs and 0 submissions.\n"
-        "Nothing was retrained yet. Next:  nas retrain best --study tiny\n"
+        "Recreated the ledger of study tiny from the files: 0 runs and 0 submissions.\n"
+        "No retrained network yet. Next:  nas retrain best --study tiny\n"
     )
 
 

@@ -45,11 +45,11 @@ def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study
     done = nas("search", "--study", "tiny", "--trials", "2")
     assert done.code == 0
     assert FINISHED in done.out
-    assert "draws" in done.out
+    assert "candidates" in done.out
     assert "Best of the search: trial" in done.out
     assert done.out.endswith(
-        "Next:  nas retrain best --study tiny   or more trials:  nas search --study tiny --trials 4\n"
-        "All of it on one page:  nas report --study tiny\n"
+        "Next:  nas retrain best --study tiny   or continue:  nas search --study tiny --trials 4\n"
+        "Report:  nas report --study tiny\n"
     )
     assert "goal      2 trained networks, 2 of them already there" in done.err
     assert FINISHED in nas("search", "--study", "tiny", "--trials", "1").out

@@ -175,7 +175,7 @@ def test_half_as_many_bits_beside_the_original(nas: Callable[..., Done], study: 
     assert done.accuracy == pytest.approx(card.test_accuracy_tta)
     assert done.bf16_accuracy == pytest.approx(done.accuracy, abs=0.05)
     words = nas("export", "--study", "tiny", "--bf16").out
-    assert f"Of the official test set: {done.accuracy:.2%}, in bfloat16 {done.bf16_accuracy:.2%}" in words
+    assert f"Accuracy on the official test set: {done.accuracy:.2%}, in bfloat16 {done.bf16_accuracy:.2%}" in words
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -128,7 +128,7 @@ def test_neither_ctrl_c_nor_the_death_of_the_command_leaves_a_process_behind(
     out, err = first.communicate(timeout=SECONDS)
     assert first.returncode == 130, err
     assert out == ""
-    assert "Suspended, 1 training is left. To go on:  nas retrain best --study tiny" in err
+    assert "Suspended, 1 training is left. To resume:  nas retrain best --study tiny" in err
     assert "Traceback" not in err
     assert not any(map(is_running, pids))
 
