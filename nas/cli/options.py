@@ -22,7 +22,8 @@ GROUPS = {  # of a command's help, and their options in order; those behind a | 
     "Study": "study | storage",
     "Network": "vary set grid name run tta adapt-norm",
     "Data": "dataset data search.labels validation hold-out include-test-labels train-subset size show.image-size check.channels "
-    "show.channels classes | labels image-column label-column group-column image-size resize channels skip-bad-images",
+    "show.channels classes | labels image-column label-column label-columns no-header group-column image-size resize "
+    "channels skip-bad-images",
     "Budget": "trials timeout max-params max-macs",
     "Search": "space sampler pruner finalists | metric finalist-epochs finalist-seeds warm-start",
     "Training": "recipe like epochs time seed seeds choose-by | compute class-balance",

@@ -24,7 +24,7 @@ from nas.errors import DataError
 
 FORMS = (
     "a test set is a pickle {'data': uint8 (N, H, W, C), 'ids': (N,)}, a .npy or .npz file of such images, a folder of images, "
-    "or .npz or Parquet files with splits, one of them test"
+    "or a data set in .parquet, .npz, .tar or .csv files, of which the test images count"
 )
 OF_NO_STUDY = DataConfig(dataset="folder")
 

@@ -18,6 +18,7 @@ from nas.specs.options import (
     parse_count,
     parse_duration,
     parse_flop,
+    parse_names,
     parse_seeds,
     parse_timeout,
     parse_validation,
@@ -92,6 +93,10 @@ class SearchSpec(ImageFields):
     labels: str | None = option(None, "CSV or Parquet file with the labels of images in --data.", path=True)
     image_column: str | None = option(None, "Column with paths of images within --data, or with the images. [default: image]")
     label_column: str | None = option(None, "Column with the labels. [default: label]")
+    label_columns: tuple[str, ...] | None = option(
+        None, "One column for each class, with 1 for its images: healthy,rust,scab.", parse=parse_names, metavar="NAMES"
+    )
+    no_header: bool = option(False, "The table has no line of names; its columns are called 1, 2, …")
     group_column: str | None = option(None, "Column with groups, such as patients; the split keeps each group together.")
     image_size: int | None = option(
         None, "Resize the images of a folder to this size. [default: the shorter side of the first]", alias="--size", min=8
@@ -269,7 +274,7 @@ RUN_HELP = (
 class SubmitSpec(DeviceFields):
     paths: StudyPaths | None  # None if `run` is a folder outside any study
     test: Path | None = argument(
-        None, "A pickle, .npy, .npz or .parquet file, or a folder. [default: the last one of this study]"
+        None, "A pickle, .npy, .npz, .parquet, .tar or .csv file, or a folder. [default: the last one of this study]"
     )
     run: str | None = option(None, RUN_HELP)
     output: Path | None = option(None, "The CSV file. [default: in the study's folder, or the working folder]")

@@ -203,6 +203,11 @@ def parse_validation(images: float | str) -> float | int:
     return int(number)
 
 
+def parse_names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """`healthy,rust,scab`."""
+    return tuple(name.strip() for name in names.split(",")) if isinstance(names, str) else tuple(names)
+
+
 def parse_seeds(seeds: int | str | Sequence[int], first: int = 0) -> tuple[int, ...]:
     """`3`: three seeds, counted from `first`; `0,3,4`: these seeds. Raises ConfigError."""
     if not isinstance(seeds, int | str):

@@ -188,13 +188,14 @@ def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfi
             )
     where = request.data_folder or (before and before.folder)
     if request.labels is None and (before is None or before.labels is None):
-        for name in ("image_column", "label_column", "group_column"):
-            if getattr(request, name) is not None and not (where and has_columns(Path(where))):
+        for name in ("image_column", "label_column", "label_columns", "no_header", "group_column"):
+            if getattr(request, name) and not (where and has_columns(Path(where))):
                 option = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{option} names a column of a table of labels, and there is none", hint="--labels FILE")
+                raise ConfigError(f"{option} is about the columns of a table of labels, and there is none", hint="--labels FILE")
     said = {name: getattr(request, name) for name in DataConfig.model_fields if hasattr(request, name)} | {
         "folder": request.data_folder and os.path.abspath(request.data_folder),
         "labels": request.labels and os.path.abspath(request.labels),
+        "header": False if request.no_header else None,
         "skip_bad_images": request.skip_bad_images or None,
         "subset": request.train_subset,
     }

@@ -117,7 +117,7 @@ def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Ca
         ),
         (
             "--label-column kind --dataset folder",
-            "--label-column names a column of a table of labels, and there is none",
+            "--label-column is about the columns of a table of labels, and there is none",
             "--labels FILE",
         ),
         ("--labels labels.csv --resize stretch", "--resize: must be 'squash', 'crop' or 'pad' (got 'stretch')", None),

@@ -22,7 +22,7 @@ from tests.data.on_disk import write_fashion, write_svhn
 
 FORMS = (
     "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are; "
-    "files with the images in them may be .npz or .parquet"
+    "files with the images in them are .parquet, .npz, .tar or .csv"
 )
 
 

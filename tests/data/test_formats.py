@@ -1,8 +1,10 @@
 """Data sets as people have them: the same images are the same data set in every format, and what is wrong is named."""
 
+import csv
 import io
 import json
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -89,8 +91,49 @@ def write_parquet(root: Path, parts: Parts) -> Path:
     return root
 
 
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def write_tar(root: Path, parts: Parts) -> Path:
+    """The images of a shard before its labels: what belongs together stands apart."""
+    root.mkdir(exist_ok=True)
+    for part, (images, labels) in parts.items():
+        with tarfile.open(root / f"{part}-000.tar", "w") as tar:
+            for i, image in enumerate(images):
+                add(tar, f"a/{i}.png", png(image))
+            for i, label in enumerate(labels):
+                add(tar, *((f"a/{i}.cls", label.encode()) if i % 2 else (f"a/{i}.json", json.dumps({"label": label}).encode())))
+    return root
+
+
+def write_csv(file: Path, rows: list[Any]) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    with file.open("w", newline="") as opened:
+        csv.writer(opened).writerows(rows)
+    return file
+
+
+PIXELS = [f"pixel{i}" for i in range(64)]
+
+
+def write_pixels(root: Path, parts: Parts) -> Path:
+    for part, (images, labels) in parts.items():
+        rows = [(i, label, *image.ravel()) for i, (image, label) in enumerate(zip(images, labels, strict=True))]
+        write_csv(root / f"{part}.csv", [("", "label", *PIXELS), *rows])
+    return root
+
+
 CROP = DataConfig(dataset="folder", resize="crop")
-FORMATS: dict[str, Callable[[Path, Parts], Path]] = {"folder": write_folder, "npz": write_npz, "parquet": write_parquet}
+FORMATS: dict[str, Callable[[Path, Parts], Path]] = {
+    "folder": write_folder,
+    "npz": write_npz,
+    "parquet": write_parquet,
+    "tar": write_tar,
+    "pixels": write_pixels,
+}
 """Each writes all parts and returns what `--data` names."""
 
 
@@ -190,7 +233,7 @@ def test_files_that_are_no_data_set_are_told_from_those_that_are(parts: Parts, t
     (tmp_path / "x.bin").write_bytes(b"")
     assert (
         refusal(tmp_path / "x.bin")
-        == f"{tmp_path / 'x.bin'} is no file with images in it, which would end in: .parquet, .pq, .npz"
+        == f"{tmp_path / 'x.bin'} is no file with images in it, which would end in: .parquet, .pq, .npz, .tar, .csv, .tsv, .txt"
     )
     path = write_npz(tmp_path, {"test": parts["test"], "val": parts["val"]})
     assert refusal(path) == f"{path} has no training images; the splits in it are: val, test"
@@ -322,3 +365,93 @@ def test_a_row_group_of_all_images_is_read_a_few_at_a_time(tmp_path: Path) -> No
     before = pyarrow.total_allocated_bytes()
     most = max(pyarrow.total_allocated_bytes() for _ in split) - before
     assert most < 20_000_000
+
+
+# --------------------------------------------------------------------------------------------------------------- tar
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../x.png", "member '../x.png' points outside"),
+        ("/x.png", "member '/x.png' points outside"),
+        ("a/1.jpg", "key 'a/1' has two images, 'a/1.png' and 'a/1.jpg'"),
+        ("a/1.cls", "key 'a/1' has two members .cls"),
+        ("a/99.cls", "key 'a/99' has a label and no image"),
+        ("a/0.2.png", "key 'a/0' has two images, 'a/0.png' and 'a/0.2.png'"),
+        ("a/99.png", "1 of 37 training images have no label:"),
+    ],
+)
+def test_tar_members_that_make_no_sample_are_named(name: str, said: str, parts: Parts, tmp_path: Path) -> None:
+    root = write_tar(tmp_path / "tars", parts)
+    with tarfile.open(root / "train-000.tar", "a") as tar:
+        add(tar, name, b"eight")
+    assert said in refusal(root)
+
+
+def test_a_tar_that_is_cut_off_has_links_or_labels_under_another_key_is_named(parts: Parts, tmp_path: Path) -> None:
+    file = write_tar(tmp_path / "tars", parts) / "train-000.tar"
+    whole = file.read_bytes()
+    for kept in (700, 600, 100):
+        file.write_bytes(whole[:kept])
+        assert refusal(file).startswith(f"{file} ")
+    file.write_bytes(whole)
+    assert refusal(file, label_column="kind") == f"{file}: member 'a/0.json' has no key 'kind'. Choices: label."
+    with tarfile.open(file, "a") as tar:
+        link = tarfile.TarInfo("a/passwd.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    assert refusal(file) == f"{file}: member 'a/passwd.png' is no file, as none of a data set does"
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+@pytest.mark.parametrize("columns", [{"label_columns": NAMES}, {}])
+def test_a_table_with_a_column_a_class_says_the_same_as_one_with_labels(
+    columns: dict[str, Any], parts: Parts, tmp_path: Path
+) -> None:
+    labels = parts["train"][1]
+    write_folder(tmp_path / "all", {"train": parts["train"]})
+    rows = [(i, f"{i:03}", *(int(label == name) for name in NAMES)) for i, label in enumerate(labels)]
+    table = write_csv(tmp_path / "labels.csv", [("", "image", *NAMES), *rows])
+    data = load(tmp_path / "all", labels=str(table), **columns)
+    assert data.fingerprint == load(tmp_path / "all").fingerprint
+    write_csv(table, [("", "image", *NAMES), *rows[:5], (5, "005", 1, 1, 0), *rows[6:]])
+    message = refusal(tmp_path / "all", labels=str(table), **columns)
+    assert message.startswith(
+        f"1 of 36 images have several labels, first {table}, line 7: eight, nine. This is no tool for several"
+    )
+    write_csv(table, [("", "image", *NAMES), *rows[:5], (5, "005", 1, 2, 0), *rows[6:]])
+    wrong = "column 'nine' of a class must hold 0 or 1, but holds '2'" if columns else "has no column 'label'"
+    assert wrong in refusal(tmp_path / "all", labels=str(table), **columns)
+    write_csv(table, [(f"{i:03}", label) for i, label in enumerate(labels)])
+    assert load(tmp_path / "all", labels=str(table), header=False).fingerprint == data.fingerprint
+
+
+def test_a_table_of_pixels_needs_no_header_and_test_images_no_labels(parts: Parts, tmp_path: Path) -> None:
+    images, labels = parts["train"]
+    rows = [[label, *image.ravel()] for image, label in zip(images, labels, strict=True)]
+    file, shape = write_csv(tmp_path / "x.csv", rows), ImageShape(channels=1, size=8, classes=3)
+    np.testing.assert_array_equal(load(file, header=False).train.images[..., 0], images)
+    without = DataConfig(dataset="folder", header=False)
+    test = read_test_set(write_csv(tmp_path / "y.csv", [row[1:] for row in rows]), shape, without)
+    np.testing.assert_array_equal(test.images[..., 0], images)
+    assert refusal(file) == f"{file} has several columns of one name, such as a table without a header"
+    rows[7][9] = 256
+    write_csv(file, rows)
+    assert refusal(file, header=False) == f"{file}, line 8: pixels must be whole numbers from 0 to 255"
+    write_csv(file, [[*row, 0] for row in rows])
+    assert refusal(file, header=False).startswith(f"{file} has 65 columns of pixels, which are no square of grey or of red, ")
+
+
+def test_a_folder_of_a_competition_has_its_training_and_its_test_table(parts: Parts, tmp_path: Path) -> None:
+    root = write_pixels(tmp_path / "set", {"train": parts["train"]})
+    write_csv(root / "test.csv", [("Id", *PIXELS), *((f"t{i}", *image.ravel()) for i, image in enumerate(parts["test"][0]))])
+    write_csv(root / "sample_submission.csv", [("Id", "Label"), ("t0", "eight")])
+    (root / "rules.txt").write_text("be fair")
+    data = load(root)
+    assert (len(data.train), data.test) == (36, None)
+    test = read_test_set(root, ImageShape(channels=1, size=8, classes=3))
+    assert test.ids == [f"t{i}" for i in range(12)]
+    np.testing.assert_array_equal(test.images[..., 0], parts["test"][0])

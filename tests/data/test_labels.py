@@ -133,7 +133,7 @@ def test_whole_numbers_beside_missing_ones_stay_whole_numbers_and_missing_ones_a
 
     table = pyarrow.table({"image": ["x", "y", "z"], "label": [1.0, None, float("nan")], "g": [1.5, 2.0, 3.0]})
     parquet.write_table(table, tmp_path / "t.parquet")
-    found = read_labels(tmp_path / "t.parquet", "image", "label", "g")
+    found = read_labels(DataConfig(dataset="folder", labels=str(tmp_path / "t.parquet"), group_column="g"))
     assert (found.labels, found.groups) == (["1", "", ""], ["1.5", "2", "3"])
     assert found.place(1) == "row 2"
 

@@ -5,11 +5,12 @@ holds it to the others.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from nas.config import DataConfig
 from nas.data.decoding import listing_digest
-from nas.data.formats import npz, parquet
+from nas.data.formats import npz, parquet, pixels, tar
 from nas.data.formats.container import FORMS, Container, Split, shards_of
 from nas.data.formats.folders import has_class_folders, open_class_folders, open_labelled
 from nas.errors import DataError
@@ -17,10 +18,13 @@ from nas.errors import DataError
 FORMATS: dict[tuple[str, ...], Callable[[dict[str, list[Path]], DataConfig, bool], dict[str, Split]]] = {
     parquet.SUFFIXES: parquet.open_parquets,
     npz.SUFFIXES: npz.open_npz,
+    tar.SUFFIXES: tar.open_tars,
+    pixels.SUFFIXES: pixels.open_pixels,
 }
 """By the files' endings, the first ones that a folder has: (files of each split, configuration, whether there must be labels to
 train by) → the splits, by `PARTS`. Each raises DataError."""
-COLUMNS = parquet.SUFFIXES  # those of files that have columns
+NAMING = ("image_column", "label_column", "label_columns", "group_column", "header")  # of the configuration: what columns mean
+COLUMNS = (*parquet.SUFFIXES, *tar.SUFFIXES, *pixels.SUFFIXES)  # those of files that have columns, or keys like them
 
 
 def open_container(config: DataConfig) -> Container:
@@ -47,16 +51,21 @@ def open_container(config: DataConfig) -> Container:
     # Images may also lie beside the file that names them, in the folder of the data set.
     files = [str(file.absolute()) for of_part in shards.values() for file in of_part]
     files += [str(root.absolute())] if root.is_dir() else []
-    return Container(files, splits, [listing_digest(files), config.image_column, config.label_column, config.group_column])
+    return Container(files, splits, [listing_digest(files), *(getattr(config, name) for name in NAMING)])
 
 
 def find_shards(path: Path) -> dict[str, list[Path]]:
     """The files at `path` that have images in them, by their splits; empty where there are none, or where a folder has the
     classes' folders. Raises DataError where only some say their split."""
-    for suffixes in FORMATS:
-        if (shards := shards_of(path, suffixes)) and not (path.is_dir() and has_class_folders(path)):
-            return shards
+    if not path.is_dir() or not has_class_folders(path):
+        for suffixes in FORMATS:
+            if shards := shards_of(path, partial(_holds_images, suffixes)):
+                return shards
     return {}
+
+
+def _holds_images(suffixes: tuple[str, ...], file: Path) -> bool:
+    return file.suffix.lower() in suffixes and (suffixes != pixels.SUFFIXES or pixels.has_pixels(file))
 
 
 def has_columns(path: Path) -> bool:

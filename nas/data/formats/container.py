@@ -18,7 +18,7 @@ from nas.errors import DataError
 
 FORMS = (
     "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are; "
-    "files with the images in them may be .npz or .parquet"
+    "files with the images in them are .parquet, .npz, .tar or .csv"
 )
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What the splits of a data set are called, in whatever case."""
@@ -59,7 +59,9 @@ class Split(ABC):
 
 
 class Shards(Split):
-    """A split that lies in several files, one after the other; their rows are counted from 1."""
+    """A split that lies in several files, one after the other."""
+
+    row, first = "row", 1  # what messages call a place in a file, and the number of the first
 
     def __init__(self, files: Sequence[Path], counts: Sequence[int]) -> None:
         self.files, self.counts = files, counts
@@ -70,7 +72,7 @@ class Shards(Split):
     def place(self, i: int) -> str:
         for file, count in zip(self.files, self.counts, strict=True):
             if i < count:
-                return f"{file}, row {i + 1}"
+                return f"{file}, {self.row} {self.first + i}"
             i -= count
         raise IndexError(i)
 
@@ -100,14 +102,14 @@ def part_of(name: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def shards_of(path: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    """The files with these endings that a data set is made of, by their splits: the file itself; or those in a folder, in its
-    `data`, or in folders named like splits. Empty without any. Raises DataError where only some say their split."""
+def shards_of(path: Path, holds_images: Callable[[Path], bool]) -> dict[str, list[Path]]:
+    """The files that a data set is made of, by their splits: the file itself; or those in a folder, in its `data`, or in folders
+    named like splits. Empty without any. Raises DataError where only some say their split."""
     if path.is_file():
-        return {"train": [path]} if path.suffix.lower() in suffixes else {}
+        return {"train": [path]} if holds_images(path) else {}
     for home in (path, path / "data"):
         for folders in ([home], [home / name for name in _names_in(home) if part_of(name)]):
-            files = [folder / name for folder in folders for name in _names_in(folder) if name.lower().endswith(suffixes)]
+            files = [folder / name for folder in folders for name in _names_in(folder) if holds_images(folder / name)]
             parts = [part_of(file.stem) or (None if file.parent == home else part_of(file.parent.name)) for file in files]
             if files and not any(parts):
                 return {"train": files}

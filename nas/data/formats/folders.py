@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from nas.config import DataConfig
@@ -45,7 +46,8 @@ def has_class_folders(root: Path) -> bool:
     """Whether there are images in at least two of the folders that would be classes."""
     try:
         train = _part_folders(root)["train"]
-        return sum(next(image_files(str(train / name)), None) is not None for name in _folders_in(train)) > 1
+        filled = (name for name in _folders_in(train) if next(image_files(str(train / name)), None) is not None)
+        return len(list(islice(filled, 2))) > 1
     except DataError:
         return False
 
@@ -134,7 +136,7 @@ def _class_files(folder: Path, classes: list[str], part: str, others: Counter[st
 def open_labelled(root: Path, config: DataConfig) -> Container:
     """Images under `root` by the table `config.labels`. Raises DataError."""
     assert config.labels is not None
-    table = read_labels(Path(config.labels), config.image_column, config.label_column, config.group_column)
+    table = read_labels(config)
     others = Counter[str]()
     files, rows, left_out = matched(root, table, config.skip_bad_images, others)
     if Path(config.labels).parent.resolve().is_relative_to(root.resolve()):

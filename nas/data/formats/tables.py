@@ -4,9 +4,9 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,10 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 FORMS = "--labels takes a CSV with a header line or a Parquet file"
 DELIMITERS = (",", ";", "\t")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
+ZERO, ONE = frozenset({"0", "0.0"}), frozenset({"1", "1.0"})
 MISSING = frozenset({"nan", "na", "n/a", "null", "none"})
 ONE_LABEL = "This is no tool for several labels an image: a network here says which one class an image is of"
+INSTEAD = ", or write it as a CSV"
 SKIP_IMAGES = "label them, or leave these images out with --skip-bad-images"
 
 
@@ -50,23 +52,60 @@ def moved(config: DataConfig, folder: str | None, labels: str | None = None) -> 
     return config.model_copy(update={"folder": folder or config.folder, "labels": labels or before})
 
 
-def read_labels(path: Path, image: str, label: str, group: str | None) -> LabelTable:
-    """Its columns of these names. Raises DataError where the file is missing, is not what its name says, or lacks a column."""
+def read_labels(config: DataConfig) -> LabelTable:
+    """The columns of `config.labels` that the configuration names. Raises DataError where the file is missing, is not what its
+    name says, or lacks a column."""
+    path, image, label, group = Path(config.labels or ""), config.image_column, config.label_column, config.group_column
     if not path.is_file():
         raise DataError(f"there is no file of labels {path}", hint=f"{FORMS}; --data FOLDER finds one that moved with its folder")
-    columns = {"--image-column": image, "--label-column": label} | ({} if group is None else {"--group-column": group})
     suffix = path.suffix.lower()
+    if not config.header and suffix in CSV_SUFFIXES:
+        image, label = by_position(image, "image", 1), by_position(label, "label", 2)
     if suffix in PARQUET_SUFFIXES:
-        first, row, found = 1, "row", _read_parquet(path, columns)
+        first, row = 1, "row"
+        with open_parquet(path, FORMS, INSTEAD) as file:
+            names = file.schema_arrow.names
     elif suffix in CSV_SUFFIXES:
-        first, row, found = 2, "line", read_csv(path, columns, FORMS).columns
+        first, row, names = 1 + config.header, "line", csv_names(path, FORMS, config.header)
     else:
         choices = ", ".join((*CSV_SUFFIXES, *PARQUET_SUFFIXES))
         raise DataError(f"{path} ends in {suffix!r}, which is no form of a table. Choices: {choices}.", hint=FORMS)
-    if not found[0]:
+    one_each = list(config.label_columns)
+    if not one_each and label not in names and label == DataConfig.model_fields["label_column"].default and image in names:
+        found = [name for name in names if name not in ("", image, group) and not name.startswith("Unnamed: ")]  # pandas' index
+        with suppress(DataError):  # of columns that nobody has named
+            one_each = found if len(found) > 1 and _are_marks(read_columns(path, found, config.header)) else []
+    said = [("--image-column", image)] + ([] if group is None else [("--group-column", group)])
+    said += [("--label-columns", name) for name in one_each] or [("--label-column", label)]
+    require_columns(path, said, names)
+    images, *rest = read_columns(path, [name for _, name in said], config.header)
+    if not images:
         raise DataError(f"{path} has no rows", hint=FORMS)
-    labels = _without_missing(found[1])
-    return LabelTable(str(path), found[0], labels, found[2] if group is not None else None, first, row)
+    groups = None if group is None else rest.pop(0)
+    table = LabelTable(str(path), images, [], groups, first, row)
+    labels = marked(rest, one_each, lambda i: f"{path}, {table.place(i)}") if one_each else _without_missing(rest[0])
+    return replace(table, labels=labels)
+
+
+def by_position(column: str, default: str, position: int) -> str:
+    """In a table without a header columns are called 1, 2, …"""
+    return str(position) if column == default else column
+
+
+def _are_marks(columns: Sequence[Sequence[str]]) -> bool:
+    """Whether all are 0 or 1, and most rows have a single 1."""
+    values = {value for column in columns for value in column}
+    ones = [sum(value in ONE for value in row) for row in zip(*columns, strict=True)]
+    return bool(ones) and values <= ZERO | ONE and 2 * ones.count(1) > len(ones)
+
+
+def marked(columns: Sequence[Sequence[str]], names: Sequence[str], place: Callable[[int], str]) -> list[str]:
+    """The class of each row, of columns that hold 0 or 1, one a class. Raises DataError."""
+    for name, column in zip(names, columns, strict=True):
+        for i, value in enumerate(column):
+            if value not in ZERO | ONE:
+                raise DataError(f"{place(i)}: column {name!r} of a class must hold 0 or 1, but holds {value!r}")
+    return one_class(np.array([[value in ONE for value in column] for column in columns]).T, names, place)
 
 
 def one_class(marks: np.ndarray, names: Sequence[str], place: Callable[[int], str]) -> list[str]:
@@ -109,58 +148,77 @@ class CsvTable(NamedTuple):
     delimiter: str
 
 
-def read_csv(path: Path, columns: Mapping[str, str] | None, hint: str) -> CsvTable:
-    """The columns that `columns` names by their options, or all of them. The delimiter is the one that the header has most of; a
-    byte order mark and empty lines at the end are skipped. Raises DataError."""
+@contextmanager
+def csv_rows(path: Path, hint: str, header: bool = True) -> Iterator[tuple[list[str], Iterator[list[str]], str]]:
+    """The names of the columns, which are 1, 2, … without a `header`; the rows, each as wide; and the delimiter, the one that the
+    first line has most of. A byte order mark and empty lines at the end are skipped. Raises DataError."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
+            line = file.readline()
             file.seek(0)
-            delimiter = max(DELIMITERS, key=header.count)
+            delimiter = max(DELIMITERS, key=line.count)
             rows = csv.reader(file, delimiter=delimiter)
             names = [name.strip() for name in next(rows, [])]
             if not names:
                 raise DataError(f"{path} is empty", hint=hint)
-            _require_columns(path, columns or {}, names)
-            places = range(len(names)) if columns is None else [names.index(name) for name in columns.values()]
-            return CsvTable(names, _columns_of(rows, path, len(names), places), delimiter)
+            if not header:
+                file.seek(0)
+                names, rows = [str(i + 1) for i in range(len(names))], csv.reader(file, delimiter=delimiter)
+            yield names, _as_wide(rows, path, len(names), 1 + header), delimiter
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint=hint) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no CSV in UTF-8: {error}", hint=hint) from None
 
 
-def _require_columns(path: Path, columns: Mapping[str, str], there: Sequence[str]) -> None:
-    for option, name in columns.items():
+def _as_wide(rows: Iterator[list[str]], path: Path, width: int, first: int) -> Iterator[list[str]]:
+    empty: int | None = None
+    for line, row in enumerate(rows, first):
+        if not row:
+            empty = empty or line  # at the end of the file, unless another row follows
+        elif empty or len(row) != width:
+            there = 0 if empty else len(row)
+            what = "the header" if first > 1 else "the first line"
+            raise DataError(f"{path}, line {empty or line}: {what} has {width} columns, but there are {there}")
+        else:
+            yield row
+
+
+def csv_names(path: Path, hint: str, header: bool = True) -> list[str]:
+    with csv_rows(path, hint, header) as (names, _, _):
+        return names
+
+
+def read_csv(path: Path, columns: Sequence[str] | None, hint: str, header: bool = True) -> CsvTable:
+    """The columns of these names, or all of them. Keeps no other in memory, of which each worker would have a copy. Raises
+    DataError."""
+    with csv_rows(path, hint, header) as (names, rows, delimiter):
+        places = range(len(names)) if columns is None else [names.index(name) for name in columns]
+        found: list[list[str]] = [[] for _ in places]
+        for row in rows:
+            for values, place in zip(found, places, strict=True):
+                values.append(row[place].strip())
+        return CsvTable(names, found, delimiter)
+
+
+def read_columns(path: Path, columns: Sequence[str], header: bool = True) -> list[list[str]]:
+    """Of a CSV or a Parquet file, as text."""
+    if path.suffix.lower() not in PARQUET_SUFFIXES:
+        return read_csv(path, columns, FORMS, header).columns
+    with open_parquet(path, FORMS, INSTEAD) as file:
+        table = file.read(columns=list(dict.fromkeys(columns)))
+    return [texts_of(f"{path}: column {name!r}", table.column(name).to_pylist()) for name in columns]
+
+
+def require_columns(path: Path, columns: Sequence[tuple[str, str]], there: Sequence[str]) -> None:
+    """`columns`: (option, name). Raises DataError."""
+    for option, name in columns:
         if name not in there:
             raise DataError(
                 f"{path} has no column {name!r}.{choices_sentence(name, there)}", hint=f"name the column: {option} NAME"
             )
         if there.count(name) > 1:
             raise DataError(f"{path} has {there.count(name)} columns {name!r}", hint=f"give them different names; {option} NAME")
-
-
-def _columns_of(rows: Iterator[list[str]], path: Path, width: int, places: Sequence[int]) -> list[list[str]]:
-    """Keeps no other column in memory, of which each worker would have a copy."""
-    found: list[list[str]] = [[] for _ in places]
-    empty: int | None = None
-    for line, row in enumerate(rows, 2):
-        if not row:
-            empty = empty or line  # at the end of the file, unless another row follows
-        elif empty or len(row) != width:
-            there = 0 if empty else len(row)
-            raise DataError(f"{path}, line {empty or line}: the header has {width} columns, but there are {there}")
-        else:
-            for values, place in zip(found, places, strict=True):
-                values.append(row[place].strip())
-    return found
-
-
-def _read_parquet(path: Path, columns: Mapping[str, str]) -> list[list[str]]:
-    with open_parquet(path, FORMS, ", or write it as a CSV") as file:
-        _require_columns(path, columns, file.schema_arrow.names)
-        table = file.read(columns=list(dict.fromkeys(columns.values())))
-    return [texts_of(f"{path}: column {name!r}", table.column(name).to_pylist()) for name in columns.values()]
 
 
 @contextmanager

@@ -1,0 +1,96 @@
+"""Tables with the images in them, as CSV: a column of labels, or one a class, and a column a pixel, `pixel0`, `pixel1`, …; by
+rows from the top left, and where there are colours, red, green and blue of each pixel."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from math import isqrt
+from pathlib import Path
+
+import numpy as np
+
+from nas.config import DataConfig
+from nas.data.formats.container import Shards, Split
+from nas.data.formats.tables import CSV_SUFFIXES, by_position, csv_names, csv_rows, marked, read_csv, require_columns
+from nas.errors import DataError
+
+SUFFIXES = CSV_SUFFIXES
+FORMS = "a table of images has the columns label, pixel0, pixel1, … (or 1x1, 1x2, …)"
+PIXEL = re.compile(r"(pixel|px|attr|p|x)?[ _-]?\d+|\d+x\d+", re.IGNORECASE)
+LEAST = 64  # columns that look like pixels: fewer make no image
+
+
+def has_pixels(file: Path) -> bool:
+    """By the names of its columns, or what stands in their place."""
+    with suppress(DataError):
+        return sum(map(bool, map(PIXEL.fullmatch, csv_names(file, FORMS)))) >= LEAST
+    return False
+
+
+def open_pixels(shards: dict[str, list[Path]], config: DataConfig, to_train: bool) -> dict[str, Split]:
+    """Raises DataError."""
+    return {part: PixelSplit(files, config, part if to_train else "test") for part, files in shards.items()}
+
+
+class PixelSplit(Shards):
+    def __init__(self, files: Sequence[Path], config: DataConfig, part: str) -> None:
+        """Test images need no labels, and only training images groups."""
+        self.header, self.first, self.row = config.header, 1 + config.header, "line"
+        self.names = csv_names(files[0], FORMS, self.header)
+        if len(set(self.names)) < len(self.names):
+            raise DataError(f"{files[0]} has several columns of one name, such as a table without a header", hint="--no-header")
+        self.marks, self.group = list(config.label_columns), config.group_column if part == "train" else None
+        label = config.label_column if self.header else by_position(config.label_column, "label", 1)
+        lacks = not set(self.marks or [label]) <= set(self.names) or (not self.header and _side(len(self.names)) is not None)
+        if part == "test" and lacks:
+            self.marks, label = [], ""
+        self.label = label if label and not self.marks else None
+        said = [("--label-columns", name) for name in self.marks]
+        said += [(option, name) for option, name in (("--label-column", self.label), ("--group-column", self.group)) if name]
+        require_columns(files[0], said, [name for name in self.names if not name.startswith("pixel")])
+        others = {name for _, name in said}
+        self.pixels = [i for i, name in enumerate(self.names) if PIXEL.fullmatch(name) and name not in others]
+        if (side := _side(len(self.pixels))) is None:
+            raise DataError(
+                f"{files[0]} has {len(self.pixels)} columns of pixels, which are no square of grey or of red, green and blue",
+                hint=FORMS,
+            )
+        self.shape = (side, side, len(self.pixels) // side**2)
+        super().__init__(files, [sum(1 for _ in rows) for rows in map(self._rows, files)])
+
+    def _rows(self, file: Path) -> Iterator[list[str]]:
+        with csv_rows(file, FORMS, self.header) as (names, rows, _):
+            if names != self.names:
+                raise DataError(f"{file} has other columns than {self.files[0]}", hint="all tables of a data set have the same")
+            yield from rows
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for i, row in enumerate(row for file in self.files for row in self._rows(file)):
+            try:
+                values = np.array([float(row[place]) for place in self.pixels])
+            except ValueError as error:
+                raise DataError(f"{self.place(i)}: a pixel must be a number: {error}") from None
+            if not ((values >= 0) & (values <= 255) & (values == values.round())).all():
+                raise DataError(f"{self.place(i)}: pixels must be whole numbers from 0 to 255")
+            yield values.astype(np.uint8).reshape(self.shape)
+
+    def _texts(self, columns: Sequence[str]) -> list[list[str]]:
+        parts = [read_csv(file, columns, FORMS, self.header).columns for file in self.files]
+        return [[text for part in parts for text in part[i]] for i in range(len(columns))]
+
+    def labels(self) -> Sequence[str]:
+        if self.label is not None:
+            return self._texts([self.label])[0]
+        return marked(self._texts(self.marks), self.marks, self.place) if self.marks else [""] * len(self)
+
+    def groups(self) -> Sequence[str] | None:
+        return None if self.group is None else self._texts([self.group])[0]
+
+    def ids(self, column: str) -> Sequence[str] | None:
+        named = [name for wanted in (column.lower(), "id") for name in self.names if name.lower() == wanted]
+        return self._texts(named[:1])[0] if named else None
+
+
+def _side(pixels: int) -> int | None:
+    """Of a square of grey or RGB pixels."""
+    return next((side for c in (1, 3) if (side := isqrt(pixels // c)) and side**2 * c == pixels), None)
