@@ -106,8 +106,8 @@ class SearchSpec(ImageFields):
     skip_bad_images: bool = option(False, "Skip images that cannot be read, or that have no label or no file.")
     warm_start: str | None = option(
         None,
-        "Start a new study from `presets`, `study:NAME`, or one network: `preset:NAME`, STUDY/12, STUDY/best or "
-        "a candidate.json.",
+        "Start a new study from `presets`, `study:NAME`, `optuna:URL/NAME`, or one network: `preset:NAME`, STUDY/12, "
+        "STUDY/best or a candidate.json.",
         complete="start",
     )
     sampler: str | None = option(

@@ -19,9 +19,9 @@ import sqlalchemy
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
-from nas.errors import StudyError
+from nas.errors import ConfigError, StudyError, choices_sentence, one_line
 from nas.paths import NETWORK_FILE_SYSTEMS, StudyPaths, file_system
-from nas.study.address import DRIVER, shown, study_address
+from nas.study.address import DRIVER, redacted, shown, study_address
 from nas.study.identity import FINALISTS, database_name, missing, name_of_study
 from nas.study.optuna_private import storage_of
 from nas.study.owned import Connect, OwnedStorage, unsaid
@@ -93,6 +93,30 @@ def open_study(
             if isinstance(error.__cause__, sqlalchemy.exc.ProgrammingError) or isinstance(error, KeyError):
                 raise missing(paths, address) from None
             raise
+
+
+def plain_study(url: str, name: str) -> optuna.Study:
+    """One of somebody's own, in any database that Optuna reads. Nothing is written there. Raises ConfigError."""
+    public, example = redacted(url), "for example --warm-start optuna:sqlite:///old.db/my-study"
+    try:
+        database = sqlalchemy.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise ConfigError(f"--warm-start optuna:URL/NAME needs the URL of a database, not {public!r}", hint=example) from None
+    if database.drivername.startswith("sqlite") and not Path(database.database or "").is_file():
+        raise ConfigError(f"there is no file {database.database} with a study to begin with", hint=example)
+    try:
+        storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
+        names = optuna.get_all_study_names(storage)
+        if name in names:
+            return optuna.load_study(study_name=name, storage=storage)
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError, ImportError) as error:
+        raise ConfigError(
+            f"{public} cannot be read as a storage of Optuna: {redacted(one_line(error.__cause__ or error))}",
+            hint="a study of an older Optuna has to be upgraded first: optuna storage upgrade --storage URL",
+        ) from None
+    raise ConfigError(
+        f"{public} has no study {name!r}.{choices_sentence(name, names)}", hint=f"--warm-start optuna:{public}/STUDY"
+    )
 
 
 def owned_study(

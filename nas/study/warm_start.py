@@ -6,7 +6,7 @@ that the space allows, since that is what the study compares networks by.
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from nas.space.space_file import load_preset
 from nas.study.finalists import best_of
 from nas.study.outcomes import last_value, outcome_of
 from nas.study.settings import StudySettings, read_settings
-from nas.study.storage import open_study
+from nas.study.storage import open_study, plain_study
 from nas.study.trials import trial_candidate
 
-STUDY_PREFIX = "study:"
+STUDY_PREFIX, OPTUNA_PREFIX = "study:", "optuna:"
 RESULTS = ("trained", "pruned_early")
 OF_ITS_STUDY = ("excess", "limit")  # what a trial says of itself beside the limits of its own study
 STARTING_POINTS = 10  # at most so many networks of another study are trained again at the beginning of this one
@@ -38,9 +38,10 @@ class Start:
     """A candidate to begin with, and where it comes from."""
 
     origin: str  # `preset:resnet-2322`, `study:NAME trial 7`, or what the user named
-    candidate: Candidate
+    candidate: Candidate | None  # None where `parameters` are all that is known
     result: optuna.trial.FrozenTrial | None = None
     """Of a trial whose data and training were the same as here, so that it counts as a result."""
+    parameters: dict[str, Any] = field(default_factory=dict)  # those of a trial of plain Optuna, by the names that it gave them
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Fitted:
 
 
 def find_starts(what: str, settings: StudySettings) -> list[Start]:
-    """`presets`, `study:NAME`, or one network: `preset:NAME`, STUDY/TRIAL, a file candidate.json. Raises NasError."""
+    """`presets`, `study:NAME`, `optuna:URL/NAME`, or one network: `preset:NAME`, STUDY/TRIAL, a file candidate.json. Raises
+    NasError."""
     if what == "presets":
         return [Start(f"preset:{name}", load_preset(name).candidate) for name in shipped_names("preset")]
     kind, _, name = what.partition(":")
@@ -66,13 +68,16 @@ def find_starts(what: str, settings: StudySettings) -> list[Start]:
         return [Start(what, load_preset(name).candidate)]
     if kind == "study" and name:
         return _starts_of_study(existing_study(name), settings)
+    if kind == "optuna" and name:
+        return _starts_of_optuna(name)
     if what.endswith(".json"):
         return [Start(what, _candidate_in(Path(what)))]
     name, _, number = what.rpartition("/")
     if name and (number == "best" or number.isdecimal()):
         return [_trial_of(existing_study(name), number, what, settings)]
     raise ConfigError(
-        f"--warm-start takes presets, preset:NAME, study:NAME, STUDY/TRIAL or a file candidate.json, not {what!r}",
+        "--warm-start takes presets, preset:NAME, study:NAME, optuna:URL/NAME, STUDY/TRIAL or a file candidate.json, not "
+        f"{what!r}",
         hint="for example --warm-start digits/best, or --warm-start studies/digits/trials/0003/candidate.json",
     )
 
@@ -114,6 +119,18 @@ def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
     return starts
 
 
+def _starts_of_optuna(address: str) -> list[Start]:
+    """Complete trials of a study that Optuna's own storage holds, at `URL/NAME`, best first. Nothing is written there. Raises
+    ConfigError."""
+    url, _, name = address.rpartition("/")
+    study = plain_study(url, name)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(study.directions) > 1:
+        raise ConfigError(f"the study {name!r} has {len(study.directions)} objectives, so that none of its trials is the best")
+    best_first = sorted(trials, key=lambda t: t.value or 0.0, reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE)
+    return [Start(f"{OPTUNA_PREFIX}{name} trial {trial.number}", None, parameters=trial.params) for trial in best_first]
+
+
 def fit_starts(starts: list[Start], space: Space, budget: Budget) -> list[Fitted]:
     """What becomes of each. Of another study's networks that would have to be trained again only the best few are taken, of
     those that ran to their end: a search that begins with all of them finds nothing new."""
@@ -121,7 +138,7 @@ def fit_starts(starts: list[Start], space: Space, budget: Budget) -> list[Fitted
     again = 0
     for start in starts:
         one = fit_start(start, space, budget)
-        if one.values is not None and start.origin.startswith(STUDY_PREFIX) and not one.is_result:
+        if one.values is not None and start.origin.startswith((STUDY_PREFIX, OPTUNA_PREFIX)) and not one.is_result:
             complete = start.result is None or start.result.state == TrialState.COMPLETE
             again += complete
             if not complete:
@@ -133,6 +150,8 @@ def fit_starts(starts: list[Start], space: Space, budget: Budget) -> list[Fitted
 
 
 def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
+    if start.candidate is None:
+        return _fit_parameters(start, space, budget)
     values = space.values_nearest_to(start.candidate)
     filler = {slot.name: slot.ends()[0] for slot in space.slots}
     rebuilt = space.candidate(filler | values)
@@ -154,6 +173,31 @@ def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
     theirs, ours = (flat(c.train.canonical().model_dump()) for c in (start.candidate, rebuilt))
     changed = [f"{name} {theirs[name]} → {ours[name]}" for name in theirs if theirs[name] != ours[name] and name != "epochs"]
     return Fitted(start, values, changed)
+
+
+def _fit_parameters(start: Start, space: Space, budget: Budget) -> Fitted:
+    """It fits where it says all that the space draws of the architecture, by the space's names and within its ranges."""
+    slots, described = {slot.name: slot for slot in space.slots}, space.describe()
+    values = {name: value for name, value in start.parameters.items() if name in slots}
+    reasons = [
+        f"{name} {value}: the space has {described[name]}" for name, value in values.items() if not slots[name].holds(value)
+    ]
+    if reasons:
+        return Fitted(start, None, reasons)
+    # Of stages that the network lacks any value means the same network.
+    first, last = (space.candidate({n: slots[n].ends()[end] for n in slots} | values) for end in (0, -1))
+    unsaid = [name for name, slot in slots.items() if slot.drawn and name not in values]
+    if first.arch.canonical() != last.arch.canonical():
+        missing = [name for name in unsaid if slots[name].path[0] == "arch"]
+        return Fitted(start, None, [f"the trial has no parameter {', '.join(missing)}"])
+    try:
+        cost = budget.check(first.arch)
+    except NasError as error:
+        return Fitted(start, None, [error.message])
+    if not cost.fits:
+        return Fitted(start, None, [cost.sentence(budget.limits)])
+    unknown = [f"{name} {value}: no parameter of the space" for name, value in start.parameters.items() if name not in slots]
+    return Fitted(start, values, unknown + [f"{name}: drawn" for name in unsaid if slots[name].path[0] == "train"])
 
 
 def _flat_arch(arch: ArchConfig) -> dict[str, Any]:
@@ -203,7 +247,7 @@ def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: Stud
             else:
                 params[name] = uniform.sample_independent(study, trial, name, slot.domain)
         attributes: dict[str, Any] = {"origin": one.start.origin}
-        if result is not None:
+        if result is not None and one.start.candidate is not None:
             write_whole(paths.trial(number).candidate, one.start.candidate.to_json().encode())
             kept = {name: value for name, value in result.user_attrs.items() if name not in OF_ITS_STUDY}
             attributes = {**kept, **attributes, "imported": True}

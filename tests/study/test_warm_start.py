@@ -166,11 +166,16 @@ def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(
         ("before/2", "'2' is no trial of study 'before' that was trained. Choices: best, 0, 1."),
         ("before/best", "'best' is no trial of study 'before' that was trained."),
         ("nowhere/1", "there is no study 'nowhere' under"),
+        ("optuna:sqlite:///nowhere.db/old", "there is no file nowhere.db with a study to begin with"),
+        ("optuna:old", "--warm-start optuna:URL/NAME needs the URL of a database, not ''"),
+        ("optuna:sqlite:///before/study.json/old", "sqlite:///before/study.json cannot be read as a storage of Optuna: "),
+        ("optuna:sqlite:///before/study.db/old", "sqlite:///before/study.db has no study 'old'. Choices: before."),
         ("nowhere/candidate.json", "there is no file nowhere/candidate.json to begin with"),
         ("before/study.json", "before/study.json: "),
         (
             "presets:all",
-            "--warm-start takes presets, preset:NAME, study:NAME, STUDY/TRIAL or a file candidate.json, not 'presets:",
+            "--warm-start takes presets, preset:NAME, study:NAME, optuna:URL/NAME, STUDY/TRIAL or a file candidate.json, "
+            "not 'presets:",
         ),
     ],
 )
@@ -201,3 +206,43 @@ def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(
     enqueue(study, other, fitted, StudyPaths(tmp_path), seed=0)
     (only,) = study.get_trials()
     assert only.user_attrs["origin"] == "study:before trial 0"  # the one that ran to its end
+
+
+def test_trials_of_plain_optuna_begin_a_study_where_names_and_ranges_agree(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"stages": 2, "stage0.blocks": 1, "stage0.channels": 8, "stage1.blocks": 1, "stage1.channels": 16}
+    losses = [
+        (0.3, small | {"lr": 0.05, "momentum": 0.8}),
+        (0.1, small),
+        (0.2, small | {"stage0.channels": 512}),
+        (0.4, {"stages": 2, "channels": 8}),
+        (0.5, small | {"stages": 3, "stage2.blocks": 2, "stage2.channels": 32, "stage1.channels": 32}),
+        (0.6, small | {"stages": 3}),
+    ]
+    old = optuna.create_study(storage="sqlite:///old.db", study_name="old", direction="minimize")
+    old.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
+    for loss, params in losses:
+        distributions = {n: optuna.distributions.FloatDistribution(v, v) for n, v in params.items() if isinstance(v, float)}
+        distributions |= {n: optuna.distributions.IntDistribution(v, v) for n, v in params.items() if isinstance(v, int)}
+        old.add_trial(optuna.trial.create_trial(value=loss, params=params, distributions=distributions))
+    before = Path("old.db").read_bytes()
+    starts = find_starts("optuna:sqlite:///old.db/old", settings(space))
+    assert [start.origin for start in starts] == [f"optuna:old trial {number}" for number in (2, 3, 1, 4, 5, 6)]  # best first
+    tight = space.budget.model_copy(update={"params": 30_000})
+    fitted = fit_starts(starts, space, Budget(tight, SHAPE))
+    assert [one.values is not None for one in fitted] == [True, False, True, False, False, False]
+    assert fitted[0].reasons == ["lr: drawn"]
+    assert fitted[1].reasons == ["stage0.channels 512: the space has int 8 to 32"]
+    assert fitted[2].reasons == ["momentum 0.8: no parameter of the space"]
+    assert fitted[3].reasons[0].startswith("the trial has no parameter stage0.blocks, stage1.blocks, ")
+    assert fitted[4].reasons == ["51,778 parameters: over the budget of 30,000"]
+    assert fitted[5].reasons == ["the trial has no parameter stage2.blocks, stage2.channels"]
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    enqueue(study, space, fitted, StudyPaths(tmp_path), seed=0)
+    first, second = space.draw(study.ask()), space.draw(study.ask())
+    assert [stage.channels for stage in first.arch.stages] == [8, 16]
+    assert 0.01 <= first.train.lr <= 0.1
+    assert second.train.lr == 0.05
+    assert Path("old.db").read_bytes() == before
