@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,36 @@ def test_version_comes_from_one_place(nas: Callable[..., Done]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert nas("--version").out == f"nas {__version__}\n"
     assert (project["project"]["dynamic"], project["tool"]["hatch"]["version"]["path"]) == (["version"], "nas/__init__.py")
+
+
+@pytest.mark.slow
+def test_wheel_has_what_it_needs_and_runs_in_an_empty_folder(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="the wheel is built with hatchling, of the extra `test`")
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    build = ("--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT))
+    subprocess.run([*pip, "wheel", *build], check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == f"nas_under_budget-{__version__}-py3-none-any.whl"
+    sources = [file for part in ("nas", "search_spaces") for file in (ROOT / part).rglob("*")]
+    expected = {file.relative_to(ROOT) for file in sources if file.is_file() and "__pycache__" not in file.parts}
+    inside = {Path(name) for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert inside == {Path("nas") / file if file.parts[0] == "search_spaces" else file for file in expected}
+
+    installed, empty = tmp_path / "installed", tmp_path / "empty"
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(installed), str(wheel)], check=True, timeout=300)
+    empty.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-P", installed / "bin" / "nas", "search", "--space", "digits", "--dataset", "digits"]
+        + ["--trials", "1", "--epochs", "1", "--finalists", "0", "--device", "cpu"],
+        cwd=empty,
+        env=os.environ | {"PYTHONPATH": str(installed), "NAS_STUDIES": "studies"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    (settings,) = (empty / "studies").glob("*/study.json")
+    assert f'"nas": "{__version__}"' in settings.read_text()
 
 
 def test_whatever_tells_to_install_names_this_package_and_an_extra_that_it_has() -> None:
