@@ -55,7 +55,8 @@ def test_each_network_is_compiled_however_many_were_before(
     training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"  # before torch 2.7
+    monkeypatch.setattr(torch._dynamo.config, limit, 1)
     for stride in (1, 2):
         graphs, notes = counters["stats"]["unique_graphs"], list[str]()
         training.changed({"stem": {"stride": stride}}, epochs=1)(tmp_path / str(stride), compiling=notes.append)
