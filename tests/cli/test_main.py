@@ -68,9 +68,9 @@ def test_wheel_has_what_it_needs_and_runs_in_an_empty_folder(tmp_path: Path) -> 
     installed, empty = tmp_path / "installed", tmp_path / "empty"
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(installed), str(wheel)], check=True, timeout=300)
     empty.mkdir()
+    short = ("--trials", "1", "--epochs", "1", "--finalists", "0", "--device", "cpu")
     done = subprocess.run(
-        [sys.executable, "-P", installed / "bin" / "nas", "search", "--space", "digits", "--dataset", "digits"]
-        + ["--trials", "1", "--epochs", "1", "--finalists", "0", "--device", "cpu"],
+        [sys.executable, "-P", installed / "bin" / "nas", "search", "--space", "digits", "--dataset", "digits", *short],
         cwd=empty,
         env=os.environ | {"PYTHONPATH": str(installed), "NAS_STUDIES": "studies"},
         capture_output=True,
