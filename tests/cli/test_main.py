@@ -170,7 +170,8 @@ MISTAKES = {
     ),
     "unknown warm start": (
         "search --space {folder}/tiny.yaml --dataset digits --warm-start resnet",
-        "--warm-start takes presets, preset:NAME, study:NAME, STUDY/TRIAL or a file candidate.json, not 'resnet'",
+        "--warm-start takes presets, preset:NAME, study:NAME, optuna:URL/NAME, STUDY/TRIAL or a file candidate.json, "
+        "not 'resnet'",
     ),
     "unknown study": (
         "list --study tina",
