@@ -14,7 +14,7 @@ import nas.jobs.placement
 from nas.device import pick_device
 from nas.errors import DeviceError
 from nas.jobs.local import pinned_environment
-from nas.jobs.placement import Placement, devices_of, plan_workers
+from nas.jobs.placement import Placement, devices_of, plan_workers, say_left_out
 from nas.report.machine import examine
 from tests.jobs.test_placement import PLAN
 
@@ -148,6 +148,14 @@ def test_workers_of_a_plain_search(seen: Seen) -> None:
     plans = plan_workers(Placement(), PLAN)
     assert [plan.device for plan in plans] == seen.workers.split()
     assert {plan.threads for plan in plans} == {16 // len(plans)}
+    said: list[str] = []
+    say_left_out("auto", None, said.append)
+    assert bool(said) == bool(seen.problem)
+    assert any(
+        f"Warning: {seen.problem.replace(' does not work', ' is left out, it does not work')}" in text for text in said
+    ) == bool(said)
+    say_left_out("auto", 0, said.clear)
+    say_left_out("cpu", None, said.clear)
     pinned = [pinned_environment(plan.device, plan.threads).get("CUDA_VISIBLE_DEVICES") for plan in plans]
     assert pinned == (seen.pinned.split() or [None])
 

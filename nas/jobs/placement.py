@@ -1,6 +1,7 @@
 """Which workers there are on this machine: how many, on which device each, with how many threads and processes."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -62,6 +63,21 @@ def visible_gpus() -> list[str]:
 
 def _seen_gpus() -> list[str]:
     return [name for name, wrong in find_devices().items() if name.startswith("cuda:") and wrong is None]
+
+
+def _broken_gpus() -> dict[str, str]:
+    """Those that do not work, and why."""
+    broken = {name: wrong for name, wrong in find_devices().items() if wrong is not None}
+    if any(name.startswith("cuda:") for name in broken):
+        broken.pop("cuda", None)  # which is cuda:0
+    return broken
+
+
+def say_left_out(device: str, gpus: int | None, note: Callable[[str], None]) -> None:
+    """Which GPUs the default leaves out because they do not work."""
+    if device == "auto" and gpus != 0:
+        for name, wrong in _broken_gpus().items():
+            note(f"Warning: {name} is left out, it does not work: {wrong}")
 
 
 def devices_of(wanted: Placement) -> list[str]:
@@ -242,9 +258,7 @@ def _missing_gpus(wanted: int, have: list[str], instead: str, most: int | None =
     """Names those that do not work, too; `most` of those that do can be taken."""
     count = f"{len(have) or 'no'} GPU{'s' * (len(have) > 1)}"
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    broken = {name: wrong for name, wrong in find_devices().items() if wrong is not None}
-    if len(broken) > 1:
-        broken.pop("cuda", None)  # which is cuda:0
+    broken = _broken_gpus()
     works = f" that work{'s' * (len(have) == 1)}" if broken and have else " that works" if broken else ""
     return DeviceError(
         f"--gpus {wanted}: this machine shows {count}{works}"

@@ -21,7 +21,7 @@ from nas.device import with_its_threads
 from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
 from nas.interrupts import Stop
-from nas.jobs.placement import device_group, devices_of
+from nas.jobs.placement import device_group, devices_of, say_left_out
 from nas.paths import StudyPaths, TrialPaths, study_paths
 from nas.runs.ablate_design import Cost, Definition, Factor, Variant, fixed_base, make_variants, parse_factors, short_name
 from nas.runs.card import BySeed, ModelCard, read_card
@@ -112,6 +112,7 @@ def run_ablation(
                         warnings=tuple(warnings_of(definition)),
                     )
                 )
+                say_left_out(spec.device, spec.gpus, display.note)
             judge = partial(finish, ctx=ctx, note=display.note, opens_test=False, in_ledger=False)
             outcome = train_all(pending, ctx, executor, judge, display, stop, keep_diverged=True)
             return Done(folder, read_ablation(folder), outcome.failures, outcome.suspended)

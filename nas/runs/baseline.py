@@ -19,7 +19,7 @@ from nas.files import sha256_of, write_whole
 from nas.foreign.known import KnownNetwork, build, measure, named, quiet
 from nas.interrupts import Stop
 from nas.jobs.job import Job
-from nas.jobs.placement import device_group
+from nas.jobs.placement import device_group, say_left_out
 from nas.models.user_code import blaming
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.card import HeldOut
@@ -97,6 +97,7 @@ def train_baselines(
                 for plan in pending:
                     write_whole(plan.run.begun, (plan.definition.to_json() + "\n").encode())
                 on_plan(plans, pending, ctx)
+                say_left_out(spec.device, None, display.note)
                 for text in filter(None, [_left_out(alike), *_changed(spec.paths, pending)]):
                     display.note(text)
                 judge = partial(_finish, ctx=ctx)

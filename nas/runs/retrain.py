@@ -9,7 +9,7 @@ from nas.device import with_its_threads
 from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
 from nas.interrupts import Stop
-from nas.jobs.placement import DeviceGroup, Placement, device_group, devices_of
+from nas.jobs.placement import DeviceGroup, Placement, device_group, devices_of, say_left_out
 from nas.paths import TrialPaths
 from nas.runs.card import ModelCard, read_card
 from nas.runs.context import TrainingContext, locked, open_context
@@ -123,6 +123,7 @@ def _train(
             write_whole(plan.run.candidate, plan.candidate.to_json().encode())
         if pending:
             on_plan(pending, len(plans) - len(pending), ctx)
+            say_left_out(specs[0].device, where.gpus if isinstance(where, Placement) else specs[0].gpus, display.note)
         alone = len(plans) == 1
 
         def judge(plan: RunPlan) -> None:

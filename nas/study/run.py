@@ -22,7 +22,7 @@ from nas.jobs.crew import Crew
 from nas.jobs.executor import Executor
 from nas.jobs.local import LocalExecutor
 from nas.jobs.messages import WorkerPlan
-from nas.jobs.placement import plan_workers, ray_cluster
+from nas.jobs.placement import plan_workers, ray_cluster, say_left_out
 from nas.jobs.runner import Runner
 from nas.paths import StudyPaths, remember_study
 from nas.space.feasibility import cost_warnings
@@ -234,6 +234,7 @@ def _make_executor(
         each = f"{gpus:g} GPU and {cores} each" if gpus else f"{cores} each"
         return executor, f"as many as the Ray cluster {cluster.address!r} has room for, {each}", "what each node's hardware has"
     plans = plan_workers(request.placement, plan, workers_of(stored))
+    say_left_out(request.device, request.gpus, display.note)
     precision = pick_precision(pick_device(plans[0].device))
     return LocalExecutor(plans), workers_text(plans), f"{precision.name} ({precision.reason})"
 

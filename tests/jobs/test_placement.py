@@ -218,6 +218,24 @@ def test_gpus_that_do_not_work_are_named(
     assert str(next_step).startswith(hint)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search", "--study", "tiny", "--trials", "3"),
+        ("retrain", "best", "--study", "tiny", "--epochs", "1", "--seed", "7"),
+        ("retrain", "best", "--study", "tiny", "--epochs", "1", "--seeds", "7,8"),
+    ],
+    ids=["search", "retrain", "seeds"],
+)
+def test_a_command_says_which_gpus_it_leaves_out(
+    nas: Callable[..., Done], study: StudyPaths, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(placement, "find_devices", lambda: {"cuda": "its driver is too old", "cpu": None})
+    done = nas(*command)
+    assert done.code == 0, done.err
+    assert done.err.count("Warning: cuda is left out, it does not work: its driver is too old") == 1
+
+
 def test_a_mig_device_is_taken_by_its_name(machine: Machine) -> None:
     machine(gpus=1, visible="MIG-a,MIG-b")
     assert devices_of(Placement(device="cuda:0")) == ["cuda:0"]
