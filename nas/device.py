@@ -106,12 +106,18 @@ def _why_cuda_fails(index: int) -> str | None:
     )
 
 
+_SLOW_FP16 = ((5, 0), (5, 2), (6, 1))
+"""By the CUDA programming guide's table of throughput: none, or a 64th of that of fp32. 6.0, the P100, has twice that."""
+
+
 def pick_precision(device: torch.device) -> Precision:
     """The fastest format that this hardware computes natively and in which training is stable."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         if major >= 8:
             return Precision(torch.bfloat16, False, f"CUDA capability {major}.{minor} computes in bf16")
+        if (major, minor) in _SLOW_FP16:
+            return Precision(None, False, f"CUDA capability {major}.{minor} has neither bf16 nor fast fp16")
         return Precision(torch.float16, True, f"CUDA capability {major}.{minor} has no bf16; fp16 with a gradient scaler")
     if device.type == "cpu":
         for flag in ("amx_bf16", "avx512_bf16"):

@@ -70,6 +70,7 @@ MACHINES = {
         Machine((P100, T4)),
         Seen("cuda:1", FP16, "cuda:1", "1", problem=lacks("cuda:0", "6.0"), two=f"{ONE} that works; {lacks('cuda:0', '6.0')}"),
     ),
+    "GTX 1080 with an older torch": (Machine(((6, 1),), CUDA_12), Seen("cuda", FP32, "cuda:0", "0", two=ONE)),
     "A100": (Machine((A100,)), Seen("cuda", BF16, "cuda:0", "0", two=ONE)),
     "RTX 3090": (Machine((RTX_3090,)), Seen("cuda", BF16, "cuda:0", "0", two=ONE)),
     "eight H200": (Machine((H200,) * 8), Seen("cuda", BF16, " ".join(f"cuda:{i}" for i in range(8)), "0 1 2 3 4 5 6 7")),

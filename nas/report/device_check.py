@@ -114,7 +114,8 @@ class _Bench:
             left = max(0.1, self.ends - time.monotonic())
             done = subprocess.run(command, cwd=self.folder, env=self._environment, timeout=left, **pipes)
         except subprocess.TimeoutExpired as error:
-            self.log = "".join(part.decode(errors="replace") for part in (error.stdout, error.stderr) if isinstance(part, bytes))
+            said = [part for part in (error.stdout, error.stderr) if part]  # bytes or text, by the release of Python
+            self.log = "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in said)
             raise _Wrong(f"it had not ended when the {SECONDS:.0f} s of this device were over") from None
         self.log = done.stdout + done.stderr
         if done.returncode:
@@ -281,6 +282,7 @@ def check_devices(health: Health, say: Callable[[Row], None], report: Path = REP
                 passed |= {name} if row.passed else set()
                 add(row)
 
+    write_report(report, health, rows)  # what cannot be written is said before anything is tried
     for device, wrong in broken.items():
         add(Row(device, "device", False, 0.0, f"it does not work: {wrong}", "nas doctor says which devices work"))
     with ThreadPoolExecutor(len(devices)) as pool:

@@ -1,5 +1,6 @@
 """What `nas doctor --check` does on a device, and what it says where something does not work."""
 
+import errno
 import getpass
 import json
 import socket
@@ -58,10 +59,6 @@ def only(name: str, **others: Step) -> dict[str, Step]:
     return {name: STEPS[name], **others}
 
 
-def late(*command: Any, **how: Any) -> None:
-    raise subprocess.TimeoutExpired("nas", how["timeout"], b"", b"trial 0 of 2")
-
-
 SEARCHED = json.dumps({"trained": 1, "counts": {"completed": 1, "failed": 1}})
 
 
@@ -72,7 +69,6 @@ SEARCHED = json.dumps({"trained": 1, "counts": {"completed": 1, "failed": 1}})
         ("search", ended(-11, err="Fatal: a crash\n"), "Fatal: a crash", STEPS["search"].advice),
         ("search", ended(3), "exit status 3", STEPS["search"].advice),
         ("search", ended(out=SEARCHED), "1 of 2 networks have completed: 1 completed, 1 failed", STEPS["search"].advice),
-        ("search", late, "it had not ended when the 120 s of this device were over", STEPS["search"].advice),
         ("memory", ended(out=SEARCHED), "memory that ran out was not noticed", STEPS["memory"].advice),
         ("throughput", ended(out="10.0 100.0"), "10 images/s in a training, 10% of a bare loop's 100; 33% are expected", None),
     ],
@@ -85,6 +81,19 @@ def test_a_step_that_fails_says_what_failed_and_what_to_do(
     assert row.advice == (advice or STEPS[name].advice)
     assert written["rows"][0]["found"] == found
     assert as_table([row]).rows[0][2] == "FAILED"
+
+
+def test_a_step_that_hangs_is_ended_at_its_devices_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import sys, time; print('begun', flush=True); time.sleep(100)"
+    hang = Step(lambda bench: bench.python("-c", program), "send")
+    monkeypatch.setattr(device_check, "SECONDS", 2.0)
+    rows, _ = run_with(monkeypatch, {"cpu": None}, {"one": hang, "two": hang}, subprocess.run)
+    assert [(row.passed, row.found) for row in rows] == [
+        (False, "it had not ended when the 2 s of this device were over"),
+        (False, "the 2 s of this device were over"),
+    ]
+    assert rows[0].log == "begun\n"
+    assert rows[1].advice == "run it again when the machine has no other work"
 
 
 def test_predictions_that_differ_from_the_cpus_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,10 +118,16 @@ def test_every_device_has_its_rows_and_what_depends_on_a_failure_is_skipped(monk
     assert len(rows) == 10
 
 
-def test_without_time_left_a_step_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_check, "SECONDS", -1.0)
-    (row,), _ = run_with(monkeypatch, {"cpu": None}, only("search"), ended())
-    assert (row.passed, row.advice) == (False, "run it again when the machine has no other work")
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_tried(
+    nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise PermissionError(errno.EACCES, "", str(path))
+
+    monkeypatch.setattr(device_check, "write_whole", refuse)
+    done = nas("doctor", "--check")
+    assert done.code == 1
+    assert done.err.startswith(f"Error: {REPORT}: Permission denied\n")
 
 
 def test_a_failure_is_the_commands_exit_status(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
