@@ -114,8 +114,8 @@ class _Bench:
             left = max(0.1, self.ends - time.monotonic())
             done = subprocess.run(command, cwd=self.folder, env=self._environment, timeout=left, **pipes)
         except subprocess.TimeoutExpired as error:
-            said = [part for part in (error.stdout, error.stderr) if part]  # bytes or text, by the release of Python
-            self.log = "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in said)
+            parts = [part for part in (error.stdout, error.stderr) if part]  # bytes or text, by the release of Python
+            self.log = "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in parts)
             raise _Wrong(f"it had not ended when the {SECONDS:.0f} s of this device were over") from None
         self.log = done.stdout + done.stderr
         if done.returncode:
