@@ -257,7 +257,11 @@ class TrainBatches:
         self.augmentation = augmentation
         self.seed = seed
         self._generator = torch.Generator(device=data.device)
-        self._by_class = torch.argsort(self.labels, stable=True) if balanced else None
+        self._by_class: tuple[Tensor, Tensor] | None = None
+        """Where `balanced`: positions int64 (N,) by class, and how many each class has that there is."""
+        if balanced:
+            order = torch.argsort(self.labels, stable=True)
+            self._by_class = order, torch.unique_consecutive(self.labels[order], return_counts=True)[1]
 
     @classmethod
     def by_recipe(
@@ -284,10 +288,10 @@ class TrainBatches:
 
     def _order(self) -> Tensor:
         """int64 (N,): a permutation, or positions drawn by class."""
-        device, lots, by_class = self.data.device, self._generator, self._by_class
-        if by_class is None:
+        device, lots = self.data.device, self._generator
+        if self._by_class is None:
             return torch.randperm(len(self.data), generator=lots, device=device)
-        counts = torch.unique_consecutive(self.labels[by_class], return_counts=True)[1]
+        by_class, counts = self._by_class
         drawn = torch.randint(len(counts), (len(self.data),), generator=lots, device=device)
         within = torch.rand(len(self.data), generator=lots, device=device, dtype=torch.float32) * counts[drawn]
         return by_class[(counts.cumsum(0) - counts)[drawn] + within.long().clamp(max=counts[drawn] - 1)]

@@ -228,9 +228,10 @@ class _Moments:
         deviation = (variance + norm.eps).sqrt()
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        before = norm.running_mean.double().cpu(), (norm.running_var.double().cpu() + norm.eps).sqrt()
-        norm.running_mean.copy_(self.mean)
-        norm.running_var.copy_(variance)
+        # MPS has no float64.
+        before = norm.running_mean.cpu().double(), (norm.running_var.cpu().double() + norm.eps).sqrt()
+        norm.running_mean.copy_(self.mean.float())
+        norm.running_var.copy_(variance.float())
         return max(float(((new - old).abs() / deviation).max()) for new, old in zip((self.mean, deviation), before, strict=True))
 
 

@@ -40,7 +40,7 @@ from nas.models.resnet import STEMS
 from nas.space.recipes import load_recipe, recipe_names
 from nas.train import optimiser
 from nas.train.distributed import ALONE
-from nas.train.evaluate import TTA, predict_logits
+from nas.train.evaluate import TTA, _Moments, predict_logits
 from nas.train.loop import _Trainer
 from tests.models.test_conformance import VARIATIONS, small_arch, with_stem
 
@@ -199,12 +199,33 @@ def test_every_prediction_and_evaluation(gpu: BlockingCopies, tta: str, form: st
     assert (logits.device, logits.dtype, logits.shape) == (GPU, torch.float32, (N, SHAPE.classes))
 
 
+class NoDoubles(TorchDispatchMode):
+    """As on MPS."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype == torch.float64 and result.device.type != "cpu":
+            raise TypeError("MPS has no float64")
+        return result
+
+
+def test_statistics_are_taken_anew_without_float64_on_the_device(gpu: BlockingCopies) -> None:
+    with torch.device(GPU):
+        norm = nn.BatchNorm2d(3)
+    moments = _Moments()
+    with NoDoubles():
+        moments(norm, (torch.randn(4, 3, 8, 8, device=GPU),))
+        with pytest.raises(DataDependentOutputException):  # at its end, where it reads how far they have moved
+            moments.give(norm)
+
+
 RECIPES: dict[str, dict[str, Any]] = {
     **{name: {"optimiser": name} for name in get_args(OptimiserName)},
     "sharpness": {"sam_rho": 0.05},
     "no average": {"ema_epochs": 0.0},
     "smoothing": {"label_smoothing": 0.1},
     "weights of classes": {"class_balance": "loss"},
+    "classes drawn": {"class_balance": "sampling"},
     "decay": {"decay_norm_and_bias": True, "norm_bias_lr": 64.0},
     "no momentum": {"momentum": 0.0, "nesterov": False},
     "mixed": {"augment": {"mix": "mixup_or_cutmix", "flip": "alternating"}},
@@ -235,9 +256,11 @@ def test_every_step_but_for_its_backward_pass(gpu: BlockingCopies, monkeypatch: 
             parameter.grad = torch.randn_like(parameter) if parameter.requires_grad else None
 
     monkeypatch.setattr(Tensor, "backward", made_up)
-    if recipe.class_balance == "loss":
-        monkeypatch.setattr(TrainBatches, "class_weights", lambda self: torch.ones(SHAPE.classes, device=GPU))
-    train = TrainBatches.by_recipe(data, recipe, 0, SHAPE.classes)
+    # What is read once, before the first step.
+    monkeypatch.setattr(TrainBatches, "class_weights", lambda self: torch.ones(SHAPE.classes, device=GPU))
+    with monkeypatch.context() as once:
+        once.setattr(torch, "unique_consecutive", lambda *_, **__: (None, torch.ones(SHAPE.classes, device=GPU).long()))
+        train = TrainBatches.by_recipe(data, recipe, 0, SHAPE.classes)
     trainer = _Trainer(model, train, recipe, FORMATS[form], 2, ALONE, True, lambda progress: None)
     gpu.active = True
     trainer.run_epoch(lambda: False)
