@@ -14,6 +14,7 @@ from rich.console import Console
 
 from nas.api.networks import Baseline, Run, Trial, runs_of
 from nas.config import parse_count
+from nas.data.given import file_of_given
 from nas.display.terminal import TerminalDisplay
 from nas.display.trainings import show_baselines, show_retraining
 from nas.errors import ConfigError, NasError, StudyError
@@ -177,6 +178,7 @@ class Study:
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
         """
         spec = given.build(paths=self.paths, which=self._name_of(which))
+        spec = dataclasses.replace(spec, data_folder=spec.data_folder and str(_as_path(spec.data_folder)))
         with plain_display(quiet, log) as display:
             display.track(self.paths)
             result = show_retraining(spec, display, Stop())
@@ -220,21 +222,35 @@ class Study:
 
     @takes_options
     def submit(self, given: Given[SubmitSpec], *, run: Run | str | None = None, quiet: bool = False) -> Submission:
-        """`nas submit`: predicts an unlabelled test set by `chosen`, or by `run`, and writes the CSV that is handed in."""
+        """`nas submit`: predicts an unlabelled test set by `chosen`, or by `run`, and writes the CSV to hand in. `test` may
+        also be images themselves, as `nas.search` takes them; their IDs count from 0."""
         with plain_display(quiet) as display:
-            return submit(given.build(paths=self.paths, run=self._run_name(run)), display.decoding, display.note)
+            spec = given.build(paths=self.paths, run=self._run_name(run), test=_as_path(given.test, "test"))
+            return submit(spec, display.decoding, display.note)
 
     @takes_options
-    def predict(self, given: Given[PredictSpec], *, run: Run | str | None = None) -> list[Guess]:
-        """`nas predict`: the most probable classes of image files."""
+    def predict(self, given: Given[PredictSpec], images: Any, *, run: Run | str | None = None) -> list[Guess]:
+        """`nas predict`: the most probable classes of image files, or of images themselves, as `nas.search` takes them.
+
+        `images`: a path or several, of images or of folders; or an array of uint8 (N, H, W) or (N, H, W, C), whose images are
+        named by their positions.
+        """
+        several = isinstance(images, list | tuple) and all(isinstance(one, str | os.PathLike) for one in images)
+        paths = [Path(one) for one in (images if several else [_as_path(images, "test")])]
         with plain_display(quiet=True) as display:
-            return predict_images(given.build(paths=self.paths, run=self._run_name(run)), display.decoding, display.note)
+            spec = given.build(paths=self.paths, run=self._run_name(run), images=tuple(paths))
+            return predict_images(spec, display.decoding, display.note)
 
     @takes_options
     def export(self, given: Given[ExportSpec], run: Run | str | None = None, *, quiet: bool = False) -> Exported:
         """`nas export`: weights, onnx or torch, checked to predict there as here."""
         with plain_display(quiet) as display:
             return export(given.build(paths=self.paths, run=self._run_name(run)), display.decoding, display.note)
+
+
+def _as_path(given: Any, part: str = "train") -> Any:
+    """A path, or None, as it is; images that a script holds as the file that they are written to."""
+    return given if given is None or isinstance(given, str | Path) else file_of_given(given, part)
 
 
 @takes_options
@@ -244,9 +260,15 @@ def search(given: Given[SearchSpec], *, log: str | None = None, quiet: bool = Fa
     The same call again goes on where it stopped, and on a finished study returns at once: `trials` counts the trained networks of
     all runs of a study. Workers are processes of their own, and a script needs no `if __name__ == "__main__"` for them.
 
+    `dataset` may also be images themselves: `(images, labels)` or `(images, labels, classes)`, arrays or tensors of uint8
+    (N, H, W) or (N, H, W, C); a `torch.utils.data.Dataset` of (image, label) without random transforms; or a dict of these for
+    `train`, `val` and `test`. They are written into the cache, where later calls, commands and runs of the script find them.
+
     `log` names a tracker; `quiet` prints warnings and faults alone. Raises NasError, and KeyboardInterrupt once the search is
     suspended by Ctrl-C: the same call goes on.
     """
+    if given.dataset is not None and not isinstance(given.dataset, str):
+        given.values.update(dataset="folder", data_folder=str(file_of_given(given.dataset)))
     spec, begun = given.build(), time.monotonic()
     with plain_display(quiet, log) as display:
         result = run_search(spec, display)

@@ -12,14 +12,13 @@ import numpy as np
 
 from nas.config import DataConfig
 from nas.data.cache import Entry, Progress, entry_key, find_or_make
-from nas.data.decoding import DECODING, bad_images_error, decode_all, decoding_failure, listing_digest, opened
+from nas.data.decoding import DECODING, GREY_MODES, bad_images_error, decode_all, decoding_failure, listing_digest, opened
 from nas.data.formats import open_container
 from nas.data.formats.container import WORDS, Split, in_order
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.errors import DataError, choices_sentence
 
 COPIED_BYTES = 2**26  # images are moved together on disk in parts of about this size
-GREY_MODES = ("1", "L", "I;16", "I;16L", "I;16B", "I")
 
 
 def load_container(config: DataConfig, progress: Progress) -> Dataset:

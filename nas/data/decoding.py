@@ -28,6 +28,8 @@ DECODED_TOGETHER, TOGETHER_BYTES = (
 DECODING = "upright by EXIF, white beneath what is transparent, the upper 8 of 16 bits"
 """How images are decoded. Change it with that, so that no image decoded before stands beside new ones in the cache."""
 
+GREY_MODES = ("1", "L", "I;16", "I;16L", "I;16B", "I")  # of Pillow's images; all others are of colours
+
 Member = Path | bytes | np.ndarray | Image.Image
 """An image before it is decoded: a file, the content of one, uint8 pixels (H, W) or (H, W, C), or Pillow's."""
 

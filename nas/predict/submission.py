@@ -16,6 +16,7 @@ from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
 from nas.data.datasets import load_dataset
 from nas.data.decoding import IMAGE_SUFFIXES, decode, decoding_failure, image_files
+from nas.data.formats import find_shards
 from nas.data.loader import Resident
 from nas.data.stream import pick_storage
 from nas.data.unlabelled import TestSet, read_test_set
@@ -229,8 +230,11 @@ def predict_images(request: PredictSpec, progress: DecodingProgress = silent, no
     if request.top < 1:
         raise ConfigError(f"--top must be at least 1, but is {request.top}")
     model, card = load_network(find_run(request.paths, request.run, note))
-    paths = [path for named in request.images for path in _images_of(named)]
-    images = np.stack([_read(path, card) for path in progress(paths, "reading images", len(paths))])
+    sets = {path: read_test_set(path, card.shape, card.data) for path in request.images if path.is_file() and find_shards(path)}
+    files = [file for named in request.images if named not in sets for file in _images_of(named)]
+    read = [_read(path, card)[None] for path in progress(files, "reading images", len(files))]
+    paths = [*files, *(Path(name) for test in sets.values() for name in test.ids)]
+    images = np.concatenate([*read, *(test.images for test in sets.values())])
     data = _placed(images, model, card, request.device)
     logits = predict_logits(model, data, FULL_PRECISION, card.tta, progress=progress)
     found = torch.softmax(logits, 1).topk(min(request.top, len(card.classes)))

@@ -184,7 +184,7 @@ def _of_cache(folder: Path) -> list[Item]:
     need: Need
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         if entry.name.startswith("."):
-            if entry.is_dir() and _abandoned(entry):
+            if _abandoned(entry):
                 items.append(Item(f"cache: {entry.name}, begun and given up", "free", size_of([entry]), (entry,)))
         elif (entry / "meta.json").is_file():
             if is_outdated(entry):
@@ -192,6 +192,8 @@ def _of_cache(folder: Path) -> list[Item]:
             else:
                 what, need = "decoded images", "cache"
             items.append(Item(f"cache: {entry.name}, {what}", need, size_of([entry]), (entry,)))
+        elif entry.match("given-*.npz"):
+            items.append(Item(f"cache: {entry.name}, images that a script gave", "cache", size_of([entry]), (entry,)))
     return items
 
 

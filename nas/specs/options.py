@@ -64,7 +64,7 @@ class Option:
         if self.many:
             values = [value] if isinstance(value, str | os.PathLike) else value
             return tuple(Path(one) if self.kind is Path else one for one in values)
-        if self.kind is Path:
+        if self.kind is Path and isinstance(value, str | os.PathLike):  # a script may give images themselves
             return os.path.abspath(value) if self.path else Path(value)
         return os.fspath(value) if isinstance(value, os.PathLike) else value
 

@@ -176,7 +176,7 @@ def test_what_can_be_done_with_a_study(study: StudyPaths, tmp_path: Path, capsys
 def test_mistakes_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(nas.NasError, match="'digit' is no shipped space"):
         nas.search("digit", "digits")
-    with pytest.raises(nas.NasError, match="a time is written as"):
+    with pytest.raises(nas.NasError, match="invalid time 'soon'"):
         nas.search("digits", "digits", timeout="soon")
     with pytest.raises(TypeError, match="trails"):
         nas.search("digits", "digits", trails=3)

@@ -77,7 +77,7 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     cards = [read_card(run) for run in finished_runs(paths)]
     scores = [card.held_out.clean for card in cards if card.held_out]
     assert scores == [card.held_out.score for card in cards if card.held_out]
-    assert f"On them, macro F1 {max(scores):.2%}; under that shift " in retrained.out
+    assert f"On the held-out images: macro F1 {max(scores):.2%}; under that shift " in retrained.out
     assert {(card.metric, card.candidate.train.class_balance) for card in cards} == {("macro_f1", "loss")}
     held_out = select_data(data, settings.data, DataSelection(hold_out=0.2)).hold_out
     assert not set(data.train.groups[held_out]) & set(np.delete(data.train.groups, held_out))

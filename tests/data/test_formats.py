@@ -12,16 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torchvision.transforms.functional import to_tensor
 
 import nas.data.containers
 from nas.config import DataConfig, ImageShape
 from nas.data.datasets import load_dataset
 from nas.data.formats.parquet import ParquetSplit
+from nas.data.given import file_of_given
 from nas.data.images import Dataset
 from nas.data.unlabelled import read_test_set
-from nas.errors import DataError
+from nas.errors import DataError, NasError
 
 Parts = dict[str, tuple[np.ndarray, list[str]]]  # uint8 (N, 8, 8), and the classes' names
 NAMES = ("eight", "nine", "seven")
@@ -126,6 +129,32 @@ def write_pixels(root: Path, parts: Parts) -> Path:
     return root
 
 
+class Items:
+    """A `torch.utils.data.Dataset`, as far as one is needed."""
+
+    classes = NAMES
+
+    def __init__(self, images: np.ndarray, labels: list[str], kind: Callable[[np.ndarray], Any] = Image.fromarray) -> None:
+        self.images, self.labels, self.kind = images, labels, kind
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        return self.kind(self.images[i]), NAMES.index(self.labels[i])
+
+
+def write_arrays(root: Path, parts: Parts) -> Path:
+    given = {part: (torch.from_numpy(images), np.array(labels, object)) for part, (images, labels) in parts.items()}
+    return file_of_given(given | {"train": (*given["train"], NAMES)})
+
+
+def write_items(root: Path, parts: Parts) -> Path:
+    """Of images of Pillow's, and of tensors as torchvision's ToTensor makes them."""
+    kinds = {"train": Image.fromarray, "val": to_tensor, "test": lambda pixels: torch.from_numpy(pixels)[None]}
+    return file_of_given({part: Items(*parts[part], kind) for part, kind in kinds.items()})
+
+
 CROP = DataConfig(dataset="folder", resize="crop")
 FORMATS: dict[str, Callable[[Path, Parts], Path]] = {
     "folder": write_folder,
@@ -133,6 +162,8 @@ FORMATS: dict[str, Callable[[Path, Parts], Path]] = {
     "parquet": write_parquet,
     "tar": write_tar,
     "pixels": write_pixels,
+    "arrays": write_arrays,
+    "items": write_items,
 }
 """Each writes all parts and returns what `--data` names."""
 
@@ -401,7 +432,7 @@ def test_a_tar_that_is_cut_off_has_links_or_labels_under_another_key_is_named(pa
         link = tarfile.TarInfo("a/passwd.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    assert refusal(file) == f"{file}: member 'a/passwd.png' is no file, as none of a data set does"
+    assert refusal(file) == f"{file}: member 'a/passwd.png' is no plain file, as none of a data set does"
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
@@ -455,3 +486,43 @@ def test_a_folder_of_a_competition_has_its_training_and_its_test_table(parts: Pa
     test = read_test_set(root, ImageShape(channels=1, size=8, classes=3))
     assert test.ids == [f"t{i}" for i in range(12)]
     np.testing.assert_array_equal(test.images[..., 0], parts["test"][0])
+
+
+# ------------------------------------------------------------------------------------------- images that a script holds
+
+
+def test_the_same_images_are_the_same_file_and_others_another(parts: Parts) -> None:
+    images, labels = parts["train"]
+    file = file_of_given((images, labels))
+    written = file.stat()
+    assert file_of_given((torch.from_numpy(images), labels)) == file
+    assert file.stat() == written, "it is not written again, so that what was decoded of it is still found"
+    assert file_of_given((images, labels[::-1])) != file
+    assert not list(file.parent.glob(".given-*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((np.zeros((4, 8, 8)), [0, 1, 0, 1]), "train: pixels must be uint8, whole numbers from 0 to 255, but are float64"),
+        (
+            (np.zeros((4, 8, 8), np.uint8), [0, 1]),
+            "train: labels: there must be a label for each of the 4 images, but their shape",
+        ),
+        ((np.zeros((4, 8, 8), np.uint8), [0, 1, 2, 1], ["a", "b"]), "label 2 is none of the 2 classes, whose labels are 0 to 1"),
+        ((np.zeros((2, 8, 8), np.uint8), ["a", "c"], ["a", "b"]), "train: label 'c' is no class; choices: a, b"),
+        ((np.zeros((2, 8, 8), np.uint8), [0, None]), "train: labels must be numbers or text"),
+        ({"train": (np.zeros((2, 8, 8), np.uint8), [0, 1]), "more": ()}, "'more' is no split of a data set; choices: train, "),
+        ("cifar", "images and their labels cannot be a str"),
+        ([Image.new("L", (8, 8))], "train[0] must be (image, label), but is a Image"),
+        (
+            [(Image.new("L", (8, 8)), 0), (Image.new("L", (9, 8)), 1)],
+            "train[1] has the shape (8, 9), but the first image has (8, 8)",
+        ),
+        ([(torch.full((3, 8, 8), 1.5), 0)], "train[0]: pixels must be uint8 or from 0 to 1, but are from 1.5 to 1.5"),
+    ],
+)
+def test_what_is_no_data_set_in_a_script_is_refused(given: Any, said: str) -> None:
+    with pytest.raises(NasError) as refused:
+        file_of_given(given)
+    assert said in refused.value.message
