@@ -2,13 +2,16 @@
 
 import ast
 import itertools
+import os
 import re
 import runpy
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from nas.cli.main import app
 from nas.space.space_file import TOP_KEYS
@@ -124,6 +127,23 @@ def test_the_tree_names_every_room() -> None:
         if not path.name.startswith("_") and path.name != "py.typed"
     }
     assert rooms == set(re.findall(r"(?m)^  ([a-z_]+(?:\.py|/)) ", tree.partition("search_spaces/")[0]))
+
+
+def test_workflows_and_hooks_call_what_is_there() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    versions = [one.rpartition(" ")[2] for one in project["classifiers"] if re.search(r"Python :: 3\.\d+$", one)]
+    assert set(versions) <= set(jobs["tests"]["strategy"]["matrix"]["python"])
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    called = [step["run"].split() for job in jobs.values() for step in job["steps"] if "run" in step]
+    for script, *arguments in called:
+        assert os.access(ROOT / script, os.X_OK), script
+        assert all((ROOT / one).exists() for one in arguments)
+    checks = (ROOT / "scripts/check").read_text()
+    for hook in hooks:
+        assert hook["entry"].removeprefix(".venv/bin/").removesuffix(" --fix") in checks
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["license"] == project["license"]
 
 
 def test_the_readme_fits_a_few_screens() -> None:

@@ -189,8 +189,9 @@ class Study:
 
     @takes_options
     def baseline(self, given: Given[BaselineSpec], *, like: Which = "best", quiet: bool = False) -> list[Baseline]:
-        """`nas baseline`: trains known networks, `torchvision:NAME` or `FILE.py:CLASS`, by the recipe of the study's network
-        `like` and on the same images, one after the other in a worker; the official test set is opened at the end of each.
+        """`nas baseline`: trains known networks, `torchvision:NAME`, `timm:NAME` or `FILE.py:CLASS`, by the recipe of the
+        study's network `like` and on the same images, one after the other in a worker; the official test set is opened at the
+        end of each.
         Those that are there already are returned at once; one that diverges is left out.
 
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.

@@ -179,7 +179,7 @@ CHOICES: dict[str, Callable[[], Iterable[str]]] = {
     "channels": _list_of("nas.config.ChannelsName"),
     "averaging": lambda: ("none", "flip", "flip_shift"),
     "format": lambda: ("weights", "onnx", "torch"),
-    "tracker": lambda: ("tensorboard", "wandb"),
+    "tracker": lambda: ("tensorboard", "wandb", "mlflow"),
     "criterion": _list_of("nas.specs.Criterion"),
     "device": lambda: ("auto", "cuda", "mps", "cpu"),
 }
@@ -206,7 +206,7 @@ LogOption = Annotated[
     str | None,
     typer.Option(
         "--log",
-        help="Also log every epoch to tensorboard or wandb (offline).",
+        help="Also log every epoch to tensorboard, wandb (offline) or mlflow.",
         autocompletion=offer("tracker"),
     ),
 ]

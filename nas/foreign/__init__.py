@@ -1,4 +1,4 @@
-"""Networks that are not ours: how they are named, `net.py:Net`, `net.py:Net(width=64)`, `torchvision:resnet18`, and built, in the
+"""Networks that are not ours: how they are named, `net.py:Net`, `net.py:Net(width=64)`, `timm:resnet18`, and built, in the
 process that calls: whoever wants to outlive that does so in another one.
 
 Arguments stand in the name, as in Python, so that the name alone says which network it is.
@@ -21,17 +21,18 @@ from nas.config import ImageShape
 from nas.errors import ConfigError, choices_sentence
 from nas.models.user_code import blaming, imports_of, load_file, no_file_sentence
 
-TORCHVISION = "torchvision:"
+LIBRARIES = ("torchvision", "timm")  # their models are named LIBRARY:NAME
 _IN_A_FILE = re.compile(r"(?P<file>.+?\.py)(?::(?P<what>.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ForeignName:
-    file: Path | None  # None: of torchvision
+    file: Path | None  # None: of a library
     attribute: str  # `Net`, or `Outer.Net`; empty where the name stops at the file
     positional: tuple[Any, ...]
     keywords: dict[str, Any]
     text: str  # as it was typed
+    library: str = ""  # one of `LIBRARIES`
 
     def called(self, arguments: dict[str, Any]) -> str:
         """`Net(64, num_classes=10)`: with these keywords."""
@@ -40,24 +41,25 @@ class ForeignName:
 
     def example(self, call: str) -> str:
         """The name with another `call`, quoted for a shell."""
-        return shlex.quote(f"{TORCHVISION if self.file is None else f'{self.file}:'}{call}")
+        return shlex.quote(f"{self.file or self.library}:{call}")
 
 
 def foreign_name(text: str) -> ForeignName | None:
-    """None where it names neither a Python file nor a model of torchvision.
+    """None where it names neither a Python file nor a model of a library.
 
     Raises ConfigError for a file that is not there and for arguments that are no Python literals.
     """
-    if text.startswith(TORCHVISION):
-        file, what = None, text.removeprefix(TORCHVISION)
+    library, colon, name = text.partition(":")
+    if colon and library in LIBRARIES:
+        file, what = None, name
     elif match := _IN_A_FILE.fullmatch(text):
-        file, what = Path(match["file"]), match["what"] or ""
+        file, what, library = Path(match["file"]), match["what"] or "", ""
         if not file.is_file():
             raise ConfigError(no_file_sentence(file), hint="name a Python file and its class: net.py:Net")
     else:
         return None
     attribute, positional, keywords = _parsed(what.strip(), text)
-    return ForeignName(file, attribute, positional, keywords, text)
+    return ForeignName(file, attribute, positional, keywords, text, library)
 
 
 def _parsed(what: str, text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -101,7 +103,9 @@ def build_network(
     with imports_of(name.file):
         stage("import")
         if name.file is None:
-            target, keywords = _of_torchvision(name), {CLASSES: shape.classes, **name.keywords}
+            target = _of_timm(name) if name.library == "timm" else _of_torchvision(name)
+            of_images = {"in_chans": shape.channels} if name.library == "timm" and shape.channels != 3 else {}
+            keywords = {CLASSES: shape.classes, **of_images, **name.keywords}
         else:
             target = _in_module(load_file(name.file), name)
             if isinstance(target, nn.Module):
@@ -131,6 +135,20 @@ def _of_torchvision(name: ForeignName) -> Callable[..., Any]:
             f"torchvision has no model {name.attribute!r} that classifies.{choices}", hint="torchvision:resnet18 is one"
         )
     return lambda *args, **kwargs: models.get_model(name.attribute, *args, **{"weights": None, **kwargs})
+
+
+def _of_timm(name: ForeignName) -> Callable[..., Any]:
+    try:
+        import timm
+    except ImportError:
+        raise ConfigError(
+            f"{name.text} needs the package timm, which is not installed", hint="pip install 'nas-under-budget[timm]'"
+        ) from None
+    if not timm.is_model(name.attribute):
+        nearest = difflib.get_close_matches(name.attribute, timm.list_models(), n=8, cutoff=0.5)  # of more than a thousand
+        choices = choices_sentence(name.attribute, nearest)
+        raise ConfigError(f"timm has no model {name.attribute!r}.{choices}", hint="timm:resnet18 is one")
+    return lambda *args, **kwargs: timm.create_model(name.attribute, *args, **{"pretrained": False, **kwargs})
 
 
 def _in_module(module: ModuleType, name: ForeignName) -> Any:

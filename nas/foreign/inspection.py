@@ -240,7 +240,7 @@ def _inspected(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _hint_to_train(name: ForeignName, shape: ImageShape) -> str:
-    if name.file is None and shape.channels != 3:
+    if name.library == "torchvision" and shape.channels != 3:
         return (
             f"torchvision's networks take 3 channels, these images have {shape.channels}: a class in a file of yours that holds "
             "one may repeat them, self.net(images.repeat(1, 3, 1, 1))"

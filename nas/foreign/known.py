@@ -27,7 +27,7 @@ class KnownNetwork(Frozen):
     name: str  # as it was typed
     built: str  # `resnet18(num_classes=10)`
     files: dict[str, str]
-    """SHA-256 of the user's file, and of those that it imports of its folder, by their paths within that; none of torchvision."""
+    """SHA-256 of the user's file, and of those that it imports of its folder, by their paths within that; none of a library."""
     text: str | None  # of the user's file, which is code
     params: int  # by fvcore: what is shared counts once, what is frozen or never used counts too
     macs: int | None  # by fvcore, of one image; None where they cannot be counted
@@ -83,7 +83,7 @@ def named(text: str) -> ForeignName:
         )
     preset = text in shipped_names("preset")
     hint = f"nas retrain {PRESET}{text}" if preset else f"nas baseline torchvision:{text if text.isidentifier() else 'resnet18'}"
-    choices = choices_sentence(text, ["torchvision:NAME", "FILE.py:CLASS"])
+    choices = choices_sentence(text, ["torchvision:NAME", "timm:NAME", "FILE.py:CLASS"])
     raise ConfigError(f"{text!r} is no network that can be trained to compare with.{choices}", hint=hint)
 
 
@@ -119,7 +119,8 @@ def measure(
 
 def _digest(name: ForeignName, files: Mapping[str, str]) -> str:
     call = name.called(name.keywords) if name.positional or name.keywords else name.attribute
-    content = json.dumps([name.file is None, call, sorted(files.items())])
+    of_library = name.library == "torchvision" or name.library  # true, as before there were two of them
+    content = json.dumps([of_library or False, call, sorted(files.items())])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

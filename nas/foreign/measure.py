@@ -52,7 +52,7 @@ class ForeignFacts(Frozen):
     repeats: tuple[Repeat, ...]
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the Python files of its folder that it was made of, by their paths within it; …"""
-    text: str | None = None  # … and of the one that was named, the text. None of a model of torchvision
+    text: str | None = None  # … and of the one that was named, the text. None of a model of a library
     channels_last: bool | None = None
     """Whether it computes in channels-last memory; False of one that views its maps as rows. None where no step of training was
     tried."""

@@ -26,7 +26,7 @@ from nas.device import out_of_memory
 from nas.errors import ConfigError, NasError, choices_sentence, one_line
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
 
-Code = BlockSource | Path | None  # a block's source or a network's file; None: of torchvision, or ours
+Code = BlockSource | Path | None  # a block's source or a network's file; None: of a library, or ours
 FindFile = Callable[[str], Path]  # where a file lies that a space names
 Fail = Callable[[str, str], ConfigError]  # of a key and a sentence
 

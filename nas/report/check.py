@@ -255,7 +255,7 @@ def _no_network(which: str) -> ConfigError:
     preset = which in shipped_names("preset")
     meant = f"{PRESET}{which}" if preset else f"torchvision:{which}" if which.isidentifier() else "torchvision:resnet18"
     return ConfigError(
-        f"{which!r} is no network. Choices: best, a trial's number, preset:NAME, FILE.py:CLASS, torchvision:NAME.",
+        f"{which!r} is no network. Choices: best, a trial's number, preset:NAME, FILE.py:CLASS, torchvision:NAME, timm:NAME.",
         hint=f"nas check {meant}",
     )
 

@@ -3,6 +3,7 @@ nothing else.
 """
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -69,7 +70,40 @@ class WandB:
         self._run.finish()
 
 
-TRACKERS: dict[str, type[TensorBoard | WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}
+class MLflow:
+    """Runs of the experiment of the study's name; in `mlflow.db` of its folder unless MLFLOW_TRACKING_URI says otherwise."""
+
+    def __init__(self, folder: Path, study: str, run: str, candidate: Candidate) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric, Param
+
+        folder.mkdir(parents=True, exist_ok=True)
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        self._client: Any = MlflowClient(uri or f"sqlite:///{folder.absolute()}/mlflow.db")
+        experiment = self._client.get_experiment_by_name(study)
+        artifacts = None if uri else str(folder.absolute() / "mlflow")
+        number = experiment.experiment_id if experiment else self._client.create_experiment(study, artifacts)
+        self._run, self._metric = self._client.create_run(number, run_name=run).info.run_id, Metric
+        recipe = candidate.train.model_dump(mode="json", exclude={"augment"})
+        params = {"architecture": candidate.arch.one_line(), **recipe}
+        self._client.log_batch(self._run, params=[Param(name, str(value)) for name, value in params.items()])
+        self._client.log_dict(self._run, candidate.model_dump(mode="json"), "candidate.json")
+
+    def log(self, values: dict[str, float], epoch: int) -> None:
+        now = int(1000 * time.time())
+        metrics = [self._metric(name, value, now, epoch) for name, value in values.items()]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def close(self, outcome: str | None) -> None:
+        if outcome is not None:
+            self._client.set_tag(self._run, "outcome", outcome)
+        self._client.set_terminated(
+            self._run, {None: "KILLED", "failed": "FAILED", "diverged": "FAILED"}.get(outcome, "FINISHED")
+        )
+
+
+TRACKERS: dict[str, type[TensorBoard | WandB | MLflow]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
 """A run's, from its study's folder and name, its own name and what is trained."""
 
 

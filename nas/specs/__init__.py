@@ -242,7 +242,7 @@ class AblateSpec(RecipeFields):
 @dataclass(frozen=True)
 class BaselineSpec(RecipeFields):
     paths: StudyPaths
-    networks: tuple[str, ...] = argument((), "FILE.py:CLASS or torchvision:NAME, one or several.")
+    networks: tuple[str, ...] = argument((), "FILE.py:CLASS, torchvision:NAME or timm:NAME, one or several.")
     like: str = option("best", "Use the recipe of this network: `best`, a trial number or preset:NAME.", complete="subject")
     epochs: int | None = option(None, "Epochs. [default: the recipe's, or four times the search's]")
     seeds: tuple[int, ...] = option(
@@ -316,7 +316,9 @@ class ExportSpec:
 class CheckSpec:
     """None: the images and limits of the study or, for a network without a study, CIFAR-10's images and 5 M parameters."""
 
-    network: str = argument("best", "`best`, a trial number, preset:NAME, FILE.py:CLASS or torchvision:NAME.", complete="subject")
+    network: str = argument(
+        "best", "`best`, a trial number, preset:NAME, FILE.py:CLASS, torchvision:NAME or timm:NAME.", complete="subject"
+    )
     study: str | None = option(None, "Name of the study. [default: the one used last]", complete="study")
     classes: int | None = option(None, "Number of classes. [default: the study's, or 10]", min=2)
     size: int | None = option(None, "Height and width. [default: the study's, or 32]", min=8)
@@ -326,5 +328,5 @@ class CheckSpec:
     )
     max_macs: int | None = option(None, "MACs limit, such as 30M. [default: the study's]", parse=parse_count, metavar="N")
     timeout: float = option(
-        60.0, "Time limit for the code of a file or of torchvision.", parse=parse_timeout, text="60s", metavar="TIME"
+        60.0, "Time limit for the code of a file or of a library.", parse=parse_timeout, text="60s", metavar="TIME"
     )

@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
-from nas.config import ImageShape
+from nas.config import BudgetConfig, ImageShape
 from nas.errors import ConfigError
 from nas.foreign import build_network, foreign_name
+from nas.foreign.known import measure
 
 pytestmark = pytest.mark.usefixtures("user_file")
 SHAPE = ImageShape(channels=3, size=32, classes=10)
@@ -75,6 +77,25 @@ def test_networks_of_a_file_are_built(text: str, call: str, params: int) -> None
     model, built = build(text)
     assert built == call
     assert sum(weight.numel() for weight in model.parameters()) == params
+
+
+def test_networks_of_timm_take_the_images_channels() -> None:
+    pytest.importorskip("timm")
+    model, built = build_network(foreign_name("timm:resnet10t"), SHAPE.model_copy(update={"channels": 1}))  # type: ignore[arg-type]
+    assert built == "resnet10t(num_classes=10, in_chans=1)"
+    assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 10)
+    with pytest.raises(ConfigError, match=r"timm has no model 'resnet19'\. Did you mean 'resnet1") as refused:
+        build("timm:resnet19")
+    assert len(refused.value.message) < 200
+    known = measure("timm:resnet10t", SHAPE, BudgetConfig(params=1000), 250, lambda name, text: None)
+    assert known.params == sum(one.numel() for one in build("timm:resnet10t")[0].parameters())
+
+
+def test_timm_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigError, match="timm:resnet18 needs the package timm, which is not installed") as refused:
+        build("timm:resnet18")
+    assert refused.value.hint == "pip install 'nas-under-budget[timm]'"
 
 
 REFUSED = {

@@ -75,7 +75,7 @@ def test_torchvision_s_networks_take_colour() -> None:
         ("best", "is a network of nas's own", "nas retrain best"),
         ("12", "is a network of nas's own", "nas retrain 12"),
         ("resnet-443", "is no network that can be trained to compare with", "nas retrain preset:resnet-443"),
-        ("resnet18", "Choices: torchvision:NAME, FILE.py:CLASS", "nas baseline torchvision:resnet18"),
+        ("resnet18", "Choices: torchvision:NAME, timm:NAME, FILE.py:CLASS", "nas baseline torchvision:resnet18"),
         ("gone.py:Net", "there is no file gone.py", "net.py:Net"),
     ],
 )
@@ -93,6 +93,7 @@ def network(name: str, **changes: object) -> KnownNetwork:
 def test_folder_s_name_says_which_network_it_is(user_file: Path) -> None:
     assert network("torchvision:resnet18").slug == "torchvision-resnet18"
     assert network("torchvision:resnet18(width_per_group=32)").slug == "torchvision-resnet18-width_per_group-32-01234567"
+    assert network("timm:resnet18").slug == "timm-resnet18"
     assert network("./mine.py:Net(width=3)").slug == "mine-Net-width-3-01234567"
     assert len(network("mine.py:Net(name=" + repr("x" * 200) + ")").slug) < 80
 

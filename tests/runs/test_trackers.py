@@ -40,6 +40,27 @@ def test_tensorboard_receives_every_epoch(tmp_path: Path) -> None:
     assert "val_loss" not in found, "what nobody measured is not there"
 
 
+@pytest.mark.filterwarnings("ignore")  # of MLflow's storage, about SQLAlchemy
+def test_mlflow_receives_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = make_tracker("mlflow", tmp_path, "tiny", pytest.fail)
+    for number in (1, 2):
+        for run in ("trial-0007", "trial-0008"):
+            tracker.epoch(run, CANDIDATE, epoch(number))
+    tracker.end("trial-0007", "trained")
+    tracker.close()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    killed, trained = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], order_by=["status DESC"])
+    assert (trained.info.run_name, trained.info.status, trained.data.tags["outcome"]) == ("trial-0007", "FINISHED", "trained")
+    assert (killed.info.run_name, killed.info.status) == ("trial-0008", "KILLED")
+    logged = client.get_metric_history(trained.info.run_id, "ema_val_accuracy")
+    assert [(one.step, one.value) for one in logged] == [(1, 0.25), (2, 0.5)]
+    assert (trained.data.params["architecture"], trained.data.params["lr"]) == (CANDIDATE.arch.one_line(), "0.1")
+    assert "val_loss" not in trained.data.metrics
+    assert list(tmp_path.glob("mlflow/*/artifacts/candidate.json"))
+
+
 def test_search_and_retraining_log_what_their_curves_hold(nas: Callable[..., Done], study: StudyPaths) -> None:
     pytest.importorskip("tensorboard")
     assert (
