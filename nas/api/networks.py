@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from nas.api import html
 from nas.config import ArchConfig, Candidate, ImageShape, TrainConfig
 from nas.errors import StudyError
 from nas.export.formats import Predictor
@@ -32,6 +33,11 @@ class Trial:
     def __repr__(self) -> str:
         accuracy = "" if self.accuracy is None else f", {self.accuracy:.2%} after {self.row.epochs} epochs"
         return f"Trial({self.number} of {self.paths.name!r}: {self.outcome}{accuracy}, {self.row.architecture})"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the network drawn, if it was trained."""
+        known = self.paths.trial(self.number).candidate.is_file() and self.params is not None
+        return html.heading(repr(self)) + (html.picture(self.arch, self.shape, self.params or 0) if known else "")
 
     @property
     def number(self) -> int:
@@ -153,6 +159,10 @@ class Run(Trained):
     def __repr__(self) -> str:
         tested = "" if self.test_accuracy is None else f", test {self.test_accuracy:.2%}"
         return f"Run({self.name!r}: {self.arch.one_line()}{tested})"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the network drawn."""
+        return html.heading(repr(self)) + html.picture(self.arch, self.card.shape, self.params)
 
     @cached_property
     def card(self) -> ModelCard:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
+from nas.api import html
 from nas.api.networks import Baseline, Run, Trial, runs_of
-from nas.config import parse_count
+from nas.config import METRIC_WORDS, parse_count
 from nas.data.given import file_of_given
 from nas.display.terminal import TerminalDisplay
 from nas.display.trainings import show_baselines, show_retraining
@@ -26,6 +27,7 @@ from nas.report.compare import BestReport, report_best
 from nas.report.page import write_page
 from nas.report.paper import write_paper
 from nas.report.record import StudyRecord, read_record, read_study
+from nas.report.tables import trials_table
 from nas.report.words import all_counts_text
 from nas.runs.comparison import finished_baselines
 from nas.runs.select import find_run, none_is_best
@@ -34,6 +36,9 @@ from nas.specs.options import Given, Option, options_of, spec_of, with_options
 from nas.study.finalists import Finalist
 from nas.study.run import run_search
 from nas.study.settings import StudySettings, read_settings
+
+if TYPE_CHECKING:
+    import pandas
 
 Result = TypeVar("Result")
 PathLike = str | os.PathLike[str]
@@ -82,6 +87,13 @@ class Study:
         best = "" if report.best is None else f"; best trial {report.best.number}, {report.best.accuracy:.2%}"
         return f"Study({self.name!r}: {all_counts_text(report.counts)}{best})"
 
+    def _repr_html_(self) -> str:
+        """For a notebook: the ten best trials."""
+        report = self._read()
+        best = None if report.best is None else report.best.number
+        rows = trials_table(report.trials, best, METRIC_WORDS[self.settings.study.metric]).head(10)
+        return html.heading(repr(self)) + html.table(rows)
+
     @property
     def name(self) -> str:
         return self.paths.name
@@ -106,8 +118,18 @@ class Study:
         return [Trial(self.paths, row) for row in self._read().trials]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The trials as plain values, for `pandas.DataFrame(study.rows())` and the like."""
+        """The trials as plain values, a dict each."""
         return [row.row() for row in self._read().trials]
+
+    def dataframe(self) -> "pandas.DataFrame":
+        """The trials, a row each: the columns of `rows`, and `params_…` for what was drawn, as in Optuna. Raises NasError where
+        pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            raise NasError("a data frame needs the package pandas, which is not installed", hint="pip install pandas") from None
+        drawn = [{f"params_{slot}": value for slot, value in row.drawn.items()} for row in self._read().trials]
+        return pandas.DataFrame([row | values for row, values in zip(self.rows(), drawn, strict=True)])
 
     def trial(self, number: int) -> Trial:
         """Raises StudyError where there is none of this number."""

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from nas import __version__
+from nas.logs import start_logging
 from nas.paths import PRESET, known_studies, shipped_names
 from nas.specs import ImageFields
 from nas.specs.options import Option, options_of, with_options
@@ -107,8 +108,9 @@ def _of_all_commands(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens, as NAS_LOG=info does.")] = False,
 ) -> None:
-    """The function itself does nothing."""
+    start_logging("info" if verbose else None)
 
 
 def command(name: str, help: str, *examples: str) -> Callable[[Command], Command]:
@@ -206,7 +208,7 @@ LogOption = Annotated[
     str | None,
     typer.Option(
         "--log",
-        help="Also log every epoch to tensorboard, wandb (offline) or mlflow.",
+        help="Also log epochs to tensorboard, wandb or mlflow.",
         autocompletion=offer("tracker"),
     ),
 ]

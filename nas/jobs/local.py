@@ -4,6 +4,7 @@ A worker may consist of several processes that train one network together. All o
 all, and what one of them fails by ends them all: the others would wait for it.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -39,6 +40,7 @@ from nas.jobs.messages import (
 )
 from nas.jobs.worker import run_worker, time_steps, warm_up
 
+_log = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 5.0
 KILL_SECONDS = 10.0  # within which a process has to end by SIGKILL
 GRACE_SECONDS = 0.5  # in which whatever else is wrong is heard, after the first sign of it in one of several processes
@@ -237,6 +239,7 @@ class LocalExecutor(Executor):
                 process.start()
             theirs.close()
             made.members.append(_Process(process, ours))
+            _log.info("process %d: %s", process.pid, title)
 
     def _brief(self, worker: int) -> None:
         plan, made = self.plans[worker], self._workers[worker]

@@ -5,6 +5,7 @@ something is to be timed on an idle machine, and when the source can record noth
 means, is known to the source alone.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from nas.jobs.messages import (
 from nas.train.checkpoint import EpochMetrics, write_curve
 from nas.train.loop import carry_out
 
+_log = logging.getLogger(__name__)
 MAX_DEATHS = 3  # of the workers of one job, without an epoch between them that it had not reached before
 SUSPEND_SECONDS = 30.0  # within which a worker has to write its checkpoint; it looks for messages after every step
 
@@ -123,6 +125,7 @@ class Runner:
             if running is None:
                 break
             self.running[worker] = running
+            _log.info("worker %d trains %s in %s", worker, running.job.title, running.job.paths.folder)
             checkpoint = running.job.paths.checkpoint
             sent = checkpoint.read_bytes() if worker in self.crew.no_shared_filesystem and checkpoint.exists() else None
             self.crew.occupy(worker, Train(running.job, sent))
@@ -176,6 +179,7 @@ class Runner:
     # ------------------------------------------------------------------------------------------ what workers report
 
     def _handle(self, worker: int, message: FromWorker) -> None:
+        _log.debug("worker %d: %s", worker, type(message).__name__)
         self.crew.hear(worker, message)
         running = self.running.get(worker)
         if isinstance(message, Died):
@@ -201,6 +205,7 @@ class Runner:
             case Note(text=text):
                 self.note(f"{title}: {text}")
             case Ended(status=status):
+                _log.info("%s: %s", title, status)
                 if status == "suspended":
                     self.note(f"{title} is suspended")
                 self.source.on_end(self._release(worker), JobResult(status))
@@ -240,6 +245,7 @@ class Runner:
         if metrics.epoch > running.reached:
             running.deaths, running.reached = 0, metrics.epoch
         running.stopped = not self.source.on_epoch(running, metrics)
+        _log.info("%s, epoch %d: %s%s", running.job.title, metrics.epoch, metrics, "; stopped" * running.stopped)
         self.crew.occupy(worker, Verdict(go_on=not running.stopped))
 
     # -------------------------------------------------------------------------------------------------------- faults

@@ -4,6 +4,7 @@ What is recorded is told to Optuna by `settle`, and not while a draw is under wa
 study, whatever the timing. Where trials come from is known to the classes that derive from this one.
 """
 
+import logging
 from abc import abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ from nas.study.trials import TrialRecord, flop_of
 from nas.train.checkpoint import EpochMetrics
 from nas.train.loop import carry_out
 
+_log = logging.getLogger(__name__)
 MAX_FAILURES_IN_A_ROW = 5
 KEPT_CHECKPOINTS = 3  # of the best networks that trained to their end
 
@@ -285,6 +287,7 @@ class TrialSource(JobSource):
         """Records it before it is acted on; `settle` does the rest."""
         outcomes.decide(drawn.trial, outcome)
         drawn.decided = True
+        _log.info("trial %d: %s", drawn.number, outcome)
         self._decided.append((drawn.trial, outcome))
         if outcome == "failed":
             self._failures_in_a_row += 1

@@ -1,12 +1,15 @@
 """`import nas`: the commands as functions."""
 
+import html
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -89,6 +92,38 @@ def test_a_notebook_shows_the_parameters_of_a_search() -> None:
     assert shown.endswith("log: str | None = None, quiet: bool = False) -> nas.api.study.Study")
     assert "max_params: int | str | None = None" in shown
     assert "data: str | os.PathLike[str] | None = None" in shown
+
+
+def test_a_notebook_shows_a_table_or_a_picture(study: StudyPaths) -> None:
+    opened = nas.open_study("tiny")
+    shown = opened._repr_html_()
+    assert f"<b>{html.escape(repr(opened))}</b>" in shown
+    rows = [row for row in opened.trials if row.accuracy is not None]
+    assert shown.count("<tr>") == 1 + len(rows)
+    assert f'<th style="text-align:right">{100 * opened.best.accuracy:.2f}</th>' in shown
+    for one in (opened.best, opened.runs[0]):
+        shown = one._repr_html_()
+        assert html.escape(repr(one)) in shown
+        picture = ElementTree.fromstring(shown[shown.index("<svg") :])
+        assert f"{one.params:,} parameters" in picture.attrib["aria-label"]
+    shutil.rmtree(study.trial(opened.best.number).folder)
+    assert "<svg" not in nas.open_study("tiny").best._repr_html_()
+
+
+def test_a_data_frame_has_a_row_for_each_trial(study: StudyPaths) -> None:
+    opened = nas.open_study("tiny")
+    pandas = pytest.importorskip("pandas")
+    frame = opened.dataframe()
+    assert list(frame["number"]) == [trial.number for trial in opened.trials]
+    assert {"outcome", "accuracy", "params", "params_lr", "params_stage0.channels"} <= set(frame.columns)
+    assert frame.loc[frame["accuracy"].idxmax(), "params_lr"] == opened.best.train.lr
+    assert isinstance(frame, pandas.DataFrame)
+
+
+def test_a_data_frame_without_pandas_is_an_error(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(nas.NasError, match="needs the package pandas, which is not installed"):
+        nas.open_study("tiny").dataframe()
 
 
 def test_known_networks_are_trained_to_compare_with(study: StudyPaths, tmp_path: Path) -> None:

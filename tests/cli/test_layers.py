@@ -14,6 +14,7 @@ PACKAGE = Path(nas.__file__).parent
 ROOMS = (
     "errors",
     "files",
+    "logs",
     "interrupts",
     "cores",
     "paths",

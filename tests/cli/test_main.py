@@ -82,6 +82,27 @@ def test_wheel_has_what_it_needs_and_runs_in_an_empty_folder(tmp_path: Path) -> 
     assert f'"nas": "{__version__}"' in settings.read_text()
 
 
+@pytest.mark.slow
+def test_logs_are_silent_unless_asked_for(tmp_path: Path) -> None:
+    search = ("search", "--space", "digits", "--dataset", "digits", "--trials", "1", "--epochs", "1", "--finalists", "0")
+
+    def run(*arguments: str, level: str) -> subprocess.CompletedProcess[str]:
+        call = [sys.executable, "-m", "nas", *arguments]
+        environment = os.environ | {"NAS_STUDIES": str(tmp_path), "NAS_LOG": level}
+        return subprocess.run(call, capture_output=True, text=True, timeout=300, env=environment)
+
+    done = run("--verbose", *search, "--device", "cpu", "--quiet", level="")
+    assert done.returncode == 0, done.stderr
+    for said in (
+        r"INFO nas\.jobs\.local: process \d+: nas worker 0",
+        r"INFO nas\.jobs\.runner: worker 0 trains trial 0 in",
+        r"INFO nas\.study\.source: trial 0: trained",
+    ):
+        assert re.search(rf"^[\d-]+ [\d:,]+ {said}", done.stderr, re.MULTILINE), done.stderr
+    assert " INFO " not in run("list", level="").stderr
+    assert run("list", level="loud").stderr.startswith("Error: NAS_LOG must be a level, but is 'loud'. Choices: debug, info")
+
+
 def test_whatever_tells_to_install_names_this_package_and_an_extra_that_it_has() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     files = [

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torchvision.models  # noqa: F401  (here, or it would be imported again for each test, which torch refuses)
 
 
 @pytest.fixture
