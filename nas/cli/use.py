@@ -84,8 +84,21 @@ def export(given: Given[ExportSpec], *, study: StudyOption = None, as_json: Json
     if as_json:
         print_json(done)
         return
-    print(f"{done.path}  ({bytes_text(done.bytes)}): network {done.run}; logits differ by at most {done.difference:.1g}")
+    logits = "its logits in float" if done.int8 else "logits"
+    print(f"{done.path}  ({bytes_text(done.bytes)}): network {done.run}; {logits} differ by at most {done.difference:.1g}")
     if done.bf16_bytes is not None:
         print(f"model.bf16.safetensors  ({bytes_text(done.bf16_bytes)}): logits differ by at most {done.bf16_difference:.1g}")
         if done.accuracy is not None:
             print(f"Accuracy on the official test set: {done.accuracy:.2%}, in bfloat16 {done.bf16_accuracy:.2%}")
+    if (eight := done.int8) is not None:
+        print(f"In float: {bytes_text(eight.float_bytes)}; in int8 {eight.float_bytes / done.bytes:.1f} times smaller")
+        print(
+            f"Accuracy on {eight.images:,} {eight.judged_on}: {eight.accuracy:.2%}, in float {eight.float_accuracy:.2%}; "
+            f"{eight.changed:,} predictions differ"
+        )
+        print(
+            f"One image takes {eight.milliseconds:.3g} ms on one CPU thread, in float {eight.float_milliseconds:.3g} ms "
+            f"({eight.float_milliseconds / eight.milliseconds:.2f} times as long)"
+        )
+        for layer, changed in eight.blamed.items():
+            print(f"Layer {layer}: in int8 alone it changes {changed} predictions; --keep-float {layer} leaves it in float")

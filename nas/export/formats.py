@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from nas.data.cache import Progress, silent
 from nas.data.datasets import load_dataset
-from nas.data.images import ImageSet
+from nas.data.images import Dataset, ImageSet
+from nas.data.splits import DataSelection, select_data
 from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
+from nas.export.int8 import CALIBRATION_IMAGES, Int8, quantise, require_layers, weighted_layers
 from nas.export.standalone import standalone_source
 from nas.models.user_code import blaming_block
 from nas.paths import StudyPaths, TrialPaths
@@ -35,6 +37,8 @@ from nas.train.evaluate import TTA, require_tta
 LARGEST_DIFFERENCE = 1e-4
 """Between logits of the exported form and torch's, of logits about as large as 10: float32 sums in another order."""
 CHECKED_IMAGES = 16
+INT8 = "onnx-int8"
+JUDGED_TRAINING_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Exported:
     bf16_difference: float | None = None  # likewise, of its weights in bfloat16
     accuracy: float | None = None  # on the official test set, where it has labels and was not trained on
     bf16_accuracy: float | None = None
+    int8: Int8 | None = None
 
 
 class Predictor(nn.Module):
@@ -74,10 +79,13 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
         raise ConfigError(f"{request.format!r} is no format to export to.{choices_sentence(request.format, FORMATS)}")
     if request.bf16 and request.format != "weights":
         raise ConfigError("--bf16 goes with --format weights alone", hint="nas export --format weights --bf16")
+    if request.keep_float and request.format != INT8:
+        raise ConfigError(f"--keep-float goes with --format {INT8} alone", hint=f"nas export --format {INT8} --keep-float LAYER")
     paths = request.paths
     run = find_run(paths, request.run, note, "nas export ")
     model, card = load_network(run)
     require_as_recorded(paths, run, card, note)
+    require_layers(request.keep_float, weighted_layers(model))
     named = (paths.folder if paths else Path()) / "exported" / f"{run.folder.name}{SUFFIXES[request.format]}"
     output = request.output or named
     if output.exists():
@@ -101,13 +109,16 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
                 f"the exported network does not predict as the original: its logits differ by up to {difference:.2g}",
                 hint="nothing was written; please report the network, nas show names it, and nas doctor the versions",
             )
-        halved = {}
+        more: dict[str, Any] = {}
         if request.bf16:
-            test = _official_test(paths, card, progress, note)
-            halved = _write_bf16(predictor, card, unfinished, images, expected, test, progress)
+            data = _data_of(paths, card, progress, note) if card.test_accuracy is not None else None
+            more = _write_bf16(predictor, card, unfinished, images, expected, None if data is None else data.test, progress)
+        if request.format == INT8:
+            original = unfinished.rename(unfinished.with_name("float.onnx"))
+            more["int8"] = _quantise(predictor, paths, card, original, unfinished, request.keep_float, progress, note)
         shutil.move(unfinished, output)
     size = sum(file.stat().st_size for file in output.rglob("*")) if output.is_dir() else output.stat().st_size
-    return Exported(output, run.folder.name, size, difference, **halved)
+    return Exported(output, run.folder.name, size, difference, **more)
 
 
 def _random_images(card: ModelCard) -> Tensor:
@@ -196,13 +207,11 @@ def _write_bf16(
     }
 
 
-def _official_test(paths: StudyPaths | None, card: ModelCard, progress: Progress, note: Note) -> ImageSet | None:
+def _data_of(paths: StudyPaths | None, card: ModelCard, progress: Progress, note: Note) -> Dataset | None:
     """Where the study's data is; of a run outside any study where the data is that its card names."""
-    if card.test_accuracy is None:
-        return None
     if paths is not None:
         settings = read_settings(paths)
-        return study_data(settings, settings.data, progress).test
+        return study_data(settings, settings.data, progress)
     try:
         dataset = load_dataset(card.data, progress)
     except DataError as error:
@@ -211,7 +220,39 @@ def _official_test(paths: StudyPaths | None, card: ModelCard, progress: Progress
     if dataset.fingerprint != card.data_fingerprint:
         note(f"the accuracies are not measured: {card.data.folder or card.data.dataset} holds other images or labels")
         return None
-    return dataset.test
+    return dataset
+
+
+def _quantise(
+    predictor: Predictor,
+    paths: StudyPaths | None,
+    card: ModelCard,
+    original: Path,
+    output: Path,
+    keep: Sequence[str],
+    progress: Progress,
+    note: Note,
+) -> Int8:
+    """Ranges come from training images. It is judged by held-out images, by the official test set, or else by training images, of
+    which only the changed predictions say something. Raises NasError."""
+    data = _data_of(paths, card, progress, note)
+    if data is None:
+        raise DataError(
+            f"--format {INT8} needs training images, to measure ranges on", hint="nas export --format onnx   needs none"
+        )
+    aside = None
+    if card.held_out is not None:
+        aside = select_data(data, card.data, DataSelection(hold_out=card.held_out.images / len(data.train))).hold_out
+    training = np.arange(len(data.train)) if aside is None else np.setdiff1d(np.arange(len(data.train)), aside)
+    lots = np.random.default_rng(0).permutation(training)
+    if aside is not None:
+        judged, judged_on = data.train.only(aside), "held-out images"
+    elif card.test_accuracy is not None and data.test is not None:
+        judged, judged_on = data.test, "images of the official test set"
+    else:
+        judged, judged_on = data.train.only(np.sort(lots[-JUDGED_TRAINING_IMAGES:])), "training images"
+    calibration = data.train.images[np.sort(lots[:CALIBRATION_IMAGES])]
+    return quantise(original, output, weighted_layers(predictor.model), calibration, judged, judged_on, keep, progress)
 
 
 def _accuracy(predictor: Predictor, card: ModelCard, test: ImageSet, progress: Progress) -> float:
@@ -220,6 +261,6 @@ def _accuracy(predictor: Predictor, card: ModelCard, test: ImageSet, progress: P
 
 
 Write = Callable[[Predictor, ModelCard, TrialPaths, Path, Tensor], Tensor]
-FORMATS: dict[str, Write] = {"weights": _write_folder, "onnx": _write_onnx, "torch": _write_program}
+FORMATS: dict[str, Write] = {"weights": _write_folder, "onnx": _write_onnx, INT8: _write_onnx, "torch": _write_program}
 """(predictor, card, run, output, images) → the logits (N, classes) that the written form gives for these images."""
-SUFFIXES = {"weights": "", "onnx": ".onnx", "torch": ".pt2"}
+SUFFIXES = {"weights": "", "onnx": ".onnx", INT8: ".int8.onnx", "torch": ".pt2"}

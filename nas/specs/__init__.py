@@ -304,12 +304,13 @@ class PredictSpec(DeviceFields):
 class ExportSpec:
     paths: StudyPaths | None  # None if `run` is a folder outside any study
     run: str | None = argument(None, RUN_HELP)
-    format: str = option("weights", "weights, onnx or torch.", complete="format")
+    format: str = option("weights", "weights, onnx, onnx-int8 or torch.", complete="format")
     output: Path | None = option(None, "File or folder. [default: exported/ in the study's folder, or the working folder]")
     tta: str | None = option(
         None, "Test-time augmentation: none, flip or flip_shift. [default: as nas submit]", complete="averaging"
     )
     bf16: bool = option(False, "With weights: also a bfloat16 file, half as large.")
+    keep_float: tuple[str, ...] = option((), "With onnx-int8: a layer that stays in float; may be repeated.", metavar="LAYER")
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,57 @@ def test_half_as_many_bits_beside_the_original(nas: Callable[..., Done], study: 
     assert f"Accuracy on the official test set: {done.accuracy:.2%}, in bfloat16 {done.bf16_accuracy:.2%}" in words
 
 
+def operators(file: Path, folder: Path) -> list[str]:
+    """Of the graph as onnxruntime runs it, after its own optimisation."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+
+
+@pytest.mark.slow
+def test_every_convolution_of_an_int8_file_computes_in_eight_bits(
+    nas: Callable[..., Done], study: StudyPaths, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.export.int8.SHARE_TO_BLAME", -1.0)  # so that each layer is looked at
+    done = export(ExportSpec(study, format="onnx-int8", output=tmp_path / "network.onnx", tta="none"))
+    floats = export(ExportSpec(study, format="onnx", output=tmp_path / "float.onnx", tta="none"))
+    model, _ = load_network(find_run(study, None))
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules())
+    found = operators(done.path, tmp_path)
+    assert (found.count("QLinearConv"), sum("Conv" in name for name in found)) == (convolutions, convolutions)
+    assert done.bytes < 0.6 * floats.bytes == 0.6 * done.int8.float_bytes
+    dataset = load_dataset(DataConfig(dataset="digits"))
+    assert (done.int8.images, done.int8.judged_on) == (len(dataset.test), "images of the official test set")
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(done.path))
+    answers = session.run(None, {"images": dataset.test.images})[0].argmax(1)
+    original = expected(study, dataset.test.images, "none").argmax(1).numpy()
+    assert done.int8.accuracy == pytest.approx((answers == dataset.test.labels).mean())
+    assert done.int8.float_accuracy == pytest.approx((original == dataset.test.labels).mean())
+    assert done.int8.changed == (answers != original).sum() <= 0.05 * len(dataset.test)
+    assert done.int8.milliseconds > 0 < done.int8.float_milliseconds
+    assert all(0 < count <= done.int8.images for count in done.int8.blamed.values())
+    # What stays in float does.
+    words = nas(
+        "export", "--study", "tiny", "--format", "onnx-int8", "--keep-float", "stages", "--output", str(tmp_path / "kept")
+    )
+    assert f"Accuracy on {len(dataset.test)} images of the official test set: " in words.out
+    within = sum(isinstance(module, torch.nn.Conv2d) for module in model.stages.modules())
+    assert operators(tmp_path / "kept", tmp_path).count("QLinearConv") == convolutions - within > 0
+
+
+def test_too_few_images_are_no_calibration(study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas.errors import ConfigError
+
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("nas.export.formats.CALIBRATION_IMAGES", 31)
+    with pytest.raises(ConfigError, match="on at least 32 training images, but there are 31"):
+        export(ExportSpec(study, format="onnx-int8", output=tmp_path / "network.onnx"))
+    assert not [*tmp_path.glob("network*"), *tmp_path.glob(".nas-export*")]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_what_is_there_is_not_written_over(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, form: str) -> None:
     (tmp_path / "there").mkdir()
@@ -194,6 +245,8 @@ def test_what_is_there_is_not_written_over(nas: Callable[..., Done], study: Stud
     [
         (["--format", "onxx"], "'onxx' is no format to export to. Did you mean 'onnx'?"),
         (["--format", "onnx", "--bf16"], "--bf16 goes with --format weights alone"),
+        (["--format", "onnx", "--keep-float", "classifier"], "--keep-float goes with --format onnx-int8 alone"),
+        (["--format", "onnx-int8", "--keep-float", "head"], "--keep-float 'head' is no layer with weights. Choices: "),
         (["--tta", "flips"], "'flips' is no test-time augmentation."),
         (["nowhere"], "'nowhere' is no retrained network of study 'tiny'."),
     ],
