@@ -216,7 +216,7 @@ DatasetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="With preset:NAME and no study: digits, cifar10, cifar100, fashion-mnist, svhn or folder.",
+        help="With preset:NAME and no study: digits, cifar10, cifar100, fashion-mnist, mnist, kmnist, svhn or folder.",
         autocompletion=offer("dataset"),
     ),
 ]

@@ -20,7 +20,7 @@ from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.splits import stratified
 from nas.errors import DataError, choices_sentence
 
-UNMIRRORED = frozenset({"digits", "svhn"})
+UNMIRRORED = frozenset({"digits", "mnist", "kmnist", "svhn"})
 """Data sets whose images mean something else in the mirror, so that no training flips them."""
 
 
@@ -124,9 +124,9 @@ def _cifar_by_hand(known: Any, root: Path) -> str:
     return f"get {known.filename} from {known.url} on a machine with a network, unpack it so that {there} exists"
 
 
-def _fashion_by_hand(known: Any, root: Path) -> str:
+def _mnist_by_hand(known: Any, root: Path) -> str:
     files = ", ".join(name for name, _ in known.resources)
-    return f"get {files} from {known.mirrors[0]} on a machine with a network, put them into {root / 'FashionMNIST' / 'raw'}"
+    return f"get {files} from {known.mirrors[0]} on a machine with a network, put them into {root / known.__name__ / 'raw'}"
 
 
 def _svhn_by_hand(known: Any, root: Path) -> str:
@@ -142,12 +142,15 @@ SOURCES: dict[str, Source] = {
     "digits": Source(8, _read_digits),
     "cifar10": _torchvision(32, "cifar10", "CIFAR10", _cifar_by_hand),
     "cifar100": _torchvision(32, "cifar100", "CIFAR100", _cifar_by_hand),
-    "fashion-mnist": _torchvision(28, "fashion-mnist", "FashionMNIST", _fashion_by_hand),
+    "fashion-mnist": _torchvision(28, "fashion-mnist", "FashionMNIST", _mnist_by_hand),
+    "mnist": _torchvision(28, "mnist", "MNIST", _mnist_by_hand),
+    "kmnist": _torchvision(28, "kmnist", "KMNIST", _mnist_by_hand),
     "svhn": _torchvision(32, "svhn", "SVHN", _svhn_by_hand),
 }
 """digits: scikit-learn's 1,797 handwritten ones of 8×8 (UCI Optical Recognition of Handwritten Digits). CIFAR-10 and CIFAR-100
 (Krizhevsky 2009): 50,000 + 10,000 colour images of 32×32, in 10 and in 100 classes. Fashion-MNIST (arXiv 1708.07747): 60,000 +
-10,000 grey ones of 28×28 of clothes. SVHN (Netzer et al. 2011): 73,257 + 26,032 house numbers of 32×32, in colour; its 531,131
+10,000 grey ones of 28×28 of clothes; so many and so large are MNIST's handwritten digits (LeCun et al. 1998) and KMNIST's cursive
+Japanese characters (arXiv 1812.01718). SVHN (Netzer et al. 2011): 73,257 + 26,032 house numbers of 32×32, in colour; its 531,131
 easier ones are left out."""
 
 DATASETS: dict[str, Callable[[DataConfig, Progress], Dataset]] = {

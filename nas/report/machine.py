@@ -116,6 +116,8 @@ def _data_found(data: Path) -> dict[str, str]:
         "cifar10": "cifar-10-batches-py",
         "cifar100": "cifar-100-python",
         "fashion-mnist": "FashionMNIST/raw",
+        "mnist": "MNIST/raw",
+        "kmnist": "KMNIST/raw",
         "svhn": "train_32x32.mat",
     }
     return {"digits": "embedded"} | {name: str(data / place) for name, place in places.items() if (data / place).exists()}

@@ -65,7 +65,10 @@ class SearchSpec(ImageFields):
 
     space: str | None = option(None, "A shipped space or a YAML file. [default: resnet]", complete="space", positional=True)
     dataset: str | None = option(
-        None, "cifar10, cifar100, digits, fashion-mnist, svhn, folder. [default: cifar10]", complete="dataset", positional=True
+        None,
+        "cifar10, cifar100, digits, fashion-mnist, mnist, kmnist, svhn, folder. [default: cifar10]",
+        complete="dataset",
+        positional=True,
     )
     study: str | None = option(None, "Name of the study. [default: SPACE-DATASET]")
     trials: int = option(100, "Networks to train, over all runs of the study.")

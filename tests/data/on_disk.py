@@ -38,9 +38,9 @@ def _idx(array: np.ndarray) -> bytes:
     return struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
-def write_fashion(root: Path, compressed: bool = False) -> None:
-    """`compressed`: as they are downloaded."""
-    folder = root / "FashionMNIST" / "raw"
+def write_fashion(root: Path, compressed: bool = False, name: str = "FashionMNIST") -> None:
+    """`compressed`: as they are downloaded. `name`: torchvision's class, for others in the same form."""
+    folder = root / name / "raw"
     folder.mkdir(parents=True)
     for part, name in (("train", "train"), ("test", "t10k")):
         images, labels = images_and_labels(part, 28, 1, 10)

@@ -92,12 +92,13 @@ def cifar_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_data_set_keeps_what_every_data_set_promises(
     name: str, cifar_on_disk: None, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_fashion(pictures.parent / "downloads")
+    for same_form in ("FashionMNIST", "MNIST", "KMNIST"):
+        write_fashion(pictures.parent / "downloads", name=same_form)
     write_svhn(pictures.parent / "downloads", monkeypatch)
     fill(pictures / "train", {"a": 3, "b": 3})
     fill(pictures / "val", {"a": 1, "b": 1})
     fill(pictures / "test", {"a": 2, "b": 1})
-    downloaded = name in ("fashion-mnist", "svhn")
+    downloaded = name in ("fashion-mnist", "mnist", "kmnist", "svhn")
     config = DataConfig(dataset=name, folder=str(pictures.parent / "downloads" if downloaded else pictures))
     data = load_dataset(config)
     shape = data.shape
@@ -124,7 +125,8 @@ def test_unknown_data_set_is_refused_with_the_nearest_and_all_others_and_a_folde
     with pytest.raises(DataError) as refused:
         load_dataset(DataConfig(dataset="cifar"))
     assert refused.value.message == (
-        "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, cifar10, cifar100, fashion-mnist, svhn, folder."
+        "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, cifar10, cifar100, fashion-mnist, mnist, kmnist, "
+        "svhn, folder."
     )
     with pytest.raises(DataError) as refused:
         require_known(str(tmp_path))

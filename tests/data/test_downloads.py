@@ -1,4 +1,4 @@
-"""CIFAR-100, Fashion-MNIST and SVHN as torchvision finds them on the disk, and what is said where it does not."""
+"""CIFAR-100, MNIST and its kin, and SVHN as torchvision finds them on the disk, and what is said where it does not."""
 
 import urllib.error
 from pathlib import Path
@@ -16,13 +16,16 @@ from tests.data.on_disk import images_and_labels, write_cifar100, write_fashion,
 SHAPES = {
     "cifar100": ImageShape(channels=3, size=32, classes=100),
     "fashion-mnist": ImageShape(channels=1, size=28, classes=10),
+    "mnist": ImageShape(channels=1, size=28, classes=10),
+    "kmnist": ImageShape(channels=1, size=28, classes=10),
     "svhn": ImageShape(channels=3, size=32, classes=10),
 }
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_lies_on_the_disk_is_read(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    write_fashion(tmp_path / "data")
+    for same_form in ("FashionMNIST", "MNIST", "KMNIST"):
+        write_fashion(tmp_path / "data", name=same_form)
     write_svhn(tmp_path / "data", monkeypatch)
     write_cifar100(tmp_path / "data", monkeypatch)
     data = load_dataset(DataConfig(dataset=name, folder=str(tmp_path / "data")))
@@ -33,7 +36,13 @@ def test_what_lies_on_the_disk_is_read(name: str, monkeypatch: pytest.MonkeyPatc
         images, labels = images_and_labels(part, shape.size, shape.channels, shape.classes)
         np.testing.assert_array_equal(found.images, images)
         assert found.labels.tolist() == labels.tolist()
-    assert data.classes[:2] == {"fashion-mnist": ("T-shirt/top", "Trouser"), "svhn": ("0", "1")}.get(name, ("class 0", "class 1"))
+    names = {
+        "fashion-mnist": ("T-shirt/top", "Trouser"),
+        "mnist": ("0 - zero", "1 - one"),
+        "kmnist": ("o", "ki"),
+        "svhn": ("0", "1"),
+    }
+    assert data.classes[:2] == names.get(name, ("class 0", "class 1"))
 
 
 def test_files_that_were_brought_by_hand_are_unpacked_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -60,6 +69,12 @@ def test_files_that_were_brought_by_hand_are_unpacked_without_a_network(monkeypa
             "fashion-mnist",
             "get train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz "
             f"from {datasets.FashionMNIST.mirrors[0]} on a machine with a network, put them into {{}}/FashionMNIST/raw, and run "
+            "the command again; --dataset digits needs no download",
+        ),
+        (
+            "kmnist",
+            "get train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz "
+            f"from {datasets.KMNIST.mirrors[0]} on a machine with a network, put them into {{}}/KMNIST/raw, and run "
             "the command again; --dataset digits needs no download",
         ),
         (
