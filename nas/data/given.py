@@ -133,7 +133,7 @@ def _pixels(image: Any, place: str) -> np.ndarray:
         if not 0 <= pixels.min() <= pixels.max() <= 1:
             raise DataError(
                 f"{place}: pixels must be uint8 or from 0 to 1, but are from {pixels.min():g} to {pixels.max():g}",
-                hint="leave out the normalisation: nas normalises images itself",
+                hint="leave out the normalisation, which follows from the training images",
             )
         pixels = np.round(255 * pixels).astype(np.uint8)
     require_pixels(pixels.dtype, (1, *pixels.shape), place)
