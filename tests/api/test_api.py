@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -206,6 +207,27 @@ def test_what_can_be_done_with_a_study(study: StudyPaths, tmp_path: Path, capsys
     for use in (elsewhere.submit, elsewhere.export):
         with pytest.raises(ConfigError, match="is no run of study 'other'"):
             use(run=again)
+
+
+def test_images_that_a_script_holds_are_searched_retrained_submitted_and_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By files that later calls and commands find."""
+    monkeypatch.chdir(tmp_path)
+    labels, rng = np.arange(60) % 3, np.random.default_rng(0)
+    images = (rng.integers(0, 80, (60, 8, 8)) + 80 * labels[:, None, None]).astype(np.uint8)
+    given, quick = (torch.from_numpy(images), labels, ["low", "mid", "high"]), {"epochs": 1, "device": "cpu", "quiet": True}
+    study = nas.search("digits", given, study="held", trials=1, seed=0, finalists=0, **quick)
+    assert nas.search("digits", given, study="held", trials=1, **quick).best.number == study.best.number, "it is found again"
+    run = study.retrain(data=given, **quick)
+    assert run.card.classes == ("low", "mid", "high")
+    written = study.submit(images[:5], output=tmp_path / "out.csv", names=True, device="cpu", quiet=True)
+    assert written.images == 5
+    rows = [line.split(",") for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
+    guesses = study.predict(images[:5], device="cpu")
+    assert [[str(guess.image), guess.classes[0][0]] for guess in guesses] == rows
+    with pytest.raises(nas.NasError, match="images and their labels cannot be a int"):
+        nas.search("digits", 3, study="other")
 
 
 def test_mistakes_are_sentences(tmp_path: Path) -> None:
