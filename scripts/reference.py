@@ -1,12 +1,10 @@
-"""Writes docs/commands.md and docs/space-file.md from the commands, and from the configurations behind a space file.
+"""Writes docs/commands.md, docs/space-file.md and the JSON Schema of a space file from the commands and the configurations.
 
 `tests/test_documents.py` fails while a page is not what this writes.
 """
 
-import ast
 import inspect
-import textwrap
-from collections.abc import Iterator
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,14 @@ from nas.cli.options import CommandHelp
 from nas.config import ArchConfig, AugmentConfig, BudgetConfig, ImageShape, StageConfig, StemConfig, StudyConfig, TrainConfig
 from nas.config.budget import LatencyConfig
 from nas.space.recipes import DepthRate, Recipe
+from nas.space.schema import meanings, space_schema
 from nas.space.space import Reported
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
 from nas.study.strategies import EPOCHS
 
 DOCS = Path(__file__).parents[1] / "docs"
+SCHEMA = Path(__file__).parents[1] / "search_spaces" / "space.schema.json"
 COMMANDS = """# Commands
 
 Every command and its options, as in `nas COMMAND --help-all`. Written by `scripts/reference.py`.
@@ -76,7 +76,8 @@ def main() -> None:
 
 
 def pages() -> dict[Path, str]:
-    return {DOCS / "commands.md": commands(), DOCS / "space-file.md": space_file()}
+    schema = json.dumps(space_schema(list(SAMPLERS), list(PRUNERS)), indent=1, ensure_ascii=False) + "\n"
+    return {DOCS / "commands.md": commands(), DOCS / "space-file.md": space_file(), SCHEMA: schema}
 
 
 def commands() -> str:
@@ -95,7 +96,7 @@ def space_file() -> str:
     headings = {heading for heading, _, _ in SECTIONS}
     for heading, model, left_out in SECTIONS:
         schema = model.model_json_schema()
-        meanings = dict(_meanings(model))
+        said = dict(meanings(model))
         rows = []
         for key, described in schema["properties"].items():
             if key in left_out:
@@ -104,7 +105,7 @@ def space_file() -> str:
             if (inner := f"{heading}.{key}") in headings:
                 values = values.replace("mapping", f"[mapping](#{inner.replace('.', '')})")
             default = _default(described) if key not in schema.get("required", []) else "required"
-            rows.append((f"`{key}`", values, default, meanings.get(key, "")))
+            rows.append((f"`{key}`", values, default, said.get(key, "")))
         if heading == "arch":
             rows = [
                 ("`stages`", "1 to 6", "required", "Number of stages."),
@@ -158,20 +159,6 @@ def _default(described: dict[str, Any]) -> str:
 def _word(value: Any) -> str:
     words = {True: "true", False: "false", None: "null"}
     return f"`{words[value] if value is None or isinstance(value, bool) else value}`"
-
-
-def _meanings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """What is written beside a field, behind its line or below it."""
-    source = textwrap.dedent(inspect.getsource(model))
-    body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
-    for node, after in zip(body, [*body[1:], None], strict=True):
-        if not isinstance(node, ast.AnnAssign):
-            continue
-        line = source.splitlines()[(node.end_lineno or 0) - 1]
-        _, _, text = line.partition("  # ")
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            text = " ".join(str(after.value.value).split())
-        yield ast.unparse(node.target), text if text.partition(" ")[0][-1:] in (":", ",") else f"{text[:1].upper()}{text[1:]}"
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

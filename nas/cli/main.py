@@ -13,7 +13,7 @@ from nas.files import is_utf8
 
 ORDER = (
     *("search", "retrain", "ablate", "baseline", "runs", "submit", "predict", "export", "best", "show", "check", "list"),
-    *("report", "dashboard", "compare", "presets", "doctor", "clean", "rename", "remove"),
+    *("report", "dashboard", "compare", "presets", "space", "doctor", "clean", "rename", "remove"),
 )
 """Of the commands in the help."""
 LEAST_FILES = 256  # that a process may have open at once: libraries, workers' pipes, the database

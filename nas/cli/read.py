@@ -164,6 +164,22 @@ def presets(as_json: JsonOption = False) -> None:
 
 
 @command(
+    "space",
+    "Print the JSON Schema of a space file: editors complete and check the file by it.",
+    "nas space schema > space.schema.json",
+)
+def space(what: Annotated[str, typer.Argument(help="schema: the keys and values of a space file.")]) -> None:
+    from nas.errors import ConfigError
+    from nas.space.schema import space_schema
+    from nas.study.pruners import PRUNERS
+    from nas.study.samplers import SAMPLERS
+
+    if what != "schema":
+        raise ConfigError(f"nas space prints the schema, not {what!r}", hint="nas space schema")
+    print_json(space_schema(list(SAMPLERS), list(PRUNERS)))
+
+
+@command(
     "report",
     "Write one HTML page about a study: a summary, every curve, what mattered. Works during a search.",
     "nas report",

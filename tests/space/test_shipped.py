@@ -1,8 +1,11 @@
 """The shipped spaces and reported networks: complete, counted exactly, feasible, each inside what is to hold it."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from nas.budget import Budget, count_macs, count_params
 from nas.config import DataConfig, ImageShape
@@ -11,13 +14,68 @@ from nas.errors import ConfigError
 from nas.models.resnet import check_size
 from nas.paths import shipped_folder, shipped_names
 from nas.space.feasibility import check_can_fill, check_feasible, measure_fill, measure_fit
-from nas.space.space_file import load_preset, load_space
+from nas.space.space_file import load_preset, load_space, read_space
 from nas.study.warm_start import Start, fit_start
 from tests.reported import REPORTED
 
 CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 SPACES = shipped_names("space")
 DRAWS = 300
+SCHEMA = shipped_folder() / "space.schema.json"
+FILES = [*shipped_folder().glob("*.yaml"), *shipped_folder().glob("presets/*.yaml")]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_editor_finds_the_schema_of_a_shipped_file_and_no_mistake(file: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    text = file.read_text()
+    comment, _, schema = text.splitlines()[0].partition("=")
+    assert (comment, (file.parent / schema).resolve()) == ("# yaml-language-server: $schema", SCHEMA)
+    jsonschema.validate(yaml.safe_load(text), json.loads(SCHEMA.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ((), {"budgets": {}}),
+        ((), {"version": 2}),
+        (("budget",), {"params": "many"}),
+        (("budget",), {"latency": {"max_ms": 5}}),
+        (("arch",), {"block": {"type": "categorical", "choice": ["basic"]}}),
+        (("arch",), {"stages": 9}),
+        (("arch", "stage"), {"kernel": [3, "five"]}),
+        (("train",), {"lr": -0.1}),
+        (("train",), {"epochs": {"type": "int", "low": 1, "high": 9}}),
+        (("train", "augment"), {"flip": "vertical"}),
+        ((), {"fit": {"params": 2}}),
+    ],
+)
+def test_an_editor_finds_what_nas_would_refuse(section: tuple[str, ...], change: dict[str, Any]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    tree = part = yaml.safe_load((shipped_folder() / "digits.yaml").read_text())
+    for key in section:
+        part = part[key]
+    part |= change
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tree, json.loads(SCHEMA.read_text()))
+    with pytest.raises(ConfigError):
+        read_space(yaml.safe_dump(tree), "changed.yaml", "changed")
+
+
+def test_an_editor_accepts_what_nas_accepts() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    text = """
+        version: 1
+        budget: {params: 5_000k, macs: 50M, memory: 512kB, latency: {max_ms: 5, runtime: torch}}
+        fit: {params: {low: 0.5, high: 1.0}}
+        study: {sampler: {name: tpe, startup_trials: 30}, pruner: none, objective: front}
+        arch: {stages: 2, block: {type: categorical, choices: [basic, plain]},
+               stage: {blocks: [1, {type: int, low: 1, high: 3}], channels: 8}, stem: {channels: null}}
+        train: {optimizer: adamw, nesterov: {type: categorical, choices: [true, false]},
+                schedule: multistep, milestones: [0.5, 2]}
+    """
+    jsonschema.validate(yaml.safe_load(text), json.loads(SCHEMA.read_text()))
+    read_space(text, "mine.yaml", "mine")
 
 
 @pytest.mark.parametrize("name", SPACES)
