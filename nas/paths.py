@@ -24,8 +24,8 @@ def cache_folder() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
     except RuntimeError:
         raise DataError(
-            "decoded images are kept in the user's cache folder, and this user has no home: HOME is not set",
-            hint="name a folder for them: export NAS_CACHE=FOLDER",
+            "there is no folder for decoded images, because HOME is not set",
+            hint="set a folder: export NAS_CACHE=FOLDER",
         ) from None
 
 
@@ -112,7 +112,7 @@ class TrialPaths:
 def study_paths(name: str) -> StudyPaths:
     """Raises StudyError for a name that is no folder's name."""
     if not name or name in (".", "..") or set(name) & set('/\\:*?"<>|') or name.startswith("."):
-        raise StudyError(f"a study's name is the name of a folder, without separators or a leading dot, but is {name!r}")
+        raise StudyError(f"the name of a study must be a folder name without separators or a leading dot, but is {name!r}")
     return StudyPaths(studies_folder() / name)
 
 
@@ -128,7 +128,7 @@ def existing_study(name: str | None) -> StudyPaths:
         if name is None:
             what = f"Choices: {', '.join(known)}." if known else f"There is none under {studies_folder().absolute()}."
             raise StudyError(
-                f"which study? None was used here before. {what}",
+                f"no study is named, and none was used here before. {what}",
                 hint="nas search --space digits --dataset digits" if not known else "add --study NAME",
             )
     paths = study_paths(name)
@@ -137,7 +137,7 @@ def existing_study(name: str | None) -> StudyPaths:
             os.stat(paths.settings)  # raises where the folder may not be read, or none can have such a name
         raise StudyError(
             f"there is no study {name!r} under {studies_folder().absolute()}.{choices_sentence(name, known)}",
-            hint="nas list shows the studies; nas search makes one",
+            hint="nas list shows the studies; nas search creates one",
         )
     return paths
 

@@ -42,7 +42,7 @@ def test_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(StudyError) as refused:
         study_paths(name)
     assert refused.value.message == (
-        f"a study's name is the name of a folder, without separators or a leading dot, but is {name!r}"
+        f"the name of a study must be a folder name without separators or a leading dot, but is {name!r}"
     )
 
 
@@ -61,7 +61,7 @@ def test_unknown_study_is_refused_with_the_nearest_and_all_others() -> None:
         f"there is no study 'resnet-cifar' under {studies_folder()}. Did you mean 'resnet-cifar10'? "
         "Choices: digits-digits, resnet-cifar10."
     )
-    assert error.hint == "nas list shows the studies; nas search makes one"
+    assert error.hint == "nas list shows the studies; nas search creates one"
 
 
 def test_where_no_study_is_named_it_is_the_one_used_last() -> None:
@@ -73,7 +73,7 @@ def test_where_no_study_is_named_it_is_the_one_used_last() -> None:
     assert existing_study("a").name == "a"
     (studies_folder() / ".last").write_text("c\n")
     error = refusal(None)
-    assert error.message == "which study? None was used here before. Choices: a, b."
+    assert error.message == "no study is named, and none was used here before. Choices: a, b."
     assert error.hint == "add --study NAME"
     (studies_folder() / ".last").unlink()
     (studies_folder() / ".last").mkdir()
@@ -83,7 +83,7 @@ def test_where_no_study_is_named_it_is_the_one_used_last() -> None:
 def test_where_no_study_is_named_and_there_is_none_the_next_step_makes_one() -> None:
     error = refusal(None)
     assert refusal("mine").message == f"there is no study 'mine' under {studies_folder()}."
-    assert error.message == f"which study? None was used here before. There is none under {studies_folder()}."
+    assert error.message == f"no study is named, and none was used here before. There is none under {studies_folder()}."
     assert error.hint == "nas search --space digits --dataset digits"
 
 
@@ -97,4 +97,4 @@ def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch: pytest.Monke
     with pytest.raises(DataError) as refused:
         cache_folder()
     assert "HOME is not set" in refused.value.message
-    assert refused.value.hint == "name a folder for them: export NAS_CACHE=FOLDER"
+    assert refused.value.hint == "set a folder: export NAS_CACHE=FOLDER"

@@ -69,7 +69,7 @@ class Trial:
         if not file.is_file():
             raise StudyError(
                 f"trial {self.number} of study {self.paths.name!r} ({self.outcome}) was not trained: its network is not kept",
-                hint="take one of study.trials whose outcome is trained, pruned_early or diverged",
+                hint="use one of study.trials with the outcome trained, pruned_early or diverged",
             )
         return Candidate.from_file(file)
 

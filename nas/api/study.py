@@ -206,7 +206,7 @@ class Study:
             result = show_retraining(spec, display, Stop())
         remember_study(self.paths)
         if result.best is None:
-            raise KeyboardInterrupt("the training is suspended, its checkpoint written; the same call goes on")
+            raise KeyboardInterrupt("the training is suspended and its checkpoint is written; the same call resumes it")
         return Run(result.best[0])
 
     @takes_options
@@ -225,21 +225,21 @@ class Study:
         if done.failures:
             raise NasError("; ".join(f"{name} failed: {reason}" for name, reason in done.failures.items()))
         if done.suspended:
-            raise KeyboardInterrupt("the training is suspended, its checkpoint written; the same call goes on")
+            raise KeyboardInterrupt("the training is suspended and its checkpoint is written; the same call resumes it")
         there = {run.folder for run in finished_baselines(self.paths)}
         return [Baseline(run) for run in done.runs if run.folder in there]
 
     def _name_of(self, which: Which) -> str:
         if isinstance(which, Trial):
             if which.paths != self.paths:
-                raise ConfigError(f"trial {which.number} is one of study {which.paths.name!r}, not of {self.name!r}")
+                raise ConfigError(f"trial {which.number} belongs to study {which.paths.name!r}, not to {self.name!r}")
             return str(which.number)
         return str(which)
 
     def _run_name(self, run: Run | str | None) -> str | None:
         if isinstance(run, Run):
             if run.folder.parent.resolve() != self.paths.retrained.resolve():
-                raise ConfigError(f"{run.folder} is no run of study {self.name!r}")
+                raise ConfigError(f"{run.folder} is not a run of study {self.name!r}")
             return run.name
         return run
 
@@ -297,9 +297,9 @@ def search(given: Given[SearchSpec], *, log: str | None = None, quiet: bool = Fa
         result = run_search(spec, display)
         in_time = spec.timeout is None or time.monotonic() - begun < spec.timeout
         if result.interrupted and in_time:
-            raise KeyboardInterrupt(f"study {result.plan.paths.name!r} is suspended; the same call goes on")
+            raise KeyboardInterrupt(f"study {result.plan.paths.name!r} is suspended; the same call resumes it")
         if result.exhausted:
-            display.note("nothing new was left to draw: widen the ranges of the space")
+            display.note("the space has no new candidates: widen its ranges")
     return Study(result.plan.paths)
 
 

@@ -59,7 +59,7 @@ def peak_memory(arch: ArchConfig, shape: ImageShape) -> int:
     with torch.device("meta"):
         model = build_model(arch, shape).eval()
         image = torch.empty(1, shape.channels, shape.size, shape.size)
-    with blaming_block(arch, "fails on the meta device, where the memory that it takes is computed"):
+    with blaming_block(arch, "fails on the meta device, where its memory is computed"):
         return follow(model, image).peak
 
 

@@ -234,8 +234,8 @@ class MeasuredLatencies:
             except (ValidationError, OSError) as error:
                 problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
                 raise BudgetError(
-                    f"{file} cannot be read, which holds the latencies measured so far: {problem}",
-                    hint="delete it, and networks that are drawn again are timed again",
+                    f"{file}, the file of measured latencies, cannot be read: {problem}",
+                    hint="delete it; networks that are drawn again will be timed again",
                 ) from None
 
     def get(self, arch: ArchConfig) -> float | None:

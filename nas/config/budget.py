@@ -82,7 +82,7 @@ _DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]+)?")
 
 def _known_device(name: str) -> str:
     if not _DEVICE.fullmatch(name):
-        raise ValueError(f"is where the network will run, one of cpu, cuda, cuda:1 and so on, or mps, but is {name!r}")
+        raise ValueError(f"is the device of the network: cpu, cuda, cuda:1 and so on, or mps, but is {name!r}")
     return name
 
 
@@ -102,7 +102,7 @@ class LatencyConfig(Frozen):
         if isinstance(value, cls):
             return value
         if not isinstance(value, dict):
-            raise ValueError(f"must say the time and what runs the network, {example}, but is {value!r}")
+            raise ValueError(f"must have the time and the runtime, {example}, but is {value!r}")
         for key in value:
             if key not in cls.model_fields:
                 raise ValueError(f"unknown key {key!r}.{choices_sentence(str(key), cls.model_fields)}")
@@ -139,7 +139,7 @@ class BudgetConfig(Frozen):
     def _limits_something(self) -> Self:
         if not self.limited():
             choices = ", ".join(type(self).model_fields)
-            raise ValueError(f"must limit something: at least one of {choices}, for example {{params: 5M}}")
+            raise ValueError(f"must have at least one limit of {choices}, for example {{params: 5M}}")
         return self
 
     def limited(self) -> dict[str, float]:

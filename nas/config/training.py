@@ -194,7 +194,9 @@ class TrainConfig(Frozen):
         """What is valid but probably a mistake: one sentence each."""
         beyond = [share for share in self.milestones if share >= 1]
         if self.schedule == "multistep" and beyond:
-            return [f"milestones {', '.join(f'{s:g}' for s in beyond)} lie at or after the end of the run and are never reached"]
+            return [
+                f"milestones {', '.join(f'{s:g}' for s in beyond)} are at or after the end of the run, and would never be reached"
+            ]
         return []
 
 

@@ -40,7 +40,7 @@ def serve(paths: StudyPaths, host: str, port: int, on_ready: Callable[[str], Non
         server = wsgiref.simple_server.make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            why = "is in use" if error.errno == errno.EADDRINUSE else "needs rights that you do not have"
+            why = "is in use" if error.errno == errno.EADDRINUSE else "needs permissions that you do not have"
             raise ConfigError(
                 f"port {port} of {host} {why}", hint=f"nas dashboard --port {port + 1 if port > 1023 else 8080}"
             ) from None

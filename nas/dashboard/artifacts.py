@@ -83,7 +83,7 @@ def trial_note(number: int, value: float | None, paths: TrialPaths, shape: Image
     try:
         candidate = Candidate.from_file(paths.candidate)
     except NasError:
-        return f"{paths.candidate} cannot be read any more: the network is not known."
+        return f"{paths.candidate} cannot be read, so the network is unknown."
     layers = list_layers(candidate.arch, shape)
     parts = list_parts(candidate.arch, shape, layers)
     stages = Table(

@@ -122,7 +122,7 @@ class StudyView(BaseStorage):
             return super().get_best_trial(study_id)
         best, _ = best_of(self._study)
         if best is None:
-            raise ValueError("no training has run to its end yet")
+            raise ValueError("no completed trial yet")
         return self.get_trial(best._trial_id)
 
     def _show(self, stored: FrozenTrial, study_id: int, paths: TrialPaths) -> FrozenTrial:
@@ -143,7 +143,7 @@ class StudyView(BaseStorage):
         shown |= {name: stored[name] for name in ("params", "macs", "architecture") if name in stored}
         with suppress(StudyError):
             if trial.intermediate_values and (curve := read_curve(paths.metrics)):
-                shown["seconds an epoch"] = round(fmean(metrics.seconds for metrics in curve), 2)
+                shown["seconds per epoch"] = round(fmean(metrics.seconds for metrics in curve), 2)
         if over := broken_limits(trial):
             shown["over budget by"] = ", ".join(f"{value:.0%} of {name}" for name, value in over.items())
         hidden = {*shown, "outcome", "digest", "excess"}

@@ -32,7 +32,7 @@ from nas.train.checkpoint import EpochMetrics
 LINE_SECONDS = 30.0  # between two lines that say how far something is, where there is no terminal
 FEW_SECONDS = 5.0  # what takes no longer than so has none
 
-OBJECTIVES = {"accuracy": "{} under the budget", "front": "the front of {} against parameters"}
+OBJECTIVES = {"accuracy": "{} under the budget", "front": "the Pareto front of {} against parameters"}
 
 
 def start_text(fitted: Fitted) -> str:
@@ -41,8 +41,8 @@ def start_text(fitted: Fitted) -> str:
     if fitted.values is None:
         return f"left out  {fitted.start.origin}: {because}"
     if fitted.is_result:
-        return f"taken over {fitted.start.origin}, as a result"
-    return f"begins with {fitted.start.origin}" + (f" (recipe: {because})" if because else "")
+        return f"reuses {fitted.start.origin}, as a result"
+    return f"starts with {fitted.start.origin}" + (f" (recipe: {because})" if because else "")
 
 
 def round_text(chosen: Round) -> str:
@@ -65,7 +65,7 @@ def finalists_plan(plan: SearchPlan) -> str:
 def plan_lines(plan: SearchPlan) -> dict[str, str]:
     """What is announced before a search begins."""
     settings, data = plan.settings, plan.settings.data
-    images = f"{plan.train_images:,} train, {plan.validation_images:,} choose"
+    images = f"{plan.train_images:,} training images, {plan.validation_images:,} validation images"
     if data.subset is not None:
         images += ", by --train-subset"
     if plan.skipped_images:
@@ -74,7 +74,7 @@ def plan_lines(plan: SearchPlan) -> dict[str, str]:
     if data.labels is not None:
         where += f" by the labels in {data.labels}"
     if plan.groups:
-        images += f", no group of the {plan.groups:,} on both sides"
+        images += f", with each of the {plan.groups:,} groups on one side"
     shape, metric = settings.shape, METRIC_WORDS[settings.study.metric]
     epochs = number_text(int(settings.parameters["epochs"]), "epoch")
     return {
@@ -86,7 +86,7 @@ def plan_lines(plan: SearchPlan) -> dict[str, str]:
         "finalists": finalists_plan(plan),
         "workers": plan.workers,
         "precision": plan.precision,
-        "goal": f"{plan.goal} trained networks" + (f", {plan.trained} of them already there" if plan.trained else ""),
+        "goal": f"{plan.goal} trained networks" + (f", of which {plan.trained} are done" if plan.trained else ""),
     }
 
 
@@ -241,7 +241,7 @@ class TerminalDisplay(SearchDisplay):
             self._live.start()
 
     def begin_finalists(self, chosen: Round, there: int) -> None:
-        self.say(f"finalists: {round_text(chosen)}" + (f"; {there} trainings are there" if there else ""))
+        self.say(f"finalists: {round_text(chosen)}" + (f"; {there} trainings are done" if there else ""))
 
     def until(self, deadline: float | None) -> None:
         self._started, self._deadline = time.monotonic(), deadline

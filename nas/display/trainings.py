@@ -106,7 +106,9 @@ def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> 
     with suspended_by_signals(stop.request):
         done = retrain(spec, on_plan, trainings, stop)
     if done.best is not None and not begun:
-        display.say(f"{done.best[0].folder} was trained before; another --seed, --epochs or --recipe trains another network.")
+        display.say(
+            f"{done.best[0].folder} was already trained. To train another network, use another --seed, --epochs or --recipe."
+        )
     return done
 
 
@@ -115,7 +117,7 @@ def show_retrainings(spec: SeveralSpec, display: TerminalDisplay, stop: Stop) ->
     trainings = Trainings(display)
 
     def on_plan(plans: Sequence[RunPlan], there: int, ctx: TrainingContext) -> None:
-        display.say(f"study {spec.base.paths.name}: {len(plans)} trainings" + (f", {there} are there" if there else ""))
+        display.say(f"study {spec.base.paths.name}: {len(plans)} trainings" + (f", {there} are done" if there else ""))
         for plan in {plan.subject.title: plan for plan in plans}.values():
             display.say(_plan_text(plan, ctx))
         say_counts(ctx.dataset.counts, display)
@@ -153,9 +155,9 @@ def _announce_ablation(plan: AblationPlan, display: TerminalDisplay) -> None:
         same = "" if variant.same_as is None else f"  trains the same network as {variant.same_as}"
         arch = variant.candidate.arch.one_line()
         display.say(f"  {variant.title}:  {count_text(variant.params)} parameters, {arch}{over}{same}")
-    there = f", {plan.there} are there" if plan.there else ""
+    there = f", {plan.there} are done" if plan.there else ""
     trainings = number_text(len(plan.pending), "training")
-    display.say(f"{trainings}{there}, on {plan.train_images:,} images; {plan.held_out:,} are set aside and judge")
+    display.say(f"{trainings}{there}, on {plan.train_images:,} images; {plan.held_out:,} are held out")
     for warning in plan.warnings:
         display.note(f"Warning: {warning}")
 
@@ -190,9 +192,9 @@ def _announce_baselines(
         over = "" if network.over_text is None else f"  over budget by {network.over_text}"
         display.say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
         if network.unknown:
-            display.say(f"    its {', '.join(network.unknown)} could not be held against the budget")
-    there = f", {len(plans) - pending} are there" if pending < len(plans) else ""
-    held_out = f"; {ctx.held_out:,} are set aside and judge" if ctx.held_out else ""
+            display.say(f"    its {', '.join(network.unknown)} could not be compared with the budget")
+    there = f", {len(plans) - pending} are done" if pending < len(plans) else ""
+    held_out = f"; {ctx.held_out:,} are held out" if ctx.held_out else ""
     test = ". The official test set is opened once, at the end of each" if ctx.test_images else ""
     display.say(
         f"{number_text(pending, 'training')}{there}, on {ctx.selected.train_images:,} images{held_out}, on {ctx.devices.name} "

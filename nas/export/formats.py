@@ -76,9 +76,9 @@ class Predictor(nn.Module):
 def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda text: None) -> Exported:
     """Whole or not at all. Raises NasError."""
     if request.format not in FORMATS:
-        raise ConfigError(f"{request.format!r} is no format to export to.{choices_sentence(request.format, FORMATS)}")
+        raise ConfigError(f"{request.format!r} is not an export format.{choices_sentence(request.format, FORMATS)}")
     if request.bf16 and request.format != "weights":
-        raise ConfigError("--bf16 goes with --format weights alone", hint="nas export --format weights --bf16")
+        raise ConfigError("--bf16 works only with --format weights", hint="nas export --format weights --bf16")
     if request.keep_float and request.format != INT8:
         raise ConfigError(f"--keep-float goes with --format {INT8} alone", hint=f"nas export --format {INT8} --keep-float LAYER")
     paths = request.paths
@@ -89,7 +89,9 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
     named = (paths.folder if paths else Path()) / "exported" / f"{run.folder.name}{SUFFIXES[request.format]}"
     output = request.output or named
     if output.exists():
-        raise StudyError(f"{output} is there already, and is not written over", hint="name another with --output, or remove it")
+        raise StudyError(
+            f"{output} already exists, and is not overwritten", hint="choose another path with --output, or remove it"
+        )
     predictor = Predictor(model, card.mean, card.std, request.tta or card.tta).eval()
     images = _random_images(card)
     with torch.inference_mode():
@@ -97,7 +99,7 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StudyError(f"{output} cannot be written: {error.strerror}", hint="name another with --output") from None
+        raise StudyError(f"{output} cannot be written: {error.strerror}", hint="choose another path with --output") from None
     with tempfile.TemporaryDirectory(prefix=".nas-export-", dir=output.parent) as folder:
         unfinished = Path(folder) / output.name
         with blaming_block(card.candidate.arch, f"cannot be exported by --format {request.format}"):
@@ -106,8 +108,8 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
         difference = float((computed - expected).abs().max())
         if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
             raise StudyError(
-                f"the exported network does not predict as the original: its logits differ by up to {difference:.2g}",
-                hint="nothing was written; please report the network, nas show names it, and nas doctor the versions",
+                f"the exported network predicts differently from the original: its logits differ by up to {difference:.2g}",
+                hint="nothing was written; please report this with the output of nas show and nas doctor",
             )
         more: dict[str, Any] = {}
         if request.bf16:
@@ -215,10 +217,10 @@ def _data_of(paths: StudyPaths | None, card: ModelCard, progress: Progress, note
     try:
         dataset = load_dataset(card.data, progress)
     except DataError as error:
-        note(f"the accuracies are not measured: {error.message}")
+        note(f"accuracy was not measured: {error.message}")
         return None
     if dataset.fingerprint != card.data_fingerprint:
-        note(f"the accuracies are not measured: {card.data.folder or card.data.dataset} holds other images or labels")
+        note(f"accuracy was not measured: {card.data.folder or card.data.dataset} has other images or labels")
         return None
     return dataset
 
@@ -257,7 +259,7 @@ def _quantise(
 
 def _accuracy(predictor: Predictor, card: ModelCard, test: ImageSet, progress: Progress) -> float:
     data = place(test, card.mean, card.std, torch.device("cpu"))
-    return judge(predictor.model, data, test, predictor.tta, progress, "judging by test images").accuracy
+    return judge(predictor.model, data, test, predictor.tta, progress, "evaluating test images").accuracy
 
 
 Write = Callable[[Predictor, ModelCard, TrialPaths, Path, Tensor], Tensor]

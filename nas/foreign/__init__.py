@@ -66,7 +66,7 @@ def _parsed(what: str, text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]
     if not what:
         return "", (), {}
     wrong = ConfigError(
-        f"after the colon stands a name, or a name with arguments that are Python's literals, but {text!r} has {what!r}",
+        f"the part after the colon must be a name, optionally with Python literals as arguments, but {text!r} has {what!r}",
         hint="for example 'net.py:Net(width=64, depths=[2, 2])', quoted for the shell",
     )
     try:
@@ -110,7 +110,7 @@ def build_network(
             target = _in_module(load_file(name.file), name)
             if isinstance(target, nn.Module):
                 if name.positional or name.keywords:
-                    raise ConfigError(f"{name.text}: {name.attribute} is a network already and takes no arguments")
+                    raise ConfigError(f"{name.text}: {name.attribute} is already a network, and takes no arguments")
                 return target, name.attribute
             keywords = _arguments(target, name, shape)
         stage("build")
@@ -119,8 +119,8 @@ def build_network(
             model = target(*name.positional, **keywords)
     if not isinstance(model, nn.Module):
         raise ConfigError(
-            f"{name.text} is no torch.nn.Module: {call} gives {type(model).__name__!r}",
-            hint="name a class that is one, or a function that gives one",
+            f"{name.text} is not a torch.nn.Module: {call} returns {type(model).__name__!r}",
+            hint="name a class that is one, or a function that returns one",
         )
     return model, call
 
@@ -132,7 +132,7 @@ def _of_torchvision(name: ForeignName) -> Callable[..., Any]:
     if name.attribute not in known:
         choices = choices_sentence(name.attribute, known)
         raise ConfigError(
-            f"torchvision has no model {name.attribute!r} that classifies.{choices}", hint="torchvision:resnet18 is one"
+            f"torchvision has no classification model {name.attribute!r}.{choices}", hint="for example torchvision:resnet18"
         )
     return lambda *args, **kwargs: models.get_model(name.attribute, *args, **{"weights": None, **kwargs})
 
@@ -157,14 +157,14 @@ def _in_module(module: ModuleType, name: ForeignName) -> Any:
         found = getattr(found, part, None)
     choices = _networks(module)
     if found is None or found is module:
-        what = f"has no {name.attribute!r}" if name.attribute else "is a file: say which of its networks"
+        what = f"has no {name.attribute!r}" if name.attribute else "is a file; add the name of a network in it"
         known = choices_sentence(name.attribute, choices) if choices else " It defines no torch.nn.Module."
         nearest = [*difflib.get_close_matches(name.attribute, choices, n=1, cutoff=0.5), *choices]
         raise ConfigError(f"{name.file} {what}.{known}", hint=f"name it as {name.example(nearest[0])}" if nearest else None)
     is_other_class = isinstance(found, type) and not issubclass(found, nn.Module)
     if is_other_class or not (isinstance(found, nn.Module) or callable(found)):
         known = f" Choices: {', '.join(choices)}." if choices else ""
-        raise ConfigError(f"{name.file}:{name.attribute} is no torch.nn.Module.{known}")
+        raise ConfigError(f"{name.file}:{name.attribute} is not a torch.nn.Module.{known}")
     return found
 
 
@@ -203,5 +203,5 @@ def _arguments(target: Any, name: ForeignName, shape: ImageShape) -> dict[str, A
         else:
             message = f"{name.text}: {name.attribute}{signature} {error}"
             call = f"{name.attribute}({', '.join(needed)})" if needed else f"{name.attribute}()"
-        raise ConfigError(message, hint=f"arguments stand in the name: {name.example(call)}") from None
+        raise ConfigError(message, hint=f"write the arguments in the name: {name.example(call)}") from None
     return keywords

@@ -158,22 +158,22 @@ def _answer(folder: Path, name: ForeignName, status: int, timeout: float | None)
         stage = (folder / STAGE).read_text()
     except FileNotFoundError:
         raise NasError(
-            f"the process that was to build {name.text} ended before it began, with status {status}",
+            f"the process that builds {name.text} ended before it started, with status {status}",
             hint="nas doctor shows whether torch can be imported",
         ) from None
     doing = _DOING[stage]
     if timeout is not None:
         place = _place(folder / STACK, name)
         raise ConfigError(
-            f"{name.text} was ended after {timeout:g} s {doing}{place}", hint="--timeout 5m gives it longer, if it only is slow"
+            f"{name.text} was stopped after {timeout:g} s {doing}{place}", hint="if it is only slow, use --timeout 5m"
         )
     if status < 0:
         ending = signal.Signals(-status).name
-        cause = ", as the system does where memory runs out" if ending == "SIGKILL" else ""
+        cause = ", which the system does when memory runs out" if ending == "SIGKILL" else ""
         raise ConfigError(f"the process of {name.text} was ended by {ending} {doing}{cause}")
     raise ConfigError(
         f"{name.text} ended its process with status {status} {doing}",
-        hint='what a program does when it is run belongs under if __name__ == "__main__":',
+        hint='put code that should only run as a program under if __name__ == "__main__":',
     )
 
 
@@ -219,11 +219,11 @@ def _inspected(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     def first_pass(model: nn.Module, image: Tensor) -> Any:
         stage("forward")
-        hint = _hint_to_train(name, shape) if training else "--size, --channels and --classes say for which images it is"
+        hint = _hint_to_train(name, shape) if training else "set the images with --size, --channels and --classes"
         with blaming(name.file, f"{built} takes no images of {'×'.join(str(n) for n in image.shape[1:])}", hint):
             calls, result = calls_of(model, image)
         if any(is_lazy(weight) for weight in model.parameters()):
-            raise ConfigError(f"{built} has lazy parameters that no image reaches, so that they have no shape and no count")
+            raise ConfigError(f"{built} has lazy parameters that no image reaches, so they have no shape and cannot be counted")
         stage("count")
         _silence()
         return calls, result
@@ -242,10 +242,10 @@ def _inspected(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _hint_to_train(name: ForeignName, shape: ImageShape) -> str:
     if name.library == "torchvision" and shape.channels != 3:
         return (
-            f"torchvision's networks take 3 channels, these images have {shape.channels}: a class in a file of yours that holds "
-            "one may repeat them, self.net(images.repeat(1, 3, 1, 1))"
+            f"torchvision's networks take 3 channels, these images have {shape.channels}: wrap it in your own class "
+            "that repeats them, self.net(images.repeat(1, 3, 1, 1))"
         )
-    return "a network takes the study's images as they are; a class in a file of yours that holds one may change them first"
+    return "a network gets the study's images as they are; wrap it in your own class that changes them first"
 
 
 def _silence() -> None:
@@ -286,11 +286,11 @@ def try_step(model: nn.Module, built: str, shape: ImageShape, name: ForeignName)
     for key, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise ConfigError(
-                f"{built} keeps {key!r} in its state_dict, a {type(value).__name__}, and a checkpoint holds tensors alone",
-                hint="register_buffer keeps a tensor; what is no tensor belongs in no extra state",
+                f"{built} keeps {key!r} in its state_dict, a {type(value).__name__}, but a checkpoint holds only tensors",
+                hint="use register_buffer for a tensor; keep everything else out of the extra state",
             )
     if not any(weight.requires_grad for weight in model.parameters()):
-        raise ConfigError(f"{built} has no parameter that could be trained: none has requires_grad")
+        raise ConfigError(f"{built} has no trainable parameter: none has requires_grad")
 
     def step(model: nn.Module, images: Tensor) -> None:
         model.train()
@@ -303,7 +303,7 @@ def try_step(model: nn.Module, built: str, shape: ImageShape, name: ForeignName)
             _required_logits(model(images), built, "in evaluation", shape.classes, name)
 
     images = torch.rand(IMAGES, shape.channels, shape.size, shape.size) * 2 - 1
-    with blaming(name.file, f"{built} cannot be copied, which the average of its weights needs"):
+    with blaming(name.file, f"{built} cannot be copied, which EMA weights need"):
         twin = copy.deepcopy(model)
     try:
         step(twin.to(memory_format=torch.channels_last), images.clone(memory_format=torch.channels_last))
@@ -321,15 +321,15 @@ def _required_logits(output: Any, built: str, when: str, classes: int, name: For
     if not isinstance(output, Tensor):
         tensors = sum(isinstance(leaf, Tensor) for leaf in tree_leaves(output))
         kind = f"a {type(output).__name__}" + (f" of {tensors} tensors" if tensors > 1 else "")
-        hint = "a class in a file of yours that holds it may return the logits alone"
+        hint = "wrap it in your own class that returns only the logits"
         if name.file is None:
             without = name.called({**name.keywords, "aux_logits": False})
-            hint = f"its auxiliary classifiers can be left out: {name.example(without)}"
+            hint = f"leave out its auxiliary classifiers: {name.example(without)}"
         raise ConfigError(f"{built} returns {kind} {wanted.format('auxiliary outputs perhaps, ')}", hint=hint)
     if tuple(output.shape) != (IMAGES, classes) or not output.is_floating_point():
         kind = f"{tuple(output.shape)}" + ("" if output.is_floating_point() else f" of {output.dtype}")
         raise ConfigError(
             f"{built} returns {kind} {wanted.format('')}",
-            hint="an argument num_classes is the images' unless the name gives it; the last layer has an output for each class",
+            hint="num_classes is set to the number of classes unless you give it; the last layer needs one output for each class",
         )
     return output

@@ -79,12 +79,13 @@ def named(text: str) -> ForeignName:
         return found
     if text == "best" or text.isdecimal() or text.startswith((PRESET, "top:")):
         raise ConfigError(
-            f"{text} is a network of nas's own, and nas baseline trains others to compare it with", hint=f"nas retrain {text}"
+            f"{text} is a network of nas itself, and nas baseline trains other networks for comparison",
+            hint=f"nas retrain {text}",
         )
     preset = text in shipped_names("preset")
     hint = f"nas retrain {PRESET}{text}" if preset else f"nas baseline torchvision:{text if text.isidentifier() else 'resnet18'}"
     choices = choices_sentence(text, ["torchvision:NAME", "timm:NAME", "FILE.py:CLASS"])
-    raise ConfigError(f"{text!r} is no network that can be trained to compare with.{choices}", hint=hint)
+    raise ConfigError(f"{text!r} is not a network that nas baseline can train.{choices}", hint=hint)
 
 
 def measure(
@@ -97,9 +98,9 @@ def measure(
     facts = inspect_network(named(text), shape, timeout, lambda output: printed(text, output), training=True)
     if facts.unregistered:
         raise ConfigError(
-            f"{facts.built} uses {facts.unregistered:,} parameters that it does not know, of layers in a plain list perhaps: no "
-            "optimiser would train them",
-            hint="nn.ModuleList makes them known",
+            f"{facts.built} uses {facts.unregistered:,} parameters that are not registered, perhaps of layers in a plain list: "
+            "no optimiser would train them",
+            hint="use nn.ModuleList, which registers them",
         )
     values = {"params": facts.params, "macs": facts.macs, "memory": facts.memory}
     assert facts.channels_last is not None
@@ -135,7 +136,7 @@ def build(network: KnownNetwork, shape: ImageShape) -> nn.Module:
     name = named(network.name)
     if not network.is_unchanged:
         raise ConfigError(
-            f"the code of {network.name} was changed after it was measured", hint="the same command measures it again"
+            f"the code of {network.name} was changed after it was measured", hint="run the same command again to measure it"
         )
     with quiet():
         built, _ = build_network(name, shape)
@@ -146,9 +147,9 @@ def build(network: KnownNetwork, shape: ImageShape) -> nn.Module:
     found = params_of(model)
     if found != network.params:
         raise ConfigError(
-            f"{network.name} has {found:,} parameters here, and had {network.params:,} when it was measured: it is not built "
-            "alike each time",
-            hint="let its arguments alone say how it is built",
+            f"{network.name} has {found:,} parameters here, and had {network.params:,} when it was measured: its structure is "
+            "different each time",
+            hint="make its structure depend only on its arguments",
         )
     if not network.channels_last:
         model.register_forward_pre_hook(_as_rows)

@@ -113,8 +113,8 @@ class Crew:
             self._deaths_at_the_start[worker] += 1
             if self._deaths_at_the_start[worker] >= MAX_DEATHS_AT_THE_START:
                 self._unfit[worker] = refused or StudyError(
-                    f"worker {worker} died {MAX_DEATHS_AT_THE_START} times before it could train anything ({death.reason})",
-                    hint="nas doctor shows what this machine has; nothing of the study is lost",
+                    f"worker {worker} died {MAX_DEATHS_AT_THE_START} times before it trained anything ({death.reason})",
+                    hint="nas doctor shows the devices; nothing of the study is lost",
                 )
         if worker not in self._unfit:
             self._restarts[worker] = time.monotonic() + (PAUSE_SECONDS if refused else 0)
@@ -124,7 +124,7 @@ class Crew:
         elif set(self.executor.workers) | self._restarts.keys() <= self._unfit.keys():
             self.lost = self._unfit[worker]
         else:
-            self.note(f"worker {worker} cannot start, the others go on: {self._unfit[worker].message}")
+            self.note(f"worker {worker} cannot start; the others continue: {self._unfit[worker].message}")
 
     def _restart_who_is_due(self) -> None:
         for worker, when in list(self._restarts.items()):
@@ -144,7 +144,7 @@ class Crew:
         for worker, silent in self._silence.too_long().items():
             if worker in heard:
                 continue
-            self.note(f"worker {worker} has said nothing for {silent:.0f} s: it hangs and is ended")
+            self.note(f"worker {worker} has not answered for {silent:.0f} s: it hangs and is killed")
             self._silence.judged(worker)
             self.executor.kill(worker)
 

@@ -289,7 +289,7 @@ class LocalExecutor(Executor):
         for worker, made in list(self._workers.items()):
             if made.killed_at is not None and time.monotonic() - made.killed_at > KILL_SECONDS:
                 self._end([worker], seconds=0)
-                arrived.append((worker, Died("it cannot be ended, even by force")))
+                arrived.append((worker, Died("it cannot be stopped, even by force")))
             elif made.failed_at is not None and time.monotonic() - made.failed_at > GRACE_SECONDS:
                 arrived += self._end_group(worker)
         return arrived

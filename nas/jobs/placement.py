@@ -30,7 +30,7 @@ class RayCluster:
     cpus_per_worker: float = 1.0
 
 
-SHARED_OUT = "without it the cores are shared out"
+SHARED_OUT = "without it, the workers share the cores"
 
 
 def ray_cluster(
@@ -40,7 +40,7 @@ def ray_cluster(
     if address is None:
         if gpus_per_worker is not None or cpus_per_worker is not None:
             raise ConfigError(
-                "--gpus-per-worker and --cpus-per-worker say what a worker takes of a Ray cluster, which needs --ray ADDRESS",
+                "--gpus-per-worker and --cpus-per-worker are resources of a worker on a Ray cluster, and need --ray ADDRESS",
                 hint="without a cluster: --gpus N, --workers-per-gpu K, or --workers K on the CPU",
             )
         return None
@@ -48,8 +48,8 @@ def ray_cluster(
     given = [f"--{name.replace('_', '-')} {value}" for name, value in vars(wanted).items() if value != getattr(default, name)]
     if given:
         raise ConfigError(
-            f"{' and '.join(given)}: that is for this machine alone; --ray takes all the workers that its cluster has room for",
-            hint="--gpus-per-worker N and --cpus-per-worker N say what each takes; no GPU, 0, computes on the CPU",
+            f"{' and '.join(given)} is only for this machine; --ray starts as many workers as its cluster has room for",
+            hint="--gpus-per-worker N and --cpus-per-worker N set the resources of each; 0 GPUs: the CPU",
         )
     shares = {"gpus_per_worker": gpus_per_worker, "cpus_per_worker": cpus_per_worker}
     return RayCluster(address, **{name: share for name, share in shares.items() if share is not None})
@@ -96,7 +96,7 @@ def devices_of(wanted: Placement) -> list[str]:
         return _without_gpus(wanted)
     if wanted.workers is not None:
         raise ConfigError(
-            f"--workers {wanted.workers}: it counts workers on the CPU, but this search runs on {_spoken(gpus)}",
+            f"--workers {wanted.workers} counts workers on the CPU, but this search runs on {_spoken(gpus)}",
             hint=f"--workers-per-gpu K puts K on each GPU; --device cpu --workers {wanted.workers} searches on the CPU",
         )
     # Neighbours on different GPUs, so that the first ones drawn share none.
@@ -107,20 +107,20 @@ def _without_gpus(wanted: Placement) -> list[str]:
     device = "cpu" if wanted.gpus == 0 else str(pick_device(wanted.device))
     if wanted.workers_per_gpu is not None:
         raise ConfigError(
-            f"--workers-per-gpu {wanted.workers_per_gpu}: it shares out CUDA's GPUs, but this search runs on {device}",
-            hint="--workers K shares the CPU's cores out" if device == "cpu" else "leave it out: one worker takes the device",
+            f"--workers-per-gpu {wanted.workers_per_gpu} counts workers on CUDA GPUs, but this search runs on {device}",
+            hint="use --workers K on the CPU" if device == "cpu" else "leave it out: one worker uses the device",
         )
     if wanted.workers is None:
         return [device]
     if device != "cpu":
         raise ConfigError(
-            f"--workers {wanted.workers}: it counts workers on the CPU, but this search runs on {device}",
+            f"--workers {wanted.workers} counts workers on the CPU, but this search runs on {device}",
             hint=f"--device cpu --workers {wanted.workers} searches on the CPU",
         )
     cores = usable_cores()
     if wanted.workers > cores:
         raise ConfigError(
-            f"--workers {wanted.workers}: each takes a core at least, and this process may use {cores}",
+            f"--workers {wanted.workers} needs at least one core for each worker, and this process may use {cores}",
             hint=f"--workers {cores} is the most",
         )
     return [device] * wanted.workers
@@ -132,17 +132,17 @@ def _spoken(gpus: list[str]) -> str:
 
 def _require_sense(wanted: Placement) -> None:
     for option, value, least, otherwise in (
-        ("--gpus", wanted.gpus, 0, "without it the search takes every GPU that is visible; 0 is the CPU"),
-        ("--workers-per-gpu", wanted.workers_per_gpu, 1, "without it each GPU has one worker"),
-        ("--workers", wanted.workers, 1, "without it there is one worker on the CPU"),
+        ("--gpus", wanted.gpus, 0, "without it, the search uses all visible GPUs; 0: the CPU"),
+        ("--workers-per-gpu", wanted.workers_per_gpu, 1, "without it, each GPU has one worker"),
+        ("--workers", wanted.workers, 1, "without it, there is one worker on the CPU"),
         ("--threads", wanted.threads, 1, SHARED_OUT),
     ):
         if value is not None and value < least:
             raise ConfigError(f"{option} must be at least {least}, but is {value}", hint=otherwise)
     if wanted.gpus is not None and wanted.device != "auto":
         raise ConfigError(
-            f"--gpus {wanted.gpus} and --device {wanted.device} both say where to compute",
-            hint="leave one out: --gpus N takes the first N that are visible, --device the one that it names",
+            f"--gpus {wanted.gpus} and --device {wanted.device} contradict each other",
+            hint="leave one out: --gpus N uses the first N visible GPUs, --device one device",
         )
 
 
@@ -204,8 +204,7 @@ class DeviceGroup:
         most = max(1, batch // LEAST_IMAGES)
         if self.processes > most:
             raise ConfigError(
-                f"--gpus {self.processes}: a batch of {batch} images cannot be shared out, each process takes {LEAST_IMAGES} at "
-                "least",
+                f"--gpus {self.processes}: a batch of {batch} images is too small, each process needs at least {LEAST_IMAGES}",
                 hint=f"--gpus {most} is the most",
             )
 
@@ -216,7 +215,7 @@ def device_group(device: str, gpus: int | None, compiled: bool | None = None, th
     if gpus is None:
         return DeviceGroup(pick_device(device), 1, threads)
     if gpus < 0:
-        raise ConfigError(f"--gpus must be at least 0, but is {gpus}", hint="without it one GPU trains; 0 is the CPU")
+        raise ConfigError(f"--gpus must be at least 0, but is {gpus}", hint="without it, one GPU is used; 0: the CPU")
     if gpus > 1 and compiled:
         raise ConfigError(
             f"--compile and --gpus {gpus}: a network that several processes train is not compiled, because each BatchNorm of it "
@@ -227,13 +226,13 @@ def device_group(device: str, gpus: int | None, compiled: bool | None = None, th
         return DeviceGroup(torch.device("cpu"), _cpu_processes(gpus), threads)
     if device not in ("auto", "cuda"):
         raise ConfigError(
-            f"--gpus {gpus} and --device {device} both say where to compute",
-            hint="leave one out: --gpus N takes the first N that are visible, --device the one that it names; "
+            f"--gpus {gpus} and --device {device} contradict each other",
+            hint="leave one out: --gpus N uses the first N visible GPUs, --device one device; "
             "with --device cpu, --gpus N takes N processes there",
         )
     if gpus == 0:
         if device == "cuda":
-            raise ConfigError("--gpus 0 and --device cuda: one says the CPU, the other a GPU", hint="leave one out")
+            raise ConfigError("--gpus 0 and --device cuda contradict each other: 0 GPUs is the CPU", hint="leave one out")
         return DeviceGroup(torch.device("cpu"), 1, threads)
     have = _seen_gpus()
     if gpus > len(have):

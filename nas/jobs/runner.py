@@ -153,7 +153,7 @@ class Runner:
         elif time.monotonic() - self._suspended_at > SUSPEND_SECONDS:
             for worker, running in self.running.items():
                 self.note(
-                    f"worker {worker} wrote no checkpoint within {SUSPEND_SECONDS:.0f} s and is ended; "
+                    f"worker {worker} wrote no checkpoint within {SUSPEND_SECONDS:.0f} s and is killed; "
                     f"{running.job.title} will resume from the last one"
                 )
                 self.crew.executor.kill(worker)
@@ -231,7 +231,7 @@ class Runner:
             what = "damaged" if began.found == "damaged" else "of another training or version"
             self.note(f"{title} restarts: its checkpoint is {what}")
         elif began.found == "none" and running.reached:
-            self.note(f"{title} restarts: it has no checkpoint any more")
+            self.note(f"{title} restarts: its checkpoint is gone")
         elif began.found == "whole":
             self.note(f"{title} resumes " + (f"after epoch {done}" if done else "within its first epoch"))
 
@@ -274,7 +274,7 @@ class Runner:
         parts = more_parts(batch, job.micro_batches)
         if parts is None:
             last = batch // job.micro_batches
-            self._fail(running, f"the memory of {where} does not suffice, even in micro-batches of {last} images ({reason})", "")
+            self._fail(running, f"{where} has too little memory, even for micro-batches of {last} images ({reason})", "")
             return
         running.job = replace(job, micro_batches=parts)
         self.source.on_micro_batches(running)

@@ -175,8 +175,8 @@ class _Trainer:
             if where is None:
                 raise
             raise DeviceError(
-                f"the images do not fit in the memory of {where} beside what is there already: {one_line(error)}",
-                hint="search with fewer workers on it, with --train-subset, or with a smaller --image-size",
+                f"the images do not fit in the free memory of {where}: {one_line(error)}",
+                hint="use fewer workers on it, --train-subset, or a smaller --image-size",
             ) from None
         self.group: Group = ALONE
         if plan.processes > 1:

@@ -54,9 +54,11 @@ def blaming(code: Code, what: str, hint: str | None = None) -> Iterator[None]:
             said = f"SyntaxError: {error.msg}"  # its text also says where, as `place_of` does
         elif isinstance(error, SystemExit):
             said = f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
-            hint = 'what a program does when it is run belongs under if __name__ == "__main__":'
+            hint = 'put code that should only run as a program under if __name__ == "__main__":'
         elif isinstance(error, ModuleNotFoundError) and isinstance(code, BlockSource):
-            hint = "its file is kept with each study by itself: what it needs stands in the same file, or in an installed package"
+            hint = (
+                "a study keeps a copy of only this file, so everything it needs must be in this file or in an installed package"
+            )
         elif isinstance(error, ModuleNotFoundError):
             hint = hint or f"install {error.name!r} where nas is installed, or run nas from the folder that holds it"
         raise ConfigError(f"{what}: {said}{place_of(error, code)}", hint=hint) from None
@@ -171,14 +173,12 @@ def read_blocks(entries: Any, find_file: FindFile, fail: Fail) -> dict[str, Bloc
         if not file.endswith(".py") or not name.isidentifier():
             raise fail(key, f"must name a Python file and a class of it, such as my_blocks.py:ShuffleBlock, but is {entry!r}")
         if name in get_args(BlockName):
-            raise fail(key, f"{name} is the name of a block of our own: give the class in {file} another")
+            raise fail(key, f"{name} is the name of a built-in block: rename the class in {file}")
         if name in found:
-            raise fail(key, f"{name} names a block twice, of {found[name].file} and of {file}: give one of the classes another")
+            raise fail(key, f"{name} names a block twice, of {found[name].file} and of {file}: rename one of the classes")
         path = find_file(file)
         if paths.setdefault(path.name, path) != path:
-            raise fail(
-                key, f"two files are named {path.name}, and a study keeps them side by side: give one of them another name"
-            )
+            raise fail(key, f"two files are named {path.name}, and a study keeps them in one folder: rename one of them")
         found[name] = _read_block(path, name, key, fail)
     return found
 
@@ -200,8 +200,8 @@ def _read_block(path: Path, name: str, key: str, fail: Fail) -> BlockSource:
     if neighbour := _imported_neighbour(tree, path.parent):
         raise fail(
             key,
-            f"{path} imports {neighbour}, which lies beside it: a study keeps this file alone, so that what it needs stands in "
-            "it, or in an installed package",
+            f"{path} imports {neighbour}, a file beside it: a study keeps a copy of only this file, so everything it needs must "
+            "be in this file or in an installed package",
         )
     return BlockSource(file=path.name, text=text)
 
@@ -259,7 +259,7 @@ def _load_block(name: str, source: BlockSource) -> type[ResidualBlock]:
     if not issubclass(found, ResidualBlock):
         bases = ", ".join(base.__name__ for base in found.__bases__)
         raise ConfigError(
-            f"{label} is no block: a block is a ResidualBlock, which is a torch.nn.Module, and this is a class of {bases}",
+            f"{label} is not a block: a block is a subclass of ResidualBlock, but this class has the bases {bases}",
             hint=f"from nas.models.blocks import BlockPlan, ResidualBlock; {signature}",
         )
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
@@ -294,11 +294,11 @@ def check_block(arch: ArchConfig, widths: tuple[int, int]) -> None:
                 block = make_block(plan)
                 if any(is_lazy(weight) for weight in block.parameters()):
                     raise ConfigError(
-                        f"{_label(arch)} has lazy parameters, and a network is counted before an image has reached it",
-                        hint="give its layers their widths: plan.channels_in and plan.stage.channels",
+                        f"{_label(arch)} has lazy parameters, but a network is counted before it sees an image",
+                        hint="give its layers fixed widths: plan.channels_in and plan.stage.channels",
                     )
                 weight_norm = "of weight_norm, torch.nn.utils.parametrizations has one that can be copied"
-                with blaming_block(arch, "cannot be copied, which the average of its weights needs", weight_norm):
+                with blaming_block(arch, "cannot be copied, which EMA weights need", weight_norm):
                     copy.deepcopy(block)
                 with blaming_block(arch, "fails in zero_residual"):
                     block.zero_residual()
@@ -311,7 +311,7 @@ def check_block(arch: ArchConfig, widths: tuple[int, int]) -> None:
 
 def check_width(arch: ArchConfig, stage: StageConfig) -> None:
     """Whether the block can be built so wide, on the meta device. Raises ConfigError."""
-    hint = "a range of channels takes a step, such as {type: int, low: 16, high: 128, step: 8}"
+    hint = "give the range of channels a step, such as {type: int, low: 16, high: 128, step: 8}"
     with torch.device("meta"):
         for stride in (1, 2):
             make_block(BlockPlan(arch, stage, stage.channels, stride, 0.0), hint)
@@ -326,19 +326,19 @@ def _try(block: ResidualBlock, plan: BlockPlan, size: int) -> None:
         with blaming_block(arch, f"fails in {'training' if training else 'prediction'}, {at}, on {_shape(x.shape)}"):
             y = block.train(training)(x)
         if not isinstance(y, Tensor):
-            raise ConfigError(f"{label} gives no tensor but {type(y).__name__}")
+            raise ConfigError(f"{label} returns {type(y).__name__}, not a tensor")
         if y.dim() != 4 or len(y) != len(x):
-            raise ConfigError(f"{label} makes {_shape(y.shape)} of {_shape(x.shape)}, and must keep images apart: (N, C, H, W)")
+            raise ConfigError(f"{label} makes {_shape(y.shape)} of {_shape(x.shape)}, but must keep the shape (N, C, H, W)")
         if y.shape[1] != channels:
             raise ConfigError(
                 f"{label} gives {y.shape[1]} channels, and must give plan.stage.channels, {channels}, of {plan.channels_in} {at}",
-                hint="the shortcut, too, has to change them: nas.models.blocks.make_shortcut(plan)",
+                hint="the shortcut has to change them, too: nas.models.blocks.make_shortcut(plan)",
             )
         if tuple(y.shape[2:]) != (after, after):
             raise ConfigError(
-                f"{label} changes the spatial size wrongly: {at} it makes {y.shape[2]}×{y.shape[3]} of {size}×{size}, and must "
+                f"{label} has a wrong output size: {at} it makes {y.shape[2]}×{y.shape[3]} of {size}×{size}, and must "
                 f"make {after}×{after}, the size divided by the stride and rounded up",
-                hint="a k×k convolution keeps the size by padding=k // 2, as nas.models.layers.conv has it",
+                hint="a k×k convolution keeps the size with padding=k // 2, as in nas.models.layers.conv",
             )
         weights = [weight for weight in block.parameters() if weight.requires_grad]
         if training and weights:

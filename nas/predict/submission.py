@@ -74,7 +74,7 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
     if (brightest := int(test.images.max())) < min(card.mean):
         note(
             f"Warning: no pixel of {test.name} is above {brightest}, and the training images have {min(card.mean):.0f} in the "
-            "mean: are its pixels from 0 to 255, as theirs were?"
+            "mean: are its pixels from 0 to 255?"
         )
     order = arranged(test.ids, form)
     ids = [test.ids[i] for i in order] if form.order is None else list(form.order)
@@ -154,7 +154,7 @@ def _record(paths: StudyPaths | None, run: TrialPaths, entry: SubmissionEntry, n
     try:
         append_submission(run, entry)
     except OSError as error:
-        note(f"the submission is not recorded beside its network, in {run.folder}: {error.strerror}")
+        note(f"the submission could not be recorded in the run's folder {run.folder}: {error.strerror}")
     if paths is not None:
         try_to_record(paths, entry, note)
 
@@ -168,15 +168,15 @@ def find_test_set(request: SubmitSpec, card: ModelCard, id_column: str, progress
     if paths is not None and (remembered := _remembered(paths)).is_file():
         path = Path(os.fsdecode(remembered.read_bytes()).strip())
         if not path.exists():
-            raise DataError(f"{path}, the test set given to this study before, is gone", hint="name it: nas submit TEST")
-        return read_test_set(path, card.shape, card.data, id_column), f"{path}, as given to this study before"
+            raise DataError(f"{path}, the last test set of this study, is gone", hint="name a test set: nas submit TEST")
+        return read_test_set(path, card.shape, card.data, id_column), f"{path}, the last test set of this study"
     data = card.data if paths is None else read_settings(paths).data  # whose folder may have moved since
     if found := unlabelled_in(data):
         return read_test_set(found, card.shape, card.data), f"{found}, the only *_nolabel.pkl in the data folder"
     dataset = load_dataset(data, progress)
     if dataset.test is None:
         raise DataError(
-            f"data set {dataset.name} has no test images, and none were named before",
+            f"data set {dataset.name} has no test images, and no test set was named before",
             hint="name them: nas submit TEST, a pickle, a .npy or .npz file, or a folder of images",
         )
     images = np.ascontiguousarray(dataset.test.images)
@@ -212,7 +212,7 @@ def _remember(paths: StudyPaths, test: Path, note: Note) -> None:
     try:
         write_whole(_remembered(paths), os.fsencode(f"{test.absolute()}\n"))
     except OSError as error:
-        note(f"the test set is not remembered for study {paths.name!r}, in {_remembered(paths)}: {error.strerror}")
+        note(f"the test set could not be stored for study {paths.name!r}, in {_remembered(paths)}: {error.strerror}")
 
 
 # ------------------------------------------------------------------------------------------------------ single images

@@ -34,7 +34,7 @@ def find_form(like: Path | None, id_column: str | None, label_column: str | None
     columns = {"--id-column": id_column, "--label-column": label_column}
     if named := [option for option, value in columns.items() if value is not None]:
         raise ConfigError(
-            f"--like takes the columns from {like}, so that {' and '.join(named)} means nothing", hint="leave one out"
+            f"--like uses the columns of {like}, and cannot be combined with {' and '.join(named)}", hint="leave one out"
         )
     return read_sample(like)
 
@@ -77,11 +77,11 @@ def arranged(ids: Sequence[str], form: Form) -> list[int]:
             return [places[name] for name in wanted]
     there, asked = set(ids), set(form.order)
     missing, beyond = [name for name in form.order if name not in there], [name for name in ids if name not in asked]
-    parts = [f"{len(missing)} that the test set has not ({_few(missing)})"] if missing else []
+    parts = [f"{len(missing)} that are not in the test set ({_few(missing)})"] if missing else []
     parts += [f"not {len(beyond)} that it has ({_few(beyond)})"] if beyond else []
     raise DataError(
         f"{form.source} and the test set are not about the same images: it has {' and '.join(parts)}",
-        hint="name the test set that the sample belongs to: nas submit TEST --like FILE",
+        hint="use the test set of this sample: nas submit TEST --like FILE",
     )
 
 
@@ -97,7 +97,7 @@ def labels_for(form: Form, classes: Sequence[str], names: bool) -> list[str]:
     raise DataError(
         f"{form.source}: column {form.label_column!r} holds {_few(strange)}: neither the network's classes ({_few(classes)}) nor "
         f"their indices from 0 to {len(classes) - 1}",
-        hint=f"name the network that belongs to this sample: nas submit TEST RUN --like FILE, or {NO_SAMPLE}",
+        hint=f"use the network of this sample: nas submit TEST RUN --like FILE, or {NO_SAMPLE}",
     )
 
 
@@ -109,7 +109,7 @@ def _require_unique(ids: Sequence[str], source: str) -> None:
     seen: set[str] = set()
     for name in ids:
         if name in seen:
-            raise DataError(f"{source} has the ID {name!r} more than once, so that no row could be told from another")
+            raise DataError(f"{source} has the ID {name!r} more than once")
         seen.add(name)
 
 
@@ -118,13 +118,13 @@ def write_rows(
 ) -> None:
     """Whole or not at all. Raises DataError with the `option` that names the file."""
     if path.is_dir():
-        raise DataError(f"{path} cannot be written: it is a folder", hint=f"name a file in it with {option}")
+        raise DataError(f"{path} cannot be written: it is a folder", hint=f"choose a file in it with {option}")
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([header, *rows])
     try:
         write_whole(path, text.getvalue().encode(errors="surrogateescape"))  # an ID is a file's name as it is
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}", hint=f"name another file with {option}") from None
+        raise DataError(f"{path} cannot be written: {error.strerror}", hint=f"choose another file with {option}") from None
 
 
 def verify(path: Path, form: Form, ids: Sequence[str], classes: Sequence[str]) -> None:

@@ -120,8 +120,8 @@ def _history(record: FullRecord) -> Chart | None:
     best, line = percent(best for _, best in points), {"color": ORANGE, "width": 3, "shape": "hv"}
     figure.add_scatter(x=list(range(1, len(points) + 1)), y=best, mode="lines", name="best so far", line=line)
     caption = (
-        f"Every network that trained, in the order in which they ended, by its validation {record.metric} after its last epoch; "
-        "the line is the best of those that completed."
+        f"Validation {record.metric} of every trained network after its last epoch, in the order in which they finished; "
+        "the line is the best completed trial so far."
     )
     return Chart("history", caption, figure)
 
@@ -157,26 +157,26 @@ def _costs(record: FullRecord, cost: str, word: str, axis: str) -> Chart | None:
     add(trials, _about, "completed (validation)", marker={"color": BLUE, "size": 7, "opacity": 0.8})
     good = "accurate" if metric == "accuracy" else "good"
     step = {"line": {"color": GREEN, "width": 2, "shape": "hv"}, "marker": {"symbol": "diamond", "size": 8}}
-    add(front, _about, f"front: none that cost less was as {good}", mode="lines+markers", **step)
+    add(front, _about, f"Pareto front: no cheaper network was as {good}", mode="lines+markers", **step)
     if best:
         star = {"color": ORANGE, "symbol": "star", "size": 16, **outlined}
         add(best, _about, f"the best, trial {best[0].number}", marker=star)
     if (run := record.chosen_run) is not None and run.test_score is not None:
         x, y = [float(getattr(run.card, cost))], percent([run.test_score])
         square = {"color": PURPLE, "symbol": "square", "size": 11, **outlined}
-        figure.add_scatter(x=x, y=y, mode="markers", name="the retrained network (test)", marker=square)
-    triangle, reported = {"color": RED, "symbol": "triangle-up", "size": 9}, "reported by others, by longer trainings"
+        figure.add_scatter(x=x, y=y, mode="markers", name="retrained network (test)", marker=square)
+    triangle, reported = {"color": RED, "symbol": "triangle-up", "size": 9}, "reported by others after longer training"
     add(references, lambda one: f"{one.name}<br>reported on {one.measured_on}", reported, marker=triangle)
     _mark_costs(figure, limit)
-    caption = f"Networks that completed their training; on the step line none that cost less was as {good}."
+    caption = f"Completed trials. The step line is the Pareto front: no cheaper network was as {good}."
     if references:
         caption += (
-            " Triangles are reported by others after full trainings, some on test images: to be compared with a retrained "
-            "network, not with the search's short trainings."
+            " Triangles were reported by others after full training, some on test images: compare them with a retrained "
+            "network, not with the short trainings of the search."
         )
     elif known:
         least = count_text(min(getattr(one, cost) for one in known))
-        caption += f" The networks that others have reported have {least} {LIMIT_NAMES[cost]} and more, beyond this picture."
+        caption += f" The networks reported by others are outside this picture: they have at least {least} {LIMIT_NAMES[cost]}."
     return Chart(f"accuracy-{cost}", caption, figure)
 
 
@@ -244,7 +244,7 @@ def _curves(record: FullRecord) -> Chart | None:
         figure.add_scatter(**_strung(drawn), mode="lines+markers", name=f"the best, trial {best}", line=line)
     caption = f"Validation {record.metric} of the averaged weights after each epoch"
     if any(one.outcome == "pruned_early" for one in record.trials):
-        caption += "; networks that were pruned are faded, and end in a dot where they were given up"
+        caption += "; pruned trials are faded, and end with a dot"
     return Chart("curves", f"{caption}.", figure)
 
 
@@ -265,13 +265,13 @@ def _importance(record: FullRecord) -> Chart | None:
     if found is None or not found.slots:
         return None
     slots = [slot for slot, share in found.slots.items() if share >= LEAST_SHARE][:MOST_BARS][::-1]
-    figure = new_figure(f"What mattered for the {record.metric}", "importance (%)", "parameter")
+    figure = new_figure(f"Importance of the parameters for the {record.metric}", "importance (%)", "parameter")
     figure.add_bar(x=percent(found.slots[slot] for slot in slots), y=slots, orientation="h", marker_color=BLUE)
     figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 8})
     caption = (
-        f"By a random forest over {found.networks} networks and what each is taken to reach at its end: how much worse it "
-        f"predicts networks that it has not seen when one parameter is shuffled. It explains {max(found.explained, 0.0):.0%} of "
-        f"their differences" + ("." if found.explained >= 0.1 else ", which is too little to trust the order.")
+        f"Importance by a random forest over {found.networks} networks and their final or expected values: how much worse it "
+        f"predicts held-out networks when one parameter is shuffled. It explains {max(found.explained, 0.0):.0%} of "
+        f"the variance" + ("." if found.explained >= 0.1 else ", too little to trust the order.")
     )
     if any(share < LEAST_SHARE for share in found.slots.values()):
         caption += f" Parameters below {LEAST_SHARE:.1%} are left out."
@@ -286,14 +286,14 @@ def _parallel(record: FullRecord) -> Chart | None:
         return None
     if len(columns) > MOST_AXES:
         order = list(columns)
-        which = f"The first {MOST_AXES} of {len(columns)} parameters: which matter cannot be told from so few networks. "
+        which = f"The first {MOST_AXES} of {len(columns)} parameters; there are too few networks to tell which are important. "
         if record.importance is not None:
             order = [slot for slot in record.importance.slots if slot in columns]
-            which = f"The {MOST_AXES} parameters that mattered most. "
+            which = f"The {MOST_AXES} most important parameters. "
         columns = {slot: columns[slot] for slot in order[:MOST_AXES]}
     caption = which + (
-        "A line is a network; drag along an axis to keep those that pass there. Pruned networks stand at what others gained from "
-        "that epoch on, a value that was expected and never measured; “none” where a network has no such stage."
+        "A line is a network; drag along an axis to select networks. For a pruned trial the value is an estimate from what other "
+        "trials gained after the same epoch; “none” means that a network has no such stage."
     )
     reached, word = [100 * (one.projected or 0.0) for one in known], f"expected {record.metric} (%)"
     axes = [_dimension(name, column) for name, column in columns.items()]
@@ -344,7 +344,7 @@ def _time(record: FullRecord) -> Chart | None:
         return None
     longest = max(one.seconds for one in shares)
     unit, size = ("hours", 3600) if longest > 2 * 3600 else ("minutes", 60) if longest > 120 else ("seconds", 1)
-    figure = new_figure("Where the workers' time went", f"worker time ({unit})", "outcome")
+    figure = new_figure("How the workers spent their time", f"worker time ({unit})", "outcome")
     bought = [f"{number_text(one.trainings, 'training')}, {number_text(one.epochs, 'epoch')}" for one in shares]
     figure.add_bar(
         x=[one.seconds / size for one in shares],
@@ -354,17 +354,17 @@ def _time(record: FullRecord) -> Chart | None:
     )
     figure.update_yaxes(autorange="reversed")
     figure.update_layout(height=140 + 44 * max(2, len(shares)), margin={"l": 8}, showlegend=False)
-    return Chart("time", "Training and evaluation, summed over the workers, by what became of the network.", figure)
+    return Chart("time", "Time of training and evaluation, summed over the workers, by outcome.", figure)
 
 
 def _over_budget(record: FullRecord) -> Chart | None:
     points = facts.over_budget_share(record.trials, WINDOW)
     if len(points) < 2:
         return None
-    figure = new_figure("Draws over budget, never trained", "draw", "share over budget (%)")
-    lines = {f"of the last {WINDOW} draws": {"color": BLUE}, "of all so far": {"color": ORANGE, "dash": "dash"}}
+    figure = new_figure("Candidates over budget, not trained", "candidate", "share over budget (%)")
+    lines = {f"of the last {WINDOW} candidates": {"color": BLUE}, "of all candidates so far": {"color": ORANGE, "dash": "dash"}}
     for (name, line), shares in zip(lines.items(), zip(*points, strict=True), strict=True):
         figure.add_scatter(x=list(range(1, len(points) + 1)), y=percent(shares), mode="lines", name=name, line=line)
     figure.update_yaxes(range=[0, 100])
-    caption = "What was over budget was counted, and never built or trained; a sampler that learns draws less of it."
+    caption = "Share of candidates over budget; they are counted, not trained. A good sampler learns to avoid them."
     return Chart("over-budget", caption, figure)

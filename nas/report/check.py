@@ -229,7 +229,7 @@ def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Ca
     if limits.latency is not None and arch is not None and all(one.kept for one in held.values()):
         ms = latency_of(arch, images, limits, paths.latencies if paths else None, note)
         held["latency"] = Held(limits.latency.max_ms, ms)
-    why = "only networks of nas are timed" if arch is None else "nothing is timed that is over budget"
+    why = "only networks of nas are timed" if arch is None else "networks over budget are not timed"
     counted = arch if arch is not None and arch.block_source is None else None  # in closed form
     return Checked(
         network=title,
@@ -255,7 +255,7 @@ def _no_network(which: str) -> ConfigError:
     preset = which in shipped_names("preset")
     meant = f"{PRESET}{which}" if preset else f"torchvision:{which}" if which.isidentifier() else "torchvision:resnet18"
     return ConfigError(
-        f"{which!r} is no network. Choices: best, a trial's number, preset:NAME, FILE.py:CLASS, torchvision:NAME, timm:NAME.",
+        f"{which!r} is not a network. Choices: best, a trial number, preset:NAME, FILE.py:CLASS, torchvision:NAME, timm:NAME.",
         hint=f"nas check {meant}",
     )
 
@@ -290,30 +290,28 @@ def notes_on(facts: ForeignFacts, shape: ImageShape) -> list[str]:
     notes = []
     if facts.output != (shape.classes,):
         gives = "no tensor" if facts.output is None else f"{facts.output} for an image"
-        notes.append(f"It returns {gives}, where {shape.classes} classes need ({shape.classes},): nas could not train it so.")
+        notes.append(f"It returns {gives}, where {shape.classes} classes need ({shape.classes},): nas cannot train it.")
     if facts.unregistered:
         notes.append(
-            f"It uses {facts.unregistered:,} parameters that it does not know, of layers in a plain list perhaps: they are in no "
-            "count, and no optimiser would train them. nn.ModuleList makes them known."
+            f"It uses {facts.unregistered:,} parameters that are not registered, perhaps of layers in a plain list: they are "
+            "not counted, and no optimiser would train them. Use nn.ModuleList, which registers them."
         )
     if facts.shared:
         names = _named([" = ".join(names) for names in facts.shared])
         notes.append(f"Parameters that have several names count once: {names}.")
     if facts.unused:
         held = _named([f"{name or 'the network itself'} ({params:,})" for name, params in facts.unused.items()])
-        notes.append(
-            f"{sum(facts.unused.values()):,} parameters are read by nothing when it predicts, and count all the same: {held}."
-        )
+        notes.append(f"{sum(facts.unused.values()):,} parameters are not used for predictions, but count: {held}.")
     if facts.lazy:
         notes.append(f"Lazy parameters took their shape from an image of this size: {_named(list(facts.lazy))}.")
     if facts.frozen:
-        notes.append(f"{facts.frozen:,} of the parameters are frozen, and count all the same.")
+        notes.append(f"{facts.frozen:,} of the parameters are frozen, but count.")
     if facts.buffers:
         kept = "kept with the network, but no parameters"
         notes.append(f"{facts.buffers:,} values are buffers, such as BatchNorm's statistics: {kept}.")
     if facts.macs_uncounted:
         names = _named([f"{name} ({times} times)" for name, times in facts.macs_uncounted.items()])
-        notes.append(f"There is no rule for the multiply-adds of {names}: they are missing in the count.")
+        notes.append(f"The multiply-adds of {names} are not counted, because there is no rule for them.")
     if facts.macs_unknown:
         notes.append(f"Its multiply-adds cannot be counted, since torch.jit cannot trace it: {facts.macs_unknown}.")
     return notes

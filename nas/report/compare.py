@@ -102,7 +102,7 @@ def nothing_as_small(rows: list[TrialRecord], study: str, max_params: int | None
             smallest = min(rows, key=lambda row: (getattr(row, field), row.number))
             asked.append(f"at most {most:,} {LIMIT_NAMES[field]}")
             least.append(f"{getattr(smallest, field):,} {LIMIT_NAMES[field]} (trial {smallest.number})")
-    searched = "a search with that budget, under another --study NAME, finds such networks"
+    searched = "or search with that budget, under another --study NAME"
     return BudgetError(
         f"no completed network of study {study!r} has {' and '.join(asked)}: the smallest has {', the cheapest '.join(least)}",
         hint=f"raise the limit; {searched}",
@@ -122,7 +122,9 @@ def compare(names: list[str], study: str | None) -> Compared:
     """Studies, where all are studies' names; else networks: `best`, a trial's number (of `study`), `STUDY/best`, `STUDY/12` or
     `preset:NAME`. Raises NasError."""
     if len(names) < 2:
-        raise ConfigError(f"comparing takes two at least, but got {len(names)}", hint="nas compare best preset:resnet-443")
+        raise ConfigError(
+            f"nas compare needs at least two names, but got {len(names)}", hint="nas compare best preset:resnet-443"
+        )
     known = known_studies()
     columns = [_study_facts(name) if set(names) <= set(known) else _network_facts(name, study) for name in names]
     facts = list(dict.fromkeys(fact for column in columns for fact in column))

@@ -27,7 +27,7 @@ def ablation_tables(ablation: Ablation) -> dict[str, tuple[Table, str]]:
     """By file name, with their captions."""
     found = {file_stem(ablation): (variants_table(ablation), ablation_caption(ablation))}
     if effects := effects_table(ablation):
-        caption = "What a level changes in the mean over all networks of the grid, beside the same networks with the other level."
+        caption = "Mean difference of a level to the base level, over all networks of the grid."
         found[f"{file_stem(ablation)}-effects"] = effects, caption
     return found
 
@@ -39,7 +39,7 @@ def ablation_charts(ablation: Ablation) -> list[Chart]:
         return []
     labels, differences = zip(*known, strict=True)
     axis = f"difference to the base, {base_text(ablation)} (points)"
-    figure = new_figure(f"What each choice changes: {ablation.name}", axis, "", hovermode="closest")
+    figure = new_figure(f"Effect of each change: {ablation.name}", axis, "", hovermode="closest")
     figure.add_scatter(
         x=[100 * value for one in differences for value in one.values],
         y=[place for place, one in enumerate(differences) for _ in one.values],
@@ -56,7 +56,7 @@ def ablation_charts(ablation: Ablation) -> list[Chart]:
         error_x={"type": "data", "array": [half or 0.0 for half in halves], "color": BLUE, "thickness": 2, "width": 5},
         customdata=["" if half is None else f" ± {half:.2f}" for half in halves],
         mode="markers",
-        name="mean, with its 95 % interval" if any(half is not None for half in halves) else "mean",
+        name="mean with 95 % interval" if any(half is not None for half in halves) else "mean",
         marker={"color": BLUE, "symbol": "diamond", "size": 10},
         hovertemplate="%{y}: %{x:+.2f}%{customdata} points<extra></extra>",
     )
@@ -86,7 +86,7 @@ def row_title(row: AblationRow) -> str:
 
 def _seeds(row: AblationRow | Row) -> str:
     """Of the trainings that diverged."""
-    return f"by seed {', '.join(map(str, row.diverged))}"
+    return f"with seed {', '.join(map(str, row.diverged))}"
 
 
 def _diverged(row: AblationRow | Row) -> list[str]:
@@ -108,19 +108,19 @@ def ablation_sentences(ablation: Ablation) -> list[str]:
     design = "every combination" if definition.grid else "one factor at a time"
     text = (
         f"Base: {definition.subject}, {candidate.arch.one_line()}, {base_text(ablation)}; "
-        f"{number_text(candidate.train.epochs, 'epoch')} by recipe {definition.recipe}"
+        f"{number_text(candidate.train.epochs, 'epoch')} with recipe {definition.recipe}"
     )
     if definition.fixed:
         text += f", with {', '.join(f'{name} {value}' for name, value in definition.fixed.items())}"
-    text += f". Varied: {design}, by {number_text(len(definition.seeds), 'seed')}"
-    text += ". " if images is None else f", judged by {images:,} training images that were set aside. "
+    text += f". Varied: {design}, with {number_text(len(definition.seeds), 'seed')}"
+    text += ". " if images is None else f", evaluated on {images:,} held-out training images. "
     if ablation.ended < ablation.expected:
-        text += f"{ablation.ended} of {ablation.expected} trainings have ended. "
+        text += f"{ablation.ended} of {ablation.expected} trainings have finished. "
     said = [text.strip()]
     if over := [f"{row.variant.title} ({row.variant.over})" for row in ablation.rows if row.variant.over is not None]:
-        said.append(f"Not within the study's budget: {'; '.join(over)}.")
+        said.append(f"Over the study's budget: {'; '.join(over)}.")
     if diverged := [f"{row.variant.title} {_seeds(row)}" for row in ablation.rows if row.diverged]:
-        said.append(f"Diverged, and in no mean and no difference: {'; '.join(diverged)}.")
+        said.append(f"Diverged, and left out of means and differences: {'; '.join(diverged)}.")
     if verdict := _verdict(ablation):
         said.append(verdict)
     return said
@@ -132,26 +132,27 @@ def _verdict(ablation: Ablation) -> str:
     if not known:
         return ""
     if all(found.count == 1 for _, found in known):
-        return "By one seed a difference has no interval: what another seed changes is not known."
+        return "With one seed there is no interval: the effect of the seed is unknown."
     if not any(found.interval for _, found in known):
-        return "Differences of one seed, or the same by each, have no interval: what another seed changes is not known."
+        return "Differences from one seed, or equal for all seeds, have no interval."
     sure = [f"{row.variant.title} {_difference(found)} ({_interval(found)})" for row, found in known if found.is_not_zero]
     if not sure:
-        return "No difference is surely one: no 95 % interval leaves 0 out."
+        return "No difference is significant: every 95 % interval contains 0."
     of = "" if len(known) == 1 else f", of {len(known)}"
-    return f"Differences whose 95 % interval leaves 0 out{of}: {'; '.join(sure)} points."
+    return f"Significant differences (95 % interval without 0){of}: {'; '.join(sure)} points."
 
 
 def ablation_caption(ablation: Ablation) -> str:
     by = METRIC_WORDS[ablation.metric]
     text = (
-        f"{capitalised(by)} on the images that were set aside, as they are and under a simulated shift, as mean ± "
+        f"{capitalised(by)} on the held-out images, clean and under a simulated shift, as mean ± standard "
         "deviation over the seeds."
     )
     if len(ablation.definition.seeds) > 1:
         text += (
-            " Differences to the base are of pairs with the same seed; their 95 % intervals, by Student's t, say what other "
-            "seeds would change, on these images. Each stands by itself: of twenty that truly are 0, one interval leaves 0 out."
+            " Differences to the base are between trainings with the same seed. Their 95 % intervals (Student's t) show the "
+            "effect of the seed on these images. They are not corrected for multiple comparisons: if all differences were 0, "
+            "one of twenty intervals would exclude 0."
         )
     return text
 
@@ -260,7 +261,9 @@ def write_tables(ablation: Ablation, folder: Path) -> Path:
         for name, text in files.items():
             write_whole(folder / name, text.encode())
     except OSError as error:
-        raise StudyError(f"{folder} cannot be written: {error.strerror}", hint="make room; the same command goes on") from None
+        raise StudyError(
+            f"{folder} cannot be written: {error.strerror}", hint="free some space; the same command resumes"
+        ) from None
     return folder / "table.md"
 
 
@@ -294,27 +297,28 @@ def networks_table(comparison: Comparison) -> Table:
 
 def comparison_caption(comparison: Comparison) -> str:
     by = METRIC_WORDS[comparison.metric]
-    text = f"{capitalised(by)}, mean ± deviation over the seeds, of networks trained by the same recipe on the same images"
-    own = "; the study's own, then known ones that are not of nas" if comparison.own else ""
-    return f"{text}{own}. What is over the study's budget is marked."
+    text = f"{capitalised(by)}, mean ± standard deviation over the seeds, of networks trained with the same recipe on the same "
+    text += "images"
+    own = ": first networks of the study, then baselines" if comparison.own else ""
+    return f"{text}{own}. Networks over the study's budget are marked."
 
 
 def comparison_sentences(comparison: Comparison) -> list[str]:
     """How they were trained, and what the differences are, in plain text."""
     images = "" if comparison.train_images is None else f" on {comparison.train_images:,} images"
     text = (
-        f"Trained as {comparison.like}: {number_text(comparison.train.epochs, 'epoch')} by recipe {comparison.recipe}{images}, "
-        "its order of the images and its draws, seed by seed."
+        f"Trained as {comparison.like}: {number_text(comparison.train.epochs, 'epoch')} with recipe {comparison.recipe}{images}, "
+        "and for each seed with the same order of images and random augmentation."
     )
     if comparison.held_out:
-        text += f" {comparison.held_out:,} training images were set aside and judge."
+        text += f" {comparison.held_out:,} training images were held out for evaluation."
     if comparison.test:
         text += f" The official test set, {comparison.test:,} images, was opened once for each training, at its end."
     said = [text]
     if over := [f"{row.title} (by {over_text(row.over)})" for row in comparison.known if row.over]:
-        said.append(f"Over the study's budget, and for comparison alone: {'; '.join(over)}.")
+        said.append(f"Over the study's budget, and only for comparison: {'; '.join(over)}.")
     if not comparison.own:
-        return [*said, f"No network of the study was retrained alike: {retraining(comparison)} would train one to compare with."]
+        return [*said, f"No network of the study was retrained in the same way. To train one: {retraining(comparison)}"]
     return [*said, *(_difference_text(one, comparison) for one in comparison.differences)]
 
 
@@ -332,7 +336,7 @@ def retraining(comparison: Comparison) -> str:
 
 
 def _difference_text(one: Difference, comparison: Comparison) -> str:
-    where = "on the official test set" if one.on_test else "on the images set aside"
+    where = "on the official test set" if one.on_test else "on the held-out images"
     by = "" if comparison.metric == "accuracy" else f" of {METRIC_WORDS[comparison.metric]}"
     size = f"{one.known.params / one.ours.params:.3g} times the parameters of {one.ours.title}"
     gap = f"{100 * abs(one.spread.mean):.2f} points{by} {'more' if one.spread.mean >= 0 else 'less'}"
@@ -340,7 +344,7 @@ def _difference_text(one: Difference, comparison: Comparison) -> str:
     interval = one.spread.interval
     if interval is None:
         by = "one seed" if one.spread.count == 1 else f"each of {one.spread.count} seeds"
-        return f"{text}, by {by}; what another one changes is not known."
+        return f"{text}, with {by}; the effect of the seed is unknown."
     low, high = interval
-    verdict = "" if one.spread.is_not_zero else ", which holds 0"
-    return f"{text} in the mean of {one.spread.count} seeds, 95 % interval {points_text(low)} to {points_text(high)}{verdict}."
+    verdict = "" if one.spread.is_not_zero else ", which contains 0"
+    return f"{text}, mean of {one.spread.count} seeds, 95 % interval {points_text(low)} to {points_text(high)}{verdict}."

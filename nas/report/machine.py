@@ -77,11 +77,11 @@ def examine(data: Path) -> Health:
     folders = {"studies": _nearest(studies_folder()), "cache": _nearest(cache_folder())}
     free = {str(path): shutil.disk_usage(path).free for path in folders.values()}
     problems = [f"device {name} does not work: {wrong}" for name, wrong in found.items() if wrong]
-    problems += [f"{path} cannot be written by this user" for path in folders.values() if not os.access(path, os.W_OK)]
+    problems += [f"{path} is not writable for this user" for path in folders.values() if not os.access(path, os.W_OK)]
     problems += [f"only {left / 1e9:.1f} GB are free in {path}" for path, left in free.items() if left < LOW_DISK_BYTES]
     spaces = shipped_names("space")
     if not spaces:
-        problems.append(f"no search space was found in {shipped_folder()}: the installation is not whole")
+        problems.append(f"no search space was found in {shipped_folder()}: the installation is incomplete")
     system = file_system(folders["studies"])
     if system in NETWORK_FILE_SYSTEMS:
         problems.append(
@@ -155,8 +155,8 @@ def _of_study(paths: StudyPaths) -> list[Item]:
     trainings = f"study {paths.name}: checkpoints of trainings that"
     items = [
         Item(f"study {paths.name}: trials, networks, database", "result", everything - sum(kept), (paths.folder,)),
-        Item(f"{trainings} are not ended", "unfinished", kept[0], tuple(unfinished)),
-        Item(f"{trainings} have ended", "free", kept[1], (*ended, *leftovers)),
+        Item(f"{trainings} are unfinished", "unfinished", kept[0], tuple(unfinished)),
+        Item(f"{trainings} have finished", "free", kept[1], (*ended, *leftovers)),
     ]
     return [item for item in items if item.paths]
 
@@ -187,10 +187,10 @@ def _of_cache(folder: Path) -> list[Item]:
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         if entry.name.startswith("."):
             if _abandoned(entry):
-                items.append(Item(f"cache: {entry.name}, begun and given up", "free", size_of([entry]), (entry,)))
+                items.append(Item(f"cache: {entry.name}, incomplete", "free", size_of([entry]), (entry,)))
         elif (entry / "meta.json").is_file():
             if is_outdated(entry):
-                what, need = "decoded images of a folder that has changed since", "free"
+                what, need = "decoded images of a folder that has changed", "free"
             else:
                 what, need = "decoded images", "cache"
             items.append(Item(f"cache: {entry.name}, {what}", need, size_of([entry]), (entry,)))

@@ -63,11 +63,11 @@ def write_page(record: FullRecord, output: Path | None) -> Path:
     if output is None and not os.access(record.paths.folder, os.W_OK):
         path = Path(f"{record.name}-{path.name}")
     if path.is_dir():
-        raise StudyError(f"{path} cannot be written: it is a folder", hint=f"name a file: --output {path / 'report.html'}")
+        raise StudyError(f"{path} cannot be written: it is a folder", hint=f"choose a file: --output {path / 'report.html'}")
     try:
         write_whole(path, render_page(record).encode())
     except OSError as error:
-        raise StudyError(f"{path} cannot be written: {error.strerror}", hint="name another file with --output") from None
+        raise StudyError(f"{path} cannot be written: {error.strerror}", hint="choose another file with --output") from None
     return path
 
 
@@ -84,11 +84,11 @@ def _tiles(record: FullRecord) -> list[tuple[str, str]]:
             accuracy, how = record.finalists[0].mean, f", mean of {number_text(len(record.finalists[0].accuracies), 'seed')}"
         of = "of" if record.metric == "accuracy" else f"{record.metric} on"
         tiles.append((f"{of} the validation images: the best, trial {record.best.number}{how}", f"{accuracy:.2%}"))
-        tiles.append(("parameters of the best", count_text(record.best.params)))
+        tiles.append(("parameters of the best trial", count_text(record.best.params)))
     trained = count_trained(counts)
     if record.trials:
         tiles.append((f"networks trained: {counts_line(counts, COUNTED)}", f"{trained:,}"))
-        tiles.append(("draws over budget, never trained", f"{counts.get('over_budget', 0):,}"))
+        tiles.append(("candidates over budget, not trained", f"{counts.get('over_budget', 0):,}"))
         seconds = sum(one.seconds for one in facts.time_spent(record.trials, record.finals))
         tiles.append(("of training and evaluation", time_text(seconds)))
         if record.flop:
@@ -130,7 +130,7 @@ def _run(run: RunRecord) -> dict[str, Any]:
     return {
         "charts": run_charts(run),
         "epochs": tables.epochs_table(run.curve, card.metric),
-        "commonest": [f"{card.classes[i]} taken for {card.classes[j]} ({times})" for i, j, times in mistakes],
+        "commonest": [f"{card.classes[i]} predicted as {card.classes[j]} ({times})" for i, j, times in mistakes],
         "wrong": _mistakes(run) if mistakes else [],
     }
 
@@ -142,7 +142,7 @@ def _mistakes(run: RunRecord) -> list[dict[str, str]]:
     for index, image in zip(found.wrong, found.wrong_images, strict=True):
         predicted = int(found.predicted[index])
         sure = float(found.probabilities[index, predicted])
-        caption = f"{classes[int(found.labels[index])]}, taken for {classes[predicted]} ({sure:.0%})"
+        caption = f"{classes[int(found.labels[index])]}, predicted as {classes[predicted]} ({sure:.0%})"
         shown.append({"url": image_url(image), "caption": caption})
     return shown
 

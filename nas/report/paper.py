@@ -39,7 +39,7 @@ def write_paper(record: FullRecord, folder: Path) -> list[str]:
         drawn, trouble = _write_figures(charts, folder / "figures")
         write_whole(folder / "paper.tex", _document(record, paragraph, tables, drawn).encode())
     except OSError as error:
-        raise StudyError(f"{folder} cannot be written: {error.strerror}", hint="name another folder with --paper") from None
+        raise StudyError(f"{folder} cannot be written: {error.strerror}", hint="choose another folder with --paper") from None
     said = [f"{folder / 'paper.tex'}  includes {len(drawn)} figures and {len(tables)} tables; it compiles with pdflatex"]
     return said + ([trouble] if trouble else [])
 
@@ -52,7 +52,7 @@ def _tables(record: FullRecord) -> dict[str, tuple[Table, str]]:
         best = None if record.best is None else record.best.number
         found["trials"] = trials_table(rows, best, metric=record.metric), "Configurations that were trained."
     if record.finalists:
-        found["finalists"] = finalists_table(record.finalists, rows), "The best networks, trained again by several seeds."
+        found["finalists"] = finalists_table(record.finalists, rows), "The best networks, trained again with several seeds."
     for ablation in record.ablations:
         found |= experiments.ablation_tables(ablation)
     for number, comparison in enumerate(record.comparisons, 1):
@@ -88,9 +88,9 @@ def _write_figures(charts: list[Chart], folder: Path) -> tuple[list[Chart], str 
 def _no_browser(error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"No figures were written: plotly draws them by kaleido and a Chrome or Chromium, of which one is missing ({reason}). "
-        "All else is there.\nNext:  pip install 'nas-under-budget[paper]', install Chromium, or run plotly_get_chrome; then the "
-        "same command"
+        f"No figures were written: plotly needs kaleido and Chrome or Chromium for them, and one is missing ({reason}). "
+        "Everything else was written.\nNext:  pip install 'nas-under-budget[paper]', install Chromium, or run plotly_get_chrome; "
+        "then run the same command"
     )
 
 

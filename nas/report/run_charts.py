@@ -11,8 +11,8 @@ from nas.report.charts import BLUE, ORANGE, Chart, new_figure, percent
 from nas.runs.record import RunRecord
 
 RETRAINING = {
-    "loss": ("cross-entropy (nats an image)", 1.0, "with label smoothing where the recipe has it"),
-    "accuracy": ("accuracy (%)", 100.0, "with the weights of that moment"),
+    "loss": ("cross-entropy (nats per image)", 1.0, "with the recipe's label smoothing"),
+    "accuracy": ("accuracy (%)", 100.0, "with the current weights, not the EMA weights"),
 }
 """What is shown of the epochs: the axis, by what values are multiplied, what the training's are of."""
 
@@ -24,8 +24,8 @@ def run_charts(run: RunRecord) -> list[Chart]:
         if all(metrics.ema_val_loss is None for metrics in run.curve):
             trained_on = "it was trained on all labelled images"
             if run.card.held_out is not None:
-                trained_on = "the images that were set aside judge it at its end"
-            beside = f" Nothing was validated on the way: {trained_on}."
+                trained_on = "the held-out images are evaluated only at the end"
+            beside = f" There is no validation during the training: {trained_on}."
         for what, (axis, factor, how) in RETRAINING.items():
             figure = new_figure(f"Retraining: {what}", "epoch", axis, counted=len(run.curve))
             for field, label, colour in ((f"train_{what}", "training", BLUE), (f"ema_val_{what}", "validation", ORANGE)):
@@ -35,9 +35,9 @@ def run_charts(run: RunRecord) -> list[Chart]:
                     y = [None if value is None else factor * value for value in values]
                     figure.add_scatter(x=x, y=y, mode="lines", name=label, line={"color": colour, "width": 2})
             figure.update_layout(showlegend=True)
-            charts.append(Chart(f"retrained-{what}", f"Of the training on augmented images, {how}.{beside}", figure))
+            charts.append(Chart(f"retrained-{what}", f"Measured on the augmented training images, {how}.{beside}", figure))
     if run.evaluation is not None:
-        how = "did not train it" if run.card.test_images is None else "were opened once, after the training"
+        how = "were not used for training" if run.card.test_images is None else "were evaluated once, after the training"
         caption = f"Of {len(run.evaluation.labels):,} {run.judged_on}, which {how}."
         names = [escape(name) for name in run.card.classes]  # plotly reads some tags
         matrix = confusion_of(run)
@@ -52,7 +52,7 @@ def confusion_of(run: RunRecord) -> np.ndarray:
 
 
 def _confusion(matrix: np.ndarray, names: Sequence[str]) -> go.Figure:
-    figure = new_figure("What was taken for what", "predicted class", "true class")
+    figure = new_figure("Confusion matrix", "predicted class", "true class")
     few = len(names) <= 20
     figure.add_heatmap(
         z=100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1),

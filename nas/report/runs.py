@@ -58,7 +58,7 @@ def list_runs(paths: StudyPaths, verify: bool = False) -> Listing:
         ledger = read_ledger(paths)
     except NasError as error:
         ledger = Ledger()
-        unreadable.append(f"{error.message}; what follows is from the files")
+        unreadable.append(f"{error.message}; the list below is from the files")
     hashed = HashedFiles()
     found, broken = collect_files(paths, hashed, but={run.name for run in ledger.runs})
     recorded = {one.id for one in ledger.submissions}

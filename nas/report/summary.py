@@ -29,7 +29,7 @@ from nas.study.settings import NOT_IMPORTABLE, PRESETS_SPACE
 def summary(record: FullRecord) -> list[str]:
     """Paragraphs, in plain text."""
     if record.settings.space == PRESETS_SPACE:
-        return [f"The study holds retrained presets on {data_text(record)} and no search.", *_runs(record)]
+        return [f"The study has no search, only presets retrained on {data_text(record)}.", *_runs(record)]
     return [part for part in (_searched(record), _spent(record), _found(record), _sureness(record)) if part] + _runs(record)
 
 
@@ -37,7 +37,9 @@ def _runs(record: FullRecord) -> list[str]:
     """A sentence for each; of several the chosen one is named as such."""
     chosen = record.chosen_run if len(record.runs) > 1 else None
     found = record.expected.get("clean")
-    return [run_sentence(run, found) + " This is the chosen one." if run is chosen else run_sentence(run) for run in record.runs]
+    return [
+        run_sentence(run, found) + " This run is the chosen one." if run is chosen else run_sentence(run) for run in record.runs
+    ]
 
 
 def data_text(record: FullRecord) -> str:
@@ -57,19 +59,19 @@ def _searched(record: FullRecord) -> str:
     counts, settings = record.counts, record.settings
     drawn = count_draws(counts)
     over = counts.get("over_budget", 0)
-    text = f"Space {settings.space} was searched for networks of at most {budget_text(record)}, on {data_text(record)}. "
+    text = f"The space {settings.space} was searched for networks with at most {budget_text(record)}, on {data_text(record)}. "
     if not drawn:
-        return text + "Nothing has come of it yet."
+        return text + "There is no trial yet."
     trained = count_trained(counts)
     unended = counts.get("running", 0)
-    text += f"Of {number_text(drawn, 'draw')} {trained:,} were trained, for up to "
-    text += f"{number_text(record.epochs, 'epoch')} each; {over:,} ({over / drawn:.0%}) were over budget and never trained. "
-    text += f"In all: {counts_line(counts)}."
+    text += f"{trained:,} of {number_text(drawn, 'candidate')} were trained, for up to "
+    text += f"{number_text(record.epochs, 'epoch')} each; {over:,} ({over / drawn:.0%}) were over budget and not trained. "
+    text += f"Outcomes: {counts_line(counts)}."
     moment = f"{record.read:%Y-%m-%d %H:%M}"
     if record.led:
-        return text + f" It is being searched: this is how it stood at {moment}."
+        return text + f" The search is still running; this is its state at {moment}."
     if unended:
-        text += f" The search had stopped before {number_text(unended, 'training')} ended, which the same command continues."
+        text += f" The search was stopped with {number_text(unended, 'training')} unfinished; the same command resumes."
     return text
 
 
@@ -79,38 +81,42 @@ def _spent(record: FullRecord) -> str:
         return ""
     seconds, epochs = sum(one.seconds for one in shares), sum(one.epochs for one in shares)
     elapsed = elapsed_seconds([*record.trials, *record.finals])
-    text = f"The workers trained and evaluated for {time_text(seconds)} in all, {number_text(epochs, 'epoch')}; "
-    text += f"from the first draw to the last end {time_text(elapsed)} passed, pauses included."
+    text = f"The workers trained and evaluated for {time_text(seconds)} in total ({number_text(epochs, 'epoch')}); "
+    text += f"the search took {time_text(elapsed)}, including pauses."
     pruned = [one for one in record.trials if one.outcome == "pruned_early" and one.curve and not one.imported]
     if pruned and record.epochs:
         saved = sum(record.epochs - one.epochs for one in pruned)
         mean_epochs = mean(one.epochs for one in pruned)
         were = "network was" if len(pruned) == 1 else "networks were"
-        text += f" Pruning spared {number_text(saved, 'epoch')}: {len(pruned)} {were} given up, after {mean_epochs:.1f} of "
-        text += f"{record.epochs} in the mean."
+        text += (
+            f" Pruning saved {number_text(saved, 'epoch')}: {len(pruned)} {were} pruned, on average after {mean_epochs:.1f} of "
+        )
+        text += f"{record.epochs} epochs."
     return text
 
 
 def _found(record: FullRecord) -> str:
     best = record.best
     if best is None:
-        return "There is no completed trial yet, and so no best one."
-    text = f"The best is trial {best.number}: {best.architecture}, {best.params:,} parameters"
+        return "There is no completed trial yet."
+    text = f"The best trial is trial {best.number}: {best.architecture}, {best.params:,} parameters"
     macs = "" if best.macs is None else f" and {count_text(best.macs)} multiply-adds"
     worth = score_text(best.accuracy or 0.0, record.settings.study.metric)
     text += f"{macs}; {worth} after {number_text(best.epochs, 'epoch')} of the search."
-    return text + (" It was chosen among the finalists, not by that figure." if len(record.finalists) > 1 else "")
+    return text + (" It was chosen by its training as a finalist, not by this value." if len(record.finalists) > 1 else "")
 
 
 def _sureness(record: FullRecord) -> str:
     """How far the best is ahead, measured by what another seed changes."""
     finalists = record.finalists
     if not finalists:
-        once = "It was trained once, and was chosen for that: networks behind by a few tenths of a point, or by an image or two, "
-        once += "may be as good. "
-        return "" if record.best is None else once + "Finalists, trained again by several seeds, would tell."
+        once = (
+            "It was trained with one seed, and chosen by that result: trials that are worse by a few tenths of a point, or by an "
+        )
+        once += "image or two, may be as good. "
+        return "" if record.best is None else once + "Finalists, which are trained again with several seeds, would show it."
     winner = finalists[0]
-    text = f"The best {len(finalists)} were trained again for {number_text(winner.epochs, 'epoch')}: "
+    text = f"The best {len(finalists)} trials were trained again for {number_text(winner.epochs, 'epoch')}: "
     text += f"{_mean_text(winner)} for the winner"
     if len(finalists) == 1:
         return text + "."
@@ -119,13 +125,13 @@ def _sureness(record: FullRecord) -> str:
     text += f", {_mean_text(second)} for the second, trial {second.number}. "
     spread = [one.deviation for one in finalists if one.deviation is not None]
     if not spread:
-        return text + f"The {gap:.2f} points between them are of one training each, and say little."
+        return text + f"The {gap:.2f} points between them come from one training each, and say little."
     noise = 100 * pooled_deviation(spread)
     seeds = min(len(winner.accuracies), len(second.accuracies))
     error = noise * (2 / seeds) ** 0.5
     verdict = "more than twice" if gap > 2 * error else "within twice"
     return text + (
-        f"Another seed changes a network by {noise:.2f} points (deviation, pooled over the finalists); the {gap:.2f} points "
+        f"The standard deviation between seeds is {noise:.2f} points (pooled over the finalists). The {gap:.2f} points "
         f"between the first two are {verdict} the standard error of such a difference, {error:.2f}"
         + ("." if gap > 2 * error else ": either may be the better one.")
     )
@@ -147,8 +153,8 @@ def run_sentence(run: RunRecord, expected: Expectation | None = None) -> str:
     accuracy = run.test_accuracy
     if accuracy is None or card.test_images is None:
         why = "it was trained on the test labels" if card.includes_test_labels else "there are no labelled test images"
-        return f"{text}. No test accuracy is claimed: {why}.{_held_out_sentence(card, expected)}"
-    how = "" if card.tta == "none" else f" with {card.tta} averaging ({card.test_accuracy:.2%} without)"
+        return f"{text}. There is no test accuracy, because {why}.{_held_out_sentence(card, expected)}"
+    how = "" if card.tta == "none" else f" with {card.tta} test-time augmentation ({card.test_accuracy:.2%} without)"
     text += f": {accuracy:.2%} of {card.test_images:,} test images{how}; {_interval_text(accuracy, card.test_images)}."
     if card.test_balanced_accuracy is not None and card.test_macro_f1 is not None and card.metric != "accuracy":
         text += f" Balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%} on these images."
@@ -160,13 +166,13 @@ def _held_out_sentence(card: ModelCard, expected: Expectation | None) -> str:
     held_out = card.held_out
     if held_out is None:
         return ""
-    text = f" Of {held_out.images:,} training images that were set aside {held_out.accuracy:.2%}; "
+    text = f" Accuracy on {held_out.images:,} held-out training images: {held_out.accuracy:.2%}; "
     if expected is None:
         text += f"{_interval_text(held_out.accuracy, held_out.counted)}."
     else:
         low, high = expected.interval
         text += (
-            f"they chose it among {expected.among} trainings, so that {expected.value:.2%} is expected of other such images, "
+            f"it is the best of {expected.among} trainings on them, so {expected.value:.2%} is expected on other such images, "
             f"95 % interval {low:.2%} to {high:.2%}."
         )
     if held_out.score is not None:
@@ -176,7 +182,7 @@ def _held_out_sentence(card: ModelCard, expected: Expectation | None) -> str:
 
 def _interval_text(accuracy: float, images: float) -> str:
     low, high = accuracy_interval(accuracy, images)
-    return f"95 % interval for such images {low:.2%} to {high:.2%}"
+    return f"95 % interval {low:.2%} to {high:.2%}"
 
 
 def grouped_remark(card: ModelCard) -> str:
@@ -185,8 +191,8 @@ def grouped_remark(card: ModelCard) -> str:
     if column is None or held_out is None:
         return ""
     if held_out.effective_images is None:  # it is from before groups were counted
-        return f"The interval takes each image by itself; those of one {column} are alike, so that it is too narrow."
-    return f"Images of one {column} are alike: for the interval they count as {held_out.effective_images:,.0f}."
+        return f"The interval treats images as independent; images of one {column} are similar, so it is too narrow."
+    return f"Images of one {column} are similar: for the interval they count as {held_out.effective_images:,.0f} images."
 
 
 # ---------------------------------------------------------------------------------------------------------- a paper
@@ -203,13 +209,13 @@ def methods(record: FullRecord) -> str:
     searched = (
         f"Architectures and recipes were searched jointly with Optuna {packages.get('optuna', '?')} in a space of "
         f"{len(settings.parameters)} parameters under a budget of {budget_text(record)}, counted with {counter} "
-        f"before training; draws over budget ({counts.get('over_budget', 0)}) were never trained. "
+        f"before training; candidates over budget ({counts.get('over_budget', 0)}) were not trained. "
         f"Candidates were proposed by {strategies.sampler.name} and trained for up to {number_text(record.epochs, 'epoch')} on "
         f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation {record.metric} of the averaged "
         f"weights; {number_text(trained, 'network')} "
         f"{'was' if trained == 1 else 'were'} trained ({counts_line(counts, COUNTED)}). "
     )
-    text = searched if settings.space != PRESETS_SPACE else f"Networks of others were trained on {data_text(record)}. "
+    text = searched if settings.space != PRESETS_SPACE else f"Reported networks were trained on {data_text(record)}. "
     if record.finalists:
         winner = record.finalists[0]
         text += (

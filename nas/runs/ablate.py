@@ -92,7 +92,7 @@ def run_ablation(
     plans = _make_plans(folder, definition, base, settings)
     pending = [plan for plan in plans if not plan.has_ended]
     devices = device_group(devices_of(spec.placement)[0], None)
-    lock = locked([folder], "ablation", "nas ablate", "wait for it; or another one beside it, with --name NAME")
+    lock = locked([folder], "ablation", "nas ablate", "wait for it, or start another ablation with --name NAME")
     with prepared_workers(spec.paths, spec.placement, len(pending)) as executor:
         ctx = open_context(spec.base, devices, display.decoding)
         with lock:
@@ -129,7 +129,7 @@ def _define(spec: AblateSpec, settings: StudySettings, base: _Base) -> tuple[Pat
     """With the ablation's folder. One that has begun goes on, in whatever order it is asked for."""
     if not spec.base.hold_out:
         raise ConfigError(
-            "an ablation is judged by images that are set aside, and --hold-out 0 sets none aside",
+            "an ablation needs held-out images, but --hold-out 0 holds out none",
             hint=f"--hold-out {HOLD_OUT:g}",
         )
     budget = Budget(settings.budget.counted(), settings.shape)
@@ -194,7 +194,7 @@ def _require_name(name: str | None) -> None:
             study_paths(name)
     except StudyError:
         raise ConfigError(
-            f"--name is the name of a folder, without separators or a leading dot, but is {name!r}", hint="--name depths"
+            f"--name must be a folder name without separators or a leading dot, but is {name!r}", hint="--name depths"
         ) from None
 
 
@@ -348,7 +348,7 @@ def read_ablation(folder: Path) -> Ablation:
     """Raises NasError where the folder holds none, or a file of it is damaged or of another network."""
     definition = read_definition(folder)
     if definition is None:
-        raise StudyError(f"{folder} holds no ablation", hint="nas ablate makes one")
+        raise StudyError(f"{folder} has no ablation", hint="nas ablate creates one")
     cards: dict[str, dict[int, ModelCard]] = {}
     diverged: dict[str, list[int]] = {}
     for variant in definition.variants:
@@ -365,7 +365,7 @@ def read_ablation(folder: Path) -> Ablation:
 def _checked(run: TrialPaths, variant: Variant) -> ModelCard:
     card = read_card(run)
     if card.candidate.digest != variant.candidate.digest or card.held_out is None:
-        raise StudyError(f"{run.folder} holds another network than its ablation says", hint="remove that folder")
+        raise StudyError(f"{run.folder} has another network than its ablation records", hint="remove that folder")
     return card
 
 

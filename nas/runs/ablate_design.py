@@ -19,7 +19,7 @@ VARY, SET = "--vary", "--set"
 _TOGETHER = re.compile(r"(?<![0-9.][eE])\+")  # not the sign of an exponent, as in 1e+3; what stands after `none` is one
 LONGEST_NAME = 100  # of a folder, for a file's name may have 255 bytes
 BASE = "base"
-UNUSED = "leave it out, or --set what makes use of it: nas show shows which fields the base uses"
+UNUSED = "leave it out, or use --set for the field that enables it; nas show shows the fields of the base"
 
 
 class Factor(Frozen):
@@ -101,7 +101,7 @@ class Definition(Frozen):
             if before != after
         ]
         if not found and self.base.candidate.digest != new.base.candidate.digest:
-            found.append("base: the network or its recipe is another one, by a changed file or version")
+            found.append("base: the network or its recipe has changed, because of another file or version")
         theirs = {factor.name: factor for factor in new.factors}
         for factor in self.factors:
             if factor.name not in theirs:
@@ -119,8 +119,8 @@ class Definition(Frozen):
         if found := self.differences(new):
             listed = "\n".join(f"  {difference}" for difference in found)
             raise StudyError(
-                f"ablation {name!r} began with other settings, and its runs could not be compared:\n{listed}",
-                hint="go on as it began (levels and seeds may be added), or take another name with --name NAME",
+                f"ablation {name!r} was started with other settings, so its runs would not be comparable:\n{listed}",
+                hint="use the same settings (you may add levels and seeds), or another name with --name NAME",
             )
         return new.model_copy(update={"environment": self.environment})
 
@@ -151,7 +151,7 @@ def fixed_base(candidate: Candidate, texts: Sequence[str]) -> tuple[Candidate, d
         name, value = _halves(text, SET, "adam_lr=0.002")
         field = find_field(name, SET)
         if field.name == "epochs":
-            raise ConfigError(f"{SET} epochs={value}: another option says how long it trains", hint=f"--epochs {value}")
+            raise ConfigError(f"{SET} epochs={value}: use the option --epochs", hint=f"--epochs {value}")
         if any(field.overlaps(other) for other in values):
             raise ConfigError(f"{SET} {field.name} is given twice", hint="one value for each field")
         candidate = changed(candidate, {field: value}, SET)
@@ -162,7 +162,7 @@ def fixed_base(candidate: Candidate, texts: Sequence[str]) -> tuple[Candidate, d
 def parse_factors(base: Candidate, texts: Sequence[str], grid: bool) -> tuple[Factor, ...]:
     """Raises ConfigError for what is no field, a value that its field refuses, and factors that vary nothing or the same."""
     if not texts:
-        raise ConfigError(f"nothing is varied: {VARY} says what", hint=f"{VARY} optimiser=sgd,adam {VARY} activation=relu,gelu")
+        raise ConfigError(f"nothing is varied; use {VARY}", hint=f"{VARY} optimiser=sgd,adam {VARY} activation=relu,gelu")
     factors: list[Factor] = []
     for text in texts:
         factor = _parse_factor(base, text)
@@ -175,7 +175,7 @@ def parse_factors(base: Candidate, texts: Sequence[str], grid: bool) -> tuple[Fa
 def _halves(text: str, option: str, example: str) -> tuple[str, str]:
     name, equals, value = (part.strip() for part in text.partition("="))
     if not (name and equals and value):
-        raise ConfigError(f"{option} takes a field and what it is, but got {text!r}", hint=f"for example {option} {example}")
+        raise ConfigError(f"{option} takes a field and its value, but got {text!r}", hint=f"for example {option} {example}")
     return name, value
 
 
@@ -184,7 +184,7 @@ def _parse_factor(base: Candidate, text: str) -> Factor:
     fields = [find_field(part.strip(), VARY) for part in name.split("+")]
     for one, other in itertools.combinations(fields, 2):
         if one.overlaps(other):
-            raise ConfigError(f"{VARY} {name}: {one.name} is named twice", hint="each field once")
+            raise ConfigError(f"{VARY} {name}: {one.name} is given twice", hint="give each field once")
     levels: list[tuple[str, ...]] = []
     for value in values.split(","):
         parts = [part.strip() for part in (_TOGETHER.split(value) if len(fields) > 1 else [value])]
@@ -195,17 +195,18 @@ def _parse_factor(base: Candidate, text: str) -> Factor:
             raise ConfigError(
                 f"{VARY} {name}: {value!r} has {len(parts)} value{'s' * (len(parts) > 1)} for {len(fields)} "
                 f"field{'s' * (len(fields) > 1)}",
-                hint=f"values of fields that change together are joined by +, {VARY} {example}; a , is between levels",
+                hint=f"join the values of fields that change together by +, {VARY} {example}; separate levels by ,",
             )
         made = changed(base, dict(zip(fields, parts, strict=True)), VARY)
         level = tuple(value_text(made, field) for field in fields)
         if level in levels:
-            raise ConfigError(f"{VARY} {name}: {'+'.join(level)} is given twice", hint="name each value once")
+            raise ConfigError(f"{VARY} {name}: {'+'.join(level)} is given twice", hint="give each value once")
         levels.append(level)
     factor = Factor(fields=tuple(field.name for field in fields), levels=tuple(levels))
     if levels == [own := factor.level_of(base)]:
         raise ConfigError(
-            f"{VARY} {factor.name}={'+'.join(own)} varies nothing: it is what the base has", hint="add the values to compare with"
+            f"{VARY} {factor.name}={'+'.join(own)} varies nothing, because the base has this value",
+            hint="add values to compare with",
         )
     return factor
 
@@ -214,12 +215,12 @@ def _require_apart(factor: Factor, other: Factor, grid: bool) -> None:
     if set(factor.fields) == set(other.fields):
         together = ",".join(map("+".join, dict.fromkeys([*other.levels, *factor.levels])))
         raise ConfigError(
-            f"{VARY} {factor.name} is given twice", hint=f"all its values together: {VARY} {factor.name}={together}"
+            f"{VARY} {factor.name} is given twice", hint=f"give all its values together: {VARY} {factor.name}={together}"
         )
     for one, two in itertools.product(factor.found, other.found):
         if grid and one.overlaps(two):
             raise ConfigError(
-                f"{VARY} {factor.name} and {VARY} {other.name} both say {one.name}: a grid would set it twice",
+                f"{VARY} {factor.name} and {VARY} {other.name} both set {one.name}, which a grid would set twice",
                 hint="leave --grid out, or vary them in one factor, joined by +",
             )
 
@@ -295,7 +296,7 @@ def _candidate(base: Candidate, levels: Levels, at_epochs: Callable[[int], Candi
 def _twins(title: str, twin: Variant) -> ConfigError:
     if twin.levels:
         return ConfigError(f"{VARY} {title} trains the same network as {twin.title}", hint="leave one of them out")
-    return ConfigError(f"{VARY} {title} trains the same network as the base, which makes no use of it", hint=UNUSED)
+    return ConfigError(f"{VARY} {title} trains the same network as the base, which does not use this field", hint=UNUSED)
 
 
 def _require_each_matters(base: Candidate, factors: Sequence[Factor], at_epochs: Callable[[int], Candidate]) -> None:
@@ -310,7 +311,7 @@ def _require_each_matters(base: Candidate, factors: Sequence[Factor], at_epochs:
                 for one, other in zip(with_it, without, strict=True)
             ):
                 raise ConfigError(
-                    f"{VARY} {factor.name}={'+'.join(level)} trains the same networks as the base's, which make no use of it",
+                    f"{VARY} {factor.name}={'+'.join(level)} trains the same networks as the base level, which do not use it",
                     hint=UNUSED,
                 )
 

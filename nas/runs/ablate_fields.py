@@ -87,15 +87,15 @@ def find_field(name: str, option: str) -> Field:
     if name in WHOLES:
         inner = "stage" if name == "stages" else name
         keys = ", ".join(GROUPS[inner][0].model_fields)
-        hint = "how many stages there are stays as it is" if name == "stages" else f"for example {inner}.{keys.split(', ')[0]}"
-        raise ConfigError(f"{option} {name}: it has no one value; its fields are {keys}", hint=hint)
+        hint = "the number of stages cannot change" if name == "stages" else f"for example {inner}.{keys.split(', ')[0]}"
+        raise ConfigError(f"{option} {name} is not a single value; its fields are {keys}", hint=hint)
     near = choices_sentence(name, [*BARE, *(f"{g}.{k}" for g, k in _fields())]).partition(" Choices: ")[0]
     listed = "; ".join(
         f"{of}: {', '.join(Field(group, key).name for g, key in _fields() if g == group)}" for group, (_, _, of) in GROUPS.items()
     )
     raise ConfigError(
-        f"{option} {name}: there is no such field.{near}",
-        hint=f"the fields are, {listed}; stage0.channels and so on are of one stage",
+        f"{option} {name}: unknown field.{near}",
+        hint=f"the fields: {listed}; stage0.channels and so on are fields of one stage",
     )
 
 
@@ -143,7 +143,9 @@ def _put(tree: dict[str, Any], field: Field, text: str, option: str) -> None:
     count = len(part)
     if field.stage is not None and field.stage >= count:
         stages = ", ".join(f"stage{number}" for number in range(count))
-        raise ConfigError(f"{option} {field.name}: the network has {count} stage{'s' * (count > 1)}", hint=f"there are {stages}")
+        raise ConfigError(
+            f"{option} {field.name}: the network has {count} stage{'s' * (count > 1)}", hint=f"choose from {stages}"
+        )
     texts = _JOINT.split(text) if field.stage is None else [text]
     chosen = range(count) if field.stage is None else [field.stage]
     if len(texts) == 1:
@@ -151,8 +153,8 @@ def _put(tree: dict[str, Any], field: Field, text: str, option: str) -> None:
     if len(texts) != len(chosen):
         example = "-".join([texts[0] or "2"] * count)
         raise ConfigError(
-            f"{option} {field.name}={text}: that is of {len(texts)} stages, but the network has {count}",
-            hint=f"a value for each, {field.name}={example}, or one for all, {field.name}={texts[0] or 2}",
+            f"{option} {field.name}={text} has values for {len(texts)} stages, but the network has {count}",
+            hint=f"give a value for each stage, {field.name}={example}, or one for all stages, {field.name}={texts[0] or 2}",
         )
     for number, one in zip(chosen, texts, strict=True):
         part[number][field.key] = _scalar(field, one)

@@ -90,8 +90,8 @@ def train_baselines(
             ctx = open_context(spec.retraining, devices, display.decoding)
             if ctx.dataset.test is None and ctx.selected.hold_out is None:
                 raise ConfigError(
-                    "the data set has no labelled test images, so that nothing would judge the networks",
-                    hint="--hold-out 0.1 sets training images aside that do, also in nas retrain",
+                    "the data set has no labelled test images, so the networks cannot be evaluated",
+                    hint="use --hold-out 0.1 to hold out training images, also in nas retrain",
                 )
             with locked([plan.run.folder for plan in pending], command="nas baseline", hint=OTHER_RUN):
                 for plan in pending:
@@ -113,8 +113,8 @@ def _changed(paths: StudyPaths, pending: Sequence[BaselinePlan]) -> list[str]:
         others = [run for run, one in begun if one.name == network.name and (one.files, one.text) != code]
         if others:
             said.append(
-                f"the code of {network.name} is not what it was for {others[-1].folder.name}, which stays as it is; this one is "
-                "trained beside it"
+                f"the code of {network.name} has changed since {others[-1].folder.name}, which is kept; the new code is "
+                "trained in addition"
             )
     return said
 
@@ -132,8 +132,8 @@ def _left_out(alike: ByRecipe) -> str | None:
     if alike.recipe.stochastic_depth is None or not rate:
         return None
     return (
-        f"recipe {alike.recipe_name!r} also gives the networks of nas stochastic depth, {rate:g} here: a part of the network, "
-        "of which others have what their own code says"
+        f"recipe {alike.recipe_name!r} also gives the networks of nas stochastic depth, here {rate:g}; "
+        "it is a part of the network, which other networks only have if their own code does"
     )
 
 
@@ -157,7 +157,7 @@ def _find_networks(
     what is wrong with any of them."""
     texts = list(dict.fromkeys(spec.networks))
     if not texts:
-        raise ConfigError("no network is named", hint="nas baseline torchvision:resnet18")
+        raise ConfigError("name at least one network", hint="nas baseline torchvision:resnet18")
     begun = [Definition.from_file(run.begun).network for run in begun_runs(spec.paths)]
     known = {network.name: network for network in begun if _is_there(network) and network.is_unchanged}
     networks, wrong = [], []
@@ -173,7 +173,7 @@ def _find_networks(
             networks.append(network)
     if len(wrong) > 1:
         listed = "\n".join(f"  {error.message}" + (f"\n    ({error.hint})" if error.hint else "") for error in wrong)
-        raise ConfigError(f"{len(wrong)} of {len(texts)} networks cannot be trained, and none was:\n{listed}")
+        raise ConfigError(f"{len(wrong)} of {len(texts)} networks cannot be trained, so none was trained:\n{listed}")
     if wrong:
         raise wrong[0]
     return list({network.slug: network for network in reversed(networks)}.values())[::-1]  # one may be named in several ways
@@ -221,7 +221,7 @@ def _finish(plan: BaselinePlan, ctx: TrainingContext) -> None:
     definition, run = plan.definition, plan.run
     weights = take_weights(run, plan.job(ctx).identity)
     model = build(definition.network, ctx.dataset.shape)
-    with blaming(named(definition.network.name).file, f"{definition.network.built} fails when it is judged"), quiet():
+    with blaming(named(definition.network.name).file, f"{definition.network.built} fails in its evaluation"), quiet():
         model.load_state_dict(weights)
         held_out, test = _judge(model, plan, ctx)
     keep_weights(run, weights)

@@ -192,13 +192,13 @@ def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
     file = run.card
     if run.baseline.is_file():
         raise StudyError(
-            f"{run.folder} holds a known network, which nas baseline trained to compare with, and which is never handed in",
-            hint="nas runs lists it apart from those that may be",
+            f"{run.folder} is a baseline, which is only for comparison and never submitted",
+            hint="nas runs lists the runs that can be submitted",
         )
     if not file.is_file():
         raise StudyError(
-            f"{run.folder} holds no retrained network: it has no {file.name}",
-            hint="nas retrain goes on with a training that has not ended" if run.checkpoint.is_file() else "nas runs lists them",
+            f"{run.folder} is not a retrained network: it has no {file.name}",
+            hint="nas retrain resumes an unfinished training" if run.checkpoint.is_file() else "nas runs lists them",
         )
     card = read_card(run)
     found = content_hash(json.loads(_text(run)))
@@ -206,6 +206,6 @@ def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
         raise StudyError(
             f"{file} was changed after the training: the hash of its content begins with {found[:12]}, "
             f"and it states {card.hashes.card[:12]}",
-            hint='restore it from a copy; or, if the change is meant, remove its key "hashes", and it is taken as it is',
+            hint='restore it from a copy; or, if the change is intended, remove its key "hashes"',
         )
     return card, found

@@ -66,8 +66,8 @@ def open_context(spec: RetrainSpec, devices: DeviceGroup, decoding: Progress = s
     data = settings.data
     if spec.labels is not None and data.labels is None:
         raise ConfigError(
-            f"--labels {spec.labels}: study {spec.paths.name!r} takes its labels from no table",
-            hint="leave it out; nas search --labels FILE begins a study that does",
+            f"--labels {spec.labels}: study {spec.paths.name!r} has no table of labels",
+            hint="leave it out; nas search --labels FILE starts a study with one",
         )
     data = moved(data, spec.data_folder, spec.labels)
     tune_process(devices.device)
@@ -94,8 +94,8 @@ def study_data(settings: StudySettings, data: DataConfig, decoding: Progress) ->
     if dataset.fingerprint != settings.data_fingerprint:
         table = "" if data.labels is None else ", and its table with --labels FILE"
         raise DataError(
-            f"the images or labels of {data.folder or data.dataset} are not those that the study was searched with",
-            hint=f"name the folder that holds them with --data FOLDER{table}, or search anew under another name",
+            f"the images or labels of {data.folder or data.dataset} are not those of the search",
+            hint=f"give their folder with --data FOLDER{table}, or start a new study under another name",
         )
     return dataset
 
@@ -112,7 +112,7 @@ def open_presets_study(data: DataConfig, name: str | None = None, decoding: Prog
         if theirs.dataset != data.dataset or (data.folder and theirs.folder != data.folder):
             raise StudyError(
                 f"study {paths.name!r} is for {_where(theirs)}, not for {_where(data)}",
-                hint="keep them apart with --study NAME; if the same images have moved, name the study and leave --dataset out",
+                hint="use another study with --study NAME; if the same images have moved, name the study and leave out --dataset",
             )
     else:
         dataset = load_dataset(data, decoding)
@@ -156,6 +156,6 @@ def locked(folders: Iterable[Path], what: str = "run", command: str = "nas retra
             except OSError as error:
                 raise StudyError(
                     f"the {what}'s folder {folder.absolute()} cannot be written: {error.strerror}",
-                    hint="make room, or work in another folder: NAS_STUDIES=FOLDER",
+                    hint="free some space, or use another folder: NAS_STUDIES=FOLDER",
                 ) from None
         yield

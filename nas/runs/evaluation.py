@@ -89,7 +89,7 @@ def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext, run: TrialP
     if ctx.selected.hold_out is None:
         return None
     images, metric = ctx.dataset.train.only(ctx.selected.hold_out), ctx.settings.study.metric
-    both = _clean_and_shifted(model, images, tta, ctx, "judging by held-out images")
+    both = _clean_and_shifted(model, images, tta, ctx, "evaluating held-out images")
     if run is not None and (ctx.dataset.test is None or ctx.selection.include_test_labels):
         write_evaluation(run, both[0])
     told: dict[str, float] = {}
@@ -108,7 +108,7 @@ def _clean_and_shifted(
     """What it says of the images, and of the same ones under a simulated shift."""
     changed = shifted(images, None, SHIFT_SEED)
     clean = judge(model, ctx.place(images), images, tta, ctx.progress, what)
-    return clean, judge(model, ctx.place(changed), changed, tta, ctx.progress, f"{what} under a shift")
+    return clean, judge(model, ctx.place(changed), changed, tta, ctx.progress, f"{what} under a simulated shift")
 
 
 def judge_test(model: nn.Module, tta: str, run: TrialPaths, ctx: TrainingContext) -> dict[str, float]:
@@ -117,7 +117,7 @@ def judge_test(model: nn.Module, tta: str, run: TrialPaths, ctx: TrainingContext
     test = ctx.dataset.test
     if test is None:
         return {}
-    what = "judging by test images"
+    what = "evaluating test images"
     judged, under_shift = _clean_and_shifted(model, test, tta, ctx, what)
     plain = judged if tta == "none" else judge(model, ctx.place(test), test, "none", ctx.progress, what)
     write_evaluation(run, judged)

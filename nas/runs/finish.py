@@ -70,8 +70,8 @@ def take_weights(run: TrialPaths, identity: str) -> dict[str, Tensor]:
     weights, found = trained_weights(run.checkpoint, identity)
     if weights is None:
         raise StudyError(
-            f"{run.checkpoint}, which held the trained network, is {'gone' if found == 'none' else found}",
-            hint="the same command trains it again",
+            f"{run.checkpoint}, the checkpoint of the trained network, is {'gone' if found == 'none' else found}",
+            hint="run the same command to train it again",
         )
     return weights
 

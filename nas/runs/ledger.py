@@ -139,9 +139,9 @@ def _require_known(connection: Connection, database: str) -> int:
         version = connection.execute(sqlalchemy.select(VERSION.c.version)).scalar_one_or_none() or 0
     if version > NEWEST_VERSION:
         raise StudyError(
-            f"the ledger in {database} has version {version}, and this nas knows versions up to {NEWEST_VERSION}; "
+            f"the ledger in {database} has version {version}, but this version of nas supports versions up to {NEWEST_VERSION}; "
             "nothing was written to it",
-            hint="use the newer nas that made it so: the files of the runs are complete without the ledger",
+            hint="use a newer version of nas; the files of the runs are complete without the ledger",
         )
     return version
 
@@ -367,8 +367,8 @@ def try_to_record(paths: StudyPaths, entry: Entry, note: Note) -> None:
         record(paths, entry)
     except NasError as error:
         note(
-            f"{error.message}. The files are complete without it; once that is mended,  nas runs --rebuild --study {paths.name}"
-            "   makes the ledger from them"
+            f"{error.message}. The files are complete without it; once this is repaired,  nas runs --rebuild --study {paths.name}"
+            "   recreates the ledger from them"
         )
 
 
@@ -384,8 +384,8 @@ def require_as_recorded(paths: StudyPaths | None, run: TrialPaths, card: ModelCa
     if entry is None or paths is None:
         if card.hashes is None:
             note(
-                f"{run.folder.name} is from before hashes were kept, so that nobody can tell whether its files have changed"
-                + ("" if paths is None else f"; nas runs --rebuild --study {paths.name}   records them as they are now")
+                f"{run.folder.name} is older than the hashes, so changes of its files cannot be detected"
+                + ("" if paths is None else f"; nas runs --rebuild --study {paths.name}   records the current files")
             )
         return
     weights = sha256_of(run.weights) if card.hashes is None else card.hashes.weights
@@ -393,7 +393,7 @@ def require_as_recorded(paths: StudyPaths | None, run: TrialPaths, card: ModelCa
     changed = [name for name, (now, recorded) in found.items() if now != recorded]
     if changed:
         raise StudyError(
-            f"{' and '.join(changed)} of {run.folder.name} {'is' if len(changed) == 1 else 'are'} not what the ledger of study "
-            f"{paths.name!r} recorded on {entry.created[:10]}",
-            hint=f"restore the folder from a copy; or, to record it as it is:  nas runs --rebuild --study {paths.name}",
+            f"{' and '.join(changed)} of {run.folder.name} {'is' if len(changed) == 1 else 'are'} different from what the ledger "
+            f"of study {paths.name!r} recorded on {entry.created[:10]}",
+            hint=f"restore the folder from a copy; or record the current files:  nas runs --rebuild --study {paths.name}",
         )

@@ -35,9 +35,9 @@ def _require_trust(run: TrialPaths, card: ModelCard) -> None:
     if source is None or _is_in_study(run) or os.environ.get(TRUST) == "1":
         return
     raise StudyError(
-        f"{run.card} brings code of its own, the block {card.candidate.arch.block} of {source.file}, and lies in no study: "
-        "code is run only if you trust where it comes from",
-        hint=f"read it, in candidate.arch.block_source.text of that file; then {TRUST}=1 nas …",
+        f"{run.card} contains code, the block {card.candidate.arch.block} of {source.file}, and is in no study: "
+        "its code is only run if you trust its source",
+        hint=f"read it in candidate.arch.block_source.text of that file; then run {TRUST}=1 nas …",
     )
 
 
@@ -59,8 +59,7 @@ def _read_weights(run: TrialPaths, card: ModelCard, model: ResNet) -> dict[str, 
     found = sha256_of(file)
     if difference := _difference(model, tensors):
         raise StudyError(
-            f"{file} holds the weights of another network than {run.card.name} beside it describes: "
-            f"{difference}{_whose(run, found)}",
+            f"{file} has the weights of another network than {run.card.name} describes: {difference}{_whose(run, found)}",
             hint=_restored(run),
         )
     if card.hashes is not None and found != card.hashes.weights:
@@ -80,7 +79,7 @@ def _difference(model: ResNet, tensors: dict[str, Tensor]) -> str | None:
             return f"{name} is missing"
         if tuple(tensors[name].shape) != shape:
             return f"{name} is {'×'.join(map(str, tensors[name].shape))} instead of {'×'.join(map(str, shape))}"
-    return next((f"{name} belongs to no layer" for name in tensors if name not in wanted), None)
+    return next((f"{name} does not belong to any layer" for name in tensors if name not in wanted), None)
 
 
 def _whose(run: TrialPaths, weights: str) -> str:

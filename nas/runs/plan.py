@@ -118,10 +118,10 @@ def plan_run(spec: RetrainSpec, settings: StudySettings) -> RunPlan:
 def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note: Callable[[str], None]) -> RunPlan:
     """For as many epochs as take so long, unless it has begun before. Raises NasError."""
     if spec.flop is not None:
-        raise ConfigError("--compute and --time both say how long it trains", hint="leave one out")
+        raise ConfigError("--compute and --time contradict each other", hint="leave one out")
     if spec.epochs is not None:
         raise ConfigError(
-            f"--epochs {spec.epochs} and --time both say how long it trains", hint="leave one out: --time finds the epochs"
+            f"--epochs {spec.epochs} and --time contradict each other", hint="leave one out; --time sets the number of epochs"
         )
     subject = asked_subject(spec, ctx.settings)
     named = spec.recipe if spec.recipe == AUTO else load_recipe(spec.recipe, 1)[0]
@@ -138,7 +138,7 @@ def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note
 def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPlan:
     """For as many epochs as take at most so many operations. Raises NasError."""
     if spec.epochs is not None:
-        raise ConfigError(f"--epochs {spec.epochs} and --compute both say how long it trains", hint="leave one out")
+        raise ConfigError(f"--epochs {spec.epochs} and --compute contradict each other", hint="leave one out")
     subject, images = asked_subject(spec, ctx.settings), ctx.selected.train_images
     macs = count_macs(subject.candidate.arch, ctx.dataset.shape)
     name, recipe = load_recipe(spec.recipe, 1)
@@ -149,9 +149,9 @@ def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPla
     epochs = int(flop / epoch)
     if epochs < 1:
         raise ConfigError(
-            f"--compute {flop / 1e15:g}PFLOP is less than an epoch of this network takes, {epoch / 1e15:.3g} PFLOP: 6 × "
+            f"--compute {flop / 1e15:g}PFLOP is less than one epoch of this network, {epoch / 1e15:.3g} PFLOP: 6 × "
             f"{macs:,} multiply-adds × {images:,} images",
-            hint=f"--compute {10 * epoch / 1e15:.2g}PFLOP has room for ten epochs; --train-subset N makes them shorter",
+            hint=f"--compute {10 * epoch / 1e15:.2g}PFLOP is enough for ten epochs; --train-subset N makes them shorter",
         )
     return _plan(spec, ctx.settings, ByRecipe(subject, name, recipe, epochs), name, f"{epochs}-epochs")
 
@@ -180,7 +180,7 @@ def _read_begun(run: TrialPaths) -> Candidate | None:
 
 def another_recipe(run: TrialPaths) -> StudyError:
     return StudyError(
-        f"{run.folder} was begun by another recipe of that name, or by an older version of it",
+        f"{run.folder} was started with another recipe of that name, or an older version of it",
         hint="give the recipe's file another name, or remove that folder",
     )
 
@@ -223,7 +223,7 @@ def _by_time(spec: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingC
     if spec.recipe == AUTO and epochs >= LONG_FROM:
         name, recipe = load_recipe(spec.recipe, epochs)
         epochs = _epochs_within(seconds, recipe.fit(subject.candidate, epochs), recipe, ctx)
-    note(f"{subject.title}: {epochs} epochs by recipe {name!r} take about {seconds:g} s here, by some timed steps")
+    note(f"{subject.title}: {epochs} epochs by recipe {name!r} take about {seconds:g} s here, estimated from timed steps")
     return ByRecipe(subject, name, recipe, epochs)
 
 
@@ -246,8 +246,8 @@ def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: Tr
     epochs = int((seconds - at_the_end) / epoch)
     if epochs < 1:
         raise ConfigError(
-            f"--time {seconds:g}s is too short: an epoch of this network takes about {epoch:.1f} s here, and what comes before "
+            f"--time {seconds:g}s is too short: an epoch of this network takes about {epoch:.1f} s here, and the work before "
             f"and after the training {at_the_end:.1f} s",
-            hint=f"--time {at_the_end + 10 * epoch:.0f}s has room for ten epochs; --train-subset N makes them shorter",
+            hint=f"--time {at_the_end + 10 * epoch:.0f}s is enough for ten epochs; --train-subset N makes them shorter",
         )
     return epochs

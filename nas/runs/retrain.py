@@ -75,7 +75,7 @@ def retrain_several(
 ) -> Retrained:
     """Trains what is not trained yet, each on one device, then judges and chooses. Raises NasError."""
     if spec.by == "shifted" and not spec.base.hold_out:
-        raise ConfigError("--choose-by shifted needs images that chose nothing before", hint=f"--hold-out {HOLD_OUT:g}")
+        raise ConfigError("--choose-by shifted needs held-out images", hint=f"--hold-out {HOLD_OUT:g}")
     devices = device_group(devices_of(spec.placement)[0], None)
     plans, outcome, ctx = _train(spec.each(), spec.placement, devices, on_plan, display, stop)
     networks, failures = _networks(plans), outcome.failures | {name: f"its {why}" for name, why in outcome.diverged.items()}
@@ -85,8 +85,8 @@ def retrain_several(
     try:
         record_choice(spec.base.paths, ranked, spec.by)
     except OSError as error:
-        text = f"the choice is not recorded, in {spec.base.paths.choice}: {error.strerror}"
-        display.note(f"{text}; --run names the network that is meant")
+        text = f"the choice could not be recorded in {spec.base.paths.choice}: {error.strerror}"
+        display.note(f"{text}; use --run to name the network")
     chosen = _with_test(ranked[0], ctx, display.note)
     return Retrained((chosen, *ranked[1:]), chosen, spec.by, failures, 0)
 

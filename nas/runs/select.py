@@ -62,7 +62,7 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
         if which not in known:
             choices = choices_sentence(which, ["best", *known, "preset:NAME"])
             raise StudyError(
-                f"{which!r} is no trial of study {paths.name!r} that was trained.{choices}",
+                f"{which!r} is not a trained trial of study {paths.name!r}.{choices}",
                 hint=f"nas list --study {paths.name}   shows the trials",
             )
         trial = known[which]
@@ -80,7 +80,7 @@ def find_names(paths: StudyPaths, words: Sequence[str]) -> tuple[str, ...]:
         for one in _top(paths, name) if name.startswith(TOP) else [name]:
             found.setdefault(find_subject(paths, one).title, one)
     if not found:
-        raise ConfigError("no network is named", hint="name `best`, `top:5`, a trial's number, or preset:NAME")
+        raise ConfigError("no network is named", hint="name `best`, `top:5`, a trial number, or preset:NAME")
     return tuple(found.values())
 
 
@@ -94,7 +94,7 @@ def _top(paths: StudyPaths, name: str) -> list[str]:
     wanted = name.removeprefix(TOP)
     if not wanted.isdecimal() or not 1 <= int(wanted) <= len(ranked):
         raise ConfigError(
-            f"{TOP}K takes 1 to {len(ranked)} networks, as many as have completed in study {paths.name!r}, not {wanted!r}",
+            f"{TOP}K takes 1 to {len(ranked)} networks, the number of completed trials in study {paths.name!r}, not {wanted!r}",
             hint=f"{TOP}{min(5, len(ranked))}",
         )
     return [str(number) for number in ranked[: int(wanted)]]
@@ -102,10 +102,10 @@ def _top(paths: StudyPaths, name: str) -> list[str]:
 
 def none_is_best(paths: StudyPaths) -> StudyError:
     """Of a study in which nothing has run to its end."""
-    hint = f"nas search --study {paths.name}   trains on; nas list --study {paths.name}   shows the trials"
+    hint = f"nas search --study {paths.name}   continues; nas list --study {paths.name}   shows the trials"
     if read_settings(paths).space == PRESETS_SPACE:
-        hint = "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
-    return StudyError(f"no network of study {paths.name!r} has completed its training yet, so that none is best", hint=hint)
+        hint = "this study only has presets: nas retrain preset:NAME; nas presets shows the names"
+    return StudyError(f"study {paths.name!r} has no completed trial yet", hint=hint)
 
 
 def is_folder(run: str | None) -> bool:
@@ -120,12 +120,12 @@ def study_of(run: str | None, study: str | None) -> StudyPaths | None:
             return existing_study(study)
         except StudyError as error:
             if run is not None and TrialPaths(Path(run)).card.is_file():
-                raise StudyError(error.message, hint=f"the folder that is here is named as .{os.sep}{run}") from None
+                raise StudyError(error.message, hint=f"for the folder in this place, write .{os.sep}{run}") from None
             raise
     if study is not None:
         raise StudyError(
-            f"a run that is named by its folder, {run}, is looked for in no study, so that --study {study} means nothing",
-            hint="leave --study out, or name the run as nas runs lists it",
+            f"{run} names a run by its folder, which needs no study, but --study {study} was given",
+            hint="leave out --study, or use the name that nas runs shows",
         )
     folder = Path(run).expanduser().resolve()
     owner = StudyPaths(folder.parent.parent)
@@ -153,12 +153,12 @@ def find_run(
     """
     if name is not None and is_folder(name):
         return _run_in(name)
-    assert paths is not None, "only a folder is in no study"
+    assert paths is not None, "only a folder needs no study"
     runs = finished_runs(paths)
     if not runs:
         raise StudyError(
             f"study {paths.name!r} has no retrained network yet",
-            hint=f"nas retrain best --study {paths.name}   makes one",
+            hint=f"nas retrain best --study {paths.name}   creates one",
         )
     if name is None or name == CHOSEN:
         chosen = find_chosen(paths)
@@ -174,8 +174,8 @@ def find_run(
         if found := [run for run in runs if read_card(run).subject == title]:
             if name == "best" and (chosen := find_chosen(paths)) is not None and chosen.run != found[-1]:
                 note(
-                    f"Warning: `best` is the search's best, {title}, in its latest run {found[-1].folder.name}; "
-                    f"{option}{CHOSEN} takes {chosen.name}, {chosen.why}"
+                    f"Warning: `best` means the best trial of the search, {title}, and its latest run {found[-1].folder.name}; "
+                    f"{option}{CHOSEN} uses {chosen.name}, {chosen.why}"
                 )
             return found[-1]
         raise StudyError(
@@ -184,16 +184,16 @@ def find_run(
         )
     here = TrialPaths(Path(name)).card.is_file()
     raise StudyError(
-        f"{name!r} is no retrained network of study {paths.name!r}.{choices_sentence(name, by_name)}",
-        hint=f"the folder that is here is named as .{os.sep}{name}" if here else f"nas runs --study {paths.name}   lists them",
+        f"{name!r} is not a retrained network of study {paths.name!r}.{choices_sentence(name, by_name)}",
+        hint=f"for the folder in this place, write .{os.sep}{name}" if here else f"nas runs --study {paths.name}   lists them",
     )
 
 
 def _run_in(name: str) -> TrialPaths:
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        what = "is a file, and a run is a folder" if folder.exists() else "is not there"
-        raise StudyError(f"{folder} {what}", hint="name the folder that holds the run's model.json and model.safetensors")
+        what = "is a file, but a run is a folder" if folder.exists() else "is not there"
+        raise StudyError(f"{folder} {what}", hint="name the folder with the run's model.json and model.safetensors")
     return TrialPaths(folder.resolve())  # of `.` the name is wanted
 
 
@@ -272,7 +272,7 @@ CHOSEN_BY = {
     "clean": "by the held-out images",
     "shifted": "by the held-out images under the simulated shift",
     "search": "by their accuracy in the search",
-    "order": "as the first, for nothing judged them",
+    "order": "as the first, because nothing was evaluated",
 }
 
 
@@ -314,7 +314,7 @@ class Chosen:
             said.append(f"Warning: {self.trouble}")
         if self.newer:
             more = f", as {len(self.newer) - 1} more were," if len(self.newer) > 1 else ""
-            said.append(f"Warning: {self.newer[-1]} was trained later{more} and is not taken: {option}{self.newer[-1]} takes it")
+            said.append(f"Warning: {self.newer[-1]} was trained later{more} and is not used: {option}{self.newer[-1]} uses it")
         return said
 
 
@@ -340,7 +340,7 @@ def find_chosen(paths: StudyPaths) -> Chosen | None:
             try:
                 best = best_of(open_study(paths))[0]
             except NasError as error:
-                trouble = f"the search's best cannot be told: {error.message}"
+                trouble = f"the best trial of the search is unknown: {error.message}"
     title = None if best is None else f"trial {best.number}"
     of_best = [index for index, subject in enumerate(subjects) if subject == title and title is not None]
     newer: tuple[str, ...] = ()
@@ -348,10 +348,13 @@ def find_chosen(paths: StudyPaths) -> Chosen | None:
         taken, why = names.index(choice.run), choice.why
         newer = tuple(name for name in names if name not in {*choice.among, *choice.beside})
     elif of_best:
-        taken, why, choice = of_best[-1], f"the latest run of the search's best, {title}", None
+        taken, why, choice = of_best[-1], f"the latest run of the best trial of the search, {title}", None
         newer = tuple(names[taken + 1 :])
     else:
-        taken, why = len(runs) - 1, "the latest run" + (f"; the search's best, {title}, has not been retrained" if title else "")
+        taken, why = (
+            len(runs) - 1,
+            "the latest run" + (f"; the best trial of the search, {title}, has not been retrained" if title else ""),
+        )
     return Chosen(runs[taken], why, newer, choice, trouble, alone=len(runs) == 1)
 
 

@@ -122,7 +122,7 @@ class Tracker:
             action()
         except Exception as error:  # whatever a tracker may raise, the study goes on
             self._given_up = True
-            self._note(f"Warning: {self._name} failed and is given up: {error}")
+            self._note(f"Warning: {self._name} failed and is switched off: {error}")
 
     def epoch(self, run: str, candidate: Candidate, metrics: EpochMetrics) -> None:
         def log() -> None:
@@ -147,7 +147,7 @@ def require_tracker(name: str | None) -> None:
     if name is None:
         return
     if name not in TRACKERS:
-        raise ConfigError(f"--log takes a tracker, but got {name!r}.{choices_sentence(name, TRACKERS)}")
+        raise ConfigError(f"unknown tracker for --log: {name!r}.{choices_sentence(name, TRACKERS)}")
     found = find_spec(name)
     if found is None or found.origin is None:  # the latter: a folder of that name, such as wandb writes
         raise ConfigError(

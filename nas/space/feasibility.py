@@ -165,7 +165,7 @@ def cost_warnings(space: Space, budget: Budget, meant: ImageShape) -> list[str]:
     closer = "resnet-224" if shape.size >= 96 else "resnet"  # by the sizes that they are meant for
     advice = "a budget with macs" if closer == space.name else f"--space {closer}, or a budget with macs"
     return [
-        f"space {space.name} is meant for images of {meant.size}×{meant.size}, and nothing limits what larger ones cost: on "
+        f"space {space.name} is meant for images of {meant.size}×{meant.size}, and no budget limits the MACs of larger ones: on "
         f"{shape.size}×{shape.size} half of its networks need more than {middle / 1e9:.2g} billion multiply-adds an image, "
         f"{middle / before:.0f} times as many; try {advice}"
     ]
@@ -228,12 +228,12 @@ def check_can_fill(space: Space, shape: ImageShape) -> None:
     lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch"
     hint = f"{lower} in the space, or raise the budget with --max-params"
     if params > target:
-        why = "even with a single channel a stage"
+        why = "even with one channel for each stage"
     elif all(stage.channels == WIDEST for stage in arch.stages):
-        why = f"even with {WIDEST:,} channels a stage, the most there may be"
+        why = f"even with {WIDEST:,} channels for each stage, the maximum"
         hint = "raise arch.stage.blocks or arch.stage.kernel in the space, or lower the budget with --max-params"
     else:
-        why = "and one channel more is too many"
+        why = "and one more channel is too many"
     raise BudgetError(
         f"space {space.name} cannot fill its budget: of {FILLED_DRAWS} uniform draws none has {FILLED:.0%} to 100% of the "
         f"parameters that it is scaled to; the nearest has {params:,} for {target:,}, {why}",

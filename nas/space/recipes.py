@@ -77,7 +77,7 @@ def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             raise ValueError("epochs: set the recipe's own key `epochs` instead")
         if "lr" in part and "optimiser" not in part:
             raise ValueError(
-                f"lr: needs {prefix}optimiser, since good learning rates differ by orders of magnitude between optimisers"
+                f"lr: needs {prefix}optimiser, because good learning rates differ by orders of magnitude between optimisers"
             )
         TrainConfig.model_validate(part)
     except ValidationError as error:

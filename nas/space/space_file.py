@@ -77,10 +77,12 @@ def load_preset(name: str) -> Preset:
     path = require_shipped("preset", name)
     space = read_space(read_text(path), source=str(path), name=name)
     if drawn := [slot.name for slot in space.slots if slot.drawn]:
-        raise ConfigError(f"{path}: a preset fixes every value, but draws {', '.join(drawn)}", hint="give each of them one value")
+        raise ConfigError(
+            f"{path}: a preset must fix every value, but has ranges for {', '.join(drawn)}", hint="give each one value"
+        )
     if space.reported is None:
         raise ConfigError(
-            f"{path}: reported: is missing; a preset says what was reported of its network",
+            f"{path}: reported: is missing; a preset needs the reported accuracy of its network",
             hint="for example  reported: {accuracy: 0.93, measured_on: test, params: 4479946}",
         )
     candidate = space.candidate({slot.name: slot.domain for slot in space.slots})
@@ -113,9 +115,9 @@ class _Reader:
     def space(self, tree: Any, text: str, name: str) -> Space:
         top = self.mapping(tree, "the file", TOP_KEYS)
         if top.get("version") != VERSION or isinstance(top["version"], bool):
-            raise self.fail("version", f"must be {VERSION}, the only version there is, but is {top.get('version')!r}")
+            raise self.fail("version", f"must be {VERSION}, the only version, but is {top.get('version')!r}")
         if "arch" not in top:
-            raise self.fail("arch", "is missing; it says which networks are searched")
+            raise self.fail("arch", "is missing; it describes the networks")
         if "budget" not in top:
             raise self.fail("budget", "is missing; for example  budget: {params: 5M}")
         budget = self.as_it_stands(top["budget"], "budget", BudgetConfig)
@@ -126,7 +128,7 @@ class _Reader:
         used = next((slot.ends() for slot in slots if slot.name == "block"), [])
         for block in self.blocks:
             if block not in used:
-                raise self.fail("blocks", f"{block} is not among the values of arch.block, so that no network would have it")
+                raise self.fail("blocks", f"{block} is not among the values of arch.block, so no network would use it")
         if "fit" in top:
             slots.append(self.fit_slot(top["fit"], budget))
         study = self.as_it_stands(top.get("study", {}), "study", StudyConfig)
@@ -163,7 +165,7 @@ class _Reader:
         tree = self.mapping(tree, "arch", ["stages", "stage", *known])
         for needed in ("stages", "stage"):
             if needed not in tree:
-                raise self.fail(f"arch.{needed}", "is missing; `stages` is their number and `stage` what each is drawn from")
+                raise self.fail(f"arch.{needed}", "is missing; `stages` is their number and `stage` the ranges of each")
         stages = Slot("stages", ("arch", "stages"), self.domain(tree["stages"], "arch.stages", TypeAdapter(int)))
         if bad := [number for number in stages.ends() if not 1 <= number <= MOST_STAGES]:
             raise self.fail("arch.stages", f"a network has 1 to {MOST_STAGES} stages, not {bad[0]!r}")
@@ -175,7 +177,9 @@ class _Reader:
         for key, value in per_stage.items():
             entries = value if isinstance(value, list) else [value] * most
             if len(entries) != most:
-                raise self.fail(f"arch.stage.{key}", f"a list has one entry a stage, {most} of them, but has {len(entries)}")
+                raise self.fail(
+                    f"arch.stage.{key}", f"a list must have one entry for each stage, {most} entries, but has {len(entries)}"
+                )
             for i, entry in enumerate(entries):
                 label = f"arch.stage.{key}[{i}]" if isinstance(value, list) else f"arch.stage.{key}"
                 domain = self.domain(entry, label, _adapter(StageConfig, key))
@@ -189,17 +193,18 @@ class _Reader:
             tree = {"params": 1.0}
         if not isinstance(tree, dict) or not tree:
             raise self.fail(
-                "fit", f"must be params, which widths are scaled to fill, or {{params: share of them}}, but is {tree!r}"
+                "fit",
+                f"must be params, to scale the widths to the parameter budget, or {{params: share of them}}, but is {tree!r}",
             )
         share = self.mapping(tree, "fit", ("params",))["params"]
         if self.blocks:
             raise self.fail(
                 "fit",
-                f"widths are scaled by how the parameters of our own blocks grow with them, which is not known of "
-                f"{', '.join(self.blocks)}: leave fit out, and what is over budget is drawn again",
+                f"the widths can only be scaled for built-in blocks, not for "
+                f"{', '.join(self.blocks)}: leave out fit; candidates over budget are then drawn again",
             )
         if budget.params is None:
-            raise self.fail("fit", "widths are scaled to fill budget.params, which is missing; for example  budget: {params: 5M}")
+            raise self.fail("fit", "fit scales the widths to budget.params, which is missing; for example  budget: {params: 5M}")
         if isinstance(share, dict):
             share = {"type": "float"} | share
         field = TypeAdapter(Annotated[float, Field(gt=0.0, le=1.0)])
@@ -240,15 +245,15 @@ class _Reader:
             value = tuple(value)
         if not isinstance(value, dict):
             if isinstance(value, list) and not takes_list:
-                raise self.fail(key, f"a list is no value; to choose from it write {{type: categorical, choices: {value}}}")
+                raise self.fail(key, f"a list is not a value; to choose from it write {{type: categorical, choices: {value}}}")
             return self.valid(value, key, field)
         if takes_list:
-            raise self.fail(key, "takes one list of numbers, such as [0.5, 0.75], and is never drawn")
+            raise self.fail(key, "must be one list of numbers, such as [0.5, 0.75], not a range")
         if "type" not in value:
             raise self.fail(f"{key}.type", f"is missing; a range is one of {', '.join(_DOMAIN_KEYS)}")
         kind = value["type"]
         if not isinstance(kind, str) or kind not in _DOMAIN_KEYS:
-            raise self.fail(f"{key}.type", f"{kind!r} is no type of range.{choices_sentence(str(kind), _DOMAIN_KEYS)}")
+            raise self.fail(f"{key}.type", f"{kind!r} is not a type of range.{choices_sentence(str(kind), _DOMAIN_KEYS)}")
         self.mapping(value, key, ("type", *_DOMAIN_KEYS[kind]))
         return self.categorical(value, key, field) if kind == "categorical" else self.numeric(value, key, field, kind)
 
@@ -265,7 +270,7 @@ class _Reader:
         read = int if kind == "int" else float
         for needed in ("low", "high"):
             if needed not in value:
-                raise self.fail(f"{key}.{needed}", "is missing; a range has a low and a high end, both included")
+                raise self.fail(f"{key}.{needed}", "is missing; a range has low and high, both included")
         low, high = (self.number(value[end], f"{key}.{end}", read) for end in ("low", "high"))
         log = value.get("log", False)
         if not isinstance(log, bool):
@@ -277,7 +282,7 @@ class _Reader:
             raise self.fail(key, f"a logarithmic range starts above 0, but low is {low}")
         if step is not None:
             if log:
-                raise self.fail(key, "takes either log or step: logarithmic ranges have no steps")
+                raise self.fail(key, "log and step cannot be combined: logarithmic ranges have no steps")
             if step <= 0:
                 raise self.fail(f"{key}.step", f"must be above 0, but is {step}")
             steps = (high - low) / step

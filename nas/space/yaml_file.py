@@ -19,7 +19,7 @@ def require_shipped(kind: str, name: str, *others: str) -> Path:
     names = shipped_names(kind)
     if name not in names:
         what = "shipped space" if kind == "space" else kind
-        own = f"a path to a YAML file of your own works too: --{kind} my-{kind}.yaml"
+        own = f"or use a path to your own YAML file: --{kind} my-{kind}.yaml"
         raise ConfigError(
             f"{name!r} is no {what}.{choices_sentence(name, [*others, *names])}",
             hint="nas presets shows them" if kind == "preset" else own,
@@ -48,7 +48,7 @@ def read_yaml(text: str, source: str) -> Any:
     """Raises ConfigError, naming `source` and the line, for what is no YAML, gives a key twice, or is far larger than any file
     that means something."""
     if len(text) > MOST_CHARACTERS:
-        raise ConfigError(f"{source}: has {len(text):,} characters, and may have {MOST_CHARACTERS:,}")
+        raise ConfigError(f"{source}: has {len(text):,} characters, but at most {MOST_CHARACTERS:,} are allowed")
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
@@ -63,7 +63,7 @@ def with_british_keys(tree: dict[str, Any]) -> dict[str, Any]:
     if "optimizer" not in tree:
         return tree
     if "optimiser" in tree:
-        raise ValueError("optimizer: is given beside optimiser, which is the same")
+        raise ValueError("optimizer: is given with optimiser, which is the same")
     return {"optimiser" if key == "optimizer" else key: value for key, value in tree.items()}
 
 
@@ -90,7 +90,7 @@ class _StrictLoader(yaml.SafeLoader):
         assert node is not None
         self._depth -= 1
         if repeated and node not in self._sizes:
-            raise yaml.MarkedYAMLError(problem="an alias stands within what it repeats", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="an alias is inside what it repeats", problem_mark=mark)
         self._nodes += self._sizes[node] if repeated else 1
         if self._nodes > MOST_NODES:
             raise yaml.MarkedYAMLError(
@@ -113,7 +113,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > MOST_DIGITS:
-            what = f"a whole number of {len(node.value):,} digits, and it may have {MOST_DIGITS:,}"
+            what = f"a whole number of {len(node.value):,} digits, but at most {MOST_DIGITS:,} are allowed"
             raise yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark)
         return super().construct_yaml_int(node)
 

@@ -33,17 +33,17 @@ def parse_address(text: str, *, source: str = "--storage") -> sqlalchemy.URL:
     if text.count("@") > 1:  # what follows the first one would be taken for the name of a host, and be shown
         raise StudyError(
             f"{source} has more than one @: {redacted(text)!r}",
-            hint="write an @ in a password as %40, and each other character that means something in a URL in the same way",
+            hint="write an @ in a password as %40, and quote other special characters in the same way",
         )
     try:
         url = sqlalchemy.make_url(text)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         scheme, separator, _ = text.partition("://")  # what went wrong behind it may be a password
         what = f"{scheme}://…" if separator else redacted(text)
-        raise StudyError(f"{source} is no URL of a database: {what!r}", hint=f"write it as {EXAMPLE}") from None
+        raise StudyError(f"{source} is not a database URL: {what!r}", hint=f"write it as {EXAMPLE}") from None
     if url.drivername not in SCHEMES:
         raise StudyError(
-            f"{source} names a database of the kind {url.drivername!r}, which cannot hold a study. "
+            f"{source} is a {url.drivername!r} database, which cannot store a study. "
             f"Choices: {EXAMPLE}, or none for SQLite in the study's folder.",
             hint=f"--storage {EXAMPLE}, or leave it out",
         )
@@ -73,7 +73,7 @@ def recorded_address(paths: StudyPaths) -> sqlalchemy.URL | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(
-            f"{paths.storage_url}, which says where the trials are kept, cannot be read: {error}",
+            f"{paths.storage_url}, the file with the URL of the database, cannot be read: {error}",
             hint=f"write the URL of the study's database into it, without a password: {EXAMPLE}",
         ) from None
     return parse_address(text, source=str(paths.storage_url))
@@ -97,8 +97,8 @@ def study_address(paths: StudyPaths, given: str | None) -> sqlalchemy.URL | None
     if recorded is None or _database_of(recorded) != _database_of(wanted):
         before = f"SQLite, in {paths.database}" if recorded is None else shown(recorded)
         raise StudyError(
-            f"the study {paths.name!r} keeps its trials in {before}, and cannot go on in {shown(wanted)}",
-            hint=f"go on without --storage, or take another name with --study NAME; if the database was moved as it is, "
+            f"the study {paths.name!r} has its trials in {before}, and cannot continue in {shown(wanted)}",
+            hint=f"leave out --storage, or use another name with --study NAME; if the database was moved, "
             f"write its new URL into {paths.storage_url}",
         )
     return _with_password(wanted)

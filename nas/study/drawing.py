@@ -100,11 +100,11 @@ class SearchSource(TrialSource):
             raise nothing_fits(
                 self.space,
                 self.budget,
-                f"{MAX_OVER_BUDGET_IN_A_ROW} draws in a row were over budget; the search stops",
+                f"{MAX_OVER_BUDGET_IN_A_ROW} candidates in a row were over budget; the search stops",
                 limit=self._broken.most_common(1)[0][0],
             )
         if self._in_a_row["duplicate"] >= MAX_DUPLICATES_IN_A_ROW:
-            self.exhausted = f"{MAX_DUPLICATES_IN_A_ROW} draws in a row repeated earlier ones: the space is exhausted"
+            self.exhausted = f"{MAX_DUPLICATES_IN_A_ROW} candidates in a row repeated earlier ones: the space is exhausted"
             self.busy = False
 
     def _prepare_sampler(self, number: int) -> None:

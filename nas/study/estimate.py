@@ -129,8 +129,8 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
     """Times what `run_search` would train. Raises NasError as that would."""
     if request.ray is not None:
         raise ConfigError(
-            "--estimate times this machine, and not the nodes of a Ray cluster",
-            hint="leave --ray out and estimate on a machine like its nodes",
+            "--estimate works for this machine, not for the nodes of a Ray cluster",
+            hint="leave out --ray, and estimate on a machine like its nodes",
         )
     asked = resolve(request)
     paths = asked.paths
@@ -145,21 +145,21 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
     trials = request.trials - before
     if trials < 1:
         raise StudyError(
-            f"study {paths.name!r} holds {before} trained networks, and --trials {request.trials} asks for no more",
+            f"study {paths.name!r} already has {before} trained networks, and --trials is {request.trials}",
             hint=f"nas search --study {paths.name} --estimate --trials {2 * before}",
         )
     chosen = spread_by_macs(space, budget, settings.data.seed)
     for warning in (*space.warnings(), *cost_warnings(space, budget, asked.space.images)):
         display.note(f"Warning: {warning}")
     count = len({one.digest for _, one in chosen})
-    display.note(f"timing up to {count} networks of space {space.name}, for about {MEASURED_SECONDS:.0f} s in all")
+    display.note(f"timing up to {count} networks of space {space.name}, for about {MEASURED_SECONDS:.0f} s in total")
     networks = _time_networks(chosen, dataset, parts, plans[0], display)
     pruner = make_pruner(asked.strategies.pruner, space.epochs)
     known_epochs = pruner.expected_epochs(trials, before)
     expected_epochs = float(space.epochs) if known_epochs is None else known_epochs
     pruning = f"{asked.strategies.pruner.name} prunes {pruner.describe()}"
     if known_epochs is None:
-        pruning += "; what it saves is not known, so that every network is counted in full"
+        pruning += "; its saving is unknown, so every network is counted in full"
     finalists = plan_round(request.trials * expected_epochs, space.epochs, *request.final_round)
     return Estimate(
         study=paths.name,
@@ -220,7 +220,7 @@ def _time_networks(
             raise
         raise DeviceError(
             f"a network of this space does not fit in the memory of {where}: {one_line(error)}",
-            hint="a search would pass its batches in parts, which nothing here measures; lower batch_size in the space",
+            hint="a search would use micro-batches, which the estimate cannot time; lower batch_size in the space",
         ) from None
     finally:
         torch.set_num_threads(threads)

@@ -71,7 +71,7 @@ class Finalist:
 def check_request(count: int | None, epochs: int | None, seeds: int | None, trials: int, search_epochs: int) -> None:
     """Raises ConfigError for what cannot be meant."""
     if count is not None and count < 0:
-        raise ConfigError(f"--finalists counts networks, and 0 turns them off, but is {count}")
+        raise ConfigError(f"--finalists must be a number of networks, 0 for none, but is {count}")
     if count is not None and count > trials:
         raise ConfigError(
             f"--finalists {count} is more than the {trials} networks that --trials trains", hint=f"--finalists {trials} at most"
@@ -83,10 +83,10 @@ def check_request(count: int | None, epochs: int | None, seeds: int | None, tria
         if epochs < search_epochs:
             raise ConfigError(
                 f"--finalist-epochs must be at least the search's {search_epochs}, but is {epochs}",
-                hint=f"leave it out, or name {search_epochs} or more: finalists are trained again to be surer than before",
+                hint=f"leave it out, or use {search_epochs} or more, because finalists are trained for longer",
             )
     if count == 0 and (epochs is not None or seeds is not None):
-        raise ConfigError("--finalists 0 turns them off, so that --finalist-epochs and --finalist-seeds mean nothing")
+        raise ConfigError("--finalists 0 means no finalists, so --finalist-epochs and --finalist-seeds cannot be used")
 
 
 def plan_round(
@@ -168,9 +168,9 @@ def require_same_epochs(study: optuna.Study, epochs: int | None) -> None:
     begun = begun_round(study)
     if begun is not None and epochs not in (None, begun.epochs):
         raise StudyError(
-            f"the finalists of study {study.study_name!r} were trained for {begun.epochs} epochs, and could not be compared with "
-            f"others of {epochs}",
-            hint=f"go on with --finalist-epochs {begun.epochs}, or leave it out",
+            f"the finalists of study {study.study_name!r} were trained for {begun.epochs} epochs, so results of {epochs} "
+            "epochs would not be comparable",
+            hint=f"use --finalist-epochs {begun.epochs}, or leave it out",
         )
 
 
@@ -221,7 +221,7 @@ class FinalistSource(TrialSource):
         except NasError as error:
             self.error = error
             return
-        self.exhausted = "a training of a finalist failed; the same command tries it once more"
+        self.exhausted = "the training of a finalist failed; the same command tries again"
         self.display.note(self.exhausted)
 
     def adopt_undecided(self, frozen: FrozenTrial) -> None:
@@ -233,7 +233,7 @@ class FinalistSource(TrialSource):
         number = trial.user_attrs["finalist"]
         if not (file := self._search.trial(number).candidate).is_file():
             raise StudyError(
-                f"{file} is gone, which a finalist is built from", hint="restore it from a copy, or go on with --finalists 0"
+                f"{file}, the network of a finalist, is missing", hint="restore it from a copy, or use --finalists 0"
             )
         search = find_other_study(self.study, self.study.study_name.removesuffix(FINALISTS))
         assert search is not None, "its database holds both"

@@ -38,9 +38,9 @@ def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.U
     found = mine or named or (searches if address is None else [])
     if len(found) > 1:
         raise StudyError(
-            f"{paths.database} holds {len(found)} studies, and none of them is known to be {paths.name!r}: "
+            f"{paths.database} holds {len(found)} studies, and it is unclear which is {paths.name!r}: "
             f"{', '.join(sorted(repr(one.study_name) for one in found))}",
-            hint="name the folder as the one that is meant",
+            hint="rename the folder to the right one",
         )
     if not found:
         if paths.settings.is_file() and (address is not None or any(paths.trials.glob("*/"))):
@@ -49,8 +49,7 @@ def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.U
     if reason := _of_another_study(folder, found[0].user_attrs):
         raise StudyError(
             f"{database_name(paths, address)} belongs to another study than {paths.settings}: {reason}",
-            hint="bring back the database and the study.json that belong together, from a copy; or start anew under another name "
-            "with --study NAME",
+            hint="restore the database and study.json together from a copy, or start again under another name with --study NAME",
         )
     return found[0].study_name
 
@@ -84,8 +83,8 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def missing(paths: StudyPaths, address: sqlalchemy.URL | None) -> StudyError:
     return StudyError(
-        f"the study {paths.name!r} began, by its folder {paths.folder}, but {database_name(paths, address)} does not hold it",
-        hint="restore the database from a copy, or start anew under another name with --study NAME",
+        f"the study {paths.name!r} has a folder, {paths.folder}, but is not in {database_name(paths, address)}",
+        hint="restore the database from a copy, or start again under another name with --study NAME",
     )
 
 

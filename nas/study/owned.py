@@ -68,7 +68,7 @@ class OwnedStorage(RoutedStorage):
         self._ids: dict[int, list[int]] = {}  # by study, of its trials in the order of their numbers
 
         def connect_while_owned() -> Any:
-            assert not self._closed, "the study is not owned any more"
+            assert not self._closed, "the study is no longer owned"
             return connect()
 
         how = {"creator": connect_while_owned, "poolclass": sqlalchemy.QueuePool, "pool_size": 1, "max_overflow": 0}

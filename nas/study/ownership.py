@@ -118,8 +118,8 @@ def _found(storage: OwnedStorage, paths: StudyPaths, address: sqlalchemy.URL | N
     if not began and (trials := storage.get_n_trials(study_id)):
         raise StudyError(
             f"{database_name(paths, address)} holds a study {name!r} with {trials} trials, but the folder {paths.folder} "
-            f"has no {paths.settings.name}, which says what they mean",
-            hint="search on in the folder where it began (NAS_STUDIES=FOLDER), bring that folder here, or take another name "
+            f"has no {paths.settings.name}, which describes them",
+            hint="continue in the folder where it was started (NAS_STUDIES=FOLDER), copy that folder here, or use another name "
             "with --study NAME",
         )
 
@@ -140,7 +140,7 @@ def _at_rest(paths: StudyPaths, note: Callable[[str], None]) -> Iterator[optuna.
                     held.enter_context(filelock.FileLock(file, timeout=0))
             except filelock.Timeout:
                 raise StudyError(
-                    f"of the study {paths.name!r} {file.parent} is being trained by another process",
+                    f"{file.parent} of study {paths.name!r} is being trained by another process",
                     hint="wait for it, or stop it with Ctrl-C",
                 ) from None
         yield storage
@@ -158,11 +158,11 @@ def rename_study(paths: StudyPaths, name: str, note: Callable[[str], None]) -> S
     """Its rows in PostgreSQL, then its folder. Raises StudyError."""
     new = study_paths(name)
     if new.folder.exists():
-        raise StudyError(f"{new.folder} is there already", hint="take another name")
+        raise StudyError(f"{new.folder} already exists", hint="use another name")
     with _at_rest(paths, note) as storage:
         if storage is not None and (address := study_address(paths, None)) is not None:
             if {name, name + FINALISTS} & {study.study_name for study in storage.get_all_studies()}:
-                raise StudyError(f"{database_name(paths, address)} holds a study {name!r} already", hint="take another name")
+                raise StudyError(f"{database_name(paths, address)} already has a study {name!r}", hint="use another name")
             move_rows(storage, paths, address, name)
         os.rename(paths.folder, new.folder)
     return new
@@ -191,7 +191,7 @@ def _lock_folder(paths: StudyPaths, seconds: float) -> filelock.BaseFileLock:
 def _unwritable(paths: StudyPaths, error: OSError) -> StudyError:
     return StudyError(
         f"the study's folder {paths.folder.absolute()} cannot be written: {error.strerror}",
-        hint="work in another folder, or name one for all studies with NAS_STUDIES=FOLDER",
+        hint="work in another folder, or set a folder for studies with NAS_STUDIES=FOLDER",
     )
 
 
@@ -207,7 +207,7 @@ def _sentence(holder: dict[str, Any]) -> str:
 def _held(study: str, who: str, more: str = "") -> StudyError:
     return StudyError(
         f"the study {study!r} is being searched by {who}",
-        hint=f"wait for it, stop it with Ctrl-C, or take another name with --study NAME{more}",
+        hint=f"wait for it, stop it with Ctrl-C, or use another name with --study NAME{more}",
     )
 
 
@@ -267,9 +267,9 @@ class Lease:
         too. It is betrayed by the number of that process, since a client is told one that only means something to the pooler."""
         if connection.execute("SELECT pg_backend_pid()").fetchone()[0] != connection.info.backend_pid:
             raise StudyError(
-                f"the database of the study {self._study!r} is reached through a pooler of connections, which does not keep "
-                "its lock for one coordinator",
-                hint="name the host and port of the PostgreSQL server itself in --storage",
+                f"the database of the study {self._study!r} is behind a connection pooler, which cannot hold "
+                "a lock for one coordinator",
+                hint="use the host and port of the PostgreSQL server itself in --storage",
             )
 
     def _take(self, connection: Any) -> None:
@@ -292,14 +292,14 @@ class Lease:
         locked = self._try(connection)
         holder = self._read(connection)
         if holder is None or holder["token"] != self._token:
-            who = "somebody who left no name" if holder is None else _sentence(holder)
+            who = "an unknown process" if holder is None else _sentence(holder)
             raise StudyError(
-                f"another coordinator took over the study {self._study!r} while the database was away: {who}. "
-                "Nothing was written by this one after that",
-                hint=f"leave it to that one; or stop it with Ctrl-C, then:  nas search --study {self._study}",
+                f"another coordinator took over the study {self._study!r} while the database was unavailable: {who}. "
+                "This coordinator wrote nothing after that",
+                hint=f"let it continue; or stop it with Ctrl-C, and run:  nas search --study {self._study}",
             )
         if not locked:
-            raise DatabaseUnavailable(UNREACHABLE, "its server still keeps the study's lock for the connection that was lost")
+            raise DatabaseUnavailable(UNREACHABLE, "its server still holds the study's lock for the lost connection")
 
     def _try(self, connection: Any) -> bool:
         return connection.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(self._study),)).fetchone()[0]

@@ -60,8 +60,8 @@ class Asked:
         if dataset.validation is not None and self.validation_asked:
             raise ConfigError(
                 f"--validation {data.validation:g}: data set {dataset.name} has {len(dataset.validation):,} validation images of "
-                "its own, which choose",
-                hint="leave --validation out",
+                "its own",
+                hint="leave out --validation",
             )
         if dataset.validation is None and self.stored is None and not self.validation_asked:
             data = data.model_copy(update={"validation": default_validation(dataset, data.subset)})
@@ -107,9 +107,7 @@ class Asked:
 def resolve(request: SearchSpec) -> Asked:
     """Raises NasError for what cannot be meant."""
     if request.trials < 1:
-        raise ConfigError(
-            f"--trials counts networks to train and must be at least 1, but is {request.trials}", hint="--trials 12"
-        )
+        raise ConfigError(f"--trials must be at least 1, but is {request.trials}", hint="--trials 12")
     if request.epochs is not None:
         check_epochs(request.epochs)
     if request.timeout is not None and request.timeout <= 0:
@@ -184,14 +182,14 @@ def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfi
             raise StudyError(
                 f"the study searches the images in {there.folder} by the labels in {there.labels}, and for those in "
                 f"{before.folder} there is no such table, {before.labels}",
-                hint="--study NAME begins another study of other images; --labels FILE names the table of the same ones",
+                hint="--study NAME starts another study for other images; --labels FILE gives the table of the same images",
             )
     where = request.data_folder or (before and before.folder)
     if request.labels is None and (before is None or before.labels is None):
         for name in ("image_column", "label_column", "label_columns", "no_header", "group_column"):
             if getattr(request, name) and not (where and has_columns(Path(where))):
                 option = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{option} is about the columns of a table of labels, and there is none", hint="--labels FILE")
+                raise ConfigError(f"{option} is about a table of labels, but there is no table", hint="--labels FILE")
     said = {name: getattr(request, name) for name in DataConfig.model_fields if hasattr(request, name)} | {
         "folder": request.data_folder and os.path.abspath(request.data_folder),
         "labels": request.labels and os.path.abspath(request.labels),
@@ -213,7 +211,7 @@ def least_params(space: Space, budget: Budget) -> int:
     parameters. Raises ConfigError where no parameters are limited."""
     if budget.limits.params is None:
         raise ConfigError(
-            "objective: front needs a budget of parameters, along which it searches",
+            "objective: front needs a parameter budget",
             hint="budget: {params: 5M} in the space, or --max-params 5M",
         )
     smallest = count_params(smallest_network(space.unscaled(), budget.shape), budget.shape)

@@ -17,7 +17,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two attempts
 LOOK_UP = 0.2  # seconds after which a request to stop is noticed
 SAY_AGAIN = 60.0  # seconds between two notes of the same trouble
 
-UNREACHABLE, FULL, LOCKED = "is not reachable", "has no room on its disk", "is locked by another process"
+UNREACHABLE, FULL, LOCKED = "is not reachable", "has no free disk space", "is locked by another process"
 # How the codes begin by which SQLite and PostgreSQL name such a trouble; the first that matches counts. A quota that is used
 # up, and a full disk where the write-ahead log's index should grow, are I/O errors to SQLite. PostgreSQL's are connection
 # exceptions, insufficient resources and an operator's intervention, but not the dropping of the database:
@@ -93,14 +93,14 @@ class Retry:
             except DatabaseUnavailable as unavailable:
                 again = True
                 if time.monotonic() >= next_note:
-                    meanwhile = ", the workers go on" if self._doing == "search" else ""
+                    meanwhile = "; the workers continue" if self._doing == "search" else ""
                     self._note(f"{self._what} {unavailable}; waiting{meanwhile}")
                     next_note = time.monotonic() + SAY_AGAIN
                 self._sleep(pause, unavailable)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             if again:
-                self._note(f"{self._what} is there again; the {self._doing} goes on")
+                self._note(f"{self._what} is available again; the {self._doing} continues")
             return result
 
     def write(self, action: Callable[[], None]) -> None:
@@ -122,9 +122,9 @@ class Retry:
         while True:
             if self._stop_requested():
                 raise StudyError(
-                    f"{self._what} {unavailable}, and the {self._doing} was stopped while it waited. Nothing is lost: what was "
-                    "stored is stored, and each training goes on from its checkpoint",
-                    hint=f"{self._again}   goes on, once that is mended",
+                    f"{self._what} {unavailable}, and the {self._doing} was stopped while it was waiting. Nothing is "
+                    "lost: each training resumes from its checkpoint",
+                    hint=f"{self._again}   resumes, once this is repaired",
                 ) from None
             if (left := end - time.monotonic()) <= 0:
                 return

@@ -213,9 +213,9 @@ def imbalance_warnings(dataset: Dataset, space: Space) -> list[str]:
     if found is None:
         return []
     balance = next((slot for slot in space.slots if slot.name == "class_balance"), None)
-    advice = [] if space.study.metric != "accuracy" else ["--metric macro_f1 or balanced_accuracy judges them alike"]
+    advice = [] if space.study.metric != "accuracy" else ["--metric macro_f1 or balanced_accuracy weights them equally"]
     if balance is None or balance.ends() == ["none"]:
-        advice.append("--class-balance loss or sampling trains them alike")
+        advice.append("--class-balance loss or sampling trains them equally")
     return [found + "".join(f"; {one}" for one in advice)]
 
 
@@ -295,10 +295,10 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         with suspended_by_signals(stop.request):
             suspended = carry_out(search, own_stop, search_deadline).suspended
             if search.is_spent:
-                display.note(f"the search has trained for {search.spent / 1e15:.3g} PFLOP, as much as --compute gives it")
+                display.note(f"the search has trained for {search.spent / 1e15:.3g} PFLOP, the limit of --compute")
             chosen = choose(study, space.epochs, *request.final_round)
             if chosen is None and own_stop.requested and not prepared.stop_requested():
-                display.note("too little has been trained for finalists: the search goes on in their time")
+                display.note("there are too few trained networks for finalists, so the search uses their time")
                 display.until(prepared.deadline)
                 search = make_source()
                 suspended = carry_out(search, stop, prepared.deadline).suspended
@@ -315,7 +315,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
                 interrupted = interrupted or _has_left(study, *chosen)
             prepared.executor.close()
     except KeyboardInterrupt:
-        display.note("ended at once: each training goes on from its last checkpoint")
+        display.note("stopped at once: each training will resume from its last checkpoint")
         interrupted = True
     finally:
         prepared.executor.close(force=True)

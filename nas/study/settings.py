@@ -169,7 +169,7 @@ class StudySettings(Frozen):
                 and self.data.folder != new.data.folder
             ):
                 what, began = f"images in {new.data.folder}", f", in {self.data.folder}"
-            found.append(f"data: the {what} are not those that the study began with{began}")
+            found.append(f"data: the {what} are not those of the study{began}")
         pairs = [("seed", self.seed, new.seed)]
         pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
         studies = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
@@ -193,8 +193,8 @@ class StudySettings(Frozen):
         if found:
             listed = "\n".join(f"  {difference}" for difference in found)
             raise StudyError(
-                f"study {study!r} began with other settings, and its trials could not be compared:\n{listed}",
-                hint=f"go on as it began with `nas search --study {study}`, or take another name with --study NAME",
+                f"study {study!r} was started with other settings, so its trials would not be comparable:\n{listed}",
+                hint=f"resume it with `nas search --study {study}`, or use another name with --study NAME",
             )
 
 
@@ -206,7 +206,8 @@ def read_study_space(paths: StudyPaths, settings: StudySettings) -> Space:
     """The space file that the study began with, with the blocks that it names, from its own folder; without the overrides."""
     if settings.space == PRESETS_SPACE:
         raise StudyError(
-            f"study {paths.name!r} holds retrained presets and no search", hint="nas search under another name, with --study NAME"
+            f"study {paths.name!r} has only retrained presets and no search",
+            hint="start a search under another name with --study NAME",
         )
     return read_space(
         paths.space.read_text(encoding="utf-8"),

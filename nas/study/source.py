@@ -280,7 +280,7 @@ class TrialSource(JobSource):
         if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             self.error = StudyError(
                 f"{MAX_FAILURES_IN_A_ROW} trials in a row failed, the last with: {reason}",
-                hint=f"read {running.job.paths.error}; the same command goes on with the next trial",
+                hint=f"read {running.job.paths.error}; the same command continues with the next trial",
             )
 
     def _decide(self, drawn: Drawn, outcome: outcomes.Outcome) -> None:

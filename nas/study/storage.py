@@ -156,11 +156,11 @@ def openable(paths: StudyPaths, address: sqlalchemy.URL | None) -> Iterator[None
     except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
         reason = redacted_line(getattr(cause, "orig", None) or cause)
-        hint = "restore it from a copy, or start anew under another name with --study NAME"
+        hint = "restore it from a copy, or start again under another name with --study NAME"
         if address is not None:
-            hint = f"see whether `psql {shown(address)!r}` gets in; its password may also stand in NAS_STORAGE or in ~/.pgpass"
+            hint = f"check that `psql {shown(address)!r}` can connect; the password can also be in NAS_STORAGE or ~/.pgpass"
         elif isinstance(cause, sqlalchemy.exc.DBAPIError) and find_unavailable(cause):
-            hint = "the same command, once there is room on the disk or the other process has ended"
+            hint = "run the same command when there is disk space or the other process has ended"
         raise StudyError(f"{database_name(paths, address)} cannot be opened as a study's database: {reason}", hint=hint) from None
 
 
@@ -184,7 +184,7 @@ def _readable(paths: StudyPaths) -> str:
                 shutil.copyfile(file, folder / file.name)
     except OSError as error:
         raise StudyError(
-            f"{error.filename} cannot be read: {error.strerror}", hint="ask whoever owns the study for the right to read it"
+            f"{error.filename} cannot be read: {error.strerror}", hint="ask the owner of the study for permission to read it"
         ) from None
     return (folder / paths.database.name).as_uri()
 
@@ -219,7 +219,7 @@ def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> 
     if network:
         note(
             f"{paths.folder} is on a network file system ({system}): the database keeps a rollback journal, which is slower, and "
-            "a coordinator on another machine may go unnoticed; a database by --storage postgresql://… has neither fault"
+            "a coordinator on another machine may not be noticed; --storage postgresql://… has neither problem"
         )
     with openable(paths, None):
         # The index of a write-ahead log is memory that the processes of one machine share.
@@ -238,7 +238,7 @@ def postgres(address: sqlalchemy.URL) -> Connect:
         dialect = sqlalchemy.create_engine(address).dialect  # opens nothing
     except ImportError:
         raise StudyError(
-            f"the study is kept in {shown(address)}, and psycopg, which speaks to PostgreSQL, is not installed",
+            f"the study is in {shown(address)}, which needs the package psycopg",
             hint="pip install 'nas-under-budget[postgres]'",
         ) from None
     positional, named = dialect.create_connect_args(address)
@@ -315,7 +315,7 @@ def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchem
         raise (LedgerUnavailable if away else StudyError)(
             f"the ledger in {database_name(paths, address)} cannot be {'written' if writing else 'read'}: "
             f"{redacted_line(getattr(error, 'orig', None) or error)}",
-            hint=f"once that is mended:  nas runs --rebuild --study {paths.name}   makes it again from the files",
+            hint=f"once this is repaired:  nas runs --rebuild --study {paths.name}   recreates it from the files",
         ) from None
 
 

@@ -74,13 +74,13 @@ def describe(config: StrategyConfig) -> str:
 def _fill_defaults(kind: str, config: StrategyConfig, registry: dict[str, type[Strategy]]) -> StrategyConfig:
     if config.name not in registry:
         raise ConfigError(
-            f"study.{kind}: {config.name!r} is no {kind}.{choices_sentence(config.name, registry)}",
+            f"study.{kind}: {config.name!r} is not a {kind}.{choices_sentence(config.name, registry)}",
             hint=f"--{kind} NAME, or `study: {{{kind}: NAME}}` in the space file",
         )
     known = {name: parameter for name, parameter in inspect.signature(registry[config.name]).parameters.items() if name != EPOCHS}
     for name in config.arguments:
         if name not in known:
-            what = choices_sentence(name, known) if known else " It takes none."
+            what = choices_sentence(name, known) if known else " It has none."
             raise ConfigError(
                 f"study.{kind}.{name}: unknown argument of {config.name}.{what}", hint=_example(kind, config.name, known)
             )

@@ -121,7 +121,7 @@ def trial_candidate(paths: StudyPaths, trial: FrozenTrial) -> Candidate:
         raise StudyError(
             f"{file} is not the network of trial {trial.number}: the study recorded {trial.user_attrs.get('architecture')} "
             f"(digest {recorded}, {outcome_of(trial)}), and the file has {candidate.arch.one_line()} (digest {candidate.digest})",
-            hint="restore the file from a copy; `nas baseline` trains networks that no search has drawn",
+            hint="restore the file from a copy; use `nas baseline` to train other networks",
         )
     return candidate
 

@@ -85,7 +85,7 @@ def find_starts(what: str, settings: StudySettings) -> list[Start]:
 def _candidate_in(file: Path) -> Candidate:
     """Of a trial's or a run's folder: candidate.json, or the model.json that holds one. Raises ConfigError."""
     if not file.is_file():
-        raise ConfigError(f"there is no file {file} to begin with", hint="a trial's folder has a candidate.json, a run's, too")
+        raise ConfigError(f"there is no file {file}", hint="a folder of a trial or run has a candidate.json")
     with suppress(ValueError, KeyError, TypeError):
         return Candidate.model_validate(json.loads(file.read_bytes())["candidate"])
     return Candidate.from_file(file)
@@ -98,7 +98,7 @@ def _trial_of(paths: StudyPaths, which: str, origin: str, settings: StudySetting
     trial = best_of(study)[0] if which == "best" else known.get(which)
     if trial is None or not paths.trial(trial.number).candidate.is_file():
         raise StudyError(
-            f"{which!r} is no trial of study {paths.name!r} that was trained.{choices_sentence(which, ['best', *known])}",
+            f"{which!r} is not a trained trial of study {paths.name!r}.{choices_sentence(which, ['best', *known])}",
             hint=f"nas list --study {paths.name}   shows the trials",
         )
     same = read_settings(paths).same_trainings_as(settings)
@@ -142,9 +142,9 @@ def fit_starts(starts: list[Start], space: Space, budget: Budget) -> list[Fitted
             complete = start.result is None or start.result.state == TrialState.COMPLETE
             again += complete
             if not complete:
-                one = Fitted(start, None, ["pruned early, and no result here, since its recipe has to change", *one.reasons])
+                one = Fitted(start, None, ["pruned early, and its recipe has to change", *one.reasons])
             elif again > STARTING_POINTS:
-                one = Fitted(start, None, [f"not among the best {STARTING_POINTS} of those that are trained again"])
+                one = Fitted(start, None, [f"not among the best {STARTING_POINTS}, which are trained again"])
         fitted.append(one)
     return fitted
 

@@ -53,11 +53,11 @@ def choose_workers(
     if short or request.trials * space.epochs * images < LEAST_IMAGES:
         return None
     if request.seed is not None:
-        return Choice(1, "with --seed one, so that the search can be repeated exactly")
+        return Choice(1, "one because of --seed, so that the search can be repeated exactly")
     network = middle_network(space, budget)
     if network is None:
         return None
-    note("timing how many workers are fastest, for some seconds; --workers N says it instead")
+    note("timing which number of workers is fastest, for some seconds; --workers N skips this")
     try:
         speeds = _time(executor, TimeSteps(network, budget.shape, threads, ROUND_SECONDS), most)
     except (EOFError, OSError):  # perhaps for want of memory

@@ -92,4 +92,4 @@ def read_curve(path: Path) -> list[EpochMetrics]:
     try:
         return [EpochMetrics(**json.loads(line)) for line in path.read_bytes().splitlines()]
     except (ValueError, TypeError) as error:
-        raise StudyError(f"{path} is damaged: {error}", hint="restore or remove it: only its curve is lost") from None
+        raise StudyError(f"{path} is damaged: {error}", hint="restore or remove it; only its curve is lost") from None

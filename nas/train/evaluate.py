@@ -97,7 +97,7 @@ TTA: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {"none": plain, "flip": 
 def require_tta(name: str) -> None:
     """Raises ConfigError with those there are."""
     if name not in TTA:
-        raise ConfigError(f"{name!r} is no test-time augmentation.{choices_sentence(name, TTA)}")
+        raise ConfigError(f"{name!r} is not a test-time augmentation.{choices_sentence(name, TTA)}")
 
 
 def fitting_tta(config: AugmentConfig) -> str:

@@ -354,7 +354,7 @@ class _Trainer:
         """Compiles the network with the first batch, of which no trace remains. Where that fails, it trains as it is."""
         from torch._dynamo.utils import counters  # takes as long to import as all of torch
 
-        note("compiling the network, which takes some minutes at worst")
+        note("compiling the network, which may take some minutes")
         with closing(self.train.epoch(len(self.curve))) as batches:
             images, targets = next(batches)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
@@ -375,7 +375,7 @@ class _Trainer:
             except Exception as error:  # compilers fail in many ways; what is not their fault fails again without them
                 failure = one_line(getattr(error, "inner_exception", error))  # torch wraps that of a compiler behind its own
         if failure is None and counters["stats"]["unique_graphs"] == compiled_before:
-            failure = "it finds nothing in it to compile"
+            failure = "it found nothing to compile"
         self.optimiser.zero_grad(set_to_none=True)
         for buffer, before in buffers:
             buffer.copy_(before)
@@ -384,4 +384,4 @@ class _Trainer:
         else:
             self.forward = uncompiled
             release_memory(self.device)
-            note(f"Warning: torch.compile failed, so that the network trains as it is: {failure}")
+            note(f"Warning: torch.compile failed, so the network trains without it: {failure}")

@@ -139,7 +139,7 @@ def test_known_networks_are_trained_to_compare_with(study: StudyPaths, tmp_path:
     assert f"Baseline('net.py:net', seed 3: 650 parameters, test {one.test_accuracy:.2%})" == repr(one)
     assert one.build()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     assert one.name not in [run.name for run in opened.runs]
-    with pytest.raises(ConfigError, match="is a network of nas's own"):
+    with pytest.raises(ConfigError, match="is a network of nas itself"):
         opened.baseline("preset:resnet-443")
     with pytest.raises(ConfigError, match="timeout must be above 0"):
         opened.baseline("net.py:net", timeout=-1)
@@ -181,7 +181,7 @@ def test_a_retrained_network_is_built_with_its_weights(study: StudyPaths) -> Non
     with torch.inference_mode():
         by_hand = loaded(((images.float() - mean) / std).permute(0, 3, 1, 2))
         assert torch.allclose(run.predictor(tta="none")(images), by_hand, atol=1e-5)
-    with pytest.raises(ConfigError, match="'mirror' is no test-time augmentation"):
+    with pytest.raises(ConfigError, match="'mirror' is not a test-time augmentation"):
         run.predictor(tta="mirror")
     other = next(trial for trial in opened.trials if trial.number != best.number and trial.curve)
     assert other.build().training  # newly drawn
@@ -193,19 +193,19 @@ def test_what_can_be_done_with_a_study(study: StudyPaths, tmp_path: Path, capsys
     opened = nas.open_study("tiny")
     again = opened.retrain(opened.best, epochs=1, device="cpu")
     assert again in opened.runs
-    assert "was trained before" in capsys.readouterr().out
+    assert "was already trained" in capsys.readouterr().out
     submission = opened.submit(output=tmp_path / "out.csv", run=again, device="cpu", quiet=True)
     assert submission.output.read_text().startswith("ID,Labels")
     assert opened.report(output=tmp_path / "page.html").read_text().startswith("<!")
     assert capsys.readouterr().out == ""
     assert opened.export(run=again, quiet=True).difference < 1e-3
-    with pytest.raises(ConfigError, match="no format to export to"):
+    with pytest.raises(ConfigError, match="not an export format"):
         opened.export(format="pickle")
     elsewhere = nas.Study(StudyPaths(tmp_path / "studies" / "other"))
-    with pytest.raises(ConfigError, match="is one of study 'tiny', not of 'other'"):
+    with pytest.raises(ConfigError, match="belongs to study 'tiny', not to 'other'"):
         elsewhere.retrain(opened.best)
     for use in (elsewhere.submit, elsewhere.export):
-        with pytest.raises(ConfigError, match="is no run of study 'other'"):
+        with pytest.raises(ConfigError, match="is not a run of study 'other'"):
             use(run=again)
 
 

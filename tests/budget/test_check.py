@@ -228,8 +228,8 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(text: str, tmp_path: Path
     file.write_text(text)
     with pytest.raises(BudgetError) as refused:
         Budget(BudgetConfig(latency=LATENCY), CIFAR10, file)
-    assert refused.value.message.startswith(f"{file} cannot be read, which holds the latencies measured so far: ")
-    assert refused.value.hint == "delete it, and networks that are drawn again are timed again"
+    assert refused.value.message.startswith(f"{file}, the file of measured latencies, cannot be read: ")
+    assert refused.value.hint == "delete it; networks that are drawn again will be timed again"
     Budget(BudgetConfig(params=1), CIFAR10, file)  # who limits no latency does not look
 
 

@@ -61,13 +61,13 @@ def test_limits_read_as_words() -> None:
 
 EXAMPLE = "for example {max_ms: 5, runtime: torch}; runtime is one of torch, onnxruntime"
 MISTAKES = {
-    "no limit": ({}, "budget: must limit something: at least one of params, macs, memory, latency, for example {params: 5M}"),
+    "no limit": ({}, "budget: must have at least one limit of params, macs, memory, latency, for example {params: 5M}"),
     "memory of apples": ({"memory": "5 apples"}, f"budget.memory: {RULE}, but got '5 apples'"),
     "latency without its runtime": ({"latency": {"max_ms": 5}}, f"budget.latency: runtime is missing; {EXAMPLE}"),
     "latency without its time": ({"latency": {"runtime": "torch"}}, f"budget.latency: max_ms is missing; {EXAMPLE}"),
     "latency that is a number": (
         {"latency": 5},
-        f"budget.latency: must say the time and what runs the network, {EXAMPLE}, but is 5",
+        f"budget.latency: must have the time and the runtime, {EXAMPLE}, but is 5",
     ),
     "unknown runtime": (
         {"latency": {"max_ms": 5, "runtime": "tensorrt"}},
@@ -81,7 +81,7 @@ MISTAKES = {
     ),
     "unknown device": (
         {"latency": {"max_ms": 5, "runtime": "torch", "device": "gpu"}},
-        "budget.latency.device: is where the network will run, one of cpu, cuda, cuda:1 and so on, or mps, but is 'gpu'",
+        "budget.latency.device: is the device of the network: cpu, cuda, cuda:1 and so on, or mps, but is 'gpu'",
     ),
     "device that the runtime does not know": (
         {"latency": {"max_ms": 5, "runtime": "onnxruntime", "device": "mps"}},

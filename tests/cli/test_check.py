@@ -96,7 +96,7 @@ def test_output_of_a_users_file_is_a_field_of_the_json(nas: Callable[..., Done])
     [
         (["nowhere.py:Net"], "there is no file nowhere.py."),
         (["best", "--timeout", "0"], "--timeout must be above 0 seconds, but got 0"),
-        (["best"], "which study? None was used here before."),
+        (["best"], "no study is named, and none was used here before."),
         (["preset:resnet-1111", "--size", "8", "--study", "no"], "there is no study 'no'"),
     ],
 )

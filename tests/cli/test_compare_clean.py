@@ -55,8 +55,8 @@ def test_trial_of_another_study_is_named_with_it(nas: Callable[..., Done], study
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["best"], "comparing takes two at least, but got 1"),
-        (["best", "99"], "'99' is no trial of study 'tiny' that was trained."),
+        (["best"], "nas compare needs at least two names, but got 1"),
+        (["best", "99"], "'99' is not a trained trial of study 'tiny'."),
         (["best", "preset:resnet"], "'resnet' is no preset."),
         (["best", "nowhere/3"], "there is no study 'nowhere'"),
     ],
@@ -104,7 +104,7 @@ def test_checkpoint_to_go_on_from_is_kept(nas: Callable[..., Done], study: Study
     retraining.parent.mkdir(parents=True)
     retraining.write_bytes(b"half a retraining")
     shown = nas("clean").out.splitlines()
-    assert any("checkpoints of trainings that are not ended  (needed to resume, kept)" in line for line in shown)
+    assert any("checkpoints of trainings that are unfinished  (needed to resume, kept)" in line for line in shown)
     assert nas("clean", "--yes").code == 0
     assert study.trial(number).checkpoint.exists()
     assert [file.parent.name for file in study.trials.glob("*/checkpoint.pt")] == [f"{number:04d}"]

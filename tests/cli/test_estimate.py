@@ -75,6 +75,6 @@ def test_mistake_is_a_sentence(nas: Callable[..., Done]) -> None:
     done = nas("search", "--space", "digits", "--dataset", "digits", "--ray", "auto", "--estimate")
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        "Error: --estimate times this machine, and not the nodes of a Ray cluster\n"
-        "Next:  leave --ray out and estimate on a machine like its nodes\n"
+        "Error: --estimate works for this machine, not for the nodes of a Ray cluster\n"
+        "Next:  leave out --ray, and estimate on a machine like its nodes\n"
     )

@@ -177,7 +177,7 @@ def test_without_a_command_there_is_help(nas: Callable[..., Done]) -> None:
 
 # Every line is a user's mistake: what is typed, and how the message begins. {folder} is the test's own.
 MISTAKES = {
-    "no trials": ("search --trials 0", "--trials counts networks to train and must be at least 1, but is 0"),
+    "no trials": ("search --trials 0", "--trials must be at least 1, but is 0"),
     "no time": ("search --timeout 0", "--timeout must be above 0 seconds, but is 0"),
     "unknown space": ("search --space digit --dataset digits", "'digit' is no shipped space. Did you mean 'digits'? Choices: "),
     "unknown data set": ("search --dataset cifar", "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, "),
@@ -198,14 +198,14 @@ MISTAKES = {
         "list --study tina",
         "there is no study 'tina' under {folder}/studies. Did you mean 'tiny'? Choices: tiny.",
     ),
-    "unknown trial": ("show 999 --study tiny", "'999' is no trial of study 'tiny' that was trained."),
+    "unknown trial": ("show 999 --study tiny", "'999' is not a trained trial of study 'tiny'."),
     "data set of a study": (
         "retrain best --study tiny --dataset digits",
         "--dataset is only for preset:NAME, because a study has its own data",
     ),
     "no network to retrain": (
         "retrain top:0 --study tiny",
-        "top:K takes 1 to 2 networks, as many as have completed in study 'tiny'",
+        "top:K takes 1 to 2 networks, the number of completed trials in study 'tiny'",
     ),
     "unknown recipe": ("retrain --study tiny --recipe longer", "'longer' is no recipe. Did you mean 'long'? Choices: searched,"),
     "missing recipe file": ("retrain --study tiny --recipe my.yaml", "there is no recipe file my.yaml"),

@@ -37,7 +37,7 @@ def test_retraining_twice_says_that_it_is_there(nas: Callable[..., Done], study:
     done = nas("retrain", "--study", "tiny", "--epochs", "1")
     (run,) = finished_runs(study)
     assert done.code == 0
-    assert f"{run.folder} was trained before; another --seed, --epochs or --recipe trains another network.\n" in done.err
+    assert f"{run.folder} was already trained. To train another network, use another --seed, --epochs or --recipe.\n" in done.err
     assert done.out.startswith("Trained on 1,438 images in ")
 
 
@@ -87,7 +87,7 @@ def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done
         option = "nas export " if typed == "export" else "--run "
         assert f"Network {best}: chosen on " in done.err
         assert "among 4 runs of 2 networks, by the held-out images\n" in done.err
-        assert f"Warning: {newest} was trained later and is not taken: {option}{newest} takes it\n" in done.err
+        assert f"Warning: {newest} was trained later and is not used: {option}{newest} uses it\n" in done.err
         if typed.startswith(("submit", "export")):
             assert f"network {best}" in done.out
     assert f"The retrained network {best}" in study.report.read_text()
@@ -117,7 +117,7 @@ def test_preset_is_retrained_without_any_search(nas: Callable[..., Done]) -> Non
     assert nas("submit", "--device", "cpu").out.startswith("Study presets-digits, network light-resnet18-1-epochs")
     search = nas("search", "--study", "presets-digits")
     assert search.code == 1
-    assert "Error: study 'presets-digits' holds retrained presets and no search" in search.err
+    assert "Error: study 'presets-digits' has only retrained presets and no search" in search.err
 
 
 def test_prediction_says_what_was_predicted_and_where_it_is(nas: Callable[..., Done], study: StudyPaths) -> None:
@@ -147,6 +147,6 @@ def test_where_there_is_no_study_the_next_step_makes_one(command: str, nas: Call
     done = nas(command)
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        f"Error: which study? None was used here before. There is none under {studies_folder()}.\n"
+        f"Error: no study is named, and none was used here before. There is none under {studies_folder()}.\n"
         "Next:  nas search --space digits --dataset digits\n"
     )

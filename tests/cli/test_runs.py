@@ -146,10 +146,10 @@ def test_submission_is_not_lost_where_it_cannot_be_recorded(study: StudyPaths, n
     done = nas("submit", "--study", "tiny", "--device", "cpu")
     assert done.code == 0
     assert (study.folder / "submission-digits-test.csv").is_file()
-    assert f"the submission is not recorded beside its network, in {run.folder}: Is a directory\n" in done.err
+    assert f"the submission could not be recorded in the run's folder {run.folder}: Is a directory\n" in done.err
     assert (
-        f"the ledger in {study.database} cannot be written: file is not a database. The files are complete without it; once that "
-        "is mended,  nas runs --rebuild --study tiny   makes the ledger from them\n"
+        f"the ledger in {study.database} cannot be written: file is not a database. The files are complete without it; once this "
+        "is repaired,  nas runs --rebuild --study tiny   recreates the ledger from them\n"
     ) in done.err
 
 
@@ -168,11 +168,11 @@ def test_training_is_not_lost_where_the_database_fails_at_its_end(nas: Callable[
     done = nas("runs", "--study", "presets-digits")
     assert done.code == 0
     assert done.err.startswith(f"Warning: {paths.database} cannot be read: ")
-    assert done.err.endswith("; what follows is from the files\n")
+    assert done.err.endswith("; the list below is from the files\n")
     assert f"{run.folder.name}  searched " in done.out
     done = nas("runs", "--study", "presets-digits", "--rebuild")
     assert (done.code, done.out) == (1, "")
-    assert "Next:  once that is mended:  nas runs --rebuild --study presets-digits " in done.err
+    assert "Next:  once this is repaired:  nas runs --rebuild --study presets-digits " in done.err
     paths.database.rmdir()
     assert nas("runs", "--study", "presets-digits", "--rebuild").code == 0
     (entry,) = read_ledger(paths).runs

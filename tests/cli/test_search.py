@@ -35,8 +35,8 @@ def pictures(tmp_path: Path) -> Path:
 def differences(done: Done) -> list[str]:
     lines = done.err.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("Error:"))
-    assert lines[first] == "Error: study 'tiny' began with other settings, and its trials could not be compared:"
-    assert lines[-1] == "Next:  go on as it began with `nas search --study tiny`, or take another name with --study NAME"
+    assert lines[first] == "Error: study 'tiny' was started with other settings, so its trials would not be comparable:"
+    assert lines[-1] == "Next:  resume it with `nas search --study tiny`, or use another name with --study NAME"
     assert done.code == 1
     return [line.strip() for line in lines[first + 1 : -1]]
 
@@ -51,7 +51,7 @@ def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study
         "Next:  nas retrain best --study tiny   or continue:  nas search --study tiny --trials 4\n"
         "Report:  nas report --study tiny\n"
     )
-    assert "goal      2 trained networks, 2 of them already there" in done.err
+    assert "goal      2 trained networks, of which 2 are done" in done.err
     assert FINISHED in nas("search", "--study", "tiny", "--trials", "1").out
     assert (study.space.read_text(), read_settings(study).space) == (TINY_SPACE, "tiny")
 
@@ -133,7 +133,7 @@ def test_a_data_set_with_validation_images_of_its_own_takes_no_number_of_them() 
     own = replace(digits, validation=digits.test)
     with pytest.raises(ConfigError) as refused:
         resolve(SearchSpec(space="digits", dataset="digits", validation=50)).on(own)
-    assert refused.value.message == "--validation 50: data set digits has 359 validation images of its own, which choose"
+    assert refused.value.message == "--validation 50: data set digits has 359 validation images of its own"
     settings = resolve(SearchSpec(space="digits", dataset="digits", train_subset=60)).on(own)[2]
     assert (settings.data.validation, settings.train_images, settings.validation_images) == (0.1, 60, 359)
 
@@ -159,7 +159,7 @@ def test_crop_by_size(size: int, padding: int) -> None:
 
 def test_other_data_is_refused(nas: Callable[..., Done], study: StudyPaths, pictures: Path) -> None:
     found = differences(nas("search", "--study", "tiny", "--dataset", "folder", "--data", str(pictures)))
-    assert found == ["data.dataset: digits → folder", "data: the images or labels are not those that the study began with"]
+    assert found == ["data.dataset: digits → folder", "data: the images or labels are not those of the study"]
 
 
 def test_study_is_named_after_its_space_and_its_data() -> None:

@@ -49,7 +49,7 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     options = ["--data", str(labelled), "--labels", "labels.csv", "--group-column", "patient"]
     done = nas(*SEARCH, *options, "--metric", "macro_f1", "--class-balance", "loss", "--resize", "pad", "--size", "16")
     assert done.code == 0, done.err
-    assert "no group of the 48 on both sides" in done.err
+    assert "with each of the 48 groups on one side" in done.err
     assert "by the labels in " in done.err
     assert "tpe, for macro F1 under the budget" in done.err
     assert "Warning: the classes differ in size: 'common' has 408 images, 'rare' has 24, 17 times fewer\n" in done.err
@@ -69,7 +69,7 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     assert "macro F1" in nas("best").out
     again = nas(*SEARCH)
     assert again.code == 0, again.err
-    assert "2 of them already there" in again.err
+    assert "of which 2 are done" in again.err
     retrained = nas("retrain", "top:2", "--epochs", "1", "--hold-out", "0.2", "--device", "cpu")
     assert retrained.code == 0, retrained.err
     assert "(by macro F1)" in retrained.out
@@ -84,7 +84,7 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     counted = [card.held_out.effective_images for card in cards if card.held_out and card.held_out.effective_images]
     assert len(counted) == len(cards)
     assert all(1 <= images <= len(held_out) for images in counted)
-    alike = "Images of one patient are alike: for the interval they count as "
+    alike = "Images of one patient are similar: for the interval they count as "
     assert any(f"{alike}{images:,.0f}." in retrained.out for images in counted), retrained.out
     listed = json.loads(nas("runs", "--json").out)["runs"]
     assert sorted((row["metric"], row["held_out_score"]) for row in listed) == sorted(("macro_f1", score) for score in scores)
@@ -103,7 +103,7 @@ def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Ca
     done = nas(*SEARCH, "--data", str(labelled), "--labels", "labels.csv")
     assert (
         "Warning: the classes differ in size: 'common' has 408 images, 'rare' has 24, 17 times fewer; --metric macro_f1 or "
-        "balanced_accuracy judges them alike; --class-balance loss or sampling trains them alike\n"
+        "balanced_accuracy weights them equally; --class-balance loss or sampling trains them equally\n"
     ) in done.err
 
 
@@ -117,7 +117,7 @@ def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Ca
         ),
         (
             "--label-column kind --dataset folder",
-            "--label-column is about the columns of a table of labels, and there is none",
+            "--label-column is about a table of labels, but there is no table",
             "--labels FILE",
         ),
         ("--labels labels.csv --resize stretch", "--resize: must be 'squash', 'crop' or 'pad' (got 'stretch')", None),
@@ -175,7 +175,7 @@ def test_a_study_cannot_change_its_metric_or_its_groups(nas: Callable[..., Done]
     assert '  class_balance: absent → "loss"' in nas(*SEARCH, "--class-balance", "loss").err.splitlines()
     lines = nas(*SEARCH, "--group-column", "patient").err.splitlines()
     assert "  data.group_column: None → patient" in lines
-    assert "  data: the images or labels are not those that the study began with" in lines
+    assert "  data: the images or labels are not those of the study" in lines
 
 
 def test_another_folder_under_the_name_of_a_study_is_refused_with_both_folders(
@@ -186,7 +186,7 @@ def test_another_folder_under_the_name_of_a_study_is_refused_with_both_folders(
     (tmp_path / "second").mkdir()
     done = nas(*SEARCH, "--data", str(tmp_path / "second"))
     assert done.err.startswith(f"Error: the study searches the images in {labelled} by the labels in {labelled}/labels.csv, and")
-    assert "Next:  --study NAME begins another study of other images; " in done.err
+    assert "Next:  --study NAME starts another study for other images; " in done.err
 
 
 def test_a_labelled_folder_is_named_after_what_it_is(labelled: Path) -> None:
@@ -228,7 +228,7 @@ def test_images_much_larger_than_a_space_is_meant_for_are_warned_of() -> None:
     large = ImageShape(channels=3, size=224, classes=10)
     (warning,) = cost_warnings(space, Budget(space.budget, large), space.images)
     assert warning.startswith(
-        "space resnet is meant for images of 32×32, and nothing limits what larger ones cost: on 224×224 half of"
+        "space resnet is meant for images of 32×32, and no budget limits the MACs of larger ones: on 224×224 half of"
     )
     assert warning.endswith("49 times as many; try --space resnet-224, or a budget with macs")
     assert cost_warnings(space, Budget(space.budget, space.images), space.images) == []

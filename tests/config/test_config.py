@@ -24,7 +24,7 @@ def test_candidate_comes_back_from_its_json(name: str) -> None:
         (TrainConfig, '{"schedule": "multistep", "milestones": [1.5]}', "c.json: a multistep schedule needs a milestone below 1"),
         (AugmentConfig, '{"erasing_min": 0.5}', "c.json: erasing_min must not exceed erasing_max, but 0.5 > 0.33"),
         (BudgetConfig, '{"params": "5 apples"}', "c.json: params: a count is a whole number above 0"),
-        (BudgetConfig, "{}", "c.json: must limit something: at least one of params, macs, memory, latency"),
+        (BudgetConfig, "{}", "c.json: must have at least one limit of params, macs, memory, latency"),
         (TrainConfig, '{"weight_decay": NaN}', "c.json: weight_decay: must be"),
         (TrainConfig, '{"weight_decay": Infinity}', "c.json: weight_decay: must be"),
         (
@@ -64,7 +64,7 @@ def test_refusal_of_a_long_text_does_not_quote_all_of_it() -> None:
 
 def test_milestones_that_are_never_reached_are_warned_of() -> None:
     (warning,) = TrainConfig(schedule="multistep", milestones=(0.4, 1.0, 1.07)).warnings()
-    assert warning.startswith("milestones 1, 1.07 lie at or after the end")
+    assert warning.startswith("milestones 1, 1.07 are at or after the end")
     assert TrainConfig(schedule="cosine", milestones=(0.4, 1.07)).warnings() == []
 
 

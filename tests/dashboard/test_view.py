@@ -71,7 +71,7 @@ def test_every_trial_carries_what_is_known_of_it(study: StudyPaths) -> None:
         assert int(found["params"]) == frozen.user_attrs["params"]
         assert int(found["macs"]) == frozen.user_attrs["macs"]
         assert found["architecture"] == frozen.user_attrs["architecture"]
-        assert ("seconds an epoch" in found) == bool(frozen.intermediate_values)
+        assert ("seconds per epoch" in found) == bool(frozen.intermediate_values)
         assert ("over budget by" in found) == (found["outcome"] == "over budget")
 
 
@@ -148,7 +148,7 @@ def test_trial_whose_folder_is_gone_is_still_shown(study: StudyPaths) -> None:
     shutil.rmtree(study.trials)
     with served(study) as address:
         trial = next(t for t in fetched(f"{address}/api/studies/1")["trials"] if t["state"] == "Complete")
-    assert "cannot be read any more" in trial["note"]["body"]
+    assert "cannot be read, so the network is unknown" in trial["note"]["body"]
     assert trial["artifacts"] == []
 
 
@@ -174,6 +174,6 @@ def test_browser_shows_the_study_and_a_trial(study: StudyPaths) -> None:
         page.goto(f"{address}/dashboard/studies/1/trials?numbers={number}")
         page.wait_for_selector("h3:has-text('Layers')", timeout=30_000)
         page.wait_for_selector("text=curve.svg", timeout=30_000)
-        page.wait_for_selector("text=seconds an epoch", timeout=30_000)
+        page.wait_for_selector("text=seconds per epoch", timeout=30_000)
         assert page.query_selector("text=Best Trial")
         assert [one for one in heard.requests if not one.startswith(address)] == []

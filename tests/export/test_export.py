@@ -235,20 +235,20 @@ def test_what_is_there_is_not_written_over(nas: Callable[..., Done], study: Stud
     done = nas("export", "--study", "tiny", "--format", form, "--output", str(tmp_path / "there"))
     assert (done.code, done.err) == (
         1,
-        f"Error: {tmp_path / 'there'} is there already, and is not written over\n"
-        "Next:  name another with --output, or remove it\n",
+        f"Error: {tmp_path / 'there'} already exists, and is not overwritten\n"
+        "Next:  choose another path with --output, or remove it\n",
     )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "onxx"], "'onxx' is no format to export to. Did you mean 'onnx'?"),
-        (["--format", "onnx", "--bf16"], "--bf16 goes with --format weights alone"),
+        (["--format", "onxx"], "'onxx' is not an export format. Did you mean 'onnx'?"),
+        (["--format", "onnx", "--bf16"], "--bf16 works only with --format weights"),
         (["--format", "onnx", "--keep-float", "classifier"], "--keep-float goes with --format onnx-int8 alone"),
         (["--format", "onnx-int8", "--keep-float", "head"], "--keep-float 'head' is no layer with weights. Choices: "),
-        (["--tta", "flips"], "'flips' is no test-time augmentation."),
-        (["nowhere"], "'nowhere' is no retrained network of study 'tiny'."),
+        (["--tta", "flips"], "'flips' is not a test-time augmentation."),
+        (["nowhere"], "'nowhere' is not a retrained network of study 'tiny'."),
     ],
 )
 def test_mistakes_are_refused(nas: Callable[..., Done], study: StudyPaths, options: list[str], message: str) -> None:
@@ -268,7 +268,7 @@ def test_export_that_does_not_predict_the_same_is_not_kept(
 
     real = formats._write_folder
     monkeypatch.setitem(formats.FORMATS, "weights", lambda *given: real(*given) + 1)
-    with pytest.raises(StudyError, match=r"does not predict as the original: its logits differ by up to 1$"):
+    with pytest.raises(StudyError, match=r"predicts differently from the original: its logits differ by up to 1$"):
         export(ExportSpec(study, output=tmp_path / "network"))
     assert list(tmp_path.glob("network*")) == []
     assert list(tmp_path.glob(".nas-export*")) == []

@@ -44,7 +44,7 @@ def test_arguments_are_python_literals(user_file: Path) -> None:
     ["Net(width=x)", "Net(**{})", "Net(*[1])", "Net(", "Net[3]", "Net().body", "__import__('os').system('true')", "3", "a b"],
 )
 def test_what_is_no_name_and_no_literal_is_refused_and_not_run(user_file: Path, what: str) -> None:
-    with pytest.raises(ConfigError, match="after the colon stands a name") as refused:
+    with pytest.raises(ConfigError, match="the part after the colon must be a name") as refused:
         foreign_name(f"mine.py:{what}")
     assert repr(what) in refused.value.message
 
@@ -99,20 +99,20 @@ def test_timm_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 REFUSED = {
-    "mine.py": "mine.py is a file: say which of its networks. Choices: ready, Counts, Frozen, ",
+    "mine.py": "mine.py is a file; add the name of a network in it. Choices: ready, Counts, Frozen, ",
     "mine.py:Nett": "mine.py has no 'Nett'. Did you mean 'Net'? Choices: ",
     "mine.py:Net.body": "mine.py has no 'Net.body'.",
-    "mine.py:Options": "mine.py:Options is no torch.nn.Module. Choices: ready, ",
-    "mine.py:WIDTH": "mine.py:WIDTH is no torch.nn.Module. Choices: ready, ",
-    "mine.py:describe": "mine.py:describe is no torch.nn.Module: describe() gives 'dict'",
+    "mine.py:Options": "mine.py:Options is not a torch.nn.Module. Choices: ready, ",
+    "mine.py:WIDTH": "mine.py:WIDTH is not a torch.nn.Module. Choices: ready, ",
+    "mine.py:describe": "mine.py:describe is not a torch.nn.Module: describe() returns 'dict'",
     "mine.py:Needs": "mine.py:Needs needs a value for depth, width",
     "mine.py:Needs(3)": "mine.py:Needs(3) needs a value for width",
     "mine.py:Net(widht=3)": "mine.py:Net(widht=3): Net(width: ",
-    "mine.py:ready(3)": "mine.py:ready(3): ready is a network already and takes no arguments",
+    "mine.py:ready(3)": "mine.py:ready(3): ready is already a network, and takes no arguments",
     "mine.py:Raises": "Raises() cannot be built: IndexError: list index out of range (mine.py, line {}, in __init__)",
     "mine.py:Exits": "Exits() cannot be built: it calls sys.exit(3) (mine.py, line {}, in __init__)",
-    "torchvision:resnet19": "torchvision has no model 'resnet19' that classifies. Did you mean 'resnet18'? Choices: alexnet, ",
-    "torchvision:raft_large": "torchvision has no model 'raft_large' that classifies.",
+    "torchvision:resnet19": "torchvision has no classification model 'resnet19'. Did you mean 'resnet18'? Choices: alexnet, ",
+    "torchvision:raft_large": "torchvision has no classification model 'raft_large'.",
 }
 
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_built_is_a_sentence(text: str, user_file: Path) -> None:
         build(text)
     assert refused.value.message.startswith(REFUSED[text].format(at))
     if text == "mine.py:Needs(3)":
-        assert refused.value.hint == "arguments stand in the name: 'mine.py:Needs(3, width=…)'"
+        assert refused.value.hint == "write the arguments in the name: 'mine.py:Needs(3, width=…)'"
 
 
 FILES = {

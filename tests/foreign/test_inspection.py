@@ -48,10 +48,10 @@ def test_network_that_hangs_is_ended_with_the_line_where_it_was(user_file: Path)
     with pytest.raises(ConfigError) as refused:
         inspect("mine.py:Hangs", printed, timeout=0.5)
     assert refused.value.message in {
-        f"mine.py:Hangs was ended after 0.5 s while it was built, at mine.py, line {line}, in __init__"
+        f"mine.py:Hangs was stopped after 0.5 s while it was built, at mine.py, line {line}, in __init__"
         for line in (loop, loop + 1)
     }
-    assert refused.value.hint == "--timeout 5m gives it longer, if it only is slow"
+    assert refused.value.hint == "if it is only slow, use --timeout 5m"
     assert printed == ["importing networks\nhanging"]
     assert time.monotonic() - begin < 120
 
@@ -83,7 +83,7 @@ def _wait_for(what: Callable[[], Any]) -> Any:
     [
         (
             "Kills",
-            "the process of mine.py:Kills was ended by SIGKILL while it was built, as the system does where memory runs out",
+            "the process of mine.py:Kills was ended by SIGKILL while it was built, which the system does when memory runs out",
         ),
         ("Leaves", "mine.py:Leaves ended its process with status 0 while it was built"),
         ("For512", "For512() takes no images of 3×32×32: RuntimeError: "),
@@ -101,7 +101,7 @@ def test_what_a_file_starts_ends_with_it_and_endless_output_is_cut(tmp_path: Pat
     starts = "import subprocess\nprocess = subprocess.Popen(['sleep', '600'])\nopen('pid', 'w').write(str(process.pid))\n"
     (tmp_path / "spam.py").write_text(f"{starts}while True: print('\\x1b[31mspam\\x07')\n")
     printed: list[str] = []
-    with pytest.raises(ConfigError, match=r"spam.py:Net was ended after 0.5 s while it was imported, at spam.py, line 4"):
+    with pytest.raises(ConfigError, match=r"spam.py:Net was stopped after 0.5 s while it was imported, at spam.py, line 4"):
         inspect("spam.py:Net", printed, timeout=0.5)
     (text,) = printed
     assert text.startswith("spam�\nspam�\n")

@@ -42,7 +42,7 @@ def tried(text: str) -> bool:
             "Auxiliary",
             r"Auxiliary\(.*\) returns a tuple of 2 tensors in training for 2 images, auxiliary outputs perhaps",
         ),
-        ("Frozen", "has no parameter that could be trained"),
+        ("Frozen", "has no trainable parameter"),
         ("Counts", "keeps '_extra_state' in its state_dict, a dict"),
     ],
 )
@@ -71,10 +71,10 @@ def test_torchvision_s_networks_take_colour() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("preset:resnet-443", "is a network of nas's own", "nas retrain preset:resnet-443"),
-        ("best", "is a network of nas's own", "nas retrain best"),
-        ("12", "is a network of nas's own", "nas retrain 12"),
-        ("resnet-443", "is no network that can be trained to compare with", "nas retrain preset:resnet-443"),
+        ("preset:resnet-443", "is a network of nas itself", "nas retrain preset:resnet-443"),
+        ("best", "is a network of nas itself", "nas retrain best"),
+        ("12", "is a network of nas itself", "nas retrain 12"),
+        ("resnet-443", "is not a network that nas baseline can train", "nas retrain preset:resnet-443"),
         ("resnet18", "Choices: torchvision:NAME, timm:NAME, FILE.py:CLASS", "nas baseline torchvision:resnet18"),
         ("gone.py:Net", "there is no file gone.py", "net.py:Net"),
     ],

@@ -57,7 +57,7 @@ def test_what_a_worker_needs_may_be_occupied_for_a_while(executor: FakeExecutor,
     assert notes == ["worker 0 tries again in 0 s: no room on the GPU"]
     for message in (*refusal, *refusal):
         it.hear(0, message)
-    assert notes[-1] == "worker 0 cannot start, the others go on: no room on the GPU"
+    assert notes[-1] == "worker 0 cannot start; the others continue: no room on the GPU"
     for message in refusal:
         it.hear(1, message)  # this one has never worked
     assert isinstance(it.lost, NasError)

@@ -455,7 +455,7 @@ def test_a_process_that_cannot_be_ended_is_given_up(unfit_executor: LocalExecuto
     try:
         monkeypatch.setattr(process, "kill", lambda: None)
         unfit_executor.kill(0)
-        assert until(unfit_executor, Died) == [(0, Died("it cannot be ended, even by force"))]
+        assert until(unfit_executor, Died) == [(0, Died("it cannot be stopped, even by force"))]
         assert process not in multiprocessing.active_children(), "this process would wait for it at its own end"
         unfit_executor.close(force=True)
     finally:

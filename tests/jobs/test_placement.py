@@ -141,7 +141,7 @@ def test_threads_that_are_asked_for(machine: Machine) -> None:
     for ask in (lambda: plan_workers(Placement(workers=2, threads=3), PLAN), lambda: device_group("cpu", 2, threads=3).threads):
         assert refusal(ConfigError, ask) == (
             "--threads 3: 2 processes with so many each would take 6 cores, and this command may use 4",
-            "--threads 2 is the most; without it the cores are shared out",
+            "--threads 2 is the most; without it, the workers share the cores",
         )
 
 
@@ -257,8 +257,8 @@ def test_a_device_that_is_not_there(machine: Machine, device: str) -> None:
     assert message == "this machine has no device 'cuda:2'. Choices: auto, cuda, cuda:0, cuda:1, cpu."
 
 
-ON_CPU = "it counts workers on the CPU, but this search runs on"
-SHARES = "--workers-per-gpu 2: it shares out CUDA's GPUs, but this search runs on"
+ON_CPU = "counts workers on the CPU, but this search runs on"
+SHARES = "--workers-per-gpu 2 counts workers on CUDA GPUs, but this search runs on"
 
 
 @pytest.mark.parametrize(
@@ -268,75 +268,75 @@ SHARES = "--workers-per-gpu 2: it shares out CUDA's GPUs, but this search runs o
             {"gpus": 2},
             Placement(gpus=-1),
             "--gpus must be at least 0, but is -1",
-            "without it the search takes every GPU that is",
+            "without it, the search uses all",
         ),
-        ({}, Placement(gpus=-1), "--gpus must be at least 0, but is -1", "without it the search takes every GPU that is visible"),
+        ({}, Placement(gpus=-1), "--gpus must be at least 0, but is -1", "without it, the search uses all visible GPUs"),
         (
             {"gpus": 2},
             Placement(workers_per_gpu=0),
             "--workers-per-gpu must be at least 1, but is 0",
-            "without it each GPU has one",
+            "without it, each GPU has one",
         ),
         (
             {},
             Placement(workers_per_gpu=0),
             "--workers-per-gpu must be at least 1, but is 0",
-            "without it each GPU has one worker",
+            "without it, each GPU has one worker",
         ),
         (
             {"gpus": 2},
             Placement(workers=0),
             "--workers must be at least 1, but is 0",
-            "without it there is one worker on the CPU",
+            "without it, there is one worker on the CPU",
         ),
-        ({}, Placement(workers=0), "--workers must be at least 1, but is 0", "without it there is one worker on the CPU"),
+        ({}, Placement(workers=0), "--workers must be at least 1, but is 0", "without it, there is one worker on the CPU"),
         (
             {"cores": 2},
             Placement(workers=3),
-            "--workers 3: each takes a core at least, and this process",
+            "--workers 3 needs at least one core for each worker, and this process",
             "--workers 2 is the most",
         ),
         (
             {"gpus": 2},
             Placement(device="cpu", gpus=0),
-            "--gpus 0 and --device cpu both say where to compute",
+            "--gpus 0 and --device cpu contradict each other",
             "leave one out: --g",
         ),
         (
             {"gpus": 2},
             Placement(device="cuda:1", gpus=2),
-            "--gpus 2 and --device cuda:1 both say where",
+            "--gpus 2 and --device cuda:1 contradict each other",
             "leave one out: --gpus N",
         ),
         (
             {"gpus": 1},
             Placement(workers=2),
-            f"--workers 2: {ON_CPU} cuda:0",
+            f"--workers 2 {ON_CPU} cuda:0",
             "--workers-per-gpu K puts K on each GPU; --device cpu",
         ),
-        ({"gpus": 4}, Placement(workers=2, gpus=2), f"--workers 2: {ON_CPU} 2 GPUs", "--workers-per-gpu K puts K on each GPU; "),
+        ({"gpus": 4}, Placement(workers=2, gpus=2), f"--workers 2 {ON_CPU} 2 GPUs", "--workers-per-gpu K puts K on each GPU; "),
         (
             {"gpus": 4},
             Placement(workers=2, device="cuda:3"),
-            f"--workers 2: {ON_CPU} cuda:3",
+            f"--workers 2 {ON_CPU} cuda:3",
             "--workers-per-gpu K puts K on each",
         ),
         (
             {"gpus": 4},
             Placement(workers=99, workers_per_gpu=2),
-            f"--workers 99: {ON_CPU} 4 GPUs",
+            f"--workers 99 {ON_CPU} 4 GPUs",
             "--workers-per-gpu K puts K on",
         ),
-        ({}, Placement(workers_per_gpu=2), f"{SHARES} cpu", "--workers K shares the CPU's cores out"),
-        ({"gpus": 2}, Placement(workers_per_gpu=2, gpus=0), f"{SHARES} cpu", "--workers K shares the CPU's cores out"),
+        ({}, Placement(workers_per_gpu=2), f"{SHARES} cpu", "use --workers K on the CPU"),
+        ({"gpus": 2}, Placement(workers_per_gpu=2, gpus=0), f"{SHARES} cpu", "use --workers K on the CPU"),
         (
             {"gpus": 2},
             Placement(workers_per_gpu=2, device="cpu", workers=2),
             f"{SHARES} cpu",
-            "--workers K shares the CPU's cores",
+            "use --workers K on the CPU",
         ),
-        ({"mps": True}, Placement(workers=2), f"--workers 2: {ON_CPU} mps", "--device cpu --workers 2 searches on the CPU"),
-        ({"mps": True}, Placement(workers_per_gpu=2), f"{SHARES} mps", "leave it out: one worker takes the device"),
+        ({"mps": True}, Placement(workers=2), f"--workers 2 {ON_CPU} mps", "--device cpu --workers 2 searches on the CPU"),
+        ({"mps": True}, Placement(workers_per_gpu=2), f"{SHARES} mps", "leave it out: one worker uses the device"),
     ],
 )
 def test_wishes_that_mean_nothing_or_contradict_each_other(
@@ -365,7 +365,7 @@ def test_a_cluster_is_asked_for_by_its_address(gpus: float | None, cpus: float |
 @pytest.mark.parametrize(("gpus", "cpus"), [(0.5, None), (None, 2.0), (0.0, 0.0)])
 def test_a_share_of_no_cluster(gpus: float | None, cpus: float | None) -> None:
     assert refusal(ConfigError, lambda: ray_cluster(None, gpus, cpus, Placement())) == (
-        "--gpus-per-worker and --cpus-per-worker say what a worker takes of a Ray cluster, which needs --ray ADDRESS",
+        "--gpus-per-worker and --cpus-per-worker are resources of a worker on a Ray cluster, and need --ray ADDRESS",
         "without a cluster: --gpus N, --workers-per-gpu K, or --workers K on the CPU",
     )
 
@@ -382,8 +382,8 @@ def test_a_share_of_no_cluster(gpus: float | None, cpus: float | None) -> None:
 )
 def test_a_wish_about_this_machine_for_a_cluster(wanted: Placement, named: str) -> None:
     assert refusal(ConfigError, lambda: ray_cluster("local", None, None, wanted)) == (
-        f"{named}: that is for this machine alone; --ray takes all the workers that its cluster has room for",
-        "--gpus-per-worker N and --cpus-per-worker N say what each takes; no GPU, 0, computes on the CPU",
+        f"{named} is only for this machine; --ray starts as many workers as its cluster has room for",
+        "--gpus-per-worker N and --cpus-per-worker N set the resources of each; 0 GPUs: the CPU",
     )
 
 
@@ -412,9 +412,9 @@ def test_gpus_or_processes_on_the_cpu_are_counted(
         (0, "auto", 2, DeviceError, "--gpus 2: this machine shows no GPU", "--gpus 0 trains on the CPU; --gpus 2 --device cpu"),
         (1, "auto", 2, DeviceError, "--gpus 2: this machine shows 1 GPU", "--gpus 1; "),
         (2, "cuda", 3, DeviceError, "--gpus 3: this machine shows 2 GPUs", "--gpus 2; "),
-        (2, "auto", -1, ConfigError, "--gpus must be at least 0, but is -1", "without it one GPU trains"),
-        (2, "cuda:1", 2, ConfigError, "--gpus 2 and --device cuda:1 both say where to compute", "leave one out: --gpus N"),
-        (2, "cuda", 0, ConfigError, "--gpus 0 and --device cuda: one says the CPU, the other a GPU", "leave one out"),
+        (2, "auto", -1, ConfigError, "--gpus must be at least 0, but is -1", "without it, one GPU is used"),
+        (2, "cuda:1", 2, ConfigError, "--gpus 2 and --device cuda:1 contradict each other", "leave one out: --gpus N"),
+        (2, "cuda", 0, ConfigError, "--gpus 0 and --device cuda contradict each other: 0 GPUs is the CPU", "leave one out"),
         (0, "cpu", 5, ConfigError, "--gpus 5 --device cpu: each process takes a core at least", "--gpus 4 is the most"),
     ],
 )
@@ -456,7 +456,7 @@ def test_each_process_has_two_images_of_a_batch(batch: int, processes: int, fits
     if fits:
         group.require_share(batch)
     else:
-        with pytest.raises(ConfigError, match=f"a batch of {batch} images cannot be shared out"):
+        with pytest.raises(ConfigError, match=f"a batch of {batch} images is too small"):
             group.require_share(batch)
 
 

@@ -84,7 +84,7 @@ class Cluster:
     def end(self, worker: int) -> None:
         """It says that it is over."""
         seat = self.driver._seat_of(worker)
-        seat.actor.answer.set_result(Collected([], 1, "it ended by itself"))
+        seat.actor.answer.set_result(Collected([], 1, "it ended itself"))
         self.settle()
 
     def remove(self, node: str) -> None:
@@ -212,7 +212,7 @@ def test_who_waits_for_room_counts_as_being_started() -> None:
     assert count() == ([1], set())
     executor.restart(0)
     assert count() == ([0, 1], {0})
-    assert executor._heed(Gone(1, "it ended by itself")) == [(1, Died("it ended by itself"))]
+    assert executor._heed(Gone(1, "it ended itself")) == [(1, Died("it ended itself"))]
     assert count() == ([0], {0})
     executor._heed(Placed(0))
     assert count() == ([0], set())

@@ -130,11 +130,11 @@ def test_a_line_repeats_what_is_not_known_to_have_arrived() -> None:
     first = line.collect(0)
     assert len(first.messages) == 2
     line.send("c")
-    line.end("it ended by itself")
+    line.end("it ended itself")
     assert line.collect(0).messages[:2] == first.messages
     rest = line.collect(1)
     assert [pickle.loads(message) for message in rest.messages] == ["b", "c"]
-    assert rest.over == "it ended by itself"
+    assert rest.over == "it ended itself"
     late = line.collect(0)  # a call that was overtaken takes nothing away
     assert late.messages == rest.messages == line.collect(1).messages
 
@@ -148,7 +148,7 @@ def test_a_worker_whose_coordinator_is_gone_ends(monkeypatch: pytest.MonkeyPatch
     assert line.receive() == "job"
     time.sleep(0.1)
     for use in (line.poll, line.receive, lambda: line.send("hello")):
-        with pytest.raises(EOFError, match="not been heard of"):
+        with pytest.raises(EOFError, match="not answered"):
             use()
 
 
@@ -252,7 +252,7 @@ def test_calls_that_fail_lose_no_message(cluster: Any, start: Callable[..., Ear]
 def test_a_worker_that_ends_is_dead_and_replaced_when_that_is_asked_for(cluster: Any, start: Callable[..., Ear]) -> None:
     cluster.add_node(num_cpus=1)
     ear = start(cluster)
-    for order, reason in (("end", "it ended by itself"), ("raise", "ValueError: out of luck"), ("die", "its process ended: ")):
+    for order, reason in (("end", "it ended itself"), ("raise", "ValueError: out of luck"), ("die", "its process ended: ")):
         ear.until(lambda: ear.ready)
         assert ear.executor.workers == [0]
         ear.executor.send(0, order)  # type: ignore[arg-type]
@@ -270,7 +270,7 @@ def test_a_worker_that_ends_is_dead_and_replaced_when_that_is_asked_for(cluster:
     ear.executor.send(0, "sleep")  # type: ignore[arg-type]
     ear.executor.kill(0)
     ear.until(lambda: ear.dead)
-    assert ear.dead == {0: Died("it was ended by force")}
+    assert ear.dead == {0: Died("it was killed")}
     wait_until(lambda: not alive(ear.ready[0]["pid"]), "it goes on")
     assert ear.most == 1
 
@@ -335,7 +335,7 @@ def test_a_cluster_whose_head_is_gone_loses_nothing(start: Callable[..., Ear], m
         with pytest.raises(NasError) as lost:
             ear.listen(PATIENCE)
     assert "is lost: Failed to connect to GCS within 1 seconds" in lost.value.message
-    assert "Nothing of the study is lost" in lost.value.message
+    assert "Nothing is lost" in lost.value.message
     assert "same command again" in (lost.value.hint or "")
     ear.executor.close()
 

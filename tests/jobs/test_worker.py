@@ -223,8 +223,8 @@ def test_images_that_do_not_fit_are_its_users_to_mend_and_a_fault_of_ours_is_not
     monkeypatch.setattr(Resident, "of", fail)
     (unfit,) = workplace.work([])
     assert unfit == Unfit(
-        "the images do not fit in the memory of the device beside what is there already: RuntimeError: CUDA error: out of memory",
-        "search with fewer workers on it, with --train-subset, or with a smaller --image-size",
+        "the images do not fit in the free memory of the device: RuntimeError: CUDA error: out of memory",
+        "use fewer workers on it, --train-subset, or a smaller --image-size",
     )
     fault = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):

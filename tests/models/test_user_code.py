@@ -192,7 +192,7 @@ def test_a_preactivated_block_has_its_norm_after_the_last_stage() -> None:
         ("my_block.py:Plain", r"there is no file my_block\.py\. Did you mean 'my_blocks\.py'\?"),
         ("my_blocks.py:Plan", r"my_blocks\.py defines no class 'Plan'\. Did you mean 'Plain'\? Choices: Plain\."),
         ("my_blocks.py", "must name a Python file and a class of it, such as my_blocks.py:ShuffleBlock"),
-        ("my_blocks.py:basic", "basic is the name of a block of our own"),
+        ("my_blocks.py:basic", "basic is the name of a built-in block"),
         ("my_blocks.py:Plain, my_blocks.py:Plain", "Plain names a block twice"),
         ("my_blocks.py:Plain, more/my_blocks.py:Other", r"two files are named my_blocks\.py"),
         ("3", "must name a Python file and a class of it.*but is 3"),
@@ -209,8 +209,8 @@ def test_an_entry_that_names_no_block_is_refused(entry: str, sentence: str) -> N
     ("text", "sentence"),
     [
         ("class Plain(:", r"my_blocks\.py is not valid Python: .* \(line 1\)"),
-        ("import helpers\n" + PLAIN, "imports helpers, which lies beside it"),
-        ("from .helpers import x\n" + PLAIN, r"imports \.helpers, which lies beside it"),
+        ("import helpers\n" + PLAIN, "imports helpers, a file beside it"),
+        ("from .helpers import x\n" + PLAIN, r"imports \.helpers, a file beside it"),
     ],
 )
 def test_a_file_that_cannot_stand_alone_is_refused(text: str, sentence: str) -> None:
@@ -224,7 +224,7 @@ def test_a_block_that_no_network_would_have_and_one_beside_fit_are_refused() -> 
         load_space(str(write_space(PLAIN, choice="basic")))
     space = write_space(PLAIN)
     space.write_text(space.read_text() + "fit: params\n")
-    with pytest.raises(ConfigError, match=r"fit: .*not known of Plain"):
+    with pytest.raises(ConfigError, match=r"fit: .*not for Plain"):
         load_space(str(space))
     with pytest.raises(ConfigError, match=r"arch\.block: must be 'basic', 'preact', 'bottleneck', 'plain' or 'Plain'"):
         load_space(str(write_space(PLAIN, choice="Plane")))
@@ -235,7 +235,7 @@ FAULTS = {
     "loses the border": (
         "return self.conv(x) + self.shortcut(x)",
         "return (self.conv(x) + self.shortcut(x))[:, :, 1:, 1:]",
-        "changes the spatial size wrongly: at stride 1 it makes 7×7 of 8×8, and must make 8×8",
+        "has a wrong output size: at stride 1 it makes 7×7 of 8×8, and must make 8×8",
     ),
     "other channels": (
         "return self.conv(x) + self.shortcut(x)",
@@ -245,9 +245,9 @@ FAULTS = {
     "images mixed": (
         "return self.conv(x) + self.shortcut(x)",
         "return (self.conv(x) + self.shortcut(x))[:1]",
-        "makes 1×8×8×8 of 2×8×8×8, and must keep images apart",
+        "makes 1×8×8×8 of 2×8×8×8, but must keep the shape",
     ),
-    "no tensor": ("return self.conv(x) + self.shortcut(x)", "return None", "gives no tensor but NoneType"),
+    "no tensor": ("return self.conv(x) + self.shortcut(x)", "return None", "returns NoneType, not a tensor"),
     "no gradient": ("return self.conv(x)", "return self.conv(x).detach()", "no gradient reaches its parameters"),
     "raises in building": (
         "super().__init__(plan)",
@@ -263,7 +263,7 @@ FAULTS = {
     "no copy": (
         "super().__init__(plan)",
         "super().__init__(plan); self.scale = 2 * next(nn.Linear(1, 1).parameters())",
-        "my_blocks.py:Plain cannot be copied, which the average of its weights needs: RuntimeError",
+        "my_blocks.py:Plain cannot be copied, which EMA weights need: RuntimeError",
     ),
     "raises at some widths": (
         "super().__init__(plan)",
@@ -279,7 +279,7 @@ FAULTS = {
     "no block": (
         "class Plain(ResidualBlock)",
         "class Plain(nn.Module)",
-        "is no block: a block is a ResidualBlock, which is a torch.nn.Module, and this is a class of Module",
+        "is not a block: a block is a subclass of ResidualBlock, but this class has the bases Module",
     ),
     "raises on import": ("from torch import nn", "from torch import nn; 1 / 0", "ZeroDivisionError.*line 1"),
     "exits on import": ("from torch import nn", "from torch import nn; raise SystemExit(3)", "it calls sys.exit"),
@@ -314,7 +314,7 @@ def test_a_search_refuses_a_bad_block_before_it_founds_a_study(nas: Callable[...
     write_space(PLAIN.replace(before, after))
     done = nas(*["search", "--space", "space.yaml", "--dataset", "digits", "--study", "bad", "--trials", "1", "--device", "cpu"])
     assert done.code != 0
-    assert "changes the spatial size wrongly" in done.err
+    assert "has a wrong output size" in done.err
     assert "Traceback" not in done.err
     assert not study_paths("bad").settings.exists()
 
@@ -370,7 +370,7 @@ def test_code_that_lies_in_no_study_is_not_run_unasked(study: object, tmp_path: 
     (outside / "model.json").write_text(json.dumps(card))
     (outside / "model.safetensors").write_bytes((run.folder / "model.safetensors").read_bytes())
     paths = type(run.paths)(outside)
-    with pytest.raises(StudyError, match=r"code of its own, the block Plain of my_blocks\.py, and lies in no study") as refused:
+    with pytest.raises(StudyError, match=r"code, the block Plain of my_blocks\.py, and is in no study") as refused:
         load_network(paths)
     assert "NAS_TRUST_BLOCKS=1" in (refused.value.hint or "")
     assert not (tmp_path / "ran").exists()

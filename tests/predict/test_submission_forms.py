@@ -115,7 +115,7 @@ def test_sample_of_other_images_is_refused_with_some_of_them() -> None:
     with pytest.raises(DataError) as refused:
         arranged(["a", "b", "c"], form)
     assert refused.value.message == (
-        "sample.csv and the test set are not about the same images: it has 4 that the test set has not (x, y, z, …) and "
+        "sample.csv and the test set are not about the same images: it has 4 that are not in the test set (x, y, z, …) and "
         "not 1 that it has (c)"
     )
     with pytest.raises(DataError, match="the test set has the ID 'a' more than once"):
@@ -197,10 +197,10 @@ def test_probabilities_are_not_written_over_the_submission(
     assert done.code == 1
     assert "Error: the submission and --probabilities would both be written to out.csv\n" in done.err
     assert not (tmp_path / "out.csv").exists()
-    assert "Next:  name a file in it with --probabilities\n" in nas(*typed, str(tmp_path)).err
+    assert "Next:  choose a file in it with --probabilities\n" in nas(*typed, str(tmp_path)).err
     done = nas("submit", str(test_set), "--study", "tiny", "--like", "sample.csv", "--id-column", "file")
     assert done.code == 1
-    assert done.err.startswith("Error: --like takes the columns from sample.csv, so that --id-column means nothing\n")
+    assert done.err.startswith("Error: --like uses the columns of sample.csv, and cannot be combined with --id-column\n")
 
 
 def test_statistics_of_the_test_set_come_with_their_effect(nas: Callable[..., Done], study: StudyPaths, test_set: Path) -> None:

@@ -84,11 +84,11 @@ def test_costs_are_labelled_in_full(values: list[int], labels: list[str]) -> Non
 def test_retrained_network_stands_beside_the_search() -> None:
     retrained = SimpleNamespace(card=SimpleNamespace(params=1000), test_score=0.9)
     drawn = traces(costs([1000, 50_000], chosen_run=retrained))
-    shown = drawn["the retrained network (test)"]
+    shown = drawn["retrained network (test)"]
     assert (list(shown.x), list(shown.y)) == ([1000.0], [90.0])
-    front = drawn["front: none that cost less was as accurate"]
+    front = drawn["Pareto front: no cheaper network was as accurate"]
     assert (list(front.x), front.mode, front.line.shape) == ([1000.0], "lines+markers", "hv")
-    assert "the retrained network (test)" not in traces(costs([1000, 50_000]))
+    assert "retrained network (test)" not in traces(costs([1000, 50_000]))
 
 
 def test_first_axis_of_parallel_coordinates_has_room_for_its_words() -> None:

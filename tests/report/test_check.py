@@ -114,7 +114,7 @@ def test_multiplications_of_a_users_block_without_a_rule_are_named() -> None:
     arch = {"stages": [{"blocks": 1, "channels": 8}], "block": "Chained", "block_source": source}
     shape = ImageShape(channels=3, size=8, classes=10)
     assert notes_on(measured(ArchConfig.model_validate(arch), shape), shape)[-1] == (
-        "There is no rule for the multiply-adds of linalg_multi_dot (1 times): they are missing in the count."
+        "The multiply-adds of linalg_multi_dot (1 times) are not counted, because there is no rule for them."
     )
 
 
@@ -148,9 +148,9 @@ def test_what_is_odd_of_a_foreign_network_is_said(foreign: Callable) -> None:
     notes = "\n".join(check(CheckSpec("torchvision:any", size=8, classes=7)).notes)
     assert "It returns (10,) for an image, where 7 classes need (7,)" in notes
     assert "Parameters that have several names count once: second.weight = third.weight." in notes
-    assert "30 parameters are read by nothing when it predicts, and count all the same: never (30)." in notes
+    assert "30 parameters are not used for predictions, but count: never (30)." in notes
     assert "Lazy parameters took their shape from an image of this size: lazy.weight, lazy.bias." in notes
-    assert "8 of the parameters are frozen, and count all the same." in notes
+    assert "8 of the parameters are frozen, but count." in notes
     assert "17 values are buffers" in notes
 
 
@@ -168,7 +168,7 @@ def test_multiply_adds_that_cannot_be_counted_are_not_said_to_fit(foreign: Calla
     found = check(CheckSpec("torchvision:any", size=8, max_macs=10**6))
     assert found.limits == {"macs": Held(10**6, None)}
     assert not found.fits
-    assert any(note.startswith("It uses 110 parameters that it does not know") for note in found.notes)
+    assert any(note.startswith("It uses 110 parameters that are not registered") for note in found.notes)
     assert any(note.startswith("Its multiply-adds cannot be counted, since torch.jit cannot trace it: ") for note in found.notes)
     assert check(CheckSpec("torchvision:any", size=8)).fits
 
@@ -194,7 +194,7 @@ def test_latency_of_a_study_is_not_looked_at_for_a_foreign_network(foreign: Call
     ],
 )
 def test_what_is_no_network_is_refused_with_the_choices(which: str, hint: str) -> None:
-    with pytest.raises(ConfigError, match=r"is no network\. Choices: best, a trial's number, preset:NAME") as refused:
+    with pytest.raises(ConfigError, match=r"is not a network\. Choices: best, a trial number, preset:NAME") as refused:
         check(CheckSpec(which))
     assert refused.value.hint == hint
 

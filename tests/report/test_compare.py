@@ -152,6 +152,6 @@ def test_study_in_which_nothing_ended_has_no_best(study: StudyPaths) -> None:
     empty = study_paths("empty")
     empty.folder.mkdir()
     empty.settings.write_text(study.settings.read_text())
-    with pytest.raises(StudyError, match="no network of study 'empty' has completed its training yet") as caught:
+    with pytest.raises(StudyError, match="study 'empty' has no completed trial yet") as caught:
         report_best(empty)
-    assert caught.value.hint == "nas search --study empty   trains on; nas list --study empty   shows the trials"
+    assert caught.value.hint == "nas search --study empty   continues; nas list --study empty   shows the trials"

@@ -59,7 +59,7 @@ def test_what_is_amiss_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "cache").mkdir()
     amiss = {
         f"only 1.2 GB are free in {tmp_path}": (shutil, "disk_usage", lambda path: SimpleNamespace(free=1_234_000_000)),
-        f"{tmp_path / 'cache'} cannot be written by this user": (os, "access", lambda path, mode: Path(path).name != "cache"),
+        f"{tmp_path / 'cache'} is not writable for this user": (os, "access", lambda path, mode: Path(path).name != "cache"),
         "the studies folder is on a network file system (nfs), on which SQLite is slow": (
             nas.report.machine,
             "file_system",
@@ -74,4 +74,4 @@ def test_what_is_amiss_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert all(problem.startswith(said) for problem in problems)
     for module in (nas.report.machine, nas.paths):
         monkeypatch.setattr(module, "shipped_folder", lambda: tmp_path / "nowhere")
-    assert examine(tmp_path).problems == [f"no search space was found in {tmp_path / 'nowhere'}: the installation is not whole"]
+    assert examine(tmp_path).problems == [f"no search space was found in {tmp_path / 'nowhere'}: the installation is incomplete"]

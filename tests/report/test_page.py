@@ -55,7 +55,7 @@ def test_page_shows_every_part_of_a_study(study: StudyPaths) -> None:
     html = render_page(record)
     assert charts_in(html).keys() == CHARTS_OF_TINY, "importance needs more networks than two"
     text = text_of(html)
-    assert f"The best is trial {record.best.number}: {record.best.architecture}" in text
+    assert f"The best trial is trial {record.best.number}: {record.best.architecture}" in text
     assert "Retrained: trial" in text
     assert f"of {record.runs[0].card.test_images} test images" in text
     assert record.settings.environment.command in text
@@ -97,7 +97,7 @@ def test_names_with_markup_are_shown_as_they_are(study: StudyPaths) -> None:
 
 def test_study_with_no_trial_says_so(study: StudyPaths) -> None:
     text = text_of(render_page(emptied(read_record(study))))
-    assert "Nothing has come of it yet." in text
+    assert "There is no trial yet." in text
     assert "There is no completed trial yet" in text
 
 
@@ -105,8 +105,8 @@ def test_study_of_which_all_was_over_budget(study: StudyPaths) -> None:
     over = [training(n, (), "over_budget", broken={"params": 0.5}) for n in range(3)]
     html = render_page(emptied(read_record(study), trials=over, counts={"over_budget": 3}))
     assert charts_in(html).keys() == {"over-budget"}
-    assert "Of 3 draws 0 were trained" in text_of(html)
-    assert "3 (100%) were over budget and never trained" in text_of(html)
+    assert "0 of 3 candidates were trained" in text_of(html)
+    assert "3 (100%) were over budget and not trained" in text_of(html)
 
 
 def test_study_of_one_trial_that_was_not_retrained(study: StudyPaths) -> None:
@@ -115,7 +115,7 @@ def test_study_of_one_trial_that_was_not_retrained(study: StudyPaths) -> None:
     alone = replace(one, number=0)
     html = render_page(emptied(record, trials=[alone], counts={"trained": 1}, best=record.best))
     assert charts_in(html).keys() == {"history", "curves", "accuracy-params", "accuracy-macs", "time"}
-    assert "It was trained once, and was chosen for that" in text_of(html)
+    assert "It was trained with one seed, and chosen by that result" in text_of(html)
     assert "The best network" in text_of(html)
 
 
@@ -123,9 +123,9 @@ def test_study_that_only_holds_presets_speaks_of_no_search() -> None:
     record = read_record(open_presets_study(DataConfig(dataset="digits")))
     html = render_page(record)
     assert charts_in(html) == {}
-    assert "The study holds retrained presets on digits" in text_of(html)
+    assert "The study has no search, only presets retrained on digits" in text_of(html)
     text = methods(record)
-    assert text.startswith("Networks of others were trained on digits (10 classes, 1×8×8). All computations used PyTorch ")
+    assert text.startswith("Reported networks were trained on digits (10 classes, 1×8×8). All computations used PyTorch ")
 
 
 def test_winner_of_the_finalists_is_shown_by_the_mean_of_its_seeds(study: StudyPaths) -> None:
@@ -133,7 +133,7 @@ def test_winner_of_the_finalists_is_shown_by_the_mean_of_its_seeds(study: StudyP
     finalists = [Finalist(record.best.number, 3, (0.5, 0.52)), Finalist(record.best.number + 1, 3, (0.4, 0.42))]
     text = text_of(render_page(replace(record, finalists=finalists)))
     assert f"51.00% of the validation images: the best, trial {record.best.number}, mean of 2 seeds" in text
-    assert "It was chosen among the finalists, not by that figure." in text
+    assert "It was chosen by its training as a finalist, not by this value." in text
 
 
 def test_running_study_says_as_of_when(study: StudyPaths) -> None:
@@ -141,9 +141,9 @@ def test_running_study_says_as_of_when(study: StudyPaths) -> None:
     unended = replace(record, counts={**record.counts, "running": 2})
     html = render_page(replace(unended, led=True))
     assert f"As of {record.read:%Y-%m-%d %H:%M}" in text_of(html)
-    assert "with 2 trainings not ended" in text_of(html)
-    assert f"It is being searched: this is how it stood at {record.read:%Y-%m-%d %H:%M}." in text_of(html)
-    assert "The search had stopped before 2 trainings ended, which the same command continues." in text_of(render_page(unended))
+    assert "with 2 trainings unfinished" in text_of(html)
+    assert f"The search is still running; this is its state at {record.read:%Y-%m-%d %H:%M}." in text_of(html)
+    assert "The search was stopped with 2 trainings unfinished; the same command resumes." in text_of(render_page(unended))
 
 
 def test_network_without_test_images_shows_no_confusion(study: StudyPaths) -> None:
@@ -153,7 +153,7 @@ def test_network_without_test_images_shows_no_confusion(study: StudyPaths) -> No
     html = render_page(replace(record, runs=[replace(run, card=card, evaluation=None)]))
     assert "confusion" not in charts_in(html)
     why = "The data set has no labelled test images, and no images were held out (nas retrain --hold-out 0.1)"
-    assert f"{why}: what it confuses cannot be shown." in text_of(html)
+    assert f"{why}, so there is no confusion matrix." in text_of(html)
 
 
 def test_network_without_test_images_shows_what_it_confuses_among_held_out_ones(
@@ -168,7 +168,7 @@ def test_network_without_test_images_shows_what_it_confuses_among_held_out_ones(
     assert {"confusion", "class-accuracy"} <= charts_in(html).keys()
     text = text_of(html)
     assert f"of {run.card.held_out.images} held-out images, retrained" in text
-    assert f"Of {run.card.held_out.images} held-out images, which did not train it." in text
+    assert f"Of {run.card.held_out.images} held-out images, which were not used for training." in text
     assert nas("runs", "--study", "tiny", "--verify").code == 0
 
 
@@ -208,14 +208,14 @@ def test_damaged_file_costs_what_it_belongs_to_and_no_more(nas: Callable[..., Do
         assert warning.removeprefix("Warning: ") in text_of(study.report.read_text())
     html = study.report.read_text()
     assert {"history", "curves", "accuracy-params"} <= charts_in(html).keys()
-    assert f"The best is trial {record.best.number}" in text_of(html)
+    assert f"The best trial is trial {record.best.number}" in text_of(html)
 
 
 def test_best_network_whose_file_is_damaged_is_said_to_be_unknown(study: StudyPaths) -> None:
     record = replace(read_record(study), runs=[])
     file = study.trial(record.best.number).candidate
     file.write_bytes(b"\xff")
-    assert f"{file} cannot be read any more: the network is not known." in text_of(render_page(record))
+    assert f"{file} cannot be read, so the network is unknown." in text_of(render_page(record))
 
 
 def test_images_that_were_set_aside_are_said_with_an_interval_that_knows_their_groups(study: StudyPaths) -> None:
@@ -223,19 +223,16 @@ def test_images_that_were_set_aside_are_said_with_an_interval_that_knows_their_g
     run = record.runs[0]
     held_out = HeldOut(images=200, accuracy=0.9, shifted_accuracy=0.5)
     card = run.card.model_copy(update={"held_out": held_out})
-    said = "Of 200 training images that were set aside 90.00%; 95 % interval for such images 85.06% to 93.43%."
+    said = "Accuracy on 200 held-out training images: 90.00%; 95 % interval 85.06% to 93.43%."
     text = text_of(render_page(replace(record, runs=[replace(run, card=card)])))
     assert said in text
-    assert "takes each image by itself" not in text
+    assert "treats images as independent" not in text
     grouped = card.model_copy(update={"data": card.data.model_copy(update={"group_column": "patient"})})
     text = text_of(render_page(replace(record, runs=[replace(run, card=grouped)])))
-    assert f"{said} The interval takes each image by itself; those of one patient are alike, so that it is too narrow." in text
+    assert f"{said} The interval treats images as independent; images of one patient are similar, so it is too narrow." in text
     weighed = grouped.model_copy(update={"held_out": held_out.model_copy(update={"effective_images": 50.2})})
     text = text_of(render_page(replace(record, runs=[replace(run, card=weighed)])))
-    assert (
-        "95 % interval for such images 78.67% to 95.65%. Images of one patient are alike: for the interval they count as 50."
-        in text
-    )
+    assert "95 % interval 78.67% to 95.65%. Images of one patient are similar: for the interval they count as 50 images." in text
 
 
 def test_most_confident_mistakes_are_shown_with_their_classes(study: StudyPaths) -> None:
@@ -245,7 +242,7 @@ def test_most_confident_mistakes_are_shown_with_their_classes(study: StudyPaths)
     assert html.count('<img src="data:image/png;base64,') == len(found.wrong) > 0
     first = found.wrong[0]
     label, predicted = int(found.labels[first]), int(found.predicted[first])
-    assert f"{label}, taken for {predicted} ({found.probabilities[first, predicted]:.0%})" in text_of(html)
+    assert f"{label}, predicted as {predicted} ({found.probabilities[first, predicted]:.0%})" in text_of(html)
     sure = [found.probabilities[i, found.predicted[i]] for i in found.wrong]
     assert sure == sorted(sure, reverse=True)
     assert all(found.labels[i] != found.predicted[i] for i in found.wrong)
@@ -278,7 +275,7 @@ def test_page_is_written_into_the_studys_folder(nas: Callable[..., Done], study:
 def test_page_that_cannot_be_written_is_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
     done = nas("report", "--study", "tiny", "--output", str(tmp_path))
     assert done.code == 1
-    assert done.err.startswith(f"Error: {tmp_path} cannot be written: it is a folder\nNext:  name a file: --output ")
+    assert done.err.startswith(f"Error: {tmp_path} cannot be written: it is a folder\nNext:  choose a file: --output ")
     (tmp_path / "file").touch()
     done = nas("report", "--study", "tiny", "--output", str(tmp_path / "file" / "report.html"))
     assert done.code == 1
@@ -286,7 +283,7 @@ def test_page_that_cannot_be_written_is_refused(nas: Callable[..., Done], study:
     done = nas("report", "--study", "tiny", "--paper", str(tmp_path / "file"))
     assert done.code == 1
     assert "cannot be written" in done.err
-    assert done.err.endswith("Next:  name another folder with --paper\n")
+    assert done.err.endswith("Next:  choose another folder with --paper\n")
 
 
 # ------------------------------------------------------------------------------------------------------- a browser
@@ -351,7 +348,7 @@ def test_thousand_trials_stay_below_ten_megabytes(study: StudyPaths) -> None:
     best = TrialRecord(0, "trained", 0.9, 20, 1000, 1000, "network 0", 1)
     html = render_page(replace(record, trials=many, counts={"trained": 200, "pruned_early": 800}, best=best))
     assert len(html.encode()) < 10e6
-    assert "Of 1,000 draws 1,000 were trained" in text_of(html)
+    assert "1,000 of 1,000 candidates were trained" in text_of(html)
     assert "The first 60 of 1,000 networks" in text_of(html)
 
 
@@ -370,7 +367,7 @@ def test_without_a_browser_all_but_the_figures_is_written(
     monkeypatch.setattr(go.Figure, "write_image", refuse)
     done = nas("report", "--study", "tiny", "--paper", str(tmp_path / "paper"))
     assert done.code == 0
-    assert "No figures were written: plotly draws them by kaleido and a Chrome or Chromium" in done.out
+    assert "No figures were written: plotly needs kaleido and Chrome or Chromium" in done.out
     assert "(Kaleido requires Google Chrome to be installed.)" in done.out
     assert "pip install 'nas-under-budget[paper]'" in done.out
     folder = tmp_path / "paper"

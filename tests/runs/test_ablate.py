@@ -148,8 +148,8 @@ def test_what_fails_is_tried_again(study: StudyPaths, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "a/b"}, "--name is the name of a folder"),
-        ({"hold_out": 0.0}, "--hold-out 0 sets none aside"),
+        ({"name": "a/b"}, "--name must be a folder name"),
+        ({"hold_out": 0.0}, "--hold-out 0 holds out none"),
         ({"which": "preset:light-resnet18", "factors": ("stride=2",)}, r"--vary stride=2: .*1×1"),
         ({"name": "mine"}, "ablation 'mine' is being trained by another nas ablate"),
     ],

@@ -90,17 +90,21 @@ def test_values_are_set_before_anything_is_varied_and_a_recipe_follows_the_epoch
     ("texts", "grid", "sentence"),
     [
         ([], False, "nothing is varied"),
-        (["optimiser"], False, "--vary takes a field and what it is, but got 'optimiser'"),
+        (["optimiser"], False, "--vary takes a field and its value, but got 'optimiser'"),
         (["optimiser=sgd,,adam"], False, "a value is missing"),
-        (["optimiser=sgd"], False, "--vary optimiser=sgd varies nothing: it is what the base has"),
+        (["optimiser=sgd"], False, "--vary optimiser=sgd varies nothing, because the base has this value"),
         (["lr=0.2,2e-1"], False, "--vary lr: 0.2 is given twice"),
         (["policy=randaugment", "augment.policy=autoaugment"], False, "--vary policy is given twice"),
-        (["kernel=5", "stage0.kernel=7"], True, "both say stage0.kernel|both say kernel"),
+        (["kernel=5", "stage0.kernel=7"], True, "both set stage0.kernel|both set kernel"),
         (["blocks+channels=2-2"], False, "'2-2' has 1 value for 2 fields"),
         (["lr=0.2+0.3"], False, r"--vary lr=0.2\+0.3: must be a valid number"),
-        (["kernel+stage0.kernel=5+7"], False, "kernel is named twice"),
-        (["gamma=0.2"], False, "--vary gamma=0.2 trains the same network as the base, which makes no use of it"),
-        (["gamma=0.2", "lr=0.1,0.2"], True, "--vary gamma=0.2 trains the same networks as the base's, which make no use of it"),
+        (["kernel+stage0.kernel=5+7"], False, "kernel is given twice"),
+        (["gamma=0.2"], False, "--vary gamma=0.2 trains the same network as the base, which does not use this field"),
+        (
+            ["gamma=0.2", "lr=0.1,0.2"],
+            True,
+            "--vary gamma=0.2 trains the same networks as the base level, which do not use it",
+        ),
         (["kernel=5", "stage0.kernel=3"], False, "varies nothing"),
         (["kernel=5-3", "stage0.kernel=5"], False, "--vary stage0.kernel=5 trains the same network as kernel 5-3"),
         (["blocks=5-5"], False, "--vary blocks=5-5: too deep"),
@@ -115,8 +119,8 @@ def test_what_is_refused(texts: list[str], grid: bool, sentence: str) -> None:
     ("texts", "sentence"),
     [
         (["lr=1", "lr=2"], "--set lr is given twice"),
-        (["epochs=3"], "--set epochs=3: another option says how long it trains"),
-        (["lr"], "--set takes a field and what it is"),
+        (["epochs=3"], "--set epochs=3: use the option --epochs"),
+        (["lr"], "--set takes a field and its value"),
     ],
 )
 def test_what_cannot_be_set(texts: list[str], sentence: str) -> None:
@@ -162,7 +166,7 @@ def test_what_began_keeps_its_order() -> None:
     ],
 )
 def test_nothing_else_may_change(new: Definition, difference: str) -> None:
-    with pytest.raises(StudyError, match=f"ablation 'mine' began with other settings(.|\n)*  {difference}"):
+    with pytest.raises(StudyError, match=f"ablation 'mine' was started with other settings(.|\n)*  {difference}"):
         definition("optimiser=sgd,adam").grown(new, "mine")
 
 

@@ -59,10 +59,10 @@ def test_values_of_the_stages_the_stem_and_the_augmentation() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("optimizer", "sgd", r"--vary optimizer: there is no such field. Did you mean 'optimiser'\?"),
-        ("block_source", "none", "there is no such field"),
-        ("stages", "3", "it has no one value; its fields are blocks, channels, kernel, skip_kernel"),
-        ("augment", "none", "it has no one value; its fields are crop_padding"),
+        ("optimizer", "sgd", r"--vary optimizer: unknown field. Did you mean 'optimiser'\?"),
+        ("block_source", "none", "unknown field"),
+        ("stages", "3", "is not a single value; its fields are blocks, channels, kernel, skip_kernel"),
+        ("augment", "none", "is not a single value; its fields are crop_padding"),
         (
             "optimiser",
             "adm",
@@ -72,7 +72,7 @@ def test_values_of_the_stages_the_stem_and_the_augmentation() -> None:
         ("lr", "fast", "--vary lr=fast: must be a valid number"),
         ("lr", "nan", "must be a finite number"),
         ("kernel", "4", "must be odd, so that the convolution keeps the size of its input, but is 4"),
-        ("blocks", "2-2-2", "that is of 3 stages, but the network has 2"),
+        ("blocks", "2-2-2", "has values for 3 stages, but the network has 2"),
         ("stage2.blocks", "2", "--vary stage2.blocks: the network has 2 stages"),
         ("erasing_min", "0.5", "erasing_min must not exceed erasing_max"),
     ],

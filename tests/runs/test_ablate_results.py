@@ -81,7 +81,7 @@ def test_pairs_tell_what_the_means_alone_do_not() -> None:
     assert table.rows[1][3:9] == ("3", "71.00 ± 9.95", "+1.00", "+0.75 to +1.25", "35.50 ± 4.98", "+0.50")
     assert (
         ablation_sentences(found)[-1]
-        == "Differences whose 95 % interval leaves 0 out: activation gelu +1.00 (+0.75 to +1.25) points."
+        == "Significant differences (95 % interval without 0): activation gelu +1.00 (+0.75 to +1.25) points."
     )
     assert table.latex().count(r"$\pm$") == 4
     assert runs_table(found).rows[3] == ("activation-gelu", "gelu", "0", "0.611000", "0.305500", "10.0")
@@ -103,12 +103,12 @@ def test_what_is_missing_is_said() -> None:
     found = ablation({"base": cards(0.5, 0.6)}, (base, over, adam), texts, diverged={"optimiser-adam": [0, 1]})
     assert (found.ended, found.expected) == (4, 9)
     table = variants_table(found)
-    assert [row[-1] for row in table.rows] == ["", "over budget", "diverged by seed 0, 1"]
+    assert [row[-1] for row in table.rows] == ["", "over budget", "diverged with seed 0, 1"]
     assert table.rows[1][3:7] == ("0", "", "", "")
     said = ablation_sentences(found)
-    assert "4 of 9 trainings have ended." in said[0]
-    assert said[1] == "Not within the study's budget: blocks 9 (9: over the budget of 5)."
-    assert said[2:] == ["Diverged, and in no mean and no difference: optimiser adam by seed 0, 1."]
+    assert "4 of 9 trainings have finished." in said[0]
+    assert said[1] == "Over the study's budget: blocks 9 (9: over the budget of 5)."
+    assert said[2:] == ["Diverged, and left out of means and differences: optimiser adam with seed 0, 1."]
     assert ablation_charts(found) == []
 
 
@@ -116,8 +116,8 @@ def test_what_is_missing_is_said() -> None:
     ("base", "gelu", "said"),
     [
         # On few images scores are few, and two seeds are soon alike: no proof that a third one is.
-        ((0.5, 0.1), (0.6, 0.2), "Differences of one seed, or the same by each, have no interval: what another seed changes is"),
-        ((0.5,), (0.6,), "By one seed a difference has no interval"),
+        ((0.5, 0.1), (0.6, 0.2), "Differences from one seed, or equal for all seeds, have no"),
+        ((0.5,), (0.6,), "With one seed there is no interval"),
     ],
 )
 def test_one_seed_or_seeds_that_all_say_the_same_have_no_interval(
@@ -144,7 +144,7 @@ def test_the_study_s_metric_judges() -> None:
     assert runs_table(found).columns[3] == "macro_f1"
     assert runs_table(found).rows[1][3:5] == ("0.600000", "0.300000")
     assert "macro_f1" in figures_table(found).columns
-    assert ablation_charts(found)[0].caption.startswith("Macro F1 on the images that were set aside")
+    assert ablation_charts(found)[0].caption.startswith("Macro F1 on the held-out images")
 
 
 def test_effects_of_a_grid_are_means_over_the_other_factors() -> None:

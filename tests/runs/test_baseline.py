@@ -95,9 +95,9 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
         assert taken.code == 0, taken.err
         assert run.folder.name not in taken.out + taken.err
     by_name = nas("submit", "--run", run.folder.name, "--study", "tiny")
-    assert (by_name.code, "is no retrained network of study 'tiny'" in by_name.err) == (1, True)
+    assert (by_name.code, "is not a retrained network of study 'tiny'" in by_name.err) == (1, True)
     by_folder = nas("submit", "--run", str(run.folder), "--output", "mine.csv")
-    assert (by_folder.code, "which is never handed in" in by_folder.err) == (1, True), by_folder.err
+    assert (by_folder.code, "which is only for comparison" in by_folder.err) == (1, True), by_folder.err
     assert find_subject(study, "best") == best
 
     # Who reads it.
@@ -105,7 +105,7 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
     assert "Known networks, trained alike" in page
     assert "mine.py:Large 4,874" in page
     assert "over by 1.87k parameters" in page
-    assert "for comparison alone: mine.py:Large (by 1,874 parameters)" in page
+    assert "only for comparison: mine.py:Large (by 1,874 parameters)" in page
     listed = nas("runs", "--study", "tiny", "--verify")
     assert listed.code == 0, listed.err
     assert f"{run.folder.name}  {best.title}" in listed.out
@@ -163,7 +163,7 @@ def test_changed_file_is_another_network_beside_the_first(study: StudyPaths, min
     (second,) = done.runs
     assert second != first
     assert [read_baseline(run).network.params for run in (first, second)] == [2618, 3270]
-    assert any("is not what it was for" in note and first.folder.name in note for note in told.notes)
+    assert any("has changed since" in note and first.folder.name in note for note in told.notes)
     (comparison,) = find_comparisons(study)
     titles = [row.title for row in comparison.known]
     assert titles == [f"mine.py:Net ({read_baseline(run).network.digest[:8]})" for run in (first, second)]
@@ -266,7 +266,7 @@ def test_preset_lends_its_recipe_where_the_study_has_no_best(mine: Path, nas: Ca
     assert done.comparison.own == ()
     page = text_of(render_page(read_record(paths)))
     command = f"nas retrain preset:resnet-1111 --study {paths.name} --epochs 1 --recipe long --train-subset 200"
-    assert f"{command} would train one" in page
+    assert f"To train one: {command}" in page
     assert read_settings(paths).space == "presets"
 
 
@@ -286,7 +286,7 @@ def test_the_command_prints_a_table(study: StudyPaths, mine: Path, nas: Callable
     assert data["runs"] == [str(run.folder) for run in finished_baselines(study)]
     wrong = nas("baseline", "mine.py:Net", "preset:resnet-443", "best", "--study", "tiny", "--like", "0")
     assert wrong.code == 1
-    assert "2 of 3 networks cannot be trained, and none was" in wrong.err
+    assert "2 of 3 networks cannot be trained, so none was trained" in wrong.err
     assert "nas retrain preset:resnet-443" in wrong.err
     assert not [run for run in study.baselines.iterdir() if run.name.startswith("mine-Net")]
 
@@ -295,7 +295,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_before_anything_is_trained
     with pytest.raises(ConfigError) as refused:
         train(asked(study, "mine.py:Raises", "mine.py:Net", "mine.py:Nat"))
     said = refused.value.message
-    assert said.startswith("2 of 3 networks cannot be trained, and none was:")
+    assert said.startswith("2 of 3 networks cannot be trained, so none was trained:")
     assert "Raises() cannot be built: RuntimeError: the roof fell in (mine.py, line " in said
     assert "mine.py has no 'Nat'. Did you mean 'Net'?" in said
     assert not study.baselines.exists()

@@ -61,9 +61,9 @@ TABLE = {
     # Without a choice: the search's best, else the latest.
     "best": ("best0", "", "the latest run"),
     "other": ("other0", "", "the latest run"),
-    "best other": ("best0", "other1", "the latest run of the search's best, BEST"),
-    "other best": ("best1", "", "the latest run of the search's best, BEST"),
-    "other preset": ("preset1", "", "the latest run; the search's best, BEST, has not been retrained"),
+    "best other": ("best0", "other1", "the latest run of the best trial of the search, BEST"),
+    "other best": ("best1", "", "the latest run of the best trial of the search, BEST"),
+    "other preset": ("preset1", "", "the latest run; the best trial of the search, BEST, has not been retrained"),
     # A choice among several networks stands, whatever single one is retrained.
     "other>best": ("other0", "", "among 2 runs of 2 networks, by the held-out images"),
     "best other>best": ("other1", "", "among 2 runs of 2 networks"),
@@ -76,15 +76,15 @@ TABLE = {
     "best*2 best": ("best0", "best2", "among 2 runs of BEST"),
     "best*2 other*2": ("best0", "other2 other3", "among 2 runs of BEST"),
     "best*2 other>preset": ("other2", "", "among 2 runs of 2 networks"),
-    "best other*2": ("best0", "other1 other2", "the latest run of the search's best, BEST"),
+    "best other*2": ("best0", "other1 other2", "the latest run of the best trial of the search, BEST"),
     "other*2": ("other0", "", "among 2 runs of OTHER"),
     "other*2 preset": ("other0", "preset2", "among 2 runs of OTHER"),
-    "other*2 best": ("best2", "", "the latest run of the search's best, BEST"),
+    "other*2 best": ("best2", "", "the latest run of the best trial of the search, BEST"),
     # What is removed is not taken.
     "other>best -best1": ("other0", "", "among 2 runs of 2 networks"),
     "other>best -other0": ("best1", "", "the latest run"),
     "other>best best -other0": ("best2", "", "the latest run"),
-    "other>best preset -other0": ("best1", "preset2", "the latest run of the search's best, BEST"),
+    "other>best preset -other0": ("best1", "preset2", "the latest run of the best trial of the search, BEST"),
     "other>best preset -other0 -best1": ("preset2", "", "the latest run"),
     "other>best -other0 best*2": ("best2", "", "among 2 runs of BEST"),
 }
@@ -108,7 +108,7 @@ def test_one_run_is_taken_and_what_came_later_is_named(runs: Runs, steps: str) -
     if newer:
         last = chosen.newer[-1]
         assert said[-1].startswith(f"Warning: {last} was trained later")
-        assert said[-1].endswith(f" and is not taken: --run {last} takes it")
+        assert said[-1].endswith(f" and is not used: --run {last} uses it")
 
 
 def test_best_is_the_searchs_best_and_says_what_was_chosen(runs: Runs) -> None:
@@ -117,7 +117,9 @@ def test_best_is_the_searchs_best_and_says_what_was_chosen(runs: Runs) -> None:
     said: list[str] = []
     assert find_run(runs.paths, "best", said.append, "nas export ").folder.name == "best2"
     (sentence,) = said
-    assert sentence.startswith(f"Warning: `best` is the search's best, {runs.titles['best']}, in its latest run best2; ")
+    assert sentence.startswith(
+        f"Warning: `best` means the best trial of the search, {runs.titles['best']}, and its latest run best2; "
+    )
     assert "; nas export chosen takes other0, chosen on " in sentence
 
 
@@ -161,7 +163,7 @@ def test_latest_run_is_taken_where_the_searchs_best_cannot_be_told(runs: Runs, m
         runs.step(step)
     monkeypatch.setattr("nas.runs.select.open_study", refuse)
     chosen = find_chosen(runs.paths)
-    assert (chosen.name, chosen.trouble) == ("other1", "the search's best cannot be told: the database is away")
+    assert (chosen.name, chosen.trouble) == ("other1", "the best trial of the search is unknown: the database is away")
     runs.step("other>best")
     chosen = find_chosen(runs.paths)
     assert (chosen.name, chosen.trouble) == ("other2", None), "a choice needs no database"
@@ -179,7 +181,7 @@ def test_the_report_expects_less_of_the_chosen_one_than_was_measured(runs: Runs)
     record, found = read_record(runs.paths), after_choice([[0.9], [0.8]], 0, 0, 9)
     assert record.expected["clean"] == found
     assert (
-        f"Of 9 training images that were set aside 90.00%; they chose it among 2 trainings, so that {found.value:.2%} is "
+        f"Accuracy on 9 held-out training images: 90.00%; it is the best of 2 trainings on them, so {found.value:.2%} is "
         "expected of other such images"
     ) in " ".join(summary(record))
     runs.step("-best1")

@@ -84,7 +84,7 @@ def test_edited_card_is_refused(study: StudyPaths, run: TrialPaths, key: str, na
     error = refusal(lambda: load_network(run))
     assert error.message.startswith(f"{run.card} was changed after the training: the hash of its content begins with ")
     assert error.message.endswith(f", and it states {hashes['card'][:12]}")
-    assert error.hint == 'restore it from a copy; or, if the change is meant, remove its key "hashes", and it is taken as it is'
+    assert error.hint == 'restore it from a copy; or, if the change is intended, remove its key "hashes"'
     (study.folder / "image.png").write_bytes(b"")
     for command in ("submit", "export", "predict"):
         image = [str(study.folder / "image.png")] if command == "predict" else []
@@ -98,8 +98,10 @@ def test_card_that_is_edited_on_purpose_is_taken_once_the_ledger_has_it(study: S
     make_old(run)
     change_card(run, classes=list("abcdefghij"))
     error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
-    assert error.message.startswith(f"model.json of {run.folder.name} is not what the ledger of study 'tiny' recorded on 20")
-    assert error.hint == "restore the folder from a copy; or, to record it as it is:  nas runs --rebuild --study tiny"
+    assert error.message.startswith(
+        f"model.json of {run.folder.name} is different from what the ledger of study 'tiny' recorded on 20"
+    )
+    assert error.hint == "restore the folder from a copy; or record the current files:  nas runs --rebuild --study tiny"
     rebuild(study)
     assert list(submit(SubmitSpec(study, device="cpu")).per_class) == list("abcdefghij")
 
@@ -112,7 +114,7 @@ def test_weights_of_another_network_are_refused_by_what_differs(run: TrialPaths)
     shapes = ["×".join(map(str, t.shape)) for t in (wider, tensor)]
     error = refusal(lambda: load_network(run))
     assert error.message == (
-        f"{run.weights} holds the weights of another network than model.json beside it describes: "
+        f"{run.weights} has the weights of another network than model.json describes: "
         f"{name} is {shapes[0]} instead of {shapes[1]}"
     )
     restore = f"restore the whole folder {run.folder.name} from a copy, or remove it and train it again with nas retrain"
@@ -120,7 +122,7 @@ def test_weights_of_another_network_are_refused_by_what_differs(run: TrialPaths)
     save_file({key: value for key, value in weights.items() if key != name}, run.weights)
     assert refusal(lambda: load_network(run)).message.endswith(f"describes: {name} is missing")
     save_file(weights | {"stages.9.bias": tensor.clone()}, run.weights)
-    assert refusal(lambda: load_network(run)).message.endswith("describes: stages.9.bias belongs to no layer")
+    assert refusal(lambda: load_network(run)).message.endswith("describes: stages.9.bias does not belong to any layer")
 
 
 def test_weights_of_another_run_are_refused_by_its_name(run: TrialPaths) -> None:
@@ -150,7 +152,8 @@ def test_run_in_whose_place_another_was_put_is_refused(study: StudyPaths, run: T
     for hand_over in (lambda: submit(SubmitSpec(study, device="cpu")), lambda: export(ExportSpec(study))):
         message = refusal(hand_over).message
         assert message.startswith(
-            f"model.safetensors and model.json of {run.folder.name} are not what the ledger of study 'tiny' recorded on 20"
+            f"model.safetensors and model.json of {run.folder.name} are different from what the ledger of study 'tiny' "
+            "recorded on 20"
         )
 
 
@@ -162,8 +165,8 @@ def test_old_run_is_used_with_a_note_until_the_ledger_has_it(study: StudyPaths, 
     done = submit(SubmitSpec(study, device="cpu"), note=notes.append)
     assert done.output.is_file()
     assert notes == [
-        f"{run.folder.name} is from before hashes were kept, so that nobody can tell whether its files have changed; "
-        "nas runs --rebuild --study tiny   records them as they are now"
+        f"{run.folder.name} is older than the hashes, so changes of its files cannot be detected; "
+        "nas runs --rebuild --study tiny   records the current files"
     ]
     assert rebuild(study)[1] == []
     notes.clear()
@@ -171,7 +174,9 @@ def test_old_run_is_used_with_a_note_until_the_ledger_has_it(study: StudyPaths, 
     assert notes == []
     change_weights(run)
     error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
-    assert error.message.startswith(f"model.safetensors of {run.folder.name} is not what the ledger of study 'tiny' recorded")
+    assert error.message.startswith(
+        f"model.safetensors of {run.folder.name} is different from what the ledger of study 'tiny' recorded"
+    )
 
 
 def test_run_is_used_by_its_folder_without_any_study(
@@ -214,17 +219,15 @@ def test_folder_that_is_no_run_is_refused(study: StudyPaths, tmp_path: Path) -> 
         return error.message, error.hint
 
     (tmp_path / "empty").mkdir()
-    name_it = "name the folder that holds the run's model.json and model.safetensors"
+    name_it = "name the folder with the run's model.json and model.safetensors"
     assert said("./none") == ("none is not there", name_it)
     (tmp_path / "file").touch()
-    assert said("./file") == ("file is a file, and a run is a folder", name_it)
-    assert said("./empty") == (f"{tmp_path / 'empty'} holds no retrained network: it has no model.json", "nas runs lists them")
+    assert said("./file") == ("file is a file, but a run is a folder", name_it)
+    assert said("./empty") == (f"{tmp_path / 'empty'} is not a retrained network: it has no model.json", "nas runs lists them")
     (tmp_path / "empty" / "checkpoint.pt").touch()
-    assert said("./empty")[1] == "nas retrain goes on with a training that has not ended"
+    assert said("./empty")[1] == "nas retrain resumes an unfinished training"
     error = refusal(lambda: study_of("./empty", "tiny"))
-    assert error.message == (
-        "a run that is named by its folder, ./empty, is looked for in no study, so that --study tiny means nothing"
-    )
+    assert error.message == ("./empty names a run by its folder, which needs no study, but --study tiny was given")
 
 
 def test_folder_without_a_separator_is_a_name_and_the_hint_says_so(
@@ -232,10 +235,10 @@ def test_folder_without_a_separator_is_a_name_and_the_hint_says_so(
 ) -> None:
     shutil.copytree(run.folder, tmp_path / "mine")
     error = refusal(lambda: find_run(study, "mine"))
-    assert error.message == f"'mine' is no retrained network of study 'tiny'. Choices: {run.folder.name}."
-    assert error.hint == "the folder that is here is named as ./mine"
+    assert error.message == f"'mine' is not a retrained network of study 'tiny'. Choices: {run.folder.name}."
+    assert error.hint == "for the folder in this place, write ./mine"
     monkeypatch.setenv("NAS_STUDIES", str(tmp_path / "no studies"))
-    assert refusal(lambda: study_of("mine", None)).hint == "the folder that is here is named as ./mine"
+    assert refusal(lambda: study_of("mine", None)).hint == "for the folder in this place, write ./mine"
 
 
 def test_run_is_found_by_what_was_trained(study: StudyPaths, run: TrialPaths) -> None:
@@ -246,5 +249,5 @@ def test_run_is_found_by_what_was_trained(study: StudyPaths, run: TrialPaths) ->
     error = refusal(lambda: find_run(study, "preset:resnet-443"))
     assert error.message.startswith("preset:resnet-443 of study 'tiny' has not been retrained.")
     assert error.hint == "nas retrain preset:resnet-443 --study tiny"
-    with pytest.raises(NasError, match="'999' is no trial of study 'tiny'"):
+    with pytest.raises(NasError, match="'999' is not a trained trial of study 'tiny'"):
         find_run(study, "999")

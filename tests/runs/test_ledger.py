@@ -182,9 +182,10 @@ def test_ledger_of_a_newer_version_is_refused_and_not_written(paths: StudyPaths)
         with pytest.raises(StudyError) as refused:
             attempt()
         assert refused.value.message == (
-            f"the ledger in {paths.database} has version 4, and this nas knows versions up to 2; nothing was written to it"
+            f"the ledger in {paths.database} has version 4, but this version of nas supports versions up to 2; "
+            "nothing was written to it"
         )
-        assert refused.value.hint == "use the newer nas that made it so: the files of the runs are complete without the ledger"
+        assert refused.value.hint == "use a newer version of nas; the files of the runs are complete without the ledger"
     assert paths.database.read_bytes() == before
 
 

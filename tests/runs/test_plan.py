@@ -43,7 +43,7 @@ def test_time_is_filled_with_epochs_beside_what_is_evaluated(spec: RetrainSpec, 
     told = Told()
     plan = planned(replace(spec, seconds=seconds, which="0"), told)
     assert plan.train.epochs == 3
-    assert told.notes == [f"trial 0: 3 epochs by recipe 'searched' take about {seconds:g} s here, by some timed steps"]
+    assert told.notes == [f"trial 0: 3 epochs by recipe 'searched' take about {seconds:g} s here, estimated from timed steps"]
     assert plan.name == f"trial-0000-{seconds:g}s-seed-0-subset-128"
 
 
@@ -70,11 +70,11 @@ def test_too_little_time_says_what_an_epoch_takes(spec: RetrainSpec, monkeypatch
     with pytest.raises(ConfigError) as refused:
         train_one(replace(spec, seconds=10.0, recipe="fast"))
     assert refused.value.message == (
-        "--time 10s is too short: an epoch of this network takes about 60.0 s here, and what comes before and after the training "
+        "--time 10s is too short: an epoch of this network takes about 60.0 s here, and the work before and after the training "
         "3.0 s"
     )
-    assert refused.value.hint == "--time 603s has room for ten epochs; --train-subset N makes them shorter"
-    with pytest.raises(ConfigError, match="--epochs 2 and --time both say how long it trains"):
+    assert refused.value.hint == "--time 603s is enough for ten epochs; --train-subset N makes them shorter"
+    with pytest.raises(ConfigError, match="--epochs 2 and --time contradict each other"):
         train_one(replace(spec, epochs=2, seconds=60.0))
 
 
@@ -85,7 +85,7 @@ def test_recipe_says_how_long_unless_told_otherwise(spec: RetrainSpec, tmp_path:
     assert (plan.recipe, plan.train.epochs, plan.train.label_smoothing) == ("mine", 1, 0.2)
     assert planned(replace(spec, recipe=str(mine), epochs=2)).train.epochs == 2
     mine.write_text("{epochs: 1, train: {label_smoothing: 0.3}}")
-    with pytest.raises(StudyError, match="was begun by another recipe of that name"):
+    with pytest.raises(StudyError, match="was started with another recipe of that name"):
         planned(replace(spec, recipe=str(mine)))
 
 
@@ -94,8 +94,8 @@ def test_compute_is_filled_with_whole_epochs_by_operations(spec: RetrainSpec) ->
     card = count_macs(plan.candidate.arch, read_settings(spec.paths).shape)
     epoch = 6 * card * 128
     assert planned(replace(spec, flop=3.9 * epoch)).train.epochs == 3
-    with pytest.raises(ConfigError, match=r"is less than an epoch of this network takes, .* × 128 images"):
+    with pytest.raises(ConfigError, match=r"is less than one epoch of this network, .* × 128 images"):
         train_one(replace(spec, flop=0.9 * epoch))
     for other in ({"epochs": 2}, {"seconds": 60.0}):
-        with pytest.raises(ConfigError, match="both say how long it trains"):
+        with pytest.raises(ConfigError, match="contradict each other"):
             train_one(replace(spec, flop=3.9 * epoch, **other))

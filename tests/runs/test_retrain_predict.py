@@ -73,8 +73,8 @@ def test_best_network_of_a_study_in_which_none_has_finished_is_refused(study: St
     assert "does not hold it" in refusal(lambda: train(study)).message, "its trials' folders are there"
     shutil.rmtree(study.trials)
     error = refusal(lambda: train(study))
-    assert error.message == "no network of study 'tiny' has completed its training yet, so that none is best"
-    assert error.hint == "nas search --study tiny   trains on; nas list --study tiny   shows the trials"
+    assert error.message == "study 'tiny' has no completed trial yet"
+    assert error.hint == "nas search --study tiny   continues; nas list --study tiny   shows the trials"
     shutil.rmtree(study.retrained)
     error = refusal(lambda: submit(SubmitSpec(study)))
     assert error.message == "study 'tiny' has no retrained network yet"
@@ -94,7 +94,7 @@ def test_best_network_is_the_trained_one_of_highest_validation_accuracy(study: S
 @pytest.mark.parametrize("which", ["9999", "bets", "-1"])
 def test_trial_that_did_not_train_is_refused_with_those_that_did(which: str, study: StudyPaths) -> None:
     error = refusal(lambda: train(study, which=which))
-    assert error.message.startswith(f"{which!r} is no trial of study 'tiny' that was trained.")
+    assert error.message.startswith(f"{which!r} is not a trained trial of study 'tiny'.")
     trained = sorted(int(folder.name) for folder in (study.folder / "trials").iterdir())
     assert error.message.endswith(f"Choices: best, {', '.join(map(str, trained))}, preset:NAME.")
     assert error.hint == "nas list --study tiny   shows the trials"
@@ -124,8 +124,8 @@ def test_data_that_is_not_what_was_searched_with_is_refused(study: StudyPaths) -
     study.settings.write_text(json.dumps(settings | {"data_fingerprint": "0" * 16}))
     error = refusal(lambda: train(study, seed=1))
     assert isinstance(error, DataError)
-    assert error.message == "the images or labels of digits are not those that the study was searched with"
-    assert error.hint == "name the folder that holds them with --data FOLDER, or search anew under another name"
+    assert error.message == "the images or labels of digits are not those of the search"
+    assert error.hint == "give their folder with --data FOLDER, or start a new study under another name"
 
 
 def test_everything_labelled_trains_but_the_official_test_set_only_where_asked(digits: Dataset) -> None:
@@ -243,7 +243,7 @@ def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset
     run, card = train(paths, which="preset:light-resnet18", train_subset=16)
     assert run.folder.name == "light-resnet18-1-epochs-seed-0-subset-16"
     assert refusal(lambda: train(paths)).hint == (
-        "this study only holds presets: nas retrain preset:NAME; nas presets shows the names"
+        "this study only has presets: nas retrain preset:NAME; nas presets shows the names"
     )
     error = refusal(lambda: open_presets_study(DataConfig(dataset="data/images")))
     assert error.message.startswith("'data/images' is no data set.")
@@ -255,7 +255,7 @@ def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset
 def test_unknown_network_is_refused_with_those_there_are(study: StudyPaths) -> None:
     (run,) = finished_runs(study)
     error = refusal(lambda: find_run(study, "trial"))
-    assert error.message.startswith("'trial' is no retrained network of study 'tiny'.")
+    assert error.message.startswith("'trial' is not a retrained network of study 'tiny'.")
     assert error.message.endswith(f"Choices: {run.folder.name}.")
     assert find_run(study, run.folder.name) == find_run(study, None) == run
 
@@ -299,10 +299,10 @@ def test_test_set_that_is_named_is_taken_and_remembered(study: StudyPaths, digit
     named = submit(SubmitSpec(study, test=file, device="cpu"))
     assert (named.images, named.test) == (5, str(file))
     again = submit(SubmitSpec(study, device="cpu"))
-    assert (again.images, again.test) == (5, f"{file}, as given to this study before")
+    assert (again.images, again.test) == (5, f"{file}, the last test set of this study")
     file.unlink()  # another set must not be predicted in its stead
     error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
-    assert error.message == f"{file}, the test set given to this study before, is gone"
+    assert error.message == f"{file}, the last test set of this study, is gone"
     assert "nas submit TEST" in error.hint
 
 
@@ -330,7 +330,7 @@ def test_test_sets_are_looked_for_in_their_order(study: StudyPaths, digits: Data
     assert error.hint == f"name one: nas submit {another}"
     other = save(tmp_path / "other.pkl", digits.train.images[:4])
     submit(SubmitSpec(study, test=other, device="cpu"))
-    assert found() == (4, f"{other}, as given to this study before")
+    assert found() == (4, f"{other}, the last test set of this study")
 
 
 def test_digits_without_a_folder_do_not_look_into_other_data(digits: Dataset, tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_digits_without_a_folder_do_not_look_into_other_data(digits: Dataset, tm
 def test_data_set_without_test_images_asks_for_them(study: StudyPaths, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.predict.submission.load_dataset", lambda config, decoding: replace(digits, test=None))
     error = refusal(lambda: submit(SubmitSpec(study, device="cpu")))
-    assert error.message == "data set digits has no test images, and none were named before"
+    assert error.message == "data set digits has no test images, and no test set was named before"
     assert error.hint == "name them: nas submit TEST, a pickle, a .npy or .npz file, or a folder of images"
 
 
@@ -371,10 +371,14 @@ def test_csv_goes_where_it_is_asked_to_and_replaces_what_is_there(study: StudyPa
 @pytest.mark.parametrize(
     ("asked", "message", "hint"),
     [
-        ({"output": Path()}, ". cannot be written: it is a folder", "name a file in it with --output"),
-        ({"output": Path("..")}, ".. cannot be written: it is a folder", "name a file in it with --output"),
-        ({"output": Path("file/x.csv")}, "file/x.csv cannot be written: ", "name another file with --output"),
-        ({"tta": "flips"}, "'flips' is no test-time augmentation. Did you mean 'flip'? Choices: none, flip, flip_shift.", None),
+        ({"output": Path()}, ". cannot be written: it is a folder", "choose a file in it with --output"),
+        ({"output": Path("..")}, ".. cannot be written: it is a folder", "choose a file in it with --output"),
+        ({"output": Path("file/x.csv")}, "file/x.csv cannot be written: ", "choose another file with --output"),
+        (
+            {"tta": "flips"},
+            "'flips' is not a test-time augmentation. Did you mean 'flip'? Choices: none, flip, flip_shift.",
+            None,
+        ),
     ],
 )
 def test_what_cannot_be_submitted_is_refused(asked: dict[str, Any], message: str, hint: str | None, study: StudyPaths) -> None:

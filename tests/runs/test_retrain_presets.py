@@ -45,7 +45,7 @@ def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
         def decoding(self, items, what, count, /):  # type: ignore[no-untyped-def]
             return items
 
-    with pytest.raises(StudyError, match="holds retrained presets and no search"):
+    with pytest.raises(StudyError, match="has only retrained presets and no search"):
         run_search(SearchSpec(study=paths.name, device="cpu"), Silent())  # type: ignore[arg-type]
 
 
@@ -67,10 +67,10 @@ def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path
     assert (card.classes, card.data) == (("0", "1"), data), "the card has what the study says"
 
     moved.write_text(moved.read_text().replace("00.png,0", "00.png,1"))
-    with pytest.raises(DataError, match="are not those that the study was searched with") as refused:
+    with pytest.raises(DataError, match="are not those of the search") as refused:
         train_one(replace(request, labels=str(moved), seed=1))
     assert "its table with --labels FILE" in refused.value.hint
-    with pytest.raises(ConfigError, match="takes its labels from no table"):
+    with pytest.raises(ConfigError, match="has no table of labels"):
         train_one(RetrainSpec(paths, "preset:resnet-1111", labels=str(moved), device="cpu"))
 
 

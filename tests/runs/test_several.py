@@ -77,7 +77,7 @@ def test_without_images_held_out_the_search_chooses(study: StudyPaths, request_o
 
 
 def test_choice_by_shifted_images_needs_some_that_are_held_out(request_of: SeveralSpec) -> None:
-    with pytest.raises(ConfigError, match="--choose-by shifted needs images that chose nothing before"):
+    with pytest.raises(ConfigError, match="--choose-by shifted needs held-out images"):
         train(replace(request_of, base=replace(request_of.base, hold_out=0.0), by="shifted"), Told())
 
 

@@ -94,7 +94,7 @@ def test_tracker_that_fails_is_given_up_and_named_once() -> None:
         tracker.epoch("trial-0001", CANDIDATE, epoch(number))
     tracker.end("trial-0001", "trained")
     tracker.close()
-    assert notes == ["Warning: Broken failed and is given up: no room"]
+    assert notes == ["Warning: Broken failed and is switched off: no room"]
 
 
 @pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)], ids=["nothing", "a folder of that name"])
@@ -104,6 +104,6 @@ def test_tracker_that_is_not_installed_names_the_extra(found: ModuleSpec | None,
         require_tracker("wandb")
     assert refused.value.message == "--log wandb needs the package wandb, which is not installed"
     assert refused.value.hint == "pip install 'nas-under-budget[wandb]'"
-    with pytest.raises(ConfigError, match=r"--log takes a tracker, but got 'tensorbord'\. Did you mean 'tensorboard'"):
+    with pytest.raises(ConfigError, match=r"unknown tracker for --log: 'tensorbord'\. Did you mean 'tensorboard'"):
         require_tracker("tensorbord")
     require_tracker(None)

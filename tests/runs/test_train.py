@@ -57,7 +57,7 @@ def test_memory_that_never_suffices_is_said(spec: RetrainSpec, monkeypatch: pyte
         raise MemoryError("too much")
 
     monkeypatch.setattr(nas.train.loop, "fit", impossible)
-    with pytest.raises(StudyError, match=r"the training of trial-.* failed: the memory of the host does not suffice"):
+    with pytest.raises(StudyError, match=r"the training of trial-.* failed: the host has too little memory"):
         train_one(spec)
 
 
@@ -89,7 +89,7 @@ def test_checkpoint_that_is_lost_before_the_end_is_said(spec: RetrainSpec, monke
         return result
 
     monkeypatch.setattr(nas.train.loop, "fit", forgetful)
-    with pytest.raises(StudyError, match="which held the trained network, is gone"):
+    with pytest.raises(StudyError, match="the checkpoint of the trained network, is gone"):
         train_one(spec)
 
 

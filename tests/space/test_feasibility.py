@@ -202,7 +202,7 @@ def test_draws_that_are_all_over_budget_end_with_the_limit_that_most_of_them_bro
     assert drawer.error is None
     drawer.work()
     assert isinstance(drawer.error, BudgetError)
-    assert "5 draws in a row were over budget" in drawer.error.message
+    assert "5 candidates in a row were over budget" in drawer.error.message
     assert str(drawer.error.hint).endswith(RAISE["memory"])
 
 
@@ -241,11 +241,11 @@ SHRINK = "shrink the fixed values of arch in the space, or raise the budget with
             "100",
             "blocks: {type: int, low: 2, high: 4}, kernel: {type: categorical, choices: [3, 5]}",
             r"space s cannot fill its budget: of 100 uniform draws none has 98% to 100% of the parameters that it is scaled to; "
-            r"the nearest has 1\d\d for 100, even with a single channel a stage",
+            r"the nearest has 1\d\d for 100, even with one channel for each stage",
             LOWER,
         ),
-        ("100G", "blocks: 1, kernel: 1", ".* even with 4,096 channels a stage, the most there may be", RAISE_STAGES),
-        ("300", "blocks: 1, kernel: 3", r".* the nearest has 2\d\d for 300, and one channel more is too many", SHRINK),
+        ("100G", "blocks: 1, kernel: 1", ".* even with 4,096 channels for each stage, the maximum", RAISE_STAGES),
+        ("300", "blocks: 1, kernel: 3", r".* the nearest has 2\d\d for 300, and one more channel is too many", SHRINK),
     ],
 )
 def test_space_that_cannot_fill_its_budget_is_refused_with_what_to_change(
@@ -259,8 +259,8 @@ def test_space_that_cannot_fill_its_budget_is_refused_with_what_to_change(
 def test_the_images_of_the_search_decide() -> None:
     tiny = scaled("140", stage="blocks: 1, kernel: 1")
     many = ImageShape(channels=3, size=32, classes=1000)
-    assert "even with a single channel a stage" in refusal(tiny, many).message
-    assert "even with a single channel a stage" not in refusal(tiny).message
+    assert "even with one channel for each stage" in refusal(tiny, many).message
+    assert "even with one channel for each stage" not in refusal(tiny).message
 
 
 def test_how_the_draws_fill_the_budget_is_measured_in_shares_of_them() -> None:

@@ -112,7 +112,7 @@ def test_auto_goes_by_the_length() -> None:
         ("train: {epochs: 3}", "mine.yaml: train: epochs: set the recipe's own key `epochs`"),
         (
             "from_epochs: {50: {optimizer: sgd, optimiser: sgd}}",
-            "mine.yaml: from_epochs: 50.optimizer: is given beside optimiser",
+            "mine.yaml: from_epochs: 50.optimizer: is given with optimiser",
         ),
         ("train: {lr: 0.1}", "mine.yaml: train: lr: needs optimiser"),
         ("train: {label_smoothing: 2}", "mine.yaml: train: label_smoothing: must be less than 1 (got 2)"),

@@ -135,7 +135,11 @@ def test_a_preset_has_the_reported_architecture_and_count(name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "instead", "said"),
     [
-        ("  activation: relu", "  activation: {type: categorical, choices: [relu, silu]}", "fixes every value, but draws act"),
+        (
+            "  activation: relu",
+            "  activation: {type: categorical, choices: [relu, silu]}",
+            "must fix every value, but has ranges for act",
+        ),
         ("reported:", "# reported:", "reported: is missing"),
     ],
 )
@@ -193,7 +197,7 @@ def test_recipes_keep_what_the_reports_state() -> None:
 def test_a_milestone_that_is_never_reached_is_warned_of() -> None:
     (warning,) = load_preset("resnet-443").candidate.train.warnings()
     assert "1.06667" in warning
-    assert "never reached" in warning
+    assert "never be reached" in warning
 
 
 def test_a_misspelt_preset_is_answered_with_the_nearest_one() -> None:

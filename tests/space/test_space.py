@@ -159,7 +159,7 @@ def test_stem_as_wide_as_the_first_stage_is_brought_into_a_range_of_widths() -> 
 
 def test_space_warns_of_what_its_fixed_values_never_reach() -> None:
     text = with_train("schedule: multistep\n  milestones: [0.5, 1.2]")
-    assert read(text).warnings() == ["milestones 1.2 lie at or after the end of the run and are never reached"]
+    assert read(text).warnings() == ["milestones 1.2 are at or after the end of the run, and would never be reached"]
     assert read().warnings() == []
 
 

@@ -47,9 +47,9 @@ MISTAKES = {
     ),
     "unknown kind of range": (
         with_arch("dropout: {type: flaot, low: 0, high: 0.2}"),
-        "arch.dropout.type: 'flaot' is no type of range. Did you mean 'float'? Choices: int, float, categorical.",
+        "arch.dropout.type: 'flaot' is not a type of range. Did you mean 'float'? Choices: int, float, categorical.",
     ),
-    "kind of range that is a list": (with_arch("block: {type: [int]}"), "arch.block.type: ['int'] is no type of range."),
+    "kind of range that is a list": (with_arch("block: {type: [int]}"), "arch.block.type: ['int'] is not a type of range."),
     "missing kind of range": (
         with_arch("block: {choices: [basic]}"),
         "arch.block.type: is missing; a range is one of int, float, categorical",
@@ -92,7 +92,7 @@ MISTAKES = {
     ),
     "missing low": (
         with_arch("dropout: {type: float, high: 0.2}"),
-        "arch.dropout.low: is missing; a range has a low and a high end, both included",
+        "arch.dropout.low: is missing; a range has low and high, both included",
     ),
     "missing high": (with_arch("dropout: {type: float, low: 0.2}"), "arch.dropout.high: is missing"),
     "low above high": (
@@ -117,7 +117,7 @@ MISTAKES = {
     ),
     "log together with step": (
         with_train("lr: {type: float, low: 0.1, high: 0.3, log: true, step: 0.1}"),
-        "train.lr: takes either log or step: logarithmic ranges have no steps",
+        "train.lr: log and step cannot be combined: logarithmic ranges have no steps",
     ),
     "log that is no truth value": (
         with_train("lr: {type: float, low: 0.1, high: 0.3, log: 1}"),
@@ -125,11 +125,11 @@ MISTAKES = {
     ),
     "list for a value": (
         with_arch("activation: [relu, gelu]"),
-        "arch.activation: a list is no value; to choose from it write {type: categorical, choices: ['relu', 'gelu']}",
+        "arch.activation: a list is not a value; to choose from it write {type: categorical, choices: ['relu', 'gelu']}",
     ),
     "list for too few stages": (
         with_stage("kernel: [3, 5]"),
-        "arch.stage.kernel: a list has one entry a stage, 3 of them, but has 2",
+        "arch.stage.kernel: a list must have one entry for each stage, 3 entries, but has 2",
     ),
     "mistake in one stage's entry": (with_stage("kernel: [3, 4, 5]"), "arch.stage.kernel[1]: must be odd"),
     "even kernel in the middle of a range": (
@@ -155,7 +155,7 @@ MISTAKES = {
     ),
     "milestones as a choice": (
         with_train("milestones: {type: categorical, choices: [[0.5], [0.7]]}"),
-        "train.milestones: takes one list of numbers, such as [0.5, 0.75], and is never drawn",
+        "train.milestones: must be one list of numbers, such as [0.5, 0.75], not a range",
     ),
     "milestones beyond the end of a multistep schedule": (
         with_train("schedule: {type: categorical, choices: [cosine, multistep]}\n  milestones: [1.5]"),
@@ -194,19 +194,22 @@ MISTAKES = {
     ),
     "fit to another limit": (
         with_fit("macs"),
-        "fit: must be params, which widths are scaled to fill, or {params: share of them}, but is 'macs'",
+        "fit: must be params, to scale the widths to the parameter budget, or {params: share of them}, but is 'macs'",
     ),
     "fit to another limit, in part": (with_fit("{macs: 0.5}"), "fit.macs: unknown key. Choices: params."),
-    "fit of nothing": (with_fit("{}"), "fit: must be params, which widths are scaled to fill, or {params: share of them}"),
-    "fit as a truth value": (with_fit("yes"), "fit: must be params, which widths are scaled to fill"),
+    "fit of nothing": (
+        with_fit("{}"),
+        "fit: must be params, to scale the widths to the parameter budget, or {params: share of them}",
+    ),
+    "fit as a truth value": (with_fit("yes"), "fit: must be params, to scale the widths"),
     "fit to more than the budget": (with_fit("{params: 1.5}"), "fit.params: must be less than or equal to 1 (got 1.5)"),
     "fit to none of the budget": (with_fit("{params: 0}"), "fit.params: must be greater than 0 (got 0)"),
-    "fit to a list": (with_fit("{params: [0.5, 1.0]}"), "fit.params: a list is no value"),
-    "missing version": ("budget: {params: 5M}", "version: must be 1, the only version there is, but is None"),
-    "unknown version": ("version: 2", "version: must be 1, the only version there is, but is 2"),
-    "version that is a truth value": ("version: yes", "version: must be 1, the only version there is, but is True"),
+    "fit to a list": (with_fit("{params: [0.5, 1.0]}"), "fit.params: a list is not a value"),
+    "missing version": ("budget: {params: 5M}", "version: must be 1, the only version, but is None"),
+    "unknown version": ("version: 2", "version: must be 1, the only version, but is 2"),
+    "version that is a truth value": ("version: yes", "version: must be 1, the only version, but is True"),
     "missing budget": ("version: 1\narch: {}", "budget: is missing; for example  budget: {params: 5M}"),
-    "missing arch": ("version: 1\nbudget: {params: 5M}", "arch: is missing; it says which networks are searched"),
+    "missing arch": ("version: 1\nbudget: {params: 5M}", "arch: is missing; it describes the networks"),
     "missing stages": ("version: 1\nbudget: {params: 5M}\narch: {stage: {}}", "arch.stages: is missing"),
     "missing stage": ("version: 1\nbudget: {params: 5M}\narch: {stages: 3}", "arch.stage: is missing"),
     "missing stage.blocks": (
@@ -241,7 +244,7 @@ def test_mistake_is_refused_with_file_key_value_and_choices(mistake: str) -> Non
         ("version: 1\narch: {stages: 3", "my.yaml, line 2: not valid YAML: expected ',' or '}'"),
         ("version: !!python/name:os.system 1", "my.yaml, line 1: not valid YAML: could not determine a constructor"),
         ("version: 1\n---\nversion: 1", "my.yaml, line 2: not valid YAML: but found another document"),
-        (with_budget("{macs: 50M}") + "fit: params\n", "my.yaml: fit: widths are scaled to fill budget.params, which is missing"),
+        (with_budget("{macs: 50M}") + "fit: params\n", "my.yaml: fit: fit scales the widths to budget.params, which is missing"),
     ],
 )
 def test_text_that_is_no_yaml_is_refused_with_its_line(text: str, message: str) -> None:
@@ -256,15 +259,15 @@ TOO_MUCH = {
     "indents": ("".join(f"{' ' * i}a:\n" for i in range(1_200)), "my.yaml, line 30: not valid YAML: more than 30 lists"),
     "digits": (
         f"version: {'9' * 5_000}",
-        "my.yaml, line 1: not valid YAML: a whole number of 5,000 digits, and it may have 1,000",
+        "my.yaml, line 1: not valid YAML: a whole number of 5,000 digits, but at most 1,000 are allowed",
     ),
     "hexadecimal digits": (f"version: 1\nbudget: 0x{'f' * 5_000}", "my.yaml, line 2: not valid YAML: a whole number of 5,002"),
-    "characters": ("#" * 1_000_001, "my.yaml: has 1,000,001 characters, and may have 1,000,000"),
+    "characters": ("#" * 1_000_001, "my.yaml: has 1,000,001 characters, but at most 1,000,000 are allowed"),
     "repetitions": (
         "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)),
         "my.yaml, line 6: not valid YAML: more than 100,000 values, with all that aliases repeat",
     ),
-    "endless repetition": ("a: &a [*a]", "my.yaml, line 1: not valid YAML: an alias stands within what it repeats"),
+    "endless repetition": ("a: &a [*a]", "my.yaml, line 1: not valid YAML: an alias is inside what it repeats"),
     "steps": (
         with_arch("dropout: {type: float, low: 0, high: 0.2, step: 1e-300}"),
         "my.yaml: arch.dropout.step: must make 1,000,000 values of the range at most, but 1e-300 makes 2e+299",
@@ -291,7 +294,7 @@ def test_optimizer_is_optimiser() -> None:
     drawn = "{type: categorical, choices: [sgd, adam]}"
     assert read(with_train(f"optimizer: {drawn}")).slots == read(with_train(f"optimiser: {drawn}")).slots
     error = refusal(with_train("optimizer: sgd\n  optimiser: sgd"))
-    assert error.message == "my.yaml: train: optimizer: is given beside optimiser, which is the same"
+    assert error.message == "my.yaml: train: optimizer: is given with optimiser, which is the same"
 
 
 def test_space_of_ones_own_is_named_like_its_file_and_what_is_no_space_is_refused(tmp_path: Path) -> None:

@@ -27,16 +27,16 @@ def test_every_way_to_write_postgresql_means_the_driver_that_is_installed(scheme
 
 
 REFUSED = {
-    "another database": (f"mysql://me:{SECRET}@server/nas", "of the kind 'mysql'"),
+    "another database": (f"mysql://me:{SECRET}@server/nas", "is a 'mysql' database"),
     "SQLite elsewhere": ("sqlite:///elsewhere.db", "none for SQLite in the study's folder"),
-    "another driver": (f"postgresql+psycopg2://me:{SECRET}@server/nas", "of the kind 'postgresql\\+psycopg2'"),
-    "no URL": (f"host=server password={SECRET}", "is no URL of a database: 'host=server password=\\*\\*\\*'"),
-    "a port in words": (f"postgresql://me:{SECRET}@server:five/nas", "is no URL of a database: 'postgresql://…'"),
-    "a password without its server": (f"postgresql://me:{SECRET}", "is no URL of a database: 'postgresql://…'"),
+    "another driver": (f"postgresql+psycopg2://me:{SECRET}@server/nas", "is a 'postgresql\\+psycopg2'"),
+    "no URL": (f"host=server password={SECRET}", "is not a database URL: 'host=server password=\\*\\*\\*'"),
+    "a port in words": (f"postgresql://me:{SECRET}@server:five/nas", "is not a database URL: 'postgresql://…'"),
+    "a password without its server": (f"postgresql://me:{SECRET}", "is not a database URL: 'postgresql://…'"),
     "an @ in the password": (f"postgresql://me:a@{SECRET}@server/nas", "has more than one @: 'postgresql://me:\\*\\*\\*@server"),
     "an @ behind a slash": (f"postgresql://me:a@b/{SECRET}@server/nas", "has more than one @"),
     "an @ behind a question mark": (f"postgresql://me:a@b?{SECRET}@server/nas", "has more than one @"),
-    "nothing": ("", "is no URL of a database: ''"),
+    "nothing": ("", "is not a database URL: ''"),
 }
 
 
@@ -117,17 +117,17 @@ def test_another_database_is_refused_with_both_named(paths: StudyPaths, other: s
 def test_a_study_in_its_folder_cannot_go_on_in_a_database(paths: StudyPaths) -> None:
     paths.folder.mkdir(parents=True)
     paths.settings.write_text("{}")
-    with pytest.raises(StudyError, match=r"SQLite, in .*study\.db, and cannot go on in postgresql://me@server/nas"):
+    with pytest.raises(StudyError, match=r"SQLite, in .*study\.db, and cannot continue in postgresql://me@server/nas"):
         study_address(paths, f"postgresql://me:{SECRET}@server/nas")
 
 
 def test_a_record_that_means_nothing_is_named(paths: StudyPaths) -> None:
     paths.folder.mkdir(parents=True)
     paths.storage_url.write_text("rubbish")
-    with pytest.raises(StudyError, match=r"storage\.url is no URL"):
+    with pytest.raises(StudyError, match=r"storage\.url is not a database URL"):
         study_address(paths, None)
     paths.storage_url.write_bytes(b"\xff\xfe")
-    with pytest.raises(StudyError, match=r"storage\.url, which says where the trials are kept, cannot be read"):
+    with pytest.raises(StudyError, match=r"storage\.url, the file with the URL of the database, cannot be read"):
         study_address(paths, None)
 
 

@@ -122,7 +122,7 @@ def test_estimate_founds_no_study(quickly: list[float]) -> None:
     assert (found.devices, found.threads) == (["cpu"], 1)
     assert found.train_images + found.validation_images == 1438, "of the digits a fifth is the test set"
     assert found.expected_epochs == pytest.approx(asha_epochs([2, 6], 9, 12, startup=2))
-    assert found.pruning.startswith("asha prunes after epochs 2, 6 all but the best 1/3, once 2 networks have completed")
+    assert found.pruning.startswith("asha prunes all but the best 1/3 after epochs 2, 6, once 2 networks have completed")
     for one in found.networks:
         steps = found.train_images // one.batch_size
         assert one.epoch == pytest.approx(0.1 * steps + one.validation + 1.0)
@@ -158,8 +158,8 @@ def test_what_is_asked_for_is_estimated(quickly: list[float]) -> None:
 @pytest.mark.parametrize(
     ("pruner", "said"),
     [
-        ("median", "; what it saves is not known, so that every network is counted in full"),
-        ("percentile", "; what it saves is not known, so that every network is counted in full"),
+        ("median", "; its saving is unknown, so every network is counted in full"),
+        ("percentile", "; its saving is unknown, so every network is counted in full"),
         ("none", "none prunes never"),
     ],
 )
@@ -187,7 +187,7 @@ def test_study_that_is_there_is_estimated_to_its_end(study: StudyPaths, quickly:
 def test_search_that_would_be_refused_or_is_at_its_end_is_not_estimated(study: StudyPaths, quickly: list[float]) -> None:
     with pytest.raises(StudyError, match="epochs: 2 → 3"):
         estimate_search(SearchSpec(study="tiny", device="cpu", epochs=3), QuietDisplay())
-    with pytest.raises(StudyError, match="study 'tiny' holds 2 trained networks, and --trials 2 asks for no more") as caught:
+    with pytest.raises(StudyError, match="study 'tiny' already has 2 trained networks, and --trials is 2") as caught:
         estimate_search(SearchSpec(study="tiny", device="cpu", trials=2), QuietDisplay())
     assert caught.value.hint == "nas search --study tiny --estimate --trials 4"
     assert not quickly
@@ -198,7 +198,7 @@ def test_search_that_would_be_refused_or_is_at_its_end_is_not_estimated(study: S
     [
         ({"trials": 0}, ConfigError, "--trials"),
         ({"epochs": 0}, ConfigError, "--epochs"),
-        ({"ray": "auto", "device": "auto"}, ConfigError, "--estimate times this machine"),
+        ({"ray": "auto", "device": "auto"}, ConfigError, "--estimate works for this machine"),
         ({"device": "cuda:77"}, DeviceError, "cuda:77"),
         ({"workers": 10_000}, ConfigError, "--workers 10000"),
         ({"space": "no-such-space"}, ConfigError, "no-such-space"),

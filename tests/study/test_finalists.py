@@ -66,11 +66,11 @@ def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
 
 MISTAKES: dict[str, tuple[tuple[Any, ...], str]] = {
     "more than trials": ((5, None, None, 4, 18), "--finalists 5 is more than the 4 networks that --trials trains"),
-    "negative": ((-1, None, None, 4, 18), "--finalists counts networks, and 0 turns them off, but is -1"),
+    "negative": ((-1, None, None, 4, 18), "--finalists must be a number of networks, 0 for none, but is -1"),
     "no seed": ((2, None, 0, 4, 18), "--finalist-seeds must be at least 1, but is 0"),
     "shorter": ((2, 17, None, 4, 18), "--finalist-epochs must be at least the search's 18, but is 17"),
     "endless": ((2, 10**9, None, 4, 18), "--finalist-epochs must be at least 1 and at most 100,000, but is 1000000000"),
-    "off and yet told": ((0, 20, None, 4, 18), "--finalists 0 turns them off, so that --finalist-epochs"),
+    "off and yet told": ((0, 20, None, 4, 18), "--finalists 0 means no finalists, so --finalist-epochs"),
 }
 
 
@@ -147,7 +147,7 @@ def test_more_finalists_or_seeds_are_added_to_those_there_are_and_other_epochs_a
     asked, trials = choose(study, 3, 3, None, 2)  # type: ignore[misc]
     assert asked == Round(3, 4, 2), "a round that has begun goes on with its epochs"
     assert enqueue_trainings(create_sibling_study(study, asked), trials, asked) == 6
-    with pytest.raises(StudyError, match="were trained for 4 epochs, and could not be compared with others of 5"):
+    with pytest.raises(StudyError, match="were trained for 4 epochs, so results of 5 epochs would not be comparable"):
         create_sibling_study(study, Round(2, 5, 1))
 
 
@@ -245,7 +245,7 @@ def test_they_are_trained_after_the_search_by_the_same_workers_and_go_on_where_t
     at_the_goal = StoppingAtTheGoal()
     result = run(at_the_goal, **finals)
     assert (result.interrupted, result.progress.trained, at_the_goal.finalists) == (True, 3, None)
-    assert not any("the search goes on" in note for note in at_the_goal.notes)
+    assert not any("so the search uses their time" in note for note in at_the_goal.notes)
     display = Stopping()
     first = run(display, **finals)
     assert display.pressed

@@ -95,7 +95,7 @@ def test_an_old_network_predicts_the_same_submission(run: Callable[[str], Done],
 def test_old_runs_are_not_trained_again_and_new_ones_join_them(run: Callable[[str], Done], old: StudyPaths) -> None:
     weights = {path: path.stat().st_mtime_ns for path in old.folder.rglob("model.safetensors")}
     assert len(weights) == 5
-    assert "was trained before" in run("retrain best --study old --epochs 1 --hold-out 0.1 --device cpu").err
+    assert "was already trained" in run("retrain best --study old --epochs 1 --hold-out 0.1 --device cpu").err
     run("ablate best --study old --vary activation=relu,gelu --epochs 1 --train-subset 300 --seeds 2 --device cpu")
     run("retrain 2 --study old --epochs 1 --seed 3 --device cpu")
     runs = json.loads(run("runs --study old --verify --json").out)["runs"]

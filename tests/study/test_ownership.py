@@ -161,7 +161,7 @@ def test_a_renamed_study_keeps_its_trials_and_a_removed_one_is_gone(
         study.tell(study.ask(), 0.5)
     assert "A new study created" not in capfd.readouterr().err
     (paths.folder.parent / "there").mkdir()
-    with pytest.raises(StudyError, match="there is there already"):
+    with pytest.raises(StudyError, match="there already exists"):
         rename_study(paths, "there", print)
     renamed = rename_study(paths, "other", print)
     assert renamed == StudyPaths(paths.folder.parent / "other")
@@ -181,6 +181,6 @@ def test_a_study_that_is_searched_or_trained_is_neither_removed_nor_renamed(
     say(holder)  # which ends it
     holder.wait()
     run = paths.retrained / "a-run"
-    with locked([run]), pytest.raises(StudyError, match=f"of the study 'mine' {run} is being trained by another process"):
+    with locked([run]), pytest.raises(StudyError, match=f"{run} of study 'mine' is being trained by another process"):
         remove_study(paths, print)
     assert run.is_dir()

@@ -40,7 +40,7 @@ SESSION = {
     "idle_session_timeout": "0",
 }
 NUMBERS = itertools.count()
-THERE_AGAIN = "the study's database is there again; the search goes on"
+THERE_AGAIN = "the study's database is available again; the search continues"
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_what_keeps_it_from_being_opened_is_said_without_the_password(server: Cl
 
 def test_without_psycopg_it_says_what_to_install(url: str, paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(StudyError, match="psycopg, which speaks to PostgreSQL, is not installed") as caught, own(paths, url):
+    with pytest.raises(StudyError, match="which needs the package psycopg") as caught, own(paths, url):
         pass
     assert caught.value.hint == "pip install 'nas-under-budget[postgres]'"
 
@@ -186,7 +186,7 @@ def test_a_database_that_has_lost_the_study_is_not_begun_anew(
         begin(paths)
     with server.connect(database_of(url)) as connection:
         connection.execute("TRUNCATE studies CASCADE")
-    lost = "the study 'mine' began, by its folder .*, but the database postgresql://.* does not hold it"
+    lost = "the study 'mine' has a folder, .*, but is not in the database postgresql://.*"
     with pytest.raises(StudyError, match=lost), own(paths, url):
         pass
     monkeypatch.setenv("NAS_STORAGE", url)
@@ -284,7 +284,7 @@ def test_of_two_in_one_folder_for_different_databases_one_is_told(
     monkeypatch.setattr("nas.study.ownership.DYING_SECONDS", 0.3)
     monkeypatch.setenv("NAS_STORAGE", url)
     with own(paths, url):  # and killed before it has written more than that
-        with pytest.raises(StudyError, match="cannot go on in"), own(paths, server.url("elsewhere")):
+        with pytest.raises(StudyError, match="cannot continue in"), own(paths, server.url("elsewhere")):
             pass
         with pytest.raises(StudyError, match="is being searched by"), own(paths, None):
             pass
@@ -319,7 +319,7 @@ def test_a_pooler_in_between_is_refused(url: str, paths: StudyPaths, monkeypatch
 
     # Each client of pgbouncer is told random numbers instead of the process that serves it at the moment.
     monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", 12345)
-    with pytest.raises(StudyError, match="is reached through a pooler of connections"), own(paths, url):
+    with pytest.raises(StudyError, match="is behind a connection pooler"), own(paths, url):
         pass
 
 
@@ -360,10 +360,10 @@ def test_it_stops_before_it_writes_where_another_took_over(server: Cluster, url:
                 with pytest.raises(StudyError) as caught:
                     write()
                 assert (
-                    f"another coordinator took over the study 'mine' while the database was away: process {other.pid} on "
+                    f"another coordinator took over the study 'mine' while the database was unavailable: process {other.pid} on "
                     in str(caught.value)
                 )
-                assert "Nothing was written by this one after that" in str(caught.value)
+                assert "This coordinator wrote nothing after that" in str(caught.value)
                 assert "nas search --study mine" in str(caught.value.hint)
             say(other)
             assert other.wait() == 0
@@ -384,7 +384,7 @@ def test_it_stops_where_the_record_of_who_leads_is_gone(server: Cluster, url: st
         with server.connect(database_of(url)) as connection:
             connection.execute("DELETE FROM nas_coordinators")
         terminate(server, url)
-        with pytest.raises(StudyError, match=r"another coordinator took over .*: somebody who left no name"):
+        with pytest.raises(StudyError, match=r"another coordinator took over .*: an unknown process"):
             study.ask()
 
 
@@ -474,7 +474,7 @@ def test_a_server_that_is_away_for_seconds_is_waited_for(
     away = [note for note in notes if note != THERE_AGAIN]
     assert away
     assert all(note.startswith("the study's database is not reachable (") for note in away)
-    assert all("waiting, the workers go on" in note and "\n" not in note and PASSWORD not in note for note in away)
+    assert all("waiting; the workers continue" in note and "\n" not in note and PASSWORD not in note for note in away)
     assert len(notes) == 2 * len(away), "once when it goes, once when it comes"
 
 
@@ -515,7 +515,7 @@ def test_a_search_that_waits_for_its_server_can_be_stopped(server: Cluster, url:
         try:
             timer = threading.Timer(1.0, stop.request)
             timer.start()
-            with pytest.raises(StudyError, match="was stopped while it waited") as caught:
+            with pytest.raises(StudyError, match="was stopped while it was waiting") as caught:
                 study.tell(trial, 0.5)
         finally:
             timer.join()

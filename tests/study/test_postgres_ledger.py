@@ -101,7 +101,9 @@ def test_newer_version_is_refused(studies: list[StudyPaths], server: Cluster, da
     with server.connect(database) as newer:
         newer.execute("UPDATE nas_ledger SET version = 3")
         newer.commit()
-    with pytest.raises(StudyError, match="has version 3, and this nas knows versions up to 2; nothing was written to it"):
+    with pytest.raises(
+        StudyError, match="has version 3, but this version of nas supports versions up to 2; nothing was written to it"
+    ):
         record(paths, run_entry("another"))
     with server.connect(database) as onlooker:
         assert onlooker.execute("SELECT name FROM nas_runs").fetchall() == [(run_entry().name,)]
@@ -132,7 +134,7 @@ def test_server_that_is_away_is_a_note_without_its_password(
         server.start()
     (note,) = notes
     assert note.startswith(f"the ledger in the database {server.url('', password=None)}")
-    assert note.endswith("nas runs --rebuild --study one   makes the ledger from them")
+    assert note.endswith("nas runs --rebuild --study one   recreates the ledger from them")
     assert PASSWORD not in note
     assert ENCODED_PASSWORD not in note
     try_to_record(paths, run_entry(), notes.append)

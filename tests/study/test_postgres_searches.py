@@ -56,8 +56,8 @@ def test_a_search_outlives_its_database(
         process.wait()
     text = log.read_text()
     assert "Traceback" not in text, text
-    assert len(re.findall(r"the study's database is not reachable \(.*\); waiting, the workers go on", text)) == 2, text
-    assert "the study's database is there again; the search goes on" in text
+    assert len(re.findall(r"the study's database is not reachable \(.*\); waiting; the workers continue", text)) == 2, text
+    assert "the study's database is available again; the search continues" in text
     check_study(paths, 8)
     assert not paths.database.exists()
     listed = nas("list", "--study", STUDY)

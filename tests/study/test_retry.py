@@ -74,8 +74,8 @@ def test_it_says_so_once_again_every_minute_and_once_when_it_goes_on(clock: Cloc
 
     wait = Retry("mine", lambda text: notes.append((clock.now, text)), lambda: False)
     assert wait(attempt) == "done"
-    away = "the study's database is not reachable (connection refused); waiting, the workers go on"
-    assert [text for _, text in notes] == [away, away, away, "the study's database is there again; the search goes on"]
+    away = "the study's database is not reachable (connection refused); waiting; the workers continue"
+    assert [text for _, text in notes] == [away, away, away, "the study's database is available again; the search continues"]
     at = [moment - 1000 for moment, _ in notes]
     assert at[0] == 0
     assert 60 <= at[1] <= 66
@@ -112,7 +112,7 @@ def test_a_stop_ends_the_waiting_and_says_how_to_go_on(clock: Clock) -> None:
     with pytest.raises(StudyError) as caught:
         Retry("mine", lambda text: None, lambda: stop.requested)(attempt)
     assert clock.now < 1033.3
-    assert "has no room on its disk (No space left on device)" in caught.value.message
+    assert "has no free disk space (No space left on device)" in caught.value.message
     assert "Nothing is lost" in caught.value.message
     assert str(caught.value.hint).startswith("nas search --study mine ")
     assert caught.value.__cause__ is None
@@ -408,7 +408,7 @@ def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths, s
             release.join()
         assert content(study.get_trials()) == content(open_study(paths).get_trials())
     check_done_once(paths, step)
-    assert notes[0] == "the study's database is locked by another process (database is locked); waiting, the workers go on"
+    assert notes[0] == "the study's database is locked by another process (database is locked); waiting; the workers continue"
     assert len(notes) == 2
 
 
@@ -472,8 +472,8 @@ def test_a_full_disk_is_waited_for(small_disk: Path, network: bool, monkeypatch:
         assert time.monotonic() - began > 1
         release.join()
     first, last = notes[0], notes[-1]
-    assert first == ("the study's database has no room on its disk (database or disk is full); waiting, the workers go on")
-    assert last == "the study's database is there again; the search goes on"
+    assert first == ("the study's database has no free disk space (database or disk is full); waiting; the workers continue")
+    assert last == "the study's database is available again; the search continues"
     trials = open_study(paths).get_trials()
     assert [t.value for t in trials] == list(range(20))
     assert all(t.intermediate_values == {1: t.value} and len(t.user_attrs["text"]) == 500 for t in trials)
@@ -490,7 +490,7 @@ def test_a_search_that_waits_for_a_full_disk_can_be_stopped(small_disk: Path) ->
         timer.start()
         # The database's file may still have some room inside.
         texts = (trial.set_user_attr(f"text {number}", "x" * 10_000) for number in itertools.count())
-        with pytest.raises(StudyError, match="was stopped while it waited"):
+        with pytest.raises(StudyError, match="was stopped while it was waiting"):
             list(texts)
         timer.join()
     filling.unlink()

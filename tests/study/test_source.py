@@ -341,7 +341,7 @@ def test_a_worker_that_dies_three_times_before_it_is_ready_ends_the_search(bench
     b = bench()
     coordinator = b.coordinator(2)
     b.executor.still_born = {0: 3}
-    with pytest.raises(StudyError, match=r"worker 0 died 3 times before it could train anything \(exit code 3\)"):
+    with pytest.raises(StudyError, match=r"worker 0 died 3 times before it trained anything \(exit code 3\)"):
         coordinator.run()
     assert b.executor.restarted == [0, 0]
     coordinator = b.coordinator(2)
@@ -361,7 +361,7 @@ def test_the_search_goes_on_without_a_worker_that_cannot_start(bench: MakeBench)
     b.executor.still_born = {1: 3}
     coordinator.run()
     assert b.outcomes == ["trained"] * 3
-    assert any("worker 1 cannot start, the others go on" in note for note in b.display.notes)
+    assert any("worker 1 cannot start; the others continue" in note for note in b.display.notes)
 
 
 def test_a_worker_that_dies_idle_is_replaced(bench: MakeBench) -> None:
@@ -551,7 +551,7 @@ def test_what_fits_in_no_micro_batch_has_failed(bench: MakeBench) -> None:
     assert b.outcomes == ["failed", "trained"]
     smallest = b.executor.submitted[0].train.batch_size // b.executor.submitted[-2].micro_batches
     assert SMALLEST_MICRO_BATCH <= smallest < 2 * SMALLEST_MICRO_BATCH
-    assert f"even in micro-batches of {smallest} images" in b.trials[0].user_attrs["reason"]
+    assert f"even for micro-batches of {smallest} images" in b.trials[0].user_attrs["reason"]
     assert "tried to allocate a lot" in b.paths.trial(0).error.read_text()
 
 
@@ -609,7 +609,7 @@ def test_a_training_that_starts_again_corrects_what_was_stored(bench: MakeBench)
     b.run(1, {0: Life(curve=(0.31, 0.41, 0.51))})
     assert b.trials[0].intermediate_values == {1: 0.31, 2: 0.41, 3: 0.51}
     assert b.trials[0].value == 0.51
-    assert "trial 0 restarts: it has no checkpoint any more" in b.display.notes
+    assert "trial 0 restarts: its checkpoint is gone" in b.display.notes
 
 
 @pytest.mark.parametrize(("found", "words"), [("damaged", "is damaged"), ("mismatched", "is of another training or version")])
@@ -653,7 +653,7 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(bench: MakeBench, mo
     assert b.executor.killed == [0]
     assert b.outcomes == ["trained", "trained"]
     assert b.world.trained == [(n, epoch) for n in (0, 1) for epoch in (1, 2, 3)]
-    assert any("worker 0 has said nothing for 0 s: it hangs and is ended" in note for note in b.display.notes)
+    assert any("worker 0 has not answered for 0 s: it hangs and is killed" in note for note in b.display.notes)
 
 
 def test_a_worker_that_writes_no_checkpoint_in_time_is_ended(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -388,7 +388,7 @@ MISTAKES = {
     ),
     "argument of one that has none": (
         {"pruner": {"name": "none", "reduction": 3}},
-        "study.pruner.reduction: unknown argument of none. It takes none.",
+        "study.pruner.reduction: unknown argument of none. It has none.",
     ),
     "value out of range": (
         {"pruner": {"name": "asha", "reduction": 1}},

@@ -163,8 +163,8 @@ def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("before/2", "'2' is no trial of study 'before' that was trained. Choices: best, 0, 1."),
-        ("before/best", "'best' is no trial of study 'before' that was trained."),
+        ("before/2", "'2' is not a trained trial of study 'before'. Choices: best, 0, 1."),
+        ("before/best", "'best' is not a trained trial of study 'before'."),
         ("nowhere/1", "there is no study 'nowhere' under"),
         ("optuna:sqlite:///nowhere.db/old", "there is no file nowhere.db with a study to begin with"),
         ("optuna:old", "--warm-start optuna:URL/NAME needs the URL of a database, not ''"),

@@ -128,7 +128,7 @@ def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path, nas: Cal
         output, errors = first.communicate(timeout=120)
     assert first.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "the search goes on" not in errors
+    assert "so the search uses their time" not in errors
     assert paths.trial(0).checkpoint.exists()
     draws = count_outcomes(open_study(paths).get_trials())
     assert draws["running"]
@@ -194,7 +194,7 @@ def test_a_worker_that_hangs_is_replaced(space: Path, monkeypatch: pytest.Monkey
         display,
     )
     assert display.victim is not None
-    assert any(re.search(r"worker \d has said nothing for \d+ s: it hangs and is ended", note) for note in display.notes)
+    assert any(re.search(r"worker \d has not answered for \d+ s: it hangs and is killed", note) for note in display.notes)
     assert any(re.search(r"worker \d died \(SIGKILL\); trial \d resumes from its checkpoint", note) for note in display.notes)
     assert result.progress.trained == 3
     check_curves(study_paths("mine"))
@@ -217,7 +217,7 @@ class Filler(QuietDisplay):
 
     def note(self, text: str) -> None:
         super().note(text)
-        if "No space left on device" in text or "no room on its disk" in text:
+        if "No space left on device" in text or "no free disk space" in text:
             self.freed = True
             self.ballast.unlink(missing_ok=True)
 
@@ -256,7 +256,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_lost(space: Path, nas: C
         output, errors = first.communicate(timeout=120)  # who waits for a checkpoint waits for ever
     assert first.returncode == 130, errors
     assert "Traceback" not in errors, errors
-    assert "ended at once: each training goes on from its last checkpoint" in errors
+    assert "stopped at once: each training will resume from its last checkpoint" in errors
     assert "To go on:  nas search --study mine --device cpu --trials 2" in output
     second = nas(*arguments, "--epochs", "30")
     assert second.code == 0, second.err

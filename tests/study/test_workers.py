@@ -96,7 +96,7 @@ def test_what_is_decided_or_too_short_is_not_timed(request_: dict[str, Any], ima
 
 def test_a_seed_means_one_worker() -> None:
     timing = Timing(threads=2)
-    assert choose(timing, seed=0) == Choice(1, "with --seed one, so that the search can be repeated exactly")
+    assert choose(timing, seed=0) == Choice(1, "one because of --seed, so that the search can be repeated exactly")
     assert not timing.asked
 
 
@@ -138,7 +138,7 @@ def test_a_study_keeps_its_workers(monkeypatch: pytest.MonkeyPatch, pick: Callab
     request = SearchSpec(study="mine", space="digits", dataset="digits", train_subset=200, trials=2, epochs=1, device="cpu")
     first = run_search(replace(request, finalists=0), display := QuietDisplay())
     assert first.plan.workers.startswith(f"{kept}; measured: 2 are ")
-    assert any("timing how many workers are fastest" in note for note in display.notes)
+    assert any("timing which number of workers is fastest" in note for note in display.notes)
     assert read_settings(study_paths("mine")).workers == int(kept[0])
 
     monkeypatch.setattr(module, "_time", None)

@@ -76,7 +76,7 @@ class Line:
     def _require_coordinator(self) -> None:
         silent = 0.0 if self._called is None else time.monotonic() - self._called
         if silent > LEASE_SECONDS:
-            self._cut_off = f"the coordinator has not been heard of for {silent:.0f} s"
+            self._cut_off = f"the coordinator has not answered for {silent:.0f} s"
             raise EOFError(self._cut_off)
 
     def deliver(self, number: int, message: bytes) -> None:
@@ -114,7 +114,7 @@ class NasWorker:
         try:
             job: Job = self._line.receive()
             job.run(self._line, job.plan)
-            self._line.end("it ended by itself")
+            self._line.end("it ended itself")
         except BaseException as error:  # nobody else would hear of it
             self._line.end(one_line(error))
 

@@ -211,7 +211,7 @@ class _Driver:
     def _see(self, nodes: list[dict[str, Any]]) -> None:
         alive = {node["NodeID"] for node in nodes}
         if self._node not in alive:
-            self._lose("the node through which the search is connected to it is gone")
+            self._lose("the node that connects the search to it is gone")
             return
         have = tuple(sorted((node["Resources"].get("GPU", 0.0), node["Resources"].get("CPU", 0.0)) for node in nodes))
         room = Room(room_for(have, self._order.gpus, self._order.cpus), have)
@@ -346,7 +346,7 @@ class _Driver:
         if seat.worker is not None or not idle:
             worker = self._number(seat) if seat.worker is None else seat.worker
             self._vacant[worker] = _Vacancy(seat.node, time.monotonic())
-            self._say(Gone(worker, "it was ended by force" if seat.killed else reason, isinstance(why, OutOfMemoryError)))
+            self._say(Gone(worker, "it was killed" if seat.killed else reason, isinstance(why, OutOfMemoryError)))
         self._ray.kill(seat.actor)
         self._fill()
 

@@ -61,10 +61,10 @@ class RayExecutor(Executor):
         if not 0 <= gpus_per_worker <= 1:
             raise ConfigError(
                 f"--gpus-per-worker must be between 0 and 1, but is {gpus_per_worker:g}: a worker trains on one GPU",
-                hint="1 gives each a GPU of its own, 0.5 puts two on one, 0 computes on the CPU",
+                hint="1: one GPU for each worker; 0.5: two workers share a GPU; 0: the CPU",
             )
         if not (0 < cpus_per_worker < math.inf) or (cpus_per_worker > 1 and cpus_per_worker % 1):
-            raise ConfigError(f"--cpus-per-worker must be a part of 1 or a whole number, but is {cpus_per_worker:g}")
+            raise ConfigError(f"--cpus-per-worker must be a fraction below 1 or a whole number, but is {cpus_per_worker:g}")
         self._plan, self._address, self._note, self._run = plan, address, note, run
         self._gpus, self._cpus, self._most = gpus_per_worker, cpus_per_worker, most
         self._placed: set[int] = set()
@@ -136,8 +136,8 @@ class RayExecutor(Executor):
 
     def _lost(self, reason: str) -> NasError:
         return NasError(
-            f"the connection to the Ray cluster {self._address!r} is lost: {reason}. Nothing of the study is lost: "
-            "each training goes on from its last checkpoint",
+            f"the connection to the Ray cluster {self._address!r} is lost: {reason}. Nothing is lost: "
+            "each training resumes from its last checkpoint",
             hint="run the same command again, when the cluster is back or with another --ray",
         )
 

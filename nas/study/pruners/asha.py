@@ -92,8 +92,8 @@ class Asha(FairPruner):
 
     def describe(self) -> str:
         if not self.rungs:
-            return f"nobody: trainings of {self.epochs} epoch{'s' * (self.epochs != 1)} have no rung"
-        what = f"after epochs {', '.join(map(str, self.rungs))} all but the best 1/{self.reduction}"
+            return f"no trial: trainings of {self.epochs} epoch{'s' * (self.epochs != 1)} have no rung"
+        what = f"all but the best 1/{self.reduction} after epochs {', '.join(map(str, self.rungs))}"
         return what + once_begun(self.startup_trials)
 
 

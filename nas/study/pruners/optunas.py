@@ -37,7 +37,7 @@ class Percentile(FairPruner):
         return pruner.prune(history_view(peers).study, trial)
 
     def describe(self) -> str:
-        return f"after epoch {self.warmup} whoever falls behind the best {self.percentile:g} % of those that ran to their end"
+        return f"after epoch {self.warmup} trials below the best {self.percentile:g} % of the completed trials"
 
 
 class Median(Percentile):
@@ -69,7 +69,7 @@ class Patient(FairPruner):
         return self._pruner.prune(history_view(peers).study, trial)
 
     def describe(self) -> str:
-        who = f"whoever has not improved for {self.patience} epochs"
+        who = f"trials that have not improved for {self.patience} epochs"
         return f"{who}, and then {self._wrapped.describe()}" if self._wrapped else who
 
 
