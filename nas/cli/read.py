@@ -166,7 +166,7 @@ def presets(as_json: JsonOption = False) -> None:
 @command(
     "space",
     "Print the JSON Schema of a space file: editors complete and check the file by it.",
-    "nas space schema > space.schema.json",
+    "nas space schema",
 )
 def space(what: Annotated[str, typer.Argument(help="schema: the keys and values of a space file.")]) -> None:
     from nas.errors import ConfigError
