@@ -38,7 +38,7 @@ def commands() -> list[tuple[Path, str]]:
         for block in re.findall(r"(?ms)^ *```sh\n(.*?)^ *```", (ROOT / document).read_text()):
             for line in block.replace("\\\n", " ").splitlines():
                 found += [
-                    (document, part.strip()) for part in line.partition(" #")[0].split(";") if part.strip().startswith("nas ")
+                    (document, part.strip()) for part in re.split(" [#>] ", line)[0].split(";") if part.strip().startswith("nas ")
                 ]
     return found
 

@@ -70,7 +70,7 @@ def rows(path: Path) -> list[list[str]]:
 def test_best_network_of_a_study_in_which_none_has_finished_is_refused(study: StudyPaths) -> None:
     for file in study.folder.glob("study.db*"):
         file.unlink()
-    assert "does not hold it" in refusal(lambda: train(study)).message, "its trials' folders are there"
+    assert "is not in" in refusal(lambda: train(study)).message, "its trials' folders are there"
     shutil.rmtree(study.trials)
     error = refusal(lambda: train(study))
     assert error.message == "study 'tiny' has no completed trial yet"
