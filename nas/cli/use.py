@@ -67,9 +67,11 @@ def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: Js
     """Export a retrained network, and check that it predicts the same there.
 
 weights: a folder with model.safetensors, model.json and a model.py that needs only torch. onnx: one file with the preprocessing
-inside, for any batch size. torch: a torch.export program. All take uint8 images (N, H, W, C) and return logits.
+inside, for any batch size. onnx-int8: the same in eight bits. torch: a torch.export program.
+All take uint8 images (N, H, W, C) and return logits.
 """,
     "nas export --format onnx",
+    "nas export --format onnx-int8 --tta none",
     "nas export best --format weights --bf16",
 )
 def export(given: Given[ExportSpec], *, study: StudyOption = None, as_json: JsonOption = False) -> None:
