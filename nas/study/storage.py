@@ -105,7 +105,7 @@ def plain_study(url: str, name: str) -> optuna.Study:
     if database.drivername.startswith("sqlite") and not Path(database.database or "").is_file():
         raise ConfigError(f"there is no file {database.database} with a study to begin with", hint=example)
     try:
-        storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
+        storage = optuna.storages.RDBStorage(url, {"poolclass": sqlalchemy.NullPool}, skip_table_creation=True)
         names = optuna.get_all_study_names(storage)
         if name in names:
             return optuna.load_study(study_name=name, storage=storage)

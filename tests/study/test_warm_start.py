@@ -170,7 +170,7 @@ def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(
         ("optuna:old", "--warm-start optuna:URL/NAME needs the URL of a database, not ''"),
         ("optuna:sqlite:///before/study.json/old", "sqlite:///before/study.json cannot be read as a storage of Optuna: "),
         ("optuna:sqlite:///before/study.db/old", "sqlite:///before/study.db has no study 'old'. Choices: before."),
-        ("nowhere/candidate.json", "there is no file nowhere/candidate.json to begin with"),
+        ("nowhere/candidate.json", "there is no file nowhere/candidate.json"),
         ("before/study.json", "before/study.json: "),
         (
             "presets:all",
