@@ -60,7 +60,7 @@ def test_every_completion_of_a_spec_exists(name: str) -> None:
     [
         ("nas search --sampler e", ["evolution"]),
         ("nas retrain --recipe ro", ["robust"]),
-        ("nas export --format on", ["onnx"]),
+        ("nas export --format on", ["onnx", "onnx-int8"]),
         ("nas ablate b", ["best"]),
     ],
 )

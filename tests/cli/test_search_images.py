@@ -85,7 +85,7 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     assert len(counted) == len(cards)
     assert all(1 <= images <= len(held_out) for images in counted)
     alike = "Images of one patient are similar: for the interval they count as "
-    assert any(f"{alike}{images:,.0f}." in retrained.out for images in counted), retrained.out
+    assert any(f"{alike}{images:,.0f} images." in retrained.out for images in counted), retrained.out
     listed = json.loads(nas("runs", "--json").out)["runs"]
     assert sorted((row["metric"], row["held_out_score"]) for row in listed) == sorted(("macro_f1", score) for score in scores)
     assert f", macro F1 {max(scores):.2%}  " in nas("runs").out

@@ -120,7 +120,7 @@ def test_best_is_the_searchs_best_and_says_what_was_chosen(runs: Runs) -> None:
     assert sentence.startswith(
         f"Warning: `best` means the best trial of the search, {runs.titles['best']}, and its latest run best2; "
     )
-    assert "; nas export chosen takes other0, chosen on " in sentence
+    assert "; nas export chosen uses other0, chosen on " in sentence
 
 
 def test_choice_says_by_what_it_was_made(runs: Runs) -> None:
@@ -182,7 +182,7 @@ def test_the_report_expects_less_of_the_chosen_one_than_was_measured(runs: Runs)
     assert record.expected["clean"] == found
     assert (
         f"Accuracy on 9 held-out training images: 90.00%; it is the best of 2 trainings on them, so {found.value:.2%} is "
-        "expected of other such images"
+        "expected on other such images"
     ) in " ".join(summary(record))
     runs.step("-best1")
     assert read_record(runs.paths).expected == {}

@@ -78,7 +78,7 @@ def test_best_network_of_a_study_in_which_none_has_finished_is_refused(study: St
     shutil.rmtree(study.retrained)
     error = refusal(lambda: submit(SubmitSpec(study)))
     assert error.message == "study 'tiny' has no retrained network yet"
-    assert error.hint == "nas retrain best --study tiny   makes one"
+    assert error.hint == "nas retrain best --study tiny   creates one"
 
 
 def test_best_network_is_the_trained_one_of_highest_validation_accuracy(study: StudyPaths) -> None:
@@ -318,7 +318,7 @@ def test_test_sets_are_looked_for_in_their_order(study: StudyPaths, digits: Data
     card = read_card(finished_runs(study)[0])
 
     def found() -> tuple[int, str]:
-        images, words = find_test_set(SubmitSpec(study), card, lambda items, what, count: items)
+        images, words = find_test_set(SubmitSpec(study), card, "image_id", lambda items, what, count: items)
         return len(images.ids), words
 
     assert found() == (359, "the test split of digits")

@@ -129,7 +129,7 @@ def test_estimate_founds_no_study(quickly: list[float]) -> None:
         assert one.validation == pytest.approx(0.001 * found.validation_images)
     assert found.whole == search_seconds(found.networks, trials=12, epochs=9, expected_epochs=found.expected_epochs)
     assert len(quickly) == 5
-    assert display.notes == ["timing up to 5 networks of space digits, for about 30 s in all"]
+    assert display.notes == ["timing up to 5 networks of space digits, for about 30 s in total"]
 
 
 def test_where_the_time_is_up_the_rest_follows_from_the_multiply_adds(

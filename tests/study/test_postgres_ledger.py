@@ -71,7 +71,7 @@ def test_a_study_is_renamed_and_removed_with_all_its_rows(
             paths.settings.write_text("{}")
         record(paths, run_entry(f"of {paths.name}"))
     one, two = studies
-    with pytest.raises(StudyError, match="holds a study 'two finalists' already"):
+    with pytest.raises(StudyError, match="already has a study 'two finalists'"):
         rename_study(one, "two finalists", print)
     renamed = rename_study(one, "three", print)
     assert [trial.value for trial in open_study(renamed).trials] == [0.5]

@@ -395,14 +395,20 @@ def check_done_once(paths: StudyPaths, step: str) -> None:
 def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths, step: str) -> None:
     """Optuna's own loop would hide that reason behind an error of its own."""
     notes: list[str] = []
-    with own_study(paths, None, note=notes.append, stop_requested=lambda: False) as storage:
+    noted = threading.Event()
+
+    def note(text: str) -> None:
+        notes.append(text)
+        noted.set()
+
+    with own_study(paths, None, note=note, stop_requested=lambda: False) as storage:
         study = owned_study(storage, paths, SAMPLERS["random"]())
         trial = draw(study)
         outcomes.report(study, trial, 0.4, 1)
         outcomes.decide(trial, "trained")
         with closing(sqlite3.connect(paths.database, check_same_thread=False)) as other:
             other.execute("BEGIN EXCLUSIVE")
-            release = threading.Timer(1.6, other.rollback)
+            release = threading.Thread(target=lambda: (noted.wait(60), other.rollback()))
             release.start()
             STEPS[step](study, trial)
             release.join()

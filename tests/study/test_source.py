@@ -188,7 +188,7 @@ def test_too_many_over_budget_in_a_row_end_the_search_and_name_the_ranges(
     assert b.outcomes.count("trained") == 3, "one that fits begins the row anew"
     with pytest.raises(BudgetError) as caught:
         b.run(4)
-    assert "3 draws in a row" in caught.value.message
+    assert "3 candidates in a row" in caught.value.message
     assert "stage0.channels" in str(caught.value.hint)
     assert "--max-params" in str(caught.value.hint)
     assert b.outcomes.count("over_budget") == 9

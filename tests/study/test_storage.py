@@ -256,7 +256,7 @@ def test_trials_whose_database_is_gone_are_not_begun_anew(paths: StudyPaths) -> 
     paths.trial(0).folder.mkdir(parents=True)
     paths.database.unlink()
     for opened in (partial(open_study, paths), owned(paths).__enter__):
-        with pytest.raises(StudyError, match=r"study\.db does not hold it"):
+        with pytest.raises(StudyError, match=r"has a folder, .*, but is not in .*study\.db"):
             opened()
 
 

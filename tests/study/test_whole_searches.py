@@ -132,12 +132,12 @@ def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path, nas: Cal
     assert paths.trial(0).checkpoint.exists()
     draws = count_outcomes(open_study(paths).get_trials())
     assert draws["running"]
-    assert f" of {draws.total()} draws " in output
-    assert f"never trained; {draws['running']} ha" in output
+    assert f" of {draws.total()} candidates " in output
+    assert f"not trained; {draws['running']} " in output
     reported = len(read_curve(paths.trial(0).metrics))
     assert 1 <= reported < 12
 
-    suggested = re.search(r"To go on:\s+nas (search .*)", output)
+    suggested = re.search(r"To resume:\s+nas (search .*)", output)
     assert suggested is not None, output
     second = nas(*shlex.split(suggested[1]))
     assert second.code == 0, second.err
@@ -257,7 +257,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_lost(space: Path, nas: C
     assert first.returncode == 130, errors
     assert "Traceback" not in errors, errors
     assert "stopped at once: each training will resume from its last checkpoint" in errors
-    assert "To go on:  nas search --study mine --device cpu --trials 2" in output
+    assert "To resume:  nas search --study mine --device cpu --trials 2" in output
     second = nas(*arguments, "--epochs", "30")
     assert second.code == 0, second.err
     assert "trial 0 resumes after epoch" in second.err
