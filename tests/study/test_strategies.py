@@ -380,7 +380,10 @@ def test_a_new_study_prunes_nobody_early_where_nothing_else_is_said(
 
 
 MISTAKES = {
-    "no such sampler": ({"sampler": "tpw"}, "study.sampler: 'tpw' is not a sampler. Did you mean 'tpe'? Choices: tpe, random, gp"),
+    "no such sampler": (
+        {"sampler": "tpw"},
+        "study.sampler: 'tpw' is not a sampler. Did you mean 'tpe'? Choices: tpe, random, gp",
+    ),
     "no such pruner": ({"pruner": "ash"}, "study.pruner: 'ash' is not a pruner. Did you mean 'asha'? Choices: asha, hyperband"),
     "unknown argument": (
         {"sampler": {"name": "tpe", "startup": 3}},
