@@ -60,7 +60,7 @@ class _Watched(TerminalDisplay):
     def update(self, progress: Progress) -> None:
         super().update(progress)
         at_work = list(progress.running.values())
-        busy = len(at_work) == len(progress.devices) and all(one.last and one.number not in self._ended for one in at_work)
+        busy = len(at_work) == len(progress.devices) and all(one.last and int(one.job.key) not in self._ended for one in at_work)
         if self.svg is None and progress.trained >= LOOKED_AT and busy:
             seen = Console(record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor", width=COLUMNS)
             for line in self.lines[-LINES:]:
