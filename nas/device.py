@@ -76,6 +76,11 @@ def find_devices() -> dict[str, str | None]:
     return {**found, "cpu": None}
 
 
+def broken_among(devices: dict[str, str | None]) -> dict[str, str]:
+    """Of `find_devices`, those that do not work, and why; each once."""
+    return {name: wrong for name, wrong in devices.items() if wrong is not None and not (name == "cuda" and "cuda:0" in devices)}
+
+
 def mig_parts() -> list[str]:
     """Parts of GPUs that CUDA_VISIBLE_DEVICES names, where it names nothing else: a process sees the first of them alone."""
     listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]

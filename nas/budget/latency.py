@@ -201,7 +201,7 @@ _TRAINING_ONLY = ("dropout", "dropout_place", "stochastic_depth", "zero_init", "
 
 
 class Measured(Frozen):
-    ms: float | None  # None: too large to run
+    ms: float | None  # None in older files: too large to run
     architecture: str
     latency: str  # how it was timed, in words
 
@@ -227,6 +227,7 @@ class MeasuredLatencies:
         """Raises BudgetError where `file` cannot be read."""
         self._shape, self._latency, self._file, self._write = shape, latency, file, write
         self._found: dict[str, Measured] = {}
+        self._too_large: set[str] = set()  # for this process alone: another program may have had the memory
         if file is not None and file.is_file():
             try:
                 found = _FILE.validate_json(file.read_bytes())
@@ -240,18 +241,18 @@ class MeasuredLatencies:
 
     def get(self, arch: ArchConfig) -> float | None:
         """Milliseconds, infinite for a network that is too large to run; None where it was not measured."""
-        found = self._found.get(latency_key(arch, self._shape, self._latency))
-        if found is None:
-            return None
-        return math.inf if found.ms is None else found.ms
+        key = latency_key(arch, self._shape, self._latency)
+        if key in self._too_large:
+            return math.inf
+        return self._found[key].ms if key in self._found else None
 
     def add(self, arch: ArchConfig, ms: float) -> None:
-        """Before a study has its folder, measurements wait in memory and are written with the next one. That a network is too
-        large holds for this process alone: another program may have had the memory."""
+        """Before a study has its folder, measurements wait in memory and are written with the next one. `ms` is infinite for a
+        network that is too large to run, which is not written."""
         key = latency_key(arch, self._shape, self._latency)
-        self._found[key] = Measured(
-            ms=ms if math.isfinite(ms) else None, architecture=arch.one_line(), latency=self._latency.setting()
-        )
+        if math.isinf(ms):
+            self._too_large.add(key)
+        else:
+            self._found[key] = Measured(ms=ms, architecture=arch.one_line(), latency=self._latency.setting())
         if self._file is not None and self._file.parent.is_dir():
-            finite = {key: one for key, one in self._found.items() if one.ms is not None}
-            self._write(self._file, _FILE.dump_json(finite, indent=1))
+            self._write(self._file, _FILE.dump_json(self._found, indent=1))

@@ -20,7 +20,7 @@ from nas.data.images import Dataset, ImageSet
 from nas.data.splits import DataSelection, select_data
 from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
-from nas.export.int8 import CALIBRATION_IMAGES, Int8, quantise, require_layers, weighted_layers
+from nas.export.int8 import CALIBRATION_IMAGES, Int8, onnx_session, quantise, require_layers, weighted_layers
 from nas.export.standalone import standalone_source
 from nas.models.user_code import blaming_block
 from nas.paths import StudyPaths, TrialPaths
@@ -134,7 +134,7 @@ def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: 
     """Input `images`, uint8 (N, H, W, C) with any N; output `logits`."""
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise ConfigError(
@@ -156,10 +156,7 @@ def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: 
     said = {"classes": json.dumps(list(card.classes)), "tta": str(predictor.tta), "made_by": f"nas, {card.subject}"}
     onnx.helper.set_model_props(written, {one.key: one.value for one in written.metadata_props} | said)
     onnx.save(written, output)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session: Any = onnxruntime.InferenceSession(str(output), options, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    return torch.from_numpy(onnx_session(output).run(None, {"images": images.numpy()})[0])
 
 
 def _write_program(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ images. Static quantisation in the QDQ form, weights signed and one scale a chan
 onnxruntime 1.32 leaves half of the convolutions in float."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from nas.budget.latency import median_seconds
-from nas.data.cache import Progress
+from nas.data.cache import Progress, silent
 from nas.data.images import ImageSet
 from nas.errors import ConfigError, choices_sentence
 
@@ -82,22 +82,23 @@ def quantise(
             calibrate_method=CalibrationMethod.MinMax,
             nodes_to_exclude=excluded,
         )
-        _shield(file, excluded)
+        if excluded:
+            _shield(file, excluded)
 
     logging.getLogger().disabled, before = True, logging.getLogger().disabled  # it warns of steps that were taken
     try:
         for file in progress([output], "quantising", 1):
             write(file, kept)
-        pairs = [(_session(original), "in float"), (_session(output), "in int8")]
+        pairs = [(onnx_session(original), "in float"), (onnx_session(output), "in int8")]
         theirs, ours = (_predict(session, judged.images, progress, f"predicting {what}") for session, what in pairs)
         changed = int((theirs != ours).sum())
         blamed: dict[str, int] = {}
         if changed > SHARE_TO_BLAME * len(judged):
             some, alone = judged.images[:BLAMED_IMAGES], output.with_name("one-layer.onnx")
-            for layer in progress(list(dict.fromkeys(layers.values())), "looking for what it costs", len(set(layers.values()))):
-                if not any(_within(layer, name) for name in keep):
-                    write(alone, [node for node in (n.name for n in graph.node) if layers.get(node) != layer])
-                    blamed[layer] = int((_predict(_session(alone), some) != theirs[: len(some)]).sum())
+            quantised = [layer for layer in dict.fromkeys(layers.values()) if not any(_within(layer, name) for name in keep)]
+            for layer in progress(quantised, "looking for what it costs", len(quantised)):
+                write(alone, [node.name for node in graph.node if layers.get(node.name) != layer])
+                blamed[layer] = int((_predict(onnx_session(alone), some) != theirs[: len(some)]).sum())
     finally:
         logging.getLogger().disabled = before
     one = judged.images[:1]
@@ -175,11 +176,9 @@ class _Reader:
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._batches, None)
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return self._batches
 
-
-def _session(file: Path) -> Any:
+def onnx_session(file: Path) -> Any:
+    """Of onnxruntime, on one thread of the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -188,9 +187,7 @@ def _session(file: Path) -> Any:
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
-def _predict(
-    session: Any, images: np.ndarray, progress: Progress = lambda items, what, count: items, what: str = ""
-) -> np.ndarray:
+def _predict(session: Any, images: np.ndarray, progress: Progress = silent, what: str = "") -> np.ndarray:
     """int64 (N,): the most likely class of each of `images`, uint8 (N, H, W, C)."""
     starts = range(0, len(images), BATCH)
     parts = [np.ascontiguousarray(images[start : start + BATCH]) for start in starts]

@@ -120,8 +120,9 @@ def measure(
 
 def _digest(name: ForeignName, files: Mapping[str, str]) -> str:
     call = name.called(name.keywords) if name.positional or name.keywords else name.attribute
-    of_library = name.library == "torchvision" or name.library  # true, as before there were two of them
-    content = json.dumps([of_library or False, call, sorted(files.items())])
+    # Torchvision was the only library once, so that digests have true for it.
+    library = True if name.library == "torchvision" else name.library or False
+    content = json.dumps([library, call, sorted(files.items())])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from nas.cores import usable_cores
-from nas.device import device_name, find_devices, mig_parts, pick_device
+from nas.device import broken_among, device_name, find_devices, mig_parts, pick_device
 from nas.errors import ConfigError, DeviceError
 from nas.jobs.messages import WorkerPlan
 
@@ -65,18 +65,10 @@ def _seen_gpus() -> list[str]:
     return [name for name, wrong in find_devices().items() if name.startswith("cuda:") and wrong is None]
 
 
-def _broken_gpus() -> dict[str, str]:
-    """Those that do not work, and why."""
-    broken = {name: wrong for name, wrong in find_devices().items() if wrong is not None}
-    if any(name.startswith("cuda:") for name in broken):
-        broken.pop("cuda", None)  # which is cuda:0
-    return broken
-
-
 def say_left_out(device: str, gpus: int | None, note: Callable[[str], None]) -> None:
     """Which GPUs the default leaves out because they do not work."""
     if device == "auto" and gpus != 0:
-        for name, wrong in _broken_gpus().items():
+        for name, wrong in broken_among(find_devices()).items():
             note(f"Warning: {name} is left out, it does not work: {wrong}")
 
 
@@ -257,7 +249,7 @@ def _missing_gpus(wanted: int, have: list[str], instead: str, most: int | None =
     """Names those that do not work, too; `most` of those that do can be taken."""
     count = f"{len(have) or 'no'} GPU{'s' * (len(have) > 1)}"
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    broken = _broken_gpus()
+    broken = broken_among(find_devices())
     works = f" that work{'s' * (len(have) == 1)}" if broken and have else " that works" if broken else ""
     return DeviceError(
         f"--gpus {wanted}: this machine shows {count}{works}"

@@ -31,7 +31,7 @@ from nas.config import ArchConfig, ImageShape, StageConfig, TrainConfig
 from nas.cores import usable_cores
 from nas.data.images import ImageSet
 from nas.data.loader import Resident, TrainBatches
-from nas.device import find_devices, pick_precision, tune_process, wait_for
+from nas.device import broken_among, find_devices, pick_precision, tune_process, wait_for
 from nas.files import write_whole
 from nas.models import build_model
 from nas.report.machine import Health
@@ -261,7 +261,6 @@ def check_devices(health: Health, say: Callable[[Row], None], report: Path = REP
     """Each GPU that works, all at the same time, or the CPU where there is none. Tells `say` each row as it ends, and writes
     all that there are to `report`. Raises OSError where that cannot be written."""
     found = find_devices()
-    broken = {name: wrong for name, wrong in found.items() if wrong is not None and not (name == "cuda" and "cuda:0" in found)}
     devices = [name for name, wrong in found.items() if wrong is None and name not in ("cuda", "cpu")] or ["cpu"]
     rows: list[Row] = []
     lock, stop = threading.Lock(), threading.Event()
@@ -283,7 +282,7 @@ def check_devices(health: Health, say: Callable[[Row], None], report: Path = REP
                 add(row)
 
     write_report(report, health, rows)  # what cannot be written is said before anything is tried
-    for device, wrong in broken.items():
+    for device, wrong in broken_among(found).items():
         add(Row(device, "device", False, 0.0, f"it does not work: {wrong}", "nas doctor says which devices work"))
     with ThreadPoolExecutor(len(devices)) as pool:
         try:

@@ -42,9 +42,10 @@ def space_schema(samplers: list[str], pruners: list[str]) -> Schema:
         "stem": _mapping({key: _or_range(one) for key, one in _fields(StemConfig).items()}),
         "block": _or_range(own_block | {"description": arch["block"]["description"]}),
     }
-    train = {key: _or_range(one) for key, one in _fields(TrainConfig).items() if key != "augment"}
+    of_train = _fields(TrainConfig)
+    train = {key: _or_range(one) for key, one in of_train.items() if key != "augment"}
     train |= {
-        "epochs": _fields(TrainConfig)["epochs"],
+        "epochs": of_train["epochs"],
         "milestones": {"type": "array", "items": _NUMBER},
         "optimizer": train["optimiser"],
         "augment": _mapping({key: _or_range(one) for key, one in _fields(AugmentConfig).items()}),

@@ -186,10 +186,10 @@ def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfi
             )
     where = request.data_folder or (before and before.folder)
     if request.labels is None and (before is None or before.labels is None):
-        for name in ("image_column", "label_column", "label_columns", "no_header", "group_column"):
-            if getattr(request, name) and not (where and has_columns(Path(where))):
-                option = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{option} is about a table of labels, but there is no table", hint="--labels FILE")
+        options = ("image_column", "label_column", "label_columns", "no_header", "group_column")
+        given = next((f"--{name.replace('_', '-')}" for name in options if getattr(request, name)), None)
+        if given is not None and not (where and has_columns(Path(where))):
+            raise ConfigError(f"{given} is about a table of labels, but there is no table", hint="--labels FILE")
     said = {name: getattr(request, name) for name in DataConfig.model_fields if hasattr(request, name)} | {
         "folder": request.data_folder and os.path.abspath(request.data_folder),
         "labels": request.labels and os.path.abspath(request.labels),

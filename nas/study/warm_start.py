@@ -164,12 +164,8 @@ def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
     ]
     if reasons:
         return Fitted(start, None, reasons)
-    try:
-        cost = budget.check(start.candidate.arch)
-    except NasError as error:
-        return Fitted(start, None, [error.message])
-    if not cost.fits:
-        return Fitted(start, None, [cost.sentence(budget.limits)])
+    if (excess := _why_not_affordable(start.candidate.arch, budget)) is not None:
+        return Fitted(start, None, [excess])
     theirs, ours = (flat(c.train.canonical().model_dump()) for c in (start.candidate, rebuilt))
     changed = [f"{name} {theirs[name]} → {ours[name]}" for name in theirs if theirs[name] != ours[name] and name != "epochs"]
     return Fitted(start, values, changed)
@@ -190,14 +186,19 @@ def _fit_parameters(start: Start, space: Space, budget: Budget) -> Fitted:
     if first.arch.canonical() != last.arch.canonical():
         missing = [name for name in unsaid if slots[name].path[0] == "arch"]
         return Fitted(start, None, [f"the trial has no parameter {', '.join(missing)}"])
-    try:
-        cost = budget.check(first.arch)
-    except NasError as error:
-        return Fitted(start, None, [error.message])
-    if not cost.fits:
-        return Fitted(start, None, [cost.sentence(budget.limits)])
+    if (excess := _why_not_affordable(first.arch, budget)) is not None:
+        return Fitted(start, None, [excess])
     unknown = [f"{name} {value}: no parameter of the space" for name, value in start.parameters.items() if name not in slots]
     return Fitted(start, values, unknown + [f"{name}: drawn" for name in unsaid if slots[name].path[0] == "train"])
+
+
+def _why_not_affordable(arch: ArchConfig, budget: Budget) -> str | None:
+    """None for a network that can be built and fits the budget."""
+    try:
+        cost = budget.check(arch)
+    except NasError as error:
+        return error.message
+    return None if cost.fits else cost.sentence(budget.limits)
 
 
 def _flat_arch(arch: ArchConfig) -> dict[str, Any]:
