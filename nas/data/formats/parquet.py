@@ -10,7 +10,7 @@ from typing import Any
 from nas.config import DataConfig
 from nas.data.decoding import Member
 from nas.data.formats.container import Shards, Split
-from nas.data.formats.tables import PARQUET_SUFFIXES, classes_by_number, open_parquet, texts_of
+from nas.data.formats.tables import PARQUET_SUFFIXES, classes_by_number, id_column, open_parquet, texts_of
 from nas.errors import DataError, choices_sentence
 
 SUFFIXES = PARQUET_SUFFIXES
@@ -92,10 +92,9 @@ class ParquetSplit(Shards):
         return None if self.group is None else self._texts(self.group)
 
     def ids(self, column: str) -> Sequence[str] | None:
-        for wanted in (column.lower(), "id"):
-            for name in self.names:
-                if name.lower() == wanted and name not in (self.image, self.label):
-                    return self._texts(name)
+        name = id_column(column, [name for name in self.names if name not in (self.image, self.label)])
+        if name is not None:
+            return self._texts(name)
         paths = [value.get("path") for file in self.files for value in _values(file, f"{self.image}.path", 2**16)]
         stems = [Path(path).stem for path in paths if path]
         return stems if len(stems) == len(self) == len(set(stems)) else None

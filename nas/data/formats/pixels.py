@@ -11,7 +11,7 @@ import numpy as np
 
 from nas.config import DataConfig
 from nas.data.formats.container import Shards, Split
-from nas.data.formats.tables import CSV_SUFFIXES, by_position, csv_names, csv_rows, marked, read_csv, require_columns
+from nas.data.formats.tables import CSV_SUFFIXES, by_position, csv_names, csv_rows, id_column, marked, read_csv, require_columns
 from nas.errors import DataError
 
 SUFFIXES = CSV_SUFFIXES
@@ -87,8 +87,8 @@ class PixelSplit(Shards):
         return None if self.group is None else self._texts([self.group])[0]
 
     def ids(self, column: str) -> Sequence[str] | None:
-        named = [name for wanted in (column.lower(), "id") for name in self.names if name.lower() == wanted]
-        return self._texts(named[:1])[0] if named else None
+        name = id_column(column, self.names)
+        return None if name is None else self._texts([name])[0]
 
 
 def _side(pixels: int) -> int | None:

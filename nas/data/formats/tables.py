@@ -92,6 +92,11 @@ def by_position(column: str, default: str, position: int) -> str:
     return str(position) if column == default else column
 
 
+def id_column(wanted: str, names: Sequence[str]) -> str | None:
+    """The column that is called so, in whatever case, or else `id`."""
+    return next((name for word in (wanted.lower(), "id") for name in names if name.lower() == word), None)
+
+
 def _are_marks(columns: Sequence[Sequence[str]]) -> bool:
     """Whether all are 0 or 1, and most rows have a single 1."""
     values = {value for column in columns for value in column}
