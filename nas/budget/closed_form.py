@@ -99,10 +99,15 @@ def _bottleneck(arch: ArchConfig, before: int, channels: int, area: int) -> tupl
     return _conv_norm(before, inner, 1), _conv_norm(inner, inner, area) + _conv_norm(inner, channels, 1)
 
 
+def _separable(arch: ArchConfig, before: int, channels: int, area: int) -> tuple[int, int]:
+    return 0, _conv_norm(1, before, area) + _conv_norm(before, channels, 1)
+
+
 BLOCKS: dict[str, Callable[[ArchConfig, int, int, int], tuple[int, int]]] = {
     "basic": _basic,
     "preact": _preact,
     "bottleneck": _bottleneck,
+    "separable": _separable,
     "plain": _plain,
 }
 """Parameters of a block with `before` channels before it and a kernel of `area` pixels, without its shortcut and

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from nas.config.frozen import Frozen, Rate, with_defaults
 
-BlockName = Literal["basic", "preact", "bottleneck", "plain"]
+BlockName = Literal["basic", "preact", "bottleneck", "separable", "plain"]
 ActivationName = Literal["relu", "gelu", "silu"]
 DownsampleName = Literal["conv", "maxpool", "avgpool", "transition"]
 DropoutPlace = Literal["head", "block", "stem", "stem+block"]
@@ -79,7 +79,8 @@ class ArchConfig(Frozen):
     stem: StemConfig = StemConfig()  # the layers before the first stage
     block_source: BlockSource | None = None  # where `block` is a class of a user's own file; None for a `BlockName`
     block: Annotated[str, Field(validate_default=True)] = "basic"
-    """basic, preact (pre-activation), bottleneck, plain (one convolution, no shortcut), or the name of a class of `blocks`."""
+    """basic, preact (pre-activation), bottleneck, separable (a depthwise and a 1×1 convolution, for microcontrollers), plain (one
+    convolution, no shortcut), or the name of a class of `blocks`."""
     expansion: Annotated[int, Field(ge=1, le=8)] = 4
     """bottleneck: output channels divided by inner channels (4 in ResNet-50)."""
     downsample: DownsampleName = "conv"

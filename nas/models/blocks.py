@@ -152,6 +152,18 @@ class BottleneckBlock(ResidualBlock):
         nn.init.zeros_(self.norm3.weight)
 
 
+class SeparableBlock(BasicBlock):
+    """A basic block whose first convolution is k×k of each channel by itself (depthwise) and whose second is 1×1, as in MobileNet
+    (arXiv 1704.04861): few weights and multiply-adds, for microcontrollers."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        before = plan.channels_in
+        self.conv1 = conv(before, before, plan.stage.kernel, plan.stride, groups=before)
+        self.norm1 = BatchNorm2d(before)
+        self.conv2 = conv(before, plan.stage.channels, 1)
+
+
 class PlainBlock(ResidualBlock):
     """A k×k convolution, BatchNorm and activation, without a shortcut (arXiv 2404.00498), for networks of few layers. Stochastic
     depth and `zero_residual` mean nothing here."""
@@ -176,5 +188,6 @@ BLOCKS: dict[str, type[ResidualBlock]] = {
     "basic": BasicBlock,
     "preact": PreactBlock,
     "bottleneck": BottleneckBlock,
+    "separable": SeparableBlock,
     "plain": PlainBlock,
 }

@@ -35,9 +35,9 @@ class BatchNorm2d(nn.BatchNorm2d):
             super().reset_parameters()
 
 
-def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> Conv2d:
+def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> Conv2d:
     """A convolution without bias that keeps the size at stride 1 and gives ceil(size / 2) at stride 2."""
-    return Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
+    return Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
 
 
 def conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Sequential:

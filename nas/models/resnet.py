@@ -183,7 +183,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if arch.init == "dirac" and module.kernel_size != (1, 1):
                     # As many filters as the input has channels become the identity; the rest stay random.
-                    nn.init.dirac_(module.weight[: module.in_channels])
+                    nn.init.dirac_(module.weight[: module.in_channels], module.groups)
             elif isinstance(module, nn.BatchNorm2d):
                 module.momentum = arch.norm_momentum
                 module.weight.requires_grad_(arch.norm_scale)

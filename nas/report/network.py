@@ -71,6 +71,8 @@ def _block_text(arch: ArchConfig, stage: StageConfig) -> str:
     if arch.block == "bottleneck":
         inner = math.ceil(c / arch.expansion)
         return f"1×1, {inner}; {k}×{k}, {inner}; 1×1, {c}{extra}"
+    if arch.block == "separable":
+        return f"{k}×{k} depthwise; 1×1, {c}{extra}"
     one = f"{k}×{k}, {c}"
     return f"{one}{extra}" if arch.block == "plain" else f"{one}; {one}{extra}"
 

@@ -105,6 +105,9 @@ def test_inner_channels_are_rounded_up_and_every_norm_has_the_momentum_asked_for
     model = build_model(arch_of(10, 33, block=block, se_reduction=4, expansion=4, norm_momentum=0.35), CIFAR)
     assert [module.fc1.out_channels for module in model.modules() if isinstance(module, SqueezeExcitation)] == [3, 9]
     assert {module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)} == {0.35}
+    if block == "separable":
+        first = model.stages[1][0]
+        assert (first.conv1.groups, first.conv1.out_channels, first.conv2.kernel_size) == (10, 10, (1, 1))
     if block == "bottleneck":
         first = model.stages[0][0]
         assert (first.conv1.out_channels, first.conv2.out_channels, first.conv3.out_channels) == (3, 3, 10)

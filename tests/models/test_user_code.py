@@ -151,7 +151,9 @@ def test_a_candidate_carries_its_block_through_json() -> None:
 
 def test_a_block_is_ours_or_has_a_source() -> None:
     stages = [{"blocks": 1, "channels": 8}]
-    with pytest.raises(ValidationError, match="must be one of 'basic', 'preact', 'bottleneck', 'plain', but is 'Plain'"):
+    with pytest.raises(
+        ValidationError, match="must be one of 'basic', 'preact', 'bottleneck', 'separable', 'plain', but is 'Plain'"
+    ):
         ArchConfig.model_validate({"stages": stages, "block": "Plain"})
     for block in ({"block": "basic"}, {}):
         with pytest.raises(ValidationError, match="must not be named 'basic'"):
@@ -226,7 +228,9 @@ def test_a_block_that_no_network_would_have_and_one_beside_fit_are_refused() -> 
     space.write_text(space.read_text() + "fit: params\n")
     with pytest.raises(ConfigError, match=r"fit: .*not for Plain"):
         load_space(str(space))
-    with pytest.raises(ConfigError, match=r"arch\.block: must be 'basic', 'preact', 'bottleneck', 'plain' or 'Plain'"):
+    with pytest.raises(
+        ConfigError, match=r"arch\.block: must be 'basic', 'preact', 'bottleneck', 'separable', 'plain' or 'Plain'"
+    ):
         load_space(str(write_space(PLAIN, choice="Plane")))
 
 

@@ -98,17 +98,21 @@ def test_parts_hold_every_parameter_and_the_shapes_that_images_take(name: str) -
 
 @pytest.mark.parametrize("size", [15, 32, 33])
 @pytest.mark.parametrize("downsample", ["conv", "maxpool", "avgpool"])
-def test_parts_of_odd_sizes(size: int, downsample: str) -> None:
+@pytest.mark.parametrize(
+    ("block", "built"),
+    [("bottleneck", "1×1, 3; 3×3, 3; 1×1, 12"), ("separable", "3×3 depthwise; 1×1, 12"), ("basic", "3×3, 12; 3×3, 12")],
+)
+def test_parts_of_odd_sizes(size: int, downsample: str, block: str, built: str) -> None:
     stages = (StageConfig(blocks=1, channels=8), StageConfig(blocks=2, channels=12), StageConfig(blocks=1, channels=16))
     shape = ImageShape(channels=1, size=size, classes=7)
     arch = ArchConfig.model_validate(
-        {"stages": stages, "stem": {"stride": 2, "type": "whitening"}, "downsample": downsample, "block": "bottleneck"}
+        {"stages": stages, "stem": {"stride": 2, "type": "whitening"}, "downsample": downsample, "block": block}
     )
     layers, parts = list_layers(arch, shape), list_parts(arch, shape)
     assert sum(part.params for part in parts) == closed_form_params(arch, shape)
     for i, part in enumerate(parts[1:-1]):
         assert part.output == [layer.output for layer in layers if layer.name.startswith(f"stages.{i}.")][-1]
-    assert parts[2].built == "2 × bottleneck [1×1, 3; 3×3, 3; 1×1, 12]"
+    assert parts[2].built == f"2 × {block} [{built}]"
     assert parts[0].built == "whitening 2×2, 3×3, 8, stride 2"
 
 
