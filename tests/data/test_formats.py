@@ -401,6 +401,25 @@ def test_a_row_group_of_all_images_is_read_a_few_at_a_time(tmp_path: Path) -> No
 # --------------------------------------------------------------------------------------------------------------- tar
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_form_of_a_tar_says_long_names_in_its_own_way(form: int, parts: Parts, tmp_path: Path) -> None:
+    """And folders, modification times of a fraction of a second, and names that are not ASCII, each with a header of its own."""
+    names = [f"./{'folder/' * 12}{'é' * 30}{i}" for i in range(36)]
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as tar:
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, image, label in zip(names, *parts["train"], strict=True):
+            for ending, content in (("png", png(image)), ("cls", label.encode())):
+                member = tarfile.TarInfo(f"{name}.{ending}")
+                member.size, member.mtime = len(content), 1.5
+                tar.addfile(member, io.BytesIO(content))
+    data = load(tmp_path)
+    np.testing.assert_array_equal(data.train.images[..., 0], parts["train"][0])
+    test = read_test_set(tmp_path, ImageShape(channels=1, size=8, classes=3))
+    assert test.ids == [f"{'é' * 30}{i}" for i in range(36)]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -423,9 +442,13 @@ def test_tar_members_that_make_no_sample_are_named(name: str, said: str, parts: 
 def test_a_tar_that_is_cut_off_has_links_or_labels_under_another_key_is_named(parts: Parts, tmp_path: Path) -> None:
     file = write_tar(tmp_path / "tars", parts) / "train-000.tar"
     whole = file.read_bytes()
-    for kept in (700, 600, 100):
+    with tarfile.open(file) as tar:
+        second, last = tar.getmembers()[1], tar.getmembers()[-1]
+    for kept in (0, 100, 600, 700, second.offset, second.offset + 100, last.offset_data + 512, len(whole) - 10_000):
         file.write_bytes(whole[:kept])
-        assert refusal(file).startswith(f"{file} ")
+        assert refusal(file).startswith(f"{file} is no whole tar file: "), kept
+    file.write_bytes(whole[: second.offset + 3] + b"!" + whole[second.offset + 4 :])
+    assert refusal(file) == f"{file} is no whole tar file: the header at byte {second.offset:,} is damaged"
     file.write_bytes(whole)
     assert refusal(file, label_column="kind") == f"{file}: member 'a/0.json' has no key 'kind'. Choices: label."
     with tarfile.open(file, "a") as tar:
