@@ -4,6 +4,7 @@ and by /proc."""
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -254,3 +255,29 @@ def start_table(result: dict[str, Any], options: argparse.Namespace) -> str:
             table(["step, in seconds", *names], steps),
         ]
     )
+
+
+# -------------------------------------------------------------------------------------------------------------- formats
+
+
+def measure_formats(options: argparse.Namespace) -> dict[str, Any]:
+    """In turns, so that what else the machine does meets all of them."""
+    rows: dict[str, dict[str, list[float]]] = {path.name: {"cold": [], "warm": []} for path in options.formats}
+    for _ in range(options.repeats):
+        for path in options.formats:
+            shutil.rmtree(options.scratch / "cache", ignore_errors=True)
+            for cache in ("cold", "warm"):
+                progress(f"{path.name}, {cache}")
+                rows[path.name][cache].append(first_epoch("folder", path.absolute(), options)["first epoch begins"])
+    return rows
+
+
+def formats_table(result: dict[str, Any], options: argparse.Namespace) -> str:
+    first = next(iter(result.values()))
+
+    def cells(row: dict[str, list[float]], cache: str) -> list[str]:
+        return [spread(row[cache], 1), spread((mine / his for mine, his in zip(row[cache], first[cache], strict=True)), 2)]
+
+    rows = [[name, *cells(row, "cold"), *cells(row, "warm")] for name, row in result.items()]
+    head = ["data", "cold cache", "× the first", "warm cache", "× the first"]
+    return f"Seconds from the command to the first epoch, n = {options.repeats}; median (fastest–slowest).\n\n{table(head, rows)}"

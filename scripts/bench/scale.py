@@ -1,6 +1,6 @@
 """How costs grow: with the trials of a study, the depth of a network, the images of a data set, the epochs of a search.
 
-    python scripts/bench/scale.py [study] [storage] [budget] [data] [memory] [start] [--json FILE]
+    python scripts/bench/scale.py [study] [storage] [budget] [data] [memory] [start] [formats] [--json FILE]
 
     study   what the coordinator does for a candidate and for an epoch, in a study that holds many trials already
     storage SQL statements and processor time of a whole trial, against a loop of Optuna's own with the same parameters
@@ -8,6 +8,7 @@
     data    decoding a folder of images once, and reading it at every later start
     memory  what a worker and the coordinator of a real search occupy
     start   from the command to the first epoch of training
+    formats the same with each of --formats, from an empty cache of decoded images and from a full one
 
 Folders of images are made up, and lie under --scratch with all that is measured, searches and cache included.
 """
@@ -29,7 +30,16 @@ import torch
 from common import Clock, machine, milliseconds, progress, table
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from processes import data_table, measure_data, measure_memory, measure_start, memory_table, start_table
+from processes import (
+    data_table,
+    formats_table,
+    measure_data,
+    measure_formats,
+    measure_memory,
+    measure_start,
+    memory_table,
+    start_table,
+)
 
 from nas.budget import Budget, Cost, count_params
 from nas.config import ArchConfig, BudgetConfig
@@ -277,6 +287,7 @@ MEASUREMENTS = {
     "data": (measure_data, data_table),
     "memory": (measure_memory, memory_table),
     "start": (measure_start, start_table),
+    "formats": (measure_formats, formats_table),
 }
 
 
@@ -305,6 +316,7 @@ def main() -> None:
     parser.add_argument("--images", type=folders, default="1k,10k,100k,100k:64", help="data, memory (default: %(default)s)")
     parser.add_argument("--searched", type=int, default=4, help="memory: trials with the last data set (default: 4)")
     parser.add_argument("--start-images", type=int, default=50_000, help="start: in its folder (default: 50000)")
+    parser.add_argument("--formats", type=Path, nargs="+", default=[], metavar="PATH", help="formats: the same data set each")
     options = parser.parse_args()
     if unknown := set(options.what) - MEASUREMENTS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choices: {', '.join(MEASUREMENTS)}")

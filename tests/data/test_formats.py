@@ -499,6 +499,19 @@ def test_a_table_of_pixels_needs_no_header_and_test_images_no_labels(parts: Part
     assert refusal(file, header=False).startswith(f"{file} has 65 columns of pixels, which are no square of grey or of red, ")
 
 
+def test_shards_of_a_table_have_the_same_columns_and_pixels_may_be_written_as_fractions(parts: Parts, tmp_path: Path) -> None:
+    images, labels = parts["train"]
+    rows = [[label, *image.ravel()] for image, label in zip(images, labels, strict=True)]
+    write_csv(tmp_path / "set" / "train-1.csv", [("label", *PIXELS), *rows[:20]])
+    second = write_csv(tmp_path / "set" / "train-2.csv", [("label", *PIXELS), *([r[0], *map(float, r[1:])] for r in rows[20:])])
+    np.testing.assert_array_equal(load(tmp_path / "set").train.images[..., 0], images)
+    rows[21][3] = "?"
+    write_csv(second, [("label", *PIXELS), *rows[20:]])
+    assert refusal(tmp_path / "set").startswith(f"{second}, line 3: a pixel must be a number: ")
+    write_csv(second, [("label", *reversed(PIXELS)), *rows[20:]])
+    assert refusal(tmp_path / "set") == f"{second} has other columns than {tmp_path / 'set' / 'train-1.csv'}"
+
+
 def test_a_folder_of_a_competition_has_its_training_and_its_test_table(parts: Parts, tmp_path: Path) -> None:
     root = write_pixels(tmp_path / "set", {"train": parts["train"]})
     write_csv(root / "test.csv", [("Id", *PIXELS), *((f"t{i}", *image.ravel()) for i, image in enumerate(parts["test"][0]))])

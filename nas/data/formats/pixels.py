@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import isqrt
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ SUFFIXES = CSV_SUFFIXES
 FORMS = "a table of images has the columns label, pixel0, pixel1, … (or 1x1, 1x2, …)"
 PIXEL = re.compile(r"(pixel|px|attr|p|x)?[ _-]?\d+|\d+x\d+", re.IGNORECASE)
 LEAST = 64  # columns that look like pixels: fewer make no image
+LEVELS = {str(level): level for level in range(256)}  # looked up in a tenth of the time that `float` takes
 
 
 def has_pixels(file: Path) -> bool:
@@ -56,39 +58,51 @@ class PixelSplit(Shards):
                 hint=FORMS,
             )
         self.shape = (side, side, len(self.pixels) // side**2)
-        super().__init__(files, [sum(1 for _ in rows) for rows in map(self._rows, files)])
-
-    def _rows(self, file: Path) -> Iterator[list[str]]:
-        with csv_rows(file, FORMS, self.header) as (names, rows, _):
-            if names != self.names:
-                raise DataError(f"{file} has other columns than {self.files[0]}", hint="all tables of a data set have the same")
-            yield from rows
+        for file in files:
+            if csv_names(file, FORMS, self.header) != self.names:
+                raise DataError(f"{file} has other columns than {files[0]}", hint="all tables of a data set have the same")
+        wanted = [*others] or self.names[:1]
+        tables = [read_csv(file, wanted, FORMS, self.header).columns for file in files]
+        super().__init__(files, [len(table[0]) for table in tables])
+        self._columns = {name: [text for table in tables for text in table[i]] for i, name in enumerate(wanted)}
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        pixels_of = itemgetter(*self.pixels)
         for i, row in enumerate(row for file in self.files for row in self._rows(file)):
+            texts = pixels_of(row)
             try:
-                values = np.array([float(row[place]) for place in self.pixels])
-            except ValueError as error:
-                raise DataError(f"{self.place(i)}: a pixel must be a number: {error}") from None
-            if not ((values >= 0) & (values <= 255) & (values == values.round())).all():
-                raise DataError(f"{self.place(i)}: pixels must be whole numbers from 0 to 255")
-            yield values.astype(np.uint8).reshape(self.shape)
+                values = np.frombuffer(bytes(map(LEVELS.__getitem__, texts)), np.uint8)
+            except KeyError:
+                values = self._whole(texts, i)
+            yield values.reshape(self.shape)
 
-    def _texts(self, columns: Sequence[str]) -> list[list[str]]:
-        parts = [read_csv(file, columns, FORMS, self.header).columns for file in self.files]
-        return [[text for part in parts for text in part[i]] for i in range(len(columns))]
+    def _rows(self, file: Path) -> Iterator[list[str]]:
+        with csv_rows(file, FORMS, self.header) as (_, rows, _):
+            yield from rows
+
+    def _whole(self, texts: Sequence[str], i: int) -> np.ndarray:
+        """Such as 255.0. Raises DataError."""
+        try:
+            values = np.array([float(text) for text in texts])
+        except ValueError as error:
+            raise DataError(f"{self.place(i)}: a pixel must be a number: {error}") from None
+        if not ((values >= 0) & (values <= 255) & (values == values.round())).all():
+            raise DataError(f"{self.place(i)}: pixels must be whole numbers from 0 to 255")
+        return values.astype(np.uint8)
 
     def labels(self) -> Sequence[str]:
         if self.label is not None:
-            return self._texts([self.label])[0]
-        return marked(self._texts(self.marks), self.marks, self.place) if self.marks else [""] * len(self)
+            return self._columns[self.label]
+        return marked([self._columns[name] for name in self.marks], self.marks, self.place) if self.marks else [""] * len(self)
 
     def groups(self) -> Sequence[str] | None:
-        return None if self.group is None else self._texts([self.group])[0]
+        return None if self.group is None else self._columns[self.group]
 
     def ids(self, column: str) -> Sequence[str] | None:
         name = id_column(column, self.names)
-        return None if name is None else self._texts([name])[0]
+        if name is None:
+            return None
+        return [text for file in self.files for text in read_csv(file, [name], FORMS, self.header).columns[0]]
 
 
 def _side(pixels: int) -> int | None:
