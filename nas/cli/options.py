@@ -217,7 +217,7 @@ DatasetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="With preset:NAME and no study: digits, cifar10, cifar100, fashion-mnist, mnist, kmnist, svhn or folder.",
+        help="With preset:NAME and no study: a name, as for nas search, or folder.",
         autocompletion=offer("dataset"),
     ),
 ]

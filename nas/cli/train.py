@@ -336,7 +336,7 @@ def baseline(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="With --like preset:NAME and no study: digits, cifar10, cifar100, fashion-mnist, mnist, kmnist, svhn or folder.",
+            help="With --like preset:NAME and no study: a name, as for nas search, or folder.",
             autocompletion=offer("dataset"),
         ),
     ] = None,

@@ -14,17 +14,23 @@ from nas.config import DataConfig
 from nas.data.cache import Entry, Progress, entry_key, find_or_make
 from nas.data.decoding import DECODING, GREY_MODES, bad_images_error, decode_all, decoding_failure, listing_digest, opened
 from nas.data.formats import open_container
-from nas.data.formats.container import WORDS, Split, in_order
+from nas.data.formats.container import WORDS, Container, Split, in_order
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.errors import DataError, choices_sentence
 
 COPIED_BYTES = 2**26  # images are moved together on disk in parts of about this size
 
 
-def load_container(config: DataConfig, progress: Progress) -> Dataset:
-    """Images of `config.folder`, all brought to squares of `image_size`, by default the shorter side of the first readable
-    image, and to its number of channels (1 for greyscale, 3 for anything else) unless `channels` says which. Raises DataError."""
+def load_folder(config: DataConfig, progress: Progress) -> Dataset:
+    """The images of `config.folder`. Raises DataError."""
     container = open_container(config)
+    return replace(decoded("folder", Path(config.folder or "").absolute(), container, config, progress), others=container.others)
+
+
+def decoded(name: str, source: object, container: Container, config: DataConfig, progress: Progress) -> Dataset:
+    """All images brought to squares of `image_size`, by default the shorter side of the first readable image, and to its number
+    of channels (1 for greyscale, 3 for anything else) unless `channels` says which. `source`: what tells the data set from others
+    of this name. Raises DataError."""
 
     def make(folder: Path) -> dict[str, Any]:
         # Listed before it is decoded: what changes meanwhile makes the entry outdated.
@@ -52,9 +58,8 @@ def load_container(config: DataConfig, progress: Progress) -> Dataset:
         meta["mean"], meta["std"] = statistics["train"]
         return meta | {"val": statistics.get("val"), "skipped": skipped, "copies": _copies(folder, numbered)}
 
-    decoded = [Path(config.folder or "").absolute(), config.image_size, config.channels, config.skip_bad_images, config.resize]
-    key = entry_key([*decoded, DECODING, *container.facts])
-    return replace(dataset_of("folder", find_or_make("folder", key, make)), others=container.others)
+    said = [source, config.image_size, config.channels, config.skip_bad_images, config.resize]
+    return dataset_of(name, find_or_make(name, entry_key([*said, DECODING, *container.facts]), make))
 
 
 def is_outdated(entry: Path) -> bool:

@@ -1,10 +1,12 @@
 """Data sets by name, each as uint8 arrays with labels.
 
-To add one of a fixed size, such as torchvision's: an entry in SOURCES. To add any other: a function `(DataConfig, Progress) ->
-Dataset` and an entry in DATASETS. The conformance test picks it up.
+To add one of torchvision's: an entry in ARRAYS where it holds its images as one array, else in PICTURES. To add any other: a
+function `(DataConfig, Progress) -> Dataset` and an entry in DATASETS. The conformance test picks it up.
 """
 
-from collections.abc import Callable
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +17,15 @@ import numpy as np
 
 from nas.config import DataConfig
 from nas.data.cache import Progress, entry_key, find_or_make, silent
-from nas.data.containers import load_container
+from nas.data.containers import decoded, load_folder
+from nas.data.decoding import Member, image_files
+from nas.data.formats import find_shards
+from nas.data.formats.container import Container, Split
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.splits import stratified
 from nas.errors import DataError, choices_sentence
 
-UNMIRRORED = frozenset({"digits", "mnist", "kmnist", "svhn"})
+UNMIRRORED = frozenset({"digits", "mnist", "kmnist", "svhn", "gtsrb"})
 """Data sets whose images mean something else in the mirror, so that no training flips them."""
 
 
@@ -28,6 +33,22 @@ def load_dataset(config: DataConfig, progress: Progress = silent) -> Dataset:
     """Raises DataError where the data is missing, broken or not what its name says."""
     require_known(config.dataset)
     return DATASETS[config.dataset](config, progress)
+
+
+def has_test_split(dataset: str) -> bool:
+    """Whether a data set of this name has one; of a folder its files alone say so."""
+    return dataset in ARRAYS or (dataset in PICTURES and "test" in PICTURES[dataset].splits)
+
+
+def dataset_at(folder: str | None) -> str:
+    """What `--data` alone means: images of one's own, or where CIFAR-10 lies or is downloaded to."""
+    if folder is None or not os.path.exists(folder) or any((Path(folder) / place).exists() for place in PLACES.values()):
+        return "cifar10"
+    try:
+        own = os.path.isfile(folder) or find_shards(Path(folder)) or next(image_files(folder), None)
+    except DataError:  # whoever reads it says what is wrong
+        own = True
+    return "folder" if own else "cifar10"
 
 
 def require_known(dataset: str) -> None:
@@ -43,25 +64,34 @@ Arrays = tuple[np.ndarray, np.ndarray, list[str]]  # uint8 (N, H, W, C), int64 (
 @dataclass(frozen=True)
 class Source:
     size: int  # height and width of its images
+    place: str  # of its files, under --data
     read: Callable[[Path, str], Arrays]  # (folder, "train" or "test"); raises DataError where it is neither there nor to be had
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images of any size, in files that a class of torchvision knows."""
+
+    known: str  # that class
+    size: int  # height and width to which they are brought by default
+    place: str  # of its files, under --data
+    splits: Mapping[str, str | None]  # our splits → its `split`, which not all have
 
 
 def _load_source(name: str, config: DataConfig, progress: Progress) -> Dataset:
     """Read once, into the cache, and normalised by its own training images."""
-    source = SOURCES[name]
-    if config.image_size not in (None, source.size):
-        raise DataError(
-            f"the images of {name} are {source.size}×{source.size}; --image-size {config.image_size} works with --dataset folder "
-            "only"
-        )
+    source = ARRAYS[name]
+    size = None if config.image_size == source.size else config.image_size
+    _refuse(name, config)
     for option, value, default in (
-        ("--labels", config.labels, None),
-        ("--group-column", config.group_column, None),
+        ("--image-size", size, None),
         ("--resize", config.resize, "squash"),
         ("--channels", config.channels, None),
     ):
         if value != default:
-            raise DataError(f"{option} {value} works with --dataset folder only, not with {name}")
+            raise DataError(
+                f"{option} {value} works with images in files only, not with {name}, whose images are {source.size}×{source.size}"
+            )
 
     def make(folder: Path) -> dict[str, Any]:
         meta: dict[str, Any] = {}
@@ -77,6 +107,47 @@ def _load_source(name: str, config: DataConfig, progress: Progress) -> Dataset:
     return dataset_of(name, find_or_make(name, entry_key([name]), make))
 
 
+def _load_pictures(name: str, config: DataConfig, progress: Progress) -> Dataset:
+    """Decoded once, into the cache, as a folder's images are; in colour unless `config.channels` says otherwise."""
+    pictures = PICTURES[name]
+    _refuse(name, config)
+
+    def splits() -> dict[str, Split]:
+        return {part: _PicturesSplit(name, part, _found(name, pictures, config, part)) for part in pictures.splits}
+
+    shaped = {"image_size": config.image_size or pictures.size, "channels": config.channels or "rgb"}
+    return decoded(name, name, Container([], splits), config.model_copy(update=shaped), progress)
+
+
+def _refuse(name: str, config: DataConfig) -> None:
+    """Raises DataError for what only a folder can be asked for."""
+    for option, value in (("--labels", config.labels), ("--group-column", config.group_column)):
+        if value is not None:
+            raise DataError(f"{option} {value} works with --dataset folder only, not with {name}")
+
+
+class _PicturesSplit(Split):
+    def __init__(self, name: str, part: str, found: Any) -> None:
+        """`found`: a Dataset of (image or its path, label)."""
+        self.name, self.part, self.found = name, part, found
+        names = getattr(found, "classes", None)  # of ImageNet's each has several
+        self.classes = names and [name if isinstance(name, str) else name[0] for name in names]
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __iter__(self) -> Iterator[Member]:
+        return (self.found[i][0] for i in range(len(self)))
+
+    def labels(self) -> list[str]:
+        labels = [int(self.found[i][1]) for i in range(len(self))]
+        return [str(label) if self.classes is None else self.classes[label] for label in labels]
+
+    def place(self, i: int) -> str:
+        image = self.found[i][0]
+        return str(image) if isinstance(image, Path) else f"{self.name}, {self.part} image {i}"
+
+
 def _read_digits(root: Path, part: str) -> Arrays:
     """Every fifth of each class, drawn once and for all, is the test split; the data set itself has none."""
     from sklearn.datasets import load_digits  # it takes a second to import
@@ -90,32 +161,52 @@ def _read_digits(root: Path, part: str) -> Arrays:
     return images[chosen], labels[chosen], [str(digit) for digit in range(10)]
 
 
-def _read_torchvision(name: str, class_name: str, by_hand: Callable[[Any, Path], str], root: Path, part: str) -> Arrays:
-    """From the disk, or downloaded. `by_hand`: (torchvision's class, folder) → how to bring its files there without this
-    program."""
+def _found(name: str, pictures: Pictures, config: DataConfig, part: str) -> Any:
+    """A Dataset of (path, label), or of (image, label) where torchvision's class opens images by itself. Raises DataError."""
     from torchvision import datasets
 
-    known = getattr(datasets, class_name)
-    which = {"split": part} if class_name == "SVHN" else {"train": part == "train"}
-    found = None
+    known, root, split = getattr(datasets, pictures.known), Path(config.folder or "data"), pictures.splits[part]
+    which: dict[str, Any] = {} if split is None else {"split": split}
+    if "loader" in inspect.signature(known).parameters:
+        which["loader"] = Path
+    asked = [
+        f"{pictures.known}('data', download=True{'' if split is None else f', split={split!r}'})"
+        for split in pictures.splits.values()
+    ]
+    by_hand = (
+        f'on a machine with a network run: python -c "from torchvision.datasets import {pictures.known}; {"; ".join(asked)}", '
+        f"copy what is in its folder data to {root}"
+    )
+    return _from_torchvision(name, known, root, by_hand, which)
+
+
+def _from_torchvision(name: str, known: Any, root: Path, by_hand: str, which: Mapping[str, Any]) -> Any:
+    """torchvision's data set from the disk, or downloaded. `by_hand`: how to bring its files there without this program. Raises
+    DataError."""
     with suppress(OSError, RuntimeError):  # not there or not readable, or its checksum is wrong
-        found = known(root, download=False, **which)
+        return known(root, download=False, **which)
     try:
-        if found is None:
-            root.mkdir(parents=True, exist_ok=True)
-            found = known(root, download=True, **which)
+        root.mkdir(parents=True, exist_ok=True)
+        return known(root, download=True, **which)
     except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
         raise DataError(
             f"{name} is not under {root.absolute()}, and its download failed: {' '.join(str(error).split())}",
-            hint=f"{by_hand(known, root)}, and run the command again; --dataset digits needs no download",
+            hint=f"{by_hand}, and run the command again; --dataset digits needs no download",
         ) from None
+
+
+def _read_torchvision(name: str, class_name: str, by_hand: Callable[[Any, Path], str], root: Path, part: str) -> Arrays:
+    """`by_hand`: (torchvision's class, folder) → how to bring its files there without this program."""
+    from torchvision import datasets
+
+    known = getattr(datasets, class_name)
+    by_split = class_name in ("SVHN", "STL10")
+    which = {"split": part} if by_split else {"train": part == "train"}
+    found = _from_torchvision(name, known, root, by_hand(known, root), which)
     images = np.asarray(found.data)
-    if class_name == "SVHN":  # (N, C, H, W), and its classes have no names
-        return (
-            np.ascontiguousarray(images.transpose(0, 2, 3, 1)),
-            found.labels.astype(np.int64),
-            [str(digit) for digit in range(10)],
-        )
+    if by_split:  # (N, C, H, W), and SVHN's classes have no names
+        names = getattr(found, "classes", None) or [str(number) for number in range(10)]
+        return np.ascontiguousarray(images.transpose(0, 2, 3, 1)), found.labels.astype(np.int64), names
     return images[..., None] if images.ndim == 3 else images, np.asarray(found.targets, np.int64), list(found.classes)
 
 
@@ -134,26 +225,46 @@ def _svhn_by_hand(known: Any, root: Path) -> str:
     return f"get {urls} on a machine with a network, put them into {root}"
 
 
-def _torchvision(size: int, name: str, class_name: str, by_hand: Callable[[Any, Path], str]) -> Source:
-    return Source(size, partial(_read_torchvision, name, class_name, by_hand))
+def _torchvision(size: int, place: str, name: str, class_name: str, by_hand: Callable[[Any, Path], str]) -> Source:
+    return Source(size, place, partial(_read_torchvision, name, class_name, by_hand))
 
 
-SOURCES: dict[str, Source] = {
-    "digits": Source(8, _read_digits),
-    "cifar10": _torchvision(32, "cifar10", "CIFAR10", _cifar_by_hand),
-    "cifar100": _torchvision(32, "cifar100", "CIFAR100", _cifar_by_hand),
-    "fashion-mnist": _torchvision(28, "fashion-mnist", "FashionMNIST", _mnist_by_hand),
-    "mnist": _torchvision(28, "mnist", "MNIST", _mnist_by_hand),
-    "kmnist": _torchvision(28, "kmnist", "KMNIST", _mnist_by_hand),
-    "svhn": _torchvision(32, "svhn", "SVHN", _svhn_by_hand),
+ARRAYS: dict[str, Source] = {
+    "digits": Source(8, "", _read_digits),
+    "cifar10": _torchvision(32, "cifar-10-batches-py", "cifar10", "CIFAR10", _cifar_by_hand),
+    "cifar100": _torchvision(32, "cifar-100-python", "cifar100", "CIFAR100", _cifar_by_hand),
+    "fashion-mnist": _torchvision(28, "FashionMNIST/raw", "fashion-mnist", "FashionMNIST", _mnist_by_hand),
+    "mnist": _torchvision(28, "MNIST/raw", "mnist", "MNIST", _mnist_by_hand),
+    "kmnist": _torchvision(28, "KMNIST/raw", "kmnist", "KMNIST", _mnist_by_hand),
+    "svhn": _torchvision(32, "train_32x32.mat", "svhn", "SVHN", _svhn_by_hand),
+    "stl10": _torchvision(96, "stl10_binary", "stl10", "STL10", _cifar_by_hand),
 }
 """digits: scikit-learn's 1,797 handwritten ones of 8×8 (UCI Optical Recognition of Handwritten Digits). CIFAR-10 and CIFAR-100
 (Krizhevsky 2009): 50,000 + 10,000 colour images of 32×32, in 10 and in 100 classes. Fashion-MNIST (arXiv 1708.07747): 60,000 +
 10,000 grey ones of 28×28 of clothes; so many and so large are MNIST's handwritten digits (LeCun et al. 1998) and KMNIST's cursive
 Japanese characters (arXiv 1812.01718). SVHN (Netzer et al. 2011): 73,257 + 26,032 house numbers of 32×32, in colour; its 531,131
-easier ones are left out."""
+easier ones are left out. STL-10 (Coates et al. 2011): 5,000 + 8,000 of 96×96 in 10 classes, without those that have no label."""
+
+TWO = {"train": "train", "test": "test"}
+THREE = {"train": "train", "val": "val", "test": "test"}
+PICTURES: dict[str, Pictures] = {
+    "dtd": Pictures("DTD", 224, "dtd/dtd", THREE),
+    "eurosat": Pictures("EuroSAT", 64, "eurosat/2750", {"train": None}),
+    "fgvc-aircraft": Pictures("FGVCAircraft", 224, "fgvc-aircraft-2013b", THREE),
+    "flowers102": Pictures("Flowers102", 224, "flowers-102/jpg", THREE),
+    "food101": Pictures("Food101", 224, "food-101", TWO),
+    "gtsrb": Pictures("GTSRB", 32, "gtsrb/GTSRB", TWO),
+    "imagenette": Pictures("Imagenette", 224, "imagenette2", {"train": "train", "val": "val"}),
+    "oxford-iiit-pet": Pictures("OxfordIIITPet", 224, "oxford-iiit-pet/images", {"train": "trainval", "test": "test"}),
+}
+"""What they are is in torchvision's documentation, of the class of that name."""
+
+PLACES = {name: source.place for name, source in ARRAYS.items() if source.place}
+PLACES |= {name: pictures.place for name, pictures in PICTURES.items()}
+"""What lies under `--data` where a data set has been downloaded."""
 
 DATASETS: dict[str, Callable[[DataConfig, Progress], Dataset]] = {
-    **{name: partial(_load_source, name) for name in SOURCES},
-    "folder": load_container,
+    **{name: partial(_load_source, name) for name in ARRAYS},
+    **{name: partial(_load_pictures, name) for name in PICTURES},
+    "folder": load_folder,
 }

@@ -72,8 +72,8 @@ class Dataset:
 
     @property
     def counts(self) -> str:
-        """Of images in a folder, how many were read and what was not; empty of other data sets, which are read whole."""
-        if self.name != "folder":
+        """Of images in a folder, how many were read and what was not; empty of other data sets that were read whole."""
+        if self.name != "folder" and not self.skipped:
             return ""
         read = sum(len(part) for part in (self.train, self.validation, self.test) if part is not None)
         skipped = f", {self.skipped:,} left out" if self.skipped else ""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nas.config import DataConfig
 from nas.data.cache import Progress as DecodingProgress
 from nas.data.cache import silent
-from nas.data.datasets import load_dataset
+from nas.data.datasets import has_test_split, load_dataset
 from nas.data.decoding import IMAGE_SUFFIXES, decode, decoding_failure, image_files
 from nas.data.formats import find_shards
 from nas.data.loader import Resident
@@ -185,7 +185,7 @@ def find_test_set(request: SubmitSpec, card: ModelCard, id_column: str, progress
 
 def knows_test_set(paths: StudyPaths, card: ModelCard) -> bool:
     """Whether `submit` finds one for a study of this data set without being told which."""
-    if _remembered(paths).is_file() or card.data.dataset != "folder" or card.test_images is not None:
+    if _remembered(paths).is_file() or has_test_split(card.data.dataset) or card.test_images is not None:
         return True
     with suppress(DataError):  # several: one has to be named
         return unlabelled_in(read_settings(paths).data) is not None

@@ -15,6 +15,7 @@ import torch
 
 from nas.cores import usable_cores
 from nas.data.containers import is_outdated
+from nas.data.datasets import PLACES
 from nas.device import device_name, find_devices, pick_precision
 from nas.errors import NasError
 from nas.paths import (
@@ -112,15 +113,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _data_found(data: Path) -> dict[str, str]:
-    places = {
-        "cifar10": "cifar-10-batches-py",
-        "cifar100": "cifar-100-python",
-        "fashion-mnist": "FashionMNIST/raw",
-        "mnist": "MNIST/raw",
-        "kmnist": "KMNIST/raw",
-        "svhn": "train_32x32.mat",
-    }
-    return {"digits": "embedded"} | {name: str(data / place) for name, place in places.items() if (data / place).exists()}
+    return {"digits": "embedded"} | {name: str(data / place) for name, place in PLACES.items() if (data / place).exists()}
 
 
 # ---------------------------- the disk: results, what only serves to go on, and decoded images; and freeing what no result needs

@@ -6,7 +6,6 @@ A spec is also the request that the engine receives. `nas.cli.options` makes the
 """
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -66,7 +65,8 @@ class SearchSpec(ImageFields):
     space: str | None = option(None, "A shipped space or a YAML file. [default: resnet]", complete="space", positional=True)
     dataset: str | None = option(
         None,
-        "cifar10, cifar100, digits, fashion-mnist, mnist, kmnist, svhn, folder. [default: cifar10]",
+        "cifar10, cifar100, digits, dtd, eurosat, fashion-mnist, fgvc-aircraft, flowers102, folder, food101, gtsrb, imagenette, "
+        "kmnist, mnist, oxford-iiit-pet, stl10, svhn. [default: folder where --data has images, else cifar10]",
         complete="dataset",
         positional=True,
     )
@@ -140,7 +140,9 @@ class SearchSpec(ImageFields):
     @property
     def new_dataset(self) -> str:
         """The data set of a new study."""
-        return self.dataset or ("folder" if self.labels or os.path.isfile(self.data_folder or "") else "cifar10")
+        from nas.data.datasets import dataset_at
+
+        return self.dataset or ("folder" if self.labels else dataset_at(self.data_folder))
 
     @property
     def placement(self) -> "Placement":

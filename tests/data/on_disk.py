@@ -1,6 +1,7 @@
 """Small data sets in the forms in which torchvision finds its own on the disk; their checksums are not the real ones."""
 
 import gzip
+import json
 import pickle
 import struct
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
@@ -62,3 +64,81 @@ def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         )
         listed[part] = [datasets.SVHN.split_list[part][0], file, None]
     monkeypatch.setattr(datasets.SVHN, "split_list", {**datasets.SVHN.split_list, **listed})
+
+
+def write_stl10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where labels begin with 1, and images stand on their sides."""
+    folder = root / "stl10_binary"
+    folder.mkdir(parents=True)
+    for part in COUNTS:
+        images, labels = images_and_labels(part, 96, 3, 10)
+        (folder / f"{part}_X.bin").write_bytes(np.ascontiguousarray(images.transpose(0, 3, 2, 1)).tobytes())
+        (folder / f"{part}_y.bin").write_bytes((labels + 1).astype(np.uint8).tobytes())
+        monkeypatch.setattr(datasets.STL10, f"{part}_list", [[f"{part}_X.bin", None], [f"{part}_y.bin", None]])
+    (folder / "class_names.txt").write_text("".join(f"class {i}\n" for i in range(10)))
+
+
+def write_pictures(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images of each class in each split, but one of each flower."""
+    rng = np.random.default_rng(0)
+
+    def picture(*parts: str) -> str:
+        file = root.joinpath(*parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 20, 3), np.uint8)).save(file)
+        return file.stem
+
+    def text(content: str, *parts: str) -> None:
+        root.joinpath(*parts).parent.mkdir(parents=True, exist_ok=True)
+        root.joinpath(*parts).write_text(content)
+
+    kinds, splits = ("a_b", "c_d"), ("train", "val", "test")
+    each = [(split, kind, f"{split}{i}") for split in splits for kind in kinds for i in range(2)]
+    match name:
+        case "dtd":
+            for _, kind, image in each:
+                picture("dtd/dtd/images", kind, f"{image}.jpg")
+            for split in splits:
+                listed = "".join(f"{kind}/{image}.jpg\n" for part, kind, image in each if part == split)
+                text(listed, "dtd/dtd/labels", f"{split}1.txt")
+        case "eurosat":
+            for _, kind, image in each:
+                picture("eurosat/2750", kind, f"{image}.jpg")
+        case "fgvc-aircraft":
+            data = "fgvc-aircraft-2013b/data"
+            for split in splits:
+                of_split = [(kind, picture(data, "images", f"{kind}{image}.jpg")) for part, kind, image in each if part == split]
+                text("".join(f"{image} {kind}\n" for kind, image in of_split), data, f"images_variant_{split}.txt")
+            text("\n".join(kinds), data, "variants.txt")
+        case "flowers102":
+            for i in range(306):
+                picture("flowers-102/jpg", f"image_{i + 1:05d}.jpg")
+            savemat(root / "flowers-102/imagelabels.mat", {"labels": np.arange(306) % 102 + 1})
+            numbers = {key: np.arange(1 + 102 * i, 103 + 102 * i) for i, key in enumerate(("trnid", "valid", "tstid"))}
+            savemat(root / "flowers-102/setid.mat", numbers)
+            files = {key: (file, None) for key, (file, _) in datasets.Flowers102._file_dict.items()}
+            monkeypatch.setattr(datasets.Flowers102, "_file_dict", files)
+        case "food101":
+            for split in ("train", "test"):
+                listed = {kind: [f"{kind}/{split}{i}" for i in range(2)] for kind in kinds}
+                text(json.dumps(listed), "food-101/meta", f"{split}.json")
+                for image in (*listed["a_b"], *listed["c_d"]):
+                    picture("food-101/images", f"{image}.jpg")
+        case "gtsrb":
+            rows = ["Filename;Width;Height;ClassId"]
+            for i in range(4):
+                picture("gtsrb/GTSRB/Training", f"{i // 2:05d}", f"{i}.ppm")
+                picture("gtsrb/GTSRB/Final_Test/Images", f"{i}.ppm")
+                rows.append(f"{i}.ppm;20;16;{i % 2}")
+            text("\n".join(rows), "gtsrb/GT-final_test.csv")
+        case "imagenette":
+            for split, kind, image in each:
+                picture("imagenette2", split, {"a_b": "n01440764", "c_d": "n02102040"}[kind], f"{image}.jpeg")
+        case "oxford-iiit-pet":
+            for split, part in (("trainval", "train"), ("test", "test")):
+                found = [picture("oxford-iiit-pet/images", f"{kind}_{image}.jpg") for of, kind, image in each if of == part]
+                text(
+                    "".join(f"{image} {1 + (image[0] == 'c')} 1 1\n" for image in found),
+                    "oxford-iiit-pet/annotations",
+                    f"{split}.txt",
+                )

@@ -15,10 +15,10 @@ from PIL import Image
 import nas.data.decoding
 from nas.config import DataConfig, ImageShape
 from nas.data.cache import silent
-from nas.data.datasets import DATASETS, load_dataset, require_known
+from nas.data.datasets import DATASETS, PICTURES, has_test_split, load_dataset, require_known
 from nas.data.images import Dataset, channel_statistics
 from nas.errors import DataError
-from tests.data.on_disk import write_fashion, write_svhn
+from tests.data.on_disk import write_fashion, write_pictures, write_stl10, write_svhn
 
 FORMS = (
     "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are; "
@@ -95,15 +95,21 @@ def test_data_set_keeps_what_every_data_set_promises(
     for same_form in ("FashionMNIST", "MNIST", "KMNIST"):
         write_fashion(pictures.parent / "downloads", name=same_form)
     write_svhn(pictures.parent / "downloads", monkeypatch)
+    write_stl10(pictures.parent / "downloads", monkeypatch)
+    write_pictures(name, pictures.parent / "downloads", monkeypatch)
     fill(pictures / "train", {"a": 3, "b": 3})
     fill(pictures / "val", {"a": 1, "b": 1})
     fill(pictures / "test", {"a": 2, "b": 1})
-    downloaded = name in ("fashion-mnist", "mnist", "kmnist", "svhn")
-    config = DataConfig(dataset=name, folder=str(pictures.parent / "downloads" if downloaded else pictures))
+    downloaded = name not in ("digits", "cifar10", "cifar100", "folder")
+    config = DataConfig(
+        dataset=name,
+        folder=str(pictures.parent / "downloads" if downloaded else pictures),
+        image_size=16 if name in PICTURES else None,
+    )
     data = load_dataset(config)
     shape = data.shape
     assert data.name == name
-    assert data.test is not None
+    assert (data.test is not None) is has_test_split(name) or name == "folder"
     for part in (data.train, data.validation, data.test):
         if part is None:
             continue
@@ -124,10 +130,7 @@ def test_data_set_keeps_what_every_data_set_promises(
 def test_unknown_data_set_is_refused_with_the_nearest_and_all_others_and_a_folder_with_how_to_name_it(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         load_dataset(DataConfig(dataset="cifar"))
-    assert refused.value.message == (
-        "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, cifar10, cifar100, fashion-mnist, mnist, kmnist, "
-        "svhn, folder."
-    )
+    assert refused.value.message == (f"'cifar' is no data set. Did you mean 'cifar10'? Choices: {', '.join(DATASETS)}.")
     with pytest.raises(DataError) as refused:
         require_known(str(tmp_path))
     assert refused.value.hint == f"--dataset folder --data {tmp_path}"

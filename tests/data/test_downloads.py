@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from torchvision import datasets
 
 from nas.config import DataConfig, ImageShape
-from nas.data.datasets import load_dataset
+from nas.data.datasets import PICTURES, load_dataset
 from nas.errors import DataError
-from tests.data.on_disk import images_and_labels, write_cifar100, write_fashion, write_svhn
+from nas.specs import SearchSpec
+from tests.data.on_disk import images_and_labels, write_cifar100, write_fashion, write_pictures, write_stl10, write_svhn
 
 SHAPES = {
     "cifar100": ImageShape(channels=3, size=32, classes=100),
@@ -19,6 +21,7 @@ SHAPES = {
     "mnist": ImageShape(channels=1, size=28, classes=10),
     "kmnist": ImageShape(channels=1, size=28, classes=10),
     "svhn": ImageShape(channels=3, size=32, classes=10),
+    "stl10": ImageShape(channels=3, size=96, classes=10),
 }
 
 
@@ -27,6 +30,7 @@ def test_what_lies_on_the_disk_is_read(name: str, monkeypatch: pytest.MonkeyPatc
     for same_form in ("FashionMNIST", "MNIST", "KMNIST"):
         write_fashion(tmp_path / "data", name=same_form)
     write_svhn(tmp_path / "data", monkeypatch)
+    write_stl10(tmp_path / "data", monkeypatch)
     write_cifar100(tmp_path / "data", monkeypatch)
     data = load_dataset(DataConfig(dataset=name, folder=str(tmp_path / "data")))
     shape = SHAPES[name]
@@ -43,6 +47,35 @@ def test_what_lies_on_the_disk_is_read(name: str, monkeypatch: pytest.MonkeyPatc
         "svhn": ("0", "1"),
     }
     assert data.classes[:2] == names.get(name, ("class 0", "class 1"))
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_in_files_are_what_torchvision_says_they_are(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_pictures(name, tmp_path, monkeypatch)
+    data, pictures = load_dataset(DataConfig(dataset=name, folder=str(tmp_path), image_size=12)), PICTURES[name]
+    found = {"train": data.train, "val": data.validation, "test": data.test}
+    assert {part for part, images in found.items() if images is not None} == set(pictures.splits)
+    for part, split in pictures.splits.items():
+        theirs = getattr(datasets, pictures.known)(tmp_path, **({} if split is None else {"split": split}))
+        resized = [np.asarray(image.resize((12, 12), Image.Resampling.BICUBIC)) for image, _ in theirs]
+        np.testing.assert_array_equal(found[part].images, resized)
+        names = [theirs.classes[label] if hasattr(theirs, "classes") else str(label) for _, label in theirs]
+        ours = [data.classes[label] for label in found[part].labels.tolist()]
+        assert ours == [name if isinstance(name, str) else name[0] for name in names]
+    size = DataConfig(dataset=name, folder=str(tmp_path), channels="grey")
+    assert load_dataset(size).shape == ImageShape(channels=1, size=pictures.size, classes=len(data.classes))
+
+
+def test_an_unreadable_picture_is_named_and_may_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_pictures("dtd", tmp_path, monkeypatch)
+    file = tmp_path / "dtd/dtd/images/c_d/train1.jpg"
+    file.write_bytes(b"")
+    with pytest.raises(DataError) as refused:
+        load_dataset(DataConfig(dataset="dtd", folder=str(tmp_path)))
+    assert refused.value.message.startswith(f"1 of 4 images cannot be read:\n  {file}: ")
+    assert (
+        load_dataset(DataConfig(dataset="dtd", folder=str(tmp_path), skip_bad_images=True)).counts == "11 images read, 1 left out"
+    )
 
 
 def test_files_that_were_brought_by_hand_are_unpacked_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -64,6 +97,12 @@ def test_files_that_were_brought_by_hand_are_unpacked_without_a_network(monkeypa
                 ("cifar10", "cifar-10-python.tar.gz", "cifar-10-batches-py"),
                 ("cifar100", "cifar-100-python.tar.gz", "cifar-100-python"),
             )
+        ),
+        (
+            "oxford-iiit-pet",
+            'on a machine with a network run: python -c "from torchvision.datasets import OxfordIIITPet; '
+            "OxfordIIITPet('data', download=True, split='trainval'); OxfordIIITPet('data', download=True, split='test')\", copy "
+            "what is in its folder data to {}, and run the command again; --dataset digits needs no download",
         ),
         (
             "fashion-mnist",
@@ -102,6 +141,29 @@ def test_without_a_network_it_is_said_which_files_to_bring_and_where_to_put_them
     assert not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("there", "meant"),
+    [
+        ("train/a/1.png", "folder"),
+        ("a/1.png", "folder"),
+        ("data/train-00000-of-00001.parquet", "folder"),
+        ("set.npz", "folder"),
+        ("train-000.tar", "folder"),
+        ("rules.txt", "cifar10"),
+        ("cifar-10-batches-py/pictures/1.png", "cifar10"),
+        ("dtd/dtd/images/a/1.jpg", "cifar10"),
+    ],
+)
+def test_data_alone_means_ones_own_images_or_where_cifar10_is(there: str, meant: str, tmp_path: Path) -> None:
+    file = tmp_path / there
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    assert SearchSpec(data_folder=str(tmp_path)).new_dataset == meant
+    assert SearchSpec(data_folder=str(file)).new_dataset == "folder"
+    assert SearchSpec(data_folder=str(tmp_path), dataset="mnist").new_dataset == "mnist"
+    assert SearchSpec(data_folder=str(tmp_path / "new")).new_dataset == SearchSpec().new_dataset == "cifar10"
+
+
 def test_files_that_may_not_be_read_are_no_fault_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def denied(root: Path, **asked: Any) -> None:
         raise PermissionError(13, "Permission denied", str(root / "train_32x32.mat"))
@@ -114,5 +176,5 @@ def test_files_that_may_not_be_read_are_no_fault_of_the_cache(monkeypatch: pytes
 
 @pytest.mark.parametrize("option", [{"image_size": 64}, {"resize": "crop"}, {"channels": "grey"}, {"labels": "labels.csv"}])
 def test_what_only_a_folder_can_be_asked_for_is_refused(option: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="works with --dataset folder only"):
+    with pytest.raises(DataError, match=r"works with (--dataset folder|images in files) only, not with svhn"):
         load_dataset(DataConfig(dataset="svhn", **option))
