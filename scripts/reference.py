@@ -132,6 +132,8 @@ def space_file() -> str:
 
 
 def _values(described: dict[str, Any], defined: dict[str, Any]) -> str:
+    if "allOf" in described:  # how pydantic before 2.9 writes a $ref beside a default
+        described = {**described, **described["allOf"][0]}
     if "$ref" in described:
         described = {**described, **defined[described["$ref"].rpartition("/")[2]]}
     if "anyOf" in described:
@@ -143,12 +145,16 @@ def _values(described: dict[str, Any], defined: dict[str, Any]) -> str:
     low, high = (described.get(name) for name in ("minimum", "maximum"))
     above, below = (described.get(name) for name in ("exclusiveMinimum", "exclusiveMaximum"))
     ends = [
-        f"from {low:,}" if low is not None else f"above {above:,}" if above is not None else "",
-        f"to {high:,}" if high is not None else f"below {below:,}" if below is not None else "",
+        f"from {_number(low)}" if low is not None else f"above {_number(above)}" if above is not None else "",
+        f"to {_number(high)}" if high is not None else f"below {_number(below)}" if below is not None else "",
     ]
     kinds = {"boolean": "true or false", "array": "list", "object": "mapping", "string": "text", "null": "null"}
     kind = kinds.get(described.get("type", ""), described.get("type", "any"))
     return " ".join([kind, *filter(None, ends)])
+
+
+def _number(value: float) -> str:
+    return f"{value:,}".removesuffix(".0")  # some releases of pydantic write 0 as 0.0
 
 
 def _default(described: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from nas.space.space_file import load_space
 from nas.specs import SearchSpec
 from nas.study.request import default_name, resolve_overrides
 from nas.study.settings import read_settings
-from tests.conftest import TINY_SPACE, Done
+from tests.conftest import TINY_SPACE, Done, unpooled
 
 SEARCH = ("search", "--space", "tiny.yaml", "--trials", "2", "--finalists", "0", "--device", "cpu", "--study", "mine")
 
@@ -215,7 +215,7 @@ def test_a_study_of_digits_from_before_keeps_what_it_began_with(nas: Callable[..
     settings["parameters"]["augment.flip"] = '"horizontal"'
     del settings["overrides"]["unmirrored"]
     paths.settings.write_text(json.dumps(settings))
-    optuna.load_study(study_name="mine", storage=f"sqlite:///{paths.database}").set_user_attr("settings", settings)
+    optuna.load_study(study_name="mine", storage=unpooled(paths.database)).set_user_attr("settings", settings)
     assert nas(*SEARCH).code == 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from nas.errors import NasError, StudyError
 from nas.export.formats import export
@@ -107,7 +107,7 @@ def test_card_that_is_edited_on_purpose_is_taken_once_the_ledger_has_it(study: S
 
 
 def test_weights_of_another_network_are_refused_by_what_differs(run: TrialPaths) -> None:
-    weights = load_file(run.weights)
+    weights = load(run.weights.read_bytes())  # load_file may map the file, which is written over here
     name, tensor = next((name, tensor) for name, tensor in weights.items() if tensor.ndim == 4)
     wider = torch.cat([tensor, tensor])
     save_file(weights | {name: wider}, run.weights)

@@ -16,6 +16,7 @@ from nas.study import outcomes
 from nas.study.settings import Environment, Overrides, StudySettings
 from nas.study.storage import open_study
 from nas.study.warm_start import Start, enqueue, find_starts, fit_start, fit_starts
+from tests.conftest import unpooled
 
 SHAPE = ImageShape(channels=1, size=8, classes=10)
 TEXT = """
@@ -221,7 +222,7 @@ def test_trials_of_plain_optuna_begin_a_study_where_names_and_ranges_agree(
         (0.5, small | {"stages": 3, "stage2.blocks": 2, "stage2.channels": 32, "stage1.channels": 32}),
         (0.6, small | {"stages": 3}),
     ]
-    old = optuna.create_study(storage="sqlite:///old.db", study_name="old", direction="minimize")
+    old = optuna.create_study(storage=unpooled(Path("old.db")), study_name="old", direction="minimize")
     old.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
     for loss, params in losses:
         distributions = {n: optuna.distributions.FloatDistribution(v, v) for n, v in params.items() if isinstance(v, float)}

@@ -34,8 +34,8 @@ EVEN: dict[str, Any] = {"arch": {"dropout": 0.0, "stochastic_depth": 0.0}, "epoc
 """Without the randomness that is each process's own."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "sgd": {},
-    "adamw": {"optimiser": "adamw", "lr": 0.01},
-    # A step along a gradient of any size: where a ReLU bends, the last bit of it decides about the next. SiLU does not bend.
+    # Steps along a gradient of any size: where a ReLU bends, the last bit of it decides about the next. SiLU does not bend.
+    "adamw": {"optimiser": "adamw", "lr": 0.01, "arch": {**EVEN["arch"], "activation": "silu"}},
     "sam": {"sam_rho": 0.05, "arch": {**EVEN["arch"], "activation": "silu", "se_reduction": 0}},
     "muon": {"optimiser": "muon", "arch": {**EVEN["arch"], "activation": "silu", "se_reduction": 0}},
     "mixed": {"augment": {"flip": "alternating", "mix": "mixup_or_cutmix", "cutout": 3}},

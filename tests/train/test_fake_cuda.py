@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeTensorDeviceMismatchError,
     FakeTensorMode,
     unset_fake_temporarily,
 )
@@ -105,6 +105,8 @@ def fused_sgd(*lists: Sequence[Tensor], grad_scale: Tensor | None, found_inf: Te
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockingCopies]:
     """Within the test tensors are as on a GPU."""
+    if torch.__version__ < (2, 14):  # 2.6 does so; releases between were not tried
+        pytest.skip("this torch asks CUDA's driver about a tensor that only claims to be on a GPU")
     monkeypatch.setattr(torch, "Generator", OnHost)
     monkeypatch.setattr(loader, "side_stream", IdleStream)
     monkeypatch.setattr(stream, "gathered", gathered)
@@ -153,9 +155,8 @@ def waiting() -> dict[str, Callable[[Tensor], object]]:
 @pytest.mark.parametrize("what", waiting())
 def test_what_waits_for_the_device_or_lies_elsewhere_raises(gpu: BlockingCopies, what: str) -> None:
     x, gpu.active = torch.ones(3, device=GPU), True
-    with pytest.raises(
-        (DataDependentOutputException, DynamicOutputShapeException, FakeTensorDeviceMismatchError, AssertionError)
-    ):
+    mismatch = fake_tensor.FakeTensorDeviceMismatchError
+    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException, mismatch, AssertionError)):
         waiting()[what](x)
 
 
