@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from nas.config.budget import parse_flop
 from nas.config.frozen import Frozen
 
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1"]
@@ -77,3 +78,6 @@ class StudyConfig(Frozen):
     objective: ObjectiveName = "accuracy"
     """accuracy: the best network under the budget. front: the best network for every number of parameters up to the budget; each
     trial gets its own limit, drawn below the budget."""
+    trial_compute: Annotated[float, BeforeValidator(parse_flop)] | None = None
+    """Training compute of each trial, such as 10TFLOP: small networks see more images in an epoch than large ones, so pruning and
+    ranking compare networks at equal compute. null: every trial sees the same images."""

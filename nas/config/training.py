@@ -112,6 +112,8 @@ class TrainConfig(Frozen):
     or the batch size changes."""
 
     epochs: Epochs = 18  # epochs of each training; never drawn
+    epoch_images: Annotated[int, Field(ge=2, le=1_000_000_000)] | None = None
+    """Images in an epoch; the next epoch continues where it ends. null: every training image once. Never drawn."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256  # images in a batch
     min_steps: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Fewest steps of an epoch: on small data sets the batches are smaller than `batch_size`."""
@@ -166,8 +168,12 @@ class TrainConfig(Frozen):
         )
 
     def flop(self, macs: int, images: int) -> float:
-        """Operations of this training for a network with `macs` MACs, with `images` images in each epoch."""
-        return training_flop(macs, self.epochs * images, self.sam_rho)
+        """Operations of this training for a network with `macs` MACs on `images` training images."""
+        return training_flop(macs, self.epochs * (self.epoch_images or images), self.sam_rho)
+
+    def passes(self, images: int) -> float:
+        """How often it sees each of `images` training images."""
+        return self.epochs * (self.epoch_images or images) / images
 
     def batch_of(self, images: int) -> int:
         """Batch size for this number of training images."""
@@ -215,6 +221,11 @@ class Candidate(Frozen):
 
     arch: ArchConfig
     train: TrainConfig = TrainConfig()
+
+    def for_compute(self, flop: float, macs: int) -> Self:
+        """With as many images in each epoch as make its training take `flop` operations for the network's `macs` MACs."""
+        images = max(2, round(flop / training_flop(macs, self.train.epochs, self.train.sam_rho)))
+        return self.model_copy(update={"train": self.train.model_copy(update={"epoch_images": images})})
 
     def canonical(self) -> "Candidate":
         return Candidate(arch=self.arch.canonical(), train=self.train.canonical())

@@ -243,16 +243,20 @@ class TrainBatches:
         *,
         classes: int,
         balanced: bool = False,
+        epoch_images: int | None = None,
         part: Callable[[int], slice] = slice,
     ) -> None:
         """`data` has labels of so many `classes`. `balanced`: each image is one of a class drawn uniformly, with replacement.
+        `epoch_images`: images of an epoch, if not all; an epoch continues the pass over the data that the one before began.
         `part(batch size)` selects the images of each batch that are returned; the batch is drawn, augmented and mixed as a whole,
         so that its parts belong to one and the same batch on whatever devices they train."""
         assert data.labels is not None
         self.data = data
         self.labels = data.labels
         self.classes = classes
-        self.batch_size = min(batch_size, len(data))  # of the whole batch
+        self.batch_size = min(batch_size, len(data), epoch_images or batch_size)  # of the whole batch
+        self.pass_steps = len(data) // self.batch_size
+        self.steps = epoch_images // self.batch_size if epoch_images else self.pass_steps  # of an epoch
         self.part = part(self.batch_size)
         self.augmentation = augmentation
         self.seed = seed
@@ -268,11 +272,15 @@ class TrainBatches:
         cls, data: Resident, recipe: TrainConfig, seed: int, classes: int, part: Callable[[int], slice] = slice
     ) -> Self:
         balanced = recipe.class_balance == "sampling"
-        return cls(data, recipe.batch_of(len(data)), recipe.augment, seed, classes=classes, balanced=balanced, part=part)
+        batch = recipe.batch_of(recipe.epoch_images or len(data))
+        epoch_images = recipe.epoch_images
+        return cls(
+            data, batch, recipe.augment, seed, classes=classes, balanced=balanced, epoch_images=epoch_images, part=part
+        )
 
     def __len__(self) -> int:
         """Steps an epoch."""
-        return len(self.data) // self.batch_size
+        return self.steps
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Images, normalised (B, C, H, W), and labels (B,) of the steps from `first_step` on; where the configuration mixes
@@ -297,12 +305,21 @@ class TrainBatches:
         return by_class[(counts.cumsum(0) - counts)[drawn] + within.long().clamp(max=counts[drawn] - 1)]
 
     def _prepared(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        self._generator.manual_seed(mix_seed(self.seed, epoch))
-        order = self._order()[first_step * self.batch_size : len(self) * self.batch_size]
+        step, end = epoch * self.steps + first_step, (epoch + 1) * self.steps
+        while step < end:
+            number, first = divmod(step, self.pass_steps)
+            last = min(self.pass_steps, first + end - step)
+            yield from self._of_pass(number, first, last)
+            step += last - first
+
+    def _of_pass(self, number: int, first: int, last: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """The steps from `first` up to `last` of the pass over the data of that number."""
+        self._generator.manual_seed(mix_seed(self.seed, number))
+        order = self._order()[first * self.batch_size : last * self.batch_size]
         with closing(self.data.walk(order, self.batch_size)) as taken:
-            for step, (chosen, images, labels) in enumerate(taken, first_step):
+            for step, (chosen, images, labels) in enumerate(taken, first):
                 assert labels is not None
-                draw = Draw.seeded(mix_seed(self.seed, epoch, step + 1), chosen, epoch, self.seed)
+                draw = Draw.seeded(mix_seed(self.seed, number, step + 1), chosen, number, self.seed)
                 augmented = augment(images, self.augmentation, draw)
                 if self.augmentation.mix == "none":
                     yield self.data.normalise(augmented[self.part]), labels[self.part]

@@ -1,6 +1,7 @@
 """Networks by name: `best`, `top:5`, a trial's number, or `preset:NAME`; with their recipes and what the search says of them.
 Runs by name, and which of them is taken where none is named."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
             )
         trial = known[which]
     candidate = trial_candidate(paths, trial)
-    epochs, parts = EPOCH_FACTOR * candidate.train.epochs, trial.user_attrs.get("micro_batches", 1)
+    passes = candidate.train.passes(read_settings(paths).train_images or 1)
+    epochs, parts = math.ceil(EPOCH_FACTOR * passes), trial.user_attrs.get("micro_batches", 1)
     measured = (finalist.mean, finalist.epochs) if finalist else (last_value(trial), max(trial.intermediate_values, default=None))
     return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, *measured, parts)
 

@@ -67,7 +67,7 @@ class Recipe(Frozen):
         arch = candidate.arch
         if self.stochastic_depth is not None:
             arch = arch.model_copy(update={"stochastic_depth": round(self.stochastic_depth.of(epochs), 4)})
-        return Candidate(arch=arch, train=TrainConfig.model_validate({**train, "epochs": epochs}))
+        return Candidate(arch=arch, train=TrainConfig.model_validate({**train, "epochs": epochs, "epoch_images": None}))
 
 
 def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -75,6 +75,8 @@ def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         part = with_british_keys(part)
         if "epochs" in part:
             raise ValueError("epochs: set the recipe's own key `epochs` instead")
+        if "epoch_images" in part:
+            raise ValueError("epoch_images: an epoch of a final training is one pass over all training images")
         if "lr" in part and "optimiser" not in part:
             raise ValueError(
                 f"lr: needs {prefix}optimiser, because good learning rates differ by orders of magnitude between optimisers"

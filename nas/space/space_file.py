@@ -218,8 +218,9 @@ class _Reader:
                 raise self.fail("train", str(error)) from None
         tree = self.mapping(tree, "train", TrainConfig.model_fields)
         slots = self.section(tree, TrainConfig, ("train",))
-        if any(slot.name == "epochs" and slot.drawn for slot in slots):
-            raise self.fail("train.epochs", "must be one number: pruning compares candidates epoch by epoch")
+        for name in ("epochs", "epoch_images"):
+            if any(slot.name == name and slot.drawn for slot in slots):
+                raise self.fail(f"train.{name}", "must be one number: pruning compares candidates epoch by epoch")
         if not any(slot.name == "epochs" for slot in slots):
             slots.append(Slot("epochs", ("train", "epochs"), TrainConfig.model_fields["epochs"].default))
         return slots

@@ -82,6 +82,12 @@ class SearchSpec(ImageFields):
         parse=parse_flop,
         metavar="FLOP",
     )
+    trial_compute: float | None = option(
+        None,
+        "Train each network for this compute, such as 10TFLOP, instead of on the same images. [default: the space's]",
+        parse=parse_flop,
+        metavar="FLOP",
+    )
     finalists: int | None = option(
         None, "Train the best N networks again, longer. [default: as many as a fifth of the cost allows]", remembered=False
     )

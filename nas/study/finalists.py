@@ -32,7 +32,7 @@ MOST = 8
 LEAST = 2  # of one network alone nothing is to be chosen
 LENGTHS = ((1.5, 2), (1.0, 2), (1.0, 1))
 """How many times the search's epochs, and seeds: the first that leaves enough for at least two."""
-SHOWN = ("params", "macs", "architecture", "micro_batches")
+SHOWN = ("params", "macs", "architecture", "micro_batches", "sam_rho", "epoch_images")
 """What a finalist's training says of its network, as the search's trial did."""
 FINALS = 0xF17A15  # sets the trainings' seeds apart from those of the search
 

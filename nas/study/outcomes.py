@@ -48,8 +48,9 @@ def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
     for name in ("memory", "latency_ms"):
         if (value := getattr(cost, name)) is not None:
             trial.set_user_attr(name, value)
-    if candidate.train.sam_rho:
-        trial.set_user_attr("sam_rho", candidate.train.sam_rho)
+    for name in ("sam_rho", "epoch_images"):
+        if value := getattr(candidate.train, name):
+            trial.set_user_attr(name, value)
     trial.set_user_attr("architecture", candidate.arch.one_line())
     trial.set_user_attr("digest", candidate.digest)
 

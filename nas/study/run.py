@@ -274,6 +274,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
             space,
             prepared.budget,
             least_params=prepared.least_params,
+            trial_flop=prepared.settings.study.trial_compute,
             goal=request.trials,
             most_flop=None if request.flop is None else (1 - kept_share) * request.flop,
             **shared,

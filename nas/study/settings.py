@@ -97,6 +97,7 @@ class Overrides(Frozen):
     pruner: str | None = None
     metric: MetricName | None = None
     class_balance: BalanceName | None = None
+    trial_compute: float | None = None
     unmirrored: bool = False  # the data set's word, not the command line's: its images mean something else in the mirror
 
     def applied_to(self, space: Space) -> Space:
@@ -117,8 +118,9 @@ class Overrides(Frozen):
             for kind, name, before in (("sampler", self.sampler, study.sampler), ("pruner", self.pruner, study.pruner))
             if name is not None and name != before.name
         }
-        if self.metric is not None:
-            changed["metric"] = self.metric
+        for name in ("metric", "trial_compute"):
+            if (value := getattr(self, name)) is not None:
+                changed[name] = value
         return study.model_copy(update=changed)
 
 
@@ -171,7 +173,7 @@ class StudySettings(Frozen):
                 what, began = f"images in {new.data.folder}", f", in {self.data.folder}"
             found.append(f"data: the {what} are not those of the study{began}")
         pairs = [("seed", self.seed, new.seed)]
-        pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
+        pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective", "trial_compute")]
         studies = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
         for kind in ("sampler", "pruner"):
             strategy_before, strategy_after = (describe(getattr(study, kind)) for study in studies)
@@ -183,6 +185,7 @@ class StudySettings(Frozen):
         return (
             self.data_fingerprint == other.data_fingerprint
             and self.study.metric == other.study.metric
+            and self.study.trial_compute == other.study.trial_compute
             and self.data.model_dump(exclude=PLACES) == other.data.model_dump(exclude=PLACES)
             and self.parameters.get("epochs") == other.parameters.get("epochs")
         )

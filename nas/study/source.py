@@ -183,7 +183,8 @@ class TrialSource(JobSource):
         return self.spent + sum(ahead) >= self.most_flop
 
     def _epoch_flop(self, drawn: Drawn) -> float:
-        return training_flop(drawn.macs, self.images or 0, drawn.candidate.train.sam_rho)
+        train = drawn.candidate.train
+        return training_flop(drawn.macs, train.epoch_images or self.images or 0, train.sam_rho)
 
     @property
     def wanted(self) -> int:

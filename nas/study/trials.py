@@ -96,7 +96,8 @@ def flop_of(trial: FrozenTrial, images: int | None) -> float | None:
         return 0.0
     if images is None or macs is None:
         return None
-    return training_flop(macs, images * max(trial.intermediate_values), attributes.get("sam_rho", 0.0))
+    seen = attributes.get("epoch_images", images) * max(trial.intermediate_values)
+    return training_flop(macs, seen, attributes.get("sam_rho", 0.0))
 
 
 def read_trials(trials: Sequence[FrozenTrial], paths: StudyPaths, images: int | None) -> list[TrialRecord]:
