@@ -272,10 +272,15 @@ class TrainBatches:
         cls, data: Resident, recipe: TrainConfig, seed: int, classes: int, part: Callable[[int], slice] = slice
     ) -> Self:
         balanced = recipe.class_balance == "sampling"
-        batch = recipe.batch_of(recipe.epoch_images or len(data))
-        epoch_images = recipe.epoch_images
         return cls(
-            data, batch, recipe.augment, seed, classes=classes, balanced=balanced, epoch_images=epoch_images, part=part
+            data,
+            recipe.batch_of(len(data)),
+            recipe.augment,
+            seed,
+            classes=classes,
+            balanced=balanced,
+            epoch_images=recipe.epoch_images,
+            part=part,
         )
 
     def __len__(self) -> int:
