@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from nas.config.budget import parse_flop
 from nas.config.frozen import Frozen
+from nas.errors import BudgetError
 
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1"]
 METRIC_WORDS: dict[MetricName, str] = {
@@ -71,6 +72,14 @@ class StrategyConfig(Frozen):
         return value
 
 
+def _parse_compute(text: Any) -> Any:
+    """ValueError is what pydantic reports with the key."""
+    try:
+        return None if text is None else parse_flop(text)
+    except BudgetError as error:
+        raise ValueError(error.message) from None
+
+
 class StudyConfig(Frozen):
     sampler: StrategyConfig = StrategyConfig(name="tpe")  # a name, or a mapping with arguments; see below
     pruner: StrategyConfig = StrategyConfig(name="asha")  # a name, or a mapping with arguments; see below
@@ -78,6 +87,6 @@ class StudyConfig(Frozen):
     objective: ObjectiveName = "accuracy"
     """accuracy: the best network under the budget. front: the best network for every number of parameters up to the budget; each
     trial gets its own limit, drawn below the budget."""
-    trial_compute: Annotated[float, BeforeValidator(parse_flop)] | None = None
+    trial_compute: Annotated[float | None, BeforeValidator(_parse_compute)] = None
     """Training compute of each trial, such as 10TFLOP: small networks see more images in an epoch than large ones, so pruning and
     ranking compare networks at equal compute. null: every trial sees the same images."""

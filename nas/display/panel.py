@@ -38,9 +38,11 @@ def counts_text(progress: Progress, left: float | None, width: int) -> str:
 
 
 def seconds_left(progress: Progress, elapsed: float, until_deadline: float | None) -> float | None:
-    """Of this run, by what a training has cost in it so far, the pruned and the unfinished ones among them; at most the time that
-    is given. None before one has ended, unless time is given."""
+    """Of this run, by what a training has cost in it so far, the pruned and the unfinished ones among them; at most the time and
+    the compute that are given. None before one has ended, unless time is given."""
     known = [] if until_deadline is None else [max(0.0, until_deadline)]
+    if progress.flop_left is not None and progress.flop_here:
+        known.append(elapsed * max(0.0, progress.flop_left) / progress.flop_here)
     if progress.trained_here:
         known.append(elapsed / progress.trained_here * (progress.goal - progress.trained))
     return min(known, default=None)

@@ -20,7 +20,7 @@ from rich.text import Text
 from nas.config import METRIC_WORDS, Candidate
 from nas.display.panel import left_text, panel, running_text, seconds_left
 from nas.paths import StudyPaths
-from nas.report.words import number_text, row_text, time_text
+from nas.report.words import flop_text, number_text, row_text, time_text
 from nas.runs.trackers import Tracker, make_tracker, require_tracker
 from nas.study.finalists import Round
 from nas.study.run import SearchDisplay, SearchPlan
@@ -54,8 +54,10 @@ def round_text(chosen: Round) -> str:
 def finalists_plan(plan: SearchPlan) -> str:
     if plan.finalists is None:
         return "none"
-    if plan.finalist_seconds is not None:
-        return f"in the last {time_text(plan.finalist_seconds)}, as many of the best as the search's own cost then allows"
+    kept = [time_text(plan.finalist_seconds)] if plan.finalist_seconds is not None else []
+    kept += [flop_text(plan.finalist_flop)] if plan.finalist_flop is not None else []
+    if kept:
+        return f"in the last {' or '.join(kept)}, as many of the best as the search's own cost then allows"
     epochs = int(plan.settings.parameters["epochs"])
     expected = plan.pruner.expected_epochs(plan.goal)
     most = "at most " if expected is None else ""
@@ -77,6 +79,8 @@ def plan_lines(plan: SearchPlan) -> dict[str, str]:
         images += f", with each of the {plan.groups:,} groups on one side"
     shape, metric = settings.shape, METRIC_WORDS[settings.study.metric]
     epochs = number_text(int(settings.parameters["epochs"]), "epoch")
+    if settings.study.trial_compute is not None:
+        epochs = f"{flop_text(settings.study.trial_compute)} in {epochs}"
     return {
         "study": str(plan.paths.folder),
         "space": f"{settings.space}, {settings.budget.describe()}",

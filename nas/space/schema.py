@@ -30,6 +30,7 @@ Schema = dict[str, Any]
 _NUMBER = {"type": "number"}
 _ENDS: dict[str, Schema] = {"low": _NUMBER, "high": _NUMBER, "step": _NUMBER, "log": {"type": "boolean"}}
 _AMOUNT = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^[0-9][0-9_.]*\s*[A-Za-z]*$"}]}
+_COMPUTE = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*[kKmMgGtTpPeE]?(FLOPs?|flops?)?$"}
 
 
 def space_schema(samplers: list[str], pruners: list[str]) -> Schema:
@@ -46,12 +47,14 @@ def space_schema(samplers: list[str], pruners: list[str]) -> Schema:
     train = {key: _or_range(one) for key, one in of_train.items() if key != "augment"}
     train |= {
         "epochs": of_train["epochs"],
+        "epoch_images": of_train["epoch_images"],
         "milestones": {"type": "array", "items": _NUMBER},
         "optimizer": train["optimiser"],
         "augment": _mapping({key: _or_range(one) for key, one in _fields(AugmentConfig).items()}),
     }
     budget = _fields(BudgetConfig) | dict.fromkeys(("params", "macs", "memory"), _AMOUNT)
     study = _fields(StudyConfig) | {"sampler": _strategy(samplers), "pruner": _strategy(pruners)}
+    study["trial_compute"] |= {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _COMPUTE, {"type": "null"}]}
     share = _or_range({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -169,7 +169,12 @@ def resolve_study(request: SearchSpec, space: Space, stored: StudySettings | Non
         return fill_new(space.study, space.epochs, space.warmup)
     if request.space is None:
         return fill_defaults(
-            Overrides(sampler=request.sampler, pruner=request.pruner, metric=overrides.metric).applied_to_study(stored.study)
+            Overrides(
+                sampler=request.sampler,
+                pruner=request.pruner,
+                metric=overrides.metric,
+                trial_compute=overrides.trial_compute,
+            ).applied_to_study(stored.study)
         )
     return fill_defaults(inherit_arguments(space.study, stored.study))
 

@@ -70,6 +70,7 @@ class SearchPlan:
     pruner: FairPruner
     finalists: Round | None  # what is expected after the search; None for none
     finalist_seconds: float | None  # kept for them, where the time is limited
+    finalist_flop: float | None  # likewise, where the compute is
     skipped_images: int
     groups: int  # whose images are kept together by the split; 0 where nobody said what belongs together
     warm_start: list[Fitted]
@@ -288,7 +289,8 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         "images": prepared.settings.train_images,
     }
     search, own_stop = make_source(), StopOf(stop)
-    plan = _plan(prepared, search.progress, fitted, expected, kept_seconds or None)
+    kept_flop = kept_share * (request.flop or 0.0)
+    plan = _plan(prepared, search.progress, fitted, expected, kept_seconds or None, kept_flop or None)
     display.begin(plan)
     display.until(search_deadline)
     interrupted = True
@@ -352,7 +354,12 @@ def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
 
 
 def _plan(
-    prepared: _Prepared, progress: Progress, fitted: list[Fitted], expected: Round | None, finalist_seconds: float | None
+    prepared: _Prepared,
+    progress: Progress,
+    fitted: list[Fitted],
+    expected: Round | None,
+    finalist_seconds: float | None,
+    finalist_flop: float | None,
 ) -> SearchPlan:
     return SearchPlan(
         paths=prepared.paths,
@@ -366,6 +373,7 @@ def _plan(
         pruner=prepared.pruner,
         finalists=expected,
         finalist_seconds=finalist_seconds,
+        finalist_flop=finalist_flop,
         skipped_images=prepared.dataset.skipped,
         groups=0 if prepared.parts.validation is None else len(prepared.dataset.groups),
         warm_start=fitted,

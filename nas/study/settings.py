@@ -131,6 +131,10 @@ FIRST_STRATEGIES = StudyConfig(
 """Of studies from before strategies had names, whose settings do not say them."""
 
 
+def _tflop(flop: float | None) -> str | None:
+    return None if flop is None else f"{flop / 1e12:g}TFLOP"
+
+
 def _changes(pairs: list[tuple[str, Any, Any]]) -> list[str]:
     return [f"{name}: {before} → {after}" for name, before, after in pairs if before != after]
 
@@ -173,7 +177,8 @@ class StudySettings(Frozen):
                 what, began = f"images in {new.data.folder}", f", in {self.data.folder}"
             found.append(f"data: the {what} are not those of the study{began}")
         pairs = [("seed", self.seed, new.seed)]
-        pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective", "trial_compute")]
+        pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
+        pairs.append(("trial_compute", *(_tflop(study.trial_compute) for study in (self.study, new.study))))
         studies = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
         for kind in ("sampler", "pruner"):
             strategy_before, strategy_after = (describe(getattr(study, kind)) for study in studies)

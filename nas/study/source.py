@@ -69,6 +69,8 @@ class Progress:
     history: list[float] = field(default_factory=list)
     """Value of the best so far after each network that trained, once one got to its end."""
     trained_here: int = 0  # in this run of the command
+    flop_here: float = 0.0  # operations of its trainings, in this run
+    flop_left: float | None = None  # of the compute that is given
 
     @property
     def trained(self) -> int:
@@ -127,6 +129,7 @@ class TrialSource(JobSource):
         self._decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()  # recorded, and not told yet
         self.spent = sum(flop_of(trial, images) or 0.0 for trial in trials)
         """Operations of the study's trainings."""
+        self._add_flop(0.0)
         self._failures_in_a_row = 0
         self._kept: list[int] = []  # numbers of the trials whose checkpoints stay, best first
         self._note_best(trials)
@@ -181,6 +184,11 @@ class TrialSource(JobSource):
             return False
         ahead = (self._epoch_flop(drawn) * (self.progress.epochs - len(drawn.known)) for drawn in pending)
         return self.spent + sum(ahead) >= self.most_flop
+
+    def _add_flop(self, flop: float) -> None:
+        self.spent += flop
+        self.progress.flop_here += flop
+        self.progress.flop_left = None if self.most_flop is None else self.most_flop - self.spent
 
     def _epoch_flop(self, drawn: Drawn) -> float:
         train = drawn.candidate.train
@@ -248,7 +256,7 @@ class TrialSource(JobSource):
         if drawn.known.get(metrics.epoch) != value:  # where they differ, the checkpoint's curve is the truth
             outcomes.report(self.study, drawn.trial, value, metrics.epoch)
             if metrics.epoch not in drawn.known:
-                self.spent += self._epoch_flop(drawn)
+                self._add_flop(self._epoch_flop(drawn))
             drawn.known[metrics.epoch] = value
         last = metrics.epoch == self.progress.epochs
         prune = not last and metrics.epoch > drawn.judged and self._would_prune(drawn)

@@ -124,3 +124,26 @@ def test_after_an_epochs_last_step_nothing_is_left_of_it() -> None:
     batches = TrainBatches(resident(images_of(20)), 6, AugmentConfig(), 0, classes=5)
     assert len(list(batches.epoch(0))) == len(batches) == 3
     assert list(batches.epoch(0, first_step=3)) == []
+
+
+@pytest.mark.parametrize("epoch_images", [4, 12, 20, 26, 61])
+def test_epochs_of_any_length_see_the_same_batches_as_whole_passes(epoch_images: int) -> None:
+    def batches(epochs: int, **more: int) -> list[tuple[Tensor, Tensor]]:
+        train = TrainBatches(resident(images), 4, AugmentConfig(flip="alternating"), 7, classes=5, **more)
+        return [batch for epoch in range(epochs) for batch in train.epoch(epoch)]
+
+    images = images_of(21)  # five whole batches, and one image is left out
+    steps = epoch_images // 4
+    wanted, found = batches(13)[: 4 * steps], batches(4, epoch_images=epoch_images)
+    assert len(found) == len(wanted) == 4 * steps
+    for (a, a_labels), (b, b_labels) in zip(wanted, found, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a_labels, b_labels)
+    train = TrainBatches(resident(images), 4, AugmentConfig(), 7, classes=5, epoch_images=epoch_images)
+    whole = list(train.epoch(2))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(whole[1:], train.epoch(2, first_step=1), strict=True))
+
+
+def test_a_batch_is_no_larger_than_an_epoch() -> None:
+    train = TrainBatches(resident(images_of(21)), 8, AugmentConfig(), 7, classes=5, epoch_images=3)
+    assert (train.batch_size, len(train), len(list(train.epoch(9)))) == (3, 1, 1)

@@ -148,6 +148,8 @@ def test_time_left_goes_by_what_a_training_cost_pruned_ones_among_them() -> None
     assert seconds_left(shown, elapsed=400.0, until_deadline=None) == 88 * 100.0
     assert seconds_left(shown, elapsed=400.0, until_deadline=60.0) == 60.0, "the time that is given is an end, too"
     assert seconds_left(shown, elapsed=400.0, until_deadline=-5.0) == 0.0
+    by_compute = replace(shown, flop_here=8e12, flop_left=2e12)
+    assert seconds_left(by_compute, elapsed=400.0, until_deadline=None) == 100.0, "so is the compute"
     none_yet = progress(trained_here=0)
     assert seconds_left(none_yet, 400.0, None) is None
     assert seconds_left(none_yet, 400.0, 30.0) == 30.0

@@ -153,6 +153,14 @@ MISTAKES = {
         with_train("epochs: {type: int, low: 6, high: 18}"),
         "train.epochs: must be one number: pruning compares candidates epoch by epoch",
     ),
+    "images of an epoch as a range": (
+        with_train("epoch_images: {type: int, low: 600, high: 1800}"),
+        "train.epoch_images: must be one number: pruning compares candidates epoch by epoch",
+    ),
+    "compute of a trial as a word": (
+        WHOLE + "\nstudy: {trial_compute: much}\n",
+        "study.trial_compute: compute is a number of operations above 0, such as 2PFLOP or 300TFLOP, but got 'much'",
+    ),
     "milestones as a choice": (
         with_train("milestones: {type: categorical, choices: [[0.5], [0.7]]}"),
         "train.milestones: must be one list of numbers, such as [0.5, 0.75], not a range",

@@ -15,7 +15,7 @@ from nas.interrupts import suspended_by_signals
 from nas.paths import StudyPaths
 from nas.runs.select import find_subject
 from nas.specs import SearchSpec
-from nas.study.request import resolve_data, resolve_overrides, resolve_space
+from nas.study.request import resolve_data, resolve_overrides, resolve_space, resolve_study
 from nas.study.run import run_search
 from nas.study.settings import Overrides, read_settings
 from nas.study.storage import open_study
@@ -64,6 +64,10 @@ def test_what_is_said_replaces_what_the_study_began_with(study: StudyPaths) -> N
     assert overrides == Overrides(epochs=5, max_params=2000, unmirrored=True)
     assert resolve_space(request, study, stored, overrides).epochs == 5
     assert resolve_data(request, stored) == stored.data.model_copy(update={"subset": 99, "seed": 4})
+    request = SearchSpec(study="tiny", trial_compute=1e12)
+    overrides = resolve_overrides(request, stored)
+    space = resolve_space(request, study, stored, overrides)
+    assert resolve_study(request, space, stored, overrides).trial_compute == 1e12
     config = resolve_data(SearchSpec(dataset="folder", data_folder="images"), None)
     assert config == DataConfig(dataset="folder", folder=str(Path.cwd() / "images"))
 

@@ -62,6 +62,10 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
         {"study": FIRST_STRATEGIES.model_copy(update={"pruner": StrategyConfig(name="asha", arguments={"reduction": 4})})},
         "pruner: asha (reduction 3, startup_trials 0) → asha (reduction 4, startup_trials 0)",
     ),
+    "the compute of a trial": (
+        {"study": FIRST_STRATEGIES.model_copy(update={"trial_compute": 1e13})},
+        "trial_compute: None → 10TFLOP",
+    ),
     "the objective": ({"study": FIRST_STRATEGIES.model_copy(update={"objective": "front"})}, "objective: accuracy → front"),
 }
 
@@ -118,6 +122,8 @@ def test_trainings_are_the_same_on_the_same_data_and_epochs_whatever_the_space()
     other_space = settings(parameters={"epochs": "18"}, budget=BudgetConfig(params=9), seed=3)
     assert settings().same_trainings_as(other_space)
     assert settings().same_trainings_as(settings(data=DataConfig(dataset="digits", folder="moved")))
+    costlier = FIRST_STRATEGIES.model_copy(update={"trial_compute": 1e13})
+    assert not settings().same_trainings_as(settings(study=costlier))
     for changed in ({"parameters": {"epochs": "9"}}, {"data_fingerprint": "z"}, {"data": DataConfig(dataset="digits", subset=9)}):
         assert not settings().same_trainings_as(settings(**changed))
 

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nas.budget import Cost
-from nas.config import ArchConfig
+from nas.config import ArchConfig, Candidate
 from nas.device import SMALLEST_MICRO_BATCH
 from nas.errors import BudgetError, NasError, StudyError
 from nas.jobs import crew, runner
@@ -55,6 +56,21 @@ def test_no_training_begins_once_the_compute_is_spent_over_all_runs(bench: MakeB
     records = [TrialRecord.of(trial, 100) for trial in b.trials]
     assert [record.row()["flop"] for record in records] == [EPOCHS * epoch] * 3
     assert TrialRecord.of(b.trials[0]).flop is None, "of a study from before its images were recorded"
+
+
+def test_every_training_takes_the_same_compute(bench: MakeBench) -> None:
+    class CostlyBudget(StubBudget):
+        def check(self, arch: ArchConfig) -> Cost:
+            return replace(super().check(arch), macs=arch.stages[0].channels)
+
+    b = bench(10, 20, 50, budget=CostlyBudget())
+    search = b.run(3, images=1000, trial_flop=36_000.0)
+    images = [Candidate.from_file(b.paths.trial(number).candidate).train.epoch_images for number in range(3)]
+    assert images == [200, 100, 40], "36,000 operations are 6 × 10 MACs × 3 epochs × 200 images"
+    assert [TrialRecord.of(trial, 1000).flop for trial in b.trials] == [36_000.0] * 3
+    assert search.source.spent == search.progress.flop_here == 3 * 36_000
+    again = b.coordinator(3, images=1000, trial_flop=36_000.0, most_flop=200_000.0)
+    assert (again.source.spent, again.progress.flop_here, again.progress.flop_left) == (3 * 36_000, 0.0, 200_000 - 3 * 36_000)
 
 
 def test_pruned_and_diverged_networks_count_and_failed_ones_do_not(bench: MakeBench) -> None:
