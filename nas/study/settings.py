@@ -178,7 +178,7 @@ class StudySettings(Frozen):
             found.append(f"data: the {what} are not those of the study{began}")
         pairs = [("seed", self.seed, new.seed)]
         pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
-        pairs.append(("trial_compute", *(_tflop(study.trial_compute) for study in (self.study, new.study))))
+        pairs.append(("trial_compute", _tflop(self.study.trial_compute), _tflop(new.study.trial_compute)))
         studies = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
         for kind in ("sampler", "pruner"):
             strategy_before, strategy_after = (describe(getattr(study, kind)) for study in studies)
