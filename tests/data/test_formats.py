@@ -298,6 +298,17 @@ def test_an_undecodable_image_in_parquet_is_named_by_shard_and_row_and_may_be_sk
     assert (len(data.train), data.skipped) == (34, 2)
 
 
+def test_an_undecodable_image_is_named_behind_batches_in_the_second_shard(parts: Parts, tmp_path: Path) -> None:
+    images, labels = [png(image) for image in parts["train"][0]] * 4, [NAMES.index(name) for name in parts["train"][1]] * 4
+    images[20 + 100] = images[120][:40]
+    write_shard(tmp_path / "train-00000-of-00002.parquet", images[:20], labels[:20])
+    second = write_shard(tmp_path / "train-00001-of-00002.parquet", images[20:], labels[20:])
+    assert refusal(tmp_path).startswith(f"1 of 144 images cannot be read:\n  {second}, row 101: ")
+    data = load(tmp_path, skip_bad_images=True)
+    assert (len(data.train), data.skipped) == (143, 1)
+    np.testing.assert_array_equal(data.train.images[..., 0], np.delete(np.concatenate([parts["train"][0]] * 4), 120, axis=0))
+
+
 def test_parquet_labels_that_are_missing_or_beyond_the_names_are_named(parts: Parts, tmp_path: Path) -> None:
     numbers: list[Any] = [NAMES.index(label) for label in parts["train"][1]]
     file = shard(tmp_path / "train.parquet", parts, labels=[*numbers[:4], 3, *numbers[5:]])
@@ -534,6 +545,9 @@ def test_the_same_images_are_the_same_file_and_others_another(parts: Parts) -> N
     assert file_of_given((torch.from_numpy(images), labels)) == file
     assert file.stat() == written, "it is not written again, so that what was decoded of it is still found"
     assert file_of_given((images, labels[::-1])) != file
+    turned = torch.from_numpy(np.ascontiguousarray(images.transpose(2, 1, 0))).permute(2, 1, 0)
+    for other in (np.asfortranarray(images), images.transpose(0, 2, 1).copy().transpose(0, 2, 1), turned):
+        assert file_of_given((other, np.repeat(labels, 2)[::2])) == file, "whatever the order of its bytes"
     assert not list(file.parent.glob(".given-*"))
 
 
