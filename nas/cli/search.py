@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "search",
     "Search for the best network under a budget. The same command resumes a search.",
     "nas search --space digits --dataset digits --trials 12",
-    "nas search --dataset folder --data my-images --max-params 1M --timeout 2h",
+    "nas search --data my-images --max-params 1M --timeout 2h",
 )
 def search(
     given: Given[SearchSpec],
