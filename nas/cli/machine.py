@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import print_json, print_table
-from nas.cli.options import DataOption, JsonOption, StudyOption, command, offer
+from nas.cli.options import JsonOption, StudyOption, command, offer
+from nas.specs import AuditSpec, SearchSpec
+from nas.specs.options import Given
 
 if TYPE_CHECKING:
     from nas.report.machine import Health
@@ -21,10 +23,19 @@ NEEDS = {
 
 
 @command(
-    "doctor", "Show versions, devices, precision, disk space and data sets of this machine.", "nas doctor", "nas doctor --check"
+    "doctor",
+    """Show versions, devices, precision, disk space and data sets of this machine.
+
+With --data, also audit images: duplicates and near duplicates within and across the splits, twins with two labels, damaged
+images, sizes, compression, and what may be groups. Pairs are shown in nas-audit.html, in the working folder.
+""",
+    "nas doctor",
+    "nas doctor --check",
+    "nas doctor --data my-images --test hidden-test",
 )
 def doctor(
-    data: DataOption = None,
+    given: Given[AuditSpec],
+    *,
     check: Annotated[
         bool,
         typer.Option(
@@ -34,12 +45,14 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
+    from dataclasses import asdict
+
     from nas.report.machine import examine
 
-    health = examine(data or Path("data"))
-    if as_json and not check:
-        print_json(health)
-    elif not as_json:
+    health = examine(Path(given.data_folder or "data"))
+    audited = given.data_folder is not None and len(health.data_found) == 1  # no download folder
+    report = asdict(health)
+    if not as_json:
         print(f"python    {health.python}, {health.cores} cores, {health.machine}")
         print("packages  " + ", ".join(f"{name} {version}" for name, version in health.packages.items()))
         if health.git:
@@ -53,24 +66,51 @@ def doctor(
         print("disk      " + ", ".join(f"{left / 1e9:.0f} GB free in {path}" for path, left in health.free_bytes.items()))
         print("data      " + ", ".join(f"{name} ({where})" for name, where in health.data_found.items()))
         print("spaces    " + ", ".join(health.spaces))
+    if audited:
+        report["audit"] = _audit(given, quiet=as_json)
     for problem in health.problems:
         print(f"Problem:  {problem}", file=sys.stderr)
-    works = _check_devices(health, as_json) if check else True
+    works = _check_devices(health, report if as_json else None) if check else True
+    if as_json and not check:
+        print_json(report)
     if health.problems or not works:
         sys.exit(1)
 
 
-def _check_devices(health: "Health", as_json: bool) -> bool:
-    """Whether all of them work."""
+def _audit(given: Given[AuditSpec], quiet: bool) -> dict[str, Any]:
+    """Prints it unless `quiet`, and writes the page. Returns it as data."""
     from dataclasses import asdict
 
+    from nas.data.audit import audit
+    from nas.display.terminal import TerminalDisplay
+    from nas.files import write_whole
+    from nas.report.audit import PAGE, class_table, findings, render_audit
+    from nas.study.request import resolve_data
+
+    values = dict(given.values)
+    test = values.pop("test", None)
+    with TerminalDisplay(quiet=quiet) as display:
+        found, pictures = audit(resolve_data(SearchSpec(dataset="folder", **values), None), test, display.decoding)
+    write_whole(PAGE, render_audit(found, pictures).encode(errors="replace"))
+    noted = list(findings(found))
+    if not quiet:
+        print(f"\nAudit of {found.data}, compared at {found.compared}×{found.compared} pixels\n")
+        print_table(class_table(found))
+        for text, advice in noted or [("nothing was found", "")]:
+            print(f"\n{text[0].upper()}{text[1:]}." + (f"\nNext:  {advice}" if advice else ""))
+        print(f"\nPairs: {PAGE}")
+    return {**asdict(found), "findings": [{"text": text, "next": advice} for text, advice in noted]}
+
+
+def _check_devices(health: "Health", report: dict[str, Any] | None) -> bool:
+    """Whether all of them work. `report`: what is printed as JSON, with them; None for a table."""
     from nas.report.device_check import REPORT, Row, as_table, check_devices
 
     def say(row: Row) -> None:
         print(f"{row.device}, {row.step}: {row.result} after {row.seconds:.0f} s", file=sys.stderr, flush=True)
 
     rows = check_devices(health, say)
-    print_json({**asdict(health), "check": rows}) if as_json else print_table(as_table(rows))
+    print_table(as_table(rows)) if report is None else print_json({**report, "check": rows})
     failed = [row for row in rows if row.passed is False]
     for row in failed:
         print(f"Problem:  {row.device}, {row.step}: {row.found}\nNext:     {row.advice}", file=sys.stderr)

@@ -5,7 +5,6 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 import typer
@@ -14,8 +13,7 @@ from typer.core import TyperCommand
 from nas import __version__
 from nas.logs import start_logging
 from nas.paths import PRESET, known_studies, shipped_names
-from nas.specs import ImageFields
-from nas.specs.options import Option, options_of, with_options
+from nas.specs.options import Option, with_options
 
 Command = TypeVar("Command", bound=Callable[..., None])
 GROUPS = {  # of a command's help, and their options in order; those behind a | are rare, and some belong to one command
@@ -24,7 +22,7 @@ GROUPS = {  # of a command's help, and their options in order; those behind a | 
     "Network": "vary set grid name run tta adapt-norm",
     "Data": "dataset data search.labels validation hold-out include-test-labels train-subset size show.image-size check.channels "
     "show.channels classes | labels image-column label-column label-columns no-header group-column image-size resize "
-    "channels skip-bad-images",
+    "channels skip-bad-images group-duplicates test",
     "Budget": "trials timeout max-params max-macs",
     "Search": "space sampler pruner finalists | metric finalist-epochs finalist-seeds warm-start",
     "Training": "recipe like epochs time seed seeds choose-by | compute trial-compute class-balance",
@@ -221,4 +219,3 @@ DatasetOption = Annotated[
         autocompletion=offer("dataset"),
     ),
 ]
-DataOption = Annotated[Path | None, typer.Option("--data", help=options_of(ImageFields)["data_folder"].help)]

@@ -47,6 +47,7 @@ class DataConfig(Frozen):
     black."""
     channels: ChannelsName | None = None  # `folder`: None takes the first readable image's
     skip_bad_images: bool = False  # leave images out that cannot be read or, beside `labels`, have no label or no file
+    group_duplicates: bool = False  # images that are alike, also mirrored, are groups beside those of the column
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] | Annotated[int, Field(ge=1)] = 0.1
     """Images of the training set, stratified, that select candidates and never train them during a search: a share of each
     class, or from 1 on how many in all."""

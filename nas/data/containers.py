@@ -180,7 +180,7 @@ def _copies(folder: Path, parts: Collection[str]) -> list[str]:
     if more := sum(len(of) - 1 for of in groups.values()):
         said.append(
             f"{more:,} of {len(train):,} training images are copies of others, pixel for pixel, so that copies of what trains "
-            "may judge: remove them, or keep them together with --group-column"
+            "may judge: remove them, or keep them together with --group-duplicates; nas doctor --data shows them"
         )
     if several := sum(len(of) > 1 for of in classes.values()):
         said.append(f"{several:,} training image{'s are' if several > 1 else ' is'} in more than one class, pixel for pixel")

@@ -8,7 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from nas.data.formats import find_shards
 from nas.data.formats.container import Container, Split
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.splits import stratified
+from nas.data.twins import LEAST, find_twins, first_of
 from nas.errors import DataError, choices_sentence
 
 UNMIRRORED = frozenset({"digits", "mnist", "kmnist", "svhn", "gtsrb"})
@@ -32,7 +33,8 @@ UNMIRRORED = frozenset({"digits", "mnist", "kmnist", "svhn", "gtsrb"})
 def load_dataset(config: DataConfig, progress: Progress = silent) -> Dataset:
     """Raises DataError where the data is missing, broken or not what its name says."""
     require_known(config.dataset)
-    return DATASETS[config.dataset](config, progress)
+    dataset = DATASETS[config.dataset](config, progress)
+    return _with_twins_together(dataset, progress) if config.group_duplicates else dataset
 
 
 def has_test_split(dataset: str) -> bool:
@@ -56,6 +58,30 @@ def require_known(dataset: str) -> None:
     if dataset not in DATASETS:
         hint = f"--dataset folder --data {dataset}" if Path(dataset).is_dir() else None
         raise DataError(f"{dataset!r} is no data set.{choices_sentence(dataset, DATASETS)}", hint=hint)
+
+
+MOST_TOGETHER = 0.1  # share of the images that may be one group of twins: more are no twins, but images of one kind
+
+
+def _with_twins_together(dataset: Dataset, progress: Progress) -> Dataset:
+    """Training images that are alike, and those of one group, become one group. Raises DataError where too many are alike."""
+    train = dataset.train
+
+    def make(folder: Path) -> dict[str, Any]:
+        given = () if train.groups is None else (first_of(train.groups.tolist()),)
+        np.save(folder / "groups.npy", find_twins(train.images, progress=progress).groups(*given))
+        return {}
+
+    groups = np.asarray(find_or_make("twins", entry_key([dataset.fingerprint, LEAST]), make).array("groups"))
+    largest = np.bincount(groups).max()
+    if train.groups is None and largest > MOST_TOGETHER * len(train):
+        raise DataError(
+            f"--group-duplicates: {largest:,} of {len(train):,} training images would be one group, a chain of images that "
+            f"correlate by {LEAST:g} or more: here correlation does not tell twins from others",
+            hint="leave it out, or name groups with --group-column; nas doctor --data shows pairs",
+        )
+    names = tuple(f"training image {first} and its twins" for first in np.unique(groups, return_index=True)[1])
+    return replace(dataset, train=replace(train, groups=groups), groups=names)
 
 
 Arrays = tuple[np.ndarray, np.ndarray, list[str]]  # uint8 (N, H, W, C), int64 (N,), and the classes

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -167,13 +167,24 @@ def decode(member: Member, size: int, channels: int, resize: str = "squash") -> 
 def decode_all(
     members: Iterable[Member], out: np.ndarray, progress: Progress, what: str, resize: str = "squash"
 ) -> list[tuple[int, str]]:
-    """Decodes into `out`, uint8 (N, size, size, channels), on every usable core; of the members a few are in memory at a time.
-    Returns (index, reason) where that fails."""
+    """Decodes into `out`, uint8 (N, size, size, channels). Returns (index, reason) where that fails."""
     size, channels = out.shape[1], out.shape[3]
+
+    def one(i: int, member: Member) -> None:
+        out[i] = decode(member, size, channels, resize)
+
+    return for_each(members, one, progress, what, len(out))
+
+
+def for_each(
+    members: Iterable[Member], act: Callable[[int, Member], None], progress: Progress, what: str, count: int
+) -> list[tuple[int, str]]:
+    """`act` on each with its index, on every usable core; of the members a few are in memory at a time. Returns (index, reason)
+    where that raises an error."""
 
     def one(i: int, member: Member) -> tuple[int, str] | None:
         try:
-            out[i] = decode(member, size, channels, resize)
+            act(i, member)
         except Exception as error:
             return i, decoding_failure(error)
         return None
@@ -191,7 +202,7 @@ def decode_all(
             while waiting:
                 yield from waiting.popleft().result()
 
-    return [bad for bad in progress(results(), what, len(out)) if bad is not None]
+    return [bad for bad in progress(results(), what, count) if bad is not None]
 
 
 def _groups(members: Iterable[Member]) -> Iterator[tuple[int, list[Member]]]:

@@ -216,7 +216,7 @@ def _require_both_sides(dataset: Dataset, validation: np.ndarray) -> None:
     for label in one_sided(labels, chooses):
         mine = labels == label
         name, owners = dataset.classes[label], np.unique(groups[mine])
-        hint = "add images of other groups to the class, leave it out, or leave --group-column out"
+        hint = "add images of other groups to the class, leave it out, or leave --group-column or --group-duplicates out"
         if len(owners) == 1:
             raise DataError(
                 f"all {mine.sum():,} images of class {name!r} belong to the group {dataset.groups[owners[0]]!r}; each class "

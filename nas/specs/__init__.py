@@ -48,6 +48,20 @@ class ImageFields(DeviceFields):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableFields:
+    """How a data set's tables, and files with columns, are read."""
+
+    labels: str | None = option(None, "CSV or Parquet file with the labels of images in --data.", path=True)
+    image_column: str | None = option(None, "Column with paths of images within --data, or with the images. [default: image]")
+    label_column: str | None = option(None, "Column with the labels. [default: label]")
+    label_columns: tuple[str, ...] | None = option(
+        None, "One column for each class, with 1 for its images: healthy,rust,scab.", parse=parse_names, metavar="NAMES"
+    )
+    no_header: bool = option(False, "The table has no line of names; its columns are called 1, 2, …")
+    group_column: str | None = option(None, "Column with groups, such as patients; the split keeps each group together.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecipeFields(ImageFields):
     """Options of trainings after a search."""
 
@@ -59,7 +73,7 @@ class RecipeFields(ImageFields):
 
 
 @dataclass(frozen=True)
-class SearchSpec(ImageFields):
+class SearchSpec(TableFields, ImageFields):
     """`nas search`. None: what the study stores, or the default of a new study."""
 
     space: str | None = option(None, "A shipped space or a YAML file. [default: resnet]", complete="space", positional=True)
@@ -99,20 +113,13 @@ class SearchSpec(ImageFields):
     )
     epochs: int | None = option(None, "Epochs of each training. [default: the space's]")
     max_params: int | str | None = option(None, "Parameter limit, such as 5M or 300k. [default: the space's]", metavar="N")
-    labels: str | None = option(None, "CSV or Parquet file with the labels of images in --data.", path=True)
-    image_column: str | None = option(None, "Column with paths of images within --data, or with the images. [default: image]")
-    label_column: str | None = option(None, "Column with the labels. [default: label]")
-    label_columns: tuple[str, ...] | None = option(
-        None, "One column for each class, with 1 for its images: healthy,rust,scab.", parse=parse_names, metavar="NAMES"
-    )
-    no_header: bool = option(False, "The table has no line of names; its columns are called 1, 2, …")
-    group_column: str | None = option(None, "Column with groups, such as patients; the split keeps each group together.")
     image_size: int | None = option(
         None, "Resize the images of a folder to this size. [default: the shorter side of the first]", alias="--size", min=8
     )
     resize: str | None = option(None, "How images become square: squash, crop or pad. [default: squash]", complete="resize")
     channels: str | None = option(None, "grey or rgb. [default: as the first image]", complete="channels")
     skip_bad_images: bool = option(False, "Skip images that cannot be read, or that have no label or no file.")
+    group_duplicates: bool = option(False, "Keep images that are alike, also mirrored, on one side of the split.")
     warm_start: str | None = option(
         None,
         "Start a new study from `presets`, `study:NAME`, `optuna:URL/NAME`, or one network: `preset:NAME`, STUDY/12, "
@@ -342,3 +349,13 @@ class CheckSpec:
     timeout: float = option(
         60.0, "Time limit for the code of a file or of a library.", parse=parse_timeout, text="60s", metavar="TIME"
     )
+
+
+@dataclass(frozen=True)
+class AuditSpec(TableFields):
+    """`nas doctor --data`"""
+
+    data_folder: str | None = option(
+        None, "Audit these images: a folder, or files; also the download folder.", name="data", path=True
+    )
+    test: Path | None = option(None, "With --data: also test images, which need no labels, against the training images.")

@@ -200,6 +200,7 @@ def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfi
         "labels": request.labels and os.path.abspath(request.labels),
         "header": False if request.no_header else None,
         "skip_bad_images": request.skip_bad_images or None,
+        "group_duplicates": request.group_duplicates or None,
         "subset": request.train_subset,
     }
     known = {"dataset": request.new_dataset} if before is None else before.model_dump()
