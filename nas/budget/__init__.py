@@ -13,6 +13,7 @@ from nas.budget.counts import (
     peak_memory,
     quick_macs,
     quick_params,
+    uncounted_products,
 )
 from nas.budget.latency import Write
 from nas.budget.macs import FVCORE_FAILED, macs_of, params_of
@@ -35,4 +36,5 @@ __all__ = [
     "peak_memory",
     "quick_macs",
     "quick_params",
+    "uncounted_products",
 ]

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nas.budget.closed_form import closed_form_macs, closed_form_params
-from nas.budget.macs import macs_of, params_of
+from nas.budget.macs import Macs, macs_of, params_of
 from nas.config import ArchConfig, ImageShape
 from nas.models import build_model
 from nas.models.user_code import blaming_block
@@ -30,10 +30,19 @@ def count_params(arch: ArchConfig, shape: ImageShape) -> int:
 def count_macs(arch: ArchConfig, shape: ImageShape) -> int:
     """Multiply-adds of one image's forward pass; fvcore counts one for a multiplication with its addition, and also what
     BatchNorm and pooling do. Allocates the network."""
+    return _macs(arch, shape).total
+
+
+def uncounted_products(arch: ArchConfig, shape: ImageShape) -> dict[str, int]:
+    """Operations that multiply but are in no count of multiply-adds, and how often they run: only a user's own block has some."""
+    return {} if arch.block_source is None else _macs(arch, shape).uncounted
+
+
+def _macs(arch: ArchConfig, shape: ImageShape) -> Macs:
     with torch.random.fork_rng(devices=[]):
         model = build_model(arch, shape).eval()
     with blaming_block(arch, f"fails on images of {shape.size}×{shape.size}"):
-        return macs_of(model, torch.zeros(1, shape.channels, shape.size, shape.size)).total
+        return macs_of(model, torch.zeros(1, shape.channels, shape.size, shape.size))
 
 
 def quick_macs(arch: ArchConfig, shape: ImageShape) -> int:

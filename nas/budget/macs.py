@@ -45,6 +45,7 @@ def params_of(model: nn.Module) -> int:
 @dataclass(frozen=True)
 class Macs:
     total: int
+    products: int  # of these, by convolutions, linear layers and other products: without normalisation, pooling and resizing
     by_module: dict[str, int]  # of each module that is called, by its name; those inside it included
     uncounted: dict[str, int]  # operations that multiply but for which there is no rule, and how often they run
 
@@ -78,7 +79,8 @@ def _by_fvcore(model: nn.Module, image: Tensor) -> Macs:
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     by_module = {name: int(count) for name, count in analysis.by_module().items()}
     uncounted = {name.partition("::")[2]: times for name, times in analysis.unsupported_ops().items() if _MULTIPLIES.search(name)}
-    return Macs(by_module[""], by_module, uncounted)
+    products = sum(count for name, count in analysis.by_operator().items() if not _PASSES.search(name))
+    return Macs(by_module[""], int(products), by_module, uncounted)
 
 
 Rule = Callable[[Sequence[Any], Sequence[Any]], int]  # multiply-adds of an operation by its inputs and outputs in the graph
@@ -132,6 +134,8 @@ _MULTIPLIES = re.compile(
     r"^prim::|attention|transformer|lstm|gru|rnn|fft|cdist|conv|dot|mm(_|$)|matmul|matrix|::linear|einsum|bilinear|Op\."
 )
 """In the names of operations that multiply, of which only those without any rule are looked at; `Op.` is a user's own."""
+_PASSES = re.compile(r"_norm|pool|mean|upsample|grid_sampler|interpolate")
+"""In the names of operations that are counted, and are no products."""
 
 
 # ----------------------------------------------------------------------------------------------------------------- torch
@@ -149,7 +153,8 @@ def _by_torch(model: nn.Module, image: Tensor) -> Macs:
     by_module = {name.partition(".")[2]: sum(count.values()) // 2 for name, count in counter.get_flop_counts().items()}
     total = counter.get_total_flops() // 2
     uncounted = {op.__name__: times for op, times in products.seen.items() if op not in counter.flop_registry}
-    return Macs(total, {**by_module, "": total}, uncounted)
+    products = sum(count for op, count in counter.get_flop_counts()["Global"].items() if not _PASSES.search(str(op))) // 2
+    return Macs(total, products, {**by_module, "": total}, uncounted)
 
 
 class _Products(TorchDispatchMode):

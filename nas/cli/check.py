@@ -56,7 +56,7 @@ def _print_output(text: str, network: str) -> None:
 def _as_data(checked: "Checked", output: str) -> dict[str, Any]:
     return {
         **pick(checked, "network", "study", "images", "unchecked", "notes", "parts", "affordable", "fits"),
-        **pick(checked.facts, "built", "params", "macs", "memory", "megabytes", "layers"),
+        **pick(checked.facts, "built", "params", "macs", "macs_products", "macs_uncounted", "memory", "megabytes", "layers"),
         "limits": {name: pick(held, "limit", "value", "left", "kept") for name, held in checked.limits.items()},
         "unchecked": list(checked.unchecked),
         "repeats": [{**block.model_dump(mode="json"), "copies": checked.copies(block)} for block in checked.repeats],
@@ -83,12 +83,16 @@ def _print(checked: "Checked") -> None:
             print(checked.limits[name].sentence(name))
         elif value is not None:
             print(f"{value:,} {LIMIT_NAMES[name]}{millions(value)}, no limit")
+        if name == "macs" and facts.macs_products not in (None, value):
+            count = f"{facts.macs_products:,}{millions(facts.macs_products)}"
+            print(f"  of these {count} in convolutions and other products alone, as most papers count them")
     if "latency" in checked.limits:
         print(checked.limits["latency"].sentence("latency"))
     print(f"{facts.megabytes:.2f} MB of weights")
     for name, why in checked.unchecked.items():
         print(f"Its {name} was not checked: {why}.")
-    print("\nIt fits.\n" if checked.fits else "\nIt does not fit.\n")
+    unknown = "Whether it fits is not known, because not all multiply-adds are counted."
+    print("\nIt fits.\n" if checked.fits else f"\n{'It does not fit.' if checked.counts_all else unknown}\n")
     print("\n".join(_affordable(checked) if checked.affordable is not None else _repeats(checked)))
 
 

@@ -108,6 +108,8 @@ def best(
         mark = "  ← best" if row.number == report.best.number else ""
         cost = f"{row.params:12,} {count_text(row.macs):>6s}"
         print(f"{row.number:5d} {cost}  {row.accuracy:{max(8, len(word))}.2%}  {row.architecture}{mark}")
+    for sentence in report.uncounted:
+        print(f"{sentence[0].upper()}{sentence[1:]}.")
     print(f"Next:  nas retrain {report.best.number} --study {report.study}", file=sys.stderr)
 
 

@@ -78,7 +78,7 @@ def _network_data(shown: "ShownNetwork") -> dict[str, object]:
         **({} if metric == "accuracy" else {f"validation_{metric}": subject.accuracy}),
         "images": shown.images,
         "architecture": shown.facts.built,
-        **pick(shown.facts, "params", "macs", "memory", "megabytes"),
+        **pick(shown.facts, "params", "macs", "macs_uncounted", "memory", "megabytes"),
         "parts": shown.parts,
         "layers": shown.facts.layers,
         **({} if shown.latency is None else {"latency_ms": shown.milliseconds}),
@@ -101,6 +101,8 @@ def _print_network(shown: "ShownNetwork") -> None:
     print("\n".join(text_picture(shown.parts)) + "\n")
     print("\n".join(text_layers(facts.layers)))
     print(f"{facts.params:,} parameters, {facts.megabytes:.2f} MB in float32; {facts.macs:,} MACs for one image")
+    if facts.macs_uncounted:
+        print(f"The multiply-adds of {', '.join(facts.macs_uncounted)} are not counted, because there is no rule for them.")
     print(f"{facts.memory:,} bytes of float32 activations for one image")
     if shown.latency is not None:
         ms = shown.milliseconds

@@ -129,7 +129,12 @@ class BudgetConfig(Frozen):
     """The limits of a network; at least one."""
 
     params: Count | None = None  # most parameters, counted by fvcore
-    macs: Count | None = None  # most MACs of one image's forward pass, counted by fvcore
+    macs: Count | None = None
+    """Most MACs of one image's forward pass, counted by fvcore: also what BatchNorm, pooling and resizing do. `nas check` says
+    how many belong to convolutions and other products alone, as most papers count them."""
+    uncounted: Literal["refuse", "allow"] = "refuse"
+    """Under a limit of MACs, a block of your own with products that no rule counts, such as an LSTM's: refused, or allowed and
+    named."""
     memory: Bytes | None = None
     """Most bytes of float32 activations that one image's forward pass holds at the same time, without weights (as for
     microcontrollers: MCUNet, arXiv 2007.10319)."""
@@ -138,7 +143,7 @@ class BudgetConfig(Frozen):
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
         if not self.limited():
-            choices = ", ".join(type(self).model_fields)
+            choices = ", ".join(LIMIT_NAMES)
             raise ValueError(f"must have at least one limit of {choices}, for example {{params: 5M}}")
         return self
 

@@ -112,7 +112,11 @@ def measure(
         params=facts.params,
         macs=facts.macs,
         over=over_budget(limits, values),
-        unknown=tuple(name for name in limits.limited() if values.get(name) is None),
+        unknown=tuple(
+            name
+            for name in limits.limited()
+            if values.get(name) is None or (name == "macs" and facts.macs_uncounted and limits.uncounted == "refuse")
+        ),
         channels_last=facts.channels_last,
         digest=_digest(named(text), facts.files),
     )

@@ -35,6 +35,7 @@ class ForeignFacts(Frozen):
     params: int  # by fvcore: what is shared counts once, what is frozen or never used counts too
     macs: int | None  # by fvcore, of one image; None where torch.jit cannot trace the network, and …
     macs_unknown: str | None  # … why
+    macs_products: int | None = None  # of `macs`, those of convolutions, linear layers and other products
     macs_uncounted: dict[str, int]  # operations that multiply but that fvcore has no rule for, and how often they run
     memory: int | None  # bytes of activations at once, of one image; None where the network cannot be followed
     bytes: int  # of its parameters, as they are stored
@@ -85,6 +86,7 @@ def measure(model: nn.Module, built: str, shape: ImageShape, run: Callable[[nn.M
         params=params_of(model),
         macs=None if counted is None else counted.total,
         macs_unknown=unknown,
+        macs_products=None if counted is None else counted.products,
         macs_uncounted={} if counted is None else counted.uncounted,
         memory=None if followed is None else followed.peak,
         bytes=sum(weight.numel() * weight.element_size() for weight in weights.values()),

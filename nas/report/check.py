@@ -166,6 +166,7 @@ class Checked:
     limits: dict[str, Held]
     unchecked: dict[str, str]  # limits of the study that were not looked at, and why
     parts: list[Part]
+    allow_uncounted: bool  # whether a limit of multiply-adds is kept whatever is in no count
     affordable: Affordable | None  # of networks whose counts have a closed form: ours, but for blocks of a user's own
 
     @property
@@ -178,8 +179,13 @@ class Checked:
         return notes_on(self.facts, self.images)
 
     @property
+    def counts_all(self) -> bool:
+        """Whether what is limited is counted whole."""
+        return self.allow_uncounted or "macs" not in self.limits or not self.facts.macs_uncounted
+
+    @property
     def fits(self) -> bool:
-        return all(held.kept for held in self.limits.values())
+        return self.counts_all and all(held.kept for held in self.limits.values())
 
     @property
     def width_factor(self) -> float | None:
@@ -239,6 +245,7 @@ def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Ca
         limits=held,
         unchecked={name: why for name in limits.limited() if name not in held},
         parts=parts,
+        allow_uncounted=limits.uncounted == "allow",
         affordable=None if counted is None else affordable(counted, images, limits),
     )
 

@@ -30,6 +30,7 @@ class BestReport:
     front: list[TrialRecord]
     """Of those within `max_macs`, whatever their parameters; and `best`, where others were better in the search."""
     metric: MetricName = "accuracy"  # what the values are of
+    uncounted: tuple[str, ...] = ()  # sentences: which multiply-adds are in no count
 
 
 def trained_rows(rows: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -67,8 +68,8 @@ def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int 
     """Counts multiply-adds that the study does not know where they are asked for. Raises StudyError where nothing has run to its
     end, BudgetError, which names the smallest, where nothing fits."""
     study = open_study(paths)
-    images = read_settings(paths).train_images
-    rows = trained_rows(TrialRecord.of(trial, images) for trial in study.get_trials(deepcopy=False))
+    settings = read_settings(paths)
+    rows = trained_rows(TrialRecord.of(trial, settings.train_images) for trial in study.get_trials(deepcopy=False))
     if not rows:
         raise none_is_best(paths)
     if max_macs is not None:
@@ -79,7 +80,7 @@ def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int 
     front = accuracy_front(row for row in rows if fits(row, None, max_macs))
     if best not in front:
         front = sorted([*front, best], key=lambda row: (row.params, row.number))
-    return BestReport(paths.name, max_params, max_macs, best, front, read_settings(paths).study.metric)
+    return BestReport(paths.name, max_params, max_macs, best, front, settings.study.metric, settings.uncounted)
 
 
 def with_macs(rows: Iterable[TrialRecord], paths: StudyPaths) -> list[TrialRecord]:

@@ -4,13 +4,13 @@ they cannot. What is scaled is counted in closed form: whether it is over anothe
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from nas.budget import Budget, count_macs, count_params, peak_memory, quick_macs, quick_params
+from nas.budget import Budget, count_macs, count_params, peak_memory, quick_macs, quick_params, uncounted_products
 from nas.budget.closed_form import closed_form_params, params_at_widths
 from nas.config import WIDEST, ArchConfig, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
@@ -74,6 +74,27 @@ def check_blocks(space: Space) -> None:
         check_block(arch, (widths[0], widths[min(1, len(widths) - 1)]))
         for width in widths:
             check_width(arch, arch.stages[0].model_copy(update={"channels": width}))
+
+
+def uncounted_sentences(space: Space, shape: ImageShape) -> tuple[str, ...]:
+    """One for each block of a user's own whose multiply-adds are not all counted."""
+    found = {}
+    for name in space.blocks:
+        found[name] = uncounted_products(space.candidate(_first_values(space) | {"block": name}).arch, shape)
+    return tuple(
+        f"the multiply-adds of {', '.join(ops)} in block {name} are in no count, because there is no rule for them"
+        for name, ops in found.items()
+        if ops
+    )
+
+
+def require_counted(budget: Budget, uncounted: Sequence[str]) -> None:
+    """Raises BudgetError where a limit of multiply-adds is held against counts that lack some, unless the space allows it."""
+    if uncounted and budget.limits.macs is not None and budget.limits.uncounted == "refuse":
+        raise BudgetError(
+            f"the budget limits multiply-adds, but {'; '.join(uncounted)}",
+            hint="budget: {uncounted: allow} in the space searches all the same; params and memory limit such networks, too",
+        )
 
 
 def _widths(slot: Slot) -> list[int]:

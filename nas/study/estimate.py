@@ -149,7 +149,7 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
             hint=f"nas search --study {paths.name} --estimate --trials {2 * before}",
         )
     chosen = spread_by_macs(space, budget, settings.data.seed, asked.strategies.trial_compute)
-    for warning in (*space.warnings(), *cost_warnings(space, budget, asked.space.images)):
+    for warning in (*space.warnings(), *settings.uncounted, *cost_warnings(space, budget, asked.space.images)):
         display.note(f"Warning: {warning}")
     count = len({one.digest for _, one in chosen})
     display.note(f"timing up to {count} networks of space {space.name}, for about {MEASURED_SECONDS:.0f} s in total")

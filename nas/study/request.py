@@ -27,7 +27,14 @@ from nas.data.splits import Split, default_validation, split, validation_images
 from nas.errors import ConfigError, StudyError, choices_sentence
 from nas.files import write_whole
 from nas.paths import StudyPaths, study_paths
-from nas.space.feasibility import check_blocks, check_can_fill, check_feasible, smallest_network
+from nas.space.feasibility import (
+    check_blocks,
+    check_can_fill,
+    check_feasible,
+    require_counted,
+    smallest_network,
+    uncounted_sentences,
+)
 from nas.space.space import Space
 from nas.space.space_file import CIFAR10, load_space
 from nas.specs import SearchSpec
@@ -78,11 +85,15 @@ class Asked:
         check_can_fill(space, dataset.shape)
         budget = Budget(space.budget, dataset.shape, self.paths.latencies, write)
         check_feasible(space, budget)
+        uncounted = uncounted_sentences(space, dataset.shape)
+        if self.stored is None:  # older studies go on
+            require_counted(budget, uncounted)
         settings = StudySettings(
             space=space.name,
             overrides=self.overrides,
             parameters=space.describe(),
             budget=space.budget,
+            uncounted=uncounted,
             data=data,
             train_images=len(parts.train),
             validation_images=validation_images(dataset, parts),

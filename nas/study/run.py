@@ -201,6 +201,7 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
             *filter(None, [dataset.others]),
             *dataset.copies,
             *space.warnings(),
+            *settings.uncounted,
             *cost_warnings(space, budget, asked.space.images),
             *imbalance_warnings(dataset, space),
         ],

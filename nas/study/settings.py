@@ -146,6 +146,7 @@ class StudySettings(Frozen):
     overrides: Overrides
     parameters: dict[str, str]  # each of the space's slots in words, the epochs among them
     budget: BudgetConfig
+    uncounted: tuple[str, ...] = ()  # sentences: which multiply-adds of a user's own blocks are in no count
     data: DataConfig
     data_fingerprint: str  # of the labels, classes and pixel statistics: the same images in another folder are the same data
     shape: ImageShape

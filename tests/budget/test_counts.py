@@ -59,6 +59,7 @@ def test_macs_of_a_network_are_those_of_its_layers() -> None:
     norms = 2 * (3 * 8 * 32**2 + 3 * 16 * 16**2)
     pooling = 16 * 16**2
     assert count_macs(SMALL, CIFAR10) == convolutions + norms + pooling
+    assert macs_of(build_model(SMALL, CIFAR10).eval(), torch.zeros(1, 3, 32, 32)).products == convolutions
 
 
 class Applies(nn.Module):
@@ -129,6 +130,12 @@ def test_multiplications_are_counted_by_hand(counter: str, product: str) -> None
     assert (found.total, found.uncounted) == (0 if unseen else macs, {})
 
 
+def test_products_alone_are_what_papers_state(counter: str) -> None:
+    """Table 4 of arXiv 1905.02244 has 56 M."""
+    found = macs_of(torchvision.models.mobilenet_v3_small().eval(), torch.zeros(1, 3, 224, 224))
+    assert (round(found.total / 1e6, 2), round(found.products / 1e6, 2)) == (59.65, 56.51)
+
+
 NORMS = [
     nn.BatchNorm2d(3, affine=False),
     nn.InstanceNorm2d(3),
@@ -145,6 +152,7 @@ def test_torch_counts_as_fvcore_does(layer: nn.Module, monkeypatch: pytest.Monke
     monkeypatch.setattr("nas.budget.macs.FVCORE_FAILED", "a test says so")
     by_torch = macs_of(layer, torch.zeros(1, 3, 8, 8))
     assert by_torch.total == by_fvcore.total > 0
+    assert by_torch.products == by_fvcore.products
     assert by_torch.by_module.items() <= by_fvcore.by_module.items()
     assert params_of(layer) == fvcore.nn.parameter_count(layer)[""]
 

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 import nas as api
 from nas.budget import Budget, count_macs, count_params, quick_macs
-from nas.config import ArchConfig, BlockSource, BudgetConfig, Candidate, ImageShape
-from nas.errors import ConfigError, StudyError
+from nas.config import ArchConfig, BlockSource, BudgetConfig, Candidate, DataConfig, ImageShape
+from nas.data.datasets import load_dataset
+from nas.errors import BudgetError, ConfigError, StudyError
 from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.models.user_code import blaming, block_class
@@ -24,6 +25,8 @@ from nas.runs.load import _is_in_study, load_network
 from nas.space.feasibility import check_blocks
 from nas.space.space import Space
 from nas.space.space_file import load_space
+from nas.specs import SearchSpec
+from nas.study.request import resolve
 from nas.study.settings import read_settings
 from tests.conftest import Done
 
@@ -72,6 +75,22 @@ def write_space(text: str, block: str = "Plain", entry: str = "my_blocks.py:Plai
 
 def smallest(space: Space) -> ArchConfig:
     return space.candidate({slot.name: slot.ends()[0] for slot in space.slots}).arch
+
+
+def test_products_that_no_rule_counts_are_refused_under_a_limit_of_multiply_adds() -> None:
+    block = PLAIN.replace("return self.conv(x)", "return self.conv(x) + torch.fft.fft2(x).real.mean()")
+    write_space(f"import torch\n{block}")
+    space, dataset = Path("space.yaml").read_text(), load_dataset(DataConfig(dataset="digits"))
+    sentence = "the multiply-adds of fft_fft2 in block Plain are in no count, because there is no rule for them"
+    for keys, refused in (("", False), (", macs: 10M", True), (", macs: 10M, uncounted: allow", False)):
+        Path("space.yaml").write_text(space.replace("params: 6k", f"params: 6k{keys}"))
+        asked = resolve(SearchSpec("space.yaml", "digits"))
+        if refused:
+            with pytest.raises(BudgetError, match=f"the budget limits multiply-adds, but {sentence}") as error:
+                asked.on(dataset)
+            assert "uncounted: allow" in str(error.value.hint)
+        else:
+            assert asked.on(dataset)[2].uncounted == (sentence,)
 
 
 # ------------------------------------------------------------------------------------------------------------ all the way

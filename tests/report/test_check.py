@@ -23,6 +23,7 @@ from nas.report.network import measured
 from nas.runs.select import find_subject
 from nas.specs import CheckSpec
 from nas.study.settings import read_settings
+from tests.conftest import Done
 from tests.foreign.networks import Net, Odd
 from tests.reported import REPORTED
 
@@ -171,6 +172,23 @@ def test_multiply_adds_that_cannot_be_counted_are_not_said_to_fit(foreign: Calla
     assert any(note.startswith("It uses 110 parameters that are not registered") for note in found.notes)
     assert any(note.startswith("Its multiply-adds cannot be counted, since torch.jit cannot trace it: ") for note in found.notes)
     assert check(CheckSpec("torchvision:any", size=8)).fits
+
+
+def test_multiply_adds_that_are_not_all_counted_are_not_said_to_fit(foreign: Callable, nas: Callable[..., Done]) -> None:
+    class Recurs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.recurrent(x.flatten(2).mT)[0][:, -1])
+
+    foreign(Recurs())
+    assert check(CheckSpec("torchvision:any", size=8)).fits
+    done = nas("check", "torchvision:any", "--size", "8", "--max-macs", "1M")
+    assert done.code == 1
+    assert "Whether it fits is not known, because not all multiply-adds are counted." in done.out
+    assert "The multiply-adds of lstm (1 times) are not counted" in done.out
 
 
 def test_latency_of_a_study_is_not_looked_at_for_a_foreign_network(foreign: Callable, study: StudyPaths) -> None:
