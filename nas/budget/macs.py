@@ -147,12 +147,12 @@ def _by_torch(model: nn.Module, image: Tensor) -> Macs:
         rules[torch.ops.torchvision.deform_conv2d] = lambda x, w, *_, out_shape, **__: 2 * w[1:].numel() * out_shape.numel()
     # An operation is looked up by its name, but taken apart before that unless its overload is there, too.
     overloads = {getattr(op, one): rule for op, rule in rules.items() for one in op.overloads()}
-    counter, products = FlopCounterMode(display=False, custom_mapping=rules | overloads), _Products()
-    with counter, products:
+    counter, run = FlopCounterMode(display=False, custom_mapping=rules | overloads), _Products()
+    with counter, run:
         model(image)
     by_module = {name.partition(".")[2]: sum(count.values()) // 2 for name, count in counter.get_flop_counts().items()}
     total = counter.get_total_flops() // 2
-    uncounted = {op.__name__: times for op, times in products.seen.items() if op not in counter.flop_registry}
+    uncounted = {op.__name__: times for op, times in run.seen.items() if op not in counter.flop_registry}
     products = sum(count for op, count in counter.get_flop_counts()["Global"].items() if not _PASSES.search(str(op))) // 2
     return Macs(total, products, {**by_module, "": total}, uncounted)
 

@@ -3,7 +3,17 @@
 This room describes; `nas.models`, `nas.train`, `nas.data` and `nas.study` construct. It knows neither torch nor Optuna.
 """
 
-from nas.config.budget import LIMIT_NAMES, BudgetConfig, LatencyConfig, RuntimeName, amount, parse_bytes, parse_count, parse_flop
+from nas.config.budget import (
+    CHANNEL_BLOCK,
+    LIMIT_NAMES,
+    BudgetConfig,
+    LatencyConfig,
+    RuntimeName,
+    amount,
+    parse_bytes,
+    parse_count,
+    parse_flop,
+)
 from nas.config.frozen import Frozen, Probability, Rate, first_problem, what_is_wrong
 from nas.config.network import (
     MOST_BLOCKS,

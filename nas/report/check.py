@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nas.budget import Budget, Part, peak_memory
 from nas.budget.closed_form import closed_form_macs, closed_form_params
-from nas.config import LIMIT_NAMES, MOST_BLOCKS, WIDEST, ArchConfig, BudgetConfig, ImageShape, amount
+from nas.config import CHANNEL_BLOCK, LIMIT_NAMES, MOST_BLOCKS, WIDEST, ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import ConfigError, NasError
 from nas.foreign import foreign_name
 from nas.foreign.inspection import inspect_network
@@ -167,6 +167,7 @@ class Checked:
     unchecked: dict[str, str]  # limits of the study that were not looked at, and why
     parts: list[Part]
     allow_uncounted: bool  # whether a limit of multiply-adds is kept whatever is in no count
+    free_widths: dict[int, int]  # of its stages, to which they could grow without taking longer
     affordable: Affordable | None  # of networks whose counts have a closed form: ours, but for blocks of a user's own
 
     @property
@@ -176,7 +177,13 @@ class Checked:
 
     @property
     def notes(self) -> list[str]:
-        return notes_on(self.facts, self.images)
+        notes = notes_on(self.facts, self.images)
+        if self.free_widths:
+            free = ", ".join(f"{width} → {wider}" for width, wider in self.free_widths.items())
+            notes.append(
+                f"On this CPU onnxruntime computes {CHANNEL_BLOCK} channels at once, so that these widths take no longer: {free}."
+            )
+        return notes
 
     @property
     def counts_all(self) -> bool:
@@ -245,6 +252,11 @@ def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Ca
         limits=held,
         unchecked={name: why for name in limits.limited() if name not in held},
         parts=parts,
+        free_widths={
+            width: -(-width // CHANNEL_BLOCK) * CHANNEL_BLOCK
+            for width in (stage.channels for stage in (arch.stages if arch is not None else ()))
+            if width % CHANNEL_BLOCK and limits.latency is not None and limits.latency.computes_in_blocks
+        },
         allow_uncounted=limits.uncounted == "allow",
         affordable=None if counted is None else affordable(counted, images, limits),
     )

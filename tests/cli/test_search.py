@@ -77,7 +77,10 @@ def test_study_goes_on_where_nothing_that_it_means_changes(again: str, nas: Call
         ("--validation 0.2", ["data.validation: 0.1 → 0.2"]),
         ("--validation 144", ["data.validation: 0.1 → 144"]),
         ("--skip-bad-images", ["data.skip_bad_images: False → True"]),
-        ("--group-duplicates", ["data.group_duplicates: False → True"]),
+        (
+            "--group-duplicates",
+            ["data.group_duplicates: False → True", "data: the images or labels are not those of the study"],
+        ),
     ],
 )
 def test_change_of_a_studys_meaning_is_refused_with_the_difference(

@@ -3,10 +3,10 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 
 from nas.budget.closed_form import closed_form_params
-from nas.config import BudgetConfig, Candidate, ImageShape
+from nas.config import BudgetConfig, Candidate, ImageShape, LatencyConfig
 from nas.paths import shipped_folder
 from nas.space.space import Slot, Space, UniformDraw
 from tests.spaces import WHOLE, read, with_arch, with_train
@@ -161,6 +161,18 @@ def test_space_warns_of_what_its_fixed_values_never_reach() -> None:
     text = with_train("schedule: multistep\n  milestones: [0.5, 1.2]")
     assert read(text).warnings() == ["milestones 1.2 are at or after the end of the run, and would never be reached"]
     assert read().warnings() == []
+
+
+def test_space_warns_of_widths_between_blocks_of_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    plain = read(with_arch("block: basic"))
+    for runtime, warned in (("onnxruntime", True), ("torch", False)):
+        latency = LatencyConfig(max_ms=5, runtime=runtime)
+        space = replace(plain, budget=plain.budget.model_copy(update={"latency": latency}))
+        assert ["blocks of 16" in warning for warning in space.warnings()] == [True] * warned
+        whole = (replace(one, domain=IntDistribution(16, 64, step=16)) for one in space.slots if one.name.endswith(".channels"))
+        slots = {one.name: one for one in space.slots} | {one.name: one for one in whole}
+        assert replace(space, slots=tuple(slots.values())).warnings() == []
 
 
 def fitting(fit: str = "params", text: str = WHOLE) -> Space:
