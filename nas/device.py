@@ -125,21 +125,33 @@ def pick_precision(device: torch.device) -> Precision:
             return Precision(None, False, f"CUDA capability {major}.{minor} has neither bf16 nor fast fp16")
         return Precision(torch.float16, True, f"CUDA capability {major}.{minor} has no bf16; fp16 with a gradient scaler")
     if device.type == "cpu":
-        for flag in ("amx_bf16", "avx512_bf16"):
-            if flag in cpu_flags():
-                return Precision(torch.bfloat16, False, f"the CPU has {flag}")
+        # By the hardware alone, so that a study stays a function of its seed. One thread, a network of 2.4 M parameters: bf16 was
+        # 2.2 to 2.5 times as fast as fp32 by AMX, 2 to 3.5 times on AMD's CPUs, and 0.73 to 0.82 times on Intel's without AMX.
+        flags = cpu_flags()
+        if "amx_bf16" in flags:
+            return Precision(torch.bfloat16, False, "the CPU has amx_bf16")
+        if "avx512_bf16" in flags:
+            if cpu_vendor() == "GenuineIntel":
+                return Precision(None, False, "the CPU is Intel's and has avx512_bf16 without amx_bf16, by which bf16 is slower")
+            return Precision(torch.bfloat16, False, "the CPU has avx512_bf16")
         return Precision(None, False, "the CPU has neither amx_bf16 nor avx512_bf16, without which bf16 is slower")
     return Precision(None, False, f"half precision is not relied upon on {device.type}")
 
 
 def cpu_flags() -> frozenset[str]:
     """Instruction sets as Linux lists them; empty elsewhere."""
-    if platform.system() != "Linux":
-        return frozenset()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
+    return frozenset(_cpu_info("flags").split())
+
+
+def cpu_vendor() -> str:
+    """`GenuineIntel` or `AuthenticAMD`, as Linux says it; empty elsewhere."""
+    return _cpu_info("vendor_id")
+
+
+def _cpu_info(key: str) -> str:
+    """Of the first core."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def device_name(device: torch.device) -> str:

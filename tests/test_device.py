@@ -15,6 +15,7 @@ import torch
 from nas import device as devices
 from nas.device import (
     cpu_flags,
+    cpu_vendor,
     device_name,
     find_devices,
     out_of_memory,
@@ -51,13 +52,20 @@ def test_cuda_computes_in_bf16_from_capability_8_on(
 
 
 @pytest.mark.parametrize(
-    ("flags", "name"),
-    [({"avx512_bf16"}, "bf16"), ({"amx_bf16", "avx2"}, "bf16"), ({"avx2", "avx512f"}, "fp32"), (set(), "fp32")],
+    ("flags", "vendor", "name"),
+    [
+        ({"avx512_bf16"}, "AuthenticAMD", "bf16"),
+        ({"avx512_bf16"}, "GenuineIntel", "fp32"),
+        ({"amx_bf16", "avx512_bf16"}, "GenuineIntel", "bf16"),
+        ({"avx2", "avx512f"}, "AuthenticAMD", "fp32"),
+        (set(), "", "fp32"),
+    ],
 )
-def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(
-    monkeypatch: pytest.MonkeyPatch, flags: set[str], name: str
+def test_a_cpu_computes_in_bf16_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], vendor: str, name: str
 ) -> None:
     monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(devices, "cpu_vendor", lambda: vendor)
     precision = pick_precision(torch.device("cpu"))
     assert (precision.name, precision.scales_gradients) == (name, False)
     assert name == "fp32" or any(flag in precision.reason for flag in flags)
@@ -70,8 +78,11 @@ def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(
 
 def test_flags_are_those_that_linux_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(Path, "read_text", lambda self: "processor\t: 0\nflags\t\t: fpu avx2 amx_bf16\nbugs\t: none\n")
+    monkeypatch.setattr(
+        Path, "read_text", lambda self: "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 amx_bf16\nbugs\t: none\n"
+    )
     assert cpu_flags() == {"fpu", "avx2", "amx_bf16"}
+    assert cpu_vendor() == "GenuineIntel"
     monkeypatch.setattr(Path, "read_text", lambda self: "processor\t: 0\nFeatures\t: fp asimd bf16\n")
     assert cpu_flags() == frozenset()
     monkeypatch.setattr(devices.platform, "system", lambda: "Darwin")
