@@ -1,6 +1,6 @@
-"""What a network costs, and whether it fits: parameters and multiply-adds by fvcore, memory computed, latency measured."""
+"""What a network costs, and whether it fits: by fvcore, computed (memory, flash, RAM), or measured (latency)."""
 
-from nas.budget.check import Budget, Cost
+from nas.budget.check import COMPUTED, Budget, Cost
 from nas.budget.counts import (
     Call,
     Layer,
@@ -15,21 +15,27 @@ from nas.budget.counts import (
     quick_params,
     uncounted_products,
 )
+from nas.budget.int8 import Int8Size, count_flash, count_ram, int8_size
 from nas.budget.latency import Write
 from nas.budget.macs import FVCORE_FAILED, macs_of, params_of
 
 __all__ = [
+    "COMPUTED",
     "FVCORE_FAILED",
     "Budget",
     "Call",
     "Cost",
+    "Int8Size",
     "Layer",
     "Part",
     "Write",
     "calls_of",
+    "count_flash",
     "count_macs",
     "count_params",
+    "count_ram",
     "follow",
+    "int8_size",
     "layers_of",
     "macs_of",
     "params_of",

@@ -3,17 +3,21 @@ are kept.
 """
 
 import math
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from nas.budget.counts import count_macs, count_params, peak_memory, quick_macs
+from nas.budget.int8 import count_flash, count_ram
 from nas.budget.latency import MeasuredLatencies, Write, measure_latency
 from nas.config import ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import NasError
 from nas.files import write_whole
 
+COMPUTED: dict[str, Callable[[ArchConfig, ImageShape], int]] = {"flash": count_flash, "ram": count_ram, "memory": peak_memory}
+"""What is computed on the meta device, by the limit that it is held against; the cheapest first."""
 TOO_LARGE_TO_RUN = 1000.0  # stands for an infinite excess, which neither JSON nor a sampler could hold
 
 
@@ -25,6 +29,8 @@ class Cost:
     is over another limit."""
     excess: dict[str, float]  # for each limit, how far above it as a share of it; at most 0 where it is kept
     memory: int | None = None  # bytes of activations at once
+    flash: int | None = None  # bytes of the file in eight bits
+    ram: int | None = None  # bytes that it takes to run that
     latency_ms: float | None = None  # None also where the network is too large to run on this machine
 
     @property
@@ -110,9 +116,11 @@ class Budget:
         excess = {} if limits.params is None else {"params": params / limits.params - 1}
         of_own_block = arch.block_source is not None
         cost = Cost(params, None if of_own_block else quick_macs(arch, shape), excess)
-        if limits.memory is not None and cost.fits:
-            memory = peak_memory(arch, shape)
-            cost = replace(cost, memory=memory, excess={**cost.excess, "memory": memory / limits.memory - 1})
+        for name, count in COMPUTED.items():
+            limit = getattr(limits, name)
+            if limit is not None and cost.fits:
+                found = count(arch, shape)
+                cost = replace(cost, **{name: found}, excess={**cost.excess, name: found / limit - 1})
         if not cost.fits:
             return cost
         # fvcore's count allocates and runs the network: of one of whatever size only where there is no closed form

@@ -65,11 +65,15 @@ def peak_memory(arch: ArchConfig, shape: ImageShape) -> int:
     a runtime need that works through the operations in this order, without fusing any or writing one's result over its input.
     Views share what they view, the image is an activation, and what nobody reads (where a maximum was) is not kept.
     """
-    with torch.device("meta"):
-        model = build_model(arch, shape).eval()
-        image = torch.empty(1, shape.channels, shape.size, shape.size)
+    model, image = meta_model(arch, shape)
     with blaming_block(arch, "fails on the meta device, where its memory is computed"):
         return follow(model, image).peak
+
+
+def meta_model(arch: ArchConfig, shape: ImageShape) -> tuple[nn.Module, Tensor]:
+    """The network in evaluation mode and an image (1, C, H, W), on the meta device."""
+    with torch.device("meta"):
+        return build_model(arch, shape).eval(), torch.empty(1, shape.channels, shape.size, shape.size)
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,9 @@ class Followed:
 
 def follow(model: nn.Module, image: Tensor) -> Followed:
     """Runs any module once, on any device; `image` (1, C, H, W)."""
-    lives = _Lives([*model.parameters(), *model.buffers()])
-    with torch.inference_mode(), lives:
-        lives.made(image)
-        result = model(image)
-    lives.read(result)
-    unread = [name for name, weight in model.named_parameters() if _address(weight) not in lives.weights_read]
+    lives = Lives([*model.parameters(), *model.buffers()])
+    lives.follow(model, image)
+    unread = [name for name, weight in model.named_parameters() if storage_of(weight) not in lives.weights_read]
     return Followed(lives.peak(), unread, sum(lives.strangers.values()))
 
 
@@ -99,16 +100,22 @@ class _Life:
     last: int  # and of the one that read it last
 
 
-class _Lives(TorchDispatchMode):
+class Lives(TorchDispatchMode):
     """Follows the storages that operations make and read."""
 
     def __init__(self, weights: list[Tensor]) -> None:
         super().__init__()
-        self._weights = {_address(tensor) for tensor in weights}
+        self._weights = {storage_of(tensor) for tensor in weights}
         self.weights_read: set[int] = set()
         self.strangers: dict[int, int] = {}  # values of parameters that are none of `weights`
         self._lives: dict[int, _Life] = {}
         self._now = 0
+
+    def follow(self, model: nn.Module, image: Tensor) -> None:
+        with torch.inference_mode(), self:
+            self.made(image)
+            result = model(image)
+        self.read(result)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         self._now += 1
@@ -119,7 +126,7 @@ class _Lives(TorchDispatchMode):
 
     def read(self, tree: Any) -> None:
         for tensor in _tensors(tree):
-            address = _address(tensor)
+            address = storage_of(tensor)
             if life := self._lives.get(address):
                 life.last = self._now
             elif address in self._weights:
@@ -129,15 +136,18 @@ class _Lives(TorchDispatchMode):
 
     def made(self, tree: Any) -> None:
         for tensor in _tensors(tree):
-            if (address := _address(tensor)) not in self._weights and address not in self._lives:
+            if (address := storage_of(tensor)) not in self._weights and address not in self._lives:
                 self._lives[address] = _Life(tensor.untyped_storage(), self._now, last=-1)
+
+    def spans(self) -> list[tuple[int, int, int]]:
+        """Of each activation that is read: its bytes, the operation that made it, and the last that read it."""
+        return [(life.storage.nbytes(), life.first, life.last) for life in self._lives.values() if life.last >= 0]
 
     def peak(self) -> int:
         changes = [0] * (self._now + 2)
-        for life in self._lives.values():
-            if life.last >= 0:
-                changes[life.first] += life.storage.nbytes()
-                changes[life.last + 1] -= life.storage.nbytes()
+        for size, first, last in self.spans():
+            changes[first] += size
+            changes[last + 1] -= size
         peak = alive = 0
         for change in changes:
             alive += change
@@ -149,7 +159,8 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _address(tensor: Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
+    """The same number for all views of one storage."""
     return tensor.untyped_storage()._cdata
 
 

@@ -8,7 +8,10 @@ import hashlib
 import json
 import math
 import os
+import re
+import shlex
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -42,11 +45,14 @@ def measure_latency(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig)
     """Milliseconds of one forward pass; infinite where the network does not fit into half of this machine's memory, or into its
     device's, so that it cannot run.
 
-    Raises DeviceError for a device, and BudgetError for a runtime, that this machine does not have.
+    Raises DeviceError for a device, and BudgetError for a runtime, that this machine does not have, and for a command that fails.
     """
-    needs = _COPIES[latency.runtime] * 4 * count_params(arch, shape) + latency.batch * peak_memory(arch, shape)
+    needs = _COPIES.get(latency.runtime or "", 4) * 4 * count_params(arch, shape) + latency.batch * peak_memory(arch, shape)
     if needs > _host_memory() / 2:
         return math.inf
+    if latency.command is not None:
+        return _by_command(arch, shape, latency.command, latency)
+    assert latency.runtime is not None
     try:
         with RUNTIMES[latency.runtime](arch, shape, latency) as run:
             ms = 1000 * median_seconds(run)
@@ -160,6 +166,40 @@ RUNTIMES: dict[str, Callable[[ArchConfig, ImageShape, LatencyConfig], AbstractCo
 }
 
 
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def _by_command(arch: ArchConfig, shape: ImageShape, command: str, latency: LatencyConfig) -> float:
+    """Milliseconds that the user's program prints: the last number of its last line. Raises BudgetError."""
+    _import_onnxruntime()
+    with tempfile.TemporaryDirectory(prefix="nas-latency-") as folder:
+        file = Path(folder) / "network.onnx"
+        model, images = _network(arch, shape, latency.batch)
+        torch.onnx.export(model, (images,), file, dynamo=True, verbose=False, external_data=False, input_names=["images"])
+        words = [word.replace("{model}", str(file)) for word in shlex.split(command)]
+        try:
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=latency.timeout
+            )
+        except subprocess.TimeoutExpired:
+            raise _failed(command, f"gave no answer within {latency.timeout:g} seconds") from None
+        except OSError as error:
+            raise _failed(command, f"cannot be run: {words[0]}: {error.strerror}") from None
+    if done.returncode != 0:
+        why = done.stderr.strip().splitlines() or ["it says nothing on standard error"]
+        raise _failed(command, f"ended with exit status {done.returncode}: {why[-1]}")
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    number = float(_NUMBER.findall(last)[-1]) if _NUMBER.search(last) else math.nan
+    if not 0 < number < math.inf:
+        raise _failed(command, f"prints no number of milliseconds above 0 in its last line, which is {last!r}")
+    return number
+
+
+def _failed(command: str, how: str) -> BudgetError:
+    hint = "try it by hand on a file of nas export --format onnx; budget.latency has its command and its timeout in seconds"
+    return BudgetError(f"the command that measures the latency, {command!r}, {how}", hint=hint)
+
+
 def _device(name: str) -> torch.device:
     try:
         return pick_device(name)
@@ -177,7 +217,7 @@ def _import_onnxruntime() -> Any:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise BudgetError(
-            f"the latency is limited with runtime onnxruntime, which needs {error.name}, which is not installed here",
+            f"the latency is measured on an ONNX file, which needs {error.name}, which is not installed here",
             hint="pip install 'nas-under-budget[onnx]', or take runtime torch",
         ) from None
     return onnxruntime
@@ -215,7 +255,7 @@ def latency_key(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> 
         _VERSION,
         arch.canonical().model_dump(mode="json", exclude_defaults=True, exclude=set(_TRAINING_ONLY)),
         shape.model_dump(),
-        latency.model_dump(exclude={"max_ms"}),
+        latency.model_dump(exclude={"max_ms", "timeout"}, exclude_none=True),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -56,7 +56,19 @@ def _print_output(text: str, network: str) -> None:
 def _as_data(checked: "Checked", output: str) -> dict[str, Any]:
     return {
         **pick(checked, "network", "study", "images", "unchecked", "notes", "parts", "affordable", "fits"),
-        **pick(checked.facts, "built", "params", "macs", "macs_products", "macs_uncounted", "memory", "megabytes", "layers"),
+        **pick(
+            checked.facts,
+            "built",
+            "params",
+            "macs",
+            "macs_products",
+            "macs_uncounted",
+            "memory",
+            "flash",
+            "ram",
+            "megabytes",
+            "layers",
+        ),
         "limits": {name: pick(held, "limit", "value", "left", "kept") for name, held in checked.limits.items()},
         "unchecked": list(checked.unchecked),
         "repeats": [{**block.model_dump(mode="json"), "copies": checked.copies(block)} for block in checked.repeats],
@@ -77,7 +89,7 @@ def _print(checked: "Checked") -> None:
     print("\n".join(text_layers(facts.layers)) + "\n")
     if checked.notes:
         print("\n".join(checked.notes) + "\n")
-    values = pick(facts, "params", "macs", "memory")
+    values = pick(facts, "params", "macs", "memory", "flash", "ram")
     for name, value in values.items():
         if name in checked.limits:
             print(checked.limits[name].sentence(name))

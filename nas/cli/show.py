@@ -78,7 +78,7 @@ def _network_data(shown: "ShownNetwork") -> dict[str, object]:
         **({} if metric == "accuracy" else {f"validation_{metric}": subject.accuracy}),
         "images": shown.images,
         "architecture": shown.facts.built,
-        **pick(shown.facts, "params", "macs", "macs_uncounted", "memory", "megabytes"),
+        **pick(shown.facts, "params", "macs", "macs_uncounted", "memory", "flash", "ram", "megabytes"),
         "parts": shown.parts,
         "layers": shown.facts.layers,
         **({} if shown.latency is None else {"latency_ms": shown.milliseconds}),
@@ -104,6 +104,7 @@ def _print_network(shown: "ShownNetwork") -> None:
     if facts.macs_uncounted:
         print(f"The multiply-adds of {', '.join(facts.macs_uncounted)} are not counted, because there is no rule for them.")
     print(f"{facts.memory:,} bytes of float32 activations for one image")
+    print(f"In eight bits on a microcontroller: {facts.flash:,} bytes of flash, {facts.ram:,} bytes of RAM")
     if shown.latency is not None:
         ms = shown.milliseconds
         print(f"{'not timed' if ms is None else f'{ms:.3f} ms'} by {shown.latency.setting()}")

@@ -3,6 +3,7 @@
 import math
 import platform
 import re
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
@@ -13,7 +14,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from nas.config.frozen import Frozen
 from nas.errors import BudgetError, choices_sentence
 
-LIMIT_NAMES = {"params": "parameters", "memory": "bytes of activations", "macs": "multiply-adds", "latency": "ms"}
+LIMIT_NAMES = {
+    "params": "parameters",
+    "flash": "bytes of flash",
+    "ram": "bytes of RAM",
+    "memory": "bytes of activations",
+    "macs": "multiply-adds",
+    "latency": "ms",
+}
 """The fields of `BudgetConfig`, cheapest to find out first, and what an amount of each is counted in."""
 
 MOST = 10**18  # of any amount: no network has so much, and more is no number of 64 bits
@@ -88,11 +96,25 @@ def _known_device(name: str) -> str:
     return name
 
 
+def _has_model(command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"is a command line, but {error}: {command!r}") from None
+    if not any("{model}" in word for word in words):
+        raise ValueError(f"must have {{model}} where the program reads the path of the network's file, but is {command!r}")
+    return command
+
+
 class LatencyConfig(Frozen):
     """The most time that a forward pass may take, and how it is measured."""
 
     max_ms: Annotated[float, Field(gt=0.0, strict=True)]  # milliseconds of one forward pass of a whole batch
-    runtime: RuntimeName  # what runs the network
+    runtime: RuntimeName | None = None  # what runs the network on this machine
+    command: Annotated[str, AfterValidator(_has_model)] | None = None
+    """Or your own program that runs it, on a board for example, and prints the milliseconds as the last number of its last line;
+    {model} stands for the path of an ONNX file. It replaces `runtime`, `device` and `threads`."""
+    timeout: Annotated[float, Field(gt=0.0, strict=True)] = 60.0  # seconds that the command may take
     device: Annotated[str, AfterValidator(_known_device)] = "cpu"  # cpu, mps, cuda, cuda:1, …
     threads: Annotated[int, Field(ge=1, strict=True)] = 1  # CPU threads
     batch: Annotated[int, Field(ge=1, strict=True)] = 1  # images in a forward pass
@@ -101,6 +123,7 @@ class LatencyConfig(Frozen):
     @classmethod
     def _names_its_keys(cls, value: Any) -> Any:
         example = f"for example {{max_ms: 5, runtime: torch}}; runtime is one of {', '.join(get_args(RuntimeName))}"
+        by = [key for key in ("runtime", "command") if isinstance(value, dict) and value.get(key) is not None]
         if isinstance(value, cls):
             return value
         if not isinstance(value, dict):
@@ -108,9 +131,12 @@ class LatencyConfig(Frozen):
         for key in value:
             if key not in cls.model_fields:
                 raise ValueError(f"unknown key {key!r}.{choices_sentence(str(key), cls.model_fields)}")
-        for key in ("max_ms", "runtime"):
-            if key not in value:
-                raise ValueError(f"{key} is missing; {example}")
+        if "max_ms" not in value:
+            raise ValueError(f"max_ms is missing; {example}")
+        if len(by) != 1:
+            raise ValueError(
+                f"{'runtime and command are both there, but one is needed' if by else 'runtime is missing'}; {example}"
+            )
         return value
 
     @model_validator(mode="after")
@@ -129,6 +155,8 @@ class LatencyConfig(Frozen):
 
     def setting(self) -> str:
         """All but the limit: `torch on cpu, 1 thread, batch 1`."""
+        if self.command is not None:
+            return f"{self.command}, batch {self.batch}"
         return f"{self.runtime} on {self.device}, {self.threads} thread{'s' * (self.threads > 1)}, batch {self.batch}"
 
 
@@ -145,6 +173,12 @@ class BudgetConfig(Frozen):
     memory: Bytes | None = None
     """Most bytes of float32 activations that one image's forward pass holds at the same time, without weights, by liveness: a
     lower bound of what a runtime takes (as for microcontrollers: MCUNet, arXiv 2007.10319)."""
+    flash: Bytes | None = None
+    """Most bytes of the network's file in eight bits on a microcontroller: a byte a weight, with scales, biases and descriptions.
+    The program that runs it comes on top."""
+    ram: Bytes | None = None
+    """Most bytes of RAM that TensorFlow Lite Micro takes for the network in eight bits: activations of one image, and its own
+    data."""
     latency: LatencyConfig | None = None  # most time of a forward pass, measured
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from nas.data.splits import DataSelection, select_data
 from nas.data.stream import place
 from nas.errors import ConfigError, DataError, StudyError, choices_sentence
 from nas.export.int8 import CALIBRATION_IMAGES, Int8, onnx_session, quantise, require_layers, weighted_layers
-from nas.export.standalone import standalone_source
+from nas.export.standalone import TEMPLATES, standalone_source
 from nas.models.user_code import blaming_block
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.card import ModelCard, write_card
@@ -30,6 +30,7 @@ from nas.runs.evaluation import judge
 from nas.runs.ledger import Note, require_as_recorded
 from nas.runs.load import load_network
 from nas.runs.select import find_run
+from nas.runs.statistics import accuracy_interval
 from nas.specs import ExportSpec
 from nas.study.settings import read_settings
 from nas.train.evaluate import TTA, require_tta
@@ -37,6 +38,7 @@ from nas.train.evaluate import TTA, require_tta
 LARGEST_DIFFERENCE = 1e-4
 """Between logits of the exported form and torch's, of logits about as large as 10: float32 sums in another order."""
 CHECKED_IMAGES = 16
+MOST_CLASSES = 20  # that a model card names
 INT8 = "onnx-int8"
 JUDGED_TRAINING_IMAGES = 2000
 
@@ -169,15 +171,34 @@ def _write_program(predictor: Predictor, card: ModelCard, run: TrialPaths, outpu
 
 
 def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Tensor:
-    """model.safetensors, model.json and a model.py that needs nothing of this package."""
+    """model.safetensors, model.json, a model.py that needs nothing of this package, and a model card for the Hugging Face hub."""
     output.mkdir()
     shutil.copyfile(run.weights, output / run.weights.name)
     write_card(TrialPaths(output), card.model_copy(update={"tta": predictor.tta}))
     title = f"{card.candidate.arch.one_line()}: {card.params:,} parameters, {len(card.classes)} classes."
     (output / "model.py").write_text(standalone_source(title, card.candidate.arch), encoding="utf-8")
+    (output / "README.md").write_text(_model_card(card, predictor.tta), encoding="utf-8")
     module = runpy.run_path(str(output / "model.py"), run_name="nas_exported_model")  # as whoever receives the folder does
     with torch.inference_mode():
         return module["load"](output)(images)
+
+
+def _model_card(card: ModelCard, tta: str) -> str:
+    """With the accuracy that was measured by the test-time augmentation `tta`, if it was."""
+    measured = [("official test set", card.test_images or 0, card.test_accuracy_tta if tta == card.tta else None)]
+    if card.held_out is not None and tta == card.tta:
+        measured.append(("held-out images", card.held_out.images, card.held_out.accuracy))
+    counted = {"held-out images": card.held_out.counted} if card.held_out is not None else {}
+    rows = [
+        {"images": images, "n": n, "accuracy": accuracy, "interval": accuracy_interval(accuracy, counted.get(images, n))}
+        for images, n, accuracy in measured
+        if accuracy is not None
+    ]
+    data = Path(card.data.folder).name if card.data.dataset == "folder" and card.data.folder else card.data.dataset
+    classes = ", ".join(card.classes[:MOST_CLASSES]) + (", …" if len(card.classes) > MOST_CLASSES else "")
+    name = f"{data}, {card.candidate.arch.one_line()}"
+    template = TEMPLATES.get_template("README.jinja")
+    return template.render(card=card, tta=tta, rows=rows, data=data, classes=classes, name=name)
 
 
 def _write_bf16(

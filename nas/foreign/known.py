@@ -102,7 +102,7 @@ def measure(
             "no optimiser would train them",
             hint="use nn.ModuleList, which registers them",
         )
-    values = {"params": facts.params, "macs": facts.macs, "memory": facts.memory}
+    values = {name: getattr(facts, name) for name in limits.counted().limited()}
     assert facts.channels_last is not None
     return KnownNetwork(
         name=text,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from nas.budget import Call, Layer, Part, calls_of, follow, layers_of, macs_of, params_of
+from nas.budget import Call, Layer, Part, calls_of, follow, int8_size, layers_of, macs_of, params_of
 from nas.config import Frozen, ImageShape
 from nas.errors import one_line
 
@@ -38,6 +38,8 @@ class ForeignFacts(Frozen):
     macs_products: int | None = None  # of `macs`, those of convolutions, linear layers and other products
     macs_uncounted: dict[str, int]  # operations that multiply but that fvcore has no rule for, and how often they run
     memory: int | None  # bytes of activations at once, of one image; None where the network cannot be followed
+    flash: int | None  # bytes of its file in eight bits on a microcontroller, and …
+    ram: int | None  # … of RAM that it takes to run it there, for one image; likewise
     bytes: int  # of its parameters, as they are stored
     frozen: int  # parameters that no gradient reaches: requires_grad is False
     shared: tuple[tuple[str, ...], ...]  # names of one and the same parameter, for each that has several
@@ -72,8 +74,10 @@ def measure(model: nn.Module, built: str, shape: ImageShape, run: Callable[[nn.M
     calls, result = run(model, image)
     try:
         followed = follow(model, image)
+        int8 = int8_size(model, image)
     except Exception:
         followed = None
+        int8 = None
     try:
         counted, unknown = macs_of(model, image), None
     except Exception as error:
@@ -89,6 +93,8 @@ def measure(model: nn.Module, built: str, shape: ImageShape, run: Callable[[nn.M
         macs_products=None if counted is None else counted.products,
         macs_uncounted={} if counted is None else counted.uncounted,
         memory=None if followed is None else followed.peak,
+        flash=None if int8 is None else int8.flash,
+        ram=None if int8 is None else int8.ram,
         bytes=sum(weight.numel() * weight.element_size() for weight in weights.values()),
         frozen=sum(weight.numel() for weight in weights.values() if not weight.requires_grad),
         shared=tuple(_shared(model)),

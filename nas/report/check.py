@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.budget import Budget, Part, peak_memory
+from nas.budget import COMPUTED, Budget, Part
 from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import CHANNEL_BLOCK, LIMIT_NAMES, MOST_BLOCKS, WIDEST, ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import ConfigError, NasError
@@ -77,10 +77,11 @@ class _Limits:
 
     def largest(self, networks: list[ArchConfig]) -> ArchConfig | None:
         """The last that keeps all limits, of networks that grow. Equal widths need no projection, so that a count may also fall;
-        memory does not."""
+        what is computed hardly does."""
         fitting = [arch for arch in networks if self.counted(arch)]
-        if self.limits.memory is not None:
-            fitting = fitting[: bisect_right(fitting, self.limits.memory, key=lambda arch: peak_memory(arch, self.shape))]
+        for name, most in self.limits.limited().items():
+            if count := COMPUTED.get(name):
+                fitting = fitting[: bisect_right(fitting, most, key=lambda arch, count=count: count(arch, self.shape))]  # type: ignore[misc]
         return fitting[-1] if fitting else None
 
 

@@ -12,7 +12,7 @@ studies/<study>/baselines/<network>-like-<network of the study>-<recipe>-<E>-epo
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nas.budget import peak_memory
+from nas.budget import COMPUTED
 from nas.config import BudgetConfig, Frozen, MetricName, TrainConfig
 from nas.files import sha256_of, write_whole
 from nas.foreign.known import KnownNetwork, over_budget
@@ -198,8 +198,8 @@ def _own_rows(runs: Sequence[tuple[TrialPaths, ModelCard]], limits: BudgetConfig
     rows = []
     for found in by_network.values():
         card = found[0][1]
-        memory = peak_memory(card.candidate.arch, card.shape) if limits.memory is not None else None
-        over = over_budget(limits, {"params": card.params, "macs": card.macs, "memory": memory})
+        computed = {name: COMPUTED[name](card.candidate.arch, card.shape) for name in limits.limited() if name in COMPUTED}
+        over = over_budget(limits, {"params": card.params, "macs": card.macs, **computed})
         rows.append(
             Row(
                 title=card.subject,

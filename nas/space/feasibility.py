@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from nas.budget import Budget, count_macs, count_params, peak_memory, quick_macs, quick_params, uncounted_products
+from nas.budget import COMPUTED, Budget, count_macs, count_params, quick_macs, quick_params, uncounted_products
 from nas.budget.closed_form import closed_form_params, params_at_widths
 from nas.config import WIDEST, ArchConfig, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
@@ -24,9 +24,9 @@ LARGER = 2.0  # times the size that a space is meant for: from there on a search
 COUNTED_DRAWS = 200
 WIDTHS_TRIED = 64  # of a range of channels
 FILLED_DRAWS = 100  # uniform ones that are looked at before a search
-COUNTS: dict[str, Count] = {"params": count_params, "memory": peak_memory, "macs": count_macs}
+COUNTS: dict[str, Count] = {"params": count_params, **COMPUTED, "macs": count_macs}
 """By the limit that each is held against; multiply-adds stand for the latency where it may not be measured."""
-QUICK_COUNTS: dict[str, Count] = {"params": quick_params, "memory": peak_memory, "macs": quick_macs}
+QUICK_COUNTS: dict[str, Count] = {**COUNTS, "params": quick_params, "macs": quick_macs}
 """In closed form, where there is one."""
 
 

@@ -45,7 +45,7 @@ def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
     """What the dashboard and the tables show of every trial."""
     trial.set_user_attr("params", cost.params)
     trial.set_user_attr("macs", cost.macs)
-    for name in ("memory", "latency_ms"):
+    for name in ("flash", "ram", "memory", "latency_ms"):
         if (value := getattr(cost, name)) is not None:
             trial.set_user_attr(name, value)
     for name in ("sam_rho", "epoch_images"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nas.budget.check
-from nas.budget import Budget, Cost, count_macs, count_params, peak_memory
+from nas.budget import Budget, Cost, count_flash, count_macs, count_params, count_ram, peak_memory
 from nas.budget.check import TOO_LARGE_TO_RUN
 from nas.budget.latency import latency_key
 from nas.config import ArchConfig, BudgetConfig, ImageShape, LatencyConfig, StageConfig
@@ -22,13 +22,17 @@ WIDER = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks
 HUGE = ArchConfig(stages=tuple(StageConfig(blocks=64, channels=4096) for _ in range(4)))
 LATENCY = LatencyConfig(max_ms=5, runtime="torch")
 PARAMS, MEMORY, MACS = count_params(SMALL, CIFAR10), peak_memory(SMALL, CIFAR10), count_macs(SMALL, CIFAR10)
+FLASH, RAM = count_flash(SMALL, CIFAR10), count_ram(SMALL, CIFAR10)
 
 
 def limits(**changes: Any) -> BudgetConfig:
-    """All four, kept by SMALL where it takes 4 ms."""
+    """All, kept by SMALL where it takes 4 ms."""
     return BudgetConfig.model_validate(
-        {"params": PARAMS, "memory": MEMORY, "macs": MACS, "latency": LATENCY.model_dump()} | changes
+        {"params": PARAMS, "flash": FLASH, "ram": RAM, "memory": MEMORY, "macs": MACS, "latency": LATENCY.model_dump()} | changes
     )
+
+
+ASKED = ["count_params", "count_flash", "count_ram", "peak_memory", "count_macs", "measure_latency"]
 
 
 @pytest.fixture
@@ -40,7 +44,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(nas.budget.check, name, lambda *a: names.append(name) or find_out(*a))
 
     spy("count_params", count_params)
-    spy("peak_memory", peak_memory)
+    for name, count in nas.budget.COMPUTED.items():
+        monkeypatch.setitem(nas.budget.COMPUTED, name, lambda *a, count=count: names.append(count.__name__) or count(*a))
     spy("count_macs", count_macs)
     spy("measure_latency", lambda *a: 4.0)
     return names
@@ -48,22 +53,23 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_all_limits_together_are_found_out_cheapest_first(asked: list[str]) -> None:
     cost = Budget(limits(), CIFAR10).check(SMALL)
-    assert cost == Cost(
-        PARAMS, MACS, {"params": 0.0, "memory": 0.0, "macs": 0.0, "latency": pytest.approx(-0.2)}, MEMORY, latency_ms=4.0
-    )
+    excess = {**dict.fromkeys(("params", "flash", "ram", "memory", "macs"), 0.0), "latency": pytest.approx(-0.2)}
+    assert cost == Cost(PARAMS, MACS, excess, MEMORY, FLASH, RAM, latency_ms=4.0)
     assert cost.fits
-    assert asked == ["count_params", "peak_memory", "count_macs", "measure_latency"]
+    assert asked == ASKED
 
 
 @pytest.mark.parametrize(
     ("broken", "found_out", "sentence"),
     [
         ({"params": PARAMS - 1}, 1, f"{PARAMS:,} parameters: over the budget of {PARAMS - 1:,}"),
-        ({"memory": MEMORY - 1}, 2, f"{MEMORY:,} bytes of activations: over the budget of {MEMORY - 1:,}"),
-        ({"macs": MACS - 1}, 3, f"{MACS:,} multiply-adds: over the budget of {MACS - 1:,}"),
+        ({"flash": FLASH - 1}, 2, f"{FLASH:,} bytes of flash: over the budget of {FLASH - 1:,}"),
+        ({"ram": RAM - 1}, 3, f"{RAM:,} bytes of RAM: over the budget of {RAM - 1:,}"),
+        ({"memory": MEMORY - 1}, 4, f"{MEMORY:,} bytes of activations: over the budget of {MEMORY - 1:,}"),
+        ({"macs": MACS - 1}, 5, f"{MACS:,} multiply-adds: over the budget of {MACS - 1:,}"),
         (
             {"latency": {"max_ms": 3.5, "runtime": "torch"}},
-            4,
+            6,
             "4.000 ms by torch on cpu, 1 thread, batch 1: over the budget of 3.5",
         ),
     ],
@@ -74,9 +80,10 @@ def test_a_dearer_limit_is_not_looked_at_where_a_cheaper_one_is_broken(
     budget = Budget(limits(**broken), CIFAR10)
     cost = budget.check(SMALL)
     assert not cost.fits
-    counted = ["count_params", "peak_memory", "count_macs", "measure_latency"][:found_out]
-    assert asked == [name for name in counted if name != "count_macs" or "macs" not in broken], "fvcore only judges what may fit"
-    assert list(cost.excess) == ["params", "memory", "macs", "latency"][:found_out]
+    assert asked == [name for name in ASKED[:found_out] if name != "count_macs" or "macs" not in broken], (
+        "fvcore only judges what may fit"
+    )
+    assert list(cost.excess) == ["params", "flash", "ram", "memory", "macs", "latency"][:found_out]
     assert [name for name, value in cost.excess.items() if value > 0] == list(broken)
     assert cost.sentence(budget.limits) == sentence
 
@@ -86,9 +93,8 @@ def test_a_limit_that_there_is_not_is_not_found_out(asked: list[str]) -> None:
     assert asked == ["count_params"]
 
 
-@pytest.mark.parametrize("name", ["memory", "macs"])
-def test_memory_or_multiply_adds_alone_are_a_budget(name: str) -> None:
-    has = {"memory": MEMORY, "macs": MACS}[name]
+@pytest.mark.parametrize(("name", "has"), [("flash", FLASH), ("ram", RAM), ("memory", MEMORY), ("macs", MACS)])
+def test_each_other_count_alone_is_a_budget(name: str, has: int) -> None:
     for limit, fits in ((has, True), (has - 1, False), (2 * has, True)):
         cost = Budget(BudgetConfig.model_validate({name: limit}), CIFAR10).check(SMALL)
         assert (cost.fits, getattr(cost, name), cost.params) == (fits, has, PARAMS)
@@ -130,7 +136,7 @@ def test_quiet_is_wanted_only_where_the_next_check_would_measure(asked: list[str
     assert budget.needs_idle_machine(SMALL)
     assert "measure_latency" not in asked
     budget.check(SMALL)
-    assert asked == ["count_params", "peak_memory", "count_macs", "measure_latency"], "nothing is counted again"
+    assert asked == ASKED, "nothing is counted again"
     assert not budget.needs_idle_machine(SMALL)
     assert not budget.needs_idle_machine(WIDER)  # over its parameters
     assert not Budget(limits(latency=None), CIFAR10).needs_idle_machine(SMALL)
@@ -149,7 +155,7 @@ def test_a_copy_with_other_limits_counts_for_itself(asked: list[str]) -> None:
 
 
 def test_a_network_is_measured_once(asked: list[str]) -> None:
-    budget = Budget(limits(params=10**6, memory="10MB", macs="1G"), CIFAR10)
+    budget = Budget(limits(params=10**6, flash="10MB", ram="10MB", memory="10MB", macs="1G"), CIFAR10)
     for _ in range(3):
         assert budget.check(SMALL).latency_ms == 4.0
     budget.check(WIDER)

@@ -1,8 +1,11 @@
 """How latencies are measured: by a clock that the test turns, and by the real one."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +13,9 @@ from torch import nn
 
 import nas.budget.latency as latency_module
 import nas.device
+from nas.budget import Budget
 from nas.budget.latency import LEAST_RUNS, LEAST_SECONDS, MOST_SECONDS, RUNTIMES, WARM_UP_RUNS, measure_latency, median_seconds
-from nas.config import ArchConfig, ImageShape, LatencyConfig, StageConfig
+from nas.config import ArchConfig, BudgetConfig, ImageShape, LatencyConfig, StageConfig
 from nas.errors import BudgetError, DeviceError
 from nas.models import ResNet, build_model
 
@@ -176,6 +180,47 @@ def test_cuda_is_waited_for() -> None:
         for arch in (SMALL, LARGE)
     )
     assert large > small > 0
+
+
+PRINTS_SIZE = "import sys; data = open(sys.argv[1], 'rb').read(); print('loaded 7 layers\\nmedian', len(data) / 1000, 'ms')"
+
+
+def by_command(program: str, **more: Any) -> LatencyConfig:
+    return LatencyConfig(max_ms=5, command=shlex.join([sys.executable, "-c", program, "{model}"]), **more)
+
+
+def test_a_command_measures_the_exported_file_and_is_not_asked_twice(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    latency, file = by_command(PRINTS_SIZE), tmp_path / "latencies.json"
+    small, large = (Budget(BudgetConfig(latency=latency), SHAPE, file).latency(arch) for arch in (SMALL, LARGE))
+    assert 5 < small < large / 50, "kilobytes of weights"
+    again = Budget(BudgetConfig(latency=latency.model_copy(update={"timeout": 1e-9})), SHAPE, file)
+    assert not again.needs_idle_machine(SMALL)
+    assert again.latency(SMALL) == small
+    assert again.check(SMALL).sentence(again.limits).startswith(f"{small:,.3f} ms by {sys.executable} -c ")
+
+
+@pytest.mark.parametrize(
+    ("latency", "said"),
+    [
+        (by_command("print('all is well')"), "prints no number of milliseconds above 0 in its last line, which is 'all is well'"),
+        (by_command("print('-3 ms')"), "prints no number of milliseconds above 0 in its last line, which is '-3 ms'"),
+        (by_command("pass"), "prints no number of milliseconds above 0 in its last line, which is ''"),
+        (by_command("import sys; sys.exit('no board at /dev/ttyUSB0')"), "ended with exit status 1: no board at /dev/ttyUSB0"),
+        (by_command("import time; time.sleep(60)", timeout=0.2), "gave no answer within 0.2 seconds"),
+        (LatencyConfig(max_ms=5, command="./no-bench {model}"), "cannot be run: ./no-bench: No such file or directory"),
+    ],
+)
+def test_a_command_that_gives_no_latency_is_named_with_what_it_did(
+    latency: LatencyConfig, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, package, nn)  # any module
+    monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: None)
+    with pytest.raises(BudgetError) as refused:
+        measure_latency(SMALL, SHAPE, latency)
+    assert refused.value.message == f"the command that measures the latency, {latency.command!r}, {said}"
+    assert "nas export --format onnx" in str(refused.value.hint)
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])

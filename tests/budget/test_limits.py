@@ -37,8 +37,8 @@ def test_memory_that_is_no_whole_number_of_bytes_is_refused(text: Any) -> None:
         ("{memory: 512kB}", {"memory": 512_000}),
         ("{latency: {max_ms: 5, runtime: torch}}", {"latency": 5.0}),
         (
-            "{latency: {max_ms: 2.5, runtime: onnxruntime}, macs: 50M, memory: 64KiB, params: 300k}",
-            {"params": 300_000, "memory": 65_536, "macs": 50_000_000, "latency": 2.5},
+            "{latency: {max_ms: 2.5, runtime: onnxruntime}, macs: 50M, memory: 64KiB, ram: 256kB, flash: 1MB, params: 300k}",
+            {"params": 300_000, "flash": 10**6, "ram": 256_000, "memory": 65_536, "macs": 50_000_000, "latency": 2.5},
         ),
     ],
 )
@@ -61,10 +61,27 @@ def test_limits_read_as_words() -> None:
 
 EXAMPLE = "for example {max_ms: 5, runtime: torch}; runtime is one of torch, onnxruntime"
 MISTAKES = {
-    "no limit": ({}, "budget: must have at least one limit of params, macs, memory, latency, for example {params: 5M}"),
+    "no limit": (
+        {},
+        "budget: must have at least one limit of params, flash, ram, memory, macs, latency, for example {params: 5M}",
+    ),
+    "flash of apples": ({"flash": "5 apples"}, f"budget.flash: {RULE}, but got '5 apples'"),
+    "no RAM at all": ({"ram": 0}, f"budget.ram: {RULE}, but got 0"),
     "memory of apples": ({"memory": "5 apples"}, f"budget.memory: {RULE}, but got '5 apples'"),
     "latency without its runtime": ({"latency": {"max_ms": 5}}, f"budget.latency: runtime is missing; {EXAMPLE}"),
     "latency without its time": ({"latency": {"runtime": "torch"}}, f"budget.latency: max_ms is missing; {EXAMPLE}"),
+    "latency by two": (
+        {"latency": {"max_ms": 5, "runtime": "torch", "command": "./bench {model}"}},
+        f"budget.latency: runtime and command are both there, but one is needed; {EXAMPLE}",
+    ),
+    "command without the file": (
+        {"latency": {"max_ms": 5, "command": "./bench"}},
+        "budget.latency.command: must have {model} where the program reads the path of the network's file, but is './bench'",
+    ),
+    "command with an open quote": (
+        {"latency": {"max_ms": 5, "command": "./bench '{model}"}},
+        'budget.latency.command: is a command line, but No closing quotation: "./bench \'{model}"',
+    ),
     "latency that is a number": (
         {"latency": 5},
         f"budget.latency: must have the time and the runtime, {EXAMPLE}, but is 5",
@@ -77,7 +94,7 @@ MISTAKES = {
     "time that is true": ({"latency": {"max_ms": True, "runtime": "torch"}}, "budget.latency.max_ms: must be a valid number"),
     "unknown key": (
         {"latency": {"max_ms": 5, "runtim": "torch"}},
-        "budget.latency: unknown key 'runtim'. Did you mean 'runtime'? Choices: max_ms, runtime, device, threads, batch.",
+        "budget.latency: unknown key 'runtim'. Did you mean 'runtime'? Choices: max_ms, runtime, command, timeout, device, ",
     ),
     "unknown device": (
         {"latency": {"max_ms": 5, "runtime": "torch", "device": "gpu"}},

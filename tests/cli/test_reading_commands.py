@@ -23,6 +23,8 @@ from nas.runs.select import find_subject, finished_runs
 from nas.space.space_file import load_space
 from tests.conftest import Done, unpooled
 
+UNLIMITED = {"flash": None, "ram": None, "latency": None, "uncounted": "refuse"}
+
 
 def as_json(done: Done) -> Any:
     assert done.code == 0
@@ -160,7 +162,7 @@ def test_trials_of_a_study_are_listed(nas: Callable[..., Done], study: StudyPath
     assert retrained == f"retrained  {finished_runs(study)[0].folder.name}  ← chosen"
     report = as_json(nas("list", "--study", "tiny", "--json"))
     assert report["name"] == "tiny"
-    assert report["settings"]["budget"] == {"params": 3000, "macs": None, "memory": None, "latency": None, "uncounted": "refuse"}
+    assert report["settings"]["budget"] == {"params": 3000, "macs": None, "memory": None, **UNLIMITED}
     assert sum(report["counts"].values()) == len(report["trials"])
     trained = [trial for trial in report["trials"] if trial["outcome"] == "trained"]
     assert [trial["epochs"] for trial in trained] == [2, 2]
@@ -207,7 +209,7 @@ def test_space_is_shown_with_how_much_of_it_fits(nas: Callable[..., Done]) -> No
     shown = as_json(nas("show", "digits", "--draws", "30", "--json"))
     space = load_space("digits")
     assert (shown["fingerprint"], shown["parameters"]) == (space.fingerprint, space.describe())
-    assert shown["budget"] == {"params": 60_000, "macs": None, "memory": None, "latency": None, "uncounted": "refuse"}
+    assert shown["budget"] == {"params": 60_000, "macs": None, "memory": None, **UNLIMITED}
     assert shown["fit"]["draws"] == sum(shown["fit"]["draws_by_block"].values()) == 30
     text = "version: 1\nbudget: {params: 5k}\narch: {stages: 2, stage: {blocks: 1, channels: {type: int, low: 8, high: 500}}}"
     Path("wide.yaml").write_text(text)

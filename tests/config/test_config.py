@@ -24,7 +24,7 @@ def test_candidate_comes_back_from_its_json(name: str) -> None:
         (TrainConfig, '{"schedule": "multistep", "milestones": [1.5]}', "c.json: a multistep schedule needs a milestone below 1"),
         (AugmentConfig, '{"erasing_min": 0.5}', "c.json: erasing_min must not exceed erasing_max, but 0.5 > 0.33"),
         (BudgetConfig, '{"params": "5 apples"}', "c.json: params: a count is a whole number above 0"),
-        (BudgetConfig, "{}", "c.json: must have at least one limit of params, macs, memory, latency"),
+        (BudgetConfig, "{}", "c.json: must have at least one limit of params, flash, ram, memory, macs, latency"),
         (TrainConfig, '{"weight_decay": NaN}', "c.json: weight_decay: must be"),
         (TrainConfig, '{"weight_decay": Infinity}', "c.json: weight_decay: must be"),
         (

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from nas.config import DataConfig
@@ -22,6 +23,7 @@ from nas.models import build_model
 from nas.paths import StudyPaths
 from nas.runs.load import load_network
 from nas.runs.select import find_run
+from nas.runs.statistics import accuracy_interval
 from nas.specs import ExportSpec
 from tests.budget.test_closed_form import any_network, any_shape
 from tests.conftest import Done
@@ -123,6 +125,24 @@ def test_folder_reads_weights_as_safetensors_does(study: StudyPaths, tmp_path: P
         assert all(read[name].dtype == one.dtype and torch.equal(read[name], one) for name, one in expected.items())
 
 
+def test_folder_has_a_card_for_the_hub(study: StudyPaths, tmp_path: Path) -> None:
+    _, card = load_network(find_run(study, None))
+    text = (export(ExportSpec(study, output=tmp_path / "network")).path / "README.md").read_text()
+    assert text.startswith("---\nlicense: ")
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert (header["license"], header["pipeline_tag"]) == ("unknown", "image-classification")
+    results = header["model-index"][0]["results"]
+    assert [one["dataset"]["name"] for one in results] == ["digits"]
+    assert results[0]["metrics"] == [{"type": "accuracy", "value": round(card.test_accuracy_tta, 4)}]
+    low, high = accuracy_interval(card.test_accuracy_tta, card.test_images)
+    shares = f"{100 * card.test_accuracy_tta:.2f} % | {100 * low:.2f} to {100 * high:.2f} %"
+    assert f"| official test set | {card.test_images} | {shares} |" in text
+    assert f"{card.params:,} parameters" in text
+    unmeasured = (export(ExportSpec(study, output=tmp_path / "other", tta="flip")).path / "README.md").read_text()
+    assert "Its accuracy was not measured" in unmeasured
+    assert yaml.safe_load(unmeasured.split("---\n")[1]).keys() == header.keys() - {"model-index"}
+
+
 def test_folder_reads_image_files(study: StudyPaths, images: np.ndarray, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -217,6 +237,25 @@ def test_every_convolution_of_an_int8_file_computes_in_eight_bits(
     assert f"Accuracy on {len(dataset.test)} images of the official test set: " in words.out
     within = sum(isinstance(module, torch.nn.Conv2d) for module in model.stages.modules())
     assert operators(tmp_path / "kept", tmp_path).count("QLinearConv") == convolutions - within > 0
+
+
+@pytest.mark.slow
+def test_from_the_budget_of_a_microcontroller_to_a_file_in_eight_bits(nas: Callable[..., Done], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    file = tmp_path / "network.onnx"
+    for command in (
+        "search --space resnet-mcu --dataset digits --study mcu --trials 1 --epochs 1 --device cpu",
+        "retrain best --study mcu --epochs 1 --device cpu",
+        f"export --study mcu --format onnx-int8 --tta none --output {file}",
+    ):
+        done = nas(*command.split())
+        assert done.code == 0, done.err
+    limits = json.loads(nas("check", "best", "--study", "mcu", "--json").out)["limits"]
+    assert {name: (one["limit"], one["kept"]) for name, one in limits.items() if name != "macs"} == {
+        "flash": (1_000_000, True),
+        "ram": (256_000, True),
+    }
+    assert file.stat().st_size < 1_000_000
 
 
 def test_too_few_images_are_no_calibration(study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,8 @@ def test_the_share_that_fits_is_measured_for_each_block() -> None:
 
 RAISE = {
     "params": "raise the budget with --max-params",
+    "flash": "raise budget.flash, there too",
+    "ram": "raise budget.ram, there too",
     "memory": "raise budget.memory, there too",
     "macs": "raise budget.macs, there too",
     "latency": "raise budget.latency.max_ms, there too",
@@ -119,6 +121,8 @@ def test_each_limit_is_raised_in_its_own_way(limit: str) -> None:
     [
         ({"params": 10}, "parameters, the budget is 10"),
         ({"memory": 1000}, "bytes of activations, the budget is 1,000"),
+        ({"flash": 1000}, "bytes of flash, the budget is 1,000"),
+        ({"ram": 1000}, "bytes of RAM, the budget is 1,000"),
         ({"macs": 1000}, "multiply-adds, the budget is 1,000"),
         ({"macs": 1000, "memory": 1000}, "bytes of activations, the budget is 1,000"),
     ],

@@ -194,7 +194,7 @@ MISTAKES = {
     "budget that is no mapping": (with_budget("5M"), "budget: must be a mapping of keys to values, but is '5M'"),
     "unknown key of the budget": (
         with_budget("{parms: 5M}"),
-        "budget.parms: unknown key. Did you mean 'params'? Choices: params, macs, memory, latency.",
+        "budget.parms: unknown key. Did you mean 'params'? Choices: params, macs, uncounted, memory, flash, ram, latency.",
     ),
     "images without classes": (
         "version: 1\nbudget: {params: 5M}\nimages: {channels: 3, size: 32}\narch: {}",
