@@ -2,12 +2,12 @@
 
     import nas
 
-    study = nas.search("digits", "digits", trials=12)     # nas.open_study(name) for one that is there
+    study = nas.search("digits", "digits", trials=12)     # nas.open_study(name) opens an existing one
     run = study.retrain(study.best)
     model = run.build()                                   # a torch module with its weights
 
-What is named here is imported when it is first used: `import nas` alone imports neither torch nor Optuna. It says how the threads
-of torch's OpenMP wait, which they learn when torch loads: a program that imports torch before leaves that to its own environment.
+Names are imported when they are first used: `import nas` alone imports neither torch nor Optuna. It sets `GOMP_SPINCOUNT`,
+which has an effect only if torch is imported afterwards.
 """
 
 from importlib import import_module

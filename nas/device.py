@@ -33,7 +33,7 @@ class Precision:
         return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.autocast]
 
 
-FULL_PRECISION = Precision(None, False, "what is handed in is the same whatever predicts it")
+FULL_PRECISION = Precision(None, False, "predictions are the same on every device")
 """For predictions and for scores that are reported."""
 
 
@@ -49,7 +49,8 @@ def pick_device(name: str = "auto") -> torch.device:
         kind, _, index = name.partition(":")
         if kind == "cuda" and index.isdecimal() and int(index) < len(parts):
             hint = (
-                f"CUDA shows a process one MIG device, the first listed: CUDA_VISIBLE_DEVICES={parts[int(index)]} shows this one"
+                "a process sees only the first MIG device in CUDA_VISIBLE_DEVICES; to use this one: "
+                f"CUDA_VISIBLE_DEVICES={parts[int(index)]}"
             )
         raise DeviceError(
             (f"device {name!r} does not work: {wrong}" if wrong else f"this machine has no device {name!r}")
@@ -107,7 +108,7 @@ def _why_cuda_fails(index: int) -> str | None:
     major, minor = capability
     return (
         f"torch {torch.__version__} has no kernels for its CUDA capability {major}.{minor}, only {', '.join(architectures)}; "
-        "https://pytorch.org/get-started says which has"
+        "https://pytorch.org/get-started lists other builds"
     )
 
 
@@ -120,7 +121,7 @@ def pick_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         if major >= 8:
-            return Precision(torch.bfloat16, False, f"CUDA capability {major}.{minor} computes in bf16")
+            return Precision(torch.bfloat16, False, f"CUDA capability {major}.{minor} has bf16")
         if (major, minor) in _SLOW_FP16:
             return Precision(None, False, f"CUDA capability {major}.{minor} has neither bf16 nor fast fp16")
         return Precision(torch.float16, True, f"CUDA capability {major}.{minor} has no bf16; fp16 with a gradient scaler")
@@ -132,10 +133,10 @@ def pick_precision(device: torch.device) -> Precision:
             return Precision(torch.bfloat16, False, "the CPU has amx_bf16")
         if "avx512_bf16" in flags:
             if cpu_vendor() == "GenuineIntel":
-                return Precision(None, False, "the CPU is Intel's and has avx512_bf16 without amx_bf16, by which bf16 is slower")
+                return Precision(None, False, "this Intel CPU has avx512_bf16 but not amx_bf16, and is slower in bf16")
             return Precision(torch.bfloat16, False, "the CPU has avx512_bf16")
-        return Precision(None, False, "the CPU has neither amx_bf16 nor avx512_bf16, without which bf16 is slower")
-    return Precision(None, False, f"half precision is not relied upon on {device.type}")
+        return Precision(None, False, "without amx_bf16 or avx512_bf16 this CPU is slower in bf16")
+    return Precision(None, False, f"half precision is not used on {device.type}")
 
 
 def cpu_flags() -> frozenset[str]:

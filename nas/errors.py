@@ -1,15 +1,15 @@
-"""Every mistake a user can make, as an exception that reads as a sentence.
+"""Exceptions for every error that a user can correct.
 
 The tree:
 
     NasError              the message names the rule, the value and the choices; `hint` is the next step
-    ├── ConfigError       a space file, a candidate or an option that does not mean anything
+    ├── ConfigError       an invalid space file, candidate or option
     ├── BudgetError       nothing fits the budget, or the budget cannot be read
     ├── DataError         a data set that is missing, broken or of another shape than expected
-    ├── StudyError        a study that is missing, held by somebody else, unfinished or of another meaning
+    ├── StudyError        a study that is missing, locked by another process, unfinished or different from what was asked
     └── DeviceError       a device that this machine does not have
 
-The command line prints a `NasError` without a traceback; anything else is a fault of ours and keeps its traceback.
+The command line prints a `NasError` without a traceback; anything else is a bug in nas and keeps its traceback.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 
 class NasError(Exception):
-    """A mistake that its user can mend.
+    """An error that the user can correct.
 
     Args:
         message: the rule that was broken, the value that broke it, and the choices there are.

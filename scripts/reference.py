@@ -54,6 +54,23 @@ blocks: {type: int, low: 1, high: 9, step: 2}
 activation: {type: categorical, choices: [relu, gelu, silu]}
 ```
 """
+ARGUMENTS = {  # of samplers and pruners
+    "startup_trials": "sampler: trials drawn uniformly first; pruner: completed trials before pruning begins",
+    "candidates": "candidates for each draw, of which the most promising is taken",
+    "good": "share of the trials that count as good",
+    "population": "networks in the population",
+    "tournament": "networks drawn from the population; the best one is the parent",
+    "mutations": "parameters that a child changes, on average",
+    "step": "standard deviation of the change of a number, as a share of its range",
+    "reduction": "keep the best 1/N at each rung, and multiply the epochs between rungs by N",
+    "first_rung": "earliest epoch at which trials may be pruned",
+    "warmup_epochs": "epochs of a trial before it may be pruned",
+    "min_trials": "trials that must have reached an epoch before it is used to prune",
+    "percentile": "prune trials below the best N % of the completed ones",
+    "wrapped": "also ask this pruner; `alone`: prune without asking one",
+    "patience": "epochs without improvement before pruning",
+    "min_delta": "how far a trial must be below its own best accuracy, as a share",
+}
 SECTIONS: list[tuple[str, type[BaseModel], tuple[str, ...]]] = [  # heading, model, fields that are no keys
     ("budget", BudgetConfig, ()),
     ("budget.latency", LatencyConfig, ()),
@@ -124,10 +141,11 @@ def space_file() -> str:
             for argument, parameter in inspect.signature(made).parameters.items():
                 if argument != EPOCHS:
                     schema = TypeAdapter(parameter.annotation).json_schema()
-                    rows.append((f"`{name}`", f"`{argument}`", _values(schema, {}), _word(parameter.default)))
-        note = "A new study prunes no trial before two networks have completed; see [search](search.md#sampler-and-pruner)."
+                    values, default = _values(schema, {}), _word(parameter.default)
+                    rows.append((f"`{name}`", f"`{argument}`", values, default, ARGUMENTS[argument]))
+        note = "A new study with `asha` or `hyperband` has `startup_trials: 2`; see [search](search.md#sampler-and-pruner)."
         text = f"Written as `{kind}: {{name: NAME, ARGUMENT: VALUE}}`." + (f" {note}" if kind == "pruner" else "")
-        parts.append(f"## Arguments of a {kind}\n\n{text}\n\n" + _table((kind, "argument", "values", "default"), rows))
+        parts.append(f"## Arguments of a {kind}\n\n{text}\n\n" + _table((kind, "argument", "values", "default", "meaning"), rows))
     return "\n".join(parts)
 
 

@@ -6,7 +6,7 @@
     nas retrain  Study.retrain() → Run            nas export   Study.export()
     nas baseline Study.baseline() → [Baseline]    nas runs     Study.runs, Study.chosen, Study.baselines
 
-Whatever is asked of a study is read from its folder at that moment, so that a study that is being searched can be looked at.
+Every property reads the study's folder, so you can look at a study while it is being searched.
 """
 
 from nas.api.networks import Baseline, Run, Trial

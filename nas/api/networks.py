@@ -64,7 +64,7 @@ class Trial:
 
     @cached_property
     def candidate(self) -> Candidate:
-        """Raises StudyError of a trial that was never trained, of which no more is kept than `row`."""
+        """Raises StudyError for a trial that was never trained: only its `row` is kept."""
         file = self.paths.trial(self.number).candidate
         if not file.is_file():
             raise StudyError(
@@ -102,17 +102,17 @@ class Trial:
         """The torch module, on the CPU: images (N, C, H, W), normalised, to logits (N, classes).
 
         Args:
-            trained: True takes the weights of its latest retraining, False newly drawn ones; None those of a retraining if there
-                is one. A search keeps no weights.
+            trained: True: the weights of its latest retraining; False: random initialisation; None: retrained weights if there
+                are any. Weights of the search are not used: they are only kept to resume.
 
-        Raises StudyError where it should be trained and no retraining has ended.
+        Raises StudyError if `trained` is True and no retraining has completed.
         """
         runs = [] if trained is False else self.runs
         if runs:
             return runs[-1].build()
         if trained:
             raise StudyError(
-                f"trial {self.number} of study {self.paths.name!r} has not been retrained, and a search keeps no weights",
+                f"trial {self.number} of study {self.paths.name!r} has not been retrained, so there are no weights to load",
                 hint=f"study.retrain({self.number}), or nas retrain {self.number} --study {self.paths.name}",
             )
         return build_model(self.arch, self.shape)
@@ -187,8 +187,8 @@ class Run(Trained):
         return load_network(self.paths)[0]
 
     def predictor(self, tta: str | None = None) -> Predictor:
-        """The same with all that is around it, as `nas submit` predicts and `nas export` writes: images as they are, uint8
-        (N, H, W, C), to logits (N, classes)."""
+        """The network with normalisation and test-time augmentation, as `nas submit` uses it: uint8 images (N, H, W, C) to
+        logits (N, classes)."""
         model, card = load_network(self.paths)
         return Predictor(model, card.mean, card.std, tta or card.tta).eval()
 

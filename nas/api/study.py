@@ -141,19 +141,19 @@ class Study:
 
     @property
     def best(self) -> Trial:
-        """What `nas retrain best` trains: the winner of the finalists, else the most accurate. Raises StudyError where no
-        training has run to its end."""
+        """What `nas retrain best` trains: the winner of the finalists, else the most accurate. Raises StudyError if no trial has
+        completed."""
         best = self._read().best
         if best is None:
             raise none_is_best(self.paths)
         return Trial(self.paths, best)
 
     def best_within(self, max_params: int | str | None = None, max_macs: int | str | None = None) -> Trial:
-        """The best so small, such as `max_params="1M"`. Raises BudgetError, which names the smallest."""
+        """The best trial within these limits, such as `max_params="1M"`. Raises BudgetError, which names the smallest."""
         return Trial(self.paths, self._report_best(max_params, max_macs).best)
 
     def front(self, max_macs: int | str | None = None) -> list[Trial]:
-        """What accuracy costs in parameters: the networks than which no smaller one was as accurate, smallest first."""
+        """The Pareto front of accuracy against parameters: networks for which no smaller one is as accurate, smallest first."""
         return [Trial(self.paths, row) for row in self._report_best(None, max_macs).front]
 
     def _report_best(self, max_params: int | str | None, max_macs: int | str | None) -> BestReport:
@@ -195,7 +195,7 @@ class Study:
     @takes_options
     def retrain(self, given: Given[RetrainSpec], which: Which = "best", *, log: str | None = None, quiet: bool = False) -> Run:
         """`nas retrain`: trains one network on all the labelled training data, in a worker; the official test set is opened at
-        the end. One that is there already is returned at once.
+        the end. A run that already exists is returned without training.
 
         Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
         """
@@ -266,7 +266,7 @@ class Study:
 
     @takes_options
     def export(self, given: Given[ExportSpec], run: Run | str | None = None, *, quiet: bool = False) -> Exported:
-        """`nas export`: weights, onnx or torch, checked to predict there as here."""
+        """`nas export`: weights, onnx or torch, after a check that the exported file predicts the same."""
         with plain_display(quiet) as display:
             return export(given.build(paths=self.paths, run=self._run_name(run)), display.decoding, display.note)
 
@@ -278,7 +278,7 @@ def _as_path(given: Any, part: str = "train") -> Any:
 
 @takes_options
 def search(given: Given[SearchSpec], *, log: str | None = None, quiet: bool = False) -> Study:
-    """`nas search`: draws networks, prunes those over budget before training, trains the rest with early pruning.
+    """`nas search`: draws networks, skips those over budget, and trains the rest with pruning.
 
     The same call again goes on where it stopped, and on a finished study returns at once: `trials` counts the trained networks of
     all runs of a study. Workers are processes of their own, and a script needs no `if __name__ == "__main__"` for them.

@@ -31,7 +31,7 @@ except Exception as error:  # whatever a package that nobody maintains may meet 
     FVCORE_FAILED = f"{type(error).__name__}: {error}"
     if multiprocessing.parent_process() is None:  # once, and not in each worker
         warnings.warn(
-            f"fvcore cannot be imported ({FVCORE_FAILED}): torch's FlopCounterMode counts multiply-adds in its place, the same "
+            f"fvcore cannot be imported ({FVCORE_FAILED}): torch's FlopCounterMode counts MACs instead, the same "
             "number for every network of a search space",
             stacklevel=2,
         )

@@ -120,17 +120,17 @@ def _affordable(checked: "Checked") -> list[str]:
     ]
     for number, stage in enumerate(found.stages, 1):
         deepest, widest = (str(most or "–") for most in (stage.most_blocks, stage.most_channels))
-        cost = f"{stage.block_params:,} parameters, {count_text(stage.block_macs)} multiply-adds"
+        cost = f"{stage.block_params:,} parameters, {count_text(stage.block_macs)} MACs"
         lines.append(f"stage {number:<2d} {stage.blocks:6d} {deepest:>7s}  {stage.channels:8d} {widest:>7s}  {cost}")
     widths = tuple(stage.channels for stage in found.stages)
     if found.together is None:
         lines.append("It does not fit even if all stages become as narrow as possible.")
     elif found.together.channels == widths:
-        lines.append("There is no room to make all stages wider.")
+        lines.append("The budget does not allow wider stages.")
     else:
         text = "-".join(map(str, found.together.channels))
         how = "wider" if checked.fits else "narrower"
-        cost = f"{found.together.params:,} parameters, {count_text(found.together.macs)} multiply-adds"
+        cost = f"{found.together.params:,} parameters, {count_text(found.together.macs)} MACs"
         lines.append(f"All stages {how} together: {text} channels, {cost}.")
     return lines
 
@@ -166,4 +166,4 @@ def _room(checked: "Checked", block: Any) -> str:
     copies = checked.copies(block)
     if checked.fits:
         return f"{copies} more"
-    return "no" if copies is None else f"without {-copies} of {block.count}"
+    return "no" if copies is None else f"remove {-copies} of {block.count}"

@@ -40,7 +40,7 @@ def doctor(
         bool,
         typer.Option(
             "--check",
-            help="Try each device, for 2 minutes at most: search, retrain, predict, run out of memory, two workers, speed.",
+            help="Test each device for at most 2 minutes: search, retrain, predict, too little memory, two workers, speed.",
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -114,7 +114,7 @@ def _check_devices(health: "Health", report: dict[str, Any] | None) -> bool:
     failed = [row for row in rows if row.passed is False]
     for row in failed:
         print(f"Problem:  {row.device}, {row.step}: {row.found}\nNext:     {row.advice}", file=sys.stderr)
-    print(f"Written to {REPORT}, without names of persons and machines, to send with a report of a fault", file=sys.stderr)
+    print(f"Written to {REPORT}, without personal data. Attach it to a bug report.", file=sys.stderr)
     return not failed
 
 
@@ -130,7 +130,7 @@ That is: checkpoints of finished trainings, incomplete files of a crash, and dec
 )
 def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without this, only show.")] = False,
-    cache: Annotated[bool, typer.Option("--cache", help="Also decoded images. No search may be running.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Also delete decoded images. Stop all searches first.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     from nas.errors import StudyError

@@ -215,7 +215,7 @@ DatasetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="With preset:NAME and no study: a name, as for nas search, or folder.",
+        help="For preset:NAME without a study: a name, as for nas search, or folder.",
         autocompletion=offer("dataset"),
     ),
 ]

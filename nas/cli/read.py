@@ -63,7 +63,7 @@ def list_studies(
             if r.best is None
             else f"{by}{r.best.accuracy:.2%} with {count_text(r.best.params)} (trial {r.best.number})"
         )
-        state = "searching" if r.led else "interrupted" if r.counts.get("running") else "at rest"
+        state = "searching" if r.led else "interrupted" if r.counts.get("running") else "not running"
         print(f"{r.name:24s} {state:12s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")
         print(f"{'':24s} {'':12s} {counts_line(r.counts) or 'nothing drawn yet'}")
     if not reports and not broken:
@@ -72,7 +72,7 @@ def list_studies(
 
 @command(
     "best",
-    """Show the best trial of a study, and its accuracy against parameters.
+    """Show the best trial of a study, and the Pareto front of accuracy against parameters.
 
 The table is the Pareto front: every trial that is more accurate than all smaller ones.
 """,
@@ -115,7 +115,7 @@ def best(
 
 @command(
     "compare",
-    "Compare networks or studies side by side, first what differs.",
+    "Compare networks or studies side by side, differences first.",
     "nas compare best 12 preset:resnet-443",
     "nas compare digits digits-wide",
 )
@@ -167,7 +167,7 @@ def presets(as_json: JsonOption = False) -> None:
 
 @command(
     "space",
-    "Print the JSON Schema of a space file: editors complete and check the file by it.",
+    "Print the JSON Schema of space files, with which editors complete and check them.",
     "nas space schema",
 )
 def space(what: Annotated[str, typer.Argument(help="schema: the keys and values of a space file.")]) -> None:
@@ -219,7 +219,7 @@ def report(
     """List the retrained networks and submissions of a study (its ledger).
 
 The run marked as chosen is the one that nas submit, predict, export and report use by default. Networks of nas baseline are
-listed apart. The ledger is in the study's database; missing entries are added from the files of the runs.
+listed separately. The ledger is in the study's database; missing entries are added from the files of the runs.
 """,
     "nas runs",
     "nas runs --verify",

@@ -67,7 +67,7 @@ def estimate_lines(estimate: "Estimate") -> list[str]:
         f"data      {estimate.train_images:,} training images, {estimate.validation_images:,} validation images",
         f"workers   {where}, in {estimate.precision}",
         "",
-        "Time of an epoch, and the share of validation in it, at percentiles of the MACs of networks that fit:",
+        "Time of an epoch and its share of validation, for networks that fit (by percentiles of their MACs):",
         f"{'':>5s} {'parameters':>12s} {'MACs':>6s} {'batch':>6s} {'epoch':>9s} {'validation':>10s}  network",
     ]
     for one in estimate.networks:
@@ -76,9 +76,12 @@ def estimate_lines(estimate: "Estimate") -> list[str]:
             f"{one.params:12,} {count_text(one.macs):>6s} {one.batch_size:6d} {seconds:>9s} {one.validation / one.epoch:>10.0%}"
         )
         lines.append(f"{one.percentile:3d} % {cost}  {one.architecture}{'' if one.timed else '  (estimated from its MACs)'}")
-    lines += ["", f"pruning   {estimate.expected_epochs:.1f} of {estimate.epochs} epochs for each network; {estimate.pruning}"]
+    lines += [
+        "",
+        f"pruning   {estimate.expected_epochs:.1f} of {estimate.epochs} epochs per network on average; {estimate.pruning}",
+    ]
     if workers > 1:
-        lines.append(f"note      each network was timed alone on {estimate.devices[0]}; parallel workers are slower")
+        lines.append(f"note      each network was timed alone on {estimate.devices[0]}; parallel workers are each slower")
     whole = estimate.whole
     spread = f"from {time_text(whole.low)} to {time_text(whole.high)}, if the sampler prefers slow networks"
     lines.append(f"search    about {time_text(whole.likely)}: {spread}")
@@ -115,7 +118,10 @@ def _print_result(result: "SearchResult", again: str) -> None:
         print(f"Suspended. To resume:  {again} --trials {progress.goal}")
         return
     if result.exhausted:
-        print(f"The space has no new candidates. Widen its ranges and continue with:  --warm-start study:{name}")
+        print(
+            "The space has no new candidates. Widen its ranges, then:  "
+            f"nas search --space FILE --study NEW --warm-start study:{name}"
+        )
     if progress.best is None:
         print(f"No completed trial yet. To continue:  {again} --trials {progress.goal + 10}")
         return

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     "show",
     """Show a network or a search space.
 
-A network has layers, a cost and a recipe; a space has ranges, of which a share fits the budget. A preset is shown for
-CIFAR-10's images, or with --study for that study's images.
+For a network: its layers, cost and recipe. For a space: its ranges, and how many random networks fit the budget. A preset is
+shown for CIFAR-10's images, or with --study for that study's images.
 """,
     "nas show best --picture network.svg",
     "nas show preset:resnet-443 --image-size 64",
@@ -40,10 +40,12 @@ def show(
     picture: Annotated[Path | None, typer.Option(help="Also write a picture of the network to this .svg file.")] = None,
     image_size: Annotated[
         int | None,
-        typer.Option("--image-size", "--size", help="Size of the images. [default: as above]", min=8, max=1024),
+        typer.Option("--image-size", "--size", help="Size of the images. [default: the study's, or 32]", min=8, max=1024),
     ] = None,
-    channels: Annotated[int | None, typer.Option(help="Channels of the images. [default: as above]", min=1, max=16)] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes. [default: as above]", min=2)] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Channels of the images. [default: the study's, or 3]", min=1, max=16)
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes. [default: the study's, or 10]", min=2)] = None,
     as_json: JsonOption = False,
 ) -> None:
     asked = {"size": image_size, "channels": channels, "classes": classes}
@@ -95,7 +97,7 @@ def _print_network(shown: "ShownNetwork") -> None:
     seen = "" if subject.accuracy is None else f", validation {METRIC_WORDS[shown.metric]} {subject.accuracy:.2%} in the search"
     print((f"Study {shown.study}, " if shown.study else "") + subject.title + seen)
     print(
-        f"{count_text(facts.params)} parameters, {count_text(facts.macs)} multiply-adds "
+        f"{count_text(facts.params)} parameters, {count_text(facts.macs)} MACs "
         f"on images of {images.channels}×{images.size}×{images.size}, {facts.built}\n"
     )
     print("\n".join(text_picture(shown.parts)) + "\n")
@@ -158,10 +160,10 @@ def _print_space(shown: "ShownSpace") -> None:
     print(f"Of {fit.draws} uniform draws, on images of {size}×{size}, {fit.fits:.0%} fit the budget{aside}: {blocks}")
     if shown.cost:
         spread = ", ".join(f"{share} below {count_text(macs)}" for share, macs in shown.cost.items())
-        print(f"Multiply-adds of an image, of those that keep the parameters: {spread}")
+        print(f"MACs of the networks within the parameter limit: {spread}")
     if shown.fill is not None:
         print(shown.fill.sentence())
     if shown.in_time is not None:
-        print(f"Of {len(times)} of those, timed here, {shown.in_time:.0%} keep the latency: {times[0]:.2f} to {times[-1]:.2f} ms")
+        print(f"Of {len(times)} of them, timed here, {shown.in_time:.0%} keep the latency: {times[0]:.2f} to {times[-1]:.2f} ms")
     if fit.fits * (1 if shown.in_time is None else shown.in_time) < 1 / 3:
         print("Less than a third fits. Narrow the ranges of channels, blocks and kernels.", file=sys.stderr)

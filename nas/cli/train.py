@@ -110,7 +110,7 @@ def retrain(
             autocompletion=offer("criterion"),
         ),
     ] = "clean",
-    workers: Annotated[int | None, typer.Option(help="Trainings at the same time on the CPU. [default: 1]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Networks to train at the same time on the CPU. [default: 1]")] = None,
     study: StudyOption = None,
     dataset: DatasetOption = None,
     log: LogOption = None,
@@ -163,7 +163,7 @@ def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
     if sum(len(network.runs) for network in result.networks) > 1:
         lines += _retrain_table(result)
     if result.best is None:
-        return [*lines, "No network was chosen, because no images were held out. Use --hold-out 0.1."]
+        return [*lines, "No network was chosen, because no images were held out. To choose one, train again with --hold-out 0.1."]
     run, card = result.best
     lines.append(f"Trained on {card.train_images:,} images in {time_text(card.seconds)}, {flop_text(card.flop)}: {run.folder}")
     lines += _expected(card, result.expected)
@@ -213,10 +213,10 @@ def _expected(card: "ModelCard", chosen: "dict[Criterion, Expectation]") -> list
 
     lines = []
     if card.test_accuracy is not None and card.test_accuracy_tta is not None and card.test_images is not None:
-        averaged = f", {card.test_accuracy:.2%} without averaging over {card.tta}" if card.tta != "none" else ""
+        averaged = f", {card.test_accuracy:.2%} without test-time augmentation ({card.tta})" if card.tta != "none" else ""
         shift = "" if card.test_shifted_accuracy is None else f"; under a simulated shift {card.test_shifted_accuracy:.2%}"
         tested = percent(card.test_accuracy_tta, accuracy_interval(card.test_accuracy_tta, card.test_images))
-        lines.append(f"Official test set, opened once: {tested} of {card.test_images:,}{averaged}{shift}")
+        lines.append(f"Official test set, evaluated once: {tested} of {card.test_images:,}{averaged}{shift}")
         if card.metric != "accuracy" and card.test_balanced_accuracy is not None and card.test_macro_f1 is not None:
             lines.append(
                 f"On the test set: balanced accuracy {card.test_balanced_accuracy:.2%}, macro F1 {card.test_macro_f1:.2%}"
@@ -233,7 +233,7 @@ def _expected(card: "ModelCard", chosen: "dict[Criterion, Expectation]") -> list
         )
         if chosen:
             lines.append(
-                f"(It is the best of {chosen['clean'].among} trainings on these images, partly by luck, so the expected "
+                f"(It is the best of {chosen['clean'].among} trainings on these images, partly by chance, so the expected "
                 "accuracy is lower than the measured one.)"
             )
         if card.metric != "accuracy":
@@ -323,8 +323,8 @@ def _ablation_data(done: "AblationDone") -> dict[str, object]:
     """Train known networks, such as torchvision's, to compare with.
 
 They are trained on the same images as a network of the study, with its recipe. Those over the budget are marked. No baseline is
-ever submitted or exported. The same command resumes. A changed file is another network. Your file runs with your rights, first
-in its own process with a time limit, then in a worker process.
+ever submitted or exported. The same command resumes. If you change the file, it counts as a new network. Your file runs
+with your user's permissions, first in its own process with a time limit, then in a worker process.
 """,
     "nas baseline torchvision:resnet18 torchvision:mobilenet_v3_small --epochs 30",
     "nas baseline 'net.py:Net(width=64)' --like preset:resnet-443 --dataset cifar10 --hold-out 0.1",

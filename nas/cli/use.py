@@ -64,7 +64,7 @@ def predict(given: Given[PredictSpec], *, study: StudyOption = None, as_json: Js
 
 @command(
     "export",
-    """Export a retrained network, and check that it predicts the same there.
+    """Export a retrained network, and check that the exported file predicts the same.
 
 weights: a folder with model.safetensors, model.json and a model.py that needs only torch. onnx: one file with the preprocessing
 inside, for any batch size. onnx-int8: the same in eight bits. torch: a torch.export program.

@@ -1,6 +1,6 @@
 """What a network, its training, its data and its limits are, as frozen data: JSON both ways, unknown keys refused.
 
-This room describes; `nas.models`, `nas.train`, `nas.data` and `nas.study` construct. It knows neither torch nor Optuna.
+This package only describes; `nas.models`, `nas.train`, `nas.data` and `nas.study` construct. It knows neither torch nor Optuna.
 """
 
 from nas.config.budget import (

@@ -19,7 +19,7 @@ LIMIT_NAMES = {
     "flash": "bytes of flash",
     "ram": "bytes of RAM",
     "memory": "bytes of activations",
-    "macs": "multiply-adds",
+    "macs": "MACs",
     "latency": "ms",
 }
 """The fields of `BudgetConfig`, cheapest to find out first, and what an amount of each is counted in."""
@@ -163,23 +163,23 @@ class LatencyConfig(Frozen):
 class BudgetConfig(Frozen):
     """The limits of a network; at least one."""
 
-    params: Count | None = None  # most parameters, counted by fvcore
+    params: Count | None = None  # maximum number of parameters, counted by fvcore
     macs: Count | None = None
-    """Most MACs of one image's forward pass, counted by fvcore: also what BatchNorm, pooling and resizing do. `nas check` says
-    how many belong to convolutions and other products alone, as most papers count them."""
+    """Maximum MACs of one image's forward pass, counted by fvcore, including BatchNorm, pooling and resizing. `nas check` also shows
+    the MACs of convolutions and other products alone, as most papers count them."""
     uncounted: Literal["refuse", "allow"] = "refuse"
-    """Under a limit of MACs, a block of your own with products that no rule counts, such as an LSTM's: refused, or allowed and
+    """If MACs are limited: refuse or allow a block of your own with products that no rule counts, such as an LSTM's; they are
     named."""
     memory: Bytes | None = None
-    """Most bytes of float32 activations that one image's forward pass holds at the same time, without weights, by liveness: a
-    lower bound of what a runtime takes (as for microcontrollers: MCUNet, arXiv 2007.10319)."""
+    """Maximum bytes of float32 activations that one image's forward pass needs at the same time, without weights: a lower bound
+    of what a runtime needs (as for microcontrollers: MCUNet, arXiv 2007.10319)."""
     flash: Bytes | None = None
-    """Most bytes of the network's file in eight bits on a microcontroller: a byte a weight, with scales, biases and descriptions.
-    The program that runs it comes on top."""
+    """Maximum bytes of the network's file in eight bits on a microcontroller: one byte per weight, with scales, biases and
+    descriptions. The program that runs it needs more."""
     ram: Bytes | None = None
-    """Most bytes of RAM that TensorFlow Lite Micro takes for the network in eight bits: activations of one image, and its own
+    """Maximum bytes of RAM that TensorFlow Lite Micro needs for the network in eight bits: activations of one image, and its own
     data."""
-    latency: LatencyConfig | None = None  # most time of a forward pass, measured
+    latency: LatencyConfig | None = None  # maximum time of a forward pass, measured
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
@@ -198,7 +198,7 @@ class BudgetConfig(Frozen):
         }
 
     def counted(self) -> "BudgetConfig":
-        """The same without what has to be measured; it may limit nothing."""
+        """A copy without the latency limit, which has to be measured; it may have no limit."""
         return self.model_copy(update={"latency": None})
 
     def describe(self) -> str:

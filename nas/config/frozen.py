@@ -64,6 +64,6 @@ def what_is_wrong(error: ValidationError, note: str = "") -> str:
 
 
 def with_defaults(config: Model, unused: dict[str, bool]) -> Model:
-    """The same with each field that `unused` marks at its default."""
+    """A copy with the fields in `unused` reset to their defaults."""
     fields = type(config).model_fields
     return config.model_copy(update={name: fields[name].default for name, is_unused in unused.items() if is_unused})

@@ -56,7 +56,7 @@ class StageConfig(Frozen):
     blocks: Annotated[int, Field(ge=1, le=MOST_BLOCKS)]  # residual blocks in the stage
     channels: Annotated[int, Field(ge=1, le=WIDEST)]  # output channels of each block, whatever its type
     kernel: OddInt = 3  # odd
-    skip_kernel: OddInt = 1  # odd; kernel of the shortcut's projection, where there is one
+    skip_kernel: OddInt = 1  # odd; kernel of the shortcut's projection, if there is one
 
 
 class BlockSource(Frozen):
@@ -72,7 +72,7 @@ class BlockSource(Frozen):
 
 
 class ArchConfig(Frozen):
-    """A residual network. Every stage but the first halves height and width in its first block; with `downsample: transition`
+    """A residual network. Every stage except the first halves height and width in its first block; with `downsample: transition`
     every stage does, the first one too."""
 
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=MOST_STAGES)]
@@ -147,7 +147,7 @@ class ArchConfig(Frozen):
         return sizes
 
     def canonical(self) -> "ArchConfig":
-        """The same network with every field that it does not use at its default."""
+        """The same network with unused fields at their defaults."""
         own = self.block_source is not None  # a user's block may use any field
         unused = {
             "expansion": not own and self.block != "bottleneck",
@@ -170,7 +170,7 @@ class ArchConfig(Frozen):
         return with_defaults(self, unused).model_copy(update={"stem": stem, "stages": tuple(stages)})
 
     def one_line(self) -> str:
-        """`preact 2-3-2 × 32-64-128 k3-3-5 silu se16` — enough to tell two candidates apart in a table."""
+        """`preact 2-3-2 × 32-64-128 k3-3-5 silu se16` — a short description for tables."""
         widths = "-".join(str(s.channels) for s in self.stages)
         kernels = "-".join(str(s.kernel) for s in self.stages)
         parts = [self.block, "-".join(str(s.blocks) for s in self.stages), "×", widths, f"k{kernels}", self.activation]

@@ -84,7 +84,7 @@ def _parse_compute(text: Any) -> Any:
 class StudyConfig(Frozen):
     sampler: StrategyConfig = StrategyConfig(name="tpe")  # a name, or a mapping with arguments; see below
     pruner: StrategyConfig = StrategyConfig(name="asha")  # a name, or a mapping with arguments; see below
-    metric: MetricName = "accuracy"  # on the validation images: prunes, ranks and reports networks
+    metric: MetricName = "accuracy"  # validation metric for pruning, ranking and reports
     objective: ObjectiveName = "accuracy"
     """accuracy: the best network under the budget. front: the best network for every number of parameters up to the budget; each
     trial gets its own limit, drawn below the budget."""

@@ -15,7 +15,7 @@ FlipName = Literal["none", "horizontal", "alternating"]
 PolicyName = Literal["none", "randaugment", "autoaugment", "trivialaugment"]
 MixName = Literal["none", "mixup", "cutmix", "mixup_or_cutmix"]
 OptimiserName = Literal["sgd", "adam", "adamw", "muon"]
-ADAMS = ("adam", "adamw")  # whose rates differ by orders from the others'
+ADAMS = ("adam", "adamw")  # their learning rates differ by orders of magnitude from the others'
 BalanceName = Literal["none", "loss", "sampling"]
 ScheduleName = Literal["cosine", "linear", "onecycle", "warmup_cosine", "multistep", "constant"]
 
@@ -116,13 +116,14 @@ class TrainConfig(Frozen):
     """Images in an epoch; the next epoch continues where it ends. null: every training image once. Never drawn."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256  # images in a batch
     min_steps: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Fewest steps of an epoch: on small data sets the batches are smaller than `batch_size`."""
+    """Minimum number of steps of an epoch: on small data sets the batches are smaller than `batch_size`."""
     optimiser: OptimiserName = "sgd"  # muon: Muon for the filters of convolutions, SGD for everything else
     sam_rho: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Radius of sharpness-aware minimisation (arXiv 2010.01412), which doubles the cost of a step; 0 turns it off."""
     lr: Annotated[float, Field(gt=0.0, le=100.0)] = 0.1  # peak learning rate
     adam_lr: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
-    """adam, adamw: learning rate instead of `lr`, for spaces that draw the optimiser: good rates differ by orders."""
+    """adam, adamw: learning rate instead of `lr`, for spaces that draw the optimiser: good learning rates
+    differ by orders of magnitude between optimisers."""
     muon_lr: Annotated[float, Field(gt=0.0, le=10.0)] | None = 0.24
     """muon: peak learning rate of the filters of convolutions, about the angle in radians by which a step rotates them. `lr`,
     `momentum` and `weight_decay` apply to everything else. The defaults of this key and of `muon_momentum` are those of the later
@@ -133,7 +134,7 @@ class TrainConfig(Frozen):
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4  # weight decay of the optimiser
     decay_norm_and_bias: bool = False  # apply weight decay to BatchNorm and biases, too
     norm_bias_lr: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
-    """Factor on the learning rate of BatchNorm's biases; arXiv 2404.00498 uses 64 for trainings of ten epochs."""
+    """Factor on the learning rate of BatchNorm's biases; arXiv 2404.00498 uses 64 in ten epochs."""
     schedule: ScheduleName = "warmup_cosine"  # of the learning rate
     warmup: Rate = 0.1  # onecycle, warmup_cosine: share of the run in which the learning rate rises
     milestones: tuple[Annotated[float, Field(gt=0.0)], ...] = (0.5, 0.75)
@@ -141,7 +142,7 @@ class TrainConfig(Frozen):
     reached."""
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1  # multistep: factor on the learning rate
     rate_per_epoch: bool = False
-    """Change the learning rate once an epoch instead of at every step."""
+    """Change the learning rate once per epoch instead of at every step."""
     label_smoothing: Rate = 0.0  # as in torch's CrossEntropyLoss
     class_balance: BalanceName = "none"
     """For classes with few images. loss: weight each image by the inverse size of its class (scikit-learn's "balanced").

@@ -58,7 +58,7 @@ class Entry:
                     (self.folder / file.name.replace("-labels", "-images")).stat()
                 return None
             damaged = [name for name, checksum in recorded.items() if _checksum(self.folder / name) != checksum]
-            return f"{damaged[0]} is not as it was written" if damaged else None
+            return f"{damaged[0]} has changed since it was written" if damaged else None
         except PermissionError:
             raise
         except FileNotFoundError as error:
@@ -84,7 +84,7 @@ def find_or_make(name: str, key: str, make: Callable[[Path], dict[str, Any]]) ->
             damage = entry.damage()
             if damage is None:
                 return entry
-            print(f"the cache of decoded images is damaged, and made again: {entry.folder}: {damage}", file=sys.stderr)
+            print(f"the cache of decoded images is damaged and will be rebuilt: {entry.folder}: {damage}", file=sys.stderr)
             shutil.rmtree(entry.folder)
         entry.folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = entry.folder.parent / f".{name}-{uuid.uuid4().hex}"
@@ -101,7 +101,7 @@ def find_or_make(name: str, key: str, make: Callable[[Path], dict[str, Any]]) ->
         if error.errno is not None:
             raise DataError(
                 f"the cache of decoded images under {entry.folder.parent} cannot be written: {error.strerror}",
-                hint="free some space there, or name another folder with NAS_CACHE=FOLDER",
+                hint="free some space there, or set another folder with NAS_CACHE=FOLDER",
             ) from None
         raise
     finally:

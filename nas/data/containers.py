@@ -47,8 +47,8 @@ def decoded(name: str, source: object, container: Container, config: DataConfig,
             np.save(folder / f"{part}-labels.npy", labels[kept])
             if part == "train" and (groups := split.groups()) is not None:
                 if lacking := [i for i in kept.tolist() if not groups[i]]:
-                    hint = "write which group each belongs to, if need be one of its own"
-                    raise DataError(f"{len(lacking):,} images have no group, first {split.place(lacking[0])}", hint=hint)
+                    hint = "name a group for each of them, a new one where needed"
+                    raise DataError(f"{len(lacking):,} images have no group, the first is {split.place(lacking[0])}", hint=hint)
                 meta["groups"] = list(dict.fromkeys(groups))
                 numbers = {name: number for number, name in enumerate(meta["groups"])}
                 np.save(folder / "train-groups.npy", np.array([numbers[name] for name in groups], np.int64)[kept])
@@ -82,30 +82,31 @@ def _numbered(splits: Mapping[str, Split], config: DataConfig) -> tuple[list[str
     train = splits["train"]
     classes = in_order(set(texts["train"]) - {""}) if train.classes is None else list(train.classes)
     if len(classes) < 2:
-        found = f"the labels of {config.folder} are: {', '.join(classes) or 'none'}"
-        raise DataError(f"a classifier needs at least two classes, but {found}", hint="name their column: --label-column NAME")
+        found = f"the labels in {config.folder} are: {', '.join(classes) or 'none'}"
+        hint = "name the column of the labels: --label-column NAME"
+        raise DataError(f"a classifier needs at least two classes, but {found}", hint=hint)
     numbers = {name: number for number, name in enumerate(classes)}
     if len(numbers) < len(classes):
-        raise DataError(f"{config.folder} has two classes of one name: {', '.join(classes)}")
+        raise DataError(f"{config.folder} has two classes with the same name: {', '.join(classes)}")
     numbered = {}
     for part, labels in texts.items():
         if not config.skip_bad_images and (without := [i for i, label in enumerate(labels) if not label]):
             first = "\n  ".join(map(splits[part].place, without[:5]))
             raise DataError(
                 f"{len(without):,} of {len(labels):,} {WORDS[part]} images have no label:\n  {first}",
-                hint="label them, or leave these images out with --skip-bad-images",
+                hint="label them, or skip these images with --skip-bad-images",
             )
         if unknown := set(labels) - numbers.keys() - {""}:
             i = next(i for i, label in enumerate(labels) if label in unknown)
             raise DataError(
-                f"{splits[part].place(i)} has the label {labels[i]!r}, which is no class of the training images."
+                f"{splits[part].place(i)} has the label {labels[i]!r}, which is not a class of the training images."
                 f"{choices_sentence(labels[i], classes)}"
             )
         if lacking := set(classes) - set(labels):
             raise DataError(
-                f"class {in_order(lacking)[0]!r} has no image among the {len(labels):,} {WORDS[part]} images; each class needs "
-                "some",
-                hint="add images, or leave the class out",
+                f"class {in_order(lacking)[0]!r} has no image among the {len(labels):,} {WORDS[part]} images, but each class "
+                "needs at least one",
+                hint="add images, or remove the class",
             )
         numbered[part] = np.array([numbers.get(label, -1) for label in labels], np.int64)
     return classes, numbered
@@ -124,7 +125,8 @@ def _image_shape(split: Split, config: DataConfig) -> tuple[int, int, int]:
             continue
         if config.image_size is None and min(width, height) < 8:
             raise DataError(
-                f"images must have at least 8×8 pixels, but {split.place(i)} has {width}×{height}", hint="--image-size 32"
+                f"images must have at least 8×8 pixels, but {split.place(i)} has {width}×{height}",
+                hint="enlarge them: --image-size 32",
             )
         if config.channels is not None:
             channels = {"grey": 1, "rgb": 3}[config.channels]
@@ -179,16 +181,16 @@ def _copies(folder: Path, parts: Collection[str]) -> list[str]:
     said = []
     if more := sum(len(of) - 1 for of in groups.values()):
         said.append(
-            f"{more:,} of {len(train):,} training images are copies of others, pixel for pixel, so that copies of what trains "
-            "may judge: remove them, or keep them together with --group-duplicates; nas doctor --data shows them"
+            f"{more:,} of {len(train):,} training images are exact copies of others, so the validation set may contain copies of "
+            "training images: remove the copies, or keep them together with --group-duplicates; nas doctor --data shows them"
         )
     if several := sum(len(of) > 1 for of in classes.values()):
-        said.append(f"{several:,} training image{'s are' if several > 1 else ' is'} in more than one class, pixel for pixel")
+        said.append(f"{several:,} training image{'s have' if several > 1 else ' has'} exact copies in another class")
     for part in sorted(set(parts) - {"train"}):
         found = digests(part)
         if known := sum(digest in classes for digest in found):
             said.append(
-                f"{known:,} of {len(found):,} {WORDS[part]} images are training images, too, pixel for pixel: what they measure "
-                "says little of others"
+                f"{known:,} of {len(found):,} {WORDS[part]} images are exact copies of training images, so the {WORDS[part]} "
+                "accuracy may be too high"
             )
     return said

@@ -57,7 +57,7 @@ def require_known(dataset: str) -> None:
     """Raises DataError, with the choices, for an unknown name."""
     if dataset not in DATASETS:
         hint = f"--dataset folder --data {dataset}" if Path(dataset).is_dir() else None
-        raise DataError(f"{dataset!r} is no data set.{choices_sentence(dataset, DATASETS)}", hint=hint)
+        raise DataError(f"{dataset!r} is not a data set.{choices_sentence(dataset, DATASETS)}", hint=hint)
 
 
 MOST_TOGETHER = 0.1  # share of the images that may be one group of twins: more are no twins, but images of one kind
@@ -216,8 +216,8 @@ def _from_torchvision(name: str, known: Any, root: Path, by_hand: str, which: Ma
         return known(root, download=True, **which)
     except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
         raise DataError(
-            f"{name} is not under {root.absolute()}, and its download failed: {' '.join(str(error).split())}",
-            hint=f"{by_hand}, and run the command again; --dataset digits needs no download",
+            f"{name} is not in {root.absolute()}, and its download failed: {' '.join(str(error).split())}",
+            hint=f"{by_hand}; then run the command again. --dataset digits needs no download",
         ) from None
 
 
@@ -238,17 +238,19 @@ def _read_torchvision(name: str, class_name: str, by_hand: Callable[[Any, Path],
 
 def _cifar_by_hand(known: Any, root: Path) -> str:
     there = root / known.base_folder
-    return f"get {known.filename} from {known.url} on a machine with a network, unpack it so that {there} exists"
+    return f"download {known.filename} from {known.url} on a machine with a network, and unpack it, so that {there} exists"
 
 
 def _mnist_by_hand(known: Any, root: Path) -> str:
     files = ", ".join(name for name, _ in known.resources)
-    return f"get {files} from {known.mirrors[0]} on a machine with a network, put them into {root / known.__name__ / 'raw'}"
+    return (
+        f"download {files} from {known.mirrors[0]} on a machine with a network, and put them into {root / known.__name__ / 'raw'}"
+    )
 
 
 def _svhn_by_hand(known: Any, root: Path) -> str:
     urls = " and ".join(known.split_list[part][0] for part in ("train", "test"))
-    return f"get {urls} on a machine with a network, put them into {root}"
+    return f"download {urls} on a machine with a network, and put them into {root}"
 
 
 def _torchvision(size: int, place: str, name: str, class_name: str, by_hand: Callable[[Any, Path], str]) -> Source:

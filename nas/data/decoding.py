@@ -44,12 +44,12 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
     except Exception:  # damaged EXIF data; of damaged pixels the rest complains
         image.load()
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, and nothing says from where to where: save it with 8 or 16 bits")
+        raise ValueError("its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         image = image.convert("I")
         low, high = image.getextrema()
         if not 0 <= low <= high <= 65535:  # type: ignore[operator]
-            raise ValueError(f"its pixels are from {low} to {high}, and 16 bits hold 0 to 65535: save it with 8 or 16 bits")
+            raise ValueError(f"its pixels are from {low} to {high}, but 16 bits hold 0 to 65535: save it with 8 or 16 bits")
         image = image.point([level >> 8 for level in range(65536)], "L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -131,11 +131,11 @@ def listing_digest(origin: Iterable[str]) -> str:
 
 
 def others_text(others: Counter[str]) -> str:
-    """`3 files of the folder are left out: .heic (2), .txt (1)`; empty without any."""
+    """`3 files of the folder are skipped: .heic (2), .txt (1)`; empty without any."""
     if not (total := others.total()):
         return ""
     kinds = ", ".join(f"{what} ({count:,})" for what, count in others.most_common(5)) + (", …" if len(others) > 5 else "")
-    return f"{total:,} {'files' if total > 1 else 'file'} of the folder {'are' if total > 1 else 'is'} left out: {kinds}"
+    return f"{total:,} {'files' if total > 1 else 'file'} of the folder {'are' if total > 1 else 'is'} skipped: {kinds}"
 
 
 def reason_of(error: BaseException) -> str:
@@ -221,7 +221,7 @@ def _groups(members: Iterable[Member]) -> Iterator[tuple[int, list[Member]]]:
 def bad_images_error(
     bad: Sequence[tuple[str | Path, str]],
     total: int,
-    hint: str = "repair or remove them, or leave them out with --skip-bad-images",
+    hint: str = "repair or remove them, or skip them with --skip-bad-images",
 ) -> DataError:
     first = "\n".join(f"  {path}: {reason}" for path, reason in bad[:5])
     more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""

@@ -33,7 +33,7 @@ def file_of_given(data: Any, part: str = "train") -> Path:
     splits = dict(data) if isinstance(data, Mapping) else {part: data}
     names = {name: part for part, named in PARTS.items() for name in named}
     if unknown := [name for name in splits if name not in names]:
-        raise ConfigError(f"{unknown[0]!r} is no split of a data set; choices: {', '.join(names)}", hint=FORMS)
+        raise ConfigError(f"{unknown[0]!r} is not a split of a data set. Choices: {', '.join(names)}", hint=FORMS)
     folder = cache_folder()
     unfinished, digest = folder / f".given-{uuid.uuid4().hex}", hashlib.sha256()
     try:
@@ -55,7 +55,7 @@ def file_of_given(data: Any, part: str = "train") -> Path:
     except OSError as error:
         raise DataError(
             f"the images cannot be written into the cache, {folder}: {error.strerror}",
-            hint="free some space there, or name another folder with NAS_CACHE=FOLDER",
+            hint="free some space there, or set another folder with NAS_CACHE=FOLDER",
         ) from None
     finally:
         unfinished.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def _arrays(part: str, data: Any, classes: Sequence[str] | None) -> Iterator[tup
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes) and len(data):
         images, classes = _Items(data, part), classes or getattr(data, "classes", None)
     else:
-        raise ConfigError(f"images and their labels cannot be a {type(data).__name__}", hint=FORMS)
+        raise ConfigError(f"images and labels cannot be given as a {type(data).__name__}", hint=FORMS)
     require_pixels(images.dtype, images.shape, part)
     yield f"{part}_images", images
     labels = images.labels if isinstance(images, _Items) else labels
@@ -84,10 +84,10 @@ def _arrays(part: str, data: Any, classes: Sequence[str] | None) -> Iterator[tup
     if names is not None and values.dtype.kind == "U":
         texts, names = values.ravel().tolist(), [*dict.fromkeys(names)]
         if unknown := set(texts) - set(names):
-            raise DataError(f"{part}: label {min(unknown)!r} is no class; choices: {', '.join(names)}")
+            raise DataError(f"{part}: label {min(unknown)!r} is not a class. Choices: {', '.join(names)}.")
         values = np.array([names.index(text) for text in texts])
     if values.dtype == object:
-        raise DataError(f"{part}: labels must be numbers or text", hint=FORMS)
+        raise DataError(f"{part}: labels must be numbers or strings", hint=FORMS)
     labels_of(values, images.shape[0], names, f"{part}: labels")
     yield f"{part}_labels", values
     if names is not None and part == "train":
@@ -106,7 +106,7 @@ class _Items:
     def _item(self, i: int) -> tuple[np.ndarray, Any]:
         item, place = self.items[i], f"{self.part}[{i}]"
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise ConfigError(f"{place} must be (image, label), but is a {type(item).__name__}", hint=FORMS)
+            raise ConfigError(f"{place} must be a pair (image, label), but is a {type(item).__name__}", hint=FORMS)
         image, label = item
         return _pixels(image, place), label.item() if hasattr(label, "item") else label
 
@@ -133,7 +133,7 @@ def _pixels(image: Any, place: str) -> np.ndarray:
         if not 0 <= pixels.min() <= pixels.max() <= 1:
             raise DataError(
                 f"{place}: pixels must be uint8 or from 0 to 1, but are from {pixels.min():g} to {pixels.max():g}",
-                hint="leave out the normalisation, which follows from the training images",
+                hint="leave out the normalisation; it is done during the training",
             )
         pixels = np.round(255 * pixels).astype(np.uint8)
     require_pixels(pixels.dtype, (1, *pixels.shape), place)

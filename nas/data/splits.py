@@ -29,10 +29,10 @@ def split(dataset: Dataset, config: DataConfig) -> Split:
         train = np.setdiff1d(train, validation)
     if config.subset is not None:
         if not len(dataset.classes) <= config.subset <= len(train):
-            judging = "" if validation is None else f", beside {len(validation)} that choose"
+            judging = "" if validation is None else f" (beside {len(validation)} validation images)"
             raise DataError(
-                f"--train-subset takes at least one image of each of the {len(dataset.classes)} classes and at most the "
-                f"{len(train)} that are there to train on{judging}, not {config.subset}"
+                f"--train-subset must be between {len(dataset.classes)}, one image for each class, and {len(train)}, all "
+                f"training images{judging}, but is {config.subset}"
             )
         share = config.subset / len(train)
         train = train[stratified(labels[train], share, config.seed + 1, total=config.subset, leave=0)]
@@ -44,14 +44,15 @@ def _validation(dataset: Dataset, config: DataConfig) -> np.ndarray:
     labels, groups, wanted = dataset.train.labels, dataset.train.groups, config.validation
     for label in np.flatnonzero(np.bincount(labels) == 1):
         raise DataError(
-            f"class {dataset.classes[label]!r} has a single image; each class needs at least two, one to train and one to choose",
-            hint="add images to it, or leave the class out",
+            f"class {dataset.classes[label]!r} has only one image; each class needs at least two, one for training and "
+            "one for validation",
+            hint="add images to it, or remove the class",
         )
     least, most = len(dataset.classes), len(labels) - len(dataset.classes)
     if wanted >= 1 and not least <= wanted <= most:
         raise DataError(
-            f"--validation takes {least} to {most} of the {len(labels)} training images, so that each of the {least} classes has "
-            f"one that chooses and one that trains, not {wanted}"
+            f"--validation must be between {least} and {most} of the {len(labels)} training images, so that each of the "
+            f"{least} classes has a training and a validation image, but is {wanted}"
         )
     share, total = (wanted / len(labels), int(wanted)) if wanted >= 1 else (wanted, None)
     if groups is None:
@@ -84,8 +85,8 @@ def imbalance(dataset: Dataset) -> str | None:
     if counts[largest] < IMBALANCE * counts[smallest]:
         return None
     return (
-        f"the classes differ in size: {dataset.classes[largest]!r} has {counts[largest]:,} images, {dataset.classes[smallest]!r} "
-        f"has {counts[smallest]:,}, {counts[largest] / counts[smallest]:.0f} times fewer"
+        f"the classes are imbalanced: {dataset.classes[largest]!r} has {counts[largest]:,} images, "
+        f"{counts[largest] / counts[smallest]:.0f} times as many as {dataset.classes[smallest]!r}, which has {counts[smallest]:,}"
     )
 
 
@@ -216,17 +217,17 @@ def _require_both_sides(dataset: Dataset, validation: np.ndarray) -> None:
     for label in one_sided(labels, chooses):
         mine = labels == label
         name, owners = dataset.classes[label], np.unique(groups[mine])
-        hint = "add images of other groups to the class, leave it out, or leave --group-column or --group-duplicates out"
+        hint = "add images of other groups to the class, remove the class, or leave out --group-column or --group-duplicates"
         if len(owners) == 1:
             raise DataError(
                 f"all {mine.sum():,} images of class {name!r} belong to the group {dataset.groups[owners[0]]!r}; each class "
-                "needs at least two groups, one to train and one to choose",
+                "needs at least two groups, one for training and one for validation",
                 hint=hint,
             )
         lacking = "validation" if not chooses[mine].any() else "training"
         raise DataError(
-            f"the groups leave class {name!r} without {lacking} images: it has {len(owners)} groups, none of which can change "
-            "sides without taking the last images of another class along",
+            f"class {name!r} has no {lacking} images: none of its {len(owners)} groups can move to the other side, because "
+            "another class would lose its last images there",
             hint=hint,
         )
 
@@ -276,7 +277,7 @@ def select_data(dataset: Dataset, config: DataConfig, wanted: DataSelection) -> 
         train = np.setdiff1d(train, hold_out)
     if wanted.subset is not None:
         if not len(dataset.classes) <= wanted.subset <= len(train):
-            raise ConfigError(f"--train-subset takes {len(dataset.classes)} to {len(train)} images, not {wanted.subset}")
+            raise ConfigError(f"--train-subset must be between {len(dataset.classes)} and {len(train)}, but is {wanted.subset}")
         share = wanted.subset / len(train)
         train = train[stratified(images.labels[train], share, config.seed, total=wanted.subset, leave=0)]
     return SelectedData(images, None if len(train) == len(images) else train, hold_out)
@@ -284,7 +285,7 @@ def select_data(dataset: Dataset, config: DataConfig, wanted: DataSelection) -> 
 
 def _held_out(dataset: Dataset, config: DataConfig, share: float) -> np.ndarray:
     if not 0 < share <= MOST_HELD_OUT:
-        raise ConfigError(f"--hold-out takes a share of the images above 0 and up to {MOST_HELD_OUT:g}, not {share:g}")
+        raise ConfigError(f"--hold-out must be a share above 0 and at most {MOST_HELD_OUT:g}, but is {share:g}")
     never_chose = split(dataset, config.model_copy(update={"subset": None})).train
     labels, groups, seed = dataset.train.labels[never_chose], dataset.train.groups, config.seed + 2
     of_these = min(0.9, share * len(dataset.train) / len(never_chose))
@@ -292,15 +293,15 @@ def _held_out(dataset: Dataset, config: DataConfig, share: float) -> np.ndarray:
         held_out = grouped(labels, np.unique(groups[never_chose], return_inverse=True)[1], of_these, seed)
         for label in one_sided(labels, np.isin(np.arange(len(labels)), held_out)):
             raise DataError(
-                f"the groups of class {dataset.classes[label]!r} are too few to hold some out and train on others, beside those "
-                "by which the search chose",
-                hint="leave --hold-out away, or add images of other groups to the class",
+                f"class {dataset.classes[label]!r} has too few groups for training and held-out images, beside the validation "
+                "images of the search",
+                hint="leave out --hold-out, or add images of other groups to the class",
             )
         return never_chose[held_out]
     for label in np.flatnonzero(np.bincount(labels, minlength=len(dataset.classes)) < 2):
         raise DataError(
-            f"class {dataset.classes[label]!r} has too few images to hold one out beside those by which the search chose",
-            hint="leave --hold-out away, or add images to the class",
+            f"class {dataset.classes[label]!r} has too few images to hold one out beside the validation images of the search",
+            hint="leave out --hold-out, or add images to the class",
         )
     return never_chose[stratified(labels, of_these, seed)]
 

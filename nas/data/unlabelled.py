@@ -24,7 +24,7 @@ from nas.errors import DataError
 
 FORMS = (
     "a test set is a pickle {'data': uint8 (N, H, W, C), 'ids': (N,)}, a .npy or .npz file of such images, a folder of images, "
-    "or a data set in .parquet, .npz, .tar or .csv files, of which the test images count"
+    "or a data set in .parquet, .npz, .tar or .csv files, whose test images are used"
 )
 OF_NO_STUDY = DataConfig(dataset="folder")
 
@@ -53,7 +53,7 @@ def read_test_set(path: Path, shape: ImageShape, config: DataConfig = OF_NO_STUD
     elif shards := find_shards(path):
         splits = open_shards(shards, config.model_copy(update={"folder": str(path)}), to_train=False)
         if "test" not in splits and len(splits) > 1:
-            raise DataError(f"{path} has no test images; the splits in it are: {', '.join(splits)}", hint=FORMS)
+            raise DataError(f"{path} has no test images; its splits are: {', '.join(splits)}", hint=FORMS)
         split = splits.get("test") or next(iter(splits.values()))
         names = as_ids(split.ids(id_column), len(split), str(path))
         return TestSet(path.name, _decoded(split, len(split), split.place, shape, config.resize), names)
@@ -64,7 +64,7 @@ def read_test_set(path: Path, shape: ImageShape, config: DataConfig = OF_NO_STUD
     elif suffix in (".pkl", ".pickle", ""):
         data, ids = _read_pickle(path)
     else:
-        raise DataError(f"{path} ends in {suffix!r}, which is no form of a test set", hint=FORMS)
+        raise DataError(f"{path} ends in {suffix!r}, which is not a format of test sets", hint=FORMS)
     images = as_images(data, shape, str(path))
     return TestSet(path.name, images, as_ids(ids, len(images), str(path)))
 
@@ -78,7 +78,7 @@ def as_images(data: Any, shape: ImageShape, source: str) -> np.ndarray:
         whole = np.issubdtype(data.dtype, np.integer)
         if not whole or (data.size and (data.min() < 0 or data.max() > 255)):
             span = f" from {data.min()} to {data.max()}" if data.size and np.issubdtype(data.dtype, np.number) else ""
-            raise DataError(f"{source}: pixels must be uint8, whole numbers from 0 to 255, but the array is {data.dtype}{span}")
+            raise DataError(f"{source}: pixels must be uint8, from 0 to 255, but the array is {data.dtype}{span}")
         data = data.astype(np.uint8)
     c, size = shape.channels, shape.size
     if data.ndim == 2 and data.shape[1] == c * size * size:
@@ -87,12 +87,12 @@ def as_images(data: Any, shape: ImageShape, source: str) -> np.ndarray:
         data = data[..., None]
     if data.ndim != 4 or data.shape[1:] != (size, size, c):
         raise DataError(
-            f"{source}: the network takes images of {size}×{size} with {c} channels, an array of shape "
-            f"(N, {size}, {size}, {c}), but the array's shape is {data.shape}",
-            hint="a folder of images is resized to the network's size; an array is taken as it is",
+            f"{source}: the array must have the shape (N, {size}, {size}, {c}), {size}×{size} images with {c} channels, "
+            f"but has the shape {data.shape}",
+            hint="resize the array, or use a folder of images, which will be resized",
         )
     if len(data) == 0:
-        raise DataError(f"{source} holds no image")
+        raise DataError(f"{source} contains no image")
     return np.ascontiguousarray(data)
 
 
@@ -110,7 +110,7 @@ def as_ids(ids: Any, count: int, source: str) -> list[str]:
         raise DataError(f"{source}: IDs must be UTF-8, but {error.object!r} is not") from None
     if len(set(texts)) < count:
         repeated = next(t for t in texts if texts.count(t) > 1)
-        raise DataError(f"{source}: each ID must stand for one image, but {repeated} repeats")
+        raise DataError(f"{source}: each image needs its own ID, but {repeated} is used more than once")
     return texts
 
 
@@ -137,16 +137,16 @@ def _read_pickle(path: Path) -> tuple[Any, Any]:
             tree = {key: _array_or_self(value) for key, value in tree.items()}
     except _Forbidden as error:
         raise DataError(
-            f"{path} asks for {error}, which no test set needs: it is refused, since unpickling it could run any program",
+            f"{path} contains {error}, which no test set needs; it is not opened, because unpickling could run any code",
             hint="use a test set that you trust; " + FORMS,
         ) from None
     except Exception as error:  # a damaged pickle may raise nearly anything
         reason = reason_of(error)
-        raise DataError(f"{path} is no whole pickle: {reason}", hint="copy it again; it may be truncated") from None
+        raise DataError(f"{path} is not a complete pickle: {reason}", hint="copy it again; it may be truncated") from None
     if isinstance(tree, np.ndarray):
         return tree, None
     if not isinstance(tree, dict):
-        raise DataError(f"{path} holds a {type(tree).__name__}, not a dict", hint=FORMS)
+        raise DataError(f"{path} contains a {type(tree).__name__}, not a dict", hint=FORMS)
     return _data_and_ids(tree, path)
 
 
@@ -161,12 +161,12 @@ def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
     others = Counter[str]()
     paths = [Path(file.path) for file in image_files(str(folder), others)]
     if not paths:
-        raise DataError(f"{folder} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
+        raise DataError(f"{folder} contains no image; image files end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
     named: dict[str, Path] = {}
     for path in paths:
         if (other := named.setdefault(path.stem, path)) is not path:
             raise DataError(
-                f"{other} and {path} would both have the ID {path.stem!r}: an image's ID is its file's name without the ending",
+                f"{other} and {path} both have the ID {path.stem!r}, the file name without its ending",
                 hint="rename one of them, or remove it",
             )
     images = _decoded(paths, len(paths), lambda i: str(paths[i]), shape, resize)
@@ -177,7 +177,7 @@ def _decoded(members: Iterable[Member], count: int, place: Callable[[int], str],
     """uint8 (N, H, W, C)"""
     images = np.empty((count, shape.size, shape.size, shape.channels), np.uint8)
     if bad := decode_all(members, images, silent, "decoding the test images", resize):
-        hint = "repair or remove them; each image of a test set is predicted"
+        hint = "repair or remove them; every image of a test set must be predicted"
         raise bad_images_error([(place(i), reason) for i, reason in bad], count, hint)
     return images
 

@@ -41,14 +41,14 @@ def start_text(fitted: Fitted) -> str:
     if fitted.values is None:
         return f"left out  {fitted.start.origin}: {because}"
     if fitted.is_result:
-        return f"reuses {fitted.start.origin}, as a result"
+        return f"reuses the result of {fitted.start.origin}"
     return f"starts with {fitted.start.origin}" + (f" (recipe: {because})" if because else "")
 
 
 def round_text(chosen: Round) -> str:
     seeds = f"{chosen.seeds} seeds" if chosen.seeds > 1 else "one seed"
     epochs, cost = number_text(chosen.epochs, "epoch"), number_text(chosen.cost, "epoch")
-    return f"the best {chosen.count} again, {epochs} by {seeds}: {cost}"
+    return f"the best {chosen.count} again, {epochs} with {seeds}: {cost}"
 
 
 def finalists_plan(plan: SearchPlan) -> str:
@@ -57,11 +57,11 @@ def finalists_plan(plan: SearchPlan) -> str:
     kept = [time_text(plan.finalist_seconds)] if plan.finalist_seconds is not None else []
     kept += [flop_text(plan.finalist_flop)] if plan.finalist_flop is not None else []
     if kept:
-        return f"in the last {' or '.join(kept)}, as many of the best as the search's own cost then allows"
+        return f"in the last {' or '.join(kept)}; how many depends on the cost of the search's trainings"
     epochs = int(plan.settings.parameters["epochs"])
     expected = plan.pruner.expected_epochs(plan.goal)
     most = "at most " if expected is None else ""
-    return f"{round_text(plan.finalists)}, beside {most}about {plan.goal * (expected or epochs):.0f} of the search"
+    return f"{round_text(plan.finalists)} (the search: {most}about {plan.goal * (expected or epochs):.0f})"
 
 
 def plan_lines(plan: SearchPlan) -> dict[str, str]:
@@ -74,9 +74,9 @@ def plan_lines(plan: SearchPlan) -> dict[str, str]:
         images += f"; {plan.skipped_images:,} left out"
     where = f"{data.dataset}{f' in {data.folder}' if data.folder else ''}"
     if data.labels is not None:
-        where += f" by the labels in {data.labels}"
+        where += f" with the labels in {data.labels}"
     if plan.groups:
-        images += f", with each of the {plan.groups:,} groups on one side"
+        images += f"; none of the {plan.groups:,} groups is split"
     shape, metric = settings.shape, METRIC_WORDS[settings.study.metric]
     epochs = number_text(int(settings.parameters["epochs"]), "epoch")
     if settings.study.trial_compute is not None:

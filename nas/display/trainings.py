@@ -80,7 +80,7 @@ def _plan_text(plan: RunPlan, ctx: TrainingContext) -> str:
     params = count_text(count_params(plan.candidate.arch, ctx.dataset.shape))
     return (
         f"{plan.subject.title}: {params} parameters, {plan.candidate.arch.one_line()}\n"
-        f"training {number_text(plan.train.epochs, 'epoch')} by recipe {plan.recipe!r} on {ctx.selected.train_images:,} "
+        f"training {number_text(plan.train.epochs, 'epoch')} with recipe {plan.recipe!r} on {ctx.selected.train_images:,} "
         f"images{held_out}, on {ctx.devices.name} in {ctx.precision.name}"
     )
 
@@ -184,18 +184,18 @@ def _announce_baselines(
     known = {plan.definition.network.name: plan.definition.network for plan in plans}
     seeds = ", ".join(str(seed) for seed in spec.seeds)
     display.say(
-        f"study {spec.paths.name}: {number_text(len(known), 'known network')} by seed {seeds}, as {first.like} would "
-        f"be trained, {number_text(first.train.epochs, 'epoch')} by recipe {first.recipe!r}"
+        f"study {spec.paths.name}: {number_text(len(known), 'known network')} with seed {seeds}, trained like "
+        f"{first.like}: {number_text(first.train.epochs, 'epoch')} with recipe {first.recipe!r}"
     )
     for network in known.values():
-        macs = "multiply-adds unknown" if network.macs is None else f"{count_text(network.macs)} multiply-adds"
+        macs = "MACs unknown" if network.macs is None else f"{count_text(network.macs)} MACs"
         over = "" if network.over_text is None else f"  over budget by {network.over_text}"
         display.say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
         if network.unknown:
             display.say(f"    its {', '.join(network.unknown)} could not be compared with the budget")
     there = f", {len(plans) - pending} are done" if pending < len(plans) else ""
     held_out = f"; {ctx.held_out:,} are held out" if ctx.held_out else ""
-    test = ". The official test set is opened once, at the end of each" if ctx.test_images else ""
+    test = ". The official test set is evaluated once, at the end of each" if ctx.test_images else ""
     display.say(
         f"{number_text(pending, 'training')}{there}, on {ctx.selected.train_images:,} images{held_out}, on {ctx.devices.name} "
         f"in {ctx.precision.name}{test}"

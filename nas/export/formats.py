@@ -111,7 +111,7 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
         if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
             raise StudyError(
                 f"the exported network predicts differently from the original: its logits differ by up to {difference:.2g}",
-                hint="nothing was written; please report this with the output of nas show and nas doctor",
+                hint="nothing was written; please open an issue with the output of nas show and nas doctor",
             )
         more: dict[str, Any] = {}
         if request.bf16:

@@ -96,7 +96,7 @@ def quantise(
         if changed > SHARE_TO_BLAME * len(judged):
             some, alone = judged.images[:BLAMED_IMAGES], output.with_name("one-layer.onnx")
             quantised = [layer for layer in dict.fromkeys(layers.values()) if not any(_within(layer, name) for name in keep)]
-            for layer in progress(quantised, "looking for what it costs", len(quantised)):
+            for layer in progress(quantised, "measuring each layer", len(quantised)):
                 write(alone, [node.name for node in graph.node if layers.get(node.name) != layer])
                 blamed[layer] = int((_predict(onnx_session(alone), some) != theirs[: len(some)]).sum())
     finally:
@@ -127,7 +127,7 @@ def require_layers(keep: Sequence[str], layers: Sequence[str]) -> None:
     for name in keep:
         if not any(_within(layer, name) for layer in layers):
             raise ConfigError(
-                f"--keep-float {name!r} is no layer with weights.{choices_sentence(name, layers)}",
+                f"--keep-float {name!r} is not a layer with weights.{choices_sentence(name, layers)}",
                 hint=f"--keep-float {layers[0]}",
             )
 

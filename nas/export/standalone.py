@@ -106,9 +106,9 @@ def _without_nas(node: ast.Import | ast.ImportFrom, source: BlockSource) -> list
 
 def _needs_more(source: BlockSource, line: str) -> ConfigError:
     return ConfigError(
-        f"{source.file} says {line!r}, which cannot stand in a model.py that needs nothing of nas: single names of "
-        "nas.models.blocks and nas.models.layers can",
-        hint="export it with --format onnx or --format torch, or change the file and search anew",
+        f"{source.file} has the line {line!r}, but model.py must work without nas: from nas, import only single names of "
+        "nas.models.blocks or nas.models.layers",
+        hint="export it with --format onnx or --format torch, or change the file and start a new search",
     )
 
 

@@ -142,7 +142,7 @@ _DOING = {
     "import": "while it was imported",
     "build": "while it was built",
     "forward": "in its forward pass",
-    "count": "while its multiply-adds were counted",
+    "count": "while its MACs were counted",
     "learn": "in a step of training",
 }
 
@@ -223,7 +223,9 @@ def _inspected(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         with blaming(name.file, f"{built} takes no images of {'×'.join(str(n) for n in image.shape[1:])}", hint):
             calls, result = calls_of(model, image)
         if any(is_lazy(weight) for weight in model.parameters()):
-            raise ConfigError(f"{built} has lazy parameters that no image reaches, so they have no shape and cannot be counted")
+            raise ConfigError(
+                f"{built} has lazy parameters that the forward pass does not use, so they have no shape and cannot be counted"
+            )
         stage("count")
         _silence()
         return calls, result
@@ -286,7 +288,7 @@ def try_step(model: nn.Module, built: str, shape: ImageShape, name: ForeignName)
     for key, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise ConfigError(
-                f"{built} keeps {key!r} in its state_dict, a {type(value).__name__}, but a checkpoint holds only tensors",
+                f"{built} keeps {key!r} in its state_dict, a {type(value).__name__}, but a checkpoint can contain only tensors",
                 hint="use register_buffer for a tensor; keep everything else out of the extra state",
             )
     if not any(weight.requires_grad for weight in model.parameters()):
@@ -303,7 +305,7 @@ def try_step(model: nn.Module, built: str, shape: ImageShape, name: ForeignName)
             _required_logits(model(images), built, "in evaluation", shape.classes, name)
 
     images = torch.rand(IMAGES, shape.channels, shape.size, shape.size) * 2 - 1
-    with blaming(name.file, f"{built} cannot be copied, which EMA weights need"):
+    with blaming(name.file, f"{built} cannot be copied with copy.deepcopy, which EMA weights need"):
         twin = copy.deepcopy(model)
     try:
         step(twin.to(memory_format=torch.channels_last), images.clone(memory_format=torch.channels_last))
@@ -317,7 +319,7 @@ def try_step(model: nn.Module, built: str, shape: ImageShape, name: ForeignName)
 
 
 def _required_logits(output: Any, built: str, when: str, classes: int, name: ForeignName) -> Tensor:
-    wanted = f"{when} for {IMAGES} images, {{}}and {classes} classes need one tensor ({IMAGES}, {classes})"
+    wanted = f"{when}{{}}, but must return one tensor ({IMAGES}, {classes}) for {IMAGES} images and {classes} classes"
     if not isinstance(output, Tensor):
         tensors = sum(isinstance(leaf, Tensor) for leaf in tree_leaves(output))
         kind = f"a {type(output).__name__}" + (f" of {tensors} tensors" if tensors > 1 else "")
@@ -325,7 +327,7 @@ def _required_logits(output: Any, built: str, when: str, classes: int, name: For
         if name.file is None:
             without = name.called({**name.keywords, "aux_logits": False})
             hint = f"leave out its auxiliary classifiers: {name.example(without)}"
-        raise ConfigError(f"{built} returns {kind} {wanted.format('auxiliary outputs perhaps, ')}", hint=hint)
+        raise ConfigError(f"{built} returns {kind} {wanted.format(' (perhaps auxiliary outputs)')}", hint=hint)
     if tuple(output.shape) != (IMAGES, classes) or not output.is_floating_point():
         kind = f"{tuple(output.shape)}" + ("" if output.is_floating_point() else f" of {output.dtype}")
         raise ConfigError(

@@ -144,7 +144,7 @@ class Crew:
         for worker, silent in self._silence.too_long().items():
             if worker in heard:
                 continue
-            self.note(f"worker {worker} has not answered for {silent:.0f} s: it hangs and is killed")
+            self.note(f"worker {worker} has not answered for {silent:.0f} s; it seems to hang and is killed")
             self._silence.judged(worker)
             self.executor.kill(worker)
 

@@ -327,7 +327,7 @@ class LocalExecutor(Executor):
         if isinstance(word, Died):
             return [(worker, Died(f"process {rank + 1} of {len(made.members)}: {word.reason}", word.out_of_memory))]
         if isinstance(word, Broken):
-            return [(worker, word), (worker, Died(f"process {rank + 1} of {len(made.members)} lost its device"))]
+            return [(worker, word), (worker, Died(f"process {rank + 1} of {len(made.members)} can no longer use its device"))]
         self._spawn(worker)
         self._brief(worker)
         return [(worker, word)]

@@ -239,7 +239,7 @@ def _cpu_processes(wanted: int) -> int:
     cores = usable_cores()
     if wanted > cores:
         raise ConfigError(
-            f"--gpus {wanted} --device cpu: each process takes a core at least, and this one may use {cores}",
+            f"--gpus {wanted} --device cpu: each process needs a core, but this command may use only {cores}",
             hint=f"--gpus {cores} is the most",
         )
     return max(1, wanted)

@@ -255,7 +255,7 @@ def _load_block(name: str, source: BlockSource) -> type[ResidualBlock]:
     found: Any = getattr(module, name, None)
     label, signature = f"{source.file}:{name}", SIGNATURE.format(name=name)
     if not isinstance(found, type):
-        raise ConfigError(f"{label} is no class", hint=signature)
+        raise ConfigError(f"{label} is not a class", hint=signature)
     if not issubclass(found, ResidualBlock):
         bases = ", ".join(base.__name__ for base in found.__bases__)
         raise ConfigError(
@@ -297,8 +297,8 @@ def check_block(arch: ArchConfig, widths: tuple[int, int]) -> None:
                         f"{_label(arch)} has lazy parameters, but a network is counted before it sees an image",
                         hint="give its layers fixed widths: plan.channels_in and plan.stage.channels",
                     )
-                weight_norm = "of weight_norm, torch.nn.utils.parametrizations has one that can be copied"
-                with blaming_block(arch, "cannot be copied, which EMA weights need", weight_norm):
+                weight_norm = "instead of torch.nn.utils.weight_norm, use torch.nn.utils.parametrizations.weight_norm"
+                with blaming_block(arch, "cannot be copied with copy.deepcopy, which EMA weights need", weight_norm):
                     copy.deepcopy(block)
                 with blaming_block(arch, "fails in zero_residual"):
                     block.zero_residual()

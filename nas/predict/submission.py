@@ -73,8 +73,8 @@ def submit(request: SubmitSpec, progress: DecodingProgress = silent, note: Note 
         note(test.others)
     if (brightest := int(test.images.max())) < min(card.mean):
         note(
-            f"Warning: no pixel of {test.name} is above {brightest}, and the training images have {min(card.mean):.0f} in the "
-            "mean: are its pixels from 0 to 255?"
+            f"Warning: all pixels of {test.name} are at most {brightest}, but the mean of the training images is "
+            f"{min(card.mean):.0f}. Pixels must be from 0 to 255."
         )
     order = arranged(test.ids, form)
     ids = [test.ids[i] for i in order] if form.order is None else list(form.order)
@@ -256,7 +256,7 @@ def _images_of(path: Path) -> list[Path]:
         return [path]
     if found := [Path(file.path) for file in image_files(str(path))]:
         return found
-    raise DataError(f"{path} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}")
+    raise DataError(f"{path} contains no image; image files end in {', '.join(IMAGE_SUFFIXES)}")
 
 
 def _read(path: Path, card: ModelCard) -> np.ndarray:

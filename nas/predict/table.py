@@ -77,10 +77,10 @@ def arranged(ids: Sequence[str], form: Form) -> list[int]:
             return [places[name] for name in wanted]
     there, asked = set(ids), set(form.order)
     missing, beyond = [name for name in form.order if name not in there], [name for name in ids if name not in asked]
-    parts = [f"{len(missing)} that are not in the test set ({_few(missing)})"] if missing else []
-    parts += [f"not {len(beyond)} that it has ({_few(beyond)})"] if beyond else []
+    parts = [f"only in the sample: {len(missing)} ({_few(missing)})"] if missing else []
+    parts += [f"only in the test set: {len(beyond)} ({_few(beyond)})"] if beyond else []
     raise DataError(
-        f"{form.source} and the test set are not about the same images: it has {' and '.join(parts)}",
+        f"{form.source} and the test set have different IDs; {', '.join(parts)}",
         hint="use the test set of this sample: nas submit TEST --like FILE",
     )
 
@@ -138,4 +138,4 @@ def verify(path: Path, form: Form, ids: Sequence[str], classes: Sequence[str]) -
         raise DataError(f"{path}: its {len(rows) - 1} IDs are not the {len(ids)} that were to be written, in their order")
     strange = next((row[1] for row in rows[1:] if row[1] not in set(classes)), None)
     if strange is not None:
-        raise DataError(f"{path}: {strange!r} is no class; choices: {', '.join(classes)}")
+        raise DataError(f"{path}: {strange!r} is not a class. Choices: {', '.join(classes)}.")

@@ -131,7 +131,7 @@ def _params(record: FullRecord) -> Chart | None:
 
 
 def _macs(record: FullRecord) -> Chart | None:
-    return _costs(record, "macs", "multiply-adds", "multiply-adds of one image")
+    return _costs(record, "macs", "MACs", "MACs of one image")
 
 
 def _costs(record: FullRecord, cost: str, word: str, axis: str) -> Chart | None:
@@ -269,9 +269,10 @@ def _importance(record: FullRecord) -> Chart | None:
     figure.add_bar(x=percent(found.slots[slot] for slot in slots), y=slots, orientation="h", marker_color=BLUE)
     figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 8})
     caption = (
-        f"Importance by a random forest over {found.networks} networks and their final or expected values: how much worse it "
-        f"predicts held-out networks when one parameter is shuffled. It explains {max(found.explained, 0.0):.0%} of "
-        f"the variance" + ("." if found.explained >= 0.1 else ", too little to trust the order.")
+        f"A random forest predicts the final or expected {record.metric} of {found.networks} networks. The importance of a "
+        f"parameter is how much worse it predicts held-out networks if the parameter is shuffled. It explains "
+        f"{max(found.explained, 0.0):.0%} of the variance"
+        + ("." if found.explained >= 0.1 else ", too little to trust the order.")
     )
     if any(share < LEAST_SHARE for share in found.slots.values()):
         caption += f" Parameters below {LEAST_SHARE:.1%} are left out."

@@ -309,8 +309,11 @@ def notes_on(facts: ForeignFacts, shape: ImageShape) -> list[str]:
     """What one should know of the counts, a sentence each."""
     notes = []
     if facts.output != (shape.classes,):
-        gives = "no tensor" if facts.output is None else f"{facts.output} for an image"
-        notes.append(f"It returns {gives}, where {shape.classes} classes need ({shape.classes},): nas cannot train it.")
+        gives = "no tensor" if facts.output is None else f"{facts.output}"
+        notes.append(
+            f"For one image it returns {gives}, but must return ({shape.classes},) for {shape.classes} classes: nas cannot train "
+            "it."
+        )
     if facts.unregistered:
         notes.append(
             f"It uses {facts.unregistered:,} parameters that are not registered, perhaps of layers in a plain list: they are "
@@ -331,9 +334,9 @@ def notes_on(facts: ForeignFacts, shape: ImageShape) -> list[str]:
         notes.append(f"{facts.buffers:,} values are buffers, such as BatchNorm's statistics: {kept}.")
     if facts.macs_uncounted:
         names = _named([f"{name} ({times} times)" for name, times in facts.macs_uncounted.items()])
-        notes.append(f"The multiply-adds of {names} are not counted, because there is no rule for them.")
+        notes.append(f"The MACs of {names} are not counted, because there is no rule for them.")
     if facts.macs_unknown:
-        notes.append(f"Its multiply-adds cannot be counted, since torch.jit cannot trace it: {facts.macs_unknown}.")
+        notes.append(f"Its MACs cannot be counted, since torch.jit cannot trace it: {facts.macs_unknown}.")
     return notes
 
 

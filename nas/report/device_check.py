@@ -116,7 +116,7 @@ class _Bench:
         except subprocess.TimeoutExpired as error:
             parts = [part for part in (error.stdout, error.stderr) if part]  # bytes or text, by the release of Python
             self.log = "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in parts)
-            raise _Wrong(f"it had not ended when the {SECONDS:.0f} s of this device were over") from None
+            raise _Wrong(f"it was still running after the {SECONDS:.0f} s for this device") from None
         self.log = done.stdout + done.stderr
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
@@ -133,7 +133,7 @@ class _Bench:
         told = json.loads(self.nas("search", *named, *short, *options))
         if told["trained"] != trials:
             counts = ", ".join(f"{count} {outcome}" for outcome, count in told["counts"].items())
-            raise _Wrong(f"{told['trained']} of {trials} networks have completed: {counts}")
+            raise _Wrong(f"{told['trained']} of {trials} trainings completed: {counts}")
 
 
 # --------------------------------------------------------------------------------------------------------------- the steps
@@ -141,12 +141,12 @@ class _Bench:
 
 def _search(bench: _Bench) -> str:
     bench.search("check", 2)
-    return "2 networks trained for an epoch on 300 digits"
+    return "trained 2 networks for one epoch on 300 digits"
 
 
 def _retrain(bench: _Bench) -> str:
     bench.nas("retrain", "best", "--study", "check", "--epochs", "1", "--no-compile", "--device", bench.device)
-    return "the better one trained for an epoch on all digits, and was judged"
+    return "trained the better one for one epoch on all digits, and evaluated it"
 
 
 def _predict(bench: _Bench) -> str:
@@ -158,7 +158,7 @@ def _predict(bench: _Bench) -> str:
         with open(bench.folder / f"{len(found)}.csv", newline="") as file:
             found.append(np.array([row[1:] for row in csv.reader(file)][1:], dtype=float))
     apart = float(np.abs(found[0] - found[1]).max())
-    said = f"probabilities of 64 images differ from the CPU's by {apart:.1g} at most"
+    said = f"probabilities of 64 images differ from the CPU's by at most {apart:.1g}"
     if not apart <= TOLERANCE:
         raise _Wrong(f"{said}; {TOLERANCE:g} is allowed")
     return f"{said} ({TOLERANCE:g} is allowed)"
@@ -167,25 +167,25 @@ def _predict(bench: _Bench) -> str:
 def _run_out_of_memory(bench: _Bench) -> str:
     bench.search("hungry", 1, space="hungry.yaml")
     if not (parts := re.search(r"micro-batches of (\d+) images", bench.log)):
-        raise _Wrong("memory that ran out was not noticed")
-    return f"memory ran out at 64 images a batch, as provoked; the network trained by {parts[1]} at a time"
+        raise _Wrong("nas did not notice that memory ran out")
+    return f"memory ran out with batches of 64 images, as intended; the network trained with micro-batches of {parts[1]}"
 
 
 def _two_workers(bench: _Bench) -> str:
     if bench.device == "cpu" and usable_cores() < 2:
         raise _NotHere("two workers need two cores")
     if bench.device == "mps":
-        raise _NotHere("one worker takes the whole device")
+        raise _NotHere("one worker uses the whole device")
     bench.search("two", 2, "--workers" if bench.device == "cpu" else "--workers-per-gpu", "2")
-    return "2 networks trained by two workers at once"
+    return "two workers trained 2 networks at the same time"
 
 
 def _throughput(bench: _Bench) -> str:
     program = "import sys; from nas.report.device_check import measure_throughput; print(*measure_throughput(sys.argv[1]))"
     ours, bare = map(float, bench.python("-c", program, bench.device).split())
-    said = f"{ours:,.0f} images/s in a training, {ours / bare:.0%} of a bare loop's {bare:,.0f}"
+    said = f"{ours:,.0f} images/s in training, {ours / bare:.0%} of the {bare:,.0f} of a minimal PyTorch loop"
     if ours < LEAST_SHARE * bare:
-        raise _Wrong(f"{said}; {LEAST_SHARE:.0%} are expected")
+        raise _Wrong(f"{said}; at least {LEAST_SHARE:.0%} is expected")
     return said
 
 
@@ -243,14 +243,14 @@ class Step:
     needs: str | None = None  # the step without which it means nothing
 
 
-SEND = f"send {REPORT} with a report of the fault"
+SEND = f"report the fault, and attach {REPORT}"
 STEPS = {
     "search": Step(_search, SEND),
     "retrain": Step(_retrain, SEND, "search"),
-    "prediction": Step(_predict, f"predict with --device cpu meanwhile, and {SEND}", "retrain"),
-    "memory": Step(_run_out_of_memory, f"search with a smaller batch_size or --max-params where memory is short, and {SEND}"),
-    "two workers": Step(_two_workers, f"search with one worker on a device, and {SEND}"),
-    "throughput": Step(_throughput, f"see whether another program uses the device, and run the check again; else {SEND}"),
+    "prediction": Step(_predict, f"predict with --device cpu for now; {SEND}", "retrain"),
+    "memory": Step(_run_out_of_memory, f"search with a smaller batch_size or --max-params if memory is short; {SEND}"),
+    "two workers": Step(_two_workers, f"search with one worker for each device; {SEND}"),
+    "throughput": Step(_throughput, f"check whether another program uses the device, and run the check again; otherwise {SEND}"),
 }
 
 
@@ -283,7 +283,7 @@ def check_devices(health: Health, say: Callable[[Row], None], report: Path = REP
 
     write_report(report, health, rows)  # what cannot be written is said before anything is tried
     for device, wrong in broken_among(found).items():
-        add(Row(device, "device", False, 0.0, f"it does not work: {wrong}", "nas doctor says which devices work"))
+        add(Row(device, "device", False, 0.0, f"it does not work: {wrong}", "nas doctor shows which devices work"))
     with ThreadPoolExecutor(len(devices)) as pool:
         try:
             for ended in [pool.submit(check, device) for device in devices]:
@@ -300,11 +300,9 @@ def _try(bench: _Bench, name: str, step: Step, passed: set[str]) -> Row:
         return Row(bench.device, name, passed, round(time.monotonic() - started, 1), found, **more)
 
     if step.needs is not None and step.needs not in passed:
-        return row(None, f"it needs what step {step.needs!r} leaves")
+        return row(None, f"it needs the result of step {step.needs!r}")
     if started >= bench.ends:
-        return row(
-            False, f"the {SECONDS:.0f} s of this device were over", advice="run it again when the machine has no other work"
-        )
+        return row(False, f"the {SECONDS:.0f} s for this device are over", advice="run it again when the machine is idle")
     bench.log = ""
     try:
         return row(True, step.run(bench))

@@ -27,7 +27,7 @@ def ablation_tables(ablation: Ablation) -> dict[str, tuple[Table, str]]:
     """By file name, with their captions."""
     found = {file_stem(ablation): (variants_table(ablation), ablation_caption(ablation))}
     if effects := effects_table(ablation):
-        caption = "Mean difference of a level to the base level, over all networks of the grid."
+        caption = "Mean difference between a value and the base value, over all networks of the grid."
         found[f"{file_stem(ablation)}-effects"] = effects, caption
     return found
 
@@ -151,8 +151,8 @@ def ablation_caption(ablation: Ablation) -> str:
     if len(ablation.definition.seeds) > 1:
         text += (
             " Differences to the base are between trainings with the same seed. Their 95 % intervals (Student's t) show the "
-            "effect of the seed on these images. They are not corrected for multiple comparisons: if all differences were 0, "
-            "one of twenty intervals would exclude 0."
+            "effect of the seed on these images. They are not corrected for multiple comparisons: even without any "
+            "real difference, about one of twenty intervals would not contain 0."
         )
     return text
 
@@ -313,7 +313,7 @@ def comparison_sentences(comparison: Comparison) -> list[str]:
     if comparison.held_out:
         text += f" {comparison.held_out:,} training images were held out for evaluation."
     if comparison.test:
-        text += f" The official test set, {comparison.test:,} images, was opened once for each training, at its end."
+        text += f" The official test set, {comparison.test:,} images, was evaluated once for each training, at its end."
     said = [text]
     if over := [f"{row.title} (by {over_text(row.over)})" for row in comparison.known if row.over]:
         said.append(f"Over the study's budget, and only for comparison: {'; '.join(over)}.")

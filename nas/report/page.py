@@ -103,7 +103,7 @@ def _tiles(record: FullRecord) -> list[tuple[str, str]]:
 
 def _traits(record: FullRecord) -> Table:
     rows = [(one.slot, one.best, one.others, f"{one.lift:.2f}") for one in facts.shared_traits(record.trials)[:15]]
-    return Table(("parameter", "among the best", "among the others", "apart"), rows, frozenset({3}))
+    return Table(("parameter", "among the best", "among the others", "difference"), rows, frozenset({3}))
 
 
 def _network(record: FullRecord) -> dict[str, Any] | None:

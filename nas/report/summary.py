@@ -98,9 +98,9 @@ def _spent(record: FullRecord) -> str:
 def _found(record: FullRecord) -> str:
     best = record.best
     if best is None:
-        return "There is no completed trial yet."
+        return "No trial has completed yet."
     text = f"The best trial is trial {best.number}: {best.architecture}, {best.params:,} parameters"
-    macs = "" if best.macs is None else f" and {count_text(best.macs)} multiply-adds"
+    macs = "" if best.macs is None else f" and {count_text(best.macs)} MACs"
     worth = score_text(best.accuracy or 0.0, record.settings.study.metric)
     text += f"{macs}; {worth} after {number_text(best.epochs, 'epoch')} of the search."
     text += "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in record.settings.uncounted)
@@ -111,11 +111,9 @@ def _sureness(record: FullRecord) -> str:
     """How far the best is ahead, measured by what another seed changes."""
     finalists = record.finalists
     if not finalists:
-        once = (
-            "It was trained with one seed, and chosen by that result: trials that are worse by a few tenths of a point, or by an "
-        )
-        once += "image or two, may be as good. "
-        return "" if record.best is None else once + "Finalists, which are trained again with several seeds, would show it."
+        once = "It was trained with one seed, and selected by that result. Trials that are worse by a few tenths of a point, or "
+        once += "by an image or two, may be as good. "
+        return "" if record.best is None else once + "Finalists with several seeds show it (nas search --finalists 3)."
     winner = finalists[0]
     text = f"The best {len(finalists)} trials were trained again for {number_text(winner.epochs, 'epoch')}: "
     text += f"{_mean_text(winner)} for the winner"
@@ -126,14 +124,14 @@ def _sureness(record: FullRecord) -> str:
     text += f", {_mean_text(second)} for the second, trial {second.number}. "
     spread = [one.deviation for one in finalists if one.deviation is not None]
     if not spread:
-        return text + f"The {gap:.2f} points between them come from one training each, and say little."
+        return text + f"Each was trained once, so the difference of {gap:.2f} points may be chance."
     noise = 100 * pooled_deviation(spread)
     seeds = min(len(winner.accuracies), len(second.accuracies))
     error = noise * (2 / seeds) ** 0.5
-    verdict = "more than twice" if gap > 2 * error else "within twice"
+    verdict = "more than" if gap > 2 * error else "within"
     return text + (
-        f"The standard deviation between seeds is {noise:.2f} points (pooled over the finalists). The {gap:.2f} points "
-        f"between the first two are {verdict} the standard error of such a difference, {error:.2f}"
+        f"The standard deviation between seeds is {noise:.2f} points (pooled over the finalists). The first two differ by "
+        f"{gap:.2f} points, {verdict} two standard errors (2 × {error:.2f})"
         + ("." if gap > 2 * error else ": either may be the better one.")
     )
 
@@ -173,7 +171,7 @@ def _held_out_sentence(card: ModelCard, expected: Expectation | None) -> str:
     else:
         low, high = expected.interval
         text += (
-            f"it is the best of {expected.among} trainings on them, so {expected.value:.2%} is expected on other such images, "
+            f"it was selected as the best of {expected.among} on them, so expect {expected.value:.2%} on new images, "
             f"95 % interval {low:.2%} to {high:.2%}."
         )
     if held_out.score is not None:

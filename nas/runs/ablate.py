@@ -233,8 +233,8 @@ def warnings_of(definition: Definition) -> list[str]:
             if base.optimiser in ADAMS:  # which takes lr itself where it has no adam_lr
                 own = f"adam_lr={base.peak_lr:g} --set lr=0.1"
             found[
-                f"{variant.title} trains at the base's peak learning rate, {train.peak_lr:g}, though rates differ by orders "
-                f"between optimisers; with --set {own} it has its own"
+                f"{variant.title} trains with the base's peak learning rate, {train.peak_lr:g}, but another optimiser needs "
+                f"a very different one; set it with --set {own}"
             ] = None
     return list(found)
 

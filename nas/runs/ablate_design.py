@@ -195,7 +195,7 @@ def _parse_factor(base: Candidate, text: str) -> Factor:
             raise ConfigError(
                 f"{VARY} {name}: {value!r} has {len(parts)} value{'s' * (len(parts) > 1)} for {len(fields)} "
                 f"field{'s' * (len(fields) > 1)}",
-                hint=f"join the values of fields that change together by +, {VARY} {example}; separate levels by ,",
+                hint=f"use + between fields that change together, and a comma between values: {VARY} {example}",
             )
         made = changed(base, dict(zip(fields, parts, strict=True)), VARY)
         level = tuple(value_text(made, field) for field in fields)
@@ -311,7 +311,7 @@ def _require_each_matters(base: Candidate, factors: Sequence[Factor], at_epochs:
                 for one, other in zip(with_it, without, strict=True)
             ):
                 raise ConfigError(
-                    f"{VARY} {factor.name}={'+'.join(level)} trains the same networks as the base level, which do not use it",
+                    f"{VARY} {factor.name}={'+'.join(level)} has no effect, because the networks do not use this field",
                     hint=UNUSED,
                 )
 

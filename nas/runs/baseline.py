@@ -132,8 +132,8 @@ def _left_out(alike: ByRecipe) -> str | None:
     if alike.recipe.stochastic_depth is None or not rate:
         return None
     return (
-        f"recipe {alike.recipe_name!r} also gives the networks of nas stochastic depth, here {rate:g}; "
-        "it is a part of the network, which other networks only have if their own code does"
+        f"with recipe {alike.recipe_name!r} networks of nas also use stochastic depth, here {rate:g}; "
+        "other networks have it only if their own code does"
     )
 
 

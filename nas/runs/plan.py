@@ -150,7 +150,7 @@ def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPla
     if epochs < 1:
         raise ConfigError(
             f"--compute {flop / 1e15:g}PFLOP is less than one epoch of this network, {epoch / 1e15:.3g} PFLOP: 6 × "
-            f"{macs:,} multiply-adds × {images:,} images",
+            f"{macs:,} MACs × {images:,} images",
             hint=f"--compute {10 * epoch / 1e15:.2g}PFLOP is enough for ten epochs; --train-subset N makes them shorter",
         )
     return _plan(spec, ctx.settings, ByRecipe(subject, name, recipe, epochs), name, f"{epochs}-epochs")
@@ -180,7 +180,7 @@ def _read_begun(run: TrialPaths) -> Candidate | None:
 
 def another_recipe(run: TrialPaths) -> StudyError:
     return StudyError(
-        f"{run.folder} was started with another recipe of that name, or an older version of it",
+        f"{run.folder} was started with another recipe file of the same name, or with an older version of it",
         hint="give the recipe's file another name, or remove that folder",
     )
 

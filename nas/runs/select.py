@@ -122,7 +122,7 @@ def study_of(run: str | None, study: str | None) -> StudyPaths | None:
             return existing_study(study)
         except StudyError as error:
             if run is not None and TrialPaths(Path(run)).card.is_file():
-                raise StudyError(error.message, hint=f"for the folder in this place, write .{os.sep}{run}") from None
+                raise StudyError(error.message, hint=f"if you mean the folder here, write .{os.sep}{run}") from None
             raise
     if study is not None:
         raise StudyError(
@@ -187,7 +187,7 @@ def find_run(
     here = TrialPaths(Path(name)).card.is_file()
     raise StudyError(
         f"{name!r} is not a retrained network of study {paths.name!r}.{choices_sentence(name, by_name)}",
-        hint=f"for the folder in this place, write .{os.sep}{name}" if here else f"nas runs --study {paths.name}   lists them",
+        hint=f"if you mean the folder here, write .{os.sep}{name}" if here else f"nas runs --study {paths.name}   lists them",
     )
 
 
@@ -271,9 +271,9 @@ def rank(networks: Sequence[Network], by: Criterion) -> Sequence[Network] | None
 
 CHOSEN = "chosen"
 CHOSEN_BY = {
-    "clean": "by the held-out images",
-    "shifted": "by the held-out images under the simulated shift",
-    "search": "by their accuracy in the search",
+    "clean": "by the accuracy on held-out images",
+    "shifted": "by the accuracy on held-out images under the simulated shift",
+    "search": "by the accuracy in the search",
     "order": "as the first, because nothing was evaluated",
 }
 
@@ -315,8 +315,8 @@ class Chosen:
         if self.trouble is not None:
             said.append(f"Warning: {self.trouble}")
         if self.newer:
-            more = f", as {len(self.newer) - 1} more were," if len(self.newer) > 1 else ""
-            said.append(f"Warning: {self.newer[-1]} was trained later{more} and is not used: {option}{self.newer[-1]} uses it")
+            more = f" and {len(self.newer) - 1} more were" if len(self.newer) > 1 else " was"
+            said.append(f"Warning: {self.newer[-1]}{more} trained later and not used: {option}{self.newer[-1]} uses it")
         return said
 
 

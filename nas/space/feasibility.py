@@ -61,7 +61,7 @@ def nothing_fits(space: Space, budget: Budget, why: str, limit: str) -> BudgetEr
     blame = costly_ranges(space, budget.shape, COUNTS.get(limit, count_macs))
     lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch.stage"
     field = "budget.latency.max_ms" if limit == "latency" else f"budget.{limit}"
-    higher = "raise the budget with --max-params" if limit == "params" else f"raise {field}, there too"
+    higher = "raise the budget with --max-params" if limit == "params" else f"raise {field}"
     return BudgetError(why, hint=f"{lower} in the space, or {higher}")
 
 
@@ -187,7 +187,7 @@ def cost_warnings(space: Space, budget: Budget, meant: ImageShape) -> list[str]:
     advice = "a budget with macs" if closer == space.name else f"--space {closer}, or a budget with macs"
     return [
         f"space {space.name} is meant for images of {meant.size}×{meant.size}, and no budget limits the MACs of larger ones: on "
-        f"{shape.size}×{shape.size} half of its networks need more than {middle / 1e9:.2g} billion multiply-adds an image, "
+        f"{shape.size}×{shape.size} half of its networks need more than {middle / 1e9:.2g} billion MACs per image, "
         f"{middle / before:.0f} times as many; try {advice}"
     ]
 
@@ -211,8 +211,8 @@ class Fill:
 
     def sentence(self) -> str:
         return (
-            f"Widths are scaled to fill the budget: {self.filled:.1%} of the draws have {FILLED:.0%} to 100% of the parameters "
-            f"that they are scaled to, {self.over:.1%} have more."
+            f"Widths are scaled to fill the budget: {self.filled:.1%} of the draws reach {FILLED:.0%} to 100% of their target, "
+            f"{self.over:.1%} exceed it."
         )
 
 
@@ -254,9 +254,9 @@ def check_can_fill(space: Space, shape: ImageShape) -> None:
         why = f"even with {WIDEST:,} channels for each stage, the maximum"
         hint = "raise arch.stage.blocks or arch.stage.kernel in the space, or lower the budget with --max-params"
     else:
-        why = "and one more channel is too many"
+        why = "and with one more channel it exceeds it"
     raise BudgetError(
-        f"space {space.name} cannot fill its budget: of {FILLED_DRAWS} uniform draws none has {FILLED:.0%} to 100% of the "
-        f"parameters that it is scaled to; the nearest has {params:,} for {target:,}, {why}",
+        f"space {space.name} cannot fill its budget: none of {FILLED_DRAWS} uniform draws reaches {FILLED:.0%} to 100% of its "
+        f"target; the nearest has {params:,} parameters for a target of {target:,}, {why}",
         hint=hint,
     )

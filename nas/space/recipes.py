@@ -79,7 +79,7 @@ def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             raise ValueError("epoch_images: an epoch of a final training is one pass over all training images")
         if "lr" in part and "optimiser" not in part:
             raise ValueError(
-                f"lr: needs {prefix}optimiser, because good learning rates differ by orders of magnitude between optimisers"
+                f"lr: set {prefix}optimiser, too, because good learning rates differ by orders of magnitude between optimisers"
             )
         TrainConfig.model_validate(part)
     except ValidationError as error:

@@ -289,7 +289,7 @@ class _Reader:
             steps = (high - low) / step
             if steps > MOST_STEPS:
                 raise self.fail(
-                    f"{key}.step", f"must make {MOST_STEPS:,} values of the range at most, but {step} makes {steps:.3g}"
+                    f"{key}.step", f"must give at most {MOST_STEPS:,} values in the range, but {step} gives {steps:.3g}"
                 )
             if abs(steps - round(steps)) > 1e-9:
                 raise self.fail(f"{key}.step", f"must divide the range: {high} − {low} is not a multiple of {step}")

@@ -21,7 +21,7 @@ def require_shipped(kind: str, name: str, *others: str) -> Path:
         what = "shipped space" if kind == "space" else kind
         own = f"or use a path to your own YAML file: --{kind} my-{kind}.yaml"
         raise ConfigError(
-            f"{name!r} is no {what}.{choices_sentence(name, [*others, *names])}",
+            f"{name!r} is not a {what}.{choices_sentence(name, [*others, *names])}",
             hint="nas presets shows them" if kind == "preset" else own,
         )
     return shipped_file(kind, name)
@@ -90,11 +90,11 @@ class _StrictLoader(yaml.SafeLoader):
         assert node is not None
         self._depth -= 1
         if repeated and node not in self._sizes:
-            raise yaml.MarkedYAMLError(problem="an alias is inside what it repeats", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="an alias refers to a value that contains the alias", problem_mark=mark)
         self._nodes += self._sizes[node] if repeated else 1
         if self._nodes > MOST_NODES:
             raise yaml.MarkedYAMLError(
-                problem=f"more than {MOST_NODES:,} values, with all that aliases repeat", problem_mark=mark
+                problem=f"more than {MOST_NODES:,} values, including those that aliases repeat", problem_mark=mark
             )
         self._sizes[node] = self._nodes - before
         return node

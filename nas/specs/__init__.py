@@ -43,7 +43,7 @@ class DeviceFields:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFields(DeviceFields):
-    data_folder: str | None = option(None, "Folder or file of images, or the download folder.", name="data", path=True)
+    data_folder: str | None = option(None, "Your images (folder or file), or the folder for downloads.", name="data", path=True)
     train_subset: int | None = option(None, "Train on this many images, stratified.", min=1)
 
 
@@ -80,7 +80,7 @@ class SearchSpec(TableFields, ImageFields):
     dataset: str | None = option(
         None,
         "cifar10, cifar100, digits, dtd, eurosat, fashion-mnist, fgvc-aircraft, flowers102, folder, food101, gtsrb, imagenette, "
-        "kmnist, mnist, oxford-iiit-pet, stl10, svhn. [default: folder where --data has images, else cifar10]",
+        "kmnist, mnist, oxford-iiit-pet, stl10, svhn. [default: folder if --data has images, else cifar10]",
         complete="dataset",
         positional=True,
     )
@@ -102,12 +102,10 @@ class SearchSpec(TableFields, ImageFields):
         parse=parse_flop,
         metavar="FLOP",
     )
-    finalists: int | None = option(
-        None, "Train the best N networks again, longer. [default: as many as a fifth of the cost allows]", remembered=False
-    )
+    finalists: int | None = option(None, "Train the best N again, longer. [default: a fifth of the cost]", remembered=False)
     finalist_epochs: int | None = option(None, "Epochs of each finalist. [default: 1.5 times --epochs]", remembered=False)
     finalist_seeds: int | None = option(None, "Number of seeds for each finalist. [default: 2]", remembered=False)
-    seed: int | None = option(None, "Random seed; if given, one worker on the CPU. [default: 0]", min=0)
+    seed: int | None = option(None, "Random seed; on the CPU also sets one worker. [default: 0]", min=0)
     validation: float | None = option(
         None, "Validation images: a number or a share. [default: 0.1]", metavar="N", parse=parse_validation
     )
@@ -126,9 +124,7 @@ class SearchSpec(TableFields, ImageFields):
         "STUDY/best or a candidate.json.",
         complete="start",
     )
-    sampler: str | None = option(
-        None, "tpe, random, gp, qmc, cmaes, evolution. [default: the space's, or tpe]", complete="sampler"
-    )
+    sampler: str | None = option(None, "tpe, random, gp, qmc, cmaes, evolution. [default: space's, or tpe]", complete="sampler")
     pruner: str | None = option(
         None, "asha, hyperband, median, percentile, patient, none. [default: the space's, or asha]", complete="pruner"
     )
@@ -145,9 +141,9 @@ class SearchSpec(TableFields, ImageFields):
         None, "Train on a Ray cluster: host:port, `auto` for a running one, or `local`.", metavar="ADDRESS", remembered=False
     )
     gpus_per_worker: float | None = option(
-        None, "Ray: GPUs of a worker; with a fraction several workers share a GPU. [default: 1]", min=0, remembered=False
+        None, "Ray: GPUs per worker; with a fraction several workers share a GPU. [default: 1]", min=0, remembered=False
     )
-    cpus_per_worker: float | None = option(None, "Ray: cores of a worker. [default: 1]", min=0.1, remembered=False)
+    cpus_per_worker: float | None = option(None, "Ray: cores per worker. [default: 1]", min=0.1, remembered=False)
     storage: str | None = option(None, "postgresql://user@host/database. [default: SQLite in the study's folder]", metavar="URL")
 
     @property
@@ -191,7 +187,7 @@ class RetrainSpec(RecipeFields):
     seed: int = option(0, "Random seed.", min=0)
     hold_out: float = option(0.0, "Share of the training images to hold out.", min=0, max=0.5)
     include_test_labels: bool = option(False, "Also train on the official test set; no test accuracy then.")
-    gpus: int | None = option(None, "GPUs for one training, or for several; 0: the CPU.")
+    gpus: int | None = option(None, "GPUs for one network, or one each for several; 0: the CPU.")
     compiled: bool | None = option(None, "Use torch.compile. [default: on CUDA with one GPU]", name="compile")
 
     @property
@@ -242,7 +238,7 @@ class AblateSpec(RecipeFields):
     hold_out: float = option(HOLD_OUT, "Share of the training images to hold out.", min=0, max=0.5)
     name: str | None = option(None, "Name of the ablation. [default: from what varies]")
     gpus: int | None = option(None, "Number of GPUs, one training on each; 0: the CPU. [default: all]")
-    workers: int | None = option(None, "Trainings at the same time on the CPU. [default: 1]")
+    workers: int | None = option(None, "Networks to train at the same time on the CPU. [default: 1]")
 
     @property
     def base(self) -> RetrainSpec:
@@ -283,8 +279,8 @@ class BaselineSpec(RecipeFields):
 
 
 RUN_HELP = (
-    "A retrained network: a name from `nas runs`, a folder, or `best`, a trial number or preset:NAME for its latest run. "
-    "`chosen`: the run that nas retrain chose, or else the latest run of `best`. [default: chosen]"
+    "A run: its name in `nas runs`, or its folder. `best`, a trial number or preset:NAME means the latest run of that network; "
+    "`chosen` the run that nas retrain chose, or else the latest run of `best`. [default: chosen]"
 )
 
 
@@ -292,7 +288,8 @@ RUN_HELP = (
 class SubmitSpec(DeviceFields):
     paths: StudyPaths | None  # None if `run` is a folder outside any study
     test: Path | None = argument(
-        None, "A pickle, .npy, .npz, .parquet, .tar or .csv file, or a folder. [default: the last one of this study]"
+        None,
+        "A pickle, .npy, .npz, .parquet, .tar or .csv file, or a folder. [default: the study's last one, or its test images]",
     )
     run: str | None = option(None, RUN_HELP)
     output: Path | None = option(None, "The CSV file. [default: in the study's folder, or the working folder]")
@@ -301,7 +298,7 @@ class SubmitSpec(DeviceFields):
         "Test-time augmentation: none, flip or flip_shift. [default: flip, if it was trained with flips]",
         complete="averaging",
     )
-    adapt_norm: bool = option(False, "Take BatchNorm statistics from the test set, for a shifted one.")
+    adapt_norm: bool = option(False, "Take BatchNorm statistics from the test images, if they look different.")
     names: bool = option(False, "Write class names, not indices.")
     id_column: str | None = option(None, "Name of the ID column. [default: ID]")
     label_column: str | None = option(None, "Name of the label column. [default: Labels]")

@@ -139,7 +139,7 @@ class SearchSource(TrialSource):
         what the space does not hold."""
         space, budget = self.space, self.budget
         if (reason := unknown_to(space, outcomes.stored(self.study, trial))) is not None:
-            self.display.note(f"trial {trial.number} was enqueued by hand and fails: {reason}")
+            self.display.note(f"the enqueued trial {trial.number} is invalid: {reason}")
             trial.set_user_attr("reason", reason)
             outcomes.record(self.study, trial, "failed")
             self.progress.counts["failed"] += 1

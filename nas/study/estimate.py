@@ -159,7 +159,7 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
     expected_epochs = float(space.epochs) if known_epochs is None else known_epochs
     pruning = f"{asked.strategies.pruner.name} prunes {pruner.describe()}"
     if known_epochs is None:
-        pruning += "; its saving is unknown, so every network is counted in full"
+        pruning += "; its saving is unknown, so all epochs are counted"
     finalists = plan_round(request.trials * expected_epochs, space.epochs, *request.final_round)
     return Estimate(
         study=paths.name,

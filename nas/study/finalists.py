@@ -73,9 +73,7 @@ def check_request(count: int | None, epochs: int | None, seeds: int | None, tria
     if count is not None and count < 0:
         raise ConfigError(f"--finalists must be a number of networks, 0 for none, but is {count}")
     if count is not None and count > trials:
-        raise ConfigError(
-            f"--finalists {count} is more than the {trials} networks that --trials trains", hint=f"--finalists {trials} at most"
-        )
+        raise ConfigError(f"--finalists {count} is larger than --trials {trials}", hint=f"at most --finalists {trials}")
     if seeds is not None and seeds < 1:
         raise ConfigError(f"--finalist-seeds must be at least 1, but is {seeds}")
     if epochs is not None:

@@ -32,7 +32,7 @@ def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.U
     if address is not None and mine and mine[0].study_name != paths.name:
         raise StudyError(
             f"{database_name(paths, address)} holds the study of the folder {paths.folder} as {mine[0].study_name!r}",
-            hint=f"name the folder {mine[0].study_name} again, then:  nas rename {mine[0].study_name} NEW",
+            hint=f"rename the folder back to {mine[0].study_name}, then:  nas rename {mine[0].study_name} NEW",
         )
     named = [one for one in searches if one.study_name == paths.name]
     found = mine or named or (searches if address is None else [])
@@ -40,7 +40,7 @@ def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.U
         raise StudyError(
             f"{paths.database} holds {len(found)} studies, and it is unclear which is {paths.name!r}: "
             f"{', '.join(sorted(repr(one.study_name) for one in found))}",
-            hint="rename the folder to the right one",
+            hint="rename the study's folder to one of these names",
         )
     if not found:
         if paths.settings.is_file() and (address is not None or any(paths.trials.glob("*/"))):

@@ -278,7 +278,9 @@ class Lease:
             if time.monotonic() > deadline:
                 holder = self._read(connection)
                 who = "another process" if holder is None else _sentence(holder)
-                raise _held(self._study, who, "; a machine that died or lost its network keeps it for about a minute")
+                raise _held(
+                    self._study, who, "; if that machine crashed or lost its connection, the lock ends after about a minute"
+                )
             time.sleep(0.1)
         connection.execute(
             "INSERT INTO nas_coordinators (study, token, pid, host, since) VALUES (%(study)s, %(token)s, %(pid)s, %(host)s, "

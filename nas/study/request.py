@@ -196,16 +196,16 @@ def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfi
         there, before = before, moved(before, os.path.abspath(request.data_folder))
         if before.labels is not None and not os.path.isfile(before.labels):
             raise StudyError(
-                f"the study searches the images in {there.folder} by the labels in {there.labels}, and for those in "
-                f"{before.folder} there is no such table, {before.labels}",
-                hint="--study NAME starts another study for other images; --labels FILE gives the table of the same images",
+                f"the study has the images in {there.folder} and the labels in {there.labels}; for the images in "
+                f"{before.folder} the labels {before.labels} do not exist",
+                hint="for the same images, name their table with --labels FILE; for others, start a study with --study NAME",
             )
     where = request.data_folder or (before and before.folder)
     if request.labels is None and (before is None or before.labels is None):
         options = ("image_column", "label_column", "label_columns", "no_header", "group_column")
         given = next((f"--{name.replace('_', '-')}" for name in options if getattr(request, name)), None)
         if given is not None and not (where and has_columns(Path(where))):
-            raise ConfigError(f"{given} is about a table of labels, but there is no table", hint="--labels FILE")
+            raise ConfigError(f"{given} needs a table of labels", hint="name the table: --labels FILE")
     said = {name: getattr(request, name) for name in DataConfig.model_fields if hasattr(request, name)} | {
         "folder": request.data_folder and os.path.abspath(request.data_folder),
         "labels": request.labels and os.path.abspath(request.labels),

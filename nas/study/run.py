@@ -302,7 +302,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
                 display.note(f"the search has trained for {search.spent / 1e15:.3g} PFLOP, the limit of --compute")
             chosen = choose(study, space.epochs, *request.final_round)
             if chosen is None and own_stop.requested and not prepared.stop_requested():
-                display.note("there are too few trained networks for finalists, so the search uses their time")
+                display.note("too few networks were trained to choose finalists; the search continues for the remaining time")
                 display.until(prepared.deadline)
                 search = make_source()
                 suspended = carry_out(search, stop, prepared.deadline).suspended

@@ -176,7 +176,7 @@ class StudySettings(Frozen):
                 and self.data.folder != new.data.folder
             ):
                 what, began = f"images in {new.data.folder}", f", in {self.data.folder}"
-            found.append(f"data: the {what} are not those of the study{began}")
+            found.append(f"data: the {what} differ from those of the study{began}")
         pairs = [("seed", self.seed, new.seed)]
         pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
         pairs.append(("trial_compute", _tflop(self.study.trial_compute), _tflop(new.study.trial_compute)))

@@ -13,7 +13,7 @@ from nas.study.samplers.base import experiments_allowed
 
 Strategy = TypeVar("Strategy")
 
-STARTUP_TRIALS = 2  # scripts/bench/README.md, "Searching well"
+STARTUP_TRIALS = 2  # scripts/bench/README.md, "Search quality"
 EPOCHS = "epochs"  # the parameter of every pruner's constructor that is no argument of a user's
 
 

@@ -126,7 +126,7 @@ def _starts_of_optuna(address: str) -> list[Start]:
     study = plain_study(url, name)
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(study.directions) > 1:
-        raise ConfigError(f"the study {name!r} has {len(study.directions)} objectives, so that none of its trials is the best")
+        raise ConfigError(f"the study {name!r} has {len(study.directions)} objectives, so it has no single best trial")
     best_first = sorted(trials, key=lambda t: t.value or 0.0, reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE)
     return [Start(f"{OPTUNA_PREFIX}{name} trial {trial.number}", None, parameters=trial.params) for trial in best_first]
 
@@ -142,7 +142,7 @@ def fit_starts(starts: list[Start], space: Space, budget: Budget) -> list[Fitted
             complete = start.result is None or start.result.state == TrialState.COMPLETE
             again += complete
             if not complete:
-                one = Fitted(start, None, ["pruned early, and its recipe has to change", *one.reasons])
+                one = Fitted(start, None, ["pruned early, and its recipe does not fit this space", *one.reasons])
             elif again > STARTING_POINTS:
                 one = Fitted(start, None, [f"not among the best {STARTING_POINTS}, which are trained again"])
         fitted.append(one)

@@ -53,7 +53,7 @@ def choose_workers(
     if short or request.trials * space.epochs * images < LEAST_IMAGES:
         return None
     if request.seed is not None:
-        return Choice(1, "one because of --seed, so that the search can be repeated exactly")
+        return Choice(1, "one because of --seed, so the search can be repeated exactly")
     network = middle_network(space, budget)
     if network is None:
         return None
@@ -61,9 +61,9 @@ def choose_workers(
     try:
         speeds = _time(executor, TimeSteps(network, budget.shape, threads, ROUND_SECONDS), most)
     except (EOFError, OSError):  # perhaps for want of memory
-        return Choice(1, "a second one died when it was tried")
+        return Choice(1, "a test with two workers failed")
     told = ", ".join(f"{count} are {speed / speeds[1]:.2f} times as fast as 1" for count, speed in speeds.items() if count > 1)
-    return Choice(fastest(speeds), f"measured: {told}" if told else "there is too little memory for 2")
+    return Choice(fastest(speeds), f"measured: {told}" if told else "too little memory for 2")
 
 
 def fastest(speeds: dict[int, float]) -> int:

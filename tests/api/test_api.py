@@ -145,7 +145,7 @@ def test_known_networks_are_trained_to_compare_with(study: StudyPaths, tmp_path:
         opened.baseline("net.py:net", timeout=-1)
 
 
-def test_what_a_search_found(study: StudyPaths) -> None:
+def test_a_study_lists_its_trials_and_best_trial(study: StudyPaths) -> None:
     opened = nas.open_study("tiny")
     assert nas.studies() == ["tiny"]
     assert [trial.number for trial in opened.trials] == list(range(len(opened.trials)))
@@ -185,11 +185,13 @@ def test_a_retrained_network_is_built_with_its_weights(study: StudyPaths) -> Non
         run.predictor(tta="mirror")
     other = next(trial for trial in opened.trials if trial.number != best.number and trial.curve)
     assert other.build().training  # newly drawn
-    with pytest.raises(StudyError, match="has not been retrained, and a search keeps no weights"):
+    with pytest.raises(StudyError, match="has not been retrained, so there are no weights to load"):
         other.build(trained=True)
 
 
-def test_what_can_be_done_with_a_study(study: StudyPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_is_retrained_submitted_exported_and_reported(
+    study: StudyPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     opened = nas.open_study("tiny")
     again = opened.retrain(opened.best, epochs=1, device="cpu")
     assert again in opened.runs
@@ -226,12 +228,12 @@ def test_images_that_a_script_holds_are_searched_retrained_submitted_and_predict
     rows = [line.split(",") for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
     guesses = study.predict(images[:5], device="cpu")
     assert [[str(guess.image), guess.classes[0][0]] for guess in guesses] == rows
-    with pytest.raises(nas.NasError, match="images and their labels cannot be a int"):
+    with pytest.raises(nas.NasError, match="images and labels cannot be given as a int"):
         nas.search("digits", 3, study="other")
 
 
-def test_mistakes_are_sentences(tmp_path: Path) -> None:
-    with pytest.raises(nas.NasError, match="'digit' is no shipped space"):
+def test_errors_are_nas_errors_with_a_message(tmp_path: Path) -> None:
+    with pytest.raises(nas.NasError, match="'digit' is not a shipped space"):
         nas.search("digit", "digits")
     with pytest.raises(nas.NasError, match="invalid time 'soon'"):
         nas.search("digits", "digits", timeout="soon")

@@ -66,7 +66,7 @@ def test_all_limits_together_are_found_out_cheapest_first(asked: list[str]) -> N
         ({"flash": FLASH - 1}, 2, f"{FLASH:,} bytes of flash: over the budget of {FLASH - 1:,}"),
         ({"ram": RAM - 1}, 3, f"{RAM:,} bytes of RAM: over the budget of {RAM - 1:,}"),
         ({"memory": MEMORY - 1}, 4, f"{MEMORY:,} bytes of activations: over the budget of {MEMORY - 1:,}"),
-        ({"macs": MACS - 1}, 5, f"{MACS:,} multiply-adds: over the budget of {MACS - 1:,}"),
+        ({"macs": MACS - 1}, 5, f"{MACS:,} MACs: over the budget of {MACS - 1:,}"),
         (
             {"latency": {"max_ms": 3.5, "runtime": "torch"}},
             6,

@@ -53,10 +53,9 @@ def test_limits_read_as_words() -> None:
     latency = {"max_ms": 2.5, "runtime": "torch", "device": "cuda:1", "threads": 2, "batch": 8}
     limits = BudgetConfig.model_validate({"params": "5M", "macs": "50M", "memory": "512kB", "latency": latency})
     assert limits.describe() == (
-        "5,000,000 parameters, 512,000 bytes of activations, 50,000,000 multiply-adds, "
-        "2.5 ms by torch on cuda:1, 2 threads, batch 8"
+        "5,000,000 parameters, 512,000 bytes of activations, 50,000,000 MACs, 2.5 ms by torch on cuda:1, 2 threads, batch 8"
     )
-    assert limits.counted().describe() == "5,000,000 parameters, 512,000 bytes of activations, 50,000,000 multiply-adds"
+    assert limits.counted().describe() == "5,000,000 parameters, 512,000 bytes of activations, 50,000,000 MACs"
 
 
 EXAMPLE = "for example {max_ms: 5, runtime: torch}; runtime is one of torch, onnxruntime"

@@ -42,7 +42,7 @@ def test_best_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
     ("typed", "message"),
     [
         ("--max-params 10", "no completed network of study 'tiny' has at most 10 parameters: the smallest has "),
-        ("--max-macs 10", "no completed network of study 'tiny' has at most 10 multiply-adds: the smallest has "),
+        ("--max-macs 10", "no completed network of study 'tiny' has at most 10 MACs: the smallest has "),
         ("--max-params few", "a count is a whole number above 0, such as 5M, 300k or 5_000_000, but got 'few'"),
         ("--study tina", "there is no study 'tina'"),
     ],

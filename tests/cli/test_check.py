@@ -21,7 +21,7 @@ def test_model_of_torchvision_is_told_how_much_it_is_over(nas: Callable[..., Don
     assert (done.code, done.err) == (1, "")
     assert done.out.startswith("torchvision:resnet18: resnet18(num_classes=10)\non images of 3×32×32 in 10 classes\n")
     assert "\n11,181,642 parameters (11.18 M), 6,181,642 (124%) over the budget of 5,000,000\n" in done.out
-    assert "\n37,118,464 multiply-adds (37.12 M), no limit\n" in done.out
+    assert "\n37,118,464 MACs (37.12 M), no limit\n" in done.out
     assert "\nIt does not fit.\n" in done.out
     assert "layer4.1  BasicBlock     512×1×1    4,720,640  4.72M  no" in done.out
 
@@ -32,7 +32,7 @@ def test_preset_that_fits_is_told_what_more_it_could_have(nas: Callable[..., Don
     assert "\n4,697,162 parameters (4.697 M), 302,838 (6%) below the budget of 5,000,000\n" in done.out
     assert "\nIt fits.\n" in done.out
     assert "\nstage 2       4       5       128     136  one more block costs" not in done.out
-    assert "\nstage 2       4       5       128     136  295,424 parameters, 75.6M multiply-adds\n" in done.out
+    assert "\nstage 2       4       5       128     136  295,424 parameters, 75.6M MACs\n" in done.out
     assert done.out.splitlines()[-1].startswith("All stages wider together: 72-128-264 channels, 4,983,730 parameters, ")
     over = nas("check", "preset:resnet-443", "--max-params", "1M")
     assert over.code == 1

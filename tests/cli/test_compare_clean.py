@@ -57,7 +57,7 @@ def test_trial_of_another_study_is_named_with_it(nas: Callable[..., Done], study
     [
         (["best"], "nas compare needs at least two names, but got 1"),
         (["best", "99"], "'99' is not a trained trial of study 'tiny'."),
-        (["best", "preset:resnet"], "'resnet' is no preset."),
+        (["best", "preset:resnet"], "'resnet' is not a preset."),
         (["best", "nowhere/3"], "there is no study 'nowhere'"),
     ],
 )

@@ -34,11 +34,11 @@ def test_estimate_is_said_in_lines() -> None:
         "data      45,000 training images, 5,000 validation images",
         "workers   1 on cpu, 2 threads each, in bf16",
         "",
-        "Time of an epoch, and the share of validation in it, at percentiles of the MACs of networks that fit:",
+        "Time of an epoch and its share of validation, for networks that fit (by percentiles of their MACs):",
         "        parameters   MACs  batch     epoch validation  network",
         " 50 %      174,634  14.7M    128    18.2 s        10%  basic 2-1-1 × 32-64-64 k3-3-3 silu",
         "",
-        "pruning   5.6 of 18 epochs for each network; asha prunes somehow",
+        "pruning   5.6 of 18 epochs per network on average; asha prunes somehow",
         "search    about 20 min: from 10 min to 2 h 00 min, if the sampler prefers slow networks",
     ]
 
@@ -56,10 +56,10 @@ def test_a_long_epoch_is_said_in_minutes_and_one_that_was_not_timed_is_marked() 
 def test_of_several_workers_it_is_said_that_each_was_timed_alone() -> None:
     lines = estimate_lines(Estimate(**{**vars(ESTIMATE), "devices": ["cuda:0", "cuda:1"]}))
     assert "workers   2 on cuda:0, cuda:1, 2 threads each, in bf16" in lines
-    assert "note      each network was timed alone on cuda:0; parallel workers are slower" in lines
+    assert "note      each network was timed alone on cuda:0; parallel workers are each slower" in lines
 
 
-def test_nothing_is_begun(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimate_creates_no_study(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "TIMED_SECONDS", 0.01)
     Path("tiny.yaml").write_text(TINY_SPACE)
     done = nas("search", "--space", "tiny.yaml", "--dataset", "digits", "--device", "cpu", "--trials", "4", "--estimate")

@@ -179,8 +179,11 @@ def test_without_a_command_there_is_help(nas: Callable[..., Done]) -> None:
 MISTAKES = {
     "no trials": ("search --trials 0", "--trials must be at least 1, but is 0"),
     "no time": ("search --timeout 0", "--timeout must be above 0 seconds, but is 0"),
-    "unknown space": ("search --space digit --dataset digits", "'digit' is no shipped space. Did you mean 'digits'? Choices: "),
-    "unknown data set": ("search --dataset cifar", "'cifar' is no data set. Did you mean 'cifar10'? Choices: digits, "),
+    "unknown space": (
+        "search --space digit --dataset digits",
+        "'digit' is not a shipped space. Did you mean 'digits'? Choices: ",
+    ),
+    "unknown data set": ("search --dataset cifar", "'cifar' is not a data set. Did you mean 'cifar10'? Choices: digits, "),
     "no validation": (
         "search --validation none",
         "--validation takes a number of training images, such as 5000, or a share of them, such as 0.1, but got 'none'",
@@ -207,14 +210,17 @@ MISTAKES = {
         "retrain top:0 --study tiny",
         "top:K takes 1 to 2 networks, the number of completed trials in study 'tiny'",
     ),
-    "unknown recipe": ("retrain --study tiny --recipe longer", "'longer' is no recipe. Did you mean 'long'? Choices: searched,"),
+    "unknown recipe": (
+        "retrain --study tiny --recipe longer",
+        "'longer' is not a recipe. Did you mean 'long'? Choices: searched,",
+    ),
     "missing recipe file": ("retrain --study tiny --recipe my.yaml", "there is no recipe file my.yaml"),
     "unknown criterion": (
         "retrain --study tiny --choose-by best",
         "unknown value 'best' for --choose-by. Choices: clean, shifted.",
     ),
-    "unknown preset": ("show preset:resnet-2323", "'resnet-2323' is no preset. Did you mean 'resnet-2322'? Choices: "),
-    "unknown space to show": ("show resnets", "'resnets' is no shipped space. Did you mean 'resnet'? Choices: "),
+    "unknown preset": ("show preset:resnet-2323", "'resnet-2323' is not a preset. Did you mean 'resnet-2322'? Choices: "),
+    "unknown space to show": ("show resnets", "'resnets' is not a shipped space. Did you mean 'resnet'? Choices: "),
 }
 
 
@@ -241,7 +247,7 @@ def test_wrong_arguments_are_told_apart_from_other_mistakes(typed: str, nas: Cal
     assert "Traceback" not in done.err
 
 
-def test_fault_of_ours_keeps_its_traceback(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_nas_keeps_its_traceback(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError("ours")
 
@@ -256,7 +262,7 @@ def test_fault_of_ours_keeps_its_traceback(nas: Callable[..., Done], monkeypatch
     assert nas("list").code == 130
 
 
-def test_what_a_terminal_cannot_show_is_replaced() -> None:
+def test_characters_that_the_terminal_cannot_encode_are_replaced() -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-m", "nas", "doctor"], env=environment, capture_output=True, text=True, timeout=120)
     assert "UnicodeEncodeError" not in done.stderr

@@ -125,7 +125,7 @@ def test_state_of_a_study_is_told_from_what_is_left_and_from_who_leads_it(
         first, second = nas("list").out.splitlines()
         return first[25:37].strip(), second.strip(), told["searching"]
 
-    assert listed()[0::2] == ("at rest", False)
+    assert listed()[0::2] == ("not running", False)
     optuna.load_study(study_name="tiny", storage=unpooled(study.database)).ask()
     state, counts, searching = listed()
     assert (state, searching) == ("interrupted", False)
@@ -226,11 +226,10 @@ def test_space_is_shown_with_all_its_limits(nas: Callable[..., Done], tmp_path: 
     (tmp_path / "all.yaml").write_text(f"version: 1\nbudget: {ALL_LIMITS}\nimages: {images}\narch: {arch}")
     done = nas("show", "all.yaml", "--draws", "3")
     assert done.out.startswith(
-        "Space all: 60,000 parameters, 64,000 bytes of activations, 5,000,000 multiply-adds, "
-        "1000 ms by torch on cpu, 1 thread, batch 1\n"
+        "Space all: 60,000 parameters, 64,000 bytes of activations, 5,000,000 MACs, 1000 ms by torch on cpu, 1 thread, batch 1\n"
     )
     assert "100% fit the budget, without latency: basic 100% of 3\n" in done.out
-    assert "Of 3 of those, timed here, 100% keep the latency: " in done.out
+    assert "Of 3 of them, timed here, 100% keep the latency: " in done.out
     shown = as_json(nas("show", "all.yaml", "--draws", "3", "--json"))
     assert shown["budget"]["memory"] == 64_000
     assert shown["budget"]["latency"]["runtime"] == "torch"

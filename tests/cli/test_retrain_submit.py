@@ -21,19 +21,19 @@ def test_retraining_says_what_it_does_and_what_comes_next(nas: Callable[..., Don
     card = read_card(run)
     assert done.code == 0
     assert f"study tiny, {find_subject(study, 'best').title}: " in done.err
-    assert "training 1 epoch by recipe 'searched' on 1,438 images" in done.err
+    assert "training 1 epoch with recipe 'searched' on 1,438 images" in done.err
     assert "epoch    1/1  loss" in done.err
     assert f"Trained on 1,438 images in {card.seconds:.0f} s, {flop_text(card.flop)}: {run.folder}\n" in done.out
     low, high = accuracy_interval(card.test_accuracy or 0.0, 359)
     assert (
-        f"Official test set, opened once: {card.test_accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f}) of 359; under a "
+        f"Official test set, evaluated once: {card.test_accuracy:.2%} ({100 * low:.1f}–{100 * high:.1f}) of 359; under a "
         in done.out
     )
     assert f"simulated shift {card.test_shifted_accuracy:.2%}\n" in done.out
     assert done.out.endswith(f"Next:  nas submit --study tiny --run {run.folder.name}\n")
 
 
-def test_retraining_twice_says_that_it_is_there(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_retraining_twice_reports_the_existing_run(nas: Callable[..., Done], study: StudyPaths) -> None:
     done = nas("retrain", "--study", "tiny", "--epochs", "1")
     (run,) = finished_runs(study)
     assert done.code == 0
@@ -87,7 +87,7 @@ def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done
         option = "nas export " if typed == "export" else "--run "
         assert f"Network {best}: chosen on " in done.err
         assert "among 4 runs of 2 networks, by the held-out images\n" in done.err
-        assert f"Warning: {newest} was trained later and is not used: {option}{newest} uses it\n" in done.err
+        assert f"Warning: {newest} was trained later and not used: {option}{newest} uses it\n" in done.err
         if typed.startswith(("submit", "export")):
             assert f"network {best}" in done.out
     assert f"The retrained network {best}" in study.report.read_text()
@@ -112,7 +112,9 @@ def test_preset_is_retrained_without_any_search(nas: Callable[..., Done]) -> Non
     done = nas(*typed.split())
     assert done.code == 0
     assert "study presets-digits, preset:light-resnet18: 2.81M parameters" in done.err
-    assert re.search(r"Official test set, opened once: .* of 359; under a simulated shift ", done.out), "digits are not mirrored"
+    assert re.search(r"Official test set, evaluated once: .* of 359; under a simulated shift ", done.out), (
+        "digits are not mirrored"
+    )
     assert done.out.endswith("Next:  nas submit --study presets-digits --run light-resnet18-1-epochs-seed-0-subset-16\n")
     assert nas("submit", "--device", "cpu").out.startswith("Study presets-digits, network light-resnet18-1-epochs")
     search = nas("search", "--study", "presets-digits")

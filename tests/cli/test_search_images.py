@@ -49,10 +49,10 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     options = ["--data", str(labelled), "--labels", "labels.csv", "--group-column", "patient"]
     done = nas(*SEARCH, *options, "--metric", "macro_f1", "--class-balance", "loss", "--resize", "pad", "--size", "16")
     assert done.code == 0, done.err
-    assert "with each of the 48 groups on one side" in done.err
-    assert "by the labels in " in done.err
+    assert "none of the 48 groups is split" in done.err
+    assert "with the labels in " in done.err
     assert "tpe, for macro F1 under the budget" in done.err
-    assert "Warning: the classes differ in size: 'common' has 408 images, 'rare' has 24, 17 times fewer\n" in done.err
+    assert "Warning: the classes are imbalanced: 'common' has 408 images, 17 times as many as 'rare', which has 24\n" in done.err
     paths = study_paths("mine")
     settings = read_settings(paths)
     data = load_dataset(settings.data)
@@ -102,8 +102,8 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
 def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Callable[..., Done], labelled: Path) -> None:
     done = nas(*SEARCH, "--data", str(labelled), "--labels", "labels.csv")
     assert (
-        "Warning: the classes differ in size: 'common' has 408 images, 'rare' has 24, 17 times fewer; --metric macro_f1 or "
-        "balanced_accuracy weights them equally; --class-balance loss or sampling trains them equally\n"
+        "Warning: the classes are imbalanced: 'common' has 408 images, 17 times as many as 'rare', which has 24; --metric "
+        "macro_f1 or balanced_accuracy weights them equally; --class-balance loss or sampling trains them equally\n"
     ) in done.err
 
 
@@ -117,8 +117,8 @@ def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Ca
         ),
         (
             "--label-column kind --dataset folder",
-            "--label-column is about a table of labels, but there is no table",
-            "--labels FILE",
+            "--label-column needs a table of labels",
+            "name the table: --labels FILE",
         ),
         ("--labels labels.csv --resize stretch", "--resize: must be 'squash', 'crop' or 'pad' (got 'stretch')", None),
         ("--labels labels.csv --channels blue", "--channels: must be 'grey' or 'rgb' (got 'blue')", None),
@@ -139,7 +139,7 @@ def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Ca
         ),
     ],
 )
-def test_mistakes_found_nothing(
+def test_errors_create_no_study(
     typed: str, message: str, hint: str | None, nas: Callable[..., Done], labelled: Path, tmp_path: Path
 ) -> None:
     done = nas(*SEARCH, "--data", str(labelled), *typed.split())
@@ -157,7 +157,7 @@ def test_a_class_with_one_image_and_groups_that_leave_a_class_out_are_refused(
     with (tmp_path / "labels.csv").open() as file:
         rows = list(csv.reader(file))
     for count, expected in (
-        (1, "class 'odd' has a single image"),
+        (1, "class 'odd' has only one image"),
         (2, "all 2 images of class 'odd' belong to the group 'patient 0'"),
     ):
         changed = [(name, "odd" if i < count else label, group) for i, (name, label, group) in enumerate(rows[1:])]
@@ -185,8 +185,8 @@ def test_another_folder_under_the_name_of_a_study_is_refused_with_both_folders(
     assert nas(*SEARCH, "--data", str(labelled), "--labels", str(labelled / "labels.csv")).code == 0
     (tmp_path / "second").mkdir()
     done = nas(*SEARCH, "--data", str(tmp_path / "second"))
-    assert done.err.startswith(f"Error: the study searches the images in {labelled} by the labels in {labelled}/labels.csv, and")
-    assert "Next:  --study NAME starts another study for other images; " in done.err
+    assert done.err.startswith(f"Error: the study has the images in {labelled} and the labels in {labelled}/labels.csv; for")
+    assert "Next:  for the same images, name their table with --labels FILE; " in done.err
 
 
 def test_a_labelled_folder_is_named_after_what_it_is(labelled: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_space_is_measured_for_other_images(nas: Callable[..., Done]) -> None:
     assert larger["cost"]["50%"] == pytest.approx(4 * usual["cost"]["50%"], rel=0.05)
     done = nas("show", "tiny.yaml", "--draws", "40", "--image-size", "64")
     assert "on images of 64×64" in done.out
-    assert "Multiply-adds of an image, of those that keep the parameters: 10% below " in done.out
+    assert "MACs of the networks within the parameter limit: 10% below " in done.out
 
 
 def test_images_too_small_for_a_space_are_refused(nas: Callable[..., Done]) -> None:

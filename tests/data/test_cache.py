@@ -40,7 +40,7 @@ def test_entry_is_made_once_and_then_found(cache: Path) -> None:
     assert isinstance(found.array("numbers"), np.memmap)
 
 
-def test_what_is_written_to_an_entrys_array_stays_out_of_the_file() -> None:
+def test_writing_to_a_cached_array_does_not_change_the_file() -> None:
     entry = find_or_make("things", "k1", maker(7))
     numbers = entry.array("numbers")
     numbers[0] = 1
@@ -74,10 +74,10 @@ def test_cache_that_cannot_be_written_is_named_with_the_way_out(monkeypatch: pyt
         with pytest.raises(DataError) as refused:
             find_or_make("things", "k1", maker(7))
         assert refused.value.message.startswith(f"the cache of decoded images under {tmp_path / place} cannot be written: ")
-        assert refused.value.hint == "free some space there, or name another folder with NAS_CACHE=FOLDER"
+        assert refused.value.hint == "free some space there, or set another folder with NAS_CACHE=FOLDER"
 
 
-def test_disk_that_is_full_is_no_fault_of_the_data(cache: Path) -> None:
+def test_a_full_disk_is_not_reported_as_a_data_error(cache: Path) -> None:
     def full(folder: Path) -> dict[str, Any]:
         raise OSError(28, "No space left on device")
 
@@ -138,7 +138,7 @@ def test_a_damaged_entry_is_made_again_with_one_line_of_notice(
     assert again.meta()["value"] == 7
     assert again.array("train-images").tolist() == again.array("train-labels").tolist() == list(range(1000))
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"the cache of decoded images is damaged, and made again: {entry.folder}: ")
+    assert line.startswith(f"the cache of decoded images is damaged and will be rebuilt: {entry.folder}: ")
     find_or_make("things", "k1", refuse)
 
 
@@ -147,4 +147,4 @@ def test_a_large_file_is_checked_at_its_parts(monkeypatch: pytest.MonkeyPatch) -
     entry = find_or_make("things", "k1", maker(7))
     assert entry.damage() is None
     _flip(entry.folder / "numbers.npy")
-    assert entry.damage() == "numbers.npy is not as it was written"
+    assert entry.damage() == "numbers.npy has changed since it was written"

@@ -21,8 +21,8 @@ from nas.errors import DataError
 from tests.data.on_disk import write_fashion, write_pictures, write_stl10, write_svhn
 
 FORMS = (
-    "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are; "
-    "files with the images in them are .parquet, .npz, .tar or .csv"
+    "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; with --labels FILE, any images; "
+    "or a file with images inside: .parquet, .npz, .tar or .csv"
 )
 
 
@@ -89,7 +89,7 @@ def cifar_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_data_set_keeps_what_every_data_set_promises(
+def test_every_data_set_passes_the_conformance_checks(
     name: str, cifar_on_disk: None, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for same_form in ("FashionMNIST", "MNIST", "KMNIST"):
@@ -130,7 +130,7 @@ def test_data_set_keeps_what_every_data_set_promises(
 def test_unknown_data_set_is_refused_with_the_nearest_and_all_others_and_a_folder_with_how_to_name_it(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         load_dataset(DataConfig(dataset="cifar"))
-    assert refused.value.message == (f"'cifar' is no data set. Did you mean 'cifar10'? Choices: {', '.join(DATASETS)}.")
+    assert refused.value.message == (f"'cifar' is not a data set. Did you mean 'cifar10'? Choices: {', '.join(DATASETS)}.")
     with pytest.raises(DataError) as refused:
         require_known(str(tmp_path))
     assert refused.value.hint == f"--dataset folder --data {tmp_path}"
@@ -214,8 +214,10 @@ def test_test_images_without_classes_are_not_taken_for_training_images(pictures:
     fill(pictures / "train", {"a": 2, "b": 2})
     write_image(pictures / "test" / "0.png", 1)
     error = refusal(pictures)
-    assert error.message.startswith(f"{pictures / 'test'} has no folder for each class, as the test images of a data set need")
-    assert "nas submit takes images without labels" in error.hint
+    assert error.message.startswith(
+        f"{pictures / 'test'} has no class folders, but the test images need one folder for each class"
+    )
+    assert "predict them with nas submit" in error.hint
 
 
 def test_every_image_that_pillow_reads_is_read_and_other_files_are_counted(pictures: Path) -> None:
@@ -245,14 +247,14 @@ def test_every_image_that_pillow_reads_is_read_and_other_files_are_counted(pictu
     assert (len(data.train), data.train.images.shape[1:], data.classes) == (25, (12, 12, 3), ("a", "b"))
     assert np.bincount(data.train.labels).tolist() == [15, 10]
     assert sorted(data.train.images[:, 0, 0, 0].tolist()) == pytest.approx([10 * i for i in range(1, 26)], abs=2)
-    assert data.others == "4 files of the folder are left out: .heic (2), images in no class folder (1), .txt (1)"
+    assert data.others == "4 files of the folder are skipped: .heic (2), images outside the class folders (1), .txt (1)"
 
 
 def test_folders_beside_those_of_the_parts_are_counted(pictures: Path) -> None:
     for part, first in (("train", 10), ("evaluation/x", 100)):
         fill(pictures / part, {"a": 2, "b": 2}, first)
     data = load(pictures)
-    assert data.others == "4 files of the folder are left out: images in evaluation (4)"
+    assert data.others == "4 files of the folder are skipped: images in evaluation (4)"
     assert data.counts == f"4 images read; {data.others}"
 
 
@@ -263,9 +265,9 @@ def test_images_that_are_there_twice_are_counted(pictures: Path) -> None:
     write_image(pictures / "train" / "b" / "mixed up.png", 20)
     fill(pictures / "test", {"a": 2, "b": 1}, first=30)
     twice, mixed, known = load(pictures).copies
-    assert twice.startswith("2 of 7 training images are copies of others, pixel for pixel, so that ")
-    assert mixed == "1 training image is in more than one class, pixel for pixel"
-    assert known.startswith("3 of 3 test images are training images, too, pixel for pixel: ")
+    assert twice.startswith("2 of 7 training images are exact copies of others, so the validation set ")
+    assert mixed == "1 training image has exact copies in another class"
+    assert known.startswith("3 of 3 test images are exact copies of training images, ")
 
 
 def test_linked_folders_are_followed_and_circles_are_not(pictures: Path, tmp_path: Path) -> None:
@@ -322,7 +324,7 @@ def test_images_below_8_pixels_are_refused_unless_a_size_is_given(pictures: Path
     write_image(pictures / "b" / "0.png", 30)
     error = refusal(pictures)
     assert error.message == f"images must have at least 8×8 pixels, but {pictures / 'a' / '0.png'} has 6×9"
-    assert error.hint == "--image-size 32"
+    assert error.hint == "enlarge them: --image-size 32"
     assert load(pictures, image_size=8).shape.size == 8
 
 
@@ -332,7 +334,7 @@ def test_images_below_8_pixels_are_refused_unless_a_size_is_given(pictures: Path
 def test_folder_that_is_not_there_or_not_named_is_asked_for(pictures: Path) -> None:
     error = refusal(pictures)
     assert (error.message, error.hint) == (f"there is no folder {pictures}", f"{FORMS}; --dataset digits needs no folder")
-    with pytest.raises(DataError, match="--dataset folder needs the folder") as refused:
+    with pytest.raises(DataError, match="--dataset folder needs a folder") as refused:
         load_dataset(DataConfig(dataset="folder"))
     assert refused.value.hint == "nas search --dataset folder --data FOLDER"
 
@@ -342,24 +344,24 @@ def test_folder_that_is_not_there_or_not_named_is_asked_for(pictures: Path) -> N
     [
         (
             {"loose": {}},
-            "a classifier needs at least two classes, each a folder of images, but the folders in {} are: loose",
+            "a classifier needs at least two classes, one folder each, but the folders in {} are: loose",
             FORMS,
         ),
         (
             {"train": {"cats": 3}},
-            "a classifier needs at least two classes, each a folder of images, but the folders in {}/train are: cats",
+            "a classifier needs at least two classes, one folder each, but the folders in {}/train are: cats",
             FORMS,
         ),
-        ({"val": {"a": 1}, "test": {"a": 1}}, "{} has the folder val and test, but no folder train beside it", FORMS),
-        ({"valid": {"a": 1}}, "{} has the folder valid, but no folder train beside it", FORMS),
+        ({"val": {"a": 1}, "test": {"a": 1}}, "{} has the folder val and test, but no folder train", FORMS),
+        ({"valid": {"a": 1}}, "{} has the folder valid, but no folder train", FORMS),
         (
             {"train": {"a": 1, "b": 1}, "Training": {"a": 1, "b": 1}},
             "{} has the folders Training and train, which both mean train",
-            "leave one of them, or join them",
+            "keep one of them, or merge them",
         ),
         (
             {"train": {"a": 2, "b": 2}, "test": {"a": 1, "b": 1, "c": 1}},
-            "{}/test/c is no class of the training images. Choices: a, b.",
+            "{}/test/c is not a class of the training images. Choices: a, b.",
             None,
         ),
     ],
@@ -385,10 +387,10 @@ def test_class_folder_without_images_is_named(part: str, pictures: Path) -> None
     error = refusal(pictures)
     word = {"train": "training", "val": "validation"}.get(part, part)
     assert error.message.startswith(
-        f"there is no image in {pictures / part / 'b'}; each class of the {word} images needs some, in files that end in "
+        f"there is no image in {pictures / part / 'b'}, but each class needs {word} images; image files end in "
         ".jpg, .jpeg, .png, .webp, "
     )
-    assert error.hint == "add images, or leave the class out"
+    assert error.hint == "add images, or remove the class"
 
 
 def test_corrupt_images_are_counted_named_and_explained(pictures: Path) -> None:
@@ -404,7 +406,7 @@ def test_corrupt_images_are_counted_named_and_explained(pictures: Path) -> None:
         str(pictures / place) for place in ("a/1.png", "a/2.png", "a/3.png", "b/2.png")
     ]
     assert "cannot identify image file" in lines[1]
-    assert error.hint == "repair or remove them, or leave them out with --skip-bad-images"
+    assert error.hint == "repair or remove them, or skip them with --skip-bad-images"
     assert list((pictures.parent / "cache").iterdir()) == []
 
 
@@ -562,5 +564,5 @@ def test_a_class_whose_name_is_not_utf_8_is_refused_and_an_image_called_so_is_no
     assert len(load(pictures).train) == 4
     os.rename(pictures / "a", os.fsencode(pictures) + b"/caf\xe9")
     error = refusal(pictures)
-    assert "the name of a class's folder must be UTF-8, but that of 'caf\\udce9'" in error.message
+    assert "the folder name of a class must be UTF-8, but 'caf\\udce9'" in error.message
     assert "convmv" in str(error.hint)

@@ -45,13 +45,13 @@ def test_unreadable_images_are_listed_with_their_reasons_and_the_others_decoded(
     [
         (
             np.linspace(0, 1, 64, dtype=np.float32),
-            "its pixels are floating-point numbers, and nothing says from where to where: ",
+            "its pixels are floating-point numbers of unknown range: ",
         ),
-        (np.arange(64, dtype=np.int32) * 5000, "its pixels are from 0 to 315000, and 16 bits hold 0 to 65535: "),
-        (np.arange(64, dtype=np.int32) - 1, "its pixels are from -1 to 62, and 16 bits hold 0 to 65535: "),
+        (np.arange(64, dtype=np.int32) * 5000, "its pixels are from 0 to 315000, but 16 bits hold 0 to 65535: "),
+        (np.arange(64, dtype=np.int32) - 1, "its pixels are from -1 to 62, but 16 bits hold 0 to 65535: "),
     ],
 )
-def test_pixels_whose_brightness_nobody_can_tell_are_refused(pixels: np.ndarray, reason: str, tmp_path: Path) -> None:
+def test_images_of_unknown_value_range_are_refused(pixels: np.ndarray, reason: str, tmp_path: Path) -> None:
     Image.fromarray(pixels.reshape(8, 8)).save(tmp_path / "x.tif")
     ((_, said),) = decode_all([tmp_path / "x.tif"], np.zeros((1, 8, 8, 1), np.uint8), silent, "decoding")
     assert said == f"{reason}save it with 8 or 16 bits"
@@ -183,7 +183,7 @@ def test_channels_are_those_of_the_first_image_unless_they_are_named(
     assert data.shape.channels == expected
 
 
-def test_another_policy_is_other_data(tmp_path: Path, wide: Path) -> None:
+def test_another_resize_policy_gives_another_cache_entry(tmp_path: Path, wide: Path) -> None:
     folder = folder_of(tmp_path, "L")
     for name in "ab":
         (folder / name / "wide.png").write_bytes(wide.read_bytes())

@@ -26,7 +26,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_what_lies_on_the_disk_is_read(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_downloaded_files_on_disk_are_read(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for same_form in ("FashionMNIST", "MNIST", "KMNIST"):
         write_fashion(tmp_path / "data", name=same_form)
     write_svhn(tmp_path / "data", monkeypatch)
@@ -90,8 +90,8 @@ def test_files_that_were_brought_by_hand_are_unpacked_without_a_network(monkeypa
         *(
             (
                 name,
-                f"get {file} from https://www.cs.toronto.edu/~kriz/{file} on a machine with a network, unpack it so that "
-                f"{{}}/{unpacked} exists, and run the command again; --dataset digits needs no download",
+                f"download {file} from https://www.cs.toronto.edu/~kriz/{file} on a machine with a network, and unpack it, so "
+                f"that {{}}/{unpacked} exists; then run the command again. --dataset digits needs no download",
             )
             for name, file, unpacked in (
                 ("cifar10", "cifar-10-python.tar.gz", "cifar-10-batches-py"),
@@ -102,24 +102,24 @@ def test_files_that_were_brought_by_hand_are_unpacked_without_a_network(monkeypa
             "oxford-iiit-pet",
             'on a machine with a network run: python -c "from torchvision.datasets import OxfordIIITPet; '
             "OxfordIIITPet('data', download=True, split='trainval'); OxfordIIITPet('data', download=True, split='test')\", copy "
-            "what is in its folder data to {}, and run the command again; --dataset digits needs no download",
+            "what is in its folder data to {}; then run the command again. --dataset digits needs no download",
         ),
         (
             "fashion-mnist",
-            "get train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz "
-            f"from {datasets.FashionMNIST.mirrors[0]} on a machine with a network, put them into {{}}/FashionMNIST/raw, and run "
-            "the command again; --dataset digits needs no download",
+            "download train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, "
+            f"t10k-labels-idx1-ubyte.gz from {datasets.FashionMNIST.mirrors[0]} on a machine with a network, and put them into "
+            "{}/FashionMNIST/raw; then run the command again. --dataset digits needs no download",
         ),
         (
             "kmnist",
-            "get train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz "
-            f"from {datasets.KMNIST.mirrors[0]} on a machine with a network, put them into {{}}/KMNIST/raw, and run "
-            "the command again; --dataset digits needs no download",
+            "download train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, "
+            f"t10k-labels-idx1-ubyte.gz from {datasets.KMNIST.mirrors[0]} on a machine with a network, and put them into "
+            "{}/KMNIST/raw; then run the command again. --dataset digits needs no download",
         ),
         (
             "svhn",
-            f"get {datasets.SVHN.split_list['train'][0]} and {datasets.SVHN.split_list['test'][0]} on a machine with a network, "
-            "put them into {}, and run the command again; --dataset digits needs no download",
+            f"download {datasets.SVHN.split_list['train'][0]} and {datasets.SVHN.split_list['test'][0]} on a machine with a "
+            "network, and put them into {}; then run the command again. --dataset digits needs no download",
         ),
     ],
 )
@@ -134,7 +134,7 @@ def test_without_a_network_it_is_said_which_files_to_bring_and_where_to_put_them
     folder = tmp_path / "data"
     with pytest.raises(DataError) as refused:
         load_dataset(DataConfig(dataset=name, folder=str(folder)))
-    assert refused.value.message.startswith(f"{name} is not under {folder}, and its download failed: ")
+    assert refused.value.message.startswith(f"{name} is not in {folder}, and its download failed: ")
     assert "Temporary failure in name resolution" in refused.value.message
     assert "\n" not in refused.value.message
     assert refused.value.hint == hint.format(folder)
@@ -164,17 +164,17 @@ def test_data_alone_means_ones_own_images_or_where_cifar10_is(there: str, meant:
     assert SearchSpec(data_folder=str(tmp_path / "new")).new_dataset == SearchSpec().new_dataset == "cifar10"
 
 
-def test_files_that_may_not_be_read_are_no_fault_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unreadable_files_are_not_reported_as_a_cache_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def denied(root: Path, **asked: Any) -> None:
         raise PermissionError(13, "Permission denied", str(root / "train_32x32.mat"))
 
     monkeypatch.setattr(datasets, "SVHN", denied)
     monkeypatch.setattr(denied, "split_list", {"train": ["one"], "test": ["other"]}, raising=False)
-    with pytest.raises(DataError, match=r"^svhn is not under .* Permission denied: .*train_32x32.mat"):
+    with pytest.raises(DataError, match=r"^svhn is not in .* Permission denied: .*train_32x32.mat"):
         load_dataset(DataConfig(dataset="svhn", folder=str(tmp_path)))
 
 
 @pytest.mark.parametrize("option", [{"image_size": 64}, {"resize": "crop"}, {"channels": "grey"}, {"labels": "labels.csv"}])
-def test_what_only_a_folder_can_be_asked_for_is_refused(option: dict[str, Any]) -> None:
+def test_options_for_folders_are_refused_for_built_in_data_sets(option: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"works with (--dataset folder|images in files) only, not with svhn"):
         load_dataset(DataConfig(dataset="svhn", **option))

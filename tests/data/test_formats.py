@@ -229,15 +229,18 @@ def test_a_test_split_without_labels_is_no_test_set_and_is_submitted(parts: Part
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"labels": np.array(["a", None] * 18, object)}, "labels holds Python's objects, which are not unpickled"),
-        ({"labels": np.zeros(35, int)}, "labels: there must be a label for each of the 36 images, but their shape is (35,)"),
-        ({"labels": np.array(3)}, "labels: there must be a label for each of the 36 images, but their shape is ()"),
+        ({"labels": np.array(["a", None] * 18, object)}, "labels contains Python objects, which are not unpickled"),
+        (
+            {"labels": np.zeros(35, int)},
+            "labels: there must be one label for each of the 36 images, but the labels have the shape (35,)",
+        ),
+        ({"labels": np.array(3)}, "labels: there must be one label for each of the 36 images, but the labels have the shape ()"),
         ({"labels": np.arange(36) % 3 - 1, "classes": np.array(["a", "b", "c"])}, "12 of 36 training images have no label"),
-        ({"classes": np.array(["a", "b"])}, "labels[2]: label 2 is none of the 2 classes, whose labels are 0 to 1"),
-        ({"images": np.zeros((36, 8, 8), np.float32)}, "pixels must be uint8, whole numbers from 0 to 255, but are float32"),
+        ({"classes": np.array(["a", "b"])}, "labels[2]: label 2 is not a class; the labels of the 2 classes are 0 to 1"),
+        ({"images": np.zeros((36, 8, 8), np.float32)}, "pixels must be uint8, from 0 to 255, but are float32"),
         ({"images": np.zeros((36, 3, 8, 8), np.uint8)}, "their shape is (36, 3, 8, 8)"),
-        ({"images": np.asfortranarray(np.ones((36, 8, 9), np.uint8))}, "images is in Fortran's order"),
-        ({"labels": np.ones((36, 2), int)}, "36 of 36 images have several labels, first "),
+        ({"images": np.asfortranarray(np.ones((36, 8, 9), np.uint8))}, "images is in Fortran order"),
+        ({"labels": np.ones((36, 2), int)}, "36 of 36 images have several labels, the first is "),
     ],
 )
 def test_arrays_that_are_no_data_set_are_refused(changed: dict[str, Any], said: str, parts: Parts, tmp_path: Path) -> None:
@@ -257,23 +260,23 @@ def test_a_header_that_claims_more_than_there_is_is_refused(whole: bool, parts: 
         if not whole:
             archive.getinfo("images.npy").file_size = len(content.getvalue()) + 64 * 10**9
     claimed = "8,796,093,022,208" if whole else "64,000,000,000"
-    assert refusal(file).endswith(f"images: its header claims {claimed} bytes, which the file does not hold")
+    assert refusal(file).endswith(f"images: its header claims {claimed} bytes, but the file does not have them")
 
 
 def test_files_that_are_no_data_set_are_told_from_those_that_are(parts: Parts, tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"")
     assert (
         refusal(tmp_path / "x.bin")
-        == f"{tmp_path / 'x.bin'} is no file with images in it, which would end in: .parquet, .pq, .npz, .tar, .csv, .tsv, .txt"
+        == f"{tmp_path / 'x.bin'} is not a file of images; such files end in .parquet, .pq, .npz, .tar, .csv, .tsv, .txt"
     )
     path = write_npz(tmp_path, {"test": parts["test"], "val": parts["val"]})
-    assert refusal(path) == f"{path} has no training images; the splits in it are: val, test"
+    assert refusal(path) == f"{path} has no training images; its splits are: val, test"
     path.write_bytes(path.read_bytes()[:-100])
     assert refusal(path).startswith(f"{path} cannot be read as numpy arrays: ")
     write_npz(tmp_path, parts).rename(tmp_path / "other.npz")
     assert load(tmp_path).classes == NAMES, "the one in a folder needs no name"
     write_npz(tmp_path, parts)
-    assert refusal(tmp_path) == f"{tmp_path} holds several .npz files, each a data set: other.npz, set.npz"
+    assert refusal(tmp_path) == f"{tmp_path} contains several .npz files, and each is a data set: other.npz, set.npz"
 
 
 # ----------------------------------------------------------------------------------------------------------- Parquet
@@ -312,13 +315,13 @@ def test_an_undecodable_image_is_named_behind_batches_in_the_second_shard(parts:
 def test_parquet_labels_that_are_missing_or_beyond_the_names_are_named(parts: Parts, tmp_path: Path) -> None:
     numbers: list[Any] = [NAMES.index(label) for label in parts["train"][1]]
     file = shard(tmp_path / "train.parquet", parts, labels=[*numbers[:4], 3, *numbers[5:]])
-    assert refusal(file) == f"{file}, row 5: label 3 is none of the 3 classes, whose labels are 0 to 2"
+    assert refusal(file) == f"{file}, row 5: label 3 is not a class; the labels of the 3 classes are 0 to 2"
     shard(file, parts, labels=[*numbers[:4], None, -1, *numbers[6:]])
     assert refusal(file) == f"2 of 36 training images have no label:\n  {file}, row 5\n  {file}, row 6"
     assert load(file, skip_bad_images=True).skipped == 2
     shard(file, parts, labels=[[number, 1] for number in numbers], names=None)
     assert refusal(file).endswith(
-        "holds list. This is no tool for several labels an image: a network here says which one class an image is of"
+        "contains list. Images with several labels are not supported: a network predicts one class for each image"
     )
 
 
@@ -332,14 +335,14 @@ def test_columns_of_parquet_go_by_their_names(parts: Parts, tmp_path: Path) -> N
         == f"{file} has no column 'kinds'. Did you mean 'kind'? Choices: label, Id, kind, patient."
     )
     assert refusal(file, image_column="picture").endswith(
-        "columns of images: image; all columns: image, label, Id, kind, patient"
+        "Columns with images: image. All columns: image, label, Id, kind, patient"
     )
     shard(file, parts, patient=[*columns["patient"][:35], None])
-    assert refusal(file, group_column="patient") == f"1 images have no group, first {file}, row 36"
+    assert refusal(file, group_column="patient") == f"1 images have no group, the first is {file}, row 36"
     shape = ImageShape(channels=1, size=8, classes=3)
     shard(file, parts, **columns)
     assert read_test_set(file, shape).ids == columns["Id"]
-    with pytest.raises(DataError, match="each ID must stand for one image"):
+    with pytest.raises(DataError, match="each image needs its own ID"):
         read_test_set(file, shape, id_column="KIND")
 
 
@@ -351,11 +354,11 @@ def test_images_that_parquet_names_by_their_paths_lie_in_the_folder_of_the_data_
     assert load(root).fingerprint == load(shard(tmp_path / "whole.parquet", parts)).fingerprint
     beside.write_bytes(png(255 - parts["train"][0][3]))
     assert load(root).train.images[3, 0, 0] == 255, "a changed image is decoded again"
-    assert refusal(file) == f"{file}, row 4: the image itself is not in the file, but beside it, at more/x.png"
+    assert refusal(file) == f"{file}, row 4: the file has only a path to the image, more/x.png"
     for path in ("../x.png", "https://example.org/x.png", "/etc/hostname"):
         shard(file, parts, {3: {"bytes": None, "path": path}})
         assert refusal(root) == (
-            f"{file}, row 4: the image itself is not in the file, and its path {path!r} leads to none in {root}"
+            f"{file}, row 4: the file has only a path to the image, {path!r}, which does not exist in {root}"
         )
     named = [{"bytes": png(image), "path": f"some/where/{i}.png"} for i, image in enumerate(parts["train"][0])]
     assert read_test_set(write_shard(file, named, [0] * 36), ImageShape(channels=1, size=8, classes=3)).ids[:2] == ["0", "1"]
@@ -371,20 +374,20 @@ def test_shards_that_are_damaged_or_of_another_data_set_are_named(parts: Parts, 
     parquet.write_table(table.rename_columns(["image", "kind"]), second)
     assert refusal(root) == f"{second} has no column 'label'. Choices: image, kind."
     shard(second, parts, labels=["eight"] * 36)
-    assert refusal(root) == f"{second}: column 'label' holds string, but in {first} int64"
+    assert refusal(root) == f"{second}: column 'label' has the type string, but int64 in {first}"
     shard(second, parts, names=("eight", "nine", "ten"))
-    assert refusal(root) == f"{second}: the classes' names are others than in {first}"
+    assert refusal(root) == f"{second}: the class names differ from those in {first}"
     parquet.write_table(table, second)
     whole = second.read_bytes()
     second.write_bytes(whole[:-90])
-    assert refusal(root).startswith(f"{second} is no whole Parquet file: ")
+    assert refusal(root).startswith(f"{second} is not a complete Parquet file: ")
     second.write_bytes(whole[:200] + bytes(200) + whole[400:])
     assert str(second) in refusal(root), "its last bytes are whole"
     second.write_bytes(whole)
     (root / "data" / "more.parquet").write_bytes(whole)
-    assert refusal(root).startswith(f"{root / 'data' / 'more.parquet'} does not say whether its images are for training, ")
+    assert refusal(root).startswith(f"{root / 'data' / 'more.parquet'} has no split in its name (train, val or test)")
     parquet.write_table(pyarrow.table({"image": ["https://example.org/1.png"], "label": [1]}), tmp_path / "urls.parquet")
-    assert "holds URLs, such as 'https://example.org/1.png', and no images" in refusal(tmp_path / "urls.parquet")
+    assert "contains URLs, such as 'https://example.org/1.png', not images" in refusal(tmp_path / "urls.parquet")
 
 
 def test_without_pyarrow_parquet_is_refused_with_what_to_install(
@@ -392,7 +395,7 @@ def test_without_pyarrow_parquet_is_refused_with_what_to_install(
 ) -> None:
     file = shard(tmp_path / "train.parquet", parts)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match="pyarrow is needed, which is not installed") as refused:
+    with pytest.raises(DataError, match="needs the package pyarrow, which is not installed") as refused:
         load(file)
     assert refused.value.hint == "pip install 'nas-under-budget[parquet]'"
 
@@ -434,11 +437,11 @@ def test_every_form_of_a_tar_says_long_names_in_its_own_way(form: int, parts: Pa
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("../x.png", "member '../x.png' points outside"),
-        ("/x.png", "member '/x.png' points outside"),
+        ("../x.png", "member '../x.png' has a path outside the folder"),
+        ("/x.png", "member '/x.png' has a path outside the folder"),
         ("a/1.jpg", "key 'a/1' has two images, 'a/1.png' and 'a/1.jpg'"),
-        ("a/1.cls", "key 'a/1' has two members .cls"),
-        ("a/99.cls", "key 'a/99' has a label and no image"),
+        ("a/1.cls", "key 'a/1' has two files .cls"),
+        ("a/99.cls", "key 'a/99' has a label but no image"),
         ("a/0.2.png", "key 'a/0' has two images, 'a/0.png' and 'a/0.2.png'"),
         ("a/99.png", "1 of 37 training images have no label:"),
     ],
@@ -457,25 +460,23 @@ def test_a_tar_that_is_cut_off_has_links_or_labels_under_another_key_is_named(pa
         second, last = tar.getmembers()[1], tar.getmembers()[-1]
     for kept in (0, 100, 600, 700, second.offset, second.offset + 100, last.offset_data + 512, len(whole) - 10_000):
         file.write_bytes(whole[:kept])
-        assert refusal(file).startswith(f"{file} is no whole tar file: "), kept
+        assert refusal(file).startswith(f"{file} is not a complete tar file: "), kept
     file.write_bytes(whole[: second.offset + 3] + b"!" + whole[second.offset + 4 :])
-    assert refusal(file) == f"{file} is no whole tar file: the header at byte {second.offset:,} is damaged"
+    assert refusal(file) == f"{file} is not a complete tar file: the header at byte {second.offset:,} is damaged"
     file.write_bytes(whole)
     assert refusal(file, label_column="kind") == f"{file}: member 'a/0.json' has no key 'kind'. Choices: label."
     with tarfile.open(file, "a") as tar:
         link = tarfile.TarInfo("a/passwd.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    assert refusal(file) == f"{file}: member 'a/passwd.png' is no plain file, as none of a data set does"
+    assert refusal(file) == f"{file}: member 'a/passwd.png' is not a regular file, which is not allowed"
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
 @pytest.mark.parametrize("columns", [{"label_columns": NAMES}, {}])
-def test_a_table_with_a_column_a_class_says_the_same_as_one_with_labels(
-    columns: dict[str, Any], parts: Parts, tmp_path: Path
-) -> None:
+def test_one_column_for_each_class_equals_a_column_of_labels(columns: dict[str, Any], parts: Parts, tmp_path: Path) -> None:
     labels = parts["train"][1]
     write_folder(tmp_path / "all", {"train": parts["train"]})
     rows = [(i, f"{i:03}", *(int(label == name) for name in NAMES)) for i, label in enumerate(labels)]
@@ -485,10 +486,10 @@ def test_a_table_with_a_column_a_class_says_the_same_as_one_with_labels(
     write_csv(table, [("", "image", *NAMES), *rows[:5], (5, "005", 1, 1, 0), *rows[6:]])
     message = refusal(tmp_path / "all", labels=str(table), **columns)
     assert message.startswith(
-        f"1 of 36 images have several labels, first {table}, line 7: eight, nine. This is no tool for several"
+        f"1 of 36 images have several labels, the first is {table}, line 7: eight, nine. Images with several labels"
     )
     write_csv(table, [("", "image", *NAMES), *rows[:5], (5, "005", 1, 2, 0), *rows[6:]])
-    wrong = "column 'nine' of a class must hold 0 or 1, but holds '2'" if columns else "has no column 'label'"
+    wrong = "column 'nine' of a class must contain 0 or 1, but contains '2'" if columns else "has no column 'label'"
     assert wrong in refusal(tmp_path / "all", labels=str(table), **columns)
     write_csv(table, [(f"{i:03}", label) for i, label in enumerate(labels)])
     assert load(tmp_path / "all", labels=str(table), header=False).fingerprint == data.fingerprint
@@ -502,12 +503,14 @@ def test_a_table_of_pixels_needs_no_header_and_test_images_no_labels(parts: Part
     without = DataConfig(dataset="folder", header=False)
     test = read_test_set(write_csv(tmp_path / "y.csv", [row[1:] for row in rows]), shape, without)
     np.testing.assert_array_equal(test.images[..., 0], images)
-    assert refusal(file) == f"{file} has several columns of one name, such as a table without a header"
+    assert refusal(file) == f"{file} has several columns with the same name"
     rows[7][9] = 256
     write_csv(file, rows)
     assert refusal(file, header=False) == f"{file}, line 8: pixels must be whole numbers from 0 to 255"
     write_csv(file, [[*row, 0] for row in rows])
-    assert refusal(file, header=False).startswith(f"{file} has 65 columns of pixels, which are no square of grey or of red, ")
+    assert refusal(file, header=False).startswith(
+        f"{file} has 65 columns of pixels, which do not make a square grey or RGB image"
+    )
 
 
 def test_shards_of_a_table_have_the_same_columns_and_pixels_may_be_written_as_fractions(parts: Parts, tmp_path: Path) -> None:
@@ -554,17 +557,20 @@ def test_the_same_images_are_the_same_file_and_others_another(parts: Parts) -> N
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ((np.zeros((4, 8, 8)), [0, 1, 0, 1]), "train: pixels must be uint8, whole numbers from 0 to 255, but are float64"),
+        ((np.zeros((4, 8, 8)), [0, 1, 0, 1]), "train: pixels must be uint8, from 0 to 255, but are float64"),
         (
             (np.zeros((4, 8, 8), np.uint8), [0, 1]),
-            "train: labels: there must be a label for each of the 4 images, but their shape",
+            "train: labels: there must be one label for each of the 4 images, but the labels have",
         ),
-        ((np.zeros((4, 8, 8), np.uint8), [0, 1, 2, 1], ["a", "b"]), "label 2 is none of the 2 classes, whose labels are 0 to 1"),
-        ((np.zeros((2, 8, 8), np.uint8), ["a", "c"], ["a", "b"]), "train: label 'c' is no class; choices: a, b"),
-        ((np.zeros((2, 8, 8), np.uint8), [0, None]), "train: labels must be numbers or text"),
-        ({"train": (np.zeros((2, 8, 8), np.uint8), [0, 1]), "more": ()}, "'more' is no split of a data set; choices: train, "),
-        ("cifar", "images and their labels cannot be a str"),
-        ([Image.new("L", (8, 8))], "train[0] must be (image, label), but is a Image"),
+        (
+            (np.zeros((4, 8, 8), np.uint8), [0, 1, 2, 1], ["a", "b"]),
+            "label 2 is not a class; the labels of the 2 classes are 0 to 1",
+        ),
+        ((np.zeros((2, 8, 8), np.uint8), ["a", "c"], ["a", "b"]), "train: label 'c' is not a class. Choices: a, b."),
+        ((np.zeros((2, 8, 8), np.uint8), [0, None]), "train: labels must be numbers or strings"),
+        ({"train": (np.zeros((2, 8, 8), np.uint8), [0, 1]), "more": ()}, "'more' is not a split of a data set. Choices: train, "),
+        ("cifar", "images and labels cannot be given as a str"),
+        ([Image.new("L", (8, 8))], "train[0] must be a pair (image, label), but is a Image"),
         (
             [(Image.new("L", (8, 8)), 0), (Image.new("L", (9, 8)), 1)],
             "train[1] has the shape (8, 9), but the first image has (8, 8)",
@@ -572,7 +578,7 @@ def test_the_same_images_are_the_same_file_and_others_another(parts: Parts) -> N
         ([(torch.full((3, 8, 8), 1.5), 0)], "train[0]: pixels must be uint8 or from 0 to 1, but are from 1.5 to 1.5"),
     ],
 )
-def test_what_is_no_data_set_in_a_script_is_refused(given: Any, said: str) -> None:
+def test_invalid_data_of_a_script_is_refused(given: Any, said: str) -> None:
     with pytest.raises(NasError) as refused:
         file_of_given(given)
     assert said in refused.value.message

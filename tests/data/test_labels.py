@@ -141,10 +141,10 @@ def test_whole_numbers_beside_missing_ones_stay_whole_numbers_and_missing_ones_a
 def test_a_table_that_is_not_there_or_of_another_kind_is_named(pictures: Path, tmp_path: Path) -> None:
     error = refusal(pictures, tmp_path / "labels.csv")
     assert error.message == f"there is no file of labels {tmp_path / 'labels.csv'}"
-    assert error.hint == f"{FORMS}; --data FOLDER finds one that moved with its folder"
+    assert error.hint == f"{FORMS}; if it moved together with the images, --data FOLDER finds it"
     (tmp_path / "labels.xlsx").write_bytes(b"PK")
     assert refusal(pictures, tmp_path / "labels.xlsx").message == (
-        f"{tmp_path / 'labels.xlsx'} ends in '.xlsx', which is no form of a table. Choices: .csv, .tsv, .txt, .parquet, .pq."
+        f"{tmp_path / 'labels.xlsx'} ends in '.xlsx', which is not a format of tables. Choices: .csv, .tsv, .txt, .parquet, .pq."
     )
 
 
@@ -166,20 +166,20 @@ def test_a_parquet_file_that_is_none_or_has_other_columns_is_refused(
     table = tmp_path / "labels.parquet"
     table.write_text("image,label\n")
     error = refusal(pictures, table)
-    assert error.message.startswith(f"{table} is no whole Parquet file: ")
+    assert error.message.startswith(f"{table} is not a complete Parquet file: ")
     assert "\n" not in error.message
     assert error.hint == FORMS
     parquet.write_table(pyarrow.table({"file": ["x"], "label": [["a", "list"]]}), table)
     assert refusal(pictures, table).message == f"{table} has no column 'image'. Choices: file, label."
     error = refusal(pictures, table, image_column="file")
     assert error.message == (
-        f"{table}: column 'label' must hold text or numbers, but holds list. This is no tool for several labels an image: a "
-        "network here says which one class an image is of"
+        f"{table}: column 'label' must contain text or numbers, but contains list. Images with several labels are not supported: "
+        "a network predicts one class for each image"
     )
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     error = refusal(pictures, table)
-    assert error.message == f"to read {table} pyarrow is needed, which is not installed"
-    assert error.hint == "pip install 'nas-under-budget[parquet]', or write it as a CSV"
+    assert error.message == f"{table} needs the package pyarrow, which is not installed"
+    assert error.hint == "pip install 'nas-under-budget[parquet]', or save it as a CSV"
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_a_parquet_file_that_is_none_or_has_other_columns_is_refused(
     [
         (b"", " is empty"),
         (b"image,label\n", " has no rows"),
-        (b"image,label\na/one.png,cat\na/two.png\n", ", line 3: the header has 2 columns, but there are 1"),
-        (b"image,label\na/one.png,cat\n\n\na/two.png,cat\n", ", line 3: the header has 2 columns, but there are 0"),
-        (b"\xff\xfe\x00", " is no CSV in UTF-8: "),
+        (b"image,label\na/one.png,cat\na/two.png\n", ", line 3: the header has 2 columns, but this line has 1"),
+        (b"image,label\na/one.png,cat\n\n\na/two.png,cat\n", ", line 3: the header has 2 columns, but this line has 0"),
+        (b"\xff\xfe\x00", " is not a CSV in UTF-8: "),
     ],
 )
 def test_a_csv_that_is_none_is_refused(content: bytes, message: str, pictures: Path, tmp_path: Path) -> None:
@@ -201,10 +201,10 @@ def test_labels_for_missing_files_are_counted_and_named(pictures: Path, tmp_path
     table = write_csv(tmp_path / "labels.csv", [*ROWS, *((f"c/{i}.png", "cat", "p9") for i in range(7))])
     error = refusal(pictures, table)
     lines = error.message.splitlines()
-    assert lines[0] == f"7 of 13 rows of {table} name an image that is not under {pictures}:"
+    assert lines[0] == f"7 of 13 rows of {table} name an image that is not in {pictures}:"
     assert lines[1] == "  line 8: c/0.png"
     assert lines[-1] == "  and 2 more"
-    assert error.hint == "check --data and --image-column, or leave these rows out with --skip-bad-images"
+    assert error.hint == "check --data and --image-column, or skip these rows with --skip-bad-images"
     data = load(pictures, table, skip_bad_images=True)
     assert (len(data.train), data.skipped) == (6, 7)
 
@@ -212,7 +212,7 @@ def test_labels_for_missing_files_are_counted_and_named(pictures: Path, tmp_path
 def test_rows_that_all_miss_their_images_are_refused_even_where_some_may_be_left_out(pictures: Path, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "labels.csv", [(f"scans/{image}", label, group) for image, label, group in ROWS])
     error = refusal(pictures, table, skip_bad_images=True)
-    assert error.message.splitlines()[0] == f"6 of 6 rows of {table} name an image that is not under {pictures}:"
+    assert error.message.splitlines()[0] == f"6 of 6 rows of {table} name an image that is not in {pictures}:"
     assert error.hint == "check --data and --image-column"
 
 
@@ -220,11 +220,11 @@ def test_files_without_labels_are_counted_and_named(pictures: Path, tmp_path: Pa
     table = write_csv(tmp_path / "labels.csv", ROWS[:4])
     error = refusal(pictures, table)
     assert error.message.splitlines() == [
-        f"2 of 6 images under {pictures} have no row in {table}:",
+        f"2 of 6 images in {pictures} have no row in {table}:",
         "  b/five.png",
         "  b/six.png",
     ]
-    assert error.hint == "label them, or leave these images out with --skip-bad-images"
+    assert error.hint == "label them, or skip these images with --skip-bad-images"
     data = load(pictures, table, skip_bad_images=True)
     assert (values(data), data.skipped) == ([10, 30, 20, 40], 2)
 
@@ -243,7 +243,7 @@ def test_an_image_with_two_rows_is_refused(pictures: Path, tmp_path: Path) -> No
     table = write_csv(tmp_path / "labels.csv", [*ROWS, ("one", "dog", "p1")])
     for skip in (False, True):
         error = refusal(pictures, table, skip_bad_images=skip)
-        assert error.message == f"{table}: line 2 and line 8 are about the same image, {pictures / 'a/one.png'}"
+        assert error.message == f"{table}: line 2 and line 8 name the same image, {pictures / 'a/one.png'}"
 
 
 def test_a_name_that_several_images_have_is_refused_and_a_path_is_not(pictures: Path, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_name_that_several_images_have_is_refused_and_a_path_is_not(pictures: 
     rows = [*ROWS, ("b/one.png", "cat", "p4"), ("one.png", "dog", "p4")]
     assert values(load(pictures, write_csv(tmp_path / "labels.csv", rows))) == [10, 30, 20, 50, 40, 70, 60, 80]
     table = write_csv(tmp_path / "loose.csv", [("one", "cat", "p1")])
-    assert refusal(pictures, table).message == f"{table}, line 2: 'one' may mean a/one.png and b/one.png"
+    assert refusal(pictures, table).message == f"{table}, line 2: 'one' could be a/one.png and b/one.png"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_copies_of_one_group_are_kept_together_and_not_warned_of(pictures: Path,
         tmp_path / "labels.csv", [(name, "cat" if name == "a/two.png" else label, group) for name, label, group in ROWS]
     )
     assert load(pictures, table, group_column="patient").copies == ()  # both are p1's
-    assert load(pictures, table).copies[0].startswith("1 of 6 training images are copies of others")
+    assert load(pictures, table).copies[0].startswith("1 of 6 training images are exact copies of others")
 
 
 def test_a_number_that_is_missing_is_no_class_of_its_own(pictures: Path, tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_column_that_is_there_twice_is_refused(pictures: Path, tmp_path: Path)
 def test_files_beside_labelled_images_are_counted(pictures: Path, tmp_path: Path) -> None:
     (pictures / "notes.md").touch()
     data = load(pictures, write_csv(pictures / "labels.csv", ROWS))
-    assert data.counts == "6 images read; 1 file of the folder is left out: .md (1)"
+    assert data.counts == "6 images read; 1 file of the folder is skipped: .md (1)"
 
 
 def test_a_single_class_is_refused(pictures: Path, tmp_path: Path) -> None:

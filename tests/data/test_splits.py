@@ -60,8 +60,8 @@ def test_subset_of_fewer_images_than_classes_or_more_than_there_are_is_refused(s
     with pytest.raises(DataError) as refused:
         split(made([150, 6, 4]), DataConfig(dataset="made", subset=subset))
     assert refused.value.message == (
-        "--train-subset takes at least one image of each of the 3 classes and at most the 143 that are there to train on, beside "
-        f"17 that choose, not {subset}"
+        "--train-subset must be between 3, one image for each class, and 143, all training images (beside 17 validation "
+        f"images), but is {subset}"
     )
 
 
@@ -83,8 +83,8 @@ def test_validation_that_leaves_a_class_without_an_image_on_either_side_is_refus
     with pytest.raises(DataError) as refused:
         split(made([150, 6, 4]), DataConfig(dataset="made", validation=number))
     assert refused.value.message == (
-        "--validation takes 3 to 157 of the 160 training images, so that each of the 3 classes has one that chooses and one that "
-        f"trains, not {number}"
+        "--validation must be between 3 and 157 of the 160 training images, so that each of the 3 classes has a training and a "
+        f"validation image, but is {number}"
     )
 
 
@@ -92,9 +92,9 @@ def test_class_with_a_single_image_cannot_be_split() -> None:
     with pytest.raises(DataError) as refused:
         split(made([20, 1]), DataConfig(dataset="made"))
     assert refused.value.message == (
-        "class 'c1' has a single image; each class needs at least two, one to train and one to choose"
+        "class 'c1' has only one image; each class needs at least two, one for training and one for validation"
     )
-    assert refused.value.hint == "add images to it, or leave the class out"
+    assert refused.value.hint == "add images to it, or remove the class"
 
 
 def test_validation_images_of_the_data_set_itself_are_taken_as_they_are() -> None:
@@ -192,15 +192,15 @@ def test_class_of_a_single_group_is_refused_with_the_groups_name() -> None:
     with pytest.raises(DataError) as refused:
         split(grouped_set([0] * 20 + [1] * 3, [i // 4 for i in range(20)] + [5] * 3), DataConfig(dataset="made"))
     assert refused.value.message == (
-        "all 3 images of class 'c1' belong to the group 'patient 5'; each class needs at least two groups, one to train and one "
-        "to choose"
+        "all 3 images of class 'c1' belong to the group 'patient 5'; each class needs at least two groups, one for training and "
+        "one for validation"
     )
-    assert refused.value.hint == "add images of other groups to the class, leave it out, or leave --group-column out"
+    assert refused.value.hint == "add images of other groups to the class, remove the class, or leave out --group-column"
 
 
 def test_groups_that_no_split_can_part_are_refused_with_the_class_that_is_left_out() -> None:
     # Each two of the three groups share a class: whichever side has two of them has all of one class.
-    with pytest.raises(DataError, match=r"the groups leave class 'c\d' without (training|validation) images: it has 2 groups"):
+    with pytest.raises(DataError, match=r"class 'c\d' has no (training|validation) images: none of its 2 groups"):
         split(grouped_set([0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 0]), DataConfig(dataset="made"))
 
 
@@ -215,7 +215,7 @@ def dataset(labels: list[int]) -> Dataset:
     return Dataset("made", classes, ImageSet(images, of), None, test, (0.0,), (1.0,))
 
 
-def test_everything_trains_unless_told_otherwise() -> None:
+def test_all_labelled_images_train_by_default() -> None:
     data = dataset([0, 1] * 50)
     chosen = select_data(data, CONFIG, DataSelection())
     assert (chosen.train, chosen.hold_out, chosen.train_images) == (None, None, 100)
@@ -255,12 +255,12 @@ def test_test_labels_train_only_where_asked_and_are_never_held_out() -> None:
 @pytest.mark.parametrize(
     ("labels", "share", "message"),
     [
-        ([0, 1] * 50, -0.1, "--hold-out takes a share of the images above 0 and up to 0.5"),
-        ([0, 1] * 50, 0.6, "--hold-out takes a share of the images above 0 and up to 0.5"),
+        ([0, 1] * 50, -0.1, "--hold-out must be a share above 0 and at most 0.5"),
+        ([0, 1] * 50, 0.6, "--hold-out must be a share above 0 and at most 0.5"),
         ([0] * 50 + [1, 1], 0.1, "class '1' has too few images to hold one out"),
     ],
 )
-def test_share_that_means_nothing_is_refused(labels: list[int], share: float, message: str) -> None:
+def test_invalid_hold_out_shares_are_refused(labels: list[int], share: float, message: str) -> None:
     with pytest.raises(NasError, match=message):
         select_data(dataset(labels), CONFIG, DataSelection(hold_out=share))
 
@@ -274,7 +274,7 @@ def of_groups(labels: list[int], groups: list[int]) -> Dataset:
 
 @pytest.mark.parametrize("share", [0.1, 0.3])
 @pytest.mark.parametrize("seed", range(4))
-def test_no_group_is_parted_between_what_trains_what_chose_and_what_is_held_out(share: float, seed: int) -> None:
+def test_no_group_is_split_between_training_validation_and_held_out_images(share: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     owners = rng.integers(0, 60, 900)
     data = of_groups((rng.random(900) < 0.2).astype(int).tolist(), owners.tolist())
@@ -293,11 +293,11 @@ def test_no_group_is_parted_between_what_trains_what_chose_and_what_is_held_out(
 def test_class_whose_groups_cannot_be_held_out_is_named() -> None:
     """Of its two groups one chose in the search."""
     data = of_groups([0] * 60 + [1] * 20, [i % 12 for i in range(60)] + [i % 2 for i in range(20)])
-    with pytest.raises(DataError, match="the groups of class '1' are too few to hold some out and train on others") as refused:
+    with pytest.raises(DataError, match="class '1' has too few groups for training and held-out images") as refused:
         select_data(data, CONFIG, DataSelection(hold_out=0.2))
-    assert refused.value.hint == "leave --hold-out away, or add images of other groups to the class"
+    assert refused.value.hint == "leave out --hold-out, or add images of other groups to the class"
 
 
-def test_name_says_what_was_trained_on() -> None:
+def test_the_suffix_of_a_run_names_its_data_selection() -> None:
     assert DataSelection().suffix == ""
     assert DataSelection(True, 100, 0.25).suffix == "-hold-out-25-subset-100-with-test-labels"

@@ -141,7 +141,7 @@ def test_folder_of_images_is_read_in_the_order_of_its_names_and_resized(tmp_path
     (folder / "._b.png").write_bytes(b"what macOS leaves")
     read = read_test_set(folder, SHAPE)
     assert (read.name, read.ids) == ("holiday", ["a", "b", "c", "d", "e"])
-    assert read.others == "1 file of the folder is left out: .txt (1)"
+    assert read.others == "1 file of the folder is skipped: .txt (1)"
     assert read.images.shape == (5, 8, 8, 3)
     assert read.images[:, 4, 4, 0].tolist() == pytest.approx([10, 20, 30, 40, 50], abs=2)
 
@@ -151,27 +151,27 @@ def test_test_set_that_is_not_there_or_of_another_form_is_named(tmp_path: Path) 
     assert (error.message, error.hint) == (f"there is no test set {tmp_path / 'none.pkl'}", FORMS)
     (tmp_path / "test.csv").write_text("1,2")
     error = refusal(tmp_path / "test.csv")
-    assert error.message == f"{tmp_path / 'test.csv'} ends in '.csv', which is no form of a test set"
+    assert error.message == f"{tmp_path / 'test.csv'} ends in '.csv', which is not a format of test sets"
     assert error.hint == FORMS
     with zipfile.ZipFile(tmp_path / "x.npz", "w"):
         pass
     error = refusal(tmp_path / "x.npz")
-    assert error.message == f"{tmp_path / 'x.npz'} has no images by a name that is known; its arrays are: none"
+    assert error.message == f"{tmp_path / 'x.npz'} has no array with a known name; its arrays are: none"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
-def test_truncated_pickle_is_no_whole_one(share: float, file: Path) -> None:
+def test_truncated_pickle_is_refused(share: float, file: Path) -> None:
     content = pickle.dumps({"data": IMAGES})
     file.write_bytes(content[: int(share * len(content))])
     error = refusal(file)
-    assert error.message.startswith(f"{file} is no whole pickle: ")
+    assert error.message.startswith(f"{file} is not a complete pickle: ")
     assert error.hint == "copy it again; it may be truncated"
 
 
-def test_file_that_is_no_pickle_is_said_to_be_none(file: Path) -> None:
+def test_file_that_is_not_a_pickle_is_refused(file: Path) -> None:
     for content in (b"ID,Labels\n0,3\n", b"\x89PNG\r\n", b"PK\x03\x04", b"\x80\x09."):
         file.write_bytes(content)
-        assert refusal(file).message.startswith(f"{file} is no whole pickle: ")
+        assert refusal(file).message.startswith(f"{file} is not a complete pickle: ")
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "y.npz"])
@@ -192,7 +192,7 @@ def test_numpy_file_of_python_objects_is_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([Trap(os.system, "exit")], dtype=object))
     np.savez(tmp_path / "x.npz", data=np.array([Trap(os.system, "exit")], dtype=object))
     assert "allow_pickle=False" in refusal(tmp_path / "x.npy").message
-    assert "data holds Python's objects, which are not unpickled" in refusal(tmp_path / "x.npz").message
+    assert "data contains Python objects, which are not unpickled" in refusal(tmp_path / "x.npz").message
 
 
 @pytest.mark.parametrize(
@@ -200,29 +200,29 @@ def test_numpy_file_of_python_objects_is_not_unpickled(tmp_path: Path) -> None:
     [
         ({b"images": IMAGES, "ids": IDS}, "has no key 'data'; its keys are ids, images"),
         ({}, "has no key 'data'; its keys are none"),
-        ([IMAGES], "holds a list, not a dict"),
+        ([IMAGES], "contains a list, not a dict"),
         ({"data": [1, 2]}, "the images must be one numpy array, but are list"),
         ({"data": np.array([IMAGES, None], dtype=object)}, "the images must be one numpy array, but are ndarray"),
         (
             {"data": IMAGES.astype(np.float32)},
-            "pixels must be uint8, whole numbers from 0 to 255, but the array is float32 from 0.0 to 255.0",
+            "pixels must be uint8, from 0 to 255, but the array is float32 from 0.0 to 255.0",
         ),
         (
             {"data": IMAGES.astype(np.int16) - 128},
-            "pixels must be uint8, whole numbers from 0 to 255, but the array is int16 from -128 to 127",
+            "pixels must be uint8, from 0 to 255, but the array is int16 from -128 to 127",
         ),
-        ({"data": IMAGES > 3}, "pixels must be uint8, whole numbers from 0 to 255, but the array is bool"),
-        ({"data": IMAGES[:, :7]}, "the network takes images of 8×8 with 3 channels, an array of shape (N, 8, 8, 3), but the "),
-        ({"data": IMAGES.transpose(0, 3, 1, 2)}, "the network takes images of 8×8 with 3 channels"),
-        ({"data": IMAGES[..., 0]}, "the network takes images of 8×8 with 3 channels"),
-        ({"data": IMAGES.reshape(5, -1)[:, 1:]}, "the network takes images of 8×8 with 3 channels"),
+        ({"data": IMAGES > 3}, "pixels must be uint8, from 0 to 255, but the array is bool"),
+        ({"data": IMAGES[:, :7]}, "the array must have the shape (N, 8, 8, 3), 8×8 images with 3 channels, but has the "),
+        ({"data": IMAGES.transpose(0, 3, 1, 2)}, "the array must have the shape (N, 8, 8, 3)"),
+        ({"data": IMAGES[..., 0]}, "the array must have the shape (N, 8, 8, 3)"),
+        ({"data": IMAGES.reshape(5, -1)[:, 1:]}, "the array must have the shape (N, 8, 8, 3)"),
         ({"data": IMAGES[0, 0, 0, 0]}, "the images must be one numpy array, but are int"),
-        ({"data": IMAGES[:0]}, "holds no image"),
+        ({"data": IMAGES[:0]}, "contains no image"),
         ({"data": IMAGES, "ids": IDS[:4]}, "there must be one ID for each of the 5 images, but ids has 4"),
         ({"data": IMAGES, "ids": np.stack([IDS, IDS])}, "there must be one ID for each of the 5 images, but ids has 10"),
         ({"data": IMAGES, "ids": [b"caf\xe9", b"b", b"c", b"d", b"e"]}, "IDs must be UTF-8, but b'caf\\xe9' is not"),
         ({"data": IMAGES, "ids": 5}, "there must be one ID for each of the 5 images, but ids has int"),
-        ({"data": IMAGES, "ids": [1, 2, 3, 2, 4]}, "each ID must stand for one image, but 2 repeats"),
+        ({"data": IMAGES, "ids": [1, 2, 3, 2, 4]}, "each image needs its own ID, but 2 is used more than once"),
     ],
 )
 def test_content_that_cannot_be_predicted_is_refused_with_what_was_found(tree: Any, message: str, file: Path) -> None:
@@ -234,16 +234,15 @@ def test_content_that_cannot_be_predicted_is_refused_with_what_was_found(tree: A
 def test_folder_with_no_image_a_broken_one_or_two_of_one_name_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
-    assert refusal(folder).message.startswith(f"{folder} holds no image; images end in .jpg, .jpeg, ")
+    assert refusal(folder).message.startswith(f"{folder} contains no image; image files end in .jpg, .jpeg, ")
     (folder / "a.png").write_bytes(b"no image at all")
     error = refusal(folder)
     assert error.message.startswith(f"1 of 1 images cannot be read:\n  {folder / 'a.png'}: ")
-    assert error.hint == "repair or remove them; each image of a test set is predicted"
+    assert error.hint == "repair or remove them; every image of a test set must be predicted"
     for name in ("a.png", "a.jpg"):
         Image.new("RGB", (8, 8)).save(folder / name)
     assert refusal(folder).message == (
-        f"{folder / 'a.jpg'} and {folder / 'a.png'} would both have the ID 'a': an image's ID is its file's name without the "
-        "ending"
+        f"{folder / 'a.jpg'} and {folder / 'a.png'} both have the ID 'a', the file name without its ending"
     )
 
 
@@ -272,7 +271,7 @@ def test_pickle_that_runs_a_command_is_refused_and_runs_nothing(protocol: int, f
     witness.unlink()
     error = refusal(save(file, tree, protocol))
     assert error.message == (
-        f"{file} asks for {os.name}.system, which no test set needs: it is refused, since unpickling it could run any program"
+        f"{file} contains {os.name}.system, which no test set needs; it is not opened, because unpickling could run any code"
     )
     assert error.hint == "use a test set that you trust; " + FORMS
     assert not witness.exists()
@@ -311,7 +310,7 @@ ATTACKS = {
 def test_pickle_that_asks_for_anything_but_arrays_is_refused(attack: str, file: Path, tmp_path: Path) -> None:
     file.write_bytes(ATTACKS[attack])
     error = refusal(file)
-    assert error.message.startswith((f"{file} asks for ", f"{file} is no whole pickle: "))
+    assert error.message.startswith((f"{file} contains ", f"{file} is not a complete pickle: "))
     if attack not in ("an extension code", "a persistent name"):
         assert "which no test set needs" in error.message
     assert {path.name for path in tmp_path.iterdir()} <= {file.name}
@@ -322,7 +321,7 @@ def test_codec_that_pickles_need_cannot_be_turned_into_another(file: Path) -> No
     assert b"_codecs" in pickle.dumps(b"\xff", protocol=2)
     for encoding in ("utf-16", "rot13", "hex", "zlib_codec"):
         error = refusal(save(file, {"data": Trap(codecs.encode, "text", encoding)}, protocol=2))
-        assert error.message.startswith(f"{file} asks for _codecs.encode to {encoding!r}, which no test set needs")
+        assert error.message.startswith(f"{file} contains _codecs.encode to {encoding!r}, which no test set needs")
 
 
 class Disguised:
@@ -348,7 +347,7 @@ class Crafted:
 @pytest.mark.parametrize("key", ["data", "ids"])
 def test_array_that_passes_its_bytes_off_as_objects_is_refused(flags: int, key: str, file: Path) -> None:
     error = refusal(save(file, {"data": IMAGES, key: Disguised(flags)}))
-    assert error.message.startswith(f"{file} asks for numpy.dtype of 'V8', which no test set needs")
+    assert error.message.startswith(f"{file} contains numpy.dtype of 'V8', which no test set needs")
 
 
 def test_array_that_is_not_filled_as_its_shape_says_is_no_whole_pickle(file: Path) -> None:
@@ -357,7 +356,7 @@ def test_array_that_is_not_filled_as_its_shape_says_is_no_whole_pickle(file: Pat
     wrong = [(50, 8, 8, 3), (4, 8, 8, 3), (10**12,)]
     other = [Crafted(reconstruct, arguments, (version, shape, dtype, fortran, content)) for shape in wrong]
     for tree in (never, *({"data": crafted} for crafted in (never, *other))):
-        assert refusal(save(file, tree)).message.startswith(f"{file} is no whole pickle: ")
+        assert refusal(save(file, tree)).message.startswith(f"{file} is not a complete pickle: ")
 
 
 def test_ids_that_are_numpy_scalars_are_read(file: Path) -> None:
@@ -370,5 +369,5 @@ def test_ids_that_are_numpy_scalars_are_read(file: Path) -> None:
 def test_array_whose_state_is_malicious_is_refused(file: Path, tmp_path: Path) -> None:
     objects = np.array([Trap(os.system, f"touch {tmp_path / 'witness'}")], dtype=object)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        assert "asks for" in refusal(save(file, {"data": objects}, protocol)).message
+        assert "contains" in refusal(save(file, {"data": objects}, protocol)).message
     assert not (tmp_path / "witness").exists()

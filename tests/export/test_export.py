@@ -185,7 +185,7 @@ def test_standalone_builds_every_network_as_this_package_does(tmp_path: Path) ->
     subprocess.run([sys.executable, "-c", "\n".join(script)], cwd=tmp_path, check=True, timeout=240)
 
 
-def test_half_as_many_bits_beside_the_original(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+def test_bf16_weights_are_written_beside_the_original(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
     done = export(ExportSpec(study, output=tmp_path / "network", bf16=True))
     assert done.bf16_bytes is not None
     whole, halved = (load_file(done.path / name) for name in ("model.safetensors", "model.bf16.safetensors"))
@@ -269,7 +269,7 @@ def test_too_few_images_are_no_calibration(study: StudyPaths, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_what_is_there_is_not_written_over(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, form: str) -> None:
+def test_export_does_not_overwrite_existing_files(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, form: str) -> None:
     (tmp_path / "there").mkdir()
     done = nas("export", "--study", "tiny", "--format", form, "--output", str(tmp_path / "there"))
     assert (done.code, done.err) == (
@@ -285,7 +285,7 @@ def test_what_is_there_is_not_written_over(nas: Callable[..., Done], study: Stud
         (["--format", "onxx"], "'onxx' is not an export format. Did you mean 'onnx'?"),
         (["--format", "onnx", "--bf16"], "--bf16 works only with --format weights"),
         (["--format", "onnx", "--keep-float", "classifier"], "--keep-float goes with --format onnx-int8 alone"),
-        (["--format", "onnx-int8", "--keep-float", "head"], "--keep-float 'head' is no layer with weights. Choices: "),
+        (["--format", "onnx-int8", "--keep-float", "head"], "--keep-float 'head' is not a layer with weights. Choices: "),
         (["--tta", "flips"], "'flips' is not a test-time augmentation."),
         (["nowhere"], "'nowhere' is not a retrained network of study 'tiny'."),
     ],

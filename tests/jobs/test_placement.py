@@ -108,7 +108,7 @@ def test_a_gpu_that_does_not_work_gets_no_worker(machine: Machine, monkeypatch: 
         ({"mps": True}, Placement(device="cpu", workers=2), "cpu cpu"),
     ],
 )
-def test_a_wish_that_this_machine_can_fulfil(machine: Machine, have: dict[str, Any], wanted: Placement, devices: str) -> None:
+def test_placement_on_this_machine(machine: Machine, have: dict[str, Any], wanted: Placement, devices: str) -> None:
     machine(**have)
     assert devices_of(wanted) == devices.split()
 
@@ -242,7 +242,7 @@ def test_a_mig_device_is_taken_by_its_name(machine: Machine) -> None:
     for ask in (lambda: devices_of(Placement(device="cuda:1")), lambda: device_group("cuda:1", None)):
         message, hint = refusal(DeviceError, ask)
         assert message == "this machine has no device 'cuda:1'. Choices: auto, cuda, cuda:0, cpu."
-        assert "CUDA_VISIBLE_DEVICES=MIG-b shows this one" in str(hint)
+        assert "to use this one: CUDA_VISIBLE_DEVICES=MIG-b" in str(hint)
     assert refusal(DeviceError, lambda: devices_of(Placement(device="cuda:2")))[1] == "nas doctor shows the devices"
 
 
@@ -339,7 +339,7 @@ SHARES = "--workers-per-gpu 2 counts workers on CUDA GPUs, but this search runs 
         ({"mps": True}, Placement(workers_per_gpu=2), f"{SHARES} mps", "leave it out: one worker uses the device"),
     ],
 )
-def test_wishes_that_mean_nothing_or_contradict_each_other(
+def test_invalid_or_contradictory_placements_are_refused(
     machine: Machine, have: dict[str, Any], wanted: Placement, message: str, hint: str
 ) -> None:
     machine(**have)
@@ -363,7 +363,7 @@ def test_a_cluster_is_asked_for_by_its_address(gpus: float | None, cpus: float |
 
 
 @pytest.mark.parametrize(("gpus", "cpus"), [(0.5, None), (None, 2.0), (0.0, 0.0)])
-def test_a_share_of_no_cluster(gpus: float | None, cpus: float | None) -> None:
+def test_ray_resources_without_ray_are_refused(gpus: float | None, cpus: float | None) -> None:
     assert refusal(ConfigError, lambda: ray_cluster(None, gpus, cpus, Placement())) == (
         "--gpus-per-worker and --cpus-per-worker are resources of a worker on a Ray cluster, and need --ray ADDRESS",
         "without a cluster: --gpus N, --workers-per-gpu K, or --workers K on the CPU",
@@ -380,7 +380,7 @@ def test_a_share_of_no_cluster(gpus: float | None, cpus: float | None) -> None:
         (Placement(workers_per_gpu=2, gpus=3), "--gpus 3 and --workers-per-gpu 2"),
     ],
 )
-def test_a_wish_about_this_machine_for_a_cluster(wanted: Placement, named: str) -> None:
+def test_local_options_are_refused_with_ray(wanted: Placement, named: str) -> None:
     assert refusal(ConfigError, lambda: ray_cluster("local", None, None, wanted)) == (
         f"{named} is only for this machine; --ray starts as many workers as its cluster has room for",
         "--gpus-per-worker N and --cpus-per-worker N set the resources of each; 0 GPUs: the CPU",
@@ -415,10 +415,10 @@ def test_gpus_or_processes_on_the_cpu_are_counted(
         (2, "auto", -1, ConfigError, "--gpus must be at least 0, but is -1", "without it, one GPU is used"),
         (2, "cuda:1", 2, ConfigError, "--gpus 2 and --device cuda:1 contradict each other", "leave one out: --gpus N"),
         (2, "cuda", 0, ConfigError, "--gpus 0 and --device cuda contradict each other: 0 GPUs is the CPU", "leave one out"),
-        (0, "cpu", 5, ConfigError, "--gpus 5 --device cpu: each process takes a core at least", "--gpus 4 is the most"),
+        (0, "cpu", 5, ConfigError, "--gpus 5 --device cpu: each process needs a core", "--gpus 4 is the most"),
     ],
 )
-def test_group_that_cannot_be_is_refused(
+def test_invalid_process_groups_are_refused(
     machine: Machine, gpus: int, device: str, asked: int, kind: type[NasError], message: str, hint: str
 ) -> None:
     machine(gpus=gpus, cores=4)

@@ -62,13 +62,13 @@ def test_it_trains_one_after_another_until_it_is_shut_down(workplace: Workplace)
     assert all(workplace.trial(number).metrics.is_file() for number in range(3))
 
 
-def test_a_no_ends_the_training(workplace: Workplace) -> None:
+def test_a_trial_that_is_pruned_ends(workplace: Workplace) -> None:
     heard = workplace.work([workplace.order()], lambda m: [Verdict(go_on=False)] if isinstance(m, Epoch) else [])
     assert kinds(heard) == ["Ready", "Began", "Epoch", "Ended"]
     assert heard[-1] == Ended("stopped")
 
 
-def test_suspended_within_an_epoch_it_goes_on_later(workplace: Workplace) -> None:
+def test_a_training_suspended_within_an_epoch_resumes(workplace: Workplace) -> None:
     first = workplace.work([workplace.order(), Suspend()])
     assert kinds(first) == ["Ready", "Began", "Ended"]
     assert first[-1] == Ended("suspended")
@@ -178,7 +178,7 @@ def test_without_a_coordinator_it_ends_quietly_whatever_it_does(workplace: Workp
 
 @pytest.mark.parametrize("word", ["Ready", "Unfit", "Began", "Epoch", "Ended"])
 @pytest.mark.parametrize("error", [BrokenPipeError, EOFError, OSError])
-def test_a_broken_line_is_no_failure_of_the_training(workplace: Workplace, word: str, error: type[Exception]) -> None:
+def test_a_broken_connection_is_not_a_training_failure(workplace: Workplace, word: str, error: type[Exception]) -> None:
     def broken(message: FromWorker) -> Iterable[ToWorker]:
         if type(message).__name__ == word:
             line.answer = broken_for_good
@@ -197,12 +197,12 @@ def test_a_broken_line_is_no_failure_of_the_training(workplace: Workplace, word:
 @pytest.mark.parametrize(
     ("data", "device", "says"),
     [
-        (DataConfig(dataset="didgits"), "cpu", "'didgits' is no data set"),
+        (DataConfig(dataset="didgits"), "cpu", "'didgits' is not a data set"),
         (DATA, "cuda:99", "no device 'cuda:99'"),
         (DataConfig(dataset="digits", subset=10_000), "cpu", "--train-subset"),
     ],
 )
-def test_what_its_user_can_mend_is_said_before_it_is_ready(
+def test_user_errors_are_reported_before_the_worker_is_ready(
     workplace: Workplace, data: DataConfig, device: str, says: str
 ) -> None:
     channel = FakeChannel()

@@ -168,7 +168,7 @@ def test_a_candidate_carries_its_block_through_json() -> None:
     assert quick_macs(again.arch, DIGITS) == count_macs(candidate.arch, DIGITS)
 
 
-def test_a_block_is_ours_or_has_a_source() -> None:
+def test_a_block_is_built_in_or_has_a_source() -> None:
     stages = [{"blocks": 1, "channels": 8}]
     with pytest.raises(
         ValidationError, match="must be one of 'basic', 'preact', 'bottleneck', 'separable', 'plain', but is 'Plain'"
@@ -179,7 +179,7 @@ def test_a_block_is_ours_or_has_a_source() -> None:
             ArchConfig.model_validate({"stages": stages, "block_source": {"file": "a.py", "text": ""}, **block})
 
 
-def test_what_an_own_block_might_use_tells_its_networks_apart() -> None:
+def test_fields_that_a_user_block_may_use_change_the_digest() -> None:
     source = BlockSource(file="my_blocks.py", text=PLAIN)
     base = {"block": "Plain", "block_source": source}
     digests = {
@@ -189,7 +189,7 @@ def test_what_an_own_block_might_use_tells_its_networks_apart() -> None:
     assert len(digests) == 3
 
 
-def test_digests_of_our_own_blocks_are_what_they_were() -> None:
+def test_digests_of_built_in_blocks_are_unchanged() -> None:
     arch = {"stages": [{"blocks": 2, "channels": 32}, {"blocks": 1, "channels": 64}]}
     digests = {block: Candidate.model_validate({"arch": arch | {"block": block}}).digest for block in ("basic", "bottleneck")}
     assert digests == {"basic": "91148c8a0ae9b5ff", "bottleneck": "9c0bc25388355998"}  # of commit 5592a95
@@ -286,7 +286,7 @@ FAULTS = {
     "no copy": (
         "super().__init__(plan)",
         "super().__init__(plan); self.scale = 2 * next(nn.Linear(1, 1).parameters())",
-        "my_blocks.py:Plain cannot be copied, which EMA weights need: RuntimeError",
+        "my_blocks.py:Plain cannot be copied with copy.deepcopy, which EMA weights need: RuntimeError",
     ),
     "raises at some widths": (
         "super().__init__(plan)",
@@ -375,7 +375,7 @@ def test_an_exported_block_keeps_its_names_to_itself(tmp_path: Path) -> None:
     "line", ["import nas.models.layers as layers", "from nas.data.loader import mix_seed", "from nas.models.blocks import *"]
 )
 def test_an_export_that_would_need_nas_is_refused(line: str) -> None:
-    with pytest.raises(ConfigError, match=f"my_blocks.py says {re.escape(repr(line))}".replace(" as layers", ".*")):
+    with pytest.raises(ConfigError, match=f"my_blocks.py has the line {re.escape(repr(line))}".replace(" as layers", ".*")):
         exported(f"{line}\n{PLAIN}")
 
 

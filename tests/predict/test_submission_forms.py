@@ -31,7 +31,7 @@ def test_set(tmp_path: Path) -> Path:
     return file
 
 
-def test_order_is_the_samples(tmp_path: Path) -> None:
+def test_rows_are_in_the_order_of_the_sample(tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_text("\ufeffimage,class\nc,0\na,0\nb,0\n", encoding="utf-8")
     form = read_sample(tmp_path / "sample.csv")
     assert form == Form("image", "class", ("c", "a", "b"), frozenset("0"), source=str(tmp_path / "sample.csv"))
@@ -45,7 +45,7 @@ def test_order_is_the_samples(tmp_path: Path) -> None:
         ("", "is empty"),
         ("id\n1\n", "has 1: id"),
         ("id,label,more\n1,2,3\n", "has 3: id, label, more"),
-        ("id,label\n1\n", "line 2: the header has 2 columns, but there are 1"),
+        ("id,label\n1\n", "line 2: the header has 2 columns, but this line has 1"),
         ("id,label\n1,0\n1,0\n", "has the ID '1' more than once"),
     ],
 )
@@ -106,7 +106,7 @@ def test_sample_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: No such file"):
         read_sample(tmp_path / "nowhere.csv")
     (tmp_path / "sample.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(DataError, match="is no CSV in UTF-8"):
+    with pytest.raises(DataError, match="is not a CSV in UTF-8"):
         read_sample(tmp_path / "sample.csv")
 
 
@@ -115,8 +115,7 @@ def test_sample_of_other_images_is_refused_with_some_of_them() -> None:
     with pytest.raises(DataError) as refused:
         arranged(["a", "b", "c"], form)
     assert refused.value.message == (
-        "sample.csv and the test set are not about the same images: it has 4 that are not in the test set (x, y, z, …) and "
-        "not 1 that it has (c)"
+        "sample.csv and the test set have different IDs; only in the sample: 4 (x, y, z, …), only in the test set: 1 (c)"
     )
     with pytest.raises(DataError, match="the test set has the ID 'a' more than once"):
         arranged(["a", "a"], Form())
@@ -128,7 +127,7 @@ def test_sample_of_other_images_is_refused_with_some_of_them() -> None:
         ([("a", "0"), ("b", "1")], None),
         ([("b", "1"), ("a", "0")], "IDs are not the 2 that were to be written, in their order"),
         ([("a", "0")], "its 1 IDs are not the 2"),
-        ([("a", "0"), ("b", "7")], "'7' is no class; choices: 0, 1"),
+        ([("a", "0"), ("b", "7")], "'7' is not a class. Choices: 0, 1"),
     ],
 )
 def test_file_is_read_back(tmp_path: Path, rows: list[tuple[str, str]], message: str | None) -> None:
@@ -253,15 +252,15 @@ def test_a_test_set_darker_than_all_training_images_is_warned_of(
     np.save(tmp_path / "dark.npy", np.full((2, 8, 8), 16, np.uint8))  # as scikit-learn's digits are, up to 16
     done = nas("submit", str(tmp_path / "dark.npy"), "--study", "tiny", "--device", "cpu", "--output", str(tmp_path / "out.csv"))
     assert done.code == 0
-    assert "Warning: no pixel of dark.npy is above 16, and the training images have 78 in the mean: are its pixels " in done.err
+    assert "Warning: all pixels of dark.npy are at most 16, but the mean of the training images is 78. " in done.err
 
 
-def test_what_is_no_image_is_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     assert "text.png cannot be read as an image: " in nas("predict", str(tmp_path / "text.png"), "--study", "tiny").err
     assert "there is no file " in nas("predict", str(tmp_path / "nowhere.png"), "--study", "tiny").err
     (tmp_path / "empty").mkdir()
-    assert "empty holds no image; images end in " in nas("predict", str(tmp_path / "empty"), "--study", "tiny").err
+    assert "empty contains no image; image files end in " in nas("predict", str(tmp_path / "empty"), "--study", "tiny").err
     done = nas("predict", str(tmp_path / "text.png"), "--study", "tiny", "--top", "0")
     assert done.err == "Error: --top must be at least 1, but is 0\n"
 

@@ -61,7 +61,7 @@ def test_limit_is_held_against_what_there_is() -> None:
     assert Held(5.0, 4.0).sentence("latency") == "4.000 ms, 1.000 ms (20%) below the budget of 5.0"
     unknown = Held(5_000_000, None)
     assert not unknown.kept
-    assert unknown.sentence("macs") == "multiply-adds unknown, where the budget is 5,000,000"
+    assert unknown.sentence("macs") == "MACs unknown, where the budget is 5,000,000"
 
 
 def test_preset_is_checked_against_five_million() -> None:
@@ -115,7 +115,7 @@ def test_multiplications_of_a_users_block_without_a_rule_are_named() -> None:
     arch = {"stages": [{"blocks": 1, "channels": 8}], "block": "Chained", "block_source": source}
     shape = ImageShape(channels=3, size=8, classes=10)
     assert notes_on(measured(ArchConfig.model_validate(arch), shape), shape)[-1] == (
-        "The multiply-adds of linalg_multi_dot (1 times) are not counted, because there is no rule for them."
+        "The MACs of linalg_multi_dot (1 times) are not counted, because there is no rule for them."
     )
 
 
@@ -144,10 +144,10 @@ def test_foreign_network_that_is_over_budget_is_told_what_to_leave_out(foreign: 
     assert check(CheckSpec("torchvision:any", size=8, max_params=10**6, max_macs=60_000)).copies(repeat) == -1
 
 
-def test_what_is_odd_of_a_foreign_network_is_said(foreign: Callable) -> None:
+def test_notes_name_unusual_parameters_of_a_foreign_network(foreign: Callable) -> None:
     foreign(Odd())
     notes = "\n".join(check(CheckSpec("torchvision:any", size=8, classes=7)).notes)
-    assert "It returns (10,) for an image, where 7 classes need (7,)" in notes
+    assert "For one image it returns (10,), but must return (7,) for 7 classes" in notes
     assert "Parameters that have several names count once: second.weight = third.weight." in notes
     assert "30 parameters are not used for predictions, but count: never (30)." in notes
     assert "Lazy parameters took their shape from an image of this size: lazy.weight, lazy.bias." in notes
@@ -170,7 +170,7 @@ def test_multiply_adds_that_cannot_be_counted_are_not_said_to_fit(foreign: Calla
     assert found.limits == {"macs": Held(10**6, None)}
     assert not found.fits
     assert any(note.startswith("It uses 110 parameters that are not registered") for note in found.notes)
-    assert any(note.startswith("Its multiply-adds cannot be counted, since torch.jit cannot trace it: ") for note in found.notes)
+    assert any(note.startswith("Its MACs cannot be counted, since torch.jit cannot trace it: ") for note in found.notes)
     assert check(CheckSpec("torchvision:any", size=8)).fits
 
 
@@ -211,7 +211,7 @@ def test_latency_of_a_study_is_not_looked_at_for_a_foreign_network(foreign: Call
         ("net.txt", "nas check torchvision:resnet18"),
     ],
 )
-def test_what_is_no_network_is_refused_with_the_choices(which: str, hint: str) -> None:
+def test_unknown_networks_are_refused_with_the_choices(which: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=r"is not a network\. Choices: best, a trial number, preset:NAME") as refused:
         check(CheckSpec(which))
     assert refused.value.hint == hint
@@ -277,7 +277,7 @@ def test_network_that_fits_is_never_told_to_be_narrower() -> None:
         assert found.together.macs <= macs
 
 
-def test_budget_for_nothing_affords_nothing() -> None:
+def test_no_network_fits_an_empty_budget() -> None:
     arch = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=8)))
     found = affordable(arch, SMALL, BudgetConfig(params=10))
     assert found.together is None

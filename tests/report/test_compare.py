@@ -129,9 +129,9 @@ def test_where_nothing_is_as_small_the_smallest_is_named(study: StudyPaths) -> N
     with pytest.raises(BudgetError) as caught:
         report_best(study, max_params=10, max_macs=2000)
     assert caught.value.message == (
-        "no completed network of study 'tiny' has at most 10 parameters and at most 2,000 multiply-adds: "
+        "no completed network of study 'tiny' has at most 10 parameters and at most 2,000 MACs: "
         f"the smallest has {smallest.params:,} parameters (trial {smallest.number}), "
-        f"the cheapest {cheapest.macs:,} multiply-adds (trial {cheapest.number})"
+        f"the cheapest {cheapest.macs:,} MACs (trial {cheapest.number})"
     )
     with pytest.raises(BudgetError, match=rf"10 parameters: the smallest has {smallest.params:,} parameters \(trial \d+\)$"):
         report_best(study, max_params=10)

@@ -32,7 +32,7 @@ def test_the_cpu_passes(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatc
     assert {row["device"] for row in rows} == {"cpu"}
     results = {row["step"]: row["passed"] for row in rows}
     assert results == dict.fromkeys(STEPS, True) | ({"two workers": None} if usable_cores() < 2 else {}), rows
-    assert "the network trained by 32 at a time" in rows[3]["found"]
+    assert "the network trained with micro-batches of 32" in rows[3]["found"]
     written = json.loads((tmp_path / REPORT).read_text())
     assert written["rows"] == rows
     assert [*tmp_path.iterdir()] == [tmp_path / REPORT], "nothing else is left"
@@ -68,9 +68,14 @@ SEARCHED = json.dumps({"trained": 1, "counts": {"completed": 1, "failed": 1}})
         ("search", ended(1, err="Error: no.\nNext:  do this\n"), "no.", "do this"),
         ("search", ended(-11, err="Fatal: a crash\n"), "Fatal: a crash", STEPS["search"].advice),
         ("search", ended(3), "exit status 3", STEPS["search"].advice),
-        ("search", ended(out=SEARCHED), "1 of 2 networks have completed: 1 completed, 1 failed", STEPS["search"].advice),
-        ("memory", ended(out=SEARCHED), "memory that ran out was not noticed", STEPS["memory"].advice),
-        ("throughput", ended(out="10.0 100.0"), "10 images/s in a training, 10% of a bare loop's 100; 33% are expected", None),
+        ("search", ended(out=SEARCHED), "1 of 2 trainings completed: 1 completed, 1 failed", STEPS["search"].advice),
+        ("memory", ended(out=SEARCHED), "nas did not notice that memory ran out", STEPS["memory"].advice),
+        (
+            "throughput",
+            ended(out="10.0 100.0"),
+            "10 images/s in training, 10% of the 100 of a minimal PyTorch loop; at least 33% is expected",
+            None,
+        ),
     ],
 )
 def test_a_step_that_fails_says_what_failed_and_what_to_do(
@@ -89,11 +94,11 @@ def test_a_step_that_hangs_is_ended_at_its_devices_time(monkeypatch: pytest.Monk
     monkeypatch.setattr(device_check, "SECONDS", 2.0)
     rows, _ = run_with(monkeypatch, {"cpu": None}, {"one": hang, "two": hang}, subprocess.run)
     assert [(row.passed, row.found) for row in rows] == [
-        (False, "it had not ended when the 2 s of this device were over"),
-        (False, "the 2 s of this device were over"),
+        (False, "it was still running after the 2 s for this device"),
+        (False, "the 2 s for this device are over"),
     ]
     assert rows[0].log == "begun\n"
-    assert rows[1].advice == "run it again when the machine has no other work"
+    assert rows[1].advice == "run it again when the machine is idle"
 
 
 def test_predictions_that_differ_from_the_cpus_fail(monkeypatch: pytest.MonkeyPatch) -> None:

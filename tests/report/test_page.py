@@ -98,7 +98,7 @@ def test_names_with_markup_are_shown_as_they_are(study: StudyPaths) -> None:
 def test_study_with_no_trial_says_so(study: StudyPaths) -> None:
     text = text_of(render_page(emptied(read_record(study))))
     assert "There is no trial yet." in text
-    assert "There is no completed trial yet" in text
+    assert "No trial has completed yet" in text
 
 
 def test_study_of_which_all_was_over_budget(study: StudyPaths) -> None:
@@ -115,7 +115,7 @@ def test_study_of_one_trial_that_was_not_retrained(study: StudyPaths) -> None:
     alone = replace(one, number=0)
     html = render_page(emptied(record, trials=[alone], counts={"trained": 1}, best=record.best))
     assert charts_in(html).keys() == {"history", "curves", "accuracy-params", "accuracy-macs", "time"}
-    assert "It was trained with one seed, and chosen by that result" in text_of(html)
+    assert "It was trained with one seed, and selected by that result" in text_of(html)
     assert "The best network" in text_of(html)
 
 

@@ -127,7 +127,7 @@ def test_a_network_that_diverges_is_a_result(study: StudyPaths, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("trained_here")
-def test_what_fails_is_tried_again(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_runs_are_trained_again(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*arguments: Any, **keywords: Any) -> FitResult:
         if "gelu" in str(keywords["paths"].folder):
             raise RuntimeError("the roof fell in")
@@ -197,8 +197,8 @@ def test_a_preset_is_varied_as_it_would_be_retrained(study: StudyPaths) -> None:
 @pytest.mark.parametrize(
     ("fixed", "varied", "hint"),
     [
-        ((), "optimiser=adam", "with --set adam_lr=0.002 it has its own"),
-        (("optimiser=adam", "lr=0.003"), "optimiser=sgd", "with --set adam_lr=0.003 --set lr=0.1 it has its own"),
+        ((), "optimiser=adam", "set it with --set adam_lr=0.002"),
+        (("optimiser=adam", "lr=0.003"), "optimiser=sgd", "set it with --set adam_lr=0.003 --set lr=0.1"),
     ],
 )
 def test_optimisers_at_one_rate_are_warned_of(study: StudyPaths, fixed: tuple[str, ...], varied: str, hint: str) -> None:

@@ -103,14 +103,14 @@ def test_values_are_set_before_anything_is_varied_and_a_recipe_follows_the_epoch
         (
             ["gamma=0.2", "lr=0.1,0.2"],
             True,
-            "--vary gamma=0.2 trains the same networks as the base level, which do not use it",
+            "--vary gamma=0.2 has no effect, because the networks do not use this field",
         ),
         (["kernel=5", "stage0.kernel=3"], False, "varies nothing"),
         (["kernel=5-3", "stage0.kernel=5"], False, "--vary stage0.kernel=5 trains the same network as kernel 5-3"),
         (["blocks=5-5"], False, "--vary blocks=5-5: too deep"),
     ],
 )
-def test_what_is_refused(texts: list[str], grid: bool, sentence: str) -> None:
+def test_invalid_ablations_are_refused(texts: list[str], grid: bool, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         variants(*texts, grid=grid)
 
@@ -123,7 +123,7 @@ def test_what_is_refused(texts: list[str], grid: bool, sentence: str) -> None:
         (["lr"], "--set takes a field and its value"),
     ],
 )
-def test_what_cannot_be_set(texts: list[str], sentence: str) -> None:
+def test_invalid_values_of_set_are_refused(texts: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         fixed_base(BASE, texts)
 
@@ -143,7 +143,7 @@ def test_levels_and_seeds_may_be_added() -> None:
     assert Definition.from_json(begun.to_json()) == begun
 
 
-def test_what_began_keeps_its_order() -> None:
+def test_started_runs_keep_their_order() -> None:
     begun = definition("blocks+channels=1-1+24-48,3-3+12-24", "optimiser=sgd,adam")
     asked = parse_factors(BASE, ["activation=gelu", "optimiser=adamw,adam,sgd", "channels+blocks=12-24+3-3,24-48+1-1"], False)
     assert [(factor.name, factor.levels) for factor in begun.arranged(asked)] == [
@@ -165,7 +165,7 @@ def test_what_began_keeps_its_order() -> None:
         (definition("optimiser=sgd,adam").model_copy(update={"fixed": {"lr": "1"}}), "set: nothing → lr 1"),
     ],
 )
-def test_nothing_else_may_change(new: Definition, difference: str) -> None:
+def test_other_changes_of_an_ablation_are_refused(new: Definition, difference: str) -> None:
     with pytest.raises(StudyError, match=f"ablation 'mine' was started with other settings(.|\n)*  {difference}"):
         definition("optimiser=sgd,adam").grown(new, "mine")
 

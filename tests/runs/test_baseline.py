@@ -102,7 +102,7 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
 
     # Who reads it.
     page = text_of(render_page(read_record(study)))
-    assert "Known networks, trained alike" in page
+    assert "Known networks, trained with the same recipe" in page
     assert "mine.py:Large 4,874" in page
     assert "over by 1.87k parameters" in page
     assert "only for comparison: mine.py:Large (by 1,874 parameters)" in page
@@ -117,9 +117,7 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
 
 
 @pytest.mark.usefixtures("here")
-def test_cut_off_and_gone_on_with_is_as_if_it_had_not_been(
-    study: StudyPaths, mine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_baseline_resumes_exactly(study: StudyPaths, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked(study, "mine.py:Net", "mine.py:Large", epochs=2)
     whole = train(request)
     before = [load_file(run.weights) for run in whole.runs]

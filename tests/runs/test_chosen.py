@@ -108,7 +108,7 @@ def test_one_run_is_taken_and_what_came_later_is_named(runs: Runs, steps: str) -
     if newer:
         last = chosen.newer[-1]
         assert said[-1].startswith(f"Warning: {last} was trained later")
-        assert said[-1].endswith(f" and is not used: --run {last} uses it")
+        assert said[-1].endswith(f" and not used: --run {last} uses it")
 
 
 def test_best_is_the_searchs_best_and_says_what_was_chosen(runs: Runs) -> None:
@@ -152,7 +152,7 @@ def test_damaged_choice_is_said_and_a_gone_one_named(runs: Runs) -> None:
     chosen = find_chosen(runs.paths)
     assert str(chosen.trouble).startswith("other0, chosen on ")
     assert chosen.sentences()[1] == f"Warning: {chosen.trouble}"
-    assert str(chosen.trouble).endswith(" by the held-out images, is gone")
+    assert str(chosen.trouble).endswith(" by the accuracy on held-out images, is gone")
 
 
 def test_latest_run_is_taken_where_the_searchs_best_cannot_be_told(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +181,8 @@ def test_the_report_expects_less_of_the_chosen_one_than_was_measured(runs: Runs)
     record, found = read_record(runs.paths), after_choice([[0.9], [0.8]], 0, 0, 9)
     assert record.expected["clean"] == found
     assert (
-        f"Accuracy on 9 held-out training images: 90.00%; it is the best of 2 trainings on them, so {found.value:.2%} is "
-        "expected on other such images"
+        f"Accuracy on 9 held-out training images: 90.00%; it was selected as the best of 2 on them, so expect "
+        f"{found.value:.2%} on new images"
     ) in " ".join(summary(record))
     runs.step("-best1")
     assert read_record(runs.paths).expected == {}

@@ -236,9 +236,9 @@ def test_folder_without_a_separator_is_a_name_and_the_hint_says_so(
     shutil.copytree(run.folder, tmp_path / "mine")
     error = refusal(lambda: find_run(study, "mine"))
     assert error.message == f"'mine' is not a retrained network of study 'tiny'. Choices: {run.folder.name}."
-    assert error.hint == "for the folder in this place, write ./mine"
+    assert error.hint == "if you mean the folder here, write ./mine"
     monkeypatch.setenv("NAS_STUDIES", str(tmp_path / "no studies"))
-    assert refusal(lambda: study_of("mine", None)).hint == "for the folder in this place, write ./mine"
+    assert refusal(lambda: study_of("mine", None)).hint == "if you mean the folder here, write ./mine"
 
 
 def test_run_is_found_by_what_was_trained(study: StudyPaths, run: TrialPaths) -> None:

@@ -85,7 +85,7 @@ def test_recipe_says_how_long_unless_told_otherwise(spec: RetrainSpec, tmp_path:
     assert (plan.recipe, plan.train.epochs, plan.train.label_smoothing) == ("mine", 1, 0.2)
     assert planned(replace(spec, recipe=str(mine), epochs=2)).train.epochs == 2
     mine.write_text("{epochs: 1, train: {label_smoothing: 0.3}}")
-    with pytest.raises(StudyError, match="was started with another recipe of that name"):
+    with pytest.raises(StudyError, match="was started with another recipe file of the same name"):
         planned(replace(spec, recipe=str(mine)))
 
 

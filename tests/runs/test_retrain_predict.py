@@ -111,8 +111,8 @@ def test_preset_is_trained_as_long_as_its_report_says(study: StudyPaths) -> None
     ("asked", "message"),
     [
         ({"epochs": 0}, "--epochs must be at least 1 and at most 100,000, but is 0"),
-        ({"seed": 1, "train_subset": 9}, "--train-subset takes 10 to 1438 images, not 9"),
-        ({"seed": 1, "train_subset": 1439}, "--train-subset takes 10 to 1438 images, not 1439"),
+        ({"seed": 1, "train_subset": 9}, "--train-subset must be between 10 and 1438, but is 9"),
+        ({"seed": 1, "train_subset": 1439}, "--train-subset must be between 10 and 1438, but is 1439"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(asked: dict[str, int], message: str, study: StudyPaths) -> None:
@@ -246,7 +246,7 @@ def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset
         "this study only has presets: nas retrain preset:NAME; nas presets shows the names"
     )
     error = refusal(lambda: open_presets_study(DataConfig(dataset="data/images")))
-    assert error.message.startswith("'data/images' is no data set.")
+    assert error.message.startswith("'data/images' is not a data set.")
     assert (card.subject, card.search_accuracy, card.train_images) == ("preset:light-resnet18", None, 16)
     assert card.candidate.train.augment.flip == "none", "a mirrored digit is another digit"
     assert card.tta == "none"
@@ -351,8 +351,7 @@ def test_images_of_another_size_are_refused_and_not_remembered(study: StudyPaths
     file = save(tmp_path / "large.pkl", np.zeros((3, 32, 32, 3), np.uint8))
     error = refusal(lambda: submit(SubmitSpec(study, test=file, device="cpu")))
     assert error.message == (
-        f"{file}: the network takes images of 8×8 with 1 channels, an array of shape (N, 8, 8, 1), "
-        "but the array's shape is (3, 32, 32, 3)"
+        f"{file}: the array must have the shape (N, 8, 8, 1), 8×8 images with 1 channels, but has the shape (3, 32, 32, 3)"
     )
     done = submit(SubmitSpec(study, device="cpu"))
     assert (done.test, done.tta) == ("the test split of digits", "none"), "the network never saw a flip"

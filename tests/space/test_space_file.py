@@ -273,16 +273,16 @@ TOO_MUCH = {
     "characters": ("#" * 1_000_001, "my.yaml: has 1,000,001 characters, but at most 1,000,000 are allowed"),
     "repetitions": (
         "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)),
-        "my.yaml, line 6: not valid YAML: more than 100,000 values, with all that aliases repeat",
+        "my.yaml, line 6: not valid YAML: more than 100,000 values, including those that aliases repeat",
     ),
-    "endless repetition": ("a: &a [*a]", "my.yaml, line 1: not valid YAML: an alias is inside what it repeats"),
+    "endless repetition": ("a: &a [*a]", "my.yaml, line 1: not valid YAML: an alias refers to a value that contains the alias"),
     "steps": (
         with_arch("dropout: {type: float, low: 0, high: 0.2, step: 1e-300}"),
-        "my.yaml: arch.dropout.step: must make 1,000,000 values of the range at most, but 1e-300 makes 2e+299",
+        "my.yaml: arch.dropout.step: must give at most 1,000,000 values in the range, but 1e-300 gives 2e+299",
     ),
     "steps without end": (
         with_arch("dropout: {type: float, low: 0, high: 0.2, step: 1e-320}"),
-        "my.yaml: arch.dropout.step: must make 1,000,000 values of the range at most, but 1e-320 makes inf",
+        "my.yaml: arch.dropout.step: must give at most 1,000,000 values in the range, but 1e-320 gives inf",
     ),
     "width": (
         with_arch(f"stem: {{channels: {{type: int, low: 1, high: {10**40}}}}}"),
@@ -293,7 +293,7 @@ TOO_MUCH = {
 
 
 @pytest.mark.parametrize("what", TOO_MUCH)
-def test_what_is_far_too_much_is_refused_before_anything_breaks_of_it(what: str) -> None:
+def test_huge_space_files_are_refused(what: str) -> None:
     text, message = TOO_MUCH[what]
     assert refusal(text).message.startswith(message)
 
@@ -311,7 +311,7 @@ def test_space_of_ones_own_is_named_like_its_file_and_what_is_no_space_is_refuse
     assert (space.name, space.text) == ("narrow", WHOLE)
     (tmp_path / "picture.yaml").write_bytes(b"\xff\xd8\xff\xe0")
     for name, message in (
-        ("resnet-smal", "'resnet-smal' is no shipped space. Did you mean 'resnet-small'? Choices: digits, "),
+        ("resnet-smal", "'resnet-smal' is not a shipped space. Did you mean 'resnet-small'? Choices: digits, "),
         ("spaces/mine", "there is no space file spaces/mine"),
         ("mine.yaml", "there is no space file mine.yaml"),
         ("picture.yaml", "picture.yaml cannot be read as text"),

@@ -94,7 +94,7 @@ def test_where_hardly_anything_fits_that_is_said(monkeypatch: pytest.MonkeyPatch
     assert (caught.value.hint or "").endswith("or raise the budget with --max-params")
     with pytest.raises(BudgetError) as caught:
         spread_by_macs(space, Budget(BudgetConfig(macs=1), DIGITS), seed=0)
-    assert (caught.value.hint or "").endswith("or raise budget.macs, there too"), "the limit that they broke"
+    assert (caught.value.hint or "").endswith("or raise budget.macs"), "the limit that they broke"
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_where_the_time_is_up_the_rest_follows_from_the_multiply_adds(
         assert one.epoch == pytest.approx(step * steps + 0.001 * more * found.validation_images + 1.0)
 
 
-def test_what_is_asked_for_is_estimated(quickly: list[float]) -> None:
+def test_estimate_uses_the_requested_options(quickly: list[float]) -> None:
     finals = {"finalists": 2, "finalist_epochs": 3, "finalist_seeds": 1}
     few = estimate_search(ask(epochs=2, train_subset=300, trials=3, **finals), QuietDisplay())
     assert (few.epochs, few.train_images, few.trials) == (2, 300, 3)
@@ -158,8 +158,8 @@ def test_what_is_asked_for_is_estimated(quickly: list[float]) -> None:
 @pytest.mark.parametrize(
     ("pruner", "said"),
     [
-        ("median", "; its saving is unknown, so every network is counted in full"),
-        ("percentile", "; its saving is unknown, so every network is counted in full"),
+        ("median", "; its saving is unknown, so all epochs are counted"),
+        ("percentile", "; its saving is unknown, so all epochs are counted"),
         ("none", "none prunes never"),
     ],
 )

@@ -65,7 +65,7 @@ def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
 
 
 MISTAKES: dict[str, tuple[tuple[Any, ...], str]] = {
-    "more than trials": ((5, None, None, 4, 18), "--finalists 5 is more than the 4 networks that --trials trains"),
+    "more than trials": ((5, None, None, 4, 18), "--finalists 5 is larger than --trials 4"),
     "negative": ((-1, None, None, 4, 18), "--finalists must be a number of networks, 0 for none, but is -1"),
     "no seed": ((2, None, 0, 4, 18), "--finalist-seeds must be at least 1, but is 0"),
     "shorter": ((2, 17, None, 4, 18), "--finalist-epochs must be at least the search's 18, but is 17"),
@@ -75,7 +75,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_what_cannot_be_meant_is_refused(mistake: str) -> None:
+def test_invalid_finalist_options_are_refused(mistake: str) -> None:
     asked, message = MISTAKES[mistake]
     with pytest.raises(ConfigError) as refused:
         check_request(*asked)
@@ -245,7 +245,7 @@ def test_they_are_trained_after_the_search_by_the_same_workers_and_go_on_where_t
     at_the_goal = StoppingAtTheGoal()
     result = run(at_the_goal, **finals)
     assert (result.interrupted, result.progress.trained, at_the_goal.finalists) == (True, 3, None)
-    assert not any("so the search uses their time" in note for note in at_the_goal.notes)
+    assert not any("the search continues for the remaining time" in note for note in at_the_goal.notes)
     display = Stopping()
     first = run(display, **finals)
     assert display.pressed
@@ -276,7 +276,7 @@ def test_commands_name_the_winner(nas: Callable[..., Done]) -> None:
     )
     done = nas("search", *options, "--finalists", "2", "--finalist-epochs", "2", "--finalist-seeds", "1")
     assert done.code == 0, done.err
-    assert "finalists the best 2 again, 2 epochs by one seed: 4 epochs, beside about 6 of the search" in done.err
+    assert "finalists the best 2 again, 2 epochs with one seed: 4 epochs (the search: about 6)" in done.err
     winner = next(line for line in done.out.splitlines() if line.startswith("Winner"))
     number = winner.split("trial ")[1].split(":")[0]
     assert f"Study mine, best: trial {int(number):4d}" in nas("best", "--study", "mine").out
@@ -287,7 +287,7 @@ def test_commands_name_the_winner(nas: Callable[..., Done]) -> None:
     assert "the finalists of study 'mine' were trained for 2 epochs" in refused.err
 
 
-def test_of_a_limited_time_a_fifth_is_theirs() -> None:
+def test_finalists_get_a_fifth_of_the_time_limit() -> None:
     display = QuietDisplay()
     result = run(display, trials=100_000, timeout=12.0, finalists=2, finalist_epochs=2, finalist_seeds=1)
     assert display.finalists == Round(2, 2, 1)

@@ -128,7 +128,7 @@ def test_ctrl_c_suspends_and_the_command_it_prints_goes_on(space: Path, nas: Cal
         output, errors = first.communicate(timeout=120)
     assert first.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "so the search uses their time" not in errors
+    assert "the search continues for the remaining time" not in errors
     assert paths.trial(0).checkpoint.exists()
     draws = count_outcomes(open_study(paths).get_trials())
     assert draws["running"]
@@ -194,7 +194,7 @@ def test_a_worker_that_hangs_is_replaced(space: Path, monkeypatch: pytest.Monkey
         display,
     )
     assert display.victim is not None
-    assert any(re.search(r"worker \d has not answered for \d+ s: it hangs and is killed", note) for note in display.notes)
+    assert any(re.search(r"worker \d has not answered for \d+ s; it seems to hang and is killed", note) for note in display.notes)
     assert any(re.search(r"worker \d died \(SIGKILL\); trial \d resumes from its checkpoint", note) for note in display.notes)
     assert result.progress.trained == 3
     check_curves(study_paths("mine"))

@@ -96,7 +96,7 @@ def test_what_is_decided_or_too_short_is_not_timed(request_: dict[str, Any], ima
 
 def test_a_seed_means_one_worker() -> None:
     timing = Timing(threads=2)
-    assert choose(timing, seed=0) == Choice(1, "one because of --seed, so that the search can be repeated exactly")
+    assert choose(timing, seed=0) == Choice(1, "one because of --seed, so the search can be repeated exactly")
     assert not timing.asked
 
 
@@ -104,15 +104,15 @@ def test_workers_have_to_fit_into_half_of_the_memory(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "available_memory", lambda: 4_000)
     timing = Timing(threads=8, peak=1000)
     assert choose(timing) == Choice(2, "measured: 2 are 2.00 times as fast as 1")
-    assert choose(replace(timing, peak=1001)) == Choice(1, "there is too little memory for 2")
-    assert choose(replace(timing, peak=None)) != Choice(1, "there is too little memory for 2")
+    assert choose(replace(timing, peak=1001)) == Choice(1, "too little memory for 2")
+    assert choose(replace(timing, peak=None)) != Choice(1, "too little memory for 2")
 
 
 def test_a_worker_that_dies_of_it_leaves_one() -> None:
     def dies(workers: int) -> float:
         raise EOFError
 
-    assert choose(Timing(threads=2, speed=dies)) == Choice(1, "a second one died when it was tried")
+    assert choose(Timing(threads=2, speed=dies)) == Choice(1, "a test with two workers failed")
 
 
 def test_the_middle_network_fits_and_its_batch_is_small_if_it_is_large() -> None:

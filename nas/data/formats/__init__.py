@@ -30,7 +30,7 @@ COLUMNS = (*parquet.SUFFIXES, *tar.SUFFIXES, *pixels.SUFFIXES)  # those of files
 def open_container(config: DataConfig) -> Container:
     """What lies at `config.folder`. Raises DataError."""
     if config.folder is None:
-        raise DataError("--dataset folder needs the folder", hint="nas search --dataset folder --data FOLDER")
+        raise DataError("--dataset folder needs a folder", hint="nas search --dataset folder --data FOLDER")
     root = Path(config.folder)
     if not root.is_dir() and (config.labels is not None or not root.is_file()):
         raise DataError(f"there is no folder {root.absolute()}", hint=f"{FORMS}; --dataset digits needs no folder")
@@ -39,13 +39,13 @@ def open_container(config: DataConfig) -> Container:
     if not (shards := find_shards(root)):
         if root.is_file():
             endings = ", ".join(suffix for suffixes in FORMATS for suffix in suffixes)
-            raise DataError(f"{root} is no file with images in it, which would end in: {endings}", hint=FORMS)
+            raise DataError(f"{root} is not a file of images; such files end in {endings}", hint=FORMS)
         return open_class_folders(root)
 
     def splits() -> dict[str, Split]:
         found = open_shards(shards, config)
         if "train" not in found:
-            raise DataError(f"{root} has no training images; the splits in it are: {', '.join(found)}", hint=FORMS)
+            raise DataError(f"{root} has no training images; its splits are: {', '.join(found)}", hint=FORMS)
         return found
 
     # Images may also lie beside the file that names them, in the folder of the data set.

@@ -17,8 +17,8 @@ from nas.data.formats.tables import NUMBER
 from nas.errors import DataError
 
 FORMS = (
-    "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; --labels FILE says what any images are; "
-    "files with the images in them are .parquet, .npz, .tar or .csv"
+    "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; with --labels FILE, any images; "
+    "or a file with images inside: .parquet, .npz, .tar or .csv"
 )
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What the splits of a data set are called, in whatever case."""
@@ -55,7 +55,7 @@ class Split(ABC):
 
     def unreadable(self, name: str) -> DataError:
         """No image of this class can be read."""
-        return DataError(f"no image of class {name!r} can be read", hint="repair them, or leave the class out")
+        return DataError(f"no image of class {name!r} can be read", hint="repair them, or remove the class")
 
 
 class Shards(Split):
@@ -115,9 +115,8 @@ def shards_of(path: Path, holds_images: Callable[[Path], bool]) -> dict[str, lis
                 return {"train": files}
             if None in parts:
                 raise DataError(
-                    f"{files[parts.index(None)]} does not say whether its images are for training, validation or test, as other "
-                    "files beside it do",
-                    hint="name it like train-1, val-1 or test-1, or move it away",
+                    f"{files[parts.index(None)]} has no split in its name (train, val or test), but other files in the folder do",
+                    hint="rename it, for example train-1, val-1 or test-1, or move it away",
                 )
             if files:
                 return {

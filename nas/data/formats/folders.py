@@ -60,7 +60,7 @@ def _part_folders(root: Path) -> dict[str, Path]:
     for part, found in named.items():
         if len(found) > 1 and (named["train"] or part == "train"):
             raise DataError(
-                f"{root} has the folders {' and '.join(found)}, which both mean {part}", hint="leave one of them, or join them"
+                f"{root} has the folders {' and '.join(found)}, which both mean {part}", hint="keep one of them, or merge them"
             )
     parts = {part: root / found[0] for part, found in named.items() if found}
     if "train" in parts:
@@ -68,7 +68,7 @@ def _part_folders(root: Path) -> dict[str, Path]:
     # `dev` or `Test` may be classes, too, where others are beside them.
     if parts and ({"val", "test"} & set(folders) or len(parts) == len(folders)):
         names = " and ".join(path.name for path in parts.values())
-        raise DataError(f"{root} has the folder {names}, but no folder train beside it", hint=FORMS)
+        raise DataError(f"{root} has the folder {names}, but no folder train", hint=FORMS)
     return {"train": root}
 
 
@@ -79,14 +79,14 @@ def open_class_folders(root: Path) -> Container:
     classes = in_order(_folders_in(parts["train"]))
     if len(classes) < 2:
         raise DataError(
-            f"a classifier needs at least two classes, each a folder of images, but the folders in {parts['train']} are: "
+            f"a classifier needs at least two classes, one folder each, but the folders in {parts['train']} are: "
             f"{', '.join(classes) or 'none'}",
             hint=FORMS,
         )
     if broken := [name for name in classes if not is_utf8(name)]:
         raise DataError(
-            f"the name of a class's folder must be UTF-8, but that of {broken[0]!r} in {parts['train']} is not",
-            hint="rename it; convmv -r -f cp1252 -t utf-8 --notest FOLDER does so for names from Windows",
+            f"the folder name of a class must be UTF-8, but {broken[0]!r} in {parts['train']} is not",
+            hint="rename it; for names from Windows: convmv -r -f cp1252 -t utf-8 --notest FOLDER",
         )
     listed = {part: _class_files(folder, classes, part, others) for part, folder in parts.items()}
     for name in _folders_in(root) if parts["train"] != root else ():
@@ -111,14 +111,14 @@ def _class_files(folder: Path, classes: list[str], part: str, others: Counter[st
     there = _folders_in(folder)
     if part != "train" and not there:
         raise DataError(
-            f"{folder} has no folder for each class, as the {WORDS[part]} images of a data set need: which class is each of?",
-            hint=f"sort them into {folder / classes[0]}, …; or move the folder out of {folder.parent}: nas submit takes images "
-            "without labels",
+            f"{folder} has no class folders, but the {WORDS[part]} images need one folder for each class",
+            hint=f"sort them into {folder / classes[0]}, …; or, if they have no labels, move the folder out of {folder.parent} "
+            "and predict them with nas submit",
         )
     if extra := [name for name in there if name not in classes]:
-        raise DataError(f"{folder / extra[0]} is no class of the training images. Choices: {', '.join(classes)}.")
+        raise DataError(f"{folder / extra[0]} is not a class of the training images. Choices: {', '.join(classes)}.")
     if loose := sum(is_image(name) for name in os.listdir(folder)):
-        others["images in no class folder"] += loose
+        others["images outside the class folders"] += loose
     listed: list[tuple[ImageFile, str]] = []
     for name in classes:
         found = image_files(str(folder / name), others) if (folder / name).is_dir() else ()
@@ -126,9 +126,9 @@ def _class_files(folder: Path, classes: list[str], part: str, others: Counter[st
         listed += [(file, name) for file in found]
         if len(listed) == before:
             raise DataError(
-                f"there is no image in {folder / name}; each class of the {WORDS[part]} images needs some, in files that end in "
+                f"there is no image in {folder / name}, but each class needs {WORDS[part]} images; image files end in "
                 f"{', '.join(IMAGE_SUFFIXES)}",
-                hint="add images, or leave the class out",
+                hint="add images, or remove the class",
             )
     return listed
 

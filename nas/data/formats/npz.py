@@ -20,7 +20,8 @@ from nas.errors import DataError
 
 SUFFIXES = (".npz",)
 FORMS = (
-    "a .npz holds train_images and train_labels, with val_… and test_… or without, or x_train and y_train, or images and labels"
+    "a .npz contains train_images and train_labels, optionally also val_… and test_…; or x_train and y_train; or images and "
+    "labels"
 )
 NAMED = (("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("X_{}", "y_{}"))
 PLAIN = (("images", "labels"), ("x", "y"), ("data", "labels"))
@@ -35,7 +36,9 @@ def open_npz(shards: dict[str, list[Path]], config: DataConfig, to_train: bool) 
     files = [file for of_part in shards.values() for file in of_part]
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
-        raise DataError(f"{files[0].parent} holds several .npz files, each a data set: {names}", hint=f"name one: {files[0]}")
+        raise DataError(
+            f"{files[0].parent} contains several .npz files, and each is a data set: {names}", hint=f"choose one: {files[0]}"
+        )
     file, there = files[0], members(files[0])
     named = {
         part: (images.format(word), labels.format(word))
@@ -48,7 +51,7 @@ def open_npz(shards: dict[str, list[Path]], config: DataConfig, to_train: bool) 
     if plain is not None and "train" not in named:
         named["train"] = plain
     if not named:
-        raise DataError(f"{file} has no images by a name that is known; its arrays are: {', '.join(there) or 'none'}", hint=FORMS)
+        raise DataError(f"{file} has no array with a known name; its arrays are: {', '.join(there) or 'none'}", hint=FORMS)
     classes = next((read_array(file, name).ravel().tolist() for name in CLASSES if name in there), None)
     return {
         part: NpzSplit(file, images, labels if labels in there else None, classes, "ids" if "ids" in there else None)
@@ -73,8 +76,8 @@ class NpzSplit(Split):
             require_pixels(dtype, self.shape, f"{file}, {images}")
             if fortran:
                 raise DataError(
-                    f"{file}, {images} is in Fortran's order, in which no image is in one piece",
-                    hint="save numpy.ascontiguousarray(images)",
+                    f"{file}, {images} is in Fortran order, but must be in C order",
+                    hint="save it as numpy.ascontiguousarray(images)",
                 )
 
     def __len__(self) -> int:
@@ -106,8 +109,8 @@ def require_pixels(dtype: object, shape: Sequence[int], source: str) -> None:
     """Raises DataError for all but uint8 (N, H, W) or (N, H, W, C)."""
     if dtype != np.uint8:
         raise DataError(
-            f"{source}: pixels must be uint8, whole numbers from 0 to 255, but are {dtype}",
-            hint="multiply pixels from 0 to 1 by 255, and convert them: (255 * images).round().astype('uint8')",
+            f"{source}: pixels must be uint8, from 0 to 255, but are {dtype}",
+            hint="if pixels are from 0 to 1, convert them: (255 * images).round().astype('uint8')",
         )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)) or 0 in shape:
         raise DataError(
@@ -120,7 +123,9 @@ def require_pixels(dtype: object, shape: Sequence[int], source: str) -> None:
 def labels_of(values: np.ndarray, count: int, classes: Sequence[str] | None, source: str) -> list[str]:
     """The class of each image of an array (N,), (N, 1), or (N, C) with a single 1 in each row. Raises DataError."""
     if values.shape[:1] != (count,) or values.ndim > 2:
-        raise DataError(f"{source}: there must be a label for each of the {count:,} images, but their shape is {values.shape}")
+        raise DataError(
+            f"{source}: there must be one label for each of the {count:,} images, but the labels have the shape {values.shape}"
+        )
     if values.ndim == 2 and values.shape[1] > 1:
         names = list(map(str, range(values.shape[1]))) if classes is None else classes
         return one_class(values, names, lambda i: f"{source}[{i}]")
@@ -143,13 +148,13 @@ def _opened(file: Path, name: str) -> Iterator[tuple[IO[bytes], np.dtype, tuple[
             shape, fortran, dtype = header(stream)
             if dtype.hasobject:
                 raise DataError(
-                    f"{file}, {name} holds Python's objects, which are not unpickled, since that could run any program",
-                    hint="save numbers or text: numpy.savez(FILE, images=images.astype('uint8'), labels=labels)",
+                    f"{file}, {name} contains Python objects, which are not unpickled because that could run any code",
+                    hint="save numbers or strings: numpy.savez(FILE, images=images.astype('uint8'), labels=labels)",
                 )
             info = archive.getinfo(f"{name}.npy")
             claimed, there = math.prod(shape) * dtype.itemsize, info.file_size - stream.tell()
             if claimed != there or info.file_size > DEFLATED_MOST * min(info.compress_size, file.stat().st_size):
-                raise ValueError(f"its header claims {claimed:,} bytes, which the file does not hold")
+                raise ValueError(f"its header claims {claimed:,} bytes, but the file does not have them")
             yield stream, dtype, shape, fortran
     except FAULTS as error:
         raise DataError(f"{file} cannot be read as numpy arrays: {name}: {reason_of(error)}", hint="copy it again") from None

@@ -15,8 +15,8 @@ from nas.errors import DataError, choices_sentence
 
 SUFFIXES = PARQUET_SUFFIXES
 BATCH = 16  # images in memory at a time, beside those that are being decoded
-FORMS = "all shards of a data set have the same columns: copy it again, or move away what does not belong to it"
-ELSEWHERE = "put the images themselves into a folder, and name it with --data and this file with --labels"
+FORMS = "all shards of a data set must have the same columns: copy the file again, or move it away if it is not a shard"
+ELSEWHERE = "put the image files into a folder, then: --data FOLDER --labels THIS_FILE"
 EMBED = (
     "write the images into it: from datasets.table import embed_table_storage; "
     'dataset.with_format("arrow").map(embed_table_storage, batched=True).to_parquet(FILE)'
@@ -49,11 +49,12 @@ class ParquetSplit(Shards):
                     raise DataError(f"{file} has no column {name!r}.{choices_sentence(name, schema.names)}", hint=FORMS)
                 if schema.field(name).type != first.field(name).type:
                     raise DataError(
-                        f"{file}: column {name!r} holds {schema.field(name).type}, but in {files[0]} {first.field(name).type}",
+                        f"{file}: column {name!r} has the type {schema.field(name).type}, but {first.field(name).type} in "
+                        f"{files[0]}",
                         hint=FORMS,
                     )
             if _class_names(schema, self.label) != self.classes:
-                raise DataError(f"{file}: the classes' names are others than in {files[0]}", hint=FORMS)
+                raise DataError(f"{file}: the class names differ from those in {files[0]}", hint=FORMS)
 
     def __iter__(self) -> Iterator[Member]:
         for file in self.files:
@@ -69,13 +70,11 @@ class ParquetSplit(Shards):
         found = (folder / path).resolve()
         if "://" in path or not found.is_relative_to(folder) or not found.is_file():
             raise DataError(
-                f"{file}, row {row}: the image itself is not in the file, and its path {path!r} leads to none in {folder}",
+                f"{file}, row {row}: the file has only a path to the image, {path!r}, which does not exist in {folder}",
                 hint=EMBED,
             )
         if not self.beside:
-            raise DataError(
-                f"{file}, row {row}: the image itself is not in the file, but beside it, at {path}", hint=f"--data {folder}"
-            )
+            raise DataError(f"{file}, row {row}: the file has only a path to the image, {path}", hint=f"--data {folder}")
         return found
 
     @cached_property
@@ -127,13 +126,13 @@ def _image_column(file: Path, schema: Any, wanted: str) -> str:
     ):
         first = next(_values(file, wanted, 1), None) or ""
         what = "URLs" if "://" in first else "text"
-        raise DataError(f"{file}: column {wanted!r} holds {what}, such as {first!r}, and no images", hint=ELSEWHERE)
+        raise DataError(f"{file}: column {wanted!r} contains {what}, such as {first!r}, not images", hint=ELSEWHERE)
     if len(there) == 1 and wanted == DataConfig.model_fields["image_column"].default:
         return there[0]
     raise DataError(
-        f"{file} has no column {wanted!r} of images; columns of images: {', '.join(there) or 'none'}; all columns: "
+        f"{file} has no column {wanted!r} of images. Columns with images: {', '.join(there) or 'none'}. All columns: "
         f"{', '.join(schema.names)}",
-        hint="name it: --image-column NAME" if there else ELSEWHERE,
+        hint="name the column: --image-column NAME" if there else ELSEWHERE,
     )
 
 
@@ -146,7 +145,8 @@ def _label_column(file: Path, schema: Any, wanted: str, image: str, required: bo
     if not required:
         return None
     others = [name for name in schema.names if name != image]
-    raise DataError(f"{file} has no column {wanted!r}.{choices_sentence(wanted, others)}", hint="name it: --label-column NAME")
+    hint = "name the column: --label-column NAME"
+    raise DataError(f"{file} has no column {wanted!r}.{choices_sentence(wanted, others)}", hint=hint)
 
 
 def _class_names(schema: Any, column: str | None) -> list[str] | None:

@@ -40,7 +40,7 @@ class PixelSplit(Shards):
         self.header, self.first, self.row = config.header, 1 + config.header, "line"
         self.names = csv_names(files[0], FORMS, self.header)
         if len(set(self.names)) < len(self.names):
-            raise DataError(f"{files[0]} has several columns of one name, such as a table without a header", hint="--no-header")
+            raise DataError(f"{files[0]} has several columns with the same name", hint="if it has no header line: --no-header")
         self.marks, self.group = list(config.label_columns), config.group_column if part == "train" else None
         label = config.label_column if self.header else by_position(config.label_column, "label", 1)
         lacks = not set(self.marks or [label]) <= set(self.names) or (not self.header and _side(len(self.names)) is not None)
@@ -54,13 +54,15 @@ class PixelSplit(Shards):
         self.pixels = [i for i, name in enumerate(self.names) if PIXEL.fullmatch(name) and name not in others]
         if (side := _side(len(self.pixels))) is None:
             raise DataError(
-                f"{files[0]} has {len(self.pixels)} columns of pixels, which are no square of grey or of red, green and blue",
+                f"{files[0]} has {len(self.pixels)} columns of pixels, which do not make a square grey or RGB image",
                 hint=FORMS,
             )
         self.shape = (side, side, len(self.pixels) // side**2)
         for file in files:
             if csv_names(file, FORMS, self.header) != self.names:
-                raise DataError(f"{file} has other columns than {files[0]}", hint="all tables of a data set have the same")
+                raise DataError(
+                    f"{file} has other columns than {files[0]}", hint="give all tables of a data set the same columns"
+                )
         wanted = [*others] or self.names[:1]
         tables = [read_csv(file, wanted, FORMS, self.header).columns for file in files]
         super().__init__(files, [len(table[0]) for table in tables])

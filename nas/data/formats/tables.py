@@ -23,9 +23,9 @@ DELIMITERS = (",", ";", "\t")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 ZERO, ONE = frozenset({"0", "0.0"}), frozenset({"1", "1.0"})
 MISSING = frozenset({"nan", "na", "n/a", "null", "none"})
-ONE_LABEL = "This is no tool for several labels an image: a network here says which one class an image is of"
-INSTEAD = ", or write it as a CSV"
-SKIP_IMAGES = "label them, or leave these images out with --skip-bad-images"
+ONE_LABEL = "Images with several labels are not supported: a network predicts one class for each image"
+INSTEAD = ", or save it as a CSV"
+SKIP_IMAGES = "label them, or skip these images with --skip-bad-images"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def read_labels(config: DataConfig) -> LabelTable:
     name says, or lacks a column."""
     path, image, label, group = Path(config.labels or ""), config.image_column, config.label_column, config.group_column
     if not path.is_file():
-        raise DataError(f"there is no file of labels {path}", hint=f"{FORMS}; --data FOLDER finds one that moved with its folder")
+        hint = f"{FORMS}; if it moved together with the images, --data FOLDER finds it"
+        raise DataError(f"there is no file of labels {path}", hint=hint)
     suffix = path.suffix.lower()
     if not config.header and suffix in CSV_SUFFIXES:
         image, label = by_position(image, "image", 1), by_position(label, "label", 2)
@@ -69,7 +70,7 @@ def read_labels(config: DataConfig) -> LabelTable:
         first, row, names = 1 + config.header, "line", csv_names(path, FORMS, config.header)
     else:
         choices = ", ".join((*CSV_SUFFIXES, *PARQUET_SUFFIXES))
-        raise DataError(f"{path} ends in {suffix!r}, which is no form of a table. Choices: {choices}.", hint=FORMS)
+        raise DataError(f"{path} ends in {suffix!r}, which is not a format of tables. Choices: {choices}.", hint=FORMS)
     one_each = list(config.label_columns)
     if not one_each and label not in names and label == DataConfig.model_fields["label_column"].default and image in names:
         found = [name for name in names if name not in ("", image, group) and not name.startswith("Unnamed: ")]  # pandas' index
@@ -109,20 +110,23 @@ def marked(columns: Sequence[Sequence[str]], names: Sequence[str], place: Callab
     for name, column in zip(names, columns, strict=True):
         for i, value in enumerate(column):
             if value not in ZERO | ONE:
-                raise DataError(f"{place(i)}: column {name!r} of a class must hold 0 or 1, but holds {value!r}")
+                raise DataError(f"{place(i)}: column {name!r} of a class must contain 0 or 1, but contains {value!r}")
     return one_class(np.array([[value in ONE for value in column] for column in columns]).T, names, place)
 
 
 def one_class(marks: np.ndarray, names: Sequence[str], place: Callable[[int], str]) -> list[str]:
     """The class of each row of `marks` (N, classes), which are 0 or 1; empty where none is 1. Raises DataError for several."""
     if not np.isin(marks, (0, 1)).all() or len(names) != marks.shape[1]:
-        raise DataError(f"{place(0)}: {marks.shape[1]} labels an image must be 0 or 1, one for each of {len(names)} classes")
+        raise DataError(
+            f"{place(0)}: the {marks.shape[1]} labels of an image must be 0 or 1, one for each of {len(names)} classes"
+        )
     counts = marks.sum(1)
     if several := np.flatnonzero(counts > 1).tolist():
         found = ", ".join(names[label] for label in marks[several[0]].nonzero()[0].tolist())
         raise DataError(
-            f"{len(several):,} of {len(marks):,} images have several labels, first {place(several[0])}: {found}. {ONE_LABEL}",
-            hint="keep the images of one label, or make one class of each combination",
+            f"{len(several):,} of {len(marks):,} images have several labels, the first is {place(several[0])}: {found}. "
+            f"{ONE_LABEL}",
+            hint="keep only images with one label, or make a class of each combination",
         )
     return [names[label] if count else "" for label, count in zip(marks.argmax(1).tolist(), counts.tolist(), strict=True)]
 
@@ -133,8 +137,8 @@ def classes_by_number(texts: Sequence[str], classes: Sequence[str], place: Calla
     if unknown := set(texts) - numbers.keys():
         i = next(i for i, text in enumerate(texts) if text in unknown)
         raise DataError(
-            f"{place(i)}: label {texts[i]} is none of the {len(classes)} classes, whose labels are 0 to {len(classes) - 1}",
-            hint="write the names of all classes, or mend the label",
+            f"{place(i)}: label {texts[i]} is not a class; the labels of the {len(classes)} classes are 0 to {len(classes) - 1}",
+            hint="list the names of all classes, or correct the label",
         )
     return [numbers[text] for text in texts]
 
@@ -173,7 +177,7 @@ def csv_rows(path: Path, hint: str, header: bool = True) -> Iterator[tuple[list[
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint=hint) from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no CSV in UTF-8: {error}", hint=hint) from None
+        raise DataError(f"{path} is not a CSV in UTF-8: {error}", hint=hint) from None
 
 
 def _as_wide(rows: Iterator[list[str]], path: Path, width: int, first: int) -> Iterator[list[str]]:
@@ -184,7 +188,7 @@ def _as_wide(rows: Iterator[list[str]], path: Path, width: int, first: int) -> I
         elif empty or len(row) != width:
             there = 0 if empty else len(row)
             what = "the header" if first > 1 else "the first line"
-            raise DataError(f"{path}, line {empty or line}: {what} has {width} columns, but there are {there}")
+            raise DataError(f"{path}, line {empty or line}: {what} has {width} columns, but this line has {there}")
         else:
             yield row
 
@@ -235,13 +239,13 @@ def open_parquet(path: Path, hint: str, instead: str = "") -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError:
         raise DataError(
-            f"to read {path} pyarrow is needed, which is not installed", hint=f"pip install 'nas-under-budget[parquet]'{instead}"
+            f"{path} needs the package pyarrow, which is not installed", hint=f"pip install 'nas-under-budget[parquet]'{instead}"
         ) from None
     try:
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             yield file
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is no whole Parquet file: {reason_of(error).splitlines()[0]}", hint=hint) from None
+        raise DataError(f"{path} is not a complete Parquet file: {reason_of(error).splitlines()[0]}", hint=hint) from None
 
 
 _TEXT_OF: dict[type, Callable[[Any], str]] = {
@@ -261,8 +265,8 @@ def texts_of(source: str, values: list[Any]) -> list[str]:
         if type(value) not in _TEXT_OF:
             several = f". {ONE_LABEL}" if isinstance(value, list) else ""
             raise DataError(
-                f"{source} must hold text or numbers, but holds {type(value).__name__}{several}",
-                hint="images are named by their paths within --data FOLDER; labels are text or numbers",
+                f"{source} must contain text or numbers, but contains {type(value).__name__}{several}",
+                hint="name images by their paths within --data FOLDER; labels are text or numbers",
             )
     return [_TEXT_OF[type(value)](value) for value in values]
 
@@ -289,30 +293,30 @@ def matched(
         if len(found) > 1:
             several = " and ".join(paths[i] for i in found[:2])
             raise DataError(
-                f"{table.source}, {table.place(row)}: {name!r} may mean {several}",
+                f"{table.source}, {table.place(row)}: {name!r} could be {several}",
                 hint=f"name images by their paths within {root}",
             )
         if not found:
             lost.append(f"{table.place(row)}: {name or 'no name'}")
         elif (before := row_of.setdefault(found[0], row)) != row:
             raise DataError(
-                f"{table.source}: {table.place(before)} and {table.place(row)} are about the same image, {files[found[0]].path}",
-                hint="leave one of them out: an image has one label",
+                f"{table.source}: {table.place(before)} and {table.place(row)} name the same image, {files[found[0]].path}",
+                hint="remove one of them: an image has one label",
             )
     rows_of_table = f"of {len(table.images):,} rows of {table.source}"
     if not skip or not row_of:
-        either = ", or leave these rows out with --skip-bad-images" if row_of else ""
-        _refuse(lost, f"{rows_of_table} name an image that is not under {root}", f"check --data and --image-column{either}")
+        either = ", or skip these rows with --skip-bad-images" if row_of else ""
+        _refuse(lost, f"{rows_of_table} name an image that is not in {root}", f"check --data and --image-column{either}")
     if not skip:
         unlabelled = [f"{table.place(row)}: {table.images[row]}" for row in row_of.values() if not table.labels[row]]
         _refuse(unlabelled, f"{rows_of_table} have no label", SKIP_IMAGES)
         without = [path for i, path in enumerate(paths) if i not in row_of]
-        _refuse(without, f"of {len(files):,} images under {root} have no row in {table.source}", SKIP_IMAGES)
+        _refuse(without, f"of {len(files):,} images in {root} have no row in {table.source}", SKIP_IMAGES)
     used = [i for i in range(len(files)) if i in row_of and table.labels[row_of[i]]]
     rows = [row_of[i] for i in used]
     if table.groups is not None:
         alone = [f"{table.place(row)}: {table.images[row]}" for row in sorted(rows) if not table.groups[row]]
-        _refuse(alone, f"{rows_of_table} have no group", "write which group each belongs to, if need be one of its own")
+        _refuse(alone, f"{rows_of_table} have no group", "name a group for each of them, a new one where needed")
     return [files[i] for i in used], rows, len(lost) + len(files) - len(used)
 
 

@@ -17,7 +17,7 @@ from nas.data.formats.tables import ONE_LABEL
 from nas.errors import DataError, choices_sentence
 
 SUFFIXES = (".tar",)
-FORMS = "a shard holds an image KEY.jpg and a label KEY.cls, or KEY.json with a key `label`, for each KEY"
+FORMS = "a shard contains for each KEY an image KEY.jpg and a label KEY.cls, or KEY.json with a key `label`"
 MOST_TEXT_BYTES = 2**20
 BLOCK = 512  # bytes of a header; what a member holds fills whole blocks
 PLAIN, FOLDER, EXTENDED, LONG_NAME = ("0", "\0", "7"), "5", "x", "L"  # types of headers, …
@@ -55,18 +55,16 @@ class TarSplit(Split):
                 if member.kind == FOLDER or not parts or parts[-1].startswith("."):
                     continue
                 if member.kind not in PLAIN or member.name.startswith("/") or ".." in parts:
-                    what = "points outside" if member.kind in PLAIN else "is no plain file"
-                    raise DataError(f"{file}: member {member.name!r} {what}, as none of a data set does", hint=FORMS)
+                    what = "has a path outside the folder" if member.kind in PLAIN else "is not a regular file"
+                    raise DataError(f"{file}: member {member.name!r} {what}, which is not allowed", hint=FORMS)
                 stem, _, ending = parts[-1].partition(".")
                 key, ending = "/".join([*parts[:-1], stem]), ending.lower()
                 found: dict[str, Any] | None = images if is_image(parts[-1]) else kinds.get(ending)
                 if found is None:
                     continue
                 if key in found:
-                    both = (
-                        f"two images, {images[key].image!r} and {member.name!r}" if found is images else f"two members .{ending}"
-                    )
-                    raise DataError(f"{file}: key {key!r} has {both}", hint="a key has one image and one label")
+                    both = f"two images, {images[key].image!r} and {member.name!r}" if found is images else f"two files .{ending}"
+                    raise DataError(f"{file}: key {key!r} has {both}", hint="give each key one image and one label")
                 if found is images:
                     images[key] = Sample(file, key, member.name, member.start, member.size, "")
                 else:
@@ -77,9 +75,9 @@ class TarSplit(Split):
                 raise label
             labels.setdefault(key, str(label))
         if lost := [key for key in labels if key not in images]:
-            raise DataError(f"{file}: key {lost[0]!r} has a label and no image ({len(lost):,} such keys)", hint=FORMS)
+            raise DataError(f"{file}: key {lost[0]!r} has a label but no image ({len(lost):,} such keys)", hint=FORMS)
         if not images:
-            raise DataError(f"{file} holds no image", hint=FORMS)
+            raise DataError(f"{file} contains no image", hint=FORMS)
         return [image._replace(label=labels.get(key, "")) for key, image in images.items()]
 
     def _label_in(self, text: str, place: str) -> str | DataError:
@@ -91,7 +89,8 @@ class TarSplit(Split):
         if isinstance(value, dict):
             if self.label_column not in value:
                 choices = choices_sentence(self.label_column, value)
-                return DataError(f"{place} has no key {self.label_column!r}.{choices}", hint="name it: --label-column NAME")
+                hint = "name the key of the label: --label-column NAME"
+                return DataError(f"{place} has no key {self.label_column!r}.{choices}", hint=hint)
             value = value[self.label_column]
         if isinstance(value, list | dict):
             return DataError(f"{place}: a label must be text or a number, but is {value}. {ONE_LABEL}", hint=FORMS)
@@ -145,7 +144,7 @@ def _members(tar: IO[bytes]) -> Iterator[_Member]:
             raise ValueError(f"the header at byte {at:,} is damaged") from None
         start, name = at + BLOCK, extended.get("path", name)
         if start + size > length:
-            raise ValueError(f"{name!r} is cut off")
+            raise ValueError(f"{name!r} is truncated")
         if not before:
             sparse = any(key.startswith("GNU.sparse") for key in extended)
             yield _Member(name, FOLDER if name.endswith("/") else "sparse" if sparse else kind, start, size)
@@ -153,7 +152,7 @@ def _members(tar: IO[bytes]) -> Iterator[_Member]:
         at = start + -(-size // BLOCK) * BLOCK
         tar.seek(at)
     if len(header) < BLOCK:
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
 
 
 def _header(header: bytes) -> tuple[str, str, int]:
@@ -195,7 +194,7 @@ def _text(tar: IO[bytes], member: _Member, file: Path) -> str:
         tar.seek(member.start)
         return tar.read(member.size).decode().strip()
     except ValueError as error:
-        raise DataError(f"{file}: member {member.name!r} is no label: {error}", hint=FORMS) from None
+        raise DataError(f"{file}: member {member.name!r} is not a label: {error}", hint=FORMS) from None
 
 
 @contextmanager
@@ -205,5 +204,5 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
             yield tar
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{file} is no whole tar file: {reason_of(error)}", hint="copy it again; a compressed one has to be unpacked"
+            f"{file} is not a complete tar file: {reason_of(error)}", hint="copy it again; if it is compressed, decompress it"
         ) from None

@@ -92,7 +92,7 @@ class Asha(FairPruner):
 
     def describe(self) -> str:
         if not self.rungs:
-            return f"no trial: trainings of {self.epochs} epoch{'s' * (self.epochs != 1)} have no rung"
+            return f"no trial: {self.epochs} epoch{'s' * (self.epochs != 1)} are too few for a rung"
         what = f"all but the best 1/{self.reduction} after epochs {', '.join(map(str, self.rungs))}"
         return what + once_begun(self.startup_trials)
 

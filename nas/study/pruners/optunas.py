@@ -70,7 +70,7 @@ class Patient(FairPruner):
 
     def describe(self) -> str:
         who = f"trials that have not improved for {self.patience} epochs"
-        return f"{who}, and then {self._wrapped.describe()}" if self._wrapped else who
+        return f"{who}; of these, {self._wrapped.describe()}" if self._wrapped else who
 
 
 class Never(FairPruner):
