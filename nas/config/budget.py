@@ -165,8 +165,8 @@ class BudgetConfig(Frozen):
 
     params: Count | None = None  # maximum number of parameters, counted by fvcore
     macs: Count | None = None
-    """Maximum MACs of one image's forward pass, counted by fvcore, including BatchNorm, pooling and resizing. `nas check` also shows
-    the MACs of convolutions and other products alone, as most papers count them."""
+    """Maximum MACs of one image's forward pass, counted by fvcore, including BatchNorm, pooling and resizing. `nas check` also
+    shows the MACs of convolutions and other products alone, as most papers count them."""
     uncounted: Literal["refuse", "allow"] = "refuse"
     """If MACs are limited: refuse or allow a block of your own with products that no rule counts, such as an LSTM's; they are
     named."""
