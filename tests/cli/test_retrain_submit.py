@@ -86,7 +86,7 @@ def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done
         assert done.code == 0
         option = "nas export " if typed == "export" else "--run "
         assert f"Network {best}: chosen on " in done.err
-        assert "among 4 runs of 2 networks, by the held-out images\n" in done.err
+        assert "among 4 runs of 2 networks, by the accuracy on held-out images\n" in done.err
         assert f"Warning: {newest} was trained later and not used: {option}{newest} uses it\n" in done.err
         if typed.startswith(("submit", "export")):
             assert f"network {best}" in done.out

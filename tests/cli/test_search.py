@@ -79,7 +79,7 @@ def test_study_goes_on_where_nothing_that_it_means_changes(again: str, nas: Call
         ("--skip-bad-images", ["data.skip_bad_images: False → True"]),
         (
             "--group-duplicates",
-            ["data.group_duplicates: False → True", "data: the images or labels are not those of the study"],
+            ["data.group_duplicates: False → True", "data: the images or labels differ from those of the study"],
         ),
     ],
 )
@@ -163,7 +163,7 @@ def test_crop_by_size(size: int, padding: int) -> None:
 
 def test_other_data_is_refused(nas: Callable[..., Done], study: StudyPaths, pictures: Path) -> None:
     found = differences(nas("search", "--study", "tiny", "--dataset", "folder", "--data", str(pictures)))
-    assert found == ["data.dataset: digits → folder", "data: the images or labels are not those of the study"]
+    assert found == ["data.dataset: digits → folder", "data: the images or labels differ from those of the study"]
 
 
 def test_study_is_named_after_its_space_and_its_data() -> None:

@@ -175,7 +175,7 @@ def test_a_study_cannot_change_its_metric_or_its_groups(nas: Callable[..., Done]
     assert '  class_balance: absent → "loss"' in nas(*SEARCH, "--class-balance", "loss").err.splitlines()
     lines = nas(*SEARCH, "--group-column", "patient").err.splitlines()
     assert "  data.group_column: None → patient" in lines
-    assert "  data: the images or labels are not those of the study" in lines
+    assert "  data: the images or labels differ from those of the study" in lines
 
 
 def test_another_folder_under_the_name_of_a_study_is_refused_with_both_folders(

@@ -65,14 +65,14 @@ TABLE = {
     "other best": ("best1", "", "the latest run of the best trial of the search, BEST"),
     "other preset": ("preset1", "", "the latest run; the best trial of the search, BEST, has not been retrained"),
     # A choice among several networks stands, whatever single one is retrained.
-    "other>best": ("other0", "", "among 2 runs of 2 networks, by the held-out images"),
+    "other>best": ("other0", "", "among 2 runs of 2 networks, by the accuracy on held-out images"),
     "best other>best": ("other1", "", "among 2 runs of 2 networks"),
     "other>best best": ("other0", "best2", "among 2 runs of 2 networks"),
     "other>best other preset": ("other0", "other2 preset3", "among 2 runs of 2 networks"),
     "other>best best again": ("other0", "", "among 2 runs of 2 networks"),
     "other>best best>other": ("best2", "", "among 2 runs of 2 networks"),
     # Seeds of one network choose a run, and no network.
-    "best*2": ("best0", "", "among 2 runs of BEST, by the held-out images"),
+    "best*2": ("best0", "", "among 2 runs of BEST, by the accuracy on held-out images"),
     "best*2 best": ("best0", "best2", "among 2 runs of BEST"),
     "best*2 other*2": ("best0", "other2 other3", "among 2 runs of BEST"),
     "best*2 other>preset": ("other2", "", "among 2 runs of 2 networks"),

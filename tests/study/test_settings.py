@@ -55,7 +55,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "the split's seed": ({"data": DataConfig(dataset="digits", seed=1)}, "data.seed: 0 → 1"),
     "the subset": ({"data": DataConfig(dataset="digits", subset=100)}, "data.subset: None → 100"),
     "images left out": ({"data": DataConfig(dataset="digits", skip_bad_images=True)}, "data.skip_bad_images: False → True"),
-    "the images": ({"data_fingerprint": "xyz"}, "data: the images or labels are not those of the study"),
+    "the images": ({"data_fingerprint": "xyz"}, "data: the images or labels differ from those of the study"),
     "the seed": ({"seed": 7}, "seed: 0 → 7"),
     "the sampler": ({"study": StudyConfig(sampler=StrategyConfig(name="random"))}, "sampler: tpe (startup_trials 20, "),
     "an argument": (
