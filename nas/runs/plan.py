@@ -96,16 +96,18 @@ class RunPlan(Plan):
 
 @dataclass(frozen=True)
 class ByRecipe:
-    """A network, and the recipe that trains it for so many epochs."""
+    """A network, and the recipe that trains it for so many epochs; with `compute`, (operations, MACs), their images fill that."""
 
     subject: Subject
     recipe_name: str
     recipe: Recipe
     epochs: int
+    compute: tuple[float, int] | None = None
 
     @cached_property
     def candidate(self) -> Candidate:
-        return self.recipe.fit(self.subject.candidate, self.epochs)
+        fitted = self.recipe.fit(self.subject.candidate, self.epochs)
+        return fitted if self.compute is None else fitted.for_compute(*self.compute)
 
 
 def plan_run(spec: RetrainSpec, settings: StudySettings) -> RunPlan:
@@ -136,7 +138,7 @@ def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note
 
 
 def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPlan:
-    """For as many epochs as take at most so many operations. Raises NasError."""
+    """For so many operations: in about as many epochs as passes over the images take. Raises NasError."""
     if spec.epochs is not None:
         raise ConfigError(f"--epochs {spec.epochs} and --compute contradict each other", hint="leave one out")
     subject, images = asked_subject(spec, ctx.settings), ctx.selected.train_images
@@ -146,14 +148,14 @@ def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPla
     if spec.recipe == AUTO and flop / epoch >= LONG_FROM:
         name, recipe = load_recipe(spec.recipe, LONG_FROM)
         epoch = recipe.fit(subject.candidate, 1).train.flop(macs, images)
-    epochs = int(flop / epoch)
-    if epochs < 1:
+    if flop < epoch:
         raise ConfigError(
             f"--compute {flop / 1e15:g}PFLOP is less than one epoch of this network, {epoch / 1e15:.3g} PFLOP: 6 × "
             f"{macs:,} MACs × {images:,} images",
             hint=f"--compute {10 * epoch / 1e15:.2g}PFLOP is enough for ten epochs; --train-subset N makes them shorter",
         )
-    return _plan(spec, ctx.settings, ByRecipe(subject, name, recipe, epochs), name, f"{epochs}-epochs")
+    chosen = ByRecipe(subject, name, recipe, round(flop / epoch), compute=(flop, macs))
+    return _plan(spec, ctx.settings, chosen, name, f"{flop / 1e15:g}PFLOP")
 
 
 def _plan(spec: RetrainSpec, settings: StudySettings, chosen: ByRecipe, named: str, length: str) -> RunPlan:

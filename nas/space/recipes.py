@@ -76,7 +76,7 @@ def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if "epochs" in part:
             raise ValueError("epochs: set the recipe's own key `epochs` instead")
         if "epoch_images" in part:
-            raise ValueError("epoch_images: an epoch of a final training is one pass over all training images")
+            raise ValueError("epoch_images: leave it out; `nas retrain --compute` sets the compute of a training")
         if "lr" in part and "optimiser" not in part:
             raise ValueError(
                 f"lr: set {prefix}optimiser, too, because good learning rates differ by orders of magnitude between optimisers"

@@ -89,11 +89,15 @@ def test_recipe_says_how_long_unless_told_otherwise(spec: RetrainSpec, tmp_path:
         planned(replace(spec, recipe=str(mine)))
 
 
-def test_compute_is_filled_with_whole_epochs_by_operations(spec: RetrainSpec) -> None:
+def test_compute_is_filled_exactly(spec: RetrainSpec) -> None:
     plan = planned(spec)
     card = count_macs(plan.candidate.arch, read_settings(spec.paths).shape)
     epoch = 6 * card * 128
-    assert planned(replace(spec, flop=3.9 * epoch)).train.epochs == 3
+    for passes, epochs, images in ((3.4, 3, 145), (3.9, 4, 125), (1.0, 1, 128)):
+        plan = planned(replace(spec, flop=passes * epoch))
+        assert (plan.train.epochs, plan.train.epoch_images) == (epochs, images)
+        assert plan.train.flop(card, 128) == pytest.approx(passes * epoch, rel=0.01)
+        assert f"-{passes * epoch / 1e15:g}PFLOP-seed-" in plan.name
     with pytest.raises(ConfigError, match=r"is less than one epoch of this network, .* × 128 images"):
         train_one(replace(spec, flop=0.9 * epoch))
     for other in ({"epochs": 2}, {"seconds": 60.0}):

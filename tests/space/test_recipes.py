@@ -110,7 +110,7 @@ def test_auto_goes_by_the_length() -> None:
         ("[1, 2]", "mine.yaml: must be a mapping of keys to values, but is [1, 2]"),
         ("trian: {}", "mine.yaml: trian: unknown key"),
         ("train: {epochs: 3}", "mine.yaml: train: epochs: set the recipe's own key `epochs`"),
-        ("train: {epoch_images: 3}", "mine.yaml: train: epoch_images: an epoch of a final training is one pass"),
+        ("train: {epoch_images: 3}", "mine.yaml: train: epoch_images: leave it out; `nas retrain --compute` sets"),
         (
             "from_epochs: {50: {optimizer: sgd, optimiser: sgd}}",
             "mine.yaml: from_epochs: 50.optimizer: is given with optimiser",
