@@ -1,7 +1,7 @@
 """A run, worked out before it begins: which network, by which recipe, how long, on which images, under which name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,7 @@ class ByRecipe:
     recipe_name: str
     recipe: Recipe
     epochs: int
-    compute: tuple[float, int] | None = None
+    compute: tuple[float, int] | None = field(default=None, kw_only=True)
 
     @cached_property
     def candidate(self) -> Candidate:
