@@ -47,10 +47,14 @@ def doctor(
 ) -> None:
     from dataclasses import asdict
 
+    from nas.errors import ConfigError
     from nas.report.machine import examine
 
     health = examine(Path(given.data_folder or "data"))
     audited = given.data_folder is not None and len(health.data_found) == 1  # no download folder
+    if not audited and any(value for field, value in given.values.items() if field != "data_folder"):
+        where = "--data names none" if given.data_folder is None else f"{given.data_folder} is a download folder"
+        raise ConfigError(f"an audit needs a folder or file of images, but {where}", hint="nas doctor --data FOLDER --test TEST")
     report = asdict(health)
     if not as_json:
         print(f"python    {health.python}, {health.cores} cores, {health.machine}")
@@ -91,14 +95,17 @@ def _audit(given: Given[AuditSpec], quiet: bool) -> dict[str, Any]:
     test = values.pop("test", None)
     with TerminalDisplay(quiet=quiet) as display:
         found, pictures = audit(resolve_data(SearchSpec(dataset="folder", **values), None), test, display.decoding)
-    write_whole(PAGE, render_audit(found, pictures).encode(errors="replace"))
     noted = list(findings(found))
     if not quiet:
         print(f"\nAudit of {found.data}, compared at {found.compared}×{found.compared} pixels\n")
         print_table(class_table(found))
         for text, advice in noted or [("nothing was found", "")]:
             print(f"\n{text[0].upper()}{text[1:]}." + (f"\nNext:  {advice}" if advice else ""))
-        print(f"\nPairs: {PAGE}")
+    try:
+        write_whole(PAGE, render_audit(found, pictures).encode(errors="replace"))
+        print(f"\nPairs: {PAGE}", file=sys.stderr)
+    except OSError as error:
+        print(f"\n{PAGE.absolute()} cannot be written: {error.strerror}", file=sys.stderr)
     return {**asdict(found), "findings": [{"text": text, "next": advice} for text, advice in noted]}
 
 

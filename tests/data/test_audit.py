@@ -202,6 +202,12 @@ def test_doctor_audits_and_shows_pairs(nas: Callable[..., Done], folder: Path) -
     assert found["across"] == {"test": 2}
     assert found["pairs"][0]["labels"] == ["dog", "cat"]
     assert found["findings"][0]["next"].startswith("remove copies")
+    Path("nas-audit.html").unlink()
+    Path("nas-audit.html").mkdir()
+    done = nas("doctor", "--data", str(folder))
+    assert "1 pair of twins has two labels" in done.out
+    assert "nas-audit.html cannot be written: Is a directory" in done.err
+    assert nas("doctor", "--test", "x").err.startswith("Error: an audit needs a folder or file of images, but --data names none")
     assert nas("doctor", "--data", "nowhere").err.startswith("Error: there is no folder ")
 
 
