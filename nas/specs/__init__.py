@@ -79,8 +79,7 @@ class SearchSpec(TableFields, ImageFields):
     space: str | None = option(None, "A shipped space or a YAML file. [default: resnet]", complete="space", positional=True)
     dataset: str | None = option(
         None,
-        "cifar10, cifar100, digits, dtd, eurosat, fashion-mnist, fgvc-aircraft, flowers102, folder, food101, gtsrb, imagenette, "
-        "kmnist, mnist, oxford-iiit-pet, stl10, svhn. [default: folder if --data has images, else cifar10]",
+        "A data set such as digits or cifar10, or folder for your images. [default: folder if --data has images, else cifar10]",
         complete="dataset",
         positional=True,
     )
