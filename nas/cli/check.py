@@ -103,7 +103,7 @@ def _print(checked: "Checked") -> None:
     print(f"{facts.megabytes:.2f} MB of weights")
     for name, why in checked.unchecked.items():
         print(f"Its {name} was not checked: {why}.")
-    unknown = "Whether it fits is not known, because not all multiply-adds are counted."
+    unknown = "Whether it fits is not known, because not all MACs are counted."
     print("\nIt fits.\n" if checked.fits else f"\n{'It does not fit.' if checked.counts_all else unknown}\n")
     print("\n".join(_affordable(checked) if checked.affordable is not None else _repeats(checked)))
 

@@ -104,7 +104,7 @@ def _print_network(shown: "ShownNetwork") -> None:
     print("\n".join(text_layers(facts.layers)))
     print(f"{facts.params:,} parameters, {facts.megabytes:.2f} MB in float32; {facts.macs:,} MACs for one image")
     if facts.macs_uncounted:
-        print(f"The multiply-adds of {', '.join(facts.macs_uncounted)} are not counted, because there is no rule for them.")
+        print(f"The MACs of {', '.join(facts.macs_uncounted)} are not counted, because there is no rule for them.")
     print(f"{facts.memory:,} bytes of float32 activations for one image")
     print(f"In eight bits on a microcontroller: {facts.flash:,} bytes of flash, {facts.ram:,} bytes of RAM")
     if shown.latency is not None:

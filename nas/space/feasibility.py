@@ -82,7 +82,7 @@ def uncounted_sentences(space: Space, shape: ImageShape) -> tuple[str, ...]:
     for name in space.blocks:
         found[name] = uncounted_products(space.candidate(_first_values(space) | {"block": name}).arch, shape)
     return tuple(
-        f"the multiply-adds of {', '.join(ops)} in block {name} are in no count, because there is no rule for them"
+        f"the MACs of {', '.join(ops)} in block {name} are not counted, because there is no rule for them"
         for name, ops in found.items()
         if ops
     )
@@ -92,7 +92,7 @@ def require_counted(budget: Budget, uncounted: Sequence[str]) -> None:
     """Raises BudgetError where a limit of multiply-adds is held against counts that lack some, unless the space allows it."""
     if uncounted and budget.limits.macs is not None and budget.limits.uncounted == "refuse":
         raise BudgetError(
-            f"the budget limits multiply-adds, but {'; '.join(uncounted)}",
+            f"the budget limits MACs, but {'; '.join(uncounted)}",
             hint="budget: {uncounted: allow} in the space searches all the same; params and memory limit such networks, too",
         )
 

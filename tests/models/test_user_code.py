@@ -81,12 +81,12 @@ def test_products_that_no_rule_counts_are_refused_under_a_limit_of_multiply_adds
     block = PLAIN.replace("return self.conv(x)", "return self.conv(x) + torch.fft.fft2(x).real.mean()")
     write_space(f"import torch\n{block}")
     space, dataset = Path("space.yaml").read_text(), load_dataset(DataConfig(dataset="digits"))
-    sentence = "the multiply-adds of fft_fft2 in block Plain are in no count, because there is no rule for them"
+    sentence = "the MACs of fft_fft2 in block Plain are not counted, because there is no rule for them"
     for keys, refused in (("", False), (", macs: 10M", True), (", macs: 10M, uncounted: allow", False)):
         Path("space.yaml").write_text(space.replace("params: 6k", f"params: 6k{keys}"))
         asked = resolve(SearchSpec("space.yaml", "digits"))
         if refused:
-            with pytest.raises(BudgetError, match=f"the budget limits multiply-adds, but {sentence}") as error:
+            with pytest.raises(BudgetError, match=f"the budget limits MACs, but {sentence}") as error:
                 asked.on(dataset)
             assert "uncounted: allow" in str(error.value.hint)
         else:

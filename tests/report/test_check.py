@@ -187,8 +187,8 @@ def test_multiply_adds_that_are_not_all_counted_are_not_said_to_fit(foreign: Cal
     assert check(CheckSpec("torchvision:any", size=8)).fits
     done = nas("check", "torchvision:any", "--size", "8", "--max-macs", "1M")
     assert done.code == 1
-    assert "Whether it fits is not known, because not all multiply-adds are counted." in done.out
-    assert "The multiply-adds of lstm (1 times) are not counted" in done.out
+    assert "Whether it fits is not known, because not all MACs are counted." in done.out
+    assert "The MACs of lstm (1 times) are not counted" in done.out
 
 
 def test_latency_of_a_study_is_not_looked_at_for_a_foreign_network(foreign: Callable, study: StudyPaths) -> None:
