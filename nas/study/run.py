@@ -268,7 +268,8 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         runner.run()
         return runner
 
-    def make_source() -> SearchSource:
+    def make_source(share: float = 1.0) -> SearchSource:
+        """`share`: of the compute that is given."""
         return SearchSource(
             study,
             paths,
@@ -278,7 +279,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
             least_params=prepared.least_params,
             trial_flop=prepared.settings.study.trial_compute,
             goal=request.trials,
-            most_flop=None if request.flop is None else (1 - kept_share) * request.flop,
+            most_flop=None if request.flop is None else share * request.flop,
             **shared,
         )
 
@@ -289,7 +290,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         "metric": prepared.settings.study.metric,
         "images": prepared.settings.train_images,
     }
-    search, own_stop = make_source(), StopOf(stop)
+    search, own_stop = make_source(1 - kept_share), StopOf(stop)
     kept_flop = kept_share * (request.flop or 0.0)
     plan = _plan(prepared, search.progress, fitted, expected, kept_seconds or None, kept_flop or None)
     display.begin(plan)
@@ -299,10 +300,13 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         with suspended_by_signals(stop.request):
             suspended = carry_out(search, own_stop, search_deadline).suspended
             if search.is_spent:
-                display.note(f"the search has trained for {search.spent / 1e15:.3g} PFLOP, the limit of --compute")
+                share = "the limit of --compute" if not kept_share else "its share of --compute"
+                display.note(f"the search has trained for {search.spent / 1e15:.3g} PFLOP, {share}")
             chosen = choose(study, space.epochs, *request.final_round)
-            if chosen is None and own_stop.requested and not prepared.stop_requested():
-                display.note("too few networks were trained to choose finalists; the search continues for the remaining time")
+            limited = own_stop.requested or (kept_share > 0 and search.is_spent)
+            if chosen is None and limited and not prepared.stop_requested():
+                kept = "compute" if search.is_spent else "time"
+                display.note(f"too few networks were trained to choose finalists; the search continues for the remaining {kept}")
                 display.until(prepared.deadline)
                 search = make_source()
                 suspended = carry_out(search, stop, prepared.deadline).suspended

@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,17 @@ def test_commands_name_the_winner(nas: Callable[..., Done]) -> None:
     refused = nas("search", "--study", "mine", "--finalist-epochs", "5")
     assert refused.code == 1
     assert "the finalists of study 'mine' were trained for 2 epochs" in refused.err
+
+
+def test_compute_that_is_too_little_for_finalists_goes_into_the_search() -> None:
+    run(QuietDisplay(), trials=4, finalists=0, pruner="none")
+    costs = [
+        record.flop or 0.0 for record in map(partial(TrialRecord.of, images=200), open_study(study_paths("mine")).get_trials())
+    ]
+    spent, display = sum(costs), QuietDisplay()
+    result = run(display, study="limited", trials=50, flop=spent, pruner="none")
+    assert any("the search continues for the remaining compute" in note for note in display.notes)
+    assert (result.progress.trained, result.finalists) == (4, [])
 
 
 def test_finalists_get_a_fifth_of_the_time_limit() -> None:
