@@ -67,9 +67,9 @@ ARGUMENTS = {  # of samplers and pruners
     "warmup_epochs": "epochs of a trial before it may be pruned",
     "min_trials": "trials that must have reached an epoch before it is used to prune",
     "percentile": "prune trials below the best N % of the completed ones",
-    "wrapped": "also ask this pruner; `alone`: prune without asking one",
+    "wrapped": "pruner that must agree; `alone`: prune as soon as `patience` has run out",
     "patience": "epochs without improvement before pruning",
-    "min_delta": "how far a trial must be below its own best accuracy, as a share",
+    "min_delta": "how far a trial must be below its own best accuracy; 0.01 is one point",
 }
 SECTIONS: list[tuple[str, type[BaseModel], tuple[str, ...]]] = [  # heading, model, fields that are no keys
     ("budget", BudgetConfig, ()),

@@ -59,7 +59,7 @@ class Trial:
 
     @property
     def macs(self) -> int | None:
-        """Multiply-adds of one image."""
+        """MACs (multiply–accumulate operations) of one image."""
         return self.row.macs
 
     @cached_property
@@ -144,7 +144,8 @@ class Trained(ABC):
 
     @property
     def test_accuracy(self) -> float | None:
-        """On the official test set, with the test-time augmentation of `card.tta`; None where none can be claimed."""
+        """On the official test set, with the test-time augmentation of `card.tta`; None if the run did not
+        evaluate it, or was trained on it."""
         return self.card.test_accuracy_tta
 
     @property

@@ -46,7 +46,7 @@ Which = Trial | int | str  # a network to retrain: a trial, its number, `best`, 
 
 
 def takes_options(run: Callable[..., Result]) -> Callable[..., Result]:
-    """`run` with the options of the spec that its parameter `given` holds, in its signature and its docstring."""
+    """Decorator: replaces the parameter `given` of `run` by the options of its spec, in signature and docstring."""
     call = with_options(run, _parameter)
     taken = inspect.signature(call).parameters
     lines = [f"    {known.name}: {known.help}" for known in options_of(spec_of(run)).values() if known.name in taken]
@@ -104,7 +104,7 @@ class Study:
 
     @property
     def settings(self) -> StudySettings:
-        """What it means: space, budget, data, seed, strategies."""
+        """The fixed settings: space, budget, data, seed, sampler and pruner."""
         return read_settings(self.paths)
 
     def _read(self) -> StudyRecord:
@@ -162,7 +162,7 @@ class Study:
 
     @property
     def finalists(self) -> list[Finalist]:
-        """The best networks, trained again longer by several seeds; the winner first."""
+        """The best networks, trained again, longer and with several seeds; the winner first."""
         return self._read().finalists
 
     @property
@@ -266,13 +266,13 @@ class Study:
 
     @takes_options
     def export(self, given: Given[ExportSpec], run: Run | str | None = None, *, quiet: bool = False) -> Exported:
-        """`nas export`: weights, onnx or torch, after a check that the exported file predicts the same."""
+        """`nas export`: weights, onnx, onnx-int8 or torch, after a check that the exported file predicts the same."""
         with plain_display(quiet) as display:
             return export(given.build(paths=self.paths, run=self._run_name(run)), display.decoding, display.note)
 
 
 def _as_path(given: Any, part: str = "train") -> Any:
-    """A path, or None, as it is; images that a script holds as the file that they are written to."""
+    """A path or None is returned unchanged; images in memory are written to a file, whose path is returned."""
     return given if given is None or isinstance(given, str | Path) else file_of_given(given, part)
 
 

@@ -72,9 +72,9 @@ def list_studies(
 
 @command(
     "best",
-    """Show the best trial of a study, and the Pareto front of accuracy against parameters.
+    """Show the best trial of a study, and its Pareto front.
 
-The table is the Pareto front: every trial that is more accurate than all smaller ones.
+The table is the Pareto front of accuracy against parameters: every trial that is more accurate than all smaller ones.
 """,
     "nas best",
     "nas best --max-params 1M",
@@ -144,7 +144,7 @@ def compare(
 
 @command(
     "presets",
-    "List the built-in reported networks, their cost and reported accuracy.",
+    "List the presets (built-in published networks), their cost and reported accuracy.",
     "nas presets",
     "nas show preset:resnet-443",
 )
@@ -167,7 +167,7 @@ def presets(as_json: JsonOption = False) -> None:
 
 @command(
     "space",
-    "Print the JSON Schema of space files, with which editors complete and check them.",
+    "Print the JSON Schema of space files. Editors use it to complete and check a space file.",
     "nas space schema",
 )
 def space(what: Annotated[str, typer.Argument(help="schema: the keys and values of a space file.")]) -> None:

@@ -83,7 +83,7 @@ def estimate_lines(estimate: "Estimate") -> list[str]:
     if workers > 1:
         lines.append(f"note      each network was timed alone on {estimate.devices[0]}; parallel workers are each slower")
     whole = estimate.whole
-    spread = f"from {time_text(whole.low)} to {time_text(whole.high)}, if the sampler prefers slow networks"
+    spread = f"from {time_text(whole.low)}, up to {time_text(whole.high)} if the sampler prefers slow networks"
     lines.append(f"search    about {time_text(whole.likely)}: {spread}")
     return lines
 

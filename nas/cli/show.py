@@ -164,6 +164,7 @@ def _print_space(shown: "ShownSpace") -> None:
     if shown.fill is not None:
         print(shown.fill.sentence())
     if shown.in_time is not None:
-        print(f"Of {len(times)} of them, timed here, {shown.in_time:.0%} keep the latency: {times[0]:.2f} to {times[-1]:.2f} ms")
+        took = f"they take {times[0]:.2f} to {times[-1]:.2f} ms"
+        print(f"{len(times)} of them were timed here: {shown.in_time:.0%} are within the latency limit; {took}")
     if fit.fits * (1 if shown.in_time is None else shown.in_time) < 1 / 3:
         print("Less than a third fits. Narrow the ranges of channels, blocks and kernels.", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""What a network, its training, its data and its limits are, as frozen data: JSON both ways, unknown keys refused.
+"""What a network, its training, its data and its limits are, as immutable objects, read from and written
+to JSON. Unknown keys are refused.
 
 This package only describes; `nas.models`, `nas.train`, `nas.data` and `nas.study` construct. It knows neither torch nor Optuna.
 """

@@ -92,7 +92,7 @@ _DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]+)?")
 
 def _known_device(name: str) -> str:
     if not _DEVICE.fullmatch(name):
-        raise ValueError(f"is the device of the network: cpu, cuda, cuda:1 and so on, or mps, but is {name!r}")
+        raise ValueError(f"must be cpu, cuda, cuda:1 and so on, or mps, but is {name!r}")
     return name
 
 
@@ -100,7 +100,7 @@ def _has_model(command: str) -> str:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise ValueError(f"is a command line, but {error}: {command!r}") from None
+        raise ValueError(f"must be a valid command line ({error}), but is {command!r}") from None
     if not any("{model}" in word for word in words):
         raise ValueError(f"must have {{model}} where the program reads the path of the network's file, but is {command!r}")
     return command
@@ -168,17 +168,17 @@ class BudgetConfig(Frozen):
     """Maximum MACs of one image's forward pass, counted by fvcore, including BatchNorm, pooling and resizing. `nas check` also
     shows the MACs of convolutions and other products alone, as most papers count them."""
     uncounted: Literal["refuse", "allow"] = "refuse"
-    """If MACs are limited: refuse or allow a block of your own with products that no rule counts, such as an LSTM's; they are
-    named."""
+    """If MACs are limited: refuse or allow a block of your own with operations that fvcore cannot count, such as an LSTM's;
+    `nas` names them."""
     memory: Bytes | None = None
     """Maximum bytes of float32 activations that one image's forward pass needs at the same time, without weights: a lower bound
     of what a runtime needs (as for microcontrollers: MCUNet, arXiv 2007.10319)."""
     flash: Bytes | None = None
     """Maximum bytes of the network's file in eight bits on a microcontroller: one byte per weight, with scales, biases and
-    descriptions. The program that runs it needs more."""
+    metadata (names of tensors, operators). The program that runs it needs more."""
     ram: Bytes | None = None
-    """Maximum bytes of RAM that TensorFlow Lite Micro needs for the network in eight bits: activations of one image, and its own
-    data."""
+    """Maximum bytes of RAM that TensorFlow Lite Micro needs for the network in eight bits: activations of one image, and the
+    interpreter's own data."""
     latency: LatencyConfig | None = None  # maximum time of a forward pass, measured
 
     @model_validator(mode="after")
@@ -189,7 +189,7 @@ class BudgetConfig(Frozen):
         return self
 
     def limited(self) -> dict[str, float]:
-        """The limits that there are, cheapest to find out first; of the latency, its milliseconds."""
+        """The limits that are set, cheapest to check first; for latency the value is `max_ms`."""
         limits = {name: getattr(self, name) for name in LIMIT_NAMES}
         return {
             name: limit.max_ms if isinstance(limit, LatencyConfig) else limit

@@ -1,4 +1,5 @@
-"""What every description is: a frozen value object, JSON both ways, that says in one line what is wrong with a key."""
+"""What every description is: an immutable object, read from and written to JSON; its errors say in one line what is
+wrong with a key."""
 
 from pathlib import Path
 from typing import Annotated, Self, TypeVar

@@ -224,7 +224,7 @@ class Candidate(Frozen):
     train: TrainConfig = TrainConfig()
 
     def for_compute(self, flop: float, macs: int) -> Self:
-        """With as many images in each epoch as make its training take `flop` operations for the network's `macs` MACs."""
+        """A copy whose `epoch_images` is set so that its training takes `flop` operations, for a network of `macs` MACs."""
         images = max(2, round(flop / training_flop(macs, self.train.epochs, self.train.sam_rho)))
         return self.model_copy(update={"train": self.train.model_copy(update={"epoch_images": images})})
 

@@ -77,7 +77,7 @@ def _with_twins_together(dataset: Dataset, progress: Progress) -> Dataset:
     if train.groups is None and largest > MOST_TOGETHER * len(train):
         raise DataError(
             f"--group-duplicates: {largest:,} of {len(train):,} training images would be one group, a chain of images that "
-            f"correlate by {LEAST:g} or more: here correlation does not tell twins from others",
+            f"correlate by {LEAST:g} or more: here correlation cannot separate twins from other images",
             hint="leave it out, or name groups with --group-column; nas doctor --data shows pairs",
         )
     names = tuple(f"training image {first} and its twins" for first in np.unique(groups, return_index=True)[1])

@@ -29,10 +29,10 @@ def split(dataset: Dataset, config: DataConfig) -> Split:
         train = np.setdiff1d(train, validation)
     if config.subset is not None:
         if not len(dataset.classes) <= config.subset <= len(train):
-            judging = "" if validation is None else f" (beside {len(validation)} validation images)"
+            judging = "" if validation is None else f" beside {len(validation)} validation images"
             raise DataError(
-                f"--train-subset must be between {len(dataset.classes)}, one image for each class, and {len(train)}, all "
-                f"training images{judging}, but is {config.subset}"
+                f"--train-subset must be between {len(dataset.classes)} (one image for each class) and {len(train)} (all "
+                f"training images{judging}), but is {config.subset}"
             )
         share = config.subset / len(train)
         train = train[stratified(labels[train], share, config.seed + 1, total=config.subset, leave=0)]
@@ -224,10 +224,10 @@ def _require_both_sides(dataset: Dataset, validation: np.ndarray) -> None:
                 "needs at least two groups, one for training and one for validation",
                 hint=hint,
             )
-        lacking = "validation" if not chooses[mine].any() else "training"
+        lacking, other = ("training", "validation") if chooses[mine].any() else ("validation", "training")
         raise DataError(
-            f"class {name!r} has no {lacking} images: none of its {len(owners)} groups can move to the other side, because "
-            "another class would lose its last images there",
+            f"class {name!r} has no {lacking} images: if one of its {len(owners)} groups were used for {lacking}, another class "
+            f"would have no {other} images left",
             hint=hint,
         )
 

@@ -145,7 +145,7 @@ def threads_each(wanted: int | None, processes: int) -> int:
         return max(1, min(torch.get_num_threads(), cores) // processes)
     if wanted > (most := max(1, cores // processes)):
         raise ConfigError(
-            f"--threads {wanted}: {processes} process{'es' * (processes > 1)} with so many each would take "
+            f"--threads {wanted}: {processes} process{'es' * (processes > 1)} with {wanted} threads each would need "
             f"{wanted * processes} cores, and this command may use {cores}",
             hint=f"--threads {most} is the most; {SHARED_OUT}",
         )
@@ -231,7 +231,7 @@ def device_group(device: str, gpus: int | None, compiled: bool | None = None, th
         trains = "" if have else " trains on the CPU"
         raise _missing_gpus(gpus, have, f"{trains}; --gpus {gpus} --device cpu tries it in {gpus} processes there")
     if gpus > 1 and have[gpus - 1] != f"cuda:{gpus - 1}":
-        raise _missing_gpus(gpus, have, f" trains on {have[0]}; CUDA_VISIBLE_DEVICES may leave out what does not work", most=1)
+        raise _missing_gpus(gpus, have, f" trains on {have[0]}; for more, list only working GPUs in CUDA_VISIBLE_DEVICES", most=1)
     return DeviceGroup(torch.device(have[0]), gpus, threads)
 
 
@@ -252,7 +252,7 @@ def _missing_gpus(wanted: int, have: list[str], instead: str, most: int | None =
     broken = broken_among(find_devices())
     works = f" that work{'s' * (len(have) == 1)}" if broken and have else " that works" if broken else ""
     return DeviceError(
-        f"--gpus {wanted}: this machine shows {count}{works}"
+        f"--gpus {wanted}: torch finds {count}{works}"
         + (f" (CUDA_VISIBLE_DEVICES={listed})" if listed is not None else "")
         + "".join(f"; {name} does not work: {wrong}" for name, wrong in broken.items()),
         hint=f"--gpus {len(have) if most is None else most}{instead}; nas doctor shows the devices",

@@ -97,7 +97,7 @@ def labels_for(form: Form, classes: Sequence[str], names: bool) -> list[str]:
     raise DataError(
         f"{form.source}: column {form.label_column!r} holds {_few(strange)}: neither the network's classes ({_few(classes)}) nor "
         f"their indices from 0 to {len(classes) - 1}",
-        hint=f"use the network of this sample: nas submit TEST RUN --like FILE, or {NO_SAMPLE}",
+        hint=f"use the network that this sample belongs to: nas submit TEST --run RUN --like FILE, or {NO_SAMPLE}",
     )
 
 
@@ -135,7 +135,9 @@ def verify(path: Path, form: Form, ids: Sequence[str], classes: Sequence[str]) -
     if rows[:1] != [expected]:
         raise DataError(f"{path}: the columns are {rows[:1]}, not {expected}")
     if [row[0] for row in rows[1:]] != list(ids):
-        raise DataError(f"{path}: its {len(rows) - 1} IDs are not the {len(ids)} that were to be written, in their order")
+        raise DataError(
+            f"{path}: its {len(rows) - 1} IDs or their order differ from the {len(ids)} expected; run nas submit again"
+        )
     strange = next((row[1] for row in rows[1:] if row[1] not in set(classes)), None)
     if strange is not None:
         raise DataError(f"{path}: {strange!r} is not a class. Choices: {', '.join(classes)}.")

@@ -270,7 +270,7 @@ def _importance(record: FullRecord) -> Chart | None:
     figure.update_layout(height=120 + 24 * max(4, len(slots)), margin={"l": 8})
     caption = (
         f"A random forest predicts the final or expected {record.metric} of {found.networks} networks. The importance of a "
-        f"parameter is how much worse it predicts held-out networks if the parameter is shuffled. It explains "
+        f"parameter is how much worse it predicts held-out networks if the parameter's values are shuffled. The forest explains "
         f"{max(found.explained, 0.0):.0%} of the variance"
         + ("." if found.explained >= 0.1 else ", too little to trust the order.")
     )

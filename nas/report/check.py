@@ -182,7 +182,8 @@ class Checked:
         if self.free_widths:
             free = ", ".join(f"{width} → {wider}" for width, wider in self.free_widths.items())
             notes.append(
-                f"On this CPU onnxruntime computes {CHANNEL_BLOCK} channels at once, so that these widths take no longer: {free}."
+                f"On this CPU onnxruntime computes {CHANNEL_BLOCK} channels at once, so "
+                f"the larger width takes as long as the smaller: {free}."
             )
         return notes
 

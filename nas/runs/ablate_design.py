@@ -120,7 +120,7 @@ class Definition(Frozen):
             listed = "\n".join(f"  {difference}" for difference in found)
             raise StudyError(
                 f"ablation {name!r} was started with other settings, so its runs would not be comparable:\n{listed}",
-                hint="use the same settings (you may add levels and seeds), or another name with --name NAME",
+                hint="use the same settings (you may add values and seeds), or another name with --name NAME",
             )
         return new.model_copy(update={"environment": self.environment})
 

@@ -384,7 +384,7 @@ def require_as_recorded(paths: StudyPaths | None, run: TrialPaths, card: ModelCa
     if entry is None or paths is None:
         if card.hashes is None:
             note(
-                f"{run.folder.name} is older than the hashes, so changes of its files cannot be detected"
+                f"{run.folder.name} is from a version of nas that stored no hashes of files, so their changes cannot be detected"
                 + ("" if paths is None else f"; nas runs --rebuild --study {paths.name}   records the current files")
             )
         return

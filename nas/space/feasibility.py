@@ -93,7 +93,8 @@ def require_counted(budget: Budget, uncounted: Sequence[str]) -> None:
     if uncounted and budget.limits.macs is not None and budget.limits.uncounted == "refuse":
         raise BudgetError(
             f"the budget limits MACs, but {'; '.join(uncounted)}",
-            hint="budget: {uncounted: allow} in the space searches all the same; params and memory limit such networks, too",
+            hint="to search without counting them, write budget: {uncounted: allow} in the space; params and memory limit the "
+            "networks, too",
         )
 
 

@@ -33,10 +33,10 @@ class DepthRate(Frozen):
 class Recipe(Frozen):
     version: Literal[1] = 1  # version of the format
     about: str = ""  # one line, for lists
-    epochs: Epochs | None = None  # default for --epochs; null: as for the recipe `searched`
+    epochs: Epochs | None = None  # default for --epochs; null: four times the epochs of the search
     train: dict[str, Any] = Field(default_factory=dict)  # keys of `train` that replace the searched ones
     from_epochs: dict[Epochs, dict[str, Any]] = Field(default_factory=dict)
-    """Number of epochs: keys of `train` for runs with at least this number of epochs."""
+    """From a number of epochs to keys of `train`, which apply to runs of at least that many epochs."""
     stochastic_depth: DepthRate | None = None  # stochastic depth by the length of the run; see below
     tta: TtaName | None = None  # test-time augmentation of a submission; null: flip if the training used flips
 

@@ -279,7 +279,8 @@ class Space:
         if odd and self.budget.latency is not None and self.budget.latency.computes_in_blocks:
             found.append(
                 f"onnxruntime computes channels in blocks of {CHANNEL_BLOCK} on x86-64: 65 to 80 take the same time, and 63 took "
-                f"1.6 times as long as 64. Multiples of {CHANNEL_BLOCK} (low, high and step) waste none: {', '.join(odd)}"
+                f"1.6 times as long as 64. Multiples of {CHANNEL_BLOCK} (low, high and step) waste no time. Change the ranges of "
+                f"{', '.join(odd)}"
             )
         return found
 

@@ -201,7 +201,7 @@ class _Reader:
             raise self.fail(
                 "fit",
                 f"the widths can only be scaled for built-in blocks, not for "
-                f"{', '.join(self.blocks)}: leave out fit; candidates over budget are then drawn again",
+                f"{', '.join(self.blocks)}: leave out fit; candidates over budget are then skipped",
             )
         if budget.params is None:
             raise self.fail("fit", "fit scales the widths to budget.params, which is missing; for example  budget: {params: 5M}")

@@ -101,7 +101,9 @@ class SearchSpec(TableFields, ImageFields):
         parse=parse_flop,
         metavar="FLOP",
     )
-    finalists: int | None = option(None, "Train the best N again, longer. [default: a fifth of the cost]", remembered=False)
+    finalists: int | None = option(
+        None, "Train the best N again, longer. [default: as many as a fifth of the search's cost allows]", remembered=False
+    )
     finalist_epochs: int | None = option(None, "Epochs of each finalist. [default: 1.5 times --epochs]", remembered=False)
     finalist_seeds: int | None = option(None, "Number of seeds for each finalist. [default: 2]", remembered=False)
     seed: int | None = option(None, "Random seed; on the CPU also sets one worker. [default: 0]", min=0)
@@ -186,7 +188,7 @@ class RetrainSpec(RecipeFields):
     seed: int = option(0, "Random seed.", min=0)
     hold_out: float = option(0.0, "Share of the training images to hold out.", min=0, max=0.5)
     include_test_labels: bool = option(False, "Also train on the official test set; no test accuracy then.")
-    gpus: int | None = option(None, "GPUs for one network, or one each for several; 0: the CPU.")
+    gpus: int | None = option(None, "Number of GPUs. One network uses all of them, several networks one each. 0: the CPU.")
     compiled: bool | None = option(None, "Use torch.compile. [default: on CUDA with one GPU]", name="compile")
 
     @property
@@ -297,7 +299,7 @@ class SubmitSpec(DeviceFields):
         "Test-time augmentation: none, flip or flip_shift. [default: flip, if it was trained with flips]",
         complete="averaging",
     )
-    adapt_norm: bool = option(False, "Take BatchNorm statistics from the test images, if they look different.")
+    adapt_norm: bool = option(False, "For test images that look different: take BatchNorm statistics from them.")
     names: bool = option(False, "Write class names, not indices.")
     id_column: str | None = option(None, "Name of the ID column. [default: ID]")
     label_column: str | None = option(None, "Name of the label column. [default: Labels]")
@@ -352,6 +354,6 @@ class AuditSpec(TableFields):
     """`nas doctor --data`"""
 
     data_folder: str | None = option(
-        None, "Audit these images: a folder, or files; also the download folder.", name="data", path=True
+        None, "Images to audit: a folder, or files. For a data set by name: its download folder.", name="data", path=True
     )
     test: Path | None = option(None, "With --data: also test images, which need no labels, against the training images.")

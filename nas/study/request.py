@@ -196,8 +196,8 @@ def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfi
         there, before = before, moved(before, os.path.abspath(request.data_folder))
         if before.labels is not None and not os.path.isfile(before.labels):
             raise StudyError(
-                f"the study has the images in {there.folder} and the labels in {there.labels}; for the images in "
-                f"{before.folder} the labels {before.labels} do not exist",
+                f"--data {before.folder}: its labels are expected in {before.labels}, but there is no such file (the study had "
+                f"the images in {there.folder} and the labels in {there.labels})",
                 hint="for the same images, name their table with --labels FILE; for others, start a study with --study NAME",
             )
     where = request.data_folder or (before and before.folder)

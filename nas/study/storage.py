@@ -103,7 +103,7 @@ def plain_study(url: str, name: str) -> optuna.Study:
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise ConfigError(f"--warm-start optuna:URL/NAME needs the URL of a database, not {public!r}", hint=example) from None
     if database.drivername.startswith("sqlite") and not Path(database.database or "").is_file():
-        raise ConfigError(f"there is no file {database.database} with a study to begin with", hint=example)
+        raise ConfigError(f"the Optuna database {database.database} of --warm-start does not exist", hint=example)
     try:
         storage = optuna.storages.RDBStorage(url, {"poolclass": sqlalchemy.NullPool}, skip_table_creation=True)
         names = optuna.get_all_study_names(storage)

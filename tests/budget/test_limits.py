@@ -79,7 +79,7 @@ MISTAKES = {
     ),
     "command with an open quote": (
         {"latency": {"max_ms": 5, "command": "./bench '{model}"}},
-        'budget.latency.command: is a command line, but No closing quotation: "./bench \'{model}"',
+        'budget.latency.command: must be a valid command line (No closing quotation), but is "./bench \'{model}"',
     ),
     "latency that is a number": (
         {"latency": 5},
@@ -97,7 +97,7 @@ MISTAKES = {
     ),
     "unknown device": (
         {"latency": {"max_ms": 5, "runtime": "torch", "device": "gpu"}},
-        "budget.latency.device: is the device of the network: cpu, cuda, cuda:1 and so on, or mps, but is 'gpu'",
+        "budget.latency.device: must be cpu, cuda, cuda:1 and so on, or mps, but is 'gpu'",
     ),
     "device that the runtime does not know": (
         {"latency": {"max_ms": 5, "runtime": "onnxruntime", "device": "mps"}},

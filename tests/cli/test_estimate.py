@@ -39,7 +39,7 @@ def test_estimate_is_said_in_lines() -> None:
         " 50 %      174,634  14.7M    128    18.2 s        10%  basic 2-1-1 × 32-64-64 k3-3-3 silu",
         "",
         "pruning   5.6 of 18 epochs per network on average; asha prunes somehow",
-        "search    about 20 min: from 10 min to 2 h 00 min, if the sampler prefers slow networks",
+        "search    about 20 min: from 10 min, up to 2 h 00 min if the sampler prefers slow networks",
     ]
 
 

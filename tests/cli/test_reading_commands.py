@@ -229,7 +229,7 @@ def test_space_is_shown_with_all_its_limits(nas: Callable[..., Done], tmp_path: 
         "Space all: 60,000 parameters, 64,000 bytes of activations, 5,000,000 MACs, 1000 ms by torch on cpu, 1 thread, batch 1\n"
     )
     assert "100% fit the budget, without latency: basic 100% of 3\n" in done.out
-    assert "Of 3 of them, timed here, 100% keep the latency: " in done.out
+    assert "3 of them were timed here: 100% are within the latency limit; they take " in done.out
     shown = as_json(nas("show", "all.yaml", "--draws", "3", "--json"))
     assert shown["budget"]["memory"] == 64_000
     assert shown["budget"]["latency"]["runtime"] == "torch"

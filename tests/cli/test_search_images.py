@@ -185,7 +185,9 @@ def test_another_folder_under_the_name_of_a_study_is_refused_with_both_folders(
     assert nas(*SEARCH, "--data", str(labelled), "--labels", str(labelled / "labels.csv")).code == 0
     (tmp_path / "second").mkdir()
     done = nas(*SEARCH, "--data", str(tmp_path / "second"))
-    assert done.err.startswith(f"Error: the study has the images in {labelled} and the labels in {labelled}/labels.csv; for")
+    assert done.err.startswith(
+        f"Error: --data {tmp_path / 'second'}: its labels are expected in {tmp_path / 'second'}/labels.csv"
+    )
     assert "Next:  for the same images, name their table with --labels FILE; " in done.err
 
 

@@ -166,7 +166,7 @@ def test_a_test_set_that_was_compressed_otherwise_is_noticed(
     write(tmp_path / "given", images_of(20, seed=3), lambda i: f"{i}.{kind.lower()}", format=kind, **how)
     found, text = audited(folder, tmp_path / "given")
     assert found.kinds == {"training": {"PNG": 60}, str(tmp_path / "given"): {said: 20}}
-    assert (f"compressed otherwise than training files: 20 {said}; training: 60 PNG" in text) == ("lossless" not in said)
+    assert (f"compressed in another way than training files: 20 {said}; training: 60 PNG" in text) == ("lossless" not in said)
 
 
 def test_classes_whose_files_differ_are_noticed(folder: Path) -> None:

@@ -60,8 +60,8 @@ def test_subset_of_fewer_images_than_classes_or_more_than_there_are_is_refused(s
     with pytest.raises(DataError) as refused:
         split(made([150, 6, 4]), DataConfig(dataset="made", subset=subset))
     assert refused.value.message == (
-        "--train-subset must be between 3, one image for each class, and 143, all training images (beside 17 validation "
-        f"images), but is {subset}"
+        "--train-subset must be between 3 (one image for each class) and 143 (all training images beside 17 validation images), "
+        f"but is {subset}"
     )
 
 
@@ -200,7 +200,7 @@ def test_class_of_a_single_group_is_refused_with_the_groups_name() -> None:
 
 def test_groups_that_no_split_can_part_are_refused_with_the_class_that_is_left_out() -> None:
     # Each two of the three groups share a class: whichever side has two of them has all of one class.
-    with pytest.raises(DataError, match=r"class 'c\d' has no (training|validation) images: none of its 2 groups"):
+    with pytest.raises(DataError, match=r"class 'c\d' has no (training|validation) images: if one of its 2 groups"):
         split(grouped_set([0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 0]), DataConfig(dataset="made"))
 
 

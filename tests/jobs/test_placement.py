@@ -73,7 +73,7 @@ def test_a_gpu_that_does_not_work_gets_no_worker(machine: Machine, monkeypatch: 
     machine(gpus=2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: ((6, 1), (8, 0))[index])
     assert devices_of(Placement()) == ["cuda:1"]
-    with pytest.raises(DeviceError, match="--gpus 2: this machine shows 1 GPU"):
+    with pytest.raises(DeviceError, match="--gpus 2: torch finds 1 GPU"):
         devices_of(Placement(gpus=2))
     machine(gpus=1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
@@ -140,7 +140,7 @@ def test_threads_that_are_asked_for(machine: Machine) -> None:
     assert device_group("cpu", 2, threads=2).threads == 2
     for ask in (lambda: plan_workers(Placement(workers=2, threads=3), PLAN), lambda: device_group("cpu", 2, threads=3).threads):
         assert refusal(ConfigError, ask) == (
-            "--threads 3: 2 processes with so many each would take 6 cores, and this command may use 4",
+            "--threads 3: 2 processes with 3 threads each would need 6 cores, and this command may use 4",
             "--threads 2 is the most; without it, the workers share the cores",
         )
 
@@ -189,7 +189,7 @@ def refusal(kind: type[NasError], ask: Callable[[], object]) -> tuple[str, str |
 def test_more_gpus_than_there_are(machine: Machine, have: int, visible: str | None, wanted: int, shows: str, hint: str) -> None:
     machine(gpus=have, visible=visible)
     assert refusal(DeviceError, lambda: devices_of(Placement(gpus=wanted))) == (
-        f"--gpus {wanted}: this machine shows {shows}",
+        f"--gpus {wanted}: torch finds {shows}",
         f"{hint}; nas doctor shows the devices",
     )
 
@@ -214,7 +214,7 @@ def test_gpus_that_do_not_work_are_named(
 ) -> None:
     monkeypatch.setattr(placement, "find_devices", lambda: {**found, "cpu": None})
     message, next_step = refusal(DeviceError, ask)
-    assert message == f"--gpus 2: this machine shows {shows}"
+    assert message == f"--gpus 2: torch finds {shows}"
     assert str(next_step).startswith(hint)
 
 
@@ -409,9 +409,9 @@ def test_gpus_or_processes_on_the_cpu_are_counted(
 @pytest.mark.parametrize(
     ("gpus", "device", "asked", "kind", "message", "hint"),
     [
-        (0, "auto", 2, DeviceError, "--gpus 2: this machine shows no GPU", "--gpus 0 trains on the CPU; --gpus 2 --device cpu"),
-        (1, "auto", 2, DeviceError, "--gpus 2: this machine shows 1 GPU", "--gpus 1; "),
-        (2, "cuda", 3, DeviceError, "--gpus 3: this machine shows 2 GPUs", "--gpus 2; "),
+        (0, "auto", 2, DeviceError, "--gpus 2: torch finds no GPU", "--gpus 0 trains on the CPU; --gpus 2 --device cpu"),
+        (1, "auto", 2, DeviceError, "--gpus 2: torch finds 1 GPU", "--gpus 1; "),
+        (2, "cuda", 3, DeviceError, "--gpus 3: torch finds 2 GPUs", "--gpus 2; "),
         (2, "auto", -1, ConfigError, "--gpus must be at least 0, but is -1", "without it, one GPU is used"),
         (2, "cuda:1", 2, ConfigError, "--gpus 2 and --device cuda:1 contradict each other", "leave one out: --gpus N"),
         (2, "cuda", 0, ConfigError, "--gpus 0 and --device cuda contradict each other: 0 GPUs is the CPU", "leave one out"),
@@ -434,7 +434,7 @@ def test_invalid_process_groups_are_refused(
 @pytest.mark.parametrize(
     ("broken", "first", "gpus", "instead"),
     [
-        (0, "cuda:1", 2, "1 trains on cuda:1; CUDA_VISIBLE_DEVICES may leave out what does not work"),
+        (0, "cuda:1", 2, "1 trains on cuda:1; for more, list only working GPUs in CUDA_VISIBLE_DEVICES"),
         (2, "cuda:0", 3, "2; --gpus 3 --device cpu tries it in 3 processes there"),
     ],
 )
@@ -446,7 +446,7 @@ def test_each_gpu_of_a_group_has_to_work(
     assert device_group("auto", 1) == DeviceGroup(torch.device(first))
     assert device_group("auto", 2) == DeviceGroup(torch.device("cuda:0"), 2) if broken == 2 else True
     message, hint = refusal(DeviceError, lambda: device_group("auto", gpus))
-    assert message.startswith(f"--gpus {gpus}: this machine shows 2 GPUs that work; cuda:{broken} does not work: torch ")
+    assert message.startswith(f"--gpus {gpus}: torch finds 2 GPUs that work; cuda:{broken} does not work: torch ")
     assert hint == f"--gpus {instead}; nas doctor shows the devices"
 
 
@@ -465,6 +465,6 @@ def test_more_gpus_than_there_are_is_a_sentence(nas: Callable[..., Done], study:
     done = nas("retrain", "--study", "tiny", "--gpus", "2")
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        "Error: --gpus 2: this machine shows no GPU\n"
+        "Error: --gpus 2: torch finds no GPU\n"
         "Next:  --gpus 0 trains on the CPU; --gpus 2 --device cpu tries it in 2 processes there; nas doctor shows the devices\n"
     )

@@ -125,8 +125,8 @@ def test_sample_of_other_images_is_refused_with_some_of_them() -> None:
     ("rows", "message"),
     [
         ([("a", "0"), ("b", "1")], None),
-        ([("b", "1"), ("a", "0")], "IDs are not the 2 that were to be written, in their order"),
-        ([("a", "0")], "its 1 IDs are not the 2"),
+        ([("b", "1"), ("a", "0")], "its 2 IDs or their order differ from the 2 expected"),
+        ([("a", "0")], "its 1 IDs or their order differ from the 2"),
         ([("a", "0"), ("b", "7")], "'7' is not a class. Choices: 0, 1"),
     ],
 )
@@ -169,7 +169,7 @@ def test_what_was_written_is_read_back_before_it_counts(
     monkeypatch.setattr("nas.predict.submission.write_rows", shuffle)
     done = nas("submit", str(test_set), "--study", study.name, "--device", "cpu")
     assert done.code == 1
-    assert "in their order" in done.err
+    assert "their order differ" in done.err
     assert not json.loads(nas("runs", "--study", study.name, "--json").out)["submissions"]
 
 

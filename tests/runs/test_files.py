@@ -165,7 +165,7 @@ def test_old_run_is_used_with_a_note_until_the_ledger_has_it(study: StudyPaths, 
     done = submit(SubmitSpec(study, device="cpu"), note=notes.append)
     assert done.output.is_file()
     assert notes == [
-        f"{run.folder.name} is older than the hashes, so changes of its files cannot be detected; "
+        f"{run.folder.name} is from a version of nas that stored no hashes of files, so their changes cannot be detected; "
         "nas runs --rebuild --study tiny   records the current files"
     ]
     assert rebuild(study)[1] == []

@@ -167,7 +167,7 @@ def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(
         ("before/2", "'2' is not a trained trial of study 'before'. Choices: best, 0, 1."),
         ("before/best", "'best' is not a trained trial of study 'before'."),
         ("nowhere/1", "there is no study 'nowhere' under"),
-        ("optuna:sqlite:///nowhere.db/old", "there is no file nowhere.db with a study to begin with"),
+        ("optuna:sqlite:///nowhere.db/old", "the Optuna database nowhere.db of --warm-start does not exist"),
         ("optuna:old", "--warm-start optuna:URL/NAME needs the URL of a database, not ''"),
         ("optuna:sqlite:///before/study.json/old", "sqlite:///before/study.json cannot be read as a storage of Optuna: "),
         ("optuna:sqlite:///before/study.db/old", "sqlite:///before/study.db has no study 'old'. Choices: before."),

@@ -316,7 +316,9 @@ def matched(
     rows = [row_of[i] for i in used]
     if table.groups is not None:
         alone = [f"{table.place(row)}: {table.images[row]}" for row in sorted(rows) if not table.groups[row]]
-        _refuse(alone, f"{rows_of_table} have no group", "name a group for each of them, a new one where needed")
+        _refuse(
+            alone, f"{rows_of_table} have no group", "name a group for each; an image that belongs with no other gets its own"
+        )
     return [files[i] for i in used], rows, len(lost) + len(files) - len(used)
 
 

@@ -157,7 +157,7 @@ class RayExecutor(Executor):
             raise self._no_room(room)
         elif self._no_room_since is None:
             self._no_room_since = time.monotonic()
-            self._note(f"{self._no_room(room)}; waiting for {NO_ROOM_SECONDS / 60:.0f} minutes for one that has")
+            self._note(f"{self._no_room(room)}; waiting up to {NO_ROOM_SECONDS / 60:.0f} minutes for a node with enough room")
         self._seen = room
 
     def _no_room(self, room: Room) -> NasError:
