@@ -331,7 +331,7 @@ def _try(block: ResidualBlock, plan: BlockPlan, size: int) -> None:
             raise ConfigError(f"{label} makes {_shape(y.shape)} of {_shape(x.shape)}, but must keep the shape (N, C, H, W)")
         if y.shape[1] != channels:
             raise ConfigError(
-                f"{label} makes {y.shape[1]} channels of {plan.channels_in} {at}, but must make {channels} (plan.stage.channels)",
+                f"{label} makes {y.shape[1]} channels of {plan.channels_in} {at}, but must make plan.stage.channels, {channels}",
                 hint="the shortcut has to change them, too: nas.models.blocks.make_shortcut(plan)",
             )
         if tuple(y.shape[2:]) != (after, after):

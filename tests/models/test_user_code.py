@@ -263,7 +263,7 @@ FAULTS = {
     "other channels": (
         "return self.conv(x) + self.shortcut(x)",
         "return (self.conv(x) + self.shortcut(x)).repeat(1, 2, 1, 1)",
-        "makes 16 channels of 8 at stride 1, but must make 8 (plan.stage.channels)",
+        "makes 16 channels of 8 at stride 1, but must make plan.stage.channels, 8",
     ),
     "images mixed": (
         "return self.conv(x) + self.shortcut(x)",
