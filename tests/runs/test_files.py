@@ -193,7 +193,8 @@ def test_run_is_used_by_its_folder_without_any_study(
     _, second = kept_submissions(TrialPaths(Path("mine")))[0]  # the first was made in the study
     assert second.output == str(tmp_path / "elsewhere" / "submission-digits-test.csv")
     assert nas("export", "mine/").code == 0
-    assert sorted(path.name for path in Path("exported/mine").iterdir()) == ["model.json", "model.py", "model.safetensors"]
+    names = ["README.md", "model.json", "model.py", "model.safetensors"]
+    assert sorted(path.name for path in Path("exported/mine").iterdir()) == names
     assert not studies_folder().exists()
 
 
