@@ -206,7 +206,7 @@ def test_optimisers_at_one_rate_are_warned_of(study: StudyPaths, fixed: tuple[st
         settings = read_settings(study)
         _, definition = _define(request, settings, _find_base(request, settings))
         said = warnings_of(definition)
-        return [text for text in said if "rates differ by orders" in text]
+        return [text for text in said if "peak learning rate" in text]
 
     request = replace(asked(study, varied), fixed=fixed)
     (text,) = warned(request)
