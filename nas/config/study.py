@@ -37,7 +37,7 @@ class DataConfig(Frozen):
     image_column: str = "image"  # of that file: paths within `folder`, with or without the ending
     label_column: str = "label"
     label_columns: tuple[str, ...] = ()
-    """Of a table that has a column a class, which holds 1 for the images of that class and 0 for others: these."""
+    """Columns of one-hot labels: one column for each class, 1 for images of that class and 0 for all others."""
     header: bool = True  # whether a table's first line names its columns; they are called 1, 2, … otherwise
     group_column: str | None = None
     """Of that file: what images have in common that must not be on both sides of the split, such as their patient."""

@@ -259,8 +259,10 @@ def _across(split: np.ndarray, twins: Twins) -> dict[str, int]:
 
 
 PREFIXES: dict[str, Callable[[str], str]] = {
-    "what stands before the first of _ - . or a space in their names": lambda stem: re.split(r"[_\-. ]", stem)[0],
-    "what stands before the last of _ - . or a space in their names": lambda stem: re.split(r"[_\-. ](?=[^_\-. ]*$)", stem)[0],
+    "the part of the file name before the first separator (_ - . or a space)": lambda stem: re.split(r"[_\-. ]", stem)[0],
+    "the part of the file name before the last separator (_ - . or a space)": lambda stem: re.split(
+        r"[_\-. ](?=[^_\-. ]*$)", stem
+    )[0],
 }
 
 

@@ -47,7 +47,9 @@ def decoded(name: str, source: object, container: Container, config: DataConfig,
             np.save(folder / f"{part}-labels.npy", labels[kept])
             if part == "train" and (groups := split.groups()) is not None:
                 if lacking := [i for i in kept.tolist() if not groups[i]]:
-                    hint = "name a group for each of them; an image that belongs with no other gets a group of its own"
+                    hint = (
+                        "name a group for each of them; if an image belongs with no other, write a name that no other image has"
+                    )
                     raise DataError(f"{len(lacking):,} images have no group, the first is {split.place(lacking[0])}", hint=hint)
                 meta["groups"] = list(dict.fromkeys(groups))
                 numbers = {name: number for number, name in enumerate(meta["groups"])}

@@ -106,8 +106,8 @@ def _without_nas(node: ast.Import | ast.ImportFrom, source: BlockSource) -> list
 
 def _needs_more(source: BlockSource, line: str) -> ConfigError:
     return ConfigError(
-        f"{source.file} has the line {line!r}, but model.py must work without nas: from nas, import only single names of "
-        "nas.models.blocks or nas.models.layers",
+        f"{source.file} has the line {line!r}, but model.py must work without nas: the only imports of nas that work are "
+        "`from nas.models.blocks import NAME` and `from nas.models.layers import NAME`",
         hint="export it with --format onnx or --format torch, or change the file and start a new search",
     )
 

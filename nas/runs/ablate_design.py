@@ -109,7 +109,7 @@ class Definition(Frozen):
             elif not set(factor.levels) <= set(theirs[factor.name].levels):
                 found.append(f"{factor.name}: {_levels(factor)} → {_levels(theirs[factor.name])}")
         if self.grid and (added := theirs.keys() - {factor.name for factor in self.factors}):
-            found.append(f"varied beside the others of the grid: {', '.join(sorted(added))}")
+            found.append(f"new in the grid, which was begun without: {', '.join(sorted(added))}")
         if not set(self.seeds) <= set(new.seeds):
             found.append(f"seeds: {', '.join(map(str, self.seeds))} → {', '.join(map(str, new.seeds))}")
         return found

@@ -219,7 +219,8 @@ def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> 
     if network:
         note(
             f"{paths.folder} is on a network file system ({system}): the database keeps a rollback journal, which is slower, and "
-            "a coordinator on another machine may not be noticed; --storage postgresql://… has neither problem"
+            "nas may not notice that another machine searches the same study, so search it on one machine only; "
+            "--storage postgresql://… has neither problem"
         )
     with openable(paths, None):
         # The index of a write-ahead log is memory that the processes of one machine share.

@@ -172,7 +172,7 @@ def test_other_changes_of_an_ablation_are_refused(new: Definition, difference: s
 
 def test_a_grid_takes_no_further_factor() -> None:
     begun = definition("optimiser=sgd,adam", grid=True)
-    with pytest.raises(StudyError, match="varied beside the others of the grid: activation"):
+    with pytest.raises(StudyError, match="new in the grid, which was begun without: activation"):
         begun.grown(definition("optimiser=sgd,adam", "activation=relu,gelu", grid=True), "mine")
 
 

@@ -317,7 +317,9 @@ def matched(
     if table.groups is not None:
         alone = [f"{table.place(row)}: {table.images[row]}" for row in sorted(rows) if not table.groups[row]]
         _refuse(
-            alone, f"{rows_of_table} have no group", "name a group for each; an image that belongs with no other gets its own"
+            alone,
+            f"{rows_of_table} have no group",
+            "name a group for each; if an image belongs with no other, write a name that no other image has",
         )
     return [files[i] for i in used], rows, len(lost) + len(files) - len(used)
 

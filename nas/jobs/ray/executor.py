@@ -129,8 +129,8 @@ class RayExecutor(Executor):
     def _unreachable(self, reason: str) -> NasError:
         return NasError(
             f"the Ray cluster {self._address!r} cannot be reached: {reason}. Choices: auto (the cluster this machine belongs "
-            "to), local (one on this machine, for this search), HOST:PORT or ray://HOST:PORT (where the head of one listens)",
-            hint="ray start --head starts a cluster, and prints how other machines join it; where one asks for a token, set "
+            "to), local (one on this machine, for this search), HOST:PORT or ray://HOST:PORT (the address of a head node)",
+            hint="ray start --head starts a cluster, and prints how other machines join it; if the cluster asks for a token, set "
             "RAY_AUTH_MODE=token",
         )
 

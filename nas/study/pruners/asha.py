@@ -92,7 +92,7 @@ class Asha(FairPruner):
 
     def describe(self) -> str:
         if not self.rungs:
-            return f"no trial: {self.epochs} epoch{'s' * (self.epochs != 1)} are too few for a rung"
+            return f"no trial: {self.epochs} epoch{'s' * (self.epochs != 1)} are too few to compare trials before their end"
         what = f"all but the best 1/{self.reduction} after epochs {', '.join(map(str, self.rungs))}"
         return what + once_begun(self.startup_trials)
 
@@ -139,7 +139,7 @@ class Hyperband(FairPruner):
 
     def describe(self) -> str:
         rungs = "; ".join(", ".join(map(str, rungs)) or "none" for rungs in self.brackets)
-        return f"in {len(self.brackets)} brackets, with rungs after epochs {rungs}{once_begun(self.startup_trials)}"
+        return f"in {len(self.brackets)} brackets, which compare trials after epochs {rungs}{once_begun(self.startup_trials)}"
 
 
 def _epochs_of_endless(rungs: list[int], epochs: int, reduction: int) -> float:
