@@ -45,7 +45,7 @@ class Seen:
 
 
 T4, P100, V100, A100, RTX_3090, H200, RTX_5090 = (7, 5), (6, 0), (7, 0), (8, 0), (8, 6), (9, 0), (12, 0)
-NONE, ONE = "torch finds no GPU", "this machine shows 1 GPU"
+NONE, ONE = "torch finds no GPU", "torch finds 1 GPU"
 FP16, BF16, FP32 = "fp16", "bf16", "fp32"
 
 

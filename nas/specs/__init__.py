@@ -188,7 +188,7 @@ class RetrainSpec(RecipeFields):
     seed: int = option(0, "Random seed.", min=0)
     hold_out: float = option(0.0, "Share of the training images to hold out.", min=0, max=0.5)
     include_test_labels: bool = option(False, "Also train on the official test set; no test accuracy then.")
-    gpus: int | None = option(None, "Number of GPUs. One network uses all of them, several networks one each. 0: the CPU.")
+    gpus: int | None = option(None, "GPUs: all for one network, one for each of several. 0: CPU.")
     compiled: bool | None = option(None, "Use torch.compile. [default: on CUDA with one GPU]", name="compile")
 
     @property

@@ -84,7 +84,7 @@ def test_folder_predicts_exactly_without_this_package(
 ) -> None:
     done = export(ExportSpec(study, output=tmp_path / "network"))
     assert done.difference == 0.0
-    assert {file.name for file in done.path.iterdir()} == {"model.py", "model.json", "model.safetensors"}
+    assert {file.name for file in done.path.iterdir()} == {"README.md", "model.py", "model.json", "model.safetensors"}
     np.save(tmp_path / "images.npy", images)
     script = (
         "import sys, numpy, torch\n"

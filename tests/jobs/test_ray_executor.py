@@ -213,7 +213,7 @@ def test_a_cluster_without_room_is_waited_for_but_not_for_ever(
     ear.until(lambda: ear.ready)
     (said,) = notes
     assert "no node of the Ray cluster" in said
-    assert "a worker with 0.5 GPUs and 1 CPUs: its nodes have 0 and 0 (GPUs and CPUs); waiting for 10 minutes" in said
+    assert "a worker with 0.5 GPUs and 1 CPUs: its nodes have 0 and 0 (GPUs and CPUs); waiting up to 10 minutes" in said
     monkeypatch.setattr("nas.jobs.ray.executor.NO_ROOM_SECONDS", 0.5)
     cluster.remove_node(node)
     with pytest.raises(NasError, match="has room for a worker"):

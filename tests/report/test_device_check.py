@@ -109,7 +109,7 @@ def test_predictions_that_differ_from_the_cpus_fail(monkeypatch: pytest.MonkeyPa
 
     (row,), _ = run_with(monkeypatch, {"mps": None, "cpu": None}, {"prediction": Step(STEPS["prediction"].run, "send")}, child)
     assert (row.device, row.passed) == ("mps", False)
-    assert row.found == "probabilities of 64 images differ from the CPU's by 0.002 at most; 0.001 is allowed"
+    assert row.found == "probabilities of 64 images differ from the CPU's by at most 0.002; 0.001 is allowed"
 
 
 def test_every_device_has_its_rows_and_what_depends_on_a_failure_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,8 @@ def test_one_run_is_taken_and_what_came_later_is_named(runs: Runs, steps: str) -
     assert (f"Network {name}: {chosen.why}" in said) == several
     if newer:
         last = chosen.newer[-1]
-        assert said[-1].startswith(f"Warning: {last} was trained later")
+        trained = "was" if len(chosen.newer) == 1 else f"and {len(chosen.newer) - 1} more were"
+        assert said[-1].startswith(f"Warning: {last} {trained} trained later")
         assert said[-1].endswith(f" and not used: --run {last} uses it")
 
 

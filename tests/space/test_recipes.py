@@ -115,7 +115,7 @@ def test_auto_goes_by_the_length() -> None:
             "from_epochs: {50: {optimizer: sgd, optimiser: sgd}}",
             "mine.yaml: from_epochs: 50.optimizer: is given with optimiser",
         ),
-        ("train: {lr: 0.1}", "mine.yaml: train: lr: needs optimiser"),
+        ("train: {lr: 0.1}", "mine.yaml: train: lr: set optimiser, too"),
         ("train: {label_smoothing: 2}", "mine.yaml: train: label_smoothing: must be less than 1 (got 2)"),
         ("from_epochs: {50: {batch: 3}}", "mine.yaml: from_epochs: 50.batch: unknown key"),
         ("tta: mirror", "mine.yaml: tta: must be 'none', 'flip' or 'flip_shift' (got 'mirror')"),
