@@ -170,7 +170,11 @@ class TrainConfig(Frozen):
 
     def flop(self, macs: int, images: int) -> float:
         """Operations of this training for a network with `macs` MACs on `images` training images."""
-        return training_flop(macs, self.epochs * (self.epoch_images or images), self.sam_rho)
+        return self.epochs * self.epoch_flop(macs, images)
+
+    def epoch_flop(self, macs: int, images: int) -> float:
+        """Of one epoch."""
+        return training_flop(macs, self.epoch_images or images, self.sam_rho)
 
     def passes(self, images: int) -> float:
         """How often it sees each of `images` training images."""

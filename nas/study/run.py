@@ -291,8 +291,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         "images": prepared.settings.train_images,
     }
     search, own_stop = make_source(1 - kept_share), StopOf(stop)
-    kept_flop = kept_share * (request.flop or 0.0)
-    plan = _plan(prepared, search.progress, fitted, expected, kept_seconds or None, kept_flop or None)
+    plan = _plan(prepared, search.progress, fitted, expected, kept_share)
     display.begin(plan)
     display.until(search_deadline)
     interrupted = True
@@ -358,14 +357,7 @@ def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
     return fitted
 
 
-def _plan(
-    prepared: _Prepared,
-    progress: Progress,
-    fitted: list[Fitted],
-    expected: Round | None,
-    finalist_seconds: float | None,
-    finalist_flop: float | None,
-) -> SearchPlan:
+def _plan(prepared: _Prepared, progress: Progress, fitted: list[Fitted], expected: Round | None, kept_share: float) -> SearchPlan:
     return SearchPlan(
         paths=prepared.paths,
         settings=prepared.settings,
@@ -377,8 +369,8 @@ def _plan(
         precision=prepared.precision,
         pruner=prepared.pruner,
         finalists=expected,
-        finalist_seconds=finalist_seconds,
-        finalist_flop=finalist_flop,
+        finalist_seconds=kept_share * (prepared.request.timeout or 0.0) or None,
+        finalist_flop=kept_share * (prepared.request.flop or 0.0) or None,
         skipped_images=prepared.dataset.skipped,
         groups=0 if prepared.parts.validation is None else len(prepared.dataset.groups),
         warm_start=fitted,

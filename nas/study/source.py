@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config import Candidate, MetricName, training_flop
+from nas.config import Candidate, MetricName
 from nas.data.loader import mix_seed
 from nas.errors import StudyError
 from nas.files import write_whole
@@ -191,8 +191,7 @@ class TrialSource(JobSource):
         self.progress.flop_left = None if self.most_flop is None else self.most_flop - self.spent
 
     def _epoch_flop(self, drawn: Drawn) -> float:
-        train = drawn.candidate.train
-        return training_flop(drawn.macs, train.epoch_images or self.images or 0, train.sam_rho)
+        return drawn.candidate.train.epoch_flop(drawn.macs, self.images or 0)
 
     @property
     def wanted(self) -> int:
