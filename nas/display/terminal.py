@@ -57,7 +57,8 @@ def finalists_plan(plan: SearchPlan) -> str:
     kept = [time_text(plan.finalist_seconds)] if plan.finalist_seconds is not None else []
     kept += [flop_text(plan.finalist_flop)] if plan.finalist_flop is not None else []
     if kept:
-        return f"in the last {' or '.join(kept)}; how many depends on the cost of the search's trainings"
+        how_many = round_text(plan.finalists) if plan.finalists_given else "as many as fit"
+        return f"{how_many}, in the last {' or '.join(kept)}"
     epochs = int(plan.settings.parameters["epochs"])
     expected = plan.pruner.expected_epochs(plan.goal)
     most = "at most " if expected is None else ""

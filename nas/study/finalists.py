@@ -68,8 +68,16 @@ class Finalist:
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
-def check_request(count: int | None, epochs: int | None, seeds: int | None, trials: int, search_epochs: int) -> None:
-    """Raises ConfigError for what cannot be meant."""
+def check_request(
+    count: int | None,
+    epochs: int | None,
+    seeds: int | None,
+    trials: int,
+    search_epochs: int,
+    flop: float | None = None,
+    trial_flop: float | None = None,
+) -> None:
+    """Raises ConfigError for what cannot be meant. `flop`: of the whole search; `trial_flop`: of each trial, where it is fixed."""
     if count is not None and count < 0:
         raise ConfigError(f"--finalists must be a number of networks, 0 for none, but is {count}")
     if count is not None and count > trials:
@@ -85,6 +93,21 @@ def check_request(count: int | None, epochs: int | None, seeds: int | None, tria
             )
     if count == 0 and (epochs is not None or seeds is not None):
         raise ConfigError("--finalists 0 means no finalists, so --finalist-epochs and --finalist-seeds cannot be used")
+    if count and flop is not None and trial_flop is not None:
+        needed = reserved_flop(flop, plan_round(0, search_epochs, count, epochs, seeds), count, search_epochs, trial_flop)
+        if needed >= flop:
+            raise ConfigError(
+                f"the finalists need {needed / 1e15:.3g} PFLOP, and --compute {flop / 1e15:.3g}PFLOP would leave the search nothing",
+                hint="raise --compute, or lower --finalists, --finalist-epochs or --finalist-seeds",
+            )
+
+
+def reserved_flop(flop: float, asked: Round | None, count: int | None, search_epochs: int, trial_flop: float | None) -> float:
+    """What a search reserves of its compute for finalists: their cost if it is known before, because their `count` was given and
+    every trial takes `trial_flop`; else a fifth."""
+    if asked is None:
+        return 0.0
+    return asked.cost * trial_flop / search_epochs if count and trial_flop is not None else SHARE * flop
 
 
 def plan_round(

@@ -128,7 +128,7 @@ def resolve(request: SearchSpec) -> Asked:
     stored = read_settings(paths) if paths.settings.is_file() else None
     overrides = resolve_overrides(request, stored)
     space = resolve_space(request, paths, stored, overrides)
-    check_request(*request.final_round, request.trials, space.epochs)
+    check_request(*request.final_round, request.trials, space.epochs, request.flop, overrides.trial_compute)
     return Asked(
         paths=paths,
         stored=stored,

@@ -41,6 +41,7 @@ from nas.study.finalists import (
     expected_round,
     finalists_of,
     require_same_epochs,
+    reserved_flop,
 )
 from nas.study.outcomes import count_outcomes
 from nas.study.ownership import own_study
@@ -69,6 +70,7 @@ class SearchPlan:
     precision: str
     pruner: FairPruner
     finalists: Round | None  # what is expected after the search; None for none
+    finalists_given: bool  # whether their number was given, and so is certain
     finalist_seconds: float | None  # kept for them, where the time is limited
     finalist_flop: float | None  # likewise, where the compute is
     skipped_images: int
@@ -256,8 +258,9 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
     fitted = [] if _has_begun(study) else _begin(prepared, study)
     require_same_epochs(study, request.finalist_epochs)
     expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, prepared.pruner)
-    kept_share = 0.0 if expected is None else SHARE
-    kept_seconds = kept_share * (request.timeout or 0.0)
+    kept_seconds = SHARE * (request.timeout or 0.0) if expected else 0.0
+    trial_flop = prepared.settings.study.trial_compute
+    kept_flop = reserved_flop(request.flop or 0.0, expected, request.finalists, space.epochs, trial_flop)
     search_deadline = None if prepared.deadline is None else prepared.deadline - kept_seconds
     prepared.persist(lambda: write_whole(paths.token, prepared.token.encode()))
     crew = Crew(prepared.executor, display.note)
@@ -268,8 +271,8 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         runner.run()
         return runner
 
-    def make_source(share: float = 1.0) -> SearchSource:
-        """`share`: of the compute that is given."""
+    def make_source(reserved: float = 0.0) -> SearchSource:
+        """`reserved`: of the compute that is given, for finalists."""
         return SearchSource(
             study,
             paths,
@@ -277,9 +280,9 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
             space,
             prepared.budget,
             least_params=prepared.least_params,
-            trial_flop=prepared.settings.study.trial_compute,
+            trial_flop=trial_flop,
             goal=request.trials,
-            most_flop=None if request.flop is None else share * request.flop,
+            most_flop=None if request.flop is None else request.flop - reserved,
             **shared,
         )
 
@@ -290,8 +293,8 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         "metric": prepared.settings.study.metric,
         "images": prepared.settings.train_images,
     }
-    search, own_stop = make_source(1 - kept_share), StopOf(stop)
-    plan = _plan(prepared, search.progress, fitted, expected, kept_share)
+    search, own_stop = make_source(kept_flop), StopOf(stop)
+    plan = _plan(prepared, search.progress, fitted, expected, kept_seconds, kept_flop)
     display.begin(plan)
     display.until(search_deadline)
     interrupted = True
@@ -299,10 +302,10 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         with suspended_by_signals(stop.request):
             suspended = carry_out(search, own_stop, search_deadline).suspended
             if search.is_spent:
-                share = "the limit of --compute" if not kept_share else "its share of --compute"
+                share = "the limit of --compute" if not kept_flop else "its share of --compute"
                 display.note(f"the search has trained for {search.spent / 1e15:.3g} PFLOP, {share}")
             chosen = choose(study, space.epochs, *request.final_round)
-            limited = own_stop.requested or (kept_share > 0 and search.is_spent)
+            limited = own_stop.requested or (kept_flop > 0 and search.is_spent)
             if chosen is None and limited and not prepared.stop_requested():
                 kept = "compute" if search.is_spent else "time"
                 display.note(f"too few networks were trained to choose finalists; the search continues for the remaining {kept}")
@@ -357,7 +360,9 @@ def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
     return fitted
 
 
-def _plan(prepared: _Prepared, progress: Progress, fitted: list[Fitted], expected: Round | None, kept_share: float) -> SearchPlan:
+def _plan(
+    prepared: _Prepared, progress: Progress, fitted: list[Fitted], expected: Round | None, kept_seconds: float, kept_flop: float
+) -> SearchPlan:
     return SearchPlan(
         paths=prepared.paths,
         settings=prepared.settings,
@@ -369,8 +374,9 @@ def _plan(prepared: _Prepared, progress: Progress, fitted: list[Fitted], expecte
         precision=prepared.precision,
         pruner=prepared.pruner,
         finalists=expected,
-        finalist_seconds=kept_share * (prepared.request.timeout or 0.0) or None,
-        finalist_flop=kept_share * (prepared.request.flop or 0.0) or None,
+        finalists_given=bool(prepared.request.finalists),
+        finalist_seconds=kept_seconds or None,
+        finalist_flop=kept_flop or None,
         skipped_images=prepared.dataset.skipped,
         groups=0 if prepared.parts.validation is None else len(prepared.dataset.groups),
         warm_start=fitted,

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
+from nas.display.terminal import finalists_plan
 from nas.errors import ConfigError, StudyError
 from nas.paths import study_paths
 from nas.runs.select import find_subject
@@ -71,6 +72,10 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], str]] = {
     "no seed": ((2, None, 0, 4, 18), "--finalist-seeds must be at least 1, but is 0"),
     "shorter": ((2, 17, None, 4, 18), "--finalist-epochs must be at least the search's 18, but is 17"),
     "endless": ((2, 10**9, None, 4, 18), "--finalist-epochs must be at least 1 and at most 100,000, but is 1000000000"),
+    "nothing left": (
+        (2, 6, 1, 4, 3, 40e12, 10e12),
+        "the finalists need 0.04 PFLOP, and --compute 0.04PFLOP would leave the search nothing",
+    ),
     "off and yet told": ((0, 20, None, 4, 18), "--finalists 0 means no finalists, so --finalist-epochs"),
 }
 
@@ -297,6 +302,17 @@ def test_compute_that_is_too_little_for_finalists_goes_into_the_search() -> None
     result = run(display, study="limited", trials=50, flop=spent, pruner="none")
     assert any("the search continues for the remaining compute" in note for note in display.notes)
     assert (result.progress.trained, result.finalists) == (4, [])
+
+
+def test_the_search_leaves_what_a_given_number_of_finalists_needs_of_the_compute() -> None:
+    trial, display = 1e9, QuietDisplay()
+    finals = {"finalists": 2, "finalist_epochs": 4, "finalist_seeds": 1}  # twice as long as a trial, so as much as four
+    result = run(display, trials=50, flop=7.5 * trial, trial_compute=trial, pruner="none", **finals)
+    assert display.plan is not None
+    assert finalists_plan(display.plan).startswith("the best 2 again, 4 epochs with one seed: 8 epochs, in the last 4")
+    assert display.plan.finalist_flop == pytest.approx(4 * trial)
+    assert result.progress.trained == 4, "3.5 are left for the search; what has begun is trained to the end"
+    assert [len(finalist.accuracies) for finalist in result.finalists] == [1, 1]
 
 
 def test_finalists_get_a_fifth_of_the_time_limit() -> None:
