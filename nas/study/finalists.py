@@ -77,7 +77,7 @@ def check_request(
     flop: float | None = None,
     trial_flop: float | None = None,
 ) -> None:
-    """Raises ConfigError for what cannot be meant. `flop`: of the whole search; `trial_flop`: of each trial, where it is fixed."""
+    """Raises ConfigError for what cannot be meant. `flop`: of the whole search; `trial_flop`: of a trial, where it is fixed."""
     if count is not None and count < 0:
         raise ConfigError(f"--finalists must be a number of networks, 0 for none, but is {count}")
     if count is not None and count > trials:
@@ -97,7 +97,7 @@ def check_request(
         needed = reserved_flop(flop, plan_round(0, search_epochs, count, epochs, seeds), count, search_epochs, trial_flop)
         if needed >= flop:
             raise ConfigError(
-                f"the finalists need {needed / 1e15:.3g} PFLOP, and --compute {flop / 1e15:.3g}PFLOP would leave the search nothing",
+                f"finalists need {needed / 1e15:.3g} PFLOP, and --compute {flop / 1e15:.3g}PFLOP would leave the search nothing",
                 hint="raise --compute, or lower --finalists, --finalist-epochs or --finalist-seeds",
             )
 
