@@ -1,4 +1,5 @@
-"""How long a network's forward pass takes, timed as it will run: a median over as many runs as it takes to be sure of it.
+"""How long a network's forward pass takes, timed as it will run: a median over as many runs as it takes to be sure of it. Writes
+ONNX files in eight bits, too.
 
 `RUNTIMES` holds what may run it. To add one: a function with the signature of `_torch`, an entry there, its name in
 `nas.config.RuntimeName`. What was measured is kept, so that a network is timed once.
@@ -6,6 +7,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -14,11 +16,12 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
@@ -176,28 +179,76 @@ def _by_command(arch: ArchConfig, shape: ImageShape, command: str, latency: Late
         file = Path(folder) / "network.onnx"
         model, images = _network(arch, shape, latency.batch)
         torch.onnx.export(model, (images,), file, dynamo=True, verbose=False, external_data=False, input_names=["images"])
+        if latency.format == "onnx-int8":
+            write_int8(prepare_int8(file), file, [images.numpy()])
         words = [word.replace("{model}", str(file)) for word in shlex.split(command)]
         try:
             done = subprocess.run(
                 words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=latency.timeout
             )
         except subprocess.TimeoutExpired:
-            raise _failed(command, f"gave no answer within {latency.timeout:g} seconds") from None
+            raise _failed(latency, f"gave no answer within {latency.timeout:g} seconds") from None
         except OSError as error:
-            raise _failed(command, f"cannot be run: {words[0]}: {error.strerror}") from None
+            raise _failed(latency, f"cannot be run: {words[0]}: {error.strerror}") from None
     if done.returncode != 0:
         why = done.stderr.strip().splitlines() or ["it says nothing on standard error"]
-        raise _failed(command, f"ended with exit status {done.returncode}: {why[-1]}")
+        raise _failed(latency, f"ended with exit status {done.returncode}: {why[-1]}")
     last = (done.stdout.strip().splitlines() or [""])[-1]
     number = float(_NUMBER.findall(last)[-1]) if _NUMBER.search(last) else math.nan
     if not 0 < number < math.inf:
-        raise _failed(command, f"prints no number of milliseconds above 0 in its last line, which is {last!r}")
+        raise _failed(latency, f"prints no number of milliseconds above 0 in its last line, which is {last!r}")
     return number
 
 
-def _failed(command: str, how: str) -> BudgetError:
-    hint = "try it by hand on a file of nas export --format onnx; budget.latency has its command and its timeout in seconds"
-    return BudgetError(f"the command that measures the latency, {command!r}, {how}", hint=hint)
+def _failed(latency: LatencyConfig, how: str) -> BudgetError:
+    return BudgetError(
+        f"the command that measures the latency, {latency.command!r}, {how}",
+        hint=f"try it by hand on a file of nas export --format {latency.format}; budget.latency has its command and its timeout "
+        "in seconds",
+    )
+
+
+def prepare_int8(original: Path) -> Path:
+    """The ONNX file that `write_int8` takes, beside `original`: with BatchNorm folded, and shapes."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = original.with_name("prepared.onnx")
+    quant_pre_process(str(original), str(prepared), skip_symbolic_shape=True)
+    return prepared
+
+
+def write_int8(prepared: Path, output: Path, batches: Iterable[np.ndarray], excluded: Sequence[str] = ()) -> None:
+    """Static quantisation in the QDQ form of all operators but `excluded`: weights signed with one scale a channel, activations
+    unsigned, because onnxruntime 1.32 leaves half of the convolutions in float where they are signed. Their ranges are measured
+    on `batches` of the input `images`."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    logging.getLogger().disabled, before = True, logging.getLogger().disabled  # it warns of steps that were taken
+    try:
+        quantize_static(
+            str(prepared),
+            str(output),
+            _Reader(batches),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=list(excluded),
+        )
+    finally:
+        logging.getLogger().disabled = before
+
+
+class _Reader:
+    """Batches of images, as onnxruntime asks for them."""
+
+    def __init__(self, batches: Iterable[np.ndarray]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
 
 
 def _device(name: str) -> torch.device:
@@ -255,7 +306,9 @@ def latency_key(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> 
         _VERSION,
         arch.canonical().model_dump(mode="json", exclude_defaults=True, exclude=set(_TRAINING_ONLY)),
         shape.model_dump(),
-        latency.model_dump(exclude={"max_ms", "timeout"}, exclude_none=True),
+        latency.model_dump(
+            exclude={"max_ms", "timeout"} | ({"format"} if latency.format == "onnx" else set()), exclude_none=True
+        ),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -86,6 +86,7 @@ Count = Annotated[int, _read_by(parse_count)]
 Bytes = Annotated[int, _read_by(parse_bytes)]
 
 RuntimeName = Literal["torch", "onnxruntime"]
+CommandFormat = Literal["onnx", "onnx-int8"]
 CHANNEL_BLOCK = 16  # of onnxruntime's layout on x86-64 (NCHWc), with AVX-512; found with 1.32
 _DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]+)?")
 
@@ -114,6 +115,7 @@ class LatencyConfig(Frozen):
     command: Annotated[str, AfterValidator(_has_model)] | None = None
     """Or your own program that runs it, on a board for example, and prints the milliseconds as the last number of its last line;
     {model} stands for the path of an ONNX file. It replaces `runtime`, `device` and `threads`."""
+    format: CommandFormat = "onnx"  # of the command's file: float32, or eight bits with ranges measured on noise
     timeout: Annotated[float, Field(gt=0.0, strict=True)] = 60.0  # seconds that the command may take
     device: Annotated[str, AfterValidator(_known_device)] = "cpu"  # cpu, mps, cuda, cuda:1, …
     threads: Annotated[int, Field(ge=1, strict=True)] = 1  # CPU threads
@@ -143,6 +145,8 @@ class LatencyConfig(Frozen):
     def _runs_there(self) -> Self:
         if self.runtime == "onnxruntime" and self.device == "mps":
             raise ValueError("runtime onnxruntime runs on cpu or cuda, but device is 'mps'")
+        if self.command is None and self.format != "onnx":
+            raise ValueError(f"format {self.format} is only for a command, because runtime {self.runtime} runs in float32")
         return self
 
     @property
@@ -156,7 +160,7 @@ class LatencyConfig(Frozen):
     def setting(self) -> str:
         """All but the limit: `torch on cpu, 1 thread, batch 1`."""
         if self.command is not None:
-            return f"{self.command}, batch {self.batch}"
+            return f"{self.command}{' in int8' * (self.format == 'onnx-int8')}, batch {self.batch}"
         return f"{self.runtime} on {self.device}, {self.threads} thread{'s' * (self.threads > 1)}, batch {self.batch}"
 
 

@@ -140,7 +140,7 @@ def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: 
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise ConfigError(
-            f"--format onnx needs {error.name}, which is not installed", hint="pip install 'nas-under-budget[onnx]'"
+            f"--format onnx and {INT8} need {error.name}, which is not installed", hint="pip install 'nas-under-budget[onnx]'"
         ) from None
     batch = torch.export.Dim("batch", min=1)
     torch.onnx.export(

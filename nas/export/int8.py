@@ -1,8 +1,6 @@
 """An ONNX file in eight bits: weights and activations are quantised after the training, by ranges that are measured on training
-images. Static quantisation in the QDQ form, weights signed and one scale a channel, activations unsigned: with signed activations
-onnxruntime 1.32 leaves half of the convolutions in float."""
+images."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from nas.budget.latency import median_seconds
+from nas.budget.latency import median_seconds, prepare_int8, write_int8
 from nas.data.cache import Progress, silent
 from nas.data.images import ImageSet
 from nas.errors import ConfigError, choices_sentence
@@ -55,8 +53,6 @@ def quantise(
     """Writes `output`, the ONNX file `original` in eight bits but for the layers `keep` and what lies within them. `modules`: the
     names of those with weights. `calibration`: uint8 (N, H, W, C), training images. Raises ConfigError for too few of them."""
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     if len(calibration) < LEAST_CALIBRATION_IMAGES:
         raise ConfigError(
@@ -64,43 +60,28 @@ def quantise(
             f"{len(calibration)}",
             hint="nas export --format onnx   writes the network in float",
         )
-    prepared = original.with_name("prepared.onnx")
-    quant_pre_process(str(original), str(prepared), skip_symbolic_shape=True)
+    prepared = prepare_int8(original)
     graph = onnx.load(prepared).graph
     layers = _layers(graph, modules)
     kept = [node for node, layer in layers.items() if any(_within(layer, name) for name in keep)]
 
     def write(file: Path, excluded: list[str]) -> None:
-        quantize_static(
-            str(prepared),
-            str(file),
-            _Reader(calibration),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=excluded,
-        )
+        write_int8(prepared, file, _batches(calibration), excluded)
         if excluded:
             _shield(file, excluded)
 
-    logging.getLogger().disabled, before = True, logging.getLogger().disabled  # it warns of steps that were taken
-    try:
-        for file in progress([output], "quantising", 1):
-            write(file, kept)
-        pairs = [(onnx_session(original), "in float"), (onnx_session(output), "in int8")]
-        theirs, ours = (_predict(session, judged.images, progress, f"predicting {what}") for session, what in pairs)
-        changed = int((theirs != ours).sum())
-        blamed: dict[str, int] = {}
-        if changed > SHARE_TO_BLAME * len(judged):
-            some, alone = judged.images[:BLAMED_IMAGES], output.with_name("one-layer.onnx")
-            quantised = [layer for layer in dict.fromkeys(layers.values()) if not any(_within(layer, name) for name in keep)]
-            for layer in progress(quantised, "measuring each layer", len(quantised)):
-                write(alone, [node.name for node in graph.node if layers.get(node.name) != layer])
-                blamed[layer] = int((_predict(onnx_session(alone), some) != theirs[: len(some)]).sum())
-    finally:
-        logging.getLogger().disabled = before
+    for file in progress([output], "quantising", 1):
+        write(file, kept)
+    pairs = [(onnx_session(original), "in float"), (onnx_session(output), "in int8")]
+    theirs, ours = (_predict(session, judged.images, progress, f"predicting {what}") for session, what in pairs)
+    changed = int((theirs != ours).sum())
+    blamed: dict[str, int] = {}
+    if changed > SHARE_TO_BLAME * len(judged):
+        some, alone = judged.images[:BLAMED_IMAGES], output.with_name("one-layer.onnx")
+        quantised = [layer for layer in dict.fromkeys(layers.values()) if not any(_within(layer, name) for name in keep)]
+        for layer in progress(quantised, "measuring each layer", len(quantised)):
+            write(alone, [node.name for node in graph.node if layers.get(node.name) != layer])
+            blamed[layer] = int((_predict(onnx_session(alone), some) != theirs[: len(some)]).sum())
     one = judged.images[:1]
     times = [1000 * median_seconds(lambda s=session: s.run(None, {"images": one})) for session, _ in pairs]  # type: ignore[misc]
     labels = np.asarray(judged.labels)
@@ -167,16 +148,6 @@ def _shield(file: Path, names: Sequence[str]) -> None:
     onnx.save(model, file)
 
 
-class _Reader:
-    """Calibration images in batches, as onnxruntime asks for them."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self._batches = iter([{"images": images[start : start + BATCH]} for start in range(0, len(images), BATCH)])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
-
-
 def onnx_session(file: Path) -> Any:
     """Of onnxruntime, on one thread of the CPU."""
     import onnxruntime
@@ -189,6 +160,9 @@ def onnx_session(file: Path) -> Any:
 
 def _predict(session: Any, images: np.ndarray, progress: Progress = silent, what: str = "") -> np.ndarray:
     """int64 (N,): the most likely class of each of `images`, uint8 (N, H, W, C)."""
-    starts = range(0, len(images), BATCH)
-    parts = [np.ascontiguousarray(images[start : start + BATCH]) for start in starts]
+    parts = _batches(images)
     return np.concatenate([session.run(None, {"images": part})[0].argmax(1) for part in progress(parts, what, len(parts))])
+
+
+def _batches(images: np.ndarray) -> list[np.ndarray]:
+    return [np.ascontiguousarray(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]

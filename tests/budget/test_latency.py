@@ -14,7 +14,16 @@ from torch import nn
 import nas.budget.latency as latency_module
 import nas.device
 from nas.budget import Budget
-from nas.budget.latency import LEAST_RUNS, LEAST_SECONDS, MOST_SECONDS, RUNTIMES, WARM_UP_RUNS, measure_latency, median_seconds
+from nas.budget.latency import (
+    LEAST_RUNS,
+    LEAST_SECONDS,
+    MOST_SECONDS,
+    RUNTIMES,
+    WARM_UP_RUNS,
+    latency_key,
+    measure_latency,
+    median_seconds,
+)
 from nas.config import ArchConfig, BudgetConfig, ImageShape, LatencyConfig, StageConfig
 from nas.errors import BudgetError, DeviceError
 from nas.models import ResNet, build_model
@@ -194,10 +203,30 @@ def test_a_command_measures_the_exported_file_and_is_not_asked_twice(tmp_path: P
     latency, file = by_command(PRINTS_SIZE), tmp_path / "latencies.json"
     small, large = (Budget(BudgetConfig(latency=latency), SHAPE, file).latency(arch) for arch in (SMALL, LARGE))
     assert 5 < small < large / 50, "kilobytes of weights"
+    assert latency_key(SMALL, SHAPE, LatencyConfig(max_ms=5, command="./bench {model}")) == "b232da09151341b9", (
+        "as before there were formats"
+    )
     again = Budget(BudgetConfig(latency=latency.model_copy(update={"timeout": 1e-9})), SHAPE, file)
     assert not again.needs_idle_machine(SMALL)
     assert again.latency(SMALL) == small
     assert again.check(SMALL).sentence(again.limits).startswith(f"{small:,.3f} ms by {sys.executable} -c ")
+
+
+def test_a_command_gets_a_file_in_eight_bits_if_its_format_says_so(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    zero = LARGE.model_copy(update={"zero_init": True})  # weights of 0, whose scale would be 0
+    for arch in (LARGE, zero):
+        kept = tmp_path / f"{arch.zero_init}.onnx"
+        latency = by_command(f"import shutil, sys; shutil.copy(sys.argv[1], {str(kept)!r}); {PRINTS_SIZE}", format="onnx-int8")
+        assert measure_latency(arch, SHAPE, latency) < 0.3 * measure_latency(arch, SHAPE, by_command(PRINTS_SIZE))
+        graph = onnx.load(kept).graph
+        quantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+        products = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+        assert [name for node in products for name in node.input if name not in quantised] == []
+        (image,) = graph.input
+        assert (image.name, [one.dim_value for one in image.type.tensor_type.shape.dim]) == ("images", [1, 3, 16, 16])
+    assert latency_key(LARGE, SHAPE, latency) != latency_key(LARGE, SHAPE, latency.model_copy(update={"format": "onnx"}))
+    assert latency.setting().endswith(" in int8, batch 1")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,10 @@ MISTAKES = {
         {"latency": {"max_ms": 5, "command": "./bench '{model}"}},
         'budget.latency.command: must be a valid command line (No closing quotation), but is "./bench \'{model}"',
     ),
+    "eight bits without a command": (
+        {"latency": {"max_ms": 5, "runtime": "onnxruntime", "format": "onnx-int8"}},
+        "budget.latency: format onnx-int8 is only for a command, because runtime onnxruntime runs in float32",
+    ),
     "latency that is a number": (
         {"latency": 5},
         f"budget.latency: must have the time and the runtime, {EXAMPLE}, but is 5",
@@ -93,7 +97,7 @@ MISTAKES = {
     "time that is true": ({"latency": {"max_ms": True, "runtime": "torch"}}, "budget.latency.max_ms: must be a valid number"),
     "unknown key": (
         {"latency": {"max_ms": 5, "runtim": "torch"}},
-        "budget.latency: unknown key 'runtim'. Did you mean 'runtime'? Choices: max_ms, runtime, command, timeout, device, ",
+        "budget.latency: unknown key 'runtim'. Did you mean 'runtime'? Choices: max_ms, runtime, command, format, timeout, ",
     ),
     "unknown device": (
         {"latency": {"max_ms": 5, "runtime": "torch", "device": "gpu"}},

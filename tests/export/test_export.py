@@ -268,6 +268,21 @@ def test_too_few_images_are_no_calibration(study: StudyPaths, tmp_path: Path, mo
     assert not [*tmp_path.glob("network*"), *tmp_path.glob(".nas-export*")]
 
 
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_format_whose_package_is_absent_is_refused(
+    nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, package, None if package == missing else torch)  # any module
+    done = nas("export", "--study", "tiny", "--format", "onnx-int8", "--output", str(tmp_path / "network.onnx"))
+    assert (done.code, done.err) == (
+        1,
+        f"Error: --format onnx and onnx-int8 need {missing}, which is not installed\n"
+        "Next:  pip install 'nas-under-budget[onnx]'\n",
+    )
+    assert not [*tmp_path.glob("network*"), *tmp_path.glob(".nas-export*")]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_export_does_not_overwrite_existing_files(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, form: str) -> None:
     (tmp_path / "there").mkdir()
