@@ -25,7 +25,7 @@ GROUPS = {  # of a command's help, and their options in order; those behind a | 
     "channels skip-bad-images group-duplicates test",
     "Budget": "trials timeout max-params max-macs",
     "Search": "space sampler pruner finalists | metric finalist-epochs finalist-seeds warm-start",
-    "Training": "recipe like epochs time seed seeds choose-by | compute trial-compute class-balance",
+    "Training": "recipe like epochs time seed seeds choose-by | compute trial-compute final-compute class-balance",
     "Devices": "device gpus workers compile | workers-per-gpu threads ray gpus-per-worker cpus-per-worker",
     "Output": "format output submit.like names id-column submit.label-column probabilities bf16 keep-float top "
     "estimate log quiet json",

@@ -19,6 +19,9 @@ ChannelsName = Literal["grey", "rgb"]
 ObjectiveName = Literal["accuracy", "front"]
 
 
+IMAGES_EXPONENT = 0.67  # of the error as a function of the images seen
+
+
 class ImageShape(Frozen):
     """Shape of the images and number of classes."""
 
@@ -91,3 +94,29 @@ class StudyConfig(Frozen):
     trial_compute: Annotated[float | None, BeforeValidator(_parse_compute)] = None
     """Training compute of each trial, such as 10TFLOP: small networks see more images in an epoch than large ones, so pruning and
     ranking compare networks at equal compute. null: every trial sees the same images."""
+    final_compute: Annotated[float | None, BeforeValidator(_parse_compute)] = None
+    """Compute of the final training that the search is for, such as 0.3PFLOP. At equal compute, trials that are much shorter
+    favour networks that are too small for it. With this key the trial of a network at the limit of MACs takes `trial_compute`,
+    and smaller networks take so much less that the best size for the final training does best. null: all take `trial_compute`."""
+
+    def compute_of(self, macs: int, most_macs: int | None, times: float = 1.0) -> float | None:
+        """Operations of a trial of a network with `macs` MACs, or of a training that is `times` as long. None where every trial
+        sees the same images. `most_macs`: the limit; needed with `final_compute`.
+
+        The error of such networks on CIFAR-10 is about a + b MACs^-0.66 + c images^-0.67 (studies/reference/README.md, "The size
+        that fits the compute"), so short trials at equal compute overstate what a small network gains by its additional images.
+        With `final_compute` images^-0.67 of every trial exceeds that of the final training by the same amount, so that a trial
+        ranks networks of all sizes as the final training does.
+        """
+        if self.trial_compute is None:
+            return None
+        flop = times * self.trial_compute
+        if self.final_compute is None or not most_macs:
+            return flop
+        flop = min(flop, self.final_compute)
+
+        def term(flop: float, macs: int) -> float:
+            return (flop / macs) ** -IMAGES_EXPONENT
+
+        excess = term(flop, most_macs) - term(self.final_compute, most_macs)
+        return macs * (term(self.final_compute, macs) + excess) ** (-1 / IMAGES_EXPONENT)

@@ -82,6 +82,8 @@ def plan_lines(plan: SearchPlan) -> dict[str, str]:
     epochs = number_text(int(settings.parameters["epochs"]), "epoch")
     if settings.study.trial_compute is not None:
         epochs = f"{flop_text(settings.study.trial_compute)} in {epochs}"
+    if settings.study.final_compute is not None:
+        epochs = f"at most {epochs}, less for smaller networks, to rank for {flop_text(settings.study.final_compute)}"
     return {
         "study": str(plan.paths.folder),
         "space": f"{settings.space}, {settings.budget.describe()}",

@@ -55,7 +55,8 @@ def space_schema(samplers: list[str], pruners: list[str]) -> Schema:
     budget = _fields(BudgetConfig) | dict.fromkeys(("params", "macs", "memory", "flash", "ram"), _AMOUNT)
     budget["latency"]["anyOf"][0]["oneOf"] = [{"required": [by]} for by in ("runtime", "command")]
     study = _fields(StudyConfig) | {"sampler": _strategy(samplers), "pruner": _strategy(pruners)}
-    study["trial_compute"] |= {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _COMPUTE, {"type": "null"}]}
+    for key in ("trial_compute", "final_compute"):
+        study[key] |= {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _COMPUTE, {"type": "null"}]}
     share = _or_range({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -101,6 +101,12 @@ class SearchSpec(TableFields, ImageFields):
         parse=parse_flop,
         metavar="FLOP",
     )
+    final_compute: float | None = option(
+        None,
+        "With --trial-compute: rank for a final training of this compute. [default: the space's]",
+        parse=parse_flop,
+        metavar="FLOP",
+    )
     finalists: int | None = option(
         None, "Train the best N again, longer. [default: as many as a fifth of the search's cost allows]", remembered=False
     )

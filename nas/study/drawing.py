@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Budget
-from nas.config import Candidate
+from nas.config import Candidate, StudyConfig
 from nas.data.loader import mix_seed
 from nas.errors import NasError, choices_sentence
 from nas.paths import StudyPaths
@@ -40,15 +40,15 @@ class SearchSource(TrialSource):
         budget: Budget,
         *,
         seed: int,
+        config: StudyConfig | None = None,
         least_params: int | None = None,
-        trial_flop: float | None = None,
         **more: Any,
     ) -> None:
-        """`least_params`: each trial has a budget of its own, drawn between this many parameters and the study's. `trial_flop`:
-        operations of each training; None: each sees the same images. `more`: see `TrialSource`."""
+        """`least_params`: each trial has a budget of its own, drawn between this many parameters and the study's. `more`: see
+        `TrialSource`."""
         super().__init__(study, paths, epochs=space.epochs, seed=seed, **more)
         self.sampler, self.space, self.budget, self.least_params = sampler, space, budget, least_params
-        self.trial_flop = trial_flop
+        self.config = config or StudyConfig()
         study.sampler = sampler
         self._unjudged: tuple[optuna.Trial, Candidate, Budget] | None = None  # drawn, and to be timed on an idle machine
         self._in_a_row = Counter[str]()
@@ -154,8 +154,8 @@ class SearchSource(TrialSource):
     def _judge(self, trial: optuna.Trial, candidate: Candidate, budget: Budget) -> str:
         """Decides what becomes of it: `fits` (it is queued), `over_budget` or `duplicate`."""
         cost = budget.check(candidate.arch)
-        if self.trial_flop is not None and cost.macs:
-            candidate = candidate.for_compute(self.trial_flop, cost.macs)
+        if cost.macs and (flop := self.config.compute_of(cost.macs, self.space.budget.macs)) is not None:
+            candidate = candidate.for_compute(flop, cost.macs)
         outcomes.describe(trial, candidate, cost)
         if budget is self.budget and self.sampler.wants_margins:
             trial.set_user_attr("excess", max(cost.excess.values()))

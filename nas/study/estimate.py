@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nas.budget import Budget, count_macs, count_params
-from nas.config import Candidate
+from nas.config import Candidate, StudyConfig
 from nas.data.datasets import load_dataset
 from nas.data.images import Dataset
 from nas.data.loader import TrainBatches
@@ -148,7 +148,7 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
             f"study {paths.name!r} already has {before} trained networks, and --trials is {request.trials}",
             hint=f"nas search --study {paths.name} --estimate --trials {2 * before}",
         )
-    chosen = spread_by_macs(space, budget, settings.data.seed, asked.strategies.trial_compute)
+    chosen = spread_by_macs(space, budget, settings.data.seed, asked.strategies)
     for warning in (*space.warnings(), *settings.uncounted, *cost_warnings(space, budget, asked.space.images)):
         display.note(f"Warning: {warning}")
     count = len({one.digest for _, one in chosen})
@@ -185,15 +185,15 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
     )
 
 
-def spread_by_macs(space: Space, budget: Budget, seed: int, trial_flop: float | None = None) -> list[tuple[int, Candidate]]:
+def spread_by_macs(space: Space, budget: Budget, seed: int, config: StudyConfig | None = None) -> list[tuple[int, Candidate]]:
     """Uniform draws that fit, at the percentiles of their MACs. Raises BudgetError where nothing seems to fit."""
     draw, found, broken = UniformDraw(seed), list[tuple[int, int, Candidate]](), Counter[str]()
     for _ in range(MOST_DRAWS):
         candidate = space.draw(draw)
         cost = budget.check(candidate.arch)
         if cost.fits and cost.macs is not None:
-            if trial_flop is not None:
-                candidate = candidate.for_compute(trial_flop, cost.macs)
+            if config is not None and (flop := config.compute_of(cost.macs, space.budget.macs)) is not None:
+                candidate = candidate.for_compute(flop, cost.macs)
             found.append((cost.macs, len(found), candidate))
         broken.update(cost.broken)
         if len(found) == DRAWS:

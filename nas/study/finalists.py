@@ -14,10 +14,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config import check_epochs
+from nas.config import StudyConfig, check_epochs
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError, NasError, StudyError
 from nas.paths import StudyPaths
+from nas.space.space import Space
 from nas.study import outcomes
 from nas.study.history import is_duplicate
 from nas.study.identity import FINALISTS
@@ -103,8 +104,8 @@ def check_request(
 
 
 def reserved_flop(flop: float, asked: Round | None, count: int | None, search_epochs: int, trial_flop: float | None) -> float:
-    """What a search reserves of its compute for finalists: their cost if it is known before, because their `count` was given and
-    every trial takes `trial_flop`; else a fifth."""
+    """What a search reserves of its compute for finalists: what they cost at most, if their `count` was given and a
+    trial takes at most `trial_flop`; else a fifth."""
     if asked is None:
         return 0.0
     return asked.cost * trial_flop / search_epochs if count and trial_flop is not None else SHARE * flop
@@ -225,10 +226,12 @@ def enqueue_trainings(finals: optuna.Study, chosen: Sequence[FrozenTrial], asked
 class FinalistSource(TrialSource):
     """Trains what was enqueued."""
 
-    def __init__(self, finals: optuna.Study, search: StudyPaths, asked: Round, *, seed: int, **more: Any) -> None:
-        """`search` has the candidates; `more`: see `TrialSource`."""
+    def __init__(
+        self, finals: optuna.Study, search: StudyPaths, asked: Round, *, seed: int, config: StudyConfig, space: Space, **more: Any
+    ) -> None:
+        """`search` has the candidates; `config`, `space`: those of the search; `more`: see `TrialSource`."""
         super().__init__(finals, search.finalists, epochs=asked.epochs, seed=mix_seed(seed, FINALS), **more)
-        self._search = search
+        self._search, self._config, self._space = search, config, space
 
     def begin_draw(self) -> None:
         self.busy = True
@@ -260,8 +263,11 @@ class FinalistSource(TrialSource):
         assert search is not None, "its database holds both"
         candidate = trial_candidate(self._search, search.get_trials(deepcopy=False)[number])
         candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.progress.epochs})})
-        parts = trial.user_attrs.get("micro_batches", 1)
-        self.ready.append(Drawn(trial, candidate, trial.user_attrs["params"], trial.user_attrs.get("macs", 0), parts))
+        macs, longer = trial.user_attrs.get("macs", 0), self.progress.epochs / self._space.epochs
+        if macs and (flop := self._config.compute_of(macs, self._space.budget.macs, longer)) is not None:
+            candidate = candidate.for_compute(flop, macs)
+            trial.set_user_attr("epoch_images", candidate.train.epoch_images)
+        self.ready.append(Drawn(trial, candidate, trial.user_attrs["params"], macs, trial.user_attrs.get("micro_batches", 1)))
 
 
 def finalists_of(study: optuna.Study) -> list[Finalist]:

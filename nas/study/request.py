@@ -128,13 +128,16 @@ def resolve(request: SearchSpec) -> Asked:
     stored = read_settings(paths) if paths.settings.is_file() else None
     overrides = resolve_overrides(request, stored)
     space = resolve_space(request, paths, stored, overrides)
-    check_request(*request.final_round, request.trials, space.epochs, request.flop, overrides.trial_compute)
+    strategies = resolve_study(request, space, stored, overrides)
+    check_request(*request.final_round, request.trials, space.epochs, request.flop, strategies.trial_compute)
+    if strategies.final_compute is not None:
+        require_rankable(strategies.final_compute, strategies.trial_compute, space.budget.macs)
     return Asked(
         paths=paths,
         stored=stored,
         overrides=overrides,
         space=space,
-        strategies=resolve_study(request, space, stored, overrides),
+        strategies=strategies,
         data=resolve_data(request, stored),
         validation_asked=request.validation is not None,
         seed=request.seed if request.seed is not None else stored.seed if stored else 0,
@@ -185,9 +188,29 @@ def resolve_study(request: SearchSpec, space: Space, stored: StudySettings | Non
                 pruner=request.pruner,
                 metric=overrides.metric,
                 trial_compute=overrides.trial_compute,
+                final_compute=overrides.final_compute,
             ).applied_to_study(stored.study)
         )
     return fill_defaults(inherit_arguments(space.study, stored.study))
+
+
+def require_rankable(final_flop: float, trial_flop: float | None, most_macs: int | None) -> None:
+    """Raises ConfigError where the trials of a search cannot rank networks for a final training of `final_flop`."""
+    wrong = f"--final-compute {final_flop / 1e15:.3g}PFLOP"
+    if trial_flop is None:
+        raise ConfigError(
+            f"{wrong} needs --trial-compute", hint="add it, such as --trial-compute 10TFLOP: what a trial takes at most"
+        )
+    if trial_flop > final_flop:
+        raise ConfigError(
+            f"{wrong} is less than --trial-compute {trial_flop / 1e15:.3g}PFLOP",
+            hint="lower --trial-compute: a trial is shorter than the final training",
+        )
+    if most_macs is None:
+        raise ConfigError(
+            f"{wrong} needs a limit of MACs, because the trial of a network at the limit takes --trial-compute",
+            hint="add it to the space file, such as budget: {macs: 130M}",
+        )
 
 
 def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfig:

@@ -280,7 +280,6 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
             space,
             prepared.budget,
             least_params=prepared.least_params,
-            trial_flop=trial_flop,
             goal=request.trials,
             most_flop=None if request.flop is None else request.flop - reserved,
             **shared,
@@ -292,6 +291,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         "persist": prepared.persist,
         "metric": prepared.settings.study.metric,
         "images": prepared.settings.train_images,
+        "config": prepared.settings.study,
     }
     search, own_stop = make_source(kept_flop), StopOf(stop)
     plan = _plan(prepared, search.progress, fitted, expected, kept_seconds, kept_flop)
@@ -317,7 +317,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
                 asked, trials = chosen
                 finals = create_sibling_study(study, asked)
                 goal = enqueue_trainings(finals, trials, asked)
-                source = FinalistSource(finals, paths, asked, goal=goal, **shared)
+                source = FinalistSource(finals, paths, asked, goal=goal, space=space, **shared)
                 display.begin_finalists(asked, source.progress.trained)
                 display.until(prepared.deadline)
                 interrupted = carry_out(source, stop, prepared.deadline).suspended

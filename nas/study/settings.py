@@ -88,6 +88,9 @@ def unmirrored(space: Space) -> Space:
     return space
 
 
+COMPUTE = ("trial_compute", "final_compute")
+
+
 class Overrides(Frozen):
     """What the command line said instead of the space file."""
 
@@ -98,6 +101,7 @@ class Overrides(Frozen):
     metric: MetricName | None = None
     class_balance: BalanceName | None = None
     trial_compute: float | None = None
+    final_compute: float | None = None
     unmirrored: bool = False  # the data set's word, not the command line's: its images mean something else in the mirror
 
     def applied_to(self, space: Space) -> Space:
@@ -118,7 +122,7 @@ class Overrides(Frozen):
             for kind, name, before in (("sampler", self.sampler, study.sampler), ("pruner", self.pruner, study.pruner))
             if name is not None and name != before.name
         }
-        for name in ("metric", "trial_compute"):
+        for name in ("metric", *COMPUTE):
             if (value := getattr(self, name)) is not None:
                 changed[name] = value
         return study.model_copy(update=changed)
@@ -179,7 +183,8 @@ class StudySettings(Frozen):
             found.append(f"data: the {what} differ from those of the study{began}")
         pairs = [("seed", self.seed, new.seed)]
         pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
-        pairs.append(("trial_compute", _tflop(self.study.trial_compute), _tflop(new.study.trial_compute)))
+        for name in COMPUTE:
+            pairs.append((name, _tflop(getattr(self.study, name)), _tflop(getattr(new.study, name))))
         studies = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
         for kind in ("sampler", "pruner"):
             strategy_before, strategy_after = (describe(getattr(study, kind)) for study in studies)
@@ -191,7 +196,7 @@ class StudySettings(Frozen):
         return (
             self.data_fingerprint == other.data_fingerprint
             and self.study.metric == other.study.metric
-            and self.study.trial_compute == other.study.trial_compute
+            and all(getattr(self.study, name) == getattr(other.study, name) for name in COMPUTE)
             and self.data.model_dump(exclude=PLACES) == other.data.model_dump(exclude=PLACES)
             and self.parameters.get("epochs") == other.parameters.get("epochs")
         )

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nas.config import AugmentConfig, BudgetConfig, Candidate, ImageShape, TrainConfig, parse_count, parse_flop
+from nas.config import AugmentConfig, BudgetConfig, Candidate, ImageShape, StudyConfig, TrainConfig, parse_count, parse_flop
 from nas.errors import BudgetError, ConfigError
 from tests.reported import REPORTED
 
@@ -224,3 +224,28 @@ def test_what_is_no_compute_is_refused(text: str) -> None:
 def test_a_training_takes_six_operations_a_multiply_add_and_image_and_sam_twice_that() -> None:
     assert TrainConfig(epochs=8).flop(118_000_000, 50_000) == pytest.approx(0.2832e15)
     assert TrainConfig(epochs=8, sam_rho=0.05).flop(118_000_000, 50_000) == pytest.approx(2 * 0.2832e15)
+
+
+FINAL, MOST_MACS = 2.9e14, 130_000_000
+
+
+def best_size(config: StudyConfig) -> float:
+    """MACs of the network with the smallest error, by the law in studies/reference/README.md."""
+
+    def error(macs: int) -> float:
+        images = (config.compute_of(macs, MOST_MACS) or 0.0) / (6 * macs)
+        return 0.0376 + 0.0226 * (macs / 5e7) ** -0.66 + 0.0889 * (images / 5e4) ** -0.67
+
+    return min((round(1e7 * 1.02**step) for step in range(130)), key=error)
+
+
+@pytest.mark.parametrize("trial", [1e13, 6e13])
+def test_short_trials_rank_sizes_as_the_final_training_does(trial: float) -> None:
+    wanted = best_size(StudyConfig(trial_compute=FINAL))
+    assert 70e6 < wanted < 90e6
+    assert best_size(StudyConfig(trial_compute=trial)) < 0.6 * wanted, "at equal compute they prefer small networks"
+    config = StudyConfig(trial_compute=trial, final_compute=FINAL)
+    assert best_size(config) == pytest.approx(wanted, rel=0.03)
+    assert config.compute_of(MOST_MACS, MOST_MACS) == pytest.approx(trial)
+    assert config.compute_of(MOST_MACS, MOST_MACS, times=100) == pytest.approx(FINAL)
+    assert StudyConfig().compute_of(MOST_MACS, MOST_MACS) is None

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
+from nas.config import StudyConfig
 from nas.display.terminal import finalists_plan
 from nas.errors import ConfigError, StudyError
 from nas.paths import study_paths
@@ -29,6 +30,7 @@ from nas.study.finalists import (
     expected_round,
     finalists_of,
     plan_round,
+    sibling,
 )
 from nas.study.pruners.asha import Asha
 from nas.study.run import SearchResult, run_search
@@ -229,7 +231,7 @@ class StoppingAtTheGoal(QuietDisplay):
 
 SPACE = """
 version: 1
-budget: {params: 4k}
+budget: {params: 4k, macs: 1M}
 arch:
   stages: 1
   stage: {blocks: 1, channels: {type: int, low: 2, high: 8}}
@@ -313,6 +315,19 @@ def test_the_search_leaves_what_a_given_number_of_finalists_needs_of_the_compute
     assert display.plan.finalist_flop == pytest.approx(4 * trial)
     assert result.progress.trained == 4, "3.5 are left for the search; what has begun is trained to the end"
     assert [len(finalist.accuracies) for finalist in result.finalists] == [1, 1]
+
+
+def test_finalists_too_are_ranked_for_the_final_training() -> None:
+    config = StudyConfig(trial_compute=1e9, final_compute=1e10)
+    finals = {"finalists": 2, "finalist_epochs": 6, "finalist_seeds": 1}
+    run(QuietDisplay(), trials=3, trial_compute=config.trial_compute, final_compute=config.final_compute, pruner="none", **finals)
+    study = open_study(study_paths("mine"))
+    for trials, times in ((study.get_trials(), 1.0), (sibling(study).get_trials(), 3.0)):  # type: ignore[union-attr]
+        records = [TrialRecord.of(trial, images=200) for trial in trials if trial.user_attrs["outcome"] == "trained"]
+        assert len(records) == (3 if times == 1 else 2)
+        for record in records:
+            assert record.flop == pytest.approx(config.compute_of(record.macs or 0, 10**6, times), rel=0.02)
+            assert 0 < (record.flop or 0.0) < times * 1e9
 
 
 def test_finalists_get_a_fifth_of_the_time_limit() -> None:

@@ -15,7 +15,7 @@ from nas.interrupts import suspended_by_signals
 from nas.paths import StudyPaths
 from nas.runs.select import find_subject
 from nas.specs import SearchSpec
-from nas.study.request import resolve_data, resolve_overrides, resolve_space, resolve_study
+from nas.study.request import require_rankable, resolve_data, resolve_overrides, resolve_space, resolve_study
 from nas.study.run import run_search
 from nas.study.settings import Overrides, read_settings
 from nas.study.storage import open_study
@@ -64,12 +64,30 @@ def test_what_is_said_replaces_what_the_study_began_with(study: StudyPaths) -> N
     assert overrides == Overrides(epochs=5, max_params=2000, unmirrored=True)
     assert resolve_space(request, study, stored, overrides).epochs == 5
     assert resolve_data(request, stored) == stored.data.model_copy(update={"subset": 99, "seed": 4})
-    request = SearchSpec(study="tiny", trial_compute=1e12)
+    request = SearchSpec(study="tiny", trial_compute=1e12, final_compute=1e14)
     overrides = resolve_overrides(request, stored)
     space = resolve_space(request, study, stored, overrides)
-    assert resolve_study(request, space, stored, overrides).trial_compute == 1e12
+    config = resolve_study(request, space, stored, overrides)
+    assert (config.trial_compute, config.final_compute) == (1e12, 1e14)
     config = resolve_data(SearchSpec(dataset="folder", data_folder="images"), None)
     assert config == DataConfig(dataset="folder", folder=str(Path.cwd() / "images"))
+
+
+@pytest.mark.parametrize(
+    ("trial_flop", "most_macs", "said"),
+    [
+        (None, 10**8, "--final-compute 0.3PFLOP needs --trial-compute"),
+        (4e14, 10**8, "--final-compute 0.3PFLOP is less than --trial-compute 0.4PFLOP"),
+        (1e13, None, "--final-compute 0.3PFLOP needs a limit of MACs"),
+    ],
+)
+def test_what_cannot_be_ranked_for_a_final_training_is_refused(
+    trial_flop: float | None, most_macs: int | None, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        require_rankable(3e14, trial_flop, most_macs)
+    assert refused.value.hint
+    require_rankable(3e14, 1e13, 10**8)
 
 
 def test_an_old_study_that_was_renamed_goes_on_and_gets_an_identity(study: StudyPaths) -> None:

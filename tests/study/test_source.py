@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nas.budget import Cost
-from nas.config import ArchConfig, Candidate
+from nas.config import ArchConfig, Candidate, StudyConfig
 from nas.device import SMALLEST_MICRO_BATCH
 from nas.errors import BudgetError, NasError, StudyError
 from nas.jobs import crew, runner
@@ -63,13 +63,13 @@ def test_every_training_takes_the_same_compute(bench: MakeBench) -> None:
         def check(self, arch: ArchConfig) -> Cost:
             return replace(super().check(arch), macs=arch.stages[0].channels)
 
-    b = bench(10, 20, 50, budget=CostlyBudget())
-    search = b.run(3, images=1000, trial_flop=36_000.0)
+    b, config = bench(10, 20, 50, budget=CostlyBudget()), StudyConfig(trial_compute=36_000.0)
+    search = b.run(3, images=1000, config=config)
     images = [Candidate.from_file(b.paths.trial(number).candidate).train.epoch_images for number in range(3)]
     assert images == [200, 100, 40], "36,000 operations are 6 × 10 MACs × 3 epochs × 200 images"
     assert [TrialRecord.of(trial, 1000).flop for trial in b.trials] == [36_000.0] * 3
     assert search.source.spent == search.progress.flop_here == 3 * 36_000
-    again = b.coordinator(3, images=1000, trial_flop=36_000.0, most_flop=200_000.0)
+    again = b.coordinator(3, images=1000, config=config, most_flop=200_000.0)
     assert (again.source.spent, again.progress.flop_here, again.progress.flop_left) == (3 * 36_000, 0.0, 200_000 - 3 * 36_000)
 
 
