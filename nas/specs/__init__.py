@@ -94,6 +94,7 @@ class SearchSpec(TableFields, ImageFields):
         name="compute",
         parse=parse_flop,
         metavar="FLOP",
+        remembered=False,
     )
     trial_compute: float | None = option(
         None,

@@ -93,8 +93,14 @@ def options_of(spec: Any) -> dict[str, Option]:
 def said_again(spec: Any) -> str:
     """Options that a study does not store, as typed: ` --workers 4`; empty if all have their defaults."""
     said = {known.name: (getattr(spec, field), known) for field, known in options_of(spec.__class__).items()}
+
+    def text(value: Any, known: Option) -> str:
+        if known.metavar == "FLOP":
+            return f"{value / 1e15:g}PFLOP"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
     return "".join(
-        f" --{name.replace('_', '-')} {f'{value:g}' if isinstance(value, float) else value}"
+        f" --{name.replace('_', '-')} {text(value, known)}"
         for name, (value, known) in said.items()
         if not known.remembered and value != known.default
     )

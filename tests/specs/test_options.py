@@ -72,10 +72,21 @@ def test_invalid_seeds_are_refused(seeds: str | list[int], first: int, problem: 
 
 def test_what_a_study_does_not_remember_is_said_again() -> None:
     assert said_again(SearchSpec(study="mine", trials=7, epochs=3, max_params="5M", storage="postgresql://host/db")) == ""
-    spec = SearchSpec(gpus=0, workers=2, device="cpu", ray="auto", cpus_per_worker=0.5, gpus_per_worker=1.0, threads=4)
+    spec = SearchSpec(
+        gpus=0, workers=2, device="cpu", ray="auto", cpus_per_worker=0.5, gpus_per_worker=1.0, threads=4, flop=4.2e14
+    )
     said = said_again(spec)
     assert said.split(" --")[1:] == [
-        *("gpus 0", "workers 2", "ray auto", "gpus-per-worker 1", "cpus-per-worker 0.5", "device cpu", "threads 4")
+        *(
+            "compute 0.42PFLOP",
+            "gpus 0",
+            "workers 2",
+            "ray auto",
+            "gpus-per-worker 1",
+            "cpus-per-worker 0.5",
+            "device cpu",
+            "threads 4",
+        )
     ]
 
 
