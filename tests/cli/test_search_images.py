@@ -197,7 +197,7 @@ def test_a_labelled_folder_is_named_after_what_it_is(labelled: Path) -> None:
 
 @pytest.mark.parametrize("dataset", ["digits", "svhn"])
 def test_digits_are_never_mirrored(dataset: str) -> None:
-    space = load_space("resnet")
+    space = load_space("resnet-full")
     overrides = resolve_overrides(SearchSpec(dataset=dataset), None)
     found = overrides.applied_to(space).describe()
     assert found["augment.flip"] == '"none"'
