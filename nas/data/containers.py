@@ -16,6 +16,7 @@ from nas.data.decoding import DECODING, GREY_MODES, bad_images_error, decode_all
 from nas.data.formats import open_container
 from nas.data.formats.container import WORDS, Container, Split, in_order
 from nas.data.images import Dataset, channel_statistics, dataset_of
+from nas.data.twins import first_of
 from nas.errors import DataError, choices_sentence
 
 COPIED_BYTES = 2**26  # images are moved together on disk in parts of about this size
@@ -167,25 +168,19 @@ def _write_images(
 
 
 def _copies(folder: Path, parts: Collection[str]) -> list[str]:
-    """What the decoded images of these parts hold twice, pixel for pixel, in sentences."""
+    """Looks for decoded images of these parts that are equal pixel for pixel: of each training image the first that is, into
+    `train-same.npy` unless all differ; returns in sentences what concerns other classes and the other parts."""
 
     def digests(part: str) -> list[bytes]:
         images = np.load(folder / f"{part}-images.npy", mmap_mode="r")
         return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
 
-    train, labels = digests("train"), np.load(folder / "train-labels.npy").tolist()
-    groups, classes = defaultdict[bytes, set[int]](set), defaultdict[bytes, set[int]](set)
-    alone = range(len(train))  # in a group of its own each, where nobody said what belongs together
-    owners = np.load(folder / "train-groups.npy").tolist() if (folder / "train-groups.npy").is_file() else alone
-    for digest, label, owner in zip(train, labels, owners, strict=True):
+    train, classes = digests("train"), defaultdict[bytes, set[int]](set)
+    for digest, label in zip(train, np.load(folder / "train-labels.npy").tolist(), strict=True):
         classes[digest].add(label)
-        groups[digest].add(owner)
+    if len(classes) < len(train):
+        np.save(folder / "train-same.npy", first_of(train))
     said = []
-    if more := sum(len(of) - 1 for of in groups.values()):
-        said.append(
-            f"{more:,} of {len(train):,} training images are exact copies of others, so the validation set may contain copies of "
-            "training images: remove the copies, or keep them together with --group-duplicates; nas doctor --data shows them"
-        )
     if several := sum(len(of) > 1 for of in classes.values()):
         said.append(f"{several:,} training image{'s have' if several > 1 else ' has'} exact copies in another class")
     for part in sorted(set(parts) - {"train"}):

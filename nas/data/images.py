@@ -61,7 +61,8 @@ class Dataset:
     std: tuple[float, ...]
     skipped: int = 0  # images that were left out: unreadable, or without a label
     others: str = ""  # which files of the folder are no images, in words
-    copies: tuple[str, ...] = ()  # what the images of a folder hold twice, in sentences
+    same: np.ndarray | None = None  # int64 (N,): of each training image the first that is equal; None where all differ
+    copied: tuple[str, ...] = ()  # what the images of a folder hold twice in other classes and other parts, in sentences
     validation_statistics: Statistics | None = None
     groups: tuple[str, ...] = ()  # names of what `train.groups` counts
 
@@ -77,7 +78,24 @@ class Dataset:
             return ""
         read = sum(len(part) for part in (self.train, self.validation, self.test) if part is not None)
         skipped = f", {self.skipped:,} left out" if self.skipped else ""
-        return "; ".join([f"{read:,} images read{skipped}", *filter(None, [self.others]), *self.copies])
+        return "; ".join([f"{read:,} images read{skipped}", *filter(None, [self.others]), *self.copies()])
+
+    def copies(self, train: np.ndarray | None = None, validation: np.ndarray | None = None) -> list[str]:
+        """What the images of a folder hold twice, pixel for pixel, in sentences; copies of one group are not counted. `train` and
+        `validation`: int64 indices of training images, by which they are split."""
+        if self.same is None:
+            return list(self.copied)
+        owners = np.arange(len(self.same)) if self.train.groups is None else self.train.groups
+        more = len(np.unique(np.stack([self.same, owners], 1), axis=0)) - len(np.unique(self.same))
+        across = "" if self.validation is not None else ", so the validation set may contain copies of training images"
+        if train is not None and validation is not None:
+            copied = np.isin(self.same[validation], self.same[train]).sum()
+            across = f", and {copied:,} of {len(validation):,} validation images are copies of images that train"
+        twice = (
+            f"{more:,} of {len(self.same):,} training images are exact copies of others{across}: remove the copies, or keep them "
+            "together with --group-duplicates; nas doctor --data shows them"
+        )
+        return [*[twice] * (more > 0), *self.copied]
 
     @property
     def fingerprint(self) -> str:
@@ -115,7 +133,8 @@ def dataset_of(name: str, entry: Entry) -> Dataset:
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
         skipped=meta.get("skipped", 0),
-        copies=tuple(meta.get("copies", ())),
+        same=np.asarray(entry.array("train-same")) if entry.has("train-same") else None,
+        copied=tuple(meta.get("copies", ())),
         groups=tuple(meta.get("groups", ())),
         validation_statistics=None if meta.get("val") is None else (tuple(meta["val"][0]), tuple(meta["val"][1])),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from nas.budget import quick_macs
+from nas.budget import quick_macs, uncounted_products
 from nas.config import LIMIT_NAMES, METRIC_WORDS, Candidate, ImageShape, MetricName
 from nas.errors import BudgetError, ConfigError
 from nas.paths import PRESET, StudyPaths, existing_study, known_studies, study_paths
@@ -187,6 +187,7 @@ def _candidate_facts(candidate: Candidate, shape: ImageShape, accuracy: str, aft
     }
     if arch.block_source is not None:
         facts["block's file"] = str(arch.block_source)
+        facts["multiply-adds not counted"] = ", ".join(uncounted_products(arch, shape))
     for name, value in arch.model_dump(exclude={"stages", "stem", "block", "block_source"}).items():
         facts[name] = value_text(value)
     recipe = train.model_dump()

@@ -201,7 +201,7 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
         pruner=make_pruner(asked.strategies.pruner, space.epochs),
         warnings=[
             *filter(None, [dataset.others]),
-            *dataset.copies,
+            *dataset.copies(parts.train, parts.validation),
             *space.warnings(),
             *settings.uncounted,
             *cost_warnings(space, budget, asked.space.images),

@@ -7,6 +7,7 @@ import pytest
 
 from nas.paths import StudyPaths
 from nas.report.compare import report_best
+from nas.study.settings import read_settings
 from tests.conftest import Done
 
 
@@ -36,6 +37,16 @@ def test_best_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
     assert found["front"][-1] == found["best"]
     assert found["best"]["outcome"] == "trained"
     assert all(row["macs"] <= 1_000_000 for row in found["front"])
+
+
+def test_products_that_no_rule_counts_are_named_wherever_a_studys_counts_are(nas: Callable[..., Done], study: StudyPaths) -> None:
+    sentence = "the MACs of lstm in block Mine are not counted, because there is no rule for them"
+    assert "are not counted" not in nas("best", "--study", "tiny").out
+    study.settings.write_text(read_settings(study).model_copy(update={"uncounted": (sentence,)}).to_json())
+    assert nas("best", "--study", "tiny").out.endswith(f"\nT{sentence[1:]}.\n")
+    assert json.loads(nas("best", "--study", "tiny", "--json").out)["uncounted"] == [sentence]
+    assert nas("report", "--study", "tiny").code == 0
+    assert f" T{sentence[1:]}." in study.report.read_text()
 
 
 @pytest.mark.parametrize(

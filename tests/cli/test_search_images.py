@@ -99,6 +99,23 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     assert len(Path("mine.csv").read_text().splitlines()) == 481
 
 
+def test_copies_across_the_split_are_warned_of(nas: Callable[..., Done], labelled: Path) -> None:
+    for i in range(0, 400, 10):
+        (labelled / f"{i:03d}.png").write_bytes((labelled / "000.png").read_bytes())
+    done = nas(*SEARCH, "--data", str(labelled), "--labels", "labels.csv")
+    settings = read_settings(study_paths("mine"))
+    parts = split(load_dataset(settings.data), settings.data)
+    copied = int(np.isin(np.arange(0, 400, 10), parts.validation).sum())
+    assert 0 < copied < 40
+    assert (
+        f"Warning: 39 of 480 training images are exact copies of others, and {copied} of 48 validation images are copies of "
+        "images that train: remove the copies, or keep them together with --group-duplicates; nas doctor --data shows them\n"
+    ) in done.err
+    together = load_dataset(settings.data.model_copy(update={"group_duplicates": True}))
+    assert together.copies() == []
+    assert load_dataset(DataConfig(dataset="digits")).copies() == []
+
+
 def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Callable[..., Done], labelled: Path) -> None:
     done = nas(*SEARCH, "--data", str(labelled), "--labels", "labels.csv")
     assert (

@@ -260,14 +260,19 @@ def test_folders_beside_those_of_the_parts_are_counted(pictures: Path) -> None:
 
 def test_images_that_are_there_twice_are_counted(pictures: Path) -> None:
     fill(pictures / "train", {"a": 3, "b": 2})
-    assert load(pictures).copies == ()
+    assert load(pictures).copies() == []
     write_image(pictures / "train" / "a" / "again.png", 10)
     write_image(pictures / "train" / "b" / "mixed up.png", 20)
     fill(pictures / "test", {"a": 2, "b": 1}, first=30)
-    twice, mixed, known = load(pictures).copies
+    twice, mixed, known = load(pictures).copies()
     assert twice.startswith("2 of 7 training images are exact copies of others, so the validation set ")
     assert mixed == "1 training image has exact copies in another class"
     assert known.startswith("3 of 3 test images are exact copies of training images, ")
+    data = load(pictures)  # in the order of their names: 10, 20, 30, 10; then 40, 50, 20
+    for validation, copied in (([1], 1), ([3, 6], 2), ([2, 4], 0)):
+        across, *others = data.copies(np.setdiff1d(np.arange(7), validation), np.array(validation))
+        assert f", and {copied} of {len(validation)} validation images are copies of images that train: " in across
+        assert others == [mixed, known]
 
 
 def test_linked_folders_are_followed_and_circles_are_not(pictures: Path, tmp_path: Path) -> None:

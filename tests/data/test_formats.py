@@ -188,7 +188,7 @@ def test_the_same_images_are_the_same_data_set_in_every_format(
     path = FORMATS[name](tmp_path / "found", parts)
     found = load(path, image_size=size)
     assert (found.fingerprint, found.classes, found.shape) == (expected.fingerprint, NAMES, expected.shape)
-    assert (found.mean, found.std, found.copies, found.name) == (expected.mean, expected.std, expected.copies, "folder")
+    assert (found.mean, found.std, found.copies(), found.name) == (expected.mean, expected.std, expected.copies(), "folder")
     for part in ("train", "validation", "test"):
         np.testing.assert_array_equal(getattr(found, part).images, getattr(expected, part).images)
         np.testing.assert_array_equal(getattr(found, part).labels, getattr(expected, part).labels)

@@ -282,8 +282,8 @@ def test_copies_of_one_group_are_kept_together_and_not_warned_of(pictures: Path,
     table = write_csv(
         tmp_path / "labels.csv", [(name, "cat" if name == "a/two.png" else label, group) for name, label, group in ROWS]
     )
-    assert load(pictures, table, group_column="patient").copies == ()  # both are p1's
-    assert load(pictures, table).copies[0].startswith("1 of 6 training images are exact copies of others")
+    assert load(pictures, table, group_column="patient").copies() == []  # both are p1's
+    assert load(pictures, table).copies()[0].startswith("1 of 6 training images are exact copies of others")
 
 
 def test_a_number_that_is_missing_is_no_class_of_its_own(pictures: Path, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 Networks of files are measured in this process here.
 """
 
+import json
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 from nas.budget import Budget, count_macs, count_params, peak_memory
-from nas.config import ArchConfig, BudgetConfig, ImageShape, StageConfig
+from nas.config import ArchConfig, BudgetConfig, ImageShape, LatencyConfig, StageConfig
 from nas.errors import ConfigError
 from nas.foreign import ForeignName
 from nas.foreign.measure import ForeignFacts, measure
@@ -110,13 +112,40 @@ class Chained(ResidualBlock):
 """
 
 
-def test_multiplications_of_a_users_block_without_a_rule_are_named() -> None:
+def test_multiplications_of_a_users_block_without_a_rule_are_named(
+    study: StudyPaths, nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = {"file": "mine.py", "text": BLOCK}
-    arch = {"stages": [{"blocks": 1, "channels": 8}], "block": "Chained", "block_source": source}
+    arch = ArchConfig.model_validate({"stages": [{"blocks": 1, "channels": 8}], "block": "Chained", "block_source": source})
     shape = ImageShape(channels=3, size=8, classes=10)
-    assert notes_on(measured(ArchConfig.model_validate(arch), shape), shape)[-1] == (
+    assert notes_on(measured(arch, shape), shape)[-1] == (
         "The MACs of linalg_multi_dot (1 times) are not counted, because there is no rule for them."
     )
+    best = find_subject(study, "best")
+    mine = replace(best, candidate=best.candidate.model_copy(update={"arch": arch}))
+    for place in ("compare", "show"):
+        monkeypatch.setattr(f"nas.report.{place}.find_subject", lambda *_: mine)
+    assert "The MACs of linalg_multi_dot are not counted" in nas("show", "best", "--study", "tiny").out
+    found = json.loads(nas("compare", "best", "preset:resnet-443", "--study", "tiny", "--json").out)
+    assert [one.get("multiply-adds not counted") for one in found.values()] == ["linalg_multi_dot", ""]
+
+
+def test_widths_that_could_grow_for_nothing_are_named(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a limit of latency by onnxruntime on x86-64."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("nas.report.check.latency_of", lambda *_: 4.0)
+    settings, found = read_settings(study), {}
+    for runtime in ("torch", "onnxruntime"):
+        budget = settings.budget.model_copy(update={"latency": LatencyConfig(max_ms=5, runtime=runtime)})
+        study.settings.write_text(settings.model_copy(update={"budget": budget}).to_json())
+        found[runtime] = check(CheckSpec("best", study="tiny"))
+    widths = dict.fromkeys(stage.channels for stage in find_subject(study, "best").candidate.arch.stages)
+    assert max(widths) < 16
+    free = ", ".join(f"{width} → 16" for width in widths)
+    assert found["onnxruntime"].notes == [
+        *found["torch"].notes,
+        f"On this CPU onnxruntime computes 16 channels at once, so the larger width takes as long as the smaller: {free}.",
+    ]
 
 
 def test_foreign_network_is_held_against_a_budget(foreign: Callable) -> None:
