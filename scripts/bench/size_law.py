@@ -2,8 +2,8 @@
 
     error = a + b × (MACs / 50 M)^-α + c × (images / 50,000)^-β,    compute = 6 × MACs × images
 
-Prints the fit with 95 % bootstrap intervals, and the best size for several amounts of compute; draws size-law.png (needs a browser,
-for plotly's images). The form is that of J. Hoffmann et al., arXiv 2203.15556, with MACs in place of parameters.
+Prints the fit with 95 % bootstrap intervals, and the best size for several amounts of compute; draws size-law.png (needs a
+browser, for plotly's images). The form is that of J. Hoffmann et al., arXiv 2203.15556, with MACs in place of parameters.
 
 python scripts/bench/size_law.py
 """
