@@ -19,6 +19,7 @@ from nas.models.layers import (
     average_halving,
     conv,
     conv_norm,
+    depthwise_conv,
     dropout,
     make_activation,
     squeeze_excitation,
@@ -159,7 +160,7 @@ class SeparableBlock(BasicBlock):
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
         before = plan.channels_in
-        self.conv1 = conv(before, before, plan.stage.kernel, plan.stride, groups=before)
+        self.conv1 = depthwise_conv(before, plan.stage.kernel, plan.stride)
         self.norm1 = BatchNorm2d(before)
         self.conv2 = conv(before, plan.stage.channels, 1)
 

@@ -230,3 +230,21 @@ def test_prediction_is_deterministic_and_does_not_depend_on_the_batch(block: str
         alone = torch.cat([model(image[None]) for image in images])
     assert torch.equal(together, again)
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "expected"), [(3, torch.bfloat16), (5, torch.float32)])
+def test_depthwise_convolutions_that_are_slow_in_bfloat16_stay_in_float32(kernel: int, expected: torch.dtype) -> None:
+    stages = tuple(StageConfig(blocks=2, channels=width, kernel=kernel) for width in (8, 12))
+    model = build_model(small_arch(block="separable", stages=stages), ImageShape(channels=3, size=8, classes=4))
+    seen: dict[str, torch.dtype] = {}
+    for name, module in model.stages.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _module, _inputs, output, name=name: seen.update({name: output.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.randn(2, 3, 8, 8)).sum().backward()
+    strided = seen.pop("1.0.conv1")
+    assert strided == torch.float32
+    assert {name: dtype for name, dtype in seen.items() if dtype != torch.bfloat16} == (
+        dict.fromkeys(("0.0.conv1", "0.1.conv1", "1.1.conv1"), expected) if expected == torch.float32 else {}
+    )
+    assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters())
