@@ -20,7 +20,7 @@ from nas.space.schema import meanings, space_schema
 from nas.space.space import Reported
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
-from nas.study.strategies import EPOCHS
+from nas.study.strategies import EPOCHS, STARTUP_TRIALS
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCHEMA = Path(__file__).parents[1] / "search_spaces" / "space.schema.json"
@@ -54,17 +54,31 @@ blocks: {type: int, low: 1, high: 9, step: 2}
 activation: {type: categorical, choices: [relu, gelu, silu]}
 ```
 """
-ARGUMENTS = {  # of samplers and pruners
-    "startup_trials": "sampler: trials drawn uniformly first; pruner: completed trials before pruning begins",
+DEFAULTS_OF_NEW = {  # of pruners in a study that begins, where the signature has the value of older studies (`fill_new`)
+    "startup_trials": f"`{STARTUP_TRIALS}`",
+    "first_rung": "by the epochs",
+    "warmup_epochs": "by the epochs",
+}
+EARLIEST = (
+    "epochs of a trial before it may be pruned; null: 1/{} of the epochs, rounded up. The default is that, but at least 2 if "
+    "the warm-up of the learning rate is longer than one epoch."
+)
+ARGUMENTS = {  # of samplers and pruners; those of one of them by its name, too
+    "startup_trials": "trials that are drawn uniformly first",
+    "asha.startup_trials": "completed trials before pruning begins; 0 in a study of an older version",
+    "hyperband.startup_trials": "completed trials before pruning begins; 0 in a study of an older version",
+    "median.startup_trials": "completed trials before pruning begins",
+    "percentile.startup_trials": "completed trials before pruning begins",
     "candidates": "candidates for each draw, of which the most promising is taken",
     "good": "share of the trials that count as good",
     "population": "networks in the population",
+    "cmaes.population": "networks in a generation; null: 4 + 3 ln N, rounded down, for N numeric parameters",
     "tournament": "networks drawn from the population; the best one is the parent",
     "mutations": "parameters that a child changes, on average",
     "step": "standard deviation of the change of a number, as a share of its range",
     "reduction": "keep the best 1/N at each rung, and multiply the epochs between rungs by N",
-    "first_rung": "earliest epoch at which trials may be pruned",
-    "warmup_epochs": "epochs of a trial before it may be pruned",
+    "first_rung": EARLIEST.format("`reduction`²"),
+    "warmup_epochs": EARLIEST.format("9"),
     "min_trials": "trials that must have reached an epoch before it is used to prune",
     "percentile": "prune trials below the best N % of the completed ones",
     "wrapped": "pruner that must agree; `alone`: prune as soon as `patience` has run out",
@@ -141,10 +155,13 @@ def space_file() -> str:
             for argument, parameter in inspect.signature(made).parameters.items():
                 if argument != EPOCHS:
                     schema = TypeAdapter(parameter.annotation).json_schema()
-                    values, default = _values(schema, {}), _word(parameter.default)
-                    rows.append((f"`{name}`", f"`{argument}`", values, default, ARGUMENTS[argument]))
-        note = "A new study with `asha` or `hyperband` has `startup_trials: 2`; see [search](search.md#sampler-and-pruner)."
-        text = f"Written as `{kind}: {{name: NAME, ARGUMENT: VALUE}}`." + (f" {note}" if kind == "pruner" else "")
+                    values = _values(schema, {})
+                    default = _word(parameter.default)
+                    if kind == "pruner" and argument in DEFAULTS_OF_NEW and not parameter.default:
+                        default = DEFAULTS_OF_NEW[argument]
+                    text = ARGUMENTS.get(f"{name}.{argument}") or ARGUMENTS[argument]
+                    rows.append((f"`{name}`", f"`{argument}`", values, default, text))
+        text = f"Written as `{kind}: {{name: NAME, ARGUMENT: VALUE}}`. [What each does](search.md#sampler-and-pruner)."
         parts.append(f"## Arguments of a {kind}\n\n{text}\n\n" + _table((kind, "argument", "values", "default", "meaning"), rows))
     return "\n".join(parts)
 

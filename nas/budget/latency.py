@@ -256,7 +256,7 @@ def _device(name: str) -> torch.device:
         return pick_device(name)
     except DeviceError as error:
         raise DeviceError(
-            f"the latency is limited on device {name!r}: {error.message}",
+            f"the latency is limited on device {name!r}: {error.message.replace('Choices: auto, ', 'Choices: ')}",
             hint="set budget.latency.device, or search where that device is; nas doctor shows the devices",
         ) from None
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     "check",
     """Show the cost of a network layer by layer, and whether it fits a budget.
 
-Images and budget are the study's. For a network without a study they are CIFAR-10's and 5 M parameters. If your class or
-function has an argument num_classes, it gets the number of classes unless you set it.
+`best` and trial numbers use the images and the budget of their study. Other networks use CIFAR-10's images and a budget of
+5 M parameters, unless you give --study. If your class or function has an argument num_classes, it gets the number of classes
+unless you set it.
 
 Your file runs in its own process, which is not a sandbox. Exit status: 0 if the network fits, else 1.
 """,

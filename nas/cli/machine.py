@@ -153,7 +153,7 @@ def clean(
         except OSError as error:
             raise StudyError(
                 f"{error.filename} cannot be removed: {error.strerror}",
-                hint="check its owner and permissions; nothing else was deleted",
+                hint="check its owner and permissions, then run the command again; other files may already be deleted",
             ) from None
     if as_json:
         print_json({"items": items, "freed": freed if yes else 0})

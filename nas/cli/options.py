@@ -215,7 +215,7 @@ DatasetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="For preset:NAME without a study: a name, as for nas search, or folder.",
+        help="Only for preset:NAME: begin a study on this data set: a name, as for nas search, or folder.",
         autocompletion=offer("dataset"),
     ),
 ]

@@ -234,6 +234,7 @@ def runs(
     from nas.paths import existing_study
     from nas.report.runs import baselines_table, list_baselines, list_runs, runs_table, submissions_table
     from nas.runs import ledger
+    from nas.runs.card import IF_INTENDED
     from nas.runs.select import find_chosen
 
     paths = existing_study(study)
@@ -277,5 +278,6 @@ def runs(
     if verify and (changed or unreadable):
         raise StudyError(
             f"files of study {paths.name!r} have changed: {', '.join(changed) or 'see the warnings'}",
-            hint=f"restore them from a copy; or, if the change is intended:  nas runs --rebuild --study {paths.name}",
+            hint=f"restore them from a copy; nas submit writes a CSV file again; {IF_INTENDED} of the run, then:  "
+            f"nas runs --rebuild --study {paths.name}",
         )

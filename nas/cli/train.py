@@ -336,7 +336,7 @@ def baseline(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="The data set, if --like is preset:NAME and there is no study: a name, as for nas search, or folder.",
+            help="Only if --like is preset:NAME: begin a study on this data set: a name, as for nas search, or folder.",
             autocompletion=offer("dataset"),
         ),
     ] = None,

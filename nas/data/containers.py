@@ -13,7 +13,7 @@ import numpy as np
 from nas.config import DataConfig
 from nas.data.cache import Entry, Progress, entry_key, find_or_make
 from nas.data.decoding import DECODING, GREY_MODES, bad_images_error, decode_all, decoding_failure, listing_digest, opened
-from nas.data.formats import open_container
+from nas.data.formats import has_columns, open_container
 from nas.data.formats.container import WORDS, Container, Split, in_order
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.twins import first_of
@@ -86,7 +86,9 @@ def _numbered(splits: Mapping[str, Split], config: DataConfig) -> tuple[list[str
     classes = in_order(set(texts["train"]) - {""}) if train.classes is None else list(train.classes)
     if len(classes) < 2:
         found = f"the labels in {config.folder} are: {', '.join(classes) or 'none'}"
-        hint = "name the column of the labels: --label-column NAME"
+        assert config.folder is not None
+        in_array = "the array of the labels (train_labels, y_train or labels) must have at least two different values"
+        hint = "name the column of the labels: --label-column NAME" if has_columns(Path(config.folder)) else in_array
         raise DataError(f"a classifier needs at least two classes, but {found}", hint=hint)
     numbers = {name: number for number, name in enumerate(classes)}
     if len(numbers) < len(classes):

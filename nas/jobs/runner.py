@@ -278,7 +278,7 @@ class Runner:
             return
         running.job = replace(job, micro_batches=parts)
         self.source.on_micro_batches(running)
-        self.note(f"{job.title}: the memory of {where} ran out; it restarts with micro-batches of {batch // parts} images")
+        self.note(f"{job.title}: the memory of {where} ran out; it resumes with micro-batches of {batch // parts} images")
         self._resuming.appendleft(running)
 
     def _fail(self, running: Running, reason: str, traceback: str) -> None:

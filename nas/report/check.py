@@ -183,7 +183,7 @@ class Checked:
             free = ", ".join(f"{width} → {wider}" for width, wider in self.free_widths.items())
             notes.append(
                 f"On this CPU onnxruntime computes {CHANNEL_BLOCK} channels at once, so "
-                f"the larger width takes as long as the smaller: {free}."
+                f"the larger width takes no longer than the smaller: {free}."
             )
         return notes
 

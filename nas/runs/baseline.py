@@ -253,5 +253,9 @@ def load_baseline(run: TrialPaths) -> tuple[nn.Module, BaselineCard]:
     try:
         model.load_state_dict(load_file(file))
     except (RuntimeError, SafetensorError) as error:
-        raise StudyError(f"{file} does not fit {card.network.name}: {one_line(error)}") from None
+        raise StudyError(
+            f"{file} does not fit {card.network.name}: {one_line(error)}",
+            hint=f"install the release of the library that trained it ({run.baseline.name} lists versions under environment), or "
+            "remove the folder and train it again with nas baseline",
+        ) from None
     return model.eval(), card

@@ -24,6 +24,8 @@ from nas.runs.statistics import Spread, spread
 from nas.space.recipes import SEARCHED
 from nas.study.settings import Environment
 
+IF_INTENDED = 'if the change is intended, remove the key "hashes" from model.json'
+
 
 class Hashes(Frozen):
     """SHA-256, in hexadecimal."""
@@ -206,6 +208,6 @@ def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
         raise StudyError(
             f"{file} was changed after the training: the hash of its content begins with {found[:12]}, "
             f"and it states {card.hashes.card[:12]}",
-            hint='restore it from a copy; or, if the change is intended, remove its key "hashes"',
+            hint=f"restore it from a copy; {IF_INTENDED}",
         )
     return card, found

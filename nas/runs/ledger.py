@@ -25,7 +25,7 @@ from nas.config import Frozen, MetricName
 from nas.errors import NasError, StudyError
 from nas.files import sha256_of
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.card import ModelCard, read_sealed_card
+from nas.runs.card import IF_INTENDED, ModelCard, read_sealed_card
 from nas.runs.select import finished_runs
 from nas.study.address import study_address
 from nas.study.identity import database_name
@@ -280,7 +280,7 @@ def entry_of(run: TrialPaths, hashed: Callable[[Path], str | None]) -> RunEntry:
             (run.evaluation, evaluation, card.hashes.evaluation),
         ):
             if found != stated:
-                raise StudyError(f"{file.name} was changed after the training", hint="restore it from a copy")
+                raise StudyError(f"{file.name} was changed after the training", hint=f"restore it from a copy; {IF_INTENDED}")
     told = dict(card) | ({} if card.held_out is None else {f"held_out_{key}": value for key, value in card.held_out})
     told |= {
         "name": run.folder.name,

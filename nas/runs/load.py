@@ -11,7 +11,7 @@ from nas.errors import StudyError
 from nas.files import sha256_of
 from nas.models import ResNet, build_model
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.card import ModelCard, read_sealed_card
+from nas.runs.card import IF_INTENDED, ModelCard, read_sealed_card
 
 
 def load_network(run: TrialPaths) -> tuple[ResNet, ModelCard]:
@@ -66,7 +66,7 @@ def _read_weights(run: TrialPaths, card: ModelCard, model: ResNet) -> dict[str, 
         raise StudyError(
             f"{file} is not the file that this training wrote: its hash begins with {found[:12]}, "
             f"and {run.card.name} states {card.hashes.weights[:12]}{_whose(run, found)}",
-            hint=_restored(run),
+            hint=f"{_restored(run)}; {IF_INTENDED}",
         )
     return tensors
 

@@ -56,13 +56,13 @@ def costly_ranges(space: Space, shape: ImageShape, count: Count = count_params) 
     return [name for name in sorted(gains, key=lambda name: -gains[name])[:3] if gains[name] > 0]
 
 
-def nothing_fits(space: Space, budget: Budget, why: str, limit: str) -> BudgetError:
-    """`limit` is the one that is broken, a field of `BudgetConfig`."""
+def nothing_fits(space: Space, budget: Budget, why: str, limit: str, begun: bool = False) -> BudgetError:
+    """`limit`: the field of `BudgetConfig` that is exceeded. `begun`: the study has begun, so its space and budget are fixed."""
     blame = costly_ranges(space, budget.shape, COUNTS.get(limit, count_macs))
     lower = f"lower the ranges of {', '.join(blame)}" if blame else "shrink the fixed values of arch.stage"
     field = "budget.latency.max_ms" if limit == "latency" else f"budget.{limit}"
     higher = "raise the budget with --max-params" if limit == "params" else f"raise {field}"
-    return BudgetError(why, hint=f"{lower} in the space, or {higher}")
+    return BudgetError(why, hint=f"{lower} in the space, or {higher}" + (", in a new study: --study NAME" if begun else ""))
 
 
 def check_blocks(space: Space) -> None:

@@ -33,7 +33,8 @@ class DepthRate(Frozen):
 class Recipe(Frozen):
     version: Literal[1] = 1  # version of the format
     about: str = ""  # one line, for lists
-    epochs: Epochs | None = None  # default for --epochs; null: four times the epochs of the search
+    epochs: Epochs | None = None
+    """Default for --epochs; null: four times the epochs of the search, in nas ablate as many as in the search"""
     train: dict[str, Any] = Field(default_factory=dict)  # keys of `train` that replace the searched ones
     from_epochs: dict[Epochs, dict[str, Any]] = Field(default_factory=dict)
     """From a number of epochs to keys of `train`, which apply to runs of at least that many epochs."""

@@ -111,8 +111,12 @@ class SearchSpec(TableFields, ImageFields):
     finalists: int | None = option(
         None, "Train the best N again, longer. [default: as many as a fifth of the search's cost allows]", remembered=False
     )
-    finalist_epochs: int | None = option(None, "Epochs of each finalist. [default: 1.5 times --epochs]", remembered=False)
-    finalist_seeds: int | None = option(None, "Number of seeds for each finalist. [default: 2]", remembered=False)
+    finalist_epochs: int | None = option(
+        None, "Epochs of each finalist. [default: 1.5 times --epochs; --epochs in a short search]", remembered=False
+    )
+    finalist_seeds: int | None = option(
+        None, "Number of seeds for each finalist. [default: 2; 1 in a very short search]", remembered=False
+    )
     seed: int | None = option(None, "Random seed; on the CPU also sets one worker. [default: 0]", min=0)
     validation: float | None = option(
         None, "Validation images: a number or a share. [default: 0.1]", metavar="N", parse=parse_validation
@@ -120,7 +124,11 @@ class SearchSpec(TableFields, ImageFields):
     epochs: int | None = option(None, "Epochs of each training. [default: the space's]")
     max_params: int | str | None = option(None, "Parameter limit, such as 5M or 300k. [default: the space's]", metavar="N")
     image_size: int | None = option(
-        None, "Resize the images of a folder to this size. [default: the shorter side of the first]", alias="--size", min=8
+        None,
+        "Resize the images of a folder to this size. [default: the shorter side of the first]",
+        alias="--size",
+        min=8,
+        max=1024,
     )
     resize: str | None = option(None, "How images become square: squash, crop or pad. [default: squash]", complete="resize")
     channels: str | None = option(None, "grey or rgb. [default: as the first image]", complete="channels")
@@ -195,7 +203,10 @@ class RetrainSpec(RecipeFields):
     seed: int = option(0, "Random seed.", min=0)
     hold_out: float = option(0.0, "Share of the training images to hold out.", min=0, max=0.5)
     include_test_labels: bool = option(False, "Also train on the official test set; no test accuracy then.")
-    gpus: int | None = option(None, "GPUs: all for one network, one for each of several. 0: CPU.")
+    gpus: int | None = option(
+        None,
+        "One network: GPUs that train it together [default: 1]. Several: GPUs, one network on each [default: all]. 0: CPU.",
+    )
     compiled: bool | None = option(None, "Use torch.compile. [default: on CUDA with one GPU]", name="compile")
 
     @property
@@ -288,7 +299,7 @@ class BaselineSpec(RecipeFields):
 
 RUN_HELP = (
     "A run: its name in `nas runs`, or its folder. `best`, a trial number or preset:NAME means the latest run of that network; "
-    "`chosen` the run that nas retrain chose, or else the latest run of `best`. [default: chosen]"
+    "`chosen`: the run that nas retrain chose, else the latest run of `best`, else the latest run. [default: chosen]"
 )
 
 
@@ -343,7 +354,9 @@ class CheckSpec:
     network: str = argument(
         "best", "`best`, a trial number, preset:NAME, FILE.py:CLASS, torchvision:NAME or timm:NAME.", complete="subject"
     )
-    study: str | None = option(None, "Name of the study. [default: the one used last]", complete="study")
+    study: str | None = option(
+        None, "Name of the study. [default for `best` and trial numbers: the one used last]", complete="study"
+    )
     classes: int | None = option(None, "Number of classes. [default: the study's, or 10]", min=2)
     size: int | None = option(None, "Height and width. [default: the study's, or 32]", min=8)
     channels: int | None = option(None, "Channels. [default: the study's, or 3]", min=1)
@@ -360,7 +373,5 @@ class CheckSpec:
 class AuditSpec(TableFields):
     """`nas doctor --data`"""
 
-    data_folder: str | None = option(
-        None, "Images to audit: a folder, or files. For a data set by name: its download folder.", name="data", path=True
-    )
+    data_folder: str | None = option(None, "Images to audit: a folder or a file, as for nas search.", name="data", path=True)
     test: Path | None = option(None, "With --data: also test images, which need no labels, against the training images.")

@@ -104,6 +104,7 @@ class SearchSource(TrialSource):
                 self.budget,
                 f"{MAX_OVER_BUDGET_IN_A_ROW} candidates in a row were over budget; the search stops",
                 limit=self._broken.most_common(1)[0][0],
+                begun=True,
             )
         if self._in_a_row["duplicate"] >= MAX_DUPLICATES_IN_A_ROW:
             self.exhausted = f"{MAX_DUPLICATES_IN_A_ROW} candidates in a row repeated earlier ones: the space is exhausted"

@@ -126,7 +126,11 @@ def _starts_of_optuna(address: str) -> list[Start]:
     study = plain_study(url, name)
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(study.directions) > 1:
-        raise ConfigError(f"the study {name!r} has {len(study.directions)} objectives, so it has no single best trial")
+        raise ConfigError(
+            f"the study {name!r} has {len(study.directions)} objectives, so it has no single best trial",
+            hint="start without --warm-start, and add a trial of the Pareto front (study.best_trials) to the new study with "
+            "Optuna's study.enqueue_trial(trial.params)",
+        )
     best_first = sorted(trials, key=lambda t: t.value or 0.0, reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE)
     return [Start(f"{OPTUNA_PREFIX}{name} trial {trial.number}", None, parameters=trial.params) for trial in best_first]
 

@@ -167,8 +167,8 @@ def test_a_network_too_large_for_its_device_takes_for_ever(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        ({}, "this machine has no device 'cuda:3'. Choices: auto, cpu."),
-        ({"cuda:3": "it has no kernels"}, "device 'cuda:3' does not work: it has no kernels. Choices: auto, cpu."),
+        ({}, "this machine has no device 'cuda:3'. Choices: cpu."),
+        ({"cuda:3": "it has no kernels"}, "device 'cuda:3' does not work: it has no kernels. Choices: cpu."),
     ],
 )
 def test_device_that_cannot_be_used_is_refused_with_those_that_can(

@@ -95,6 +95,27 @@ def test_checkpoints_of_ended_trainings_are_freed_and_results_stay(nas: Callable
     assert "Nothing to delete." in nas("clean").out
 
 
+def test_a_file_that_cannot_be_deleted_is_named(
+    nas: Callable[..., Done], study: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = sorted(study.trials.glob("*/checkpoint.pt"))
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path != first and path.name == "checkpoint.pt":
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as kept:
+        kept.setattr(Path, "unlink", refuse)
+        done = nas("clean", "--yes")
+    assert (done.code, first.exists()) == (1, False)
+    assert " cannot be removed: Permission denied\nNext:  check its owner and permissions, then run the command again" in done.err
+    assert "other files may already be deleted" in done.err
+    assert nas("clean", "--yes").code == 0
+    assert not any(file.exists() for file in others)
+
+
 def test_checkpoint_to_go_on_from_is_kept(nas: Callable[..., Done], study: StudyPaths) -> None:
     writable = optuna.load_study(study_name="tiny", storage=unpooled(study.database))
     number = writable.ask().number

@@ -248,6 +248,16 @@ def test_arrays_that_are_no_data_set_are_refused(changed: dict[str, Any], said: 
     assert said in refusal(save(tmp_path / "set.npz", **arrays))
 
 
+def test_one_class_in_an_npz_is_refused_without_naming_a_column(tmp_path: Path) -> None:
+    file = save(tmp_path / "set.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.zeros(4, int))
+    with pytest.raises(DataError) as refused:
+        load_dataset(DataConfig(dataset="folder", folder=str(file)))
+    assert refused.value.message == f"a classifier needs at least two classes, but the labels in {file} are: 0"
+    assert (
+        refused.value.hint == "the array of the labels (train_labels, y_train or labels) must have at least two different values"
+    )
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_header_that_claims_more_than_there_is_is_refused(whole: bool, parts: Parts, tmp_path: Path) -> None:
     """8.8 TB are claimed by the array's own header, in an archive whose checksums are right, or 64 GB by the archive."""

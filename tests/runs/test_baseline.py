@@ -36,7 +36,9 @@ from tests.runs.test_ablate_results import card
 from tests.runs.told import Told, train_one
 
 
-def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Path, nas: Callable[..., Finished]) -> None:
+def test_known_networks_stand_beside_the_study_s_own(
+    study: StudyPaths, mine: Path, nas: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
+) -> None:
     retrained = finished_runs(study)
     base = RetrainSpec(study, epochs=1, train_subset=200, hold_out=0.2, device="cpu")
     for seed in (0, 1):
@@ -110,6 +112,11 @@ def test_known_networks_stand_beside_the_study_s_own(study: StudyPaths, mine: Pa
     assert listed.code == 0, listed.err
     assert f"{run.folder.name}  {best.title}" in listed.out
     assert "over by 1,874 parameters  as recorded" in listed.out
+    with monkeypatch.context() as other_release:
+        other_release.setattr("nas.runs.baseline.build", lambda *_: torch.nn.Linear(1, 1))
+        with pytest.raises(StudyError, match=r"does not fit mine\.py:Large: RuntimeError") as refused:
+            load_baseline(run)
+    assert "install the release of the library" in str(refused.value.hint)
     run.weights.write_bytes(b"other")
     assert "model.safetensors changed" in nas("runs", "--study", "tiny", "--verify").out
     with pytest.raises(StudyError, match="is not the file that this training wrote"):
@@ -221,7 +228,7 @@ def test_memory_that_runs_out_halves_the_micro_batches(study: StudyPaths, mine: 
     told = Told()
     done = train(asked(study, "mine.py:Net"), told)
     assert (done.failures, parts, judged[:3]) == ({}, [1, 2, 4], [359, 125, 31])
-    assert told.notes[-1].endswith("it restarts with micro-batches of 16 images")
+    assert told.notes[-1].endswith("it resumes with micro-batches of 16 images")
 
 
 @pytest.mark.usefixtures("here")

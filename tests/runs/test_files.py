@@ -84,7 +84,7 @@ def test_edited_card_is_refused(study: StudyPaths, run: TrialPaths, key: str, na
     error = refusal(lambda: load_network(run))
     assert error.message.startswith(f"{run.card} was changed after the training: the hash of its content begins with ")
     assert error.message.endswith(f", and it states {hashes['card'][:12]}")
-    assert error.hint == 'restore it from a copy; or, if the change is intended, remove its key "hashes"'
+    assert error.hint == 'restore it from a copy; if the change is intended, remove the key "hashes" from model.json'
     (study.folder / "image.png").write_bytes(b"")
     for command in ("submit", "export", "predict"):
         image = [str(study.folder / "image.png")] if command == "predict" else []

@@ -46,7 +46,7 @@ def test_memory_that_runs_out_halves_the_micro_batches(spec: RetrainSpec, monkey
     assert parts == [1, 2]
     batch = card.candidate.train.batch_size
     assert told.notes == [
-        f"{run.folder.name}: the memory of the host ran out; it restarts with micro-batches of {batch // 2} images"
+        f"{run.folder.name}: the memory of the host ran out; it resumes with micro-batches of {batch // 2} images"
     ]
     load_network(run)
 

@@ -207,7 +207,7 @@ def test_draws_that_are_all_over_budget_end_with_the_limit_that_most_of_them_bro
     drawer.work()
     assert isinstance(drawer.error, BudgetError)
     assert "5 candidates in a row were over budget" in drawer.error.message
-    assert str(drawer.error.hint).endswith(RAISE["memory"])
+    assert str(drawer.error.hint).endswith(f"{RAISE['memory']}, in a new study: --study NAME")
 
 
 GRAY = ImageShape(channels=1, size=28, classes=47)

@@ -556,8 +556,8 @@ def test_out_of_memory_the_same_trial_goes_on_in_smaller_parts(bench: MakeBench)
     assert b.outcomes == ["trained"]
     assert b.trials[0].user_attrs["micro_batches"] == 4
     assert b.display.notes == [
-        f"trial 0: the memory of the device ran out; it restarts with micro-batches of {batch // 2} images",
-        f"trial 0: the memory of the device ran out; it restarts with micro-batches of {batch // 4} images",
+        f"trial 0: the memory of the device ran out; it resumes with micro-batches of {batch // 2} images",
+        f"trial 0: the memory of the device ran out; it resumes with micro-batches of {batch // 4} images",
     ]
 
 

@@ -171,6 +171,7 @@ def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(
         ("optuna:old", "--warm-start optuna:URL/NAME needs the URL of a database, not ''"),
         ("optuna:sqlite:///before/study.json/old", "sqlite:///before/study.json cannot be read as a storage of Optuna: "),
         ("optuna:sqlite:///before/study.db/old", "sqlite:///before/study.db has no study 'old'. Choices: before."),
+        ("optuna:sqlite:///two.db/two", "the study 'two' has 2 objectives, so it has no single best trial"),
         ("nowhere/candidate.json", "there is no file nowhere/candidate.json"),
         ("before/study.json", "before/study.json: "),
         (
@@ -186,6 +187,7 @@ def test_a_start_that_is_not_there_is_refused(
     monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     make_study(StudyPaths(tmp_path / "before"), space)
+    optuna.create_study(storage=unpooled(Path("two.db")), study_name="two", directions=["maximize", "minimize"])
     if what.endswith("best"):
         monkeypatch.setattr("nas.study.warm_start.best_of", lambda study: (None, None))
     with pytest.raises(NasError) as refused:
