@@ -167,7 +167,7 @@ class Run(Trained):
 
     @cached_property
     def card(self) -> ModelCard:
-        """What it is, how and on what it was trained, what it scores."""
+        """How and on what it was trained, and its scores."""
         return read_card(self.paths)
 
     @property
@@ -196,7 +196,7 @@ class Run(Trained):
 
 @dataclass(frozen=True, repr=False)
 class Baseline(Trained):
-    """A known network that was trained as one of the study is, to compare with."""
+    """A known network that was trained like a network of the study, to compare them."""
 
     def __repr__(self) -> str:
         over = "" if self.over is None else f", over budget by {self.over}"
@@ -205,7 +205,7 @@ class Baseline(Trained):
 
     @cached_property
     def card(self) -> BaselineCard:
-        """What it is, how and on what it was trained, what it scores."""
+        """How and on what it was trained, and its scores."""
         return read_baseline(self.paths)
 
     @property

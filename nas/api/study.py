@@ -149,7 +149,8 @@ class Study:
         return Trial(self.paths, best)
 
     def best_within(self, max_params: int | str | None = None, max_macs: int | str | None = None) -> Trial:
-        """The best trial within these limits, such as `max_params="1M"`. Raises BudgetError, which names the smallest."""
+        """The best trial within these limits, such as `max_params="1M"`. Raises BudgetError, which names the smallest network, if
+        none is within them."""
         return Trial(self.paths, self._report_best(max_params, max_macs).best)
 
     def front(self, max_macs: int | str | None = None) -> list[Trial]:
@@ -172,8 +173,8 @@ class Study:
 
     @property
     def chosen(self) -> Run:
-        """The run that is taken where none is named: what `nas retrain` chose among several networks, else the latest run of
-        `best`, else the latest. Raises StudyError where nothing was retrained."""
+        """The run that is used by default: the one that `nas retrain` chose among several networks or seeds, else the latest run
+        of `best`, else the latest run. Raises StudyError if nothing was retrained."""
         return Run(find_run(self.paths, None))
 
     @property

@@ -1,4 +1,4 @@
-"""What a network costs, and whether it fits: by fvcore, computed (memory, flash, RAM), or measured (latency)."""
+"""The cost of a network, and whether it fits: counted by fvcore, computed (memory, flash, RAM), or measured (latency)."""
 
 from nas.budget.check import COMPUTED, Budget, Cost
 from nas.budget.counts import (

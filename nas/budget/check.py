@@ -1,6 +1,5 @@
-"""Whether a network fits its budget: limits are held against it one after the other, a dearer one only where all cheaper ones
-are kept.
-"""
+"""Whether a network fits its budget. Limits are checked one after the other; an expensive one is checked only if all cheaper ones
+are kept."""
 
 import math
 from collections.abc import Callable
@@ -17,25 +16,25 @@ from nas.errors import NasError
 from nas.files import write_whole
 
 COMPUTED: dict[str, Callable[[ArchConfig, ImageShape], int]] = {"flash": count_flash, "ram": count_ram, "memory": peak_memory}
-"""What is computed on the meta device, by the limit that it is held against; the cheapest first."""
-TOO_LARGE_TO_RUN = 1000.0  # stands for an infinite excess, which neither JSON nor a sampler could hold
+"""Computed on the meta device, by the limit; the cheapest first."""
+TOO_LARGE_TO_RUN = 1000.0  # replaces an infinite excess, which neither JSON nor a sampler can hold
 
 
 @dataclass(frozen=True)
 class Cost:
     params: int
     macs: int | None
-    """By fvcore where they are limited and it fits, else in closed form. Of a block of a user's own by fvcore, or None where it
-    is over another limit."""
-    excess: dict[str, float]  # for each limit, how far above it as a share of it; at most 0 where it is kept
-    memory: int | None = None  # bytes of activations at once
+    """By fvcore if MACs are limited and the network keeps the cheaper limits, else in closed form. With a user's own block by
+    fvcore, or None if the network is over another limit."""
+    excess: dict[str, float]  # for each limit, by which share it is exceeded; at most 0 if it is kept
+    memory: int | None = None  # peak bytes of the activations
     flash: int | None = None  # bytes of the file in eight bits
-    ram: int | None = None  # bytes that it takes to run that
-    latency_ms: float | None = None  # None also where the network is too large to run on this machine
+    ram: int | None = None  # bytes of RAM to run that file
+    latency_ms: float | None = None  # None also if the network is too large to run on this machine
 
     @property
     def broken(self) -> list[str]:
-        """The limits that it is over."""
+        """The limits that are exceeded."""
         return [name for name, value in self.excess.items() if value > 0]
 
     @property
@@ -43,7 +42,7 @@ class Cost:
         return not self.broken
 
     def sentence(self, limits: BudgetConfig) -> str:
-        """By which limits it is over budget, and by how much."""
+        """Which limits are exceeded, and by how much."""
         return "; ".join(self._words(name, limits) for name in self.broken)
 
     def _words(self, name: str, limits: BudgetConfig) -> str:
@@ -57,25 +56,24 @@ class Budget:
     def __init__(
         self, limits: BudgetConfig, shape: ImageShape, latency_file: Path | None = None, write: Write = write_whole
     ) -> None:
-        """`latency_file` keeps what was measured, so that a draw that is repeated after a crash gets the same verdict; `write`
-        writes it. Raises BudgetError where it is there and cannot be read."""
+        """`latency_file` stores measurements, so that a draw that is repeated after a crash gets the same verdict; `write` writes
+        it. Raises BudgetError if the file exists and cannot be read."""
         self.limits = limits
         self.shape = shape
         self._measured = None if limits.latency is None else MeasuredLatencies(shape, limits.latency, latency_file, write)
         self._last: tuple[ArchConfig, BudgetConfig, Cost] | None = None
 
     def narrowed(self, params: int) -> Self:
-        """The same with so many parameters at most; what is measured is shared."""
+        """The same with this limit of parameters; measurements are shared."""
         narrower = copy(self)
         narrower.limits = self.limits.model_copy(update={"params": params})
         return narrower
 
     def check(self, arch: ArchConfig) -> Cost:
-        """Counts by fvcore, exactly; measures a latency that is not known yet, which no other work may disturb: see
+        """Counts exactly, by fvcore, and measures a latency that is not known yet. The machine must be idle for that: see
         `needs_idle_machine`.
 
-        Raises ConfigError where the network cannot be built for these images, DeviceError or BudgetError where it cannot be
-        timed.
+        Raises ConfigError if the network cannot be built for these images, DeviceError or BudgetError if it cannot be timed.
         """
         cost = self._counted(arch)
         if self.limits.latency is None or not cost.fits:
@@ -85,17 +83,16 @@ class Budget:
         return replace(cost, latency_ms=ms if math.isfinite(ms) else None, excess={**cost.excess, "latency": excess})
 
     def needs_idle_machine(self, arch: ArchConfig) -> bool:
-        """Whether the next `check` of it would have to measure."""
+        """Whether the next `check` of this network would measure."""
         if self._measured is None or self._measured.get(arch) is not None:
             return False
         try:
             return self._counted(arch).fits
-        except NasError:  # `check` says so
+        except NasError:  # `check` reports it
             return False
 
     def latency(self, arch: ArchConfig) -> float:
-        """Milliseconds, measured now unless they are known; infinite where the network is too large to run. The budget has to
-        limit them."""
+        """Milliseconds, measured unless known; infinite if the network is too large to run. The budget must limit the latency."""
         assert self._measured is not None
         assert self.limits.latency is not None
         ms = self._measured.get(arch)
@@ -105,7 +102,7 @@ class Budget:
         return ms
 
     def _counted(self, arch: ArchConfig) -> Cost:
-        """All but the latency."""
+        """Everything except the latency."""
         if self._last is None or self._last[:2] != (arch, self.limits):
             self._last = arch, self.limits, self._count(arch)
         return self._last[2]
@@ -123,7 +120,7 @@ class Budget:
                 cost = replace(cost, **{name: found}, excess={**cost.excess, name: found / limit - 1})
         if not cost.fits:
             return cost
-        # fvcore's count allocates and runs the network: of one of whatever size only where there is no closed form
+        # fvcore allocates and runs the network, so a network of any size is counted by it only without a closed form
         macs = quick_macs(arch, shape) if cost.macs is None else cost.macs
         if limits.macs is not None:
             if not of_own_block and macs <= limits.macs:

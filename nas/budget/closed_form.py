@@ -1,11 +1,11 @@
-"""How many parameters and MACs a network has, in closed form: for who needs thousands of counts, such as `nas.space.widths`,
-or wants them at once, such as the tables.
+"""Parameters and MACs of a network in closed form, for code that needs thousands of counts, such as `nas.space.widths`, or needs
+them at once, such as the tables.
 
-Knows neither torch nor `nas.models`, whose layers it writes down again; tests hold it equal to fvcore's counts. What is over
-budget is decided by `nas.budget`, never here.
+Knows neither torch nor `nas.models`, whose layers it describes again; tests compare it with fvcore's counts. It is not used to
+decide whether a network is over budget: that is done in `nas.budget.check`.
 
-Of a convolution without bias and its BatchNorm, multiply-adds are parameters times positions: fvcore counts two operations a
-value for BatchNorm's scale and shift, which are two parameters a channel. Average pooling to cells counts its input.
+For a convolution without bias and its BatchNorm, multiply-adds are parameters times positions: fvcore counts two operations per
+value for BatchNorm's scale and shift, which are two parameters per channel. Average pooling to cells counts its input.
 """
 
 import math
@@ -15,22 +15,22 @@ from nas.config import WHITENING_PATCH, ArchConfig, ImageShape
 
 
 def closed_form_params(arch: ArchConfig, shape: ImageShape) -> int:
-    """What `nas.budget.count_params` gives for every network that can be built for such images."""
+    """Equals `nas.budget.count_params` for every network that can be built for such images."""
     return _count(arch, shape, [stage.channels for stage in arch.stages], arch.stem_channels(shape.channels))[0]
 
 
 def closed_form_macs(arch: ArchConfig, shape: ImageShape) -> int:
-    """What `nas.budget.count_macs` gives for every network that can be built for such images."""
+    """Equals `nas.budget.count_macs` for every network that can be built for such images."""
     return _count(arch, shape, [stage.channels for stage in arch.stages], arch.stem_channels(shape.channels))[1]
 
 
 def params_at_widths(arch: ArchConfig, shape: ImageShape, widths: Sequence[int], stem: int) -> int:
-    """Its parameters, had its stages and its stem so many channels."""
+    """Parameters with these channels in the stages and in the stem."""
     return _count(arch, shape, widths, stem)[0]
 
 
 def _count(arch: ArchConfig, shape: ImageShape, widths: Sequence[int], stem: int) -> tuple[int, int]:
-    """Parameters and multiply-adds, had its stages and its stem so many channels."""
+    """Parameters and multiply-adds with these channels in the stages and in the stem."""
     size, *sizes = arch.feature_sizes(shape.size)
     before = arch.stem_channels(shape.channels) if arch.stem.type == "whitening_only" else stem
     params, macs = _stem(arch, shape, before)
@@ -110,5 +110,5 @@ BLOCKS: dict[str, Callable[[ArchConfig, int, int, int], tuple[int, int]]] = {
     "separable": _separable,
     "plain": _plain,
 }
-"""Parameters of a block with `before` channels before it and a kernel of `area` pixels, without its shortcut and
-squeeze-and-excitation: of the layers that work on the map that enters it, and of those that work on the map that leaves it."""
+"""Parameters of a block with `before` input channels and a kernel of `area` pixels, without its shortcut and
+squeeze-and-excitation: of the layers at the resolution of its input, and of those at the resolution of its output."""

@@ -1,7 +1,7 @@
-"""What a network is made of and what it costs: parameters and multiply-adds, memory computed, layers with their shapes.
+"""What a network consists of and what it costs: parameters and multiply-adds, computed memory, layers with their shapes.
 
-Parameters, memory and layers are found on the meta device, where a network has shapes and no weights; MACs need a forward pass,
-so that they are counted on the CPU, and only when somebody asks, or when the budget limits them and all that is cheaper is kept.
+Parameters, memory and layers are found on the meta device, where a network has shapes and no weights. MACs need a forward pass on
+the CPU, so they are counted only on request, or if the budget limits them and all cheaper limits are kept.
 """
 
 from collections.abc import Callable, Collection
@@ -21,20 +21,20 @@ from nas.models.user_code import blaming_block
 
 
 def count_params(arch: ArchConfig, shape: ImageShape) -> int:
-    """Parameters, frozen ones included. No weight is allocated."""
+    """Number of parameters, frozen ones included. Allocates no weights."""
     with torch.device("meta"):
         model = build_model(arch, shape)
     return params_of(model)
 
 
 def count_macs(arch: ArchConfig, shape: ImageShape) -> int:
-    """Multiply-adds of one image's forward pass; fvcore counts one for a multiplication with its addition, and also what
-    BatchNorm and pooling do. Allocates the network."""
+    """Multiply-adds of one image's forward pass. fvcore counts one for a multiplication with its addition, and also counts the
+    operations of BatchNorm and pooling. Allocates the network."""
     return _macs(arch, shape).total
 
 
 def uncounted_products(arch: ArchConfig, shape: ImageShape) -> dict[str, int]:
-    """Operations that multiply but are in no count of multiply-adds, and how often they run: only a user's own block has some."""
+    """Operations that multiply but are not counted as multiply-adds, and how often they run; only users' own blocks have some."""
     return {} if arch.block_source is None else _macs(arch, shape).uncounted
 
 
@@ -46,12 +46,12 @@ def _macs(arch: ArchConfig, shape: ImageShape) -> Macs:
 
 
 def quick_macs(arch: ArchConfig, shape: ImageShape) -> int:
-    """`count_macs`, in closed form where there is one: not for a block of a user's own."""
+    """`count_macs`, in closed form unless the network has a user's own block."""
     return closed_form_macs(arch, shape) if arch.block_source is None else count_macs(arch, shape)
 
 
 def quick_params(arch: ArchConfig, shape: ImageShape) -> int:
-    """`count_params`, in closed form where there is one."""
+    """`count_params`, in closed form unless the network has a user's own block."""
     return closed_form_params(arch, shape) if arch.block_source is None else count_params(arch, shape)
 
 
@@ -59,11 +59,12 @@ def quick_params(arch: ArchConfig, shape: ImageShape) -> int:
 
 
 def peak_memory(arch: ArchConfig, shape: ImageShape) -> int:
-    """Bytes of the activations of one image's forward pass in float32, at its worst moment; weights are not among them.
+    """Peak bytes of the activations of one image's forward pass in float32, without weights.
 
-    An activation lives from the operation that makes it to the last that reads it, whatever a variable still names: so much does
-    a runtime need that works through the operations in this order, without fusing any or writing one's result over its input.
-    Views share what they view, the image is an activation, and what nobody reads (where a maximum was) is not kept.
+    An activation is alive from the operation that creates it to the last one that reads it, even if a variable holds it longer.
+    This is what a runtime needs that runs the operations in this order, without fusing any or writing a result over its input.
+    Views share memory, the image is an activation, and outputs that no operation reads (such as the indices of max pooling) do
+    not count.
     """
     model, image = meta_model(arch, shape)
     with blaming_block(arch, "fails on the meta device, where its memory is computed"):
@@ -78,11 +79,11 @@ def meta_model(arch: ArchConfig, shape: ImageShape) -> tuple[nn.Module, Tensor]:
 
 @dataclass(frozen=True)
 class Followed:
-    """What a forward pass made and read."""
+    """What a forward pass created and read."""
 
-    peak: int  # bytes of activations at its worst moment
+    peak: int  # peak bytes of activations
     unread: list[str]  # names of the parameters that no operation reads
-    unregistered: int  # values of parameters that it reads but does not know: of layers in a plain list, for example
+    unregistered: int  # parameter values that it reads but that are not registered, for example of layers in a plain list
 
 
 def follow(model: nn.Module, image: Tensor) -> Followed:
@@ -95,19 +96,19 @@ def follow(model: nn.Module, image: Tensor) -> Followed:
 
 @dataclass
 class _Life:
-    storage: torch.UntypedStorage  # kept, so that no other gets its address
-    first: int  # number of the operation that made it
-    last: int  # and of the one that read it last
+    storage: torch.UntypedStorage  # kept, so that no other storage gets its address
+    first: int  # number of the operation that created it
+    last: int  # number of the operation that read it last
 
 
 class Lives(TorchDispatchMode):
-    """Follows the storages that operations make and read."""
+    """Records the storages that operations create and read."""
 
     def __init__(self, weights: list[Tensor]) -> None:
         super().__init__()
         self._weights = {storage_of(tensor) for tensor in weights}
         self.weights_read: set[int] = set()
-        self.strangers: dict[int, int] = {}  # values of parameters that are none of `weights`
+        self.strangers: dict[int, int] = {}  # values of parameters that are not in `weights`
         self._lives: dict[int, _Life] = {}
         self._now = 0
 
@@ -140,7 +141,7 @@ class Lives(TorchDispatchMode):
                 self._lives[address] = _Life(tensor.untyped_storage(), self._now, last=-1)
 
     def spans(self) -> list[tuple[int, int, int]]:
-        """Of each activation that is read: its bytes, the operation that made it, and the last that read it."""
+        """For each activation that is read: its bytes, the operation that created it, and the last one that read it."""
         return [(life.storage.nbytes(), life.first, life.last) for life in self._lives.values() if life.last >= 0]
 
     def peak(self) -> int:
@@ -167,20 +168,20 @@ def storage_of(tensor: Tensor) -> int:
 # ---------------------------------------------------------------------------------------------------------------- layers
 
 
-_SILENT = ("Identity", "Dropout", "StochasticDepth")  # neither hold parameters nor change anything at prediction
+_SILENT = ("Identity", "Dropout", "StochasticDepth")  # no parameters, and no change at prediction
 
 
 @dataclass(frozen=True)
 class Layer:
     name: str  # its path in the module: `stages.1.0.conv1`; empty for the module itself
     kind: str
-    output: tuple[int, ...]  # its shape for one image: (C, H, W), or (features,); empty where no image passes it
+    output: tuple[int, ...]  # for one image: (C, H, W), or (features,); empty if no image passes it
     params: int  # each parameter once, at the first layer that holds it
 
 
 @dataclass(frozen=True)
 class Part:
-    """What an image passes in one go: the stem, a stage, or the head with its pooling and classifier."""
+    """A part of the network: the stem, a stage, or the head with its pooling and classifier."""
 
     name: str
     built: str  # `3×3, 32`, or what each of its blocks holds, such as `2 × basic [3×3, 64; 3×3, 64]`
@@ -191,16 +192,16 @@ class Part:
 
 @dataclass
 class Call:
-    """One call of a module, which may be called again."""
+    """One call of a module; a module may be called several times."""
 
     name: str
     module: nn.Module
-    input: tuple[int, ...]  # shape of the first tensor that goes in, and …
-    output: tuple[int, ...]  # … of the first that comes out, for one image; empty where there is none
+    input: tuple[int, ...]  # shape of the first input tensor
+    output: tuple[int, ...]  # shape of the first output tensor for one image; empty if there is none
 
 
 def calls_of(model: nn.Module, image: Tensor) -> tuple[list[Call], Any]:
-    """Every call in the order in which they begin, and the model's result. `image` (1, C, H, W); `model` in evaluation mode."""
+    """All calls in the order in which they begin, and the model's result. `image` (1, C, H, W); `model` in evaluation mode."""
     calls: list[Call] = []
     open_calls: list[Call] = []
 
@@ -229,15 +230,15 @@ def calls_of(model: nn.Module, image: Tensor) -> tuple[list[Call], Any]:
 
 
 def _shape(tree: Any) -> tuple[int, ...]:
-    """Of the first tensor in it, without the batch."""
+    """Of the first tensor in `tree`, without the batch."""
     return next((tuple(leaf.shape[1:]) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)), ())
 
 
 def layers_of(model: nn.Module, calls: list[Call], unread: Collection[str] = ()) -> list[Layer]:
-    """Every layer that computes something, and whatever else holds parameters; together they hold all of them.
+    """Every layer that computes something, and every other module with parameters; together they hold all parameters.
 
-    The parameters of a module that is never called itself belong to the layer around it, which uses them, unless they are
-    `unread`: such modules come last, without a shape.
+    The parameters of a module that is never called belong to the layer around it, which uses them. If they are `unread`, the
+    module is listed last, without a shape.
     """
     called = {call.name for call in calls}
     own: dict[str, int] = {}

@@ -1,9 +1,9 @@
-"""Flash and RAM that a network takes in eight bits on a microcontroller: computed on the meta device, nothing is quantised.
+"""Flash and RAM of a network in eight bits on a microcontroller, computed on the meta device; nothing is quantised.
 
-It follows what TensorFlow Lite Micro runs of a file by litert-torch: BatchNorm is folded into the convolution before it, ReLU is
-part of the operator before it, SiLU is a sigmoid and a product, a strided convolution reads a padded copy of its input. Places in
-RAM are found as its planner finds them. The constants were fitted to files and arenas (scripts/bench/README.md, "Flash and RAM of
-microcontrollers").
+It follows TensorFlow Lite Micro running a file of litert-torch: BatchNorm is folded into the convolution before it, ReLU is part
+of the operator before it, SiLU is a sigmoid and a product, a strided convolution reads a padded copy of its input. Activations
+get the places in RAM that its planner gives them. The constants were fitted to files and arenas (scripts/bench/README.md, "Flash
+and RAM of microcontrollers").
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from nas.config import ArchConfig, ImageShape
 from nas.models.user_code import blaming_block
 
 ALIGNMENT = 16  # bytes, of activations
-# Bytes in flash beside a byte a weight: an operator's description, a layer's (with names and shapes of its tensors), and of each
-# output channel an int32 bias and the scales and zero points of weights and bias.
+# Bytes of flash in addition to one for each weight: for the description of an operator, for that of a layer (names and shapes of
+# its tensors), and for each output channel (an int32 bias, and the scales and zero points of weights and bias).
 FLASH_PER_OPERATOR, FLASH_PER_LAYER, FLASH_PER_CHANNEL = 300, 1710, 31
-# Bytes in RAM beside the activations: the interpreter's, an operator's with its tensor, a layer's, and of each output channel its
-# multiplier and shift. They are those of a 64-bit machine: a microcontroller of 32 bits needs a little less.
+# Bytes of RAM in addition to the activations: for the interpreter, an operator with its tensor, a layer, and each output channel
+# (its multiplier and shift). They are from a 64-bit machine; a 32-bit microcontroller needs a little less.
 RAM_AT_ALL, RAM_PER_OPERATOR, RAM_PER_LAYER, RAM_PER_CHANNEL = 820, 124, 140, 8
 
 _aten = torch.ops.aten
@@ -45,7 +45,7 @@ def count_ram(arch: ArchConfig, shape: ImageShape) -> int:
     return _size(arch, shape).ram
 
 
-@lru_cache(maxsize=8)  # both limits are asked for one after the other
+@lru_cache(maxsize=8)  # both limits use it, one after the other
 def _size(arch: ArchConfig, shape: ImageShape) -> Int8Size:
     model, image = meta_model(arch, shape)
     with blaming_block(arch, "fails on the meta device, where flash and RAM are computed"):
@@ -69,9 +69,9 @@ def int8_size(model: nn.Module, image: Tensor) -> Int8Size:
 
 
 def planned_bytes(spans: Sequence[tuple[int, int, int]]) -> int:
-    """Bytes of memory that is planned greedily, as by TensorFlow Lite Micro's GreedyMemoryPlanner: activations, each of them
-    (bytes, first operation, last operation), are placed from the largest to the smallest, of equal ones the latest first, each at
-    the lowest place that is free for as long as it is needed."""
+    """Bytes of memory that TensorFlow Lite Micro's GreedyMemoryPlanner uses. Activations (bytes, first operation, last operation)
+    are placed from the largest to the smallest, equal ones from the latest to the earliest, each at the lowest place that is free
+    as long as it is needed."""
     placed: list[tuple[int, int, int, int]] = []
     for size, first, last in sorted(spans, key=lambda span: span[0])[::-1]:
         size, place = -(-size // ALIGNMENT) * ALIGNMENT, 0
@@ -85,13 +85,12 @@ def planned_bytes(spans: Sequence[tuple[int, int, int]]) -> int:
 
 
 class _Int8Lives(Lives):
-    """Follows the activations of the network in eight bits. Under inference mode operations arrive whole, before torch takes
-    them apart."""
+    """Follows the activations of the network in eight bits. In inference mode it sees operations before torch decomposes them."""
 
     def __init__(self, weights: list[Tensor]) -> None:
         super().__init__(weights)
-        self.layers: dict[int, tuple[int, int]] = {}  # of each tensor of weights, its values and output channels
-        self._of_layers: set[int] = set()  # what convolutions made
+        self.layers: dict[int, tuple[int, int]] = {}  # values and output channels of each weight tensor
+        self._of_layers: set[int] = set()  # outputs of convolutions
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         name = func.overloadpacket.__name__
@@ -118,7 +117,8 @@ class _Int8Lives(Lives):
         return super().__torch_dispatch__(func, (), args)
 
     def _padded(self, args: Sequence[Any], at: int) -> Sequence[Any]:
-        """Arguments whose stride stands `at` and padding behind it: padding of a strided operation is an operation of its own."""
+        """The arguments, with the stride at index `at` and the padding after it: the padding of a strided operation is an
+        operation of its own."""
         if len(args) <= at + 1 or max(args[at], default=2) == 1 or isinstance(args[at + 1], str) or not any(args[at + 1]):
             return args
         rows, columns = (*args[at + 1], args[at + 1][-1])[:2]

@@ -1,8 +1,8 @@
-"""How long a network's forward pass takes, timed as it will run: a median over as many runs as it takes to be sure of it. Writes
-ONNX files in eight bits, too.
+"""Times a network's forward pass as it will run: the median of as many runs as its precision needs. Also writes ONNX files in
+eight bits.
 
-`RUNTIMES` holds what may run it. To add one: a function with the signature of `_torch`, an entry there, its name in
-`nas.config.RuntimeName`. What was measured is kept, so that a network is timed once.
+`RUNTIMES` holds the runtimes. To add one: a function with the signature of `_torch`, an entry there, and its name in
+`nas.config.RuntimeName`. Measurements are stored, so that a network is timed once.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ from nas.models import ResNet, build_model
 WARM_UP_RUNS = 3
 LEAST_RUNS = 10
 LEAST_SECONDS = 0.1
-MOST_SECONDS = 3.0  # then what was timed so far has to do, were it a single run
-CERTAINTY = 0.01  # the standard error of the median, as a share of it, that is good enough
+MOST_SECONDS = 3.0  # longest measurement, except that one run is always timed
+CERTAINTY = 0.01  # largest standard error of the median, as a share of it
 
 # How often the weights lie in memory at most: torch's, the exported graph's before and after it is optimised, the session's.
 _COPIES = {"torch": 1, "onnxruntime": 4}
@@ -45,8 +45,8 @@ Write = Callable[[Path, bytes], None]
 
 
 def measure_latency(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> float:
-    """Milliseconds of one forward pass; infinite where the network does not fit into half of this machine's memory, or into its
-    device's, so that it cannot run.
+    """Milliseconds of one forward pass; infinite if the network does not fit into half of this machine's memory, or into its
+    device's.
 
     Raises DeviceError for a device, and BudgetError for a runtime, that this machine does not have, and for a command that fails.
     """
@@ -63,13 +63,13 @@ def measure_latency(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig)
         if out_of_memory(error) is None:
             raise
         ms = math.inf
-    if latency.runtime == "torch" and latency.device != "cpu":  # whose memory workers need, too
+    if latency.runtime == "torch" and latency.device != "cpu":  # workers need that memory, too
         release_memory(torch.device(latency.device))
     return ms
 
 
 def median_seconds(run: Run, clock: Callable[[], float] = time.perf_counter) -> float:
-    """After a warm-up; stops when the median is certain enough, or its time is up."""
+    """After a warm-up; stops when the median is precise enough, or when the time is over."""
     begin = clock()
     for _ in range(WARM_UP_RUNS):
         run()
@@ -95,7 +95,7 @@ def _is_certain(times: list[float]) -> bool:
 
 
 def _host_memory() -> float:
-    """Bytes; infinite where the system does not say."""
+    """Bytes; infinite if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -106,7 +106,7 @@ def _host_memory() -> float:
 
 
 def _network(arch: ArchConfig, shape: ImageShape, batch: int) -> tuple[ResNet, torch.Tensor]:
-    """With images (N, C, H, W) for it; leaves the random numbers alone."""
+    """With images (N, C, H, W) for it; keeps torch's random state."""
     with torch.random.fork_rng(devices=[]):
         return build_model(arch, shape).eval(), torch.randn(batch, shape.channels, shape.size, shape.size)
 
@@ -133,7 +133,7 @@ def _torch(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> Itera
 
 @contextmanager
 def _onnxruntime(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> Iterator[Run]:
-    """Without the time to bring images to the device and logits back, as for torch."""
+    """Without the time to copy images to the device and logits back, as for torch."""
     onnxruntime = _import_onnxruntime()
     kind, _, index = latency.device.partition(":")
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[kind]
@@ -145,11 +145,11 @@ def _onnxruntime(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) ->
     options.log_severity_level = 3  # errors alone
     number = int(index or 0)
     with tempfile.TemporaryDirectory(prefix="nas-latency-") as folder:
-        file = Path(folder) / "network.onnx"  # through a file: a message of the format holds 2 GB at most
+        file = Path(folder) / "network.onnx"  # a file, because a message of the format holds 2 GB at most
         torch.onnx.export(model, (images,), file, dynamo=True, verbose=False)
         chosen = [(provider, {"device_id": number})] if kind == "cuda" else [provider]
         session = onnxruntime.InferenceSession(str(file), options, providers=chosen)
-    if session.get_providers()[0] != provider:  # it falls back to the CPU where CUDA's libraries cannot be loaded
+    if session.get_providers()[0] != provider:  # it falls back to the CPU if CUDA's libraries cannot be loaded
         raise _no_provider(onnxruntime, latency.device)
     binding = session.io_binding()
     value = onnxruntime.OrtValue.ortvalue_from_numpy(images.numpy(), kind, number)
@@ -209,7 +209,7 @@ def _failed(latency: LatencyConfig, how: str) -> BudgetError:
 
 
 def prepare_int8(original: Path) -> Path:
-    """The ONNX file that `write_int8` takes, beside `original`: with BatchNorm folded, and shapes."""
+    """Writes the ONNX file that `write_int8` takes, beside `original`: with BatchNorm folded, and with shapes."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = original.with_name("prepared.onnx")
@@ -218,12 +218,12 @@ def prepare_int8(original: Path) -> Path:
 
 
 def write_int8(prepared: Path, output: Path, batches: Iterable[np.ndarray], excluded: Sequence[str] = ()) -> None:
-    """Static quantisation in the QDQ form of all operators but `excluded`: weights signed with one scale a channel, activations
-    unsigned, because onnxruntime 1.32 leaves half of the convolutions in float where they are signed. Their ranges are measured
-    on `batches` of the input `images`."""
+    """Static quantisation in the QDQ form of all operators except `excluded`. Weights are signed, with one scale for each
+    channel. Activations are unsigned, because onnxruntime 1.32 leaves half of the convolutions in float if they are signed. Their
+    ranges are measured on `batches` of the input `images`."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    logging.getLogger().disabled, before = True, logging.getLogger().disabled  # it warns of steps that were taken
+    logging.getLogger().disabled, before = True, logging.getLogger().disabled  # it recommends steps that were taken
     try:
         quantize_static(
             str(prepared),
@@ -285,9 +285,9 @@ def _no_provider(onnxruntime: Any, device: str) -> DeviceError:
 # ---------------------------------------------------------------------------------------------- what was measured before
 
 
-# Raise when what is timed changes, so that a latency of before is not taken for one of now.
+# Raise this when what is timed changes, so that older measurements are not used.
 _VERSION = 1
-# Of a network's fields: nothing of them is left at prediction.
+# Fields of a network that change nothing at prediction.
 _TRAINING_ONLY = ("dropout", "dropout_place", "stochastic_depth", "zero_init", "init", "norm_momentum")
 
 
@@ -301,7 +301,7 @@ _FILE = TypeAdapter(dict[str, Measured])
 
 
 def latency_key(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> str:
-    """Equal for networks that predict by the same operations, timed in the same way; the limit is not part of it."""
+    """Equal for networks that predict by the same operations and are timed in the same way; the limit does not matter."""
     content = [
         _VERSION,
         arch.canonical().model_dump(mode="json", exclude_defaults=True, exclude=set(_TRAINING_ONLY)),
@@ -314,13 +314,13 @@ def latency_key(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> 
 
 
 class MeasuredLatencies:
-    """Of networks for images of one shape, timed in one way."""
+    """Latencies of networks for images of one shape, timed in one way."""
 
     def __init__(self, shape: ImageShape, latency: LatencyConfig, file: Path | None, write: Write) -> None:
-        """Raises BudgetError where `file` cannot be read."""
+        """Raises BudgetError if `file` cannot be read."""
         self._shape, self._latency, self._file, self._write = shape, latency, file, write
         self._found: dict[str, Measured] = {}
-        self._too_large: set[str] = set()  # for this process alone: another program may have had the memory
+        self._too_large: set[str] = set()  # for this process only: another program may have used the memory
         if file is not None and file.is_file():
             try:
                 found = _FILE.validate_json(file.read_bytes())
@@ -333,15 +333,15 @@ class MeasuredLatencies:
                 ) from None
 
     def get(self, arch: ArchConfig) -> float | None:
-        """Milliseconds, infinite for a network that is too large to run; None where it was not measured."""
+        """Milliseconds, infinite for a network that is too large to run; None if it was not measured."""
         key = latency_key(arch, self._shape, self._latency)
         if key in self._too_large:
             return math.inf
         return self._found[key].ms if key in self._found else None
 
     def add(self, arch: ArchConfig, ms: float) -> None:
-        """Before a study has its folder, measurements wait in memory and are written with the next one. `ms` is infinite for a
-        network that is too large to run, which is not written."""
+        """Before a study has its folder, measurements stay in memory and are written with the next one. An infinite `ms`, of a
+        network that is too large to run, is not written."""
         key = latency_key(arch, self._shape, self._latency)
         if math.isinf(ms):
             self._too_large.add(key)

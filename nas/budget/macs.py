@@ -1,8 +1,8 @@
-"""Parameters and multiply-adds of any module: by fvcore, or by torch itself where fvcore cannot be imported.
+"""Parameters and multiply-adds of any module: by fvcore, or by torch itself if fvcore cannot be imported.
 
-Both count the same for every network of the family. Of others, torch counts nothing for `torch.outer` and `torch.kron`, which it
-carries out as multiplications of elements; fvcore estimates `einsum` of several axes (of torchvision's `maxvit_t` it counts 1,072
-more, of 5.6 billion); what torch.jit cannot trace is counted by torch alone.
+Both count the same for every network of a search space. For others they may differ: torch counts nothing for `torch.outer` and
+`torch.kron`, which it executes as multiplications of elements; fvcore estimates an `einsum` of several axes (for torchvision's
+`maxvit_t` it counts 1,072 more, of 5.6 billion); only torch counts what torch.jit cannot trace.
 """
 
 import math
@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-FVCORE_FAILED: str | None = None  # why it is not used; None where it is
+FVCORE_FAILED: str | None = None  # why fvcore is not used; None if it is
 try:
     with warnings.catch_warnings():
-        # At import fvcore compiles a loss that nobody here uses by torch.jit.script, which torch has deprecated.
+        # At import fvcore compiles a loss with torch.jit.script, which torch has deprecated; nas does not use that loss.
         warnings.simplefilter("ignore", FutureWarning)
         from fvcore.nn import FlopCountAnalysis, parameter_count
         from fvcore.nn.jit_handles import get_shape
-except Exception as error:  # whatever a package that nobody maintains may meet in a torch of tomorrow
+except Exception as error:  # whatever an unmaintained package may raise with a newer torch
     FVCORE_FAILED = f"{type(error).__name__}: {error}"
-    if multiprocessing.parent_process() is None:  # once, and not in each worker
+    if multiprocessing.parent_process() is None:  # once, not in each worker
         warnings.warn(
             f"fvcore cannot be imported ({FVCORE_FAILED}): torch's FlopCounterMode counts MACs instead, the same "
             "number for every network of a search space",
@@ -38,16 +38,16 @@ except Exception as error:  # whatever a package that nobody maintains may meet 
 
 
 def params_of(model: nn.Module) -> int:
-    """Of any module: one that is registered in several places counts once. Lazy ones must have seen an image."""
+    """Of any module: a parameter that is registered in several places counts once. Lazy ones must have seen an image."""
     return int(parameter_count(model)[""]) if FVCORE_FAILED is None else sum(one.numel() for one in model.parameters())
 
 
 @dataclass(frozen=True)
 class Macs:
     total: int
-    products: int  # of these, by convolutions, linear layers and other products: without normalisation, pooling and resizing
-    by_module: dict[str, int]  # of each module that is called, by its name; those inside it included
-    uncounted: dict[str, int]  # operations that multiply but for which there is no rule, and how often they run
+    products: int  # of these, in convolutions, linear layers and other products: without normalisation, pooling and resizing
+    by_module: dict[str, int]  # of each called module by its name, including the modules inside
+    uncounted: dict[str, int]  # operations that multiply but have no rule, and how often they run
 
 
 def macs_of(model: nn.Module, image: Tensor) -> Macs:
@@ -58,8 +58,8 @@ def macs_of(model: nn.Module, image: Tensor) -> Macs:
 
 @contextmanager
 def _counting() -> Iterator[None]:
-    """On one thread: beside workers that keep every core busy, threads that wait for each other take ten times as long. Without
-    the one operation as which torch runs attention fast, of which nothing could be counted."""
+    """On one thread: beside workers that use every core, threads that wait for each other take ten times as long. Without torch's
+    fused attention, inside which nothing could be counted."""
     threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)
@@ -93,8 +93,8 @@ def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
 
 
 def _product(first: int) -> Rule:
-    """Of matrices and vectors, with or without a batch; `first`: which input the left one is. fvcore's own rule for matmul fails
-    for a vector."""
+    """Of matrices and vectors, with or without a batch; `first`: index of the left input. fvcore's own rule for matmul fails for
+    a vector."""
     return lambda inputs, outputs: math.prod(get_shape(outputs[0])) * get_shape(inputs[first])[-1]
 
 
@@ -108,7 +108,7 @@ def _outer(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
 
 
 def _convolution(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Each weight at each position: with padding by name, and of `DeformConv2d`, where its sampling is not counted."""
+    """Each weight at each position: for padding by name, and for `DeformConv2d`, whose sampling is not counted."""
     output = get_shape(outputs[0])
     return output[0] * math.prod(get_shape(inputs[1])) * math.prod(output[2:])
 
@@ -129,13 +129,13 @@ _RULES: dict[str, Rule] = {
     **{f"aten::{name}": _product(1) for name in ("baddbmm", "addmv")},
     **{f"aten::{name}": _outer for name in ("outer", "ger", "kron", "addr")},
 }
-"""What fvcore has no rule for, or none that is right."""
+"""For operations for which fvcore has no rule, or a wrong one."""
 _MULTIPLIES = re.compile(
     r"^prim::|attention|transformer|lstm|gru|rnn|fft|cdist|conv|dot|mm(_|$)|matmul|matrix|::linear|einsum|bilinear|Op\."
 )
-"""In the names of operations that multiply, of which only those without any rule are looked at; `Op.` is a user's own."""
+"""Names of operations that multiply; only those without any rule are looked up. `Op.` is a user's own."""
 _PASSES = re.compile(r"_norm|pool|mean|upsample|grid_sampler|interpolate")
-"""In the names of operations that are counted, and are no products."""
+"""Names of operations that are counted but are no products."""
 
 
 # ----------------------------------------------------------------------------------------------------------------- torch
@@ -143,9 +143,9 @@ _PASSES = re.compile(r"_norm|pool|mean|upsample|grid_sampler|interpolate")
 
 def _by_torch(model: nn.Module, image: Tensor) -> Macs:
     rules = dict(_TORCH_RULES)
-    if hasattr(torch.ops.torchvision, "deform_conv2d"):  # not before somebody has imported torchvision
+    if hasattr(torch.ops.torchvision, "deform_conv2d"):  # only after an import of torchvision
         rules[torch.ops.torchvision.deform_conv2d] = lambda x, w, *_, out_shape, **__: 2 * w[1:].numel() * out_shape.numel()
-    # An operation is looked up by its name, but taken apart before that unless its overload is there, too.
+    # An operation is looked up by its name, but decomposed before that unless its overload is there, too.
     overloads = {getattr(op, one): rule for op, rule in rules.items() for one in op.overloads()}
     counter, run = FlopCounterMode(display=False, custom_mapping=rules | overloads), _Products()
     with counter, run:
@@ -158,7 +158,7 @@ def _by_torch(model: nn.Module, image: Tensor) -> Macs:
 
 
 class _Products(TorchDispatchMode):
-    """How often each operation runs that multiplies."""
+    """Counts how often each operation runs that multiplies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,23 +170,23 @@ class _Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-# A rule gets an operation's arguments, shapes in place of tensors, and gives its floating-point operations: two a multiply-add.
+# A rule gets an operation's arguments, with shapes for tensors, and returns floating-point operations: two for a multiply-add.
 
 
 def _batch_norm(
     x: torch.Size, weight: torch.Size | None, bias: Any, mean: Any, var: Any, training: bool, *_: Any, **__: Any
 ) -> int:
-    """At prediction a scale and a shift; `InstanceNorm2d` is one that takes its statistics of the image."""
+    """At prediction a scale and a shift; `InstanceNorm2d` takes its statistics from the image."""
     return 2 * x.numel() * ((1 if weight is None else 2) + 3 * training)
 
 
 def _of_values(each: int, results: bool = False) -> Callable[..., int]:
-    """So many of each value that goes in, or that comes out."""
+    """`each` operations for each input value, or for each output value."""
     return lambda x, *_, out_shape, **__: 2 * each * (out_shape if results else x).numel()
 
 
 def _mean(x: torch.Size, dim: Sequence[int] | None = None, keepdim: bool = False, **_: Any) -> int:
-    """As adaptive pooling to one cell asks for it; other means are no multiplications."""
+    """Adaptive pooling to one cell is a mean over these axes; other means are no multiplications."""
     return 2 * x.numel() if keepdim and list(dim or ()) == [-1, -2] else 0
 
 
@@ -207,4 +207,4 @@ _TORCH_RULES: dict[Any, Callable[..., int]] = {
     _aten.addmv: lambda x, matrix, *_, **__: 2 * matrix.numel(),
     _aten._trilinear: lambda x, weight, *_, out_shape, **__: 2 * out_shape.numel() * (weight[1] + 1) * weight[2],
 }
-"""What torch has no rule for; each as fvcore counts it."""
+"""For operations for which torch has no rule; each counts like fvcore."""

@@ -65,8 +65,8 @@ def accuracy_front(rows: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 
 def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int | None = None) -> BestReport:
-    """Counts multiply-adds that the study does not know where they are asked for. Raises StudyError where nothing has run to its
-    end, BudgetError, which names the smallest, where nothing fits."""
+    """With a limit of MACs, counts those that the study does not store. Raises StudyError if no trial has completed, and
+    BudgetError, which names the smallest network, if none is within the limits."""
     study = open_study(paths)
     settings = read_settings(paths)
     rows = trained_rows(TrialRecord.of(trial, settings.train_images) for trial in study.get_trials(deepcopy=False))

@@ -127,7 +127,7 @@ def ablation_sentences(ablation: Ablation) -> list[str]:
 
 
 def _verdict(ablation: Ablation) -> str:
-    """Which intervals leave 0 out."""
+    """Which intervals exclude 0."""
     known = [(row, row.difference) for row in ablation.rows if row.difference is not None and row.variant.same_as is None]
     if not known:
         return ""
@@ -138,8 +138,8 @@ def _verdict(ablation: Ablation) -> str:
     sure = [f"{row.variant.title} {_difference(found)} ({_interval(found)})" for row, found in known if found.is_not_zero]
     if not sure:
         return "No difference is significant: every 95 % interval contains 0."
-    of = "" if len(known) == 1 else f", of {len(known)}"
-    return f"Significant differences (95 % interval without 0){of}: {'; '.join(sure)} points."
+    count = f"{len(sure)} of {len(known)} difference{'s' * (len(known) > 1)} {'is' if len(sure) == 1 else 'are'} significant"
+    return f"{count} (95 % interval without 0): {'; '.join(sure)} points."
 
 
 def ablation_caption(ablation: Ablation) -> str:

@@ -113,7 +113,7 @@ def _sureness(record: FullRecord) -> str:
     if not finalists:
         once = "It was trained with one seed, and selected by that result. Trials that are worse by a few tenths of a point, or "
         once += "by an image or two, may be as good. "
-        return "" if record.best is None else once + "Finalists with several seeds show it (nas search --finalists 3)."
+        return "" if record.best is None else once + "To compare the best with several seeds: nas search --finalists 3."
     winner = finalists[0]
     text = f"The best {len(finalists)} trials were trained again for {number_text(winner.epochs, 'epoch')}: "
     text += f"{_mean_text(winner)} for the winner"

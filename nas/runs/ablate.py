@@ -1,11 +1,11 @@
-"""`nas ablate`: trains a network beside variants of it, by the same seeds, and says what each choice is worth: means over the
-seeds, and differences of pairs that have the seed in common, on images that were set aside.
+"""`nas ablate`: trains a network and variants of it with the same seeds, and measures on held-out images how they differ: means
+over the seeds, and differences between runs with the same seed.
 
 studies/<study>/ablations/<name>/
     ablation.json            a `Definition`
-    runs/<variant>-seed-0/   as a retrained network's, see `nas.runs.card`; in place of it `diverged.txt`, with the reason
-    table.md, .tex, .csv     a line a variant
-    runs.csv                 a line a run
+    runs/<variant>-seed-0/   the files of a retrained network (`nas.runs.card`), or `diverged.txt` with the reason
+    table.md, .tex, .csv     one line for each variant
+    runs.csv                 one line for each run
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,10 +43,10 @@ class AblationPlan:
     folder: Path
     definition: Definition
     pending: tuple[RunPlan, ...]
-    there: int  # Runs that have ended before
+    there: int  # Runs that ended before
     train_images: int
     held_out: int
-    counts: str  # of images of a folder, how many were read and what was not
+    counts: str  # of a folder's images: how many were read, and what was not
     warnings: tuple[str, ...]
 
 
@@ -54,7 +54,7 @@ class AblationPlan:
 class Done:
     folder: Path
     ablation: "Ablation"
-    failures: dict[str, str]  # By run; what has diverged is a result and none of them
+    failures: dict[str, str]  # By run. A diverged run is a result, not a failure
     suspended: int  # Runs that resume with the same command
 
 
@@ -84,11 +84,11 @@ def run_ablation(
     display: TrainingDisplay,
     stop: Stop,
 ) -> Done:
-    """Resumes where it stopped before. Raises NasError."""
+    """Resumes an earlier run of the command. Raises NasError."""
     _require_name(spec.name)
     settings = read_settings(spec.paths)
     base = _find_base(spec, settings)
-    folder, definition = _define(spec, settings, base)  # a mistake there is said before any image is read
+    folder, definition = _define(spec, settings, base)  # reports mistakes before any image is read
     plans = _make_plans(folder, definition, base, settings)
     pending = [plan for plan in plans if not plan.has_ended]
     devices = device_group(devices_of(spec.placement)[0], None)
@@ -119,14 +119,14 @@ def run_ablation(
 
 
 def _find_base(spec: AblateSpec, settings: StudySettings) -> _Base:
-    """For the epochs that were asked for, or the recipe's own, or those of the search."""
+    """The base network, for the requested epochs, else the recipe's, else the search's."""
     subject = asked_subject(spec.base, settings)
     chosen = by_epochs(spec.base, subject, subject.candidate.train.epochs)
     return _Base(subject, chosen.recipe_name, chosen.recipe, chosen.epochs, spec.fixed)
 
 
 def _define(spec: AblateSpec, settings: StudySettings, base: _Base) -> tuple[Path, Definition]:
-    """With the ablation's folder. One that has begun goes on, in whatever order it is asked for."""
+    """The ablation's folder and definition. An ablation that has begun is resumed, in whatever order its factors are given."""
     if not spec.base.hold_out:
         raise ConfigError(
             "an ablation needs held-out images, but --hold-out 0 holds out none",
@@ -158,8 +158,8 @@ def _define(spec: AblateSpec, settings: StudySettings, base: _Base) -> tuple[Pat
 
 
 def _find_begun(spec: AblateSpec, base: _Base, factors: Sequence[Factor]) -> tuple[Path, Definition | None]:
-    """The ablation's folder and what was begun there: the one that is named, else one by its default name, which may have been
-    asked for in another order."""
+    """The ablation's folder, and its definition if it has begun: the ablation with the given name, else the one with its default
+    name, even if its factors were given in another order."""
     ablations = spec.base.paths.ablations
     folder = ablations / (spec.name or default_name(spec, base, factors, base.fixed))
     begun = read_definition(folder)
@@ -176,7 +176,7 @@ def _find_begun(spec: AblateSpec, base: _Base, factors: Sequence[Factor]) -> tup
 
 
 def default_name(spec: AblateSpec, base: _Base, factors: Sequence[Factor], fixed: Mapping[str, str]) -> str:
-    """`trial-0007-optimiser-activation-18-epochs`: levels and seeds, which may be added, are not in it."""
+    """`trial-0007-optimiser-activation-18-epochs`: without levels and seeds, because these may be added."""
     parts = [base.subject.slug, *(factor.name for factor in factors)]
     parts += ["grid"] * spec.grid
     parts += [f"{name}-{value}" for name, value in fixed.items()]
@@ -188,7 +188,7 @@ def default_name(spec: AblateSpec, base: _Base, factors: Sequence[Factor], fixed
 
 
 def _require_name(name: str | None) -> None:
-    """Raises ConfigError for one that is no folder's."""
+    """Raises ConfigError for a name that cannot name a folder."""
     try:
         if name is not None:
             study_paths(name)
@@ -199,7 +199,8 @@ def _require_name(name: str | None) -> None:
 
 
 def _make_plans(folder: Path, definition: Definition, base: _Base, settings: StudySettings) -> list[RunPlan]:
-    """All variants by the first seed before any by the second. A seed draws the same in all of them."""
+    """All variants with the first seed, then all with the second. With the same seed all variants draw the same random
+    numbers."""
     plans = []
     digest = int(definition.base.candidate.digest, 16)
     for seed in definition.seeds:
@@ -223,14 +224,14 @@ def _make_plans(folder: Path, definition: Definition, base: _Base, settings: Stu
 
 
 def warnings_of(definition: Definition) -> list[str]:
-    """What is allowed and yet probably not meant, a sentence each."""
+    """One sentence for each setting that is allowed but probably a mistake."""
     base = definition.base.candidate.train
     found = dict.fromkeys(text for variant in definition.variants for text in variant.candidate.train.warnings())
     for variant in definition.variants:
         train = variant.candidate.train
         if (train.optimiser in ADAMS) != (base.optimiser in ADAMS) and train.peak_lr == base.peak_lr:
             own = "adam_lr=0.002"
-            if base.optimiser in ADAMS:  # which takes lr itself where it has no adam_lr
+            if base.optimiser in ADAMS:  # Adam uses lr itself if there is no adam_lr
                 own = f"adam_lr={base.peak_lr:g} --set lr=0.1"
             found[
                 f"{variant.title} trains with the base's peak learning rate, {train.peak_lr:g}, but another optimiser needs "
@@ -244,18 +245,18 @@ class Row(BySeed[ModelCard]):
     """A variant with its runs."""
 
     variant: Variant
-    difference: Spread | None  # To the base, in its score on the held-out images; None of the base, and where no seed is common
-    shifted_difference: Spread | None  # So, of the same images under a simulated shift
+    difference: Spread | None  # To the base's held-out score; None for the base, and without a common seed
+    shifted_difference: Spread | None  # The same for the images under a simulated shift
 
 
 @dataclass(frozen=True)
 class Effect:
-    """In a grid: what a level changes in the mean over the levels of all other factors."""
+    """In a grid: how much a level changes the mean over the levels of all other factors."""
 
     factor: str
     level: str
     reference: str  # The level that it is compared with
-    difference: Spread  # A value a seed, of seeds for which every network of both levels was trained
+    difference: Spread  # One value for each seed with which every network of both levels was trained
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,7 @@ class Ablation:
 
     @property
     def expected(self) -> int:
-        """Runs, once all are there."""
+        """Number of runs of the complete ablation."""
         return len(self.definition.seeds) * sum(row.variant.same_as is None for row in self.rows)
 
     @property
@@ -279,12 +280,12 @@ class Ablation:
 
     @property
     def metric(self) -> MetricName:
-        """What every score is of."""
+        """The metric of all scores."""
         return next((card.metric for row in self.rows for card in row.cards.values()), "accuracy")
 
     @cached_property
     def effects(self) -> list[Effect]:
-        """Of a grid; of one factor at a time none, since there the rows say it."""
+        """Empty without a grid, because the rows show each effect."""
         found = []
         for factor in self.definition.factors if self.definition.grid else ():
             reference = self.definition.reference(factor)
@@ -298,7 +299,7 @@ class Ablation:
 def make_rows(
     definition: Definition, cards: Mapping[str, dict[int, ModelCard]], diverged: Mapping[str, Sequence[int]]
 ) -> tuple[Row, ...]:
-    """From what is there of each variant's runs, by its name."""
+    """From the cards and diverged seeds of each variant, by its name."""
     base = BySeed(cards=cards.get(definition.base.name, {}))
     rows = []
     for variant in definition.variants:
@@ -317,7 +318,7 @@ def make_rows(
 
 
 def _level_means(ablation: Ablation, factor: Factor, level: str) -> dict[int, float]:
-    """By seed, over all networks of the grid that have this level; of seeds for which none of them is missing."""
+    """By seed, the mean over all networks of the grid with this level; only seeds with which all of them were trained."""
     definition = ablation.definition
     own = {one.name: "+".join(one.level_of(definition.base.candidate)) for one in definition.factors}
     with_it = []
@@ -339,13 +340,13 @@ def run_paths(folder: Path, variant: str, seed: int) -> TrialPaths:
 
 
 def read_definition(folder: Path) -> Definition | None:
-    """None where nothing has begun there. Raises ConfigError where the file is damaged."""
+    """None if nothing has begun there. Raises ConfigError if the file is damaged."""
     file = definition_file(folder)
     return Definition.from_file(file) if file.is_file() else None
 
 
 def read_ablation(folder: Path) -> Ablation:
-    """Raises NasError where the folder holds none, or a file of it is damaged or of another network."""
+    """Raises NasError if the folder holds no ablation, or if a file is damaged or belongs to another network."""
     definition = read_definition(folder)
     if definition is None:
         raise StudyError(f"{folder} has no ablation", hint="nas ablate creates one")

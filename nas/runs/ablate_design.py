@@ -1,8 +1,8 @@
-"""An ablation as data: its base, its factors with their levels, and the variants that follow, each checked and counted before
+"""An ablation as data: its base, its factors with their levels, and the resulting variants, each checked and counted before
 anything is trained.
 
-One factor at a time, a variant is the base with one level of one factor. In a grid every level of each factor meets every level
-of the others.
+Without a grid a variant is the base with one level of one factor. In a grid every level of each factor is combined with every
+level of the others.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from nas.runs.ablate_fields import Field, changed, find_field, value_text
 from nas.study.settings import Environment
 
 VARY, SET = "--vary", "--set"
-_TOGETHER = re.compile(r"(?<![0-9.][eE])\+")  # not the sign of an exponent, as in 1e+3; what stands after `none` is one
-LONGEST_NAME = 100  # of a folder, for a file's name may have 255 bytes
+_TOGETHER = re.compile(r"(?<![0-9.][eE])\+")  # not the sign of an exponent, as in 1e+3; after `none` it separates
+LONGEST_NAME = 100  # of a folder: the name of a file may have 255 bytes
 BASE = "base"
 UNUSED = "leave it out, or use --set for the field that enables it; nas show shows the fields of the base"
 
@@ -26,7 +26,7 @@ class Factor(Frozen):
     """What is varied: one field, or several together."""
 
     fields: tuple[str, ...]
-    levels: tuple[tuple[str, ...], ...]  # A text for each field
+    levels: tuple[tuple[str, ...], ...]  # One text for each field
 
     @property
     def name(self) -> str:
@@ -42,12 +42,12 @@ class Factor(Frozen):
 
 class Variant(Frozen):
     name: str  # Of its runs' folders
-    levels: dict[str, str]  # By factor, what differs from the base; of the base nothing
+    levels: dict[str, str]  # By factor, what differs from the base; empty for the base
     candidate: Candidate
     params: int
     macs: int | None
-    over: str | None  # By how much it is over the study's budget; None where it fits
-    same_as: str | None = None  # The earlier variant that trains the same network, and whose runs are its own
+    over: str | None  # By how much it is over the study's budget; None if it fits
+    same_as: str | None = None  # An earlier variant with the same network, whose runs are also this one's
 
     @property
     def title(self) -> str:
@@ -55,11 +55,11 @@ class Variant(Frozen):
 
 
 class Definition(Frozen):
-    """Fixed for the life of an ablation, but that levels and seeds may be added."""
+    """Fixed for the life of an ablation, except that levels and seeds may be added."""
 
     subject: str
     recipe: str
-    fixed: dict[str, str]  # What was set before anything was varied
+    fixed: dict[str, str]  # Values of `--set`
     factors: tuple[Factor, ...]
     grid: bool
     seeds: tuple[int, ...]
@@ -73,20 +73,20 @@ class Definition(Frozen):
         return self.variants[0]
 
     def reference(self, factor: Factor) -> str:
-        """The level that the others of a factor are compared with: the base's, in a grid without it the first."""
+        """The level with which a factor's other levels are compared: the base's, or the first one in a grid without it."""
         own = factor.level_of(self.base.candidate)
         return "+".join(own if own in factor.levels or not self.grid else factor.levels[0])
 
     def arranged(self, factors: Sequence[Factor]) -> tuple[Factor, ...]:
-        """The same factors as this has them: in its order of factors, fields and levels, what is new behind. The names of the
-        runs follow from it, and of two variants that are the same network, which one is trained."""
+        """The same factors in the order of this definition; new factors and levels come last. The order decides the names of the
+        runs, and which of two variants with the same network is trained."""
         asked = {frozenset(factor.fields): factor for factor in factors}
         own = {frozenset(factor.fields): factor for factor in self.factors}
         there = [_arranged(asked.pop(fields), factor) for fields, factor in own.items() if fields in asked]
         return (*there, *asked.values())
 
     def differences(self, new: "Definition") -> list[str]:
-        """What `new` would change, one sentence each; what it adds is none."""
+        """One sentence for each setting that `new` changes. Levels and seeds may be added, and, except in a grid, factors."""
         found = [
             f"{name}: {before} → {after}"
             for name, before, after in (
@@ -115,7 +115,7 @@ class Definition(Frozen):
         return found
 
     def grown(self, new: "Definition", name: str) -> "Definition":
-        """`new`, which may add levels and seeds. Raises StudyError, naming every difference, where it changes anything else."""
+        """`new`, if it only adds to this definition. Raises StudyError with every other difference."""
         if found := self.differences(new):
             listed = "\n".join(f"  {difference}" for difference in found)
             raise StudyError(
@@ -145,7 +145,7 @@ def _listed(values: dict[str, str]) -> str:
 
 
 def fixed_base(candidate: Candidate, texts: Sequence[str]) -> tuple[Candidate, dict[str, str]]:
-    """With the values of `--set`, and those by name. Raises ConfigError."""
+    """The candidate with the values of `--set`, and these values by name. Raises ConfigError."""
     values: dict[Field, str] = {}
     for text in texts:
         name, value = _halves(text, SET, "adam_lr=0.002")
@@ -160,7 +160,8 @@ def fixed_base(candidate: Candidate, texts: Sequence[str]) -> tuple[Candidate, d
 
 
 def parse_factors(base: Candidate, texts: Sequence[str], grid: bool) -> tuple[Factor, ...]:
-    """Raises ConfigError for what is no field, a value that its field refuses, and factors that vary nothing or the same."""
+    """Raises ConfigError for an unknown field, a value that its field refuses, and factors that vary nothing or the same
+    field."""
     if not texts:
         raise ConfigError(f"nothing is varied; use {VARY}", hint=f"{VARY} optimiser=sgd,adam {VARY} activation=relu,gelu")
     factors: list[Factor] = []
@@ -235,10 +236,10 @@ def make_variants(
     at_epochs: Callable[[int], Candidate],
     cost: Callable[[Candidate], Cost],
 ) -> tuple[Variant, ...]:
-    """The base first. `at_epochs` is the base for so many epochs, for a recipe may depend on them.
+    """The base first. `at_epochs` returns the base for a number of epochs, because a recipe may depend on it.
 
-    Raises ConfigError where `cost` does, for a network that cannot be built, and for a level that trains the same network as the
-    base or another variant.
+    Raises ConfigError if `cost` does, if a network cannot be built, and if a level changes nothing; without a grid also if two
+    variants are the same network. In a grid a variant that equals an earlier one shares its runs (`same_as`).
     """
     if grid:
         _require_each_matters(base, factors, at_epochs)
@@ -276,7 +277,7 @@ def _one_at_a_time(base: Candidate, factors: Sequence[Factor]) -> list[Levels]:
 
 
 def _cells(base: Candidate, factors: Sequence[Factor]) -> list[Levels]:
-    """All but the base's own."""
+    """All combinations except the base itself."""
     cells = []
     for levels in itertools.product(*(factor.levels for factor in factors)):
         apart = {f: level for f, level in zip(factors, levels, strict=True) if level != f.level_of(base)}
@@ -300,7 +301,7 @@ def _twins(title: str, twin: Variant) -> ConfigError:
 
 
 def _require_each_matters(base: Candidate, factors: Sequence[Factor], at_epochs: Callable[[int], Candidate]) -> None:
-    """That no level of a grid leaves every network as the base's level would."""
+    """Raises ConfigError if a level of a grid changes none of the networks."""
     cells = _cells(base, factors)
     for factor in factors:
         for level in factor.levels:
@@ -322,7 +323,7 @@ def _slug(levels: Levels) -> str:
 
 
 def short_name(name: str) -> str:
-    """As the name of a folder."""
+    """Shortened, if necessary, to the length of a folder's name."""
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,6 +1,7 @@
 """What can be varied: every field of a network and its training, by its name, with values as they are typed.
 
-Values are text here. A field of the stages has a value a stage, `2-3-2`, or one for all; a list has its parts joined likewise.
+Values are text here. A field of the stages has one value for each stage, `2-3-2`, or one for all; the parts of a list are joined
+in the same way.
 """
 
 import re
@@ -31,10 +32,10 @@ GROUPS: dict[str, tuple[type[Frozen], tuple[str, ...], str]] = {
     "stage": (StageConfig, ("arch", "stages"), "of each stage"),
     "stem": (StemConfig, ("arch", "stem"), "of the stem"),
 }
-"""By the word before a field's name: whose fields, where they stand in a candidate, what they are of. A name that two have is the
-first one's where it stands alone."""
+"""By the prefix of a field's name: the configuration that holds the field, its place in a candidate, and words for messages. A
+name without a prefix belongs to the first configuration that has it."""
 WHOLES = ("augment", "stages", "stem")  # fields that hold other fields
-SOURCE = "block_source"  # the text of a block of a user's own file: no value that could be typed. It goes with the block
+SOURCE = "block_source"  # the text of a user's own block: it cannot be typed, and goes with the block
 _STAGE = re.compile(r"stage([0-9]+)")
 _JOINT = re.compile(r"(?<![0-9.][eE])-")  # not the sign of an exponent
 
@@ -43,11 +44,11 @@ _JOINT = re.compile(r"(?<![0-9.][eE])-")  # not the sign of an exponent
 class Field:
     group: str
     key: str
-    stage: int | None = None  # The only one, from 0; of fields of each stage None
+    stage: int | None = None  # From 0; None for all stages, and for fields of no stage
 
     @property
     def name(self) -> str:
-        """As short as nobody else is called."""
+        """The shortest unique name: with the prefix only if an earlier configuration has a field of this name."""
         if self.stage is not None:
             return f"stage{self.stage}.{self.key}"
         return self.key if BARE[self.key] == self.group else f"{self.group}.{self.key}"
@@ -57,7 +58,7 @@ class Field:
         return GROUPS[self.group][0].model_fields[self.key].annotation
 
     def overlaps(self, other: "Field") -> bool:
-        """Whether both say the same value of some network."""
+        """Whether both set the same value of some network."""
         same = (self.group, self.key) == (other.group, other.key)
         return same and (self.stage == other.stage or None in (self.stage, other.stage))
 
@@ -69,7 +70,7 @@ def _fields() -> Iterator[tuple[str, str]]:
                 yield group, key
 
 
-BARE: dict[str, str] = {}  # whose a name is that stands alone
+BARE: dict[str, str] = {}  # the configuration that a name without a prefix belongs to
 for _group, _key in _fields():
     BARE.setdefault(_key, _group)
 
@@ -100,7 +101,7 @@ def find_field(name: str, option: str) -> Field:
 
 
 def value_text(candidate: Candidate, field: Field) -> str:
-    """The value that it has there."""
+    """The field's value in the candidate, as text."""
     if field.group == "stage":
         values = [_text(getattr(stage, field.key)) for stage in candidate.arch.stages]
         return "-".join(values) if field.stage is None else values[field.stage]
@@ -114,12 +115,12 @@ def _text(value: Any) -> str:
     if isinstance(value, bool | None):
         return str(value).lower()
     if isinstance(value, float):
-        return repr(value).removesuffix(".0")  # reads back as the same
+        return repr(value).removesuffix(".0")  # reads back as the same number
     return "-".join(map(_text, value)) if isinstance(value, tuple) else str(value)
 
 
 def changed(candidate: Candidate, values: Mapping[Field, str], option: str) -> Candidate:
-    """The same with these values. Raises ConfigError for one that its field refuses."""
+    """The candidate with these values. Raises ConfigError for a value that its field refuses."""
     tree = candidate.model_dump()
     for field, text in values.items():
         _put(tree, field, text, option)
@@ -161,7 +162,7 @@ def _put(tree: dict[str, Any], field: Field, text: str, option: str) -> None:
 
 
 def _scalar(field: Field, text: str) -> Any:
-    """As pydantic reads it from YAML: numbers are numbers, for the choice of some literals is among numbers."""
+    """As pydantic reads it from YAML: as a number if possible, because the choices of some fields are numbers."""
     if text.lower() == "none" and get_origin(field.annotation) in (Union, types.UnionType):
         return None
     for read in (int, float):

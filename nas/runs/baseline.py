@@ -1,5 +1,5 @@
-"""`nas baseline`: measures known networks, trains over a worker those that are not there yet by the recipe of a network of the
-study, and judges them. None of them is a network of the study's, and none is ever handed over."""
+"""`nas baseline`: measures known networks, trains the missing ones in workers with the recipe of a network of the study, and
+evaluates them. They do not belong to the study's networks: no command submits or exports them."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ OTHER_RUN = "wait for it, or train another network: --seeds N,M, --epochs N, --r
 
 @dataclass(frozen=True)
 class BaselinePlan(Plan):
-    """Of a network that is not ours; by the mixed seed of the retraining that it is like."""
+    """Trains a known network with the mixed seed of the study's network that it is compared with."""
 
     definition: Definition
 
@@ -61,14 +61,14 @@ class BaselinePlan(Plan):
 
 @dataclass(frozen=True)
 class Done:
-    runs: tuple[TrialPaths, ...]  # In the order in which they were asked for: those that have ended, diverged ones included
-    comparison: Comparison | None  # Beside the study's own networks that were trained alike; None where no training has ended yet
-    failures: dict[str, str]  # By run; what has diverged is a result and none of them
+    runs: tuple[TrialPaths, ...]  # Ended ones, diverged ones included, in the order of the request
+    comparison: Comparison | None  # With the study's own networks that were trained alike; None before a training has ended
+    failures: dict[str, str]  # By run. A diverged run is a result, not a failure
     suspended: int  # Runs that resume with the same command
 
 
 OnPlan = Callable[[Sequence[BaselinePlan], Sequence[BaselinePlan], TrainingContext], None]
-"""Hears of all trainings, of those that have not ended, and on what they train."""
+"""Receives all trainings, those that have not ended, and the context."""
 
 
 @with_its_threads
@@ -78,7 +78,7 @@ def train_baselines(
     display: TrainingDisplay,
     stop: Stop,
 ) -> Done:
-    """Resumes where it stopped before. Raises NasError; what is wrong with a network is said before any is trained."""
+    """Resumes an earlier run of the command. Raises NasError; problems of a network are reported before any is trained."""
     settings = read_settings(spec.paths)
     alike = _find_alike(spec, settings)
     plans = _make_plans(spec, alike, settings, _find_networks(spec, alike, settings, display.on_printed))
@@ -120,14 +120,14 @@ def _changed(paths: StudyPaths, pending: Sequence[BaselinePlan]) -> list[str]:
 
 
 def _comparison(paths: StudyPaths, ended: Sequence[TrialPaths]) -> Comparison | None:
-    """The one with these trainings."""
+    """The comparison that contains these runs."""
     runs = {run.folder.name for run in ended}
     found = [one for one in find_comparisons(paths) if any(runs & set(row.runs) for row in one.known)]
     return found[0].only(runs) if found else None
 
 
 def _left_out(alike: ByRecipe) -> str | None:
-    """What of the recipe is part of our networks alone."""
+    """The part of the recipe that only networks of nas have, as a sentence."""
     rate = alike.candidate.arch.stochastic_depth
     if alike.recipe.stochastic_depth is None or not rate:
         return None
@@ -138,7 +138,7 @@ def _left_out(alike: ByRecipe) -> str | None:
 
 
 def _find_alike(spec: BaselineSpec, settings: StudySettings) -> ByRecipe:
-    """What the networks are trained like. Raises NasError."""
+    """The network and the recipe of `--like`. Raises NasError."""
     try:
         subject = asked_subject(spec.retraining, settings)
     except StudyError as error:
@@ -153,8 +153,8 @@ def _find_alike(spec: BaselineSpec, settings: StudySettings) -> ByRecipe:
 def _find_networks(
     spec: BaselineSpec, alike: ByRecipe, settings: StudySettings, printed: Callable[[str, str], None]
 ) -> list[KnownNetwork]:
-    """Each measured, but for those whose every training has ended and whose code is the same as then. Raises ConfigError with
-    what is wrong with any of them."""
+    """Measures each network, unless all its trainings have ended and its code has not changed. Raises ConfigError with the
+    problems of all networks."""
     texts = list(dict.fromkeys(spec.networks))
     if not texts:
         raise ConfigError("name at least one network", hint="nas baseline torchvision:resnet18")
@@ -176,13 +176,13 @@ def _find_networks(
         raise ConfigError(f"{len(wrong)} of {len(texts)} networks cannot be trained, so none was trained:\n{listed}")
     if wrong:
         raise wrong[0]
-    return list({network.slug: network for network in reversed(networks)}.values())[::-1]  # one may be named in several ways
+    return list({network.slug: network for network in reversed(networks)}.values())[::-1]  # a network may have several names
 
 
 def _is_there(network: KnownNetwork) -> bool:
     try:
         named(network.name)
-    except ConfigError:  # its file is gone, or this is another folder
+    except ConfigError:  # its file is gone, or the command runs in another folder
         return False
     return True
 
@@ -190,7 +190,7 @@ def _is_there(network: KnownNetwork) -> bool:
 def _make_plans(
     spec: BaselineSpec, alike: ByRecipe, settings: StudySettings, networks: Sequence[KnownNetwork]
 ) -> list[BaselinePlan]:
-    """All networks by the first seed before any by the second. Raises StudyError where one was begun by another recipe."""
+    """All networks with the first seed, then all with the second. Raises StudyError if a run was begun with another recipe."""
     digest, plans = int(alike.candidate.digest, 16), []
     by = "" if alike.recipe_name == SEARCHED else f"-{alike.recipe_name}"
     for seed in spec.seeds:
@@ -216,8 +216,8 @@ def _make_plans(
 
 
 def _finish(plan: BaselinePlan, ctx: TrainingContext) -> None:
-    """Of a training that has ended: weights, judgements, and the card last. Opens the official test set, the only time for this
-    network. Raises NasError, also where the network's code fails."""
+    """Finishes a trained run: weights, evaluation, and the card last. This is the run's only evaluation on the official test set.
+    Raises NasError, also if the network's code fails."""
     definition, run = plan.definition, plan.run
     weights = take_weights(run, plan.job(ctx).identity)
     model = build(definition.network, ctx.dataset.shape)
@@ -238,9 +238,9 @@ def _judge(model: nn.Module, plan: BaselinePlan, ctx: TrainingContext) -> tuple[
 
 
 def load_baseline(run: TrialPaths) -> tuple[nn.Module, BaselineCard]:
-    """The network with its weights, on the CPU, in evaluation mode. Runs the user's file, where it lay when it was trained.
+    """The network with its weights, on the CPU, in evaluation mode. Runs the user's file, from its place at the training.
 
-    Raises NasError where a file is missing or was changed.
+    Raises NasError if a file is missing or was changed.
     """
     card = read_baseline(run)
     file = run.weights

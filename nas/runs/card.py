@@ -1,12 +1,12 @@
-"""What a retrained network is kept as: its card, and the hashes by which a file is known again.
+"""The files of a retrained network: its card, and the hashes that identify the files.
 
 studies/<study>/retrained/<run>/
     candidate.json       the network and its recipe, from the start
     model.safetensors    the averaged weights
     model.json           a `ModelCard`: candidate, classes, normalisation, how and on what it was trained, its score, its hashes
-    metrics.jsonl        a line an epoch
-    evaluation.npz       what it says of the official test set, or, where there is none or it was trained on, of held-out images
-    submissions.jsonl    what was predicted with it, see `nas.runs.ledger`
+    metrics.jsonl        one line for each epoch
+    evaluation.npz       its predictions on the official test set, or on held-out images if there is none or it was trained on
+    submissions.jsonl    its submissions, see `nas.runs.ledger`
 """
 
 import hashlib
@@ -36,55 +36,56 @@ class Hashes(Frozen):
 
 
 class HeldOut(Frozen):
-    """What a trained network says of images that were set aside, with its test-time augmentation."""
+    """Scores of a trained network on held-out images, with its test-time augmentation."""
 
     images: int
     accuracy: float
-    shifted_accuracy: float  # Of the same images under a simulated shift (`nas.data.shift`)
-    score: float | None = None  # By what the study judges networks by, where that is not accuracy; …
-    shifted_score: float | None = None  # … and likewise of the images under the shift
+    shifted_accuracy: float  # On the same images under a simulated shift (`nas.data.shift`)
+    score: float | None = None  # By the study's metric, if that is not accuracy
+    shifted_score: float | None = None  # The same under the shift
     effective_images: float | None = None
-    """As how many of `images` they count for the interval of the accuracy, where they come in groups (`evaluation`); …"""
-    shifted_effective_images: float | None = None  # … and for that under the shift
+    """Number of independent images that `images` are worth for the interval of the accuracy, if they come in groups
+    (`evaluation`)."""
+    shifted_effective_images: float | None = None  # The same under the shift
 
     @property
     def counted(self) -> float:
-        """As how many images they count for the interval of the accuracy; …"""
+        """Number of independent images for the interval of the accuracy."""
         return self.effective_images or self.images
 
     @property
     def shifted_counted(self) -> float:
-        """… and for that under the shift."""
+        """The same under the shift."""
         return self.shifted_effective_images or self.images
 
     @property
     def clean(self) -> float:
-        """What networks are chosen by; …"""
+        """The score on clean images, by which networks are chosen."""
         return self.accuracy if self.score is None else self.score
 
     @property
     def shifted(self) -> float:
-        """… or this, where they are for images unlike those trained on."""
+        """The score under the shift, for a choice by shifted images."""
         return self.shifted_accuracy if self.shifted_score is None else self.shifted_score
 
 
 class TrainedCard(Frozen):
-    """Of a trained network, ours or not: what it was trained on and where, how it is fed, and what it scores."""
+    """A trained network, of nas or a known one: how and on what it was trained, how its input is normalised, and its scores."""
 
     study: str
     shape: ImageShape
     classes: tuple[str, ...]
-    mean: tuple[float, ...]  # What is subtracted from each channel of an image in [0, 255] …
-    std: tuple[float, ...]  # … and what it is then divided by
+    mean: tuple[float, ...]  # Subtracted from each channel of an image in [0, 255]
+    std: tuple[float, ...]  # Each channel is then divided by it
     data: DataConfig
     data_fingerprint: str
     train_images: int
-    metric: MetricName = "accuracy"  # What the study judges networks by
+    metric: MetricName = "accuracy"  # The study's
     held_out: HeldOut | None = None
     test_images: int | None = None
-    """Of the official test set; None where it has no labels, they were trained on, or it was not opened."""
+    """Of the official test set; None if it has no labels, if they were used for training, or if it was not evaluated."""
     test_accuracy: float | None = None
-    test_accuracy_tta: float | None = None  # With the test-time augmentation that the card names, as what follows
+    test_accuracy_tta: float | None = None  # With the card's test-time augmentation, like the scores below
     test_balanced_accuracy: float | None = None
     test_macro_f1: float | None = None
     test_shifted_accuracy: float | None = None  # Under a simulated shift
@@ -101,19 +102,19 @@ class TrainedCard(Frozen):
 
 
 class ModelCard(TrainedCard):
-    """A trained network without its weights: enough to build it, feed it and say where it comes from."""
+    """A trained network without its weights: enough to build it, to prepare its input, and to know where it comes from."""
 
     subject: str  # `trial 7`, or `preset:resnet-2322`
-    recipe: str = SEARCHED  # Its name, or that of the file it came from; the candidate holds what it says
-    candidate: Candidate  # With the epochs that it was trained for here
+    recipe: str = SEARCHED  # Its name, or that of its file; the candidate holds its values
+    candidate: Candidate  # With the epochs of this training
     params: int
     macs: int
     includes_test_labels: bool
     seed: int
-    search_accuracy: float | None  # What it reached on the validation images in the search, in [0, 1], by `metric`
-    tta: str  # What `nas submit` averages over unless told otherwise
-    processes: int = 1  # That trained it together, each a part of every batch
-    hashes: Hashes | None = None  # None in a card from before they were kept
+    search_accuracy: float | None  # On the validation images of the search, in [0, 1], by `metric`
+    tta: str  # The default test-time augmentation of `nas submit`
+    processes: int = 1  # That shared each batch
+    hashes: Hashes | None = None  # None in cards of older versions
 
     @property
     def flop(self) -> float:
@@ -126,24 +127,24 @@ C = TypeVar("C", bound=TrainedCard)
 
 @dataclass(frozen=True, kw_only=True)
 class BySeed(Generic[C]):
-    """The trainings of one network by several seeds."""
+    """The trainings of one network with several seeds."""
 
-    cards: dict[int, C]  # By seed, of runs that have ended and were judged
+    cards: dict[int, C]  # By seed; runs that ended and were evaluated
     diverged: tuple[int, ...] = ()  # Seeds
 
     @cached_property
     def held_out_scores(self) -> dict[int, float]:
-        """By what the study judges networks by, on the images that were set aside; …"""
+        """On the held-out images, by the study's metric."""
         return {seed: card.held_out.clean for seed, card in sorted(self.cards.items()) if card.held_out is not None}
 
     @cached_property
     def shifted_scores(self) -> dict[int, float]:
-        """… and likewise under a simulated shift."""
+        """The same under a simulated shift."""
         return {seed: card.held_out.shifted for seed, card in sorted(self.cards.items()) if card.held_out is not None}
 
     @cached_property
     def test_scores(self) -> dict[int, float]:
-        """On the official test set, with the averaging over views of the recipe."""
+        """On the official test set, with the recipe's test-time augmentation."""
         return {seed: card.test_score for seed, card in sorted(self.cards.items()) if card.test_score is not None}
 
     @property
@@ -160,12 +161,12 @@ class BySeed(Generic[C]):
 
     @property
     def seconds(self) -> float | None:
-        """Of one training, in the mean."""
+        """Mean duration of a training."""
         return fmean(card.seconds for card in self.cards.values()) if self.cards else None
 
 
 def write_card(run: TrialPaths, card: ModelCard) -> ModelCard:
-    """With the hashes of the files beside it, which have to be there. Raises OSError."""
+    """Writes the card with the hashes of the files beside it, which must exist. Raises OSError."""
     evaluation = sha256_of(run.evaluation) if run.evaluation.is_file() else None
     hashes = Hashes(weights=sha256_of(run.weights), evaluation=evaluation, card="")
     content = content_hash(json.loads(card.model_copy(update={"hashes": hashes}).to_json()))
@@ -175,7 +176,7 @@ def write_card(run: TrialPaths, card: ModelCard) -> ModelCard:
 
 
 def content_hash(tree: dict[str, Any]) -> str:
-    """Of a card as it stands in its file, but for `hashes.card`. Spaces and the order of keys do not count."""
+    """Hash of a card's content without `hashes.card`. Whitespace and the order of keys do not matter."""
     if isinstance(hashes := tree.get("hashes"), dict):
         tree = tree | {"hashes": {name: value for name, value in hashes.items() if name != "card"}}
     return hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -186,11 +187,11 @@ def read_card(run: TrialPaths) -> ModelCard:
 
 
 def _text(run: TrialPaths) -> str:
-    return run.card.read_bytes().decode("utf-8", "replace")  # what is no text any more has another hash
+    return run.card.read_bytes().decode("utf-8", "replace")  # damaged text gets another hash
 
 
 def read_sealed_card(run: TrialPaths) -> tuple[ModelCard, str]:
-    """With its `content_hash`. Raises NasError where the content is not the one that was written."""
+    """The card and its `content_hash`. Raises NasError if the content was changed."""
     file = run.card
     if run.baseline.is_file():
         raise StudyError(

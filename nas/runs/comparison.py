@@ -1,12 +1,12 @@
-"""Known networks that were trained: what is kept of them, and how they compare with those of the study that were trained alike:
-by the same recipe, as long, on the same images.
+"""Known networks that were trained: their files, and their comparison with networks of the study that were trained alike: with
+the same recipe, for as long, on the same images.
 
 studies/<study>/baselines/<network>-like-<network of the study>-<recipe>-<E>-epochs-seed-N/
     begun.json           a `Definition`, from its start
-    metrics.jsonl        a line an epoch
+    metrics.jsonl        one line for each epoch
     model.safetensors    the averaged weights
-    evaluation.npz       what it says of the official test set, where there is one
-    baseline.json        a `BaselineCard`, written last: what has one has ended. In place of it `diverged.txt`, with the reason
+    evaluation.npz       its predictions on the official test set, if there is one
+    baseline.json        a `BaselineCard`, written last: a run that has it has ended; or `diverged.txt` with the reason
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from nas.study.settings import read_settings
 
 
 class Definition(Frozen):
-    """What a baseline is, fixed from its start."""
+    """The settings of a baseline, fixed from its start."""
 
     network: KnownNetwork
-    like: str  # `trial 7`, or `preset:resnet-2322`: whose recipe it is, and whose seeds' order of the images and draws
+    like: str  # `trial 7`, or `preset:resnet-2322`: its recipe, order of images and random numbers are used
     recipe: str  # By name, `auto` resolved
     train: TrainConfig
     tta: str
@@ -41,7 +41,7 @@ def begun_runs(paths: StudyPaths) -> list[TrialPaths]:
 
 
 class BaselineCard(TrainedCard, Definition):
-    """A trained network that is not ours, without its weights."""
+    """A trained known network, without its weights."""
 
     weights_sha256: str = ""
     evaluation_sha256: str | None = None
@@ -56,7 +56,7 @@ class BaselineCard(TrainedCard, Definition):
 
 
 def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:
-    """With the hashes of the files beside it. Raises OSError."""
+    """Writes the card with the hashes of the files beside it. Raises OSError."""
     evaluation = sha256_of(run.evaluation) if run.evaluation.is_file() else None
     card = card.model_copy(update={"weights_sha256": sha256_of(run.weights), "evaluation_sha256": evaluation})
     write_whole(run.baseline, (card.to_json() + "\n").encode())
@@ -64,7 +64,7 @@ def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:
 
 
 def read_baseline(run: TrialPaths) -> BaselineCard:
-    """Raises ConfigError where the file is damaged."""
+    """Raises ConfigError if the file is damaged."""
     return BaselineCard.from_file(run.baseline)
 
 
@@ -77,12 +77,12 @@ def finished_baselines(paths: StudyPaths) -> list[TrialPaths]:
 class Row(BySeed[ModelCard | BaselineCard]):
     """A network with its trainings."""
 
-    title: str  # `trial 7`, or `torchvision:resnet18`; of one whose code was changed, with what its runs' names have of its hash
+    title: str  # `trial 7`, or `torchvision:resnet18`; with a part of its hash if its code was changed
     is_ours: bool
     params: int
     macs: int | None
     over: dict[str, int]  # By how much it is over the study's budget, for each limit that it breaks
-    runs: dict[str, int]  # Seeds by the runs' names, diverged ones included
+    runs: dict[str, int]  # Seed of each run, diverged ones included, by the run's name
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Difference:
 
     known: Row
     ours: Row
-    spread: Spread  # Known less ours, a value a seed that both have
-    on_test: bool  # On the official test set; else on the images that were set aside
+    spread: Spread  # Known minus ours, one value for each common seed
+    on_test: bool  # On the official test set, else on held-out images
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,17 @@ class Comparison:
     like: str  # The network of the study whose recipe it is
     recipe: str
     train: TrainConfig
-    train_images: int | None  # None where no training has ended well
-    hold_out: float  # Share of the training images that was set aside
+    train_images: int | None  # None if no training has completed
+    hold_out: float  # Share of the training images that was held out
     train_subset: int | None
-    held_out: int  # Images that were, and …
-    test: int  # … those of the official test set; 0 where there are none
+    held_out: int  # Number of held-out images
+    test: int  # Number of images of the official test set; 0 if there are none
     metric: MetricName
-    own: tuple[Row, ...]  # Of the study, the one of `like` first
+    own: tuple[Row, ...]  # The study's own, the network of `like` first
     known: tuple[Row, ...]
 
     def only(self, runs: set[str]) -> "Comparison":
-        """Of the known networks those with one of these runs, and of their runs those alone."""
+        """The known networks with one of these runs, and only these of their runs."""
         rows = []
         for row in self.known:
             seeds = {seed for name, seed in row.runs.items() if name in runs}
@@ -123,8 +123,8 @@ class Comparison:
 
     @property
     def differences(self) -> list[Difference]:
-        """Of each known network to the study's that it was trained like, by seeds that both have; where that was not retrained
-        so, to the first that was."""
+        """Between each known network and the network of `like`, or the first of the study's networks if that was not retrained
+        alike; for common seeds."""
         if not self.own:
             return []
         ours, found = self.own[0], []
@@ -137,8 +137,8 @@ class Comparison:
 
 
 def find_comparisons(paths: StudyPaths) -> list[Comparison]:
-    """One for each recipe, length and set of images that known networks were trained by, the oldest first. Raises NasError where
-    a file is damaged."""
+    """One comparison for each recipe, length and set of images of the known networks, oldest first. Raises NasError if a file is
+    damaged."""
     trained = [(run, read_baseline(run)) for run in finished_baselines(paths)]
     diverged = [(run, Definition.from_file(run.begun)) for run in begun_runs(paths) if run.diverged.is_file()]
     groups: dict[object, list[tuple[TrialPaths, Definition]]] = {}
@@ -180,7 +180,7 @@ def _comparison(
 
 
 def _is_alike(card: ModelCard, known: BaselineCard) -> bool:
-    """Whether a retrained network was trained as a known one. The images follow from how many they are."""
+    """Whether a retrained network was trained like a known one. Equal numbers of images mean equal images."""
     return (
         card.candidate.train.canonical() == known.train.canonical()
         and card.tta == known.tta
@@ -216,7 +216,7 @@ def _own_rows(runs: Sequence[tuple[TrialPaths, ModelCard]], limits: BudgetConfig
 
 def _known_rows(group: Sequence[tuple[TrialPaths, Definition]]) -> list[Row]:
     by_network: dict[str, list[tuple[TrialPaths, Definition]]] = {}
-    for run, definition in group:  # one may be named in several ways
+    for run, definition in group:  # a network may have several names
         by_network.setdefault(definition.network.digest, []).append((run, definition))
     names = [found[0][1].network.name for found in by_network.values()]
     rows = []

@@ -1,5 +1,5 @@
-"""What the trainings of a command share: the study, its images, which of them train, where that is computed; and whose folders
-they are."""
+"""What the trainings of a command share: the study, its images and those of them that train, the devices, and locks on the
+folders."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,8 +34,8 @@ class TrainingContext:
     settings: StudySettings
     data: DataConfig  # Where the images lie now
     dataset: Dataset
-    selection: DataSelection  # What was asked for; …
-    selected: SelectedData  # … and which images these are
+    selection: DataSelection  # As requested
+    selected: SelectedData  # The images of this selection
     devices: DeviceGroup
     precision: Precision
     compiled: bool  # Whether networks are compiled for training
@@ -47,12 +47,12 @@ class TrainingContext:
 
     @property
     def held_out(self) -> int:
-        """Images that judge instead of training."""
+        """Number of held-out images."""
         return 0 if self.selected.hold_out is None else len(self.selected.hold_out)
 
     @property
     def test_images(self) -> int:
-        """Of the official test set."""
+        """Number of images of the official test set."""
         return 0 if self.dataset.test is None else len(self.dataset.test)
 
     def place(self, images: ImageSet | JoinedSet, indices: np.ndarray | None = None) -> Resident:
@@ -62,7 +62,7 @@ class TrainingContext:
 def open_context(spec: RetrainSpec, devices: DeviceGroup, decoding: Progress = silent) -> TrainingContext:
     """Raises NasError."""
     settings = read_settings(spec.paths)
-    git_state()  # of the code that is imported now, whatever becomes of the checkout until a card states it
+    git_state()  # of the code that is imported now, even if the checkout changes before a card records it
     data = settings.data
     if spec.labels is not None and data.labels is None:
         raise ConfigError(
@@ -88,8 +88,7 @@ def open_context(spec: RetrainSpec, devices: DeviceGroup, decoding: Progress = s
 
 
 def study_data(settings: StudySettings, data: DataConfig, decoding: Progress) -> Dataset:
-    """The study's data set, from where `data` says that it lies. Raises DataError where it is not the one that was searched
-    with."""
+    """The study's data set, read from the place in `data`. Raises DataError if it is not the data set of the search."""
     dataset = load_dataset(data, decoding)
     if dataset.fingerprint != settings.data_fingerprint:
         table = "" if data.labels is None else ", and its table with --labels FILE"
@@ -101,9 +100,9 @@ def study_data(settings: StudySettings, data: DataConfig, decoding: Progress) ->
 
 
 def open_presets_study(data: DataConfig, name: str | None = None, decoding: Progress = silent) -> StudyPaths:
-    """A study without trials, by default `presets-<data set>`, where presets are trained that belong to no search.
+    """A study without trials, by default `presets-<data set>`, for presets that belong to no search.
 
-    Raises StudyError where that study was made for another data set.
+    Raises StudyError if a study of that name has another data set.
     """
     require_known(data.dataset)
     paths = study_paths(name or f"{PRESETS_SPACE}-{data.dataset}")
@@ -141,10 +140,10 @@ OTHER_RUN = "wait for it, or train another network: --seed N, --epochs N, --reci
 
 @contextmanager
 def locked(folders: Iterable[Path], what: str = "run", command: str = "nas retrain", hint: str = OTHER_RUN) -> Iterator[None]:
-    """They belong to this process meanwhile, and are made where they are not there. `what` is in them, `command` trains it, and
-    `hint` says what to do while another process does.
+    """Creates the folders if necessary and locks them for this process. `what` is in them, `command` trains it, and `hint` says
+    what to do while another process has the lock.
 
-    Raises StudyError where one does, or a folder cannot be written.
+    Raises StudyError if another process has it, or if a folder cannot be written.
     """
     with ExitStack() as locks:
         for folder in folders:

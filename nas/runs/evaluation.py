@@ -1,6 +1,5 @@
-"""What a trained network says of labelled images that it was not trained on: kept beside it, so that whoever reports need neither
-the network nor the images.
-"""
+"""Predictions of a trained network on labelled images that it was not trained on. They are stored beside it, so that a report
+needs neither the network nor the images."""
 
 import io
 import zlib
@@ -32,8 +31,8 @@ KEPT_MISTAKES = 24
 class Evaluation:
     labels: np.ndarray  # int64 (N,)
     probabilities: np.ndarray  # float32 (N, classes)
-    wrong: np.ndarray  # int64 (M,): indices of the most confident mistakes, the most confident first, …
-    wrong_images: np.ndarray  # … and their images, uint8 (M, H, W, C)
+    wrong: np.ndarray  # int64 (M,): indices of the most confident mistakes, in this order
+    wrong_images: np.ndarray  # uint8 (M, H, W, C): their images
 
     @property
     def predicted(self) -> np.ndarray:
@@ -51,7 +50,7 @@ class Evaluation:
 def judge(
     model: nn.Module, data: Resident, images: ImageSet, tta: str, progress: Progress = silent, what: str = "judging"
 ) -> Evaluation:
-    """As a submission would be predicted. `data` holds `images` where the network is, and `what` says which these are."""
+    """Predicts as for a submission. `data` holds `images` on the network's device; `what` names these images."""
     logits = predict_logits(model, data, FULL_PRECISION, tta, progress=progress, what=what)
     predicted = logits.argmax(1).cpu().numpy()
     probabilities = torch.softmax(logits, 1).cpu().numpy()
@@ -69,8 +68,8 @@ def write_evaluation(run: TrialPaths, evaluation: Evaluation) -> None:
 
 
 def read_evaluation(run: TrialPaths) -> Evaluation | None:
-    """None where there is none: nothing labelled was kept from the training, or the run is from before evaluations were kept.
-    Raises StudyError where the file is damaged."""
+    """None if none was stored: there were no labelled images, or the run is of an older version. Raises StudyError if the file is
+    damaged."""
     file = run.evaluation
     if not file.is_file():
         return None
@@ -81,11 +80,12 @@ def read_evaluation(run: TrialPaths) -> Evaluation | None:
         raise StudyError(f"{file} is damaged", hint="restore it from a copy") from None
 
 
-SHIFT_SEED = 0  # of the simulated shift, the same for all networks, so that they can be compared
+SHIFT_SEED = 0  # of the simulated shift; the same for all networks, so that they can be compared
 
 
 def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext, run: TrialPaths | None = None) -> HeldOut | None:
-    """As a submission would be predicted. Keeps the evaluation beside `run` where there will be none of the official test set."""
+    """Evaluates on the held-out images, as for a submission. Stores the evaluation beside `run` if there will be none on the
+    official test set."""
     if ctx.selected.hold_out is None:
         return None
     images, metric = ctx.dataset.train.only(ctx.selected.hold_out), ctx.settings.study.metric
@@ -105,15 +105,15 @@ def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext, run: TrialP
 def _clean_and_shifted(
     model: nn.Module, images: ImageSet, tta: str, ctx: TrainingContext, what: str
 ) -> tuple[Evaluation, Evaluation]:
-    """What it says of the images, and of the same ones under a simulated shift."""
+    """The evaluation on the images, and on the same ones under a simulated shift."""
     changed = shifted(images, None, SHIFT_SEED)
     clean = judge(model, ctx.place(images), images, tta, ctx.progress, what)
     return clean, judge(model, ctx.place(changed), changed, tta, ctx.progress, f"{what} under a simulated shift")
 
 
 def judge_test(model: nn.Module, tta: str, run: TrialPaths, ctx: TrainingContext) -> dict[str, float]:
-    """The fields of a card that tell what the network says of the official test set: the only place where that is opened. Keeps
-    the evaluation beside it. Empty where there is none."""
+    """The fields of a card with the scores on the official test set; no other code evaluates it. Stores the evaluation in the
+    run's folder. Empty if there is no test set."""
     test = ctx.dataset.test
     if test is None:
         return {}

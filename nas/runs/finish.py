@@ -1,4 +1,4 @@
-"""The end of a training: its network from the checkpoint, what that says of the images that judge, and its card."""
+"""The end of a training: the network from its checkpoint, its evaluation, and its card."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,8 +23,9 @@ from nas.train.checkpoint import read_curve, trained_weights
 
 
 def finish(plan: RunPlan, ctx: TrainingContext, note: Callable[[str], None], opens_test: bool, in_ledger: bool = True) -> None:
-    """Makes a run of a training that has ended: weights, judgements, and the card last, which makes it a finished one. Records
-    it, unless it is none of the study's retrained networks. Raises StudyError where the checkpoint does not hold it."""
+    """Turns an ended training into a finished run: weights, evaluation, and last the card, which marks it as finished. Records it
+    in the ledger, unless it is not one of the study's retrained networks. Raises StudyError if the checkpoint does not hold the
+    network."""
     run, candidate, shape = plan.run, plan.candidate, ctx.dataset.shape
     weights = take_weights(run, plan.job(ctx).identity)
     model = build_model(candidate.arch, shape)
@@ -54,19 +55,19 @@ def finish(plan: RunPlan, ctx: TrainingContext, note: Callable[[str], None], ope
 
 
 def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, ctx: TrainingContext) -> ModelCard:
-    """The card with what the network says of the official test set. The same card where there is none, or it was trained on."""
+    """The card with the scores on the official test set; unchanged if there is none or it was trained on."""
     return card if card.includes_test_labels else card.model_copy(update=judge_test(model, card.tta, run, ctx))
 
 
 def seal(run: TrialPaths, card: ModelCard, ctx: TrainingContext, note: Callable[[str], None]) -> ModelCard:
-    """Writes the card, with the hashes of what lies beside it, and its row in the ledger."""
+    """Writes the card, with the hashes of the files beside it, and its row in the ledger."""
     sealed = write_card(run, card)
     record_run(ctx.paths, run, note)
     return sealed
 
 
 def take_weights(run: TrialPaths, identity: str) -> dict[str, Tensor]:
-    """The averaged ones, or the only ones. Raises StudyError where the checkpoint does not hold them."""
+    """The EMA weights, or the raw ones without EMA. Raises StudyError if the checkpoint does not hold them."""
     weights, found = trained_weights(run.checkpoint, identity)
     if weights is None:
         raise StudyError(
@@ -77,8 +78,8 @@ def take_weights(run: TrialPaths, identity: str) -> dict[str, Tensor]:
 
 
 def keep_weights(run: TrialPaths, weights: Mapping[str, Tensor]) -> None:
-    # Each by itself, for one that has several names, or is a part of another, is refused by the format.
-    # Not by safetensors' save_file, whose files only their owner may read.
+    # Copies, because safetensors refuses tensors that share memory.
+    # Not with safetensors' save_file, which writes files that only their owner may read.
     write_whole(run.weights, save({name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}))
 
 
@@ -104,18 +105,19 @@ def begin_card(run: TrialPaths, ctx: TrainingContext, held_out: HeldOut | None) 
 
 
 def clear_away(run: TrialPaths) -> None:
-    """What a finished run has no more use for."""
+    """Deletes what a finished run does not need."""
     for file in (run.checkpoint, run.error):
         file.unlink(missing_ok=True)
 
 
 def divergence(run: TrialPaths, train: TrainConfig) -> str:
-    """What became of a training that has diverged, without its subject."""
+    """Why a training diverged, as a sentence without a subject."""
     epoch = len(read_curve(run.metrics)) + 1
     return f"loss became infinite or NaN in epoch {epoch}, at a peak learning rate of {train.peak_lr:g}"
 
 
 def mark_diverged(run: TrialPaths, reason: str) -> None:
-    """In place of a card, for it would again: the same network by the same seed."""
+    """Writes `diverged.txt` instead of a card. The run is not repeated: the same network with the same seed would diverge
+    again."""
     write_whole(run.diverged, f"{reason}\n".encode())
     run.checkpoint.unlink(missing_ok=True)

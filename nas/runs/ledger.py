@@ -1,11 +1,11 @@
-"""The ledger: what was retrained and handed in, as rows beside the study's trials. The files of the runs are the truth.
+"""The ledger: retrained networks and submissions, as tables in the study's database. The files of the runs are the truth.
 
 studies/<study>/retrained/<run>/
-    submissions.jsonl    a `SubmissionEntry` a line, oldest first
+    submissions.jsonl    one `SubmissionEntry` for each line, oldest first
 
-A database of SQLite lies in its study's folder, so that all its rows are that study's, whatever the folder was called when they
-were written. A PostgreSQL database holds several studies; rows are told apart by the study's name. Optuna's tables, and the one
-in which it keeps its own version, are not touched.
+A SQLite database lies in its study's folder, so all its rows belong to that study, even if the folder was renamed. A PostgreSQL
+database holds several studies, and each row has the name of its study. Optuna's tables, and its table with their version, are not
+changed.
 """
 
 import os
@@ -51,11 +51,11 @@ class RunEntry(Frozen):
     train_images: int
     includes_test_labels: bool
     search_accuracy: float | None  # by `metric`
-    metric: MetricName = "accuracy"  # what the study judges networks by
+    metric: MetricName = "accuracy"  # the study's
     held_out_images: int | None = None
     held_out_accuracy: float | None = None
     held_out_shifted_accuracy: float | None = None  # under a simulated shift, as the one below
-    held_out_score: float | None = None  # by `metric`, where that is not accuracy
+    held_out_score: float | None = None  # by `metric`, if that is not accuracy
     held_out_shifted_score: float | None = None
     test_images: int | None
     test_accuracy: float | None
@@ -76,11 +76,11 @@ class RunEntry(Frozen):
 
 
 class SubmissionEntry(Frozen):
-    """A CSV that a run has predicted."""
+    """A CSV file that a run predicted."""
 
     id: str  # 32 random hexadecimal digits
     run: str
-    output: str  # relative to the study's folder where it lies in there
+    output: str  # relative to the study's folder if it is inside
     test: str  # what was predicted, in words
     test_sha256: str  # of the images' bytes
     images: int
@@ -101,8 +101,8 @@ def age(entry: Entry) -> datetime:
 
 @dataclass(frozen=True)
 class Ledger:
-    runs: list[RunEntry] = field(default_factory=list)  # oldest first, …
-    submissions: list[SubmissionEntry] = field(default_factory=list)  # … and so are these
+    runs: list[RunEntry] = field(default_factory=list)  # oldest first
+    submissions: list[SubmissionEntry] = field(default_factory=list)  # oldest first
 
     def run(self, name: str) -> RunEntry | None:
         return next((run for run in self.runs if run.name == name), None)
@@ -112,12 +112,12 @@ class Ledger:
 
 METADATA = sqlalchemy.MetaData()
 NEWEST_VERSION = 2
-"""Of the tables. Whoever adds a field to an entry, with a default, raises it: databases of older versions get its column then."""
+"""Of the tables. Raise it when you add a field, with a default, to an entry: older databases then get its column."""
 VERSION = Table("nas_ledger", METADATA, Column("version", Integer, nullable=False))  # one row
 
 
 def _table(name: str, entry: type[Entry]) -> Table:
-    """A column a field; the first one names the entry."""
+    """One column for each field; the first field is the key."""
     columns = [Column("study", Text, primary_key=True)]
     for field_name, info in entry.model_fields.items():
         kinds = get_args(info.annotation) if NoneType in get_args(info.annotation) else (info.annotation,)
@@ -133,7 +133,7 @@ TABLES: dict[type[Entry], Table] = {
 
 
 def _require_known(connection: Connection, database: str) -> int:
-    """The version, 0 where there is no ledger yet. Raises StudyError for one that only a newer nas knows."""
+    """The version, 0 if there is no ledger yet. Raises StudyError if the ledger needs a newer nas."""
     version = 0
     if sqlalchemy.inspect(connection).has_table(VERSION.name):
         version = connection.execute(sqlalchemy.select(VERSION.c.version)).scalar_one_or_none() or 0
@@ -147,7 +147,7 @@ def _require_known(connection: Connection, database: str) -> int:
 
 
 def _bring_up_to_date(connection: Connection, database: str) -> None:
-    """Makes the tables, or adds the columns that they lack: by the transaction all of it or nothing. Raises StudyError."""
+    """Creates the tables, or adds missing columns, in one transaction. Raises StudyError."""
     if _require_known(connection, database) == NEWEST_VERSION:
         return
     METADATA.create_all(connection)
@@ -170,7 +170,7 @@ def _add_missing_columns(connection: Connection, entry: type[Entry], table: Tabl
 
 
 def read_ledger(paths: StudyPaths) -> Ledger:
-    """Empty where nothing was recorded yet; one of an older version is brought up to date. Raises StudyError."""
+    """Empty if nothing was recorded yet. Brings an older ledger up to date. Raises StudyError."""
     with ledger_connection(paths, writing=False) as connection:
         version = 0 if connection is None else _require_known(connection, _database(paths))
         if connection is None or version == 0:
@@ -182,27 +182,27 @@ def read_ledger(paths: StudyPaths) -> Ledger:
 
 
 def write_entries(paths: StudyPaths, entries: Iterable[Entry]) -> None:
-    """In place of what has the same names. Raises StudyError."""
+    """Replaces entries with the same names. Raises StudyError."""
     with _written(paths) as connection:
         _put(connection, paths, entries)
 
 
 def record(paths: StudyPaths, entry: Entry) -> None:
-    """In place of what has the same name; tries again for a moment where the database is away. Raises StudyError."""
+    """Replaces an entry with the same name; tries again for a moment if the database is unavailable. Raises StudyError."""
     for pause in (*PAUSES, None):
         try:
             write_entries(paths, [entry])
             return
-        except LedgerUnavailable:  # may be written nonetheless, and then is again
+        except LedgerUnavailable:  # may have been written nevertheless; then it is written again
             if pause is None:
                 raise
             time.sleep(pause)
 
 
 def rewrite(paths: StudyPaths, collect: Callable[[], Ledger]) -> Ledger:
-    """Puts what `collect` finds in place of everything that was recorded. Raises StudyError.
+    """Replaces everything that was recorded by what `collect` finds. Raises StudyError.
 
-    It is called where nobody else can record anything, so that nothing recorded meanwhile is lost; it had better be quick there.
+    Nobody else can record anything while `collect` runs, so nothing is lost; `collect` should be quick.
     """
     with _written(paths) as connection:
         found = collect()
@@ -225,7 +225,7 @@ def _written(paths: StudyPaths) -> Iterator[Connection]:
 
 
 def _of(connection: Connection, paths: StudyPaths, table: Table) -> ColumnElement[bool]:
-    """Whose rows are this study's."""
+    """The condition for the rows of this study."""
     return sqlalchemy.true() if connection.dialect.name == "sqlite" else table.c.study == paths.name
 
 
@@ -250,13 +250,13 @@ def _read(connection: Connection, paths: StudyPaths) -> Ledger:
 
 
 class HashedFiles:
-    """Hashes of files, each computed once as long as the file stays as it is."""
+    """SHA-256 of files, computed once as long as a file does not change."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Path, int, int], str] = {}
 
     def __call__(self, file: Path) -> str | None:
-        """None where there is none."""
+        """None if the file does not exist."""
         try:
             stat = file.stat()
             key = file, stat.st_mtime_ns, stat.st_size
@@ -268,13 +268,13 @@ class HashedFiles:
 
 
 def entry_of(run: TrialPaths, hashed: Callable[[Path], str | None]) -> RunEntry:
-    """From the run's files. Raises NasError where one is missing or was changed."""
+    """The entry of a run, from its files. Raises NasError if one is missing or was changed."""
     card, content = read_sealed_card(run)
     weights, evaluation = hashed(run.weights), hashed(run.evaluation)
     if weights is None:
         raise StudyError(f"{run.weights.name} is missing", hint="restore it from a copy")
     if card.hashes is not None:
-        evaluation = evaluation or card.hashes.evaluation  # predicting does not need it
+        evaluation = evaluation or card.hashes.evaluation  # predicting does not need the file
         for file, found, stated in (
             (run.weights, weights, card.hashes.weights),
             (run.evaluation, evaluation, card.hashes.evaluation),
@@ -302,13 +302,13 @@ def submissions_file(run: TrialPaths) -> Path:
 
 def append_submission(run: TrialPaths, entry: SubmissionEntry) -> None:
     """Raises OSError."""
-    with open(submissions_file(run), "ab", buffering=0) as file:  # each of two processes that write at once writes its line whole
+    with open(submissions_file(run), "ab", buffering=0) as file:  # each of two writers at once writes its line as a whole
         file.write((entry.model_dump_json() + "\n").encode())
         os.fsync(file.fileno())
 
 
 def kept_submissions(run: TrialPaths) -> tuple[list[SubmissionEntry], list[str]]:
-    """Of a run, and a sentence for each line that cannot be read."""
+    """The submissions of a run, and a sentence for each line that cannot be read."""
     file = submissions_file(run)
     found, broken = [], []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.is_file() else (), 1):
@@ -320,7 +320,8 @@ def kept_submissions(run: TrialPaths) -> tuple[list[SubmissionEntry], list[str]]
 
 
 def collect_files(paths: StudyPaths, hashed: Callable[[Path], str | None], but: Collection[str] = ()) -> tuple[Ledger, list[str]]:
-    """What the files say of all runs but those, and of all submissions; and a sentence for each that cannot be relied on."""
+    """The ledger according to the files, without the runs in `but`; and a sentence for each file that is damaged or was
+    changed."""
     runs, submissions, broken = [], [], []
     for run in finished_runs(paths):
         try:
@@ -335,10 +336,10 @@ def collect_files(paths: StudyPaths, hashed: Callable[[Path], str | None], but: 
 
 
 def rebuild(paths: StudyPaths) -> tuple[Ledger, list[str]]:
-    """Makes the ledger again from the files of the study's runs; with a sentence for each run or submission that was left out.
-    Raises StudyError where it cannot be written."""
+    """Creates the ledger again from the files of the runs. Returns it with a sentence for each run or submission that was left
+    out. Raises StudyError if it cannot be written."""
     hashed = HashedFiles()
-    collect_files(paths, hashed)  # before anybody waits
+    collect_files(paths, hashed)  # hashes the files before anybody has to wait
     broken: list[str] = []
 
     def collect() -> Ledger:
@@ -352,7 +353,7 @@ def rebuild(paths: StudyPaths) -> tuple[Ledger, list[str]]:
 
 
 def record_run(paths: StudyPaths, run: TrialPaths, note: Note) -> None:
-    """What cannot be recorded is a note: the run is complete without it."""
+    """Writes a note if the run cannot be recorded: it is complete without the ledger."""
     try:
         entry = entry_of(run, HashedFiles())
     except (NasError, OSError) as error:
@@ -362,7 +363,7 @@ def record_run(paths: StudyPaths, run: TrialPaths, note: Note) -> None:
 
 
 def try_to_record(paths: StudyPaths, entry: Entry, note: Note) -> None:
-    """What was trained or written is not lost for want of a database: its files say the same."""
+    """Writes a note if the entry cannot be recorded: the files hold the same."""
     try:
         record(paths, entry)
     except NasError as error:
@@ -373,9 +374,9 @@ def try_to_record(paths: StudyPaths, entry: Entry, note: Note) -> None:
 
 
 def require_as_recorded(paths: StudyPaths | None, run: TrialPaths, card: ModelCard, note: Note) -> None:
-    """Raises StudyError where the ledger knows another network, or another card, under the run's name.
+    """Raises StudyError if the ledger recorded other weights or another card for this run.
 
-    A ledger that cannot be read says nothing of a run; its own hashes have been looked at before.
+    A ledger that cannot be read is ignored; the run's own hashes were checked before.
     """
     try:
         entry = None if paths is None else read_ledger(paths).run(run.folder.name)

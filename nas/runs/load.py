@@ -1,4 +1,4 @@
-"""A retrained network, found by its run's name or folder and loaded from it, whose files are those that were written."""
+"""Loads a retrained network from its run's folder, and checks that its files are those that were written."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from nas.runs.card import IF_INTENDED, ModelCard, read_sealed_card
 
 
 def load_network(run: TrialPaths) -> tuple[ResNet, ModelCard]:
-    """The network with its weights, on the CPU, in evaluation mode. A block of a user's own file is code, which this runs.
+    """The network with its weights, on the CPU, in evaluation mode. Runs the code of a user's own block.
 
-    Raises NasError where a file is missing, was changed, or belongs to another network, and for code from outside any study.
+    Raises NasError if a file is missing, was changed or belongs to another network, and for code from outside any study.
     """
     card, _ = read_sealed_card(run)
     _require_trust(run, card)
@@ -30,7 +30,7 @@ TRUST = "NAS_TRUST_BLOCKS"
 
 
 def _require_trust(run: TrialPaths, card: ModelCard) -> None:
-    """Of a study's own runs the code is what the study was searched with; a folder may come from anybody."""
+    """A study's own runs have the code of its search; another folder may come from anybody."""
     source = card.candidate.arch.block_source
     if source is None or _is_in_study(run) or os.environ.get(TRUST) == "1":
         return
@@ -42,7 +42,7 @@ def _require_trust(run: TrialPaths, card: ModelCard) -> None:
 
 
 def _is_in_study(run: TrialPaths) -> bool:
-    """Among the retrained networks of one, or in one of its ablations."""
+    """Whether the run is one of a study's retrained networks or ablations."""
     home = run.folder.parent
     places = ((StudyPaths(home.parent).retrained, home), (StudyPaths(home.parent.parent.parent).ablations, home.parent.parent))
     return any(place == here and StudyPaths(place.parent).settings.is_file() for place, here in places)
@@ -72,7 +72,7 @@ def _read_weights(run: TrialPaths, card: ModelCard, model: ResNet) -> dict[str, 
 
 
 def _difference(model: ResNet, tensors: dict[str, Tensor]) -> str | None:
-    """The first of what a network and weights do not agree on."""
+    """The first difference between a network and weights; None if they fit."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name, shape in wanted.items():
         if name not in tensors:
@@ -83,7 +83,7 @@ def _difference(model: ResNet, tensors: dict[str, Tensor]) -> str | None:
 
 
 def _whose(run: TrialPaths, weights: str) -> str:
-    """The run beside it that wrote these weights, as the end of a sentence."""
+    """The other run that wrote these weights, as the end of a sentence."""
     for file in sorted(run.folder.parent.glob("*/model.json")):
         try:
             hashes = json.loads(file.read_text())["hashes"]

@@ -1,4 +1,4 @@
-"""A run, worked out before it begins: which network, by which recipe, how long, on which images, under which name."""
+"""Plans a run before it begins: its network, recipe, length, images and name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,27 +26,27 @@ from nas.train.pace import measure_pace
 if TYPE_CHECKING:
     from nas.foreign.known import KnownNetwork
 
-MEASURED_SHARE = 0.01  # of the time that is given, at most, goes into timing some steps; and …
-MEASURED_SECONDS = (2.0, 20.0)  # … at least and at most so many seconds of it
+MEASURED_SHARE = 0.01  # largest share of the given time that is spent on timing steps
+MEASURED_SECONDS = (2.0, 20.0)  # shortest and longest time spent on it
 MEASURED_IMAGES = 500
 PASSES = {"none": 1, "flip": 2, "flip_shift": 6}  # forward passes of an image under each test-time augmentation
 assert PASSES.keys() == TTA.keys()
 
 
 def judging_passes(images: int, tta: str) -> int:
-    """Forward passes of an image, in all, by which a trained network is judged on so many: as they are, and, with test-time
-    augmentation, both clean and shifted."""
+    """Number of forward passes to evaluate a network on so many images: as they are, and, with test-time augmentation, clean and
+    shifted."""
     return images * (1 + 2 * PASSES[tta])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is to be trained."""
+    """A run to be trained."""
 
     run: TrialPaths
     tta: str
-    seed: int  # As asked for
-    mixed_seed: int  # What all that is drawn follows from
+    seed: int  # As requested
+    mixed_seed: int  # Seed of all its random numbers
 
     @property
     def name(self) -> str:
@@ -79,11 +79,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class RunPlan(Plan):
-    """Of a network of ours."""
+    """A run of a network of nas."""
 
     subject: Subject
-    recipe: str  # By name, `auto` resolved
-    candidate: Candidate  # By that recipe, with the epochs of this training
+    recipe: str  # Its name, with `auto` resolved
+    candidate: Candidate  # With this recipe and the epochs of this training
 
     @property
     def train(self) -> TrainConfig:
@@ -96,7 +96,8 @@ class RunPlan(Plan):
 
 @dataclass(frozen=True)
 class ByRecipe:
-    """A network, and the recipe that trains it for so many epochs; with `compute`, (operations, MACs), their images fill that."""
+    """A network and the recipe that trains it for so many epochs. With `compute` (operations, MACs) the images of an epoch follow
+    from the operations of the training."""
 
     subject: Subject
     recipe_name: str
@@ -111,14 +112,14 @@ class ByRecipe:
 
 
 def plan_run(spec: RetrainSpec, settings: StudySettings) -> RunPlan:
-    """For a number of epochs; needs no image. Raises NasError."""
+    """The plan for a number of epochs; needs no image. Raises NasError."""
     subject = asked_subject(spec, settings)
     chosen = by_epochs(spec, subject, subject.default_epochs)
     return _plan(spec, settings, chosen, chosen.recipe_name, f"{chosen.epochs}-epochs")
 
 
 def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note: Callable[[str], None]) -> RunPlan:
-    """For as many epochs as take so long, unless it has begun before. Raises NasError."""
+    """The plan for as many epochs as fit into the time; a run that has begun keeps its epochs. Raises NasError."""
     if spec.flop is not None:
         raise ConfigError("--compute and --time contradict each other", hint="leave one out")
     if spec.epochs is not None:
@@ -138,7 +139,7 @@ def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note
 
 
 def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPlan:
-    """For so many operations: in about as many epochs as passes over the images take. Raises NasError."""
+    """The plan for a number of operations, with about as many epochs as passes over the images. Raises NasError."""
     if spec.epochs is not None:
         raise ConfigError(f"--epochs {spec.epochs} and --compute contradict each other", hint="leave one out")
     subject, images = asked_subject(spec, ctx.settings), ctx.selected.train_images
@@ -159,7 +160,7 @@ def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPla
 
 
 def _plan(spec: RetrainSpec, settings: StudySettings, chosen: ByRecipe, named: str, length: str) -> RunPlan:
-    """`named`: the recipe in the run's name. Raises StudyError where the run was begun by another recipe."""
+    """`named`: the recipe in the run's name. Raises StudyError if the run was begun with another recipe."""
     candidate = chosen.candidate
     run = _run_of(spec, chosen.subject, named, length)
     begun = _read_begun(run)
@@ -193,8 +194,8 @@ def _run_of(spec: RetrainSpec, subject: Subject, recipe: str, length: str) -> Tr
 
 
 def asked_subject(spec: RetrainSpec, settings: StudySettings) -> Subject:
-    """The network that is asked for; a preset, whose recipe is for photographs, without flips where a mirrored image is another
-    one, such as of a digit. Raises NasError with the choices."""
+    """The requested network. The recipe of a preset is for photographs: it loses its flips for a data set in which mirrored
+    images have another meaning, such as digits. Raises NasError with the choices."""
     subject = find_subject(spec.paths, spec.which)
     if not subject.title.startswith(PRESET) or settings.data.dataset not in UNMIRRORED:
         return subject
@@ -205,7 +206,7 @@ def asked_subject(spec: RetrainSpec, settings: StudySettings) -> Subject:
 
 
 def by_epochs(spec: RetrainSpec, subject: Subject, default: int) -> ByRecipe:
-    """Where no time is given: for the epochs asked for, the recipe's, or the default."""
+    """Without a given time: for the requested epochs, else the recipe's, else the default."""
     if spec.epochs is not None:
         check_epochs(spec.epochs)
     name, recipe = load_recipe(spec.recipe, spec.epochs or default)
@@ -214,7 +215,7 @@ def by_epochs(spec: RetrainSpec, subject: Subject, default: int) -> ByRecipe:
 
 
 def tta_by(recipe: Recipe, candidate: Candidate) -> str:
-    """A network that has seen no mirrored images says nothing of them."""
+    """The recipe's test-time augmentation, or none for a network that was not trained with flips."""
     fitting = fitting_tta(candidate.train.augment)
     return fitting if recipe.tta is None or fitting == "none" else recipe.tta
 
@@ -230,7 +231,7 @@ def _by_time(spec: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingC
 
 
 def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: TrainingContext) -> int:
-    """How many epochs take at most so long, with the start and what is evaluated at the end. Raises ConfigError for less than
+    """How many epochs take at most so long, with the start and the evaluation at the end. Raises ConfigError for less than
     one."""
     dataset, selected, train = ctx.dataset, ctx.selected, candidate.train
     batches = TrainBatches.by_recipe(ctx.place(selected.images, selected.train), train, 0, len(dataset.classes))

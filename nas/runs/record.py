@@ -1,4 +1,4 @@
-"""`RunRecord`: all that is known of a retrained network without loading it, read from its files once, for whoever reports."""
+"""`RunRecord`: everything that is known of a retrained network without loading it, read once from its files for reports."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class RunRecord:
     name: str
     card: ModelCard
     curve: list[EpochMetrics]
-    evaluation: Evaluation | None  # what it says of labelled images on which it was not trained; None where there were none
+    evaluation: Evaluation | None  # on labelled images that it was not trained on; None if there were none
 
     @property
     def judged_on(self) -> str:
@@ -22,16 +22,16 @@ class RunRecord:
 
     @property
     def test_accuracy(self) -> float | None:
-        """With the averaging over views that `nas submit` takes, where it has any."""
+        """With the test-time augmentation of `nas submit`, if it has any."""
         averaged = self.card.test_accuracy_tta
         return self.card.test_accuracy if averaged is None else averaged
 
     @property
     def test_score(self) -> float | None:
-        """Likewise, by what the study judges networks by; None also of a run from before that was kept."""
+        """The same by the study's metric; None also for a run of an older version."""
         return self.test_accuracy if self.card.metric == "accuracy" else self.card.test_score
 
 
 def read_run(run: TrialPaths) -> RunRecord:
-    """Raises NasError where a file is damaged."""
+    """Raises NasError if a file is damaged."""
     return RunRecord(run.folder.name, read_card(run), read_curve(run.metrics), read_evaluation(run))

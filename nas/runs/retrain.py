@@ -1,5 +1,5 @@
-"""`nas retrain`: trains networks on all the labelled images, and chooses among several on images that none of them trained on,
-before the official test set is opened."""
+"""`nas retrain`: trains networks on all labelled training images, and chooses among several on held-out images before the
+official test set is evaluated."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,20 +23,21 @@ from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
 
 OnPlan = Callable[[Sequence[RunPlan], int, TrainingContext], None]
-"""Hears what is to be trained, if anything is, how many trainings are there already, and on what."""
+"""Receives the runs to train, the number of runs that have ended, and the context. It is not called if nothing is left to
+train."""
 
 
 @dataclass(frozen=True)
 class Retrained:
-    networks: tuple[Network, ...]  # Best first where something chose, else as asked for
-    chosen: Network | None  # None where nothing chose among several
+    networks: tuple[Network, ...]  # Best first if one was chosen, else as requested
+    chosen: Network | None  # None if none could be chosen
     by: Criterion
     failures: dict[str, str]
     suspended: int  # Runs that resume with the same command
 
     @property
     def expected(self) -> dict[Criterion, Expectation]:
-        """Accuracy of the best on images like those held out, and under the shift; empty where they chose nothing."""
+        """Expected accuracy of the best one on images like the held-out ones, clean and shifted; empty if these chose nothing."""
         return {} if self.best is None else expected(self.networks, self.best[0].folder.name)
 
     @property
@@ -51,8 +52,8 @@ def retrain(
     display: TrainingDisplay,
     stop: Stop,
 ) -> Retrained:
-    """One network by one seed, trained by `spec.gpus` devices together. Resumes from its checkpoint. Raises NasError, also where
-    it fails."""
+    """Trains one network with one seed, on `spec.gpus` devices together. Resumes from its checkpoint. Raises NasError, also if
+    the training fails."""
     devices = device_group(spec.device, spec.gpus, spec.compiled, spec.threads)
     plans, outcome, _ = _train([spec], devices, devices, on_plan, display, stop)
     for reason in outcome.diverged.values():
@@ -73,7 +74,7 @@ def retrain_several(
     display: TrainingDisplay,
     stop: Stop,
 ) -> Retrained:
-    """Trains what is not trained yet, each on one device, then judges and chooses. Raises NasError."""
+    """Trains the missing runs, each on one device, then evaluates them and chooses one. Raises NasError."""
     if spec.by == "shifted" and not spec.base.hold_out:
         raise ConfigError("--choose-by shifted needs held-out images", hint=f"--hold-out {HOLD_OUT:g}")
     devices = device_group(devices_of(spec.placement)[0], None)
@@ -99,11 +100,11 @@ def _train(
     display: TrainingDisplay,
     stop: Stop,
 ) -> tuple[list[RunPlan], Outcome[RunPlan], TrainingContext]:
-    """The plan of each, and what became of those that were not trained yet."""
+    """Trains the missing runs. Returns the plan of every run, and how the trained ones ended."""
     paths, seconds, flop, settings = specs[0].paths, specs[0].seconds, specs[0].flop, read_settings(specs[0].paths)
     with ExitStack() as closing:
         if seconds is None and flop is None:
-            plans = [plan_run(spec, settings) for spec in specs]  # a mistake there is said before any image is read
+            plans = [plan_run(spec, settings) for spec in specs]  # reports mistakes before any image is read
             pending = [plan for plan in plans if not plan.has_ended]
             executor = closing.enter_context(prepared_workers(paths, where, len(pending)))
             ctx = open_context(specs[0], devices, display.decoding)
@@ -116,7 +117,7 @@ def _train(
                 for spec in specs
             ]
             pending = [plan for plan in plans if not plan.has_ended]
-            executor = closing.enter_context(prepared_workers(paths, where, len(pending)))  # which would disturb the timing
+            executor = closing.enter_context(prepared_workers(paths, where, len(pending)))  # they would disturb the timing
         closing.enter_context(locked([plan.run.folder for plan in pending]))
         for plan in pending:
             ctx.devices.require_share(plan.train.batch_of(ctx.selected.train_images))
@@ -134,12 +135,12 @@ def _train(
 
 
 def _networks(plans: Sequence[RunPlan]) -> tuple[Network, ...]:
-    """Those of which a training has ended."""
+    """The networks with at least one finished run."""
     return group((plan.run, read_card(plan.run)) for plan in plans if plan.run.card.is_file())
 
 
 def _with_test(network: Network, ctx: TrainingContext, note: Callable[[str], None]) -> Network:
-    """With what its trainings say of the official test set, which is opened for those that have not seen it yet."""
+    """The network with its test scores. Evaluates on the official test set the runs that have none yet."""
     runs = []
     for run, card in network.runs:
         if ctx.dataset.test is not None and card.test_accuracy is None and not card.includes_test_labels:

@@ -1,5 +1,5 @@
-"""Networks by name: `best`, `top:5`, a trial's number, or `preset:NAME`; with their recipes and what the search says of them.
-Runs by name, and which of them is taken where none is named."""
+"""Networks by name: `best`, `top:5`, a trial's number, or `preset:NAME`; with their recipes and their results in the search. Runs
+by name, and the run that is used by default."""
 
 import math
 import os
@@ -25,7 +25,7 @@ from nas.study.storage import open_study
 from nas.study.trials import trial_candidate
 
 TOP = "top:"
-EPOCH_FACTOR = 4  # a retraining is by default so many times longer than a training of the search
+EPOCH_FACTOR = 4  # by default a retraining is so many times as long as a training of the search
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Subject:
     candidate: Candidate
     default_epochs: int
     accuracy: float | None = None
-    """On the validation images, in the search, by its metric; of a search's winner the mean over its trainings as a finalist."""
-    accuracy_epochs: int | None = None  # after which that was measured
-    micro_batches: int = 1  # Parts of a batch that fitted in memory there
+    """On the validation images of the search, by its metric; for the winner among finalists the mean over its finalist
+    trainings."""
+    accuracy_epochs: int | None = None  # after which it was measured
+    micro_batches: int = 1  # Parts of a batch that fitted into memory in the search
 
 
 def preset_subject(name: str) -> Subject:
@@ -75,8 +76,8 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
 
 
 def find_names(paths: StudyPaths, words: Sequence[str]) -> tuple[str, ...]:
-    """Each of `best`, numbers and presets, alone or several joined by commas; `top:K` as the K best networks of the search: its
-    finalists by their means, then by accuracy. None twice. Raises NasError with the choices."""
+    """Each of `best`, trial numbers and presets, alone or joined by commas; `top:K` becomes the K best networks of the search:
+    finalists by their means, then other trials by accuracy. Without duplicates. Raises NasError with the choices."""
     found: dict[str, str] = {}
     for name in (name for word in words for name in word.split(",") if name):
         for one in _top(paths, name) if name.startswith(TOP) else [name]:
@@ -103,7 +104,7 @@ def _top(paths: StudyPaths, name: str) -> list[str]:
 
 
 def none_is_best(paths: StudyPaths) -> StudyError:
-    """Of a study in which nothing has run to its end."""
+    """The error for a study without a completed trial."""
     hint = f"nas search --study {paths.name}   continues; nas list --study {paths.name}   shows the trials"
     if read_settings(paths).space == PRESETS_SPACE:
         hint = "this study only has presets: nas retrain preset:NAME; nas presets shows the names"
@@ -111,12 +112,12 @@ def none_is_best(paths: StudyPaths) -> StudyError:
 
 
 def is_folder(run: str | None) -> bool:
-    """Whether a run is named by where it lies: a bare word is always a name."""
+    """Whether `run` is a path; a word without separators is always a name."""
     return run is not None and (run in (".", "..") or run.startswith("~") or os.sep in run or (os.altsep or os.sep) in run)
 
 
 def study_of(run: str | None, study: str | None) -> StudyPaths | None:
-    """The study in which a run is to be looked for; None for a folder outside any study. Raises StudyError."""
+    """The study of a run; None for a folder outside any study. Raises StudyError."""
     if run is None or not is_folder(run):
         try:
             return existing_study(study)
@@ -135,7 +136,7 @@ def study_of(run: str | None, study: str | None) -> StudyPaths | None:
 
 
 def folders_with(folder: Path, name: str) -> list[Path]:
-    """Those in this one that hold a file of this name, the oldest file first."""
+    """The folders in `folder` with a file of this name, oldest file first."""
     return [file.parent for file in sorted(folder.glob(f"*/{name}"), key=lambda file: file.stat().st_mtime)]
 
 
@@ -147,11 +148,11 @@ def finished_runs(paths: StudyPaths) -> list[TrialPaths]:
 def find_run(
     paths: StudyPaths | None, name: str | None, note: Callable[[str], None] = lambda text: None, option: str = "--run "
 ) -> TrialPaths:
-    """The named run, or a run's folder; by what was trained, `best`, a trial's number or `preset:NAME`, the latest of those; for
-    None and `chosen` that of `find_chosen`.
+    """The run of this name or folder. `best`, a trial's number and `preset:NAME` mean the latest run of that network; None and
+    `chosen` mean the run of `find_chosen`.
 
-    `note` hears which run that is and why, where there are several, and what may be meant instead; `option` is what the command
-    puts before a run's name. Raises StudyError with the runs there are.
+    If there are several runs, `note` receives which one is used and why, and what else may be meant; `option` is what the command
+    puts before a run's name. Raises StudyError with the existing runs.
     """
     if name is not None and is_folder(name):
         return _run_in(name)
@@ -196,7 +197,7 @@ def _run_in(name: str) -> TrialPaths:
     if not folder.is_dir():
         what = "is a file, but a run is a folder" if folder.exists() else "is not there"
         raise StudyError(f"{folder} {what}", hint="name the folder with the run's model.json and model.safetensors")
-    return TrialPaths(folder.resolve())  # of `.` the name is wanted
+    return TrialPaths(folder.resolve())  # the name of the folder `.` is needed
 
 
 CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")
@@ -204,7 +205,7 @@ CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")
 
 @dataclass(frozen=True)
 class Network:
-    """One network and its trainings, by one seed each."""
+    """One network with its runs, one for each seed."""
 
     runs: tuple[tuple[TrialPaths, ModelCard], ...]
 
@@ -213,7 +214,7 @@ class Network:
         return self.runs[0][1]
 
     def scores(self, by: Criterion) -> list[float]:
-        """On the held-out images, by what the study judges networks by; empty where there are none."""
+        """On the held-out images, by the study's metric; empty if there are none."""
         held_out = [card.held_out for _, card in self.runs if card.held_out is not None]
         return [one.clean if by == "clean" else one.shifted for one in held_out]
 
@@ -222,18 +223,18 @@ class Network:
         return fmean(scores) if scores else None
 
     def deviation(self, by: Criterion) -> float | None:
-        """None of one training."""
+        """None for a single run."""
         scores = self.scores(by)
         return stdev(scores) if len(scores) > 1 else None
 
     def best_run(self, by: Criterion) -> tuple[TrialPaths, ModelCard]:
-        """The first of those that score highest."""
+        """The run with the highest score; the first of several."""
         scores = self.scores(by)
         return self.runs[scores.index(max(scores))] if scores else self.runs[0]
 
 
 def group(runs: Iterable[tuple[TrialPaths, ModelCard]]) -> tuple[Network, ...]:
-    """By what was trained."""
+    """Groups runs by their network."""
     by_subject: dict[str, list[tuple[TrialPaths, ModelCard]]] = {}
     for run, card in runs:
         by_subject.setdefault(card.subject, []).append((run, card))
@@ -241,8 +242,8 @@ def group(runs: Iterable[tuple[TrialPaths, ModelCard]]) -> tuple[Network, ...]:
 
 
 def expected(networks: Sequence[Network], chosen: str) -> dict[Criterion, Expectation]:
-    """Of the run of this name, which was chosen among all of these by the images held out: its accuracy on others like them, and
-    under the shift. Empty where they chose nothing."""
+    """Expected accuracy, clean and shifted, on new images of the run `chosen`, which was chosen among all of these on the
+    held-out images. Empty if they chose nothing."""
     held_out = [[card.held_out for _, card in network.runs if card.held_out] for network in networks]
     names = [[run.folder.name for run, card in network.runs if card.held_out] for network in networks]
     places = [(i, of.index(chosen)) for i, of in enumerate(names) if chosen in of]
@@ -258,7 +259,7 @@ def expected(networks: Sequence[Network], chosen: str) -> dict[Criterion, Expect
 
 
 def rank(networks: Sequence[Network], by: Criterion) -> Sequence[Network] | None:
-    """By the held-out images, else by the search's; None where several were judged by neither."""
+    """By the held-out images, else by the search; None if several networks have neither score."""
     if len(networks) == 1:
         return networks
     means = [network.mean(by) for network in networks]
@@ -279,13 +280,13 @@ CHOSEN_BY = {
 
 
 class Choice(Frozen):
-    """What `nas retrain` chose among several runs, kept as `StudyPaths.choice`."""
+    """The choice of `nas retrain` among several runs, stored in `StudyPaths.choice`."""
 
     run: str
     by: Literal["clean", "shifted", "search", "order"]
-    networks: tuple[str, ...]  # Among which, as their cards name them, best first; and …
-    among: tuple[str, ...]  # … all runs of these
-    beside: tuple[str, ...]  # Runs that were there already, and were not among them
+    networks: tuple[str, ...]  # The candidates, by the names in their cards, best first
+    among: tuple[str, ...]  # All runs of these networks
+    beside: tuple[str, ...]  # Other runs that existed before
     created: str
 
     @property
@@ -296,21 +297,21 @@ class Choice(Frozen):
 
 @dataclass(frozen=True)
 class Chosen:
-    """The run that all commands take where none is named."""
+    """The run that all commands use by default."""
 
     run: TrialPaths
     why: str
-    newer: tuple[str, ...] = ()  # Runs that ended later and are not taken, oldest first
-    choice: Choice | None = None  # Where one was made and stands
-    trouble: str | None = None  # Why what should have chosen could not
-    alone: bool = False  # There is no other run
+    newer: tuple[str, ...] = ()  # Later runs that are not used, oldest first
+    choice: Choice | None = None  # The recorded choice, if the run is used because of it
+    trouble: str | None = None  # Why a recorded choice could not be used
+    alone: bool = False  # Whether there is no other run
 
     @property
     def name(self) -> str:
         return self.run.folder.name
 
     def sentences(self, option: str = "--run ") -> list[str]:
-        """Which it is where there are several, and warnings. `option` is what a command puts before a run's name."""
+        """The run, if there are several, and warnings. `option` is what a command puts before a run's name."""
         said = [] if self.alone else [f"Network {self.name}: {self.why}"]
         if self.trouble is not None:
             said.append(f"Warning: {self.trouble}")
@@ -321,8 +322,8 @@ class Chosen:
 
 
 def find_chosen(paths: StudyPaths) -> Chosen | None:
-    """What the last choice among several retrained networks chose; else the run of the search's best trial, the one chosen among
-    its own or the latest; else the latest run. None where there is no run."""
+    """The run that the last choice among several retrained networks chose; else a run of the search's best trial: the one chosen
+    among its seeds, else the latest; else the latest run. None without runs."""
     runs = finished_runs(paths)
     if not runs:
         return None
@@ -361,7 +362,7 @@ def find_chosen(paths: StudyPaths) -> Chosen | None:
 
 
 def _subject_of(run: TrialPaths) -> str | None:
-    """None where its card is damaged."""
+    """None if its card is damaged."""
     try:
         return read_card(run).subject
     except (NasError, OSError):
@@ -369,13 +370,13 @@ def _subject_of(run: TrialPaths) -> str | None:
 
 
 def read_choice(paths: StudyPaths) -> Choice | None:
-    """Raises ConfigError where the file is damaged."""
+    """Raises ConfigError if the file is damaged."""
     return Choice.from_file(paths.choice) if paths.choice.is_file() else None
 
 
 def record_choice(paths: StudyPaths, ranked: Sequence[Network], by: Criterion) -> None:
-    """`ranked`: best first. To train one network by several seeds chooses no network: that is recorded only of the network that
-    is taken anyway, and not where a choice among several stands. Raises OSError."""
+    """`ranked`: best first. Several seeds of one network choose a run, but no network: the choice is recorded only if that
+    network is the default anyway, and if no choice among several networks exists. Raises OSError."""
     first, among = ranked[0], [run.folder.name for network in ranked for run, _ in network.runs]
     if len(among) == 1:
         return

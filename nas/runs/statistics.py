@@ -1,4 +1,4 @@
-"""What scores say and how surely: means and deviations over seeds, differences of pairs, intervals of an accuracy."""
+"""Statistics of scores: means and deviations over seeds, paired differences, intervals of an accuracy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 
 CONFIDENCE = 0.95
-NO_DEVIATION = 1e-9  # of values that are the same but for their rounding
+NO_DEVIATION = 1e-9  # below it, values differ only by rounding
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Spread:
 
     @property
     def deviation(self) -> float | None:
-        """Of a sample; None of a single value."""
+        """Of a sample; None for a single value."""
         return stdev(self.values) if self.count > 1 else None
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """Of the mean, by Student's t with `CONFIDENCE`; None of a single value, and of values that are all the same, whose
-        deviation says nothing of the next one: few images make few different scores."""
+        """Of the mean, by Student's t with `CONFIDENCE`. None for a single value, and for equal values: few images allow few
+        different scores, so equal ones say nothing about the next."""
         if self.deviation is None or self.deviation < NO_DEVIATION:
             return None
         from scipy.stats import t  # takes most of a second to import
@@ -41,28 +41,28 @@ class Spread:
 
     @property
     def is_not_zero(self) -> bool:
-        """Whether the interval leaves 0 out; False where there is none."""
+        """Whether the interval excludes 0; False without an interval."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """None of no values."""
+    """None without values."""
     return Spread(tuple(values)) if values else None
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Spread | None:
-    """Ours less theirs, for each seed that both have."""
+    """Ours minus theirs, for each common seed."""
     return spread([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
 
 
 def pooled_deviation(deviations: Sequence[float]) -> float:
-    """Of samples of the same size, the root of their mean variance."""
+    """Of samples of the same size: the root of their mean variance."""
     return fmean(value**2 for value in deviations) ** 0.5
 
 
 def accuracy_interval(accuracy: float, images: float) -> tuple[float, float]:
-    """In which the accuracy on more such images lies with 95 % confidence, as far as their number decides it (Wilson 1927). Of
-    images that come in groups the number is that of `effective_images`."""
+    """Wilson's interval (1927): the accuracy on more such images lies in it with 95 % confidence, as far as the number of images
+    decides it. For images in groups, `images` is the result of `effective_images`."""
     z2 = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
     middle = accuracy + z2 / (2 * images)
     half = (z2 * (accuracy * (1 - accuracy) + z2 / (4 * images)) / images) ** 0.5
@@ -71,7 +71,7 @@ def accuracy_interval(accuracy: float, images: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Expectation:
-    """Of one that was chosen among several: what its accuracy on other images is expected to be."""
+    """Expected accuracy on other images of a run that was chosen among several."""
 
     measured: float  # on the images that chose it
     value: float
@@ -80,12 +80,12 @@ class Expectation:
 
 
 def after_choice(scores: Sequence[Sequence[float]], network: int, seed: int, images: float) -> Expectation:
-    """Of seed number `seed` of network number `network`, the choice among all `scores`, accuracies by network and seed on the
-    same images: the best of several is best by luck, too.
+    """Expected accuracy of seed number `seed` of network number `network`, which was chosen among all `scores`, accuracies by
+    network and seed on the same images. The best of several is partly lucky.
 
-    Empirical Bayes (Efron and Morris 1975): the excess of the network's mean over that of all networks, and that of the seed over
-    its network's, are each worth the share of their variance that the binomial error of so many images does not explain. The
-    interval is Wilson's around that, at its full width, and reaches the measured value.
+    Empirical Bayes (Efron and Morris 1975) shrinks two differences: that between the network's mean and the mean of all networks,
+    and that between the seed and its network's mean. Each keeps the share of its variance that the binomial error of so many
+    images does not explain. The interval is Wilson's around the result, at its full width, and is extended to the measured value.
     """
     means = [fmean(of_network) for of_network in scores]
     middle, measured = fmean(means), scores[network][seed]
@@ -103,11 +103,11 @@ def _real_share(variance: float, error: float) -> float:
 
 
 def effective_images(correct: np.ndarray, groups: np.ndarray) -> float:
-    """How many images, each taken by itself, would tell the accuracy as surely as these, whose groups are alike: their number
-    over the design effect (Kish 1965) of the groups, with the factor of Korn and Graubard (1998) where the groups are few.
+    """Number of independent images that would determine the accuracy as well as these, which come in groups: their number divided
+    by the design effect (Kish 1965), with the factor of Korn and Graubard (1998) for few groups.
 
-    `correct` bool (N,), `groups` int (N,). From 1 to N. Where all or none are correct, groups cannot be told to differ less than
-    wholly: as many as there are groups.
+    `correct` bool (N,), `groups` int (N,). From 1 to N. If all or no images are correct, the effect cannot be estimated, and each
+    group counts as one image.
     """
     from scipy.stats import t  # takes most of a second to import
 
@@ -120,5 +120,5 @@ def effective_images(correct: np.ndarray, groups: np.ndarray) -> float:
     variance = count / (count - 1) * float((of_groups**2).sum()) / images**2
     alone = accuracy * (1 - accuracy) / (images - 1)
     few = float(t.ppf((1 + CONFIDENCE) / 2, images - 1) / t.ppf((1 + CONFIDENCE) / 2, count - 1)) ** 2
-    # Groups that lie nearer to one another than lots would make them are an accident, not more images.
+    # A design effect below 1 is chance, and does not mean more images.
     return max(1.0, images * few * min(1.0, alone / max(variance, alone * 1e-9)))

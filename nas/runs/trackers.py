@@ -1,6 +1,5 @@
-"""Experiment trackers: each receives, epoch by epoch, what `metrics.jsonl` receives. One that fails costs its user its curves and
-nothing else.
-"""
+"""Experiment trackers: each receives, epoch by epoch, the content of `metrics.jsonl`. If a tracker fails, only its curves are
+lost."""
 
 import os
 import time
@@ -16,16 +15,16 @@ from nas.train.checkpoint import EpochMetrics
 
 
 class TrackedRun(Protocol):
-    """A training, at a tracker."""
+    """A training in a tracker."""
 
     def log(self, values: dict[str, float], epoch: int) -> None: ...
 
     def close(self, outcome: str | None) -> None:
-        """None where it is not known."""
+        """`outcome`: None if it is not known."""
 
 
 class TensorBoard:
-    """Event files under `tensorboard/` in the study's folder, one folder a training."""
+    """Event files under `tensorboard/` in the study's folder, one folder for each training."""
 
     def __init__(self, folder: Path, study: str, run: str, candidate: Candidate) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -104,11 +103,11 @@ class MLflow:
 
 
 TRACKERS: dict[str, type[TensorBoard | WandB | MLflow]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
-"""A run's, from its study's folder and name, its own name and what is trained."""
+"""Called with the folder and name of the study, and the name and subject of the run."""
 
 
 class Tracker:
-    """The runs of a study, by name. Given up at its first failure, which is said."""
+    """The runs of a study, by name. After its first failure it writes a note and stops."""
 
     def __init__(self, name: str, start: Callable[[str, Candidate], TrackedRun], note: Callable[[str], None]) -> None:
         self._name, self._start, self._note = name, start, note
@@ -120,7 +119,7 @@ class Tracker:
             return
         try:
             action()
-        except Exception as error:  # whatever a tracker may raise, the study goes on
+        except Exception as error:  # whatever a tracker raises, the study continues
             self._given_up = True
             self._note(f"Warning: {self._name} failed and is switched off: {error}")
 
@@ -143,7 +142,7 @@ class Tracker:
 
 
 def require_tracker(name: str | None) -> None:
-    """Raises ConfigError for an unknown one, or one that is not installed."""
+    """Raises ConfigError for an unknown tracker, and for one that is not installed."""
     if name is None:
         return
     if name not in TRACKERS:

@@ -1,5 +1,5 @@
-"""Trains the runs of a command over workers, and finishes those that are trained. `nas retrain`, `nas ablate` and `nas baseline`
-differ in what they plan and in how they finish it; what happens to a training meanwhile is the runner's business."""
+"""Trains the runs of a command in workers, and finishes the trained ones. `nas retrain`, `nas ablate` and `nas baseline` differ
+in their plans and in how they finish a run; the runner handles what happens in between."""
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,10 +30,10 @@ P = TypeVar("P", bound=Plan)
 
 
 class TrainingDisplay:
-    """What a command that trains tells whoever watches it; this one shows nothing."""
+    """What a training command reports; this class shows nothing."""
 
     def decoding(self, items: Iterable, what: str, count: int) -> Iterable:
-        """Passes `items` on, of which there are `count`."""
+        """Yields `items`, of which there are `count`."""
         return items
 
     def on_epoch(self, plan: Plan, metrics: EpochMetrics) -> None:
@@ -46,22 +46,22 @@ class TrainingDisplay:
         """What a known network's code printed."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """A line of text for the user."""
 
 
 @dataclass
 class Outcome(Generic[P]):
-    """What became of each run, once."""
+    """How the runs ended; each run is counted once."""
 
-    diverged: dict[str, str] = field(default_factory=dict)  # What happened, by run: it would again
-    failures: dict[str, str] = field(default_factory=dict)  # Reasons, by run: the same command tries again
+    diverged: dict[str, str] = field(default_factory=dict)  # By run, what happened. It is not trained again
+    failures: dict[str, str] = field(default_factory=dict)  # By run, the reason. The same command tries again
     suspended: int = 0  # Runs that resume with the same command
 
 
 @contextmanager
 def prepared_workers(paths: StudyPaths, where: DeviceGroup | Placement, most: int) -> Iterator[LocalExecutor]:
-    """Workers that import torch while the command reads its images; `train_all` tells them what they train. One for a group of
-    devices, which train a network together, else as many as were asked for, but no more than there are runs. Raises NasError."""
+    """Workers that import torch while the command reads its images; `train_all` sends them their runs. One worker for a group of
+    devices that train a network together, else as many as requested, but at most one for each run. Raises NasError."""
     plan = WorkerPlan(read_settings(paths).data, "cpu", 1, paths.folder.absolute(), token="")
     if isinstance(where, DeviceGroup):
         device = where.device.type if where.processes > 1 else str(where.device)
@@ -74,7 +74,7 @@ def prepared_workers(paths: StudyPaths, where: DeviceGroup | Placement, most: in
             executor.prepare()
         yield executor
     finally:
-        executor.close(force=True)  # those that `train_all` has not closed
+        executor.close(force=True)  # those that `train_all` did not close
 
 
 def train_all(
@@ -86,8 +86,8 @@ def train_all(
     stop: Stop,
     keep_diverged: bool = False,
 ) -> Outcome[P]:
-    """Until all are trained and finished, or the stop is requested and every worker has written its checkpoint. `keep_diverged`:
-    what has diverged is a result, and not tried again. Raises NasError where no worker is left."""
+    """Trains until all runs are finished, or until a stop is requested and every worker has written its checkpoint.
+    `keep_diverged`: a diverged run is a result, and is not trained again. Raises NasError if no worker is left."""
     outcome, by_name = Outcome[P](), {plan.name: plan for plan in plans}
     if not plans:
         return outcome
@@ -121,7 +121,7 @@ def train_all(
     executor.close()
     token_file.unlink(missing_ok=True)
     outcome.suspended = len(plans) - len(trained) - len(outcome.failures) - len(outcome.diverged)
-    for plan in (plan for plan in plans if plan in trained):  # in the order in which they were asked for
+    for plan in (plan for plan in plans if plan in trained):  # in the requested order
         if len(plans) > 1:
             note(f"judging {plan.name}")
         try:

@@ -1,6 +1,5 @@
-"""Where a study's trials are kept: which URLs mean a PostgreSQL database, which of them a study has recorded in its folder,
-where the password comes from, and how a URL is shown without it. Opens nothing.
-"""
+"""Where a study's trials are stored: which URLs mean a PostgreSQL database, which URL a study has recorded in its folder, where
+the password comes from, and how a URL is shown without it. Opens nothing."""
 
 import os
 import re
@@ -14,23 +13,23 @@ from nas.paths import StudyPaths
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 DRIVER = "postgresql+psycopg"
 EXAMPLE = "postgresql://user@host/database"
-PASSWORD_VARIABLE = "NAS_STORAGE"  # holds the whole URL, password and all: for a study that names the same database without one
+PASSWORD_VARIABLE = "NAS_STORAGE"  # the whole URL with its password, for a study that recorded the same database without one
 
-# Up to the last @: a password may itself hold one that nobody has encoded.
+# Up to the last @: a password may contain one that is not encoded.
 _IN_FRONT = re.compile(r"(://[^:/?#@]*):.*@", re.DOTALL)
 _IN_OPTIONS = re.compile(r"([\w%]*(?:password|secret|scram_client_key|scram_server_key)\s*=\s*)[^&]*", re.IGNORECASE | re.DOTALL)
 _SECRET = re.compile(r"password|secret|scram_client_key|scram_server_key", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
-    """One argument or message with `***` for each password in it; of what cannot be told apart from one, too much is hidden."""
+    """An argument or a message with `***` for each password; if it is unclear where a password ends, too much is hidden."""
     return _IN_OPTIONS.sub(r"\1***", _IN_FRONT.sub(r"\1:***@", text))
 
 
 def parse_address(text: str, *, source: str = "--storage") -> sqlalchemy.URL:
     """Raises StudyError for anything but the URL of a PostgreSQL database."""
     text = text.strip()
-    if text.count("@") > 1:  # what follows the first one would be taken for the name of a host, and be shown
+    if text.count("@") > 1:  # the text after the first one would be taken for the name of a host, and be shown
         raise StudyError(
             f"{source} has more than one @: {redacted(text)!r}",
             hint="write an @ in a password as %40, and quote other special characters in the same way",
@@ -38,7 +37,7 @@ def parse_address(text: str, *, source: str = "--storage") -> sqlalchemy.URL:
     try:
         url = sqlalchemy.make_url(text)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        scheme, separator, _ = text.partition("://")  # what went wrong behind it may be a password
+        scheme, separator, _ = text.partition("://")  # the rest may contain a password
         what = f"{scheme}://…" if separator else redacted(text)
         raise StudyError(f"{source} is not a database URL: {what!r}", hint=f"write it as {EXAMPLE}") from None
     if url.drivername not in SCHEMES:
@@ -51,15 +50,15 @@ def parse_address(text: str, *, source: str = "--storage") -> sqlalchemy.URL:
 
 
 def shown(url: sqlalchemy.URL) -> str:
-    """As it may be written anywhere: without anything secret."""
-    # Made anew: `URL.set(password=None)` leaves the password where it is.
+    """The URL without its secrets."""
+    # Built anew: `URL.set(password=None)` does not remove the password.
     options = {key: value for key, value in url.query.items() if not _SECRET.search(key)}
     public = sqlalchemy.URL.create("postgresql", url.username, None, url.host, url.port, url.database, options)
     return public.render_as_string(hide_password=False)
 
 
 def _database_of(url: sqlalchemy.URL) -> tuple[str, ...]:
-    """User, host, port and database; what else a URL says is how to get there."""
+    """User, host, port and database; the rest of a URL only says how to connect."""
     parts = {"user": url.username, "host": url.host, "port": url.port, "dbname": url.database}
     found = {name: value or url.query.get(name) for name, value in parts.items()}
     return tuple(str(value or "") for value in (found | {"port": found["port"] or 5432}).values())
@@ -84,9 +83,9 @@ def record_address(paths: StudyPaths, url: sqlalchemy.URL) -> None:
 
 
 def study_address(paths: StudyPaths, given: str | None) -> sqlalchemy.URL | None:
-    """The database of a study, with its password where that is not left to libpq; None for SQLite in the study's folder.
+    """The study's database, with its password unless libpq finds that; None for SQLite in the study's folder.
 
-    Raises StudyError where `given` is another one than the study began with.
+    Raises StudyError if `given` is not the database that the study began with.
     """
     recorded = recorded_address(paths)
     if given is None:

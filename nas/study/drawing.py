@@ -1,8 +1,8 @@
-"""Asks Optuna for candidates and decides what becomes of each before anything is trained: it fits, is over budget, or repeats
-an earlier one. Knows nothing of workers.
+"""Asks Optuna for candidates and decides about each before anything is trained: it fits, is over budget, or repeats an earlier
+one. Knows nothing about workers.
 
-A draw follows from the study's seed, the trial's number and what the study holds, so that a search that was cut off in the
-middle of a draw makes the same one again.
+A draw depends only on the study's seed, the trial's number and the content of the study, so a search that was stopped in the
+middle of a draw makes the same draw again.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from nas.study.source import Drawn, TrialSource
 
 MAX_OVER_BUDGET_IN_A_ROW = 1000
 MAX_DUPLICATES_IN_A_ROW = 200
-FRONT = 0xF2047  # sets the draws of budgets apart from other draws of the same seed and number
+FRONT = 0xF2047  # separates the draws of budgets from other draws with the same seed and number
 
 
 class SearchSource(TrialSource):
@@ -44,19 +44,19 @@ class SearchSource(TrialSource):
         least_params: int | None = None,
         **more: Any,
     ) -> None:
-        """`least_params`: each trial has a budget of its own, drawn between this many parameters and the study's. `more`: see
+        """`least_params`: each trial gets its own budget, drawn between this number of parameters and the study's. `more`: see
         `TrialSource`."""
         super().__init__(study, paths, epochs=space.epochs, seed=seed, **more)
         self.sampler, self.space, self.budget, self.least_params = sampler, space, budget, least_params
         self.config = config or StudyConfig()
         study.sampler = sampler
-        self._unjudged: tuple[optuna.Trial, Candidate, Budget] | None = None  # drawn, and to be timed on an idle machine
+        self._unjudged: tuple[optuna.Trial, Candidate, Budget] | None = None  # drawn, waits to be timed on an idle machine
         self._in_a_row = Counter[str]()
-        self._broken = Counter[str]()  # limits, by the draws in a row that were over them
+        self._broken = Counter[str]()  # limits that the last draws exceeded
         self._first_of_digest: dict[str, int] = {}  # number of the first trial of each digest that fits and has not failed
-        self._twins: dict[int, list[optuna.Trial]] = {}  # duplicates that wait for the end of the trial of that number
+        self._twins: dict[int, list[optuna.Trial]] = {}  # duplicates that wait for the trial of that number to end
         for trial in study.get_trials(deepcopy=False):
-            if trial.user_attrs.get("outcome") in outcomes.COUNTED:  # told, or recorded by a run that was cut off
+            if trial.user_attrs.get("outcome") in outcomes.COUNTED:  # told, or recorded by an interrupted run
                 self._first_of_digest.setdefault(trial.user_attrs["digest"], trial.number)
 
     # -------------------------------------------------------------------------------------------------------- drawing
@@ -80,10 +80,10 @@ class SearchSource(TrialSource):
             self.display.note(self.exhausted)
 
     def _draw_once(self) -> None:
-        """Raises BudgetError where nothing seems to fit."""
+        """Raises BudgetError if nothing seems to fit."""
         if self._unjudged is None:
             trials = self.study.get_trials(deepcopy=False)
-            # A warm start's, or somebody's, come first.
+            # Trials enqueued by a warm start, or by the user, come first.
             waiting = (trial.number for trial in trials if trial.state == TrialState.WAITING)
             self._prepare_sampler(next(waiting, len(trials)))
             self._unjudged = self._draw(ask(self.study, self.space.distributions, trials))
@@ -112,11 +112,11 @@ class SearchSource(TrialSource):
 
     def _prepare_sampler(self, number: int) -> None:
         self.sampler.seed(mix_seed(self.seed, number) % 2**32)
-        # Widths that are scaled to the limit fit any: what was too large for one budget says nothing of another.
+        # Widths are scaled to the limit, so a trial that was too large for one budget says nothing about another.
         self.sampler.limit = None if self.space.fills else self._limit(number)
 
     def _limit(self, number: int) -> int | None:
-        """Parameters that the trial of this number may have, where each has a budget of its own: uniform in the logarithm."""
+        """Parameter limit of the trial of this number, if each trial has its own budget: uniform in the logarithm."""
         most = self.budget.limits.params
         if self.least_params is None or most is None:
             return None
@@ -124,7 +124,7 @@ class SearchSource(TrialSource):
         return round(self.least_params * (most / self.least_params) ** share)
 
     def adopt_undecided(self, frozen: FrozenTrial) -> None:
-        """Draws a trial again that an earlier run had begun to draw: what it had stored stays as it was."""
+        """Repeats a draw that an earlier run began; what it had stored stays."""
         twin = frozen.user_attrs.get("duplicate_of")
         if twin is not None and (ended := self.study.get_trials(deepcopy=False)[twin]).state.is_finished():
             self._record_duplicate(live_trial(self.study, frozen), ended)
@@ -136,8 +136,7 @@ class SearchSource(TrialSource):
             self.ready[-1].known.update(frozen.intermediate_values)
 
     def _draw(self, trial: optuna.Trial) -> tuple[optuna.Trial, Candidate, Budget] | None:
-        """A trial's candidate, and the budget that it is held against; None for one that fails, since whoever enqueued it gave it
-        what the space does not hold."""
+        """A trial's candidate and its budget; None if the trial fails because it was enqueued with values outside the space."""
         space, budget = self.space, self.budget
         if (reason := unknown_to(space, outcomes.stored(self.study, trial))) is not None:
             self.display.note(f"the enqueued trial {trial.number} is invalid: {reason}")
@@ -145,7 +144,7 @@ class SearchSource(TrialSource):
             outcomes.record(self.study, trial, "failed")
             self.progress.counts["failed"] += 1
             return None
-        limit = None if "origin" in trial.user_attrs else self._limit(trial.number)  # a warm start's candidate is what it is
+        limit = None if "origin" in trial.user_attrs else self._limit(trial.number)  # a warm start has the study's
         if limit is not None:
             budget = budget.narrowed(limit)
             space = replace(space, budget=budget.limits)
@@ -153,7 +152,7 @@ class SearchSource(TrialSource):
         return trial, space.draw(trial), budget
 
     def _judge(self, trial: optuna.Trial, candidate: Candidate, budget: Budget) -> str:
-        """Decides what becomes of it: `fits` (it is queued), `over_budget` or `duplicate`."""
+        """Decides about a candidate: `fits` (it is queued), `over_budget` or `duplicate`."""
         cost = budget.check(candidate.arch)
         if cost.macs and (flop := self.config.compute_of(cost.macs, self.space.budget.macs)) is not None:
             candidate = candidate.for_compute(flop, cost.macs)
@@ -184,7 +183,7 @@ class SearchSource(TrialSource):
             self._record_duplicate(twin, ended)
 
     def forget(self, drawn: Drawn) -> None:
-        """A failed training is no result: the same candidate may be drawn again."""
+        """A failed training is no result, so the same candidate may be drawn again."""
         self._first_of_digest.pop(drawn.candidate.digest, None)
 
     def _record_duplicate(self, trial: optuna.Trial, twin: FrozenTrial) -> None:
@@ -193,7 +192,7 @@ class SearchSource(TrialSource):
 
 
 def unknown_to(space: Space, trial: FrozenTrial) -> str | None:
-    """What a trial that was enqueued with Optuna holds that cannot be drawn from the space, in a sentence; None if nothing."""
+    """What a trial enqueued with Optuna contains that cannot be drawn from the space, in a sentence; None if nothing."""
     slots = {slot.name: slot for slot in space.slots}
     for name, value in {**trial.system_attrs.get("fixed_params", {}), **trial.params}.items():
         if name not in slots:

@@ -1,5 +1,5 @@
-"""How long a search would take, before it begins: some networks of the space are timed for seconds, here, on its data, and the
-rest is arithmetic. Founds no study."""
+"""How long a search would take, before it begins: some networks of the space are timed for seconds, on this machine and its data,
+and the rest is computed. Creates no study."""
 
 import math
 import time
@@ -37,27 +37,27 @@ from nas.study.workers import workers_of
 from nas.train.pace import Pace, measure_pace
 
 PERCENTILES = (10, 30, 50, 70, 90)
-"""By multiply-adds: the middles of five parts of equally many draws, so that the plain mean is that of all draws."""
-DRAWS = 40  # that fit; among them the percentiles are looked up
+"""Of the MACs: the middles of five equally large parts of the draws, so that the plain mean is the mean over all draws."""
+DRAWS = 40  # that fit; the percentiles are taken among them
 MOST_DRAWS = 1000
 TIMED_SECONDS = 2.0  # of training steps of each network
 TIMED_IMAGES = 200  # at most so many are evaluated
 MEASURED_SECONDS = 30.0
-"""In all: from the smallest network on as many are timed as fit; how long the others take follows from their multiply-adds."""
+"""In all. Networks are timed from the smallest on while time is left; the time of the others follows from their MACs."""
 START_UP_SECONDS = 6.0  # from the command to the first epoch, with 50,000 images in the cache: scripts/bench/README.md, "Scale"
 
 
 @dataclass(frozen=True)
 class TimedNetwork:
-    percentile: int  # of the draws that fit, by multiply-adds
+    percentile: int  # of the MACs of the draws that fit
     params: int
     macs: int
     batch_size: int
     architecture: str
-    start: float  # seconds once a training
+    start: float  # seconds, once for each training
     epoch: float  # seconds of training, validation and checkpoint
     validation: float  # of these
-    timed: bool = True  # or taken to be as fast for its multiply-adds as the largest that was
+    timed: bool = True  # False: computed from the MACs and the largest timed network
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ class Span:
 @dataclass(frozen=True)
 class Estimate:
     study: str
-    trials: int  # that are still to be trained
+    trials: int  # that are left to train
     train_images: int
     validation_images: int
-    devices: list[str]  # of each worker; the first one's was timed
+    devices: list[str]  # of each worker; the first was timed
     threads: int  # of each worker
     precision: str
     networks: list[TimedNetwork]
     epochs: int
     expected_epochs: float  # of a trial, on average
-    pruning: str  # what was assumed of it, in words
+    pruning: str  # the assumption about pruning, in words
     whole: Span
 
 
@@ -126,7 +126,7 @@ def search_seconds(
 
 
 def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
-    """Times what `run_search` would train. Raises NasError as that would."""
+    """Times what `run_search` would train. Raises the same NasErrors."""
     if request.ray is not None:
         raise ConfigError(
             "--estimate works for this machine, not for the nodes of a Ray cluster",
@@ -186,7 +186,7 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
 
 
 def spread_by_macs(space: Space, budget: Budget, seed: int, config: StudyConfig | None = None) -> list[tuple[int, Candidate]]:
-    """Uniform draws that fit, at the percentiles of their MACs. Raises BudgetError where nothing seems to fit."""
+    """Uniform draws that fit, at the percentiles of their MACs. Raises BudgetError if nothing seems to fit."""
     draw, found, broken = UniformDraw(seed), list[tuple[int, int, Candidate]](), Counter[str]()
     for _ in range(MOST_DRAWS):
         candidate = space.draw(draw)
@@ -208,7 +208,7 @@ def spread_by_macs(space: Space, budget: Budget, seed: int, config: StudyConfig 
 def _time_networks(
     chosen: list[tuple[int, Candidate]], dataset: Dataset, parts: Split, plan: WorkerPlan, display: SearchDisplay
 ) -> list[TimedNetwork]:
-    """In this process, with the threads that a worker would have; a network that is there twice is timed once."""
+    """In this process, with the threads of a worker; a network that occurs twice is timed once."""
     device = pick_device(plan.device)
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
@@ -239,7 +239,7 @@ def _time_each(
     begun, last, digest = time.perf_counter(), 0.0, ""
     pace: Pace | None = None
     timed: list[TimedNetwork] = []
-    known_macs = known_batch = 0  # of the network that was timed last
+    known_macs = known_batch = 0  # of the last timed network
     for percentile, candidate in chosen:
         arch, config = candidate.arch, candidate.train
         batches = TrainBatches.by_recipe(train, config, 0, shape.classes)

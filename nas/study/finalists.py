@@ -1,7 +1,8 @@
-"""Finalists: the best networks of a search, trained again, longer and by several seeds, before one of them is called the best.
+"""Finalists: the best networks of a search are trained again, longer and with several seeds, before one of them is called the
+best.
 
-A short training with pruning finds the top tenth; among these its ranking is mostly luck. The trainings of the finalists are
-trials of a sibling study in the same database, so that the sampler's history stays clean, and the same workers carry them out.
+Short trainings with pruning find the top tenth; the order within it is mostly luck. The trainings of the finalists are trials of
+a sibling study in the same database, so they do not change the sampler's history; the same workers train them.
 """
 
 import math
@@ -28,19 +29,19 @@ from nas.study.source import Drawn, TrialSource
 from nas.study.storage import create_other_study, find_other_study
 from nas.study.trials import trial_candidate
 
-SHARE = 0.2  # of the search's cost that finalists take unless told otherwise
+SHARE = 0.2  # of the search's cost: the default for finalists
 MOST = 8
-LEAST = 2  # of one network alone nothing is to be chosen
+LEAST = 2  # a single network leaves nothing to choose
 LENGTHS = ((1.5, 2), (1.0, 2), (1.0, 1))
-"""How many times the search's epochs, and seeds: the first that leaves enough for at least two."""
+"""Epochs as a multiple of the search's, and seeds. The first pair is used for which the cost allows at least two networks."""
 SHOWN = ("params", "macs", "architecture", "micro_batches", "sam_rho", "epoch_images")
-"""What a finalist's training says of its network, as the search's trial did."""
-FINALS = 0xF17A15  # sets the trainings' seeds apart from those of the search
+"""Attributes of a search's trial that the training of a finalist copies."""
+FINALS = 0xF17A15  # separates the seeds of these trainings from those of the search
 
 
 @dataclass(frozen=True)
 class Round:
-    """`count` networks trained for `epochs` by each of `seeds`."""
+    """`count` networks, trained for `epochs` epochs with each of `seeds` seeds."""
 
     count: int
     epochs: int
@@ -48,7 +49,7 @@ class Round:
 
     @property
     def cost(self) -> int:
-        """Epochs."""
+        """In epochs."""
         return self.count * self.epochs * self.seeds
 
 
@@ -56,11 +57,11 @@ class Round:
 class Finalist:
     number: int  # of the search's trial
     epochs: int
-    accuracies: tuple[float, ...]  # on the validation images, by the study's metric, for each seed
+    accuracies: tuple[float, ...]  # for each seed, on the validation images, by the study's metric
 
     @property
     def mean(self) -> float:
-        """What the winner is chosen by."""
+        """The winner has the highest."""
         return fmean(self.accuracies)
 
     @property
@@ -78,7 +79,7 @@ def check_request(
     flop: float | None = None,
     trial_flop: float | None = None,
 ) -> None:
-    """Raises ConfigError for what cannot be meant. `flop`: of the whole search; `trial_flop`: of a trial, where it is fixed."""
+    """Raises ConfigError for an impossible request. `flop`: of the whole search; `trial_flop`: of a trial, if it is fixed."""
     if count is not None and count < 0:
         raise ConfigError(f"--finalists must be a number of networks, 0 for none, but is {count}")
     if count is not None and count > trials:
@@ -104,8 +105,8 @@ def check_request(
 
 
 def reserved_flop(flop: float, asked: Round | None, count: int | None, search_epochs: int, trial_flop: float | None) -> float:
-    """What a search reserves of its compute for finalists: what they cost at most, if their `count` was given and a
-    trial takes at most `trial_flop`; else a fifth."""
+    """The compute that a search reserves for finalists: what they cost at most, if their `count` is given and a trial takes at
+    most `trial_flop`; else a fifth."""
     if asked is None:
         return 0.0
     return asked.cost * trial_flop / search_epochs if count and trial_flop is not None else SHARE * flop
@@ -119,9 +120,9 @@ def plan_round(
     seeds: int | None = None,
     begun: Round | None = None,
 ) -> Round | None:
-    """What is asked for, the rest such that it costs about a fifth of `spent`, the search's epochs. None where that is too little
-    for two networks, or `count` is 0. A round that has begun goes on as it began, unless something else is asked for; with more
-    networks where the search has gone on."""
+    """The requested round. What is not given is chosen so that the round costs about a fifth of `spent`, the epochs of the
+    search. None if that is too little for two networks, or if `count` is 0. A round that has begun keeps its epochs and seeds
+    unless others are given, and gets more networks if the search has continued."""
     if begun is not None:
         asked = plan_round(spent, search_epochs, count, epochs or begun.epochs, seeds or begun.seeds)
         return replace(asked, count=max(asked.count, begun.count)) if asked is not None and count is None else asked
@@ -138,7 +139,7 @@ def plan_round(
 
 
 def epochs_spent(trials: Iterable[FrozenTrial]) -> int:
-    """By trainings of this study, without what it took over."""
+    """Epochs trained in this study, without imported trials."""
     own = (t for t in trials if not t.user_attrs.get("imported") and not is_duplicate(t))
     return sum(max(trial.intermediate_values, default=0) for trial in own)
 
@@ -152,7 +153,7 @@ def expected_round(
     search_epochs: int,
     pruner: FairPruner,
 ) -> Round | None:
-    """If the search trains all that it may."""
+    """The round if the search trains all its trials."""
     each = pruner.expected_epochs(trials) or search_epochs
     return plan_round(trials * each, search_epochs, count, epochs, seeds, begun)
 
@@ -160,7 +161,7 @@ def expected_round(
 def choose(
     study: optuna.Study, search_epochs: int, count: int | None, epochs: int | None, seeds: int | None
 ) -> tuple[Round, list[FrozenTrial]] | None:
-    """After a search, by what it has really cost. None where there are none to be trained."""
+    """The round after a search, by its real cost; None without finalists."""
     trials = study.get_trials(deepcopy=False)
     asked = plan_round(epochs_spent(trials), search_epochs, count, epochs, seeds, begun_round(study))
     if asked is None:
@@ -170,12 +171,12 @@ def choose(
 
 
 def sibling(study: optuna.Study) -> optuna.Study | None:
-    """None where there were no finalists yet."""
+    """None if there are no finalists yet."""
     return find_other_study(study, study.study_name + FINALISTS)
 
 
 def begun_round(study: optuna.Study) -> Round | None:
-    """The last one that was begun, as far as a crash let it be written."""
+    """The last round that was begun, as far as it was written before a crash."""
     finals = sibling(study)
     return None if finals is None else _round_of(finals)
 
@@ -186,7 +187,7 @@ def _round_of(finals: optuna.Study) -> Round | None:
 
 
 def require_same_epochs(study: optuna.Study, epochs: int | None) -> None:
-    """Raises StudyError where finalists were trained for others than those asked for: they could not be compared."""
+    """Raises StudyError if finalists were trained for another number of epochs, because they could not be compared."""
     begun = begun_round(study)
     if begun is not None and epochs not in (None, begun.epochs):
         raise StudyError(
@@ -197,7 +198,7 @@ def require_same_epochs(study: optuna.Study, epochs: int | None) -> None:
 
 
 def create_sibling_study(study: optuna.Study, asked: Round) -> optuna.Study:
-    """Finds or founds it. Raises StudyError as `require_same_epochs`."""
+    """Finds or creates the sibling study. Raises StudyError like `require_same_epochs`."""
     require_same_epochs(study, asked.epochs)
     found = sibling(study) or create_other_study(study, study.study_name + FINALISTS)
     found.pruner, found.sampler = optuna.pruners.NopPruner(), optuna.samplers.RandomSampler()
@@ -206,8 +207,8 @@ def create_sibling_study(study: optuna.Study, asked: Round) -> optuna.Study:
 
 
 def enqueue_trainings(finals: optuna.Study, chosen: Sequence[FrozenTrial], asked: Round) -> int:
-    """Adds the trainings that are missing, all networks by the first seed before any by the second; gives up those of an earlier
-    round that have not begun and are not wanted any more. Returns how many the sibling study then holds that count."""
+    """Adds the missing trainings: all networks with the first seed, then all with the second. Waiting trainings of an earlier
+    round that are no longer wanted fail. Returns the number of trials of the sibling study that have not failed."""
     wanted = {(trial.number, seed) for trial in chosen for seed in range(asked.seeds)}
     for trial in finals.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         if (trial.user_attrs.get("finalist"), trial.user_attrs.get("seed")) not in wanted:
@@ -224,7 +225,7 @@ def enqueue_trainings(finals: optuna.Study, chosen: Sequence[FrozenTrial], asked
 
 
 class FinalistSource(TrialSource):
-    """Trains what was enqueued."""
+    """Trains the enqueued finalists."""
 
     def __init__(
         self, finals: optuna.Study, search: StudyPaths, asked: Round, *, seed: int, config: StudyConfig, space: Space, **more: Any
@@ -253,7 +254,7 @@ class FinalistSource(TrialSource):
         self.ready[-1].known.update(frozen.intermediate_values)
 
     def _queue(self, trial: optuna.Trial) -> None:
-        """Raises StudyError where the search's folder of that network is gone."""
+        """Raises StudyError if the file of that network is missing in the search's folder."""
         number = trial.user_attrs["finalist"]
         if not (file := self._search.trial(number).candidate).is_file():
             raise StudyError(
@@ -271,7 +272,7 @@ class FinalistSource(TrialSource):
 
 
 def finalists_of(study: optuna.Study) -> list[Finalist]:
-    """Best first, by the mean over the seeds that all of them were trained by. Empty where there were none."""
+    """Best first, by the mean over the seeds that all of them have. Empty without finalists."""
     finals = sibling(study)
     begun = None if finals is None else _round_of(finals)
     if finals is None or begun is None:
@@ -295,7 +296,8 @@ def finalists_of(study: optuna.Study) -> list[Finalist]:
 
 
 def best_of(study: optuna.Study) -> tuple[FrozenTrial | None, Finalist | None]:
-    """The trial that `best` means: the finalist of highest mean, or, where there are none, the trial of highest accuracy."""
+    """The trial that `best` means: the finalist with the highest mean, or without finalists the trial with the highest
+    accuracy."""
     trials = study.get_trials(deepcopy=False)
     winner = next(iter(finalists_of(study)), None)
     if winner is not None:

@@ -1,7 +1,7 @@
-"""A study's trials as a strategy is shown them, so that it can learn from all of them.
+"""The view of a study's trials that samplers get, so that they can learn from all of them.
 
-Many of Optuna's strategies read complete trials only, of which a search with pruning has few. Here each trained network has a
-value, duplicates are left out, and what is over budget is a constraint that was broken.
+Many of Optuna's samplers and pruners read only completed trials, of which a search with pruning has few. In this view each
+trained network has a value, duplicates are left out, and a candidate over budget has a violated constraint.
 """
 
 import math
@@ -19,12 +19,12 @@ from nas.study.outcomes import DIVERGENCE
 from nas.study.owned import RoutedStorage
 
 BUDGET = "budget"
-"""The one constraint of a trial as it is shown: the logarithm of its cost over the limits, at most 0 where it fits."""
+"""The only constraint of a trial in the view: the logarithm of its cost over the limits, at most 0 if it fits."""
 
 
 class HistoryView(RoutedStorage):
-    """The storage of one study that has the given trials and no others. Attributes that a sampler gives to the trial which it
-    draws stand in `written`."""
+    """The storage of one study that has only the given trials. `written` holds the attributes that a sampler sets on the trial
+    that it draws."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         self.trials = trials
@@ -58,8 +58,8 @@ def is_duplicate(trial: FrozenTrial) -> bool:
 
 
 def excess(trial: FrozenTrial, limit: int | None) -> float:
-    """How far over the limits a trial is, as a share of them; at most 0 where it fits. `limit`: parameters, instead of the
-    study's own limits."""
+    """By which share a trial exceeds its limits; at most 0 if it fits. `limit`: of parameters, instead of the study's own
+    limits."""
     broken = {name: value for name, value in trial.constraints.items() if name != DIVERGENCE}
     if limit is not None and "params" in trial.user_attrs:
         others = max((value for name, value in broken.items() if name != "params"), default=-1.0)
@@ -68,8 +68,8 @@ def excess(trial: FrozenTrial, limit: int | None) -> float:
 
 
 def projected_values(trials: Sequence[FrozenTrial]) -> dict[int, float]:
-    """By number, what each trained network is taken to reach at the end: of those that got there, their value; of those that were
-    pruned, their last one and what the others typically gained from that epoch on."""
+    """By number, the expected final value of each trained network: of a completed one its value; of a pruned one its last value
+    plus the typical gain of the others after that epoch."""
     values = {trial.number: cast(float, trial.value) for trial in trials if trial.state == TrialState.COMPLETE}
     trained = [trial for trial in trials if trial.state.is_finished() and trial.intermediate_values]
     gains = defaultdict(list)
@@ -86,10 +86,10 @@ def projected_values(trials: Sequence[FrozenTrial]) -> dict[int, float]:
 
 
 def all_with_values(study: optuna.Study, limit: int | None = None, over_budget: bool = True) -> list[FrozenTrial]:
-    """The study's trials, every finished one as a complete one with a value and one constraint.
+    """The study's finished trials, each as a completed one with a value and one constraint.
 
-    One that diverged has the worst value there is; one over budget a middling one, so that it teaches by its constraint alone.
-    Failed trials, duplicates, and networks that were never trained though they would fit now are left out.
+    A diverged trial has the worst value. A trial over budget has a middling value, so that only its constraint teaches. Failed
+    trials, duplicates, and untrained networks that would fit now are left out.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if not is_duplicate(trial)]
     values = projected_values([trial for trial in trials if trial.state != TrialState.FAIL])

@@ -1,5 +1,5 @@
-"""Which of a database's studies is the one of a folder, told by a random identity that `study.json` and the database share, so
-that a renamed folder keeps its trials and another study's database is refused. Opens nothing."""
+"""Finds the study of a folder in a database, by a random identity in `study.json` and in the database. A renamed folder keeps its
+trials, and another study's database is refused. Opens nothing."""
 
 import json
 from pathlib import Path
@@ -13,16 +13,16 @@ from nas.paths import StudyPaths
 from nas.study.address import shown
 
 FINALISTS = " finalists"
-"""Ends the name of the sibling study in which the best are trained again; no folder's name ends so by accident, and the dashboard
-shows it beside the study."""
+"""Ends the name of the sibling study with the finalists' trainings. No folder's name ends so by accident, and the dashboard shows
+it beside the study."""
 
 
 def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.URL | None) -> str | None:
-    """What the study of this folder is called in its database, which is what the folder was called when the study began; None
-    where the database does not hold it. `study.json` and the database name the same random identity.
+    """The name of this folder's study in its database: the name of the folder when the study began. None if the database does not
+    hold it.
 
-    Raises StudyError for the database of another study, for one that lacks a study that began, and for one in PostgreSQL whose
-    folder was renamed: its lock and the rows of its ledger go by the name.
+    Raises StudyError for the database of another study, for a database without a study that has begun, and for a study in
+    PostgreSQL whose folder was renamed, because its lock and the rows of its ledger use the name.
     """
     folder = _read_json(paths.settings)
     there = storage.get_all_studies()
@@ -59,12 +59,12 @@ def _is_finalists_of(name: str, names: set[str]) -> bool:
 
 
 def _of_another_study(folder: dict[str, Any], database: dict[str, Any]) -> str | None:
-    """What a folder and a database contradict each other in; of those from before identities, by what the search recorded."""
+    """How folder and database contradict each other; without an identity, in older studies, by the recorded settings."""
     pairs: list[tuple[str, Any, Any]] = [("identity", folder.get("identity"), database.get("identity"))]
     told = database.get("settings") or {}
     if None in pairs[0]:
         pairs = [(key, folder.get(key), told.get(key)) for key in ("space", "seed", "data_fingerprint", "parameters")]
-    else:  # a study.json that was edited would give the values that are there another meaning
+    else:  # an edited study.json would give the stored values another meaning
         pairs.append(("parameters", folder.get("parameters"), told.get("parameters")))
         here, there = ((one.get("study") or {}).get("metric") for one in (folder, told))
         pairs.append(("metric", here, there))
@@ -73,7 +73,7 @@ def _of_another_study(folder: dict[str, Any], database: dict[str, Any]) -> str |
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """Empty where it cannot be read: whoever needs its settings says why."""
+    """Empty if it cannot be read; code that needs the settings reports the reason."""
     try:
         found = json.loads(file.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What has no public name in Optuna, and why it is needed; a test fails where one of these moves."""
+"""Private names of Optuna, and why they are needed; a test fails if one of them changes."""
 
 import copy
 import json
@@ -31,24 +31,24 @@ def storage_of(study: optuna.Study) -> BaseStorage:
 
 
 def id_of(trial: FrozenTrial) -> int:
-    """By which a storage knows it; its number is its place in the study."""
+    """The storage's ID of the trial; its number is its place in the study."""
     return trial._trial_id
 
 
 class LeanRDBStorage(optuna.storages.RDBStorage):
-    """Optuna's storage in a database, with a faster way to add a trial and to see which were added: what is public takes three
-    statements for each parameter, and reads every trial."""
+    """Optuna's storage in a database, with a faster way to add a trial and to find new ones: the public methods take three
+    statements for each parameter, and read every trial."""
 
     def add_trial(self, study_id: int, template: FrozenTrial | None) -> FrozenTrial:
         return self._create_new_trial(study_id, template)
 
     def newer_trials(self, study_id: int, trial_id: int) -> list[FrozenTrial]:
-        """Than the trial of that id, or than -1; in the order of their numbers."""
+        """Trials with a larger ID than this one (-1: all), in the order of their numbers."""
         return self._get_trials(study_id, None, set(), trial_id)
 
     def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> TrialModel:
-        """Within the transaction that adds a trial; its parameters by one statement. That their ranges are those of the trials
-        before is left to whoever made them."""
+        """Within the transaction that adds a trial; its parameters are added with one statement. The caller must make sure that
+        their ranges are those of earlier trials."""
         if template_trial is None:
             return super()._get_prepared_new_trial(study_id, None, session)
         without = copy.copy(template_trial)
@@ -69,12 +69,12 @@ class LeanRDBStorage(optuna.storages.RDBStorage):
 
 
 def through_json(value: Any) -> Any:
-    """As it is read again: a tuple is a list then."""
+    """The value as it is read back: a tuple becomes a list."""
     return json.loads(json.dumps(value))
 
 
 def as_stored(trial: FrozenTrial) -> FrozenTrial:
-    """As it is read again."""
+    """The trial as it is read back."""
     stored = copy.copy(trial)
     stored.params = {
         name: trial.distributions[name].to_external_repr(trial.distributions[name].to_internal_repr(value))
@@ -85,46 +85,47 @@ def as_stored(trial: FrozenTrial) -> FrozenTrial:
 
 
 def live_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
-    """A handle on a trial that is still running: Optuna hands one out by `ask` alone, for new trials."""
+    """A handle on a running trial: Optuna returns one only from `ask`, for new trials."""
     return optuna.Trial(study, trial._trial_id)
 
 
 def begin_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
-    """Adds a running trial and hands it out: `Study.add_trial` does not say which one it became."""
+    """Adds a running trial and returns it: `Study.add_trial` does not say which one it became."""
     return optuna.Trial(study, storage_of(study).create_new_trial(study._study_id, trial))
 
 
 def stored_trial(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
-    """As the storage has it now: `Study.get_trials` would read every trial that has not ended, at each epoch of each."""
+    """The trial as stored now: `Study.get_trials` would read every unfinished trial, at each epoch of each."""
     return storage_of(study).get_trial(trial._trial_id)
 
 
 def overwrite_value(study: optuna.Study, trial: optuna.Trial | FrozenTrial, value: float, step: int) -> None:
-    """Stores an intermediate value in place of another: `Trial.report` keeps the first one."""
+    """Replaces an intermediate value: `Trial.report` keeps the first one."""
     storage_of(study).set_trial_intermediate_value(trial._trial_id, step, value)
 
 
 def give_up(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Fails a trial that is still waiting: `Study.tell` takes running ones alone."""
+    """Fails a waiting trial: `Study.tell` takes only running ones."""
     storage_of(study).set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def set_attributes(study: optuna.Study, trial: FrozenTrial, attributes: Mapping[str, Any]) -> None:
-    """What a sampler remembers of a trial that it draws."""
+    """Stores a sampler's attributes of a trial that it draws."""
     for name, value in attributes.items():
         storage_of(study).set_trial_system_attr(trial._trial_id, name, value)
 
 
 def attributes_without_constraints(trial: FrozenTrial) -> dict[str, Any]:
-    """A sampler's attributes of a trial: constraints, which cannot be set anew, stand among them."""
+    """A sampler's attributes of a trial without the constraints, which are among them and cannot be set again."""
     return {name: value for name, value in trial.system_attrs.items() if not name.startswith(_CONSTRAINTS_KEY)}
 
 
 class RememberingTPESampler(optuna.samplers.TPESampler):
-    """Converts each finished trial to numbers once and not anew for each draw, which of 2,000 trials is a fourth of its time."""
+    """Converts each finished trial to numbers once, and not for each draw, which takes a quarter of a draw's time at 2,000
+    trials."""
 
     rows: dict[int, list[float]] | None = None
-    """By number, a trial's parameters in TPE's own representation; whoever makes the samplers of one study keeps it."""
+    """By number, a trial's parameters in TPE's own representation; the code that makes the samplers of a study keeps it."""
 
     def _get_internal_repr(
         self, trials: Sequence[FrozenTrial], search_space: dict[str, BaseDistribution], study: optuna.Study

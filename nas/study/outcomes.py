@@ -1,7 +1,7 @@
-"""How a trial can end, how that is recorded in the study, and what the records say: counts, the best.
+"""How a trial can end, how the study records it, and what the records say: counts, the best trials.
 
-The outcome is a user attribute written before the trial is told, so that a decision which a crash cut off is carried out at
-the next start instead of being taken anew.
+The outcome is a user attribute that is written before the trial is told. If a crash comes in between, the next start carries out
+the decision and does not make it again.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ Outcome = Literal["trained", "pruned_early", "diverged", "over_budget", "duplica
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 COUNTED: tuple[Outcome, ...] = ("trained", "pruned_early", "diverged")  # what `--trials` counts: networks that trained
 
-DIVERGENCE = "divergence"  # the constraint that one which diverged breaks; no limit of a budget
+DIVERGENCE = "divergence"  # the constraint that a diverged trial violates; not a limit of a budget
 
 _STATES: dict[Outcome, TrialState] = {
     "trained": TrialState.COMPLETE,
@@ -36,13 +36,13 @@ def stored(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
 
 
 def last_value(trial: FrozenTrial) -> float | None:
-    """What was reported last: the study's metric of the validation images after the last epoch that was trained."""
+    """The last reported value: the study's metric on the validation images after the last trained epoch."""
     curve = trial.intermediate_values
     return curve[max(curve)] if curve else None
 
 
 def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
-    """What the dashboard and the tables show of every trial."""
+    """Stores what the dashboard and the tables show of every trial."""
     trial.set_user_attr("params", cost.params)
     trial.set_user_attr("macs", cost.macs)
     for name in ("flash", "ram", "memory", "latency_ms"):
@@ -56,8 +56,8 @@ def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
 
 
 def record(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, excess: dict[str, float] | None = None) -> None:
-    """Ends a trial that is still running. `excess` names the limits it broke; positive values mark it as infeasible."""
-    known = stored(study, trial).constraints if excess else {}  # what a crash left behind is not set twice
+    """Ends a running trial. `excess` names the limits that it exceeds; positive values mark it as infeasible."""
+    known = stored(study, trial).constraints if excess else {}  # a constraint that was set before a crash is not set twice
     for name, value in (excess or {}).items():
         if name not in known:
             trial.set_constraint(name, value)
@@ -66,28 +66,28 @@ def record(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, excess: d
 
 
 def decide(trial: optuna.Trial, outcome: Outcome) -> None:
-    """From here on the outcome is fixed, whatever is cut off before `finish`."""
+    """Records the outcome, which is then fixed, whatever happens before `finish`."""
     trial.set_user_attr("outcome", outcome)
 
 
 def report(study: optuna.Study, trial: optuna.Trial, value: float, epoch: int) -> None:
-    """Stores the value of the validation images after an epoch, in place of what another run may have stored for it."""
+    """Stores the validation value after an epoch, and replaces the value of an earlier run."""
     overwrite_value(study, trial, value, epoch)
 
 
 def finish(study: optuna.Study, trial: optuna.Trial) -> None:
-    """Tells the trial as its recorded outcome says."""
+    """Tells the trial with its recorded outcome."""
     frozen = stored(study, trial)
     outcome: Outcome = frozen.user_attrs["outcome"]
     if outcome == "diverged" and DIVERGENCE not in frozen.constraints:
-        # A curve that looked good before it exploded must not teach the sampler that this was good.
+        # A curve that looked good before the loss exploded must not teach the sampler that it was good.
         trial.set_constraint(DIVERGENCE, 1.0)
     value = last_value(frozen) if outcome == "trained" else None
     study.tell(trial, value, state=_STATES[outcome])
 
 
 def record_duplicate(study: optuna.Study, trial: optuna.Trial, twin: FrozenTrial) -> None:
-    """Ends a trial as its finished twin ended, curve and all, without training anything."""
+    """Ends a trial like its finished twin, with the same curve and without a training."""
     trial.set_user_attr("duplicate_of", twin.number)
     trial.set_user_attr("outcome", "duplicate")
     known = stored(study, trial)
@@ -99,20 +99,20 @@ def record_duplicate(study: optuna.Study, trial: optuna.Trial, twin: FrozenTrial
 
 
 def broken_limits(trial: FrozenTrial) -> dict[str, float]:
-    """The limits of the budget that it breaks, by how much as a share of each; empty where it fits."""
+    """The budget's limits that it exceeds, each by which share; empty if it fits."""
     return {name: value for name, value in trial.constraints.items() if value > 0 and name != DIVERGENCE}
 
 
 def outcome_of(trial: FrozenTrial) -> str:
-    """One of OUTCOMES, also where it is recorded and not told yet; `running` for a trial that has not ended, or `waiting` for one
-    that a warm start has enqueued."""
+    """One of OUTCOMES, also if it is recorded but not told yet; `running` for an unfinished trial, or `waiting` for an enqueued
+    one."""
     if trial.state == TrialState.WAITING:
         return "waiting"
     return trial.user_attrs.get("outcome", "failed" if trial.state.is_finished() else "running")
 
 
 def count_outcomes(trials: Iterable[FrozenTrial]) -> Counter[str]:
-    """Of each outcome, and `imported` for results that another study brought."""
+    """Number of trials for each outcome, and `imported` for results of another study."""
     return Counter("imported" if trial.user_attrs.get("imported") else outcome_of(trial) for trial in trials)
 
 
@@ -121,14 +121,13 @@ def count_trained(counts: Mapping[str, int]) -> int:
 
 
 def best_trials(trials: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The trained ones of highest value, best first; of equal ones the smaller network first."""
+    """The completed trials with the highest values, best first; of equal ones the smaller network first."""
     trained = [t for t in trials if outcome_of(t) == "trained"]
     return sorted(trained, key=lambda t: (last_value(t), -t.user_attrs["params"], -t.number), reverse=True)[:count]
 
 
 def best_so_far(trials: Iterable[FrozenTrial]) -> list[float]:
-    """The highest value that was known when each network had trained, in the order of their ends; from the first
-    on that got to its end."""
+    """The highest value so far after each trained network, in the order in which they ended, from the first completed one on."""
     counted = [t for t in trials if outcome_of(t) in COUNTED and t.datetime_complete is not None]
     values: list[float] = []
     for trial in sorted(counted, key=lambda t: (t.datetime_complete, t.number)):

@@ -1,5 +1,4 @@
-"""The storage through which a study's sole coordinator writes, and what it is made of: a storage of which every method goes
-through one."""
+"""The storage through which a study's only coordinator writes, and its base, a storage that routes every method through one."""
 
 import copy
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -22,7 +21,7 @@ Connect = Callable[[], Any]  # makes a connection of sqlite3 or psycopg
 
 @contextmanager
 def unsaid() -> Iterator[None]:
-    """Without Optuna's line about each study that is made; how much it says to others is theirs to choose."""
+    """Hides Optuna's line about each new study; its other messages are the user's choice."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
     try:
@@ -36,12 +35,12 @@ def _routed(name: str) -> Callable[..., Any]:
 
 
 class RoutedStorage(BaseStorage):
-    """A storage of which every method goes through `call`."""
+    """A storage whose methods all go through `call`."""
 
     def call(self, name: str, *arguments: Any, **named: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no {name}")
 
-    # Of those that a base class would answer by way of another method, some are faster where they are meant.
+    # Of the methods that a base class would implement by another one, some are faster if forwarded.
     for _name in (
         *BaseStorage.__abstractmethods__,
         "get_trial_id_from_study_id_trial_number",
@@ -52,20 +51,18 @@ class RoutedStorage(BaseStorage):
 
 
 class OwnedStorage(RoutedStorage):
-    """Writes through one connection, and tries again while the database is unavailable. Trials are read from memory: nobody
-    else changes one, and what others have added is looked up whenever all are read.
+    """Writes through one connection, and tries again while the database is unavailable. Reads trials from memory: nobody else
+    changes a trial, and trials added by others are looked up whenever all trials are read.
 
-    An attempt that failed may have been committed before the connection broke. Optuna writes attributes and intermediate
-    values over what is there; what it would do twice is looked up here first.
+    A failed attempt may have been committed before the connection broke. Optuna overwrites attributes and intermediate values;
+    for what it would do twice, this class looks first.
     """
 
     def __init__(self, url: str, connect: Connect, retry: Retry) -> None:
         self._retry = retry
         self._closed = False
-        self._trials: dict[
-            int, FrozenTrial
-        ] = {}  # by id; a change replaces one, so that a list that was handed out stays as it is
-        self._ids: dict[int, list[int]] = {}  # by study, of its trials in the order of their numbers
+        self._trials: dict[int, FrozenTrial] = {}  # by ID; a changed trial is replaced, so that a returned list does not change
+        self._ids: dict[int, list[int]] = {}  # by study, the IDs of its trials in the order of their numbers
 
         def connect_while_owned() -> Any:
             assert not self._closed, "the study is no longer owned"
@@ -143,7 +140,7 @@ class OwnedStorage(RoutedStorage):
             return next(made, None) or self._stored.add_trial(study_id, template)
 
         trial = self._retry(create)
-        if trial.number == len(self._ids[study_id]):  # or others have added some before, which are read with this one
+        if trial.number == len(self._ids[study_id]):  # else others have added trials before it, which are read with it
             self._ids[study_id].append(id_of(trial))
             self._trials[id_of(trial)] = trial
         return id_of(trial)
@@ -162,7 +159,7 @@ class OwnedStorage(RoutedStorage):
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         def write(again: bool) -> bool:
             try:
-                # A trial that was waiting is refused once it runs, which the first attempt may have brought about.
+                # A trial that runs already cannot be started; the first attempt may have started it.
                 return self._stored.set_trial_state_values(trial_id, state, values) or (again and state == TrialState.RUNNING)
             except optuna.exceptions.UpdateFinishedTrialError:
                 trial = self._stored.get_trial(trial_id)
@@ -189,7 +186,7 @@ class OwnedStorage(RoutedStorage):
         self._change(trial_id, system_attrs={key: through_json(value)})
 
     def _change(self, trial_id: int, **fields: Any) -> None:
-        """In memory. Of a field that is a dictionary, the entries that are given."""
+        """Changes a trial in memory; of a field that is a dictionary, only the given entries."""
         if trial_id in self._trials:
             trial = self._trials[trial_id] = copy.copy(self._trials[trial_id])
             for name, value in fields.items():

@@ -1,9 +1,9 @@
-"""One coordinator a study, by a lock that death itself releases: `flock` in the study's folder where SQLite lies there, an
+"""One coordinator for each study, by a lock that is released when its process dies: `flock` in the study's folder for SQLite, an
 advisory lock in PostgreSQL.
 
-PostgreSQL frees the lock when the connection that took it ends, for whatever reason. So it is taken by the very connection
-that writes: none comes into being without it. Between a lost connection and the next one another coordinator may have led the
-study, which is seen by the token that each leaves in a table; then the first one stops before it has written anything.
+PostgreSQL releases the lock when the connection that took it ends. So the lock is taken by the connection that writes, and there
+is no connection without it. Between a lost connection and the next one another coordinator may have owned the study. The token
+that each coordinator leaves in a table shows this; the first one then stops before it writes anything.
 """
 
 import hashlib
@@ -38,9 +38,9 @@ from nas.study.storage import (
     postgres,
 )
 
-FOUNDING_SECONDS = 10.0  # waited for another process that is about to found the same study in a database
-PROBED_SECONDS = 0.5  # waited for a command that only looks whether the lock is free, and holds it for that moment
-DYING_SECONDS = 3.0  # waited for the lock of a process that was just killed
+FOUNDING_SECONDS = 10.0  # wait for another process that is creating the same study in a database
+PROBED_SECONDS = 0.5  # wait for a command that checks whether the lock is free, and holds it for a moment
+DYING_SECONDS = 3.0  # wait for the lock of a process that was just killed
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def own_study(
     in_database = url is not None or paths.storage_url.exists()
     lock = _lock_folder(paths, FOUNDING_SECONDS if in_database else PROBED_SECONDS)
     try:
-        address = study_address(paths, url)  # looked up where nobody else can found the study elsewhere any more
+        address = study_address(paths, url)  # under the lock nobody else can create the study elsewhere
         if address is None:
             storage = own_sqlite(paths, retry, note)
         else:
@@ -80,7 +80,7 @@ def own_study(
                     record_address(paths, address)
                 except OSError as error:
                     raise _unwritable(paths, error) from None
-                lock.release()  # from here on the database's own counts
+                lock.release()  # from here on the database's own lock counts
             yield storage
         finally:
             storage.close()
@@ -89,7 +89,7 @@ def own_study(
 
 
 def is_led(paths: StudyPaths) -> bool | None:
-    """Whether a coordinator leads the study at this moment; None where that cannot be told."""
+    """Whether a coordinator owns the study at this moment; None if that is unknown."""
     address = study_address(paths, None)
     if address is not None:
         with openable(paths, address), closing(postgres(address)()) as connection:
@@ -108,7 +108,7 @@ def is_led(paths: StudyPaths) -> bool | None:
 
 
 def _found(storage: OwnedStorage, paths: StudyPaths, address: sqlalchemy.URL | None) -> None:
-    """Makes the study in a database that has none, and makes sure that it is the one whose folder this is."""
+    """Creates the study in a database that has none, and makes sure that it is the study of this folder."""
     began = paths.settings.is_file()
     name = name_of_study(storage, paths, address)
     if name is None:
@@ -126,8 +126,8 @@ def _found(storage: OwnedStorage, paths: StudyPaths, address: sqlalchemy.URL | N
 
 @contextmanager
 def _at_rest(paths: StudyPaths, note: Callable[[str], None]) -> Iterator[optuna.storages.BaseStorage | None]:
-    """Nobody searches or trains anything of the study meanwhile. Yields its storage in PostgreSQL; None for SQLite, which its
-    folder takes along. Raises StudyError."""
+    """Nobody searches or trains anything of the study meanwhile. Yields its storage in PostgreSQL; None for SQLite, which moves
+    with its folder. Raises StudyError."""
     with ExitStack() as held:
         storage = None
         if paths.storage_url.exists():
@@ -147,7 +147,7 @@ def _at_rest(paths: StudyPaths, note: Callable[[str], None]) -> Iterator[optuna.
 
 
 def remove_study(paths: StudyPaths, note: Callable[[str], None]) -> None:
-    """Its rows in PostgreSQL, then its folder. Raises StudyError."""
+    """Removes its rows in PostgreSQL, then its folder. Raises StudyError."""
     with _at_rest(paths, note) as storage:
         if storage is not None and (address := study_address(paths, None)) is not None:
             move_rows(storage, paths, address, None)
@@ -155,7 +155,7 @@ def remove_study(paths: StudyPaths, note: Callable[[str], None]) -> None:
 
 
 def rename_study(paths: StudyPaths, name: str, note: Callable[[str], None]) -> StudyPaths:
-    """Its rows in PostgreSQL, then its folder. Raises StudyError."""
+    """Renames its rows in PostgreSQL, then its folder. Raises StudyError."""
     new = study_paths(name)
     if new.folder.exists():
         raise StudyError(f"{new.folder} already exists", hint="use another name")
@@ -211,8 +211,7 @@ def _held(study: str, who: str, more: str = "") -> StudyError:
     )
 
 
-# A machine that is gone is noticed after a minute; what an administrator may have set against idle sessions does not mean
-# this one.
+# A machine that is gone is noticed after a minute; an administrator's limit for idle sessions does not apply to this one.
 _SESSION = {
     "tcp_keepalives_idle": "20",
     "tcp_keepalives_interval": "10",
@@ -231,12 +230,12 @@ _HELD = """
 
 
 def lock_key(study: str) -> int:
-    """64 bits with a sign, which is what PostgreSQL takes."""
+    """A signed 64-bit number, as PostgreSQL takes it."""
     return int.from_bytes(hashlib.sha256(f"nas study {study}".encode()).digest()[:8], "big", signed=True)
 
 
 class Lease:
-    """A study's lock, taken with each connection that is made; there may be one at a time."""
+    """A study's lock, taken by each new connection; there may be one connection at a time."""
 
     def __init__(self, study: str, connect: Connect) -> None:
         self._study, self._connect = study, connect
@@ -244,13 +243,16 @@ class Lease:
         self._held_before = False
 
     def connect(self) -> Any:
-        """Raises StudyError where another coordinator holds the lock, or has held it since this one did, and
-        DatabaseUnavailable where the lock is not free yet."""
+        """A connection that holds the lock.
+
+        Raises StudyError if another coordinator holds the lock, or held it after this one, and DatabaseUnavailable if this one's
+        lost connection still holds it.
+        """
         connection = self._connect()
         try:
             connection.autocommit = True
             self._require_session(connection)
-            for name, value in _SESSION.items():  # of which older servers lack some
+            for name, value in _SESSION.items():  # older servers lack some
                 connection.execute("SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s", (value, name))
             if self._held_before:
                 self._take_again(connection)
@@ -263,8 +265,8 @@ class Lease:
         return connection
 
     def _require_session(self, connection: Any) -> None:
-        """A pooler such as pgbouncer may give the server's process that holds the lock to another client, who then holds it,
-        too. It is betrayed by the number of that process, since a client is told one that only means something to the pooler."""
+        """Raises StudyError behind a connection pooler such as pgbouncer, which may give the server's process that holds the lock
+        to another client. A pooler shows by the number of that process: it gives its clients numbers of its own."""
         if connection.execute("SELECT pg_backend_pid()").fetchone()[0] != connection.info.backend_pid:
             raise StudyError(
                 f"the database of the study {self._study!r} is behind a connection pooler, which cannot hold "

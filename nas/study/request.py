@@ -1,4 +1,4 @@
-"""What is asked of a search, and what that means beside what its study began with."""
+"""Combines the request of a search with the settings that its study began with."""
 
 import os
 import uuid
@@ -49,7 +49,7 @@ CROP = "augment.crop_padding"  # the slot
 
 @dataclass(frozen=True)
 class Asked:
-    """A request beside what the study began with, as far as that needs no data."""
+    """A request combined with the study's settings, as far as that needs no data."""
 
     paths: StudyPaths
     stored: StudySettings | None  # what the study began with; None for a new one
@@ -61,7 +61,7 @@ class Asked:
     seed: int
 
     def _split(self, dataset: Dataset) -> tuple[DataConfig, Split]:
-        """The data with the number of validation images, which goes by the images in a new study, and the split. Raises
+        """The data with the number of validation images, which depends on the images in a new study, and the split. Raises
         NasError."""
         data = self.data
         if dataset.validation is not None and self.validation_asked:
@@ -75,10 +75,10 @@ class Asked:
         return data, split(dataset, data)
 
     def on(self, dataset: Dataset, write: Write = write_whole) -> tuple[Space, Budget, StudySettings, Split]:
-        """The space and the budget for these images, what a study of them means, and which of them train. `write` keeps what the
-        budget measures.
+        """For these images: the space, the budget, the settings of a study, and the split. `write` stores what the budget
+        measures.
 
-        Raises NasError where nothing can fit, or the images cannot be split so.
+        Raises NasError if nothing can fit, or if the images cannot be split.
         """
         data, parts = self._split(dataset)
         space = self._cropped(dataset.shape.size).for_images(dataset.shape)
@@ -86,7 +86,7 @@ class Asked:
         budget = Budget(space.budget, dataset.shape, self.paths.latencies, write)
         check_feasible(space, budget)
         uncounted = uncounted_sentences(space, dataset.shape)
-        if self.stored is None:  # older studies go on
+        if self.stored is None:  # older studies continue
             require_counted(budget, uncounted)
         settings = StudySettings(
             space=space.name,
@@ -107,7 +107,7 @@ class Asked:
         return space, budget, settings, parts
 
     def _cropped(self, size: int) -> Space:
-        """The space, in which a crop that it says nothing of goes by the size of the images; in a study from before it did, as it
+        """The space. If it does not set a crop, the crop depends on the size of the images; in an older study it stays as it
         was."""
         known = self.stored is None or CROP in self.stored.parameters
         if size == CIFAR10.size or not known or any(slot.name == CROP for slot in self.space.slots):
@@ -116,7 +116,7 @@ class Asked:
 
 
 def resolve(request: SearchSpec) -> Asked:
-    """Raises NasError for what cannot be meant."""
+    """Raises NasError for an impossible request."""
     if request.trials < 1:
         raise ConfigError(f"--trials must be at least 1, but is {request.trials}", hint="--trials 12")
     if request.epochs is not None:
@@ -169,7 +169,7 @@ def known_word(option: str, word: str | None, words: Any) -> Any:
 
 
 def resolve_space(request: SearchSpec, paths: StudyPaths, stored: StudySettings | None, overrides: Overrides) -> Space:
-    """The space that was asked for, else the study's own, else the default. Tries the blocks of users' own files."""
+    """The requested space, else the study's own, else the default. Tries the users' own blocks."""
     own = request.space is None and stored is not None
     space = read_study_space(paths, stored) if own and stored is not None else load_space(request.space or DEFAULT_SPACE)
     check_blocks(space)
@@ -177,8 +177,8 @@ def resolve_space(request: SearchSpec, paths: StudyPaths, stored: StudySettings 
 
 
 def resolve_study(request: SearchSpec, space: Space, stored: StudySettings | None, overrides: Overrides) -> StudyConfig:
-    """The strategies that the space and the command line ask for, else those that the study began with, every argument as it was
-    then."""
+    """The sampler and the pruner that the space and the command line ask for, else those of the study, with every argument as it
+    was then."""
     if stored is None:
         return fill_new(space.study, space.epochs, space.warmup)
     if request.space is None:
@@ -247,8 +247,8 @@ def resolve_data(request: SearchSpec, stored: StudySettings | None) -> DataConfi
 
 
 def least_params(space: Space, budget: Budget) -> int:
-    """Where a front begins: at a 32nd of the budget, or, where the space's networks are larger, at twice its smallest one's
-    parameters. Raises ConfigError where no parameters are limited."""
+    """Where a front begins: at 1/32 of the budget, or at twice the parameters of the space's smallest network if that is more.
+    Raises ConfigError if parameters are not limited."""
     if budget.limits.params is None:
         raise ConfigError(
             "objective: front needs a parameter budget",

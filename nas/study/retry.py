@@ -1,4 +1,4 @@
-"""Waiting for a database that is unavailable, or for room on a disk: which errors mean that, and what is said meanwhile."""
+"""Waits for an unavailable database, or for room on a disk: which errors mean that, and what is shown meanwhile."""
 
 import sqlite3
 import time
@@ -14,13 +14,13 @@ from nas.study.address import redacted
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two attempts
-LOOK_UP = 0.2  # seconds after which a request to stop is noticed
-SAY_AGAIN = 60.0  # seconds between two notes of the same trouble
+LOOK_UP = 0.2  # seconds until a stop request is noticed
+SAY_AGAIN = 60.0  # seconds between two notes about the same problem
 
 UNREACHABLE, FULL, LOCKED = "is not reachable", "has no free disk space", "is locked by another process"
-# How the codes begin by which SQLite and PostgreSQL name such a trouble; the first that matches counts. A quota that is used
-# up, and a full disk where the write-ahead log's index should grow, are I/O errors to SQLite. PostgreSQL's are connection
-# exceptions, insufficient resources and an operator's intervention, but not the dropping of the database:
+# Prefixes of the codes of such errors in SQLite and PostgreSQL; the first match counts. A used-up quota, and a full disk when the
+# write-ahead log's index grows, are I/O errors in SQLite. In PostgreSQL they are connection exceptions, insufficient resources
+# and operator interventions, except for the deletion of the database:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _CODES = {
     FULL: ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHM", "53100"),
@@ -30,43 +30,42 @@ _CODES = {
 
 
 class DatabaseUnavailable(Exception):
-    """The database cannot do its work now, and will when it is back. No kind of SQLAlchemyError, which Optuna would retry or
-    rename in its own ways."""
+    """The database cannot work now, but will later. It is no SQLAlchemyError, because Optuna would retry or rename that."""
 
     def __init__(self, trouble: str, reason: str) -> None:
         super().__init__(f"{trouble} ({reason})")
 
 
 class LedgerUnavailable(StudyError):
-    """The same to somebody who does not wait for long."""
+    """The same for a caller that does not wait for long."""
 
 
 def redacted_line(error: object) -> str:
-    """All that an error says, in a line and without passwords."""
+    """The whole text of an error in one line, without passwords."""
     return redacted(" ".join(str(error).split()))
 
 
 def find_unavailable(error: sqlalchemy.exc.DBAPIError) -> DatabaseUnavailable | None:
-    """None for an error that waiting does not mend."""
+    """None for an error that waiting does not solve."""
     code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
     for trouble, prefixes in _CODES.items():
         if code is not None and code.startswith(prefixes):
             return DatabaseUnavailable(trouble, redacted_line(error.orig))
-    # libpq gives no code to what keeps it from connecting.
+    # libpq has no code for a failed connection.
     nameless = code is None and isinstance(error, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError))
     lost = error.connection_invalidated or (nameless and not isinstance(error.orig, sqlite3.Error))
     return DatabaseUnavailable(UNREACHABLE, redacted_line(error.orig)) if lost else None
 
 
 def raise_unavailable(context: sqlalchemy.engine.ExceptionContext) -> None:
-    """For an engine's event `handle_error`."""
+    """Handles an engine's event `handle_error`."""
     error = context.sqlalchemy_exception
     if isinstance(error, sqlalchemy.exc.DBAPIError) and (unavailable := find_unavailable(error)):
         raise unavailable
 
 
 class Retry:
-    """Carries out what a database may not be able to do at once."""
+    """Repeats an action until the database or the disk can do it."""
 
     def __init__(
         self,
@@ -77,12 +76,12 @@ class Retry:
         doing: str = "search",
         again: str | None = None,
     ) -> None:
-        """`what` is unavailable, `doing` waits for it, and `again` is the command that goes on."""
+        """`what` is unavailable, `doing` waits for it, and `again` is the command that resumes."""
         self._note, self._stop_requested, self._what, self._doing = note, stop_requested, what, doing
         self._again = again or f"nas search --study {study}"
 
     def __call__(self, attempt: Callable[[bool], T]) -> T:
-        """`attempt` is told whether it is not the first one, which may have succeeded without our hearing of it.
+        """`attempt` is told whether it is a repetition: the attempt before may have succeeded unnoticed.
 
         Raises StudyError if a stop is requested while the database is unavailable.
         """
@@ -104,8 +103,7 @@ class Retry:
             return result
 
     def write(self, action: Callable[[], None]) -> None:
-        """Carries out a write to a file, which has to be one that may be done twice. Raises OSError for other reasons than a full
-        disk."""
+        """Performs a write to a file that may be done twice. Raises OSError for reasons other than a full disk."""
 
         def attempt(again: bool) -> None:
             try:

@@ -1,4 +1,4 @@
-"""`nas search`: finds or founds the study, makes sure that it means the same as before, and runs the coordinator."""
+"""`nas search`: finds or creates the study, checks that its meaning has not changed, and runs the coordinator."""
 
 import time
 import uuid
@@ -58,7 +58,7 @@ from nas.study.workers import choose_workers, workers_of
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What will be done, printed before it begins."""
+    """The plan, printed before the search begins."""
 
     paths: StudyPaths
     settings: StudySettings
@@ -69,14 +69,14 @@ class SearchPlan:
     workers: str  # how many, and where
     precision: str
     pruner: FairPruner
-    finalists: Round | None  # what is expected after the search; None for none
-    finalists_given: bool  # whether their number was given, and so is certain
-    finalist_seconds: float | None  # kept for them, where the time is limited
-    finalist_flop: float | None  # likewise, where the compute is
+    finalists: Round | None  # expected after the search; None for none
+    finalists_given: bool  # whether their number was given, and is certain
+    finalist_seconds: float | None  # reserved for them, if the time is limited
+    finalist_flop: float | None  # reserved for them, if the compute is limited
     skipped_images: int
-    groups: int  # whose images are kept together by the split; 0 where nobody said what belongs together
+    groups: int  # that the split keeps together; 0 without groups
     warm_start: list[Fitted]
-    """What became of the candidates to begin with; empty where there are none, or the study had begun before."""
+    """What became of the warm start's candidates; empty without any, or if the study had begun before."""
     warnings: list[str]
 
 
@@ -86,7 +86,8 @@ class SearchResult:
     progress: Progress
     finalists: list[Finalist]  # best first; empty where there are none
     interrupted: bool
-    """By Ctrl-C or by the deadline, before the finalists, or a search without them, had ended; the same command goes on."""
+    """Whether Ctrl-C or the deadline ended it before the finalists, or a search without them, had ended; the same command
+    resumes."""
     exhausted: bool
 
 
@@ -95,13 +96,13 @@ class SearchDisplay(Display):
         return items
 
     def begin(self, plan: SearchPlan) -> None:
-        """What will be done, before it begins."""
+        """The plan, before the search begins."""
 
     def begin_finalists(self, chosen: Round, there: int, /) -> None:
-        """`there`: trainings of them that have ended before."""
+        """`there`: trainings of finalists that ended before."""
 
     def until(self, deadline: float | None, /) -> None:
-        """What follows begins now and ends by `deadline`, a time of `time.monotonic`."""
+        """The next part begins now and ends by `deadline`, a time of `time.monotonic`."""
 
 
 def run_search(request: SearchSpec, display: SearchDisplay) -> SearchResult:
@@ -120,7 +121,7 @@ def run_search(request: SearchSpec, display: SearchDisplay) -> SearchResult:
 
 
 def _write_what_it_means(prepared: "_Prepared") -> None:
-    """The settings last: where they are, the study has begun."""
+    """Writes the settings last: they mark the study as begun."""
     paths, space = prepared.paths, prepared.space
     write_whole(paths.space, space.text.encode())
     for source in space.blocks.values():
@@ -145,17 +146,17 @@ class _Prepared:
     executor: Executor
     token: str
     persist: Callable[[Callable[[], None]], None]
-    """Carries out a write to the study's folder, and tries again when the disk is full."""
+    """Performs a write to the study's folder, and tries again if the disk is full."""
     workers: str
     precision: str
-    deadline: float | None  # a time of `time.monotonic`, for finalists and all
+    deadline: float | None  # a time of `time.monotonic`, for the search and the finalists
     pruner: FairPruner
     warnings: list[str]
-    least_params: int | None  # below which no trial's own budget is drawn; None where all have the study's
+    least_params: int | None  # the smallest limit of a trial; None if all trials have the study's
 
 
 def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, stop: Stop) -> _Prepared:
-    """`closing` ends the workers, whatever comes of the search."""
+    """`closing` ends the workers, however the search ends."""
     deadline = None if request.timeout is None else time.monotonic() + request.timeout
 
     def stop_requested() -> bool:
@@ -166,14 +167,14 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
     worker_plan = WorkerPlan(asked.data, "cpu", 1, paths.folder.absolute(), token)
     executor, workers, precision = _make_executor(request, worker_plan, asked.stored, display)
     closing.callback(executor.close, force=True)
-    if asked.space.budget.latency is None:  # else what is timed first would be timed beside them
+    if asked.space.budget.latency is None:  # else they would disturb the first measurement
         executor.prepare()  # workers import while this process reads the data, opens the study and draws
     dataset = load_dataset(asked.data, display.decoding)
     persist = Retry(paths.name, display.note, stop_requested, "the study's folder").write
     space, budget, settings, parts = asked.on(dataset, lambda file, content: persist(lambda: write_whole(file, content)))
     executor.tell(data=settings.data)
     if request.warm_start is not None and asked.stored is None:
-        find_starts(request.warm_start, settings)  # so that a mistake there founds no study
+        find_starts(request.warm_start, settings)  # reports mistakes before a study is created
     if asked.stored is None and isinstance(executor, LocalExecutor):
         chosen = choose_workers(request, len(parts.train), space, budget, executor, display.note)
         if chosen is not None:
@@ -212,7 +213,7 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
 
 
 def imbalance_warnings(dataset: Dataset, space: Space) -> list[str]:
-    """With what the search could do about it, and does not."""
+    """A warning about unbalanced classes, with the options that the search does not use."""
     found = imbalance(dataset)
     if found is None:
         return []
@@ -226,7 +227,7 @@ def imbalance_warnings(dataset: Dataset, space: Space) -> list[str]:
 def _make_executor(
     request: SearchSpec, plan: WorkerPlan, stored: StudySettings | None, display: SearchDisplay
 ) -> tuple[Executor, str, str]:
-    """With its workers and their precision in words."""
+    """Also returns its workers and their precision in words."""
     cluster = ray_cluster(request.ray, request.gpus_per_worker, request.cpus_per_worker, request.placement)
     if cluster is not None:
         from nas.jobs.ray.executor import RayExecutor
@@ -272,7 +273,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         return runner
 
     def make_source(reserved: float = 0.0) -> SearchSource:
-        """`reserved`: of the compute that is given, for finalists."""
+        """`reserved`: of the given compute, for finalists."""
         return SearchSource(
             study,
             paths,
@@ -329,12 +330,12 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         interrupted = True
     finally:
         prepared.executor.close(force=True)
-    search.progress.counts = count_outcomes(study.get_trials(deepcopy=False))  # also what has not ended
+    search.progress.counts = count_outcomes(study.get_trials(deepcopy=False))  # also of unfinished trials
     return SearchResult(plan, search.progress, finalists_of(study), interrupted, search.exhausted is not None)
 
 
 def _bind(prepared: _Prepared, study: optuna.Study) -> None:
-    """Writes into folder and database the identity by which they know each other, where one of them lacks it."""
+    """Writes their common identity into the folder and the database, if one of them lacks it."""
     paths, known = prepared.paths, study.user_attrs.get("identity")
     settings = read_settings(paths)
     identity = known or settings.identity or prepared.settings.identity
@@ -348,7 +349,7 @@ def _bind(prepared: _Prepared, study: optuna.Study) -> None:
 
 
 def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
-    """Records what a study is searched by, and enqueues what it begins with; returns what became of that."""
+    """Records the settings in the study, and enqueues the warm start; returns what became of its candidates."""
     settings, warm_start = prepared.settings, prepared.request.warm_start
     study.set_user_attr("sampler", describe(settings.study.sampler))
     study.set_user_attr("pruner", f"{describe(settings.study.pruner)}: {prepared.pruner.describe()}")
@@ -385,12 +386,13 @@ def _plan(
 
 
 def _has_left(study: optuna.Study, asked: Round, trials: list[FrozenTrial]) -> bool:
-    """Whether any of these finalists' trainings has not come to its end."""
+    """Whether any training of these finalists is unfinished."""
     ended = {finalist.number: len(finalist.accuracies) for finalist in finalists_of(study)}
     return any(ended.get(trial.number, 0) < asked.seeds for trial in trials)
 
 
 def _has_begun(study: optuna.Study) -> bool:
-    """Whether all that a search begins with is there; studies from before that was recorded have trials of their own."""
+    """Whether everything that a search begins with is recorded; older studies, which did not record it, have trials of their
+    own."""
     own = (t for t in study.get_trials(deepcopy=False) if not t.user_attrs.get("imported"))
     return "begun" in study.user_attrs or any(trial.state != TrialState.WAITING for trial in own)

@@ -1,4 +1,4 @@
-"""What a study means, written when it begins and compared before it goes on."""
+"""The settings that give a study its meaning: written when it begins, and compared before it resumes."""
 
 import platform
 import shlex
@@ -22,13 +22,13 @@ from nas.study.address import redacted
 from nas.study.strategies import describe, fill_defaults
 
 RECORDED_PACKAGES = ("nas", "torch", "torchvision", "optuna", "fvcore", "numpy")
-PLACES = {"folder", "labels"}  # of `DataConfig`: where the data lies, which its fingerprint does not depend on
-NOT_IMPORTABLE = "not importable"  # in place of fvcore's version, where torch counts
-PRESETS_SPACE = "presets"  # stands where a space's name would, in a study that only holds retrained presets
+PLACES = {"folder", "labels"}  # of `DataConfig`: the places of the data, which its fingerprint does not depend on
+NOT_IMPORTABLE = "not importable"  # instead of fvcore's version, if torch counts
+PRESETS_SPACE = "presets"  # instead of a space's name, in a study that only holds retrained presets
 
 
 class Environment(Frozen):
-    """Where and by what a study or a network was made."""
+    """When, where and with which versions a study or a network was made."""
 
     created: str
     command: str
@@ -66,7 +66,7 @@ def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 @cache
 def git_state() -> str | None:
-    """Of the checkout that this package runs from, as it was when this process first asked."""
+    """Of the checkout that this package runs from, when this process first asked."""
     here = Path(__file__).resolve().parent
     try:
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
@@ -92,7 +92,7 @@ COMPUTE = ("trial_compute", "final_compute")
 
 
 class Overrides(Frozen):
-    """What the command line said instead of the space file."""
+    """Values of the command line that replace those of the space file."""
 
     epochs: int | None = None
     max_params: int | None = None
@@ -102,7 +102,7 @@ class Overrides(Frozen):
     class_balance: BalanceName | None = None
     trial_compute: float | None = None
     final_compute: float | None = None
-    unmirrored: bool = False  # the data set's word, not the command line's: its images mean something else in the mirror
+    unmirrored: bool = False  # set by the data set, not by the command line: mirrored images have another meaning
 
     def applied_to(self, space: Space) -> Space:
         if self.epochs is not None:
@@ -116,7 +116,7 @@ class Overrides(Frozen):
         return replace(space, study=self.applied_to_study(space.study))
 
     def applied_to_study(self, study: StudyConfig) -> StudyConfig:
-        """Another name has its own defaults; the same keeps the arguments."""
+        """Another name gets its own defaults; the same name keeps the arguments."""
         changed: dict[str, Any] = {
             kind: StrategyConfig(name=name)
             for kind, name, before in (("sampler", self.sampler, study.sampler), ("pruner", self.pruner, study.pruner))
@@ -132,7 +132,7 @@ FIRST_STRATEGIES = StudyConfig(
     sampler=StrategyConfig(name="tpe", arguments={"startup_trials": 20, "candidates": 24, "good": 0.1}),
     pruner=StrategyConfig(name="asha", arguments={"reduction": 3, "first_rung": None}),
 )
-"""Of studies from before strategies had names, whose settings do not say them."""
+"""Of studies older than the names of strategies, which do not store them."""
 
 
 def _tflop(flop: float | None) -> str | None:
@@ -144,27 +144,27 @@ def _changes(pairs: list[tuple[str, Any, Any]]) -> list[str]:
 
 
 class StudySettings(Frozen):
-    """Fixed for the life of a study, all but `environment`, where the data lies and what only describes."""
+    """Fixed for the life of a study, except `environment`, the places of the data, and fields that only describe."""
 
     space: str  # its name; what it means is in `parameters` and `budget`
     overrides: Overrides
     parameters: dict[str, str]  # each of the space's slots in words, the epochs among them
     budget: BudgetConfig
-    uncounted: tuple[str, ...] = ()  # sentences: which multiply-adds of a user's own blocks are in no count
+    uncounted: tuple[str, ...] = ()  # sentences: which MACs of users' own blocks are not counted
     data: DataConfig
-    data_fingerprint: str  # of the labels, classes and pixel statistics: the same images in another folder are the same data
+    data_fingerprint: str  # of the labels, classes and pixel statistics, not of the folder
     shape: ImageShape
     seed: int
     study: StudyConfig = FIRST_STRATEGIES  # its strategies, with every argument
-    train_images: int | None = None  # that an epoch sees; None of older studies, until they are searched again
-    validation_images: int | None = None  # likewise, that choose
+    train_images: int | None = None  # of an epoch; None in older studies until they are resumed
+    validation_images: int | None = None  # None in older studies until they are resumed
     identity: str | None = None
-    """Random; the study in the database has the same. None of older studies, until they are searched again."""
-    workers: int | None = None  # on the CPU where no number is asked for, chosen when the study began; None: one
+    """Random; the study in the database has the same. None in older studies until they are resumed."""
+    workers: int | None = None  # default number on the CPU, chosen when the study began; None: one
     environment: Environment
 
     def differences(self, new: "StudySettings") -> list[str]:
-        """What `new` would change, one sentence each."""
+        """One sentence for each setting that `new` changes."""
         names = sorted(self.parameters.keys() | new.parameters.keys())
         pairs: list[tuple[str, Any, Any]]
         pairs = [(name, self.parameters.get(name, "absent"), new.parameters.get(name, "absent")) for name in names]
@@ -202,7 +202,7 @@ class StudySettings(Frozen):
         )
 
     def require_same(self, new: "StudySettings", study: str) -> None:
-        """Raises StudyError, naming every difference, where `new` means something else."""
+        """Raises StudyError with every difference if `new` has another meaning."""
         found = self.differences(new)
         if found:
             listed = "\n".join(f"  {difference}" for difference in found)
@@ -217,7 +217,7 @@ def read_settings(paths: StudyPaths) -> StudySettings:
 
 
 def read_study_space(paths: StudyPaths, settings: StudySettings) -> Space:
-    """The space file that the study began with, with the blocks that it names, from its own folder; without the overrides."""
+    """The study's own copy of its space file, with the blocks that it names; without the overrides."""
     if settings.space == PRESETS_SPACE:
         raise StudyError(
             f"study {paths.name!r} has only retrained presets and no search",

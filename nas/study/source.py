@@ -1,7 +1,7 @@
 """The trials of a study as jobs: reports their epochs to Optuna, prunes them, and records how they end.
 
-What is recorded is told to Optuna by `settle`, and not while a draw is under way: with one worker the same seed gives the same
-study, whatever the timing. Where trials come from is known to the classes that derive from this one.
+`settle` tells Optuna what was recorded, but never during a draw: with one worker the same seed gives the same study, whatever the
+timing. Subclasses know where trials come from.
 """
 
 import logging
@@ -39,8 +39,8 @@ class Drawn:
     params: int
     macs: int
     micro_batches: int = 1
-    known: dict[int, float] = field(default_factory=dict)  # by epoch, the values that the study holds
-    judged: int = 0  # up to this epoch it was decided before that it is not pruned
+    known: dict[int, float] = field(default_factory=dict)  # values in the study, by epoch
+    judged: int = 0  # last epoch that was judged before, without pruning
     decided: bool = False  # whether its outcome is recorded
 
     @property
@@ -49,28 +49,28 @@ class Drawn:
 
     @property
     def run_name(self) -> tuple[int, int | None, int | None]:
-        """Its number; of a finalist's training also the search's trial, and the seed."""
+        """Trial number; for a finalist's training also the search's trial, and the seed."""
         attributes = self.trial.user_attrs
         return self.number, attributes.get("finalist"), attributes.get("seed")
 
 
 @dataclass
 class Progress:
-    """The search at a glance, for whoever displays it."""
+    """The state of the search, for displays."""
 
     goal: int
     epochs: int
-    metric: MetricName  # what all values are of
+    metric: MetricName  # of all values
     counts: Counter[str] = field(default_factory=Counter)  # by outcome
     running: Mapping[int, Running] = field(default_factory=dict)  # by worker
-    devices: Mapping[int, str] = field(default_factory=dict)  # what each worker that is ready computes on, and in which precision
-    drawn: dict[str, Drawn] = field(default_factory=dict)  # by the key of its job, each trial that was handed out
+    devices: Mapping[int, str] = field(default_factory=dict)  # device and precision of each ready worker
+    drawn: dict[str, Drawn] = field(default_factory=dict)  # each trial that was handed out, by the key of its job
     best: TrialRecord | None = None
     history: list[float] = field(default_factory=list)
-    """Value of the best so far after each network that trained, once one got to its end."""
+    """The best value so far after each trained network, from the first completed one on."""
     trained_here: int = 0  # in this run of the command
-    flop_here: float = 0.0  # operations of its trainings, in this run
-    flop_left: float | None = None  # of the compute that is given
+    flop_here: float = 0.0  # operations of the trainings of this run
+    flop_left: float | None = None  # of the given compute
 
     @property
     def trained(self) -> int:
@@ -78,19 +78,19 @@ class Progress:
 
 
 class Display:
-    """What a search tells whoever watches it; this one shows nothing."""
+    """What a search reports; this class shows nothing."""
 
     def update(self, progress: Progress) -> None:
         """Something changed: an epoch, a draw, an outcome."""
 
     def epoch(self, drawn: Drawn, metrics: EpochMetrics) -> None:
-        """A trial has ended an epoch. One that resumes repeats those of its checkpoint."""
+        """A trial has ended an epoch. A resumed trial repeats the epochs of its checkpoint."""
 
     def ended(self, row: TrialRecord, progress: Progress) -> None:
         """A trial that trained, or failed, has ended."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """A line of text for the user."""
 
 
 class TrialSource(JobSource):
@@ -113,43 +113,43 @@ class TrialSource(JobSource):
             goal: trained networks, over all runs of the study.
             epochs: of each training.
             persist: carries out a write to a file, and tries again while a disk is full.
-            metric: of the validation images, what is reported to the study after each epoch.
-            images: that an epoch sees.
-            most_flop: no training begins once those of the study have taken so many operations.
+            metric: of the validation images, reported to the study after each epoch.
+            images: of an epoch.
+            most_flop: no training begins once the study's trainings take so many operations.
         """
         self.images, self.most_flop = images, most_flop
         self.study, self.paths, self.seed, self.display, self.persist = study, paths, seed, display, persist
         trials = study.get_trials(deepcopy=False)
-        counts = outcomes.count_outcomes(trial for trial in trials if trial.state.is_finished())  # `adopt` sees to the others
+        counts = outcomes.count_outcomes(trial for trial in trials if trial.state.is_finished())  # `adopt` counts the others
         self.progress = Progress(goal, epochs, metric, counts)
         self.ready: deque[Drawn] = deque()  # drawn ahead, waiting for a worker
         self.exhausted: str | None = None  # why nothing more is drawn
         self.cut_off = False
-        """Whether a draw was under way at the suspension: before it nothing may be told, and the next run draws it again."""
+        """Whether the suspension came during a draw: nothing may be told before the next run has repeated that draw."""
         self._decided: deque[tuple[optuna.Trial, outcomes.Outcome]] = deque()  # recorded, and not told yet
         self.spent = sum(flop_of(trial, images) or 0.0 for trial in trials)
         """Operations of the study's trainings."""
         self._add_flop(0.0)
         self._failures_in_a_row = 0
-        self._kept: list[int] = []  # numbers of the trials whose checkpoints stay, best first
+        self._kept: list[int] = []  # numbers of the trials that keep their checkpoints, best first
         self._note_best(trials)
 
     # -------------------------------------------------------------------------------------------- where trials come from
 
     @abstractmethod
     def begin_draw(self) -> None:
-        """The steps of `work` that follow lead to one trial in `ready`, or to `exhausted`; until then it is `busy`."""
+        """The next calls of `work` add one trial to `ready`, or set `exhausted`; until then the source is `busy`."""
 
     @abstractmethod
     def adopt_undecided(self, frozen: FrozenTrial) -> None:
-        """Puts a trial into `ready` that an earlier run had begun."""
+        """Puts a trial that an earlier run had begun into `ready`."""
 
     def settle_twins(self, ended: FrozenTrial) -> None:
-        """Ends the trials that repeat this one."""
+        """Ends the duplicates of this trial."""
         return
 
     def forget(self, drawn: Drawn) -> None:
-        """It failed, which is no result."""
+        """A failed trial is no result."""
         return
 
     # -------------------------------------------------------------------------------------------------- what is trained
@@ -158,7 +158,7 @@ class TrialSource(JobSource):
         self.progress.running, self.progress.devices = running, devices
 
     def adopt(self, workers: int) -> None:
-        """Takes over what an earlier run left: carries out decisions that it had recorded, and queues the rest again."""
+        """Takes over from an earlier run: carries out its recorded decisions, and queues its unfinished trials again."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             outcome = frozen.user_attrs.get("outcome")
             if outcome is None or outcome == "duplicate":
@@ -167,7 +167,7 @@ class TrialSource(JobSource):
                 outcomes.finish(self.study, live_trial(self.study, frozen))
                 self.progress.counts[outcome] += 1
             else:
-                # Told once the draw is done that had begun before it was decided, if one had.
+                # If it was decided during a draw, it is told after that draw.
                 self._decided.append((live_trial(self.study, frozen), outcome))
         self.look_ahead(workers)
         self._tidy_checkpoints()
@@ -176,7 +176,7 @@ class TrialSource(JobSource):
 
     @property
     def is_spent(self) -> bool:
-        """Whether what was trained and what is being trained take all the compute there is."""
+        """Whether the ended and the running trainings take all the compute."""
         return self._takes_all(self.progress.drawn.values())
 
     def _takes_all(self, pending: Iterable[Drawn]) -> bool:
@@ -195,7 +195,7 @@ class TrialSource(JobSource):
 
     @property
     def wanted(self) -> int:
-        """How many more trainings the goal asks to begin, and the compute allows."""
+        """How many more trainings may begin, by the goal and the compute."""
         if self.is_spent:
             return 0
         pending = sum(outcome in outcomes.COUNTED for _, outcome in self._decided)
@@ -252,7 +252,7 @@ class TrialSource(JobSource):
         self.display.epoch(drawn, metrics)
         value = metrics.validation(self.progress.metric)
         assert value is not None
-        if drawn.known.get(metrics.epoch) != value:  # where they differ, the checkpoint's curve is the truth
+        if drawn.known.get(metrics.epoch) != value:  # if they differ, the checkpoint's curve is right
             outcomes.report(self.study, drawn.trial, value, metrics.epoch)
             if metrics.epoch not in drawn.known:
                 self._add_flop(self._epoch_flop(drawn))
@@ -292,7 +292,7 @@ class TrialSource(JobSource):
             )
 
     def _decide(self, drawn: Drawn, outcome: outcomes.Outcome) -> None:
-        """Records it before it is acted on; `settle` does the rest."""
+        """Records the outcome before it is acted on; `settle` does the rest."""
         outcomes.decide(drawn.trial, outcome)
         drawn.decided = True
         _log.info("trial %d: %s", drawn.number, outcome)
@@ -304,7 +304,7 @@ class TrialSource(JobSource):
             self.progress.trained_here += 1
 
     def settle(self) -> None:
-        """Tells Optuna what was decided."""
+        """Tells Optuna the recorded outcomes."""
         while self._decided and not self.busy and not self.cut_off:
             trial, outcome = self._decided[0]
             outcomes.finish(self.study, trial)
@@ -327,12 +327,12 @@ class TrialSource(JobSource):
         self.progress.history = outcomes.best_so_far(trials)
 
     def _drop_checkpoint(self, number: int) -> None:
-        """Of a trial that has ended; the best keep theirs."""
+        """Deletes the checkpoint of an ended trial, unless it is one of the best."""
         if number not in self._kept:
             self.paths.trial(number).checkpoint.unlink(missing_ok=True)
 
     def _tidy_checkpoints(self) -> None:
-        """Removes what a crash left behind, but for what trials resume from."""
+        """Deletes checkpoints that a crash left behind, except those of unfinished trials."""
         needed = {drawn.number for drawn in self.ready}.union(self._kept)
         for file in self.paths.trials.glob("*/checkpoint.pt*"):
             name = file.parent.name

@@ -1,7 +1,7 @@
-"""The file that opens a study's storage: SQLite in the study's folder, or a PostgreSQL database.
+"""Opens a study's storage: SQLite in the study's folder, or a PostgreSQL database.
 
-Everybody may read. Through an `OwnedStorage`, which `ownership` hands out with the study's lock, its sole coordinator writes.
-The ledger's tables, which Optuna does not know, are written by whoever has something to record.
+Everybody may read. Only the coordinator writes, through the `OwnedStorage` that `ownership` yields with the study's lock. The
+ledger's tables, which Optuna does not know, are written by every command that records something.
 """
 
 import atexit
@@ -28,10 +28,10 @@ from nas.study.owned import Connect, OwnedStorage, unsaid
 from nas.study.retry import LedgerUnavailable, Retry, find_unavailable, redacted_line
 
 READER_SECONDS, OWNER_SECONDS = 60.0, 1.0
-"""SQLite's own wait for a lock, during which a process hears nothing; the owner tries again where it ends."""
+"""SQLite's own wait for a lock, during which a process does not react; the owner tries again after it."""
 SCHEMA_LOCK = 0x6E6173 << 32
-"""Of PostgreSQL's advisory locks, the one under which tables are made; a study's own is derived from its name."""
-LEDGER_LOCK = SCHEMA_LOCK + 1  # the one under which a ledger is written
+"""PostgreSQL's advisory lock for the creation of tables; a study's own lock is derived from its name."""
+LEDGER_LOCK = SCHEMA_LOCK + 1  # the lock for writing a ledger
 # A machine that is gone is noticed after a minute by either side: 20 s of silence, then four probes, or as long without an
 # acknowledgement of what was sent.
 _CONNECTION = {
@@ -50,7 +50,7 @@ COORDINATORS = sqlalchemy.Table(
     sqlalchemy.Column("study", sqlalchemy.Text, primary_key=True),
     *(sqlalchemy.Column(name, sqlalchemy.Text, nullable=False) for name in ("token", "pid", "host", "since")),
 )
-"""Who holds each study's lock, or held it last."""
+"""The current or last owner of each study's lock."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- studies
@@ -61,7 +61,7 @@ def open_study(
     sampler: optuna.samplers.BaseSampler | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
-    """For reading. In the study's folder it is made where there is none and it may be written. Raises StudyError."""
+    """For reading. Creates a missing database in the study's folder if that is writable. Raises StudyError."""
     address = study_address(paths, None)
     if address is None:
         writable = os.access(paths.folder, os.W_OK) and (not paths.database.exists() or os.access(paths.database, os.W_OK))
@@ -96,7 +96,7 @@ def open_study(
 
 
 def plain_study(url: str, name: str) -> optuna.Study:
-    """One of somebody's own, in any database that Optuna reads. Nothing is written there. Raises ConfigError."""
+    """A user's own study, in any database that Optuna reads. Writes nothing there. Raises ConfigError."""
     public, example = redacted(url), "for example --warm-start optuna:sqlite:///old.db/my-study"
     try:
         database = sqlalchemy.make_url(url)
@@ -125,14 +125,14 @@ def owned_study(
     sampler: optuna.samplers.BaseSampler | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
-    """The study in a storage that `ownership.own_study` has yielded; it is made where there is none."""
+    """The study in a storage of `ownership.own_study`; creates it if necessary."""
     if name := name_of_study(storage, paths, study_address(paths, None)):
         return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
     return _create(storage, paths.name, load_if_exists=True, sampler=sampler, pruner=pruner)
 
 
 def find_other_study(study: optuna.Study, name: str) -> optuna.Study | None:
-    """Another study of the same database; None where there is none of that name."""
+    """Another study of the same database; None if there is none of that name."""
     try:
         return optuna.load_study(study_name=name, storage=storage_of(study))
     except KeyError:
@@ -150,7 +150,7 @@ def _create(storage: optuna.storages.BaseStorage, name: str, **more: Any) -> opt
 
 @contextmanager
 def openable(paths: StudyPaths, address: sqlalchemy.URL | None) -> Iterator[None]:
-    """Turns what keeps a database from being opened into a StudyError."""
+    """Turns errors in opening a database into a StudyError."""
     try:
         yield
     except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
@@ -168,8 +168,8 @@ def openable(paths: StudyPaths, address: sqlalchemy.URL | None) -> Iterator[None
 
 
 def _readable(paths: StudyPaths) -> str:
-    """The URI of the study's database, for one who may read it and not write: SQLite needs files beside a write-ahead log, and
-    where it cannot make them, a copy is read. Raises StudyError where it may not be read either."""
+    """The URI of the study's database for a user who may only read it: SQLite needs files beside a write-ahead log, and if it
+    cannot create them, a copy is read. Raises StudyError if it cannot be read either."""
     uri = f"{paths.database.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=READER_SECONDS)) as database:
@@ -204,7 +204,7 @@ def _sqlite(file: str, seconds: float) -> Connect:
 
 
 def _check_file(file: str, journal: str | None = None) -> None:
-    """Damage in a page that is not read yet would otherwise end the search in its middle. Raises sqlite3.Error."""
+    """Raises sqlite3.Error for a damaged file now, because a damaged page would otherwise end the search later."""
     with closing(sqlite3.connect(file, timeout=READER_SECONDS, uri=file.startswith("file:"))) as database:
         if journal is not None:
             database.execute(f"PRAGMA journal_mode={journal}")
@@ -213,7 +213,7 @@ def _check_file(file: str, journal: str | None = None) -> None:
 
 
 def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> "OwnedStorage":
-    """For whoever holds the lock of the study's folder."""
+    """For the holder of the lock of the study's folder."""
     system = file_system(paths.folder)
     network = system in NETWORK_FILE_SYSTEMS
     if network:
@@ -223,7 +223,7 @@ def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> 
             "--storage postgresql://… has neither problem"
         )
     with openable(paths, None):
-        # The index of a write-ahead log is memory that the processes of one machine share.
+        # The index of a write-ahead log is memory that processes of one machine share.
         file = str(paths.database)
         _check_file(file, "DELETE" if network else "WAL")
         optuna.storages.RDBStorage("sqlite:///study.db", {"creator": _sqlite(file, OWNER_SECONDS)}).engine.dispose()
@@ -234,7 +234,7 @@ def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> 
 
 
 def postgres(address: sqlalchemy.URL) -> Connect:
-    """Connects with a password that neither a storage nor its engine ever holds. Raises StudyError without psycopg."""
+    """Connects with a password that neither the storage nor its engine stores. Raises StudyError without psycopg."""
     try:
         dialect = sqlalchemy.create_engine(address).dialect  # opens nothing
     except ImportError:
@@ -247,12 +247,12 @@ def postgres(address: sqlalchemy.URL) -> Connect:
 
 
 def make_tables(paths: StudyPaths, address: sqlalchemy.URL) -> None:
-    """Those of Optuna and of the coordinators, where they are not there yet. Writes nothing about any study."""
+    """Creates the tables of Optuna and of the coordinators if necessary. Writes nothing about any study."""
     how: dict[str, Any] = {"creator": postgres(address), "poolclass": sqlalchemy.NullPool}
     with openable(paths, address):
         engine = sqlalchemy.create_engine(f"{DRIVER}://", **how)
         with engine.connect() as connection:
-            # Two studies may be founded in a new database at once, and neither Optuna nor IF NOT EXISTS allows for that.
+            # Two studies may be created in a new database at once, which neither Optuna nor IF NOT EXISTS handles.
             connection.execute(sqlalchemy.text("SET lock_timeout = '60s'"))
             connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(SCHEMA_LOCK)))
             optuna.storages.RDBStorage(f"{DRIVER}://", how)
@@ -261,7 +261,7 @@ def make_tables(paths: StudyPaths, address: sqlalchemy.URL) -> None:
 
 
 def move_rows(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.URL, name: str | None) -> None:
-    """Gives the rows of a study, and of its finalists, another name, or removes them for None. For whoever has `storage` with the
+    """Renames the rows of a study and of its finalists, or removes them if `name` is None. The caller has `storage` with the
     study's lock. Raises StudyError."""
     for study in storage.get_all_studies() if name is None else ():
         if study.study_name in (paths.name, paths.name + FINALISTS):
@@ -271,7 +271,7 @@ def move_rows(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.URL, 
         tables = sqlalchemy.inspect(connection)
         for table in (one for one in tables.get_table_names() if one.startswith("nas_")):
             if "study" in {column["name"] for column in tables.get_columns(table)}:
-                # What another study of the new name has left there belongs to nobody.
+                # Rows that another study left under the new name belong to nobody.
                 connection.execute(sqlalchemy.text(f"DELETE FROM {table} WHERE study = :name"), {"name": name or paths.name})
                 if name is not None:
                     rename = sqlalchemy.text(f"UPDATE {table} SET study = :new WHERE study = :old")
@@ -292,9 +292,10 @@ def own_postgres(paths: StudyPaths, address: sqlalchemy.URL, connect: Connect, r
 
 @contextmanager
 def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchemy.Connection | None]:
-    """One transaction in the study's database, committed at the end; who writes has it alone, and waits a minute for that.
+    """One transaction in the study's database, committed at the end. A writer has the database alone, and waits up to a minute
+    for it.
 
-    None where there is no database to read from yet. Raises StudyError.
+    None if there is no database to read from yet. Raises StudyError.
     """
     address = study_address(paths, None)
     if address is None and not writing and not paths.database.exists():
@@ -323,6 +324,6 @@ def ledger_connection(paths: StudyPaths, *, writing: bool) -> Iterator[sqlalchem
 def _ledger_file(paths: StudyPaths, writing: bool) -> Connect:
     def connect() -> sqlite3.Connection:
         file = f"{paths.database.absolute().as_uri()}?mode=rwc" if writing else _readable(paths)
-        return sqlite3.connect(file, timeout=READER_SECONDS, isolation_level=None, uri=True)  # begins where it is told to
+        return sqlite3.connect(file, timeout=READER_SECONDS, isolation_level=None, uri=True)  # transactions begin explicitly
 
     return connect

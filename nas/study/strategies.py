@@ -1,4 +1,4 @@
-"""Samplers and pruners made from their descriptions, their arguments checked and spelt out."""
+"""Makes samplers and pruners from their descriptions; checks their arguments, and fills in the defaults."""
 
 import inspect
 from typing import Any, TypeVar
@@ -14,11 +14,11 @@ from nas.study.samplers.base import experiments_allowed
 Strategy = TypeVar("Strategy")
 
 STARTUP_TRIALS = 2  # scripts/bench/README.md, "Search quality"
-EPOCHS = "epochs"  # the parameter of every pruner's constructor that is no argument of a user's
+EPOCHS = "epochs"  # the parameter of every pruner's constructor that users do not set
 
 
 def fill_defaults(study: StudyConfig) -> StudyConfig:
-    """With every argument of its strategies, so that a study does not change when a default does. Raises ConfigError."""
+    """With every argument of its sampler and pruner, so that a study does not change when a default does. Raises ConfigError."""
     return study.model_copy(
         update={
             "sampler": _fill_defaults("sampler", study.sampler, SAMPLERS),
@@ -28,9 +28,9 @@ def fill_defaults(study: StudyConfig) -> StudyConfig:
 
 
 def fill_new(study: StudyConfig, epochs: int, warmup: float) -> StudyConfig:
-    """Likewise of a study that begins: where nothing is said, its pruner prunes nobody before some networks have completed, nor
-    by a single epoch within the share `warmup` of a training in which the rate still rises. An argument that a study from before
-    does not name has the value by which that study prunes, which stands in the pruner's signature. Raises ConfigError."""
+    """The same for a new study. Unless the study says otherwise, its pruner waits until some networks have completed, and does
+    not prune after epoch 1 if the learning rate still rises then (`warmup`: the share of a training in which it rises). An
+    argument that an older study does not store has the default of the pruner's signature. Raises ConfigError."""
     filled, said = fill_defaults(study), study.pruner.arguments
     reduction = filled.pruner.arguments.get("reduction", REDUCTION)
     first = max(-(-epochs // reduction**2), 2 if epochs * warmup > 1 else 1)
@@ -43,7 +43,7 @@ def fill_new(study: StudyConfig, epochs: int, warmup: float) -> StudyConfig:
 
 
 def inherit_arguments(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
-    """With the arguments of `before` where `asked` names the same strategy and says nothing else."""
+    """`asked`, with the arguments of `before` that it does not give for the same sampler or pruner."""
     changed = {}
     for kind in ("sampler", "pruner"):
         new, old = getattr(asked, kind), getattr(before, kind)

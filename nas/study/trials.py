@@ -1,4 +1,4 @@
-"""All that is known of a trial, read from the study once and without Optuna's types, for whoever reports or displays."""
+"""Everything that is known of a trial, read once from the study into plain types, for reports and displays."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -43,26 +43,26 @@ class TrialRecord:
     params: int | None
     macs: int | None
     architecture: str | None
-    micro_batches: int = 1  # parts in which its batches went through the network, since memory ran out
+    micro_batches: int = 1  # parts of each batch, after memory ran out
     finalist: int | None = None  # number of the trial whose network it trains again
     seed: int | None = None  # of a finalist's training, from 0
-    over: dict[str, float] = field(default_factory=dict, hash=False)  # limits that it breaks, by how much as a share of each
+    over: dict[str, float] = field(default_factory=dict, hash=False)  # limits that it exceeds, by which share
 
-    flop: float | None = None  # operations of its training so far (`nas.config.training_flop`); None where they are not known
+    flop: float | None = None  # operations of its training so far (`nas.config.training_flop`); None if unknown
 
     curve: dict[int, float] = field(default_factory=dict, hash=False)  # validation value by epoch, from 1
-    drawn: dict[str, Any] = field(default_factory=dict, hash=False)  # by slot of the space, without the stages that it has not
+    drawn: dict[str, Any] = field(default_factory=dict, hash=False)  # by slot of the space, without stages that it lacks
     began: datetime | None = None
     ended: datetime | None = None
     imported: bool = False  # another study trained it
     projected: float | None = None
-    """What it is taken to reach at its end; its own value where it got there. None if it never trained, or not asked for."""
+    """Expected final value; its own value if it completed. None if it never trained, or if not requested."""
     seconds: float | None = None
-    """Of training and evaluation; None where its folder holds no curve of its own that can be read, or not asked for."""
+    """Of training and evaluation; None if its folder has no readable curve of its own, or if not requested."""
 
     @classmethod
     def of(cls, trial: FrozenTrial, images: int | None = None) -> "TrialRecord":
-        """What the trial itself says, of a study whose epochs have so many `images`."""
+        """From the trial alone, of a study with so many `images` per epoch."""
         attributes: dict[str, Any] = trial.user_attrs
         return cls(
             number=trial.number,
@@ -90,7 +90,7 @@ class TrialRecord:
 
 
 def flop_of(trial: FrozenTrial, images: int | None) -> float | None:
-    """Operations of its training in this study, whose epochs have so many `images`; None where they are not known."""
+    """Operations of its training in this study, with so many `images` per epoch; None if unknown."""
     attributes, macs = trial.user_attrs, trial.user_attrs.get("macs")
     if attributes.get("imported") or is_duplicate(trial) or not trial.intermediate_values:
         return 0.0
@@ -101,7 +101,7 @@ def flop_of(trial: FrozenTrial, images: int | None) -> float | None:
 
 
 def read_trials(trials: Sequence[FrozenTrial], paths: StudyPaths, images: int | None) -> list[TrialRecord]:
-    """Also with what each is taken to reach, by the others, and the seconds that its folder's curve says."""
+    """Also with the expected final value of each trial, and the seconds of its folder's curve."""
     projected = projected_values(trials)
     return [
         replace(
@@ -114,8 +114,8 @@ def read_trials(trials: Sequence[FrozenTrial], paths: StudyPaths, images: int | 
 
 
 def trial_candidate(paths: StudyPaths, trial: FrozenTrial) -> Candidate:
-    """The network that a trial has trained, from its file. Raises NasError where that is gone, or is not that network: nothing
-    else would hold it to the study's budget."""
+    """The network of a trial, from its file. Raises NasError if the file is missing or holds another network: nothing else would
+    check that network against the study's budget."""
     file, recorded = paths.trial(trial.number).candidate, trial.user_attrs.get("digest")
     candidate = Candidate.from_file(file)
     if recorded not in (None, candidate.digest) or outcome_of(trial) == "over_budget":
@@ -130,14 +130,14 @@ def trial_candidate(paths: StudyPaths, trial: FrozenTrial) -> Candidate:
 def _trained_seconds(trial: FrozenTrial, paths: StudyPaths) -> float | None:
     if not trial.intermediate_values or trial.user_attrs.get("imported") or is_duplicate(trial):
         return None
-    with suppress(StudyError):  # the study has the values that were judged; only the time is lost
+    with suppress(StudyError):  # the study has the judged values; only the time is missing
         if curve := read_curve(paths.trial(trial.number).metrics):
             return sum(metrics.seconds for metrics in curve)
     return None
 
 
 def _used(drawn: dict[str, Any]) -> dict[str, Any]:
-    """Without the shapes of stages that the network has not: all are drawn always, so that the sampler sees fixed ranges."""
+    """Without the shapes of stages that the network lacks: all are always drawn, so that the sampler sees fixed ranges."""
     stages = drawn.get("stages")
     if stages is None:
         return dict(drawn)

@@ -1,7 +1,7 @@
-"""Where a search begins: known candidates are enqueued before anything is drawn.
+"""The start of a search: known candidates are enqueued before anything is drawn.
 
-A candidate fits where the space can build the very same network within the budget. Its recipe is brought to the nearest one
-that the space allows, since that is what the study compares networks by.
+A candidate fits if the space can build exactly this network within the budget. Its recipe is changed to the nearest one of the
+space, because the study compares networks by their results with it.
 """
 
 import json
@@ -29,8 +29,8 @@ from nas.study.trials import trial_candidate
 
 STUDY_PREFIX, OPTUNA_PREFIX = "study:", "optuna:"
 RESULTS = ("trained", "pruned_early")
-OF_ITS_STUDY = ("excess", "limit")  # what a trial says of itself beside the limits of its own study
-STARTING_POINTS = 10  # at most so many networks of another study are trained again at the beginning of this one
+OF_ITS_STUDY = ("excess", "limit")  # attributes of a trial that only mean something in its own study
+STARTING_POINTS = 10  # networks of another study that are trained again at most
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class Start:
     """A candidate to begin with, and where it comes from."""
 
     origin: str  # `preset:resnet-2322`, `study:NAME trial 7`, or what the user named
-    candidate: Candidate | None  # None where `parameters` are all that is known
+    candidate: Candidate | None  # None if only `parameters` are known
     result: optuna.trial.FrozenTrial | None = None
-    """Of a trial whose data and training were the same as here, so that it counts as a result."""
-    parameters: dict[str, Any] = field(default_factory=dict)  # those of a trial of plain Optuna, by the names that it gave them
+    """The trial, if its data and training were the same as here, so that it counts as a result."""
+    parameters: dict[str, Any] = field(default_factory=dict)  # of a trial of a plain Optuna study, by its own names
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What became of a start."""
+    """A start, and whether it fits."""
 
     start: Start
-    values: dict[str, Any] | None  # what to begin with; None where it does not fit
-    reasons: list[str]  # why it does not fit, or what of its recipe had to change
+    values: dict[str, Any] | None  # to begin with; None if it does not fit
+    reasons: list[str]  # why it does not fit, or how its recipe was changed
 
     @property
     def is_result(self) -> bool:
@@ -83,7 +83,7 @@ def find_starts(what: str, settings: StudySettings) -> list[Start]:
 
 
 def _candidate_in(file: Path) -> Candidate:
-    """Of a trial's or a run's folder: candidate.json, or the model.json that holds one. Raises ConfigError."""
+    """From the folder of a trial or a run: candidate.json, or model.json, which contains it. Raises ConfigError."""
     if not file.is_file():
         raise ConfigError(f"there is no file {file}", hint="a folder of a trial or run has a candidate.json")
     with suppress(ValueError, KeyError, TypeError):
@@ -106,7 +106,7 @@ def _trial_of(paths: StudyPaths, which: str, origin: str, settings: StudySetting
 
 
 def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
-    """Best first: with those pruned early where the trainings were the same, so that they count as results."""
+    """Best first. Pruned trials are included if the trainings were the same, because they then count as results."""
     same = read_settings(paths).same_trainings_as(settings)
     wanted = RESULTS if same else ("trained",)
     starts = []
@@ -120,8 +120,7 @@ def _starts_of_study(paths: StudyPaths, settings: StudySettings) -> list[Start]:
 
 
 def _starts_of_optuna(address: str) -> list[Start]:
-    """Complete trials of a study that Optuna's own storage holds, at `URL/NAME`, best first. Nothing is written there. Raises
-    ConfigError."""
+    """Completed trials of a plain Optuna study at `URL/NAME`, best first. Writes nothing there. Raises ConfigError."""
     url, _, name = address.rpartition("/")
     study = plain_study(url, name)
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -136,8 +135,8 @@ def _starts_of_optuna(address: str) -> list[Start]:
 
 
 def fit_starts(starts: list[Start], space: Space, budget: Budget) -> list[Fitted]:
-    """What becomes of each. Of another study's networks that would have to be trained again only the best few are taken, of
-    those that ran to their end: a search that begins with all of them finds nothing new."""
+    """Whether each start fits. Of another study's networks that must be trained again, only the best few completed ones are
+    taken: a search that begins with all of them finds nothing new."""
     fitted = []
     again = 0
     for start in starts:
@@ -176,7 +175,7 @@ def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
 
 
 def _fit_parameters(start: Start, space: Space, budget: Budget) -> Fitted:
-    """It fits where it says all that the space draws of the architecture, by the space's names and within its ranges."""
+    """It fits if it has all parameters of the architecture that the space draws, with the space's names and within its ranges."""
     slots, described = {slot.name: slot for slot in space.slots}, space.describe()
     values = {name: value for name, value in start.parameters.items() if name in slots}
     reasons = [
@@ -184,7 +183,7 @@ def _fit_parameters(start: Start, space: Space, budget: Budget) -> Fitted:
     ]
     if reasons:
         return Fitted(start, None, reasons)
-    # Of stages that the network lacks any value means the same network.
+    # For stages that the network lacks, any value means the same network.
     first, last = (space.candidate({n: slots[n].ends()[end] for n in slots} | values) for end in (0, -1))
     unsaid = [name for name, slot in slots.items() if slot.drawn and name not in values]
     if first.arch.canonical() != last.arch.canonical():
@@ -197,7 +196,7 @@ def _fit_parameters(start: Start, space: Space, budget: Budget) -> Fitted:
 
 
 def _why_not_affordable(arch: ArchConfig, budget: Budget) -> str | None:
-    """None for a network that can be built and fits the budget."""
+    """None if the network can be built and fits the budget."""
     try:
         cost = budget.check(arch)
     except NasError as error:
@@ -231,10 +230,11 @@ def _range_of(name: str, described: dict[str, str], built: dict[str, Any]) -> st
 
 
 def enqueue(study: optuna.Study, space: Space, fitted: list[Fitted], paths: StudyPaths, seed: int) -> None:
-    """Adds what fits to a study that has not begun: results as finished trials, anything else as the first to be trained. What a
-    run that was cut off has added before is left as it is.
+    """Enqueues what fits in a study that has not begun: results as finished trials, everything else as the first trials to train.
+    Keeps what an interrupted run had added.
 
-    Of stages that a network lacks any value means the same network; one that is trained again has random ones, from `seed`.
+    For stages that a network lacks, any value means the same network; a network that is trained again gets random values for
+    them, from `seed`.
     """
     there = {trial.user_attrs.get("origin") for trial in study.get_trials(deepcopy=False)}
     drawn = {slot.name: slot for slot in space.slots if slot.drawn}

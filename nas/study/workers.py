@@ -1,7 +1,8 @@
-"""How many workers a search on the CPU has, where nobody says: as many as are fastest, by some timed steps when its study begins.
+"""The default number of workers of a search on the CPU: the fastest, found by timing some steps when its study begins.
 
-Threads of one network wait for each other after every layer; several workers do not. With more than one, the order in which
-trainings end decides what the sampler knows, so that the same seed gives another study: who gives a seed gets one worker.
+Threads of one network wait for each other after every layer; workers do not. With several workers, the order in which trainings
+end decides what the sampler knows, so the same seed gives different studies. Therefore a search with a given seed gets one
+worker.
 """
 
 from collections.abc import Callable
@@ -18,11 +19,11 @@ from nas.space.space import Space, UniformDraw
 from nas.specs import SearchSpec
 from nas.study.settings import StudySettings
 
-LEAST_IMAGES = 2_000_000  # trained on in all, by which the measurement pays: 45 epochs of CIFAR-10
+LEAST_IMAGES = 2_000_000  # training images in all from which the measurement pays: 45 epochs of CIFAR-10
 LEAST_SECONDS = 300.0  # of a --timeout
 MOST = 8
-MARGIN = 0.05  # by which fewer workers may be slower: they know more of each other's results, and take less memory
-DRAWS = 11  # that fit, of which the one of the middle size is timed
+MARGIN = 0.05  # by which fewer workers may be slower: they know more of each other's results, and need less memory
+DRAWS = 11  # that fit; the one of middle size is timed
 MOST_DRAWS = 200
 ROUNDS, ROUND_SECONDS, SECONDS = 3, 0.6, 6.0  # rounds at most; for each number of workers in a round; until the last round begins
 STEP_MACS, LEAST_BATCH = 4e9, 16  # forward, of a timed step: batches of large networks are made smaller
@@ -35,15 +36,14 @@ class Choice:
 
 
 def workers_of(stored: StudySettings | None) -> int:
-    """On the CPU, of a study that has begun with these, or of a new one before it is measured."""
+    """On the CPU: of the study, or of a new one before it is measured."""
     return (stored and stored.workers) or 1
 
 
 def choose_workers(
     request: SearchSpec, images: int, space: Space, budget: Budget, executor: LocalExecutor, note: Callable[[str], None]
 ) -> Choice | None:
-    """For a new study of so many training images, whose one worker `executor` has. None where there is no choice, or nothing to
-    gain by it."""
+    """For a new study with so many training images; `executor` has one worker. None if there is no choice, or nothing to gain."""
     threads = executor.plans[0].threads
     most = min(MOST, threads, request.trials)
     short = request.timeout is not None and request.timeout < LEAST_SECONDS
@@ -60,20 +60,21 @@ def choose_workers(
     note("timing which number of workers is fastest, for some seconds; --workers N skips this")
     try:
         speeds = _time(executor, TimeSteps(network, budget.shape, threads, ROUND_SECONDS), most)
-    except (EOFError, OSError):  # perhaps for want of memory
+    except (EOFError, OSError):  # perhaps because memory ran out
         return Choice(1, "a test with two workers failed")
     told = ", ".join(f"{count} are {speed / speeds[1]:.2f} times as fast as 1" for count, speed in speeds.items() if count > 1)
     return Choice(fastest(speeds), f"measured: {told}" if told else "too little memory for 2")
 
 
 def fastest(speeds: dict[int, float]) -> int:
-    """The fewest that are as fast as the fastest, but for `MARGIN`."""
+    """The smallest number that is as fast as the fastest, except for `MARGIN`."""
     enough = (1 - MARGIN) * max(speeds.values())
     return min(workers for workers, speed in speeds.items() if speed >= enough)
 
 
 def middle_network(space: Space, budget: Budget) -> Candidate | None:
-    """By parameters, of some uniform draws that fit; with batches of which one takes tenths of a second. None where none fits."""
+    """The network of median size among some uniform draws that fit, with batches that take tenths of a second. None if none
+    fits."""
     draw, found = UniformDraw(0), list[tuple[int, int, Candidate]]()
     for number in range(MOST_DRAWS):
         candidate = space.draw(draw)
@@ -90,8 +91,8 @@ def middle_network(space: Space, budget: Budget) -> Candidate | None:
 
 
 def _time(executor: LocalExecutor, order: TimeSteps, most: int) -> dict[int, float]:
-    """Images a second by the number of workers, 1, 2, 4 and so on, which share the threads out. The median over rounds, in which
-    each number has its turn, for other work on the machine comes and goes."""
+    """Images per second by the number of workers, 1, 2, 4 and so on, which share the threads. The median over rounds in which
+    each number has its turn, because other work on the machine varies."""
     memory = available_memory()
     peaks = [timed.peak_bytes for timed in executor.time_steps(replace(order, threads=1, seconds=0.0), 2)]
     room = most if memory is None else memory // (2 * max(peak or 1 for peak in peaks))

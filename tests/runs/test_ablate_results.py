@@ -81,7 +81,7 @@ def test_pairs_tell_what_the_means_alone_do_not() -> None:
     assert table.rows[1][3:9] == ("3", "71.00 ± 9.95", "+1.00", "+0.75 to +1.25", "35.50 ± 4.98", "+0.50")
     assert (
         ablation_sentences(found)[-1]
-        == "Significant differences (95 % interval without 0): activation gelu +1.00 (+0.75 to +1.25) points."
+        == "1 of 1 difference is significant (95 % interval without 0): activation gelu +1.00 (+0.75 to +1.25) points."
     )
     assert table.latex().count(r"$\pm$") == 4
     assert runs_table(found).rows[3] == ("activation-gelu", "gelu", "0", "0.611000", "0.305500", "10.0")

@@ -1,6 +1,6 @@
-"""Pruners by name: who is stopped before the end of its training.
+"""Pruners by name: they stop weak trials early.
 
-To add one: a class that derives from `FairPruner`, whose keyword arguments carry their types and limits, and an entry here. The
+To add one: a class that derives from `FairPruner`, whose keyword arguments have types and limits, and an entry here. The
 conformance tests then find it.
 """
 

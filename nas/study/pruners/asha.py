@@ -14,8 +14,8 @@ MANY = 10_000  # trials, of which the mean is that of any more
 
 
 def asha_rungs(epochs: int, reduction: int = REDUCTION, first: int | None = None) -> list[int]:
-    """The epochs after which only the best share of 1/`reduction` goes on, none of them the last. Unless `first` is given they
-    are about 1/`reduction`² and 1/`reduction` of the whole."""
+    """The epochs after which only the best 1/`reduction` continue; the last epoch is not among them. Unless `first` is given,
+    they are about 1/`reduction`² and 1/`reduction` of all epochs."""
     # Rounded up: rounded down, a third rung would lie just below the end.
     rung, rungs = first or -(-epochs // reduction**2), []
     while rung < epochs:
@@ -33,12 +33,12 @@ def once_begun(startup: int) -> str:
 
 
 def is_best(value: float, reached: list[float], reduction: int) -> bool:
-    """Whether `value` is among the best 1/`reduction` of those that have reached a rung so far, itself included."""
+    """Whether `value` is among the best 1/`reduction` of the values that have reached a rung so far, including itself."""
     return value >= sorted(reached, reverse=True)[max(1, len(reached) // reduction) - 1]
 
 
 def falls_behind(trial: FrozenTrial, peers: Iterable[FrozenTrial], reduction: int) -> bool:
-    """Whether a trial is not promoted from the rung where it stands; `peers` hold it, too."""
+    """Whether a trial is not promoted from its rung; `peers` include it."""
     rung = trial.last_step
     assert rung is not None
     reached = [other.intermediate_values[rung] for other in peers if rung in other.intermediate_values]
@@ -46,8 +46,8 @@ def falls_behind(trial: FrozenTrial, peers: Iterable[FrozenTrial], reduction: in
 
 
 def survivors(reached: float, reduction: int = REDUCTION, startup: float = 0) -> float:
-    """How many go on of so many that reach a rung of successive halving one after the other, in an order that says nothing: the
-    nth does if it is among the best n // `reduction` of n, or the best, or one of the first `startup`."""
+    """How many of `reached` trials continue that reach a rung of successive halving one after the other, in random order: the nth
+    continues if it is among the best n // `reduction` of n, or the best, or one of the first `startup`."""
     whole = int(reached)
     chances = [1.0 if n <= startup else max(1, n // reduction) / n for n in range(1, whole + 2)]
     return sum(chances[:whole]) + (reached - whole) * chances[whole]
@@ -56,8 +56,8 @@ def survivors(reached: float, reduction: int = REDUCTION, startup: float = 0) ->
 def asha_epochs(
     rungs: Sequence[int], epochs: int, trials: float, before: float = 0, reduction: int = REDUCTION, startup: float = 0
 ) -> float:
-    """Epochs of a trial on average, of `trials` that follow on `before` others. More of few than of endlessly many: the first
-    ones have few to be worse than."""
+    """Mean number of epochs of `trials` that follow on `before` others. A few trials train longer than many: the first ones have
+    few others to be worse than."""
 
     def of_all(count: float) -> float:
         total, done, reached = 0.0, 0, count
@@ -72,12 +72,12 @@ def asha_epochs(
 
 @dataclass(eq=False)
 class Asha(FairPruner):
-    """arXiv 1810.05934. Optuna's pruner of this name marks a rung as passed before it judges, so that a trial that was to be
-    pruned would be spared by a crash in between."""
+    """arXiv 1810.05934. Optuna's pruner of this name marks a rung as passed before it judges, so a crash in between would spare a
+    trial that should be pruned."""
 
     reduction: Annotated[int, Field(ge=2)] = REDUCTION
     first_rung: Annotated[int, Field(ge=1)] | None = None
-    startup_trials: Annotated[int, Field(ge=0)] = 0  # complete ones, before which nobody is pruned
+    startup_trials: Annotated[int, Field(ge=0)] = 0  # completed trials before pruning begins
 
     @property
     def rungs(self) -> list[int]:
@@ -99,23 +99,23 @@ class Asha(FairPruner):
 
 @dataclass(eq=False)
 class Hyperband(FairPruner):
-    """Brackets of successive halving (arXiv 1603.06560), of which each begins a rung later than the one before: what early epochs
-    say wrongly costs one bracket alone. A trial's number decides on its bracket, so that each takes about the same number
-    of epochs."""
+    """Brackets of successive halving (arXiv 1603.06560). Each begins one rung later than the one before, so misleading early
+    epochs cost only one bracket. A trial's number decides its bracket, so that each bracket takes about the same number of
+    epochs."""
 
     reduction: Annotated[int, Field(ge=2)] = REDUCTION
     first_rung: Annotated[int, Field(ge=1)] | None = None
-    startup_trials: Annotated[int, Field(ge=0)] = 0  # complete ones, before which nobody is pruned
+    startup_trials: Annotated[int, Field(ge=0)] = 0  # completed trials before pruning begins
 
     def __post_init__(self) -> None:
         rungs = asha_rungs(self.epochs, self.reduction, self.first_rung)
-        self.brackets = [rungs[start:] for start in range(len(rungs) + 1)]  # the rungs of each; the last one prunes nobody
+        self.brackets = [rungs[start:] for start in range(len(rungs) + 1)]  # the rungs of each; the last one prunes nothing
         self.shares = [1 / _epochs_of_endless(rungs, self.epochs, self.reduction) for rungs in self.brackets]
-        """How many of the trials are each one's, relative to the others."""
+        """Relative share of the trials of each bracket."""
 
     def bracket(self, number: int) -> int:
-        """Of the trial of that number: brackets take turns in proportion to what their trials do not cost."""
-        # The golden ratio's multiples fill [0, 1) evenly, however many are taken.
+        """Bracket of the trial of that number: the fewer epochs a bracket's trials take, the more of them it gets."""
+        # Multiples of the golden ratio fill [0, 1) evenly, whatever their number.
         place = (number * 0.6180339887498949) % 1.0 * sum(self.shares)
         for index, share in enumerate(self.shares):
             place -= share
@@ -143,7 +143,7 @@ class Hyperband(FairPruner):
 
 
 def _epochs_of_endless(rungs: list[int], epochs: int, reduction: int) -> float:
-    """What `asha_epochs` comes to with ever more trials: each rung lets the best 1/`reduction` go on."""
+    """The limit of `asha_epochs` for many trials: each rung lets the best 1/`reduction` continue."""
     total, share, before = 0.0, 1.0, 0
     for rung in [*rungs, epochs]:
         total += share * (rung - before)

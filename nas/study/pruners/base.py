@@ -1,4 +1,4 @@
-"""What every pruner is to a search: whom a trial is compared with, and how many epochs pruning leaves."""
+"""The base of every pruner: which trials are compared, and how many epochs pruning leaves."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ from nas.study.history import is_duplicate
 
 @dataclass(eq=False)
 class FairPruner(optuna.pruners.BasePruner):
-    """Asked after each epoch but the last, so that no trial is pruned at its very end. A verdict follows from the curves alone
-    and writes nothing: asked again after a crash, it is the same."""
+    """Called after each epoch except the last, so that no trial is pruned at its very end. A verdict depends only on the curves
+    and writes nothing, so it is the same after a crash."""
 
     epochs: int  # of each training
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Duplicates would count a curve twice. Where trials have budgets of their own, larger networks are no measure."""
+        """Compares with all trials except duplicates, whose curves would count twice, and, if trials have their own limits,
+        except larger networks."""
         limit = trial.user_attrs.get("limit")
         peers = [
             other
@@ -29,10 +30,10 @@ class FairPruner(optuna.pruners.BasePruner):
 
     @abstractmethod
     def judge(self, peers: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
-        """Whether the trial is pruned; `peers` are those that it is to be compared with, itself among them."""
+        """Whether the trial is pruned; `peers` are the trials to compare with, including itself."""
 
     def expected_epochs(self, trials: int, before: int = 0) -> float | None:
-        """Of a trial on average, of `trials` that follow on `before` others; None where that depends on the curves."""
+        """Mean number of epochs of `trials` that follow on `before` others; None if that depends on the curves."""
         return None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Pruners that are Optuna's, every argument of theirs explicit. They compare with trials that ran to their end."""
+"""Optuna's pruners, with every argument explicit. They compare with completed trials."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from nas.study.pruners.base import FairPruner
 
 @dataclass(eq=False)
 class Percentile(FairPruner):
-    """Prunes whose best accuracy so far lies below what `percentile` per cent of the complete trials had at that epoch."""
+    """Prunes a trial whose best accuracy so far is not among the best `percentile` % of the completed trials at that epoch."""
 
-    percentile: Annotated[float, Field(gt=0, lt=100)] = 33.0  # of the complete trials, those that a trial must keep up with
-    startup_trials: Annotated[int, Field(ge=1)] = 5  # complete ones, before which nobody is pruned
-    warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # in which nobody is pruned; a ninth of the whole unless given
-    min_trials: Annotated[int, Field(ge=1)] = 5  # that must have reached an epoch
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 33.0  # a trial must be among the best so many % of the completed trials
+    startup_trials: Annotated[int, Field(ge=1)] = 5  # completed trials before pruning begins
+    warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # epochs before it may be pruned; by default a ninth of all
+    min_trials: Annotated[int, Field(ge=1)] = 5  # trials that must have reached an epoch before it is used
 
     @property
     def warmup(self) -> int:
@@ -53,11 +53,11 @@ class Median(Percentile):
 
 @dataclass(eq=False)
 class Patient(FairPruner):
-    """Lets another pruner judge only who has not improved for some epochs."""
+    """Lets another pruner judge only trials that have not improved for some epochs."""
 
-    wrapped: Literal["median", "asha", "alone"] = "median"  # whose judgement is asked for; `alone`: who stands still is pruned
-    patience: Annotated[int, Field(ge=0)] = 2  # epochs without improvement that are forgiven
-    min_delta: Annotated[float, Field(ge=0)] = 0.0  # accuracy, as a share, by which a trial must have fallen behind its own best
+    wrapped: Literal["median", "asha", "alone"] = "median"  # the pruner that must agree; `alone`: prune without another one
+    patience: Annotated[int, Field(ge=0)] = 2  # epochs without improvement before pruning
+    min_delta: Annotated[float, Field(ge=0)] = 0.0  # how far a trial must be below its own best accuracy, as a share
 
     def __post_init__(self) -> None:
         self._wrapped: FairPruner | None = None

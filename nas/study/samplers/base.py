@@ -1,4 +1,4 @@
-"""What every sampler is to a search: a function of the trials so far and of a seed, which gives the next trial's parameters."""
+"""The base of every sampler: a function of the trials so far and of a seed, which returns the next trial's parameters."""
 
 import warnings
 from abc import abstractmethod
@@ -18,21 +18,21 @@ from nas.study.optuna_private import begin_trial, set_attributes
 class SeededSampler(optuna.samplers.BaseSampler):
     """Parameters that `draw` leaves out are drawn uniformly."""
 
-    study_seed: int = 0  # what draws follow from that belong together, such as the points of one sequence
-    limit: int | None = None  # parameters that the next draw may have, where each trial has a budget of its own
+    study_seed: int = 0  # for draws that belong together, such as the points of one sequence
+    limit: int | None = None  # parameters of the next draw at most, if each trial has its own budget
     wants_margins: ClassVar[bool] = False  # whether it needs to know by how much a network that fits stays below its limits
 
     def __post_init__(self) -> None:
         self.seed(0)
 
     def seed(self, seed: int) -> None:
-        """The next draw follows from this and the study alone, so that a search that was cut off draws what it would have."""
+        """The next draw depends only on this seed and the study, so that an interrupted search repeats its draw."""
         self.next_seed = seed
         self.independent: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed)
 
     @abstractmethod
     def draw(self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """`space` is that of the trials so far, sorted by name and never empty."""
+        """`space`: of the trials so far, sorted by name, never empty."""
 
     @cached_property
     def _common_space(self) -> optuna.search_space.IntersectionSearchSpace:
@@ -55,7 +55,8 @@ class SeededSampler(optuna.samplers.BaseSampler):
 
 
 def ask(study: optuna.Study, distributions: dict[str, BaseDistribution], trials: Sequence[FrozenTrial]) -> optuna.Trial:
-    """As `Study.ask`, from `trials`, which are all of the study's, and with all parameters of a new one in one transaction."""
+    """Like `Study.ask`, but from `trials`, which are all of the study's, and with all parameters of a new trial in one
+    transaction."""
     if any(trial.state == TrialState.WAITING for trial in trials):
         return study.ask()
     history, new, sampler = history_view(trials), create_trial(state=TrialState.RUNNING), study.sampler
@@ -73,15 +74,15 @@ def ask(study: optuna.Study, distributions: dict[str, BaseDistribution], trials:
 
 
 class Informed(SeededSampler):
-    """One of Optuna's samplers, made anew from its seed for each draw, and shown the study by `history.all_with_values`."""
+    """One of Optuna's samplers, made anew from its seed for each draw. It sees the study as `history.all_with_values`."""
 
-    constrained: ClassVar[bool] = False  # whether it makes something of constraints; who does not draws again until a draw fits
+    constrained: ClassVar[bool] = False  # whether it uses constraints; one that does not draws again until a draw fits
     most_shown: ClassVar[int | None] = None
-    """Of the finished trials, half of them the best and half the newest, where more would take too long."""
+    """Number of finished trials that it sees, half of them the best and half the newest, if all would take too long."""
 
     @abstractmethod
     def make(self, trials: Sequence[FrozenTrial], space: dict[str, BaseDistribution]) -> optuna.samplers.BaseSampler:
-        """From `next_seed`; what its draw depends on besides are `trials`."""
+        """Made from `next_seed`; apart from that its draw depends only on `trials`."""
 
     def draw(self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
         history = history_view(_most_telling(all_with_values(study, self.limit, self.constrained), self.most_shown))

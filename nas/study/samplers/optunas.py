@@ -1,4 +1,4 @@
-"""Samplers that are Optuna's, every argument explicit, so that a study does not change when a library's defaults do."""
+"""Optuna's samplers, with every argument explicit, so that a study does not change when a library's defaults do."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MOST_GOOD = 25  # trials that may count as good, as in Optuna
 
 @dataclass(eq=False)
 class Random(SeededSampler):
-    """Uniform draws in each range's own scale: what any other sampler has to beat."""
+    """Uniform draws in each range's own scale: the baseline of all other samplers."""
 
     def draw(self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
         return {}
@@ -29,19 +29,19 @@ class Random(SeededSampler):
 
 @dataclass(eq=False)
 class Tpe(Informed):
-    """Multivariate Tree-structured Parzen estimators; candidates that are being trained count as bad (constant liar), so that
-    parallel draws differ.
+    """Multivariate tree-structured Parzen estimator. Running candidates count as bad (constant liar), so that parallel draws
+    differ.
 
-    Two things differ from Optuna's, with which a search that prunes got stuck (scripts/bench/README.md). It is shown what pruned
-    trials are taken to reach: Optuna ranks every complete trial before every pruned one, so that the first to train, which
-    nobody could prune, stay good for ever. And it takes the better of few candidates: the best of 24 follows the estimate, which
-    is a guess in so many dimensions, wherever it errs.
+    It differs in two ways from Optuna's, with which a search with pruning got stuck (scripts/bench/README.md). It sees the
+    expected final values of pruned trials: Optuna ranks every completed trial before every pruned one, so the first trials, which
+    could not be pruned, stay good for ever. And it takes the better of few candidates: the best of 24 follows the estimate even
+    where it is wrong, and in so many dimensions the estimate is a guess.
     """
 
     constrained: ClassVar[bool] = True
 
-    startup_trials: Annotated[int, Field(ge=0)] = STARTUP_TRIALS  # drawn uniformly first, those over budget among them
-    candidates: Annotated[int, Field(ge=1)] = 2  # drawn from the density of the good trials; the one of best ratio is taken
+    startup_trials: Annotated[int, Field(ge=0)] = STARTUP_TRIALS  # drawn uniformly first, those over budget included
+    candidates: Annotated[int, Field(ge=1)] = 2  # drawn from the density of the good trials; the one with the best ratio is taken
     good: Annotated[float, Field(gt=0, lt=1)] = 0.06  # share of the trials that count as good
 
     def __post_init__(self) -> None:
@@ -76,9 +76,9 @@ class Tpe(Informed):
 
 @dataclass(eq=False)
 class Gp(Informed):
-    """A Gaussian process: the most from few trials, at a second and more for each draw. A second process models by how much a
-    network is over the limits, so that draws keep off. Fitting takes the cube of the trials' number: the best and the newest
-    have to do."""
+    """A Gaussian process: it learns most from few trials, and takes a second or more for each draw. A second process models by
+    how much a network exceeds the limits, so that draws avoid them. Fitting takes the cube of the number of trials, so it sees
+    only the best and the newest."""
 
     constrained: ClassVar[bool] = True
     wants_margins: ClassVar[bool] = True
@@ -96,10 +96,10 @@ class Gp(Informed):
 
 @dataclass(eq=False)
 class Cmaes(Informed):
-    """CMA-ES over the numeric parameters, for spaces in which few choices are words, which are drawn uniformly.
+    """CMA-ES over the numeric parameters, for spaces with few categorical ones, which are drawn uniformly.
 
-    What is over budget is drawn again, and a generation is made of networks that trained. The first is drawn around the best of
-    those that were drawn uniformly: around the middle of the space few might fit.
+    A candidate over budget is drawn again, and a generation consists of networks that trained. The first generation is drawn
+    around the best uniform draw, because around the middle of the space few networks might fit.
     """
 
     startup_trials: Annotated[int, Field(ge=1)] = 10

@@ -14,13 +14,13 @@ from pydantic import Field
 from nas.study.history import all_with_values
 from nas.study.samplers.base import SeededSampler
 
-ATTEMPTS = 20  # to make a child that there has not been, and to change a number
+ATTEMPTS = 20  # to make a child that is new, and to change a number
 
 
 @dataclass(eq=False)
 class Qmc(SeededSampler):
-    """A scrambled Sobol sequence: random search that leaves no gaps. A trial's number is its point's, so that a draw follows from
-    the trial alone, and what is over budget leaves its place to nobody."""
+    """A scrambled Sobol sequence: random search without gaps. A trial's number is the number of its point, so a draw depends only
+    on the trial; a candidate over budget uses up its point."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Of the first trial; its order is that of the sequence's dimensions."""
@@ -40,14 +40,14 @@ class Qmc(SeededSampler):
 
 @dataclass(eq=False)
 class Evolution(SeededSampler):
-    """Regularised evolution (arXiv 1802.01548): the fittest of a few drawn from the youngest networks is changed a little.
+    """Regularised evolution (arXiv 1802.01548): changes a little the fittest of a few networks from the population.
 
-    The population is the last networks that trained, whatever they reached: age removes, not weakness, so that a network which
-    was lucky once does not stay for ever. What is over budget is never part of it, nor are duplicates.
+    The population consists of the last networks that trained, whatever their accuracy: they leave it by age, not by weakness, so
+    a network that was lucky once does not stay for ever. Candidates over budget and duplicates are never part of it.
     """
 
-    population: Annotated[int, Field(ge=2)] = 40  # of networks that trained, pruned ones among them, at most
-    tournament: Annotated[int, Field(ge=1)] = 16  # of which the best becomes the parent
+    population: Annotated[int, Field(ge=2)] = 40  # networks that trained, pruned ones included, at most
+    tournament: Annotated[int, Field(ge=1)] = 16  # networks drawn from it; the best becomes the parent
     mutations: Annotated[float, Field(gt=0)] = 4.0  # parameters that a child changes on average, one of them at least
     step: Annotated[float, Field(gt=0, le=1)] = 0.2  # deviation of a number's change, as a share of its range
     startup_trials: Annotated[int, Field(ge=1)] = 16  # networks that trained, before which draws are uniform
@@ -78,7 +78,7 @@ class Evolution(SeededSampler):
         }
 
     def _changed(self, value: Any, distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-        """Another choice by lot, or a number near by, in the range's own scale."""
+        """Another random choice, or a number near by, in the range's own scale."""
         if isinstance(distribution, CategoricalDistribution):
             others = [choice for choice in distribution.choices if choice != value]
             return others[rng.integers(len(others))]
@@ -97,7 +97,7 @@ def _key(params: dict[str, Any], names: Iterable[str]) -> tuple[Any, ...]:
 
 
 def _bounds(distribution: BaseDistribution) -> tuple[float, float]:
-    """Of a number in its range's own scale; each step has the same width, those at the ends too."""
+    """Of a number in its range's own scale; all steps have the same width, also those at the ends."""
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     half = 0.5 * (distribution.step or 0.0)
     if distribution.log:
@@ -113,7 +113,7 @@ def to_unit(distribution: BaseDistribution, value: float) -> float:
 
 
 def from_unit(distribution: BaseDistribution, place: float) -> Any:
-    """What stands at a place in [0, 1): as Optuna's samplers have it."""
+    """The value at a place in [0, 1), as in Optuna's samplers."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(place * len(distribution.choices))]
     low, high = _bounds(distribution)
