@@ -55,7 +55,7 @@ class DataConfig(Frozen):
     """Images of the training set, stratified, that select candidates and never train them during a search: a share of each
     class, or from 1 on how many in all."""
     subset: Annotated[int, Field(ge=1)] | None = None
-    """Train candidates on this many images, stratified; the validation images stay the same."""
+    """Train candidates on this many of the images that are not for validation, stratified."""
     seed: Annotated[int, Field(ge=0)] = 0  # fixes the split and the subset
 
 
