@@ -215,7 +215,7 @@ DatasetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="Only for preset:NAME: begin a study on this data set: a name, as for nas search, or folder.",
+        help="With preset:NAME: begin a study on this data set.",
         autocompletion=offer("dataset"),
     ),
 ]

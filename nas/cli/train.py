@@ -336,7 +336,7 @@ def baseline(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Only if --like is preset:NAME: begin a study on this data set: a name, as for nas search, or folder.",
+            help="With --like preset:NAME: begin a study on this data set.",
             autocompletion=offer("dataset"),
         ),
     ] = None,
