@@ -114,7 +114,7 @@ def test_known_networks_stand_beside_the_study_s_own(
     assert "over by 1,874 parameters  as recorded" in listed.out
     with monkeypatch.context() as other_release:
         other_release.setattr("nas.runs.baseline.build", lambda *_: torch.nn.Linear(1, 1))
-        with pytest.raises(StudyError, match=r"does not fit mine\.py:Large: RuntimeError") as refused:
+        with pytest.raises(StudyError, match=r"does not fit mine\.py:Net\(width=3\): RuntimeError") as refused:
             load_baseline(run)
     assert "install the release of the library" in str(refused.value.hint)
     run.weights.write_bytes(b"other")
