@@ -157,7 +157,7 @@ def test_failed_runs_are_trained_again(study: StudyPaths, monkeypatch: pytest.Mo
 def test_what_cannot_be_trained_is_refused_at_once(study: StudyPaths, changes: dict[str, Any], message: str) -> None:
     folder = study.ablations / "mine"
     folder.mkdir(parents=True)
-    with filelock.FileLock(folder / "ablation.lock", is_singleton=False), pytest.raises(NasError, match=message):
+    with filelock.FileLock(folder / "ablation.lock"), pytest.raises(NasError, match=message):
         train(replace(asked(study, "activation=gelu"), **changes), Told())
 
 

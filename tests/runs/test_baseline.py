@@ -235,7 +235,7 @@ def test_memory_that_runs_out_halves_the_micro_batches(study: StudyPaths, mine: 
 def test_one_process_trains_a_baseline_at_a_time(study: StudyPaths, mine: Path) -> None:
     (run,) = train(asked(study, "mine.py:Net")).runs
     (run.folder / "baseline.json").unlink()
-    lock = filelock.FileLock(run.folder / "run.lock", is_singleton=False)
+    lock = filelock.FileLock(run.folder / "run.lock")
     with lock, pytest.raises(StudyError, match="is being trained by another nas baseline") as refused:
         train(asked(study, "mine.py:Net"))
     assert "--seeds N,M, --epochs N" in refused.value.hint
