@@ -1,4 +1,4 @@
-"""What a notebook shows of a study, a trial and a run: a heading with a short table, or with a picture of the network."""
+"""How a notebook shows a study, a trial and a run: a heading with a short table, or with a picture of the network."""
 
 from html import escape
 

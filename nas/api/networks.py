@@ -50,7 +50,7 @@ class Trial:
 
     @property
     def accuracy(self) -> float | None:
-        """On the validation images, after the last epoch that was trained."""
+        """On the validation images, after the last trained epoch."""
         return self.row.accuracy
 
     @property
@@ -64,7 +64,7 @@ class Trial:
 
     @cached_property
     def candidate(self) -> Candidate:
-        """Raises StudyError for a trial that was never trained: only its `row` is kept."""
+        """Raises StudyError for a trial that was never trained, of which only `row` is stored."""
         file = self.paths.trial(self.number).candidate
         if not file.is_file():
             raise StudyError(
@@ -120,18 +120,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trained(ABC):
-    """A network that was trained to its end: what a `Run` and a `Baseline` have in common."""
+    """A network whose training has completed: the base of `Run` and `Baseline`."""
 
     paths: TrialPaths
 
     @property
     @abstractmethod
     def card(self) -> ModelCard | BaselineCard:
-        """What it is, how and on what it was trained, what it scores."""
+        """How and on what it was trained, and its scores."""
 
     @property
     def name(self) -> str:
-        """As `nas runs` lists it."""
+        """Its name in `nas runs`."""
         return self.paths.folder.name
 
     @property
@@ -184,7 +184,7 @@ class Run(Trained):
 
     def build(self) -> ResNet:
         """The torch module with its weights, on the CPU, in evaluation mode: images (N, C, H, W), normalised by `card.mean` and
-        `card.std`, to logits (N, classes). Raises NasError where a file is missing or was changed."""
+        `card.std`, to logits (N, classes). Raises NasError if a file is missing or was changed."""
         return load_network(self.paths)[0]
 
     def predictor(self, tta: str | None = None) -> Predictor:
@@ -214,7 +214,7 @@ class Baseline(Trained):
 
     @property
     def over(self) -> str | None:
-        """By how much it is over the study's budget; None where it fits."""
+        """By how much it is over the study's budget; None if it fits."""
         return self.card.network.over_text
 
     @property
@@ -223,7 +223,7 @@ class Baseline(Trained):
 
     def build(self) -> nn.Module:
         """The torch module with its weights, on the CPU, in evaluation mode: images (N, C, H, W), normalised by `card.mean` and
-        `card.std`, to logits (N, classes). Runs the file that it came from. Raises NasError where a file is missing or was
+        `card.std`, to logits (N, classes). Runs the file that it came from. Raises NasError if a file is missing or was
         changed."""
         return load_baseline(self.paths)[0]
 

@@ -1,4 +1,4 @@
-"""A study: what its search found, and what can be done with it."""
+"""A study: its results, and what can be done with it."""
 
 import dataclasses
 import inspect
@@ -73,7 +73,7 @@ def _parameter(known: Option) -> inspect.Parameter:
 
 
 def plain_display(quiet: bool, log: str | None = None) -> TerminalDisplay:
-    """Lines on standard output, as a command writes them where there is no terminal; none with `quiet`."""
+    """Lines on standard output, as a command writes them without a terminal; none with `quiet`."""
     console = Console(file=sys.stdout, force_terminal=False, force_jupyter=False, highlight=False)
     return TerminalDisplay(console, quiet=quiet, log=log)
 
@@ -114,15 +114,15 @@ class Study:
 
     @property
     def trials(self) -> list[Trial]:
-        """Every draw, in order."""
+        """Every trial, in order."""
         return [Trial(self.paths, row) for row in self._read().trials]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The trials as plain values, a dict each."""
+        """The trials as dicts of plain values."""
         return [row.row() for row in self._read().trials]
 
     def dataframe(self) -> "pandas.DataFrame":
-        """The trials, a row each: the columns of `rows`, and `params_…` for what was drawn, as in Optuna. Raises NasError where
+        """One row for each trial: the columns of `rows`, and `params_…` for the drawn values, as in Optuna. Raises NasError if
         pandas is not installed."""
         try:
             import pandas
@@ -132,7 +132,7 @@ class Study:
         return pandas.DataFrame([row | values for row, values in zip(self.rows(), drawn, strict=True)])
 
     def trial(self, number: int) -> Trial:
-        """Raises StudyError where there is none of this number."""
+        """Raises StudyError if there is no trial of this number."""
         trials = self.trials
         if not 0 <= number < len(trials):
             there = f"the trials 0 to {len(trials) - 1}" if trials else "no trial yet"
@@ -163,12 +163,12 @@ class Study:
 
     @property
     def finalists(self) -> list[Finalist]:
-        """The best networks, trained again, longer and with several seeds; the winner first."""
+        """The best networks, which were trained again, longer and with several seeds; the winner first."""
         return self._read().finalists
 
     @property
     def runs(self) -> list[Run]:
-        """What was retrained, oldest first."""
+        """The retrained networks, oldest first."""
         return runs_of(self.paths)
 
     @property
@@ -179,12 +179,12 @@ class Study:
 
     @property
     def baselines(self) -> list[Baseline]:
-        """Known networks that were trained to compare with, oldest first."""
+        """Known networks that were trained for comparison, oldest first."""
         return [Baseline(run) for run in finished_baselines(self.paths)]
 
     def report(self, output: PathLike | None = None, paper: PathLike | None = None) -> Path:
-        """`nas report`: one page that shows all of it, by default `report.html` in the study's folder. `paper`: a folder, for
-        figures, tables and text besides."""
+        """`nas report`: one page about the study, by default `report.html` in its folder. `paper`: a folder for figures, tables
+        and text for a paper."""
         record = read_record(self.paths)
         page = write_page(record, None if output is None else Path(output))
         if paper is not None:
@@ -195,10 +195,10 @@ class Study:
 
     @takes_options
     def retrain(self, given: Given[RetrainSpec], which: Which = "best", *, log: str | None = None, quiet: bool = False) -> Run:
-        """`nas retrain`: trains one network on all the labelled training data, in a worker; the official test set is opened at
-        the end. A run that already exists is returned without training.
+        """`nas retrain`: trains one network on all labelled training data, in a worker, and then evaluates the official test set.
+        A run that already exists is returned without training.
 
-        Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
+        Raises NasError, and KeyboardInterrupt after Ctrl-C has suspended the training: the same call resumes it.
         """
         spec = given.build(paths=self.paths, which=self._name_of(which))
         spec = dataclasses.replace(spec, data_folder=spec.data_folder and str(_as_path(spec.data_folder)))
@@ -212,12 +212,11 @@ class Study:
 
     @takes_options
     def baseline(self, given: Given[BaselineSpec], *, like: Which = "best", quiet: bool = False) -> list[Baseline]:
-        """`nas baseline`: trains known networks, `torchvision:NAME`, `timm:NAME` or `FILE.py:CLASS`, by the recipe of the
-        study's network `like` and on the same images, one after the other in a worker; the official test set is opened at the
-        end of each.
-        Those that are there already are returned at once; one that diverges is left out.
+        """`nas baseline`: trains known networks, `torchvision:NAME`, `timm:NAME` or `FILE.py:CLASS`, one after the other in a
+        worker, with the recipe and the images of the study's network `like`, and then evaluates the official test set. Baselines
+        that already exist are returned without training; diverged ones are left out.
 
-        Raises NasError, and KeyboardInterrupt once it is suspended by Ctrl-C: the same call goes on.
+        Raises NasError, and KeyboardInterrupt after Ctrl-C has suspended a training: the same call resumes it.
         """
         spec = given.build(paths=self.paths, like=self._name_of(like))
         with plain_display(quiet) as display:
@@ -246,17 +245,17 @@ class Study:
 
     @takes_options
     def submit(self, given: Given[SubmitSpec], *, run: Run | str | None = None, quiet: bool = False) -> Submission:
-        """`nas submit`: predicts an unlabelled test set by `chosen`, or by `run`, and writes the CSV to hand in. `test` may
-        also be images themselves, as `nas.search` takes them; their IDs count from 0."""
+        """`nas submit`: predicts an unlabelled test set with the run `run` (default: `chosen`), and writes the CSV file to hand
+        in. `test` may also be images in memory, as for `nas.search`; their IDs count from 0."""
         with plain_display(quiet) as display:
             spec = given.build(paths=self.paths, run=self._run_name(run), test=_as_path(given.test, "test"))
             return submit(spec, display.decoding, display.note)
 
     @takes_options
     def predict(self, given: Given[PredictSpec], images: Any, *, run: Run | str | None = None) -> list[Guess]:
-        """`nas predict`: the most probable classes of image files, or of images themselves, as `nas.search` takes them.
+        """`nas predict`: the most probable classes of image files, or of images in memory, as for `nas.search`.
 
-        `images`: a path or several, of images or of folders; or an array of uint8 (N, H, W) or (N, H, W, C), whose images are
+        `images`: one or several paths of images or folders; or an array of uint8 (N, H, W) or (N, H, W, C), whose images are
         named by their positions.
         """
         several = isinstance(images, list | tuple) and all(isinstance(one, str | os.PathLike) for one in images)
@@ -281,15 +280,15 @@ def _as_path(given: Any, part: str = "train") -> Any:
 def search(given: Given[SearchSpec], *, log: str | None = None, quiet: bool = False) -> Study:
     """`nas search`: draws networks, skips those over budget, and trains the rest with pruning.
 
-    The same call again goes on where it stopped, and on a finished study returns at once: `trials` counts the trained networks of
-    all runs of a study. Workers are processes of their own, and a script needs no `if __name__ == "__main__"` for them.
+    The same call resumes a search; for a finished study it returns at once, because `trials` counts the trained networks over all
+    runs of the study. Workers are separate processes; a script needs no `if __name__ == "__main__"` for them.
 
-    `dataset` may also be images themselves: `(images, labels)` or `(images, labels, classes)`, arrays or tensors of uint8
-    (N, H, W) or (N, H, W, C); a `torch.utils.data.Dataset` of (image, label) without random transforms; or a dict of these for
-    `train`, `val` and `test`. They are written into the cache, where later calls, commands and runs of the script find them.
+    `dataset` may also be images in memory: `(images, labels)` or `(images, labels, classes)`, arrays or tensors of uint8 (N, H,
+    W) or (N, H, W, C); a `torch.utils.data.Dataset` of (image, label) without random transforms; or a dict of these for `train`,
+    `val` and `test`. They are written into the cache, where later calls and commands find them.
 
-    `log` names a tracker; `quiet` prints warnings and faults alone. Raises NasError, and KeyboardInterrupt once the search is
-    suspended by Ctrl-C: the same call goes on.
+    `log` names a tracker; `quiet` prints only warnings and errors. Raises NasError, and KeyboardInterrupt after Ctrl-C has
+    suspended the search: the same call resumes it.
     """
     if given.dataset is not None and not isinstance(given.dataset, str):
         given.values.update(dataset="folder", data_folder=str(file_of_given(given.dataset)))
@@ -300,15 +299,16 @@ def search(given: Given[SearchSpec], *, log: str | None = None, quiet: bool = Fa
         if result.interrupted and in_time:
             raise KeyboardInterrupt(f"study {result.plan.paths.name!r} is suspended; the same call resumes it")
         if result.exhausted:
-            display.note("the space has no new candidates: widen its ranges")
+            name = result.plan.paths.name
+            display.note(f"the space has no new candidates; search a wider one as a new study, with warm_start='study:{name}'")
     return Study(result.plan.paths)
 
 
 def open_study(name: str | None = None) -> Study:
-    """A study under `studies/`, or the one used last. Raises StudyError with the studies there are."""
+    """A study in `studies/`, or the one used last. Raises StudyError with the existing studies."""
     return Study(existing_study(name))
 
 
 def studies() -> list[str]:
-    """Names of the studies there are."""
+    """Names of the existing studies."""
     return known_studies()

@@ -100,13 +100,13 @@ def search_seconds(
 ) -> Span:
     """How long so many trials take.
 
-    likely: networks as they are timed, each as often as any other. low: chance shortens it by 1/√trials, about a standard
-    deviation, since a trial's seconds vary as much as their mean is large. high: the sampler comes to prefer the slowest, chance
-    adds as much again, and workers that share a device gain nothing by it.
+    likely: all timed networks are equally frequent. low: shorter by 1/√trials, about a standard deviation, because the standard
+    deviation of a trial's seconds is about their mean. high: the sampler prefers the slowest network, chance adds a standard
+    deviation, and workers that share a device gain nothing by that.
 
     Args:
-        devices: how many different ones the workers have; None where each has its own.
-        finalists: what training them again takes, as a share of the search.
+        devices: number of different devices of the workers; None if each worker has its own.
+        finalists: time of training them again, as a share of the search.
     """
     workers = min(workers, trials)
     chance = 1 + 1 / math.sqrt(trials)

@@ -54,12 +54,12 @@ def own_study(
     """Takes the study's lock and yields the storage through which its sole coordinator writes.
 
     Args:
-        url: of a PostgreSQL database; None takes what the study began with, or SQLite in its folder.
-        note: is told when the database is away and when it is back.
-        stop_requested: ends the waiting for a database that is away.
+        url: of a PostgreSQL database; None takes the one that the study began with, or SQLite in its folder.
+        note: receives messages when the database becomes unavailable, and when it is available again.
+        stop_requested: ends the wait for an unavailable database.
 
     Raises:
-        StudyError: where the lock is held, the database cannot be opened, or it does not belong to the study's folder.
+        StudyError: if the lock is held, the database cannot be opened, or it does not belong to the study's folder.
     """
     retry = Retry(paths.name, note, stop_requested)
     in_database = url is not None or paths.storage_url.exists()

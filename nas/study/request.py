@@ -195,7 +195,7 @@ def resolve_study(request: SearchSpec, space: Space, stored: StudySettings | Non
 
 
 def require_rankable(final_flop: float, trial_flop: float | None, most_macs: int | None) -> None:
-    """Raises ConfigError where the trials of a search cannot rank networks for a final training of `final_flop`."""
+    """Raises ConfigError if the trials of a search cannot rank networks for a final training of `final_flop`."""
     wrong = f"--final-compute {final_flop / 1e15:.3g}PFLOP"
     if trial_flop is None:
         raise ConfigError(

@@ -242,8 +242,8 @@ class TrialSource(JobSource):
 
     def on_begin(self, running: Running, epochs_done: int) -> None:
         drawn = self.progress.drawn[running.job.key]
-        # It has trained on after every epoch but the last, so that those were judged; if not by the study's values, then by those
-        # that the checkpoint holds.
+        # The training continued after every epoch except the last, so these were judged, by the study's values or by those of the
+        # checkpoint.
         drawn.judged = max(epochs_done, *drawn.known, 1) - 1
         running.reached = max(running.reached, *drawn.known, 0)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from nas.study.pruners.base import FairPruner
 
 REDUCTION = 3
-MANY = 10_000  # trials, of which the mean is that of any more
+MANY = 10_000  # trials; the mean over them is that over any larger number
 
 
 def asha_rungs(epochs: int, reduction: int = REDUCTION, first: int | None = None) -> list[int]:

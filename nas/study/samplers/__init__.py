@@ -1,7 +1,7 @@
 """Samplers by name: how the next candidate is drawn from a study.
 
-To add one: a dataclass that derives from `SeededSampler` (from `Informed`, where it is one of Optuna's), whose fields carry their
-types and limits, and an entry here. The conformance tests then find it.
+To add one: a dataclass that derives from `SeededSampler` (from `Informed` for one of Optuna's), whose fields have types and
+limits, and an entry here. The conformance tests then find it.
 """
 
 from nas.study.samplers.base import SeededSampler, ask

@@ -106,8 +106,8 @@ def _most_telling(trials: list[FrozenTrial], most: int | None) -> list[FrozenTri
 
 @contextmanager
 def experiments_allowed() -> Iterator[None]:
-    """What Optuna calls experimental or deprecated may change with its version, which is pinned. Each block begins with warnings
-    that were not shown yet: of cmaes's divisions by zero, with a tiny population, nobody needs to hear once a draw."""
+    """Hides Optuna's warnings about experimental and deprecated features, because its version is pinned, and those of cmaes about
+    divisions by zero, which a tiny population causes at each draw."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="cmaes")
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

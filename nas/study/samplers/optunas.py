@@ -51,7 +51,7 @@ class Tpe(Informed):
     def seed(self, seed: int) -> None:
         super().seed(seed)
         with experiments_allowed():
-            # Not uniform where the study has enough trials and what is shown of it has not.
+            # Not uniform if the study has enough trials, but the view of it does not.
             self.independent = self._sampler()
 
     def make(self, trials: Sequence[FrozenTrial], space: dict[str, BaseDistribution]) -> optuna.samplers.BaseSampler:
