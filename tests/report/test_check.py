@@ -144,7 +144,7 @@ def test_widths_that_could_grow_for_nothing_are_named(study: StudyPaths, monkeyp
     free = ", ".join(f"{width} → 16" for width in widths)
     assert found["onnxruntime"].notes == [
         *found["torch"].notes,
-        f"On this CPU onnxruntime computes 16 channels at once, so the larger width takes as long as the smaller: {free}.",
+        f"On this CPU onnxruntime computes 16 channels at once, so the larger width takes no longer than the smaller: {free}.",
     ]
 
 
