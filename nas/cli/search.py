@@ -1,7 +1,7 @@
 """`nas search`"""
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,9 +50,13 @@ def search(
     if as_json:
         print_json(_as_data(result))
     else:
-        # Options that the study does not store.
-        again = f"nas search --study {result.plan.paths.name}{said_again(spec)}"
-        _print_result(result, again if log is None else f"{again} --log {log}")
+
+        def resuming(spec: SearchSpec) -> str:
+            """With the options that the study does not store."""
+            again = f"nas search --study {result.plan.paths.name}{said_again(spec)}"
+            return again if log is None else f"{again} --log {log}"
+
+        _print_result(result, resuming(spec), resuming(replace(spec, flop=spec.flop and 2 * spec.flop)))
     if result.interrupted:
         sys.exit(130)
 
@@ -101,8 +105,9 @@ def _as_data(result: "SearchResult") -> dict[str, Any]:
     }
 
 
-def _print_result(result: "SearchResult", again: str) -> None:
-    """`again`: the command that resumes, without --trials."""
+def _print_result(result: "SearchResult", again: str, longer: str) -> None:
+    """`again`: the command that resumes; `longer`: that continues, with more compute if it was limited. Both without --trials."""
+    from nas.config import flop_word
     from nas.report.words import count_draws, finalist_text, row_text, trained_text
 
     progress, name = result.progress, result.plan.paths.name
@@ -123,11 +128,13 @@ def _print_result(result: "SearchResult", again: str) -> None:
             f"nas search --space FILE --study NEW --warm-start study:{name}"
         )
     if progress.best is None:
-        print(f"No completed trial yet. To continue:  {again} --trials {progress.goal + 10}")
+        print(f"No completed trial yet. To continue:  {longer} --trials {progress.goal + 10}")
         return
     goal = progress.goal if progress.trained < progress.goal else progress.goal * 2
-    more = "" if result.exhausted else f"   or continue:  {again} --trials {goal}"
-    print(f"Next:  nas retrain best --study {name}{more}")
+    more = "" if result.exhausted else f"   or continue:  {longer} --trials {goal}"
+    final = result.plan.settings.study.final_compute
+    compute = "" if final is None else f" --compute {flop_word(final)}"
+    print(f"Next:  nas retrain best --study {name}{compute}{more}")
     print(f"Report:  nas report --study {name}")
     if result.plan.settings.study.objective == "front":
         print(f"Accuracy against parameters:  nas best --study {name}")

@@ -11,6 +11,7 @@ from nas.config.budget import (
     LatencyConfig,
     RuntimeName,
     amount,
+    flop_word,
     parse_bytes,
     parse_count,
     parse_flop,

@@ -59,6 +59,13 @@ def parse_flop(text: str | float) -> float:
     return value
 
 
+def flop_word(flop: float) -> str:
+    """`0.29PFLOP`: one word that `parse_flop` reads."""
+    sizes = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
+    unit, size = next(((unit, size) for unit, size in sizes if flop >= 0.1 * size), ("", 1.0))
+    return f"{flop / size:g}{unit}FLOP"
+
+
 def _parse(text: str | int, pattern: re.Pattern[str], units: dict[str, int], rule: str, hint: str) -> int:
     match = None if isinstance(text, bool) else pattern.fullmatch(str(text).strip())
     if match is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nas.budget import count_macs
-from nas.config import ArchConfig, Candidate, TrainConfig, check_epochs
+from nas.config import ArchConfig, Candidate, TrainConfig, check_epochs, flop_word
 from nas.data.datasets import UNMIRRORED
 from nas.data.loader import TrainBatches, mix_seed
 from nas.errors import ConfigError, StudyError
@@ -151,9 +151,9 @@ def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPla
         epoch = recipe.fit(subject.candidate, 1).train.flop(macs, images)
     if flop < epoch:
         raise ConfigError(
-            f"--compute {flop / 1e15:g}PFLOP is less than one epoch of this network, {epoch / 1e15:.3g} PFLOP: 6 × "
+            f"--compute {flop_word(flop)} is less than one epoch of this network, {epoch / 1e15:.3g} PFLOP: 6 × "
             f"{macs:,} MACs × {images:,} images",
-            hint=f"--compute {10 * epoch / 1e15:.2g}PFLOP is enough for ten epochs; --train-subset N makes them shorter",
+            hint=f"--compute {flop_word(10 * epoch)} is enough for ten epochs; --train-subset N makes them shorter",
         )
     chosen = ByRecipe(subject, name, recipe, round(flop / epoch), compute=(flop, macs))
     return _plan(spec, ctx.settings, chosen, name, f"{flop / 1e15:g}PFLOP")

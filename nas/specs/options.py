@@ -96,7 +96,9 @@ def said_again(spec: Any) -> str:
 
     def text(value: Any, known: Option) -> str:
         if known.metavar == "FLOP":
-            return f"{value / 1e15:g}PFLOP"
+            from nas.config import flop_word
+
+            return flop_word(value)
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     return "".join(

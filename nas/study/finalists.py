@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config import StudyConfig, check_epochs
+from nas.config import StudyConfig, check_epochs, flop_word
 from nas.data.loader import mix_seed
 from nas.errors import ConfigError, NasError, StudyError
 from nas.paths import StudyPaths
@@ -99,7 +99,7 @@ def check_request(
         needed = reserved_flop(flop, plan_round(0, search_epochs, count, epochs, seeds), count, search_epochs, trial_flop)
         if needed >= flop:
             raise ConfigError(
-                f"finalists need {needed / 1e15:.3g} PFLOP, and --compute {flop / 1e15:.3g}PFLOP would leave the search nothing",
+                f"finalists need {flop_word(needed)}, and --compute {flop_word(flop)} would leave the search nothing",
                 hint="raise --compute, or lower --finalists, --finalist-epochs or --finalist-seeds",
             )
 

@@ -17,6 +17,7 @@ from nas.config import (
     check_epochs,
     default_crop_padding,
     first_problem,
+    flop_word,
     parse_count,
 )
 from nas.data.datasets import UNMIRRORED, require_known
@@ -196,14 +197,14 @@ def resolve_study(request: SearchSpec, space: Space, stored: StudySettings | Non
 
 def require_rankable(final_flop: float, trial_flop: float | None, most_macs: int | None) -> None:
     """Raises ConfigError if the trials of a search cannot rank networks for a final training of `final_flop`."""
-    wrong = f"--final-compute {final_flop / 1e15:.3g}PFLOP"
+    wrong = f"--final-compute {flop_word(final_flop)}"
     if trial_flop is None:
         raise ConfigError(
             f"{wrong} needs --trial-compute", hint="add it, such as --trial-compute 10TFLOP: what a trial takes at most"
         )
     if trial_flop > final_flop:
         raise ConfigError(
-            f"{wrong} is less than --trial-compute {trial_flop / 1e15:.3g}PFLOP",
+            f"{wrong} is less than --trial-compute {flop_word(trial_flop)}",
             hint="lower --trial-compute: a trial is shorter than the final training",
         )
     if most_macs is None:

@@ -13,7 +13,17 @@ from typing import Any, Self
 
 from nas import __version__
 from nas.budget import FVCORE_FAILED
-from nas.config import BalanceName, BudgetConfig, DataConfig, Frozen, ImageShape, MetricName, StrategyConfig, StudyConfig
+from nas.config import (
+    BalanceName,
+    BudgetConfig,
+    DataConfig,
+    Frozen,
+    ImageShape,
+    MetricName,
+    StrategyConfig,
+    StudyConfig,
+    flop_word,
+)
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.space.space import Space
@@ -135,8 +145,8 @@ FIRST_STRATEGIES = StudyConfig(
 """Of studies older than the names of strategies, which do not store them."""
 
 
-def _tflop(flop: float | None) -> str | None:
-    return None if flop is None else f"{flop / 1e12:g}TFLOP"
+def _word(flop: float | None) -> str | None:
+    return None if flop is None else flop_word(flop)
 
 
 def _changes(pairs: list[tuple[str, Any, Any]]) -> list[str]:
@@ -184,7 +194,7 @@ class StudySettings(Frozen):
         pairs = [("seed", self.seed, new.seed)]
         pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
         for name in COMPUTE:
-            pairs.append((name, _tflop(getattr(self.study, name)), _tflop(getattr(new.study, name))))
+            pairs.append((name, _word(getattr(self.study, name)), _word(getattr(new.study, name))))
         studies = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
         for kind in ("sampler", "pruner"):
             strategy_before, strategy_after = (describe(getattr(study, kind)) for study in studies)

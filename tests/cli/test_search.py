@@ -56,6 +56,16 @@ def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study
     assert (study.space.read_text(), read_settings(study).space) == (TINY_SPACE, "tiny")
 
 
+def test_a_search_limited_by_compute_names_the_compute_of_what_follows(nas: Callable[..., Done]) -> None:
+    Path("mine.yaml").write_text(TINY_SPACE.replace("params: 3k", "params: 3k, macs: 1M"))
+    limits = "--trial-compute 100MFLOP --final-compute 2GFLOP --compute 150MFLOP --finalists 0"
+    done = nas("search", *f"--study mine --space mine.yaml --dataset digits --train-subset 200 --device cpu {limits}".split())
+    assert done.code == 0, done.err
+    assert "at most 0.1 GFLOP in 2 epochs, less for smaller networks, to rank for 2 GFLOP; " in done.err
+    again = "nas search --study mine --compute 0.3GFLOP --finalists 0 --device cpu --trials"
+    assert f"Next:  nas retrain best --study mine --compute 2GFLOP   or continue:  {again} 100\n" in done.out
+
+
 @pytest.mark.parametrize(
     "again", ["--epochs 2", "--max-params 3k", "--seed 0", "--validation 0.1", "--dataset digits", "--space same.yaml", ""]
 )

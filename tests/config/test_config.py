@@ -4,7 +4,17 @@ from typing import Any
 import pytest
 import yaml
 
-from nas.config import AugmentConfig, BudgetConfig, Candidate, ImageShape, StudyConfig, TrainConfig, parse_count, parse_flop
+from nas.config import (
+    AugmentConfig,
+    BudgetConfig,
+    Candidate,
+    ImageShape,
+    StudyConfig,
+    TrainConfig,
+    flop_word,
+    parse_count,
+    parse_flop,
+)
 from nas.errors import BudgetError, ConfigError
 from tests.reported import REPORTED
 
@@ -213,6 +223,12 @@ def test_few_images_take_batches_small_enough_for_the_least_steps(images: int, b
 @pytest.mark.parametrize(("text", "flop"), [("2PFLOP", 2e15), ("300 tflops", 3e14), ("0.5P", 5e14), (1e12, 1e12), ("7", 7.0)])
 def test_compute_is_read_in_operations(text: str | float, flop: float) -> None:
     assert parse_flop(text) == flop
+
+
+@pytest.mark.parametrize(("flop", "word"), [(4.2e14, "0.42PFLOP"), (1e13, "10TFLOP"), (3e9, "3GFLOP"), (25_600.0, "25600FLOP")])
+def test_compute_is_written_as_one_word_that_is_read_again(flop: float, word: str) -> None:
+    assert flop_word(flop) == word
+    assert parse_flop(word) == pytest.approx(flop)
 
 
 @pytest.mark.parametrize("text", ["", "2 PB", "-1P", "0", "nan", "inf", "P"])

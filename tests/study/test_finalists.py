@@ -76,7 +76,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], str]] = {
     "endless": ((2, 10**9, None, 4, 18), "--finalist-epochs must be at least 1 and at most 100,000, but is 1000000000"),
     "nothing left": (
         (2, 6, 1, 4, 3, 40e12, 10e12),
-        "finalists need 0.04 PFLOP, and --compute 0.04PFLOP would leave the search nothing",
+        "finalists need 40TFLOP, and --compute 40TFLOP would leave the search nothing",
     ),
     "off and yet told": ((0, 20, None, 4, 18), "--finalists 0 means no finalists, so --finalist-epochs"),
 }
