@@ -52,6 +52,19 @@ def test_at_a_rung_only_the_best_third_goes_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["asha", "hyperband"])
+def test_other_trials_are_read_at_a_rung_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, read = optuna.create_study(direction="maximize", pruner=PRUNERS[name](18)), []
+    study.ask()
+    trial = study.ask()
+    get_trials = study.get_trials
+    monkeypatch.setattr(study, "get_trials", lambda **asked: read.append(epoch) or get_trials(**asked))
+    for epoch in range(1, 18):
+        trial.report(0.5, epoch)
+        study.pruner.prune(study, get_trials()[1])
+    assert read in ([2, 6], [6]), "of Hyperband, a bracket may begin at the second rung"
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband"])
 def test_nobody_is_pruned_before_so_many_have_completed(name: str) -> None:
     study = optuna.create_study(direction="maximize", pruner=PRUNERS[name](4, first_rung=2, startup_trials=3))
     pruned = []

@@ -83,9 +83,11 @@ class Asha(FairPruner):
     def rungs(self) -> list[int]:
         return asha_rungs(self.epochs, self.reduction, self.first_rung)
 
+    def may_prune(self, trial: FrozenTrial) -> bool:
+        return trial.last_step in self.rungs
+
     def judge(self, peers: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
-        begun = count_complete(peers) >= self.startup_trials
-        return begun and trial.last_step in self.rungs and falls_behind(trial, peers, self.reduction)
+        return count_complete(peers) >= self.startup_trials and falls_behind(trial, peers, self.reduction)
 
     def expected_epochs(self, trials: int, before: int = 0) -> float:
         return asha_epochs(self.rungs, self.epochs, trials, before, self.reduction, self.startup_trials)
@@ -123,12 +125,13 @@ class Hyperband(FairPruner):
                 return index
         return len(self.shares) - 1
 
+    def may_prune(self, trial: FrozenTrial) -> bool:
+        return trial.last_step in self.brackets[self.bracket(trial.number)]
+
     def judge(self, peers: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
-        if count_complete(peers) < self.startup_trials:
-            return False
         bracket = self.bracket(trial.number)
         rivals = (other for other in peers if self.bracket(other.number) == bracket)
-        return trial.last_step in self.brackets[bracket] and falls_behind(trial, rivals, self.reduction)
+        return count_complete(peers) >= self.startup_trials and falls_behind(trial, rivals, self.reduction)
 
     def expected_epochs(self, trials: int, before: int = 0) -> float:
         parts = [share / sum(self.shares) for share in self.shares]

@@ -20,6 +20,8 @@ class FairPruner(optuna.pruners.BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Compares with all trials except duplicates, whose curves would count twice, and, if trials have their own limits,
         except larger networks."""
+        if not self.may_prune(trial):
+            return False
         limit = trial.user_attrs.get("limit")
         peers = [
             other
@@ -27,6 +29,10 @@ class FairPruner(optuna.pruners.BasePruner):
             if not is_duplicate(other) and (limit is None or other.user_attrs.get("params", 0) <= limit)
         ]
         return self.judge(peers, trial)
+
+    def may_prune(self, trial: FrozenTrial) -> bool:
+        """Whether the trial can be pruned after its last epoch at all. If not, the other trials are not read."""
+        return True
 
     @abstractmethod
     def judge(self, peers: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
