@@ -111,7 +111,7 @@ def seen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> See
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(machine.gpus))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(machine.gpus))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: machine.gpus[torch.device(device).index or 0])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: machine.gpus[getattr(device, "index", device) or 0])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device}")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(machine.kernels))
     monkeypatch.setattr(torch.cuda, "init", begin)

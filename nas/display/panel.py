@@ -119,7 +119,8 @@ def _workers(progress: Progress, width: int) -> Table:
         for worker, running in sorted(progress.running.items())
     ]
     shown = [name for name, wanted in columns.items() if wanted]
-    taken = sum(GAP + max(len(name), *(len(row[name]) for row in rows)) for name in shown if name != "network")
+    # Before 14.3, rich counts a gap behind the last column, too, and else cuts every column.
+    taken = GAP + sum(GAP + max(len(name), *(len(row[name]) for row in rows)) for name in shown if name != "network")
     if width - taken < len("network"):
         shown.remove("network")
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim", expand=False)

@@ -118,7 +118,8 @@ def test_narrow_terminal_keeps_what_matters() -> None:
     lines = drawn(progress(), 36)
     assert lines[0].rstrip() == "trained 12/100 · about 12 min left"
     assert lines[2].split() == ["trial", "epoch", "accuracy", "network"]
-    assert lines[3].rstrip() == "   20  3/18     42.56%  basic 2-1 ×…", "only the network is cut"
+    assert lines[3].startswith("   20  3/18     42.56%  basic 2-1"), "only the network is cut"
+    assert lines[3].rstrip().endswith("…")
     assert drawn(progress(), 30)[2].split() == ["trial", "epoch", "accuracy"]
 
 
