@@ -24,7 +24,7 @@ from nas.data.formats.container import Container, Split
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.splits import stratified
 from nas.data.twins import LEAST, find_twins, first_of
-from nas.errors import DataError, choices_sentence
+from nas.errors import DataError, choices_sentence, one_line
 
 UNMIRRORED = frozenset({"digits", "mnist", "kmnist", "svhn", "gtsrb"})
 """Data sets whose images mean something else in the mirror, so that no training flips them."""
@@ -163,15 +163,25 @@ class _PicturesSplit(Split):
         return len(self.found)
 
     def __iter__(self) -> Iterator[Member]:
-        return (self.found[i][0] for i in range(len(self)))
+        return (self._item(i)[0] for i in range(len(self)))
 
     def labels(self) -> list[str]:
-        labels = [int(self.found[i][1]) for i in range(len(self))]
+        labels = [int(self._item(i)[1]) for i in range(len(self))]
         return [str(label) if self.classes is None else self.classes[label] for label in labels]
 
     def place(self, i: int) -> str:
-        image = self.found[i][0]
+        image = self._item(i)[0]
         return str(image) if isinstance(image, Path) else f"{self.name}, {self.part} image {i}"
+
+    def _item(self, i: int) -> Any:
+        """(Image or its path, label). Raises DataError where torchvision's class opens the image, and it cannot be read."""
+        try:
+            return self.found[i]
+        except OSError as error:
+            raise DataError(
+                f"{self.name}, {self.part} image {i} cannot be read: {one_line(error)}",
+                hint="replace it, or update torchvision: a newer one leaves the image out with --skip-bad-images",
+            ) from None
 
 
 def _read_digits(root: Path, part: str) -> Arrays:

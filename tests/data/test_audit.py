@@ -183,7 +183,7 @@ def test_groups_that_nobody_named_are_suggested(by: str, folder: Path) -> None:
             file.rename(file.with_name(f"patient{i % 12}_{i}.png"))
         else:
             exif = Image.Exif()
-            exif.get_ifd(0x8769)[0xA431] = f"body {i % 6}"
+            exif[0x8769] = {0xA431: f"body {i % 6}"}
             Image.open(file).save(file.with_suffix(".jpg"), exif=exif)
             file.unlink()
     found, said = audited(folder)
