@@ -103,7 +103,7 @@ class StudyConfig(Frozen):
         """Operations of a trial of a network with `macs` MACs, or of a training that is `times` as long. None where every trial
         sees the same images. `most_macs`: the limit; needed with `final_compute`.
 
-        The error of such networks on CIFAR-10 is about a + b MACs^-0.66 + c images^-0.67 (studies/reference/README.md, "The size
+        The error of residual networks on CIFAR-10 is about a + b MACs^-α + c images^-0.67 (studies/reference/README.md, "The size
         that fits the compute"), so short trials at equal compute overstate what a small network gains by its additional images.
         With `final_compute` images^-0.67 of every trial exceeds that of the final training by the same amount, so that a trial
         ranks networks of all sizes as the final training does.

@@ -46,7 +46,7 @@ OTHER_RUN = "wait for it, or train another network: --seeds N,M, --epochs N, --r
 
 @dataclass(frozen=True)
 class BaselinePlan(Plan):
-    """Trains a known network with the mixed seed of the study's network that it is compared with."""
+    """Trains a known network, with the seed that the retraining of the study's network in `like` uses."""
 
     definition: Definition
 
