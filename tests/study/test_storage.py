@@ -137,7 +137,7 @@ def test_what_a_trial_costs_in_statements_grows_neither_with_the_trials_nor_with
                 outcomes.report(study, trial, 0.5, epoch)
                 Asha(9).prune(study, outcomes.stored(study, trial))
             study.tell(trial, 0.5)
-            assert len(counts) == 7 + 2 * 5 + 4, f"{number}: of the draw, two epochs and the end"
+            assert len(counts) == 7 + 5 + 3 + 4, f"{number}: of the draw, an epoch at a rung, one at none, and the end"
 
 
 def damage(paths: StudyPaths, how: str) -> None:
