@@ -191,6 +191,8 @@ def _announce_baselines(
         macs = "MACs unknown" if network.macs is None else f"{count_text(network.macs)} MACs"
         over = "" if network.over_text is None else f"  over budget by {network.over_text}"
         display.say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
+        if network.uncounted:
+            display.say(f"    its MACs do not include {', '.join(network.uncounted)}, because there is no rule for them")
         if network.unknown:
             display.say(f"    its {', '.join(network.unknown)} could not be compared with the budget")
     there = f", {len(plans) - pending} are done" if pending < len(plans) else ""

@@ -77,11 +77,12 @@ def quantise(
     changed = int((theirs != ours).sum())
     blamed: dict[str, int] = {}
     if changed > SHARE_TO_BLAME * len(judged):
-        some, alone = judged.images[:BLAMED_IMAGES], output.with_name("one-layer.onnx")
+        some = evenly(len(judged), BLAMED_IMAGES)
+        alone = output.with_name("one-layer.onnx")
         quantised = [layer for layer in dict.fromkeys(layers.values()) if not any(_within(layer, name) for name in keep)]
         for layer in progress(quantised, "measuring each layer", len(quantised)):
             write(alone, [node.name for node in graph.node if layers.get(node.name) != layer])
-            blamed[layer] = int((_predict(onnx_session(alone), some) != theirs[: len(some)]).sum())
+            blamed[layer] = int((_predict(onnx_session(alone), judged.images[some]) != theirs[some]).sum())
     one = judged.images[:1]
     times = [1000 * median_seconds(lambda s=session: s.run(None, {"images": one})) for session, _ in pairs]  # type: ignore[misc]
     labels = np.asarray(judged.labels)
@@ -96,6 +97,11 @@ def quantise(
         float_milliseconds=times[0],
         blamed=dict(sorted(((k, v) for k, v in blamed.items() if v), key=lambda kv: -kv[1])[:MOST_BLAMED]),
     )
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """Indices of at most `most` of `count` images, from the first to the last, since images may be ordered by class."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def weighted_layers(network: nn.Module) -> list[str]:

@@ -33,6 +33,7 @@ class KnownNetwork(Frozen):
     macs: int | None  # by fvcore, of one image; None where they cannot be counted
     over: dict[str, int]  # by how much it is over the study's budget, for each limit that it breaks
     unknown: tuple[str, ...]  # limits of the budget that could not be held against it
+    uncounted: tuple[str, ...] = ()  # operations that multiply but are not in `macs`
     channels_last: bool
     digest: str  # 16 hexadecimal digits, equal for the same call of the same code, wherever that lies
 
@@ -117,6 +118,7 @@ def measure(
             for name in limits.limited()
             if values.get(name) is None or (name == "macs" and facts.macs_uncounted and limits.uncounted == "refuse")
         ),
+        uncounted=tuple(facts.macs_uncounted),
         channels_last=facts.channels_last,
         digest=_digest(named(text), facts.files),
     )

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.export.formats import FORMATS, Predictor, export
+from nas.export.int8 import evenly
 from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.paths import StudyPaths
@@ -326,3 +327,11 @@ def test_export_that_does_not_predict_the_same_is_not_kept(
         export(ExportSpec(study, output=tmp_path / "network"))
     assert list(tmp_path.glob("network*")) == []
     assert list(tmp_path.glob(".nas-export*")) == []
+
+
+@pytest.mark.parametrize(("count", "most", "last"), [(5000, 1000, 4999), (20, 1000, 19), (1, 1000, 0)])
+def test_images_that_show_which_layer_costs_accuracy_are_from_all_of_them(count: int, most: int, last: int) -> None:
+    chosen = evenly(count, most)
+    assert len(chosen) == min(count, most)
+    assert (chosen[0], chosen[-1]) == (0, last)
+    assert len(chosen) < 3 or np.diff(chosen).max() <= 1 + count // most

@@ -304,3 +304,22 @@ def test_everything_that_is_wrong_is_said_at_once_and_before_anything_is_trained
     assert "Raises() cannot be built: RuntimeError: the roof fell in (mine.py, line " in said
     assert "mine.py has no 'Nat'. Did you mean 'Net'?" in said
     assert not study.baselines.exists()
+
+
+def test_products_that_no_rule_counts_are_named(study: StudyPaths, mine: Path, nas: Callable[..., Finished]) -> None:
+    mine.write_text(
+        mine.read_text()
+        + """
+
+class Dot(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_classes, 64))
+
+    def forward(self, x):
+        return torch.linalg.multi_dot([x.flatten(1), self.weight.T])
+"""
+    )
+    done = nas("baseline", "mine.py:Dot", "--study", "tiny", "--epochs", "1", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "its MACs do not include linalg_multi_dot, because there is no rule for them" in done.err
