@@ -111,6 +111,13 @@ class Dataset:
             digest.update(np.ascontiguousarray(self.train.groups).tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def order(self) -> str:
+        """16 hexadecimal digits of up to 256 evenly spaced training images. Unlike `fingerprint` they change if files are renamed
+        within a class: then the same images are in another order, and the indices of a split mean other images."""
+        chosen = np.unique(np.linspace(0, len(self.train) - 1, min(len(self.train), 256)).round().astype(int))
+        return hashlib.sha256(np.ascontiguousarray(self.train.images[chosen]).tobytes()).hexdigest()[:16]
+
 
 def dataset_of(name: str, entry: Entry) -> Dataset:
     """The data set that a finished entry of the cache holds."""

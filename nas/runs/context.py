@@ -25,7 +25,7 @@ from nas.jobs.placement import DeviceGroup
 from nas.paths import StudyPaths, shipped_names, study_paths
 from nas.space.space_file import load_preset
 from nas.specs import RetrainSpec
-from nas.study.settings import PRESETS_SPACE, Environment, Overrides, StudySettings, git_state, read_settings
+from nas.study.settings import PRESETS_SPACE, REORDERED, Environment, Overrides, StudySettings, git_state, read_settings
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ def study_data(settings: StudySettings, data: DataConfig, decoding: Progress) ->
             f"the images or labels of {data.folder or data.dataset} are not those of the search",
             hint=f"give their folder with --data FOLDER{table}, or start a new study under another name",
         )
+    if settings.data_order not in (None, dataset.order):
+        raise DataError(REORDERED, hint="give the files their former names, or start a new study under another name")
     return dataset
 
 
@@ -122,6 +124,7 @@ def open_presets_study(data: DataConfig, name: str | None = None, decoding: Prog
             budget=load_preset(shipped_names("preset")[0]).budget,
             data=data,
             data_fingerprint=dataset.fingerprint,
+            data_order=dataset.order,
             shape=dataset.shape,
             seed=0,
             environment=Environment.now(),

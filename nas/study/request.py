@@ -99,6 +99,7 @@ class Asked:
             train_images=len(parts.train),
             validation_images=validation_images(dataset, parts),
             data_fingerprint=dataset.fingerprint,
+            data_order=dataset.order,
             shape=dataset.shape,
             seed=self.seed,
             study=self.strategies,

@@ -99,6 +99,7 @@ def unmirrored(space: Space) -> Space:
 
 
 COMPUTE = ("trial_compute", "final_compute")
+REORDERED = "the training images are in another order than when the study began, perhaps because files were renamed"
 
 
 class Overrides(Frozen):
@@ -163,6 +164,7 @@ class StudySettings(Frozen):
     uncounted: tuple[str, ...] = ()  # sentences: which MACs of users' own blocks are not counted
     data: DataConfig
     data_fingerprint: str  # of the labels, classes and pixel statistics, not of the folder
+    data_order: str | None = None  # of the training images; None in older studies
     shape: ImageShape
     seed: int
     study: StudyConfig = FIRST_STRATEGIES  # its strategies, with every argument
@@ -191,6 +193,8 @@ class StudySettings(Frozen):
             ):
                 what, began = f"images in {new.data.folder}", f", in {self.data.folder}"
             found.append(f"data: the {what} differ from those of the study{began}")
+        elif None not in (self.data_order, new.data_order) and self.data_order != new.data_order:
+            found.append(f"data: {REORDERED}")
         pairs = [("seed", self.seed, new.seed)]
         pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
         for name in COMPUTE:

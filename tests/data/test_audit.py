@@ -225,8 +225,14 @@ def test_twins_stay_on_one_side_of_the_split(folder: Path, monkeypatch: pytest.M
     assert dataset.fingerprint != load_dataset(plain).fingerprint
     assert twins_apart(dataset.train.groups, split(dataset, apart).validation) == 0
     assert twins_apart(dataset.train.groups, split(load_dataset(plain), plain).validation) > 10
-    monkeypatch.setattr(nas.data.datasets, "find_twins", None)  # it is in the cache
-    assert (load_dataset(apart).train.groups == dataset.train.groups).all()
+    with monkeypatch.context() as patch:
+        patch.setattr(nas.data.datasets, "find_twins", None)  # it is in the cache
+        assert (load_dataset(apart).train.groups == dataset.train.groups).all()
+    (folder / "train" / "cat" / "cat005.png").rename(folder / "train" / "cat" / "zzz.png")
+    train = load_dataset(apart).train
+    assert train.groups is not None
+    assert (train.groups == find_twins(train.images).groups()).all(), "the images are in another order"
+    assert (train.groups != dataset.train.groups).any()
 
 
 def twins_apart(groups: np.ndarray, validation: np.ndarray | None) -> int:

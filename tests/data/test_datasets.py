@@ -537,6 +537,16 @@ def test_fingerprint_sees_training_and_validation_images_wherever_they_lie_and_n
     assert (load(moved).fingerprint == before) == (part == "test")
 
 
+def test_files_renamed_within_a_class_keep_the_fingerprint_and_change_the_order(pictures: Path) -> None:
+    fill(pictures / "train", {"a": 3, "b": 3})
+    before = load(pictures)
+    assert load(pictures.rename(pictures.with_name("moved"))).order == before.order
+    (pictures.with_name("moved") / "train" / "a" / "0.png").rename(pictures.with_name("moved") / "train" / "a" / "9.png")
+    after = load(pictures.with_name("moved"))
+    assert after.fingerprint == before.fingerprint
+    assert after.order != before.order
+
+
 def test_statistics_that_are_kept_are_those_of_the_images(pictures: Path) -> None:
     for part, first in (("train", 10), ("val", 100)):
         fill(pictures / part, {"a": 2, "b": 3}, first=first)

@@ -34,6 +34,7 @@ from nas.runs.context import open_presets_study
 from nas.runs.load import load_network
 from nas.runs.select import EPOCH_FACTOR, find_run, find_subject, finished_runs
 from nas.specs import RetrainSpec, SubmitSpec
+from nas.study.settings import REORDERED
 from nas.train.evaluate import evaluate, predict_logits
 from nas.train.loop import FitResult
 from tests.runs.told import Told, train_one, trained
@@ -126,6 +127,10 @@ def test_data_that_is_not_what_was_searched_with_is_refused(study: StudyPaths) -
     assert isinstance(error, DataError)
     assert error.message == "the images or labels of digits are not those of the search"
     assert error.hint == "give their folder with --data FOLDER, or start a new study under another name"
+    study.settings.write_text(json.dumps(settings | {"data_order": "0" * 16}))
+    error = refusal(lambda: train(study, seed=1))
+    assert error.message == REORDERED
+    assert error.hint == "give the files their former names, or start a new study under another name"
 
 
 def test_everything_labelled_trains_but_the_official_test_set_only_where_asked(digits: Dataset) -> None:

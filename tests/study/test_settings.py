@@ -13,6 +13,7 @@ from nas.space.space import Space
 from nas.study import settings as settings_module
 from nas.study.settings import (
     FIRST_STRATEGIES,
+    REORDERED,
     Environment,
     Overrides,
     StudySettings,
@@ -154,3 +155,10 @@ def test_commit_is_that_of_the_beginning_and_none_without_git(monkeypatch: pytes
     git_state.cache_clear()
     assert git_state() is None
     git_state.cache_clear()
+
+
+def test_images_in_another_order_are_a_difference_unless_the_study_is_too_old_to_know() -> None:
+    began, old = settings(data_order="a"), settings()
+    assert began.differences(settings(data_order="b")) == [f"data: {REORDERED}"]
+    for same in (began, old):
+        assert same.differences(began) == []
