@@ -61,9 +61,9 @@ def parse_flop(text: str | float) -> float:
 
 def flop_word(flop: float) -> str:
     """`0.29PFLOP`: one word that `parse_flop` reads."""
-    sizes = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
+    sizes = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
     unit, size = next(((unit, size) for unit, size in sizes if flop >= 0.1 * size), ("", 1.0))
-    return f"{flop / size:g}{unit}FLOP"
+    return f"{flop / size:.15g}{unit}FLOP"
 
 
 def _parse(text: str | int, pattern: re.Pattern[str], units: dict[str, int], rule: str, hint: str) -> int:

@@ -113,10 +113,5 @@ class StudyConfig(Frozen):
         flop = times * self.trial_compute
         if self.final_compute is None or not most_macs:
             return flop
-        flop = min(flop, self.final_compute)
-
-        def term(flop: float, macs: int) -> float:
-            return (flop / macs) ** -IMAGES_EXPONENT
-
-        excess = term(flop, most_macs) - term(self.final_compute, most_macs)
-        return macs * (term(self.final_compute, macs) + excess) ** (-1 / IMAGES_EXPONENT)
+        flop, final, power = min(flop, self.final_compute), self.final_compute, -IMAGES_EXPONENT
+        return (final**power + (most_macs / macs) ** -power * (flop**power - final**power)) ** (1 / power)

@@ -21,7 +21,7 @@ import numpy as np
 from nas.errors import DataError
 from nas.paths import cache_folder
 
-FORMAT = 2  # raise it when what is written changes its meaning, so that entries of an older version are made again
+FORMAT = 3  # raise it when what is written changes its meaning, so that entries of an older version are made again
 META = "meta.json"
 CHECKED_BYTES, CHECKED_PARTS = 2**20, 64  # of a larger file so many parts of so many bytes are checked, spread evenly
 Progress = Callable[[Iterable, str, int], Iterable]

@@ -113,8 +113,8 @@ class Dataset:
 
     @property
     def order(self) -> str:
-        """16 hexadecimal digits of up to 256 evenly spaced training images. Unlike `fingerprint` they change if files are renamed
-        within a class: then the same images are in another order, and the indices of a split mean other images."""
+        """16 hexadecimal digits of up to 256 evenly spaced training images. Unlike `fingerprint` they usually change if files are
+        renamed within a class: then the same images are in another order, and the indices of a split mean other images."""
         chosen = np.unique(np.linspace(0, len(self.train) - 1, min(len(self.train), 256)).round().astype(int))
         return hashlib.sha256(np.ascontiguousarray(self.train.images[chosen]).tobytes()).hexdigest()[:16]
 

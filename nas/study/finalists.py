@@ -76,10 +76,8 @@ def check_request(
     seeds: int | None,
     trials: int,
     search_epochs: int,
-    flop: float | None = None,
-    trial_flop: float | None = None,
 ) -> None:
-    """Raises ConfigError for an impossible request. `flop`: of the whole search; `trial_flop`: of a trial, if it is fixed."""
+    """Raises ConfigError for an impossible request."""
     if count is not None and count < 0:
         raise ConfigError(f"--finalists must be a number of networks, 0 for none, but is {count}")
     if count is not None and count > trials:
@@ -95,21 +93,26 @@ def check_request(
             )
     if count == 0 and (epochs is not None or seeds is not None):
         raise ConfigError("--finalists 0 means no finalists, so --finalist-epochs and --finalist-seeds cannot be used")
-    if count and flop is not None and trial_flop is not None:
-        needed = reserved_flop(flop, plan_round(0, search_epochs, count, epochs, seeds), count, search_epochs, trial_flop)
-        if needed >= flop:
-            raise ConfigError(
-                f"finalists need {flop_word(needed)}, and --compute {flop_word(flop)} would leave the search nothing",
-                hint="raise --compute, or lower --finalists, --finalist-epochs or --finalist-seeds",
-            )
 
 
-def reserved_flop(flop: float, asked: Round | None, count: int | None, search_epochs: int, trial_flop: float | None) -> float:
-    """The compute that a search reserves for finalists: what they cost at most, if their `count` is given and a trial takes at
-    most `trial_flop`; else a fifth."""
-    if asked is None:
+def reserved_flop(
+    flop: float | None, asked: Round | None, count: int | None, search_epochs: int, config: StudyConfig, most_macs: int | None
+) -> float:
+    """What a search reserves for finalists of `flop`, its compute: what they cost at most, if their `count` was given and trials
+    have a compute; else a fifth. Raises ConfigError if this leaves the search nothing."""
+    if asked is None or flop is None:
         return 0.0
-    return asked.cost * trial_flop / search_epochs if count and trial_flop is not None else SHARE * flop
+    each = config.compute_of(most_macs or 1, most_macs, asked.epochs / search_epochs)
+    if not count or each is None:
+        return SHARE * flop
+    needed = asked.count * asked.seeds * each
+    if needed >= flop:
+        rounded = flop_word(float(f"{needed:.3g}"))
+        raise ConfigError(
+            f"finalists need {rounded}, and --compute {flop_word(flop)} would leave the search nothing",
+            hint="raise --compute, or lower --finalists, --finalist-epochs or --finalist-seeds",
+        )
+    return needed
 
 
 def plan_round(

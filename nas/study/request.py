@@ -131,7 +131,7 @@ def resolve(request: SearchSpec) -> Asked:
     overrides = resolve_overrides(request, stored)
     space = resolve_space(request, paths, stored, overrides)
     strategies = resolve_study(request, space, stored, overrides)
-    check_request(*request.final_round, request.trials, space.epochs, request.flop, strategies.trial_compute)
+    check_request(*request.final_round, request.trials, space.epochs)
     if strategies.final_compute is not None:
         require_rankable(strategies.final_compute, strategies.trial_compute, space.budget.macs)
     return Asked(

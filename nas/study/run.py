@@ -260,8 +260,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
     require_same_epochs(study, request.finalist_epochs)
     expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, prepared.pruner)
     kept_seconds = SHARE * (request.timeout or 0.0) if expected else 0.0
-    trial_flop = prepared.settings.study.trial_compute
-    kept_flop = reserved_flop(request.flop or 0.0, expected, request.finalists, space.epochs, trial_flop)
+    kept_flop = reserved_flop(request.flop, expected, request.finalists, space.epochs, prepared.settings.study, space.budget.macs)
     search_deadline = None if prepared.deadline is None else prepared.deadline - kept_seconds
     prepared.persist(lambda: write_whole(paths.token, prepared.token.encode()))
     crew = Crew(prepared.executor, display.note)
@@ -339,7 +338,7 @@ def _bind(prepared: _Prepared, study: optuna.Study) -> None:
     paths, known = prepared.paths, study.user_attrs.get("identity")
     settings = read_settings(paths)
     identity = known or settings.identity or prepared.settings.identity
-    images = {name: getattr(prepared.settings, name) for name in ("train_images", "validation_images")}
+    images = {name: getattr(prepared.settings, name) for name in ("train_images", "validation_images", "data_order")}
     bound = settings.model_copy(update={"identity": identity, **images})
     if bound != settings:
         settings = bound

@@ -212,7 +212,8 @@ class StudySettings(Frozen):
             and self.study.metric == other.study.metric
             and all(getattr(self.study, name) == getattr(other.study, name) for name in COMPUTE)
             and self.data.model_dump(exclude=PLACES) == other.data.model_dump(exclude=PLACES)
-            and self.parameters.get("epochs") == other.parameters.get("epochs")
+            and all(self.parameters.get(name) == other.parameters.get(name) for name in ("epochs", "epoch_images"))
+            and (self.study.final_compute is None or self.budget.macs == other.budget.macs)
         )
 
     def require_same(self, new: "StudySettings", study: str) -> None:

@@ -170,7 +170,8 @@ def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
     if (excess := _why_not_affordable(start.candidate.arch, budget)) is not None:
         return Fitted(start, None, [excess])
     theirs, ours = (flat(c.train.canonical().model_dump()) for c in (start.candidate, rebuilt))
-    changed = [f"{name} {theirs[name]} → {ours[name]}" for name in theirs if theirs[name] != ours[name] and name != "epochs"]
+    lengths = ("epochs", "epoch_images")  # of the search, and of the compute of a trial
+    changed = [f"{name} {theirs[name]} → {ours[name]}" for name in theirs if theirs[name] != ours[name] and name not in lengths]
     return Fitted(start, values, changed)
 
 

@@ -30,6 +30,7 @@ from nas.study.finalists import (
     expected_round,
     finalists_of,
     plan_round,
+    reserved_flop,
     sibling,
 )
 from nas.study.pruners.asha import Asha
@@ -74,10 +75,6 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], str]] = {
     "no seed": ((2, None, 0, 4, 18), "--finalist-seeds must be at least 1, but is 0"),
     "shorter": ((2, 17, None, 4, 18), "--finalist-epochs must be at least the search's 18, but is 17"),
     "endless": ((2, 10**9, None, 4, 18), "--finalist-epochs must be at least 1 and at most 100,000, but is 1000000000"),
-    "nothing left": (
-        (2, 6, 1, 4, 3, 40e12, 10e12),
-        "finalists need 40TFLOP, and --compute 40TFLOP would leave the search nothing",
-    ),
     "off and yet told": ((0, 20, None, 4, 18), "--finalists 0 means no finalists, so --finalist-epochs"),
 }
 
@@ -304,6 +301,24 @@ def test_compute_that_is_too_little_for_finalists_goes_into_the_search() -> None
     result = run(display, study="limited", trials=50, flop=spent, pruner="none")
     assert any("the search continues for the remaining compute" in note for note in display.notes)
     assert (result.progress.trained, result.finalists) == (4, [])
+
+
+@pytest.mark.parametrize(
+    ("flop", "count", "trial_flop", "expected"),
+    [(None, 2, 10e12, 0.0), (100e12, None, 10e12, 20e12), (100e12, 2, None, 20e12), (100e12, 2, 10e12, 40e12)],
+)
+def test_compute_is_reserved_only_where_it_is_limited(
+    flop: float | None, count: int | None, trial_flop: float | None, expected: float
+) -> None:
+    config = StudyConfig(trial_compute=trial_flop)
+    assert reserved_flop(flop, Round(2, 6, 1), count, 3, config, None) == pytest.approx(expected)
+    assert reserved_flop(flop, None, None, 3, config, None) == 0.0
+
+
+def test_finalists_that_leave_the_search_nothing_are_refused() -> None:
+    config = StudyConfig(trial_compute=10e12, final_compute=15e12)
+    with pytest.raises(ConfigError, match="finalists need 30TFLOP, and --compute 29TFLOP would leave the search nothing"):
+        reserved_flop(29e12, Round(2, 6, 1), 2, 3, config, 10**8)
 
 
 def test_the_search_leaves_what_a_given_number_of_finalists_needs_of_the_compute() -> None:

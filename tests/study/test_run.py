@@ -94,7 +94,7 @@ def test_an_old_study_that_was_renamed_goes_on_and_gets_an_identity(study: Study
     began = read_settings(study)
     with closing(sqlite3.connect(study.database)) as database, database:
         assert database.execute("DELETE FROM study_user_attributes WHERE key = 'identity'").rowcount == 1
-    study.settings.write_text(began.model_copy(update={"identity": None}).to_json())
+    study.settings.write_text(began.model_copy(update={"identity": None, "data_order": None}).to_json())
     renamed = StudyPaths(study.folder.rename(study.folder.with_name("renamed")))
     result = run_search(SearchSpec(study="renamed", trials=2, finalists=0, device="cpu"), QuietDisplay())
     assert (result.progress.trained, result.progress.trained_here) == (2, 0)

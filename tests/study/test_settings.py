@@ -125,6 +125,10 @@ def test_trainings_are_the_same_on_the_same_data_and_epochs_whatever_the_space()
     assert settings().same_trainings_as(settings(data=DataConfig(dataset="digits", folder="moved")))
     costlier = FIRST_STRATEGIES.model_copy(update={"trial_compute": 1e13})
     assert not settings().same_trainings_as(settings(study=costlier))
+    aimed = FIRST_STRATEGIES.model_copy(update={"trial_compute": 1e13, "final_compute": 1e14})
+    narrow, wide = (settings(study=aimed, budget=BudgetConfig(macs=most)) for most in (10**8, 2 * 10**8))
+    assert not narrow.same_trainings_as(wide), "the limit of MACs decides the compute of a trial"
+    assert narrow.same_trainings_as(narrow)
     for changed in ({"parameters": {"epochs": "9"}}, {"data_fingerprint": "z"}, {"data": DataConfig(dataset="digits", subset=9)}):
         assert not settings().same_trainings_as(settings(**changed))
 

@@ -94,8 +94,8 @@ def test_a_network_over_the_budget_does_not_fit_and_its_count_is_named(space: Sp
     assert "over the budget of 1,000" in fitted.reasons[0]
 
 
-def make_study(paths: StudyPaths, space: Space) -> None:
-    """One trial that ended, one that was pruned, one over budget."""
+def make_study(paths: StudyPaths, space: Space, flop: float | None = None) -> None:
+    """One trial that ended, one that was pruned, one over budget; each for `flop`, as if its network had 100,000 MACs."""
     paths.folder.mkdir(parents=True)
     paths.settings.write_text(settings(space).to_json())
     study = open_study(paths, optuna.samplers.RandomSampler(seed=1))
@@ -104,6 +104,7 @@ def make_study(paths: StudyPaths, space: Space) -> None:
     for number, outcome in enumerate(ends):
         trial = study.ask()
         drawn = space.draw(trial)
+        drawn = drawn if flop is None else drawn.for_compute(flop, 100_000)
         paths.trial(number).folder.mkdir(parents=True)
         paths.trial(number).candidate.write_text(drawn.to_json())
         outcomes.describe(trial, drawn, budget.check(drawn.arch))
@@ -133,6 +134,17 @@ def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(
     best = outcomes.best_trial(trials)
     assert best.value == 0.5
     assert paths.trial(best.number).candidate.is_file()
+
+
+def test_results_of_trials_of_a_fixed_compute_are_taken_over(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
+    make_study(StudyPaths(tmp_path / "before"), space, flop=1e10)
+    starts = find_starts("study:before", settings(space))
+    fitted = [fit_start(start, space, Budget(space.budget, SHAPE)) for start in starts]
+    assert [one.reasons for one in fitted] == [[], []]
+    assert [one.is_result for one in fitted] == [True, True]
 
 
 def test_with_other_data_they_are_starting_points_only(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
