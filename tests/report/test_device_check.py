@@ -25,7 +25,8 @@ HEALTH = Health("3.13", "Linux", 2, None, {"torch": "2.15"}, [], "3.45", "/studi
 @pytest.mark.usefixtures("all_cores")
 def test_the_cpu_passes(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(device_check, "find_devices", lambda: {"cpu": None})
-    monkeypatch.setattr(device_check, "SECONDS", 250.0)  # a machine that tests may have no other one free
+    monkeypatch.setattr(device_check, "SECONDS", 250.0)  # other tests keep the cores busy,
+    monkeypatch.setattr(device_check, "LEAST_SHARE", 0.0)  # and may do so in one of the two measurements alone
     done = nas("doctor", "--check", "--json")
     rows = json.loads(done.out)["check"]
     assert [row["step"] for row in rows] == list(STEPS)
