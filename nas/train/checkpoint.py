@@ -27,7 +27,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     # Through memory, since torch's own writer turns a full disk into an error that says nothing of it.
     buffer = io.BytesIO()
     torch.save({**state, "format": FORMAT}, buffer)
-    write_whole(path, buffer.getbuffer())
+    with buffer.getbuffer() as content:  # released also if the disk is full
+        write_whole(path, content)
 
 
 def load_checkpoint(path: Path, identity: str) -> tuple[dict[str, Any] | None, Found]:
