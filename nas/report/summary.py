@@ -12,6 +12,7 @@ from nas.report.words import (
     count_draws,
     count_text,
     counts_line,
+    flop_text,
     listed,
     number_text,
     recipe_texts,
@@ -205,11 +206,17 @@ def methods(record: FullRecord) -> str:
     counter = "torch's FlopCounterMode" if packages.get("fvcore") == NOT_IMPORTABLE else "fvcore"
     counts = record.counts
     trained = count_trained(counts)
+    drawn = sum(text.startswith(("int ", "float ", "one of ")) for text in settings.parameters.values())
+    length = f"up to {number_text(record.epochs, 'epoch')}"
+    if strategies.trial_compute is not None:
+        length += f" (at most {flop_text(strategies.trial_compute)}, 6 × MACs × images)"
+    if strategies.final_compute is not None:
+        length += f", small networks for less, to rank them for a final training of {flop_text(strategies.final_compute)},"
     searched = (
         f"Architectures and recipes were searched jointly with Optuna {packages.get('optuna', '?')} in a space of "
-        f"{len(settings.parameters)} parameters under a budget of {budget_text(record)}, counted with {counter} "
+        f"{number_text(drawn, 'parameter')} under a budget of {budget_text(record)}, counted with {counter} "
         f"before training; candidates over budget ({counts.get('over_budget', 0)}) were not trained. "
-        f"Candidates were proposed by {strategies.sampler.name} and trained for up to {number_text(record.epochs, 'epoch')} on "
+        f"Candidates were proposed by {strategies.sampler.name} and trained for {length} on "
         f"{data_text(record)}, with early stopping by {strategies.pruner.name} on the validation {record.metric} of the averaged "
         f"weights; {number_text(trained, 'network')} "
         f"{'was' if trained == 1 else 'were'} trained ({counts_line(counts, COUNTED)}). "

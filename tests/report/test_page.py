@@ -382,11 +382,14 @@ def test_without_a_browser_all_but_the_figures_is_written(
 def test_methods_say_what_was_done(study: StudyPaths) -> None:
     record = read_record(study)
     text = methods(record)
-    assert "under a budget of 3,000 parameters, counted with fvcore before training" in text
+    assert "in a space of 4 parameters under a budget of 3,000 parameters, counted with fvcore before training" in text
     assert "Candidates were proposed by tpe and trained for up to 2 epochs on digits" in text
     assert "(10 classes, 1×8×8, 1,294 training and 144 validation images)" in text
     assert f"The selected network ({record.runs[0].card.params:,} parameters)" in text
     assert text.endswith("seed 0.")
+    compute = record.settings.study.model_copy(update={"trial_compute": 1e13, "final_compute": 3e14})
+    aimed = methods(replace(record, settings=record.settings.model_copy(update={"study": compute})))
+    assert "up to 2 epochs (at most 10 TFLOP, 6 × MACs × images), small networks for less, to rank them for a final" in aimed
 
 
 @pytest.mark.slow
