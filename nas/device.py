@@ -37,9 +37,9 @@ FULL_PRECISION = Precision(None, False, "predictions are the same on every devic
 """For predictions and for scores that are reported."""
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str = "auto", offer_auto: bool = True) -> torch.device:
     """`auto` takes CUDA, then MPS, then the CPU, the first that works. Raises DeviceError for what this machine does not have, or
-    what does not work."""
+    what does not work, with the choices; `auto` is one of them if `offer_auto`."""
     found = find_devices()
     have = [device for device, wrong in found.items() if wrong is None]
     if name == "auto":
@@ -54,7 +54,7 @@ def pick_device(name: str = "auto") -> torch.device:
             )
         raise DeviceError(
             (f"device {name!r} does not work: {wrong}" if wrong else f"this machine has no device {name!r}")
-            + f". Choices: auto, {', '.join(have)}.",
+            + f". Choices: {', '.join(['auto'] * offer_auto + have)}.",
             hint=hint,
         )
     return torch.device(name)

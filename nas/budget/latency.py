@@ -253,10 +253,10 @@ class _Reader:
 
 def _device(name: str) -> torch.device:
     try:
-        return pick_device(name)
+        return pick_device(name, offer_auto=False)
     except DeviceError as error:
         raise DeviceError(
-            f"the latency is limited on device {name!r}: {error.message.replace('Choices: auto, ', 'Choices: ')}",
+            f"the latency is limited on device {name!r}: {error.message}",
             hint="set budget.latency.device, or search where that device is; nas doctor shows the devices",
         ) from None
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from nas.config.frozen import Frozen, Probability, Rate, with_defaults
 from nas.config.network import ArchConfig
+from nas.config.study import StudyConfig
 from nas.errors import ConfigError
 
 PadMode = Literal["zero", "reflect"]
@@ -231,6 +232,12 @@ class Candidate(Frozen):
         """A copy whose `epoch_images` is set so that its training takes `flop` operations, for a network of `macs` MACs."""
         images = max(2, round(flop / training_flop(macs, self.train.epochs, self.train.sam_rho)))
         return self.model_copy(update={"train": self.train.model_copy(update={"epoch_images": images})})
+
+    def as_trial(self, study: StudyConfig, macs: int | None, most_macs: int | None, times: float = 1.0) -> Self:
+        """A copy whose training takes what `study.compute_of` gives for `macs` MACs. Unchanged if every trial sees the same
+        images, or if the MACs are not known."""
+        flop = study.compute_of(macs, most_macs, times) if macs else None
+        return self if flop is None or not macs else self.for_compute(flop, macs)
 
     def canonical(self) -> "Candidate":
         return Candidate(arch=self.arch.canonical(), train=self.train.canonical())

@@ -115,8 +115,12 @@ class Dataset:
     def order(self) -> str:
         """16 hexadecimal digits of up to 256 evenly spaced training images. Unlike `fingerprint` they usually change if files are
         renamed within a class: then the same images are in another order, and the indices of a split mean other images."""
-        chosen = np.unique(np.linspace(0, len(self.train) - 1, min(len(self.train), 256)).round().astype(int))
-        return hashlib.sha256(np.ascontiguousarray(self.train.images[chosen]).tobytes()).hexdigest()[:16]
+        return hashlib.sha256(np.ascontiguousarray(self.train.images[evenly(len(self.train), 256)]).tobytes()).hexdigest()[:16]
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """Indices of at most `most` of `count` images, from the first to the last, since images may be ordered by class."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def dataset_of(name: str, entry: Entry) -> Dataset:

@@ -11,7 +11,7 @@ from torch import nn
 
 from nas.budget.latency import median_seconds, prepare_int8, write_int8
 from nas.data.cache import Progress, silent
-from nas.data.images import ImageSet
+from nas.data.images import ImageSet, evenly
 from nas.errors import ConfigError, choices_sentence
 
 CALIBRATION_IMAGES = 500
@@ -97,11 +97,6 @@ def quantise(
         float_milliseconds=times[0],
         blamed=dict(sorted(((k, v) for k, v in blamed.items() if v), key=lambda kv: -kv[1])[:MOST_BLAMED]),
     )
-
-
-def evenly(count: int, most: int) -> np.ndarray:
-    """Indices of at most `most` of `count` images, from the first to the last, since images may be ordered by class."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def weighted_layers(network: nn.Module) -> list[str]:

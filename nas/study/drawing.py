@@ -154,8 +154,7 @@ class SearchSource(TrialSource):
     def _judge(self, trial: optuna.Trial, candidate: Candidate, budget: Budget) -> str:
         """Decides about a candidate: `fits` (it is queued), `over_budget` or `duplicate`."""
         cost = budget.check(candidate.arch)
-        if cost.macs and (flop := self.config.compute_of(cost.macs, self.space.budget.macs)) is not None:
-            candidate = candidate.for_compute(flop, cost.macs)
+        candidate = candidate.as_trial(self.config, cost.macs, self.space.budget.macs)
         outcomes.describe(trial, candidate, cost)
         if budget is self.budget and self.sampler.wants_margins:
             trial.set_user_attr("excess", max(cost.excess.values()))

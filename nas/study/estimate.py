@@ -192,9 +192,8 @@ def spread_by_macs(space: Space, budget: Budget, seed: int, config: StudyConfig 
         candidate = space.draw(draw)
         cost = budget.check(candidate.arch)
         if cost.fits and cost.macs is not None:
-            if config is not None and (flop := config.compute_of(cost.macs, space.budget.macs)) is not None:
-                candidate = candidate.for_compute(flop, cost.macs)
-            found.append((cost.macs, len(found), candidate))
+            trial = candidate if config is None else candidate.as_trial(config, cost.macs, space.budget.macs)
+            found.append((cost.macs, len(found), trial))
         broken.update(cost.broken)
         if len(found) == DRAWS:
             break

@@ -70,13 +70,7 @@ class Finalist:
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
-def check_request(
-    count: int | None,
-    epochs: int | None,
-    seeds: int | None,
-    trials: int,
-    search_epochs: int,
-) -> None:
+def check_request(count: int | None, epochs: int | None, seeds: int | None, trials: int, search_epochs: int) -> None:
     """Raises ConfigError for an impossible request."""
     if count is not None and count < 0:
         raise ConfigError(f"--finalists must be a number of networks, 0 for none, but is {count}")
@@ -268,9 +262,9 @@ class FinalistSource(TrialSource):
         candidate = trial_candidate(self._search, search.get_trials(deepcopy=False)[number])
         candidate = candidate.model_copy(update={"train": candidate.train.model_copy(update={"epochs": self.progress.epochs})})
         macs, longer = trial.user_attrs.get("macs", 0), self.progress.epochs / self._space.epochs
-        if macs and (flop := self._config.compute_of(macs, self._space.budget.macs, longer)) is not None:
-            candidate = candidate.for_compute(flop, macs)
-            trial.set_user_attr("epoch_images", candidate.train.epoch_images)
+        candidate = candidate.as_trial(self._config, macs, self._space.budget.macs, longer)
+        if (images := candidate.train.epoch_images) is not None:
+            trial.set_user_attr("epoch_images", images)
         self.ready.append(Drawn(trial, candidate, trial.user_attrs["params"], macs, trial.user_attrs.get("micro_batches", 1)))
 
 

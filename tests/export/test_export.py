@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
+from nas.data.images import evenly
 from nas.export.formats import FORMATS, Predictor, export
-from nas.export.int8 import evenly
 from nas.export.standalone import standalone_source
 from nas.models import build_model
 from nas.paths import StudyPaths
