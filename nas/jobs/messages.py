@@ -19,7 +19,7 @@ class WorkerPlan:
 
     data: DataConfig
     device: str
-    threads: int  # CPU threads of each of its processes
+    threads: int  # CPU threads of each of its processes, at most
     study: Path  # the study's folder, absolute; a worker on another machine may not see it
     token: str  # what the token file holds as long as this runner leads
     sharing: int = 1  # workers on its device, itself included, among which the device's memory is divided
@@ -29,6 +29,7 @@ class WorkerPlan:
     processes: int = 1  # of this one worker, which train one network together, each on a part of every batch
     rank: int = 0  # of these, the one that is told this; the first leads
     init_method: str = ""  # where they meet, as torch.distributed has it
+    times_threads: bool = False  # whether long trainings on the CPU choose between `threads` and fewer by timing
 
 
 # ------------------------------------------------------------------------------------- before a worker has its plan

@@ -211,10 +211,13 @@ class _Trainer:
 
     def train(self, order: Train) -> None:
         """Trains one job and says how it ended. An exception costs this job, not the worker."""
+        import torch
+
         from nas.device import release_memory
 
         self._suspended, self._early_verdict, self._progress = False, None, None
         ending = self._fit_or_say_why(order)
+        torch.set_num_threads(self.plan.threads)
         release_memory(self.device)  # the next network, or another worker on the same device, may need it elsewhere
         self._send(ending)
 
@@ -256,6 +259,7 @@ class _Trainer:
         from nas.foreign import known
         from nas.models import build_model
         from nas.train.loop import EpochProgress, fit
+        from nas.train.threads import ThreadChoice
 
         resumed_after = 0
 
@@ -272,6 +276,9 @@ class _Trainer:
                 self._send(Saved(paths.checkpoint.read_bytes()))
             self._send(Epoch(metrics, peak_bytes(self.device)))
             return self._verdict()
+
+        def note(text: str) -> None:
+            self._send(Note(text))
 
         torch.manual_seed(job.seed)
         ours = isinstance(job.network, ArchConfig)
@@ -294,9 +301,10 @@ class _Trainer:
                 on_begin=on_begin,
                 on_progress=on_progress,
                 write=self._write,
-                compiling=(lambda text: self._send(Note(text))) if job.compiled else None,
+                compiling=note if job.compiled else None,
                 group=self.group,
                 channels_last=isinstance(job.network, ArchConfig) or job.network.channels_last,
+                threads=ThreadChoice(self.plan.threads, note) if self.plan.times_threads else None,
             )
         return Ended(result.status)
 

@@ -66,8 +66,11 @@ def prepared_workers(paths: StudyPaths, where: DeviceGroup | Placement, most: in
     if isinstance(where, DeviceGroup):
         device = where.device.type if where.processes > 1 else str(where.device)
         plans = [replace(plan, device=device, threads=where.threads, processes=where.processes)]
+        asked = where.wanted_threads
     else:
         plans = plan_workers(where, plan)[:most]
+        asked = where.threads
+    plans = [replace(plan, times_threads=asked is None and plan.device == "cpu" and plan.processes == 1) for plan in plans]
     executor = LocalExecutor(plans)
     try:
         if most:

@@ -5,8 +5,8 @@ Within an epoch nothing waits for the device: losses add up there and are read o
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -26,6 +26,7 @@ from nas.train.checkpoint import EpochMetrics, Found, load_checkpoint, save_chec
 from nas.train.distributed import ALONE, Group
 from nas.train.evaluate import EVALUATION_BATCH, Scores, Stopped, autocast, never, tally
 from nas.train.optimiser import SharpnessAware, WeightAverage, learning_rate, make_optimiser, set_rate
+from nas.train.threads import TIMED_IMAGES, ThreadChoice
 
 INITIALISATION_IMAGES = 4096  # of which layers that depend on the data are initialised
 
@@ -81,6 +82,7 @@ def fit(
     compiling: Callable[[str], None] | None = None,
     group: Group = ALONE,
     channels_last: bool = True,
+    threads: ThreadChoice | None = None,
 ) -> FitResult:
     """Trains `model` on `train`, evaluating on `validation` after each epoch.
 
@@ -103,8 +105,10 @@ def fit(
             batch, and `validation` has its part of those images. What one of them is told to do they all do. None of them
             compiles: BatchNorm waits for the others in the midst of what would be compiled.
         channels_last: lays the weights of convolutions out so, in memory, as the images are.
+        threads: chooses the number of CPU threads between two epochs; None leaves it as it is. An epoch that is resumed goes on
+            with the number that it had.
     """
-    assert compiling is None or group.size == 1
+    assert (compiling is None and threads is None) or group.size == 1
     torch.manual_seed(mix_seed(seed, group.rank) if group.rank else seed)
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
@@ -113,6 +117,8 @@ def fit(
     on_begin(len(trainer.curve), found)
     if compiling and len(trainer.curve) < config.epochs:
         trainer.compile(compiling)
+    if threads and trainer.threads:
+        threads.set(trainer.threads)
 
     def save() -> None:
         state = {"identity": identity, **trainer.state()}
@@ -134,6 +140,8 @@ def fit(
             if is_last(metrics):
                 return "stopped"
         while len(trainer.curve) < config.epochs:
+            if threads and threads.is_due and not trainer.epoch_step:
+                trainer.choose_threads(threads)
             started, steps = time.perf_counter(), len(train) - trainer.epoch_step
             try:
                 trainer.run_epoch(should_suspend)
@@ -197,6 +205,7 @@ class _Trainer:
         self.epoch_step = 0
         self.seconds = 0.0  # spent on this epoch before it was cut off
         self.images_per_second: float | None = None  # since this epoch, or what is left of it, began
+        self.threads: int | None = None  # of the CPU, when the checkpoint was written; None without a checkpoint
 
     @property
     def averaged_model(self) -> nn.Module:
@@ -321,6 +330,7 @@ class _Trainer:
             "average": self.average.state_dict() if self.average else {},
             "epoch_step": self.epoch_step,
             "seconds": self.seconds,
+            "threads": torch.get_num_threads(),
             "curve": [asdict(metrics) for metrics in self.curve],
             "processes": self.group.gather(own),
         }
@@ -340,6 +350,7 @@ class _Trainer:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.epoch_step, self.seconds = state["epoch_step"], state["seconds"]
+        self.threads = state.get("threads")  # checkpoints before 1.1 lack it
         self.curve = [EpochMetrics(**metrics) for metrics in state["curve"]]
         taken_over = state["processes"][self.group.rank :: self.group.size]
         for own in taken_over:
@@ -350,21 +361,36 @@ class _Trainer:
                 torch.cuda.set_rng_state(own["cuda_random"], self.device)
         return found
 
+    @contextmanager
+    def rehearsal(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The next batch, for passes forward and backward of which no trace remains."""
+        with closing(self.train.epoch(len(self.curve))) as batches:
+            images, targets = next(batches)
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        self.model.train()
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            yield images, targets
+        self.optimiser.zero_grad(set_to_none=True)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+    def choose_threads(self, threads: ThreadChoice) -> None:
+        with self.rehearsal() as (images, targets):
+            few, wanted = images[:TIMED_IMAGES], targets[:TIMED_IMAGES]
+            left = (self.config.epochs - len(self.curve)) * len(self.train) * len(images) / len(few)
+            threads.choose(lambda: self.backward(few, wanted), left)
+
     def compile(self, note: Callable[[str], None]) -> None:
         """Compiles the network with the first batch, of which no trace remains. Where that fails, it trains as it is."""
         from torch._dynamo.utils import counters  # takes as long to import as all of torch
 
         note("compiling the network, which may take some minutes")
-        with closing(self.train.epoch(len(self.curve))) as batches:
-            images, targets = next(batches)
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         uncompiled = self.forward
         # The networks of a process share a limit of compilations, beyond which torch compiles none and says nothing.
         torch.compiler.reset()
         compiled_before = counters["stats"]["unique_graphs"]
-        self.model.train()
         started, failure = time.perf_counter(), None
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with self.rehearsal() as (images, targets):
             try:
                 self.forward = torch.compile(uncompiled, dynamic=False)
                 self.backward(images, targets)
@@ -376,9 +402,6 @@ class _Trainer:
                 failure = one_line(getattr(error, "inner_exception", error))  # torch wraps that of a compiler behind its own
         if failure is None and counters["stats"]["unique_graphs"] == compiled_before:
             failure = "it found nothing to compile"
-        self.optimiser.zero_grad(set_to_none=True)
-        for buffer, before in buffers:
-            buffer.copy_(before)
         if failure is None:
             note(f"compiled in {time.perf_counter() - started:.0f} s")
         else:

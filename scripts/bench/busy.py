@@ -5,7 +5,8 @@
 The other one is plain torch in fp32, with a thread on each core and OpenMP's default wait policy, and trains all the time. A
 policy is how long OpenMP's threads spin at a barrier before they sleep: `default` is the runtime's own, `nas` what `nas.cores`
 sets, and a number GOMP_SPINCOUNT. In each round every contender trains alone, *two nas* both at once, then each again beside the
-other one, whose own speed is taken, too. *polite* is a neighbour whose threads never wait: a process of one thread on each core.
+other one, whose own speed is taken, too. `nas` chooses its number of threads before each round, as a long training does now and
+then; *fixed* has a thread on each core. *polite* is a neighbour whose threads never wait: a process of one thread on each core.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import os
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -92,8 +94,9 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, dict[str, li
     steps = max(MINIMUM_STEPS, round(options.seconds * rate / options.batch))
     task = Task(network, "cpu", options.threads, options.batch, steps, validation=VALIDATION_IMAGES)
     for policy in options.policies:
-        for label, kind, processes in (("bare", "bare", 1), ("nas", "nas", 1), ("two nas", "nas", 2)):
-            contender = contenders[f"{label}, {policy}"] = Contender(label, kind, task, processes, policy)
+        for label, kind, processes in (("bare", "bare", 1), ("fixed", "nas", 1), ("nas", "nas", 1), ("two nas", "nas", 2)):
+            own = replace(task, chooses=label.endswith("nas"))
+            contender = contenders[f"{label}, {policy}"] = Contender(label, kind, own, processes, policy)
             contender.start()
     neighbour = Neighbour(task, "default")
     polite = Neighbour(Task(network, "cpu", 1, options.batch, steps), "default", options.threads)

@@ -59,6 +59,7 @@ class Task:
     steps: int
     streamed: bool = False
     validation: int = VALIDATION_IMAGES
+    chooses: bool = False  # whether nas chooses between `threads` and fewer before each round, by timing
 
 
 Round = dict[str, float]
@@ -118,6 +119,10 @@ def by_nas(task: Task, say: Say, wait: Wait) -> None:
     from nas.paths import TrialPaths
     from nas.train.checkpoint import EpochMetrics
     from nas.train.loop import fit
+    from nas.train.threads import ThreadChoice
+
+    class EachRound(ThreadChoice):
+        is_due = True
 
     device = pick_device(task.device)
     count = task.steps * task.batch
@@ -165,6 +170,7 @@ def by_nas(task: Task, say: Say, wait: Wait) -> None:
             seed=0,
             identity="throughput",
             write=write,
+            threads=EachRound(task.threads, lambda text: None) if task.chooses else None,
         )
 
 

@@ -1,6 +1,7 @@
 """A worker at the end of a scripted line: what it says, what it heeds, and when it ends."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from nas.jobs.messages import (
 )
 from nas.jobs.worker import run_worker
 from nas.train.checkpoint import read_curve
+from nas.train.threads import ThreadChoice
 from tests.jobs.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
 
 
@@ -282,3 +284,24 @@ def test_a_device_is_idle_before_a_pause_is_confirmed(workplace: Workplace, monk
 def test_an_idle_worker_pauses_too_and_a_late_resume_is_none_of_its_business(workplace: Workplace) -> None:
     heard = workplace.work([Pause(), Resume(), workplace.order(epochs=1), Resume()])
     assert kinds(heard) == ["Ready", "Paused", "Began", "Epoch", "Ended"]
+
+
+def test_the_next_job_begins_with_all_threads_whatever_the_last_one_chose(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def due(choice: ThreadChoice) -> bool:
+        seen.append(torch.get_num_threads())
+        return True
+
+    monkeypatch.setattr(ThreadChoice, "is_due", property(due))
+    monkeypatch.setattr(ThreadChoice, "choose", lambda choice, step, left: choice.set(1))
+    before = torch.get_num_threads()
+    try:
+        orders: list[ToWorker] = [workplace.order(1), Shutdown()]
+        line = FakeChannel([workplace.order(0)], lambda m: [orders.pop(0)] if isinstance(m, Ended) else always(m))
+        run_worker(line, replace(workplace.plan(), threads=2, times_threads=True))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2, 1, 2, 1]
