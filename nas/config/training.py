@@ -148,6 +148,10 @@ class TrainConfig(Frozen):
     class_balance: BalanceName = "none"
     """For classes with few images. loss: weight each image by the inverse size of its class (scikit-learn's "balanced").
     sampling: draw classes uniformly, with replacement."""
+    hardest: Annotated[float, Field(ge=0.01, le=1.0)] = 1.0
+    """Share of the training images in an epoch: those with the largest loss when they were last used (after arXiv 1511.06343 and
+    1910.00762). Images that were not used yet come first. 1: all images. Needs one process, and neither mixed images nor
+    `class_balance: sampling`."""
     ema_epochs: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
     """Time constant, in epochs, of the exponential moving average (EMA) of weights and BatchNorm statistics; 0 turns it off."""
     augment: AugmentConfig = AugmentConfig()  # augmentation of the training images
@@ -175,14 +179,22 @@ class TrainConfig(Frozen):
 
     def epoch_flop(self, macs: int, images: int) -> float:
         """Of one epoch."""
-        return training_flop(macs, self.epoch_images or images, self.sam_rho)
+        return training_flop(macs, self.images_of(images), self.sam_rho)
+
+    def images_of(self, images: int) -> int:
+        """How many of `images` training images an epoch uses, each of them counted as often as it is used."""
+        return self.epoch_images or self._in_pass(images)
+
+    def _in_pass(self, images: int) -> int:
+        return images if self.hardest == 1 else max(1, round(images * self.hardest))
 
     def passes(self, images: int) -> float:
-        """How often it sees each of `images` training images."""
-        return self.epochs * (self.epoch_images or images) / images
+        """How often it sees each of `images` training images, in the mean."""
+        return self.epochs * self.images_of(images) / images
 
     def batch_of(self, images: int) -> int:
         """Batch size for this number of training images."""
+        images = self._in_pass(images)
         return min(self.batch_size, max(2, images // self.min_steps), images)
 
     def peak_muon_lr(self, steps: int) -> float:
@@ -199,6 +211,18 @@ class TrainConfig(Frozen):
         if self.schedule == "multistep" and not any(share < 1 for share in self.milestones):
             raise ValueError(
                 f"a multistep schedule needs a milestone below 1, the end of the run, but its milestones are {self.milestones}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_of_images(self) -> Self:
+        if self.hardest < 1 and self.class_balance == "sampling":
+            raise ValueError(
+                f"hardest: {self.hardest:g} and class_balance: sampling both choose an epoch's images; use class_balance: loss"
+            )
+        if self.hardest < 1 and self.augment.mix != "none" and self.augment.mix_p > 0:
+            raise ValueError(
+                f"hardest: {self.hardest:g} needs the loss of each image, and mix: {self.augment.mix} mixes images; use mix: none"
             )
         return self
 

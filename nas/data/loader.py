@@ -17,6 +17,7 @@ from torch import Tensor
 from nas.config import AugmentConfig, TrainConfig
 from nas.data.augment import Draw, augment
 from nas.data.augment.mix import mix
+from nas.data.hardest import Hardest
 from nas.data.images import ImageSet, JoinedSet
 
 PATTERN_PIXELS = 256
@@ -245,17 +246,21 @@ class TrainBatches:
         balanced: bool = False,
         epoch_images: int | None = None,
         part: Callable[[int], slice] = slice,
+        hardest: float = 1.0,
     ) -> None:
         """`data` has labels of so many `classes`. `balanced`: each image is one of a class drawn uniformly, with replacement.
         `epoch_images`: images of an epoch, if not all; an epoch continues the pass over the data that the one before began.
         `part(batch size)` selects the images of each batch that are returned; the batch is drawn, augmented and mixed as a whole,
-        so that its parts belong to one and the same batch on whatever devices they train."""
+        so that its parts belong to one and the same batch on whatever devices they train. `hardest`: share of the images that a
+        pass uses; below 1, `self.hardest.record` has to be told the losses of each batch."""
         assert data.labels is not None
         self.data = data
         self.labels = data.labels
         self.classes = classes
-        self.batch_size = min(batch_size, len(data), epoch_images or batch_size)  # of the whole batch
-        self.pass_steps = len(data) // self.batch_size
+        self.hardest = Hardest(len(data), hardest, data.device) if hardest < 1 else None
+        images = self.hardest.count if self.hardest else len(data)  # of a pass
+        self.batch_size = min(batch_size, images, epoch_images or batch_size)  # of the whole batch
+        self.pass_steps = images // self.batch_size
         self.steps = epoch_images // self.batch_size if epoch_images else self.pass_steps  # of an epoch
         self.part = part(self.batch_size)
         self.augmentation = augmentation
@@ -281,6 +286,7 @@ class TrainBatches:
             balanced=balanced,
             epoch_images=recipe.epoch_images,
             part=part,
+            hardest=recipe.hardest,
         )
 
     def __len__(self) -> int:
@@ -290,6 +296,8 @@ class TrainBatches:
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Images, normalised (B, C, H, W), and labels (B,) of the steps from `first_step` on; where the configuration mixes
         images, targets float (B, classes) instead, also of a batch that is not mixed."""
+        if self.hardest:
+            self.hardest.begin()
         return ahead(self._prepared(epoch, first_step), self.data.device)
 
     def class_weights(self) -> Tensor:
@@ -320,11 +328,16 @@ class TrainBatches:
     def _of_pass(self, number: int, first: int, last: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """The steps from `first` up to `last` of the pass over the data of that number."""
         self._generator.manual_seed(mix_seed(self.seed, number))
-        order = self._order()[first * self.batch_size : last * self.batch_size]
-        with closing(self.data.walk(order, self.batch_size)) as taken:
+        order = self._order()
+        if self.hardest:
+            order = self.hardest.of_pass(number, order)
+        with closing(self.data.walk(order[first * self.batch_size : last * self.batch_size], self.batch_size)) as taken:
             for step, (chosen, images, labels) in enumerate(taken, first):
                 assert labels is not None
-                draw = Draw.seeded(mix_seed(self.seed, number, step + 1), chosen, number, self.seed)
+                if self.hardest:
+                    self.hardest.give(chosen)
+                times = self.hardest.uses[chosen] if self.hardest else number
+                draw = Draw.seeded(mix_seed(self.seed, number, step + 1), chosen, times, self.seed)
                 augmented = augment(images, self.augmentation, draw)
                 if self.augmentation.mix == "none":
                     yield self.data.normalise(augmented[self.part]), labels[self.part]

@@ -191,8 +191,13 @@ class DeviceGroup:
             return f"{self.processes} processes on the cpu, {self.threads} thread{'s' if self.threads > 1 else ''} each"
         return f"{self.processes} × {device_name(self.device)}"
 
-    def require_share(self, batch: int) -> None:
-        """Raises ConfigError where a batch of so many images is too small to be shared out."""
+    def require_share(self, batch: int, hardest: float = 1.0) -> None:
+        """Raises ConfigError where a batch of so many images is too small to be shared out, or its choice needs one process."""
+        if self.processes > 1 and hardest < 1:
+            raise ConfigError(
+                f"--gpus {self.processes}: the recipe has hardest: {hardest:g}, and its choice of images needs a single process",
+                hint="use --gpus 1, or a recipe with hardest: 1",
+            )
         most = max(1, batch // LEAST_IMAGES)
         if self.processes > most:
             raise ConfigError(

@@ -120,7 +120,7 @@ def _train(
             executor = closing.enter_context(prepared_workers(paths, where, len(pending)))  # they would disturb the timing
         closing.enter_context(locked([plan.run.folder for plan in pending]))
         for plan in pending:
-            ctx.devices.require_share(plan.train.batch_of(ctx.selected.train_images))
+            ctx.devices.require_share(plan.train.batch_of(ctx.selected.train_images), plan.train.hardest)
             write_whole(plan.run.candidate, plan.candidate.to_json().encode())
         if pending:
             on_plan(pending, len(plans) - len(pending), ctx)

@@ -34,7 +34,7 @@ MOST = 8
 LEAST = 2  # a single network leaves nothing to choose
 LENGTHS = ((1.5, 2), (1.0, 2), (1.0, 1))
 """Epochs as a multiple of the search's, and seeds. The first pair is used for which the cost allows at least two networks."""
-SHOWN = ("params", "macs", "architecture", "micro_batches", "sam_rho", "epoch_images")
+SHOWN = ("params", "macs", "architecture", "micro_batches", "sam_rho", "epoch_images", "hardest")
 """Attributes of a search's trial that the training of a finalist copies."""
 FINALS = 0xF17A15  # separates the seeds of these trainings from those of the search
 

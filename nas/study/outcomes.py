@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Cost
-from nas.config import Candidate
+from nas.config import Candidate, TrainConfig
 from nas.study.optuna_private import overwrite_value, stored_trial
 
 Outcome = Literal["trained", "pruned_early", "diverged", "over_budget", "duplicate", "failed"]
@@ -48,8 +48,8 @@ def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
     for name in ("flash", "ram", "memory", "latency_ms"):
         if (value := getattr(cost, name)) is not None:
             trial.set_user_attr(name, value)
-    for name in ("sam_rho", "epoch_images"):
-        if value := getattr(candidate.train, name):
+    for name in ("sam_rho", "epoch_images", "hardest"):
+        if (value := getattr(candidate.train, name)) != TrainConfig.model_fields[name].default:
             trial.set_user_attr(name, value)
     trial.set_user_attr("architecture", candidate.arch.one_line())
     trial.set_user_attr("digest", candidate.digest)

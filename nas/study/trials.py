@@ -96,7 +96,8 @@ def flop_of(trial: FrozenTrial, images: int | None) -> float | None:
         return 0.0
     if images is None or macs is None:
         return None
-    seen = attributes.get("epoch_images", images) * max(trial.intermediate_values)
+    epoch = attributes.get("epoch_images", round(images * attributes.get("hardest", 1.0)))
+    seen = epoch * max(trial.intermediate_values)
     return training_flop(macs, seen, attributes.get("sam_rho", 0.0))
 
 

@@ -108,7 +108,7 @@ def fit(
         threads: chooses the number of CPU threads between two epochs; None leaves it as it is. An epoch that is resumed goes on
             with the number that it had.
     """
-    assert (compiling is None and threads is None) or group.size == 1
+    assert (compiling is None and threads is None and train.hardest is None) or group.size == 1
     torch.manual_seed(mix_seed(seed, group.rank) if group.rank else seed)
     if isinstance(model, ResNet) and model.learns_from_data:
         model.initialise_from(train.data.sample(INITIALISATION_IMAGES).cpu())
@@ -201,6 +201,7 @@ class _Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)
         self.totals = torch.zeros(3, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
         """This process's sums since the epoch began: loss × images, correct predictions, images."""
+        self.losses: list[Tensor] = []  # of the images of a batch, by part, where the next pass depends on them
         self.curve: list[EpochMetrics] = []
         self.epoch_step = 0
         self.seconds = 0.0  # spent on this epoch before it was cut off
@@ -230,7 +231,10 @@ class _Trainer:
 
     def step(self, images: Tensor, targets: Tensor) -> None:
         """`images` (B, C, H, W); `targets` class indices (B,) or, of mixed images, each class's share (B, classes)."""
+        self.losses.clear()
         self.totals += self.backward(images, targets)
+        if self.train.hardest:
+            self.train.hardest.record(torch.cat(self.losses))
         if self.sam:
             self.sam.climb()
             with self.sam.second_pass():
@@ -266,9 +270,11 @@ class _Trainer:
         """Mean over the batch of `logits` (B, classes). Weights of classes are not divided by their sum over the batch, as torch
         would, so that an image weighs the same in every batch and in every part of one."""
         smoothing = self.config.label_smoothing
-        if self.class_weights is None:
+        if self.class_weights is None and not self.train.hardest:
             return F.cross_entropy(logits, targets, label_smoothing=smoothing)
         each = F.cross_entropy(logits.float(), targets, self.class_weights, reduction="none", label_smoothing=smoothing)
+        if self.train.hardest:
+            self.losses.append(each.detach())
         return each.mean()
 
     def validate(
@@ -331,6 +337,7 @@ class _Trainer:
             "epoch_step": self.epoch_step,
             "seconds": self.seconds,
             "threads": torch.get_num_threads(),
+            "hardest": self.train.hardest.state() if self.train.hardest else {},
             "curve": [asdict(metrics) for metrics in self.curve],
             "processes": self.group.gather(own),
         }
@@ -350,6 +357,8 @@ class _Trainer:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.epoch_step, self.seconds = state["epoch_step"], state["seconds"]
+        if self.train.hardest:
+            self.train.hardest.restore(state["hardest"])
         self.threads = state.get("threads")  # checkpoints before 1.1 lack it
         self.curve = [EpochMetrics(**metrics) for metrics in state["curve"]]
         taken_over = state["processes"][self.group.rank :: self.group.size]

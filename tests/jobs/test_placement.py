@@ -460,6 +460,14 @@ def test_each_process_has_two_images_of_a_batch(batch: int, processes: int, fits
             group.require_share(batch)
 
 
+def test_choosing_the_hardest_images_needs_one_process() -> None:
+    DeviceGroup(torch.device("cpu"), 1).require_share(100, 0.6)
+    with pytest.raises(
+        ConfigError, match=r"--gpus 2: the recipe has hardest: 0\.6, and its choice of images needs a single process"
+    ):
+        DeviceGroup(torch.device("cpu"), 2).require_share(100, 0.6)
+
+
 def test_more_gpus_than_there_are_is_a_sentence(nas: Callable[..., Done], study: StudyPaths, machine: Machine) -> None:
     machine(gpus=0, cores=4)
     done = nas("retrain", "--study", "tiny", "--gpus", "2")

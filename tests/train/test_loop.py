@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nas.config import AugmentConfig, FlipName, MixName, PadMode, PolicyName
+from nas.data.loader import TrainBatches
 from nas.device import Precision
 from nas.train import loop
 from nas.train.checkpoint import EpochMetrics, read_curve
@@ -91,6 +92,23 @@ def test_the_training_loss_is_the_mean_over_the_images_that_were_seen(training: 
     assert count == 192  # the last, incomplete batch is left out
     assert run.result.curve[0].train_loss == pytest.approx(losses / count, rel=1e-4)
     assert run.result.curve[0].train_accuracy == pytest.approx(correct / count)
+
+
+@pytest.mark.parametrize(("parts", "sam_rho"), [(1, 0.0), (2, 0.0), (1, 0.05)])
+def test_the_next_pass_learns_the_loss_of_each_image(
+    training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, sam_rho: float
+) -> None:
+    made = list[TrainBatches]()
+    batches = type(training).batches
+    monkeypatch.setattr(type(training), "batches", lambda self: made.append(batches(self)) or made[-1])
+    run = training.changed(hardest=0.48, epochs=2, sam_rho=sam_rho)(tmp_path, micro_batches=parts)
+    hardest = made[0].hardest
+    assert hardest.uses.unique().tolist() == [0, 1]
+    assert int(hardest.uses.sum()) == 192, "the second pass takes those that the first one left out"
+    used = hardest.losses[hardest.uses == 1]
+    expected = sum(metrics.train_loss for metrics in run.result.curve) / 2
+    assert used.mean().item() == pytest.approx(expected, rel=1e-4)
+    assert hardest.losses[hardest.uses == 0].isinf().all()
 
 
 def test_the_rate_of_an_epoch_is_that_of_its_last_step(training: Any, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sam": {"sam_rho": 0.05},
     "muon": {"optimiser": "muon"},
     "whitening": {"arch": {"stem": {"type": "whitening"}}},
+    "hardest": {"hardest": 0.96},
     "mixed": {"augment": {"flip": "alternating", "mix": "mixup_or_cutmix", "cutout": 3}},
 }
 

@@ -22,11 +22,11 @@ class Draw:
     generator: torch.Generator  # on the images' device
     host: torch.Generator  # on the CPU, whatever the device
     indices: Tensor  # int64 (N,): each image's place in the training set, the same in every epoch
-    epoch: int = 0  # from 0
+    epoch: int | Tensor = 0  # how often each image was used before, or int (N,)
     seed: int = 0  # of the whole training, for what must not change between epochs
 
     @classmethod
-    def seeded(cls, batch_seed: int, indices: Tensor, epoch: int = 0, seed: int = 0) -> Self:
+    def seeded(cls, batch_seed: int, indices: Tensor, epoch: int | Tensor = 0, seed: int = 0) -> Self:
         """Equal seeds make equal draws on one kind of device; a GPU's generator differs from a CPU's."""
         generator = torch.Generator(device=indices.device).manual_seed(batch_seed)
         return cls(generator, torch.Generator().manual_seed(batch_seed ^ _HOST), indices, epoch, seed)

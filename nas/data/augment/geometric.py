@@ -154,8 +154,9 @@ def hashed(numbers: Tensor, seed: int) -> Tensor:
 
 
 def random_flip(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
-    """horizontal: mirrors each image with probability 1/2. alternating: whether epoch 0 mirrors an image depends on its place in
-    the training set; it then alternates from epoch to epoch, so that two epochs always show both sides (arXiv 2404.00498)."""
+    """horizontal: mirrors each image with probability 1/2. alternating: whether an image is mirrored when it is
+    first used depends on its place in the training set; then it alternates, so that two uses always show both sides (arXiv
+    2404.00498)."""
     if config.flip == "alternating":
         mirrored = (hashed(draw.indices, draw.seed) + draw.epoch) % 2 == 1
     else:
