@@ -1,6 +1,7 @@
 """What predictions are worth, against scikit-learn; classes that weigh alike, in the loss or in what is drawn."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,7 @@ class Bare:
 
     def __init__(self, weights: torch.Tensor | None, smoothing: float) -> None:
         self.class_weights, self.config = weights, TrainConfig(label_smoothing=smoothing)
+        self.train = SimpleNamespace(hardest=None)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
