@@ -114,7 +114,8 @@ class TrainConfig(Frozen):
 
     epochs: Epochs = 18  # epochs of each training; never drawn
     epoch_images: Annotated[int, Field(ge=2, le=1_000_000_000)] | None = None
-    """Images in an epoch; the next epoch continues where it ends. null: every training image once. Never drawn."""
+    """Images in an epoch; the next epoch continues where it ends. null: every training image once, or the share `hardest` of
+    them. Never drawn."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256  # images in a batch
     min_steps: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Minimum number of steps of an epoch: on small data sets the batches are smaller than `batch_size`."""
@@ -151,7 +152,7 @@ class TrainConfig(Frozen):
     hardest: Annotated[float, Field(ge=0.01, le=1.0)] = 1.0
     """Share of the training images in an epoch: those with the largest loss when they were last used (after arXiv 1511.06343 and
     1910.00762). Images that were not used yet come first. 1: all images. Needs one process, and neither mixed images nor
-    `class_balance: sampling`."""
+    `class_balance: sampling`. Never drawn."""
     ema_epochs: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
     """Time constant, in epochs, of the exponential moving average (EMA) of weights and BatchNorm statistics; 0 turns it off."""
     augment: AugmentConfig = AugmentConfig()  # augmentation of the training images
@@ -188,9 +189,9 @@ class TrainConfig(Frozen):
     def _in_pass(self, images: int) -> int:
         return images if self.hardest == 1 else max(1, round(images * self.hardest))
 
-    def passes(self, images: int) -> float:
-        """How often it sees each of `images` training images, in the mean."""
-        return self.epochs * self.images_of(images) / images
+    def whole_epochs(self, images: int) -> float:
+        """This training's length in epochs that `epoch_images` does not change, on `images` training images."""
+        return self.epochs * self.images_of(images) / self._in_pass(images)
 
     def batch_of(self, images: int) -> int:
         """Batch size for this number of training images."""
@@ -220,7 +221,7 @@ class TrainConfig(Frozen):
             raise ValueError(
                 f"hardest: {self.hardest:g} and class_balance: sampling both choose an epoch's images; use class_balance: loss"
             )
-        if self.hardest < 1 and self.augment.mix != "none" and self.augment.mix_p > 0:
+        if self.hardest < 1 and self.augment.mix != "none":
             raise ValueError(
                 f"hardest: {self.hardest:g} needs the loss of each image, and mix: {self.augment.mix} mixes images; use mix: none"
             )

@@ -25,23 +25,23 @@ class Hardest:
         self.count = max(1, round(images * share))
         self.losses = torch.full((images,), math.inf, device=device)  # float32 (N,), when an image was last used
         self.uses = torch.zeros(images, dtype=torch.int32, device=device)  # (N,), how often it was used
-        self._orders: dict[int, Tensor] = {}  # int64 (count,), by pass: the last two, as a batch may be prepared one step early
+        self._pass: int | None = None  # whose order is kept
+        self._order = torch.zeros(0, dtype=torch.int64, device=device)  # (count,)
         self._waiting: deque[Tensor] = deque()  # positions int64 (B,) of batches whose losses are not known yet
 
     def of_pass(self, number: int, shuffled: Tensor) -> Tensor:
         """int64 (count,): positions of the hardest, in the order that they have in `shuffled`, a permutation (N,)."""
-        if number not in self._orders:
+        if number != self._pass:
             by_loss = self.losses[shuffled].argsort(descending=True, stable=True)
-            self._orders[number] = shuffled[by_loss[: self.count].sort().values]
-            self._orders.pop(number - 2, None)
-        return self._orders[number]
+            self._pass, self._order = number, shuffled[by_loss[: self.count].sort().values]
+        return self._order
 
     def begin(self) -> None:
         """The next batch that is used is the next one that is given."""
         self._waiting.clear()
 
     def give(self, chosen: Tensor) -> None:
-        """A batch with these positions, int64 (B,), is about to be used."""
+        """A batch with these positions, int64 (B,), is about to be used. A device may get it one step early."""
         self._waiting.append(chosen)
 
     def record(self, losses: Tensor) -> None:
@@ -51,10 +51,9 @@ class Hardest:
         self.uses[chosen] += 1
 
     def state(self) -> dict[str, Any]:
-        orders = {str(number): order.cpu() for number, order in self._orders.items()}
-        return {"losses": self.losses.cpu(), "uses": self.uses.cpu(), "orders": orders}
+        return {"losses": self.losses.cpu(), "uses": self.uses.cpu(), "pass": self._pass, "order": self._order.cpu()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.losses.copy_(state["losses"])
         self.uses.copy_(state["uses"])
-        self._orders = {int(number): order.to(self.losses.device) for number, order in state["orders"].items()}
+        self._pass, self._order = state["pass"], state["order"].to(self.losses.device)

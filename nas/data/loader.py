@@ -1,8 +1,8 @@
 """Batches from images that live on the device, prepared while the device computes. Nothing here waits: no worker processes, no
 copies from the host. (Images that do not fit on the device are in `nas.data.stream`.)
 
-An epoch's order and each step's augmentation follow from (seed, epoch, step) alone, so that a training that was cut off in the
-middle of an epoch continues exactly.
+An epoch's order and each step's augmentation follow from (seed, epoch, step) and, with `hardest`, from the losses in the
+checkpoint, so that a training that was cut off in the middle of an epoch continues exactly.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -297,7 +297,7 @@ class TrainBatches:
         """Images, normalised (B, C, H, W), and labels (B,) of the steps from `first_step` on; where the configuration mixes
         images, targets float (B, classes) instead, also of a batch that is not mixed."""
         if self.hardest:
-            self.hardest.begin()
+            return self._pass_by_pass(epoch, first_step)
         return ahead(self._prepared(epoch, first_step), self.data.device)
 
     def class_weights(self) -> Tensor:
@@ -318,11 +318,24 @@ class TrainBatches:
         return by_class[(counts.cumsum(0) - counts)[drawn] + within.long().clamp(max=counts[drawn] - 1)]
 
     def _prepared(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        for number, first, last in self._passes(epoch, first_step):
+            yield from self._of_pass(number, first, last)
+
+    def _pass_by_pass(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Prepares the first batch of a pass only once all losses of the pass before are known."""
+        for number, first, last in self._passes(epoch, first_step):
+            assert self.hardest
+            self.hardest.begin()
+            yield from ahead(self._of_pass(number, first, last), self.data.device)
+
+    def _passes(self, epoch: int, first_step: int) -> Generator[tuple[int, int, int], None, None]:
+        """The passes over the data that an epoch consists of from `first_step` on: of each its number, its first step, and the
+        one after its last."""
         step, end = epoch * self.steps + first_step, (epoch + 1) * self.steps
         while step < end:
             number, first = divmod(step, self.pass_steps)
             last = min(self.pass_steps, first + end - step)
-            yield from self._of_pass(number, first, last)
+            yield number, first, last
             step += last - first
 
     def _of_pass(self, number: int, first: int, last: int) -> Generator[tuple[Tensor, Tensor], None, None]:

@@ -92,7 +92,7 @@ def time_steps(order: TimeSteps) -> Timed:
     from nas.train.pace import measure_pace
 
     torch.set_num_threads(order.threads)
-    device, shape, recipe = torch.device("cpu"), order.shape, order.candidate.train
+    device, shape, recipe = torch.device("cpu"), order.shape, order.candidate.train.model_copy(update={"hardest": 1.0})
     tune_process(device)
     noise = np.random.default_rng(0)
     pictures = noise.integers(0, 256, (2 * recipe.batch_size, shape.size, shape.size, shape.channels), dtype=np.uint8)
@@ -304,7 +304,7 @@ class _Trainer:
                 compiling=note if job.compiled else None,
                 group=self.group,
                 channels_last=isinstance(job.network, ArchConfig) or job.network.channels_last,
-                threads=ThreadChoice(self.plan.threads, note) if self.plan.times_threads else None,
+                threads=ThreadChoice(self.plan.threads, note) if self.plan.times_threads and not job.compiled else None,
             )
         return Ended(result.status)
 

@@ -55,7 +55,10 @@ class BaselinePlan(Plan):
         return self.definition.train
 
     def job(self, ctx: TrainingContext) -> Job:
-        recipe = hashlib.sha256(self.train.canonical().to_json().encode()).hexdigest()[:16]
+        train = self.train.canonical()
+        # A key that came later is left out at its default, so that checkpoints from before it are continued.
+        text = train.model_dump_json(indent=2, exclude={"hardest"} if train.hardest == 1 else None)
+        recipe = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self._job(self.definition.network, f"{self.definition.network.digest} {recipe}", ctx)
 
 

@@ -21,7 +21,7 @@ from nas.space.recipes import AUTO, LONG_FROM, SEARCHED, Recipe, load_recipe
 from nas.specs import RetrainSpec
 from nas.study.settings import StudySettings
 from nas.train.evaluate import TTA, fitting_tta
-from nas.train.pace import measure_pace
+from nas.train.pace import Pace, measure_pace
 
 if TYPE_CHECKING:
     from nas.foreign.known import KnownNetwork
@@ -152,7 +152,7 @@ def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPla
     if flop < epoch:
         raise ConfigError(
             f"--compute {flop_word(flop)} is less than one epoch of this network, {epoch / 1e15:.3g} PFLOP: 6 × "
-            f"{macs:,} MACs × {images:,} images",
+            f"{macs:,} MACs × {recipe.fit(subject.candidate, 1).train.images_of(images):,} images",
             hint=f"--compute {flop_word(10 * epoch)} is enough for ten epochs; --train-subset N makes them shorter",
         )
     chosen = ByRecipe(subject, name, recipe, round(flop / epoch), compute=(flop, macs))
@@ -222,28 +222,39 @@ def tta_by(recipe: Recipe, candidate: Candidate) -> str:
 
 def _by_time(spec: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]) -> ByRecipe:
     name, recipe = load_recipe(spec.recipe, 1)
-    epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, ctx)
+    chooses = spec.threads is None and ctx.device.type == "cpu" and ctx.devices.processes == 1
+    epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, ctx, chooses)
     if spec.recipe == AUTO and epochs >= LONG_FROM:
         name, recipe = load_recipe(spec.recipe, epochs)
-        epochs = _epochs_within(seconds, recipe.fit(subject.candidate, epochs), recipe, ctx)
+        epochs = _epochs_within(seconds, recipe.fit(subject.candidate, epochs), recipe, ctx, chooses)
     note(f"{subject.title}: {epochs} epochs by recipe {name!r} take about {seconds:g} s here, estimated from timed steps")
     return ByRecipe(subject, name, recipe, epochs)
 
 
-def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: TrainingContext) -> int:
+def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: TrainingContext, chooses_threads: bool) -> int:
     """How many epochs take at most so long, with the start and the evaluation at the end. Raises ConfigError for less than
-    one."""
+    one.
+
+    Args:
+        chooses_threads: whether the training will choose its number of CPU threads.
+    """
     dataset, selected, train = ctx.dataset, ctx.selected, candidate.train
     batches = TrainBatches.by_recipe(ctx.place(selected.images, selected.train), train, 0, len(dataset.classes))
-    torch.manual_seed(0)
-    pace = measure_pace(
-        build_model(candidate.arch, dataset.shape),
-        batches,
-        ctx.place(selected.images, selected.train_indices[:MEASURED_IMAGES]),
-        train,
-        ctx.precision,
-        min(max(MEASURED_SECONDS[0], MEASURED_SHARE * seconds), MEASURED_SECONDS[1]),
-    )
+    few = ctx.place(selected.images, selected.train_indices[:MEASURED_IMAGES])
+    most = min(max(MEASURED_SECONDS[0], MEASURED_SHARE * seconds), MEASURED_SECONDS[1])
+
+    def measure(threads: int) -> Pace:
+        torch.manual_seed(0)
+        torch.set_num_threads(threads)
+        return measure_pace(build_model(candidate.arch, dataset.shape), batches, few, train, ctx.precision, most)
+
+    before = torch.get_num_threads()
+    # While other programs use the cores, one thread may be the fastest, and then the training chooses it, too.
+    counts = {before, 1} if chooses_threads else {before}
+    try:
+        pace = min(map(measure, counts), key=lambda pace: pace.step)
+    finally:
+        torch.set_num_threads(before)
     epoch = pace.epoch(len(batches), 0)
     at_the_end = pace.start + pace.image * judging_passes(ctx.test_images + ctx.held_out, tta_by(recipe, candidate))
     epochs = int((seconds - at_the_end) / epoch)

@@ -69,8 +69,8 @@ def find_subject(paths: StudyPaths, which: str) -> Subject:
             )
         trial = known[which]
     candidate = trial_candidate(paths, trial)
-    passes = candidate.train.passes(read_settings(paths).train_images or 1)
-    epochs, parts = math.ceil(EPOCH_FACTOR * passes), trial.user_attrs.get("micro_batches", 1)
+    length = candidate.train.whole_epochs(read_settings(paths).train_images or 1)
+    epochs, parts = math.ceil(EPOCH_FACTOR * length), trial.user_attrs.get("micro_batches", 1)
     measured = (finalist.mean, finalist.epochs) if finalist else (last_value(trial), max(trial.intermediate_values, default=None))
     return Subject(f"trial {trial.number}", f"trial-{trial.number:04d}", candidate, epochs, *measured, parts)
 

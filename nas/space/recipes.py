@@ -52,7 +52,8 @@ class Recipe(Frozen):
         return {least: _checked(part, f"{least}.") for least, part in parts.items()}
 
     def fit(self, candidate: Candidate, epochs: int) -> Candidate:
-        """`candidate` with this recipe for `epochs` epochs. If the search did not flip images, the recipe does not either."""
+        """`candidate` with this recipe for `epochs` epochs. If the search did not flip images, the recipe does not either.
+        Raises ConfigError where a key of the recipe contradicts one that it does not set."""
         searched = candidate.train.model_dump()
         train = dict(searched)
         for part in (self.train, *(self.from_epochs[least] for least in sorted(self.from_epochs) if least <= epochs)):
@@ -68,7 +69,13 @@ class Recipe(Frozen):
         arch = candidate.arch
         if self.stochastic_depth is not None:
             arch = arch.model_copy(update={"stochastic_depth": round(self.stochastic_depth.of(epochs), 4)})
-        return Candidate(arch=arch, train=TrainConfig.model_validate({**train, "epochs": epochs, "epoch_images": None}))
+        try:
+            return Candidate(arch=arch, train=TrainConfig.model_validate({**train, "epochs": epochs, "epoch_images": None}))
+        except ValidationError as error:
+            raise ConfigError(
+                f"the recipe does not fit the training settings that it keeps of the network: {first_problem(error)}",
+                hint="set both keys in a recipe of your own, or use --recipe searched",
+            ) from None
 
 
 def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:

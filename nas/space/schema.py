@@ -48,6 +48,7 @@ def space_schema(samplers: list[str], pruners: list[str]) -> Schema:
     train |= {
         "epochs": of_train["epochs"],
         "epoch_images": of_train["epoch_images"],
+        "hardest": of_train["hardest"],
         "milestones": {"type": "array", "items": _NUMBER},
         "optimizer": train["optimiser"],
         "augment": _mapping({key: _or_range(one) for key, one in _fields(AugmentConfig).items()}),

@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import ValidationError
 
 from nas.budget.closed_form import closed_form_params
 from nas.config import (
@@ -31,7 +32,9 @@ from nas.config import (
     Probability,
     StudyConfig,
     TrainConfig,
+    first_problem,
 )
+from nas.errors import ConfigError
 from nas.space.widths import filled, is_filled
 
 FILL = "fill"  # the slot of the share of the budget that widths are scaled to
@@ -292,6 +295,23 @@ class Space:
         """The same space, in which the slot of this name has one value, also where it was drawn, or not there."""
         slots = {slot.name: slot for slot in self.slots} | {name: Slot(name, path, value)}
         return replace(self, slots=tuple(slots.values()))
+
+    def check_combinations(self, source: str, hint: str | None = None) -> None:
+        """Some values are refused only beside others: a multistep schedule without a milestone within the run, say. Raises
+        ConfigError.
+
+        Each value is tried where all others are smallest, which finds every pair of ranges that cross.
+        """
+        lowest = {}
+        for slot in self.slots:  # the least of numbers, the first of anything else
+            ends = slot.ends()
+            lowest[slot.name] = min(ends) if all(isinstance(end, int | float) for end in ends) else ends[0]
+        for slot in self.slots:
+            for value in slot.ends():
+                try:
+                    self.candidate(lowest | {slot.name: value})
+                except ValidationError as error:
+                    raise ConfigError(f"{source}: {first_problem(error)}", hint=hint) from None
 
 
 class UniformDraw:

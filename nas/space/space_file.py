@@ -26,7 +26,6 @@ from nas.config import (
     StemConfig,
     StudyConfig,
     TrainConfig,
-    first_problem,
     what_is_wrong,
 )
 from nas.errors import ConfigError, choices_sentence
@@ -133,7 +132,7 @@ class _Reader:
             slots.append(self.fit_slot(top["fit"], budget))
         study = self.as_it_stands(top.get("study", {}), "study", StudyConfig)
         space = Space(name, text, budget, tuple(slots), images, reported, study, self.blocks)
-        self.check_combinations(space)
+        space.check_combinations(self.source, self.hint)
         return space
 
     def as_it_stands(self, tree: Any, key: str, model: type[Plain]) -> Plain:
@@ -143,22 +142,6 @@ class _Reader:
         except ValidationError as error:
             where = error.errors(include_url=False)[0]["loc"]
             raise self.fail(".".join([key, *map(str, where)]), what_is_wrong(error)) from None
-
-    def check_combinations(self, space: Space) -> None:
-        """Some values are refused only beside others: a multistep schedule without a milestone within the run, say.
-
-        Each value is tried where all others are smallest, which finds every pair of ranges that cross.
-        """
-        lowest = {}
-        for slot in space.slots:  # the least of numbers, the first of anything else
-            ends = slot.ends()
-            lowest[slot.name] = min(ends) if all(isinstance(end, int | float) for end in ends) else ends[0]
-        for slot in space.slots:
-            for value in slot.ends():
-                try:
-                    space.candidate(lowest | {slot.name: value})
-                except ValidationError as error:
-                    raise ConfigError(f"{self.source}: {first_problem(error)}", hint=self.hint) from None
 
     def arch_slots(self, tree: Any) -> list[Slot]:
         known = [k for k in ArchConfig.model_fields if k not in ("stages", "block_source")]
@@ -218,7 +201,7 @@ class _Reader:
                 raise self.fail("train", str(error)) from None
         tree = self.mapping(tree, "train", TrainConfig.model_fields)
         slots = self.section(tree, TrainConfig, ("train",))
-        for name in ("epochs", "epoch_images"):
+        for name in ("epochs", "epoch_images", "hardest"):
             if any(slot.name == name and slot.drawn for slot in slots):
                 raise self.fail(f"train.{name}", "must be one number: pruning compares candidates epoch by epoch")
         if not any(slot.name == "epochs" for slot in slots):

@@ -37,7 +37,7 @@ HOLD_OUT = 0.1  # default share of held-out training images, which choose among 
 class DeviceFields:
     device: str = option("auto", "auto, cuda, cuda:1, mps or cpu.", complete="device", remembered=False)
     threads: int | None = option(
-        None, "CPU threads of each worker and of this command. [default: all cores, shared]", min=1, remembered=False
+        None, "CPU threads of each worker and of this command. [default: at most all cores, shared]", min=1, remembered=False
     )
 
 

@@ -122,6 +122,7 @@ class Overrides(Frozen):
             space = replace(space, budget=space.budget.model_copy(update={"params": self.max_params}))
         if self.class_balance is not None:
             space = space.with_fixed("class_balance", ("train", "class_balance"), self.class_balance)
+            space.check_combinations(f"space {space.name} with --class-balance {self.class_balance}")
         if self.unmirrored:
             space = unmirrored(space)
         return replace(space, study=self.applied_to_study(space.study))

@@ -140,10 +140,11 @@ def fit(
             if is_last(metrics):
                 return "stopped"
         while len(trainer.curve) < config.epochs:
-            if threads and threads.is_due and not trainer.epoch_step:
-                trainer.choose_threads(threads)
             started, steps = time.perf_counter(), len(train) - trainer.epoch_step
             try:
+                if threads and threads.is_due and not trainer.epoch_step:
+                    trainer.choose_threads(threads, should_suspend)
+                    started = time.perf_counter()
                 trainer.run_epoch(should_suspend)
                 wait_for(trainer.device)  # once an epoch, so that the seconds are the training's own
                 train_seconds = time.perf_counter() - started
@@ -270,11 +271,11 @@ class _Trainer:
         """Mean over the batch of `logits` (B, classes). Weights of classes are not divided by their sum over the batch, as torch
         would, so that an image weighs the same in every batch and in every part of one."""
         smoothing = self.config.label_smoothing
-        if self.class_weights is None and not self.train.hardest:
+        if self.train.hardest:
+            self.losses.append(F.cross_entropy(logits.detach().float(), targets, reduction="none", label_smoothing=smoothing))
+        if self.class_weights is None:
             return F.cross_entropy(logits, targets, label_smoothing=smoothing)
         each = F.cross_entropy(logits.float(), targets, self.class_weights, reduction="none", label_smoothing=smoothing)
-        if self.train.hardest:
-            self.losses.append(each.detach())
         return each.mean()
 
     def validate(
@@ -377,17 +378,25 @@ class _Trainer:
             images, targets = next(batches)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         self.model.train()
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            yield images, targets
-        self.optimiser.zero_grad(set_to_none=True)
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        try:
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                yield images, targets
+        finally:
+            self.optimiser.zero_grad(set_to_none=True)
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
-    def choose_threads(self, threads: ThreadChoice) -> None:
+    def choose_threads(self, threads: ThreadChoice, should_suspend: Callable[[], bool]) -> None:
+        """Raises Stopped between two steps."""
+
+        def pause() -> None:
+            if should_suspend():
+                raise Stopped
+
         with self.rehearsal() as (images, targets):
             few, wanted = images[:TIMED_IMAGES], targets[:TIMED_IMAGES]
             left = (self.config.epochs - len(self.curve)) * len(self.train) * len(images) / len(few)
-            threads.choose(lambda: self.backward(few, wanted), left)
+            threads.choose(lambda: self.backward(few, wanted), left, pause)
 
     def compile(self, note: Callable[[str], None]) -> None:
         """Compiles the network with the first batch, of which no trace remains. Where that fails, it trains as it is."""

@@ -20,7 +20,7 @@ ROUNDS = 3  # in which each number of threads has its turn, since other programs
 LEAST_SECONDS = 60.0  # shortest remaining training for which steps are timed
 MOST_SHARE = 0.02  # of the time of a training, for timing its steps
 MARGIN = 0.15  # by which another number of threads must be faster
-HOPELESS = 3.0  # times as slow as the fastest: not timed again in the next round
+HOPELESS = 3.0  # times as slow as the fastest: not timed again
 
 
 class ThreadChoice:
@@ -44,42 +44,53 @@ class ThreadChoice:
         """Whether it is time to measure again: the last measurement has become a small part of the time since."""
         return self.most > 1 and time.monotonic() >= self._next
 
-    def choose(self, step: Callable[[], object], left: float) -> None:
+    def choose(self, step: Callable[[], object], left: float, pause: Callable[[], None]) -> None:
         """Sets the fastest number of threads.
 
         Args:
             step: trains on some images, and leaves no trace.
             left: how many such steps the training still takes.
+            pause: called before each step. What it raises ends the measurement, and the number stays.
         """
-        began = time.monotonic()
-        step()
-        if _seconds_of(step) * left < LEAST_SECONDS:
+        first, began = self.number, time.monotonic()
+        try:
+            best, ratio = self._fastest(step, left, pause)
+        finally:
+            torch.set_num_threads(first)
+        if ratio > 1 + MARGIN:
+            why = "perhaps because other programs use the cores" if best < first else "more of the cores are free"
+            self.note(
+                f"trains with {best} CPU thread{'s' * (best > 1)} from here on, {ratio:.1f} times as fast as with {first}, "
+                f"{why}. --threads N keeps the number fixed"
+            )
+            self.set(best)
+        self._next = max(self._next, time.monotonic() + (time.monotonic() - began) / MOST_SHARE)
+
+    def _fastest(self, step: Callable[[], object], left: float, pause: Callable[[], None]) -> tuple[int, float]:
+        """The fastest number of threads, and how many times as fast as the present one it is."""
+
+        def timed() -> float:
+            pause()
+            started = time.perf_counter()
+            step()
+            return time.perf_counter() - started
+
+        timed()
+        usual = timed()
+        counts = list(dict.fromkeys([self.number, self.most, max(1, self.most // 2), 1]))
+        if left * usual < LEAST_SECONDS or left < (ROUNDS + 1) * len(counts) / MOST_SHARE:
             self._next = math.inf
-            return
-        first = self.number
-        counts = list(dict.fromkeys([first, self.most, max(1, self.most // 2), 1]))
+            return self.number, 1.0
         taken: dict[int, list[float]] = {count: [] for count in counts}
         for _ in range(ROUNDS):
             for count in counts:
                 torch.set_num_threads(count)
-                if not taken[count]:
-                    step()  # starts the threads
-                taken[count].append(_seconds_of(step))
+                if not taken[count] and (warm := timed()) > HOPELESS * usual:  # the first step starts the threads
+                    taken[count].append(warm)
+                    continue
+                taken[count].append(timed())
+                usual = min(usual, taken[count][-1])
             fastest = min(fmean(taken[count]) for count in counts)
             counts = [count for count in counts if fmean(taken[count]) <= HOPELESS * fastest]
         best = min(counts, key=lambda count: fmean(taken[count]))
-        ratio = fmean(taken[first]) / fmean(taken[best])
-        if ratio > 1 + MARGIN:
-            why = "other programs use the cores too" if best < first else "more of the cores are free"
-            self.note(
-                f"trains with {best} CPU thread{'s' * (best > 1)} from here on, {ratio:.1f} times as fast as with {first}: "
-                f"{why}. --threads N keeps the number fixed"
-            )
-        self.set(best if ratio > 1 + MARGIN else first)
-        self._next = time.monotonic() + (time.monotonic() - began) / MOST_SHARE
-
-
-def _seconds_of(step: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
+        return best, fmean(taken[self.number]) / fmean(taken[best])

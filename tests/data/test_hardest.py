@@ -107,7 +107,8 @@ def test_all_images_need_no_choice() -> None:
 def test_an_epochs_images_steps_and_compute() -> None:
     recipe = TrainConfig(hardest=0.6, epochs=5, batch_size=4, augment=PLAIN)
     assert recipe.images_of(1000) == 600
-    assert recipe.passes(1000) == 3.0
+    assert recipe.whole_epochs(1000) == 5.0
+    assert recipe.model_copy(update={"epoch_images": 300}).whole_epochs(1000) == 2.5
     assert recipe.flop(10, 1000) == 6 * 10 * 600 * 5
     data = Resident(np.zeros((1000, 4, 4, 1), np.uint8), np.zeros(1000, int), [0.0], [1.0], CPU)
     assert len(TrainBatches.by_recipe(data, recipe, 0, 1)) == 150
@@ -121,7 +122,7 @@ def test_an_epochs_images_steps_and_compute() -> None:
     [
         ({"class_balance": "sampling"}, "both choose an epoch's images; use class_balance: loss"),
         (
-            {"augment": {"mix": "cutmix"}},
+            {"augment": {"mix": "cutmix", "mix_p": 0.0}},
             "hardest: 0.5 needs the loss of each image, and mix: cutmix mixes images; use mix: none",
         ),
     ],

@@ -296,7 +296,7 @@ def test_the_next_job_begins_with_all_threads_whatever_the_last_one_chose(
         return True
 
     monkeypatch.setattr(ThreadChoice, "is_due", property(due))
-    monkeypatch.setattr(ThreadChoice, "choose", lambda choice, step, left: choice.set(1))
+    monkeypatch.setattr(ThreadChoice, "choose", lambda choice, step, left, pause: choice.set(1))
     before = torch.get_num_threads()
     try:
         orders: list[ToWorker] = [workplace.order(1), Shutdown()]

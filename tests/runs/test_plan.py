@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import nas.runs.plan
 from nas.budget import count_macs
@@ -45,6 +46,30 @@ def test_time_is_filled_with_epochs_beside_what_is_evaluated(spec: RetrainSpec, 
     assert plan.train.epochs == 3
     assert told.notes == [f"trial 0: 3 epochs by recipe 'searched' take about {seconds:g} s here, estimated from timed steps"]
     assert plan.name == f"trial-0000-{seconds:g}s-seed-0-subset-128"
+
+
+@pytest.mark.parametrize(("threads", "tried", "epochs"), [(None, {1, 2}, 8), (2, {2}, 2)])
+def test_time_is_that_of_the_faster_number_of_threads(
+    spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch, threads: int | None, tried: set[int], epochs: int
+) -> None:
+    """On a machine where two threads take four times as long as one."""
+    seen = set[int]()
+
+    def measure(*_: object) -> Pace:
+        seen.add(torch.get_num_threads())
+        return Pace(start=0.0, step=0.01 if torch.get_num_threads() == 1 else 0.04, image=0.0, checkpoint=0.0)
+
+    monkeypatch.setattr(nas.runs.plan, "measure_pace", measure)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        batch = Candidate.from_json((spec.paths.trial(0).candidate).read_text()).train.batch_size
+        seconds = 8.1 * (128 // batch) * 0.01
+        plan = planned(replace(spec, seconds=seconds, which="0", threads=threads))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == tried
+    assert plan.train.epochs == epochs
 
 
 def test_training_of_so_much_time_resumes_as_it_began(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:

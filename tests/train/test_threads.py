@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nas.train import threads
+from nas.train.evaluate import Stopped
 from nas.train.threads import ThreadChoice
 
 STEPS = 1000.0  # left, in most tests
@@ -16,6 +17,10 @@ STEPS = 1000.0  # left, in most tests
 QUIET = {4: 1.0, 2: 1.7, 1: 3.0}
 BUSY = {4: 30.0, 2: 10.0, 1: 3.0}
 BUSY_A_LITTLE = {4: 3.0, 2: 2.0, 1: 3.2}
+
+
+def go_on() -> None:
+    """Nobody asks the training to pause."""
 
 
 class Machine:
@@ -49,12 +54,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         (
             BUSY,
             1,
-            ["1 CPU thread from here on, 10.0 times as fast as with 4: other programs use the cores too"],
+            ["1 CPU thread from here on, 10.0 times as fast as with 4, perhaps because other programs use the cores"],
         ),
         (
             BUSY_A_LITTLE,
             2,
-            ["2 CPU threads from here on, 1.5 times as fast as with 4: other programs use the cores too"],
+            ["2 CPU threads from here on, 1.5 times as fast as with 4, perhaps because other programs use the cores"],
         ),
         ({4: 1.0, 2: 0.9, 1: 0.88}, 4, []),  # not by the margin
     ],
@@ -64,7 +69,7 @@ def test_the_fastest_number_is_set_and_a_change_is_said(
 ) -> None:
     machine.seconds, notes = seconds, list[str]()
     choice = ThreadChoice(4, notes.append)
-    choice.choose(machine.step, STEPS)
+    choice.choose(machine.step, STEPS, go_on)
     assert torch.get_num_threads() == choice.number == number
     assert notes == [f"trains with {text}. --threads N keeps the number fixed" for text in said]
 
@@ -72,16 +77,16 @@ def test_the_fastest_number_is_set_and_a_change_is_said(
 def test_when_the_cores_are_free_again_it_takes_them_all(machine: Machine) -> None:
     machine.seconds, notes = BUSY, list[str]()
     choice = ThreadChoice(4, notes.append)
-    choice.choose(machine.step, STEPS)
+    choice.choose(machine.step, STEPS, go_on)
     machine.seconds = QUIET
-    choice.choose(machine.step, STEPS)
+    choice.choose(machine.step, STEPS, go_on)
     assert torch.get_num_threads() == 4
-    assert notes[1].startswith("trains with 4 CPU threads from here on, 3.0 times as fast as with 1: more of the cores are free")
+    assert notes[1].startswith("trains with 4 CPU threads from here on, 3.0 times as fast as with 1, more of the cores are free")
 
 
 def test_a_hopeless_number_is_timed_once(machine: Machine) -> None:
     machine.seconds = {4: 30.0, 2: 4.0, 1: 3.0}
-    ThreadChoice(4, [].append).choose(machine.step, STEPS)
+    ThreadChoice(4, [].append).choose(machine.step, STEPS, go_on)
     assert machine.taken.count(4) == 4, "twice to see whether timing pays, once to start the threads, once timed"
     assert machine.taken.count(2) == machine.taken.count(1) == 4
 
@@ -89,16 +94,36 @@ def test_a_hopeless_number_is_timed_once(machine: Machine) -> None:
 def test_a_short_training_keeps_its_threads_and_is_not_timed_again(machine: Machine) -> None:
     machine.seconds = {4: 0.5, 1: 0.1}
     choice = ThreadChoice(4, [].append)
-    choice.choose(machine.step, 119)
+    choice.choose(machine.step, 119, go_on)
     assert machine.taken == [4, 4]
     machine.now += 1e6
     assert not choice.is_due
 
 
+def test_timing_stays_a_small_part_also_of_few_long_steps(machine: Machine) -> None:
+    machine.seconds = {4: 60.0, 2: 6.0, 1: 6.0}
+    choice = ThreadChoice(4, [].append)
+    choice.choose(machine.step, 599, go_on)
+    assert machine.taken == [4, 4], "three numbers of threads take four steps each, of which 599 are less than 50 times as many"
+
+
+def test_it_may_be_suspended_between_two_steps_and_keeps_its_threads(machine: Machine) -> None:
+    machine.seconds = BUSY
+
+    def suspend() -> None:
+        if len(machine.taken) == 6:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        ThreadChoice(4, [].append).choose(machine.step, STEPS, suspend)
+    assert len(machine.taken) == 6
+    assert torch.get_num_threads() == 4
+
+
 def test_it_measures_again_once_the_last_measurement_is_a_fiftieth_of_the_time(machine: Machine) -> None:
     choice = ThreadChoice(4, [].append)
     assert choice.is_due
-    choice.choose(machine.step, STEPS)
+    choice.choose(machine.step, STEPS, go_on)
     took = machine.now
     machine.now = 50 * took
     assert not choice.is_due
@@ -117,7 +142,7 @@ def test_timing_leaves_no_trace_in_the_training(
     threads_there = torch.get_num_threads()
     choice, timed = ThreadChoice(threads_there, [].append), list[float]()
 
-    def choose(step: Callable[[], object], left: float) -> None:
+    def choose(step: Callable[[], object], left: float, pause: Callable[[], None]) -> None:
         timed.append(left)
         step()
         step()
@@ -138,7 +163,7 @@ def test_a_resumed_epoch_goes_on_with_the_threads_that_it_had(
     class Scripted(ThreadChoice):
         is_due = True
 
-        def choose(self, step: Callable[[], object], left: float) -> None:
+        def choose(self, step: Callable[[], object], left: float, pause: Callable[[], None]) -> None:
             chosen.append(1)
             self.set(1)
 

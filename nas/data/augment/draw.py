@@ -22,7 +22,7 @@ class Draw:
     generator: torch.Generator  # on the images' device
     host: torch.Generator  # on the CPU, whatever the device
     indices: Tensor  # int64 (N,): each image's place in the training set, the same in every epoch
-    epoch: int | Tensor = 0  # how often each image was used before, or int (N,)
+    epoch: int | Tensor = 0  # the number of the pass over the data, or int (N,) for each image how often it was used before
     seed: int = 0  # of the whole training, for what must not change between epochs
 
     @classmethod
