@@ -44,7 +44,7 @@ def test_what_is_offered_is_what_there_is(name: str, choices: Iterable[str]) -> 
 def test_networks_spaces_and_studies_are_offered_by_what_was_begun(study: StudyPaths) -> None:
     assert offer("study")("") == [study.name]
     assert offer("space")("dig") == ["digits"]
-    assert offer("recipe")("") == ["searched", "auto", "fast", "long", "robust"]
+    assert offer("recipe")("") == ["searched", "auto", "fast", "long", "record", "robust"]
     assert offer("subject")("preset:rob") == ["preset:robust-resnet64"]
     assert offer("network")("b") == ["best"]
     assert offer("start")("st") == [f"study:{study.name}"]

@@ -114,7 +114,7 @@ def test_recipe_says_how_long_unless_told_otherwise(spec: RetrainSpec, tmp_path:
         planned(replace(spec, recipe=str(mine)))
 
 
-def test_compute_is_filled_exactly(spec: RetrainSpec) -> None:
+def test_compute_is_filled_exactly(spec: RetrainSpec, tmp_path: Path) -> None:
     plan = planned(spec)
     card = count_macs(plan.candidate.arch, read_settings(spec.paths).shape)
     epoch = 6 * card * 128
@@ -123,6 +123,12 @@ def test_compute_is_filled_exactly(spec: RetrainSpec) -> None:
         assert (plan.train.epochs, plan.train.epoch_images) == (epochs, images)
         assert plan.train.flop(card, 128) == pytest.approx(passes * epoch, rel=0.01)
         assert f"-{passes * epoch / 1e15:g}PFLOP-seed-" in plan.name
+    recipe = tmp_path / "half.yaml"
+    recipe.write_text("{train: {hardest: 0.5, augment: {mix: none}}}")
+    plan = planned(replace(spec, flop=3.4 * epoch, recipe=str(recipe)))
+    assert (plan.train.epochs, plan.train.epoch_images) == (7, 62), "epochs of 64 images, 435.2 images in all"
+    with pytest.raises(ConfigError, match=r"is less than one epoch of this network, .* × 64 images"):
+        train_one(replace(spec, flop=0.4 * epoch, recipe=str(recipe)))
     with pytest.raises(ConfigError, match=r"is less than one epoch of this network, .* × 128 images"):
         train_one(replace(spec, flop=0.9 * epoch))
     for other in ({"epochs": 2}, {"seconds": 60.0}):

@@ -47,6 +47,18 @@ def test_recipe_takes_the_place_of_what_it_names_and_of_nothing_else() -> None:
     assert fitted.arch == SEARCHED.arch
 
 
+def test_a_recipe_that_contradicts_what_it_keeps_is_refused_in_a_sentence() -> None:
+    hardest = SEARCHED.model_copy(update={"train": SEARCHED.train.model_copy(update={"hardest": 0.6})})
+    assert load_recipe("long", 100)[1].fit(hardest, 100).train.hardest == 0.6
+    with pytest.raises(ConfigError) as raised:
+        load_recipe("long", 200)[1].fit(hardest, 200)
+    assert raised.value.message == (
+        "the recipe does not fit the training settings that it keeps of the network: "
+        "hardest: 0.6 needs the loss of each image, and mix: cutmix mixes images; use mix: none"
+    )
+    assert raised.value.hint == "set both keys in a recipe of your own, or use --recipe searched"
+
+
 def test_optimizer_is_optimiser() -> None:
     british, american = (
         recipe(f"{{train: {{{key}: sgd, lr: 0.1}}, from_epochs: {{9: {{{key}: adam, lr: 0.01}}}}}}") for key in KEYS

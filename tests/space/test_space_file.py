@@ -157,6 +157,10 @@ MISTAKES = {
         with_train("epoch_images: {type: int, low: 600, high: 1800}"),
         "train.epoch_images: must be one number: pruning compares candidates epoch by epoch",
     ),
+    "the share of the hardest images as a range": (
+        with_train("hardest: {type: float, low: 0.3, high: 1.0}"),
+        "train.hardest: must be one number: pruning compares candidates epoch by epoch",
+    ),
     "compute of a trial as a word": (
         WHOLE + "\nstudy: {trial_compute: much}\n",
         "study.trial_compute: compute is a number of operations above 0, such as 2PFLOP or 300TFLOP, but got 'much'",

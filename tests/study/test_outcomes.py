@@ -12,7 +12,7 @@ from nas.config import Candidate
 from nas.space.space import Space
 from nas.study import outcomes
 from nas.study.outcomes import COUNTED, OUTCOMES, best_trial, count_outcomes, count_trained, outcome_of
-from nas.study.trials import TrialRecord
+from nas.study.trials import TrialRecord, flop_of
 
 
 @pytest.fixture
@@ -82,6 +82,16 @@ def test_over_budget_is_pruned_with_a_positive_constraint_and_all_that_it_costs(
     outcomes.describe(measured, candidate, Cost(1234, 5678, {"params": -0.5}, memory=4096, latency_ms=1.5))
     costs = {"params": 1234, "macs": 5678, "memory": 4096, "latency_ms": 1.5}
     assert frozen(study, measured).user_attrs == {**costs, **network}
+
+
+def test_an_epoch_of_the_hardest_images_counts_as_those_images(study: optuna.Study, candidate: Candidate) -> None:
+    half = candidate.model_copy(update={"train": candidate.train.model_copy(update={"hardest": 0.5})})
+    trials = [running(study, one, 0.5, 0.6) for one in (candidate, half)]
+    for trial, one in zip(trials, (candidate, half), strict=True):
+        outcomes.describe(trial, one, Cost(1234, 5678, {"params": -0.5}))
+    whole, part = (flop_of(frozen(study, trial), 1000) for trial in trials)
+    assert whole == 6 * 5678 * 1000 * 2
+    assert part == whole / 2
 
 
 @pytest.mark.parametrize("outcome", ["trained", "pruned_early", "diverged", "failed"])

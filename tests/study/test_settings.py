@@ -10,6 +10,7 @@ from nas.config import BudgetConfig, DataConfig, ImageShape, StrategyConfig, Stu
 from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths
 from nas.space.space import Space
+from nas.space.space_file import read_space
 from nas.study import settings as settings_module
 from nas.study.settings import (
     FIRST_STRATEGIES,
@@ -38,6 +39,14 @@ def settings(**changes: Any) -> StudySettings:
         "environment": ENVIRONMENT,
     }
     return StudySettings(**{**base, **changes})
+
+
+def test_an_option_may_not_contradict_the_space() -> None:
+    text = "version: 1\nbudget: {params: 1k}\narch: {stages: 1, stage: {blocks: 1, channels: 8}}\ntrain: {hardest: 0.6}\n"
+    space = read_space(text, "mine.yaml", "mine")
+    assert Overrides(class_balance="loss").applied_to(space) != space
+    with pytest.raises(ConfigError, match=r"space mine with --class-balance sampling: train: hardest: 0\.6 and class_balance"):
+        Overrides(class_balance="sampling").applied_to(space)
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
