@@ -1,5 +1,4 @@
-"""Times a network's forward pass as it will run: the median of as many runs as its precision needs. Also writes ONNX files in
-eight bits.
+"""Times a network's forward pass as it will run: the median of as many runs as its precision needs.
 
 `RUNTIMES` holds the runtimes. To add one: a function with the signature of `_torch`, an entry there, and its name in
 `nas.config.RuntimeName`. Measurements are stored, so that a network is timed once.
@@ -7,7 +6,6 @@ eight bits.
 
 import hashlib
 import json
-import logging
 import math
 import os
 import re
@@ -16,16 +14,16 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from nas.budget.counts import count_params, peak_memory
+from nas.budget.quantise import prepare_int8, write_int8
 from nas.config import ArchConfig, Frozen, ImageShape, LatencyConfig, first_problem
 from nas.device import out_of_memory, pick_device, release_memory, wait_for
 from nas.errors import BudgetError, DeviceError
@@ -206,49 +204,6 @@ def _failed(latency: LatencyConfig, how: str) -> BudgetError:
         hint=f"try it by hand on a file of nas export --format {latency.format}; budget.latency has its command and its timeout "
         "in seconds",
     )
-
-
-def prepare_int8(original: Path) -> Path:
-    """Writes the ONNX file that `write_int8` takes, beside `original`: with BatchNorm folded, and with shapes."""
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared = original.with_name("prepared.onnx")
-    quant_pre_process(str(original), str(prepared), skip_symbolic_shape=True)
-    return prepared
-
-
-def write_int8(prepared: Path, output: Path, batches: Iterable[np.ndarray], excluded: Sequence[str] = ()) -> None:
-    """Static quantisation in the QDQ form of all operators except `excluded`. Weights are signed, with one scale for each
-    channel. Activations are unsigned, because onnxruntime 1.32 leaves half of the convolutions in float if they are signed. Their
-    ranges are measured on `batches` of the input `images`."""
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    logging.getLogger().disabled, before = True, logging.getLogger().disabled  # it recommends steps that were taken
-    try:
-        quantize_static(
-            str(prepared),
-            str(output),
-            _Reader(batches),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=list(excluded),
-        )
-    finally:
-        logging.getLogger().disabled = before
-
-
-class _Reader:
-    """Batches of images, as onnxruntime asks for them."""
-
-    def __init__(self, batches: Iterable[np.ndarray]) -> None:
-        self._batches = iter(batches)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"images": batch}
 
 
 def _device(name: str) -> torch.device:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from nas.budget.latency import median_seconds, prepare_int8, write_int8
+from nas.budget.latency import median_seconds
+from nas.budget.quantise import prepare_int8, write_int8
 from nas.data.cache import Progress, silent
 from nas.data.images import ImageSet, evenly
 from nas.errors import ConfigError, choices_sentence

@@ -65,7 +65,9 @@ class TableFields:
 class RecipeFields(ImageFields):
     """Options of trainings after a search."""
 
-    recipe: str = option("searched", "searched, auto (fast or long), fast, long, record, robust, or a YAML file.", complete="recipe")
+    recipe: str = option(
+        "searched", "searched, auto (fast or long), fast, long, record, robust, or a YAML file.", complete="recipe"
+    )
     labels: str | None = option(None, "The study's table of labels, if it has moved.", path=True)
 
 
