@@ -230,6 +230,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "decay": {"decay_norm_and_bias": True, "norm_bias_lr": 64.0},
     "no momentum": {"momentum": 0.0, "nesterov": False},
     "mixed": {"augment": {"mix": "mixup_or_cutmix", "flip": "alternating"}},
+    "hardest": {"hardest": 0.9, "augment": {"flip": "alternating"}, "epoch_images": 3 * BATCH},
 }
 SHIPPED = [*RECIPES, *(f"recipe {name}" for name in recipe_names() if name != "auto")]
 
@@ -239,7 +240,7 @@ def recipe_of(name: str) -> TrainConfig:
         return TrainConfig.model_validate({"epochs": 1, "batch_size": BATCH, **RECIPES[name]})
     candidate = Candidate(arch=small_arch(), train=TrainConfig(augment=AugmentConfig(flip="horizontal")))
     fitted = load_recipe(name.removeprefix("recipe "), 200)[1].fit(candidate, 200).train
-    return fitted.model_copy(update={"batch_size": BATCH, "min_steps": 1})
+    return fitted.model_copy(update={"batch_size": BATCH, "min_steps": 1, "epoch_images": 2 * BATCH})
 
 
 @pytest.mark.parametrize(
