@@ -151,8 +151,8 @@ class TrainConfig(Frozen):
     sampling: draw classes uniformly, with replacement."""
     hardest: Annotated[float, Field(ge=0.01, le=1.0)] = 1.0
     """Share of the training images in an epoch: those with the largest loss when they were last used (after arXiv 1511.06343 and
-    1910.00762). Images that were not used yet come first. 1: all images. Needs one process, and neither mixed images nor
-    `class_balance: sampling`. Never drawn."""
+    1910.00762). Images that were not used yet come first. 1: all images. It cannot be combined with several processes, mixed
+    images or `class_balance: sampling`. Never drawn."""
     ema_epochs: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
     """Time constant, in epochs, of the exponential moving average (EMA) of weights and BatchNorm statistics; 0 turns it off."""
     augment: AugmentConfig = AugmentConfig()  # augmentation of the training images

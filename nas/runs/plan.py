@@ -22,12 +22,13 @@ from nas.specs import RetrainSpec
 from nas.study.settings import StudySettings
 from nas.train.evaluate import TTA, fitting_tta
 from nas.train.pace import Pace, measure_pace
+from nas.train.threads import MARGIN, TIMED_IMAGES, is_timed
 
 if TYPE_CHECKING:
     from nas.foreign.known import KnownNetwork
 
-MEASURED_SHARE = 0.01  # largest share of the given time that is spent on timing steps
-MEASURED_SECONDS = (2.0, 20.0)  # shortest and longest time spent on it
+MEASURED_SHARE = 0.01  # largest share of the given time that is spent on timing steps, for each number of threads
+MEASURED_SECONDS = (2.0, 20.0)  # shortest and longest time spent on it, likewise
 MEASURED_IMAGES = 500
 PASSES = {"none": 1, "flip": 2, "flip_shift": 6}  # forward passes of an image under each test-time augmentation
 assert PASSES.keys() == TTA.keys()
@@ -222,7 +223,7 @@ def tta_by(recipe: Recipe, candidate: Candidate) -> str:
 
 def _by_time(spec: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]) -> ByRecipe:
     name, recipe = load_recipe(spec.recipe, 1)
-    chooses = spec.threads is None and ctx.device.type == "cpu" and ctx.devices.processes == 1
+    chooses = spec.threads is None and ctx.device.type == "cpu" and ctx.devices.processes == 1 and not ctx.compiled
     epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, ctx, chooses)
     if spec.recipe == AUTO and epochs >= LONG_FROM:
         name, recipe = load_recipe(spec.recipe, epochs)
@@ -249,10 +250,13 @@ def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: Tr
         return measure_pace(build_model(candidate.arch, dataset.shape), batches, few, train, ctx.precision, most)
 
     before = torch.get_num_threads()
-    # While other programs use the cores, one thread may be the fastest, and then the training chooses it, too.
-    counts = {before, 1} if chooses_threads else {before}
     try:
-        pace = min(map(measure, counts), key=lambda pace: pace.step)
+        pace = usual = measure(before)
+        if chooses_threads and before > 1:
+            # While other programs use the cores, one thread may be faster, and then the training chooses it, too, if it is long.
+            one, parts = measure(1), max(1.0, batches.batch_size / TIMED_IMAGES)
+            if usual.step > (1 + MARGIN) * one.step and is_timed(seconds / one.step * parts, usual.step / parts, before):
+                pace = one
     finally:
         torch.set_num_threads(before)
     epoch = pace.epoch(len(batches), 0)

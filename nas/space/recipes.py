@@ -53,7 +53,7 @@ class Recipe(Frozen):
 
     def fit(self, candidate: Candidate, epochs: int) -> Candidate:
         """`candidate` with this recipe for `epochs` epochs. If the search did not flip images, the recipe does not either.
-        Raises ConfigError where a key of the recipe contradicts one that it does not set."""
+        Raises ConfigError if keys contradict each other."""
         searched = candidate.train.model_dump()
         train = dict(searched)
         for part in (self.train, *(self.from_epochs[least] for least in sorted(self.from_epochs) if least <= epochs)):
@@ -73,8 +73,8 @@ class Recipe(Frozen):
             return Candidate(arch=arch, train=TrainConfig.model_validate({**train, "epochs": epochs, "epoch_images": None}))
         except ValidationError as error:
             raise ConfigError(
-                f"the recipe does not fit the training settings that it keeps of the network: {first_problem(error)}",
-                hint="set both keys in a recipe of your own, or use --recipe searched",
+                f"the recipe and the other training settings of the network contradict each other: {first_problem(error)}",
+                hint="change one of the two in a recipe of your own, or use --recipe searched",
             ) from None
 
 

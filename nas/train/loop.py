@@ -140,11 +140,14 @@ def fit(
             if is_last(metrics):
                 return "stopped"
         while len(trainer.curve) < config.epochs:
+            if threads and threads.is_due and not trainer.epoch_step:
+                try:
+                    trainer.choose_threads(threads, should_suspend)
+                except Stopped:
+                    save()
+                    return "suspended"
             started, steps = time.perf_counter(), len(train) - trainer.epoch_step
             try:
-                if threads and threads.is_due and not trainer.epoch_step:
-                    trainer.choose_threads(threads, should_suspend)
-                    started = time.perf_counter()
                 trainer.run_epoch(should_suspend)
                 wait_for(trainer.device)  # once an epoch, so that the seconds are the training's own
                 train_seconds = time.perf_counter() - started
@@ -374,7 +377,8 @@ class _Trainer:
     @contextmanager
     def rehearsal(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The next batch, for passes forward and backward of which no trace remains."""
-        with closing(self.train.epoch(len(self.curve))) as batches:
+        first = min(self.epoch_step, len(self.train) - 1)  # after the last step only the evaluation is left
+        with closing(self.train.epoch(len(self.curve), first)) as batches:
             images, targets = next(batches)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         self.model.train()

@@ -20,7 +20,7 @@ ROUNDS = 3  # in which each number of threads has its turn, since other programs
 LEAST_SECONDS = 60.0  # shortest remaining training for which steps are timed
 MOST_SHARE = 0.02  # of the time of a training, for timing its steps
 MARGIN = 0.15  # by which another number of threads must be faster
-HOPELESS = 3.0  # times as slow as the fastest: not timed again
+HOPELESS = 3.0  # times as slow as the fastest in two rounds: not timed again
 
 
 class ThreadChoice:
@@ -77,20 +77,29 @@ class ThreadChoice:
 
         timed()
         usual = timed()
-        counts = list(dict.fromkeys([self.number, self.most, max(1, self.most // 2), 1]))
-        if left * usual < LEAST_SECONDS or left < (ROUNDS + 1) * len(counts) / MOST_SHARE:
+        if not is_timed(left, usual, self.most):
             self._next = math.inf
             return self.number, 1.0
-        taken: dict[int, list[float]] = {count: [] for count in counts}
+        counts = _counts(self.number, self.most)
+        taken: dict[int, list[float]] = {count: [] for count in counts} | {self.number: [usual]}
         for _ in range(ROUNDS):
             for count in counts:
                 torch.set_num_threads(count)
-                if not taken[count] and (warm := timed()) > HOPELESS * usual:  # the first step starts the threads
-                    taken[count].append(warm)
-                    continue
+                if not taken[count]:
+                    timed()  # starts the threads
                 taken[count].append(timed())
-                usual = min(usual, taken[count][-1])
             fastest = min(fmean(taken[count]) for count in counts)
-            counts = [count for count in counts if fmean(taken[count]) <= HOPELESS * fastest]
+            counts = [count for count in counts if len(taken[count]) < 2 or fmean(taken[count]) <= HOPELESS * fastest]
         best = min(counts, key=lambda count: fmean(taken[count]))
         return best, fmean(taken[self.number]) / fmean(taken[best])
+
+
+def is_timed(steps: float, seconds: float, most: int) -> bool:
+    """Whether a training with so many steps left, of so many seconds each, is long enough to choose its number of threads, at
+    most `most`."""
+    timed = (ROUNDS + 1) * len(_counts(most, most))
+    return steps * seconds >= LEAST_SECONDS and steps >= timed / MOST_SHARE
+
+
+def _counts(present: int, most: int) -> list[int]:
+    return list(dict.fromkeys([present, most, max(1, most // 2), 1]))

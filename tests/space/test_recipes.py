@@ -53,10 +53,10 @@ def test_a_recipe_that_contradicts_what_it_keeps_is_refused_in_a_sentence() -> N
     with pytest.raises(ConfigError) as raised:
         load_recipe("long", 200)[1].fit(hardest, 200)
     assert raised.value.message == (
-        "the recipe does not fit the training settings that it keeps of the network: "
+        "the recipe and the other training settings of the network contradict each other: "
         "hardest: 0.6 needs the loss of each image, and mix: cutmix mixes images; use mix: none"
     )
-    assert raised.value.hint == "set both keys in a recipe of your own, or use --recipe searched"
+    assert raised.value.hint == "change one of the two in a recipe of your own, or use --recipe searched"
 
 
 def test_optimizer_is_optimiser() -> None:

@@ -66,7 +66,15 @@ class Training:
     def batches(self) -> TrainBatches:
         config = self.candidate.train
         data, classes = self.resident(0, TRAIN_IMAGES), len(self.dataset.classes)
-        return TrainBatches(data, config.batch_size, config.augment, SEED, classes=classes, hardest=config.hardest)
+        return TrainBatches(
+            data,
+            config.batch_size,
+            config.augment,
+            SEED,
+            classes=classes,
+            hardest=config.hardest,
+            epoch_images=config.epoch_images,
+        )
 
     def __call__(
         self,

@@ -47,6 +47,22 @@ def test_cut_off_within_epochs_and_between_them_it_ends_the_same(
     same(whole, varied(tmp_path / "cut"))
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
+def test_compiling_on_the_way_leaves_the_choice_of_the_hardest_images(
+    training: Any,
+    tmp_path: Path,
+    after_asking: Callable[[int], Any],
+    same: Callable[[Any, Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Epochs of four steps, passes of three: an epoch that is resumed in its second pass must not choose the first one again."""
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    varied = training.changed(hardest=0.5, epoch_images=128)
+    whole = varied(tmp_path / "whole")
+    varied(tmp_path / "cut", should_suspend=after_asking(3 + 1), compiling=lambda text: None)
+    same(whole, varied(tmp_path / "cut", compiling=lambda text: None))
+
+
 def test_a_resumed_training_says_again_what_it_knows(
     training: Any, tmp_path: Path, after_asking: Callable[[int], Any], without_clock: Callable[[Any], Any]
 ) -> None:

@@ -87,8 +87,18 @@ def test_when_the_cores_are_free_again_it_takes_them_all(machine: Machine) -> No
 def test_a_hopeless_number_is_timed_once(machine: Machine) -> None:
     machine.seconds = {4: 30.0, 2: 4.0, 1: 3.0}
     ThreadChoice(4, [].append).choose(machine.step, STEPS, go_on)
-    assert machine.taken.count(4) == 4, "twice to see whether timing pays, once to start the threads, once timed"
+    assert machine.taken.count(4) == 3, "twice to see whether timing pays, and once more: a single step may be slow by chance"
     assert machine.taken.count(2) == machine.taken.count(1) == 4
+
+
+def test_a_single_slow_step_decides_nothing(machine: Machine) -> None:
+    def step() -> None:
+        machine.step()
+        machine.now += 6.0 if len(machine.taken) == 3 else 0.0
+
+    choice = ThreadChoice(4, [].append)
+    choice.choose(step, STEPS, go_on)
+    assert choice.number == torch.get_num_threads() == 4
 
 
 def test_a_short_training_keeps_its_threads_and_is_not_timed_again(machine: Machine) -> None:

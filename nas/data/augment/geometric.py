@@ -154,8 +154,8 @@ def hashed(numbers: Tensor, seed: int) -> Tensor:
 
 
 def random_flip(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
-    """horizontal: mirrors each image with probability 1/2. alternating: whether an image is mirrored when it is
-    first used depends on its place in the training set; then it alternates, so that two passes always show both sides (arXiv
+    """horizontal: mirrors each image with probability 1/2. alternating: whether an image is mirrored when it is first used
+    depends on its place in the training set; then it alternates, so that two consecutive passes show both sides (arXiv
     2404.00498)."""
     if config.flip == "alternating":
         mirrored = (hashed(draw.indices, draw.seed) + draw.epoch) % 2 == 1
