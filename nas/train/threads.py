@@ -11,7 +11,7 @@ two epochs.
 import math
 import time
 from collections.abc import Callable
-from statistics import fmean
+from statistics import median
 
 import torch
 
@@ -88,10 +88,10 @@ class ThreadChoice:
                 if not taken[count]:
                     timed()  # starts the threads
                 taken[count].append(timed())
-            fastest = min(fmean(taken[count]) for count in counts)
-            counts = [count for count in counts if len(taken[count]) < 2 or fmean(taken[count]) <= HOPELESS * fastest]
-        best = min(counts, key=lambda count: fmean(taken[count]))
-        return best, fmean(taken[self.number]) / fmean(taken[best])
+            fastest = min(median(taken[count]) for count in counts)
+            counts = [count for count in counts if len(taken[count]) < 2 or median(taken[count]) <= HOPELESS * fastest]
+        best = min(counts, key=lambda count: median(taken[count]))
+        return best, median(taken[self.number]) / median(taken[best])
 
 
 def is_timed(steps: float, seconds: float, most: int) -> bool:

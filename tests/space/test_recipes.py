@@ -100,10 +100,12 @@ def test_every_shipped_recipe_is_whole(name: str) -> None:
     assert shipped.epochs
     for epochs in (1, 80, 400):
         train = shipped.fit(SEARCHED, epochs).train
-        assert not train.decay_norm_and_bias
-        assert train.ema_epochs > 0
+        record = name == "record"  # other settings, tried with plain networks alone
+        assert train.decay_norm_and_bias == record
+        assert (train.ema_epochs > 0) != record
+        assert train.hardest == (0.6 if record else 1.0)
         assert train.label_smoothing > 0
-        assert train.schedule == ("linear" if name == "fast" else "warmup_cosine")
+        assert train.schedule == ("linear" if name in ("fast", "record") else "warmup_cosine")
 
 
 def test_short_schedules_get_one_strong_augmentation_at_most() -> None:
