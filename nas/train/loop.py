@@ -392,15 +392,10 @@ class _Trainer:
 
     def choose_threads(self, threads: ThreadChoice, should_suspend: Callable[[], bool]) -> None:
         """Raises Stopped between two steps."""
-
-        def pause() -> None:
-            if should_suspend():
-                raise Stopped
-
         with self.rehearsal() as (images, targets):
             few, wanted = images[:TIMED_IMAGES], targets[:TIMED_IMAGES]
             left = (self.config.epochs - len(self.curve)) * len(self.train) * len(images) / len(few)
-            threads.choose(lambda: self.backward(few, wanted), left, pause)
+            threads.choose(lambda: self.backward(few, wanted), left, should_suspend)
 
     def compile(self, note: Callable[[str], None]) -> None:
         """Compiles the network with the first batch, of which no trace remains. Where that fails, it trains as it is."""

@@ -15,6 +15,8 @@ from statistics import median
 
 import torch
 
+from nas.train.evaluate import Stopped
+
 TIMED_IMAGES = 256  # at most, of the batch that is timed
 ROUNDS = 3  # in which each number of threads has its turn, since other programs do not use the cores evenly
 LEAST_SECONDS = 60.0  # shortest remaining training for which steps are timed
@@ -44,17 +46,17 @@ class ThreadChoice:
         """Whether it is time to measure again: the last measurement has become a small part of the time since."""
         return self.most > 1 and time.monotonic() >= self._next
 
-    def choose(self, step: Callable[[], object], left: float, pause: Callable[[], None]) -> None:
+    def choose(self, step: Callable[[], object], left: float, should_stop: Callable[[], bool]) -> None:
         """Sets the fastest number of threads.
 
         Args:
             step: trains on some images, and leaves no trace.
             left: how many such steps the training still takes.
-            pause: called before each step. What it raises ends the measurement, and the number stays.
+            should_stop: asked before each step. True ends the measurement: the number stays, and Stopped is raised.
         """
         first, began = self.number, time.monotonic()
         try:
-            best, ratio = self._fastest(step, left, pause)
+            best, ratio = self._fastest(step, left, should_stop)
         finally:
             torch.set_num_threads(first)
         if ratio > 1 + MARGIN:
@@ -66,11 +68,12 @@ class ThreadChoice:
             self.set(best)
         self._next = max(self._next, time.monotonic() + (time.monotonic() - began) / MOST_SHARE)
 
-    def _fastest(self, step: Callable[[], object], left: float, pause: Callable[[], None]) -> tuple[int, float]:
+    def _fastest(self, step: Callable[[], object], left: float, should_stop: Callable[[], bool]) -> tuple[int, float]:
         """The fastest number of threads, and how many times as fast as the present one it is."""
 
         def timed() -> float:
-            pause()
+            if should_stop():
+                raise Stopped
             started = time.perf_counter()
             step()
             return time.perf_counter() - started

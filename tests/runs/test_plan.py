@@ -48,6 +48,7 @@ def test_time_is_filled_with_epochs_beside_what_is_evaluated(spec: RetrainSpec, 
     assert plan.name == f"trial-0000-{seconds:g}s-seed-0-subset-128"
 
 
+@pytest.mark.usefixtures("all_cores")
 @pytest.mark.parametrize(
     ("threads", "long", "tried", "epochs"), [(None, True, {1, 2}, 8), (None, False, {1, 2}, 2), (2, True, {2}, 2)]
 )

@@ -19,8 +19,9 @@ BUSY = {4: 30.0, 2: 10.0, 1: 3.0}
 BUSY_A_LITTLE = {4: 3.0, 2: 2.0, 1: 3.2}
 
 
-def go_on() -> None:
-    """Nobody asks the training to pause."""
+def go_on() -> bool:
+    """Nobody suspends the training."""
+    return False
 
 
 class Machine:
@@ -120,9 +121,8 @@ def test_timing_stays_a_small_part_also_of_few_long_steps(machine: Machine) -> N
 def test_it_may_be_suspended_between_two_steps_and_keeps_its_threads(machine: Machine) -> None:
     machine.seconds = BUSY
 
-    def suspend() -> None:
-        if len(machine.taken) == 6:
-            raise Stopped
+    def suspend() -> bool:
+        return len(machine.taken) == 6
 
     with pytest.raises(Stopped):
         ThreadChoice(4, [].append).choose(machine.step, STEPS, suspend)
@@ -152,7 +152,7 @@ def test_timing_leaves_no_trace_in_the_training(
     threads_there = torch.get_num_threads()
     choice, timed = ThreadChoice(threads_there, [].append), list[float]()
 
-    def choose(step: Callable[[], object], left: float, pause: Callable[[], None]) -> None:
+    def choose(step: Callable[[], object], left: float, should_stop: Callable[[], bool]) -> None:
         timed.append(left)
         step()
         step()
@@ -173,7 +173,7 @@ def test_a_resumed_epoch_goes_on_with_the_threads_that_it_had(
     class Scripted(ThreadChoice):
         is_due = True
 
-        def choose(self, step: Callable[[], object], left: float, pause: Callable[[], None]) -> None:
+        def choose(self, step: Callable[[], object], left: float, should_stop: Callable[[], bool]) -> None:
             chosen.append(1)
             self.set(1)
 
