@@ -100,6 +100,12 @@ def cold_workers() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Threads that an earlier test has left would wait for each other on the single core of its process."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def all_cores() -> Iterator[None]:
     """For tests whose searches have several workers, each of which takes a core."""
