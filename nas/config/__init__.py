@@ -62,5 +62,6 @@ from nas.config.training import (
     TrainConfig,
     check_epochs,
     default_crop_padding,
+    share_of,
     training_flop,
 )

@@ -108,6 +108,11 @@ def training_flop(macs: int, images: float, sam_rho: float = 0.0) -> float:
     return 6.0 * macs * images * (2 if sam_rho else 1)
 
 
+def share_of(images: int, hardest: float) -> int:
+    """How many of `images` training images a pass over the hardest of them uses: at least one."""
+    return images if hardest == 1 else max(1, round(images * hardest))
+
+
 class TrainConfig(Frozen):
     """How a network is trained. Lengths are epochs or shares of the run, so a recipe keeps its meaning when the number of epochs
     or the batch size changes."""
@@ -184,18 +189,15 @@ class TrainConfig(Frozen):
 
     def images_of(self, images: int) -> int:
         """How many of `images` training images an epoch uses, each of them counted as often as it is used."""
-        return self.epoch_images or self._in_pass(images)
-
-    def _in_pass(self, images: int) -> int:
-        return images if self.hardest == 1 else max(1, round(images * self.hardest))
+        return self.epoch_images or share_of(images, self.hardest)
 
     def whole_epochs(self, images: int) -> float:
         """This training's length in epochs that `epoch_images` does not change, on `images` training images."""
-        return self.epochs * self.images_of(images) / self._in_pass(images)
+        return self.epochs * self.images_of(images) / share_of(images, self.hardest)
 
     def batch_of(self, images: int) -> int:
         """Batch size for this number of training images."""
-        images = self._in_pass(images)
+        images = share_of(images, self.hardest)
         return min(self.batch_size, max(2, images // self.min_steps), images)
 
     def peak_muon_lr(self, steps: int) -> float:

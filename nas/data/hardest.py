@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.config import share_of
+
 
 class Hardest:
     """Which images a pass over the data uses. Images that were not used yet come first.
@@ -22,7 +24,7 @@ class Hardest:
     """
 
     def __init__(self, images: int, share: float, device: torch.device) -> None:
-        self.count = max(1, round(images * share))
+        self.count = share_of(images, share)
         self.losses = torch.full((images,), math.inf, device=device)  # float32 (N,), when an image was last used
         self.uses = torch.zeros(images, dtype=torch.int32, device=device)  # (N,), how often it was used
         self._pass: int | None = None  # whose order is kept

@@ -146,14 +146,15 @@ def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPla
     subject, images = asked_subject(spec, ctx.settings), ctx.selected.train_images
     macs = count_macs(subject.candidate.arch, ctx.dataset.shape)
     name, recipe = load_recipe(spec.recipe, 1)
-    epoch = recipe.fit(subject.candidate, 1).train.flop(macs, images)
-    if spec.recipe == AUTO and flop / epoch >= LONG_FROM:
+    train = recipe.fit(subject.candidate, 1).train
+    if spec.recipe == AUTO and flop / train.flop(macs, images) >= LONG_FROM:
         name, recipe = load_recipe(spec.recipe, LONG_FROM)
-        epoch = recipe.fit(subject.candidate, 1).train.flop(macs, images)
+        train = recipe.fit(subject.candidate, 1).train
+    epoch = train.flop(macs, images)
     if flop < epoch:
         raise ConfigError(
             f"--compute {flop_word(flop)} is less than one epoch of this network, {epoch / 1e15:.3g} PFLOP: 6 × "
-            f"{macs:,} MACs × {recipe.fit(subject.candidate, 1).train.images_of(images):,} images",
+            f"{macs:,} MACs × {train.images_of(images):,} images",
             hint=f"--compute {flop_word(10 * epoch)} is enough for ten epochs; --train-subset N makes them shorter",
         )
     chosen = ByRecipe(subject, name, recipe, round(flop / epoch), compute=(flop, macs))

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from nas.config import Candidate, training_flop
+from nas.config import Candidate, share_of, training_flop
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.study.history import is_duplicate, projected_values
@@ -96,7 +96,7 @@ def flop_of(trial: FrozenTrial, images: int | None) -> float | None:
         return 0.0
     if images is None or macs is None:
         return None
-    epoch = attributes.get("epoch_images", round(images * attributes.get("hardest", 1.0)))
+    epoch = attributes.get("epoch_images", share_of(images, attributes.get("hardest", 1.0)))
     seen = epoch * max(trial.intermediate_values)
     return training_flop(macs, seen, attributes.get("sam_rho", 0.0))
 

@@ -66,15 +66,7 @@ class Training:
     def batches(self) -> TrainBatches:
         config = self.candidate.train
         data, classes = self.resident(0, TRAIN_IMAGES), len(self.dataset.classes)
-        return TrainBatches(
-            data,
-            config.batch_size,
-            config.augment,
-            SEED,
-            classes=classes,
-            hardest=config.hardest,
-            epoch_images=config.epoch_images,
-        )
+        return TrainBatches.by_recipe(data, config, SEED, classes)
 
     def __call__(
         self,
