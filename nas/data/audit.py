@@ -18,10 +18,9 @@ from PIL import Image
 
 from nas.config import DataConfig
 from nas.data.cache import Progress, silent
-from nas.data.decoding import Member, for_each, image_files, opened, squashed, with_channels
-from nas.data.formats import find_shards, open_container, open_shards
+from nas.data.decoding import Member, for_each, opened, squashed, with_channels
+from nas.data.formats import open_container, open_test
 from nas.data.formats.container import WORDS, Split, in_order
-from nas.data.formats.folders import Files
 from nas.data.twins import LEAST, Twins, find_twins, first_of
 from nas.errors import DataError
 
@@ -101,7 +100,10 @@ def audit(config: DataConfig, test: Path | None = None, progress: Progress = sil
     container = open_container(config.model_copy(update={"skip_bad_images": True}))
     splits = {WORDS[part]: split for part, split in container.splits().items()}
     if test is not None:
-        splits[str(test)] = _test_split(test, config)
+        hint = "--test takes a folder of images, or .parquet, .npz, .tar or .csv files"
+        if (tested := open_test(test, config, hint)) is None:
+            raise DataError(f"{test} holds no images", hint=hint)
+        splits[str(test)] = tested
     seen, images, damaged = _read(splits, progress)
     twins = find_twins(images, first_of([one.digest for one in seen]), progress)
     ends, correlation, mirrored = _pairs_of(twins)
@@ -144,16 +146,6 @@ def audit(config: DataConfig, test: Path | None = None, progress: Progress = sil
 
 
 # ---------------------------------------------------------------------------------------------------------- each image
-
-
-def _test_split(path: Path, config: DataConfig) -> Split:
-    if shards := find_shards(path):
-        splits = open_shards(shards, config.model_copy(update={"folder": str(path)}), to_train=False)
-        return splits.get("test") or next(iter(splits.values()))
-    files = list(image_files(str(path))) if path.is_dir() else []
-    if not files:
-        raise DataError(f"{path} holds no images", hint="--test takes a folder of images, or .parquet, .npz, .tar or .csv files")
-    return Files(files, [""] * len(files))
 
 
 def _read(splits: dict[str, Split], progress: Progress) -> tuple[list[Seen], np.ndarray, dict[str, str]]:

@@ -12,9 +12,19 @@ import numpy as np
 
 from nas.config import DataConfig
 from nas.data.cache import Entry, Progress, entry_key, find_or_make
-from nas.data.decoding import DECODING, GREY_MODES, bad_images_error, decode_all, decoding_failure, listing_digest, opened
+from nas.data.decoding import (
+    DECODING,
+    GREY_MODES,
+    bad_images_error,
+    decode_all,
+    decoding_failure,
+    first_five,
+    listing_digest,
+    opened,
+)
 from nas.data.formats import has_columns, open_container
 from nas.data.formats.container import WORDS, Container, Split, in_order
+from nas.data.formats.tables import SKIP_IMAGES
 from nas.data.images import Dataset, channel_statistics, dataset_of
 from nas.data.twins import first_of
 from nas.errors import DataError, choices_sentence
@@ -96,11 +106,8 @@ def _numbered(splits: Mapping[str, Split], config: DataConfig) -> tuple[list[str
     numbered = {}
     for part, labels in texts.items():
         if not config.skip_bad_images and (without := [i for i, label in enumerate(labels) if not label]):
-            first = "\n  ".join(map(splits[part].place, without[:5]))
-            raise DataError(
-                f"{len(without):,} of {len(labels):,} {WORDS[part]} images have no label:\n  {first}",
-                hint="label them, or skip these images with --skip-bad-images",
-            )
+            what = f"{len(without):,} of {len(labels):,} {WORDS[part]} images have no label:"
+            raise DataError(first_five(what, list(map(splits[part].place, without))), hint=SKIP_IMAGES)
         if unknown := set(labels) - numbers.keys() - {""}:
             i = next(i for i, label in enumerate(labels) if label in unknown)
             raise DataError(

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -93,26 +94,19 @@ Arrays = tuple[np.ndarray, np.ndarray, list[str]]  # uint8 (N, H, W, C), int64 (
 
 
 @dataclass(frozen=True)
-class Source:
-    size: int  # height and width of its images
+class Known:
+    """What torchvision has, or scikit-learn."""
+
+    name: str  # of torchvision's class
+    size: int  # height and width of its images, or to which they are brought by default
     place: str  # of its files, under --data
-    read: Callable[[Path, str], Arrays]  # (folder, "train" or "test"); raises DataError where it is neither there nor to be had
+    splits: Mapping[str, str | None] = MappingProxyType({})  # of pictures in files: our splits → its `split`, which not all have
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Images of any size, in files that a class of torchvision knows."""
-
-    known: str  # that class
-    size: int  # height and width to which they are brought by default
-    place: str  # of its files, under --data
-    splits: Mapping[str, str | None]  # our splits → its `split`, which not all have
-
-
-def _load_source(name: str, config: DataConfig, progress: Progress) -> Dataset:
+def _load_arrays(name: str, config: DataConfig, progress: Progress) -> Dataset:
     """Read once, into the cache, and normalised by its own training images."""
-    source = ARRAYS[name]
-    size = None if config.image_size == source.size else config.image_size
+    own = ARRAYS[name].size
+    size = None if config.image_size == own else config.image_size
     _refuse(name, config)
     for option, value, default in (
         ("--image-size", size, None),
@@ -120,14 +114,13 @@ def _load_source(name: str, config: DataConfig, progress: Progress) -> Dataset:
         ("--channels", config.channels, None),
     ):
         if value != default:
-            raise DataError(
-                f"{option} {value} works with images in files only, not with {name}, whose images are {source.size}×{source.size}"
-            )
+            raise DataError(f"{option} {value} works with images in files only, not with {name}, whose images are {own}×{own}")
 
     def make(folder: Path) -> dict[str, Any]:
         meta: dict[str, Any] = {}
         for part in ("train", "test"):
-            images, labels, classes = source.read(Path(config.folder or "data"), part)
+            read = _read_digits if name == "digits" else _read_torchvision
+            images, labels, classes = read(name, Path(config.folder or "data"), part)
             np.save(folder / f"{part}-images.npy", images)
             np.save(folder / f"{part}-labels.npy", labels)
             if part == "train":
@@ -140,11 +133,11 @@ def _load_source(name: str, config: DataConfig, progress: Progress) -> Dataset:
 
 def _load_pictures(name: str, config: DataConfig, progress: Progress) -> Dataset:
     """Decoded once, into the cache, as a folder's images are; in colour unless `config.channels` says otherwise."""
-    pictures = PICTURES[name]
+    pictures, folder = PICTURES[name], Path(config.folder or "data")
     _refuse(name, config)
 
     def splits() -> dict[str, Split]:
-        return {part: _PicturesSplit(name, part, _found(name, pictures, config, part)) for part in pictures.splits}
+        return {part: _PicturesSplit(name, part, _open_pictures(name, folder, part)) for part in pictures.splits}
 
     shaped = {"image_size": config.image_size or pictures.size, "channels": config.channels or "rgb"}
     return decoded(name, name, Container([], splits), config.model_copy(update=shaped), progress)
@@ -189,7 +182,7 @@ class _PicturesSplit(Split):
             ) from None
 
 
-def _read_digits(root: Path, part: str) -> Arrays:
+def _read_digits(name: str, folder: Path, part: str) -> Arrays:
     """Every fifth of each class, drawn once and for all, is the test split; the data set itself has none."""
     from sklearn.datasets import load_digits  # it takes a second to import
 
@@ -202,48 +195,12 @@ def _read_digits(root: Path, part: str) -> Arrays:
     return images[chosen], labels[chosen], [str(digit) for digit in range(10)]
 
 
-def _found(name: str, pictures: Pictures, config: DataConfig, part: str) -> Any:
-    """A Dataset of (path, label), or of (image, label) where torchvision's class opens images by itself. Raises DataError."""
+def _read_torchvision(name: str, folder: Path, part: str) -> Arrays:
     from torchvision import datasets
 
-    known, root, split = getattr(datasets, pictures.known), Path(config.folder or "data"), pictures.splits[part]
-    which: dict[str, Any] = {} if split is None else {"split": split}
-    if "loader" in inspect.signature(known).parameters:
-        which["loader"] = Path
-    asked = [
-        f"{pictures.known}('data', download=True{'' if split is None else f', split={split!r}'})"
-        for split in pictures.splits.values()
-    ]
-    by_hand = (
-        f'on a machine with a network run: python -c "from torchvision.datasets import {pictures.known}; {"; ".join(asked)}", '
-        f"copy what is in its folder data to {root}"
-    )
-    return _from_torchvision(name, known, root, by_hand, which)
-
-
-def _from_torchvision(name: str, known: Any, root: Path, by_hand: str, which: Mapping[str, Any]) -> Any:
-    """torchvision's data set from the disk, or downloaded. `by_hand`: how to bring its files there without this program. Raises
-    DataError."""
-    with suppress(OSError, RuntimeError):  # not there or not readable, or its checksum is wrong
-        return known(root, download=False, **which)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        return known(root, download=True, **which)
-    except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
-        raise DataError(
-            f"{name} is not in {root.absolute()}, and its download failed: {' '.join(str(error).split())}",
-            hint=f"{by_hand}; then run the command again. --dataset digits needs no download",
-        ) from None
-
-
-def _read_torchvision(name: str, class_name: str, by_hand: Callable[[Any, Path], str], root: Path, part: str) -> Arrays:
-    """`by_hand`: (torchvision's class, folder) → how to bring its files there without this program."""
-    from torchvision import datasets
-
-    known = getattr(datasets, class_name)
-    by_split = class_name in ("SVHN", "STL10")
-    which = {"split": part} if by_split else {"train": part == "train"}
-    found = _from_torchvision(name, known, root, by_hand(known, root), which)
+    known = getattr(datasets, ARRAYS[name].name)
+    by_split = ARRAYS[name].name in ("SVHN", "STL10")
+    found = _on_disk(name, known, folder, _by_hand(known, folder), {"split": part} if by_split else {"train": part == "train"})
     images = np.asarray(found.data)
     if by_split:  # (N, C, H, W), and SVHN's classes have no names
         names = getattr(found, "classes", None) or [str(number) for number in range(10)]
@@ -251,36 +208,62 @@ def _read_torchvision(name: str, class_name: str, by_hand: Callable[[Any, Path],
     return images[..., None] if images.ndim == 3 else images, np.asarray(found.targets, np.int64), list(found.classes)
 
 
-def _cifar_by_hand(known: Any, root: Path) -> str:
-    there = root / known.base_folder
+def _by_hand(known: Any, folder: Path) -> str:
+    """How to bring the files of torchvision's class there without this program."""
+    if hasattr(known, "resources"):  # MNIST and its kin
+        files = ", ".join(name for name, _ in known.resources)
+        there = folder / known.__name__ / "raw"
+        return f"download {files} from {known.mirrors[0]} on a machine with a network, and put them into {there}"
+    if hasattr(known, "split_list"):  # SVHN
+        urls = " and ".join(known.split_list[part][0] for part in ("train", "test"))
+        return f"download {urls} on a machine with a network, and put them into {folder}"
+    there = folder / known.base_folder
     return f"download {known.filename} from {known.url} on a machine with a network, and unpack it, so that {there} exists"
 
 
-def _mnist_by_hand(known: Any, root: Path) -> str:
-    files = ", ".join(name for name, _ in known.resources)
-    return (
-        f"download {files} from {known.mirrors[0]} on a machine with a network, and put them into {root / known.__name__ / 'raw'}"
+def _open_pictures(name: str, folder: Path, part: str) -> Any:
+    """A Dataset of (path, label), or of (image, label) where torchvision's class opens images by itself. Raises DataError."""
+    from torchvision import datasets
+
+    pictures = PICTURES[name]
+    known = getattr(datasets, pictures.name)
+    which = {split: {} if of is None else {"split": of} for split, of in pictures.splits.items()}
+    calls = [
+        f"{pictures.name}('data', download=True{''.join(f', {key}={of!r}' for key, of in words.items())})"
+        for words in which.values()
+    ]
+    by_hand = (
+        f'on a machine with a network run: python -c "from torchvision.datasets import {pictures.name}; {"; ".join(calls)}", '
+        f"copy what is in its folder data to {folder}"
     )
+    loader = {"loader": Path} if "loader" in inspect.signature(known).parameters else {}
+    return _on_disk(name, known, folder, by_hand, {**which[part], **loader})
 
 
-def _svhn_by_hand(known: Any, root: Path) -> str:
-    urls = " and ".join(known.split_list[part][0] for part in ("train", "test"))
-    return f"download {urls} on a machine with a network, and put them into {root}"
+def _on_disk(name: str, known: Any, folder: Path, by_hand: str, which: Mapping[str, Any]) -> Any:
+    """torchvision's data set from the disk, or downloaded. `by_hand`: how to bring its files there without this program. Raises
+    DataError."""
+    with suppress(OSError, RuntimeError):  # not there or not readable, or its checksum is wrong
+        return known(folder, download=False, **which)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return known(folder, download=True, **which)
+    except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors
+        raise DataError(
+            f"{name} is not in {folder.absolute()}, and its download failed: {' '.join(str(error).split())}",
+            hint=f"{by_hand}; then run the command again. --dataset digits needs no download",
+        ) from None
 
 
-def _torchvision(size: int, place: str, name: str, class_name: str, by_hand: Callable[[Any, Path], str]) -> Source:
-    return Source(size, place, partial(_read_torchvision, name, class_name, by_hand))
-
-
-ARRAYS: dict[str, Source] = {
-    "digits": Source(8, "", _read_digits),
-    "cifar10": _torchvision(32, "cifar-10-batches-py", "cifar10", "CIFAR10", _cifar_by_hand),
-    "cifar100": _torchvision(32, "cifar-100-python", "cifar100", "CIFAR100", _cifar_by_hand),
-    "fashion-mnist": _torchvision(28, "FashionMNIST/raw", "fashion-mnist", "FashionMNIST", _mnist_by_hand),
-    "mnist": _torchvision(28, "MNIST/raw", "mnist", "MNIST", _mnist_by_hand),
-    "kmnist": _torchvision(28, "KMNIST/raw", "kmnist", "KMNIST", _mnist_by_hand),
-    "svhn": _torchvision(32, "train_32x32.mat", "svhn", "SVHN", _svhn_by_hand),
-    "stl10": _torchvision(96, "stl10_binary", "stl10", "STL10", _cifar_by_hand),
+ARRAYS: dict[str, Known] = {
+    "digits": Known("", 8, ""),
+    "cifar10": Known("CIFAR10", 32, "cifar-10-batches-py"),
+    "cifar100": Known("CIFAR100", 32, "cifar-100-python"),
+    "fashion-mnist": Known("FashionMNIST", 28, "FashionMNIST/raw"),
+    "mnist": Known("MNIST", 28, "MNIST/raw"),
+    "kmnist": Known("KMNIST", 28, "KMNIST/raw"),
+    "svhn": Known("SVHN", 32, "train_32x32.mat"),
+    "stl10": Known("STL10", 96, "stl10_binary"),
 }
 """digits: scikit-learn's 1,797 handwritten ones of 8×8 (UCI Optical Recognition of Handwritten Digits). CIFAR-10 and CIFAR-100
 (Krizhevsky 2009): 50,000 + 10,000 colour images of 32×32, in 10 and in 100 classes. Fashion-MNIST (arXiv 1708.07747): 60,000 +
@@ -290,24 +273,23 @@ easier ones are left out. STL-10 (Coates et al. 2011): 5,000 + 8,000 of 96×96 i
 
 TWO = {"train": "train", "test": "test"}
 THREE = {"train": "train", "val": "val", "test": "test"}
-PICTURES: dict[str, Pictures] = {
-    "dtd": Pictures("DTD", 224, "dtd/dtd", THREE),
-    "eurosat": Pictures("EuroSAT", 64, "eurosat/2750", {"train": None}),
-    "fgvc-aircraft": Pictures("FGVCAircraft", 224, "fgvc-aircraft-2013b", THREE),
-    "flowers102": Pictures("Flowers102", 224, "flowers-102/jpg", THREE),
-    "food101": Pictures("Food101", 224, "food-101", TWO),
-    "gtsrb": Pictures("GTSRB", 32, "gtsrb/GTSRB", TWO),
-    "imagenette": Pictures("Imagenette", 224, "imagenette2", {"train": "train", "val": "val"}),
-    "oxford-iiit-pet": Pictures("OxfordIIITPet", 224, "oxford-iiit-pet/images", {"train": "trainval", "test": "test"}),
+PICTURES: dict[str, Known] = {
+    "dtd": Known("DTD", 224, "dtd/dtd", THREE),
+    "eurosat": Known("EuroSAT", 64, "eurosat/2750", {"train": None}),
+    "fgvc-aircraft": Known("FGVCAircraft", 224, "fgvc-aircraft-2013b", THREE),
+    "flowers102": Known("Flowers102", 224, "flowers-102/jpg", THREE),
+    "food101": Known("Food101", 224, "food-101", TWO),
+    "gtsrb": Known("GTSRB", 32, "gtsrb/GTSRB", TWO),
+    "imagenette": Known("Imagenette", 224, "imagenette2", {"train": "train", "val": "val"}),
+    "oxford-iiit-pet": Known("OxfordIIITPet", 224, "oxford-iiit-pet/images", {"train": "trainval", "test": "test"}),
 }
 """What they are is in torchvision's documentation, of the class of that name."""
 
-PLACES = {name: source.place for name, source in ARRAYS.items() if source.place}
-PLACES |= {name: pictures.place for name, pictures in PICTURES.items()}
+PLACES = {name: known.place for name, known in (ARRAYS | PICTURES).items() if known.place}
 """What lies under `--data` where a data set has been downloaded."""
 
 DATASETS: dict[str, Callable[[DataConfig, Progress], Dataset]] = {
-    **{name: partial(_load_source, name) for name in ARRAYS},
+    **{name: partial(_load_arrays, name) for name in ARRAYS},
     **{name: partial(_load_pictures, name) for name in PICTURES},
     "folder": load_folder,
 }

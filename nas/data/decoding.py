@@ -21,10 +21,7 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".jfif", ".jpe", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".apng"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".avif"),
 )
-DECODED_TOGETHER, TOGETHER_BYTES = (
-    64,
-    2**22,
-)  # images, or so many bytes: a task for each would cost as much as to decode a small one
+DECODED_TOGETHER, TOGETHER_BYTES = 64, 2**22  # images, or bytes, of a task: one for each image would cost as much as to decode it
 DECODING = "upright by EXIF, white beneath what is transparent, the upper 8 of 16 bits"
 """How images are decoded. Change it with that, so that no image decoded before stands beside new ones in the cache."""
 
@@ -223,6 +220,11 @@ def bad_images_error(
     total: int,
     hint: str = "repair or remove them, or skip them with --skip-bad-images",
 ) -> DataError:
-    first = "\n".join(f"  {path}: {reason}" for path, reason in bad[:5])
-    more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
-    return DataError(f"{len(bad)} of {total} images cannot be read:\n{first}{more}", hint=hint)
+    found = [f"{path}: {reason}" for path, reason in bad]
+    return DataError(first_five(f"{len(bad)} of {total} images cannot be read:", found), hint=hint)
+
+
+def first_five(what: str, found: Sequence[str]) -> str:
+    """`what`, below it the first five, and how many more there are."""
+    more = [f"and {len(found) - 5:,} more"] if len(found) > 5 else []
+    return "\n  ".join([what, *found[:5], *more])

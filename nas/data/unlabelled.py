@@ -9,7 +9,6 @@ import io
 import pickle
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +17,8 @@ import numpy as np
 
 from nas.config import DataConfig, ImageShape
 from nas.data.cache import silent
-from nas.data.decoding import IMAGE_SUFFIXES, Member, bad_images_error, decode_all, image_files, others_text, reason_of
-from nas.data.formats import find_shards, npz, open_shards
+from nas.data.decoding import IMAGE_SUFFIXES, bad_images_error, decode_all, others_text, reason_of
+from nas.data.formats import npz, open_test
 from nas.errors import DataError
 
 FORMS = (
@@ -43,22 +42,20 @@ def read_test_set(path: Path, shape: ImageShape, config: DataConfig = OF_NO_STUD
     """A folder's images, and the test images of a data set in files, are brought to the network's size as `config.resize` says;
     the array `data` of a pickle, a .npy or a .npz is taken as it is. `config` names the columns, but for the IDs'. Raises
     DataError where the file is missing, damaged, not admitted, or holds images of another shape than the network's."""
-    if path.is_dir() and next(image_files(str(path)), None) is not None:
-        return _read_folder(path, shape, config.resize)
     if not path.exists():
         raise DataError(f"there is no test set {path}", hint=FORMS)
-    suffix = path.suffix.lower()
+    suffix, others = path.suffix.lower(), Counter[str]()
     if suffix == ".npz" and "data" in (there := npz.members(path)):
         data, ids = (npz.read_array(path, name) if name in there else None for name in ("data", "ids"))
-    elif shards := find_shards(path):
-        splits = open_shards(shards, config.model_copy(update={"folder": str(path)}), to_train=False)
-        if "test" not in splits and len(splits) > 1:
-            raise DataError(f"{path} has no test images; its splits are: {', '.join(splits)}", hint=FORMS)
-        split = splits.get("test") or next(iter(splits.values()))
+    elif (split := open_test(path, config, FORMS, others)) is not None:
         names = as_ids(split.ids(id_column), len(split), str(path))
-        return TestSet(path.name, _decoded(split, len(split), split.place, shape, config.resize), names)
+        images = np.empty((len(split), shape.size, shape.size, shape.channels), np.uint8)
+        if bad := decode_all(split, images, silent, "decoding the test images", config.resize):
+            hint = "repair or remove them; every image of a test set must be predicted"
+            raise bad_images_error([(split.place(i), reason) for i, reason in bad], len(split), hint)
+        return TestSet(path.name, images, names, others_text(others))
     elif path.is_dir():
-        return _read_folder(path, shape, config.resize)
+        raise DataError(f"{path} contains no image; image files end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
     elif suffix == ".npy":
         data, ids = _read_npy(path), None
     elif suffix in (".pkl", ".pickle", ""):
@@ -147,39 +144,10 @@ def _read_pickle(path: Path) -> tuple[Any, Any]:
         return tree, None
     if not isinstance(tree, dict):
         raise DataError(f"{path} contains a {type(tree).__name__}, not a dict", hint=FORMS)
-    return _data_and_ids(tree, path)
-
-
-def _data_and_ids(tree: dict[Any, Any], path: Path) -> tuple[Any, Any]:
     named = {key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key): value for key, value in tree.items()}
     if "data" not in named:
         raise DataError(f"{path} has no key 'data'; its keys are {', '.join(sorted(named)) or 'none'}", hint=FORMS)
     return named["data"], named.get("ids")
-
-
-def _read_folder(folder: Path, shape: ImageShape, resize: str) -> TestSet:
-    others = Counter[str]()
-    paths = [Path(file.path) for file in image_files(str(folder), others)]
-    if not paths:
-        raise DataError(f"{folder} contains no image; image files end in {', '.join(IMAGE_SUFFIXES)}", hint=FORMS)
-    named: dict[str, Path] = {}
-    for path in paths:
-        if (other := named.setdefault(path.stem, path)) is not path:
-            raise DataError(
-                f"{other} and {path} both have the ID {path.stem!r}, the file name without its ending",
-                hint="rename one of them, or remove it",
-            )
-    images = _decoded(paths, len(paths), lambda i: str(paths[i]), shape, resize)
-    return TestSet(folder.name, images, list(named), others_text(others))
-
-
-def _decoded(members: Iterable[Member], count: int, place: Callable[[int], str], shape: ImageShape, resize: str) -> np.ndarray:
-    """uint8 (N, H, W, C)"""
-    images = np.empty((count, shape.size, shape.size, shape.channels), np.uint8)
-    if bad := decode_all(members, images, silent, "decoding the test images", resize):
-        hint = "repair or remove them; every image of a test set must be predicted"
-        raise bad_images_error([(place(i), reason) for i, reason in bad], count, hint)
-    return images
 
 
 # ---------------------------------------------------------------------------------------------- the safe unpickler
@@ -218,7 +186,8 @@ class _Array:
         self.value = _built(content, dtype, shape, "F" if fortran else "C")
 
 
-def _built(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
+def _built(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"], *_: Any) -> np.ndarray:
+    """Stands in for `numpy._core.numeric._frombuffer`."""
     if dtype.dtype != object:
         return np.frombuffer(content, dtype.dtype).reshape(shape, order=order).copy()
     listed = np.empty(len(content), object)
@@ -227,18 +196,8 @@ def _built(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["
     return listed.reshape(shape, order=order)
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
 def _scalar(dtype: _Dtype, content: bytes) -> Any:
     return _built(content, dtype, (1,), "C").tolist()[0]
-
-
-def _frombuffer(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"], *_: Any) -> _Array:
-    array = _Array()
-    array.value = _built(content, dtype, shape, order)
-    return array
 
 
 def _latin1_only(text: str, encoding: str = "latin1") -> bytes:
@@ -252,9 +211,9 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _latin1_only,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy.core.numeric", "_frombuffer"): _built,
 }
 
 

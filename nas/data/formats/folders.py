@@ -36,6 +36,17 @@ class Files(Split):
     def place(self, i: int) -> str:
         return self.files[i].path
 
+    def ids(self, column: str) -> list[str]:
+        """The files' names without their endings. Raises DataError where two have the same."""
+        named: dict[str, Path] = {}
+        for path in self:
+            if (other := named.setdefault(path.stem, path)) is not path:
+                raise DataError(
+                    f"{other} and {path} both have the ID {path.stem!r}, the file name without its ending",
+                    hint="rename one of them, or remove it",
+                )
+        return list(named)
+
     def unreadable(self, name: str) -> DataError:
         if self._folder is None:
             return super().unreadable(name)

@@ -3,17 +3,15 @@ a row group may hold the whole set."""
 
 import json
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nas.config import DataConfig
 from nas.data.decoding import Member
-from nas.data.formats.container import Shards, Split
-from nas.data.formats.tables import PARQUET_SUFFIXES, classes_by_number, id_column, open_parquet, texts_of
+from nas.data.formats.container import Shards
+from nas.data.formats.tables import classes_by_number, id_column, open_parquet, texts_of
 from nas.errors import DataError, choices_sentence
 
-SUFFIXES = PARQUET_SUFFIXES
 BATCH = 16  # images in memory at a time, beside those that are being decoded
 FORMS = "all shards of a data set must have the same columns: copy the file again, or move it away if it is not a shard"
 ELSEWHERE = "put the image files into a folder, then: --data FOLDER --labels THIS_FILE"
@@ -23,14 +21,9 @@ EMBED = (
 )
 
 
-def open_parquets(shards: dict[str, list[Path]], config: DataConfig, to_train: bool) -> dict[str, Split]:
-    """Raises DataError."""
-    return {part: ParquetSplit(files, config, part if to_train else "test") for part, files in shards.items()}
-
-
 class ParquetSplit(Shards):
     def __init__(self, files: Sequence[Path], config: DataConfig, part: str) -> None:
-        """Reads what the files say of themselves, and no row. Test images need no labels, and only training images groups."""
+        """Reads what the files say of themselves, and no row."""
         schemas, counts = [], []
         for file in files:
             with open_parquet(file, FORMS) as opened:
@@ -77,15 +70,11 @@ class ParquetSplit(Shards):
             raise DataError(f"{file}, row {row}: the file has only a path to the image, {path}", hint=f"--data {folder}")
         return found
 
-    @cached_property
-    def _labels(self) -> list[str]:
+    def labels(self) -> Sequence[str]:
         if self.label is None:
             return [""] * len(self)
         texts = self._texts(self.label)
         return texts if self.classes is None else classes_by_number(texts, self.classes, self.place)
-
-    def labels(self) -> Sequence[str]:
-        return self._labels
 
     def groups(self) -> Sequence[str] | None:
         return None if self.group is None else self._texts(self.group)
@@ -115,8 +104,8 @@ def _image_column(file: Path, schema: Any, wanted: str) -> str:
     from pyarrow import types
 
     def holds_images(kind: Any) -> bool:
-        inner = [kind.field(i).name for i in range(kind.num_fields)] if types.is_struct(kind) else []
-        return "bytes" in inner or types.is_binary(kind) or types.is_large_binary(kind)
+        has_bytes = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        return has_bytes or types.is_binary(kind) or types.is_large_binary(kind)
 
     there = [field.name for field in schema if holds_images(field.type)]
     if wanted in there:

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from nas.config import DataConfig
-from nas.data.formats.container import Shards, Split
-from nas.data.formats.tables import CSV_SUFFIXES, by_position, csv_names, csv_rows, id_column, marked, read_csv, require_columns
+from nas.data.formats.container import Shards
+from nas.data.formats.tables import by_position, csv_names, csv_rows, id_column, marked, read_csv, require_columns
 from nas.errors import DataError
 
-SUFFIXES = CSV_SUFFIXES
 FORMS = "a table of images has the columns label, pixel0, pixel1, … (or 1x1, 1x2, …)"
 PIXEL = re.compile(r"(pixel|px|attr|p|x)?[ _-]?\d+|\d+x\d+", re.IGNORECASE)
 LEAST = 64  # columns that look like pixels: fewer make no image
@@ -29,14 +28,8 @@ def has_pixels(file: Path) -> bool:
     return False
 
 
-def open_pixels(shards: dict[str, list[Path]], config: DataConfig, to_train: bool) -> dict[str, Split]:
-    """Raises DataError."""
-    return {part: PixelSplit(files, config, part if to_train else "test") for part, files in shards.items()}
-
-
 class PixelSplit(Shards):
     def __init__(self, files: Sequence[Path], config: DataConfig, part: str) -> None:
-        """Test images need no labels, and only training images groups."""
         self.header, self.first, self.row = config.header, 1 + config.header, "line"
         self.names = csv_names(files[0], FORMS, self.header)
         if len(set(self.names)) < len(self.names):

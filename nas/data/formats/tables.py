@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nas.config import DataConfig
-from nas.data.decoding import ImageFile, image_files, reason_of
+from nas.data.decoding import ImageFile, first_five, image_files, reason_of
 from nas.errors import DataError, choices_sentence
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -345,5 +345,4 @@ def names_of(paths: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]
 
 def _refuse(found: Sequence[str], what: str, hint: str) -> None:
     if found:
-        more = [f"and {len(found) - 5:,} more"] if len(found) > 5 else []
-        raise DataError("\n  ".join([f"{len(found):,} {what}:", *found[:5], *more]), hint=hint)
+        raise DataError(first_five(f"{len(found):,} {what}:", found), hint=hint)

@@ -24,10 +24,6 @@ PLAIN, FOLDER, EXTENDED, LONG_NAME = ("0", "\0", "7"), "5", "x", "L"  # types of
 BEFORE = (EXTENDED, LONG_NAME, "g", "K")  # … of which these say more of the member behind them
 
 
-def open_tars(shards: dict[str, list[Path]], config: DataConfig, to_train: bool) -> dict[str, Split]:
-    return {part: TarSplit(files, config) for part, files in shards.items()}
-
-
 class Sample(NamedTuple):
     file: Path
     key: str
@@ -38,7 +34,7 @@ class Sample(NamedTuple):
 
 
 class TarSplit(Split):
-    def __init__(self, files: Sequence[Path], config: DataConfig) -> None:
+    def __init__(self, files: Sequence[Path], config: DataConfig, part: str) -> None:
         self.files, self.label_column = files, config.label_column
 
     @cached_property
