@@ -8,13 +8,13 @@ checkpoint, so that a training that was cut off in the middle of an epoch contin
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import cache
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nas.config import AugmentConfig, TrainConfig
+from nas.config import TrainConfig
 from nas.data.augment import Draw, augment
 from nas.data.augment.mix import mix
 from nas.data.hardest import Hardest
@@ -39,35 +39,23 @@ class Resident:
 
     def __init__(
         self,
-        images: np.ndarray | Sequence[np.ndarray],
-        labels: np.ndarray | None,
+        data: ImageSet | JoinedSet | np.ndarray,
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
         indices: np.ndarray | None = None,
     ) -> None:
-        """`images` uint8 (N, H, W, C), or several such arrays, concatenated; `labels` int64 (N,). With `indices`, only those; on
-        the CPU no image is copied."""
+        """`data`: with labels, or uint8 (N, H, W, C) without. With `indices`, only those; on the CPU no image is copied."""
         self.device = device
         self._mean = torch.tensor(mean, device=device).repeat(PATTERN_PIXELS)
         self._scale = (1.0 / torch.tensor(std, device=device)).repeat(PATTERN_PIXELS)
-        self._rows = rows_of(images)  # uint8 (M, H, W, C)
+        self._rows = rows_of((data,) if isinstance(data, np.ndarray) else data.arrays)  # uint8 (M, H, W, C)
         self._chosen = None if indices is None else torch.from_numpy(indices)  # int64 (N,), the rows in use; None: all
-        # int64 (N,), on the device
-        self.labels = None if labels is None else select(torch.from_numpy(np.asarray(labels)), self._chosen).to(device)
+        self.labels: Tensor | None = None  # int64 (N,), on the device
+        if not isinstance(data, np.ndarray):
+            self.labels = select(torch.from_numpy(np.asarray(data.labels)), self._chosen).to(device)
         if self.storage == "resident" and device.type != "cpu":
             self._rows, self._chosen = copied(self._rows, self._chosen, device), None
-
-    @classmethod
-    def of(
-        cls,
-        data: ImageSet | JoinedSet,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device,
-        indices: np.ndarray | None = None,
-    ) -> Self:
-        return cls(data.arrays, data.labels, mean, std, device, indices)
 
     def __len__(self) -> int:
         return len(self._rows) if self._chosen is None else len(self._chosen)
@@ -193,8 +181,8 @@ Rows = Tensor | JoinedRows
 Part = Tensor | slice  # positions: int64 (B,), or those of a slice
 
 
-def rows_of(images: np.ndarray | Sequence[np.ndarray]) -> Rows:
-    parts = [torch.from_numpy(part) for part in ([images] if isinstance(images, np.ndarray) else images)]
+def rows_of(arrays: Sequence[np.ndarray]) -> Rows:
+    parts = [torch.from_numpy(array) for array in arrays]
     return parts[0] if len(parts) == 1 else JoinedRows(parts)
 
 
@@ -238,56 +226,33 @@ class TrainBatches:
     def __init__(
         self,
         data: Resident,
-        batch_size: int,
-        augmentation: AugmentConfig,
+        recipe: TrainConfig,
         seed: int,
-        *,
         classes: int,
-        balanced: bool = False,
-        epoch_images: int | None = None,
         part: Callable[[int], slice] = slice,
-        hardest: float = 1.0,
     ) -> None:
-        """`data` has labels of so many `classes`. `balanced`: each image is one of a class drawn uniformly, with replacement.
-        `epoch_images`: images of an epoch, if not all; an epoch continues the pass over the data that the one before began.
+        """`data` has labels of so many `classes`. With `recipe.epoch_images` an epoch continues the pass over the data that the
+        one before began. With `recipe.hardest` below 1, `self.hardest.record` has to be told the losses of each batch.
         `part(batch size)` selects the images of each batch that are returned; the batch is drawn, augmented and mixed as a whole,
-        so that its parts belong to one and the same batch on whatever devices they train. `hardest`: share of the images that a
-        pass uses; below 1, `self.hardest.record` has to be told the losses of each batch."""
+        so that its parts belong to one and the same batch on whatever devices they train."""
         assert data.labels is not None
         self.data = data
         self.labels = data.labels
         self.classes = classes
-        self.hardest = Hardest(len(data), hardest, data.device) if hardest < 1 else None
+        self.hardest = Hardest(len(data), recipe.hardest, data.device) if recipe.hardest < 1 else None
         images = self.hardest.count if self.hardest else len(data)  # of a pass
-        self.batch_size = min(batch_size, images, epoch_images or batch_size)  # of the whole batch
+        self.batch_size = min(recipe.batch_of(len(data)), recipe.epoch_images or images)  # of the whole batch
         self.pass_steps = images // self.batch_size
-        self.steps = epoch_images // self.batch_size if epoch_images else self.pass_steps  # of an epoch
+        self.steps = (recipe.epoch_images or images) // self.batch_size  # of an epoch
         self.part = part(self.batch_size)
-        self.augmentation = augmentation
+        self.augmentation = recipe.augment
         self.seed = seed
         self._generator = torch.Generator(device=data.device)
         self._by_class: tuple[Tensor, Tensor] | None = None
-        """Where `balanced`: positions int64 (N,) by class, and how many each class has that there is."""
-        if balanced:
+        """Where images are drawn by class: positions int64 (N,) by class, and how many each class has that there is."""
+        if recipe.class_balance == "sampling":
             order = torch.argsort(self.labels, stable=True)
             self._by_class = order, torch.unique_consecutive(self.labels[order], return_counts=True)[1]
-
-    @classmethod
-    def by_recipe(
-        cls, data: Resident, recipe: TrainConfig, seed: int, classes: int, part: Callable[[int], slice] = slice
-    ) -> Self:
-        balanced = recipe.class_balance == "sampling"
-        return cls(
-            data,
-            recipe.batch_of(len(data)),
-            recipe.augment,
-            seed,
-            classes=classes,
-            balanced=balanced,
-            epoch_images=recipe.epoch_images,
-            part=part,
-            hardest=recipe.hardest,
-        )
 
     def __len__(self) -> int:
         """Steps an epoch."""

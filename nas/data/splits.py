@@ -1,6 +1,7 @@
 """Which images train and which validate, decided here once, because searching, retraining and reporting must agree on it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +35,7 @@ def split(dataset: Dataset, config: DataConfig) -> Split:
                 f"--train-subset must be between {len(dataset.classes)} (one image for each class) and {len(train)} (all "
                 f"training images{judging}), but is {config.subset}"
             )
-        share = config.subset / len(train)
-        train = train[stratified(labels[train], share, config.seed + 1, total=config.subset, leave=0)]
+        train = train[stratified(labels[train], config.subset, config.seed + 1, leave=0)]
     return Split(train, validation)
 
 
@@ -54,10 +54,9 @@ def _validation(dataset: Dataset, config: DataConfig) -> np.ndarray:
             f"--validation must be between {least} and {most} of the {len(labels)} training images, so that each of the "
             f"{least} classes has a training and a validation image, but is {wanted}"
         )
-    share, total = (wanted / len(labels), int(wanted)) if wanted >= 1 else (wanted, None)
     if groups is None:
-        return stratified(labels, share, config.seed, total)
-    validation = grouped(labels, groups, share, config.seed)
+        return stratified(labels, wanted, config.seed)
+    validation = grouped(labels, groups, wanted / len(labels) if wanted >= 1 else wanted, config.seed)
     _require_both_sides(dataset, validation)
     return validation
 
@@ -90,12 +89,14 @@ def imbalance(dataset: Dataset) -> str | None:
     )
 
 
-def stratified(labels: np.ndarray, share: float, seed: int, total: int | None = None, leave: int = 1) -> np.ndarray:
-    """Sorted indices of `share` of each class, at least one of each, and at most all but `leave`.
+def stratified(labels: np.ndarray, amount: float, seed: int, leave: int = 1) -> np.ndarray:
+    """Sorted indices of one share of each class, at least one image of each, and at most all but `leave`. `amount`: about that
+    share below 1, exactly so many images from 1 on.
 
-    Every class gives floor(share × its size); what is missing to the total goes to the largest remainders. With `total`, exactly
-    so many; without, about share × N.
+    Every class gives floor(share × its size); what is missing to the total goes to the largest remainders.
     """
+    total = int(amount) if amount >= 1 else None
+    share = amount if total is None else total / len(labels)
     counts = np.bincount(labels)
     present = np.flatnonzero(counts)
     most = np.maximum(counts - leave, 0)
@@ -132,16 +133,21 @@ def grouped(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> 
     leaves no other class behind, then as long as that brings the classes nearer to their shares. It is written out here, so that
     no version of scikit-learn changes a study's split.
     """
-    held = _Held.of(labels, groups)
+    from scipy.sparse import coo_array
+
+    # (groups, classes): how many images there are. Sparse, since most groups hold few classes.
+    held = coo_array((np.ones(len(labels), np.int64), (groups, labels))).tocsr()
+    # Of each group the variance of its images over the classes, times the classes' number squared: a whole number.
+    unevenness = held.shape[1] * held.power(2).sum(axis=1) - held.sum(axis=1) ** 2
     totals = np.bincount(labels).astype(np.float64)
     totals[totals == 0] = 1.0  # of a class that is not there nothing is held
     # A column for each class: how much of what each side should have of it is there. Row 0 trains, row 1 chooses.
     filled = np.zeros((2, len(totals)))
     weights = np.array([(1.0 - share) * totals, share * totals])
-    side = np.zeros(len(held.images), np.int64)
+    side = np.zeros(held.shape[0], np.int64)
     lots = np.random.default_rng(seed).permutation(len(side))
-    for group in lots[np.argsort(-held.unevenness(len(totals))[lots], kind="stable")]:
-        classes, counts = held.of_group(group)
+    for group in lots[np.argsort(-unevenness[lots], kind="stable")]:
+        classes, counts = _held_by(held, group)
         here = filled[:, classes]
         apart = [np.abs((here[0] + counts / weights[0, classes]) - here[1]).sum()]
         apart.append(np.abs((here[1] + counts / weights[1, classes]) - here[0]).sum())
@@ -151,52 +157,31 @@ def grouped(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> 
     return np.flatnonzero(side[groups] == 1)
 
 
-@dataclass(frozen=True)
-class _Held:
-    """How many images of which classes each group holds: sparse, since most hold few classes."""
-
-    classes: np.ndarray
-    counts: np.ndarray
-    starts: np.ndarray  # of each group in the two above, with one more for the end
-    images: np.ndarray  # of each group, in all
-
-    @classmethod
-    def of(cls, labels: np.ndarray, groups: np.ndarray) -> "_Held":
-        most = int(labels.max()) + 1
-        keys, counts = np.unique(groups * most + labels, return_counts=True)
-        images = np.bincount(groups)
-        return cls(keys % most, counts, np.searchsorted(keys // most, np.arange(len(images) + 1)), images)
-
-    def of_group(self, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """Its classes, and its images of each."""
-        place = slice(self.starts[group], self.starts[group + 1])
-        return self.classes[place], self.counts[place]
-
-    def unevenness(self, classes: int) -> np.ndarray:
-        """Of each group the variance of its images over the classes, times the classes' number squared: a whole number."""
-        squares = np.concatenate([[0], np.cumsum(self.counts.astype(np.int64) ** 2)])
-        return classes * np.diff(squares[self.starts]) - self.images.astype(np.int64) ** 2
+def _held_by(held: Any, group: int) -> tuple[np.ndarray, np.ndarray]:
+    """A group's classes, and its images of each."""
+    place = slice(held.indptr[group], held.indptr[group + 1])
+    return held.indices[place], held.data[place]
 
 
-def _improve(held: _Held, side: np.ndarray, totals: np.ndarray, share: float) -> None:
+def _improve(held: Any, side: np.ndarray, totals: np.ndarray, share: float) -> None:
     """Changes `side`: a group moves if it leaves no class behind, and either brings one that its new side lacks, or lessens the
     sum of the classes' distances from their share, the one that lessens it most first."""
-    owners = np.repeat(np.arange(len(side)), np.diff(held.starts))
+    owners = np.repeat(np.arange(len(side)), np.diff(held.indptr))
     there = np.zeros((2, len(totals)), np.int64)
-    np.add.at(there, (side[owners], held.classes), held.counts)
+    np.add.at(there, (side[owners], held.indices), held.data)
     for _ in range(2 * len(side)):
         here = side[owners]
-        chosen = there[1, held.classes]
-        after = chosen + np.where(here == 1, -held.counts, held.counts)
-        change = np.abs(after / totals[held.classes] - share) - np.abs(chosen / totals[held.classes] - share)
+        chosen = there[1, held.indices]
+        after = chosen + np.where(here == 1, -held.data, held.data)
+        change = np.abs(after / totals[held.indices] - share) - np.abs(chosen / totals[held.indices] - share)
         cost = np.bincount(owners, weights=change, minlength=len(side))
-        cost[owners[there[here, held.classes] == held.counts]] = np.inf  # it would leave its class behind
-        brings = owners[there[1 - here, held.classes] == 0]
+        cost[owners[there[here, held.indices] == held.data]] = np.inf  # it would leave its class behind
+        brings = owners[there[1 - here, held.indices] == 0]
         brings = brings[np.isfinite(cost[brings])]
         group = int(brings[np.argmin(cost[brings])]) if len(brings) else int(np.argmin(cost))
         if not len(brings) and cost[group] > -1e-9:
             return
-        classes, counts = held.of_group(group)
+        classes, counts = _held_by(held, group)
         there[side[group], classes] -= counts
         side[group] = 1 - side[group]
         there[side[group], classes] += counts
@@ -278,8 +263,7 @@ def select_data(dataset: Dataset, config: DataConfig, wanted: DataSelection) -> 
     if wanted.subset is not None:
         if not len(dataset.classes) <= wanted.subset <= len(train):
             raise ConfigError(f"--train-subset must be between {len(dataset.classes)} and {len(train)}, but is {wanted.subset}")
-        share = wanted.subset / len(train)
-        train = train[stratified(images.labels[train], share, config.seed, total=wanted.subset, leave=0)]
+        train = train[stratified(images.labels[train], wanted.subset, config.seed, leave=0)]
     return SelectedData(images, None if len(train) == len(images) else train, hold_out)
 
 

@@ -42,7 +42,7 @@ def place(
     sharing: int = 1,
 ) -> Resident:
     """The images on the device if they fit there, else streamed to it."""
-    return pick_storage(bytes_of(data, indices), device, sharing).of(data, mean, std, device, indices)
+    return pick_storage(bytes_of(data, indices), device, sharing)(data, mean, std, device, indices)
 
 
 def bytes_of(data: ImageSet | JoinedSet, indices: np.ndarray | None) -> int:
@@ -147,8 +147,22 @@ def gathered(rows: Rows, parts: Iterable[Part], size: int, device: torch.device)
     full: SimpleQueue[_Slot | BaseException | None] = SimpleQueue()
     for _ in range(DEPTH):
         free.put(_Slot(size, rows.shape[1:], device))
+
+    def gather() -> None:
+        """Ends at the end of `parts`, or when it finds None free."""
+        try:
+            for part in parts:
+                slot = free.get()
+                if slot is None:
+                    return
+                slot.fill(rows, part)
+                full.put(slot)
+            full.put(None)
+        except BaseException as error:
+            full.put(error)
+
     # A daemon, so that one that is never closed does not keep the interpreter from ending.
-    thread = threading.Thread(target=_gather, args=(rows, parts, free, full), name="nas-gather", daemon=True)
+    thread = threading.Thread(target=gather, name="nas-gather", daemon=True)
     thread.start()
     try:
         while (slot := full.get()) is not None:
@@ -163,22 +177,3 @@ def gathered(rows: Rows, parts: Iterable[Part], size: int, device: torch.device)
         # Neither can be waited for: a thread once the interpreter ends, and the one in which garbage happens to be collected.
         if not sys.is_finalizing() and thread is not threading.current_thread():
             thread.join()
-
-
-def _gather(
-    rows: Rows,
-    parts: Iterable[Part],
-    free: "SimpleQueue[_Slot | None]",
-    full: "SimpleQueue[_Slot | BaseException | None]",
-) -> None:
-    """Ends at the end of `parts`, or when it finds None free."""
-    try:
-        for part in parts:
-            slot = free.get()
-            if slot is None:
-                return
-            slot.fill(rows, part)
-            full.put(slot)
-        full.put(None)
-    except BaseException as error:
-        full.put(error)

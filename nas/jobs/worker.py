@@ -97,9 +97,9 @@ def time_steps(order: TimeSteps) -> Timed:
     noise = np.random.default_rng(0)
     pictures = noise.integers(0, 256, (2 * recipe.batch_size, shape.size, shape.size, shape.channels), dtype=np.uint8)
     images = ImageSet(pictures, noise.integers(0, shape.classes, len(pictures)))
-    data = Resident.of(images, [128.0] * shape.channels, [64.0] * shape.channels, device)
-    train = TrainBatches.by_recipe(data, recipe, 0, shape.classes)
-    few = Resident.of(images.only(np.arange(1)), [128.0] * shape.channels, [64.0] * shape.channels, device)
+    data = Resident(images, [128.0] * shape.channels, [64.0] * shape.channels, device)
+    train = TrainBatches(data, recipe, 0, shape.classes)
+    few = Resident(images.only(np.arange(1)), [128.0] * shape.channels, [64.0] * shape.channels, device)
     pace = measure_pace(build_model(order.candidate.arch, shape), train, few, recipe, pick_precision(device), order.seconds)
     release_memory(device)
     return Timed(train.batch_size / pace.step, peak_host_bytes())
@@ -204,7 +204,7 @@ class _Trainer:
             used = [(chosen.images, chosen.train)]
         nbytes = sum(bytes_of(images, indices) for images, indices in used)
         storage = pick_storage(nbytes, self.device, self.plan.sharing)
-        placed = [storage.of(images, data.mean, data.std, self.device, indices) for images, indices in used]
+        placed = [storage(images, data.mean, data.std, self.device, indices) for images, indices in used]
         self.train_data, self.validation = placed[0], placed[1] if len(placed) > 1 else None
         if storage.storage == "streamed":
             self.device_name += ", images streamed from the cache"
@@ -288,7 +288,7 @@ class _Trainer:
             classes = len(self.dataset.classes)
             result = fit(
                 model,
-                TrainBatches.by_recipe(self.train_data, job.train, job.seed, classes, self.group.part),
+                TrainBatches(self.train_data, job.train, job.seed, classes, self.group.part),
                 self.validation,
                 job.train,
                 on_epoch,

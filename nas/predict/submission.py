@@ -134,7 +134,7 @@ def _placed(images: np.ndarray, model: nn.Module, card: ModelCard, name: str) ->
     """uint8 (N, H, W, C) on the device of this name, to which the network is moved, too."""
     device = pick_device(name)
     model.to(device)
-    return pick_storage(images.nbytes, device)(images, None, card.mean, card.std, device)
+    return pick_storage(images.nbytes, device)(images, card.mean, card.std, device)
 
 
 def _compared(before: Tensor, after: Tensor) -> Adapted:

@@ -204,9 +204,9 @@ def measure_throughput(name: str, seconds: float = 2.0) -> tuple[float, float]:
     recipe = TrainConfig.model_validate({"batch_size": count, "augment": {"crop_padding": 4, "flip": "horizontal"}})
     rng, precision = np.random.default_rng(0), pick_precision(device)
     pictures = ImageSet(rng.integers(0, 256, (8 * count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 8 * count))
-    data = Resident.of(pictures, (128.0,) * 3, (64.0,) * 3, device)
-    few = Resident.of(pictures.only(np.arange(8)), (128.0,) * 3, (64.0,) * 3, device)
-    train = TrainBatches.by_recipe(data, recipe, 0, 10)
+    data = Resident(pictures, (128.0,) * 3, (64.0,) * 3, device)
+    few = Resident(pictures.only(np.arange(8)), (128.0,) * 3, (64.0,) * 3, device)
+    train = TrainBatches(data, recipe, 0, 10)
     pace = measure_pace(build_model(arch, shape), train, few, recipe, precision, seconds)
 
     model = build_model(arch, shape).to(device).to(memory_format=torch.channels_last).train()

@@ -241,7 +241,7 @@ def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: Tr
         chooses_threads: whether the training will choose its number of CPU threads.
     """
     dataset, selected, train = ctx.dataset, ctx.selected, candidate.train
-    batches = TrainBatches.by_recipe(ctx.place(selected.images, selected.train), train, 0, len(dataset.classes))
+    batches = TrainBatches(ctx.place(selected.images, selected.train), train, 0, len(dataset.classes))
     few = ctx.place(selected.images, selected.train_indices[:MEASURED_IMAGES])
     most = min(max(MEASURED_SECONDS[0], MEASURED_SHARE * seconds), MEASURED_SECONDS[1])
 

@@ -241,7 +241,7 @@ def _time_each(
     known_macs = known_batch = 0  # of the last timed network
     for percentile, candidate in chosen:
         arch, config = candidate.arch, candidate.train
-        batches = TrainBatches.by_recipe(train, config, 0, shape.classes)
+        batches = TrainBatches(train, config, 0, shape.classes)
         macs = count_macs(arch, shape)
         more = macs / known_macs if known_macs else 0.0
         before = time.perf_counter()

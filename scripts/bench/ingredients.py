@@ -125,7 +125,7 @@ class _Worker:
     def run(self, job: Job) -> Result:
         recipe, seed, of = job.candidate.train, mix_seed(0, job.seed), self.dataset
         torch.manual_seed(seed)
-        batches = TrainBatches.by_recipe(self.train, recipe, seed, len(of.classes))
+        batches = TrainBatches(self.train, recipe, seed, len(of.classes))
         with tempfile.TemporaryDirectory(prefix="nas-ingredient-") as folder:
             result = fit(
                 build_model(job.candidate.arch, of.shape),

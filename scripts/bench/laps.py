@@ -50,7 +50,7 @@ def data(laps: Laps, dataset: str, folder: str | None) -> None:
     parts = split(loaded, config)
     laps.end("split")
     for indices in (parts.train, parts.validation):
-        Resident.of(loaded.train, loaded.mean, loaded.std, torch.device("cpu"), indices)
+        Resident(loaded.train, loaded.mean, loaded.std, torch.device("cpu"), indices)
     laps.end("Resident")
     assert loaded.fingerprint
     laps.end("fingerprint")

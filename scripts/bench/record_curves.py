@@ -74,14 +74,14 @@ class _Worker:
         self.dataset = load_dataset(data)
         parts = split(self.dataset, data)
         of = self.dataset
-        self.train = Resident.of(of.train, of.mean, of.std, self.device, parts.train)
-        self.validation = Resident.of(of.train, of.mean, of.std, self.device, parts.validation)
+        self.train = Resident(of.train, of.mean, of.std, self.device, parts.train)
+        self.validation = Resident(of.train, of.mean, of.std, self.device, parts.validation)
 
     def run(self, job: Job) -> list[EpochMetrics]:
         recipe = job.candidate.train
         torch.manual_seed(job.seed)
         model = build_model(job.candidate.arch, self.dataset.shape)
-        batches = TrainBatches.by_recipe(self.train, recipe, job.seed, len(self.dataset.classes))
+        batches = TrainBatches(self.train, recipe, job.seed, len(self.dataset.classes))
         with tempfile.TemporaryDirectory(prefix="nas-curve-") as folder:
             return fit(
                 model,

@@ -131,7 +131,7 @@ def by_nas(task: Task, say: Say, wait: Wait) -> None:
         labels = np.random.default_rng(seed).integers(0, 10, pictures)
         images = ImageSet(some_pictures(pictures), labels)
         mean, std = (120.0,) * 3, (60.0,) * 3
-        return Streamed.of(images, mean, std, device) if task.streamed else place(images, mean, std, device)
+        return Streamed(images, mean, std, device) if task.streamed else place(images, mean, std, device)
 
     writing = 0.0
 
@@ -156,7 +156,7 @@ def by_nas(task: Task, say: Say, wait: Wait) -> None:
         return wait()
 
     config = recipe(task, 1000)
-    train = TrainBatches(placed(count, 0), task.batch, config.augment, 0, classes=10)
+    train = TrainBatches(placed(count, 0), config, 0, 10)
     model = build_model(NETWORKS[task.network], CIFAR10)
     with tempfile.TemporaryDirectory() as folder:
         fit(

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.config import AugmentConfig
+from nas.config import AugmentConfig, TrainConfig
 from nas.data.augment import AUGMENTATIONS, EXAMPLES, NOTHING, Draw, augment
 from nas.data.augment.mix import MIXES, mix
+from nas.data.images import ImageSet
 from nas.data.loader import Resident, TrainBatches
 from tests.data.pictures import a_draw, pictures
 
@@ -125,8 +126,8 @@ def test_never_waits_for_the_gpu(label: str) -> None:
 def _batches(augmentation: AugmentConfig, n: int = 40, batch_size: int = 16) -> TrainBatches:
     images = pictures(n, 3, 8).permute(0, 2, 3, 1).contiguous().numpy()
     labels = np.arange(n, dtype=np.int64) % 5
-    data = Resident(images, labels, [120.0] * 3, [60.0] * 3, torch.device("cpu"))
-    return TrainBatches(data, batch_size, augmentation, 7, classes=5)
+    data = Resident(ImageSet(images, labels), [120.0] * 3, [60.0] * 3, torch.device("cpu"))
+    return TrainBatches(data, TrainConfig(batch_size=batch_size, augment=augmentation), 7, 5)
 
 
 def test_an_epoch_continues_where_it_was_cut_off() -> None:

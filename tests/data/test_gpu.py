@@ -9,15 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.config import AugmentConfig
 from nas.data import stream
-from nas.data.augment import EXAMPLES
+from nas.data.augment import EXAMPLES, NOTHING
 from nas.data.images import ImageSet
-from nas.data.loader import Resident, TrainBatches, copied
+from nas.data.loader import Resident, copied
 from nas.data.stream import Streamed, place, room_for_images
 from nas.train.evaluate import predict_logits
 from tests.data.pictures import pictures
-from tests.data.test_stream import CHOSEN, EVERYTHING, FP32, MEAN, STD, N
+from tests.data.test_stream import CHOSEN, FP32, MEAN, STD, N, batches_of, equal
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,10 +36,6 @@ def images() -> ImageSet:
     return ImageSet(pictures(N, 3, 8).permute(0, 2, 3, 1).contiguous().numpy(), np.arange(N, dtype=np.int64) % 5)
 
 
-def batches_of(data: Resident, config: AugmentConfig = EVERYTHING, size: int = 8) -> TrainBatches:
-    return TrainBatches(data, size, config, 7, classes=5)
-
-
 def busily(batches: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     """Copies of them, each made late on the device, when the host has long prepared the next: one that is written over too soon
     would show."""
@@ -51,12 +46,6 @@ def busily(batches: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tenso
             work = torch.tanh(work @ work)
         copies.append((one.clone(), labels.clone()))
     return copies
-
-
-def equal(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
-    return len(one) == len(other) and all(
-        torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(one, other, strict=True)
-    )
 
 
 @contextmanager
@@ -73,7 +62,7 @@ def waiting_refused() -> Iterator[None]:
 def test_batches_prepared_ahead_are_those_prepared_in_place(
     images: ImageSet, device: torch.device, kind: type[Resident], label: str
 ) -> None:
-    batches = batches_of(kind.of(images, MEAN, STD, device, CHOSEN), EXAMPLES[label])
+    batches = batches_of(kind(images, MEAN, STD, device, CHOSEN), EXAMPLES[label])
     for first_step in (0, 3):
         assert equal(busily(batches.epoch(2, first_step)), list(batches._prepared(2, first_step)))
 
@@ -82,13 +71,13 @@ def test_batches_prepared_ahead_are_those_prepared_in_place(
 def test_batches_for_evaluation_prepared_ahead_are_those_prepared_in_place(
     images: ImageSet, device: torch.device, kind: type[Resident]
 ) -> None:
-    data = kind.of(images, MEAN, STD, device)
+    data = kind(images, MEAN, STD, device)
     assert equal(busily(data.batches(16)), list(data._in_order(16)))  # type: ignore[arg-type]
 
 
 @KINDS
 def test_an_epoch_waits_for_nothing(images: ImageSet, device: torch.device, kind: type[Resident]) -> None:
-    data = kind.of(images, MEAN, STD, device, CHOSEN)
+    data = kind(images, MEAN, STD, device, CHOSEN)
     batches = batches_of(data)
     list(batches.epoch(0))  # loads kernels
     with waiting_refused():
@@ -102,7 +91,7 @@ def test_an_epoch_waits_for_nothing(images: ImageSet, device: torch.device, kind
 def test_the_memory_of_batches_is_used_again(device: torch.device, kind: type[Resident]) -> None:
     """However far the host is ahead."""
     many = ImageSet(np.zeros((4096, 32, 32, 3), np.uint8), np.zeros(4096, np.int64))
-    batches = TrainBatches(kind.of(many, MEAN, STD, device), 64, AugmentConfig(crop_padding=0, flip="none"), 0, classes=1)
+    batches = batches_of(kind(many, MEAN, STD, device), NOTHING, 64)
     work = torch.randn(4096, 4096, device=device)
     work @ work  # takes memory for the libraries' own use
     torch.cuda.synchronize()
@@ -119,7 +108,7 @@ def test_the_memory_of_batches_is_used_again(device: torch.device, kind: type[Re
 
 @KINDS
 def test_an_epoch_that_is_abandoned_leaves_nothing_behind(images: ImageSet, device: torch.device, kind: type[Resident]) -> None:
-    batches = batches_of(kind.of(images, MEAN, STD, device))
+    batches = batches_of(kind(images, MEAN, STD, device))
     epoch = batches.epoch(0)
     next(epoch)
     del epoch
@@ -132,7 +121,7 @@ def test_an_epoch_that_is_abandoned_leaves_nothing_behind(images: ImageSet, devi
 def test_streamed_batches_are_the_resident_ones(
     images: ImageSet, device: torch.device, indices: np.ndarray | None, first_step: int
 ) -> None:
-    resident, streamed = (batches_of(kind.of(images, MEAN, STD, device, indices)) for kind in (Resident, Streamed))
+    resident, streamed = (batches_of(kind(images, MEAN, STD, device, indices)) for kind in (Resident, Streamed))
     assert equal(busily(resident.epoch(1, first_step)), busily(streamed.epoch(1, first_step)))
 
 
@@ -141,12 +130,12 @@ def test_an_evaluation_of_streamed_images_is_that_of_resident_ones(
     images: ImageSet, device: torch.device, indices: np.ndarray | None
 ) -> None:
     model = nn.Flatten().to(device)
-    logits = [predict_logits(model, kind.of(images, MEAN, STD, device, indices), FP32, batch=16) for kind in (Resident, Streamed)]
+    logits = [predict_logits(model, kind(images, MEAN, STD, device, indices), FP32, batch=16) for kind in (Resident, Streamed)]
     assert torch.equal(*logits)
 
 
 def test_a_sample_is_the_same(images: ImageSet, device: torch.device) -> None:
-    samples = [kind.of(images, MEAN, STD, device, CHOSEN).sample(20) for kind in (Resident, Streamed)]
+    samples = [kind(images, MEAN, STD, device, CHOSEN).sample(20) for kind in (Resident, Streamed)]
     assert torch.equal(*samples)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from nas.config import AugmentConfig, TrainConfig
 from nas.data.hardest import Hardest
+from nas.data.images import ImageSet
 from nas.data.loader import Resident, TrainBatches
 
 CPU = torch.device("cpu")
@@ -19,9 +20,9 @@ def batches(images: int = 10, share: float = 0.6, size: int = 2, flip: str = "no
     """Each image shows its position, and its right half is darker by one."""
     pixels = np.arange(images, dtype=np.uint8)[:, None, None, None].repeat(4, 1).repeat(4, 2) * 2 + 1
     pixels[:, :, 2:] -= 1
-    data = Resident(pixels, np.arange(images), [0.0], [1.0], CPU)
+    data = Resident(ImageSet(pixels, np.arange(images)), [0.0], [1.0], CPU)
     augment = AugmentConfig.model_validate({"crop_padding": 0, "flip": flip})
-    return TrainBatches(data, size, augment, 7, classes=images, hardest=share)
+    return TrainBatches(data, TrainConfig(batch_size=size, augment=augment, hardest=share), 7, images)
 
 
 def losses_of(positions: torch.Tensor) -> torch.Tensor:
@@ -110,9 +111,9 @@ def test_an_epochs_images_steps_and_compute() -> None:
     assert recipe.whole_epochs(1000) == 5.0
     assert recipe.model_copy(update={"epoch_images": 300}).whole_epochs(1000) == 2.5
     assert recipe.flop(10, 1000) == 6 * 10 * 600 * 5
-    data = Resident(np.zeros((1000, 4, 4, 1), np.uint8), np.zeros(1000, int), [0.0], [1.0], CPU)
-    assert len(TrainBatches.by_recipe(data, recipe, 0, 1)) == 150
-    few = TrainBatches.by_recipe(data, recipe.model_copy(update={"epoch_images": 100}), 0, 1)
+    data = Resident(ImageSet(np.zeros((1000, 4, 4, 1), np.uint8), np.zeros(1000, int)), [0.0], [1.0], CPU)
+    assert len(TrainBatches(data, recipe, 0, 1)) == 150
+    few = TrainBatches(data, recipe.model_copy(update={"epoch_images": 100}), 0, 1)
     assert (len(few), few.pass_steps) == (25, 150)
     assert TrainConfig(hardest=0.5, min_steps=20, batch_size=256).batch_of(1000) == 25
 

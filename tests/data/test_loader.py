@@ -1,13 +1,15 @@
 """Images on a device: which are taken, and how they are normalised."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from nas.config import AugmentConfig
+from nas.config import AugmentConfig, TrainConfig
+from nas.data.images import ImageSet
 from nas.data.loader import Resident, TrainBatches
 
 CPU = torch.device("cpu")
@@ -21,8 +23,12 @@ def images_of(n: int, height: int = 8, width: int = 8, channels: int = 3) -> np.
 
 def resident(images: np.ndarray, indices: np.ndarray | None = None, labelled: bool = True) -> Resident:
     channels = images.shape[3]
-    labels = np.arange(len(images)) % 5 if labelled else None
-    return Resident(images, labels, MEAN[:channels], STD[:channels], CPU, indices)
+    data = ImageSet(images, np.arange(len(images)) % 5) if labelled else images
+    return Resident(data, MEAN[:channels], STD[:channels], CPU, indices)
+
+
+def batches_of(images: np.ndarray, size: int, **recipe: Any) -> TrainBatches:
+    return TrainBatches(resident(images), TrainConfig(batch_size=size, **recipe), 7, 5)
 
 
 def laid_out(images: np.ndarray, layout: str) -> Tensor:
@@ -121,7 +127,7 @@ def test_a_sample_is_spread_evenly() -> None:
 
 
 def test_after_an_epochs_last_step_nothing_is_left_of_it() -> None:
-    batches = TrainBatches(resident(images_of(20)), 6, AugmentConfig(), 0, classes=5)
+    batches = batches_of(images_of(20), 6)
     assert len(list(batches.epoch(0))) == len(batches) == 3
     assert list(batches.epoch(0, first_step=3)) == []
 
@@ -129,7 +135,7 @@ def test_after_an_epochs_last_step_nothing_is_left_of_it() -> None:
 @pytest.mark.parametrize("epoch_images", [4, 12, 20, 26, 61])
 def test_epochs_of_any_length_see_the_same_batches_as_whole_passes(epoch_images: int) -> None:
     def batches(epochs: int, **more: int) -> list[tuple[Tensor, Tensor]]:
-        train = TrainBatches(resident(images), 4, AugmentConfig(flip="alternating"), 7, classes=5, **more)
+        train = batches_of(images, 4, augment=AugmentConfig(flip="alternating"), **more)
         return [batch for epoch in range(epochs) for batch in train.epoch(epoch)]
 
     images = images_of(21)  # five whole batches, and one image is left out
@@ -139,11 +145,11 @@ def test_epochs_of_any_length_see_the_same_batches_as_whole_passes(epoch_images:
     for (a, a_labels), (b, b_labels) in zip(wanted, found, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a_labels, b_labels)
-    train = TrainBatches(resident(images), 4, AugmentConfig(), 7, classes=5, epoch_images=epoch_images)
+    train = batches_of(images, 4, epoch_images=epoch_images)
     whole = list(train.epoch(2))
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole[1:], train.epoch(2, first_step=1), strict=True))
 
 
 def test_a_batch_is_no_larger_than_an_epoch() -> None:
-    train = TrainBatches(resident(images_of(21)), 8, AugmentConfig(), 7, classes=5, epoch_images=3)
+    train = batches_of(images_of(21), 8, epoch_images=3)
     assert (train.batch_size, len(train), len(list(train.epoch(9)))) == (3, 1, 1)

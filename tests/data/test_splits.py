@@ -114,11 +114,11 @@ def test_shares_are_kept_for_any_counts() -> None:
         assert ((taken >= 1) & (taken < counts)).all()
         assert (np.abs(taken - np.clip(counts * share, 1, counts - 1)) <= 1).all()
         total = int(rng.integers(len(counts), len(labels) + 1))
-        subset = stratified(labels, total / len(labels), seed, total=total, leave=0)
+        subset = stratified(labels, total, seed, leave=0)
         assert len(np.unique(subset)) == total
         assert (np.bincount(labels[subset], minlength=len(counts)) >= 1).all()
         total = int(rng.integers(len(counts), len(labels) - len(counts) + 1))
-        chosen = np.bincount(labels[stratified(labels, total / len(labels), seed, total=total)], minlength=len(counts))
+        chosen = np.bincount(labels[stratified(labels, total, seed)], minlength=len(counts))
         assert chosen.sum() == total
         assert ((chosen >= 1) & (chosen < counts)).all()
 

@@ -51,7 +51,7 @@ def gatherers() -> list[threading.Thread]:
 
 
 def both(data: ImageSet, indices: np.ndarray | None = None) -> tuple[Resident, Streamed]:
-    return Resident.of(data, MEAN, STD, CPU, indices), Streamed.of(data, MEAN, STD, CPU, indices)
+    return Resident(data, MEAN, STD, CPU, indices), Streamed(data, MEAN, STD, CPU, indices)
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -64,7 +64,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def batches_of(data: Resident, config: AugmentConfig = EVERYTHING, size: int = 8) -> TrainBatches:
-    return TrainBatches(data, size, config, 7, classes=5)
+    return TrainBatches(data, TrainConfig(batch_size=size, augment=config), 7, 5)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def joined(mapped: ImageSet, tmp_path: Path) -> JoinedSet:
 @pytest.mark.parametrize("kind", [Resident, Streamed])
 @pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
 def test_several_arrays_are_as_one(kind: type[Resident], indices: np.ndarray | None, mapped: ImageSet, joined: JoinedSet) -> None:
-    one, several = (kind.of(data, MEAN, STD, CPU, indices) for data in (mapped, joined))
+    one, several = (kind(data, MEAN, STD, CPU, indices) for data in (mapped, joined))
     assert len(one) == len(several)
     assert equal(list(batches_of(one).epoch(1)), list(batches_of(several).epoch(1)))
     assert equal(list(one.batches(17)), list(several.batches(17)))
@@ -92,9 +92,9 @@ def test_several_arrays_stay_where_they_are(joined: JoinedSet, monkeypatch: pyte
     def whole(*arrays: Any, **keywords: Any) -> None:
         raise AssertionError("joined in memory")
 
-    labels = joined.labels
+    monkeypatch.setattr(JoinedSet, "labels", joined.labels)
     monkeypatch.setattr(np, "concatenate", whole)
-    data = Resident(joined.arrays, labels, MEAN, STD, CPU)
+    data = Resident(joined, MEAN, STD, CPU)
     assert isinstance(data._rows, JoinedRows)
     assert all(np.shares_memory(rows.numpy(), part.images) for rows, part in zip(data._rows._parts, joined.parts, strict=True))
     assert len(list(data.walk(torch.randperm(N), 8))) == 12
@@ -105,7 +105,7 @@ def test_what_is_copied_to_a_device_is_copied_whole(
     indices: np.ndarray | None, mapped: ImageSet, joined: JoinedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = None if indices is None else torch.from_numpy(indices)
-    for rows in (loader.rows_of(joined.arrays), torch.from_numpy(mapped.images)):
+    for rows in (loader.rows_of(joined.arrays), loader.rows_of(mapped.arrays)):
         for nbytes in (1, 7 * 8 * 8 * 3, 2**26):
             monkeypatch.setattr(loader, "COPY_BYTES", nbytes)
             there = loader.copied(rows, chosen, CPU)
@@ -153,7 +153,7 @@ def test_a_training_is_the_same(mapped: ImageSet, tmp_path: Path) -> None:
     arch = ArchConfig(stages=(StageConfig(blocks=1, channels=8),))
     config = TrainConfig(epochs=2, batch_size=16, lr=0.1, augment=EVERYTHING)
     results = []
-    for data in (kind.of(mapped, MEAN, STD, CPU, CHOSEN) for kind in (Resident, Streamed)):
+    for data in (kind(mapped, MEAN, STD, CPU, CHOSEN) for kind in (Resident, Streamed)):
         torch.manual_seed(0)
         model = build_model(arch, ImageShape(channels=3, size=8, classes=5))
         batches, paths = batches_of(data, size=16), TrialPaths(tmp_path / data.storage)
@@ -174,7 +174,7 @@ def test_a_sample_and_what_is_taken_are_the_same(mapped: ImageSet, indices: np.n
 
 
 def test_images_without_labels(mapped: ImageSet) -> None:
-    streamed = Streamed(mapped.images, None, MEAN, STD, CPU)
+    streamed = Streamed(mapped.images, MEAN, STD, CPU)
     assert streamed.take(slice(0, 3))[1] is None
     batches = list(streamed.batches(40))
     assert [labels for _, labels in batches] == [None] * 3

@@ -168,7 +168,7 @@ def test_card_and_weights_rebuild_the_network_with_the_score_that_was_claimed(st
     model = build_model(card.candidate.arch, card.shape)
     model.load_state_dict(load_file(run.folder / "model.safetensors"))
     assert digits.test is not None
-    data = Resident.of(digits.test, card.mean, card.std, CPU)
+    data = Resident(digits.test, card.mean, card.std, CPU)
     assert evaluate(model, data, FULL_PRECISION)[1] == card.test_accuracy
     loaded, again = load_network(run)
     assert again == card

@@ -61,12 +61,12 @@ class Training:
         return build_model(self.candidate.arch, self.dataset.shape)
 
     def resident(self, first: int, count: int) -> Resident:
-        return Resident.of(self.dataset.train, self.dataset.mean, self.dataset.std, self.device, np.arange(first, first + count))
+        return Resident(self.dataset.train, self.dataset.mean, self.dataset.std, self.device, np.arange(first, first + count))
 
     def batches(self) -> TrainBatches:
         config = self.candidate.train
         data, classes = self.resident(0, TRAIN_IMAGES), len(self.dataset.classes)
-        return TrainBatches.by_recipe(data, config, SEED, classes)
+        return TrainBatches(data, config, SEED, classes)
 
     def __call__(
         self,

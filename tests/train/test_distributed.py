@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.config import AugmentConfig, Candidate, DataConfig
+from nas.config import AugmentConfig, Candidate, DataConfig, TrainConfig
 from nas.data.datasets import load_dataset
 from nas.data.loader import Resident, TrainBatches
 from nas.device import FULL_PRECISION
@@ -63,11 +63,12 @@ def test_parts_are_consecutive_cover_everything_and_differ_by_one_at_most(count:
 @pytest.mark.parametrize("size", [2, 3])
 def test_parts_of_a_batch_are_those_of_the_whole_one(mixing: str, size: int) -> None:
     data = load_dataset(DataConfig(dataset="digits"))
-    resident = Resident.of(data.train, data.mean, data.std, CPU, np.arange(100))
-    recipe = AugmentConfig(crop_padding=1, flip="horizontal", cutout=3, mix=mixing)
+    resident = Resident(data.train, data.mean, data.std, CPU, np.arange(100))
+    augment = AugmentConfig(crop_padding=1, flip="horizontal", cutout=3, mix=mixing)
+    recipe = TrainConfig(batch_size=BATCH, augment=augment)
 
     def batches(part: Callable[[int], slice]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return list(TrainBatches(resident, BATCH, recipe, SEED, classes=10, part=part).epoch(1, first_step=1))
+        return list(TrainBatches(resident, recipe, SEED, 10, part).epoch(1, first_step=1))
 
     whole = batches(ALONE.part)
     parts = [batches(lambda count, rank=rank: part_of(count, rank, size)) for rank in range(size)]
@@ -92,7 +93,7 @@ def test_what_processes_tally_of_their_parts_makes_up_the_scores_of_the_whole() 
     model = _training().model()
     there = np.arange(0, 150)
     whole, *parts = (
-        tally(model, Resident.of(data.train, data.mean, data.std, CPU, which), FULL_PRECISION)
+        tally(model, Resident(data.train, data.mean, data.std, CPU, which), FULL_PRECISION)
         for which in (there, *(there[part_of(len(there), rank, 3)] for rank in range(3)))
     )
     scores, added = Scores.of(whole), Scores.of(torch.stack(parts).sum(0))
@@ -166,8 +167,8 @@ def _run(training: Training, group: Group, folder: Path, **more: Any) -> dict[st
     model = training.model()
     result = fit(
         model,
-        TrainBatches.by_recipe(training.resident(0, TRAIN_IMAGES), recipe, SEED, 10, group.part),
-        Resident.of(data.train, data.mean, data.std, CPU, there[group.part(len(there))]),
+        TrainBatches(training.resident(0, TRAIN_IMAGES), recipe, SEED, 10, group.part),
+        Resident(data.train, data.mean, data.std, CPU, there[group.part(len(there))]),
         recipe,
         more.pop("on_epoch", lambda metrics: True),
         paths=TrialPaths(folder),

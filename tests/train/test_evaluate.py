@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nas.config import ArchConfig, AugmentConfig, ImageShape, StageConfig
+from nas.data.images import ImageSet
 from nas.data.loader import Resident
 from nas.device import Precision, pick_precision
 from nas.models import build_model
@@ -42,7 +43,7 @@ def model() -> torch.nn.Module:
 def data(count: int = 23, indices: np.ndarray | None = None) -> Resident:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 8, 8, 3), np.uint8)
-    return Resident(images, rng.integers(0, 4, count), MEAN, STD, torch.device("cpu"), indices)
+    return Resident(ImageSet(images, rng.integers(0, 4, count)), MEAN, STD, torch.device("cpu"), indices)
 
 
 def views_of(image: torch.Tensor, tta: str) -> list[tuple[float, torch.Tensor]]:
@@ -167,7 +168,7 @@ CPU = torch.device("cpu")
 
 
 def unlabelled(levels: np.ndarray) -> Resident:
-    return Resident(levels, None, (0.0,), (1.0,), CPU)
+    return Resident(levels, (0.0,), (1.0,), CPU)
 
 
 def levels(count: int, low: int, high: int) -> np.ndarray:

@@ -128,7 +128,7 @@ def images() -> ImageSet:
 
 
 def placed(kind: type[Resident] = Resident) -> Resident:
-    return kind.of(images(), (120.0,) * 3, (60.0,) * 3, GPU)
+    return kind(images(), (120.0,) * 3, (60.0,) * 3, GPU)
 
 
 def network(**changes: Any) -> nn.Module:
@@ -164,7 +164,7 @@ def test_what_waits_for_the_device_or_lies_elsewhere_raises(gpu: BlockingCopies,
 @pytest.mark.parametrize("label", EXAMPLES)
 def test_every_augmentation_and_loader(gpu: BlockingCopies, label: str, kind: type[Resident]) -> None:
     data = placed(kind)
-    train = TrainBatches(data, BATCH, EXAMPLES[label], 0, classes=SHAPE.classes)
+    train = TrainBatches(data, TrainConfig(batch_size=BATCH, augment=EXAMPLES[label]), 0, SHAPE.classes)
     gpu.active = True
     for epoch in (0, 1):
         found = list(train.epoch(epoch))
@@ -262,7 +262,7 @@ def test_every_step_but_for_its_backward_pass(gpu: BlockingCopies, monkeypatch: 
     monkeypatch.setattr(TrainBatches, "class_weights", lambda self: torch.ones(SHAPE.classes, device=GPU))
     with monkeypatch.context() as once:
         once.setattr(torch, "unique_consecutive", lambda *_, **__: (None, torch.ones(SHAPE.classes, device=GPU).long()))
-        train = TrainBatches.by_recipe(data, recipe, 0, SHAPE.classes)
+        train = TrainBatches(data, recipe, 0, SHAPE.classes)
     trainer = _Trainer(model, train, recipe, FORMATS[form], 2, ALONE, True, lambda progress: None)
     gpu.active = True
     trainer.run_epoch(lambda: False)
@@ -303,8 +303,8 @@ class HostReads(TorchDispatchMode):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_no_step_reads_what_it_computes(name: str, scaled: bool) -> None:
     recipe, cpu = recipe_of(name), torch.device("cpu")
-    data = Resident.of(images(), (120.0,) * 3, (60.0,) * 3, cpu)
-    train = TrainBatches.by_recipe(data, recipe, 0, SHAPE.classes)
+    data = Resident(images(), (120.0,) * 3, (60.0,) * 3, cpu)
+    train = TrainBatches(data, recipe, 0, SHAPE.classes)
     model = build_model(small_arch(**VARIATIONS["everything at once"]), SHAPE).train()
     trainer = _Trainer(model, train, recipe, Precision(None, scaled, "for the test"), 2, ALONE, True, lambda progress: None)
     for pixels, labels in train.epoch(0):

@@ -60,7 +60,7 @@ def test_nothing_within_an_epoch_waits_for_the_device(
     data = on_gpu.dataset
 
     def place(first: int, count: int) -> Resident:
-        return storage.of(data.train, data.mean, data.std, on_gpu.device, np.arange(first, first + count))
+        return storage(data.train, data.mean, data.std, on_gpu.device, np.arange(first, first + count))
 
     on_gpu.resident = place
     real = _Trainer.run_epoch

@@ -11,6 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
 from nas.config import AugmentConfig, BalanceName, TrainConfig
+from nas.data.images import ImageSet
 from nas.data.loader import Resident, TrainBatches
 from nas.train.evaluate import METRICS, ClassCounts
 
@@ -50,8 +51,9 @@ LABELS = np.repeat([0, 1, 2, 4], [600, 60, 6, 30])
 def batches(indices: np.ndarray | None = None, balanced: bool = False, seed: int = 0) -> TrainBatches:
     """Of images that are their own number in the set."""
     images = np.arange(len(LABELS), dtype=np.uint32).view(np.uint8).reshape(-1, 1, 1, 4).repeat(8, 1).repeat(8, 2)
-    data = Resident(images, LABELS, [0.0] * 4, [1.0] * 4, CPU, indices)
-    return TrainBatches(data, 16, PLAIN, seed, classes=5, balanced=balanced)
+    data = Resident(ImageSet(images, LABELS), [0.0] * 4, [1.0] * 4, CPU, indices)
+    recipe = TrainConfig(batch_size=16, augment=PLAIN, class_balance="sampling" if balanced else "none")
+    return TrainBatches(data, recipe, seed, 5)
 
 
 @pytest.mark.parametrize("indices", [None, np.arange(0, len(LABELS), 2)], ids=["all", "chosen"])
@@ -91,7 +93,7 @@ def test_a_balanced_epoch_follows_from_its_seed_and_goes_on_within() -> None:
 @pytest.mark.parametrize("balance", ["none", "loss", "sampling"])
 def test_batches_of_a_recipe_are_drawn_as_it_says(balance: BalanceName) -> None:
     recipe = TrainConfig(batch_size=16, augment=PLAIN, class_balance=balance)
-    made = TrainBatches.by_recipe(batches().data, recipe, 0, 5, part=lambda count: slice(0, 5))
+    made = TrainBatches(batches().data, recipe, 0, 5, part=lambda count: slice(0, 5))
     expected = batches(balanced=balance == "sampling").epoch(3)
     assert [labels.tolist() for _, labels in made.epoch(3)] == [labels[:5].tolist() for _, labels in expected]
 

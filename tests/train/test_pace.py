@@ -99,6 +99,6 @@ def test_measurement_ends_though_the_training_is_short_or_explodes(training: Tra
 def test_network_that_learns_from_the_data_first_is_measured_too(training: Training) -> None:
     training = training.changed(arch={"stem": {"type": "whitening"}})
     config: TrainConfig = training.candidate.train
-    batches = TrainBatches(training.resident(0, TRAIN_IMAGES), config.batch_size, config.augment, SEED, classes=10)
+    batches = TrainBatches(training.resident(0, TRAIN_IMAGES), config, SEED, 10)
     pace = measure_pace(training.model(), batches, training.resident(0, 50), config, FP32, 0.01)
     assert pace.step > 0

@@ -11,6 +11,7 @@ All operations that move pixels (shear, shift, rotation) share one look-up.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 
 import torch
@@ -86,36 +87,15 @@ OPERATIONS: dict[str, Operation] = {
 """In the order in which they are applied; those that move pixels come last."""
 DRAWN = tuple(name for name in OPERATIONS if name != "Invert")  # by RandAugment and TrivialAugment, each as likely as the others
 
-SubPolicy = tuple[tuple[str, float, int], tuple[str, float, int]]
 
-AUTOAUGMENT_CIFAR10: tuple[SubPolicy, ...] = (
-    (("Invert", 0.1, 0), ("Contrast", 0.2, 6)),
-    (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
-    (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
-    (("ShearY", 0.5, 8), ("TranslateY", 0.7, 9)),
-    (("AutoContrast", 0.5, 0), ("Equalize", 0.9, 0)),
-    (("ShearY", 0.2, 7), ("Posterize", 0.3, 7)),
-    (("Color", 0.4, 3), ("Brightness", 0.6, 7)),
-    (("Sharpness", 0.3, 9), ("Brightness", 0.7, 9)),
-    (("Equalize", 0.6, 0), ("Equalize", 0.5, 0)),
-    (("Contrast", 0.6, 7), ("Sharpness", 0.6, 5)),
-    (("Color", 0.7, 7), ("TranslateX", 0.5, 8)),
-    (("Equalize", 0.3, 0), ("AutoContrast", 0.4, 0)),
-    (("TranslateY", 0.4, 3), ("Sharpness", 0.2, 6)),
-    (("Brightness", 0.9, 6), ("Color", 0.2, 8)),
-    (("Solarize", 0.5, 2), ("Invert", 0.0, 0)),
-    (("Equalize", 0.2, 0), ("AutoContrast", 0.6, 0)),
-    (("Equalize", 0.2, 0), ("Equalize", 0.6, 0)),
-    (("Color", 0.9, 9), ("Equalize", 0.6, 0)),
-    (("AutoContrast", 0.8, 0), ("Solarize", 0.2, 8)),
-    (("Brightness", 0.1, 3), ("Color", 0.7, 0)),
-    (("Solarize", 0.4, 5), ("AutoContrast", 0.9, 0)),
-    (("TranslateY", 0.9, 9), ("TranslateY", 0.7, 9)),
-    (("AutoContrast", 0.9, 0), ("Solarize", 0.8, 3)),
-    (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
-    (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
-)
-"""Operation, probability and bin, twice; the bin of an operation without strength is 0."""
+@cache
+def cifar10_policy() -> list[list[tuple[str, float, int]]]:
+    """AutoAugment's sub-policies: operation, probability and bin, twice; the bin of an operation without strength is 0."""
+    from torchvision.transforms import autoaugment as torchvisions
+
+    policies = torchvisions.AutoAugment(torchvisions.AutoAugmentPolicy.CIFAR10).policies
+    return [[(name, probability, strength or 0) for name, probability, strength in pair] for pair in policies]
+
 
 Tasks = Mapping[str, tuple[Tensor, Tensor]]
 """Operation → the images that get it, int64 (G,) positions in the batch, and their bins, int64 (G,). No image has two."""
@@ -163,12 +143,12 @@ def trivialaugment(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
 def autoaugment(images: Tensor, config: AugmentConfig, draw: Draw) -> Tensor:
     """Each image draws a sub-policy, and for each of its two operations whether to apply it."""
     shares = []  # of each sub-policy: neither operation, the second, the first, both
-    for (_, first, _), (_, second, _) in AUTOAUGMENT_CIFAR10:
+    for (_, first, _), (_, second, _) in cifar10_policy():
         shares += [(1 - first) * (1 - second), (1 - first) * second, first * (1 - second), first * second]
     groups = draw.split(shares)
     for step, which in ((0, (2, 3)), (1, (1, 3))):
         parts: dict[str, list[tuple[Tensor, int]]] = {}
-        for i, sub_policy in enumerate(AUTOAUGMENT_CIFAR10):
+        for i, sub_policy in enumerate(cifar10_policy()):
             name, _, strength = sub_policy[step]
             parts.setdefault(name, []).extend((groups[4 * i + j], strength) for j in which)
         tasks = {
