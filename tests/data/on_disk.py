@@ -1,4 +1,5 @@
-"""Small data sets in the forms in which torchvision finds its own on the disk; their checksums are not the real ones."""
+"""Small data sets in the forms in which torchvision finds its own on the disk, whose checksums are not the real ones; and how the
+tests load any."""
 
 import gzip
 import json
@@ -13,6 +14,11 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
+from nas.config import DataConfig
+from nas.data.datasets import load_dataset
+from nas.data.images import Dataset
+from nas.errors import DataError
+
 COUNTS = {"train": 40, "test": 20}
 
 
@@ -23,17 +29,36 @@ def images_and_labels(part: str, size: int, channels: int, classes: int) -> tupl
     return rng.integers(0, 256, (count, size, size, channels), np.uint8), np.arange(count) % classes
 
 
-def write_cifar100(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = root / datasets.CIFAR100.base_folder
+def load(folder: Path, labels: Path | None = None, dataset: str = "folder", **config: Any) -> Dataset:
+    return load_dataset(DataConfig(dataset=dataset, folder=str(folder), labels=labels and str(labels), **config))
+
+
+def refusal(folder: Path, labels: Path | None = None, **config: Any) -> DataError:
+    with pytest.raises(DataError) as refused:
+        load(folder, labels, **config)
+    return refused.value
+
+
+def write_arrays(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All data sets whose images are one array, but digits."""
+    write_cifar(root, datasets.CIFAR10, 10, "labels", "label_names", monkeypatch)
+    write_cifar(root, datasets.CIFAR100, 100, "fine_labels", "fine_label_names", monkeypatch)
+    for same_form in ("FashionMNIST", "MNIST", "KMNIST"):
+        write_fashion(root, name=same_form)
+    write_svhn(root, monkeypatch)
+    write_stl10(root, monkeypatch)
+
+
+def write_cifar(root: Path, known: type, classes: int, labels_key: str, names_key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = root / known.base_folder
     folder.mkdir(parents=True)
     for part in COUNTS:
-        images, labels = images_and_labels(part, 32, 3, 100)
+        images, labels = images_and_labels(part, 32, 3, classes)
         rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-        (folder / part).write_bytes(pickle.dumps({"data": rows, "fine_labels": labels.tolist()}))
-    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {i}" for i in range(100)]}))
-    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", None]])
-    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", None]])
-    monkeypatch.setattr(datasets.CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": None})
+        (folder / part).write_bytes(pickle.dumps({"data": rows, labels_key: labels.tolist()}))
+        monkeypatch.setattr(known, f"{part}_list", [[part, None]])
+    (folder / "meta").write_bytes(pickle.dumps({names_key: [f"class {i}" for i in range(classes)]}))
+    monkeypatch.setattr(known, "meta", {"filename": "meta", "key": names_key, "md5": None})
 
 
 def _idx(array: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""Data sets by name. Folders of images are made on the fly, CIFAR is a stand-in for torchvision's; nothing is downloaded."""
+"""Data sets by name, made on the fly; nothing is downloaded."""
 
 import os
 import shutil
@@ -16,9 +16,9 @@ import nas.data.decoding
 from nas.config import DataConfig, ImageShape
 from nas.data.cache import silent
 from nas.data.datasets import DATASETS, PICTURES, has_test_split, load_dataset, require_known
-from nas.data.images import Dataset, channel_statistics
+from nas.data.images import channel_statistics
 from nas.errors import DataError
-from tests.data.on_disk import write_fashion, write_pictures, write_stl10, write_svhn
+from tests.data.on_disk import load, refusal, write_arrays, write_pictures
 
 FORMS = (
     "--data FOLDER takes FOLDER/train/<class>/*.png or FOLDER/<class>/*.png; with --labels FILE, any images; "
@@ -47,16 +47,6 @@ def fill(
             value += 10
 
 
-def load(folder: Path, **config: Any) -> Dataset:
-    return load_dataset(DataConfig(dataset="folder", folder=str(folder), **config))
-
-
-def refusal(folder: Path, **config: Any) -> DataError:
-    with pytest.raises(DataError) as refused:
-        load(folder, **config)
-    return refused.value
-
-
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
@@ -65,48 +55,17 @@ def pictures(tmp_path: Path) -> Path:
 # --------------------------------------------------------------------------------------------- what each data set is
 
 
-def fake_cifar(classes: int) -> type:
-    """Stands in for torchvision.datasets.CIFAR10 where the data lies on the disk."""
-
-    class Fake:
-        filename, url, base_folder = "cifar.tar.gz", "https://example.org/cifar.tar.gz", "cifar-batches-py"
-        made: list[tuple[bool, bool]] = []  # noqa: RUF012 — a record that the test reads
-
-        def __init__(self, root: Path, train: bool = True, download: bool = False) -> None:
-            self.made.append((train, download))
-            count = (4 if train else 2) * classes
-            self.data = np.arange(count * 32 * 32 * 3, dtype=np.uint64).reshape(count, 32, 32, 3).astype(np.uint8)
-            self.targets = [i % classes for i in range(count)]
-            self.classes = [f"class {i}" for i in range(classes)]
-
-    return Fake
-
-
-@pytest.fixture
-def cifar_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fake_cifar(10))
-    monkeypatch.setattr(torchvision.datasets, "CIFAR100", fake_cifar(100))
-
-
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_passes_the_conformance_checks(
-    name: str, cifar_on_disk: None, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for same_form in ("FashionMNIST", "MNIST", "KMNIST"):
-        write_fashion(pictures.parent / "downloads", name=same_form)
-    write_svhn(pictures.parent / "downloads", monkeypatch)
-    write_stl10(pictures.parent / "downloads", monkeypatch)
-    write_pictures(name, pictures.parent / "downloads", monkeypatch)
+    write_arrays(tmp_path / "downloads", monkeypatch)
+    write_pictures(name, tmp_path / "downloads", monkeypatch)
     fill(pictures / "train", {"a": 3, "b": 3})
     fill(pictures / "val", {"a": 1, "b": 1})
     fill(pictures / "test", {"a": 2, "b": 1})
-    downloaded = name not in ("digits", "cifar10", "cifar100", "folder")
-    config = DataConfig(
-        dataset=name,
-        folder=str(pictures.parent / "downloads" if downloaded else pictures),
-        image_size=16 if name in PICTURES else None,
-    )
-    data = load_dataset(config)
+    folder, size = pictures if name == "folder" else tmp_path / "downloads", 16 if name in PICTURES else None
+    data = load(folder, dataset=name, image_size=size)
     shape = data.shape
     assert data.name == name
     assert (data.test is not None) is has_test_split(name) or name == "folder"
@@ -122,7 +81,7 @@ def test_every_data_set_passes_the_conformance_checks(
     mean, std = data.train.images.mean((0, 1, 2)), data.train.images.std((0, 1, 2))
     np.testing.assert_allclose(data.mean, mean)
     np.testing.assert_allclose(data.std, np.where(std < 1e-6, 1, std))
-    again = load_dataset(config)
+    again = load(folder, dataset=name, image_size=size)
     assert again.fingerprint == data.fingerprint
     np.testing.assert_array_equal(again.train.images, data.train.images)
 
@@ -147,26 +106,29 @@ def test_digits_are_grey_images_of_8x8_with_a_test_split_of_a_fifth() -> None:
 # ------------------------------------------------------------------------------------------------------------ CIFAR
 
 
-def test_cifar_is_decoded_once(cifar_on_disk: None) -> None:
-    data = load_dataset(DataConfig(dataset="cifar10"))
-    assert torchvision.datasets.CIFAR10.made == [(True, False), (False, False)]
-    again = load_dataset(DataConfig(dataset="cifar10"))
-    assert torchvision.datasets.CIFAR10.made == [(True, False), (False, False)]
+@pytest.mark.parametrize("there", [True, False], ids=["on the disk", "downloaded"])
+def test_cifar_is_decoded_once_and_downloaded_where_it_is_not_there(
+    there: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[tuple[bool, bool]] = []
+
+    class Fake:
+        filename, url, base_folder = "cifar.tar.gz", "https://example.org/cifar.tar.gz", "cifar-batches-py"
+        data = np.arange(40 * 32 * 32 * 3, dtype=np.uint64).reshape(40, 32, 32, 3).astype(np.uint8)
+        targets, classes = [i % 10 for i in range(40)], [f"class {i}" for i in range(10)]
+
+        def __init__(self, root: Path, train: bool = True, download: bool = False) -> None:
+            made.append((train, download))
+            if not (there or download):
+                raise RuntimeError("Dataset not found or corrupted. You can use download=True to download it")
+            assert there or root.is_dir()
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Fake)
+    data, again = (load(tmp_path / "new", dataset="cifar10") for _ in range(2))
+    assert made == [(train, download) for train in (True, False) for download in (False, True)[: 2 - there]]
     assert isinstance(again.train.images, np.memmap)
     np.testing.assert_array_equal(again.train.labels, data.train.labels)
-    assert again.classes == tuple(f"class {i}" for i in range(10))
-
-
-def test_cifar_is_downloaded_where_it_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class OnlyByDownload(fake_cifar(10)):  # type: ignore[misc]
-        def __init__(self, root: Path, train: bool = True, download: bool = False) -> None:
-            if not download:
-                raise RuntimeError("Dataset not found or corrupted. You can use download=True to download it")
-            assert root.is_dir()
-            super().__init__(root, train, download)
-
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", OnlyByDownload)
-    assert len(load_dataset(DataConfig(dataset="cifar10", folder=str(tmp_path / "new"))).train) == 40
+    assert again.classes == tuple(Fake.classes)
 
 
 # ------------------------------------------------------------------------------------------------- a folder of images
@@ -221,24 +183,9 @@ def test_test_images_without_classes_are_not_taken_for_training_images(pictures:
 
 
 def test_every_image_that_pillow_reads_is_read_and_other_files_are_counted(pictures: Path) -> None:
-    suffixes = [
-        ".png",
-        ".jpg",
-        ".tif",
-        ".TIFF",
-        ".jpeg",
-        ".bmp",
-        ".gif",
-        ".JPG",
-        ".jfif",
-        ".jpe",
-        ".ppm",
-        ".pgm",
-        ".jp2",
-        ".tga",
-        ".webp",
-    ]
-    fill(pictures, {"a": 15, "b": 9}, suffixes=tuple(suffixes))
+    suffixes = (".png", ".jpg", ".tif", ".TIFF", ".jpeg", ".bmp", ".gif", ".JPG", ".jfif", ".jpe")
+    suffixes += (".ppm", ".pgm", ".jp2", ".tga", ".webp")
+    fill(pictures, {"a": 15, "b": 9}, suffixes=suffixes)
     write_image(pictures / "b" / "monday" / "1.png", 250)
     write_image(pictures / ".thumbnails" / "1.png", 1)
     for name in ("a/x.heic", "b/y.heic", "b/notes.txt", "c.png"):

@@ -1,4 +1,4 @@
-"""CIFAR-100, MNIST and its kin, and SVHN as torchvision finds them on the disk, and what is said where it does not."""
+"""Data sets as torchvision finds them on the disk, and what is said where it does not."""
 
 import inspect
 import re
@@ -15,9 +15,10 @@ from nas.config import DataConfig, ImageShape
 from nas.data.datasets import PICTURES, load_dataset
 from nas.errors import DataError
 from nas.specs import SearchSpec
-from tests.data.on_disk import images_and_labels, write_cifar100, write_fashion, write_pictures, write_stl10, write_svhn
+from tests.data.on_disk import images_and_labels, load, refusal, write_arrays, write_fashion, write_pictures
 
 SHAPES = {
+    "cifar10": ImageShape(channels=3, size=32, classes=10),
     "cifar100": ImageShape(channels=3, size=32, classes=100),
     "fashion-mnist": ImageShape(channels=1, size=28, classes=10),
     "mnist": ImageShape(channels=1, size=28, classes=10),
@@ -29,12 +30,8 @@ SHAPES = {
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_downloaded_files_on_disk_are_read(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for same_form in ("FashionMNIST", "MNIST", "KMNIST"):
-        write_fashion(tmp_path / "data", name=same_form)
-    write_svhn(tmp_path / "data", monkeypatch)
-    write_stl10(tmp_path / "data", monkeypatch)
-    write_cifar100(tmp_path / "data", monkeypatch)
-    data = load_dataset(DataConfig(dataset=name, folder=str(tmp_path / "data")))
+    write_arrays(tmp_path / "data", monkeypatch)
+    data = load(tmp_path / "data", dataset=name)
     shape = SHAPES[name]
     assert data.shape == shape
     assert data.test is not None
@@ -54,82 +51,63 @@ def test_downloaded_files_on_disk_are_read(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_in_files_are_what_torchvision_says_they_are(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_pictures(name, tmp_path, monkeypatch)
-    data, pictures = load_dataset(DataConfig(dataset=name, folder=str(tmp_path), image_size=12)), PICTURES[name]
+    data, pictures = load(tmp_path, dataset=name, image_size=12), PICTURES[name]
     found = {"train": data.train, "val": data.validation, "test": data.test}
     assert {part for part, images in found.items() if images is not None} == set(pictures.splits)
     for part, split in pictures.splits.items():
-        theirs = getattr(datasets, pictures.known)(tmp_path, **({} if split is None else {"split": split}))
+        theirs = getattr(datasets, pictures.name)(tmp_path, **({} if split is None else {"split": split}))
         resized = [np.asarray(image.resize((12, 12), Image.Resampling.BICUBIC)) for image, _ in theirs]
         np.testing.assert_array_equal(found[part].images, resized)
         names = [theirs.classes[label] if hasattr(theirs, "classes") else str(label) for _, label in theirs]
         ours = [data.classes[label] for label in found[part].labels.tolist()]
         assert ours == [name if isinstance(name, str) else name[0] for name in names]
-    size = DataConfig(dataset=name, folder=str(tmp_path), channels="grey")
-    assert load_dataset(size).shape == ImageShape(channels=1, size=pictures.size, classes=len(data.classes))
+    grey = load(tmp_path, dataset=name, channels="grey")
+    assert grey.shape == ImageShape(channels=1, size=pictures.size, classes=len(data.classes))
 
 
 def test_an_unreadable_picture_is_named_and_may_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_pictures("dtd", tmp_path, monkeypatch)
     file = tmp_path / "dtd/dtd/images/c_d/train1.jpg"
     file.write_bytes(b"")
-    with pytest.raises(DataError) as refused:
-        load_dataset(DataConfig(dataset="dtd", folder=str(tmp_path)))
+    message = refusal(tmp_path, dataset="dtd").message
     if "loader" not in inspect.signature(datasets.DTD).parameters:  # torchvision 0.21 opens images by itself
-        assert re.match(f"dtd, train image .* cannot be read: .*{file}", refused.value.message)
+        assert re.match(f"dtd, train image .* cannot be read: .*{file}", message)
         return
-    assert refused.value.message.startswith(f"1 of 4 images cannot be read:\n  {file}: ")
-    assert (
-        load_dataset(DataConfig(dataset="dtd", folder=str(tmp_path), skip_bad_images=True)).counts == "11 images read, 1 left out"
-    )
+    assert message.startswith(f"1 of 4 images cannot be read:\n  {file}: ")
+    assert load(tmp_path, dataset="dtd", skip_bad_images=True).counts == "11 images read, 1 left out"
 
 
 def test_files_that_were_brought_by_hand_are_unpacked_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_fashion(tmp_path, compressed=True)
     monkeypatch.setattr(datasets.FashionMNIST, "resources", [(name, None) for name, _ in datasets.FashionMNIST.resources])
-    assert len(load_dataset(DataConfig(dataset="fashion-mnist", folder=str(tmp_path))).train) == 40
+    assert len(load(tmp_path, dataset="fashion-mnist").train) == 40
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        *(
-            (
-                name,
-                f"download {file} from https://www.cs.toronto.edu/~kriz/{file} on a machine with a network, and unpack it, so "
-                f"that {{}}/{unpacked} exists; then run the command again. --dataset digits needs no download",
-            )
-            for name, file, unpacked in (
-                ("cifar10", "cifar-10-python.tar.gz", "cifar-10-batches-py"),
-                ("cifar100", "cifar-100-python.tar.gz", "cifar-100-python"),
-            )
-        ),
-        (
-            "oxford-iiit-pet",
-            'on a machine with a network run: python -c "from torchvision.datasets import OxfordIIITPet; '
-            "OxfordIIITPet('data', download=True, split='trainval'); OxfordIIITPet('data', download=True, split='test')\", copy "
-            "what is in its folder data to {}; then run the command again. --dataset digits needs no download",
-        ),
-        (
-            "fashion-mnist",
-            "download train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, "
-            f"t10k-labels-idx1-ubyte.gz from {datasets.FashionMNIST.mirrors[0]} on a machine with a network, and put them into "
-            "{}/FashionMNIST/raw; then run the command again. --dataset digits needs no download",
-        ),
-        (
-            "kmnist",
-            "download train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, "
-            f"t10k-labels-idx1-ubyte.gz from {datasets.KMNIST.mirrors[0]} on a machine with a network, and put them into "
-            "{}/KMNIST/raw; then run the command again. --dataset digits needs no download",
-        ),
-        (
-            "svhn",
-            f"download {datasets.SVHN.split_list['train'][0]} and {datasets.SVHN.split_list['test'][0]} on a machine with a "
-            "network, and put them into {}; then run the command again. --dataset digits needs no download",
-        ),
-    ],
-)
+AWAY = "on a machine with a network"
+MNIST_FILES = ", ".join(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+
+
+HINTS = {
+    "cifar10": f"download cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz {AWAY}, "
+    "and unpack it, so that {}/cifar-10-batches-py exists",
+    "cifar100": f"download cifar-100-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz {AWAY}, "
+    "and unpack it, so that {}/cifar-100-python exists",
+    "oxford-iiit-pet": f'{AWAY} run: python -c "from torchvision.datasets import OxfordIIITPet; '
+    "OxfordIIITPet('data', download=True, split='trainval'); OxfordIIITPet('data', download=True, split='test')\", "
+    "copy what is in its folder data to {}",
+    "eurosat": f"{AWAY} run: python -c \"from torchvision.datasets import EuroSAT; EuroSAT('data', download=True)\", "
+    "copy what is in its folder data to {}",
+    "fashion-mnist": f"download {MNIST_FILES} from {datasets.FashionMNIST.mirrors[0]} {AWAY}, "
+    "and put them into {}/FashionMNIST/raw",
+    "kmnist": f"download {MNIST_FILES} from {datasets.KMNIST.mirrors[0]} {AWAY}, and put them into {{}}/KMNIST/raw",
+    "svhn": "download http://ufldl.stanford.edu/housenumbers/train_32x32.mat and "
+    f"http://ufldl.stanford.edu/housenumbers/test_32x32.mat {AWAY}, and put them into {{}}",
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
 def test_without_a_network_it_is_said_which_files_to_bring_and_where_to_put_them(
-    name: str, hint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def no_network(*arguments: Any, **keywords: Any) -> None:
         raise urllib.error.URLError("Temporary failure in name resolution")
@@ -137,12 +115,11 @@ def test_without_a_network_it_is_said_which_files_to_bring_and_where_to_put_them
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", no_network)
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     folder = tmp_path / "data"
-    with pytest.raises(DataError) as refused:
-        load_dataset(DataConfig(dataset=name, folder=str(folder)))
-    assert refused.value.message.startswith(f"{name} is not in {folder}, and its download failed: ")
-    assert "Temporary failure in name resolution" in refused.value.message
-    assert "\n" not in refused.value.message
-    assert refused.value.hint == hint.format(folder)
+    error = refusal(folder, dataset=name)
+    assert error.message.startswith(f"{name} is not in {folder}, and its download failed: ")
+    assert "Temporary failure in name resolution" in error.message
+    assert "\n" not in error.message
+    assert error.hint == f"{HINTS[name].format(folder)}; then run the command again. --dataset digits needs no download"
     assert not list((tmp_path / "cache").iterdir())
 
 

@@ -17,7 +17,7 @@ from nas.data.datasets import load_dataset
 from nas.data.formats.container import in_order
 from nas.data.formats.tables import moved, read_labels
 from nas.data.images import Dataset
-from nas.errors import DataError
+from tests.data.on_disk import load, refusal
 
 FORMS = "--labels takes a CSV with a header line or a Parquet file"
 
@@ -46,16 +46,6 @@ def write_csv(path: Path, rows: Sequence[tuple[str, ...]], header: Sequence[str]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     return path
-
-
-def load(folder: Path, labels: Path, **config: Any) -> Dataset:
-    return load_dataset(DataConfig(dataset="folder", folder=str(folder), labels=str(labels), **config))
-
-
-def refusal(folder: Path, labels: Path, **config: Any) -> DataError:
-    with pytest.raises(DataError) as refused:
-        load(folder, labels, **config)
-    return refused.value
 
 
 def values(data: Dataset) -> list[int]:
