@@ -9,10 +9,9 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -100,7 +99,8 @@ class Known:
     name: str  # of torchvision's class
     size: int  # height and width of its images, or to which they are brought by default
     place: str  # of its files, under --data
-    splits: Mapping[str, str | None] = MappingProxyType({})  # of pictures in files: our splits → its `split`, which not all have
+    splits: Mapping[str, str | None] = field(default_factory=dict)
+    """Of pictures in files: our splits → the `split` of that class, which not all have."""
 
 
 def _load_arrays(name: str, config: DataConfig, progress: Progress) -> Dataset:

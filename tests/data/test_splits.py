@@ -1,5 +1,6 @@
 """Which images train and which choose: disjoint, in each class's share, and fixed by labels and seed alone."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +11,21 @@ from nas.data.images import Dataset, ImageSet
 from nas.data.splits import DataSelection, grouped, select_data, split, stratified
 from nas.errors import DataError, NasError
 
+CONFIG = DataConfig(dataset="folder", folder="x", validation=0.2)
 
-def made(counts: list[int], validation: bool = False) -> Dataset:
+
+def dataset(labels: Sequence[int], groups: Sequence[int] | None = None) -> Dataset:
+    """Grey images of 8×8, three of which are the test images, too."""
+    of, owners = np.array(labels, np.int64), None if groups is None else np.array(groups, np.int64)
+    train = ImageSet(np.zeros((len(of), 8, 8, 1), np.uint8), of, owners)
+    classes = tuple(f"c{i}" for i in range(max(labels) + 1))
+    names = tuple(f"patient {i}" for i in range(max(groups or [-1]) + 1))
+    return Dataset("made", classes, train, None, ImageSet(train.images[:3], of[:3]), (0.0,), (1.0,), groups=names)
+
+
+def made(counts: list[int]) -> Dataset:
     """A data set of these many images a class, in mixed order."""
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int64)
-    images = np.zeros((len(labels), 8, 8, 1), np.uint8)
-    part = ImageSet(images, labels)
-    return Dataset("made", tuple(f"c{i}" for i in range(len(counts))), part, part if validation else None, None, (0.0,), (1.0,))
+    return dataset(np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts)).tolist())
 
 
 def test_split_is_disjoint_and_whole_and_gives_each_class_its_share() -> None:
@@ -55,16 +64,6 @@ def test_subset_has_exactly_as_many_images_as_were_asked_for_and_some_of_each_cl
     assert set(data.train.labels[small].tolist()) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("subset", [1, 2, 144])
-def test_subset_of_fewer_images_than_classes_or_more_than_there_are_is_refused(subset: int) -> None:
-    with pytest.raises(DataError) as refused:
-        split(made([150, 6, 4]), DataConfig(dataset="made", subset=subset))
-    assert refused.value.message == (
-        "--train-subset must be between 3 (one image for each class) and 143 (all training images beside 17 validation images), "
-        f"but is {subset}"
-    )
-
-
 def test_a_number_of_validation_images_is_kept_exactly_and_is_the_share_that_it_is() -> None:
     data = made([100, 50, 10])
     of_number, of_share = (split(data, DataConfig(dataset="made", validation=validation)) for validation in (32, 0.2))
@@ -78,27 +77,32 @@ def test_a_number_of_validation_images_is_kept_exactly_and_is_the_share_that_it_
     assert not set(held_out) & set(of_number.validation)
 
 
-@pytest.mark.parametrize("number", [1, 2, 158, 1000])
-def test_validation_that_leaves_a_class_without_an_image_on_either_side_is_refused(number: int) -> None:
-    with pytest.raises(DataError) as refused:
-        split(made([150, 6, 4]), DataConfig(dataset="made", validation=number))
-    assert refused.value.message == (
-        "--validation must be between 3 and 157 of the 160 training images, so that each of the 3 classes has a training and a "
-        f"validation image, but is {number}"
-    )
+SUBSETS = "--train-subset must be between 3 (one image for each class) and 143 (all training images beside 17 validation images)"
+SHARES = (
+    "--validation must be between 3 and 157 of the 160 training images, so that each of the 3 classes has a training and a "
+    "validation image"
+)
+ONE = "class 'c1' has only one image; each class needs at least two, one for training and one for validation"
 
 
-def test_class_with_a_single_image_cannot_be_split() -> None:
+@pytest.mark.parametrize(
+    ("counts", "config", "message"),
+    [
+        *(([150, 6, 4], {"subset": number}, f"{SUBSETS}, but is {number}") for number in (1, 2, 144)),
+        *(([150, 6, 4], {"validation": number}, f"{SHARES}, but is {number}") for number in (1, 2, 158, 1000)),
+        ([20, 1], {}, ONE),
+    ],
+)
+def test_what_leaves_a_class_without_an_image_is_refused(counts: list[int], config: dict[str, int], message: str) -> None:
     with pytest.raises(DataError) as refused:
-        split(made([20, 1]), DataConfig(dataset="made"))
-    assert refused.value.message == (
-        "class 'c1' has only one image; each class needs at least two, one for training and one for validation"
-    )
-    assert refused.value.hint == "add images to it, or remove the class"
+        split(made(counts), DataConfig(dataset="made", **config))
+    assert refused.value.message == message
+    assert refused.value.hint == ("add images to it, or remove the class" if message == ONE else None)
 
 
 def test_validation_images_of_the_data_set_itself_are_taken_as_they_are() -> None:
-    parts = split(made([20, 1], validation=True), DataConfig(dataset="made"))
+    data = made([20, 1])
+    parts = split(replace(data, validation=data.train), DataConfig(dataset="made"))
     assert parts.validation is None
     assert parts.train.tolist() == list(range(21))
 
@@ -121,13 +125,6 @@ def test_shares_are_kept_for_any_counts() -> None:
         chosen = np.bincount(labels[stratified(labels, total, seed)], minlength=len(counts))
         assert chosen.sum() == total
         assert ((chosen >= 1) & (chosen < counts)).all()
-
-
-def grouped_set(labels: list[int], groups: list[int]) -> Dataset:
-    part = ImageSet(np.zeros((len(labels), 8, 8, 1), np.uint8), np.array(labels), np.array(groups))
-    classes = tuple(f"c{i}" for i in range(max(labels) + 1))
-    names = tuple(f"patient {i}" for i in range(max(groups) + 1))
-    return Dataset("made", classes, part, None, None, (0.0,), (1.0,), groups=names)
 
 
 def of_patients(seed: int, patients: int = 300, images: int = 6000, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +168,7 @@ def test_a_rare_class_is_on_both_sides_where_any_split_allows_it() -> None:
     # Class 1 lies in two groups of many, both of which the greedy assignment would train on.
     labels = [0] * 100 + [1, 1, 0, 0]
     groups = [i // 10 for i in range(100)] + [10, 11, 10, 11]
-    data = grouped_set(labels, groups)
+    data = dataset(labels, groups)
     for seed in range(10):
         parts = split(data, DataConfig(dataset="made", seed=seed))
         assert 1 in data.train.labels[parts.validation]
@@ -181,7 +178,7 @@ def test_a_rare_class_is_on_both_sides_where_any_split_allows_it() -> None:
 
 def test_subset_of_a_grouped_set_takes_from_the_training_side_alone() -> None:
     labels, groups = of_patients(1)
-    data = grouped_set(labels.tolist(), groups.tolist())
+    data = dataset(labels.tolist(), groups.tolist())
     parts = split(data, DataConfig(dataset="made", subset=500))
     assert parts.validation is not None
     assert len(parts.train) == 500
@@ -190,7 +187,7 @@ def test_subset_of_a_grouped_set_takes_from_the_training_side_alone() -> None:
 
 def test_class_of_a_single_group_is_refused_with_the_groups_name() -> None:
     with pytest.raises(DataError) as refused:
-        split(grouped_set([0] * 20 + [1] * 3, [i // 4 for i in range(20)] + [5] * 3), DataConfig(dataset="made"))
+        split(dataset([0] * 20 + [1] * 3, [i // 4 for i in range(20)] + [5] * 3), DataConfig(dataset="made"))
     assert refused.value.message == (
         "all 3 images of class 'c1' belong to the group 'patient 5'; each class needs at least two groups, one for training and "
         "one for validation"
@@ -201,18 +198,7 @@ def test_class_of_a_single_group_is_refused_with_the_groups_name() -> None:
 def test_groups_that_no_split_can_part_are_refused_with_the_class_that_is_left_out() -> None:
     # Each two of the three groups share a class: whichever side has two of them has all of one class.
     with pytest.raises(DataError, match=r"class 'c\d' has no (training|validation) images: if one of its 2 groups"):
-        split(grouped_set([0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 0]), DataConfig(dataset="made"))
-
-
-CONFIG = DataConfig(dataset="folder", folder="x", validation=0.2)
-
-
-def dataset(labels: list[int]) -> Dataset:
-    of = np.array(labels, np.int64)
-    images = np.zeros((len(of), 4, 4, 1), np.uint8)
-    test = ImageSet(images[:3], of[:3])
-    classes = tuple(str(label) for label in range(max(labels) + 1))
-    return Dataset("made", classes, ImageSet(images, of), None, test, (0.0,), (1.0,))
+        split(dataset([0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 0]), DataConfig(dataset="made"))
 
 
 def test_all_labelled_images_train_by_default() -> None:
@@ -257,7 +243,7 @@ def test_test_labels_train_only_where_asked_and_are_never_held_out() -> None:
     [
         ([0, 1] * 50, -0.1, "--hold-out must be a share above 0 and at most 0.5"),
         ([0, 1] * 50, 0.6, "--hold-out must be a share above 0 and at most 0.5"),
-        ([0] * 50 + [1, 1], 0.1, "class '1' has too few images to hold one out"),
+        ([0] * 50 + [1, 1], 0.1, "class 'c1' has too few images to hold one out"),
     ],
 )
 def test_invalid_hold_out_shares_are_refused(labels: list[int], share: float, message: str) -> None:
@@ -265,19 +251,12 @@ def test_invalid_hold_out_shares_are_refused(labels: list[int], share: float, me
         select_data(dataset(labels), CONFIG, DataSelection(hold_out=share))
 
 
-def of_groups(labels: list[int], groups: list[int]) -> Dataset:
-    made = dataset(labels)
-    owners = np.array(groups, np.int64)
-    names = tuple(f"patient {i}" for i in range(max(groups) + 1))
-    return replace(made, train=replace(made.train, groups=owners), test=None, groups=names)
-
-
 @pytest.mark.parametrize("share", [0.1, 0.3])
 @pytest.mark.parametrize("seed", range(4))
 def test_no_group_is_split_between_training_validation_and_held_out_images(share: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     owners = rng.integers(0, 60, 900)
-    data = of_groups((rng.random(900) < 0.2).astype(int).tolist(), owners.tolist())
+    data = dataset((rng.random(900) < 0.2).astype(int).tolist(), owners.tolist())
     config = CONFIG.model_copy(update={"seed": seed})
     chosen = select_data(data, config, DataSelection(hold_out=share))
     selected = split(data, config).validation
@@ -292,8 +271,8 @@ def test_no_group_is_split_between_training_validation_and_held_out_images(share
 
 def test_class_whose_groups_cannot_be_held_out_is_named() -> None:
     """Of its two groups one chose in the search."""
-    data = of_groups([0] * 60 + [1] * 20, [i % 12 for i in range(60)] + [i % 2 for i in range(20)])
-    with pytest.raises(DataError, match="class '1' has too few groups for training and held-out images") as refused:
+    data = dataset([0] * 60 + [1] * 20, [i % 12 for i in range(60)] + [i % 2 for i in range(20)])
+    with pytest.raises(DataError, match="class 'c1' has too few groups for training and held-out images") as refused:
         select_data(data, CONFIG, DataSelection(hold_out=0.2))
     assert refused.value.hint == "leave out --hold-out, or add images of other groups to the class"
 
