@@ -68,7 +68,7 @@ def finalists_plan(plan: SearchPlan) -> str:
 def plan_lines(plan: SearchPlan) -> dict[str, str]:
     """What is announced before a search begins."""
     settings, data = plan.settings, plan.settings.data
-    images = f"{plan.train_images:,} training images, {plan.validation_images:,} validation images"
+    images = f"{settings.train_images:,} training images, {settings.validation_images:,} validation images"
     if data.subset is not None:
         images += ", by --train-subset"
     if plan.skipped_images:

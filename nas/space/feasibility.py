@@ -1,18 +1,17 @@
 """Whether anything in a space fits its budget, whether scaled widths (`fit: params`) can fill it, and which ranges to blame where
 they cannot. What is scaled is counted in closed form: whether it is over another limit is not looked at here."""
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from nas.budget import COMPUTED, Budget, count_macs, count_params, quick_macs, quick_params, uncounted_products
+from nas.budget import COMPUTED, Budget, Cost, count_macs, count_params, quick_macs, quick_params, uncounted_products
 from nas.budget.closed_form import closed_form_params, params_at_widths
-from nas.config import WIDEST, ArchConfig, ImageShape, amount
+from nas.config import WIDEST, ArchConfig, Candidate, ImageShape, amount
 from nas.errors import BudgetError, ConfigError
 from nas.models.resnet import check_size
 from nas.models.user_code import check_block, check_width
@@ -30,13 +29,9 @@ QUICK_COUNTS: dict[str, Count] = {**COUNTS, "params": quick_params, "macs": quic
 """In closed form, where there is one."""
 
 
-def _first_values(space: Space) -> dict[str, Any]:
-    return {slot.name: slot.ends()[0] for slot in space.slots}
-
-
 def smallest_network(space: Space, shape: ImageShape, count: Count = count_params) -> ArchConfig:
     """Low ends everywhere, and of each choice the cheapest while the others stay: a network that no draw undercuts by much."""
-    values = _first_values(space)
+    values = space.first_values
     for slot in space.slots:
         if slot.path[0] == "arch" and isinstance(slot.domain, CategoricalDistribution):
             costs = {choice: count(space.candidate(values | {slot.name: choice}).arch, shape) for choice in slot.domain.choices}
@@ -46,7 +41,7 @@ def smallest_network(space: Space, shape: ImageShape, count: Count = count_param
 
 def costly_ranges(space: Space, shape: ImageShape, count: Count = count_params) -> list[str]:
     """The three ranges whose far end adds most to the count of the smallest network."""
-    values = _first_values(space)
+    values = space.first_values
     base = count(space.candidate(values).arch, shape)
     gains = {
         slot.name: max(count(space.candidate(values | {slot.name: v}).arch, shape) for v in slot.ends()) - base
@@ -70,7 +65,7 @@ def check_blocks(space: Space) -> None:
     or at so many of a long range. Raises ConfigError, which says what such a block does wrong."""
     widths = sorted({width for slot in space.slots if slot.name.endswith(".channels") for width in _widths(slot) if width})
     for name in space.blocks:
-        arch = space.candidate(_first_values(space) | {"block": name}).arch
+        arch = space.candidate(space.first_values | {"block": name}).arch
         check_block(arch, (widths[0], widths[min(1, len(widths) - 1)]))
         for width in widths:
             check_width(arch, arch.stages[0].model_copy(update={"channels": width}))
@@ -78,13 +73,10 @@ def check_blocks(space: Space) -> None:
 
 def uncounted_sentences(space: Space, shape: ImageShape) -> tuple[str, ...]:
     """One for each block of a user's own whose multiply-adds are not all counted."""
-    found = {}
-    for name in space.blocks:
-        found[name] = uncounted_products(space.candidate(_first_values(space) | {"block": name}).arch, shape)
     return tuple(
         f"the MACs of {', '.join(ops)} in block {name} are not counted, because there is no rule for them"
-        for name, ops in found.items()
-        if ops
+        for name in space.blocks
+        if (ops := uncounted_products(space.candidate(space.first_values | {"block": name}).arch, shape))
     )
 
 
@@ -108,7 +100,7 @@ def _widths(slot: Slot) -> list[int]:
 def check_feasible(space: Space, budget: Budget) -> None:
     """Raises BudgetError where even the smallest network is over budget, ConfigError where the deepest one, at its strongest
     reduction, shrinks the images to nothing."""
-    values = _first_values(space)
+    values = space.first_values
     for slot in space.slots:
         if slot.name in ("stages", "stem.stride"):
             values[slot.name] = max(slot.ends())
@@ -156,10 +148,10 @@ class Fit:
 def measure_fit(space: Space, budget: Budget, draws: int, seed: int) -> Fit:
     """Draws uniformly in each range's own scale and counts every network, in closed form where there is one; to time hundreds
     would take too long, so that a limit of latency is left out."""
-    trial, limits = UniformDraw(seed), budget.limits.counted().limited()
+    limits = budget.limits.counted().limited()
     total, fits = Counter[str](), Counter[str]()
-    for _ in range(draws):
-        arch = space.draw(trial).arch
+    for candidate in islice(space.uniform_draws(seed), draws):
+        arch = candidate.arch
         total[arch.block] += 1
         fits[arch.block] += all(QUICK_COUNTS[limit](arch, budget.shape) <= most for limit, most in limits.items())
     share = {block: fits[block] / total[block] for block in sorted(total)}
@@ -169,8 +161,8 @@ def measure_fit(space: Space, budget: Budget, draws: int, seed: int) -> Fit:
 def measure_cost(space: Space, budget: Budget, draws: int, seed: int) -> dict[str, int]:
     """Multiply-adds of an image: below which a tenth, half and nine tenths of those uniform draws lie that keep
     the budget of parameters. Empty where none does."""
-    trial, shape, most = UniformDraw(seed), budget.shape, budget.limits.params
-    drawn = (space.draw(trial).arch for _ in range(draws))
+    shape, most = budget.shape, budget.limits.params
+    drawn = (candidate.arch for candidate in islice(space.uniform_draws(seed), draws))
     found = sorted(quick_macs(a, shape) for a in drawn if most is None or quick_params(a, shape) <= most)
     return {f"{share}%": found[len(found) * share // 100] for share in (10, 50, 90)} if found else {}
 
@@ -193,13 +185,23 @@ def cost_warnings(space: Space, budget: Budget, meant: ImageShape) -> list[str]:
     ]
 
 
+def fitting_draws(
+    space: Space, budget: Budget, most_draws: int, seed: int, broken: Counter[str] | None = None
+) -> Iterator[tuple[Candidate, Cost]]:
+    """Of so many uniform draws those that fit. `broken` counts the limits that the others exceed."""
+    for candidate in islice(space.uniform_draws(seed), most_draws):
+        cost = budget.check(candidate.arch)
+        if cost.fits:
+            yield candidate, cost
+        elif broken is not None:
+            broken.update(cost.broken)
+
+
 def time_draws(space: Space, budget: Budget, count: int, most_draws: int, seed: int) -> list[float]:
     """Milliseconds, ascending, of the first `count` uniform draws that keep all limits but that of the latency; fewer where
     `most_draws` have fewer."""
-    trial, counted = UniformDraw(seed), Budget(budget.limits.counted(), budget.shape)
-    drawn = (space.draw(trial).arch for _ in range(most_draws))
-    fitting = itertools.islice((arch for arch in drawn if counted.check(arch).fits), count)
-    return sorted(budget.latency(arch) for arch in fitting)
+    fitting = fitting_draws(space, Budget(budget.limits.counted(), budget.shape), most_draws, seed)
+    return sorted(budget.latency(candidate.arch) for candidate, _ in islice(fitting, count))
 
 
 @dataclass(frozen=True)

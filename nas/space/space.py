@@ -12,8 +12,9 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -152,6 +153,15 @@ class Space:
     study: StudyConfig = field(default_factory=StudyConfig)  # how it is searched unless the command line says otherwise
     blocks: Mapping[str, BlockSource] = field(default_factory=dict)  # those of users' own files that `arch.block` may name
 
+    @cached_property
+    def by_name(self) -> dict[str, Slot]:
+        return {slot.name: slot for slot in self.slots}
+
+    @property
+    def first_values(self) -> dict[str, Any]:
+        """For each slot its low end, its first choice, or its fixed value."""
+        return {slot.name: slot.ends()[0] for slot in self.slots}
+
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
         """Of every slot that is drawn, in the order of the slots."""
@@ -160,6 +170,12 @@ class Space:
     def draw(self, trial: Suggests) -> Candidate:
         """Suggests every slot, then builds the candidate. On a trial that already has some values, those are used again."""
         return self.candidate({slot.name: slot.value(trial) for slot in self.slots})
+
+    def uniform_draws(self, seed: int) -> Iterator[Candidate]:
+        """Without an end, uniform in each range's own scale."""
+        draw = UniformDraw(seed)
+        while True:
+            yield self.draw(draw)
 
     def candidate(self, values: Mapping[str, Any]) -> Candidate:
         """The candidate that a value for every slot means."""
@@ -179,13 +195,13 @@ class Space:
         candidate = Candidate.model_validate(tree)
         if not self.fills:
             return candidate
-        steps = [self._slot(f"stage{i}.channels").step for i in range(len(candidate.arch.stages))]
+        steps = [self.by_name[f"stage{i}.channels"].step for i in range(len(candidate.arch.stages))]
         return candidate.model_copy(update={"arch": filled(candidate.arch, self.images, self.target(values), steps)})
 
     @property
     def fills(self) -> bool:
         """Whether widths are scaled to fill the budget."""
-        return any(slot.name == FILL for slot in self.slots)
+        return FILL in self.by_name
 
     def target(self, values: Mapping[str, Any]) -> int:
         """Parameters that the widths of a draw are scaled to, of a space that `fills`."""
@@ -199,9 +215,6 @@ class Space:
     def unscaled(self) -> "Space":
         """The same space, in which widths are what was drawn."""
         return replace(self, slots=tuple(slot for slot in self.slots if slot.name != FILL))
-
-    def _slot(self, name: str) -> Slot:
-        return next(slot for slot in self.slots if slot.name == name)
 
     def values_nearest_to(self, candidate: Candidate) -> dict[str, Any]:
         """For each slot the candidate's own value, or the nearest one that may be drawn; none for stages that it lacks.
@@ -233,10 +246,10 @@ class Space:
         widths = {f"stage{i}.channels": stage.channels for i, stage in enumerate(arch.stages)}
         if arch.stem.channels is not None:
             widths["stem.channels"] = arch.stem.channels
-        slots = {slot.name: slot for slot in self.slots if slot.name in widths}
+        slots = {name: self.by_name[name] for name in widths if name in self.by_name}
         factors = [end / widths[name] for name, slot in slots.items() for end in slot.ends() if end is not None]
         low, high = min(factors), max(factors)
-        filler = {slot.name: slot.ends()[0] for slot in self.slots} | values
+        filler = self.first_values | values
         tried = []
         for factor in (1.0, *(low * (high / low) ** (i / SCALES_TRIED) for i in range(SCALES_TRIED + 1))):
             ratios = {name: slot.nearest(round(factor * widths[name])) for name, slot in slots.items()}
@@ -261,12 +274,12 @@ class Space:
 
     @property
     def epochs(self) -> int:
-        return int(self._slot("epochs").domain)
+        return int(self.by_name["epochs"].domain)
 
     @property
     def warmup(self) -> float:
         """The share of a training in which the rate rises: of drawn ones the range's middle, 0 where no schedule has one."""
-        slots, default = {slot.name: slot for slot in self.slots}, TrainConfig.model_fields
+        slots, default = self.by_name, TrainConfig.model_fields
         schedules = slots["schedule"].ends() if "schedule" in slots else [default["schedule"].default]
         if not {"onecycle", "warmup_cosine"}.intersection(schedules):
             return 0.0
@@ -277,7 +290,7 @@ class Space:
 
     def warnings(self) -> list[str]:
         """What is allowed and yet probably not meant: of the values that are fixed, and of widths under a limit of latency."""
-        found = self.candidate({slot.name: slot.ends()[0] for slot in self.slots}).train.warnings()
+        found = self.candidate(self.first_values).train.warnings()
         odd = [slot.name for slot in self.slots if slot.name.endswith(".channels") and slot.wastes_time]
         if odd and self.budget.latency is not None and self.budget.latency.computes_in_blocks:
             found.append(
@@ -293,8 +306,7 @@ class Space:
 
     def with_fixed(self, name: str, path: tuple[str | int, ...], value: Any) -> "Space":
         """The same space, in which the slot of this name has one value, also where it was drawn, or not there."""
-        slots = {slot.name: slot for slot in self.slots} | {name: Slot(name, path, value)}
-        return replace(self, slots=tuple(slots.values()))
+        return replace(self, slots=tuple((self.by_name | {name: Slot(name, path, value)}).values()))
 
     def check_combinations(self, source: str, hint: str | None = None) -> None:
         """Some values are refused only beside others: a multistep schedule without a milestone within the run, say. Raises

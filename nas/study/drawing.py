@@ -21,7 +21,7 @@ from nas.paths import StudyPaths
 from nas.space.feasibility import nothing_fits
 from nas.space.space import Space
 from nas.study import outcomes
-from nas.study.optuna_private import live_trial
+from nas.study.optuna_private import live_trial, stored_trial
 from nas.study.samplers import SeededSampler, ask
 from nas.study.source import Drawn, TrialSource
 
@@ -138,7 +138,7 @@ class SearchSource(TrialSource):
     def _draw(self, trial: optuna.Trial) -> tuple[optuna.Trial, Candidate, Budget] | None:
         """A trial's candidate and its budget; None if the trial fails because it was enqueued with values outside the space."""
         space, budget = self.space, self.budget
-        if (reason := unknown_to(space, outcomes.stored(self.study, trial))) is not None:
+        if (reason := unknown_to(space, stored_trial(self.study, trial))) is not None:
             self.display.note(f"the enqueued trial {trial.number} is invalid: {reason}")
             trial.set_user_attr("reason", reason)
             outcomes.record(self.study, trial, "failed")
@@ -192,11 +192,10 @@ class SearchSource(TrialSource):
 
 def unknown_to(space: Space, trial: FrozenTrial) -> str | None:
     """What a trial enqueued with Optuna contains that cannot be drawn from the space, in a sentence; None if nothing."""
-    slots = {slot.name: slot for slot in space.slots}
     for name, value in {**trial.system_attrs.get("fixed_params", {}), **trial.params}.items():
-        if name not in slots:
-            return f"space {space.name} has no parameter {name!r}.{choices_sentence(name, slots)}"
-        slot, kind = slots[name], trial.distributions.get(name)
+        if name not in space.by_name:
+            return f"space {space.name} has no parameter {name!r}.{choices_sentence(name, space.by_name)}"
+        slot, kind = space.by_name[name], trial.distributions.get(name)
         number = isinstance(slot.domain, IntDistribution | FloatDistribution)
         if not slot.holds(value) or (number and not isinstance(value, int | float)):
             return f"{name} is {value!r}, but must be {slot.describe()} in space {space.name}"

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import mean
 
 import numpy as np
@@ -24,8 +25,8 @@ from nas.jobs.messages import WorkerPlan
 from nas.jobs.placement import plan_workers
 from nas.jobs.worker import warm_up
 from nas.models import build_model
-from nas.space.feasibility import cost_warnings, nothing_fits
-from nas.space.space import Space, UniformDraw
+from nas.space.feasibility import cost_warnings, fitting_draws, nothing_fits
+from nas.space.space import Space
 from nas.specs import SearchSpec
 from nas.study.finalists import plan_round
 from nas.study.outcomes import count_outcomes, count_trained
@@ -185,23 +186,16 @@ def estimate_search(request: SearchSpec, display: SearchDisplay) -> Estimate:
     )
 
 
-def spread_by_macs(space: Space, budget: Budget, seed: int, config: StudyConfig | None = None) -> list[tuple[int, Candidate]]:
+def spread_by_macs(space: Space, budget: Budget, seed: int, config: StudyConfig) -> list[tuple[int, Candidate]]:
     """Uniform draws that fit, at the percentiles of their MACs. Raises BudgetError if nothing seems to fit."""
-    draw, found, broken = UniformDraw(seed), list[tuple[int, int, Candidate]](), Counter[str]()
-    for _ in range(MOST_DRAWS):
-        candidate = space.draw(draw)
-        cost = budget.check(candidate.arch)
-        if cost.fits and cost.macs is not None:
-            trial = candidate if config is None else candidate.as_trial(config, cost.macs, space.budget.macs)
-            found.append((cost.macs, len(found), trial))
-        broken.update(cost.broken)
-        if len(found) == DRAWS:
-            break
-    if not found:
+    broken = Counter[str]()
+    fitting = list(islice(fitting_draws(space, budget, MOST_DRAWS, seed, broken), DRAWS))
+    if not fitting:
         why = f"none of {MOST_DRAWS} uniform draws of space {space.name} fits its budget"
         raise nothing_fits(space, budget, why, limit=broken.most_common(1)[0][0])
-    found.sort()
-    return [(percentile, found[len(found) * percentile // 100][2]) for percentile in PERCENTILES]
+    found = sorted(((candidate, cost.macs or 0) for candidate, cost in fitting), key=lambda one: one[1])
+    chosen = ((percentile, *found[len(found) * percentile // 100]) for percentile in PERCENTILES)
+    return [(percentile, candidate.as_trial(config, macs, space.budget.macs)) for percentile, candidate, macs in chosen]
 
 
 def _time_networks(

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Cost
 from nas.config import Candidate, TrainConfig
-from nas.study.optuna_private import overwrite_value, stored_trial
+from nas.study.optuna_private import stored_trial
 
 Outcome = Literal["trained", "pruned_early", "diverged", "over_budget", "duplicate", "failed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -28,11 +28,6 @@ _STATES: dict[Outcome, TrialState] = {
     "over_budget": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-
-
-def stored(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
-    """The trial as the storage has it now."""
-    return stored_trial(study, trial)
 
 
 def last_value(trial: FrozenTrial) -> float | None:
@@ -57,7 +52,7 @@ def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
 
 def record(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, excess: dict[str, float] | None = None) -> None:
     """Ends a running trial. `excess` names the limits that it exceeds; positive values mark it as infeasible."""
-    known = stored(study, trial).constraints if excess else {}  # a constraint that was set before a crash is not set twice
+    known = stored_trial(study, trial).constraints if excess else {}  # a constraint that was set before a crash is not set twice
     for name, value in (excess or {}).items():
         if name not in known:
             trial.set_constraint(name, value)
@@ -70,14 +65,9 @@ def decide(trial: optuna.Trial, outcome: Outcome) -> None:
     trial.set_user_attr("outcome", outcome)
 
 
-def report(study: optuna.Study, trial: optuna.Trial, value: float, epoch: int) -> None:
-    """Stores the validation value after an epoch, and replaces the value of an earlier run."""
-    overwrite_value(study, trial, value, epoch)
-
-
 def finish(study: optuna.Study, trial: optuna.Trial) -> None:
     """Tells the trial with its recorded outcome."""
-    frozen = stored(study, trial)
+    frozen = stored_trial(study, trial)
     outcome: Outcome = frozen.user_attrs["outcome"]
     if outcome == "diverged" and DIVERGENCE not in frozen.constraints:
         # A curve that looked good before the loss exploded must not teach the sampler that it was good.
@@ -90,7 +80,7 @@ def record_duplicate(study: optuna.Study, trial: optuna.Trial, twin: FrozenTrial
     """Ends a trial like its finished twin, with the same curve and without a training."""
     trial.set_user_attr("duplicate_of", twin.number)
     trial.set_user_attr("outcome", "duplicate")
-    known = stored(study, trial)
+    known = stored_trial(study, trial)
     for step in twin.intermediate_values.keys() - known.intermediate_values.keys():
         trial.report(twin.intermediate_values[step], step)
     for name in twin.constraints.keys() - known.constraints.keys():

@@ -112,7 +112,7 @@ class Asked:
         """The space. If it does not set a crop, the crop depends on the size of the images; in an older study it stays as it
         was."""
         known = self.stored is None or CROP in self.stored.parameters
-        if size == CIFAR10.size or not known or any(slot.name == CROP for slot in self.space.slots):
+        if size == CIFAR10.size or not known or CROP in self.space.by_name:
             return self.space
         return self.space.with_fixed(CROP, ("train", "augment", "crop_padding"), default_crop_padding(size))
 

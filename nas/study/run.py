@@ -5,7 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.budget import Budget
 from nas.data.datasets import load_dataset
 from nas.data.images import Dataset
-from nas.data.splits import Split, imbalance, validation_images
+from nas.data.splits import imbalance
 from nas.device import pick_device, pick_precision
 from nas.files import write_whole
 from nas.interrupts import Stop, StopOf, suspended_by_signals
@@ -63,21 +63,20 @@ class SearchPlan:
     paths: StudyPaths
     settings: StudySettings
     goal: int
-    trained: int  # before this run
-    train_images: int
-    validation_images: int
     workers: str  # how many, and where
     precision: str
     pruner: FairPruner
-    finalists: Round | None  # expected after the search; None for none
-    finalists_given: bool  # whether their number was given, and is certain
-    finalist_seconds: float | None  # reserved for them, if the time is limited
-    finalist_flop: float | None  # reserved for them, if the compute is limited
     skipped_images: int
     groups: int  # that the split keeps together; 0 without groups
-    warm_start: list[Fitted]
-    """What became of the warm start's candidates; empty without any, or if the study had begun before."""
     warnings: list[str]
+
+    trained: int = 0  # before this run
+    finalists: Round | None = None  # expected after the search; None for none
+    finalists_given: bool = False  # whether their number was given, and is certain
+    finalist_seconds: float | None = None  # reserved for them, if the time is limited
+    finalist_flop: float | None = None  # reserved for them, if the compute is limited
+    warm_start: list[Fitted] = field(default_factory=list)
+    """What became of the warm start's candidates; empty without any, or if the study had begun before."""
 
 
 @dataclass(frozen=True)
@@ -110,23 +109,22 @@ def run_search(request: SearchSpec, display: SearchDisplay) -> SearchResult:
     stop = Stop()
     with ExitStack() as closing:
         prepared = _prepare(request, display, closing, stop)
-        paths = prepared.paths
+        paths, settings = prepared.plan.paths, prepared.plan.settings
         with own_study(paths, request.storage, note=display.note, stop_requested=prepared.stop_requested) as storage:
             if paths.settings.is_file():
-                read_settings(paths).require_same(prepared.settings, paths.name)
+                read_settings(paths).require_same(settings, paths.name)
             else:
-                prepared.persist(lambda: _write_what_it_means(prepared))
+                prepared.persist(lambda: _write_what_it_means(paths, prepared.space, settings))
             remember_study(paths)
             return _search(prepared, storage)
 
 
-def _write_what_it_means(prepared: "_Prepared") -> None:
+def _write_what_it_means(paths: StudyPaths, space: Space, settings: StudySettings) -> None:
     """Writes the settings last: they mark the study as begun."""
-    paths, space = prepared.paths, prepared.space
     write_whole(paths.space, space.text.encode())
     for source in space.blocks.values():
         write_whole(paths.blocks / source.file, source.text.encode())
-    write_whole(paths.settings, prepared.settings.to_json().encode())
+    write_whole(paths.settings, settings.to_json().encode())
 
 
 @dataclass(frozen=True)
@@ -137,21 +135,14 @@ class _Prepared:
     display: SearchDisplay
     stop: Stop  # requested by Ctrl-C
     stop_requested: Callable[[], bool]  # by Ctrl-C, or by the deadline
-    paths: StudyPaths
-    settings: StudySettings
+    plan: SearchPlan  # as far as it follows from the request and the data
     space: Space
     budget: Budget
-    dataset: Dataset
-    parts: Split
     executor: Executor
     token: str
     persist: Callable[[Callable[[], None]], None]
     """Performs a write to the study's folder, and tries again if the disk is full."""
-    workers: str
-    precision: str
     deadline: float | None  # a time of `time.monotonic`, for the search and the finalists
-    pruner: FairPruner
-    warnings: list[str]
     least_params: int | None  # the smallest limit of a trial; None if all trials have the study's
 
 
@@ -182,24 +173,15 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
             executor.replan(plans)
             workers = f"{workers_text(plans)}; {chosen.reason}"
             settings = settings.model_copy(update={"workers": chosen.workers})
-    return _Prepared(
-        request=request,
-        display=display,
-        stop=stop,
-        stop_requested=stop_requested,
+    plan = SearchPlan(
         paths=paths,
         settings=settings,
-        space=space,
-        budget=budget,
-        dataset=dataset,
-        parts=parts,
-        executor=executor,
-        token=token,
-        persist=persist,
+        goal=request.trials,
         workers=workers,
         precision=precision,
-        deadline=deadline,
         pruner=make_pruner(asked.strategies.pruner, space.epochs),
+        skipped_images=dataset.skipped,
+        groups=0 if parts.validation is None else len(dataset.groups),
         warnings=[
             *filter(None, [dataset.others]),
             *dataset.copies(parts.train, parts.validation),
@@ -208,6 +190,19 @@ def _prepare(request: SearchSpec, display: SearchDisplay, closing: ExitStack, st
             *cost_warnings(space, budget, asked.space.images),
             *imbalance_warnings(dataset, space),
         ],
+    )
+    return _Prepared(
+        request=request,
+        display=display,
+        stop=stop,
+        stop_requested=stop_requested,
+        plan=plan,
+        space=space,
+        budget=budget,
+        executor=executor,
+        token=token,
+        persist=persist,
+        deadline=deadline,
         least_params=least_params(space, budget) if asked.strategies.objective == "front" else None,
     )
 
@@ -217,7 +212,7 @@ def imbalance_warnings(dataset: Dataset, space: Space) -> list[str]:
     found = imbalance(dataset)
     if found is None:
         return []
-    balance = next((slot for slot in space.slots if slot.name == "class_balance"), None)
+    balance = space.by_name.get("class_balance")
     advice = [] if space.study.metric != "accuracy" else ["--metric macro_f1 or balanced_accuracy weights them equally"]
     if balance is None or balance.ends() == ["none"]:
         advice.append("--class-balance loss or sampling trains them equally")
@@ -252,15 +247,16 @@ def workers_text(plans: list[WorkerPlan]) -> str:
 
 
 def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> SearchResult:
-    request, display, paths, space, stop = prepared.request, prepared.display, prepared.paths, prepared.space, prepared.stop
-    sampler = make_sampler(prepared.settings.study.sampler, prepared.settings.seed)
-    study = owned_study(storage, paths, sampler, prepared.pruner)
+    request, display, space, stop, plan = prepared.request, prepared.display, prepared.space, prepared.stop, prepared.plan
+    paths, settings = plan.paths, plan.settings
+    sampler = make_sampler(settings.study.sampler, settings.seed)
+    study = owned_study(storage, paths, sampler, plan.pruner)
     _bind(prepared, study)
     fitted = [] if _has_begun(study) else _begin(prepared, study)
     require_same_epochs(study, request.finalist_epochs)
-    expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, prepared.pruner)
+    expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, plan.pruner)
     kept_seconds = SHARE * (request.timeout or 0.0) if expected else 0.0
-    kept_flop = reserved_flop(request.flop, expected, request.finalists, space.epochs, prepared.settings.study, space.budget.macs)
+    kept_flop = reserved_flop(request.flop, expected, request.finalists, space.epochs, settings.study, space.budget.macs)
     search_deadline = None if prepared.deadline is None else prepared.deadline - kept_seconds
     prepared.persist(lambda: write_whole(paths.token, prepared.token.encode()))
     crew = Crew(prepared.executor, display.note)
@@ -286,15 +282,23 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
         )
 
     shared: dict[str, Any] = {
-        "seed": prepared.settings.seed,
+        "seed": settings.seed,
         "display": display,
         "persist": prepared.persist,
-        "metric": prepared.settings.study.metric,
-        "images": prepared.settings.train_images,
-        "config": prepared.settings.study,
+        "metric": settings.study.metric,
+        "images": settings.train_images,
+        "config": settings.study,
     }
     search, own_stop = make_source(kept_flop), StopOf(stop)
-    plan = _plan(prepared, search.progress, fitted, expected, kept_seconds, kept_flop)
+    plan = replace(
+        plan,
+        trained=search.progress.trained,
+        finalists=expected,
+        finalists_given=bool(request.finalists),
+        finalist_seconds=kept_seconds or None,
+        finalist_flop=kept_flop or None,
+        warm_start=fitted,
+    )
     display.begin(plan)
     display.until(search_deadline)
     interrupted = True
@@ -335,10 +339,10 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
 
 def _bind(prepared: _Prepared, study: optuna.Study) -> None:
     """Writes their common identity into the folder and the database, if one of them lacks it."""
-    paths, known = prepared.paths, study.user_attrs.get("identity")
+    paths, now, known = prepared.plan.paths, prepared.plan.settings, study.user_attrs.get("identity")
     settings = read_settings(paths)
-    identity = known or settings.identity or prepared.settings.identity
-    images = {name: getattr(prepared.settings, name) for name in ("train_images", "validation_images", "data_order")}
+    identity = known or settings.identity or now.identity
+    images = {name: getattr(now, name) for name in ("train_images", "validation_images", "data_order")}
     bound = settings.model_copy(update={"identity": identity, **images})
     if bound != settings:
         settings = bound
@@ -349,39 +353,15 @@ def _bind(prepared: _Prepared, study: optuna.Study) -> None:
 
 def _begin(prepared: _Prepared, study: optuna.Study) -> list[Fitted]:
     """Records the settings in the study, and enqueues the warm start; returns what became of its candidates."""
-    settings, warm_start = prepared.settings, prepared.request.warm_start
+    plan, settings, warm_start = prepared.plan, prepared.plan.settings, prepared.request.warm_start
     study.set_user_attr("sampler", describe(settings.study.sampler))
-    study.set_user_attr("pruner", f"{describe(settings.study.pruner)}: {prepared.pruner.describe()}")
+    study.set_user_attr("pruner", f"{describe(settings.study.pruner)}: {plan.pruner.describe()}")
     study.set_user_attr("settings", settings.model_dump(mode="json"))
     starts = [] if warm_start is None else find_starts(warm_start, settings)
     fitted = fit_starts(starts, prepared.space, prepared.budget)
-    enqueue(study, prepared.space, fitted, prepared.paths, settings.seed)
+    enqueue(study, prepared.space, fitted, plan.paths, settings.seed)
     study.set_user_attr("begun", True)
     return fitted
-
-
-def _plan(
-    prepared: _Prepared, progress: Progress, fitted: list[Fitted], expected: Round | None, kept_seconds: float, kept_flop: float
-) -> SearchPlan:
-    return SearchPlan(
-        paths=prepared.paths,
-        settings=prepared.settings,
-        goal=progress.goal,
-        trained=progress.trained,
-        train_images=len(prepared.parts.train),
-        validation_images=validation_images(prepared.dataset, prepared.parts),
-        workers=prepared.workers,
-        precision=prepared.precision,
-        pruner=prepared.pruner,
-        finalists=expected,
-        finalists_given=bool(prepared.request.finalists),
-        finalist_seconds=kept_seconds or None,
-        finalist_flop=kept_flop or None,
-        skipped_images=prepared.dataset.skipped,
-        groups=0 if prepared.parts.validation is None else len(prepared.dataset.groups),
-        warm_start=fitted,
-        warnings=prepared.warnings,
-    )
 
 
 def _has_left(study: optuna.Study, asked: Round, trials: list[FrozenTrial]) -> bool:

@@ -93,7 +93,7 @@ def git_state() -> str | None:
 def unmirrored(space: Space) -> Space:
     """The same space without flips."""
     space = space.with_fixed("augment.flip", ("train", "augment", "flip"), "none")
-    if any(slot.name == "augment.vertical_flip" for slot in space.slots):
+    if "augment.vertical_flip" in space.by_name:
         space = space.with_fixed("augment.vertical_flip", ("train", "augment", "vertical_flip"), 0.0)
     return space
 

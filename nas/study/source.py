@@ -20,7 +20,7 @@ from nas.files import write_whole
 from nas.jobs.job import Job, JobResult, JobSource, Running
 from nas.paths import StudyPaths
 from nas.study import outcomes
-from nas.study.optuna_private import live_trial
+from nas.study.optuna_private import live_trial, overwrite_value, stored_trial
 from nas.study.trials import TrialRecord, flop_of
 from nas.train.checkpoint import EpochMetrics
 from nas.train.loop import carry_out
@@ -253,7 +253,7 @@ class TrialSource(JobSource):
         value = metrics.validation(self.progress.metric)
         assert value is not None
         if drawn.known.get(metrics.epoch) != value:  # if they differ, the checkpoint's curve is right
-            outcomes.report(self.study, drawn.trial, value, metrics.epoch)
+            overwrite_value(self.study, drawn.trial, value, metrics.epoch)
             if metrics.epoch not in drawn.known:
                 self._add_flop(self._epoch_flop(drawn))
             drawn.known[metrics.epoch] = value
@@ -264,7 +264,7 @@ class TrialSource(JobSource):
         return not prune
 
     def _would_prune(self, drawn: Drawn) -> bool:
-        return self.study.pruner.prune(self.study, outcomes.stored(self.study, drawn.trial))
+        return self.study.pruner.prune(self.study, stored_trial(self.study, drawn.trial))
 
     def on_micro_batches(self, running: Running) -> None:
         drawn = self.progress.drawn[running.job.key]

@@ -156,8 +156,7 @@ def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
     if start.candidate is None:
         return _fit_parameters(start, space, budget)
     values = space.values_nearest_to(start.candidate)
-    filler = {slot.name: slot.ends()[0] for slot in space.slots}
-    rebuilt = space.candidate(filler | values)
+    rebuilt = space.candidate(space.first_values | values)
     wanted, built = (_flat_arch(candidate.arch) for candidate in (start.candidate, rebuilt))
     described = space.describe()
     reasons = [
@@ -177,7 +176,7 @@ def fit_start(start: Start, space: Space, budget: Budget) -> Fitted:
 
 def _fit_parameters(start: Start, space: Space, budget: Budget) -> Fitted:
     """It fits if it has all parameters of the architecture that the space draws, with the space's names and within its ranges."""
-    slots, described = {slot.name: slot for slot in space.slots}, space.describe()
+    slots, described = space.by_name, space.describe()
     values = {name: value for name, value in start.parameters.items() if name in slots}
     reasons = [
         f"{name} {value}: the space has {described[name]}" for name, value in values.items() if not slots[name].holds(value)

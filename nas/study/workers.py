@@ -7,6 +7,7 @@ worker.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from statistics import median
 from time import monotonic
 
@@ -15,7 +16,8 @@ from nas.config import Candidate
 from nas.cores import available_memory
 from nas.jobs.local import LocalExecutor
 from nas.jobs.messages import TimeSteps
-from nas.space.space import Space, UniformDraw
+from nas.space.feasibility import fitting_draws
+from nas.space.space import Space
 from nas.specs import SearchSpec
 from nas.study.settings import StudySettings
 
@@ -75,17 +77,10 @@ def fastest(speeds: dict[int, float]) -> int:
 def middle_network(space: Space, budget: Budget) -> Candidate | None:
     """The network of median size among some uniform draws that fit, with batches that take tenths of a second. None if none
     fits."""
-    draw, found = UniformDraw(0), list[tuple[int, int, Candidate]]()
-    for number in range(MOST_DRAWS):
-        candidate = space.draw(draw)
-        cost = budget.check(candidate.arch)
-        if cost.fits:
-            found.append((cost.params, number, candidate))
-        if len(found) == DRAWS:
-            break
-    if not found:
+    fitting = sorted(islice(fitting_draws(space, budget, MOST_DRAWS, seed=0), DRAWS), key=lambda one: one[1].params)
+    if not fitting:
         return None
-    network = sorted(found)[len(found) // 2][2]
+    network, _ = fitting[len(fitting) // 2]
     batch = min(network.train.batch_size, max(LEAST_BATCH, int(STEP_MACS / count_macs(network.arch, budget.shape))))
     return network.model_copy(update={"train": network.train.model_copy(update={"batch_size": batch})})
 

@@ -49,6 +49,7 @@ from nas.space.space_file import CIFAR10, load_space
 from nas.study import outcomes
 from nas.study.address import study_address
 from nas.study.drawing import SearchSource
+from nas.study.optuna_private import overwrite_value, stored_trial
 from nas.study.owned import OwnedStorage
 from nas.study.ownership import own_study
 from nas.study.pruners import PRUNERS
@@ -126,8 +127,8 @@ def in_a_study(space: Space, budget: Budget, before: list[FrozenTrial], options:
 
 def one_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int) -> None:
     """Report and verdict."""
-    outcomes.report(study, trial, 0.9, epoch)
-    study.pruner.prune(study, outcomes.stored(study, trial))
+    overwrite_value(study, trial, 0.9, epoch)
+    study.pruner.prune(study, stored_trial(study, trial))
 
 
 def tell(study: optuna.Study, trial: optuna.Trial) -> None:

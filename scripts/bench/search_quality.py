@@ -44,6 +44,7 @@ from nas.space.space import Space
 from nas.space.space_file import load_space
 from nas.study import outcomes
 from nas.study.drawing import SearchSource
+from nas.study.optuna_private import overwrite_value, stored_trial
 from nas.study.pruners import PRUNERS, FairPruner
 from nas.study.samplers import SAMPLERS
 from nas.study.source import Display
@@ -210,11 +211,11 @@ def search_one(strategy: tuple[str, str], world: World, epochs: int, target: flo
         if not drawer.ready:
             break
         running = drawer.ready.popleft()
-        frozen = outcomes.stored(study, running.trial)
+        frozen = stored_trial(study, running.trial)
         curve, truth = world.training(frozen.params, running.candidate)
         for epoch, value in enumerate(curve, 1):
-            outcomes.report(study, running.trial, float(value), epoch)
-            if epoch < len(curve) and judge.prune(study, outcomes.stored(study, running.trial)):
+            overwrite_value(study, running.trial, float(value), epoch)
+            if epoch < len(curve) and judge.prune(study, stored_trial(study, running.trial)):
                 outcomes.decide(running.trial, "pruned_early")
                 break
         else:

@@ -57,11 +57,8 @@ MAY_IMPORT_OPTUNA = {
     "nas/dashboard/view.py",
     "nas/dashboard/artifacts.py",
     "nas/dashboard/__init__.py",
-    *(
-        f"nas/study/{room}/{path.name}"
-        for room in ("samplers", "pruners")
-        for path in (PACKAGE / "study" / room).glob("[a-z]*.py")
-    ),
+    "nas/study/pruners.py",
+    *(f"nas/study/samplers/{path.name}" for path in (PACKAGE / "study" / "samplers").glob("[a-z]*.py")),
     "nas/study/warm_start.py",
 }
 DOORS = {"__main__", "__init__"}

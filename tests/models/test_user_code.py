@@ -74,7 +74,7 @@ def write_space(text: str, block: str = "Plain", entry: str = "my_blocks.py:Plai
 
 
 def smallest(space: Space) -> ArchConfig:
-    return space.candidate({slot.name: slot.ends()[0] for slot in space.slots}).arch
+    return space.candidate(space.first_values).arch
 
 
 def test_products_that_no_rule_counts_are_refused_under_a_limit_of_multiply_adds() -> None:
@@ -159,7 +159,7 @@ def test_another_text_is_another_study(nas: Callable[..., Done], tmp_path: Path)
 
 def test_a_candidate_carries_its_block_through_json() -> None:
     space = load_space(str(write_space(PLAIN)))
-    candidate = space.candidate({slot.name: slot.ends()[0] for slot in space.slots})
+    candidate = space.candidate(space.first_values)
     again = Candidate.from_json(candidate.to_json())
     Path("my_blocks.py").unlink()
     assert again == candidate

@@ -315,7 +315,7 @@ def test_network_of_another_study_begins_one_whose_widths_are_scaled_by_the_rati
     fitted = fit_start(Start("study:other trial 1", candidate), filling, Budget(filling.budget, CIFAR10))
     assert fitted.reasons == []
     assert fitted.values is not None
-    assert filling.candidate({slot.name: slot.ends()[0] for slot in filling.slots} | fitted.values) == candidate
+    assert filling.candidate(filling.first_values | fitted.values) == candidate
 
 
 def test_preset_begins_a_search_only_where_its_widths_fill_the_budget_or_a_share_of_it() -> None:

@@ -138,7 +138,7 @@ def test_candidate_that_was_drawn_here_has_its_own_values() -> None:
     for _ in range(20):
         drawn = space.draw(lots)
         values = space.values_nearest_to(drawn)
-        filler = {slot.name: slot.ends()[0] for slot in space.slots}
+        filler = space.first_values
         assert space.candidate(filler | values) == drawn
 
 
@@ -206,7 +206,7 @@ def test_share_of_the_budget_is_drawn_as_one_more_slot() -> None:
 
 def test_a_stage_that_is_not_built_does_not_change_the_others() -> None:
     space = fitting()
-    values = {slot.name: slot.ends()[0] for slot in space.slots}
+    values = space.first_values
     assert values["stages"] == 2
     assert space.candidate(values) == space.candidate(values | {"stage2.channels": 64})
 
@@ -244,8 +244,8 @@ def test_widths_are_scaled_in_their_own_steps(channels: str, step: int) -> None:
 )
 def test_candidate_that_was_scaled_here_has_ratios_that_give_it_again(text: str, fit: str) -> None:
     space, lots = fitting(fit, text), UniformDraw(seed=5)
-    filler = {slot.name: slot.ends()[0] for slot in space.slots}
-    slots = {slot.name: slot for slot in space.slots}
+    filler = space.first_values
+    slots = space.by_name
     found = 0
     for _ in range(40):
         drawn = space.draw(lots)

@@ -16,7 +16,7 @@ from nas.cli.main import main as main
 from nas.jobs import local
 from nas.study import drawing, outcomes
 from nas.study.owned import OwnedStorage
-from nas.study.pruners.asha import Asha
+from nas.study.pruners import Asha
 from nas.train import loop
 
 PENDING = Path(os.environ["NAS_TEST_PENDING"])

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from nas.study.outcomes import COUNTED
-from nas.study.pruners.asha import Asha
+from nas.study.pruners import Asha
 from nas.study.samplers import SAMPLERS
 from nas.study.samplers.optunas import STARTUP_TRIALS
 from tests.study.scripted import EPOCHS, FakeDisplay, Life, PruneAfter

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nas.budget import Budget, count_macs
-from nas.config import BudgetConfig, ImageShape
+from nas.config import BudgetConfig, ImageShape, StudyConfig
 from nas.errors import BudgetError, ConfigError, DataError, DeviceError, NasError, StudyError
 from nas.paths import StudyPaths, studies_folder
 from nas.space.space_file import load_space, read_space
@@ -21,7 +21,7 @@ from nas.study.estimate import (
     search_seconds,
     spread_by_macs,
 )
-from nas.study.pruners.asha import asha_epochs
+from nas.study.pruners import asha_epochs
 from nas.train.pace import Pace
 from tests.conftest import TINY_SPACE, QuietDisplay
 
@@ -76,24 +76,24 @@ def test_low_likely_and_high_stand_in_this_order(trials: int, workers: int) -> N
 def test_networks_are_spread_by_their_multiply_adds() -> None:
     space = load_space("digits").for_images(DIGITS)
     budget = Budget(space.budget, DIGITS)
-    chosen = spread_by_macs(space, budget, seed=0)
+    chosen = spread_by_macs(space, budget, seed=0, config=StudyConfig())
     macs = [count_macs(candidate.arch, DIGITS) for _, candidate in chosen]
     assert [percentile for percentile, _ in chosen] == list(PERCENTILES)
     assert macs == sorted(macs)
     assert macs[-1] > 3 * macs[0]
     assert all(budget.check(candidate.arch).fits for _, candidate in chosen)
-    assert spread_by_macs(space, budget, seed=0) == chosen
+    assert spread_by_macs(space, budget, seed=0, config=StudyConfig()) == chosen
 
 
 def test_where_hardly_anything_fits_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_DRAWS", 5)
     space = read_space(TINY_SPACE.replace("low: 4, high: 12", "low: 4, high: 4000"), source="the test", name="wide")
     with pytest.raises(BudgetError, match="none of 5 uniform draws of space wide fits its budget") as caught:
-        spread_by_macs(space, Budget(space.budget, DIGITS), seed=0)
+        spread_by_macs(space, Budget(space.budget, DIGITS), seed=0, config=StudyConfig())
     assert "stage1.channels" in (caught.value.hint or "")
     assert (caught.value.hint or "").endswith("or raise the budget with --max-params")
     with pytest.raises(BudgetError) as caught:
-        spread_by_macs(space, Budget(BudgetConfig(macs=1), DIGITS), seed=0)
+        spread_by_macs(space, Budget(BudgetConfig(macs=1), DIGITS), seed=0, config=StudyConfig())
     assert (caught.value.hint or "").endswith("or raise budget.macs"), "the limit that they broke"
 
 

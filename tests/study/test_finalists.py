@@ -33,7 +33,8 @@ from nas.study.finalists import (
     reserved_flop,
     sibling,
 )
-from nas.study.pruners.asha import Asha
+from nas.study.optuna_private import overwrite_value
+from nas.study.pruners import Asha
 from nas.study.run import SearchResult, run_search
 from nas.study.source import Progress
 from nas.study.storage import open_study
@@ -95,7 +96,7 @@ def searched(*values: float | None) -> optuna.Study:
         trial.set_user_attr("params", 100)
         trial.set_user_attr("architecture", "basic")
         for epoch in range(1, 4 if value else 2):
-            outcomes.report(study, trial, value or 0.1, epoch)
+            overwrite_value(study, trial, value or 0.1, epoch)
         outcomes.decide(trial, "trained" if value else "pruned_early")
         outcomes.finish(study, trial)
     return study
@@ -107,7 +108,7 @@ def train(finals: optuna.Study, values: dict[tuple[int, int], float]) -> None:
         trial = finals.ask()
         value = values.get((trial.user_attrs["finalist"], trial.user_attrs["seed"]))
         if value is not None:
-            outcomes.report(finals, trial, value, 1)
+            overwrite_value(finals, trial, value, 1)
         outcomes.decide(trial, "failed" if value is None else "trained")
         outcomes.finish(finals, trial)
 
@@ -167,7 +168,7 @@ def test_a_result_that_a_draw_keeps_back_is_a_finalist() -> None:
     study = searched(0.6, 0.7)
     best = study.ask()
     best.set_user_attr("params", 100)
-    outcomes.report(study, best, 0.8, 3)
+    overwrite_value(study, best, 0.8, 3)
     outcomes.decide(best, "trained")
     asked, trials = choose(study, 3, 2, 4, 1)  # type: ignore[misc]
     assert [trial.number for trial in trials] == [2, 1]
@@ -195,7 +196,7 @@ def test_what_has_not_begun_and_is_not_wanted_any_more_is_given_up() -> None:
     for value in (0.9, 0.95):
         trial = study.ask()
         trial.set_user_attr("params", 100)
-        outcomes.report(study, trial, value, 3)
+        overwrite_value(study, trial, value, 3)
         outcomes.decide(trial, "trained")
         outcomes.finish(study, trial)
     again, best = choose(study, 3, 2, None, None)  # type: ignore[misc]

@@ -22,7 +22,7 @@ def study() -> optuna.Study:
 
 @pytest.fixture
 def candidate(space: Space) -> Candidate:
-    return space.candidate({slot.name: slot.ends()[0] for slot in space.slots})
+    return space.candidate(space.first_values)
 
 
 def running(study: optuna.Study, candidate: Candidate, *curve: float) -> optuna.Trial:

@@ -23,6 +23,7 @@ from nas.errors import StudyError
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.study import outcomes
+from nas.study.optuna_private import overwrite_value
 from nas.study.owned import OwnedStorage
 from nas.study.ownership import lock_key, own_study
 from nas.study.samplers import SAMPLERS
@@ -489,7 +490,7 @@ def test_a_server_that_restarts_in_the_middle_of_a_step_delays_it(
         assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths, SAMPLERS["random"]())
         trial = draw(study)
-        outcomes.report(study, trial, 0.4, 1)
+        overwrite_value(study, trial, 0.4, 1)
         outcomes.decide(trial, "trained")
 
         @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute", once=True)

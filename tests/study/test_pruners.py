@@ -8,8 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from nas.study.pruners import PRUNERS, REDUCTION, asha_rungs
-from nas.study.pruners.asha import Asha, Hyperband, asha_epochs, is_best, survivors
+from nas.study.pruners import PRUNERS, REDUCTION, Asha, Hyperband, asha_epochs, asha_rungs, is_best, survivors
 
 
 @pytest.mark.parametrize("epochs", range(1, 41))

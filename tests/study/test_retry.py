@@ -20,6 +20,7 @@ from nas.errors import StudyError
 from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.study import outcomes, retry
+from nas.study.optuna_private import overwrite_value
 from nas.study.owned import OwnedStorage
 from nas.study.ownership import own_study
 from nas.study.retry import FULL, LOCKED, UNREACHABLE, DatabaseUnavailable, Retry, find_unavailable
@@ -379,7 +380,7 @@ def draw(study: optuna.Study) -> optuna.Trial:
 
 STEPS: dict[str, Callable[[optuna.Study, optuna.Trial], object]] = {
     "ask": lambda study, trial: draw(study),
-    "report": lambda study, trial: outcomes.report(study, trial, 0.5, 2),
+    "report": lambda study, trial: overwrite_value(study, trial, 0.5, 2),
     "tell": lambda study, trial: outcomes.finish(study, trial),
 }
 
@@ -404,7 +405,7 @@ def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths, s
     with own_study(paths, None, note=note, stop_requested=lambda: False) as storage:
         study = owned_study(storage, paths, SAMPLERS["random"]())
         trial = draw(study)
-        outcomes.report(study, trial, 0.4, 1)
+        overwrite_value(study, trial, 0.4, 1)
         outcomes.decide(trial, "trained")
         with closing(sqlite3.connect(paths.database, check_same_thread=False)) as other:
             other.execute("BEGIN EXCLUSIVE")

@@ -550,7 +550,7 @@ def test_folders_that_workers_get_are_absolute(bench: MakeBench, tmp_path: Path)
 
 def test_out_of_memory_the_same_trial_goes_on_in_smaller_parts(bench: MakeBench) -> None:
     b = bench()
-    batch = b.space.candidate({slot.name: slot.ends()[0] for slot in b.space.slots}).train.batch_size
+    batch = b.space.candidate(b.space.first_values).train.batch_size
     b.run(1, {0: Life(memory=batch // 4)})
     assert [(int(order.key), order.micro_batches) for order in b.executor.submitted] == [(0, 1), (0, 2), (0, 4)]
     assert b.outcomes == ["trained"]

@@ -15,11 +15,11 @@ import sqlalchemy
 import nas.study.storage
 from nas.errors import StudyError
 from nas.paths import StudyPaths
-from nas.study import outcomes
 from nas.study.finalists import sibling
+from nas.study.optuna_private import overwrite_value, stored_trial
 from nas.study.owned import OwnedStorage
 from nas.study.ownership import own_study
-from nas.study.pruners.asha import Asha
+from nas.study.pruners import Asha
 from nas.study.samplers import SAMPLERS, ask
 from nas.study.storage import create_other_study, open_study, owned_study
 
@@ -134,8 +134,8 @@ def test_what_a_trial_costs_in_statements_grows_neither_with_the_trials_nor_with
             counts.clear()
             trial = ask(study, distributions, study.get_trials(deepcopy=False))
             for epoch in (1, 2):
-                outcomes.report(study, trial, 0.5, epoch)
-                Asha(9).prune(study, outcomes.stored(study, trial))
+                overwrite_value(study, trial, 0.5, epoch)
+                Asha(9).prune(study, stored_trial(study, trial))
             study.tell(trial, 0.5)
             assert len(counts) == 7 + 5 + 3 + 4, f"{number}: of the draw, an epoch at a rung, one at none, and the end"
 

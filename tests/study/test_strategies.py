@@ -18,6 +18,7 @@ from nas.space.space_file import read_space
 from nas.study import outcomes
 from nas.study.drawing import SearchSource
 from nas.study.history import all_with_values, excess, projected_values
+from nas.study.optuna_private import overwrite_value, stored_trial
 from nas.study.pruners import PRUNERS
 from nas.study.samplers import SAMPLERS
 from nas.study.samplers.base import _most_telling
@@ -100,7 +101,7 @@ def make_search(name: str, space: Space, trained: int, seed: int, most: int) -> 
         value = quality(running.candidate)
         outcome: outcomes.Outcome = "trained" if count % 5 == 0 else "pruned_early"
         for epoch in range(1, 10 if outcome == "trained" else 3):
-            outcomes.report(study, running.trial, value * (0.5 + epoch / 18), epoch)
+            overwrite_value(study, running.trial, value * (0.5 + epoch / 18), epoch)
         end(study, drawer, running, outcome)
         count += 1
     return study
@@ -169,7 +170,7 @@ def test_a_curve_that_exploded_misleads_nobody(name: str, space: Space) -> None:
             explodes = running.candidate.train.momentum > 0.45
             value = 0.99 if explodes else quality(running.candidate)
             for epoch in range(1, 3 if explodes else 10):
-                outcomes.report(study, running.trial, value, epoch)
+                overwrite_value(study, running.trial, value, epoch)
             end(study, drawer, running, "diverged" if explodes else "trained")
         return float(np.mean([t.params["momentum"] > 0.45 for t in trained_trials(study)[-networks // 3 :]]))
 
@@ -192,7 +193,7 @@ def test_a_space_of_few_networks_is_exhausted_and_not_drawn_from_for_ever(name: 
         while drawer.ready:
             running = drawer.ready.popleft()
             found.add(running.candidate.arch.stages[0].channels)
-            outcomes.report(study, running.trial, 0.5 + running.candidate.arch.stages[0].channels / 100, 9)
+            overwrite_value(study, running.trial, 0.5 + running.candidate.arch.stages[0].channels / 100, 9)
             end(study, drawer, running, "trained")
     assert len(found) >= 3
     assert {outcomes.outcome_of(t) for t in study.get_trials(deepcopy=False)} <= {"trained", "duplicate"}
@@ -210,7 +211,7 @@ def test_a_pruner_spares_the_best_and_writes_nothing(name: str) -> None:
         for epoch in range(1, 19):
             trial.report(float(value * (1 - 0.5 / epoch)), epoch)
             spent += 1
-            frozen = outcomes.stored(study, trial)
+            frozen = stored_trial(study, trial)
             if epoch < 18 and pruner.prune(study, frozen):
                 assert pruner.prune(study, frozen), "asked again it says the same"
                 study.tell(trial, state=TrialState.PRUNED)
@@ -244,7 +245,7 @@ def test_a_pruner_counts_a_duplicate_once_and_compares_nobody_with_larger_networ
                 trial.report(0.5 + 0.01 * (number % 4) - 0.02 * (number == 11 and epoch > 3), epoch)
                 if number == 11 and epoch < 18:
                     trial.set_user_attr("limit", 20)
-                    found.append(pruner.prune(study, outcomes.stored(study, trial)))
+                    found.append(pruner.prune(study, stored_trial(study, trial)))
             study.tell(trial, 0.5 + 0.01 * (number % 4))
             if number == 5:
                 for _ in range(copies):
