@@ -150,7 +150,7 @@ def measure_fit(space: Space, budget: Budget, draws: int, seed: int) -> Fit:
     would take too long, so that a limit of latency is left out."""
     limits = budget.limits.counted().limited()
     total, fits = Counter[str](), Counter[str]()
-    for candidate in islice(space.uniform_draws(seed), draws):
+    for candidate in space.uniform_draws(draws, seed):
         arch = candidate.arch
         total[arch.block] += 1
         fits[arch.block] += all(QUICK_COUNTS[limit](arch, budget.shape) <= most for limit, most in limits.items())
@@ -162,7 +162,7 @@ def measure_cost(space: Space, budget: Budget, draws: int, seed: int) -> dict[st
     """Multiply-adds of an image: below which a tenth, half and nine tenths of those uniform draws lie that keep
     the budget of parameters. Empty where none does."""
     shape, most = budget.shape, budget.limits.params
-    drawn = (candidate.arch for candidate in islice(space.uniform_draws(seed), draws))
+    drawn = (candidate.arch for candidate in space.uniform_draws(draws, seed))
     found = sorted(quick_macs(a, shape) for a in drawn if most is None or quick_params(a, shape) <= most)
     return {f"{share}%": found[len(found) * share // 100] for share in (10, 50, 90)} if found else {}
 
@@ -189,7 +189,7 @@ def fitting_draws(
     space: Space, budget: Budget, most_draws: int, seed: int, broken: Counter[str] | None = None
 ) -> Iterator[tuple[Candidate, Cost]]:
     """Of so many uniform draws those that fit. `broken` counts the limits that the others exceed."""
-    for candidate in islice(space.uniform_draws(seed), most_draws):
+    for candidate in space.uniform_draws(most_draws, seed):
         cost = budget.check(candidate.arch)
         if cost.fits:
             yield candidate, cost

@@ -171,11 +171,10 @@ class Space:
         """Suggests every slot, then builds the candidate. On a trial that already has some values, those are used again."""
         return self.candidate({slot.name: slot.value(trial) for slot in self.slots})
 
-    def uniform_draws(self, seed: int) -> Iterator[Candidate]:
-        """Without an end, uniform in each range's own scale."""
+    def uniform_draws(self, count: int, seed: int) -> Iterator[Candidate]:
+        """In each range's own scale."""
         draw = UniformDraw(seed)
-        while True:
-            yield self.draw(draw)
+        return (self.draw(draw) for _ in range(count))
 
     def candidate(self, values: Mapping[str, Any]) -> Candidate:
         """The candidate that a value for every slot means."""

@@ -24,7 +24,6 @@ from nas.study import outcomes
 from nas.study.history import is_duplicate
 from nas.study.identity import FINALISTS
 from nas.study.optuna_private import give_up, live_trial
-from nas.study.pruners import FairPruner
 from nas.study.source import Drawn, TrialSource
 from nas.study.storage import create_other_study, find_other_study
 from nas.study.trials import trial_candidate
@@ -141,20 +140,6 @@ def epochs_spent(trials: Iterable[FrozenTrial]) -> int:
     return sum(max(trial.intermediate_values, default=0) for trial in own)
 
 
-def expected_round(
-    begun: Round | None,
-    count: int | None,
-    epochs: int | None,
-    seeds: int | None,
-    trials: int,
-    search_epochs: int,
-    pruner: FairPruner,
-) -> Round | None:
-    """The round if the search trains all its trials."""
-    each = pruner.expected_epochs(trials) or search_epochs
-    return plan_round(trials * each, search_epochs, count, epochs, seeds, begun)
-
-
 def choose(
     study: optuna.Study, search_epochs: int, count: int | None, epochs: int | None, seeds: int | None
 ) -> tuple[Round, list[FrozenTrial]] | None:
@@ -175,11 +160,7 @@ def sibling(study: optuna.Study) -> optuna.Study | None:
 def begun_round(study: optuna.Study) -> Round | None:
     """The last round that was begun, as far as it was written before a crash."""
     finals = sibling(study)
-    return None if finals is None else _round_of(finals)
-
-
-def _round_of(finals: optuna.Study) -> Round | None:
-    said = finals.user_attrs.get("round")
+    said = None if finals is None else finals.user_attrs.get("round")
     return None if said is None else Round(**said)
 
 
@@ -270,8 +251,7 @@ class FinalistSource(TrialSource):
 
 def finalists_of(study: optuna.Study) -> list[Finalist]:
     """Best first, by the mean over the seeds that all of them have. Empty without finalists."""
-    finals = sibling(study)
-    begun = None if finals is None else _round_of(finals)
+    finals, begun = sibling(study), begun_round(study)
     if finals is None or begun is None:
         return []
     by_number: dict[int, dict[int, float]] = defaultdict(dict)

@@ -25,18 +25,11 @@ from optuna.study import StudyDirection
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths, study_paths
-from nas.study.address import record_address, study_address
+from nas.study.address import DRIVER, record_address, study_address
 from nas.study.identity import FINALISTS, database_name, name_of_study
 from nas.study.owned import Connect, OwnedStorage
 from nas.study.retry import UNREACHABLE, DatabaseUnavailable, Retry
-from nas.study.storage import (
-    make_tables,
-    move_rows,
-    openable,
-    own_postgres,
-    own_sqlite,
-    postgres,
-)
+from nas.study.storage import make_tables, move_rows, openable, own_sqlite, postgres
 
 FOUNDING_SECONDS = 10.0  # wait for another process that is creating the same study in a database
 PROBED_SECONDS = 0.5  # wait for a command that checks whether the lock is free, and holds it for a moment
@@ -71,7 +64,8 @@ def own_study(
         else:
             lease = Lease(paths.name, postgres(address))
             make_tables(paths, address)
-            storage = own_postgres(paths, address, lease.connect, retry)
+            with openable(paths, address):
+                storage = OwnedStorage(f"{DRIVER}://", lease.connect, retry)  # type: ignore[abstract]
         try:
             with openable(paths, address):
                 _found(storage, paths, address)
@@ -196,8 +190,7 @@ def _unwritable(paths: StudyPaths, error: OSError) -> StudyError:
 
 
 def _holder() -> dict[str, Any]:
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": platform.node(), "since": since}
+    return {"pid": os.getpid(), "host": platform.node(), "since": datetime.now().astimezone().isoformat(timespec="seconds")}
 
 
 def _sentence(holder: dict[str, Any]) -> str:
@@ -212,7 +205,7 @@ def _held(study: str, who: str, more: str = "") -> StudyError:
 
 
 # A machine that is gone is noticed after a minute; an administrator's limit for idle sessions does not apply to this one.
-_SESSION = {
+SESSION = {
     "tcp_keepalives_idle": "20",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "4",
@@ -252,7 +245,7 @@ class Lease:
         try:
             connection.autocommit = True
             self._require_session(connection)
-            for name, value in _SESSION.items():  # older servers lack some
+            for name, value in SESSION.items():  # older servers lack some
                 connection.execute("SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s", (value, name))
             if self._held_before:
                 self._take_again(connection)

@@ -184,15 +184,8 @@ def resolve_study(request: SearchSpec, space: Space, stored: StudySettings | Non
     if stored is None:
         return fill_new(space.study, space.epochs, space.warmup)
     if request.space is None:
-        return fill_defaults(
-            Overrides(
-                sampler=request.sampler,
-                pruner=request.pruner,
-                metric=overrides.metric,
-                trial_compute=overrides.trial_compute,
-                final_compute=overrides.final_compute,
-            ).applied_to_study(stored.study)
-        )
+        asked_now = overrides.model_copy(update={"sampler": request.sampler, "pruner": request.pruner})
+        return fill_defaults(asked_now.applied_to_study(stored.study))
     return fill_defaults(inherit_arguments(space.study, stored.study))
 
 

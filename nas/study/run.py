@@ -38,8 +38,8 @@ from nas.study.finalists import (
     choose,
     create_sibling_study,
     enqueue_trainings,
-    expected_round,
     finalists_of,
+    plan_round,
     require_same_epochs,
     reserved_flop,
 )
@@ -254,7 +254,8 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
     _bind(prepared, study)
     fitted = [] if _has_begun(study) else _begin(prepared, study)
     require_same_epochs(study, request.finalist_epochs)
-    expected = expected_round(begun_round(study), *request.final_round, request.trials, space.epochs, plan.pruner)
+    each = plan.pruner.expected_epochs(request.trials) or space.epochs  # if the search trains all its trials
+    expected = plan_round(request.trials * each, space.epochs, *request.final_round, begun_round(study))
     kept_seconds = SHARE * (request.timeout or 0.0) if expected else 0.0
     kept_flop = reserved_flop(request.flop, expected, request.finalists, space.epochs, settings.study, space.budget.macs)
     search_deadline = None if prepared.deadline is None else prepared.deadline - kept_seconds

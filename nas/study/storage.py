@@ -212,7 +212,7 @@ def _check_file(file: str, journal: str | None = None) -> None:
             raise sqlite3.DatabaseError(found.splitlines()[-1])
 
 
-def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> "OwnedStorage":
+def own_sqlite(paths: StudyPaths, retry: Retry, note: Callable[[str], None]) -> OwnedStorage:
     """For the holder of the lock of the study's folder."""
     system = file_system(paths.folder)
     network = system in NETWORK_FILE_SYSTEMS
@@ -249,15 +249,13 @@ def postgres(address: sqlalchemy.URL) -> Connect:
 def make_tables(paths: StudyPaths, address: sqlalchemy.URL) -> None:
     """Creates the tables of Optuna and of the coordinators if necessary. Writes nothing about any study."""
     how: dict[str, Any] = {"creator": postgres(address), "poolclass": sqlalchemy.NullPool}
-    with openable(paths, address):
-        engine = sqlalchemy.create_engine(f"{DRIVER}://", **how)
-        with engine.connect() as connection:
-            # Two studies may be created in a new database at once, which neither Optuna nor IF NOT EXISTS handles.
-            connection.execute(sqlalchemy.text("SET lock_timeout = '60s'"))
-            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(SCHEMA_LOCK)))
-            optuna.storages.RDBStorage(f"{DRIVER}://", how)
-            COORDINATORS.create(connection, checkfirst=True)
-            connection.commit()
+    with openable(paths, address), sqlalchemy.create_engine(f"{DRIVER}://", **how).connect() as connection:
+        # Two studies may be created in a new database at once, which neither Optuna nor IF NOT EXISTS handles.
+        connection.execute(sqlalchemy.text("SET lock_timeout = '60s'"))
+        connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(SCHEMA_LOCK)))
+        optuna.storages.RDBStorage(f"{DRIVER}://", how)
+        COORDINATORS.create(connection, checkfirst=True)
+        connection.commit()
 
 
 def move_rows(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.URL, name: str | None) -> None:
@@ -279,12 +277,6 @@ def move_rows(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.URL, 
         for ending in ("", FINALISTS) if name is not None else ():
             rename = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
             connection.execute(rename, {"new": f"{name}{ending}", "old": paths.name + ending})
-
-
-def own_postgres(paths: StudyPaths, address: sqlalchemy.URL, connect: Connect, retry: Retry) -> "OwnedStorage":
-    """`connect` takes the study's lock with each connection."""
-    with openable(paths, address):
-        return OwnedStorage(f"{DRIVER}://", connect, retry)  # type: ignore[abstract]
 
 
 # ------------------------------------------------------------------------------------------------------------- the ledger

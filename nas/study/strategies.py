@@ -1,30 +1,23 @@
 """Makes samplers and pruners from their descriptions; checks their arguments, and fills in the defaults."""
 
 import inspect
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from nas.config import StrategyConfig, StudyConfig, what_is_wrong
 from nas.errors import ConfigError, choices_sentence
 from nas.study.pruners import PRUNERS, REDUCTION, FairPruner
-from nas.study.samplers import SAMPLERS, SeededSampler
-from nas.study.samplers.base import experiments_allowed
-
-Strategy = TypeVar("Strategy")
+from nas.study.samplers import SAMPLERS, SeededSampler, experiments_allowed
 
 STARTUP_TRIALS = 2  # scripts/bench/README.md, "Search quality"
+REGISTRIES: dict[str, dict[str, Any]] = {"sampler": SAMPLERS, "pruner": PRUNERS}
 EPOCHS = "epochs"  # the parameter of every pruner's constructor that users do not set
 
 
 def fill_defaults(study: StudyConfig) -> StudyConfig:
     """With every argument of its sampler and pruner, so that a study does not change when a default does. Raises ConfigError."""
-    return study.model_copy(
-        update={
-            "sampler": _fill_defaults("sampler", study.sampler, SAMPLERS),
-            "pruner": _fill_defaults("pruner", study.pruner, PRUNERS),
-        }
-    )
+    return study.model_copy(update={kind: _fill_defaults(kind, getattr(study, kind)) for kind in REGISTRIES})
 
 
 def fill_new(study: StudyConfig, epochs: int, warmup: float) -> StudyConfig:
@@ -45,7 +38,7 @@ def fill_new(study: StudyConfig, epochs: int, warmup: float) -> StudyConfig:
 def inherit_arguments(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
     """`asked`, with the arguments of `before` that it does not give for the same sampler or pruner."""
     changed = {}
-    for kind in ("sampler", "pruner"):
+    for kind in REGISTRIES:
         new, old = getattr(asked, kind), getattr(before, kind)
         if new.name == old.name:
             changed[kind] = StrategyConfig(name=new.name, arguments=old.arguments | new.arguments)
@@ -53,14 +46,14 @@ def inherit_arguments(asked: StudyConfig, before: StudyConfig) -> StudyConfig:
 
 
 def make_sampler(config: StrategyConfig, study_seed: int = 0) -> SeededSampler:
-    config = _fill_defaults("sampler", config, SAMPLERS)
+    config = _fill_defaults("sampler", config)
     sampler = SAMPLERS[config.name](**config.arguments)
     sampler.study_seed = study_seed
     return sampler
 
 
 def make_pruner(config: StrategyConfig, epochs: int) -> FairPruner:
-    config = _fill_defaults("pruner", config, PRUNERS)
+    config = _fill_defaults("pruner", config)
     with experiments_allowed():
         return PRUNERS[config.name](epochs, **config.arguments)
 
@@ -71,7 +64,8 @@ def describe(config: StrategyConfig) -> str:
     return f"{config.name} ({listed})" if listed else config.name
 
 
-def _fill_defaults(kind: str, config: StrategyConfig, registry: dict[str, type[Strategy]]) -> StrategyConfig:
+def _fill_defaults(kind: str, config: StrategyConfig) -> StrategyConfig:
+    registry = REGISTRIES[kind]
     if config.name not in registry:
         raise ConfigError(
             f"study.{kind}: {config.name!r} is not a {kind}.{choices_sentence(config.name, registry)}",

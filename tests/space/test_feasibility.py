@@ -25,7 +25,7 @@ from nas.space.feasibility import (
     smallest_network,
     time_draws,
 )
-from nas.space.space import Space, UniformDraw
+from nas.space.space import Space
 from nas.space.space_file import CIFAR10, load_preset, load_space, read_space
 from nas.study.samplers import SAMPLERS
 from nas.study.settings import Overrides
@@ -56,8 +56,7 @@ def budget(**limits: Any) -> Budget:
 
 def test_no_draw_is_smaller_than_the_smallest_network() -> None:
     smallest = count_params(smallest_network(space(), SHAPE), SHAPE)
-    draw = UniformDraw(seed=0)
-    assert all(count_params(space().draw(draw).arch, SHAPE) >= smallest for _ in range(60))
+    assert all(count_params(drawn.arch, SHAPE) >= smallest for drawn in space().uniform_draws(60, seed=0))
 
 
 def test_what_fits_is_let_pass_and_what_cannot_is_refused_with_the_ranges_to_lower() -> None:
@@ -303,15 +302,14 @@ def test_search_through_a_space_that_cannot_fill_its_budget_does_not_begin(nas: 
 
 def test_draws_of_a_search_fill_its_own_budget_on_its_own_images() -> None:
     searched = Overrides(max_params=120_000).applied_to(load_space("resnet-small-fit")).for_images(GRAY)
-    budget, lots = Budget(searched.budget, GRAY), UniformDraw(seed=0)
-    for _ in range(10):
-        arch = searched.draw(lots).arch
-        assert 117_600 <= count_params(arch, GRAY) == budget.check(arch).params <= 120_000
+    budget = Budget(searched.budget, GRAY)
+    for drawn in searched.uniform_draws(10, seed=0):
+        assert 117_600 <= count_params(drawn.arch, GRAY) == budget.check(drawn.arch).params <= 120_000
 
 
 def test_network_of_another_study_begins_one_whose_widths_are_scaled_by_the_ratios_that_give_it() -> None:
     filling = load_space("resnet-small-fit")
-    candidate = filling.draw(UniformDraw(seed=4))
+    (candidate,) = filling.uniform_draws(1, seed=4)
     fitted = fit_start(Start("study:other trial 1", candidate), filling, Budget(filling.budget, CIFAR10))
     assert fitted.reasons == []
     assert fitted.values is not None

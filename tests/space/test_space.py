@@ -56,9 +56,7 @@ def test_every_stage_is_drawn_and_only_those_there_are_get_built() -> None:
 
 @pytest.mark.parametrize("text", [WHOLE, *(p.read_text() for p in sorted(shipped_folder().glob("*.yaml")))])
 def test_drawn_candidate_comes_back_from_its_json(text: str) -> None:
-    space, lots = read(text), UniformDraw(seed=3)
-    for _ in range(20):
-        drawn = space.draw(lots)
+    for drawn in read(text).uniform_draws(20, seed=3):
         assert Candidate.from_json(drawn.to_json()) == drawn
 
 
@@ -134,12 +132,9 @@ def test_value_from_elsewhere_is_kept_or_brought_to_the_nearest_that_may_be_draw
 
 
 def test_candidate_that_was_drawn_here_has_its_own_values() -> None:
-    space, lots = read(), UniformDraw(seed=5)
-    for _ in range(20):
-        drawn = space.draw(lots)
-        values = space.values_nearest_to(drawn)
-        filler = space.first_values
-        assert space.candidate(filler | values) == drawn
+    space = read()
+    for drawn in space.uniform_draws(20, seed=5):
+        assert space.candidate(space.first_values | space.values_nearest_to(drawn)) == drawn
 
 
 def test_stages_that_a_candidate_lacks_have_no_values() -> None:
@@ -170,9 +165,9 @@ def test_space_warns_of_widths_between_blocks_of_channels(monkeypatch: pytest.Mo
         latency = LatencyConfig(max_ms=5, runtime=runtime)
         space = replace(plain, budget=plain.budget.model_copy(update={"latency": latency}))
         assert ["blocks of 16" in warning for warning in space.warnings()] == [True] * warned
-        whole = (replace(one, domain=IntDistribution(16, 64, step=16)) for one in space.slots if one.name.endswith(".channels"))
-        slots = {one.name: one for one in space.slots} | {one.name: one for one in whole}
-        assert replace(space, slots=tuple(slots.values())).warnings() == []
+        whole = IntDistribution(16, 64, step=16)
+        slots = (replace(one, domain=whole) if one.name.endswith(".channels") else one for one in space.slots)
+        assert replace(space, slots=tuple(slots)).warnings() == []
 
 
 def fitting(fit: str = "params", text: str = WHOLE) -> Space:
@@ -184,22 +179,19 @@ def params_of(space: Space, candidate: Candidate) -> int:
 
 
 def test_drawn_widths_are_scaled_until_the_budget_of_the_search_is_filled_on_its_images() -> None:
-    lots, again = UniformDraw(seed=1), UniformDraw(seed=1)
-    for _ in range(30):
-        drawn = fitting().draw(lots)
-        assert 294_000 <= params_of(fitting(), drawn) <= 300_000
-        assert fitting().draw(again) == drawn
+    drawn = list(fitting().uniform_draws(30, seed=1))
+    assert all(294_000 <= params_of(fitting(), one) <= 300_000 for one in drawn)
+    assert list(fitting().uniform_draws(30, seed=1)) == drawn
     many = ImageShape(channels=1, size=28, classes=200)
     space = replace(fitting(), budget=BudgetConfig(params=1_000_000)).for_images(many)
-    assert 980_000 <= closed_form_params(space.draw(lots).arch, many) <= 1_000_000
+    assert all(980_000 <= params_of(space, one) <= 1_000_000 for one in space.uniform_draws(3, seed=1))
 
 
 def test_share_of_the_budget_is_drawn_as_one_more_slot() -> None:
-    space, lots = fitting("{params: {low: 0.25, high: 0.75, log: true}}"), UniformDraw(seed=1)
-    recorder = Recorder(0)
+    space, recorder = fitting("{params: {low: 0.25, high: 0.75, log: true}}"), Recorder(0)
     space.draw(recorder)
     assert recorder.asked["fill"] == (0.25, 0.75, None, True)
-    shares = [params_of(space, space.draw(lots)) / 300_000 for _ in range(50)]
+    shares = [params_of(space, drawn) / 300_000 for drawn in space.uniform_draws(50, seed=1)]
     assert 0.24 < min(shares) < 0.3
     assert 0.65 < max(shares) <= 0.75
 
@@ -243,15 +235,11 @@ def test_widths_are_scaled_in_their_own_steps(channels: str, step: int) -> None:
     "text", [WHOLE, *((shipped_folder() / f"{name}.yaml").read_text() for name in ("resnet-small", "digits"))]
 )
 def test_candidate_that_was_scaled_here_has_ratios_that_give_it_again(text: str, fit: str) -> None:
-    space, lots = fitting(fit, text), UniformDraw(seed=5)
-    filler = space.first_values
-    slots = space.by_name
-    found = 0
-    for _ in range(40):
-        drawn = space.draw(lots)
+    space, found = fitting(fit, text), 0
+    for drawn in space.uniform_draws(40, seed=5):
         values = space.values_nearest_to(drawn)
-        assert [name for name, value in values.items() if not slots[name].holds(value)] == []
-        found += space.candidate(filler | values) == drawn
+        assert [name for name, value in values.items() if not space.by_name[name].holds(value)] == []
+        found += space.candidate(space.first_values | values) == drawn
     assert found >= 26  # where the share is drawn, the target is the count itself, and the scaling may stop before it
 
 

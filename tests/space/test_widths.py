@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from nas.budget.closed_form import closed_form_params
 from nas.config import WIDEST, ArchConfig, ImageShape, StageConfig
-from nas.space.space import UniformDraw
 from nas.space.space_file import load_space
 from nas.space.widths import FILLED, filled
 
@@ -27,11 +26,10 @@ def widths(arch: ArchConfig) -> list[int]:
 )
 @pytest.mark.parametrize("step", [1, 8])
 def test_every_draw_of_a_space_is_brought_to_between_98_and_100_percent(space: str, target: int, step: int) -> None:
-    drawn, lots = load_space(space), UniformDraw(seed=11)
-    shares = []
-    for _ in range(100):
-        arch = drawn.draw(lots).arch
-        shares.append(closed_form_params(filled(arch, drawn.images, target, [step] * len(arch.stages)), drawn.images) / target)
+    drawn = load_space(space)
+    archs = (candidate.arch for candidate in drawn.uniform_draws(100, seed=11))
+    scaled = [filled(arch, drawn.images, target, [step] * len(arch.stages)) for arch in archs]
+    shares = [closed_form_params(arch, drawn.images) / target for arch in scaled]
     assert max(shares) <= 1
     assert sum(share >= FILLED for share in shares) >= 99
     assert min(shares) >= 0.97
@@ -53,11 +51,9 @@ def test_ratios_of_the_widths_stay_so_that_a_shape_twice_as_wide_is_scaled_alike
 
 
 def test_most_widths_stay_multiples_of_their_step() -> None:
-    space, lots = load_space("resnet-small"), UniformDraw(seed=5)
-    found = []
-    for _ in range(100):
-        arch = space.draw(lots).arch
-        found += [width % 8 == 0 for width in widths(filled(arch, CIFAR10, 300_000, [8] * len(arch.stages)))]
+    archs = (candidate.arch for candidate in load_space("resnet-small").uniform_draws(100, seed=5))
+    scaled = [filled(arch, CIFAR10, 300_000, [8] * len(arch.stages)) for arch in archs]
+    found = [width % 8 == 0 for arch in scaled for width in widths(arch)]
     assert sum(found) >= 0.8 * len(found)
 
 

@@ -13,8 +13,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from optuna.trial import FrozenTrial
 
 from nas.paths import StudyPaths
 from nas.study.outcomes import COUNTED, best_trials, outcome_of
@@ -156,12 +159,9 @@ def check_study(paths: StudyPaths, trained: int) -> None:
     assert not list(paths.folder.rglob("*.tmp"))
 
 
-def told(paths: StudyPaths) -> list[object]:
+def told(trials: Iterable[FrozenTrial]) -> list[object]:
     """All that follows from a search's seed."""
-    return [
-        (t.number, t.params, t.user_attrs["outcome"], t.values, t.intermediate_values, t.constraints)
-        for t in open_study(paths).get_trials()
-    ]
+    return [(t.number, t.params, t.user_attrs["outcome"], t.values, t.intermediate_values, t.constraints) for t in trials]
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """A search without processes: scripted workers that answer at once, and a study whose draws are listed beforehand."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,9 +73,6 @@ class Listed(SeededSampler):
         self.channels = channels
         self.seed(0)
 
-    def draw(self, study: optuna.Study, trial: optuna.trial.FrozenTrial, space: dict[str, Any]) -> dict[str, Any]:
-        return {}
-
     def sample_independent(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
@@ -143,6 +141,10 @@ class FakeExecutor(Executor):
         """In a row, before it is taken for a search that waits for nothing."""
         self.deaf = False
         """Whether no worker hears a Suspend."""
+        self.hangs: Callable[[], bool] = lambda: False
+        """Whether no worker says anything now; not once one was killed for it."""
+        self.hung = 0
+        """How often the coordinator listened in vain."""
         self._trainings: dict[int, Generator[FromWorker, bool, None]] = {}
         self._orders: dict[int, Job] = {}
         self._suspended: set[int] = set()
@@ -178,15 +180,12 @@ class FakeExecutor(Executor):
 
     def restart(self, worker: int) -> None:
         self.restarted.append(worker)
-        self._trainings.pop(worker, None)
-        self._answers.pop(worker, None)
+        self.break_off(worker)
         self._spawn(worker)
 
     def kill(self, worker: int) -> None:
         self.killed.append(worker)
-        self._trainings.pop(worker, None)
-        self._answers.pop(worker, None)
-        self._outbox.append((worker, Died("SIGKILL")))
+        self.break_off(worker, Died("SIGKILL"))
 
     def close(self, force: bool = False) -> None:
         raise AssertionError("whoever started the search ends the workers")
@@ -221,7 +220,17 @@ class FakeExecutor(Executor):
         """Whether nobody trains."""
         return self._trainings.keys() <= self.paused
 
+    def break_off(self, worker: int, *messages: FromWorker) -> None:
+        """Its training ends with these."""
+        self._trainings.pop(worker, None)
+        self._answers.pop(worker, None)
+        self._outbox += [(worker, message) for message in messages]
+
     def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
+        if not self.killed and self.hangs():
+            self.hung += 1
+            time.sleep(0.05)
+            return []
         for worker in self._answers.keys() - self.paused:
             self._advance(worker, self._answers.pop(worker))
         if not self._outbox:
@@ -390,15 +399,19 @@ class Bench:
         coordinator.run()
         return coordinator
 
-    def stop_when(self, condition: Callable[[Progress], bool], coordinator: Search) -> None:
-        """As Ctrl-C does, as soon as this is true; once."""
+    def once(self, condition: Callable[[Progress], bool], action: Callable[[], None]) -> None:
+        """Does this as soon as the condition is true."""
 
         def on_update(progress: Progress) -> None:
             if condition(progress):
-                coordinator.stop.request()
                 self.display.on_update = lambda progress: None
+                action()
 
         self.display.on_update = on_update
+
+    def stop_when(self, condition: Callable[[Progress], bool], coordinator: Search) -> None:
+        """As Ctrl-C does."""
+        self.once(condition, coordinator.stop.request)
 
     @property
     def trials(self) -> list[optuna.trial.FrozenTrial]:

@@ -1,7 +1,6 @@
 """Which database a study is kept in, and that nobody learns its password from what is shown or stored."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +10,6 @@ from nas.study.address import parse_address, record_address, redacted, shown, st
 from nas.study.settings import Environment
 
 SECRET = "hunter2"
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> StudyPaths:
-    return StudyPaths(tmp_path / "studies" / "mine")
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

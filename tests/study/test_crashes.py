@@ -8,8 +8,8 @@ import pytest
 
 from nas.study.outcomes import COUNTED
 from nas.study.pruners import Asha
-from nas.study.samplers import SAMPLERS
-from nas.study.samplers.optunas import STARTUP_TRIALS
+from nas.study.samplers import SAMPLERS, STARTUP_TRIALS
+from tests.study.sabotage import told
 from tests.study.scripted import EPOCHS, FakeDisplay, Life, PruneAfter
 
 WRITES = (
@@ -128,10 +128,6 @@ def accuracy_of(order: Any) -> Life:
     return Life(curve=(channels / 200, channels / 150, channels / 100))
 
 
-def told(b: Any) -> list[Any]:
-    return [(t.number, t.params, t.user_attrs["outcome"], t.values, t.intermediate_values, t.constraints) for t in b.trials]
-
-
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_with_one_worker_a_crash_changes_no_draw_and_no_verdict(
@@ -158,4 +154,6 @@ def test_with_one_worker_a_crash_changes_no_draw_and_no_verdict(
             run(b)
         b.sampler = SAMPLERS["tpe"]()
         run(b)
-        assert told(b) == told(undisturbed), f"after a crash {'after' if after else 'before'} write {at} of {writes}"
+        assert told(b.trials) == told(undisturbed.trials), (
+            f"after a crash {'after' if after else 'before'} write {at} of {writes}"
+        )

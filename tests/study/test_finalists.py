@@ -27,7 +27,6 @@ from nas.study.finalists import (
     create_sibling_study,
     enqueue_trainings,
     epochs_spent,
-    expected_round,
     finalists_of,
     plan_round,
     reserved_flop,
@@ -67,7 +66,7 @@ def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
     assert plan_round(10, 18, count=3, epochs=40, seeds=1) == Round(3, 40, 1)
     assert plan_round(1000, 18, epochs=20) == Round(5, 20, 2)
     assert plan_round(10, 18, epochs=20) == Round(2, 20, 1), "who names epochs wants finalists"
-    assert expected_round(None, None, None, None, 100, 18, Asha(18)) == Round(2, 27, 2)
+    assert plan_round(100 * Asha(18).expected_epochs(100), 18) == Round(2, 27, 2)
 
 
 MISTAKES: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -92,14 +91,27 @@ def searched(*values: float | None) -> optuna.Study:
     """A study of networks with these accuracies; None for one that was pruned after an epoch."""
     study = optuna.create_study(study_name="mine", direction="maximize")
     for value in values:
-        trial = study.ask()
-        trial.set_user_attr("params", 100)
-        trial.set_user_attr("architecture", "basic")
-        for epoch in range(1, 4 if value else 2):
-            overwrite_value(study, trial, value or 0.1, epoch)
-        outcomes.decide(trial, "trained" if value else "pruned_early")
-        outcomes.finish(study, trial)
+        outcomes.finish(study, ended(study, value))
     return study
+
+
+def ended(study: optuna.Study, value: float | None) -> optuna.Trial:
+    """One that is recorded and not told."""
+    trial = study.ask()
+    trial.set_user_attr("params", 100)
+    trial.set_user_attr("architecture", "basic")
+    for epoch in range(1, 4 if value else 2):
+        overwrite_value(study, trial, value or 0.1, epoch)
+    outcomes.decide(trial, "trained" if value else "pruned_early")
+    return trial
+
+
+def begin(study: optuna.Study, *final_round: int | None) -> tuple[optuna.Study, list[optuna.trial.FrozenTrial], Round]:
+    """The sibling study with its trainings enqueued, what they train, and the round."""
+    asked, trials = choose(study, 3, *final_round)
+    finals = create_sibling_study(study, asked)
+    enqueue_trainings(finals, trials, asked)
+    return finals, trials, asked
 
 
 def train(finals: optuna.Study, values: dict[tuple[int, int], float]) -> None:
@@ -116,10 +128,9 @@ def train(finals: optuna.Study, values: dict[tuple[int, int], float]) -> None:
 def test_the_winner_is_the_best_mean_and_not_the_best_of_the_search() -> None:
     study = searched(0.6, 0.8, None, 0.7)
     assert epochs_spent(study.get_trials()) == 10
-    asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
+    finals, trials, asked = begin(study, 2, 4, 2)
     assert (asked, [trial.number for trial in trials]) == (Round(2, 4, 2), [1, 3])
-    finals = create_sibling_study(study, asked)
-    assert enqueue_trainings(finals, trials, asked) == 4
+    assert enqueue_trainings(finals, trials, asked) == 4, "as before"
     order = [(trial.user_attrs["finalist"], trial.user_attrs["seed"]) for trial in finals.get_trials()]
     assert order == [(1, 0), (3, 0), (1, 1), (3, 1)], "all by the first seed before any by the second"
     assert finalists_of(study) == []
@@ -134,9 +145,7 @@ def test_the_winner_is_the_best_mean_and_not_the_best_of_the_search() -> None:
 
 def test_until_all_were_trained_by_the_same_seeds_they_are_compared_by_those_that_all_have() -> None:
     study = searched(0.6, 0.8)
-    asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
-    finals = create_sibling_study(study, asked)
-    enqueue_trainings(finals, trials, asked)
+    finals, trials, asked = begin(study, 2, 4, 2)
     train(finals, {(1, 0): 0.75, (0, 0): 0.7, (0, 1): 0.9})
     assert [finalist.number for finalist in finalists_of(study)] == [1, 0]
     assert enqueue_trainings(finals, trials, asked) == 4, "the one that failed is trained again"
@@ -166,14 +175,9 @@ def test_there_are_no_more_than_ran_to_their_end() -> None:
 def test_a_result_that_a_draw_keeps_back_is_a_finalist() -> None:
     """As where the time is up while a draw is under way."""
     study = searched(0.6, 0.7)
-    best = study.ask()
-    best.set_user_attr("params", 100)
-    overwrite_value(study, best, 0.8, 3)
-    outcomes.decide(best, "trained")
-    asked, trials = choose(study, 3, 2, 4, 1)  # type: ignore[misc]
+    ended(study, 0.8)
+    finals, trials, _ = begin(study, 2, 4, 1)
     assert [trial.number for trial in trials] == [2, 1]
-    finals = create_sibling_study(study, asked)
-    enqueue_trainings(finals, trials, asked)
     train(finals, {(2, 0): 0.9, (1, 0): 0.7})
     assert best_of(study)[0].number == 2  # type: ignore[union-attr]
 
@@ -189,16 +193,10 @@ def test_a_crash_while_the_sibling_study_is_founded_loses_nothing() -> None:
 
 def test_what_has_not_begun_and_is_not_wanted_any_more_is_given_up() -> None:
     study = searched(0.6, 0.8)
-    asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
-    finals = create_sibling_study(study, asked)
-    enqueue_trainings(finals, trials, asked)
+    finals, _, asked = begin(study, 2, 4, 2)
     begun = finals.ask()
     for value in (0.9, 0.95):
-        trial = study.ask()
-        trial.set_user_attr("params", 100)
-        overwrite_value(study, trial, value, 3)
-        outcomes.decide(trial, "trained")
-        outcomes.finish(study, trial)
+        outcomes.finish(study, ended(study, value))
     again, best = choose(study, 3, 2, None, None)  # type: ignore[misc]
     assert (again, [trial.number for trial in best]) == (asked, [3, 2])
     assert enqueue_trainings(finals, best, again) == 5, "four, and the one that is being trained"

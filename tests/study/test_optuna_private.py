@@ -24,7 +24,7 @@ from nas.study.optuna_private import (
     set_attributes,
     stored_trial,
 )
-from nas.study.samplers.own import from_unit, to_unit
+from nas.study.samplers import from_unit, to_unit
 
 PACKAGE = Path(nas.__file__).parent
 ELSEWHERE = {"nas/dashboard/view.py", "nas/dashboard/__init__.py"}

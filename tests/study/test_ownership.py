@@ -6,17 +6,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-import optuna
 import pytest
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.runs.context import locked
-from nas.study.ownership import is_led, own_study, remove_study, rename_study
+from nas.study.ownership import is_led, remove_study, rename_study
 from nas.study.storage import open_study, owned_study
+from tests.study.conftest import own
 
 HOLD = """
 import os, sys
@@ -33,15 +32,6 @@ try:
 except StudyError as error:
     print(error, flush=True)
 """
-
-
-def own(paths: StudyPaths, url: str | None = None) -> AbstractContextManager[optuna.storages.BaseStorage]:
-    return own_study(paths, url, note=lambda text: None, stop_requested=lambda: False)
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> StudyPaths:
-    return StudyPaths(tmp_path / "studies" / "mine")
 
 
 Process = subprocess.Popen[str]
@@ -63,6 +53,18 @@ def heard(process: Process) -> str:
 def say(process: Process) -> None:
     process.stdin.write("\n")
     process.stdin.flush()
+
+
+def race(one: Process, other: Process) -> tuple[Process, str]:
+    """Both become the coordinator at once: who does, and what the other is told."""
+    say(one)
+    say(other)
+    answers = {process: heard(process) for process in (one, other)}
+    winner, loser = sorted(answers, key=lambda process: answers[process] != "held")
+    assert answers[winner] == "held", answers
+    say(winner)
+    assert [winner.wait(), loser.wait()] == [0, 0]
+    return winner, answers[loser]
 
 
 @pytest.fixture
@@ -90,14 +92,7 @@ def test_a_second_coordinator_is_refused_and_a_dead_one_is_none(paths: StudyPath
 
 def test_of_two_that_found_a_study_at_once_one_wins_and_the_other_is_told(paths: StudyPaths) -> None:
     with start(paths) as one, start(paths) as other:
-        say(one)
-        say(other)
-        answers = {one: heard(one), other: heard(other)}
-        winner, loser = (one, other) if answers[one] == "held" else (other, one)
-        assert answers[winner] == "held"
-        assert answers[loser].startswith("the study 'mine' is being searched by "), answers
-        say(winner)
-        assert [winner.wait(), loser.wait()] == [0, 0]
+        assert race(one, other)[1].startswith("the study 'mine' is being searched by ")
     with own(paths) as storage:
         assert owned_study(storage, paths).get_trials() == []
 

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +24,23 @@ from nas.paths import StudyPaths
 from nas.study import outcomes
 from nas.study.optuna_private import overwrite_value
 from nas.study.owned import OwnedStorage
-from nas.study.ownership import lock_key, own_study
+from nas.study.ownership import SESSION, lock_key
 from nas.study.samplers import SAMPLERS
 from nas.study.storage import open_study, owned_study
 from tests.conftest import TINY_SPACE
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
-from tests.study.test_ownership import Process, heard, say, start
+from tests.study.conftest import own
+from tests.study.test_ownership import Process, heard, race, say, start
 from tests.study.test_retry import STEPS, check_done_once, draw
 
-SESSION = {
-    "tcp_keepalives_idle": "20",
-    "tcp_keepalives_interval": "10",
-    "tcp_keepalives_count": "4",
-    "tcp_user_timeout": "60000",
-    "idle_session_timeout": "0",
-}
 NUMBERS = itertools.count()
 THERE_AGAIN = "the study's database is available again; the search continues"
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> Cluster:
-    return request.getfixturevalue("postgres")
 
 
 @pytest.fixture
 def url(server: Cluster) -> str:
     """Of a database of the test's own, password and all."""
     return server.create_database(f"test{next(NUMBERS)}")
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> StudyPaths:
-    return StudyPaths(tmp_path / "studies" / "mine")
-
-
-def own(
-    paths: StudyPaths, url: str | None, note: Callable[[str], None] = lambda text: None, stop: Stop | None = None
-) -> AbstractContextManager[optuna.storages.BaseStorage]:
-    return own_study(paths, url, note=note, stop_requested=lambda: stop is not None and stop.requested)
 
 
 def begin(paths: StudyPaths) -> None:
@@ -269,14 +246,8 @@ def test_a_second_coordinator_is_refused_and_a_dead_one_is_none(
 def test_of_two_that_found_a_study_at_once_one_wins_and_the_other_is_told(url: str, tmp_path: Path) -> None:
     here, there = (StudyPaths(tmp_path / name / "mine") for name in ("here", "there"))
     with start(here, url) as one, start(there, url) as other:
-        say(one)
-        say(other)
-        answers = {one: heard(one), other: heard(other)}
-        winner, loser = (one, other) if answers[one] == "held" else (other, one)
-        assert answers[winner] == "held", answers
-        assert answers[loser].startswith(f"the study 'mine' is being searched by process {winner.pid} on "), answers
-        say(winner)
-        assert [winner.wait(), loser.wait()] == [0, 0]
+        winner, told = race(one, other)
+        assert told.startswith(f"the study 'mine' is being searched by process {winner.pid} on ")
 
 
 def test_of_two_in_one_folder_for_different_databases_one_is_told(

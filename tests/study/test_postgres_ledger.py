@@ -12,17 +12,13 @@ from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.runs.ledger import Ledger, read_ledger, record, rewrite, try_to_record
 from nas.study.address import parse_address, record_address
-from nas.study.ownership import own_study, remove_study, rename_study
+from nas.study.ownership import remove_study, rename_study
 from nas.study.storage import open_study, owned_study
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
 from tests.runs.entries import make_version_1, run_at_once, run_entry, submission_entry
+from tests.study.conftest import own
 
 NUMBERS = itertools.count()
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> Cluster:
-    return request.getfixturevalue("postgres")
 
 
 @pytest.fixture
@@ -64,7 +60,7 @@ def test_a_study_is_renamed_and_removed_with_all_its_rows(
 ) -> None:
     monkeypatch.setenv("NAS_STUDIES", str(tmp_path / "studies"))
     for paths in studies:
-        with own_study(paths, None, note=print, stop_requested=lambda: False) as storage:
+        with own(paths) as storage:
             study = owned_study(storage, paths)
             study.tell(study.ask(), 0.5)
             storage.create_new_study([StudyDirection.MAXIMIZE], f"{paths.name} finalists")
@@ -86,7 +82,7 @@ def test_a_study_is_renamed_and_removed_with_all_its_rows(
 
 def test_ledger_is_written_while_its_study_is_searched(studies: list[StudyPaths]) -> None:
     (paths, _) = studies
-    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
+    with own(paths) as storage:
         study = owned_study(storage, paths)
         study.tell(study.ask(), 0.5)
         record(paths, run_entry())

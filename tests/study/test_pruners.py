@@ -76,38 +76,21 @@ def test_nobody_is_pruned_before_so_many_have_completed(name: str) -> None:
     assert any(pruned[4:])
 
 
-class Sides:
-    """One course of events in two studies: pruned by ours, and by Optuna's pruner of this name."""
-
-    def __init__(self, epochs: int) -> None:
-        rungs = asha_rungs(epochs)
-        theirs = optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=rungs[0], reduction_factor=REDUCTION, min_early_stopping_rate=0, bootstrap_count=0
-        )
-        self.studies = [optuna.create_study(direction="maximize", pruner=pruner) for pruner in (Asha(epochs), theirs)]
-
-    def ask(self) -> list[optuna.Trial]:
-        return [study.ask() for study in self.studies]
-
-    def judge(self, pair: list[optuna.Trial], value: float, epoch: int) -> bool:
-        for trial in pair:
-            trial.report(value, epoch)
-        ours, theirs = (trial.should_prune() for trial in pair)
-        assert ours == theirs, (pair[0].number, epoch)
-        return ours
-
-    def tell(self, pair: list[optuna.Trial], **how: Any) -> None:
-        for study, trial in zip(self.studies, pair, strict=True):
-            study.tell(trial, **how)
-
-
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("seed", range(6))
 def test_its_verdicts_are_those_of_optunas_pruner(seed: int, workers: int) -> None:
     """Over random curves, of equal values too, of trainings that end in all ways, one after another or side by side."""
     rng = random.Random(seed)
     epochs = rng.randint(2, 20)
-    sides = Sides(epochs)
+    theirs = optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=asha_rungs(epochs)[0], reduction_factor=REDUCTION, min_early_stopping_rate=0, bootstrap_count=0
+    )
+    studies = [optuna.create_study(direction="maximize", pruner=pruner) for pruner in (Asha(epochs), theirs)]
+
+    def tell(pair: list[optuna.Trial], **how: Any) -> None:
+        for study, trial in zip(studies, pair, strict=True):
+            study.tell(trial, **how)
+
     running: dict[int, tuple[list[optuna.Trial], float, int]] = {}
     verdicts = []
     left = 40
@@ -116,78 +99,27 @@ def test_its_verdicts_are_those_of_optunas_pruner(seed: int, workers: int) -> No
         if worker not in running:
             if left:
                 left -= 1
-                running[worker] = (sides.ask(), rng.random(), 0)
+                running[worker] = ([study.ask() for study in studies], rng.random(), 0)
             continue
         pair, level, epoch = running.pop(worker)
         epoch += 1
         value = round(level + 0.1 * rng.random() + 0.02 * epoch, 1)
+        if epoch < epochs and rng.random() < 0.02:
+            tell(pair, state=rng.choice([TrialState.FAIL, TrialState.PRUNED]))
+            continue
+        for trial in pair:
+            trial.report(value, epoch)
         if epoch == epochs:
-            for trial in pair:
-                trial.report(value, epoch)
-            sides.tell(pair, values=value)
-        elif rng.random() < 0.02:
-            sides.tell(pair, state=rng.choice([TrialState.FAIL, TrialState.PRUNED]))
+            tell(pair, values=value)
         else:
-            verdicts.append(sides.judge(pair, value, epoch))
-            if verdicts[-1]:
-                sides.tell(pair, state=TrialState.PRUNED)
+            ours, theirs_says = (trial.should_prune() for trial in pair)
+            assert ours == theirs_says, (pair[0].number, epoch)
+            verdicts.append(ours)
+            if ours:
+                tell(pair, state=TrialState.PRUNED)
             else:
                 running[worker] = (pair, level, epoch)
     assert {True, False} == set(verdicts)
-
-
-def test_a_verdict_that_was_lost_in_a_crash_is_the_same_when_it_is_asked_for_again() -> None:
-    """Optuna's own pruner spares the trial the second time."""
-    sides = Sides(9)
-    for _ in range(3):
-        sides.judge(sides.ask(), 0.9, 1)
-    pair = sides.ask()
-    assert sides.judge(pair, 0.1, 1)
-    ours, theirs = pair
-    assert not theirs.should_prune()
-    before = [trial.system_attrs for trial in sides.studies[0].get_trials()]
-    for _ in range(3):
-        assert ours.should_prune()
-    assert [trial.system_attrs for trial in sides.studies[0].get_trials()] == before, "it has written nothing"
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_in_a_study_that_was_loaded_again_all_verdicts_are_the_same(seed: int) -> None:
-    """Each asked for a second time, by another process as it were, before anybody else has gone on."""
-    rng = random.Random(seed)
-    storage = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(storage=storage, study_name="s", direction="maximize", pruner=Asha(9))
-    stopped = 0
-    for _ in range(30):
-        trial = study.ask()
-        for epoch in (1, 2, 3, 4):
-            trial.report(rng.random(), epoch)
-            verdict = trial.should_prune()
-            again = optuna.load_study(study_name="s", storage=storage)
-            frozen = again.get_trials()[trial.number]
-            assert Asha(9).prune(again, frozen) == verdict
-            if verdict:
-                stopped += 1
-                break
-        study.tell(trial, state=TrialState.PRUNED)
-    assert 10 < stopped < 30
-
-
-def test_a_duplicate_does_not_count_as_another_that_reached_the_rung() -> None:
-    study = optuna.create_study(direction="maximize", pruner=Asha(9))
-    for value, duplicate in ((0.9, False), *[(0.9, True)] * 5):
-        trial = study.ask()
-        if duplicate:
-            trial.set_user_attr("duplicate_of", 0)
-        trial.report(value, 1)
-        study.tell(trial, state=TrialState.PRUNED)
-    trial = study.ask()
-    trial.report(0.5, 1)
-    assert trial.should_prune(), "of two, the better one goes on"
-    for value, stopped in ((0.8, True), (0.85, True), (0.86, True), (0.88, False)):
-        trial = study.ask()
-        trial.report(value, 1)
-        assert trial.should_prune() == stopped, "of six, the better two; with the duplicates it would be eleven, and three"
 
 
 @pytest.mark.parametrize("reduction", [2, 3])

@@ -3,11 +3,10 @@
 import itertools
 import shutil
 import sqlite3
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,11 @@ from nas.paths import StudyPaths
 from nas.study import outcomes, retry
 from nas.study.optuna_private import overwrite_value
 from nas.study.owned import OwnedStorage
-from nas.study.ownership import own_study
 from nas.study.retry import FULL, LOCKED, UNREACHABLE, DatabaseUnavailable, Retry, find_unavailable
 from nas.study.samplers import SAMPLERS, ask
 from nas.study.storage import open_study, owned_study
 from tests.conftest import unpooled
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> StudyPaths:
-    return StudyPaths(tmp_path / "mine")
+from tests.study.conftest import fill, own
 
 
 class Clock:
@@ -294,7 +288,7 @@ def test_a_connection_lost_at_any_commit_loses_nothing_and_repeats_nothing(
 
 def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0)
-    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: False) as storage:
+    with own(paths) as storage:
         assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)
         trial = study.ask()
@@ -318,7 +312,7 @@ def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyP
 
 
 def test_the_parameters_of_a_new_trial_are_stored_together(paths: StudyPaths) -> None:
-    with own_study(paths, None, note=pytest.fail, stop_requested=lambda: False) as storage:
+    with own(paths, note=pytest.fail) as storage:
         study = owned_study(storage, paths, SAMPLERS["random"]())
         distributions: dict[str, Any] = {name: optuna.distributions.FloatDistribution(0, 1) for name in "abc"}
         trial = ask(study, distributions, study.get_trials())
@@ -351,7 +345,7 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
     }
     parts = ("number_from_id", "param", "params", "user_attrs", "system_attrs")
     asks_nobody = {"get_trial", *(f"get_trial_{part}" for part in parts), "remove_session", "check_trial_is_updatable"}
-    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: stop.requested) as storage:
+    with own(paths, stop=stop) as storage:
         assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)
         study.ask().suggest_float("x", 0, 1)
@@ -402,7 +396,7 @@ def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths, s
         notes.append(text)
         noted.set()
 
-    with own_study(paths, None, note=note, stop_requested=lambda: False) as storage:
+    with own(paths, note=note) as storage:
         study = owned_study(storage, paths, SAMPLERS["random"]())
         trial = draw(study)
         overwrite_value(study, trial, 0.4, 1)
@@ -420,7 +414,7 @@ def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths, s
 
 
 def test_a_trial_that_somebody_adds_meanwhile_is_seen_and_nobodys_number_is_taken(paths: StudyPaths) -> None:
-    with own_study(paths, None, note=pytest.fail, stop_requested=lambda: False) as storage:
+    with own(paths, note=pytest.fail) as storage:
         study = owned_study(storage, paths, SAMPLERS["random"]())
         mine, others = draw(study), open_study(paths)
         others.enqueue_trial({"x": 0.25})
@@ -435,38 +429,14 @@ def test_a_trial_that_somebody_adds_meanwhile_is_seen_and_nobodys_number_is_take
         assert len(others.get_trials()) == 4
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None:
-        pytest.skip("there is no `mount`")
-    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    file = disk / "filling"
-    with open(file, "wb", buffering=0) as filling, suppress(OSError):
-        while filling.write(bytes(4096)):
-            pass
-    return file
-
-
 @pytest.mark.parametrize("network", [False, True], ids=["write-ahead log", "rollback journal"])
 def test_a_full_disk_is_waited_for(small_disk: Path, network: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.study.storage.file_system", lambda path: "nfs" if network else "tmpfs")
     paths = StudyPaths(small_disk / "mine")
     notes: list[str] = []
-    with own_study(paths, None, note=notes.append, stop_requested=lambda: False) as storage:
+    with own(paths, note=notes.append) as storage:
         study = owned_study(storage, paths, optuna.samplers.RandomSampler(seed=0))
-        filling = fill(small_disk)
+        filling = fill(small_disk / "filling")
         notes.clear()
         release = threading.Timer(1.5, filling.unlink)
         release.start()
@@ -488,11 +458,11 @@ def test_a_full_disk_is_waited_for(small_disk: Path, network: bool, monkeypatch:
 
 def test_a_search_that_waits_for_a_full_disk_can_be_stopped(small_disk: Path) -> None:
     paths, stop = StudyPaths(small_disk / "mine"), Stop()
-    with own_study(paths, None, note=lambda text: None, stop_requested=lambda: stop.requested) as storage:
+    with own(paths, stop=stop) as storage:
         paths.settings.write_text("{}")
         study = owned_study(storage, paths, optuna.samplers.RandomSampler(seed=0))
         trial = study.ask()
-        filling = fill(small_disk)
+        filling = fill(small_disk / "filling")
         timer = threading.Timer(1.0, stop.request)
         timer.start()
         # The database's file may still have some room inside.
@@ -501,6 +471,6 @@ def test_a_search_that_waits_for_a_full_disk_can_be_stopped(small_disk: Path) ->
             list(texts)
         timer.join()
     filling.unlink()
-    with own_study(paths, None, note=pytest.fail, stop_requested=lambda: False) as storage:
+    with own(paths, note=pytest.fail) as storage:
         (left,) = owned_study(storage, paths).get_trials()
         assert left.state == TrialState.RUNNING

@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nas.interrupts import suspended_by_signals
 from nas.paths import StudyPaths
 from nas.runs.select import find_subject
 from nas.specs import SearchSpec
+from nas.study.estimate import estimate_search
 from nas.study.request import require_rankable, resolve_data, resolve_overrides, resolve_space, resolve_study
 from nas.study.run import run_search
 from nas.study.settings import Overrides, read_settings
@@ -36,14 +38,16 @@ from tests.conftest import QuietDisplay
         ({"max_params": "many"}, BudgetError, "many"),
         ({"max_params": "10"}, BudgetError, "the budget is 10"),
         ({"image_size": 64}, DataError, "--image-size"),
+        ({"workers": 10_000}, ConfigError, "--workers 10000"),
     ],
 )
+@pytest.mark.parametrize("use", [run_search, estimate_search])
 def test_a_request_that_means_nothing_is_refused_before_anything_is_made(
-    tmp_path: Path, changes: dict[str, Any], kind: type[NasError], says: str
+    tmp_path: Path, use: Callable[..., object], changes: dict[str, Any], kind: type[NasError], says: str
 ) -> None:
     request = SearchSpec(**{"space": "digits", "dataset": "digits", "device": "cpu", **changes})
     with pytest.raises(kind) as caught:
-        run_search(request, QuietDisplay())
+        use(request, QuietDisplay())
     assert says in caught.value.message
     assert not list(tmp_path.glob("studies/*"))
 

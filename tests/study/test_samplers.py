@@ -12,8 +12,7 @@ from optuna.trial import TrialState
 
 from nas.config import StrategyConfig
 from nas.study.history import all_with_values
-from nas.study.samplers import SAMPLERS, SeededSampler, ask, optunas
-from nas.study.samplers.optunas import STARTUP_TRIALS
+from nas.study.samplers import SAMPLERS, STARTUP_TRIALS, SeededSampler, Tpe, ask
 from nas.study.strategies import make_sampler
 
 SLOW = {"gp"}
@@ -68,23 +67,6 @@ def test_a_draw_follows_from_its_seed_and_the_study(name: str, phase: str) -> No
     assert all(one != other for one, other in itertools.combinations([first, *map(drawn, seeds)], 2))
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("name", MOST)
-def test_what_a_sampler_drew_before_does_not_matter(name: str, phase: str) -> None:
-    """A search that was cut off goes on with a new one."""
-    old, new = make_sampler(StrategyConfig(name=name)), make_sampler(StrategyConfig(name=name))
-    used, fresh = study_of(PHASES[phase], old), study_of(PHASES[phase], new)
-    elsewhere = study_of(2 * STARTUP_TRIALS, old)
-    for seed in range(1 if name in SLOW else 3):
-        old.seed(seed)
-        draw(elsewhere.ask())
-    drawn = []
-    for sampler, study in ((old, used), (new, fresh)):
-        sampler.seed(7)
-        drawn.append(draw(study.ask()))
-    assert drawn[0] == drawn[1]
-
-
 @pytest.mark.parametrize("name", MOST)
 def test_a_search_that_is_cut_off_before_each_draw_draws_the_same(name: str) -> None:
     """Each time the trials are all that is left; one of them is still being trained."""
@@ -135,14 +117,14 @@ def test_a_draw_follows_from_the_trials_that_are_handed_over_and_reads_none(
 
 def test_no_argument_of_tpe_that_changes_draws_is_left_to_its_default() -> None:
     made = make_sampler(StrategyConfig(name="tpe"))
-    assert isinstance(made, optunas.Tpe)
+    assert isinstance(made, Tpe)
     sampler = made.independent
     assert isinstance(sampler, optuna.samplers.TPESampler)
     assert (sampler._multivariate, sampler._group, sampler._constant_liar) == (True, False, True)
     assert (sampler._n_startup_trials, sampler._n_ei_candidates) == (STARTUP_TRIALS, 2)
     assert sampler._gamma is not None
     assert [sampler._gamma(n) for n in (1, 50, 1000)] == [1, 3, 25]
-    source = inspect.getsource(optunas.Tpe)
+    source = inspect.getsource(Tpe)
     for argument in ("n_startup_trials", "n_ei_candidates", "multivariate", "group", "constant_liar"):
         assert f"{argument}=" in source
 

@@ -383,15 +383,7 @@ def test_the_search_goes_on_without_a_worker_that_cannot_start(bench: MakeBench)
 def test_a_worker_that_dies_idle_is_replaced(bench: MakeBench) -> None:
     b = bench()
     coordinator = b.coordinator(1, workers=2)
-    killed = []
-
-    def kill_the_idle_one(progress: Any) -> None:
-        if progress.running and not killed:
-            killed.append(1)
-            b.executor._outbox.appendleft((1, Died("SIGKILL")))
-            b.executor._outbox.rotate(-1)
-
-    b.display.on_update = kill_the_idle_one
+    b.once(lambda progress: bool(progress.running), lambda: b.executor.break_off(1, Died("SIGKILL")))
     coordinator.run()
     assert b.outcomes == ["trained"]
     assert b.executor.restarted == [1]
@@ -445,9 +437,7 @@ def test_a_death_while_suspending_leaves_the_trial_for_the_next_run(bench: MakeB
 def test_what_an_earlier_run_did_not_report_is_reported_from_the_checkpoint(bench: MakeBench) -> None:
     """A crash between a worker's epoch and the coordinator's report: the checkpoint's curve is the truth."""
     b = bench()
-    coordinator = b.coordinator(1)
-    with pytest.raises(KeyboardInterrupt):
-        crash_at_epoch(coordinator, 2)
+    crash_at_epoch(b.coordinator(1), 2)
     b.paths.trial(0).checkpoint.write_text("3")  # the worker trained on
     assert b.trials[0].intermediate_values == {1: 0.5}
     b.run(1)
@@ -455,16 +445,16 @@ def test_what_an_earlier_run_did_not_report_is_reported_from_the_checkpoint(benc
     assert b.outcomes == ["trained"]
 
 
+def crash(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def crash_at_epoch(coordinator: Any, epoch: int) -> None:
     real = coordinator.source.on_epoch
 
-    def crash(running: Any, metrics: Any) -> bool:
-        if metrics.epoch == epoch:
-            raise KeyboardInterrupt
-        return real(running, metrics)
-
-    coordinator.source.on_epoch = crash
-    coordinator.run()
+    coordinator.source.on_epoch = lambda running, metrics: crash() if metrics.epoch == epoch else real(running, metrics)
+    with pytest.raises(KeyboardInterrupt):
+        coordinator.run()
 
 
 def test_an_epoch_that_was_judged_before_is_not_judged_again(bench: MakeBench) -> None:
@@ -477,9 +467,6 @@ def test_an_epoch_that_was_judged_before_is_not_judged_again(bench: MakeBench) -
 
 def test_a_decision_that_was_recorded_and_not_told_is_carried_out(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
     b = bench(10, 10, 20, pruner=PruneAfter({0: 2}))
-
-    def crash(*_: Any) -> None:
-        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(source.outcomes, "finish", crash)
@@ -501,11 +488,7 @@ def test_a_decision_that_was_recorded_and_not_told_is_carried_out(bench: MakeBen
 def test_one_is_drawn_ahead_for_each_worker_and_no_more(bench: MakeBench) -> None:
     b = bench()
     most = []
-
-    def watch(progress: Any) -> None:
-        most.append(b.outcomes.count("(RUNNING)") - len(progress.running))
-
-    b.display.on_update = watch
+    b.display.on_update = lambda progress: most.append(b.outcomes.count("(RUNNING)") - len(progress.running))
     b.run(6, workers=2)
     assert max(most) == 2
 
@@ -584,15 +567,7 @@ def test_the_next_run_keeps_the_micro_batches_that_were_found(bench: MakeBench) 
 def test_a_worker_that_the_system_ended_for_memory_is_no_mere_death(bench: MakeBench) -> None:
     b = bench()
     coordinator = b.coordinator(1)
-    killed = []
-
-    def kill(progress: Any) -> None:
-        if not killed and has_reported(progress):
-            killed.append(b.executor._trainings.pop(0))
-            b.executor._answers.pop(0, None)
-            b.executor._outbox.append((0, Died("SIGKILL", out_of_memory=True)))
-
-    b.display.on_update = kill
+    b.once(has_reported, lambda: b.executor.break_off(0, Died("SIGKILL", out_of_memory=True)))
     coordinator.run()
     assert [order.micro_batches for order in b.executor.submitted] == [1, 2]
     assert b.outcomes == ["trained"]
@@ -653,19 +628,9 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(bench: MakeBench, mo
     monkeypatch.setattr(crew, "LEAST_SECONDS", 0.2)
     b = bench()
     coordinator = b.coordinator(2)
-    real = b.executor.receive
-    stuck = []
-
-    def receive(timeout: float) -> Any:
-        if b.world.trained == [(0, 1), (0, 2)] and not b.executor.killed:
-            stuck.append(1)
-            time.sleep(0.05)
-            return []
-        return real(timeout)
-
-    b.executor.receive = receive
+    b.executor.hangs = lambda: b.world.trained == [(0, 1), (0, 2)]
     coordinator.run()
-    assert 3 <= len(stuck) <= 10
+    assert 3 <= b.executor.hung <= 10
     assert b.executor.killed == [0]
     assert b.outcomes == ["trained", "trained"]
     assert b.world.trained == [(n, epoch) for n in (0, 1) for epoch in (1, 2, 3)]
@@ -676,20 +641,11 @@ def test_a_worker_that_writes_no_checkpoint_in_time_is_ended(bench: MakeBench, m
     monkeypatch.setattr(runner, "SUSPEND_SECONDS", 0.1)
     b = bench()
     coordinator = b.coordinator(2)
-    real, asked = b.executor.receive, []
-
-    def receive(timeout: float) -> Any:
-        if coordinator.stop.requested and not b.executor.killed:
-            asked.append(1)
-            time.sleep(0.03)
-            return []
-        return real(timeout)
-
-    b.executor.receive = receive
+    b.executor.hangs = lambda: coordinator.stop.requested
     b.stop_when(has_reported, coordinator)
     coordinator.run()
     assert b.executor.killed == [0]
-    assert len(asked) < 10
+    assert b.executor.hung < 10
     assert b.outcomes[0] == "(RUNNING)"
     b.run(2)
     assert b.outcomes == ["trained", "trained"]
@@ -698,10 +654,8 @@ def test_a_worker_that_writes_no_checkpoint_in_time_is_ended(bench: MakeBench, m
 def test_when_the_search_cannot_go_on_the_other_trainings_are_suspended_first(bench: MakeBench) -> None:
     b = bench()
 
-    def lives(order: Any) -> Life:
-        return Life() if int(order.key) == 0 else Life(curve=(), end="failed")
-
-    coordinator = b.coordinator(10, lives, workers=2)
+    failing = Life(curve=(), end="failed")
+    coordinator = b.coordinator(10, lambda order: Life() if order.key == "0" else failing, workers=2)
     real, said = b.executor.send, []
 
     def send(worker: int, message: Any) -> None:
@@ -749,9 +703,7 @@ def test_how_far_an_epoch_is_is_shown_and_counts_as_no_epoch(bench: MakeBench, l
 def test_a_verdict_that_was_acted_on_is_not_taken_again(bench: MakeBench) -> None:
     """The checkpoint holds an epoch more than the study: its worker was told to go on, whatever the pruner says now."""
     b = bench(pruner=PruneAfter())
-    coordinator = b.coordinator(1)
-    with pytest.raises(KeyboardInterrupt):
-        crash_at_epoch(coordinator, 2)
+    crash_at_epoch(b.coordinator(1), 2)
     assert b.trials[0].intermediate_values == {1: 0.5}
     b.pruner.epochs = {0: 1}
     b.run(1)
@@ -767,11 +719,7 @@ def test_what_a_kill_left_of_the_last_trial_is_put_in_order_though_the_goal_is_r
 ) -> None:
     b = bench(10, 20, 20)
 
-    def crash(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    lives = lambda order: Life(curve=(0.5,), end="diverged") if int(order.key) == 0 else Life()  # noqa: E731
-    coordinator = b.coordinator(2, lives, workers=2)
+    coordinator = b.coordinator(2, {0: Life(curve=(0.5,), end="diverged")}, workers=2)
     monkeypatch.setattr(coordinator.source, "settle_twins", lambda ended: crash() if ended.number == 1 else None)
     with pytest.raises(KeyboardInterrupt):
         coordinator.run()
@@ -790,18 +738,13 @@ def test_when_the_study_cannot_be_written_the_trainings_are_suspended_before_it_
     def away(*_: Any) -> None:
         raise StudyError("the database is away, and the search was stopped")
 
-    def lose(progress: Any) -> None:
-        if has_reported(progress):
-            coordinator.source.on_epoch = away
-
-    b.display.on_update = lose
+    b.once(has_reported, lambda: setattr(coordinator.source, "on_epoch", away))
     with pytest.raises(StudyError, match="the database is away"):
         coordinator.run()
     suspended = {int(order.key) for order in b.executor.submitted}
     assert len(suspended) == 2
     assert all(b.paths.trial(number).checkpoint.exists() for number in suspended)
     assert not b.executor._trainings, "each has ended by itself"
-    b.display.on_update = lambda progress: None
     b.run(4)
     assert b.outcomes == ["trained"] * 4
     assert len(b.world.trained) == len(set(b.world.trained)) == 12
@@ -811,15 +754,7 @@ def test_our_own_kill_at_a_stop_is_no_fault_of_the_trial(bench: MakeBench, monke
     monkeypatch.setattr(runner, "SUSPEND_SECONDS", 0.05)
     b = bench()
     coordinator = b.coordinator(1, {0: Life(deaths=(1, 1))})
-    real = b.executor.receive
-
-    def receive(timeout: float) -> Any:
-        if coordinator.stop.requested and not b.executor.killed:
-            time.sleep(0.03)
-            return []
-        return real(timeout)
-
-    b.executor.receive = receive
+    b.executor.hangs = lambda: coordinator.stop.requested
     b.stop_when(lambda progress: any(r.deaths == 2 for r in progress.running.values()), coordinator)
     coordinator.run()
     assert b.executor.killed == [0]
@@ -860,15 +795,8 @@ def test_a_stop_in_the_middle_of_a_draw_changes_no_draw(bench: MakeBench) -> Non
 def test_a_worker_whose_device_fails_is_replaced_and_its_trial_goes_on(bench: MakeBench) -> None:
     b = bench()
     coordinator = b.coordinator(1)
-    broken = []
-
-    def fail(progress: Any) -> None:
-        if not broken and has_reported(progress):
-            broken.append(b.executor._trainings.pop(0))
-            b.executor._answers.pop(0, None)
-            b.executor._outbox += [(0, Broken("AcceleratorError: an illegal memory access")), (0, Died("exit code 3"))]
-
-    b.display.on_update = fail
+    fault = Broken("AcceleratorError: an illegal memory access")
+    b.once(has_reported, lambda: b.executor.break_off(0, fault, Died("exit code 3")))
     coordinator.run()
     assert b.outcomes == ["trained"]
     assert b.submitted == [0, 0]

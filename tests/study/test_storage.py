@@ -3,7 +3,7 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,25 +18,23 @@ from nas.paths import StudyPaths
 from nas.study.finalists import sibling
 from nas.study.optuna_private import overwrite_value, stored_trial
 from nas.study.owned import OwnedStorage
-from nas.study.ownership import own_study
 from nas.study.pruners import Asha
 from nas.study.samplers import SAMPLERS, ask
 from nas.study.storage import create_other_study, open_study, owned_study
+from tests.study.conftest import own
 
 
 @contextmanager
-def owned(paths: StudyPaths, notes: list[str] | None = None) -> Iterator[optuna.storages.BaseStorage]:
-    said: list[str] = [] if notes is None else notes
-    with own_study(paths, None, note=said.append, stop_requested=lambda: False) as storage:
+def owned(paths: StudyPaths, note: Callable[[str], None] = lambda text: None) -> Iterator[optuna.storages.BaseStorage]:
+    """As `nas search` has it when its study has begun."""
+    with own(paths, note=note) as storage:
         paths.settings.write_text("{}")
         yield storage
 
 
-@pytest.fixture
-def paths(tmp_path: Path) -> StudyPaths:
-    folder = tmp_path / "studies" / "mine"
-    folder.mkdir(parents=True)
-    return StudyPaths(folder)
+@pytest.fixture(autouse=True)
+def folder(paths: StudyPaths) -> None:
+    paths.folder.mkdir(parents=True)
 
 
 def filled(paths: StudyPaths, trials: int = 30) -> optuna.Study:
@@ -85,7 +83,7 @@ def test_on_a_network_file_system_it_keeps_a_rollback_journal(
         pass  # here the study began; then its folder was moved
     monkeypatch.setattr(nas.study.storage, "file_system", lambda path: system)
     notes: list[str] = []
-    with owned(paths, notes) as storage:
+    with owned(paths, notes.append) as storage:
         (note,) = notes
         assert f"{paths.folder} is on a network file system ({system}): the database keeps a rollback journal" in note
         study = owned_study(storage, paths)

@@ -9,7 +9,7 @@ import pytest
 from nas.budget import Budget
 from nas.config import BudgetConfig, Candidate, DataConfig, ImageShape
 from nas.errors import NasError
-from nas.paths import StudyPaths
+from nas.paths import StudyPaths, study_paths
 from nas.space.space import Space
 from nas.space.space_file import load_preset, read_space
 from nas.study import outcomes
@@ -94,8 +94,11 @@ def test_a_network_over_the_budget_does_not_fit_and_its_count_is_named(space: Sp
     assert "over the budget of 1,000" in fitted.reasons[0]
 
 
-def make_study(paths: StudyPaths, space: Space, flop: float | None = None) -> None:
-    """One trial that ended, one that was pruned, one over budget; each for `flop`, as if its network had 100,000 MACs."""
+@pytest.fixture
+def before(space: Space, request: pytest.FixtureRequest) -> StudyPaths:
+    """One trial that ended, one that was pruned, one over budget; each for the parameter's compute, if there is one, as if its
+    network had 100,000 MACs."""
+    paths, flop = study_paths("before"), getattr(request, "param", None)
     paths.folder.mkdir(parents=True)
     paths.settings.write_text(settings(space).to_json())
     study = open_study(paths, optuna.samplers.RandomSampler(seed=1))
@@ -110,13 +113,11 @@ def make_study(paths: StudyPaths, space: Space, flop: float | None = None) -> No
         outcomes.describe(trial, drawn, budget.check(drawn.arch))
         trial.report(0.5 + number / 10, 1)
         outcomes.record(study, trial, outcome, {"params": 1.0} if outcome == "over_budget" else None)
+    return paths
 
 
-def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(
-    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
-    make_study(StudyPaths(tmp_path / "before"), space)
+@pytest.mark.usefixtures("before")
+def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(space: Space, tmp_path: Path) -> None:
     starts = find_starts("study:before", settings(space))
     assert [start.origin for start in starts] == ["study:before trial 1", "study:before trial 0"]  # best first
     wider = replace(space, budget=BudgetConfig(params=100_000))
@@ -136,37 +137,29 @@ def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(
     assert paths.trial(best.number).candidate.is_file()
 
 
-def test_results_of_trials_of_a_fixed_compute_are_taken_over(
-    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
-    make_study(StudyPaths(tmp_path / "before"), space, flop=1e10)
+@pytest.mark.usefixtures("before")
+@pytest.mark.parametrize("before", [1e10], indirect=True)
+def test_results_of_trials_of_a_fixed_compute_are_taken_over(space: Space) -> None:
     starts = find_starts("study:before", settings(space))
     fitted = [fit_start(start, space, Budget(space.budget, SHAPE)) for start in starts]
     assert [one.reasons for one in fitted] == [[], []]
     assert [one.is_result for one in fitted] == [True, True]
 
 
-def test_with_other_data_they_are_starting_points_only(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
-    make_study(StudyPaths(tmp_path / "before"), space)
+@pytest.mark.usefixtures("before")
+def test_with_other_data_they_are_starting_points_only(space: Space) -> None:
     (start,) = find_starts("study:before", settings(space, fingerprint="other"))
     assert start.result is None
     assert start.origin == "study:before trial 0"  # a pruned one would be no starting point
 
 
-def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(
-    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
-    paths = StudyPaths(tmp_path / "before")
-    make_study(paths, space)
+def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(space: Space, before: StudyPaths, tmp_path: Path) -> None:
     (trial,) = find_starts("before/1", settings(space))  # a pruned one, too: it was asked for
     assert trial.origin == "before/1"
     assert trial.result.number == 1
     (best,) = find_starts("before/best", settings(space, fingerprint="other"))
     assert best.result is None
-    file = paths.trial(0).candidate
+    file = before.trial(0).candidate
     (tmp_path / "model.json").write_text(f'{{"candidate": {file.read_text()}, "params": 1}}')
     for start in (best, *find_starts(str(file), settings(space)), *find_starts(str(tmp_path / "model.json"), settings(space))):
         assert start.candidate == Candidate.from_file(file)
@@ -194,11 +187,9 @@ def test_one_network_of_ones_own_is_named_by_its_trial_or_its_file(
     ],
 )
 def test_a_start_that_is_not_there_is_refused(
-    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, message: str
+    space: Space, before: StudyPaths, monkeypatch: pytest.MonkeyPatch, what: str, message: str
 ) -> None:
-    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    make_study(StudyPaths(tmp_path / "before"), space)
+    monkeypatch.chdir(before.folder.parent)
     optuna.create_study(storage=unpooled(Path("two.db")), study_name="two", directions=["maximize", "minimize"])
     if what.endswith("best"):
         monkeypatch.setattr("nas.study.warm_start.best_of", lambda study: (None, None))
@@ -207,11 +198,8 @@ def test_a_start_that_is_not_there_is_refused(
     assert refused.value.message.startswith(message)
 
 
-def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(
-    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NAS_STUDIES", str(tmp_path))
-    make_study(StudyPaths(tmp_path / "before"), space)
+@pytest.mark.usefixtures("before")
+def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(space: Space, tmp_path: Path) -> None:
     other = read_space(TEXT.replace("low: 0.01, high: 0.1, log: true", "low: 0.5, high: 0.9"), source="x", name="small")
     starts = find_starts("study:before", settings(space))
     study = optuna.create_study(direction="maximize")
@@ -223,10 +211,7 @@ def test_trials_whose_recipe_has_to_change_are_not_all_trained_again(
     assert only.user_attrs["origin"] == "study:before trial 0"  # the one that ran to its end
 
 
-def test_trials_of_plain_optuna_begin_a_study_where_names_and_ranges_agree(
-    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_trials_of_plain_optuna_begin_a_study_where_names_and_ranges_agree(space: Space, tmp_path: Path) -> None:
     small = {"stages": 2, "stage0.blocks": 1, "stage0.channels": 8, "stage1.blocks": 1, "stage1.channels": 16}
     losses = [
         (0.3, small | {"lr": 0.05, "momentum": 0.8}),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from nas.study.source import KEPT_CHECKPOINTS, Progress
 from nas.study.storage import open_study
 from nas.train.checkpoint import read_curve
 from tests.conftest import Done, QuietDisplay
+from tests.study.conftest import fill
 from tests.study.sabotage import children
 
 SPACE = """
@@ -60,23 +61,22 @@ def check_curves(paths: StudyPaths) -> None:
     assert {int(file.parent.name) for file in paths.trials.glob("*/checkpoint.pt*")} == kept
 
 
-class Killer(QuietDisplay):
-    """Kills the worker in the middle of its first training."""
+class Attacker(QuietDisplay):
+    """Sends a worker a signal in the middle of its training, once."""
 
-    def __init__(self) -> None:
+    def __init__(self, sent: signal.Signals) -> None:
         super().__init__()
-        self.victim: int | None = None
+        self.sent, self.victim = sent, None
 
     def update(self, progress: Progress) -> None:
-        if self.victim is None and any(r.last and r.last.epoch == 2 for r in progress.running.values()):
-            (worker,) = multiprocessing.active_children()
-            assert worker.pid is not None
-            self.victim = worker.pid
-            os.kill(self.victim, signal.SIGKILL)
+        number = next((number for number, r in progress.running.items() if r.last and r.last.epoch == 2), None)
+        if self.victim is None and number is not None:
+            self.victim = next(child.pid for child in multiprocessing.active_children() if child.name == f"nas-worker-{number}")
+            os.kill(self.victim, self.sent)
 
 
 def test_a_search_survives_the_death_of_its_worker(space: Path) -> None:
-    display = Killer()
+    display = Attacker(signal.SIGKILL)
     request = SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=100, trials=2, device="cpu")
     result = run_search(request, display)
     assert display.victim is not None
@@ -171,28 +171,13 @@ def test_the_same_seed_gives_the_same_study_however_threads_wait(space: Path, mo
     assert found[0] == found[1]
 
 
-class Stopper(QuietDisplay):
-    """Stops a worker in the middle of its training, as a driver that hangs would."""
-
-    victim: int | None = None
-
-    def update(self, progress: Progress) -> None:
-        if self.victim is None and any(r.last and r.last.epoch == 2 for r in progress.running.values()):
-            number = next(number for number, r in progress.running.items() if r.last and r.last.epoch == 2)
-            self.victim = next(child.pid for child in multiprocessing.active_children() if child.name == f"nas-worker-{number}")
-            assert self.victim is not None
-            os.kill(self.victim, signal.SIGSTOP)
-
-
 @pytest.mark.usefixtures("all_cores")
 def test_a_worker_that_hangs_is_replaced(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "LEAST_SECONDS", 2.0)
     monkeypatch.setattr(crew, "FACTOR", 2.0)
-    display = Stopper()
-    result = run_search(
-        SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=3, device="cpu", workers=2),
-        display,
-    )
+    display = Attacker(signal.SIGSTOP)  # as by a driver that hangs
+    request = SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=3, device="cpu", workers=2)
+    result = run_search(request, display)
     assert display.victim is not None
     assert any(re.search(r"worker \d has not answered for \d+ s; it seems to hang and is killed", note) for note in display.notes)
     assert any(re.search(r"worker \d died \(SIGKILL\); trial \d resumes from its checkpoint", note) for note in display.notes)
@@ -211,9 +196,7 @@ class Filler(QuietDisplay):
     def update(self, progress: Progress) -> None:
         if not self.filled and any(r.last for r in progress.running.values()):
             self.filled = True
-            with suppress(OSError), open(self.ballast, "wb", buffering=0) as file:
-                while True:
-                    file.write(bytes(4096))
+            fill(self.ballast)
 
     def note(self, text: str) -> None:
         super().note(text)
@@ -222,23 +205,16 @@ class Filler(QuietDisplay):
             self.ballast.unlink(missing_ok=True)
 
 
-def test_a_full_disk_makes_the_search_wait(space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_makes_the_search_wait(space: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "DISK_FULL_SECONDS", 0.5)
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        monkeypatch.setenv("NAS_STUDIES", str(small / "studies"))
-        display = Filler(small)
-        request = SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
-        result = run_search(request, display)
-        assert (display.filled, display.freed) == (True, True), display.notes
-        assert result.progress.trained == 2
-        assert result.progress.counts["failed"] == 0
-        check_curves(study_paths("mine"))
-    finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=True)  # this process has read the study
+    monkeypatch.setenv("NAS_STUDIES", str(small_disk / "studies"))
+    display = Filler(small_disk)
+    request = SearchSpec(study="mine", space=str(space), dataset="digits", train_subset=300, trials=2, device="cpu")
+    result = run_search(request, display)
+    assert (display.filled, display.freed) == (True, True), display.notes
+    assert result.progress.trained == 2
+    assert result.progress.counts["failed"] == 0
+    check_curves(study_paths("mine"))
 
 
 @pytest.mark.slow
