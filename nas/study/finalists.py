@@ -276,7 +276,6 @@ def best_of(study: optuna.Study) -> tuple[FrozenTrial | None, Finalist | None]:
     """The trial that `best` means: the finalist with the highest mean, or without finalists the trial with the highest
     accuracy."""
     trials = study.get_trials(deepcopy=False)
-    winner = next(iter(finalists_of(study)), None)
-    if winner is not None:
+    for winner in finalists_of(study):
         return trials[winner.number], winner
-    return outcomes.best_trial(trials), None
+    return next(iter(outcomes.best_trials(trials, 1)), None), None

@@ -26,8 +26,8 @@ def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.U
     """
     folder = _read_json(paths.settings)
     there = storage.get_all_studies()
-    names = {one.study_name for one in there}
-    searches = [one for one in there if not _is_finalists_of(one.study_name, names)]
+    siblings = {one.study_name + FINALISTS for one in there}
+    searches = [one for one in there if one.study_name not in siblings]
     mine = [one for one in searches if folder.get("identity") and one.user_attrs.get("identity") == folder["identity"]]
     if address is not None and mine and mine[0].study_name != paths.name:
         raise StudyError(
@@ -52,10 +52,6 @@ def name_of_study(storage: BaseStorage, paths: StudyPaths, address: sqlalchemy.U
             hint="restore the database and study.json together from a copy, or start again under another name with --study NAME",
         )
     return found[0].study_name
-
-
-def _is_finalists_of(name: str, names: set[str]) -> bool:
-    return name.endswith(FINALISTS) and name.removesuffix(FINALISTS) in names
 
 
 def _of_another_study(folder: dict[str, Any], database: dict[str, Any]) -> str | None:

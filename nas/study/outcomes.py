@@ -126,7 +126,3 @@ def best_so_far(trials: Iterable[FrozenTrial]) -> list[float]:
         elif values:
             values.append(values[-1])
     return values
-
-
-def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
-    return next(iter(best_trials(trials, 1)), None)

@@ -302,7 +302,5 @@ class Lease:
         return connection.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(self._study),)).fetchone()[0]
 
     def _read(self, connection: Any) -> dict[str, Any] | None:
-        found = connection.execute(
-            "SELECT token, pid, host, since FROM nas_coordinators WHERE study = %s", (self._study,)
-        ).fetchone()
-        return None if found is None else dict(zip(("token", "pid", "host", "since"), found, strict=True))
+        found = connection.execute("SELECT to_json(c) FROM nas_coordinators c WHERE study = %s", (self._study,)).fetchone()
+        return None if found is None else found[0]

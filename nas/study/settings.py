@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -77,12 +77,9 @@ def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
 @cache
 def git_state() -> str | None:
     """Of the checkout that this package runs from, when this process first asked."""
-    here = Path(__file__).resolve().parent
+    git = partial(subprocess.run, cwd=Path(__file__).resolve().parent, capture_output=True, text=True, timeout=10)
     try:
-        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, timeout=10
-        )
+        commit, changes = git(["git", "rev-parse", "--short=12", "HEAD"]), git(["git", "status", "--porcelain", "--", "."])
     except (OSError, subprocess.TimeoutExpired):
         return None
     if commit.returncode:
@@ -182,28 +179,22 @@ class StudySettings(Frozen):
         pairs: list[tuple[str, Any, Any]]
         pairs = [(name, self.parameters.get(name, "absent"), new.parameters.get(name, "absent")) for name in names]
         for part in ("budget", "data"):
-            before, after = dict(getattr(self, part)), dict(getattr(new, part))
-            pairs += [(f"{part}.{key}", before[key], after[key]) for key in before if part != "data" or key not in PLACES]
+            fields = dict(getattr(new, part))
+            pairs += [(f"{part}.{key}", old, fields[key]) for key, old in getattr(self, part) if key not in PLACES]
         found = _changes(pairs)
         if self.data_fingerprint != new.data_fingerprint:
             what, began = "images or labels", ""
-            if (
-                self.data.labels is None
-                and None not in (self.data.folder, new.data.folder)
-                and self.data.folder != new.data.folder
-            ):
+            moved = self.data.labels is None and self.data.folder != new.data.folder
+            if moved and None not in (self.data.folder, new.data.folder):
                 what, began = f"images in {new.data.folder}", f", in {self.data.folder}"
             found.append(f"data: the {what} differ from those of the study{began}")
         elif None not in (self.data_order, new.data_order) and self.data_order != new.data_order:
             found.append(f"data: {REORDERED}")
         pairs = [("seed", self.seed, new.seed)]
         pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
-        for name in COMPUTE:
-            pairs.append((name, _word(getattr(self.study, name)), _word(getattr(new.study, name))))
-        studies = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
-        for kind in ("sampler", "pruner"):
-            strategy_before, strategy_after = (describe(getattr(study, kind)) for study in studies)
-            pairs.append((kind, strategy_before, strategy_after))
+        pairs += [(name, _word(getattr(self.study, name)), _word(getattr(new.study, name))) for name in COMPUTE]
+        before, after = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
+        pairs += [(kind, describe(getattr(before, kind)), describe(getattr(after, kind))) for kind in ("sampler", "pruner")]
         return found + _changes(pairs)
 
     def same_trainings_as(self, other: "StudySettings") -> bool:

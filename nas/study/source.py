@@ -257,14 +257,12 @@ class TrialSource(JobSource):
             if metrics.epoch not in drawn.known:
                 self._add_flop(self._epoch_flop(drawn))
             drawn.known[metrics.epoch] = value
-        last = metrics.epoch == self.progress.epochs
-        prune = not last and metrics.epoch > drawn.judged and self._would_prune(drawn)
+        if metrics.epoch == self.progress.epochs or metrics.epoch <= drawn.judged:
+            return True
+        prune = self.study.pruner.prune(self.study, stored_trial(self.study, drawn.trial))
         if prune:
             self._decide(drawn, "pruned_early")
         return not prune
-
-    def _would_prune(self, drawn: Drawn) -> bool:
-        return self.study.pruner.prune(self.study, stored_trial(self.study, drawn.trial))
 
     def on_micro_batches(self, running: Running) -> None:
         drawn = self.progress.drawn[running.job.key]

@@ -134,12 +134,12 @@ def test_the_winner_is_the_best_mean_and_not_the_best_of_the_search() -> None:
     order = [(trial.user_attrs["finalist"], trial.user_attrs["seed"]) for trial in finals.get_trials()]
     assert order == [(1, 0), (3, 0), (1, 1), (3, 1)], "all by the first seed before any by the second"
     assert finalists_of(study) == []
-    assert best_of(study)[0].number == 1  # type: ignore[union-attr]
+    assert best_of(study)[0].number == 1
     train(finals, {(1, 0): 0.9, (3, 0): 0.85, (1, 1): 0.7, (3, 1): 0.85})
     assert finalists_of(study) == [Finalist(3, 4, (0.85, 0.85)), Finalist(1, 4, (0.9, 0.7))]
     winner = finalists_of(study)[1]
     assert (winner.mean, winner.deviation) == (pytest.approx(0.8), pytest.approx(0.1 * 2**0.5))
-    assert best_of(study)[0].number == 3  # type: ignore[union-attr]
+    assert best_of(study)[0].number == 3
     assert len(study.get_trials()) == 4, "the sampler's history is what it was"
 
 
@@ -159,7 +159,7 @@ def test_more_finalists_or_seeds_are_added_to_those_there_are_and_other_epochs_a
     finals = create_sibling_study(study, one)
     enqueue_trainings(finals, outcomes.best_trials(study.get_trials(), 1), one)
     train(finals, {(1, 0): 0.9})
-    asked, trials = choose(study, 3, 3, None, 2)  # type: ignore[misc]
+    asked, trials = choose(study, 3, 3, None, 2)
     assert asked == Round(3, 4, 2), "a round that has begun goes on with its epochs"
     assert enqueue_trainings(create_sibling_study(study, asked), trials, asked) == 6
     with pytest.raises(StudyError, match="were trained for 4 epochs, so results of 5 epochs would not be comparable"):
@@ -168,7 +168,7 @@ def test_more_finalists_or_seeds_are_added_to_those_there_are_and_other_epochs_a
 
 def test_there_are_no_more_than_ran_to_their_end() -> None:
     assert choose(searched(None, None), 3, 2, None, None) is None
-    assert choose(searched(0.5, None), 3, 2, None, None)[0].count == 1  # type: ignore[index]
+    assert choose(searched(0.5, None), 3, 2, None, None)[0].count == 1
     assert choose(searched(0.5, *[None] * 100), 3, None, None, None) is None, "of one alone nothing is to be chosen"
 
 
@@ -179,15 +179,15 @@ def test_a_result_that_a_draw_keeps_back_is_a_finalist() -> None:
     finals, trials, _ = begin(study, 2, 4, 1)
     assert [trial.number for trial in trials] == [2, 1]
     train(finals, {(2, 0): 0.9, (1, 0): 0.7})
-    assert best_of(study)[0].number == 2  # type: ignore[union-attr]
+    assert best_of(study)[0].number == 2
 
 
 def test_a_crash_while_the_sibling_study_is_founded_loses_nothing() -> None:
     study = searched(0.6, 0.8)
     optuna.create_study(study_name="mine finalists", storage=study._storage, direction="maximize")
     assert finalists_of(study) == []
-    assert best_of(study)[0].number == 1  # type: ignore[union-attr]
-    asked, trials = choose(study, 3, 2, 4, 2)  # type: ignore[misc]
+    assert best_of(study)[0].number == 1
+    asked, trials = choose(study, 3, 2, 4, 2)
     assert enqueue_trainings(create_sibling_study(study, asked), trials, asked) == 4
 
 
@@ -197,7 +197,7 @@ def test_what_has_not_begun_and_is_not_wanted_any_more_is_given_up() -> None:
     begun = finals.ask()
     for value in (0.9, 0.95):
         outcomes.finish(study, ended(study, value))
-    again, best = choose(study, 3, 2, None, None)  # type: ignore[misc]
+    again, best = choose(study, 3, 2, None, None)
     assert (again, [trial.number for trial in best]) == (asked, [3, 2])
     assert enqueue_trainings(finals, best, again) == 5, "four, and the one that is being trained"
     left = [trial.user_attrs["finalist"] for trial in finals.get_trials() if trial.state.name == "WAITING"]
@@ -241,7 +241,7 @@ train:
 def run(display: QuietDisplay, **changes: Any) -> SearchResult:
     Path("small.yaml").write_text(SPACE)
     request = {"study": "mine", "space": "small.yaml", "dataset": "digits", "train_subset": 200, "trials": 3, "device": "cpu"}
-    return run_search(SearchSpec(**{**request, **changes}), display)  # type: ignore[arg-type]
+    return run_search(SearchSpec(**{**request, **changes}), display)
 
 
 def test_they_are_trained_after_the_search_by_the_same_workers_and_go_on_where_they_were_cut_off() -> None:
@@ -336,7 +336,7 @@ def test_finalists_too_are_ranked_for_the_final_training() -> None:
     finals = {"finalists": 2, "finalist_epochs": 6, "finalist_seeds": 1}
     run(QuietDisplay(), trials=3, trial_compute=config.trial_compute, final_compute=config.final_compute, pruner="none", **finals)
     study = open_study(study_paths("mine"))
-    for trials, times in ((study.get_trials(), 1.0), (sibling(study).get_trials(), 3.0)):  # type: ignore[union-attr]
+    for trials, times in ((study.get_trials(), 1.0), (sibling(study).get_trials(), 3.0)):
         records = [TrialRecord.of(trial, images=200) for trial in trials if trial.user_attrs["outcome"] == "trained"]
         assert len(records) == (3 if times == 1 else 2)
         for record in records:

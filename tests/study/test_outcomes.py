@@ -11,7 +11,7 @@ from nas.budget import Cost
 from nas.config import Candidate
 from nas.space.space import Space
 from nas.study import outcomes
-from nas.study.outcomes import COUNTED, OUTCOMES, best_trial, count_outcomes, count_trained, outcome_of
+from nas.study.outcomes import COUNTED, OUTCOMES, best_trials, count_outcomes, count_trained, outcome_of
 from nas.study.trials import TrialRecord, flop_of
 
 
@@ -168,11 +168,10 @@ def test_the_best_is_the_most_accurate_then_the_smaller_one(study: optuna.Study,
     ]:
         trial = running(study, candidate, accuracy)
         trial.set_user_attr("params", params)
-        outcomes.record(study, trial, outcome)  # type: ignore[arg-type]
-    best = best_trial(study.get_trials())
-    assert best.number == 2
+        outcomes.record(study, trial, outcome)
+    assert [trial.number for trial in best_trials(study.get_trials(), 2)] == [2, 3]
     untold = running(study, candidate, 0.85)
     outcomes.decide(untold, "trained")
-    best = best_trial(study.get_trials())
+    (best,) = best_trials(study.get_trials(), 1)
     assert best.number == untold.number, "what a draw that was cut off keeps back is a result"
-    assert best_trial([]) is None
+    assert best_trials([], 1) == []

@@ -23,7 +23,6 @@ from nas.interrupts import Stop
 from nas.paths import StudyPaths
 from nas.study import outcomes
 from nas.study.optuna_private import overwrite_value
-from nas.study.owned import OwnedStorage
 from nas.study.ownership import SESSION, lock_key
 from nas.study.samplers import SAMPLERS
 from nas.study.storage import open_study, owned_study
@@ -61,16 +60,21 @@ def database_of(url: str) -> str:
     return url.rpartition("/")[2]
 
 
+def execute(server: Cluster, url: str, statement: str, *values: object) -> list[Any]:
+    """The rows of its result."""
+    with server.connect(database_of(url)) as connection:
+        done = connection.execute(statement, values)
+        return done.fetchall() if done.description else []
+
+
 def backend_of(server: Cluster, url: str, study: str = "mine") -> int | None:
     """The server's process that holds the study's lock."""
     key = lock_key(study) % 2**64
-    with server.connect(database_of(url)) as connection:
-        found = connection.execute(
-            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s AND objsubid = 1 "
-            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            (key >> 32, key % 2**32),
-        ).fetchone()
-    return None if found is None else found[0]
+    query = (
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s AND objsubid = 1 "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    return next((pid for (pid,) in execute(server, url, query, key >> 32, key % 2**32)), None)
 
 
 def check_free(server: Cluster, url: str) -> None:
@@ -82,9 +86,7 @@ def check_free(server: Cluster, url: str) -> None:
 
 
 def terminate(server: Cluster, url: str) -> None:
-    backend = backend_of(server, url)
-    with server.connect(database_of(url)) as connection:
-        assert connection.execute("SELECT pg_terminate_backend(%s, 10000)", (backend,)).fetchone() == (True,)
+    assert execute(server, url, "SELECT pg_terminate_backend(%s, 10000)", backend_of(server, url)) == [(True,)]
     check_free(server, url)
 
 
@@ -162,35 +164,17 @@ def test_a_database_that_has_lost_the_study_is_not_begun_anew(
 ) -> None:
     with own(paths, url):
         begin(paths)
-    with server.connect(database_of(url)) as connection:
-        connection.execute("TRUNCATE studies CASCADE")
+    execute(server, url, "TRUNCATE studies CASCADE")
     lost = "the study 'mine' has a folder, .*, but is not in the database postgresql://.*"
     with pytest.raises(StudyError, match=lost), own(paths, url):
         pass
     monkeypatch.setenv("NAS_STORAGE", url)
     with pytest.raises(StudyError, match=lost):
         open_study(paths)
-    with server.connect(database_of(url)) as connection:
-        connection.execute("DROP TABLE studies, version_info CASCADE")
+    execute(server, url, "DROP TABLE studies, version_info CASCADE")
     with pytest.raises(StudyError, match=lost):
         open_study(paths)
-    with server.connect(database_of(url)) as connection:
-        tables = connection.execute("SELECT 1 FROM pg_tables WHERE tablename = 'studies'").fetchall()
-    assert tables == [], "a reader makes none"
-
-
-def test_trials_of_another_folder_are_not_gone_on_with(url: str, paths: StudyPaths, tmp_path: Path) -> None:
-    with own(paths, url) as storage:
-        begin(paths)
-        add_trial(owned_study(storage, paths))
-    elsewhere = StudyPaths(tmp_path / "elsewhere" / "mine")
-    with pytest.raises(StudyError) as caught, own(elsewhere, url):
-        pass
-    assert "holds a study 'mine' with 1 trials, but the folder" in caught.value.message
-    assert "has no study.json" in caught.value.message
-    assert "NAS_STUDIES=FOLDER" in str(caught.value.hint)
-    with own(paths, url) as storage:
-        assert len(owned_study(storage, paths).get_trials()) == 1
+    assert execute(server, url, "SELECT 1 FROM pg_tables WHERE tablename = 'studies'") == [], "a reader makes none"
 
 
 def test_two_studies_may_be_founded_in_a_new_database_at_once(url: str, tmp_path: Path) -> None:
@@ -274,13 +258,9 @@ def test_there_is_one_connection_and_it_is_watched(server: Cluster, url: str, pa
     with own(paths, url) as storage:
         study = owned_study(storage, paths)
         add_trial(study)
-        with server.connect(database_of(url)) as connection:
-            mine = connection.execute(
-                "SELECT pid, application_name FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            ).fetchall()
+        others = "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        mine = execute(server, url, f"SELECT pid, application_name FROM pg_stat_activity {others}")
         assert mine == [(backend_of(server, url), "nas")]
-        assert isinstance(storage, OwnedStorage)
         with storage.engine.connect() as connection:
             show = {name: connection.execute(sqlalchemy.text(f"SHOW {name}")).scalar() for name in SESSION}
         assert show == SESSION
@@ -353,8 +333,7 @@ def test_it_stops_where_the_record_of_who_leads_is_gone(server: Cluster, url: st
     """As after the database was restored from a copy."""
     with own(paths, url) as storage:
         study = owned_study(storage, paths)
-        with server.connect(database_of(url)) as connection:
-            connection.execute("DELETE FROM nas_coordinators")
+        execute(server, url, "DELETE FROM nas_coordinators")
         terminate(server, url)
         with pytest.raises(StudyError, match=r"another coordinator took over .*: an unknown process"):
             study.ask()
@@ -365,12 +344,10 @@ def test_it_waits_for_its_own_lock_that_the_server_still_keeps_for_the_lost_conn
 ) -> None:
     notes: list[str] = []
     with own(paths, url, notes.append) as storage:
-        assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)
         backend = backend_of(server, url)
-        assert backend is not None
         with storage.engine.connect() as connection:
-            number = connection.connection.driver_connection.fileno()  # type: ignore[union-attr]
+            number = connection.connection.driver_connection.fileno()
         os.kill(backend, signal.SIGSTOP)  # it will not notice
         try:
             with socket.socket(fileno=os.dup(number)) as lost:
@@ -458,7 +435,6 @@ def test_a_server_that_restarts_in_the_middle_of_a_step_delays_it(
     notes: list[str] = []
     with own(paths, url, notes.append) as storage:
         begin(paths)
-        assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths, SAMPLERS["random"]())
         trial = draw(study)
         overwrite_value(study, trial, 0.4, 1)
@@ -504,9 +480,8 @@ def test_a_search_that_waits_for_its_server_can_be_stopped(server: Cluster, url:
 
 def text_of_database(server: Cluster, url: str) -> str:
     """Every row of every table."""
-    with server.connect(database_of(url)) as connection:
-        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        rows = {name: connection.execute(f'SELECT t::text FROM "{name}" t').fetchall() for (name,) in tables}
+    tables = execute(server, url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    rows = {name: execute(server, url, f'SELECT t::text FROM "{name}" t') for (name,) in tables}
     assert rows["nas_coordinators"]
     assert rows["trials"]
     return json.dumps(rows)

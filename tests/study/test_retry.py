@@ -232,7 +232,7 @@ def search(database: Path, disturb: Callable[[OwnedStorage], None]) -> tuple[lis
         connection.execute("PRAGMA synchronous=OFF")
         return connection
 
-    storage = OwnedStorage("sqlite:///study.db", connect, Retry("mine", notes.append, lambda: False))  # type: ignore[abstract]
+    storage = OwnedStorage("sqlite:///study.db", connect, Retry("mine", notes.append, lambda: False))
     disturb(storage)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=1)
     study = owned_study(storage, paths, sampler, optuna.pruners.SuccessiveHalvingPruner())
@@ -261,7 +261,7 @@ def commits_lost(at: int, committed: bool, counted: list[int]) -> Callable[[Owne
                 raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
             return None
 
-        dialect.do_commit = commit  # type: ignore[assignment]
+        dialect.do_commit = commit
 
     return disturb
 
@@ -289,7 +289,6 @@ def test_a_connection_lost_at_any_commit_loses_nothing_and_repeats_nothing(
 def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0)
     with own(paths) as storage:
-        assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)
         trial = study.ask()
         study.tell(trial, 0.5)
@@ -346,7 +345,6 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
     parts = ("number_from_id", "param", "params", "user_attrs", "system_attrs")
     asks_nobody = {"get_trial", *(f"get_trial_{part}" for part in parts), "remove_session", "check_trial_is_updatable"}
     with own(paths, stop=stop) as storage:
-        assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths)
         study.ask().suggest_float("x", 0, 1)
         study.get_trials()

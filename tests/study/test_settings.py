@@ -23,6 +23,7 @@ from nas.study.settings import (
     read_settings,
 )
 
+PARAMETERS = {"lr": "float 0.1 to 0.2", "epochs": "18", "block": 'one of "basic"'}
 ENVIRONMENT = Environment(created="then", command="nas search", python="3", packages={}, git=None, machine="this")
 
 
@@ -30,7 +31,7 @@ def settings(**changes: Any) -> StudySettings:
     base: dict[str, Any] = {
         "space": "small",
         "overrides": Overrides(),
-        "parameters": {"lr": "float 0.1 to 0.2", "epochs": "18", "block": 'one of "basic"'},
+        "parameters": PARAMETERS,
         "budget": BudgetConfig(params=1000),
         "data": DataConfig(dataset="digits"),
         "data_fingerprint": "abc",
@@ -50,13 +51,10 @@ def test_an_option_may_not_contradict_the_space() -> None:
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
-    "a range": ({"parameters": {"lr": "float 0.1 to 0.5", "epochs": "18", "block": 'one of "basic"'}}, "lr: float 0.1 to 0.2 → "),
-    "a new parameter": (
-        {"parameters": {"lr": "float 0.1 to 0.2", "epochs": "18", "block": 'one of "basic"', "warmup": "0.1"}},
-        "warmup: absent → 0.1",
-    ),
+    "a range": ({"parameters": PARAMETERS | {"lr": "float 0.1 to 0.5"}}, "lr: float 0.1 to 0.2 → "),
+    "a new parameter": ({"parameters": PARAMETERS | {"warmup": "0.1"}}, "warmup: absent → 0.1"),
     "a parameter gone": ({"parameters": {"lr": "float 0.1 to 0.2", "epochs": "18"}}, 'block: one of "basic" → absent'),
-    "the epochs": ({"parameters": {"lr": "float 0.1 to 0.2", "epochs": "9", "block": 'one of "basic"'}}, "epochs: 18 → 9"),
+    "the epochs": ({"parameters": PARAMETERS | {"epochs": "9"}}, "epochs: 18 → 9"),
     "the budget": ({"budget": BudgetConfig(params=2000)}, "budget.params: 1000 → 2000"),
     "a second budget": ({"budget": BudgetConfig(params=1000, macs=5)}, "budget.macs: None → 5"),
     "the data set": ({"data": DataConfig(dataset="cifar10")}, "data.dataset: digits → cifar10"),

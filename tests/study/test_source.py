@@ -175,9 +175,9 @@ class TimedBudget(StubBudget):
 def test_a_network_is_timed_while_nobody_trains(bench: MakeBench, workers: int) -> None:
     channels = [10, 80, 20, 30, 10, 99, 40, 45, 15]
     b = bench(*channels, budget=TimedBudget())
-    b.budget.bench = b  # type: ignore[attr-defined]
+    b.budget.bench = b
     b.run(6, workers=workers)
-    assert b.budget.timed == [10, 80, 20, 30, 99, 40, 45, 15][: len(b.budget.timed)]  # type: ignore[attr-defined]
+    assert b.budget.timed == [10, 80, 20, 30, 99, 40, 45, 15][: len(b.budget.timed)]
     assert [outcome for outcome in b.outcomes if outcome != "(RUNNING)"].count("trained") == 6
     assert not b.executor.paused
     assert b.world.trained == sorted(set(b.world.trained), key=b.world.trained.index), "no epoch twice"
@@ -185,7 +185,7 @@ def test_a_network_is_timed_while_nobody_trains(bench: MakeBench, workers: int) 
 
 def test_a_search_that_is_stopped_while_it_waits_for_quiet_goes_on_with_that_draw(bench: MakeBench) -> None:
     b = bench(10, 20, 30, 40, budget=TimedBudget())
-    b.budget.bench = b  # type: ignore[attr-defined]
+    b.budget.bench = b
     first = b.coordinator(4)
     b.stop_when(lambda progress: bool(b.executor.paused), first)
     first.run()

@@ -17,7 +17,6 @@ from nas.errors import StudyError
 from nas.paths import StudyPaths
 from nas.study.finalists import sibling
 from nas.study.optuna_private import overwrite_value, stored_trial
-from nas.study.owned import OwnedStorage
 from nas.study.pruners import Asha
 from nas.study.samplers import SAMPLERS, ask
 from nas.study.storage import create_other_study, open_study, owned_study
@@ -48,7 +47,7 @@ def filled(paths: StudyPaths, trials: int = 30) -> optuna.Study:
 
 
 def pragma(study: optuna.Study, name: str) -> object:
-    engine = getattr(study._storage, "engine", None) or study._storage._backend.engine  # type: ignore[attr-defined]
+    engine = getattr(study._storage, "engine", None) or study._storage._backend.engine
     with engine.connect() as connection:
         return connection.execute(sqlalchemy.text(f"PRAGMA {name}")).scalar()
 
@@ -124,7 +123,6 @@ def test_what_a_trial_costs_in_statements_grows_neither_with_the_trials_nor_with
     distributions = {f"x{number}": optuna.distributions.FloatDistribution(0, 1) for number in range(parameters)}
     counts: list[int] = []
     with owned(paths) as storage:
-        assert isinstance(storage, OwnedStorage)
         study = owned_study(storage, paths, SAMPLERS["random"]())
         sqlalchemy.event.listen(storage.engine, "before_cursor_execute", lambda *_: counts.append(1))
         for number in range(trials):

@@ -1,7 +1,6 @@
 """Strategies by name: how they are described, checked and made; and that no history starves or misleads one."""
 
 import inspect
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -13,7 +12,6 @@ from optuna.trial import TrialState
 from nas.budget import Cost
 from nas.config import BudgetConfig, StrategyConfig, StudyConfig
 from nas.errors import ConfigError
-from nas.space.space import Space
 from nas.space.space_file import read_space
 from nas.study import outcomes
 from nas.study.drawing import SearchSource
@@ -24,9 +22,7 @@ from nas.study.samplers import SAMPLERS, _most_telling
 from nas.study.strategies import describe, fill_defaults, fill_new, inherit_arguments, make_pruner, make_sampler
 from tests.study.scripted import StubBudget, draw_only
 
-Search = Callable[..., optuna.Study]
-
-SPACE = """
+TEXT = """
 version: 1
 budget: {params: 200}
 arch:
@@ -42,9 +38,7 @@ train:
 """
 
 
-@pytest.fixture(scope="module")
-def space() -> Space:
-    return read_space(SPACE, "test.yaml", "test")
+SPACE = read_space(TEXT, "test.yaml", "test")
 
 
 class ChannelBudget(StubBudget):
@@ -78,21 +72,11 @@ def end(study: optuna.Study, drawer: SearchSource, running: Any, outcome: outcom
     drawer.settle_twins(study.get_trials(deepcopy=False)[running.number])
 
 
-@pytest.fixture(scope="module")
-def search(space: Space) -> Search:
-    """Each search once: `search(sampler, networks that train, seed, most channels)`."""
-
-    @cache
-    def searched(name: str, trained: int, seed: int, most: int = 120) -> optuna.Study:
-        return make_search(name, space, trained, seed, most)
-
-    return searched
-
-
-def make_search(name: str, space: Space, trained: int, seed: int, most: int) -> optuna.Study:
-    """Four trainings of five are pruned after their second epoch."""
+@cache
+def search(name: str, trained: int, seed: int, most: int = 120) -> optuna.Study:
+    """Until so many networks have trained; four trainings of five are pruned after their second epoch."""
     study = optuna.create_study(direction="maximize")
-    drawer = draw_only(study, make_sampler(StrategyConfig(name=name), seed), space, ChannelBudget(most), seed)
+    drawer = draw_only(study, make_sampler(StrategyConfig(name=name), seed), SPACE, ChannelBudget(most), seed)
     count = 0
     while count < trained:
         draw_next(drawer)
@@ -121,7 +105,7 @@ ADAPTIVE = [
 
 
 @pytest.mark.parametrize("name", [*ADAPTIVE, "random", "qmc"])
-def test_a_history_of_over_budget_and_pruned_trials_starves_nobody(name: str, search: Search) -> None:
+def test_a_history_of_over_budget_and_pruned_trials_starves_nobody(name: str) -> None:
     """Seven draws in eight are over budget, and four trainings in five are pruned: still each candidate comes in time."""
     networks, most = (16, 120) if name in SLOW else (30, 90)
     study = search(name, networks, 0, most)
@@ -131,20 +115,20 @@ def test_a_history_of_over_budget_and_pruned_trials_starves_nobody(name: str, se
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_who_learns_from_a_history_finds_better_networks_than_random_search(name: str, space: Space, search: Search) -> None:
+def test_who_learns_from_a_history_finds_better_networks_than_random_search(name: str) -> None:
     """By the mean of what the last third reaches."""
     networks, seeds = (16, 1) if name in SLOW else (60, 3)
 
     def late(which: str) -> float:
         found = [t for seed in range(seeds) for t in trained_trials(search(which, networks, seed))[-networks // 3 :]]
-        candidates = [space.candidate({s.name: t.params.get(s.name, s.domain) for s in space.slots}) for t in found]
+        candidates = [SPACE.candidate({s.name: t.params.get(s.name, s.domain) for s in SPACE.slots}) for t in found]
         return float(np.mean([quality(candidate) for candidate in candidates]))
 
     assert late(name) > late("random") + 0.02
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_who_learns_keeps_off_what_is_over_budget_at_least_as_well_as_random_search(name: str, search: Search) -> None:
+def test_who_learns_keeps_off_what_is_over_budget_at_least_as_well_as_random_search(name: str) -> None:
     networks, seeds = (16, 1) if name in SLOW else (60, 3)
 
     def share(which: str) -> float:
@@ -156,13 +140,13 @@ def test_who_learns_keeps_off_what_is_over_budget_at_least_as_well_as_random_sea
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_a_curve_that_exploded_misleads_nobody(name: str, space: Space) -> None:
+def test_a_curve_that_exploded_misleads_nobody(name: str) -> None:
     """Every network of high momentum looks excellent, and diverges."""
     networks = 16 if name in SLOW else 60
 
     def ends(which: str) -> float:
         study = optuna.create_study(direction="maximize")
-        drawer = draw_only(study, make_sampler(StrategyConfig(name=which), 0), space, ChannelBudget(200), 0)
+        drawer = draw_only(study, make_sampler(StrategyConfig(name=which), 0), SPACE, ChannelBudget(200), 0)
         for _ in range(networks):
             draw_next(drawer)
             running = drawer.ready.popleft()
@@ -283,7 +267,7 @@ def finished(study: optuna.Study, curve: list[float], outcome: str, **attributes
     if outcome == "over_budget":
         outcomes.record(study, trial, outcome, {"params": attributes["excess"]})
     else:
-        outcomes.decide(trial, outcome)  # type: ignore[arg-type]
+        outcomes.decide(trial, outcome)
         outcomes.finish(study, trial)
 
 
@@ -416,12 +400,12 @@ def test_a_mistake_is_refused_with_its_key_and_the_choices(mistake: str) -> None
 
 
 def test_a_space_file_names_its_strategies_with_arguments() -> None:
-    text = SPACE + "study: {sampler: {name: evolution, population: 8}, pruner: median, objective: front}\n"
+    text = TEXT + "study: {sampler: {name: evolution, population: 8}, pruner: median, objective: front}\n"
     study = read_space(text, "test.yaml", "test").study
     assert study.sampler == StrategyConfig(name="evolution", arguments={"population": 8})
     assert study.pruner == StrategyConfig(name="median")
     assert study.objective == "front"
-    assert make_sampler(study.sampler).population == 8  # type: ignore[attr-defined]
+    assert make_sampler(study.sampler).population == 8
 
 
 @pytest.mark.parametrize(
@@ -435,7 +419,7 @@ def test_a_space_file_names_its_strategies_with_arguments() -> None:
 )
 def test_a_mistake_in_the_study_section_is_refused(section: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        read_space(f"{SPACE}{section}\n", "test.yaml", "test")
+        read_space(f"{TEXT}{section}\n", "test.yaml", "test")
     assert refused.value.message.startswith(f"test.yaml: {message}")
 
 
@@ -450,21 +434,21 @@ def test_what_a_study_began_with_stays_where_nothing_else_is_said() -> None:
 # ------------------------------------------------------------------------------------------------- a budget for each trial
 
 
-def front(space: Space, trials: int, seed: int = 0) -> tuple[optuna.Study, SearchSource]:
+def front(trials: int, seed: int = 0) -> tuple[optuna.Study, SearchSource]:
     study = optuna.create_study(direction="maximize")
     sampler = make_sampler(StrategyConfig(name="random"), seed)
-    drawer = draw_only(study, sampler, space, ChannelBudget(200), seed, least_params=10)
+    drawer = draw_only(study, sampler, SPACE, ChannelBudget(200), seed, least_params=10)
     while len(drawer.ready) < trials:
         draw_next(drawer)
     return study, drawer
 
 
-def test_along_a_front_each_trial_has_a_budget_of_its_own_that_follows_from_its_number(space: Space) -> None:
-    study, drawer = front(space, 12)
+def test_along_a_front_each_trial_has_a_budget_of_its_own_that_follows_from_its_number() -> None:
+    study, drawer = front(12)
     limits = [trial.user_attrs["limit"] for trial in study.trials]
     assert all(10 <= limit <= 200 for limit in limits)
     assert len(set(limits)) > len(limits) // 2
-    assert limits == [trial.user_attrs["limit"] for trial in front(space, 12)[0].trials]
+    assert limits == [trial.user_attrs["limit"] for trial in front(12)[0].trials]
     for running in drawer.ready:
         assert running.params <= running.trial.user_attrs["limit"]
     over = [trial for trial in study.trials if outcomes.outcome_of(trial) == "over_budget"]
@@ -472,12 +456,12 @@ def test_along_a_front_each_trial_has_a_budget_of_its_own_that_follows_from_its_
     assert all(trial.user_attrs["params"] > trial.user_attrs["limit"] for trial in over)
 
 
-def test_a_warm_starts_candidate_keeps_the_whole_budget_along_a_front(space: Space) -> None:
+def test_a_warm_starts_candidate_keeps_the_whole_budget_along_a_front() -> None:
     study = optuna.create_study(direction="maximize")
     values = {"block": "basic", **{f"stage{i}.channels": 60 for i in range(3)}, "lr": 0.1, "momentum": 0.5}
     for _ in range(3):
         study.enqueue_trial({**values, "lr": 0.1 + 0.01 * len(study.trials)}, user_attrs={"origin": "preset:one"})
-    drawer = draw_only(study, make_sampler(StrategyConfig(name="random"), 0), space, ChannelBudget(200), 0, least_params=10)
+    drawer = draw_only(study, make_sampler(StrategyConfig(name="random"), 0), SPACE, ChannelBudget(200), 0, least_params=10)
     for _ in range(3):
         draw_next(drawer)
     assert [running.params for running in drawer.ready] == [180] * 3

@@ -132,7 +132,7 @@ def test_results_of_equal_trainings_are_taken_over_and_not_trained_again(space: 
     counts = outcomes.count_outcomes(trials)
     assert counts["imported"] == 2
     assert outcomes.count_trained(counts) == 0
-    best = outcomes.best_trial(trials)
+    (best,) = outcomes.best_trials(trials, 1)
     assert best.value == 0.5
     assert paths.trial(best.number).candidate.is_file()
 
