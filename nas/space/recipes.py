@@ -90,10 +90,8 @@ def _checked(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
                 f"lr: set {prefix}optimiser, too, because good learning rates differ by orders of magnitude between optimisers"
             )
         TrainConfig.model_validate(part)
-    except ValidationError as error:
-        raise ValueError(f"{prefix}{first_problem(error)}") from None
-    except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from None
+    except ValueError as error:  # a ValidationError is one, too
+        raise ValueError(f"{prefix}{first_problem(error) if isinstance(error, ValidationError) else error}") from None
     return part
 
 

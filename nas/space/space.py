@@ -98,12 +98,16 @@ class Slot:
 
     def holds(self, value: Any) -> bool:
         """Whether `value` may be drawn here."""
-        if isinstance(self.domain, BaseDistribution):
-            try:
-                return self.domain._contains(self.domain.to_internal_repr(value))
-            except (TypeError, ValueError):
-                return False
-        return bool(self.domain == value)
+        match self.domain:
+            case CategoricalDistribution(choices=choices):
+                return value in choices
+            case IntDistribution(low=low, high=high, step=step) | FloatDistribution(low=low, high=high, step=step):
+                if not isinstance(value, int | float) or not low <= value <= high:
+                    return False
+                steps = (value - low) / step if step else 0.0
+                return abs(steps - round(steps)) < 1e-8
+            case fixed:
+                return bool(fixed == value)
 
     def nearest(self, value: Any) -> Any:
         """What may be drawn here and comes closest to `value`; of words, the same or the first choice."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution, check_distribution_compatibility
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.budget import Budget
@@ -138,7 +138,7 @@ class SearchSource(TrialSource):
     def _draw(self, trial: optuna.Trial) -> tuple[optuna.Trial, Candidate, Budget] | None:
         """A trial's candidate and its budget; None if the trial fails because it was enqueued with values outside the space."""
         space, budget = self.space, self.budget
-        if (reason := unknown_to(space, stored_trial(self.study, trial))) is not None:
+        if (reason := unknown_to(space, stored_trial(trial))) is not None:
             self.display.note(f"the enqueued trial {trial.number} is invalid: {reason}")
             trial.set_user_attr("reason", reason)
             outcomes.record(self.study, trial, "failed")
@@ -177,7 +177,6 @@ class SearchSource(TrialSource):
     # ---------------------------------------------------------------------------------------------- what was trained
 
     def settle_twins(self, ended: FrozenTrial) -> None:
-        """Ends the duplicates that waited for this trial."""
         for twin in self._twins.pop(ended.number, []):
             self._record_duplicate(twin, ended)
 
@@ -196,8 +195,7 @@ def unknown_to(space: Space, trial: FrozenTrial) -> str | None:
         if name not in space.by_name:
             return f"space {space.name} has no parameter {name!r}.{choices_sentence(name, space.by_name)}"
         slot, kind = space.by_name[name], trial.distributions.get(name)
-        number = isinstance(slot.domain, IntDistribution | FloatDistribution)
-        if not slot.holds(value) or (number and not isinstance(value, int | float)):
+        if not slot.holds(value):
             return f"{name} is {value!r}, but must be {slot.describe()} in space {space.name}"
         if kind is not None and slot.drawn and not _compatible(kind, slot.domain):
             return f"{name} has the range {kind}, but must be {slot.describe()} in space {space.name}"

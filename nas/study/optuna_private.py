@@ -94,14 +94,14 @@ def begin_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
     return optuna.Trial(study, storage_of(study).create_new_trial(study._study_id, trial))
 
 
-def stored_trial(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
+def stored_trial(trial: optuna.Trial) -> FrozenTrial:
     """The trial as stored now: `Study.get_trials` would read every unfinished trial, at each epoch of each."""
-    return storage_of(study).get_trial(trial._trial_id)
+    return trial.storage.get_trial(trial._trial_id)
 
 
-def overwrite_value(study: optuna.Study, trial: optuna.Trial | FrozenTrial, value: float, step: int) -> None:
+def overwrite_value(trial: optuna.Trial, value: float, step: int) -> None:
     """Replaces an intermediate value: `Trial.report` keeps the first one."""
-    storage_of(study).set_trial_intermediate_value(trial._trial_id, step, value)
+    trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
 
 
 def give_up(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -52,7 +52,7 @@ def describe(trial: optuna.Trial, candidate: Candidate, cost: Cost) -> None:
 
 def record(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, excess: dict[str, float] | None = None) -> None:
     """Ends a running trial. `excess` names the limits that it exceeds; positive values mark it as infeasible."""
-    known = stored_trial(study, trial).constraints if excess else {}  # a constraint that was set before a crash is not set twice
+    known = stored_trial(trial).constraints if excess else {}  # a constraint that was set before a crash is not set twice
     for name, value in (excess or {}).items():
         if name not in known:
             trial.set_constraint(name, value)
@@ -67,7 +67,7 @@ def decide(trial: optuna.Trial, outcome: Outcome) -> None:
 
 def finish(study: optuna.Study, trial: optuna.Trial) -> None:
     """Tells the trial with its recorded outcome."""
-    frozen = stored_trial(study, trial)
+    frozen = stored_trial(trial)
     outcome: Outcome = frozen.user_attrs["outcome"]
     if outcome == "diverged" and DIVERGENCE not in frozen.constraints:
         # A curve that looked good before the loss exploded must not teach the sampler that it was good.
@@ -80,7 +80,7 @@ def record_duplicate(study: optuna.Study, trial: optuna.Trial, twin: FrozenTrial
     """Ends a trial like its finished twin, with the same curve and without a training."""
     trial.set_user_attr("duplicate_of", twin.number)
     trial.set_user_attr("outcome", "duplicate")
-    known = stored_trial(study, trial)
+    known = stored_trial(trial)
     for step in twin.intermediate_values.keys() - known.intermediate_values.keys():
         trial.report(twin.intermediate_values[step], step)
     for name in twin.constraints.keys() - known.constraints.keys():

@@ -56,8 +56,9 @@ def own_study(
     """
     retry = Retry(paths.name, note, stop_requested)
     in_database = url is not None or paths.storage_url.exists()
-    lock = _lock_folder(paths, FOUNDING_SECONDS if in_database else PROBED_SECONDS)
-    try:
+    with ExitStack() as held:
+        lock = _lock_folder(paths, FOUNDING_SECONDS if in_database else PROBED_SECONDS)
+        held.callback(lock.release)
         address = study_address(paths, url)  # under the lock nobody else can create the study elsewhere
         if address is None:
             storage = own_sqlite(paths, retry, note)
@@ -66,20 +67,16 @@ def own_study(
             make_tables(paths, address)
             with openable(paths, address):
                 storage = OwnedStorage(f"{DRIVER}://", lease.connect, retry)  # type: ignore[abstract]
-        try:
-            with openable(paths, address):
-                _found(storage, paths, address)
-            if address is not None:
-                try:
-                    record_address(paths, address)
-                except OSError as error:
-                    raise _unwritable(paths, error) from None
-                lock.release()  # from here on the database's own lock counts
-            yield storage
-        finally:
-            storage.close()
-    finally:
-        lock.release()
+        held.callback(storage.close)
+        with openable(paths, address):
+            _found(storage, paths, address)
+        if address is not None:
+            try:
+                record_address(paths, address)
+            except OSError as error:
+                raise _unwritable(paths, error) from None
+            lock.release()  # from here on the database's own lock counts
+        yield storage
 
 
 def is_led(paths: StudyPaths) -> bool | None:

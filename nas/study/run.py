@@ -262,11 +262,12 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
     prepared.persist(lambda: write_whole(paths.token, prepared.token.encode()))
     crew = Crew(prepared.executor, display.note)
 
-    def carry_out(source: TrialSource, stop: Stop, deadline: float | None) -> Runner:
+    def carry_out(source: TrialSource, stop: Stop, deadline: float | None) -> bool:
+        """Whether it was suspended."""
         source.adopt(crew.size)
         runner = Runner(source, crew, note=display.note, stop=stop, deadline=deadline, persist=prepared.persist)
         runner.run()
-        return runner
+        return runner.suspended
 
     def make_source(reserved: float = 0.0) -> SearchSource:
         """`reserved`: of the given compute, for finalists."""
@@ -305,7 +306,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
     interrupted = True
     try:
         with suspended_by_signals(stop.request):
-            suspended = carry_out(search, own_stop, search_deadline).suspended
+            suspended = carry_out(search, own_stop, search_deadline)
             if search.is_spent:
                 share = "the limit of --compute" if not kept_flop else "its share of --compute"
                 display.note(f"the search has trained for {search.spent / 1e15:.3g} PFLOP, {share}")
@@ -316,7 +317,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
                 display.note(f"too few networks were trained to choose finalists; the search continues for the remaining {kept}")
                 display.until(prepared.deadline)
                 search = make_source()
-                suspended = carry_out(search, stop, prepared.deadline).suspended
+                suspended = carry_out(search, stop, prepared.deadline)
             interrupted = suspended and search.progress.trained < search.progress.goal
             if chosen is not None and not prepared.stop_requested():
                 asked, trials = chosen
@@ -325,7 +326,7 @@ def _search(prepared: _Prepared, storage: optuna.storages.BaseStorage) -> Search
                 source = FinalistSource(finals, paths, asked, goal=goal, space=space, **shared)
                 display.begin_finalists(asked, source.progress.trained)
                 display.until(prepared.deadline)
-                interrupted = carry_out(source, stop, prepared.deadline).suspended
+                interrupted = carry_out(source, stop, prepared.deadline)
             elif chosen is not None:
                 interrupted = interrupted or _has_left(study, *chosen)
             prepared.executor.close()

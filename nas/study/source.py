@@ -145,7 +145,7 @@ class TrialSource(JobSource):
         """Puts a trial that an earlier run had begun into `ready`."""
 
     def settle_twins(self, ended: FrozenTrial) -> None:
-        """Ends the duplicates of this trial."""
+        """Ends the duplicates that waited for this trial."""
         return
 
     def forget(self, drawn: Drawn) -> None:
@@ -253,13 +253,13 @@ class TrialSource(JobSource):
         value = metrics.validation(self.progress.metric)
         assert value is not None
         if drawn.known.get(metrics.epoch) != value:  # if they differ, the checkpoint's curve is right
-            overwrite_value(self.study, drawn.trial, value, metrics.epoch)
+            overwrite_value(drawn.trial, value, metrics.epoch)
             if metrics.epoch not in drawn.known:
                 self._add_flop(self._epoch_flop(drawn))
             drawn.known[metrics.epoch] = value
         if metrics.epoch == self.progress.epochs or metrics.epoch <= drawn.judged:
             return True
-        prune = self.study.pruner.prune(self.study, stored_trial(self.study, drawn.trial))
+        prune = self.study.pruner.prune(self.study, stored_trial(drawn.trial))
         if prune:
             self._decide(drawn, "pruned_early")
         return not prune

@@ -127,8 +127,8 @@ def in_a_study(space: Space, budget: Budget, before: list[FrozenTrial], options:
 
 def one_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int) -> None:
     """Report and verdict."""
-    overwrite_value(study, trial, 0.9, epoch)
-    study.pruner.prune(study, stored_trial(study, trial))
+    overwrite_value(trial, 0.9, epoch)
+    study.pruner.prune(study, stored_trial(trial))
 
 
 def tell(study: optuna.Study, trial: optuna.Trial) -> None:

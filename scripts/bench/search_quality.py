@@ -211,11 +211,11 @@ def search_one(strategy: tuple[str, str], world: World, epochs: int, target: flo
         if not drawer.ready:
             break
         running = drawer.ready.popleft()
-        frozen = stored_trial(study, running.trial)
+        frozen = stored_trial(running.trial)
         curve, truth = world.training(frozen.params, running.candidate)
         for epoch, value in enumerate(curve, 1):
-            overwrite_value(study, running.trial, float(value), epoch)
-            if epoch < len(curve) and judge.prune(study, stored_trial(study, running.trial)):
+            overwrite_value(running.trial, float(value), epoch)
+            if epoch < len(curve) and judge.prune(study, stored_trial(running.trial)):
                 outcomes.decide(running.trial, "pruned_early")
                 break
         else:

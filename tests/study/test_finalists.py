@@ -101,7 +101,7 @@ def ended(study: optuna.Study, value: float | None) -> optuna.Trial:
     trial.set_user_attr("params", 100)
     trial.set_user_attr("architecture", "basic")
     for epoch in range(1, 4 if value else 2):
-        overwrite_value(study, trial, value or 0.1, epoch)
+        overwrite_value(trial, value or 0.1, epoch)
     outcomes.decide(trial, "trained" if value else "pruned_early")
     return trial
 
@@ -120,7 +120,7 @@ def train(finals: optuna.Study, values: dict[tuple[int, int], float]) -> None:
         trial = finals.ask()
         value = values.get((trial.user_attrs["finalist"], trial.user_attrs["seed"]))
         if value is not None:
-            overwrite_value(finals, trial, value, 1)
+            overwrite_value(trial, value, 1)
         outcomes.decide(trial, "failed" if value is None else "trained")
         outcomes.finish(finals, trial)
 

@@ -29,7 +29,7 @@ from nas.study.samplers import from_unit, to_unit
 PACKAGE = Path(nas.__file__).parent
 ELSEWHERE = {"nas/dashboard/view.py", "nas/dashboard/__init__.py"}
 """They show optuna-dashboard a study in its own form."""
-NAMES = {"_trial_id", "_study_id", "_storage", "_get_trials", "_user_attrs", "_system_attrs", "_rng"}
+NAMES = {"_trial_id", "_study_id", "_storage", "_get_trials", "_user_attrs", "_system_attrs", "_rng", "_contains"}
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_a_running_trial_is_taken_up_again_and_a_value_of_it_overwritten(study: 
     begun.report(0.3, 1)
     trial = live_trial(study, study.get_trials()[0])
     assert trial.suggest_float("x", 0, 1) == drawn
-    overwrite_value(study, trial, 0.4, 1)
-    assert stored_trial(study, trial).intermediate_values == {1: 0.4}
+    overwrite_value(trial, 0.4, 1)
+    assert stored_trial(trial).intermediate_values == {1: 0.4}
     study.tell(trial, 0.5)
     assert study.trials[0].intermediate_values == {1: 0.4}
 

@@ -437,7 +437,7 @@ def test_a_server_that_restarts_in_the_middle_of_a_step_delays_it(
         begin(paths)
         study = owned_study(storage, paths, SAMPLERS["random"]())
         trial = draw(study)
-        overwrite_value(study, trial, 0.4, 1)
+        overwrite_value(trial, 0.4, 1)
         outcomes.decide(trial, "trained")
 
         @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute", once=True)

@@ -372,7 +372,7 @@ def draw(study: optuna.Study) -> optuna.Trial:
 
 STEPS: dict[str, Callable[[optuna.Study, optuna.Trial], object]] = {
     "ask": lambda study, trial: draw(study),
-    "report": lambda study, trial: overwrite_value(study, trial, 0.5, 2),
+    "report": lambda study, trial: overwrite_value(trial, 0.5, 2),
     "tell": lambda study, trial: outcomes.finish(study, trial),
 }
 
@@ -397,7 +397,7 @@ def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths, s
     with own(paths, note=note) as storage:
         study = owned_study(storage, paths, SAMPLERS["random"]())
         trial = draw(study)
-        overwrite_value(study, trial, 0.4, 1)
+        overwrite_value(trial, 0.4, 1)
         outcomes.decide(trial, "trained")
         with closing(sqlite3.connect(paths.database, check_same_thread=False)) as other:
             other.execute("BEGIN EXCLUSIVE")

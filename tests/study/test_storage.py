@@ -130,8 +130,8 @@ def test_what_a_trial_costs_in_statements_grows_neither_with_the_trials_nor_with
             counts.clear()
             trial = ask(study, distributions, study.get_trials(deepcopy=False))
             for epoch in (1, 2):
-                overwrite_value(study, trial, 0.5, epoch)
-                Asha(9).prune(study, stored_trial(study, trial))
+                overwrite_value(trial, 0.5, epoch)
+                Asha(9).prune(study, stored_trial(trial))
             study.tell(trial, 0.5)
             assert len(counts) == 7 + 5 + 3 + 4, f"{number}: of the draw, an epoch at a rung, one at none, and the end"
 

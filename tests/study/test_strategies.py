@@ -84,7 +84,7 @@ def search(name: str, trained: int, seed: int, most: int = 120) -> optuna.Study:
         value = quality(running.candidate)
         outcome: outcomes.Outcome = "trained" if count % 5 == 0 else "pruned_early"
         for epoch in range(1, 10 if outcome == "trained" else 3):
-            overwrite_value(study, running.trial, value * (0.5 + epoch / 18), epoch)
+            overwrite_value(running.trial, value * (0.5 + epoch / 18), epoch)
         end(study, drawer, running, outcome)
         count += 1
     return study
@@ -153,7 +153,7 @@ def test_a_curve_that_exploded_misleads_nobody(name: str) -> None:
             explodes = running.candidate.train.momentum > 0.45
             value = 0.99 if explodes else quality(running.candidate)
             for epoch in range(1, 3 if explodes else 10):
-                overwrite_value(study, running.trial, value, epoch)
+                overwrite_value(running.trial, value, epoch)
             end(study, drawer, running, "diverged" if explodes else "trained")
         return float(np.mean([t.params["momentum"] > 0.45 for t in trained_trials(study)[-networks // 3 :]]))
 
@@ -176,7 +176,7 @@ def test_a_space_of_few_networks_is_exhausted_and_not_drawn_from_for_ever(name: 
         while drawer.ready:
             running = drawer.ready.popleft()
             found.add(running.candidate.arch.stages[0].channels)
-            overwrite_value(study, running.trial, 0.5 + running.candidate.arch.stages[0].channels / 100, 9)
+            overwrite_value(running.trial, 0.5 + running.candidate.arch.stages[0].channels / 100, 9)
             end(study, drawer, running, "trained")
     assert len(found) >= 3
     assert {outcomes.outcome_of(t) for t in study.get_trials(deepcopy=False)} <= {"trained", "duplicate"}
@@ -196,7 +196,7 @@ def test_a_pruner_spares_the_best_and_writes_nothing(name: str) -> None:
             spent += 1
             if epoch == 18:
                 continue
-            frozen, again = stored_trial(study, trial), make_pruner(StrategyConfig(name=name), 18)
+            frozen, again = stored_trial(trial), make_pruner(StrategyConfig(name=name), 18)
             verdicts = {one.prune(study, frozen) for one in (pruner, pruner, again)}
             assert len(verdicts) == 1, "asked again it says the same, and so does one that has heard of no verdict"
             if True in verdicts:
@@ -231,7 +231,7 @@ def test_a_pruner_counts_a_duplicate_once_and_compares_nobody_with_larger_networ
                 trial.report(0.5 + 0.01 * (number % 4) - 0.02 * (number == 11 and epoch > 3), epoch)
                 if number == 11 and epoch < 18:
                     trial.set_user_attr("limit", 20)
-                    found.append(pruner.prune(study, stored_trial(study, trial)))
+                    found.append(pruner.prune(study, stored_trial(trial)))
             study.tell(trial, 0.5 + 0.01 * (number % 4))
             if number == 5:
                 for _ in range(copies):
