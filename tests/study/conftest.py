@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nas.paths import StudyPaths
 from nas.space.space import Space
 from nas.space.space_file import read_space
 from nas.study.ownership import own_study
+from nas.study.storage import owned_study
 from tests.postgres import Cluster, postgres  # noqa: F401  (a fixture)
 from tests.study.scripted import SPACE, Bench
 
@@ -24,6 +25,16 @@ def own(
 ) -> AbstractContextManager[optuna.storages.BaseStorage]:
     """The storage of the study's coordinator."""
     return own_study(paths, url, note=note, stop_requested=lambda: stop is not None and stop.requested)
+
+
+@contextmanager
+def led(
+    paths: StudyPaths, url: str | None = None, *, sampler: Any = None, pruner: Any = None, **more: Any
+) -> Iterator[optuna.Study]:
+    """The study that the coordinator leads, as `nas search` has it when it has begun; `more`: see `own`."""
+    with own(paths, url, **more) as storage:
+        paths.settings.write_text("{}")
+        yield owned_study(storage, paths, sampler, pruner)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from nas.paths import StudyPaths
 from nas.runs.context import locked
 from nas.study.ownership import is_led, remove_study, rename_study
 from nas.study.storage import open_study, owned_study
-from tests.study.conftest import own
+from tests.study.conftest import led, own
 
 HOLD = """
 import os, sys
@@ -151,8 +151,7 @@ def test_a_renamed_study_keeps_its_trials_and_a_removed_one_is_gone(
     paths: StudyPaths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("NAS_STUDIES", str(paths.folder.parent))
-    with own(paths) as storage:
-        study = owned_study(storage, paths)
+    with led(paths) as study:
         study.tell(study.ask(), 0.5)
     assert "A new study created" not in capfd.readouterr().err
     (paths.folder.parent / "there").mkdir()

@@ -28,7 +28,7 @@ from nas.study.samplers import SAMPLERS
 from nas.study.storage import open_study, owned_study
 from tests.conftest import TINY_SPACE
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
-from tests.study.conftest import own
+from tests.study.conftest import led, own
 from tests.study.test_ownership import Process, heard, race, say, start
 from tests.study.test_retry import STEPS, check_done_once, draw
 
@@ -40,11 +40,6 @@ THERE_AGAIN = "the study's database is available again; the search continues"
 def url(server: Cluster) -> str:
     """Of a database of the test's own, password and all."""
     return server.create_database(f"test{next(NUMBERS)}")
-
-
-def begin(paths: StudyPaths) -> None:
-    """As `nas search` does after it has taken the lock."""
-    paths.settings.write_text("{}")
 
 
 def add_trial(study: optuna.Study, value: float = 0.5) -> int:
@@ -100,9 +95,7 @@ def values(study: optuna.Study) -> list[float | None]:
 def test_a_study_is_found_again_by_its_folder(
     server: Cluster, url: str, paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with own(paths, url) as storage:
-        begin(paths)
-        study = owned_study(storage, paths, optuna.samplers.TPESampler(seed=0), optuna.pruners.SuccessiveHalvingPruner())
+    with led(paths, url, sampler=optuna.samplers.TPESampler(seed=0), pruner=optuna.pruners.SuccessiveHalvingPruner()) as study:
         for number in range(12):
             add_trial(study, number / 12)
     assert not paths.database.exists()
@@ -110,8 +103,8 @@ def test_a_study_is_found_again_by_its_folder(
     study = open_study(paths)
     assert values(study) == [number / 12 for number in range(12)]
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
-    with own(paths, None) as storage:
-        assert add_trial(owned_study(storage, paths)) == 12
+    with led(paths) as study:
+        assert add_trial(study) == 12
     monkeypatch.delenv("NAS_STORAGE")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)  # libpq's own
     assert len(open_study(paths).get_trials()) == 13
@@ -119,9 +112,7 @@ def test_a_study_is_found_again_by_its_folder(
 
 def test_readers_do_not_disturb_and_cannot_write(url: str, paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAS_STORAGE", url)
-    with own(paths, url) as storage:
-        begin(paths)
-        study = owned_study(storage, paths)
+    with led(paths, url) as study:
         for expected in range(1, 4):
             add_trial(study)
             reader = open_study(paths)
@@ -162,8 +153,8 @@ def test_without_psycopg_it_says_what_to_install(url: str, paths: StudyPaths, mo
 def test_a_database_that_has_lost_the_study_is_not_begun_anew(
     server: Cluster, url: str, paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with own(paths, url):
-        begin(paths)
+    with led(paths, url):
+        pass
     execute(server, url, "TRUNCATE studies CASCADE")
     lost = "the study 'mine' has a folder, .*, but is not in the database postgresql://.*"
     with pytest.raises(StudyError, match=lost), own(paths, url):
@@ -255,13 +246,12 @@ def test_the_lock_is_free_again_after_use_and_after_an_error(server: Cluster, ur
 
 
 def test_there_is_one_connection_and_it_is_watched(server: Cluster, url: str, paths: StudyPaths) -> None:
-    with own(paths, url) as storage:
-        study = owned_study(storage, paths)
+    with led(paths, url) as study:
         add_trial(study)
         others = "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         mine = execute(server, url, f"SELECT pid, application_name FROM pg_stat_activity {others}")
         assert mine == [(backend_of(server, url), "nas")]
-        with storage.engine.connect() as connection:
+        with study._storage.engine.connect() as connection:
             show = {name: connection.execute(sqlalchemy.text(f"SHOW {name}")).scalar() for name in SESSION}
         assert show == SESSION
 
@@ -280,9 +270,7 @@ def test_a_pooler_in_between_is_refused(url: str, paths: StudyPaths, monkeypatch
 
 def test_it_goes_on_where_nobody_took_over(server: Cluster, url: str, paths: StudyPaths) -> None:
     notes: list[str] = []
-    with own(paths, url, notes.append) as storage:
-        begin(paths)
-        study = owned_study(storage, paths)
+    with led(paths, url, note=notes.append) as study:
         add_trial(study, 0.1)
         terminate(server, url)
         add_trial(study, 0.2)
@@ -293,9 +281,7 @@ def test_it_goes_on_where_nobody_took_over(server: Cluster, url: str, paths: Stu
 
 
 def test_it_stops_before_it_writes_where_another_took_over(server: Cluster, url: str, paths: StudyPaths) -> None:
-    with own(paths, url) as storage:
-        begin(paths)
-        study = owned_study(storage, paths)
+    with led(paths, url) as study:
         trial = study.ask()
         trial.suggest_float("x", 0, 1)
         terminate(server, url)
@@ -322,8 +308,7 @@ def test_it_stops_before_it_writes_where_another_took_over(server: Cluster, url:
         with pytest.raises(StudyError, match="another coordinator took over"):  # nor now that the lock is free again
             study.tell(trial, 0.5)
         check_free(server, url)
-    with own(paths, url) as storage:
-        study = owned_study(storage, paths)
+    with led(paths, url) as study:
         (left,) = study.get_trials()
         assert (left.state, left.user_attrs, left.intermediate_values) == (TrialState.RUNNING, {}, {})
         assert study.user_attrs == {}
@@ -331,8 +316,7 @@ def test_it_stops_before_it_writes_where_another_took_over(server: Cluster, url:
 
 def test_it_stops_where_the_record_of_who_leads_is_gone(server: Cluster, url: str, paths: StudyPaths) -> None:
     """As after the database was restored from a copy."""
-    with own(paths, url) as storage:
-        study = owned_study(storage, paths)
+    with led(paths, url) as study:
         execute(server, url, "DELETE FROM nas_coordinators")
         terminate(server, url)
         with pytest.raises(StudyError, match=r"another coordinator took over .*: an unknown process"):
@@ -343,10 +327,9 @@ def test_it_waits_for_its_own_lock_that_the_server_still_keeps_for_the_lost_conn
     server: Cluster, url: str, paths: StudyPaths
 ) -> None:
     notes: list[str] = []
-    with own(paths, url, notes.append) as storage:
-        study = owned_study(storage, paths)
+    with led(paths, url, note=notes.append) as study:
         backend = backend_of(server, url)
-        with storage.engine.connect() as connection:
+        with study._storage.engine.connect() as connection:
             number = connection.connection.driver_connection.fileno()
         os.kill(backend, signal.SIGSTOP)  # it will not notice
         try:
@@ -380,8 +363,7 @@ def test_a_connection_lost_again_and_again_loses_nothing_and_repeats_nothing(
                     connection.execute("SELECT pg_terminate_backend(%s)", (backend,))
                     cuts.append(backend)
 
-    with own(paths, url) as storage:
-        study = owned_study(storage, paths, optuna.samplers.RandomSampler(seed=0))
+    with led(paths, url, sampler=optuna.samplers.RandomSampler(seed=0)) as study:
         thread = threading.Thread(target=cut)
         thread.start()
         try:
@@ -411,8 +393,7 @@ def test_a_server_that_is_away_for_seconds_is_waited_for(
         server.start()
 
     thread = threading.Thread(target=outage)
-    with own(paths, url, notes.append) as storage:
-        study = owned_study(storage, paths, optuna.samplers.RandomSampler(seed=0))
+    with led(paths, url, note=notes.append, sampler=optuna.samplers.RandomSampler(seed=0)) as study:
         thread.start()
         written: list[float] = []
         while thread.is_alive() or len(written) < 30:
@@ -433,14 +414,12 @@ def test_a_server_that_restarts_in_the_middle_of_a_step_delays_it(
 ) -> None:
     monkeypatch.setenv("NAS_STORAGE", url)
     notes: list[str] = []
-    with own(paths, url, notes.append) as storage:
-        begin(paths)
-        study = owned_study(storage, paths, SAMPLERS["random"]())
+    with led(paths, url, note=notes.append, sampler=SAMPLERS["random"]()) as study:
         trial = draw(study)
         overwrite_value(trial, 0.4, 1)
         outcomes.decide(trial, "trained")
 
-        @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute", once=True)
+        @sqlalchemy.event.listens_for(study._storage.engine, "before_cursor_execute", once=True)
         def write_begins(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
             server.stop()
             thread.start()
@@ -455,9 +434,7 @@ def test_a_server_that_restarts_in_the_middle_of_a_step_delays_it(
 
 def test_a_search_that_waits_for_its_server_can_be_stopped(server: Cluster, url: str, paths: StudyPaths) -> None:
     stop = Stop()
-    with own(paths, url, stop=stop) as storage:
-        begin(paths)
-        study = owned_study(storage, paths)
+    with led(paths, url, stop=stop) as study:
         trial = study.ask()
         server.stop()
         try:
@@ -470,8 +447,8 @@ def test_a_search_that_waits_for_its_server_can_be_stopped(server: Cluster, url:
             server.start()
     assert "nas search --study mine" in str(caught.value.hint)
     assert PASSWORD not in str(caught.value)
-    with own(paths, url) as storage:
-        (left,) = owned_study(storage, paths).get_trials()
+    with led(paths, url) as study:
+        (left,) = study.get_trials()
         assert left.state == TrialState.RUNNING
 
 

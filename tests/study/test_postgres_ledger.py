@@ -13,10 +13,10 @@ from nas.paths import StudyPaths
 from nas.runs.ledger import Ledger, read_ledger, record, rewrite, try_to_record
 from nas.study.address import parse_address, record_address
 from nas.study.ownership import remove_study, rename_study
-from nas.study.storage import open_study, owned_study
+from nas.study.storage import open_study
 from tests.postgres import ENCODED_PASSWORD, PASSWORD, Cluster
 from tests.runs.entries import make_version_1, run_at_once, run_entry, submission_entry
-from tests.study.conftest import own
+from tests.study.conftest import led
 
 NUMBERS = itertools.count()
 
@@ -60,11 +60,9 @@ def test_a_study_is_renamed_and_removed_with_all_its_rows(
 ) -> None:
     monkeypatch.setenv("NAS_STUDIES", str(tmp_path / "studies"))
     for paths in studies:
-        with own(paths) as storage:
-            study = owned_study(storage, paths)
+        with led(paths) as study:
             study.tell(study.ask(), 0.5)
-            storage.create_new_study([StudyDirection.MAXIMIZE], f"{paths.name} finalists")
-            paths.settings.write_text("{}")
+            study._storage.create_new_study([StudyDirection.MAXIMIZE], f"{paths.name} finalists")
         record(paths, run_entry(f"of {paths.name}"))
     one, two = studies
     with pytest.raises(StudyError, match="already has a study 'two finalists'"):
@@ -82,8 +80,7 @@ def test_a_study_is_renamed_and_removed_with_all_its_rows(
 
 def test_ledger_is_written_while_its_study_is_searched(studies: list[StudyPaths]) -> None:
     (paths, _) = studies
-    with own(paths) as storage:
-        study = owned_study(storage, paths)
+    with led(paths) as study:
         study.tell(study.ask(), 0.5)
         record(paths, run_entry())
         study.tell(study.ask(), 0.7)

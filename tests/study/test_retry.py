@@ -25,7 +25,7 @@ from nas.study.retry import FULL, LOCKED, UNREACHABLE, DatabaseUnavailable, Retr
 from nas.study.samplers import SAMPLERS, ask
 from nas.study.storage import open_study, owned_study
 from tests.conftest import unpooled
-from tests.study.conftest import fill, own
+from tests.study.conftest import fill, led
 
 
 class Clock:
@@ -288,12 +288,11 @@ def test_a_connection_lost_at_any_commit_loses_nothing_and_repeats_nothing(
 
 def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0)
-    with own(paths) as storage:
-        study = owned_study(storage, paths)
+    with led(paths) as study:
         trial = study.ask()
         study.tell(trial, 0.5)
         with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
-            storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])  # this is no second attempt
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])  # this is no second attempt
         calls: list[int] = []
         real = optuna.storages.RDBStorage.set_trial_state_values
 
@@ -304,15 +303,14 @@ def test_what_has_ended_otherwise_is_not_taken_for_what_was_wanted(paths: StudyP
             return real(*arguments, **named)
 
         monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", lost)
-        assert storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+        assert study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
         for state, values in ((TrialState.COMPLETE, [0.6]), (TrialState.PRUNED, [0.5]), (TrialState.FAIL, None)):
             with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
-                storage.set_trial_state_values(trial._trial_id, state, values)
+                study._storage.set_trial_state_values(trial._trial_id, state, values)
 
 
 def test_the_parameters_of_a_new_trial_are_stored_together(paths: StudyPaths) -> None:
-    with own(paths, note=pytest.fail) as storage:
-        study = owned_study(storage, paths, SAMPLERS["random"]())
+    with led(paths, note=pytest.fail, sampler=SAMPLERS["random"]()) as study:
         distributions: dict[str, Any] = {name: optuna.distributions.FloatDistribution(0, 1) for name in "abc"}
         trial = ask(study, distributions, study.get_trials())
         written = [t.params for t in open_study(paths).get_trials()]
@@ -344,12 +342,11 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
     }
     parts = ("number_from_id", "param", "params", "user_attrs", "system_attrs")
     asks_nobody = {"get_trial", *(f"get_trial_{part}" for part in parts), "remove_session", "check_trial_is_updatable"}
-    with own(paths, stop=stop) as storage:
-        study = owned_study(storage, paths)
+    with led(paths, stop=stop) as study:
         study.ask().suggest_float("x", 0, 1)
         study.get_trials()
 
-        @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute")
+        @sqlalchemy.event.listens_for(study._storage.engine, "before_cursor_execute")
         def fail(*_: Any) -> None:
             raise DatabaseUnavailable(UNREACHABLE, "as the test wants it")
 
@@ -358,8 +355,8 @@ def test_every_method_of_a_storage_is_patient(paths: StudyPaths, monkeypatch: py
         for name in sorted(methods, key=lambda name: name == "delete_study"):  # which forgets what it remembers
             if name not in asks_nobody:
                 with pytest.raises(StudyError, match="as the test wants it"):
-                    getattr(storage, name)(*arguments.get(name, (1,)))
-        sqlalchemy.event.remove(storage.engine, "before_cursor_execute", fail)
+                    getattr(study._storage, name)(*arguments.get(name, (1,)))
+        sqlalchemy.event.remove(study._storage.engine, "before_cursor_execute", fail)
         assert len(study.get_trials()) == 1, "afterwards it works as before"
 
 
@@ -394,8 +391,7 @@ def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths, s
         notes.append(text)
         noted.set()
 
-    with own(paths, note=note) as storage:
-        study = owned_study(storage, paths, SAMPLERS["random"]())
+    with led(paths, note=note, sampler=SAMPLERS["random"]()) as study:
         trial = draw(study)
         overwrite_value(trial, 0.4, 1)
         outcomes.decide(trial, "trained")
@@ -412,8 +408,7 @@ def test_a_database_locked_by_another_process_is_waited_for(paths: StudyPaths, s
 
 
 def test_a_trial_that_somebody_adds_meanwhile_is_seen_and_nobodys_number_is_taken(paths: StudyPaths) -> None:
-    with own(paths, note=pytest.fail) as storage:
-        study = owned_study(storage, paths, SAMPLERS["random"]())
+    with led(paths, note=pytest.fail, sampler=SAMPLERS["random"]()) as study:
         mine, others = draw(study), open_study(paths)
         others.enqueue_trial({"x": 0.25})
         assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING, TrialState.WAITING]
@@ -432,8 +427,7 @@ def test_a_full_disk_is_waited_for(small_disk: Path, network: bool, monkeypatch:
     monkeypatch.setattr("nas.study.storage.file_system", lambda path: "nfs" if network else "tmpfs")
     paths = StudyPaths(small_disk / "mine")
     notes: list[str] = []
-    with own(paths, note=notes.append) as storage:
-        study = owned_study(storage, paths, optuna.samplers.RandomSampler(seed=0))
+    with led(paths, note=notes.append, sampler=optuna.samplers.RandomSampler(seed=0)) as study:
         filling = fill(small_disk / "filling")
         notes.clear()
         release = threading.Timer(1.5, filling.unlink)
@@ -456,9 +450,7 @@ def test_a_full_disk_is_waited_for(small_disk: Path, network: bool, monkeypatch:
 
 def test_a_search_that_waits_for_a_full_disk_can_be_stopped(small_disk: Path) -> None:
     paths, stop = StudyPaths(small_disk / "mine"), Stop()
-    with own(paths, stop=stop) as storage:
-        paths.settings.write_text("{}")
-        study = owned_study(storage, paths, optuna.samplers.RandomSampler(seed=0))
+    with led(paths, stop=stop, sampler=optuna.samplers.RandomSampler(seed=0)) as study:
         trial = study.ask()
         filling = fill(small_disk / "filling")
         timer = threading.Timer(1.0, stop.request)
@@ -469,6 +461,6 @@ def test_a_search_that_waits_for_a_full_disk_can_be_stopped(small_disk: Path) ->
             list(texts)
         timer.join()
     filling.unlink()
-    with own(paths, note=pytest.fail) as storage:
-        (left,) = owned_study(storage, paths).get_trials()
+    with led(paths, note=pytest.fail) as study:
+        (left,) = study.get_trials()
         assert left.state == TrialState.RUNNING

@@ -3,8 +3,7 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +18,8 @@ from nas.study.finalists import sibling
 from nas.study.optuna_private import overwrite_value, stored_trial
 from nas.study.pruners import Asha
 from nas.study.samplers import SAMPLERS, ask
-from nas.study.storage import create_other_study, open_study, owned_study
-from tests.study.conftest import own
-
-
-@contextmanager
-def owned(paths: StudyPaths, note: Callable[[str], None] = lambda text: None) -> Iterator[optuna.storages.BaseStorage]:
-    """As `nas search` has it when its study has begun."""
-    with own(paths, note=note) as storage:
-        paths.settings.write_text("{}")
-        yield storage
+from nas.study.storage import create_other_study, open_study
+from tests.study.conftest import led
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +44,7 @@ def pragma(study: optuna.Study, name: str) -> object:
 
 
 def test_it_writes_ahead_and_does_not_wait_for_the_disk_at_every_commit(paths: StudyPaths) -> None:
-    with owned(paths) as storage:
-        study = owned_study(storage, paths)
+    with led(paths) as study:
         assert pragma(study, "journal_mode") == "wal"
         assert pragma(study, "synchronous") == 1, "NORMAL"
         reader = open_study(paths)
@@ -66,8 +56,8 @@ def test_how_much_optuna_says_stays_as_it_was(paths: StudyPaths, capsys: pytest.
     before = optuna.logging.get_verbosity()
     try:
         optuna.logging.set_verbosity(optuna.logging.INFO)
-        with owned(paths) as storage:
-            create_other_study(owned_study(storage, paths), "other")
+        with led(paths) as study:
+            create_other_study(study, "other")
         assert optuna.logging.get_verbosity() == optuna.logging.INFO
     finally:
         optuna.logging.set_verbosity(before)
@@ -78,14 +68,13 @@ def test_how_much_optuna_says_stays_as_it_was(paths: StudyPaths, capsys: pytest.
 def test_on_a_network_file_system_it_keeps_a_rollback_journal(
     paths: StudyPaths, system: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with owned(paths):
+    with led(paths):
         pass  # here the study began; then its folder was moved
     monkeypatch.setattr(nas.study.storage, "file_system", lambda path: system)
     notes: list[str] = []
-    with owned(paths, notes.append) as storage:
+    with led(paths, note=notes.append) as study:
         (note,) = notes
         assert f"{paths.folder} is on a network file system ({system}): the database keeps a rollback journal" in note
-        study = owned_study(storage, paths)
         assert pragma(study, "journal_mode") == "delete"
         assert pragma(study, "synchronous") == 2, "FULL"
         monkeypatch.undo()  # somebody reads on the machine whose disk it is
@@ -100,8 +89,7 @@ def test_on_a_network_file_system_it_keeps_a_rollback_journal(
 
 def test_a_folder_with_any_name_will_do(tmp_path: Path) -> None:
     strange = StudyPaths(tmp_path / "100% {of} #1, why?" / "mine")
-    with owned(strange) as storage:
-        study = owned_study(storage, strange)
+    with led(strange) as study:
         study.tell(study.ask(), 0.5)
         assert len(open_study(strange).get_trials()) == 1
     assert strange.database.is_file()
@@ -122,9 +110,8 @@ def test_what_a_trial_costs_in_statements_grows_neither_with_the_trials_nor_with
 ) -> None:
     distributions = {f"x{number}": optuna.distributions.FloatDistribution(0, 1) for number in range(parameters)}
     counts: list[int] = []
-    with owned(paths) as storage:
-        study = owned_study(storage, paths, SAMPLERS["random"]())
-        sqlalchemy.event.listen(storage.engine, "before_cursor_execute", lambda *_: counts.append(1))
+    with led(paths, sampler=SAMPLERS["random"]()) as study:
+        sqlalchemy.event.listen(study._storage.engine, "before_cursor_execute", lambda *_: counts.append(1))
         for number in range(trials):
             ask(study, distributions, study.get_trials(deepcopy=False))  # stays running
             counts.clear()
@@ -163,7 +150,7 @@ def damage(paths: StudyPaths, how: str) -> None:
 @pytest.mark.parametrize("how", ["garbage", "truncated", "overwritten", "one page", "foreign"])
 def test_a_damaged_database_is_a_mistake_that_can_be_mended(paths: StudyPaths, how: str) -> None:
     damage(paths, how)
-    for use in (lambda: open_study(paths).get_trials(), owned(paths).__enter__):
+    for use in (lambda: open_study(paths).get_trials(), led(paths).__enter__):
         with pytest.raises(StudyError) as caught:
             use()
         assert str(paths.database) in caught.value.message
@@ -178,15 +165,15 @@ def test_a_folder_that_cannot_be_written_is_a_mistake_that_can_be_mended(paths: 
 
 def test_trials_of_unknown_meaning_are_not_gone_on_with(paths: StudyPaths) -> None:
     filled(paths, 3)
-    with pytest.raises(StudyError) as caught, owned(paths):
+    with pytest.raises(StudyError) as caught, led(paths):
         pass
     assert f"{paths.database} holds a study 'mine' with 3 trials, but the folder {paths.folder} has no study.json" in str(
         caught.value
     )
     assert "--study NAME" in str(caught.value.hint)
     paths.settings.write_text("{}")
-    with owned(paths) as storage:
-        assert len(owned_study(storage, paths).get_trials()) == 3
+    with led(paths) as study:
+        assert len(study.get_trials()) == 3
 
 
 def began(paths: StudyPaths, identity: str | None, **settings: object) -> optuna.Study:
@@ -205,8 +192,7 @@ def test_a_folder_that_was_renamed_keeps_its_trials(paths: StudyPaths, identity:
     create_other_study(began(paths, identity), "mine finalists")
     renamed = StudyPaths(paths.folder.rename(paths.folder.with_name("renamed")))
     assert len(open_study(renamed).get_trials()) == 3
-    with owned(renamed) as storage:
-        study = owned_study(storage, renamed)
+    with led(renamed) as study:
         assert len(study.get_trials()) == 3
         assert sibling(study) is not None
     with closing(sqlite3.connect(renamed.database)) as database, database:
@@ -241,7 +227,7 @@ def test_a_database_of_another_study_is_refused(
     began(other, theirs[0], **theirs[1])
     paths.settings.write_text(json.dumps({"identity": "a", "seed": 0, "data_fingerprint": "y", "study": {"metric": "accuracy"}}))
     shutil.copy(other.database, paths.database)
-    for opened in (partial(open_study, paths), owned(paths).__enter__):
+    for opened in (partial(open_study, paths), led(paths).__enter__):
         with pytest.raises(StudyError, match="belongs to another study") as caught:
             opened()
         assert f"they differ in {differ}" in caught.value.message
@@ -251,14 +237,13 @@ def test_trials_whose_database_is_gone_are_not_begun_anew(paths: StudyPaths) -> 
     began(paths, "a")
     paths.trial(0).folder.mkdir(parents=True)
     paths.database.unlink()
-    for opened in (partial(open_study, paths), owned(paths).__enter__):
+    for opened in (partial(open_study, paths), led(paths).__enter__):
         with pytest.raises(StudyError, match=r"has a folder, .*, but is not in .*study\.db"):
             opened()
 
 
 def test_nobody_writes_who_is_not_the_owner_any_more(paths: StudyPaths) -> None:
-    with owned(paths) as storage:
-        study = owned_study(storage, paths)
+    with led(paths) as study:
         study.tell(study.ask(), 0.5)
     with pytest.raises(AssertionError, match="no longer owned"):
         study.ask()
