@@ -130,13 +130,7 @@ class Asha(FairPruner):
 
     def bracket(self, number: int) -> int:
         """Bracket of the trial of that number."""
-        # Multiples of the golden ratio fill [0, 1) evenly, whatever their number.
-        place = (number * 0.6180339887498949) % 1.0 * sum(self.shares)
-        for index, share in enumerate(self.shares):
-            place -= share
-            if place < 0:
-                return index
-        return len(self.shares) - 1
+        return 0
 
     def may_prune(self, trial: FrozenTrial) -> bool:
         return trial.last_step in self.brackets[self.bracket(trial.number)]
@@ -173,6 +167,15 @@ class Hyperband(Asha):
         super().__post_init__()
         self.brackets = [self.rungs[start:] for start in range(len(self.rungs) + 1)]  # the last one prunes nothing
         self.shares = [1 / _total_epochs(rungs, self.epochs, 1.0, lambda n: n / self.reduction) for rungs in self.brackets]
+
+    def bracket(self, number: int) -> int:
+        # Multiples of the golden ratio fill [0, 1) evenly, whatever their number.
+        place = (number * 0.6180339887498949) % 1.0 * sum(self.shares)
+        for index, share in enumerate(self.shares):
+            place -= share
+            if place < 0:
+                return index
+        return len(self.shares) - 1
 
     def describe(self) -> str:
         rungs = "; ".join(", ".join(map(str, rungs)) or "none" for rungs in self.brackets)
