@@ -355,37 +355,24 @@ class Bench:
     """Of the latest coordinator."""
 
     def coordinator(
-        self, goal: int, lives: Lives | Mapping[int, Life] | None = None, workers: int = 1, seed: int = 0, **more: Any
+        self,
+        goal: int,
+        lives: Lives | Mapping[int, Life] | None = None,
+        workers: int = 1,
+        seed: int = 0,
+        deadline: float | None = None,
+        **more: Any,
     ) -> Search:
-        """`lives` by trial; a mapping leaves all others at their default."""
-        study = optuna.create_study(
-            storage=self.storage,
-            study_name="study",
-            direction="maximize",
-            load_if_exists=True,
-            pruner=self.pruner,
-        )
+        """`lives` by trial; a mapping leaves all others at their default. `more`: see `SearchSource`."""
+        known = {"storage": self.storage, "study_name": "study", "direction": "maximize", "load_if_exists": True}
+        study = optuna.create_study(**known, pruner=self.pruner)
         by_number = dict(lives) if isinstance(lives, Mapping) else {}
         chosen = lives if callable(lives) else lambda job: by_number.get(int(job.key), Life())
         self.executor = FakeExecutor(chosen, self.world, study, workers)
+        sampler, shown = self.sampler or Listed(self.channels), {"goal": goal, "display": self.display}
+        source = SearchSource(study, self.paths, sampler, self.space, self.budget, seed=seed, **shown, **more)
         crew = Crew(self.executor, self.display.note)
-        shared = {"persist": more.pop("persist")} if "persist" in more else {}
-        running = {"stop": more.pop("stop", Stop()), "deadline": more.pop("deadline", None), **shared}
-        sampler, least = self.sampler or Listed(self.channels), more.pop("least_params", None)
-        source = SearchSource(
-            study,
-            self.paths,
-            sampler,
-            self.space,
-            self.budget,
-            seed=seed,
-            least_params=least,
-            goal=goal,
-            display=self.display,
-            **shared,
-            **more,
-        )
-        return Search(source, Runner(source, crew, note=self.display.note, **running))
+        return Search(source, Runner(source, crew, note=self.display.note, stop=Stop(), deadline=deadline))
 
     def run(self, goal: int, lives: Any = None, workers: int = 1, **more: Any) -> Search:
         coordinator = self.coordinator(goal, lives, workers, **more)
