@@ -228,7 +228,8 @@ class Informed(SeededSampler):
         history = history_view(_most_telling(all_with_values(study, self.limit, self.constrained), self.most_shown))
         with experiments_allowed():
             sampler = self.make(history.trials, space)
-        params = sampler.sample_relative(history.study, trial, space)
+        with np.errstate(invalid="ignore"):  # a Gaussian process may find one point better than others by more than a float holds
+            params = sampler.sample_relative(history.study, trial, space)
         set_attributes(study, trial, history.written)
         return params
 
@@ -316,10 +317,6 @@ class Gp(Informed):
 
     def make(self, trials: Sequence[FrozenTrial], space: dict[str, BaseDistribution]) -> optuna.samplers.BaseSampler:
         return optuna.samplers.GPSampler(n_startup_trials=self.startup_trials, deterministic_objective=False, seed=self.next_seed)
-
-    def draw(self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        with np.errstate(invalid="ignore"):  # where one point is better than any other by more than a float holds
-            return super().draw(study, trial, space)
 
 
 @dataclass(eq=False)

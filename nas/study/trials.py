@@ -30,6 +30,7 @@ ROW = (
     "flop",
 )
 """Fields that tables and JSON show."""
+ATTRIBUTES = ("params", "macs", "architecture", "micro_batches", "finalist", "seed")  # fields with the names of a trial's own
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class TrialRecord:
     outcome: str
     accuracy: float | None  # of the validation images after the last epoch that was trained, by the study's metric, in [0, 1]
     epochs: int
-    params: int | None
-    macs: int | None
-    architecture: str | None
+    params: int | None = None
+    macs: int | None = None
+    architecture: str | None = None
     micro_batches: int = 1  # parts of each batch, after memory ran out
     finalist: int | None = None  # number of the trial whose network it trains again
     seed: int | None = None  # of a finalist's training, from 0
@@ -69,12 +70,6 @@ class TrialRecord:
             outcome=outcome_of(trial),
             accuracy=last_value(trial),
             epochs=max(trial.intermediate_values, default=0),
-            params=attributes.get("params"),
-            macs=attributes.get("macs"),
-            architecture=attributes.get("architecture"),
-            micro_batches=attributes.get("micro_batches", 1),
-            finalist=attributes.get("finalist"),
-            seed=attributes.get("seed"),
             over=broken_limits(trial),
             flop=flop_of(trial, images),
             curve=dict(sorted(trial.intermediate_values.items())),
@@ -82,6 +77,7 @@ class TrialRecord:
             began=trial.datetime_start,
             ended=trial.datetime_complete,
             imported=bool(attributes.get("imported")),
+            **{name: attributes[name] for name in ATTRIBUTES if name in attributes},
         )
 
     def row(self) -> dict[str, Any]:
