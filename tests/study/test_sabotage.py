@@ -14,7 +14,7 @@ from nas.study.storage import open_study
 from tests.conftest import Done
 from tests.study.sabotage import STUDY, check_study, sabotage, search_command, told
 
-# "coordinator" or "worker" is who dies; tests/search/killed.py knows the transitions.
+# "coordinator" or "worker" is who dies; tests/study/killed.py knows the transitions.
 TRANSITIONS = (
     "coordinator: after the ask",
     "coordinator: after the budget's verdict",
