@@ -19,12 +19,12 @@ from torchvision.transforms.functional import to_tensor
 
 import nas.data.containers
 from nas.config import DataConfig, ImageShape
-from nas.data.datasets import load_dataset
 from nas.data.formats.parquet import ParquetSplit
 from nas.data.given import file_of_given
-from nas.data.images import Dataset
 from nas.data.unlabelled import read_test_set
 from nas.errors import DataError, NasError
+from tests.data import on_disk
+from tests.data.on_disk import load
 
 Parts = dict[str, tuple[np.ndarray, list[str]]]  # uint8 (N, 8, 8), and the classes' names
 NAMES = ("eight", "nine", "seven")
@@ -168,14 +168,11 @@ FORMATS: dict[str, Callable[[Path, Parts], Path]] = {
 """Each writes all parts and returns what `--data` names."""
 
 
-def load(path: Path, **config: Any) -> Dataset:
-    return load_dataset(DataConfig(dataset="folder", folder=str(path), **config))
+SHAPE = ImageShape(channels=1, size=8, classes=3)
 
 
 def refusal(path: Path, **config: Any) -> str:
-    with pytest.raises(DataError) as refused:
-        load(path, **config)
-    return refused.value.message
+    return on_disk.refusal(path, **config).message
 
 
 @pytest.mark.parametrize("size", [None, 12])
@@ -223,18 +220,17 @@ def test_a_test_split_without_labels_is_no_test_set_and_is_submitted(parts: Part
     images = {f"{part}_images": pixels for part, (pixels, _) in parts.items()}
     file = save(tmp_path / "set.npz", **images, train_labels=np.arange(36) % 3, val_labels=np.arange(12) % 3)
     assert load(file).test is None
-    assert read_test_set(file, ImageShape(channels=1, size=8, classes=3)).ids == [str(i) for i in range(12)]
+    assert read_test_set(file, SHAPE).ids == [str(i) for i in range(12)]
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({"labels": np.array(["a", None] * 18, object)}, "labels contains Python objects, which are not unpickled"),
-        (
-            {"labels": np.zeros(35, int)},
-            "labels: there must be one label for each of the 36 images, but the labels have the shape (35,)",
+        *(
+            ({"labels": labels}, f"must be one label for each of the 36 images, but the labels have the shape {labels.shape}")
+            for labels in (np.zeros(35, int), np.array(3))
         ),
-        ({"labels": np.array(3)}, "labels: there must be one label for each of the 36 images, but the labels have the shape ()"),
         ({"labels": np.arange(36) % 3 - 1, "classes": np.array(["a", "b", "c"])}, "12 of 36 training images have no label"),
         ({"classes": np.array(["a", "b"])}, "labels[2]: label 2 is not a class; the labels of the 2 classes are 0 to 1"),
         ({"images": np.zeros((36, 8, 8), np.float32)}, "pixels must be uint8, from 0 to 255, but are float32"),
@@ -250,12 +246,9 @@ def test_arrays_that_are_no_data_set_are_refused(changed: dict[str, Any], said: 
 
 def test_one_class_in_an_npz_is_refused_without_naming_a_column(tmp_path: Path) -> None:
     file = save(tmp_path / "set.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.zeros(4, int))
-    with pytest.raises(DataError) as refused:
-        load_dataset(DataConfig(dataset="folder", folder=str(file)))
-    assert refused.value.message == f"a classifier needs at least two classes, but the labels in {file} are: 0"
-    assert (
-        refused.value.hint == "the array of the labels (train_labels, y_train or labels) must have at least two different values"
-    )
+    error = on_disk.refusal(file)
+    assert error.message == f"a classifier needs at least two classes, but the labels in {file} are: 0"
+    assert error.hint == "the array of the labels (train_labels, y_train or labels) must have at least two different values"
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -275,10 +268,8 @@ def test_a_header_that_claims_more_than_there_is_is_refused(whole: bool, parts: 
 
 def test_files_that_are_no_data_set_are_told_from_those_that_are(parts: Parts, tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"")
-    assert (
-        refusal(tmp_path / "x.bin")
-        == f"{tmp_path / 'x.bin'} is not a file of images; such files end in .parquet, .pq, .npz, .tar, .csv, .tsv, .txt"
-    )
+    endings = ".parquet, .pq, .npz, .tar, .csv, .tsv, .txt"
+    assert refusal(tmp_path / "x.bin") == f"{tmp_path / 'x.bin'} is not a file of images; such files end in {endings}"
     path = write_npz(tmp_path, {"test": parts["test"], "val": parts["val"]})
     assert refusal(path) == f"{path} has no training images; its splits are: val, test"
     path.write_bytes(path.read_bytes()[:-100])
@@ -340,20 +331,16 @@ def test_columns_of_parquet_go_by_their_names(parts: Parts, tmp_path: Path) -> N
     file = shard(tmp_path / "a.parquet", parts, **columns)
     data = load(file, label_column="kind", group_column="patient")
     assert (data.classes, data.groups[:2], data.train.groups.tolist()[:4]) == (tuple(sorted(NAMES)), ("0", "1"), [0, 0, 1, 1])
-    assert (
-        refusal(file, label_column="kinds")
-        == f"{file} has no column 'kinds'. Did you mean 'kind'? Choices: label, Id, kind, patient."
-    )
-    assert refusal(file, image_column="picture").endswith(
-        "Columns with images: image. All columns: image, label, Id, kind, patient"
-    )
+    known = "Did you mean 'kind'? Choices: label, Id, kind, patient."
+    assert refusal(file, label_column="kinds") == f"{file} has no column 'kinds'. {known}"
+    columns_said = "Columns with images: image. All columns: image, label, Id, kind, patient"
+    assert refusal(file, image_column="picture").endswith(columns_said)
     shard(file, parts, patient=[*columns["patient"][:35], None])
     assert refusal(file, group_column="patient") == f"1 images have no group, the first is {file}, row 36"
-    shape = ImageShape(channels=1, size=8, classes=3)
     shard(file, parts, **columns)
-    assert read_test_set(file, shape).ids == columns["Id"]
+    assert read_test_set(file, SHAPE).ids == columns["Id"]
     with pytest.raises(DataError, match="each image needs its own ID"):
-        read_test_set(file, shape, id_column="KIND")
+        read_test_set(file, SHAPE, id_column="KIND")
 
 
 def test_images_that_parquet_names_by_their_paths_lie_in_the_folder_of_the_data_set(parts: Parts, tmp_path: Path) -> None:
@@ -371,7 +358,7 @@ def test_images_that_parquet_names_by_their_paths_lie_in_the_folder_of_the_data_
             f"{file}, row 4: the file has only a path to the image, {path!r}, which does not exist in {root}"
         )
     named = [{"bytes": png(image), "path": f"some/where/{i}.png"} for i, image in enumerate(parts["train"][0])]
-    assert read_test_set(write_shard(file, named, [0] * 36), ImageShape(channels=1, size=8, classes=3)).ids[:2] == ["0", "1"]
+    assert read_test_set(write_shard(file, named, [0] * 36), SHAPE).ids[:2] == ["0", "1"]
 
 
 def test_shards_that_are_damaged_or_of_another_data_set_are_named(parts: Parts, tmp_path: Path) -> None:
@@ -405,9 +392,9 @@ def test_without_pyarrow_parquet_is_refused_with_what_to_install(
 ) -> None:
     file = shard(tmp_path / "train.parquet", parts)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match="needs the package pyarrow, which is not installed") as refused:
-        load(file)
-    assert refused.value.hint == "pip install 'nas-under-budget[parquet]'"
+    error = on_disk.refusal(file)
+    assert error.message.endswith("needs the package pyarrow, which is not installed")
+    assert error.hint == "pip install 'nas-under-budget[parquet]'"
 
 
 def test_a_row_group_of_all_images_is_read_a_few_at_a_time(tmp_path: Path) -> None:
@@ -440,7 +427,7 @@ def test_every_form_of_a_tar_says_long_names_in_its_own_way(form: int, parts: Pa
                 tar.addfile(member, io.BytesIO(content))
     data = load(tmp_path)
     np.testing.assert_array_equal(data.train.images[..., 0], parts["train"][0])
-    test = read_test_set(tmp_path, ImageShape(channels=1, size=8, classes=3))
+    test = read_test_set(tmp_path, SHAPE)
     assert test.ids == [f"{'é' * 30}{i}" for i in range(36)]
 
 
@@ -508,10 +495,10 @@ def test_one_column_for_each_class_equals_a_column_of_labels(columns: dict[str, 
 def test_a_table_of_pixels_needs_no_header_and_test_images_no_labels(parts: Parts, tmp_path: Path) -> None:
     images, labels = parts["train"]
     rows = [[label, *image.ravel()] for image, label in zip(images, labels, strict=True)]
-    file, shape = write_csv(tmp_path / "x.csv", rows), ImageShape(channels=1, size=8, classes=3)
+    file = write_csv(tmp_path / "x.csv", rows)
     np.testing.assert_array_equal(load(file, header=False).train.images[..., 0], images)
     without = DataConfig(dataset="folder", header=False)
-    test = read_test_set(write_csv(tmp_path / "y.csv", [row[1:] for row in rows]), shape, without)
+    test = read_test_set(write_csv(tmp_path / "y.csv", [row[1:] for row in rows]), SHAPE, without)
     np.testing.assert_array_equal(test.images[..., 0], images)
     assert refusal(file) == f"{file} has several columns with the same name"
     rows[7][9] = 256
@@ -543,7 +530,7 @@ def test_a_folder_of_a_competition_has_its_training_and_its_test_table(parts: Pa
     (root / "rules.txt").write_text("be fair")
     data = load(root)
     assert (len(data.train), data.test) == (36, None)
-    test = read_test_set(root, ImageShape(channels=1, size=8, classes=3))
+    test = read_test_set(root, SHAPE)
     assert test.ids == [f"t{i}" for i in range(12)]
     np.testing.assert_array_equal(test.images[..., 0], parts["test"][0])
 
@@ -564,27 +551,21 @@ def test_the_same_images_are_the_same_file_and_others_another(parts: Parts) -> N
     assert not list(file.parent.glob(".given-*"))
 
 
+BLACK, GREY = np.zeros((4, 8, 8), np.uint8), Image.new("L", (8, 8))
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ((np.zeros((4, 8, 8)), [0, 1, 0, 1]), "train: pixels must be uint8, from 0 to 255, but are float64"),
-        (
-            (np.zeros((4, 8, 8), np.uint8), [0, 1]),
-            "train: labels: there must be one label for each of the 4 images, but the labels have",
-        ),
-        (
-            (np.zeros((4, 8, 8), np.uint8), [0, 1, 2, 1], ["a", "b"]),
-            "label 2 is not a class; the labels of the 2 classes are 0 to 1",
-        ),
-        ((np.zeros((2, 8, 8), np.uint8), ["a", "c"], ["a", "b"]), "train: label 'c' is not a class. Choices: a, b."),
-        ((np.zeros((2, 8, 8), np.uint8), [0, None]), "train: labels must be numbers or strings"),
-        ({"train": (np.zeros((2, 8, 8), np.uint8), [0, 1]), "more": ()}, "'more' is not a split of a data set. Choices: train, "),
+        ((BLACK, [0, 1]), "train: labels: there must be one label for each of the 4 images, but the labels have"),
+        ((BLACK, [0, 1, 2, 1], ["a", "b"]), "label 2 is not a class; the labels of the 2 classes are 0 to 1"),
+        ((BLACK, ["a", "c"] * 2, ["a", "b"]), "train: label 'c' is not a class. Choices: a, b."),
+        ((BLACK, [0, None] * 2), "train: labels must be numbers or strings"),
+        ({"train": (BLACK, [0, 1] * 2), "more": ()}, "'more' is not a split of a data set. Choices: train, "),
         ("cifar", "images and labels cannot be given as a str"),
-        ([Image.new("L", (8, 8))], "train[0] must be a pair (image, label), but is a Image"),
-        (
-            [(Image.new("L", (8, 8)), 0), (Image.new("L", (9, 8)), 1)],
-            "train[1] has the shape (8, 9), but the first image has (8, 8)",
-        ),
+        ([GREY], "train[0] must be a pair (image, label), but is a Image"),
+        ([(GREY, 0), (GREY.resize((9, 8)), 1)], "train[1] has the shape (8, 9), but the first image has (8, 8)"),
         ([(torch.full((3, 8, 8), 1.5), 0)], "train[0]: pixels must be uint8 or from 0 to 1, but are from 1.5 to 1.5"),
     ],
 )

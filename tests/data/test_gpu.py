@@ -16,14 +16,13 @@ from nas.data.loader import Resident, copied
 from nas.data.stream import Streamed, place, room_for_images
 from nas.train.evaluate import predict_logits
 from tests.data.pictures import pictures
-from tests.data.test_stream import CHOSEN, FP32, MEAN, STD, N, batches_of, equal
+from tests.data.test_stream import CHOSEN, FP32, INDICES, MEAN, STD, N, batches_of, equal
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
 ]
 KINDS = pytest.mark.parametrize("kind", [Resident, Streamed], ids=["resident", "streamed"])
-INDICES = pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
 
 
 @pytest.fixture
@@ -117,26 +116,13 @@ def test_an_epoch_that_is_abandoned_leaves_nothing_behind(images: ImageSet, devi
 
 
 @INDICES
-@pytest.mark.parametrize("first_step", [0, 3])
-def test_streamed_batches_are_the_resident_ones(
-    images: ImageSet, device: torch.device, indices: np.ndarray | None, first_step: int
-) -> None:
-    resident, streamed = (batches_of(kind(images, MEAN, STD, device, indices)) for kind in (Resident, Streamed))
-    assert equal(busily(resident.epoch(1, first_step)), busily(streamed.epoch(1, first_step)))
-
-
-@INDICES
-def test_an_evaluation_of_streamed_images_is_that_of_resident_ones(
-    images: ImageSet, device: torch.device, indices: np.ndarray | None
-) -> None:
+def test_streamed_images_are_the_resident_ones(images: ImageSet, device: torch.device, indices: np.ndarray | None) -> None:
+    both = [kind(images, MEAN, STD, device, indices) for kind in (Resident, Streamed)]
+    for first_step in (0, 3):
+        assert equal(*(busily(batches_of(data).epoch(1, first_step)) for data in both))
     model = nn.Flatten().to(device)
-    logits = [predict_logits(model, kind(images, MEAN, STD, device, indices), FP32, batch=16) for kind in (Resident, Streamed)]
-    assert torch.equal(*logits)
-
-
-def test_a_sample_is_the_same(images: ImageSet, device: torch.device) -> None:
-    samples = [kind(images, MEAN, STD, device, CHOSEN).sample(20) for kind in (Resident, Streamed)]
-    assert torch.equal(*samples)
+    assert torch.equal(*(predict_logits(model, data, FP32, batch=16) for data in both))
+    assert torch.equal(*(data.sample(20) for data in both))
 
 
 def test_slots_are_page_locked(device: torch.device) -> None:

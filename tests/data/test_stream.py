@@ -29,6 +29,7 @@ MEAN, STD = [120.0, 100.0, 90.0], [60.0, 50.0, 70.0]
 FP32 = Precision(None, False, "for the test")
 N = 90
 CHOSEN = np.sort(np.random.default_rng(1).permutation(N)[:61])
+INDICES = pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
 EVERYTHING = AugmentConfig(policy="autoaugment", erasing=0.5, flip="alternating", mix="mixup_or_cutmix", mix_p=0.5)
 
 
@@ -78,7 +79,7 @@ def joined(mapped: ImageSet, tmp_path: Path) -> JoinedSet:
 
 
 @pytest.mark.parametrize("kind", [Resident, Streamed])
-@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+@INDICES
 def test_several_arrays_are_as_one(kind: type[Resident], indices: np.ndarray | None, mapped: ImageSet, joined: JoinedSet) -> None:
     one, several = (kind(data, MEAN, STD, CPU, indices) for data in (mapped, joined))
     assert len(one) == len(several)
@@ -100,7 +101,7 @@ def test_several_arrays_stay_where_they_are(joined: JoinedSet, monkeypatch: pyte
     assert len(list(data.walk(torch.randperm(N), 8))) == 12
 
 
-@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+@INDICES
 def test_what_is_copied_to_a_device_is_copied_whole(
     indices: np.ndarray | None, mapped: ImageSet, joined: JoinedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +113,7 @@ def test_what_is_copied_to_a_device_is_copied_whole(
             np.testing.assert_array_equal(there.numpy(), mapped.images if indices is None else mapped.images[indices])
 
 
-@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
+@INDICES
 @pytest.mark.parametrize("config", [AugmentConfig(), EVERYTHING], ids=["plain", "everything"])
 @pytest.mark.parametrize("first_step", [0, 1, 5, 7])
 def test_an_epochs_batches_are_the_same(
@@ -132,19 +133,17 @@ def test_batches_that_are_kept_are_not_written_over(mapped: ImageSet) -> None:
     assert torch.equal(torch.cat([images for _, images, _ in kept]), data.take(slice(None))[0].flip(0))
 
 
-@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
-@pytest.mark.parametrize("size", [1, 20, 61, 90, 1000])
-def test_batches_in_order_are_the_same(mapped: ImageSet, indices: np.ndarray | None, size: int) -> None:
-    resident, streamed = both(mapped, indices)
-    assert len(resident) == len(streamed)
-    assert equal(list(resident.batches(size)), list(streamed.batches(size)))
-
-
-@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
-def test_an_evaluation_is_the_same(mapped: ImageSet, indices: np.ndarray | None) -> None:
+@INDICES
+def test_images_in_order_a_sample_and_an_evaluation_are_the_same(mapped: ImageSet, indices: np.ndarray | None) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
     resident, streamed = both(mapped, indices)
+    assert len(resident) == len(streamed)
+    for size in (1, 20, 61, 90, 1000):
+        assert equal(list(resident.batches(size)), list(streamed.batches(size)))
+    for which in (slice(3, 30, 2), torch.tensor([5, 5, 0, 60])):
+        assert equal([resident.take(which)], [streamed.take(which)])
+    assert torch.equal(resident.sample(17), streamed.sample(17))
     assert torch.equal(*(predict_logits(model, data, FP32, batch=16) for data in (resident, streamed)))
     assert torch.equal(*(tally(model, data, FP32, batch=16) for data in (resident, streamed)))
 
@@ -163,14 +162,6 @@ def test_a_training_is_the_same(mapped: ImageSet, tmp_path: Path) -> None:
     assert curve == same_curve
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
-def test_a_sample_and_what_is_taken_are_the_same(mapped: ImageSet, indices: np.ndarray | None) -> None:
-    resident, streamed = both(mapped, indices)
-    assert torch.equal(resident.sample(17), streamed.sample(17))
-    for which in (slice(3, 30, 2), torch.tensor([5, 5, 0, 60])):
-        assert equal([resident.take(which)], [streamed.take(which)])
 
 
 def test_images_without_labels(mapped: ImageSet) -> None:
