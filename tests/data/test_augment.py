@@ -130,13 +130,6 @@ def _batches(augmentation: AugmentConfig, n: int = 40, batch_size: int = 16) -> 
     return TrainBatches(data, TrainConfig(batch_size=batch_size, augment=augmentation), 7, 5)
 
 
-def test_an_epoch_continues_where_it_was_cut_off() -> None:
-    config = AugmentConfig(policy="autoaugment", erasing=0.5, flip="alternating", mix="mixup_or_cutmix", mix_p=0.5)
-    (_, whole), (rest,) = _batches(config).epoch(3), _batches(config).epoch(3, first_step=1)
-    assert torch.equal(whole[0], rest[0])
-    assert torch.equal(whole[1], rest[1])
-
-
 def test_batches_of_mixed_images_have_soft_targets_and_those_of_whole_ones_class_indices() -> None:
     for images, targets in _batches(AugmentConfig(mix="cutmix")).epoch(0):
         assert images.shape == (16, 3, 8, 8)

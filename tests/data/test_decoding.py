@@ -11,7 +11,7 @@ from PIL import Image
 from nas.config import DataConfig
 from nas.data.cache import silent
 from nas.data.datasets import load_dataset
-from nas.data.decoding import RESIZE, bad_images_error, decode, decode_all, image_files
+from nas.data.decoding import RESIZE, bad_images_error, decode, decode_all
 from nas.errors import DataError
 
 
@@ -61,16 +61,6 @@ def test_error_about_bad_images_names_at_most_five() -> None:
     bad = [(Path(f"{i}.png"), "broken") for i in range(6)]
     assert bad_images_error(bad[:5], 9).message.count("broken") == 5
     assert bad_images_error(bad, 9).message.endswith("\n  and 1 more")
-
-
-def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
-    for name in ("cat.png", "._cat.png", ".ipynb_checkpoints/cat-checkpoint.png", "far/away/dog.JPG", "notes.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    assert [Path(file.path).relative_to(tmp_path).as_posix() for file in image_files(str(tmp_path))] == [
-        "cat.png",
-        "far/away/dog.JPG",
-    ]
 
 
 @pytest.mark.parametrize("error", [KeyError("bad tile"), struct.error("unpack requires 4 bytes"), IndexError(), MemoryError()])
