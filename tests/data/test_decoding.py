@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.config import DataConfig
 from nas.data.cache import silent
-from nas.data.datasets import load_dataset
 from nas.data.decoding import RESIZE, bad_images_error, decode, decode_all
-from nas.errors import DataError
+from tests.data.on_disk import load, refusal
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
@@ -43,10 +41,7 @@ def test_unreadable_images_are_listed_with_their_reasons_and_the_others_decoded(
 @pytest.mark.parametrize(
     ("pixels", "reason"),
     [
-        (
-            np.linspace(0, 1, 64, dtype=np.float32),
-            "its pixels are floating-point numbers of unknown range: ",
-        ),
+        (np.linspace(0, 1, 64, dtype=np.float32), "its pixels are floating-point numbers of unknown range: "),
         (np.arange(64, dtype=np.int32) * 5000, "its pixels are from 0 to 315000, but 16 bits hold 0 to 65535: "),
         (np.arange(64, dtype=np.int32) - 1, "its pixels are from -1 to 62, but 16 bits hold 0 to 65535: "),
     ],
@@ -63,15 +58,21 @@ def test_error_about_bad_images_names_at_most_five() -> None:
     assert bad_images_error(bad, 9).message.endswith("\n  and 1 more")
 
 
+def folder_of(tmp_path: Path, *modes: str) -> Path:
+    for i, mode in enumerate(modes):
+        for name in "ab":
+            path = tmp_path / "pictures" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.new("RGB", (12, 12), (200, 100, 50))
+            (Image.fromarray(np.full((12, 12), 5000, np.uint16)) if mode == "I;16" else image.convert(mode)).save(path)
+    return tmp_path / "pictures"
+
+
 @pytest.mark.parametrize("error", [KeyError("bad tile"), struct.error("unpack requires 4 bytes"), IndexError(), MemoryError()])
 def test_an_error_of_any_kind_names_its_image_and_may_be_skipped(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = tmp_path / "pictures"
-    for name in ("a/0.png", "a/1.png", "b/0.png"):
-        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8), 90).save(pictures / name)
-    opened = Image.open
+    pictures, opened = folder_of(tmp_path, "L", "L"), Image.open
 
     def broken(path: Path) -> Image.Image:
         if Path(path) == pictures / "a" / "0.png":
@@ -79,10 +80,9 @@ def test_an_error_of_any_kind_names_its_image_and_may_be_skipped(
         return opened(path)
 
     monkeypatch.setattr(Image, "open", broken)
-    config = DataConfig(dataset="folder", folder=str(pictures))
-    with pytest.raises(DataError, match=rf"1 of 3 images cannot be read:\n  {pictures / 'a' / '0.png'}: {type(error).__name__}"):
-        load_dataset(config)
-    assert load_dataset(config.model_copy(update={"skip_bad_images": True})).skipped == 1
+    first = f"1 of 4 images cannot be read:\n  {pictures / 'a' / '0.png'}: {type(error).__name__}"
+    assert refusal(pictures).message.startswith(first)
+    assert load(pictures, skip_bad_images=True).skipped == 1
 
 
 @pytest.fixture
@@ -146,16 +146,6 @@ def test_grey_of_16_bits_keeps_its_upper_8(tmp_path: Path) -> None:
         assert decode(tmp_path / "a.png", 8, channels)[0, :, 0].tolist() == [0, 0, 1, 16, 128, 255, 255, 1]
 
 
-def folder_of(tmp_path: Path, *modes: str) -> Path:
-    for i, mode in enumerate(modes):
-        for name in "ab":
-            path = tmp_path / "pictures" / name / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.new("RGB", (12, 12), (200, 100, 50))
-            (Image.fromarray(np.full((12, 12), 5000, np.uint16)) if mode == "I;16" else image.convert(mode)).save(path)
-    return tmp_path / "pictures"
-
-
 @pytest.mark.parametrize(
     ("modes", "channels", "expected"),
     [
@@ -169,18 +159,16 @@ def folder_of(tmp_path: Path, *modes: str) -> Path:
 def test_channels_are_those_of_the_first_image_unless_they_are_named(
     modes: tuple[str, ...], channels: Any, expected: int, tmp_path: Path
 ) -> None:
-    data = load_dataset(DataConfig(dataset="folder", folder=str(folder_of(tmp_path, *modes)), channels=channels))
-    assert data.shape.channels == expected
+    assert load(folder_of(tmp_path, *modes), channels=channels).shape.channels == expected
 
 
 def test_another_resize_policy_gives_another_cache_entry(tmp_path: Path, wide: Path) -> None:
     folder = folder_of(tmp_path, "L")
     for name in "ab":
         (folder / name / "wide.png").write_bytes(wide.read_bytes())
-    config = DataConfig(dataset="folder", folder=str(folder))
-    found = {resize: load_dataset(config.model_copy(update={"resize": resize})) for resize in RESIZE}
-    assert len({data.fingerprint for data in found.values()}) == 3
-    assert {data.shape.size for data in found.values()} == {12}
+    found = [load(folder, resize=resize) for resize in RESIZE]
+    assert len({data.fingerprint for data in found}) == 3
+    assert {data.shape.size for data in found} == {12}
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])

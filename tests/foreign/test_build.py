@@ -10,7 +10,7 @@ from torch import nn
 from nas.config import BudgetConfig, ImageShape
 from nas.errors import ConfigError
 from nas.foreign import build_network, foreign_name
-from nas.foreign.known import measure
+from nas.foreign.known import measure, named
 
 pytestmark = pytest.mark.usefixtures("user_file")
 SHAPE = ImageShape(channels=3, size=32, classes=10)
@@ -19,37 +19,34 @@ SHAPE = ImageShape(channels=3, size=32, classes=10)
 def test_names_are_files_or_torchvisions(user_file: Path) -> None:
     for other in ("best", "12", "preset:resnet-443", "resnet18", "net.yaml"):
         assert foreign_name(other) is None
-    named = foreign_name("torchvision:resnet18")
-    assert (named.file, named.attribute, named.positional, named.keywords) == (None, "resnet18", (), {})
-    for text, attribute in (
-        ("mine.py", ""),
-        ("mine.py:Net", "Net"),
-        (f"{user_file}:Outer.Net", "Outer.Net"),
-        ("./mine.py:f()", "f"),
-    ):
-        named = foreign_name(text)
-        assert (named.file.name, named.attribute, named.positional, named.keywords) == ("mine.py", attribute, (), {})
+    found = named("torchvision:resnet18")
+    assert (found.file, found.attribute, found.positional, found.keywords) == (None, "resnet18", (), {})
+    names = {"mine.py": "", "mine.py:Net": "Net", f"{user_file}:Outer.Net": "Outer.Net", "./mine.py:f()": "f"}
+    for text, attribute in names.items():
+        found = named(text)
+        assert found.file is not None
+        assert (found.file.name, found.attribute, found.positional, found.keywords) == ("mine.py", attribute, (), {})
 
 
-def test_arguments_are_python_literals(user_file: Path) -> None:
-    named = foreign_name("mine.py:Net(64, 'a.py:b', depths=[2, 2], scale=-0.5, bias=None)")
-    assert (named.attribute, named.positional) == ("Net", (64, "a.py:b"))
-    assert named.keywords == {"depths": [2, 2], "scale": -0.5, "bias": None}
-    assert named.called({"num_classes": 10}) == "Net(64, 'a.py:b', num_classes=10)"
-    assert named.example("Net(width=3)") == "'mine.py:Net(width=3)'"
+def test_arguments_are_python_literals() -> None:
+    found = named("mine.py:Net(64, 'a.py:b', depths=[2, 2], scale=-0.5, bias=None)")
+    assert (found.attribute, found.positional) == ("Net", (64, "a.py:b"))
+    assert found.keywords == {"depths": [2, 2], "scale": -0.5, "bias": None}
+    assert found.called({"num_classes": 10}) == "Net(64, 'a.py:b', num_classes=10)"
+    assert found.example("Net(width=3)") == "'mine.py:Net(width=3)'"
 
 
 @pytest.mark.parametrize(
     "what",
     ["Net(width=x)", "Net(**{})", "Net(*[1])", "Net(", "Net[3]", "Net().body", "__import__('os').system('true')", "3", "a b"],
 )
-def test_what_is_no_name_and_no_literal_is_refused_and_not_run(user_file: Path, what: str) -> None:
+def test_what_is_no_name_and_no_literal_is_refused_and_not_run(what: str) -> None:
     with pytest.raises(ConfigError, match="the part after the colon must be a name") as refused:
         foreign_name(f"mine.py:{what}")
     assert repr(what) in refused.value.message
 
 
-def test_missing_file_is_told_with_those_that_are_there(user_file: Path) -> None:
+def test_missing_file_is_told_with_those_that_are_there() -> None:
     with pytest.raises(ConfigError, match=r"there is no file minn.py. Did you mean 'mine.py'\? Choices: mine.py."):
         foreign_name("minn.py:Net")
     with pytest.raises(ConfigError, match=r"there is no file nowhere/mine.py.$"):
@@ -57,9 +54,7 @@ def test_missing_file_is_told_with_those_that_are_there(user_file: Path) -> None
 
 
 def build(text: str) -> tuple[nn.Module, str]:
-    name = foreign_name(text)
-    assert name is not None
-    return build_network(name, SHAPE)
+    return build_network(named(text), SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +76,7 @@ def test_networks_of_a_file_are_built(text: str, call: str, params: int) -> None
 
 def test_networks_of_timm_take_the_images_channels() -> None:
     pytest.importorskip("timm")
-    model, built = build_network(foreign_name("timm:resnet10t"), SHAPE.model_copy(update={"channels": 1}))  # type: ignore[arg-type]
+    model, built = build_network(named("timm:resnet10t"), SHAPE.model_copy(update={"channels": 1}))
     assert built == "resnet10t(num_classes=10, in_chans=1)"
     assert model.eval()(torch.zeros(1, 1, 32, 32)).shape == (1, 10)
     with pytest.raises(ConfigError, match=r"timm has no model 'resnet19'\. Did you mean 'resnet1") as refused:

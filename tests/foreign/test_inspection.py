@@ -13,8 +13,8 @@ import pytest
 
 from nas.config import ImageShape
 from nas.errors import ConfigError
-from nas.foreign import foreign_name
 from nas.foreign.inspection import KEPT_OUTPUT, inspect_network
+from nas.foreign.known import named
 from nas.foreign.measure import ForeignFacts
 
 pytestmark = pytest.mark.usefixtures("user_file")
@@ -22,9 +22,7 @@ SHAPE = ImageShape(channels=3, size=32, classes=10)
 
 
 def inspect(text: str, printed: list[str], timeout: float = 250) -> ForeignFacts:
-    name = foreign_name(text)
-    assert name is not None
-    return inspect_network(name, SHAPE, timeout, printed.append)
+    return inspect_network(named(text), SHAPE, timeout, printed.append)
 
 
 def test_network_is_measured_and_its_output_kept_apart(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -107,10 +105,7 @@ def test_what_a_file_starts_ends_with_it_and_endless_output_is_cut(tmp_path: Pat
     assert text.startswith("spam�\nspam�\n")
     assert text.endswith(" bytes more")
     assert len(text) < KEPT_OUTPUT + 100
-    deadline = time.monotonic() + 60
-    while _runs(int((tmp_path / "pid").read_text())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _runs(int((tmp_path / "pid").read_text()))
+    _wait_for(lambda: not _runs(int((tmp_path / "pid").read_text())))
 
 
 def _runs(pid: int) -> bool:

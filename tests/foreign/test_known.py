@@ -11,7 +11,7 @@ from nas.budget import params_of
 from nas.config import BudgetConfig, ImageShape
 from nas.errors import ConfigError
 from nas.files import sha256_of
-from nas.foreign import build_network, foreign_name
+from nas.foreign import build_network
 from nas.foreign.inspection import try_step
 from nas.foreign.known import KnownNetwork, build, measure, named, over_budget
 
@@ -21,8 +21,7 @@ CIFAR = ImageShape(channels=3, size=32, classes=10)
 
 
 def tried(text: str) -> bool:
-    name = foreign_name(text)
-    assert name is not None
+    name = named(text)
     model, built = build_network(name, CIFAR)
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, 32, 32))
@@ -104,10 +103,13 @@ def test_budget_is_held_against_what_can_be_counted() -> None:
     assert network("torchvision:vgg11", over={"params": 50, "macs": 7}).over_text == "50 parameters and 7 MACs"
 
 
+def write_net(folder: Path, layers: str, imports: str = "") -> None:
+    text = f"{imports}from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), {layers})\n"
+    (folder / "net.py").write_text(text)
+
+
 def test_network_that_is_built_otherwise_each_time_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
-    )
+    write_net(tmp_path, "nn.Linear(64, 10)")
     with pytest.raises(ConfigError, match="has 650 parameters here, and had 1 when it was measured"):
         build(network("net.py:net"), DIGITS)
 
@@ -125,10 +127,7 @@ def test_network_that_a_file_keeps_whole_is_not_trained_itself(tmp_path: Path) -
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # it is deprecated, and used
 def test_weights_that_are_computed_can_be_copied_as_in_the_trial(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\ndef net():\n"
-        "    return nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(64, 10)), nn.LazyLinear(10))\n"
-    )
+    write_net(tmp_path, "nn.utils.weight_norm(nn.Linear(64, 10)), nn.LazyLinear(10)")
     model = build(network("net.py:net", params=650 + 10 + 110), DIGITS)
     assert model.training
     copy.deepcopy(model)
@@ -141,10 +140,7 @@ def test_helpers_of_one_name_in_two_folders_are_each_their_own(tmp_path: Path) -
         (folder / "parts").mkdir(parents=True)
         (folder / "parts" / "heads.py").write_text(f"BIAS = {bias}\n")
         (folder / "helper.py").write_text("from parts.heads import BIAS\n")
-        (folder / "net.py").write_text(
-            "from torch import nn\nimport helper\ndef net():\n"
-            "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=helper.BIAS))\n"
-        )
+        write_net(folder, "nn.Linear(64, 10, bias=helper.BIAS)", "import helper\n")
         files = {str(file.relative_to(folder)): sha256_of(file) for file in folder.rglob("*.py")}
         networks.append(network(f"{folder}/net.py:net", params=650 if bias else 640, files=files))
     before = [*sys.path]
@@ -156,19 +152,14 @@ def test_helpers_of_one_name_in_two_folders_are_each_their_own(tmp_path: Path) -
 def test_files_named_as_python_s_own_stand_in_for_nothing(tmp_path: Path) -> None:
     for name in ("types", "signal", "wave"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('mine, and not the one that is meant')")
-    (tmp_path / "net.py").write_text(
-        "import signal, types, wave\nfrom torch import nn\ndef net():\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=hasattr(wave, 'Wave_read')))\n"
-    )
+    write_net(tmp_path, "nn.Linear(64, 10, bias=hasattr(wave, 'Wave_read'))", "import signal, types, wave\n")
     before = sys.modules["types"]
     build(network("net.py:net", params=650), DIGITS)
     assert sys.modules["types"] is before
 
 
 def test_helper_that_was_changed_is_imported_anew(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\nimport helper\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, helper.WIDTH))\n"
-    )
+    write_net(tmp_path, "nn.Linear(64, helper.WIDTH)", "import helper\n")
     for width in (3, 10):
         (tmp_path / "helper.py").write_text(f"WIDTH = {width}\n")
         assert params_of(build(network("net.py:net", params=65 * width), DIGITS)) == 65 * width
