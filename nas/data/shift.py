@@ -56,7 +56,6 @@ def _moved(images: Tensor, strength: Tensor, draw: Draw) -> Tensor:
     return affine(images, turned(torch.zeros(len(images)), right, down))
 
 
-_still = torch.zeros_like
 SHIFTS: dict[str, Callable[[Tensor, Tensor, Draw], Tensor]] = {
     "noise": lambda images, strength, draw: noise(images, 60 * strength, draw.normal(*images.shape)),
     "blur": _blur,
@@ -67,9 +66,7 @@ SHIFTS: dict[str, Callable[[Tensor, Tensor, Draw], Tensor]] = {
     "saturation": lambda images, strength, draw: saturation(
         images, torch.where(draw.signs(len(images)) > 0, 1 + 2 * strength, 1 - strength)
     ),
-    "turned": lambda images, strength, draw: affine(
-        images, turned(25 * strength * draw.signs(len(images)), _still(strength), _still(strength))
-    ),
+    "turned": lambda images, strength, draw: affine(images, turned(25 * strength * draw.signs(len(images)))),
     "moved": _moved,
 }
 """(images uint8 (N, C, H, W), strengths (N,) in (0, 1], draw) → new images of the same shape."""

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.config import AugmentConfig, TrainConfig
-from nas.data.augment import AUGMENTATIONS, EXAMPLES, NOTHING, Draw, augment
+from nas.data.augment import AUGMENTATIONS, EXAMPLES, NOTHING, augment
 from nas.data.augment.mix import MIXES, mix
 from nas.data.images import ImageSet
 from nas.data.loader import Resident, TrainBatches
@@ -103,24 +103,6 @@ def test_the_check_for_waiting_finds_it() -> None:
     for waiting in (lambda: values[values > 1], lambda: int(values.sum()), lambda: values.nonzero()):
         with _NoQuestions(), pytest.raises(AssertionError, match="waits"):
             waiting()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("label", EXAMPLES)
-def test_never_waits_for_the_gpu(label: str) -> None:
-    device = torch.device("cuda")
-    images, labels, indices = pictures(64).to(device), torch.arange(64, device=device) % 10, torch.arange(64, device=device)
-    config = EXAMPLES[label]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        draw = Draw.seeded(1, indices)
-        result = augment(images, config, draw)
-        mixed, targets = mix(result.float(), labels, 10, config, draw)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert result.shape == mixed.shape == images.shape
-    assert targets.shape == (64, 10)
 
 
 def _batches(augmentation: AugmentConfig, n: int = 40, batch_size: int = 16) -> TrainBatches:

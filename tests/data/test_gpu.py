@@ -58,32 +58,27 @@ def waiting_refused() -> Iterator[None]:
 
 @KINDS
 @pytest.mark.parametrize("label", EXAMPLES)
-def test_batches_prepared_ahead_are_those_prepared_in_place(
+def test_batches_prepared_ahead_are_those_prepared_in_place_and_wait_for_nothing(
     images: ImageSet, device: torch.device, kind: type[Resident], label: str
 ) -> None:
     batches = batches_of(kind(images, MEAN, STD, device, CHOSEN), EXAMPLES[label])
+    list(batches.epoch(0))  # loads kernels
+    with waiting_refused():
+        kept = list(batches.epoch(1))
+    assert equal(kept, list(batches._prepared(1, 0)))
     for first_step in (0, 3):
         assert equal(busily(batches.epoch(2, first_step)), list(batches._prepared(2, first_step)))
 
 
 @KINDS
-def test_batches_for_evaluation_prepared_ahead_are_those_prepared_in_place(
+def test_batches_for_evaluation_prepared_ahead_are_those_prepared_in_place_and_wait_for_nothing(
     images: ImageSet, device: torch.device, kind: type[Resident]
 ) -> None:
     data = kind(images, MEAN, STD, device)
     assert equal(busily(data.batches(16)), list(data._in_order(16)))  # type: ignore[arg-type]
-
-
-@KINDS
-def test_an_epoch_waits_for_nothing(images: ImageSet, device: torch.device, kind: type[Resident]) -> None:
-    data = kind(images, MEAN, STD, device, CHOSEN)
-    batches = batches_of(data)
-    list(batches.epoch(0))  # loads kernels
     with waiting_refused():
-        kept = list(batches.epoch(1))
         for _ in data.batches(16):
             pass
-    assert equal(kept, list(batches.epoch(1)))
 
 
 @KINDS

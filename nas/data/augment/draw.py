@@ -65,10 +65,13 @@ class Draw:
         The counts are multinomial, and given the counts every assignment is equally likely: the counts are drawn on the host and
         the assignment as a permutation, which is exactly as if each image had drawn.
         """
+        return self.permutation(len(self.indices)).split(self.counts(shares))
+
+    def counts(self, shares: Sequence[float]) -> list[int]:
+        """How many images get each choice: multinomial, drawn on the host."""
         count = len(self.indices)
-        order = self.permutation(count)
         choices = torch.multinomial(torch.tensor(shares, dtype=torch.float64), count, replacement=True, generator=self.host)
-        return order.split(choices.bincount(minlength=len(shares)).tolist())
+        return choices.bincount(minlength=len(shares)).tolist()
 
     def some(self, probability: float) -> Tensor:
         """int64 positions of the images that an independent coin of this probability picks."""

@@ -14,7 +14,7 @@ from nas.config import AugmentConfig, PadMode
 from nas.data.augment.draw import Draw, choose
 
 ATTEMPTS = (
-    10  # boxes of a random area and aspect may not fit into the image: as many are drawn at once as torchvision tries in turn
+    10  # A box of a random area and aspect may not fit into the image: so many are drawn at once as torchvision tries in turn
 )
 
 
@@ -192,7 +192,7 @@ def _matrices(xx: Tensor, xy: Tensor, x1: Tensor, yx: Tensor, yy: Tensor, y1: Te
     return torch.stack([xx, xy, x1, yx, yy, y1], dim=1).view(-1, 2, 3)
 
 
-def turned(degrees: Tensor, right: Tensor, down: Tensor) -> Tensor:
+def turned(degrees: Tensor, right: Tensor | float = 0.0, down: Tensor | float = 0.0) -> Tensor:
     """Matrices (N, 2, 3) that turn the image about its centre, anticlockwise, then shift it; all (N,), shifts in pixels."""
     cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
     return _matrices(cos, -sin, -cos * right + sin * down, sin, cos, -sin * right - cos * down)

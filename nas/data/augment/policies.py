@@ -66,7 +66,6 @@ class Operation:
         return self.strength not in ("none", "posterised", "threshold")
 
 
-_zeros = torch.zeros_like
 OPERATIONS: dict[str, Operation] = {
     "Identity": Operation(lambda images, _: images),
     "Brightness": Operation(lambda images, m: colour.brightness(images, 1 + m), "enhancement"),
@@ -80,9 +79,9 @@ OPERATIONS: dict[str, Operation] = {
     "Invert": Operation(lambda images, _: colour.invert(images)),
     "ShearX": Operation(lambda m, height, _: geometric.sheared_x(m, height), "shear", moves=True),
     "ShearY": Operation(lambda m, _, width: geometric.sheared_y(m, width), "shear", moves=True),
-    "TranslateX": Operation(lambda m, *_: geometric.turned(_zeros(m), m.trunc(), _zeros(m)), "shift_x", moves=True),
-    "TranslateY": Operation(lambda m, *_: geometric.turned(_zeros(m), _zeros(m), m.trunc()), "shift_y", moves=True),
-    "Rotate": Operation(lambda m, *_: geometric.turned(m, _zeros(m), _zeros(m)), "rotation", moves=True),
+    "TranslateX": Operation(lambda m, *_: geometric.turned(torch.zeros_like(m), right=m.trunc()), "shift_x", moves=True),
+    "TranslateY": Operation(lambda m, *_: geometric.turned(torch.zeros_like(m), down=m.trunc()), "shift_y", moves=True),
+    "Rotate": Operation(lambda m, *_: geometric.turned(m), "rotation", moves=True),
 }
 """In the order in which they are applied; those that move pixels come last."""
 DRAWN = tuple(name for name in OPERATIONS if name != "Invert")  # by RandAugment and TrivialAugment, each as likely as the others

@@ -5,7 +5,7 @@ A format knows files. It knows nothing of decoded pixels, of the cache, or of wh
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -82,7 +82,7 @@ class Container:
     """A data set before it is decoded. Opening one looks at names and sizes of files alone; `splits` reads labels."""
 
     files: list[str]  # files and folders that it is made of
-    splits: Callable[[], dict[str, Split]]  # by `PARTS`; raises DataError
+    splits: Callable[[], Mapping[str, Split]]  # by `PARTS`; raises DataError
     facts: list[object] = field(default_factory=list)  # what the decoded images depend on, beside the files and the configuration
     skipped: int = 0  # images and rows that were left out
     others: str = ""  # which files are no images, in words

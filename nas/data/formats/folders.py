@@ -99,26 +99,21 @@ def open_class_folders(root: Path) -> Container:
             f"the folder name of a class must be UTF-8, but {broken[0]!r} in {parts['train']} is not",
             hint="rename it; for names from Windows: convmv -r -f cp1252 -t utf-8 --notest FOLDER",
         )
-    listed = {part: _class_files(folder, classes, part, others) for part, folder in parts.items()}
+    splits = {part: _class_files(folder, classes, part, others) for part, folder in parts.items()}
     for name in _folders_in(root) if parts["train"] != root else ():
         if root / name not in parts.values() and (count := sum(1 for _ in image_files(str(root / name)))):
             others[f"images in {name}"] = count
-    splits: dict[str, Split] = {
-        part: Files([file for file, _ in one], [name for _, name in one], folder=parts[part]) for part, one in listed.items()
-    }
-    return Container(
-        [str(folder.absolute()) for folder in parts.values()],
-        lambda: splits,
-        [fact for part, one in listed.items() for fact in (part, *((*file, name) for file, name in one))],
-        others=others_text(others),
-    )
+    facts: list[object] = []
+    for part, split in splits.items():
+        facts += [part, *((*file, name) for file, name in zip(split.files, split.labels(), strict=True))]
+    return Container([str(folder.absolute()) for folder in parts.values()], lambda: splits, facts, others=others_text(others))
 
 
 def _folders_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _class_files(folder: Path, classes: list[str], part: str, others: Counter[str]) -> list[tuple[ImageFile, str]]:
+def _class_files(folder: Path, classes: list[str], part: str, others: Counter[str]) -> Files:
     there = _folders_in(folder)
     if part != "train" and not there:
         raise DataError(
@@ -130,18 +125,18 @@ def _class_files(folder: Path, classes: list[str], part: str, others: Counter[st
         raise DataError(f"{folder / extra[0]} is not a class of the training images. Choices: {', '.join(classes)}.")
     if loose := sum(is_image(name) for name in os.listdir(folder)):
         others["images outside the class folders"] += loose
-    listed: list[tuple[ImageFile, str]] = []
+    files, labels = list[ImageFile](), list[str]()
     for name in classes:
-        found = image_files(str(folder / name), others) if (folder / name).is_dir() else ()
-        before = len(listed)
-        listed += [(file, name) for file in found]
-        if len(listed) == before:
+        found = list(image_files(str(folder / name), others)) if (folder / name).is_dir() else []
+        files += found
+        labels += [name] * len(found)
+        if not found:
             raise DataError(
                 f"there is no image in {folder / name}, but each class needs {WORDS[part]} images; image files end in "
                 f"{', '.join(IMAGE_SUFFIXES)}",
                 hint="add images, or remove the class",
             )
-    return listed
+    return Files(files, labels, folder=folder)
 
 
 def open_labelled(root: Path, config: DataConfig) -> Container:
