@@ -118,15 +118,12 @@ class _Slot:
         if self._copied is not None:
             self._copied.synchronize()
         if isinstance(part, slice):
-            found = select(rows, part)
-            self._count = len(found)
-            self.memory[: self._count].copy_(found)
+            part = torch.arange(*part.indices(len(rows)))
+        self._count = len(part)
+        if isinstance(rows, JoinedRows):
+            rows.select(part, self.memory[: self._count])
         else:
-            self._count = len(part)
-            if isinstance(rows, JoinedRows):
-                rows.select(part, self.memory[: self._count])
-            else:
-                torch.index_select(rows, 0, part, out=self.memory[: self._count])
+            torch.index_select(rows, 0, part, out=self.memory[: self._count])
 
     def send(self) -> Tensor:
         """uint8 (B, H, W, C) on the device, copied on its current stream."""

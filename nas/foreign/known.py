@@ -104,14 +104,9 @@ def measure(
             hint="use nn.ModuleList, which registers them",
         )
     values = {name: getattr(facts, name) for name in limits.counted().limited()}
-    assert facts.channels_last is not None
     return KnownNetwork(
+        **facts.model_dump(include={"built", "files", "text", "params", "macs", "channels_last"}),
         name=text,
-        built=facts.built,
-        files=facts.files,
-        text=facts.text,
-        params=facts.params,
-        macs=facts.macs,
         over=over_budget(limits, values),
         unknown=tuple(
             name
@@ -119,7 +114,6 @@ def measure(
             if values.get(name) is None or (name == "macs" and facts.macs_uncounted and limits.uncounted == "refuse")
         ),
         uncounted=tuple(facts.macs_uncounted),
-        channels_last=facts.channels_last,
         digest=_digest(named(text), facts.files),
     )
 

@@ -3,6 +3,7 @@ module, which runs three times, and kept as data, JSON both ways.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -72,16 +73,13 @@ def measure(model: nn.Module, built: str, shape: ImageShape, run: Callable[[nn.M
     image = torch.zeros(1, shape.channels, shape.size, shape.size)
     lazy = tuple(name for name, weight in model.named_parameters() if is_lazy(weight))
     calls, result = run(model, image)
+    followed = int8 = counted = unknown = None
+    with suppress(Exception):
+        followed, int8 = follow(model, image), int8_size(model, image)
     try:
-        followed = follow(model, image)
-        int8 = int8_size(model, image)
-    except Exception:
-        followed = None
-        int8 = None
-    try:
-        counted, unknown = macs_of(model, image), None
+        counted = macs_of(model, image)
     except Exception as error:
-        counted, unknown = None, one_line(error)
+        unknown = one_line(error)
     weights = dict(model.named_parameters())
     unread = [] if followed is None else followed.unread
     output = next((leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), None)
