@@ -93,10 +93,10 @@ Arrays = tuple[np.ndarray, np.ndarray, list[str]]  # uint8 (N, H, W, C), int64 (
 
 
 @dataclass(frozen=True)
-class Known:
+class Source:
     """What torchvision has, or scikit-learn."""
 
-    name: str  # of torchvision's class
+    known: str  # torchvision's class
     size: int  # height and width of its images, or to which they are brought by default
     place: str  # of its files, under --data
     splits: Mapping[str, str | None] = field(default_factory=dict)
@@ -198,8 +198,8 @@ def _read_digits(name: str, folder: Path, part: str) -> Arrays:
 def _read_torchvision(name: str, folder: Path, part: str) -> Arrays:
     from torchvision import datasets
 
-    known = getattr(datasets, ARRAYS[name].name)
-    by_split = ARRAYS[name].name in ("SVHN", "STL10")
+    known = getattr(datasets, ARRAYS[name].known)
+    by_split = ARRAYS[name].known in ("SVHN", "STL10")
     found = _on_disk(name, known, folder, _by_hand(known, folder), {"split": part} if by_split else {"train": part == "train"})
     images = np.asarray(found.data)
     if by_split:  # (N, C, H, W), and SVHN's classes have no names
@@ -226,18 +226,19 @@ def _open_pictures(name: str, folder: Path, part: str) -> Any:
     from torchvision import datasets
 
     pictures = PICTURES[name]
-    known = getattr(datasets, pictures.name)
-    which = {split: {} if of is None else {"split": of} for split, of in pictures.splits.items()}
+    known = getattr(datasets, pictures.known)
+    split = pictures.splits[part]
+    which: dict[str, Any] = {} if split is None else {"split": split}
+    if "loader" in inspect.signature(known).parameters:
+        which["loader"] = Path
     calls = [
-        f"{pictures.name}('data', download=True{''.join(f', {key}={of!r}' for key, of in words.items())})"
-        for words in which.values()
+        f"{pictures.known}('data', download=True{'' if one is None else f', split={one!r}'})" for one in pictures.splits.values()
     ]
     by_hand = (
-        f'on a machine with a network run: python -c "from torchvision.datasets import {pictures.name}; {"; ".join(calls)}", '
+        f'on a machine with a network run: python -c "from torchvision.datasets import {pictures.known}; {"; ".join(calls)}", '
         f"copy what is in its folder data to {folder}"
     )
-    loader = {"loader": Path} if "loader" in inspect.signature(known).parameters else {}
-    return _on_disk(name, known, folder, by_hand, {**which[part], **loader})
+    return _on_disk(name, known, folder, by_hand, which)
 
 
 def _on_disk(name: str, known: Any, folder: Path, by_hand: str, which: Mapping[str, Any]) -> Any:
@@ -255,15 +256,15 @@ def _on_disk(name: str, known: Any, folder: Path, by_hand: str, which: Mapping[s
         ) from None
 
 
-ARRAYS: dict[str, Known] = {
-    "digits": Known("", 8, ""),
-    "cifar10": Known("CIFAR10", 32, "cifar-10-batches-py"),
-    "cifar100": Known("CIFAR100", 32, "cifar-100-python"),
-    "fashion-mnist": Known("FashionMNIST", 28, "FashionMNIST/raw"),
-    "mnist": Known("MNIST", 28, "MNIST/raw"),
-    "kmnist": Known("KMNIST", 28, "KMNIST/raw"),
-    "svhn": Known("SVHN", 32, "train_32x32.mat"),
-    "stl10": Known("STL10", 96, "stl10_binary"),
+ARRAYS: dict[str, Source] = {
+    "digits": Source("", 8, ""),
+    "cifar10": Source("CIFAR10", 32, "cifar-10-batches-py"),
+    "cifar100": Source("CIFAR100", 32, "cifar-100-python"),
+    "fashion-mnist": Source("FashionMNIST", 28, "FashionMNIST/raw"),
+    "mnist": Source("MNIST", 28, "MNIST/raw"),
+    "kmnist": Source("KMNIST", 28, "KMNIST/raw"),
+    "svhn": Source("SVHN", 32, "train_32x32.mat"),
+    "stl10": Source("STL10", 96, "stl10_binary"),
 }
 """digits: scikit-learn's 1,797 handwritten ones of 8×8 (UCI Optical Recognition of Handwritten Digits). CIFAR-10 and CIFAR-100
 (Krizhevsky 2009): 50,000 + 10,000 colour images of 32×32, in 10 and in 100 classes. Fashion-MNIST (arXiv 1708.07747): 60,000 +
@@ -273,19 +274,19 @@ easier ones are left out. STL-10 (Coates et al. 2011): 5,000 + 8,000 of 96×96 i
 
 TWO = {"train": "train", "test": "test"}
 THREE = {"train": "train", "val": "val", "test": "test"}
-PICTURES: dict[str, Known] = {
-    "dtd": Known("DTD", 224, "dtd/dtd", THREE),
-    "eurosat": Known("EuroSAT", 64, "eurosat/2750", {"train": None}),
-    "fgvc-aircraft": Known("FGVCAircraft", 224, "fgvc-aircraft-2013b", THREE),
-    "flowers102": Known("Flowers102", 224, "flowers-102/jpg", THREE),
-    "food101": Known("Food101", 224, "food-101", TWO),
-    "gtsrb": Known("GTSRB", 32, "gtsrb/GTSRB", TWO),
-    "imagenette": Known("Imagenette", 224, "imagenette2", {"train": "train", "val": "val"}),
-    "oxford-iiit-pet": Known("OxfordIIITPet", 224, "oxford-iiit-pet/images", {"train": "trainval", "test": "test"}),
+PICTURES: dict[str, Source] = {
+    "dtd": Source("DTD", 224, "dtd/dtd", THREE),
+    "eurosat": Source("EuroSAT", 64, "eurosat/2750", {"train": None}),
+    "fgvc-aircraft": Source("FGVCAircraft", 224, "fgvc-aircraft-2013b", THREE),
+    "flowers102": Source("Flowers102", 224, "flowers-102/jpg", THREE),
+    "food101": Source("Food101", 224, "food-101", TWO),
+    "gtsrb": Source("GTSRB", 32, "gtsrb/GTSRB", TWO),
+    "imagenette": Source("Imagenette", 224, "imagenette2", {"train": "train", "val": "val"}),
+    "oxford-iiit-pet": Source("OxfordIIITPet", 224, "oxford-iiit-pet/images", {"train": "trainval", "test": "test"}),
 }
 """What they are is in torchvision's documentation, of the class of that name."""
 
-PLACES = {name: known.place for name, known in (ARRAYS | PICTURES).items() if known.place}
+PLACES = {name: source.place for name, source in (ARRAYS | PICTURES).items() if source.place}
 """What lies under `--data` where a data set has been downloaded."""
 
 DATASETS: dict[str, Callable[[DataConfig, Progress], Dataset]] = {

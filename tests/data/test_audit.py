@@ -169,6 +169,13 @@ def test_a_test_set_that_was_compressed_otherwise_is_noticed(
     assert (f"compressed in another way than training files: 20 {said}; training: 60 PNG" in text) == ("lossless" not in said)
 
 
+def test_training_images_are_no_test_set(folder: Path, tmp_path: Path) -> None:
+    images = images_of(6)
+    np.savez(tmp_path / "other.npz", train_images=images[:3], val_images=images[3:])
+    with pytest.raises(DataError, match=r"other\.npz has no test images; its splits are: train, val$"):
+        audited(folder, tmp_path / "other.npz")
+
+
 def test_classes_whose_files_differ_are_noticed(folder: Path) -> None:
     for file in (folder / "train" / "dog").iterdir():
         Image.open(file).save(file.with_suffix(".jpg"), quality=90)

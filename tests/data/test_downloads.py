@@ -55,7 +55,7 @@ def test_pictures_in_files_are_what_torchvision_says_they_are(name: str, monkeyp
     found = {"train": data.train, "val": data.validation, "test": data.test}
     assert {part for part, images in found.items() if images is not None} == set(pictures.splits)
     for part, split in pictures.splits.items():
-        theirs = getattr(datasets, pictures.name)(tmp_path, **({} if split is None else {"split": split}))
+        theirs = getattr(datasets, pictures.known)(tmp_path, **({} if split is None else {"split": split}))
         resized = [np.asarray(image.resize((12, 12), Image.Resampling.BICUBIC)) for image, _ in theirs]
         np.testing.assert_array_equal(found[part].images, resized)
         names = [theirs.classes[label] if hasattr(theirs, "classes") else str(label) for _, label in theirs]
