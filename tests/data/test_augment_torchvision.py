@@ -65,7 +65,7 @@ def test_affine_maps_that_are_whole_pixels_are_exact() -> None:
     right, down = (x.float() for x in torch.cartesian_prod(torch.arange(-10, 11, 5), torch.arange(-32, 33, 16)).unbind(1))
     expected = singly(lambda image, x, y: F.affine(image, 0.0, [int(x), int(y)], 1.0, [0.0, 0.0]), images, right, down)
     assert torch.equal(geometric.affine(images, geometric.turned(torch.zeros(25), right, down)), expected)
-    quarter = geometric.turned(torch.full((25,), 90.0), torch.zeros(25), torch.zeros(25))
+    quarter = geometric.turned(torch.full((25,), 90.0))
     assert torch.equal(geometric.affine(images, quarter), images.rot90(1, dims=(2, 3)))
 
 
@@ -77,7 +77,7 @@ MIDWAY = 0.01
 def test_rotation(channels: int, size: int) -> None:
     images = pictures(121, channels, size)
     degrees = torch.linspace(-180, 180, 121)
-    result = geometric.affine(images, geometric.turned(degrees, torch.zeros(121), torch.zeros(121)))
+    result = geometric.affine(images, geometric.turned(degrees))
     assert share_apart(result, singly(F.rotate, images, degrees)) < MIDWAY
 
 

@@ -47,6 +47,11 @@ def fill(
             value += 10
 
 
+def spoil(folder: Path, *images: str) -> None:
+    for image in images:
+        (folder / image).write_bytes(b"no image at all")
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
@@ -291,19 +296,14 @@ def test_folder_that_is_not_there_or_not_named_is_asked_for(pictures: Path) -> N
     assert refused.value.hint == "nas search --dataset folder --data FOLDER"
 
 
+TWO = "a classifier needs at least two classes, one folder each"
+
+
 @pytest.mark.parametrize(
     ("there", "message", "hint"),
     [
-        (
-            {"loose": {}},
-            "a classifier needs at least two classes, one folder each, but the folders in {} are: loose",
-            FORMS,
-        ),
-        (
-            {"train": {"cats": 3}},
-            "a classifier needs at least two classes, one folder each, but the folders in {}/train are: cats",
-            FORMS,
-        ),
+        ({"loose": {}}, f"{TWO}, but the folders in {{}} are: loose", FORMS),
+        ({"train": {"cats": 3}}, f"{TWO}, but the folders in {{}}/train are: cats", FORMS),
         ({"val": {"a": 1}, "test": {"a": 1}}, "{} has the folder val and test, but no folder train", FORMS),
         ({"valid": {"a": 1}}, "{} has the folder valid, but no folder train", FORMS),
         (
@@ -347,8 +347,7 @@ def test_class_folder_without_images_is_named(part: str, pictures: Path) -> None
 
 def test_corrupt_images_are_counted_named_and_explained(pictures: Path) -> None:
     fill(pictures, {"a": 5, "b": 5})
-    for i in range(1, 4):
-        (pictures / "a" / f"{i}.png").write_bytes(b"no image at all")
+    spoil(pictures, "a/1.png", "a/2.png", "a/3.png")
     whole = (pictures / "b" / "2.png").read_bytes()
     (pictures / "b" / "2.png").write_bytes(whole[: len(whole) // 2])
     error = refusal(pictures)
@@ -365,8 +364,7 @@ def test_corrupt_images_are_counted_named_and_explained(pictures: Path) -> None:
 def test_corrupt_images_are_left_out_where_that_is_asked_for(pictures: Path) -> None:
     fill(pictures / "train", {"a": 3, "b": 3})
     fill(pictures / "test", {"a": 2, "b": 2})
-    for place in ("train/a/1.png", "test/b/0.png"):
-        (pictures / place).write_bytes(b"no image at all")
+    spoil(pictures, "train/a/1.png", "test/b/0.png")
     data = load(pictures, skip_bad_images=True)
     assert data.skipped == 2
     assert data.train.images[:, 0, 0, 0].tolist() == [10, 30, 40, 50, 60]
@@ -378,14 +376,13 @@ def test_corrupt_images_are_left_out_where_that_is_asked_for(pictures: Path) -> 
 
 def test_corrupt_first_image_is_one_among_others(pictures: Path) -> None:
     fill(pictures, {"a": 2, "b": 2}, mode="L")
-    (pictures / "a" / "0.png").write_bytes(b"no image at all")
+    spoil(pictures, "a/0.png")
     for config in ({}, {"image_size": 16}):
         assert refusal(pictures, **config).message.startswith("1 of 4 images cannot be read:")
     skipped = load(pictures, skip_bad_images=True)
     assert skipped.shape == ImageShape(channels=1, size=12, classes=2)
     assert skipped.train.labels.tolist() == [0, 1, 1]
-    for place in ("a/1.png", "b/0.png", "b/1.png"):
-        (pictures / place).write_bytes(b"no image at all")
+    spoil(pictures, "a/1.png", "b/0.png", "b/1.png")
     for config in ({}, {"skip_bad_images": True}, {"image_size": 16}):
         assert refusal(pictures, **config).message.startswith("4 of 4 images cannot be read:")
 
@@ -394,7 +391,7 @@ def test_corrupt_first_image_is_one_among_others(pictures: Path) -> None:
 def test_class_that_loses_all_its_images_is_named(part: str, pictures: Path) -> None:
     for each in ("train", "val"):
         fill(pictures / each, {"a": 2, "b": 1})
-    (pictures / part / "b" / "0.png").write_bytes(b"no image at all")
+    spoil(pictures, f"{part}/b/0.png")
     assert refusal(pictures, skip_bad_images=True).message == f"no image of class folder {pictures / part / 'b'} can be read"
 
 
