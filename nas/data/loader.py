@@ -53,22 +53,25 @@ class Resident:
         self._chosen = None if indices is None else torch.from_numpy(indices)  # int64 (N,), the rows in use; None: all
         self.labels: Tensor | None = None  # int64 (N,), on the device
         if not isinstance(data, np.ndarray):
-            self.labels = select(torch.from_numpy(np.asarray(data.labels)), self._chosen).to(device)
+            labels = torch.from_numpy(np.asarray(data.labels))
+            self.labels = (labels if self._chosen is None else labels[self._chosen]).to(device)
         if self.storage == "resident" and device.type != "cpu":
             self._rows, self._chosen = copied(self._rows, self._chosen, device), None
 
     def __len__(self) -> int:
         return len(self._rows) if self._chosen is None else len(self._chosen)
 
-    def take(self, which: "Part") -> tuple[Tensor, Tensor | None]:
-        """uint8 images (B, C, H, W), channels last in memory, which is what convolutions want, and labels (B,)."""
-        return select(self._rows, self._rows_at(which)).permute(0, 3, 1, 2), self._labels_at(which)
+    def take(self, which: Tensor) -> tuple[Tensor, Tensor | None]:
+        """At positions int64 (B,): uint8 images (B, C, H, W), channels last in memory, which is what convolutions want, and labels
+        (B,)."""
+        # Not plain indexing, which would go through strides that all of the dimensions share.
+        return self._rows.index_select(0, self._rows_at(which)).permute(0, 3, 1, 2), self._labels_at(which)
 
-    def _rows_at(self, which: "Part") -> "Part":
+    def _rows_at(self, which: Tensor) -> Tensor:
         return which if self._chosen is None else self._chosen[which]
 
-    def _labels_at(self, which: "Part") -> Tensor | None:
-        return None if self.labels is None else select(self.labels, which)
+    def _labels_at(self, which: Tensor) -> Tensor | None:
+        return None if self.labels is None else self.labels.index_select(0, which)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, C, H, W) → float32 of mean 0 and deviation 1, channels last."""
@@ -84,16 +87,16 @@ class Resident:
     def sample(self, count: int) -> Tensor:
         """At most `count` images spread evenly over the set, normalised (N, C, H, W)."""
         stride = -(-len(self) // count)
-        return self.normalise(self.take(slice(None, None, stride))[0])
+        return self.normalise(self.take(torch.arange(0, len(self), stride, device=self.device))[0])
 
     def batches(self, size: int) -> Generator[tuple[Tensor, Tensor | None], None, None]:
         """All images in order, normalised (B, C, H, W), with their labels (B,)."""
         return ahead(self._in_order(size), self.device)
 
     def _in_order(self, size: int) -> Generator[tuple[Tensor, Tensor | None], None, None]:
-        for start in range(0, len(self), size):
-            images, labels = self.take(slice(start, start + size))
-            yield self.normalise(images), labels
+        with closing(self.walk(torch.arange(len(self), device=self.device), size)) as taken:
+            for _, images, labels in taken:
+                yield self.normalise(images), labels
 
     def walk(self, order: Tensor, size: int) -> Generator[tuple[Tensor, Tensor, Tensor | None], None, None]:
         """`order`, int64 positions, in parts (B,) of `size`, each with its uint8 images (B, C, H, W) and labels (B,)."""
@@ -166,34 +169,21 @@ class JoinedRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def select(self, which: "Part", out: Tensor | None = None) -> Tensor:
-        """Those of the first dimension, in `out` where it is given."""
-        if isinstance(which, slice):
-            which = torch.arange(*which.indices(len(self)))
-        result = torch.empty((len(which), *self.shape[1:]), dtype=self._parts[0].dtype) if out is None else out
+    def index_select(self, dim: int, index: Tensor, out: Tensor | None = None) -> Tensor:
+        """As a tensor's, of the first dimension."""
+        result = torch.empty((len(index), *self.shape[1:]), dtype=self._parts[0].dtype) if out is None else out
         for part, end in zip(self._parts, self._ends, strict=True):
-            here = torch.nonzero((which >= end - len(part)) & (which < end)).squeeze(1)
-            result[here] = part.index_select(0, which[here] - (end - len(part)))
+            here = torch.nonzero((index >= end - len(part)) & (index < end)).squeeze(1)
+            result[here] = part.index_select(0, index[here] - (end - len(part)))
         return result
 
 
 Rows = Tensor | JoinedRows
-Part = Tensor | slice  # positions: int64 (B,), or those of a slice
 
 
 def rows_of(arrays: Sequence[np.ndarray]) -> Rows:
     parts = [torch.from_numpy(array) for array in arrays]
     return parts[0] if len(parts) == 1 else JoinedRows(parts)
-
-
-def select(rows: Rows, which: Part | None) -> Tensor:
-    """Those of the first dimension."""
-    if isinstance(rows, JoinedRows):
-        return rows.select(slice(None) if which is None else which)
-    if which is None:
-        return rows
-    # A slice copies nothing. For positions, plain indexing would go through strides that all of the dimensions share.
-    return rows[which] if isinstance(which, slice) else rows.index_select(0, which)
 
 
 def parts_of(positions: Tensor, size: int) -> Generator[Tensor, None, None]:
@@ -211,7 +201,7 @@ def copied(images: Rows, indices: Tensor | None, device: torch.device) -> Tensor
     result = torch.empty((len(indices), *images.shape[1:]), dtype=torch.uint8, device=device)
     count = max(1, COPY_BYTES // images.shape[1:].numel())
     for there, part in zip(parts_of(result, count), parts_of(indices, count), strict=True):
-        there.copy_(select(images, part))
+        there.copy_(images.index_select(0, part))
     return result
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nas.data.images import ImageSet, JoinedSet
-from nas.data.loader import JoinedRows, Part, Resident, Rows, parts_of, select
+from nas.data.loader import JoinedRows, Resident, Rows, parts_of
 
 RESIDENT_SHARE = 0.5
 """Of a GPU's memory, the most that images take. The rest is for networks, whose size is not known yet: there a batch too many
@@ -63,21 +63,15 @@ class Streamed(Resident):
 
     storage: ClassVar[str] = "streamed"
 
-    def take(self, which: Part) -> tuple[Tensor, Tensor | None]:
+    def take(self, which: Tensor) -> tuple[Tensor, Tensor | None]:
         """As for resident images, but this waits for the device and the host: for a sample, not for an epoch."""
-        rows = self._rows_at(which.cpu() if isinstance(which, Tensor) else which)
-        return select(self._rows, rows).to(self.device).permute(0, 3, 1, 2), self._labels_at(which)
-
-    def _in_order(self, size: int) -> Generator[tuple[Tensor, Tensor | None], None, None]:
-        parts = [slice(start, start + size) for start in range(0, len(self), size)]
-        with closing(gathered(self._rows, map(self._rows_at, parts), min(size, len(self)), self.device)) as batches:
-            for part, images in zip(parts, batches, strict=True):
-                yield self.normalise(images), self._labels_at(part)
+        images = self._rows.index_select(0, self._rows_at(which.cpu()))
+        return images.to(self.device).permute(0, 3, 1, 2), self._labels_at(which)
 
     def walk(self, order: Tensor, size: int) -> Generator[tuple[Tensor, Tensor, Tensor | None], None, None]:
         fetch = fetched(order)
 
-        def parts() -> Generator[Part, None, None]:
+        def parts() -> Generator[Tensor, None, None]:
             yield from map(self._rows_at, parts_of(fetch(), size))
 
         with closing(gathered(self._rows, parts(), min(size, len(self)), self.device)) as batches:
@@ -113,15 +107,13 @@ class _Slot:
         self._device = device
         self._count = 0
 
-    def fill(self, rows: Rows, part: Part) -> None:
+    def fill(self, rows: Rows, part: Tensor) -> None:
         """Waits until the copy of what was here is done."""
         if self._copied is not None:
             self._copied.synchronize()
-        if isinstance(part, slice):
-            part = torch.arange(*part.indices(len(rows)))
         self._count = len(part)
         if isinstance(rows, JoinedRows):
-            rows.select(part, self.memory[: self._count])
+            rows.index_select(0, part, self.memory[: self._count])
         else:
             torch.index_select(rows, 0, part, out=self.memory[: self._count])
 
@@ -133,7 +125,7 @@ class _Slot:
         return there
 
 
-def gathered(rows: Rows, parts: Iterable[Part], size: int, device: torch.device) -> Generator[Tensor, None, None]:
+def gathered(rows: Rows, parts: Iterable[Tensor], size: int, device: torch.device) -> Generator[Tensor, None, None]:
     """uint8 (B, C, H, W) on the device, of each of `parts` in turn: those of the first dimension of `rows`, uint8 (N, H, W, C)
     on the host; `size` is the most that a part has.
 

@@ -126,7 +126,7 @@ def test_batches_of_mixed_images_have_soft_targets_and_those_of_whole_ones_class
 def test_the_alternating_flip_follows_the_image_through_the_shuffling() -> None:
     batches = _batches(AugmentConfig(crop_padding=0, flip="alternating"), batch_size=40)
     shuffled = _batches(NOTHING, batch_size=40)
-    originals = batches.data.normalise(batches.data.take(slice(None))[0])
+    originals = batches.data.normalise(batches.data.take(torch.arange(40))[0])
     mirrored = []  # bool (3, 40): by epoch, and by the image's place in the data
     for epoch in range(3):
         (images, _), (unmirrored, _) = next(batches.epoch(epoch)), next(shuffled.epoch(epoch))

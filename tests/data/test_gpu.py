@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_streamed(images: ImageSet, device: torch.device, m
     assert 0 < room_for_images(device, 2) <= total / 4
     data = place(images, MEAN, STD, device)
     assert data.storage == "resident"
-    assert data.take(slice(1))[0].device == data._rows.device == device  # type: ignore[union-attr]
+    assert data.take(torch.zeros(1, dtype=torch.int64, device=device))[0].device == data._rows.device == device  # type: ignore[union-attr]
     monkeypatch.setattr(stream, "RESIDENT_SHARE", 1e-12)
     data = place(images, MEAN, STD, device)
     assert data.storage == "streamed"

@@ -85,15 +85,11 @@ CHOSEN = np.array([7, 3, 3, 12, 0, 19])
 
 @pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize("indices", [None, CHOSEN], ids=["all", "chosen"])
-@pytest.mark.parametrize(
-    "which", [torch.tensor([4, 0, 4]), torch.tensor([], dtype=torch.int64), slice(1, 4), slice(None, None, 2)]
-)
-def test_images_and_labels_are_taken_from_the_same_places(
-    which: Tensor | slice, indices: np.ndarray | None, labelled: bool
-) -> None:
+@pytest.mark.parametrize("which", [torch.tensor([4, 0, 4]), torch.tensor([], dtype=torch.int64)])
+def test_images_and_labels_are_taken_from_the_same_places(which: Tensor, indices: np.ndarray | None, labelled: bool) -> None:
     array = images_of(20)
     images, labels = resident(array, indices, labelled).take(which)
-    places = (np.arange(20) if indices is None else indices)[which.numpy() if isinstance(which, Tensor) else which]
+    places = (np.arange(20) if indices is None else indices)[which.numpy()]
     np.testing.assert_array_equal(images.permute(0, 2, 3, 1), array[places])
     assert (labels is None) is not labelled
     if labels is not None:
@@ -122,7 +118,7 @@ def test_batches_are_all_images_in_order(size: int) -> None:
 def test_a_sample_is_spread_evenly() -> None:
     array = images_of(20)
     data = resident(array)
-    assert torch.equal(data.sample(7), data.normalise(data.take(slice(None, None, 3))[0]))
+    assert torch.equal(data.sample(7), data.normalise(data.take(torch.arange(0, 20, 3))[0]))
     assert len(data.sample(100)) == 20
 
 

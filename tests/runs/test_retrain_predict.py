@@ -172,7 +172,7 @@ def test_card_and_weights_rebuild_the_network_with_the_score_that_was_claimed(st
     assert evaluate(model, data, FULL_PRECISION)[1] == card.test_accuracy
     loaded, again = load_network(run)
     assert again == card
-    images = data.normalise(data.take(slice(0, 50))[0])
+    images = data.normalise(data.take(torch.arange(50))[0])
     assert not loaded.training
     assert torch.equal(loaded(images), model.eval()(images))
 

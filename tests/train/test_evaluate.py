@@ -67,7 +67,7 @@ def plain_loop(model: torch.nn.Module, resident: Resident, tta: str) -> torch.Te
     """Logits of one image after another, normalised by hand."""
     model.eval()
     rows = []
-    for pixels in resident.take(slice(None))[0]:
+    for pixels in resident.take(torch.arange(len(resident)))[0]:
         image = (pixels.double() - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
         with torch.no_grad():
             rows.append(sum(weight * model(view.float()[None])[0] for weight, view in views_of(image, tta)))

@@ -31,7 +31,7 @@ from nas.data import loader, stream
 from nas.data.augment import EXAMPLES
 from nas.data.augment.draw import Draw
 from nas.data.images import ImageSet
-from nas.data.loader import Part, Resident, Rows, TrainBatches
+from nas.data.loader import Resident, Rows, TrainBatches
 from nas.data.stream import Streamed
 from nas.device import Precision
 from nas.models import build_model
@@ -88,7 +88,7 @@ class IdleStream:
     wait_for_consumer = hand_over = record = synchronize = nothing
 
 
-def gathered(rows: Rows, parts: Iterable[Part], size: int, device: torch.device) -> Iterator[Tensor]:
+def gathered(rows: Rows, parts: Iterable[Tensor], size: int, device: torch.device) -> Iterator[Tensor]:
     """As `nas.data.stream.gathered`, without its thread: two at once may not use one FakeTensorMode."""
     slot = stream._Slot(size, rows.shape[1:], device)
     for part in parts:
