@@ -45,7 +45,7 @@ def read_test_set(path: Path, shape: ImageShape, config: DataConfig = OF_NO_STUD
     if not path.exists():
         raise DataError(f"there is no test set {path}", hint=FORMS)
     suffix, others = path.suffix.lower(), Counter[str]()
-    if suffix == ".npz" and "data" in (there := npz.members(path)):
+    if suffix == ".npz" and path.is_file() and "data" in (there := npz.members(path)):
         data, ids = (npz.read_array(path, name) if name in there else None for name in ("data", "ids"))
     elif (split := open_test(path, config, FORMS, others)) is not None:
         names = as_ids(split.ids(id_column), len(split), str(path))
