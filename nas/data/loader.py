@@ -62,8 +62,7 @@ class Resident:
         return len(self._rows) if self._chosen is None else len(self._chosen)
 
     def take(self, which: Tensor) -> tuple[Tensor, Tensor | None]:
-        """At positions int64 (B,): uint8 images (B, C, H, W), channels last in memory, which is what convolutions want, and labels
-        (B,)."""
+        """At positions int64 (B,): images uint8 (B, C, H, W), channels last in memory, as convolutions want, and labels (B,)."""
         # Not plain indexing, which would go through strides that all of the dimensions share.
         return self._rows.index_select(0, self._rows_at(which)).permute(0, 3, 1, 2), self._labels_at(which)
 
