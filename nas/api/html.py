@@ -15,7 +15,7 @@ def table(shown: Table) -> str:
     """The best row is bold."""
 
     def cells(row: tuple[str, ...], tag: str) -> str:
-        sides = ("right" if shown.is_number(i) else "left" for i in range(len(row)))
+        sides = ("right" if i in shown.numbers else "left" for i in range(len(row)))
         return "".join(f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>' for side, cell in zip(sides, row, strict=True))
 
     rows = [f"<tr>{cells(row, 'th' if i == shown.marked else 'td')}</tr>" for i, row in enumerate(shown.rows)]

@@ -56,7 +56,7 @@ def _print_output(text: str, network: str) -> None:
 
 def _as_data(checked: "Checked", output: str) -> dict[str, Any]:
     return {
-        **pick(checked, "network", "study", "images", "unchecked", "notes", "parts", "affordable", "fits"),
+        **pick(checked, "network", "study", "images", "unchecked", "notes", "affordable", "fits"),
         **pick(
             checked.facts,
             "built",
@@ -68,6 +68,7 @@ def _as_data(checked: "Checked", output: str) -> dict[str, Any]:
             "flash",
             "ram",
             "megabytes",
+            "parts",
             "layers",
         ),
         "limits": {name: pick(held, "limit", "value", "left", "kept") for name, held in checked.limits.items()},
@@ -86,7 +87,7 @@ def _print(checked: "Checked") -> None:
     images, facts = checked.images, checked.facts
     print((f"Study {checked.study}, " if checked.study else "") + f"{checked.network}: {facts.built}")
     print(f"on images of {images.channels}×{images.size}×{images.size} in {images.classes} classes\n")
-    print("\n".join(text_picture(checked.parts)) + "\n")
+    print("\n".join(text_picture(facts.parts)) + "\n")
     print("\n".join(text_layers(facts.layers)) + "\n")
     if checked.notes:
         print("\n".join(checked.notes) + "\n")

@@ -59,7 +59,7 @@ def show(
     if what == "best" or what.isdecimal() or what.startswith("preset:"):
         shown = show_network(what, study, images, note)
         if picture is not None:
-            _write_picture(picture, draw_network(shown.parts, shown.facts.params))
+            _write_picture(picture, draw_network(shown.facts.parts, shown.facts.params))
         print_json(_network_data(shown)) if as_json else _print_network(shown)
         return
     if picture is not None:
@@ -80,9 +80,7 @@ def _network_data(shown: "ShownNetwork") -> dict[str, object]:
         **({} if metric == "accuracy" else {f"validation_{metric}": subject.accuracy}),
         "images": shown.images,
         "architecture": shown.facts.built,
-        **pick(shown.facts, "params", "macs", "macs_uncounted", "memory", "flash", "ram", "megabytes"),
-        "parts": shown.parts,
-        "layers": shown.facts.layers,
+        **pick(shown.facts, "params", "macs", "macs_uncounted", "memory", "flash", "ram", "megabytes", "parts", "layers"),
         **({} if shown.latency is None else {"latency_ms": shown.milliseconds}),
         "candidate": subject.candidate,
     }
@@ -100,7 +98,7 @@ def _print_network(shown: "ShownNetwork") -> None:
         f"{count_text(facts.params)} parameters, {count_text(facts.macs)} MACs "
         f"on images of {images.channels}×{images.size}×{images.size}, {facts.built}\n"
     )
-    print("\n".join(text_picture(shown.parts)) + "\n")
+    print("\n".join(text_picture(facts.parts)) + "\n")
     print("\n".join(text_layers(facts.layers)))
     print(f"{facts.params:,} parameters, {facts.megabytes:.2f} MB in float32; {facts.macs:,} MACs for one image")
     if facts.macs_uncounted:

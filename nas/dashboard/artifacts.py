@@ -10,7 +10,8 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from nas.config import Candidate, ImageShape, MetricName
 from nas.errors import NasError, StudyError
 from nas.paths import StudyPaths, TrialPaths
-from nas.report.network import TEMPLATES, list_layers, list_parts, shape_text
+from nas.report.network import list_layers, list_parts, shape_text
+from nas.report.render import TEMPLATES
 from nas.report.tables import Table, epochs_table, layers_table
 from nas.report.words import recipe_texts, score_text
 from nas.train.checkpoint import EpochMetrics, read_curve

@@ -1,23 +1,19 @@
 """What an audit found, in sentences with what to do, as a table, and as a page with the pairs side by side."""
 
-import base64
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from nas.data.audit import LOSSLESS, Audit, Counts
 from nas.data.formats.container import WORDS
-from nas.report.network import TEMPLATES
+from nas.report.render import TEMPLATES, image_url
 from nas.report.tables import Column, Table
 
 PAGE = Path("nas-audit.html")
 ALIKE = 0.25  # share of images with near twins from which on correlation says little
 SMALL = 0.2  # difference between shares of files that is worth a sentence
 QUALITIES = 5  # likewise between medians of JPEG's quality
-SHOWN_SIDE = 96  # pixels
 TRAINING = WORDS["train"]
 
 
@@ -122,14 +118,7 @@ def class_table(found: Audit) -> Table:
 
 def render_audit(found: Audit, pictures: np.ndarray) -> str:
     """A page's HTML. `pictures`: of the pairs, uint8 (P, 2, H, W, 3)."""
-    pairs = [(pair, *map(_picture, two)) for pair, two in zip(found.pairs, pictures, strict=True)]
+    pairs = [(pair, *map(image_url, two)) for pair, two in zip(found.pairs, pictures, strict=True)]
     return TEMPLATES.get_template("audit.html").render(
         found=found, findings=list(findings(found)), table=class_table(found), pairs=pairs
     )
-
-
-def _picture(pixels: np.ndarray) -> str:
-    file = io.BytesIO()
-    times = max(1, SHOWN_SIDE // len(pixels))
-    Image.fromarray(pixels.repeat(times, 0).repeat(times, 1)).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -14,22 +14,22 @@ import plotly.graph_objects as go
 
 from nas.config import LIMIT_NAMES
 from nas.report import facts
-from nas.report.compare import trained_rows
+from nas.report.compare import accuracy_front, trained_rows
 from nas.report.record import FullRecord
-from nas.report.words import capitalised, count_text, number_text
+from nas.report.words import capitalised, count_text, number_text, outcome_text
 from nas.study.settings import PRESETS_SPACE
 from nas.study.trials import TrialRecord
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1B87C9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8A8F98"
 OUTCOMES = {
-    "trained": ("completed", BLUE),
-    "pruned_early": ("pruned early", GREY),
-    "diverged": ("diverged", RED),
-    "failed": ("failed", RED),
-    "running": ("not ended", GREEN),
-    "finalist": ("finalists, trained again", PURPLE),
+    "pruned_early": (GREY, 0.5, 1),
+    "failed": (RED, 0.7, 1),
+    "diverged": (RED, 0.7, 1),
+    "running": (GREEN, 0.9, 1.5),
+    "trained": (BLUE, 0.7, 1.5),
+    "finalist": (PURPLE, 0.9, 1.5),
 }
-"""What the legend says, and the colour."""
+"""The colour, and of learning curves the opacity and the width; the last is drawn over all others."""
 RAMP = [[0.0, BLUE], [0.5, GREY], [1.0, ORANGE]]  # from low to high, of lines that have to be seen on light and on dark
 
 WINDOW = 20  # draws
@@ -58,13 +58,14 @@ def search_charts(record: FullRecord) -> list[Chart]:
     """Only those of which there is something to see."""
     if record.settings.space == PRESETS_SPACE:
         return []
-    draw = (_history, _params, _macs, _curves, _importance, _parallel, _time, _over_budget)
-    return [chart for one in draw if (chart := one(record)) is not None]
+    search = _history(record), *cost_charts(record), _curves(record), _importance(record), _parallel(record)
+    return [chart for chart in (*search, _time(record), _over_budget(record)) if chart is not None]
 
 
 def cost_charts(record: FullRecord) -> list[Chart]:
     """Accuracy against parameters and against multiply-adds: what optuna-dashboard has no plot of."""
-    return [chart for one in (_params, _macs) if (chart := one(record)) is not None]
+    axes = {"params": "parameters", "macs": "MACs of one image"}
+    return [chart for cost, axis in axes.items() if (chart := _costs(record, cost, axis)) is not None]
 
 
 def new_figure(title: str, x: str, y: str, *, counted: int = 0, **layout: Any) -> go.Figure:
@@ -108,14 +109,13 @@ def _history(record: FullRecord) -> Chart | None:
     for outcome, symbol in (("pruned_early", "circle-open"), ("diverged", "x"), ("trained", "circle")):
         shown = {place: one for place, (one, _) in enumerate(points, 1) if one.outcome == outcome}
         if shown:
-            name, colour = OUTCOMES[outcome]
             figure.add_scatter(
                 x=list(shown),
                 y=percent(one.accuracy for one in shown.values()),
                 text=[f"trial {one.number}" for one in shown.values()],
                 mode="markers",
-                name=name,
-                marker={"color": colour, "symbol": symbol, "size": 7},
+                name=outcome_text(outcome),
+                marker={"color": OUTCOMES[outcome][0], "symbol": symbol, "size": 7},
             )
     best, line = percent(best for _, best in points), {"color": ORANGE, "width": 3, "shape": "hv"}
     figure.add_scatter(x=list(range(1, len(points) + 1)), y=best, mode="lines", name="best so far", line=line)
@@ -126,15 +126,7 @@ def _history(record: FullRecord) -> Chart | None:
     return Chart("history", caption, figure)
 
 
-def _params(record: FullRecord) -> Chart | None:
-    return _costs(record, "params", "parameters", "parameters")
-
-
-def _macs(record: FullRecord) -> Chart | None:
-    return _costs(record, "macs", "MACs", "MACs of one image")
-
-
-def _costs(record: FullRecord, cost: str, word: str, axis: str) -> Chart | None:
+def _costs(record: FullRecord, cost: str, axis: str) -> Chart | None:
     """What networks are judged by against a field of theirs."""
     trials = [one for one in trained_rows(record.trials) if getattr(one, cost) is not None]
     if not trials:
@@ -144,29 +136,29 @@ def _costs(record: FullRecord, cost: str, word: str, axis: str) -> Chart | None:
     known = record.references if metric == "accuracy" else []
     farthest = NEAR * max(limit or 0, *(getattr(one, cost) for one in trials))
     references = [one for one in known if getattr(one, cost) <= farthest]
-    front = [trials[i] for i in facts.pareto_front([(getattr(one, cost), one.accuracy or 0.0) for one in trials])]
+    front = accuracy_front(trials, cost)
     best = [one for one in trials if record.best is not None and one.number == record.best.number]
-    figure = new_figure(f"{capitalised(metric)} against {word}", axis, f"{metric} (%)")
+    figure = new_figure(f"{capitalised(metric)} against {LIMIT_NAMES[cost]}", axis, f"{metric} (%)")
 
-    def add(drawn: Sequence[Any], about: Callable[[Any], str], name: str, mode: str = "markers", **style: Any) -> None:
+    def add(drawn: Sequence[Any], about: Callable[[Any], str], name: str, marker: dict[str, Any], **line: Any) -> None:
         if drawn:
             x, y = [float(getattr(one, cost)) for one in drawn], percent(one.accuracy for one in drawn)
-            figure.add_scatter(x=x, y=y, text=[about(one) for one in drawn], mode=mode, name=name, **style)
+            text, mode = [about(one) for one in drawn], "lines+markers" if line else "markers"
+            figure.add_scatter(x=x, y=y, text=text, mode=mode, name=name, marker=marker, **line)
 
     outlined = {"line": {"width": 1, "color": "#000000"}}
-    add(trials, _about, "completed (validation)", marker={"color": BLUE, "size": 7, "opacity": 0.8})
+    add(trials, _about, "completed (validation)", {"color": BLUE, "size": 7, "opacity": 0.8})
     good = "accurate" if metric == "accuracy" else "good"
-    step = {"line": {"color": GREEN, "width": 2, "shape": "hv"}, "marker": {"symbol": "diamond", "size": 8}}
-    add(front, _about, f"Pareto front: no cheaper network was as {good}", mode="lines+markers", **step)
+    step = {"color": GREEN, "width": 2, "shape": "hv"}
+    add(front, _about, f"Pareto front: no cheaper network was as {good}", {"symbol": "diamond", "size": 8}, line=step)
     if best:
-        star = {"color": ORANGE, "symbol": "star", "size": 16, **outlined}
-        add(best, _about, f"the best, trial {best[0].number}", marker=star)
+        add(best, _about, f"the best, trial {best[0].number}", {"color": ORANGE, "symbol": "star", "size": 16, **outlined})
     if (run := record.chosen_run) is not None and run.test_score is not None:
         x, y = [float(getattr(run.card, cost))], percent([run.test_score])
         square = {"color": PURPLE, "symbol": "square", "size": 11, **outlined}
         figure.add_scatter(x=x, y=y, mode="markers", name="retrained network (test)", marker=square)
     triangle, reported = {"color": RED, "symbol": "triangle-up", "size": 9}, "reported by others after longer training"
-    add(references, lambda one: f"{one.name}<br>reported on {one.measured_on}", reported, marker=triangle)
+    add(references, lambda one: f"{one.name}<br>reported on {one.measured_on}", reported, triangle)
     _mark_costs(figure, limit)
     caption = f"Completed trials. The step line is the Pareto front: no cheaper network was as {good}."
     if references:
@@ -209,17 +201,6 @@ def _log_ticks(low: float, high: float) -> list[int]:
     return [digit * 10**power for power in powers for digit in digits]
 
 
-CURVES = {
-    "pruned_early": (0.5, 1),
-    "failed": (0.7, 1),
-    "diverged": (0.7, 1),
-    "running": (0.9, 1.5),
-    "trained": (0.7, 1.5),
-    "finalist": (0.9, 1.5),
-}
-"""Opacity and width of the learning curves, by outcome."""
-
-
 def _curves(record: FullRecord) -> Chart | None:
     """Every learning curve: one trace a kind, so that a thousand are drawn as quickly as one. Where a training was cut off there
     is a dot, for after one epoch there is no line."""
@@ -229,16 +210,15 @@ def _curves(record: FullRecord) -> Chart | None:
     trials, finals = [[one for one in rows if one.curve] for rows in (record.trials, record.finals)]
     epochs = max(epoch for one in [*trials, *finals] for epoch in one.curve)
     figure = new_figure("Learning curves", "epoch", f"validation {record.metric} (%)", counted=epochs, hovermode="closest")
-    for outcome, (opacity, width) in CURVES.items():
+    for outcome, (colour, opacity, width) in OUTCOMES.items():
         others = [one for one in trials if one.outcome == outcome and one.number != best]
         if drawn := finals if outcome == "finalist" else others:
-            name, colour = OUTCOMES[outcome]
             how: dict[str, Any] = {"mode": "lines"}
             if outcome not in ("trained", "finalist"):
                 sizes = [size for one in drawn for size in (*[0] * (len(one.curve) - 1), 5, 0)]
                 how = {"mode": "lines+markers", "marker": {"color": colour, "size": sizes, "line": {"width": 0}}}
             line = {"color": colour, "width": width}
-            figure.add_scatter(**_strung(drawn), **how, name=name, opacity=opacity, line=line)
+            figure.add_scatter(**_strung(drawn), **how, name=outcome_text(outcome), opacity=opacity, line=line)
     if drawn := [one for one in trials if one.number == best and one.outcome != "duplicate"]:
         line = {"color": ORANGE, "width": 3}
         figure.add_scatter(**_strung(drawn), mode="lines+markers", name=f"the best, trial {best}", line=line)
@@ -349,9 +329,9 @@ def _time(record: FullRecord) -> Chart | None:
     bought = [f"{number_text(one.trainings, 'training')}, {number_text(one.epochs, 'epoch')}" for one in shares]
     figure.add_bar(
         x=[one.seconds / size for one in shares],
-        y=[f"{OUTCOMES[one.what][0]}<br>{text}" for one, text in zip(shares, bought, strict=True)],
+        y=[f"{outcome_text(one.what)}<br>{text}" for one, text in zip(shares, bought, strict=True)],
         orientation="h",
-        marker_color=[OUTCOMES[one.what][1] for one in shares],
+        marker_color=[OUTCOMES[one.what][0] for one in shares],
     )
     figure.update_yaxes(autorange="reversed")
     figure.update_layout(height=140 + 44 * max(2, len(shares)), margin={"l": 8}, showlegend=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.budget import COMPUTED, Budget, Part
+from nas.budget import COMPUTED, Budget
 from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import CHANNEL_BLOCK, LIMIT_NAMES, MOST_BLOCKS, WIDEST, ArchConfig, BudgetConfig, ImageShape, amount
 from nas.errors import ConfigError, NasError
@@ -16,7 +16,7 @@ from nas.foreign import foreign_name
 from nas.foreign.inspection import inspect_network
 from nas.foreign.measure import ForeignFacts, Repeat
 from nas.paths import PRESET, existing_study, shipped_names
-from nas.report.network import list_parts, measured
+from nas.report.network import measured
 from nas.runs.select import find_subject, preset_subject
 from nas.space.space_file import CIFAR10
 from nas.space.widths import filled
@@ -166,7 +166,6 @@ class Checked:
     facts: ForeignFacts
     limits: dict[str, Held]
     unchecked: dict[str, str]  # limits of the study that were not looked at, and why
-    parts: list[Part]
     allow_uncounted: bool  # whether a limit of multiply-adds is kept whatever is in no count
     free_widths: dict[int, int]  # of its stages, to which they could grow without taking longer
     affordable: Affordable | None  # of networks whose counts have a closed form: ours, but for blocks of a user's own
@@ -206,20 +205,15 @@ class Checked:
     def copies(self, block: Repeat) -> int | None:
         """How many more of a block the budget has room for; below 0 how many too many there are, None where leaving all of them
         out would not do."""
-        counts = []
-        for name, cost in (("params", block.params), ("macs", block.macs)):
-            left = self.limits[name].left if name in self.limits else None
-            if left is not None and cost:
-                counts.append(math.floor(left / cost))
-        least = int(min(counts, default=0))
+        costs = {"params": block.params, "macs": block.macs}
+        known = [(held.left, costs.get(name)) for name, held in self.limits.items()]
+        least = min((math.floor(left / cost) for left, cost in known if left is not None and cost), default=0)
         return None if least < -block.count else least
 
 
-def _nobody(text: str) -> None:
-    pass
-
-
-def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Callable[[str], None] = _nobody) -> Checked:
+def check(
+    request: CheckSpec, printed: Callable[[str], None] = lambda text: None, note: Callable[[str], None] = lambda text: None
+) -> Checked:
     """Raises NasError. `printed` hears what a user's file printed, `note` what could not be timed."""
     which, foreign = request.network, foreign_name(request.network)
     in_study = which == "best" or which.isdecimal()
@@ -234,12 +228,10 @@ def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Ca
     arch: ArchConfig | None = None  # of a network of ours
     if foreign is not None:
         title, facts = which, inspect_network(foreign, images, request.timeout, printed)
-        parts = list(facts.parts)
     else:
         subject = preset_subject(which) if paths is None else find_subject(paths, which)
         title, arch = subject.title, subject.candidate.arch
         facts = measured(arch, images)
-        parts = list_parts(arch, images, facts.layers)
     held = {name: Held(limit, getattr(facts, name)) for name, limit in limits.counted().limited().items()}
     if limits.latency is not None and arch is not None and all(one.kept for one in held.values()):
         ms = latency_of(arch, images, limits, paths.latencies if paths else None, note)
@@ -253,7 +245,6 @@ def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Ca
         facts=facts,
         limits=held,
         unchecked={name: why for name in limits.limited() if name not in held},
-        parts=parts,
         free_widths={
             width: -(-width // CHANNEL_BLOCK) * CHANNEL_BLOCK
             for width in (stage.channels for stage in (arch.stages if arch is not None else ()))
@@ -265,11 +256,11 @@ def check(request: CheckSpec, printed: Callable[[str], None] = _nobody, note: Ca
 
 
 def _limits(request: CheckSpec, of_study: BudgetConfig | None) -> BudgetConfig:
-    changed = {"params": request.max_params, "macs": request.max_macs}
-    changed = {name: value for name, value in changed.items() if value is not None}
-    if of_study is None:
-        return BudgetConfig.model_validate(changed) if changed else DEFAULT_BUDGET
-    return of_study.model_copy(update=changed)
+    asked = {"params": request.max_params, "macs": request.max_macs}
+    changed = {name: value for name, value in asked.items() if value is not None}
+    if of_study is not None:
+        return of_study.model_copy(update=changed)
+    return BudgetConfig.model_validate(changed) if changed else DEFAULT_BUDGET
 
 
 def _no_network(which: str) -> ConfigError:
@@ -331,8 +322,9 @@ def notes_on(facts: ForeignFacts, shape: ImageShape) -> list[str]:
     if facts.frozen:
         notes.append(f"{facts.frozen:,} of the parameters are frozen, but count.")
     if facts.buffers:
-        kept = "kept with the network, but no parameters"
-        notes.append(f"{facts.buffers:,} values are buffers, such as BatchNorm's statistics: {kept}.")
+        notes.append(
+            f"{facts.buffers:,} values are buffers, such as BatchNorm's statistics: kept with the network, but no parameters."
+        )
     if facts.macs_uncounted:
         names = _named([f"{name} ({times} times)" for name, times in facts.macs_uncounted.items()])
         notes.append(f"The MACs of {names} are not counted, because there is no rule for them.")

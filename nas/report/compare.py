@@ -57,11 +57,11 @@ def select_best(
     return min(inside, key=lambda row: (-(row.accuracy or 0.0), row.params, row.number), default=None)
 
 
-def accuracy_front(rows: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The trained ones to which no other is at least equal in accuracy and in parameters and better in one; of equal ones the
-    earliest. By parameters, so that accuracy rises with them; the last is what `select_best` takes without limits."""
+def accuracy_front(rows: Iterable[TrialRecord], cost: str = "params") -> list[TrialRecord]:
+    """The trained ones to which no other is at least equal in accuracy and in `cost` and better in one; of equal ones the
+    earliest. By cost, so that accuracy rises with it; the last is what `select_best` takes without limits."""
     trained = sorted(trained_rows(rows), key=lambda row: row.number)
-    return [trained[i] for i in pareto_front([(row.params or 0, row.accuracy or 0.0) for row in trained])]
+    return [trained[i] for i in pareto_front([(getattr(row, cost), row.accuracy or 0.0) for row in trained])]
 
 
 def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int | None = None) -> BestReport:
@@ -85,14 +85,11 @@ def report_best(paths: StudyPaths, max_params: int | None = None, max_macs: int 
 
 def with_macs(rows: Iterable[TrialRecord], paths: StudyPaths) -> list[TrialRecord]:
     shape = read_settings(paths).shape
-    counted = []
-    for row in rows:
-        if row.macs is None:
-            file = paths.trial(row.number).candidate
-            candidate = Candidate.from_file(file)
-            row = replace(row, macs=quick_macs(candidate.arch, shape))
-        counted.append(row)
-    return counted
+
+    def macs(row: TrialRecord) -> int:
+        return quick_macs(Candidate.from_file(paths.trial(row.number).candidate).arch, shape)
+
+    return [row if row.macs is not None else replace(row, macs=macs(row)) for row in rows]
 
 
 def nothing_as_small(rows: list[TrialRecord], study: str, max_params: int | None, max_macs: int | None) -> BudgetError:
@@ -103,10 +100,9 @@ def nothing_as_small(rows: list[TrialRecord], study: str, max_params: int | None
             smallest = min(rows, key=lambda row: (getattr(row, field), row.number))
             asked.append(f"at most {most:,} {LIMIT_NAMES[field]}")
             least.append(f"{getattr(smallest, field):,} {LIMIT_NAMES[field]} (trial {smallest.number})")
-    searched = "or search with that budget, under another --study NAME"
     return BudgetError(
         f"no completed network of study {study!r} has {' and '.join(asked)}: the smallest has {', the cheapest '.join(least)}",
-        hint=f"raise the limit; {searched}",
+        hint="raise the limit; or search with that budget, under another --study NAME",
     )
 
 
@@ -126,8 +122,8 @@ def compare(names: list[str], study: str | None) -> Compared:
         raise ConfigError(
             f"nas compare needs at least two names, but got {len(names)}", hint="nas compare best preset:resnet-443"
         )
-    known = known_studies()
-    columns = [_study_facts(name) if set(names) <= set(known) else _network_facts(name, study) for name in names]
+    are_studies = set(names) <= set(known_studies())
+    columns = [_study_facts(name) if are_studies else _network_facts(name, study) for name in names]
     facts = list(dict.fromkeys(fact for column in columns for fact in column))
     rows = [(fact, *(column.get(fact, "") for column in columns)) for fact in facts]
     differing = [row for row in rows if len(set(row[1:])) > 1]
@@ -175,7 +171,7 @@ def _network_facts(name: str, study: str | None) -> dict[str, str]:
 
 
 def _candidate_facts(candidate: Candidate, shape: ImageShape, accuracy: str, after: int | None = None) -> dict[str, str]:
-    arch, train = candidate.arch, candidate.train
+    arch, recipe = candidate.arch, candidate.train.model_dump()
     parts = list_parts(arch, shape)
     facts = {
         "accuracy": accuracy,
@@ -188,10 +184,6 @@ def _candidate_facts(candidate: Candidate, shape: ImageShape, accuracy: str, aft
     if arch.block_source is not None:
         facts["block's file"] = str(arch.block_source)
         facts["multiply-adds not counted"] = ", ".join(uncounted_products(arch, shape))
-    for name, value in arch.model_dump(exclude={"stages", "stem", "block", "block_source"}).items():
-        facts[name] = value_text(value)
-    recipe = train.model_dump()
-    augment = recipe.pop("augment")
-    for name, value in [*recipe.items(), *((f"augment.{key}", value) for key, value in augment.items())]:
-        facts[name] = value_text(value)
-    return facts
+    augment = {f"augment.{name}": value for name, value in recipe.pop("augment").items()}
+    settings = arch.model_dump(exclude={"stages", "stem", "block", "block_source"}) | recipe | augment
+    return facts | {name: value_text(value) for name, value in settings.items()}

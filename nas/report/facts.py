@@ -1,6 +1,6 @@
 """What follows from a study's record: pure functions, each tested against answers computed by hand. Draws nothing."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -57,15 +57,12 @@ class TimeShare:
 
 def time_spent(trials: Iterable[TrialRecord], finals: Iterable[TrialRecord]) -> list[TimeShare]:
     """Seconds that workers trained and evaluated, by what became of it; the most first."""
-    seconds: defaultdict[str, float] = defaultdict(float)
-    count: Counter[str] = Counter()
-    epochs: Counter[str] = Counter()
+    timed: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     for one, what in [(one, one.outcome) for one in trials] + [(one, "finalist") for one in finals]:
         if one.seconds is not None:
-            seconds[what] += one.seconds
-            count[what] += 1
-            epochs[what] += one.epochs
-    return [TimeShare(what, time, count[what], epochs[what]) for what, time in sorted(seconds.items(), key=lambda one: -one[1])]
+            timed[what].append((one.seconds, one.epochs))
+    shares = [TimeShare(what, sum(s for s, _ in known), len(known), sum(n for _, n in known)) for what, known in timed.items()]
+    return sorted(shares, key=lambda one: -one.seconds)
 
 
 def elapsed_seconds(trials: Iterable[TrialRecord]) -> float:
@@ -106,10 +103,10 @@ def importance(trials: Iterable[TrialRecord]) -> Importance | None:
     from sklearn.ensemble import RandomForestRegressor
 
     known = comparable(trials)
-    slots = _varied(known)
+    slots = by_slot(known)
     if len(known) < LEAST_NETWORKS or not slots:
         return None
-    table = np.array([_places([one.drawn.get(slot) for one in known]) for slot in slots]).T
+    table = np.array([_places(column) for column in slots.values()]).T
     values = np.array([one.projected for one in known])
     if np.ptp(values) == 0:
         return None
@@ -130,16 +127,15 @@ def importance(trials: Iterable[TrialRecord]) -> Importance | None:
         worse += ((predicted - values[outside]) ** 2).sum((1, 2)) / SHUFFLES - error
     total = float(((values - values.mean()) ** 2).sum())
     worse = np.maximum(worse, 0.0)
-    if worse.sum() == 0:
-        return Importance({}, 1 - unexplained / total, len(known))
-    shares = {slot: float(share) for slot, share in zip(slots, worse / worse.sum(), strict=True)}
-    return Importance(dict(sorted(shares.items(), key=lambda item: -item[1])), 1 - unexplained / total, len(known))
+    shares = zip(slots, (worse / worse.sum()).tolist(), strict=True) if worse.any() else ()
+    return Importance(dict(sorted(shares, key=lambda item: -item[1])), 1 - unexplained / total, len(known))
 
 
-def _varied(trials: Sequence[TrialRecord]) -> list[str]:
-    """Slots of which two values were trained, in the order of the draws; one that some networks lack counts as varied."""
+def by_slot(trials: Sequence[TrialRecord]) -> dict[str, list[Any]]:
+    """Columns of what was drawn, in the order of the draws, None where a network lacks it; only what varies."""
     slots = dict.fromkeys(slot for one in trials for slot in one.drawn)
-    return [slot for slot in slots if len({one.drawn.get(slot) for one in trials}) > 1]
+    columns = {slot: [one.drawn.get(slot) for one in trials] for slot in slots}
+    return {slot: column for slot, column in columns.items() if len(set(column)) > 1}
 
 
 def _places(values: Sequence[Any]) -> list[float]:
@@ -168,42 +164,31 @@ def shared_traits(trials: Iterable[TrialRecord], share: float = 0.1, least: int 
     if len(others) < least:
         return []
     traits = []
-    for slot in _varied(known):
+    for slot in by_slot(known):
         of_best = [one.drawn[slot] for one in best if slot in one.drawn]
         of_others = [one.drawn[slot] for one in others if slot in one.drawn]
         if not of_best or not of_others:
             continue
-        if isinstance(of_best[0], str | bool) or len({*of_best, *of_others}) <= 3:
-            word, lift = _commonest_gain(of_best, of_others)
-            traits.append(Trait(slot, _share_text(of_best, word), _share_text(of_others, word), lift))
-        else:
-            traits.append(Trait(slot, _middle_half(of_best), _middle_half(of_others), _distance(of_best, of_others)))
+        compare = _compare_words if isinstance(of_best[0], str | bool) or len({*of_best, *of_others}) <= 3 else _compare_numbers
+        traits.append(Trait(slot, *compare(of_best, of_others)))
     return sorted(traits, key=lambda trait: -trait.lift)
 
 
-def _commonest_gain(best: list[Any], others: list[Any]) -> tuple[Any, float]:
-    """The value whose share among the best exceeds that among the others most."""
-    gains = {value: best.count(value) / len(best) - others.count(value) / len(others) for value in dict.fromkeys(best)}
-    value = max(gains, key=lambda key: gains[key])
-    return value, gains[value]
+def _compare_words(best: list[Any], others: list[Any]) -> tuple[str, str, float]:
+    """By the value whose share among the best exceeds that among the others most."""
+    shares = {value: (best.count(value) / len(best), others.count(value) / len(others)) for value in dict.fromkeys(best)}
+    value, (ours, theirs) = max(shares.items(), key=lambda item: item[1][0] - item[1][1])
+    return f"{value} in {ours:.0%}", f"{value} in {theirs:.0%}", ours - theirs
 
 
-def _share_text(values: list[Any], wanted: Any) -> str:
-    return f"{wanted} in {values.count(wanted) / len(values):.0%}"
+def _compare_numbers(best: list[float], others: list[float]) -> tuple[str, str, float]:
+    from scipy.stats import ks_2samp  # takes most of a second to import
 
+    def middle_half(values: list[float]) -> str:
+        low, high = np.quantile(values, [0.25, 0.75])
+        return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
-def _middle_half(values: list[float]) -> str:
-    low, high = np.quantile(values, [0.25, 0.75])
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-
-
-def _distance(one: list[float], other: list[float]) -> float:
-    places = np.array(sorted({*one, *other}))
-
-    def below(values: list[float]) -> np.ndarray:
-        return np.searchsorted(np.sort(values), places, side="right") / len(values)
-
-    return float(np.abs(below(one) - below(other)).max())
+    return middle_half(best), middle_half(others), float(ks_2samp(best, others, method="asymp").statistic)
 
 
 # ----------------------------------------------------------------------------------------------- a trained network
@@ -225,8 +210,3 @@ def commonest_mistakes(matrix: np.ndarray, count: int = 5) -> list[tuple[int, in
     """Label, prediction, and how often; the most frequent first, of equal ones the first by label and prediction."""
     found = [(int(i), int(j), int(matrix[i, j])) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j]
     return sorted(found, key=lambda one: -one[2])[:count]
-
-
-def by_slot(trials: Sequence[TrialRecord]) -> dict[str, list[Any]]:
-    """Columns of what was drawn, None where a network lacks it; only what varies."""
-    return {slot: [one.drawn.get(slot) for one in trials] for slot in _varied(trials)}

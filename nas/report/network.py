@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from itertools import cycle
 
-import jinja2
 import torch
 
 from nas.budget import Layer, Part, calls_of, layers_of
@@ -12,12 +11,14 @@ from nas.config import ArchConfig, ImageShape, StageConfig
 from nas.foreign.measure import ForeignFacts, measure
 from nas.models import build_model
 from nas.models.user_code import blaming_block
+from nas.report.render import TEMPLATES
 
 
 def measured(arch: ArchConfig, shape: ImageShape) -> ForeignFacts:
-    """A network of ours, measured as any other. Raises ConfigError where it cannot be built for such images."""
+    """A network of ours, measured as any other, in its stages. Raises ConfigError where it cannot be built for such images."""
     with torch.random.fork_rng(devices=[]), blaming_block(arch, f"fails on images of {shape.size}×{shape.size}"):
-        return measure(build_model(arch, shape), arch.one_line(), shape)
+        facts = measure(build_model(arch, shape), arch.one_line(), shape)
+    return facts.model_copy(update={"parts": tuple(list_parts(arch, shape, facts.layers))})
 
 
 def list_layers(arch: ArchConfig, shape: ImageShape) -> list[Layer]:
@@ -34,11 +35,8 @@ def list_parts(arch: ArchConfig, shape: ImageShape, layers: Sequence[Layer] | No
     """`layers`: those of `list_layers`, where they are known already."""
     layers = list_layers(arch, shape) if layers is None else layers
 
-    def of(*prefixes: str) -> list[Layer]:
-        return [layer for layer in layers if layer.name.startswith(prefixes)]
-
-    def part(name: str, built: str, found: list[Layer], output: tuple[int, ...], blocks: int = 0) -> Part:
-        return Part(name, built, output, sum(layer.params for layer in found), blocks)
+    def params(prefix: str) -> int:
+        return sum(layer.params for layer in layers if layer.name.startswith(prefix))
 
     in_stem, *sizes = arch.feature_sizes(shape.size)
     stride = ", stride 2" if arch.stem.stride == 2 else ""
@@ -48,19 +46,16 @@ def list_parts(arch: ArchConfig, shape: ImageShape, layers: Sequence[Layer] | No
     built = f"{kernel}×{kernel}, {channels}{stride}"
     if arch.stem.type != "conv":
         built = f"whitening 2×2, {channels if arch.stem.type == 'whitening_only' else built}"
-    parts = [part("stem", built, of("stem"), (channels, in_stem, in_stem))]
+    parts = [Part("stem", built, (channels, in_stem, in_stem), params("stem"))]
     for i, (stage, size) in enumerate(zip(arch.stages, sizes, strict=True)):
         built = f"{stage.blocks} × {arch.block} [{_block_text(arch, stage)}]"
         if arch.downsample == "transition":
             built = f"{stage.kernel}×{stage.kernel}, {stage.channels}, maximum 2×2; {built}"
-        output = (stage.channels, size, size)
-        parts.append(part(f"stage {i + 1}", built, of(f"stages.{i}."), output, stage.blocks))
+        parts.append(Part(f"stage {i + 1}", built, (stage.channels, size, size), params(f"stages.{i}."), stage.blocks))
     cells = min(arch.pool_size, sizes[-1])
     pooled = {"avg": "average", "max": "maximum"}[arch.pool]
     head = f"{pooled} to {cells}×{cells}, linear to {shape.classes}"
-    rest = [layer for layer in layers if not layer.name.startswith(("stem", "stages"))]
-    parts.append(part("head", head, rest, (shape.classes,)))
-    return parts
+    return [*parts, Part("head", head, (shape.classes,), params("") - params("stem") - params("stages"))]
 
 
 def _block_text(arch: ArchConfig, stage: StageConfig) -> str:
@@ -80,10 +75,6 @@ def _block_text(arch: ArchConfig, stage: StageConfig) -> str:
 # ---------------------------------------------------------------------------------------------------- as a picture
 
 
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("nas.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-)
-TEMPLATES.filters |= {"px": "{:.1f}".format, "whole": "{:.0f}".format}
 BOX_COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 GAP, TALLEST, SHORTEST, WIDTH, BLOCK, LINE = 34, 130, 26, 96, 22, 16
 """Pixels; BLOCK is what each block after the first adds to a box's width."""
@@ -138,20 +129,17 @@ def text_picture(parts: Sequence[Part]) -> list[str]:
     """A line a part: its name, its output, a bar as long as its share of the parameters, what it is built of."""
     total = sum(part.params for part in parts) or 1
     names = max(8, *(len(part.name or ITSELF) for part in parts))
-    lines = []
-    for part in parts:
-        bar = "█" * round(BAR * part.params / total) or "▏"
-        share = f"{part.params / total:4.0%}"
-        lines.append(f"{part.name or ITSELF:{names}s} {shape_text(part.output):>11s}  {bar:{BAR}s} {share}  {part.built}")
-    return lines
+
+    def line(part: Part, share: float) -> str:
+        bar = "█" * round(BAR * share) or "▏"
+        return f"{part.name or ITSELF:{names}s} {shape_text(part.output):>11s}  {bar:{BAR}s} {share:4.0%}  {part.built}"
+
+    return [line(part, part.params / total) for part in parts]
 
 
 def text_layers(layers: Sequence[Layer]) -> list[str]:
     """A table, a line a layer, with the total."""
-    width = max(len(layer.name or ITSELF) for layer in layers)
-    kinds = max(20, *(len(layer.kind) for layer in layers))
-    lines = [f"{'layer':{width}}  {'kind':{kinds}s} {'output':>14s} {'parameters':>12s}"]
-    for layer in layers:
-        lines.append(f"{layer.name or ITSELF:{width}}  {layer.kind:{kinds}s} {shape_text(layer.output):>14s} {layer.params:12,}")
-    lines.append(f"{'total':{width}}  {'':{kinds}s} {'':>14s} {sum(layer.params for layer in layers):12,}")
-    return lines
+    rows = [(layer.name or ITSELF, layer.kind, shape_text(layer.output), f"{layer.params:,}") for layer in layers]
+    width, kinds = (max(least, *(len(row[i]) for row in rows)) for i, least in ((0, 0), (1, 20)))
+    shown = [("layer", "kind", "output", "parameters"), *rows, ("total", "", "", f"{sum(layer.params for layer in layers):,}")]
+    return [f"{name:{width}s}  {kind:{kinds}s} {output:>14s} {params:>12s}" for name, kind, output, params in shown]

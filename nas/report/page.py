@@ -1,35 +1,29 @@
 """`report.html`: one file that holds all it shows and opens without a network. What it says comes from elsewhere."""
 
-import base64
-import io
 import os
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
-from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from nas.errors import StudyError
 from nas.files import write_whole
 from nas.report import experiments, facts, tables
 from nas.report.charts import search_charts
-from nas.report.network import TEMPLATES, draw_network, list_layers, list_parts
+from nas.report.network import draw_network, list_layers, list_parts
 from nas.report.record import FullRecord
+from nas.report.render import TEMPLATES, image_url
 from nas.report.run_charts import confusion_of, run_charts
 from nas.report.summary import summary
 from nas.report.tables import Table
-from nas.report.words import capitalised, count_text, counts_line, flop_text, number_text, recipe_texts, time_text
+from nas.report.words import count_text, counts_line, flop_text, number_text, recipe_texts, time_text
 from nas.runs.record import RunRecord
 from nas.study.outcomes import COUNTED, count_trained
 from nas.study.strategies import describe
 
-TEMPLATES.filters |= {"anchor": lambda title: "-".join(re.findall(r"[^\W_]+", title.lower())), "capitalised": capitalised}
 MOST_ROWS = 60  # of trials in the page; `nas report --paper` writes all
-SMALLEST_SHOWN = 96  # pixels; smaller images are enlarged by whole factors
 
 
 def render_page(record: FullRecord) -> str:
@@ -124,47 +118,24 @@ def _network(record: FullRecord) -> dict[str, Any] | None:
 
 
 def _run(run: RunRecord) -> dict[str, Any]:
-    card, mistakes = run.card, []
-    if run.evaluation is not None:
+    classes, found = run.card.classes, run.evaluation
+    shown: dict[str, Any] = {"charts": run_charts(run), "epochs": tables.epochs_table(run.curve, run.card.metric)}
+    if found is not None:
         mistakes = facts.commonest_mistakes(confusion_of(run))
-    return {
-        "charts": run_charts(run),
-        "epochs": tables.epochs_table(run.curve, card.metric),
-        "commonest": [f"{card.classes[i]} predicted as {card.classes[j]} ({times})" for i, j, times in mistakes],
-        "wrong": _mistakes(run) if mistakes else [],
-    }
-
-
-def _mistakes(run: RunRecord) -> list[dict[str, str]]:
-    found, classes = run.evaluation, run.card.classes
-    assert found is not None
-    shown = []
-    for index, image in zip(found.wrong, found.wrong_images, strict=True):
-        predicted = int(found.predicted[index])
-        sure = float(found.probabilities[index, predicted])
-        caption = f"{classes[int(found.labels[index])]}, predicted as {classes[predicted]} ({sure:.0%})"
-        shown.append({"url": image_url(image), "caption": caption})
+        shown["commonest"] = [f"{classes[i]} predicted as {classes[j]} ({times})" for i, j, times in mistakes]
+        wrong = zip(found.labels[found.wrong], found.predicted[found.wrong], found.probabilities[found.wrong], strict=True)
+        captions = [f"{classes[label]}, predicted as {classes[other]} ({sure[other]:.0%})" for label, other, sure in wrong]
+        shown["wrong"] = list(zip(map(image_url, found.wrong_images), captions, strict=True))
     return shown
-
-
-def image_url(image: np.ndarray) -> str:
-    """Of an image uint8 (H, W, C), small ones enlarged, as a PNG within the address."""
-    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-    factor = max(1, SMALLEST_SHOWN // max(picture.size))
-    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _repeat(record: FullRecord) -> tuple[list[str], Table]:
     """The commands that made what is shown, each once, and the versions."""
     settings = record.settings
     environment = settings.environment
-    made = [run.card.environment for run in record.runs]
     rows = [row for one in record.ablations for row in one.rows] + [row for one in record.comparisons for row in one.known]
-    made += [card.environment for row in rows for card in row.cards.values()]
-    made.sort(key=lambda one: datetime.fromisoformat(one.created))
+    cards = [run.card for run in record.runs] + [card for row in rows for card in row.cards.values()]
+    made = sorted((card.environment for card in cards), key=lambda one: datetime.fromisoformat(one.created))
     versions = [
         ("study began", environment.created),
         ("seed", str(settings.seed)),

@@ -10,8 +10,9 @@ from nas.errors import StudyError
 from nas.files import write_whole
 from nas.report import experiments
 from nas.report.charts import Chart, search_charts
-from nas.report.network import TEMPLATES, list_layers, list_parts
+from nas.report.network import list_layers, list_parts
 from nas.report.record import FullRecord
+from nas.report.render import TEMPLATES
 from nas.report.run_charts import run_charts
 from nas.report.summary import methods, summary
 from nas.report.tables import Table, epochs_table, finalists_table, latex_text, layers_table, stages_table, trials_table

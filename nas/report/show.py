@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas.budget import Budget, Part
+from nas.budget import Budget
 from nas.config import BudgetConfig, ImageShape, LatencyConfig, MetricName
 from nas.errors import NasError
 from nas.foreign.measure import ForeignFacts
 from nas.paths import PRESET, existing_study
 from nas.report.check import latency_of
-from nas.report.network import list_parts, measured
+from nas.report.network import measured
 from nas.runs.select import Subject, find_subject, preset_subject
 from nas.space.feasibility import Fill, Fit, check_blocks, check_feasible, measure_cost, measure_fill, measure_fit, time_draws
 from nas.space.space_file import CIFAR10, load_space
@@ -25,7 +25,6 @@ class ShownNetwork:
     metric: MetricName  # what its accuracy in the search is measured by
     images: ImageShape
     facts: ForeignFacts
-    parts: list[Part]
     latency: LatencyConfig | None  # the study's limit, on its own images; …
     milliseconds: float | None
     """… and what the network takes: as the search measured it, or else now. None where this machine cannot time it."""
@@ -48,9 +47,7 @@ def show_network(which: str, study: str | None, images: dict[str, int], note: Ca
             latency = settings.budget.latency
             milliseconds = latency_of(subject.candidate.arch, shape, settings.budget, paths.latencies, note)
     shape = shape.model_copy(update=images)
-    facts = measured(subject.candidate.arch, shape)
-    parts = list_parts(subject.candidate.arch, shape, facts.layers)
-    return ShownNetwork(name, subject, metric, shape, facts, parts, latency, milliseconds)
+    return ShownNetwork(name, subject, metric, shape, measured(subject.candidate.arch, shape), latency, milliseconds)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,6 @@ class Table:
         numbers = frozenset(place for place, i in enumerate(kept) if columns[i].number)
         return cls(tuple(columns[i].title for i in kept), [tuple(row[i] for i in kept) for row in cells], numbers, marked)
 
-    def is_number(self, column: int) -> bool:
-        return column in self.numbers
-
     def head(self, count: int) -> "Table":
         marked = self.marked if self.marked is not None and self.marked < count else None
         return replace(self, rows=self.rows[:count], marked=marked)
@@ -63,12 +60,12 @@ class Table:
         def line(cells: Sequence[str]) -> str:
             return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
-        rule = "|" + "|".join("---:" if self.is_number(i) else "---" for i in range(len(self.columns))) + "|"
+        rule = "|" + "|".join("---:" if i in self.numbers else "---" for i in range(len(self.columns))) + "|"
         return "\n".join([line(self.columns), rule, *map(line, self.rows)]) + "\n"
 
     def latex(self) -> str:
         """A tabular by the package booktabs."""
-        kinds = "".join("r" if self.is_number(i) else "l" for i in range(len(self.columns)))
+        kinds = "".join("r" if i in self.numbers else "l" for i in range(len(self.columns)))
 
         def line(cells: Sequence[str]) -> str:
             return " & ".join(map(latex_text, cells)) + r" \\"
@@ -137,7 +134,7 @@ def finalists_table(finalists: Sequence[Finalist], trials: Sequence[TrialRecord]
         Column("mean (%)", lambda one: _percent(one.mean)),
         Column("deviation (points)", lambda one: _percent(one.deviation)),
     )
-    return Table.build(columns, finalists, 0 if finalists else None)
+    return Table.build(columns, finalists, marked=0)
 
 
 def layers_table(layers: Sequence[Layer]) -> Table:

@@ -8,25 +8,29 @@ from nas.study.finalists import Finalist
 from nas.study.outcomes import COUNTED, OUTCOMES, count_trained
 from nas.study.trials import TrialRecord
 
-ROUNDED_UP = 0.9995  # of a unit: from here on three digits round to all of it
+ALL_COUNTS = (*OUTCOMES, "imported", "running", "waiting")
+
+
+def _scaled(value: float, units: Mapping[str, float], least: float = 0.9995) -> str | None:
+    """Three digits and the unit, the first of which there is `least`: by default what three digits round to all of it."""
+    return next((f"{value / size:.3g}{unit}" for unit, size in units.items() if value >= least * size), None)
 
 
 def count_text(value: int | None) -> str:
-    """`4.48M`, `272k`, `950` — three digits that matter."""
-    if value is None:
-        return "?"
-    for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
-        if value >= ROUNDED_UP * size:
-            return f"{value / size:.3g}{unit}"
-    return str(value)
+    """`4.48M`, `272k`, `950`"""
+    return "?" if value is None else _scaled(value, {"G": 1e9, "M": 1e6, "k": 1e3}) or str(value)
+
+
+def bytes_text(size: int) -> str:
+    """`1.21 GB`, `340 kB`, in units of 1000."""
+    return _scaled(size, {" GB": 1e9, " MB": 1e6, " kB": 1e3}) or f"{size} bytes"
 
 
 def flop_text(flop: float | None) -> str:
     """`0.283 PFLOP`, `12.4 TFLOP`: of a training or a search."""
     if flop is None:
         return "–"
-    unit, size = next(((unit, size) for unit, size in (("P", 1e15), ("T", 1e12)) if flop >= 0.0995 * size), ("G", 1e9))
-    return f"{flop / size:.3g} {unit}FLOP"
+    return _scaled(flop, {" PFLOP": 1e15, " TFLOP": 1e12}, least=0.0995) or f"{flop / 1e9:.3g} GFLOP"
 
 
 def time_text(seconds: float) -> str:
@@ -81,21 +85,25 @@ def row_text(row: TrialRecord) -> str:
     return f"{name}  {outcome_text(row.outcome):12s} {became}  {cost}  {row.architecture or ''}{parts}"
 
 
+def finalist_mean_text(finalist: Finalist) -> str:
+    """`71.30% ± 0.21 points`"""
+    return f"{finalist.mean:.2%}" + ("" if finalist.deviation is None else f" ± {100 * finalist.deviation:.2f} points")
+
+
 def finalist_text(finalist: Finalist) -> str:
     """`trial 17: 71.30% ± 0.21 points over 2 seeds, 27 epochs`"""
-    spread = "" if finalist.deviation is None else f" ± {100 * finalist.deviation:.2f} points"
     seeds = len(finalist.accuracies)
     over = f"over {seeds} seeds" if seeds > 1 else "by one seed"
-    return f"trial {finalist.number}: {finalist.mean:.2%}{spread} {over}, {number_text(finalist.epochs, 'epoch')}"
+    return f"trial {finalist.number}: {finalist_mean_text(finalist)} {over}, {number_text(finalist.epochs, 'epoch')}"
 
 
 def outcome_text(outcome: str) -> str:
-    """In the words of all tables: a network that is trained has `completed`, was `pruned early`, or `diverged`; `not ended` is
-    what is running or was interrupted."""
-    return {"trained": "completed", "running": "not ended", "imported": "taken over"}.get(outcome, outcome.replace("_", " "))
+    """In the words of all tables and figures; `not ended` is what is running or was interrupted."""
+    words = {"trained": "completed", "running": "not ended", "imported": "taken over", "finalist": "finalists, trained again"}
+    return words.get(outcome, outcome.replace("_", " "))
 
 
-def counts_line(counts: Mapping[str, int], which: Sequence[str] = (*OUTCOMES, "imported", "running", "waiting")) -> str:
+def counts_line(counts: Mapping[str, int], which: Sequence[str] = ALL_COUNTS) -> str:
     """Every outcome there was, of those asked for."""
     return ", ".join(f"{counts[key]} {outcome_text(key)}" for key in which if counts.get(key))
 
@@ -108,7 +116,7 @@ def trained_text(counts: Mapping[str, int], where: str = "") -> str:
 
 def all_counts_text(counts: Mapping[str, int]) -> str:
     """With what was not trained: `6 networks trained: 1 completed, 5 pruned early; 3 over budget`"""
-    others = counts_line(counts, [one for one in (*OUTCOMES, "imported", "running", "waiting") if one not in COUNTED])
+    others = counts_line(counts, [one for one in ALL_COUNTS if one not in COUNTED])
     return f"{trained_text(counts)}; {others}" if others else trained_text(counts)
 
 
@@ -122,24 +130,15 @@ ALWAYS_SHOWN = {"epochs", "batch_size", "optimiser", "lr", "weight_decay", "sche
 
 def recipe_texts(train: TrainConfig) -> dict[str, str]:
     """`recipe` and `augment`: the fields that a training uses, with their values; what it does not use is left out."""
-    used = train.canonical().model_dump(exclude_defaults=True)
-    recipe = train.model_dump()
-    augment = {k: v for k, v in recipe.pop("augment").items() if k in ALWAYS_SHOWN | used.get("augment", {}).keys()}
-    recipe = {k: v for k, v in recipe.items() if k in ALWAYS_SHOWN | used.keys()}
-    return {
-        name: ", ".join(f"{key} {value_text(value)}" for key, value in fields.items())
-        for name, fields in (("recipe", recipe), ("augment", augment))
-    }
+    used, recipe = train.canonical().model_dump(exclude_defaults=True), train.model_dump()
+    augment = recipe.pop("augment")
+
+    def text(fields: Mapping[str, object], used: Mapping[str, object]) -> str:
+        return ", ".join(f"{key} {value_text(value)}" for key, value in fields.items() if key in ALWAYS_SHOWN | used.keys())
+
+    return {"recipe": text(recipe, used), "augment": text(augment, used.get("augment", {}))}
 
 
 def value_text(value: object) -> str:
     """Of a configuration; four digits of a float."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def bytes_text(size: int) -> str:
-    """`1.21 GB`, `340 kB`, in units of 1000."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= ROUNDED_UP * factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size} bytes"
