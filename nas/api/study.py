@@ -20,7 +20,6 @@ from nas.display.terminal import TerminalDisplay
 from nas.display.trainings import show_baselines, show_retraining
 from nas.errors import ConfigError, NasError, StudyError
 from nas.export.formats import Exported, export
-from nas.interrupts import Stop
 from nas.paths import StudyPaths, existing_study, known_studies, remember_study
 from nas.predict.submission import Guess, Submission, predict_images, submit
 from nas.report.compare import BestReport, report_best
@@ -204,7 +203,7 @@ class Study:
         spec = dataclasses.replace(spec, data_folder=spec.data_folder and str(_as_path(spec.data_folder)))
         with plain_display(quiet, log) as display:
             display.track(self.paths)
-            result = show_retraining(spec, display, Stop())
+            result = show_retraining(spec, display)
         remember_study(self.paths)
         if result.best is None:
             raise KeyboardInterrupt("the training is suspended and its checkpoint is written; the same call resumes it")
@@ -220,7 +219,7 @@ class Study:
         """
         spec = given.build(paths=self.paths, like=self._name_of(like))
         with plain_display(quiet) as display:
-            done = show_baselines(spec, display, Stop())
+            done = show_baselines(spec, display)
         remember_study(self.paths)
         if done.failures:
             raise NasError("; ".join(f"{name} failed: {reason}" for name, reason in done.failures.items()))

@@ -121,7 +121,6 @@ def retrain(
     words = which or ["best"]
     from nas.display.terminal import TerminalDisplay
     from nas.display.trainings import show_retraining, show_retrainings
-    from nas.interrupts import Stop
     from nas.jobs.placement import Placement
     from nas.paths import remember_study
     from nas.runs.select import CRITERIA, find_names
@@ -137,11 +136,11 @@ def retrain(
         display.track(paths)
         if len(names) == len(all_seeds) == 1 and workers is None:
             spec = given.build(paths=paths, which=names[0], seed=all_seeds[0], hold_out=hold_out)
-            result = show_retraining(spec, display, Stop())
+            result = show_retraining(spec, display)
         else:
             placement = Placement(given.device, given.gpus, workers=workers, threads=given.threads)
             base = given.build(paths=paths, hold_out=hold_out, gpus=None)
-            result = show_retrainings(SeveralSpec(base, names, all_seeds, placement, by), display, Stop())
+            result = show_retrainings(SeveralSpec(base, names, all_seeds, placement, by), display)
     remember_study(paths)
     if not result.suspended:
         print_json(_retrain_data(result)) if as_json else print("\n".join(_retrain_lines(result, paths)))
@@ -267,13 +266,12 @@ def ablate(
 ) -> None:
     from nas.display.terminal import TerminalDisplay
     from nas.display.trainings import show_ablation
-    from nas.interrupts import Stop
     from nas.paths import remember_study
     from nas.report.experiments import write_tables
 
     with TerminalDisplay(quiet=quiet) as display:
         paths = _study_of_networks("ablate", [given.which], study, dataset, given, display)
-        done = show_ablation(given.build(paths=paths), display, Stop())
+        done = show_ablation(given.build(paths=paths), display)
     remember_study(paths)
     written = write_tables(done.ablation, done.folder)
     if as_json:
@@ -347,13 +345,12 @@ def baseline(
         raise ConfigError("name at least one network", hint="nas baseline torchvision:resnet18, or your own class, net.py:Net")
     from nas.display.terminal import TerminalDisplay
     from nas.display.trainings import show_baselines
-    from nas.interrupts import Stop
     from nas.paths import remember_study
 
     with TerminalDisplay(quiet=quiet) as display:
         named = f"baseline {shlex.join(given.networks)} --like"
         paths = _study_of_networks(named, [given.like], study, dataset, given, display)
-        done = show_baselines(given.build(paths=paths), display, Stop())
+        done = show_baselines(given.build(paths=paths), display)
     remember_study(paths)
     print_json(_baseline_data(done)) if as_json else print("\n".join(_baseline_lines(done, paths.name)))
     _end(done.suspended, done.failures)

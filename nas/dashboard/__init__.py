@@ -28,7 +28,7 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
 
 def make_app(study: optuna.Study, paths: StudyPaths) -> Callable[..., Any]:
     """The dashboard as a WSGI application. Raises NasError where the study's settings cannot be read."""
-    view = StudyView(study, paths)
+    view = StudyView(study, paths)  # type: ignore[abstract]
     return optuna_dashboard.wsgi(view, artifact_store=FolderArtifacts(view.folder_of, view.metric))
 
 
@@ -39,11 +39,10 @@ def serve(paths: StudyPaths, host: str, port: int, on_ready: Callable[[str], Non
     try:
         server = wsgiref.simple_server.make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except OSError as error:
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            why = "is in use" if error.errno == errno.EADDRINUSE else "needs permissions that you do not have"
-            raise ConfigError(
-                f"port {port} of {host} {why}", hint=f"nas dashboard --port {port + 1 if port > 1023 else 8080}"
-            ) from None
+        known = {errno.EADDRINUSE: "is in use", errno.EACCES: "needs permissions that you do not have"}
+        if error.errno in known:
+            other = port + 1 if port > 1023 else 8080
+            raise ConfigError(f"port {port} of {host} {known[error.errno]}", hint=f"nas dashboard --port {other}") from None
         raise ConfigError(f"the dashboard cannot listen on {host}:{port}: {error.strerror}", hint="--host 127.0.0.1") from None
     with server:
         on_ready(f"http://{host}:{server.server_port}/dashboard/studies/{study._study_id}")

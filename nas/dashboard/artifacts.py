@@ -87,18 +87,13 @@ def trial_note(number: int, value: float | None, paths: TrialPaths, shape: Image
         return f"{paths.candidate} cannot be read, so the network is unknown."
     layers = list_layers(candidate.arch, shape)
     parts = list_parts(candidate.arch, shape, layers)
-    stages = Table(
-        ("part", "built of", "output", "parameters"),
-        [(part.name, part.built, shape_text(part.output), f"{part.params:,}") for part in parts],
-        frozenset({2, 3}),
-    )
+    rows = [(part.name, part.built, shape_text(part.output), f"{part.params:,}") for part in parts]
     recipe = recipe_texts(candidate.train)
-    accuracy = "" if value is None else f", {score_text(value, metric)}"
     return "\n\n".join(
         [
             f"## Trial {number}: {candidate.arch.one_line()}",
-            f"{sum(layer.params for layer in layers):,} parameters{accuracy}",
-            stages.markdown(),
+            f"{sum(layer.params for layer in layers):,} parameters" + ("" if value is None else f", {score_text(value, metric)}"),
+            Table(("part", "built of", "output", "parameters"), rows, frozenset({2, 3})).markdown(),
             f"**Recipe** {recipe['recipe']}",
             f"**Augmentation** {recipe['augment']}",
             "### Layers",

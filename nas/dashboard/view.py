@@ -9,10 +9,9 @@ import time
 from collections.abc import Container
 from contextlib import suppress
 from statistics import fmean
-from typing import Any, NoReturn
+from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
@@ -25,6 +24,7 @@ from nas.report.charts import Chart, cost_charts
 from nas.report.record import read_record
 from nas.study.finalists import best_of, sibling
 from nas.study.outcomes import broken_limits, outcome_of
+from nas.study.owned import RoutedStorage
 from nas.study.settings import read_settings
 from nas.train.checkpoint import read_curve
 
@@ -32,11 +32,7 @@ NOTES_SECONDS = 1.0  # of each look at the study that may go into writing notes;
 PLOTS_SECONDS = 20.0  # before the plots of a study that has changed are drawn again
 
 
-class ReadOnlyError(RuntimeError):
-    """The dashboard was asked to change something."""
-
-
-class StudyView(BaseStorage):
+class StudyView(RoutedStorage):
     def __init__(self, study: optuna.Study, paths: StudyPaths) -> None:
         """Raises NasError where the study's settings cannot be read."""
         settings = read_settings(paths)
@@ -46,6 +42,12 @@ class StudyView(BaseStorage):
         self._shown: dict[int, FrozenTrial] = {}  # by identifier, trials that have ended, as they are shown
         self._notes: dict[int, str] = {}
         self._plots: tuple[float, int, list[Chart]] | None = None
+
+    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        """What is read and not shown otherwise comes from the study as it is; all else is refused."""
+        if not name.startswith("get_"):
+            raise PermissionError("the dashboard shows the study and does not change it")
+        return getattr(self._storage, name)(*arguments, **named)
 
     # ------------------------------------------------------------------------------------------------------- studies
 
@@ -70,15 +72,6 @@ class StudyView(BaseStorage):
             for study_id, (study, _) in self._studies().items()
         ]
 
-    def get_study_id_from_name(self, study_name: str) -> int:
-        return self._storage.get_study_id_from_name(study_name)
-
-    def get_study_name_from_id(self, study_id: int) -> str:
-        return self._storage.get_study_name_from_id(study_id)
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return self._storage.get_study_directions(study_id)
-
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """Without the settings, which the page would show as one endless line."""
         stored = self._storage.get_study_user_attrs(study_id)
@@ -86,10 +79,8 @@ class StudyView(BaseStorage):
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """With notes and plots in the form in which the dashboard keeps them."""
-        attributes = {
-            "study:metric_names": [f"validation {METRIC_WORDS[self.metric]}"],
-            **self._storage.get_study_system_attrs(study_id),
-        }
+        attributes: dict[str, Any] = {"study:metric_names": [f"validation {METRIC_WORDS[self.metric]}"]}
+        attributes |= self._storage.get_study_system_attrs(study_id)
         if study_id == self._study._study_id:
             for trial_id, text in self._all_notes().items():
                 if f"dashboard:{trial_id}:note_ver" not in attributes:  # what a person wrote goes before
@@ -118,9 +109,7 @@ class StudyView(BaseStorage):
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
         """What `best` means to every command: a finalist, where there were any."""
-        if study_id != self._study._study_id:
-            return super().get_best_trial(study_id)
-        best, _ = best_of(self._study)
+        best = best_of(self._study)[0] if study_id == self._study._study_id else self._storage.get_best_trial(study_id)
         if best is None:
             raise ValueError("no completed trial yet")
         return self.get_trial(best._trial_id)
@@ -146,8 +135,7 @@ class StudyView(BaseStorage):
                 shown["seconds per epoch"] = round(fmean(metrics.seconds for metrics in curve), 2)
         if over := broken_limits(trial):
             shown["over budget by"] = ", ".join(f"{value:.0%} of {name}" for name, value in over.items())
-        hidden = {*shown, "outcome", "digest", "excess"}
-        return shown | {name: value for name, value in stored.items() if name not in hidden}
+        return shown | {name: value for name, value in stored.items() if name not in {*shown, "digest", "excess"}}
 
     # ---------------------------------------------------------------------------------------------------- what is added
 
@@ -169,14 +157,3 @@ class StudyView(BaseStorage):
         if self._plots is None or (self._plots[1] != ended and now - self._plots[0] > PLOTS_SECONDS):
             self._plots = now, ended, cost_charts(read_record(self._paths))
         return self._plots[2]
-
-    # -------------------------------------------------------------------------------------------------- what is refused
-
-    def _refuse(self, *arguments: Any, **named: Any) -> NoReturn:
-        raise ReadOnlyError("the dashboard shows the study and does not change it")
-
-    def delete_study(self, study_id: int) -> None:
-        self._refuse()
-
-    create_new_study = set_study_user_attr = set_study_system_attr = create_new_trial = set_trial_param = _refuse
-    set_trial_state_values = set_trial_intermediate_value = set_trial_user_attr = set_trial_system_attr = _refuse

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from nas.config import METRIC_WORDS
 from nas.jobs.job import Running
-from nas.report.words import count_text, counts_line, time_text
+from nas.report.words import count_text, counts_line, outcome_text, time_text
 from nas.study.outcomes import COUNTED
 from nas.study.source import Progress
 
@@ -29,9 +29,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def counts_text(progress: Progress, left: float | None, width: int) -> str:
     """The counts that are not zero, trained ones first, and the seconds `left`; what matters least goes where it is narrow."""
-    trained = counts_line(progress.counts, COUNTED)
-    rest = {"imported": "taken over", "over_budget": "over budget", "duplicate": "duplicate", "failed": "failed"}
-    others = "".join(f" · {progress.counts[key]} {name}" for key, name in rest.items() if progress.counts[key])
+    trained, rest = counts_line(progress.counts, COUNTED), ("imported", "over_budget", "duplicate", "failed")
+    others = "".join(f" · {progress.counts[key]} {outcome_text(key)}" for key in rest if progress.counts[key])
     head, tail = f"trained {progress.trained}/{progress.goal}", left_text(left)
     whole = f"{head}{f' ({trained})' if trained else ''}{others}{tail}"
     return next((text for text in (whole, f"{head}{others}{tail}") if len(text) <= width), f"{head}{tail}")
@@ -114,10 +113,8 @@ def _workers(progress: Progress, width: int) -> Table:
         "memory": wide and on_gpu,
         "network": True,
     }
-    rows = [
-        _cells(running, progress, progress.devices.get(worker, str(worker)), bar=middle)
-        for worker, running in sorted(progress.running.items())
-    ]
+    workers = sorted(progress.running.items())
+    rows = [_cells(one, progress, progress.devices.get(worker, str(worker)), bar=middle) for worker, one in workers]
     shown = [name for name, wanted in columns.items() if wanted]
     # Before 14.3, rich counts a gap behind the last column, too, and else cuts every column.
     taken = GAP + sum(GAP + max(len(name), *(len(row[name]) for row in rows)) for name in shown if name != "network")

@@ -6,8 +6,7 @@ Everything goes to standard error; standard output belongs to data.
 import math
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -54,9 +53,8 @@ def round_text(chosen: Round) -> str:
 def finalists_plan(plan: SearchPlan) -> str:
     if plan.finalists is None:
         return "none"
-    kept = [time_text(plan.finalist_seconds)] if plan.finalist_seconds is not None else []
-    kept += [flop_text(plan.finalist_flop)] if plan.finalist_flop is not None else []
-    if kept:
+    reserved = {time_text: plan.finalist_seconds, flop_text: plan.finalist_flop}
+    if kept := [text(value) for text, value in reserved.items() if value is not None]:
         how_many = round_text(plan.finalists) if plan.finalists_given else "as many as fit"
         return f"{how_many}, in the last {' or '.join(kept)}"
     epochs = int(plan.settings.parameters["epochs"])
@@ -127,7 +125,7 @@ class Panel(Live):
         return shown
 
 
-class TerminalDisplay(SearchDisplay):
+class TerminalDisplay(SearchDisplay, AbstractContextManager["TerminalDisplay"]):
     """What long commands show themselves through."""
 
     def __init__(self, console: Console | None = None, quiet: bool = False, log: str | None = None) -> None:
@@ -146,10 +144,7 @@ class TerminalDisplay(SearchDisplay):
         self._started = time.monotonic()
         self._deadline: float | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop_bars()
         if self._live is not None:
             self._live.stop()
@@ -227,7 +222,7 @@ class TerminalDisplay(SearchDisplay):
     def say(self, text: str) -> None:
         """What is worth a line, unless little is wanted."""
         if not self.quiet:
-            self.console.print(Text(text), soft_wrap=True)
+            self.note(text)
 
     def note(self, text: str) -> None:
         """What somebody should know."""

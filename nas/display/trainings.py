@@ -1,12 +1,12 @@
 """How retrainings, ablations and baselines show themselves: the plan, each epoch, how long all that is left will take."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from nas.budget import count_params
 from nas.display.terminal import TerminalDisplay, printed_lines
 from nas.interrupts import Stop, suspended_by_signals
-from nas.paths import TrialPaths
 from nas.report.words import count_text, number_text, time_text
 from nas.runs.ablate import AblationPlan, run_ablation
 from nas.runs.ablate import Done as AblationDone
@@ -20,6 +20,10 @@ from nas.specs import AblateSpec, BaselineSpec, RetrainSpec, SeveralSpec
 from nas.train.checkpoint import EpochMetrics, read_curve
 from nas.train.loop import EpochProgress
 
+Spec = TypeVar("Spec")
+Result = TypeVar("Result")
+Train = Callable[[Spec, Callable[..., None], TrainingDisplay, Stop], Result]
+
 
 class Trainings(TrainingDisplay):
     """Of one command, one after another or together, and what judges them at the end."""
@@ -27,17 +31,22 @@ class Trainings(TrainingDisplay):
     def __init__(self, display: TerminalDisplay) -> None:
         self.display = display
 
+    def run(self, train: Train[Spec, Result], spec: Spec, on_plan: Callable[..., None]) -> Result:
+        """Until all have ended, or a signal suspends them."""
+        stop = Stop()
+        with suspended_by_signals(stop.request):
+            return train(spec, on_plan, self, stop)
+
     def decoding(self, items: Iterable, what: str, count: int) -> Iterable:
         return self.display.decoding(items, what, count)
 
     def note(self, text: str) -> None:
         self.display.note(text)
 
-    def begin(self, pending: Mapping[TrialPaths, int], passes: int) -> None:
-        """With the epochs of each run; those that it has had already count. `passes`: forward passes of an image by which all of
-        them are judged."""
-        self.epochs = {run.folder.name: epochs for run, epochs in pending.items()}
-        self.done: dict[str, float] = {run.folder.name: len(read_curve(run.metrics)) for run in pending}
+    def begin(self, pending: Sequence[Plan], passes: int) -> None:
+        """Epochs that a run has had already count. `passes`: forward passes of an image by which all of them are judged."""
+        self.epochs = {plan.name: plan.train.epochs for plan in pending}
+        self.done: dict[str, float] = {plan.name: len(read_curve(plan.run.metrics)) for plan in pending}
         self.passes = passes
         self.said = dict.fromkeys(self.epochs, "")  # of the last epoch of each
         self.first: tuple[float, float] | None = None  # when the first was heard of, and the epochs of all by then
@@ -85,12 +94,15 @@ def _plan_text(plan: RunPlan, ctx: TrainingContext) -> str:
     )
 
 
-def say_counts(counts: str, display: TerminalDisplay) -> None:
+def _say_more(display: TerminalDisplay, counts: str, warnings: Iterable[str] = ()) -> None:
+    """`counts`: of a folder's images; empty for other data."""
     if counts:
         display.say(counts)
+    for warning in warnings:
+        display.note(f"Warning: {warning}")
 
 
-def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> Retrained:
+def show_retraining(spec: RetrainSpec, display: TerminalDisplay) -> Retrained:
     """Of one network."""
     trainings, begun = Trainings(display), False
 
@@ -98,13 +110,10 @@ def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> 
         nonlocal begun
         begun = True
         display.say(f"study {spec.paths.name}, {_plan_text(plans[0], ctx)}")
-        say_counts(ctx.dataset.counts, display)
-        for warning in plans[0].train.warnings():
-            display.note(f"Warning: {warning}")
-        trainings.begin({plans[0].run: plans[0].train.epochs}, judging_passes(ctx.held_out + ctx.test_images, plans[0].tta))
+        _say_more(display, ctx.dataset.counts, plans[0].train.warnings())
+        trainings.begin(plans, judging_passes(ctx.held_out + ctx.test_images, plans[0].tta))
 
-    with suspended_by_signals(stop.request):
-        done = retrain(spec, on_plan, trainings, stop)
+    done = trainings.run(retrain, spec, on_plan)
     if done.best is not None and not begun:
         display.say(
             f"{done.best[0].folder} was already trained. To train another network, use another --seed, --epochs or --recipe."
@@ -112,7 +121,7 @@ def show_retraining(spec: RetrainSpec, display: TerminalDisplay, stop: Stop) -> 
     return done
 
 
-def show_retrainings(spec: SeveralSpec, display: TerminalDisplay, stop: Stop) -> Retrained:
+def show_retrainings(spec: SeveralSpec, display: TerminalDisplay) -> Retrained:
     """Of several networks."""
     trainings = Trainings(display)
 
@@ -120,29 +129,26 @@ def show_retrainings(spec: SeveralSpec, display: TerminalDisplay, stop: Stop) ->
         display.say(f"study {spec.base.paths.name}: {len(plans)} trainings" + (f", {there} are done" if there else ""))
         for plan in {plan.subject.title: plan for plan in plans}.values():
             display.say(_plan_text(plan, ctx))
-        say_counts(ctx.dataset.counts, display)
+        _say_more(display, ctx.dataset.counts)
         passes = sum(judging_passes(ctx.held_out, plan.tta) for plan in plans)
         passes += len(spec.seeds) * judging_passes(ctx.test_images, plans[0].tta)  # of the one that is chosen
-        trainings.begin({plan.run: plan.train.epochs for plan in plans}, passes)
+        trainings.begin(plans, passes)
 
-    with suspended_by_signals(stop.request):
-        return retrain_several(spec, on_plan, trainings, stop)
+    return trainings.run(retrain_several, spec, on_plan)
 
 
 # --------------------------------------------------------------------------------------------------------------- ablations
 
 
-def show_ablation(spec: AblateSpec, display: TerminalDisplay, stop: Stop) -> AblationDone:
+def show_ablation(spec: AblateSpec, display: TerminalDisplay) -> AblationDone:
     trainings = Trainings(display)
 
     def on_plan(plan: AblationPlan) -> None:
         _announce_ablation(plan, display)
-        say_counts(plan.counts, display)
         passes = sum(judging_passes(plan.held_out, one.tta) for one in plan.pending)
-        trainings.begin({one.run: one.train.epochs for one in plan.pending}, passes)
+        trainings.begin(plan.pending, passes)
 
-    with suspended_by_signals(stop.request):
-        return run_ablation(spec, on_plan, trainings, stop)
+    return trainings.run(run_ablation, spec, on_plan)
 
 
 def _announce_ablation(plan: AblationPlan, display: TerminalDisplay) -> None:
@@ -158,23 +164,21 @@ def _announce_ablation(plan: AblationPlan, display: TerminalDisplay) -> None:
     there = f", {plan.there} are done" if plan.there else ""
     trainings = number_text(len(plan.pending), "training")
     display.say(f"{trainings}{there}, on {plan.train_images:,} images; {plan.held_out:,} are held out")
-    for warning in plan.warnings:
-        display.note(f"Warning: {warning}")
+    _say_more(display, plan.counts, plan.warnings)
 
 
 # --------------------------------------------------------------------------------------------------------------- baselines
 
 
-def show_baselines(spec: BaselineSpec, display: TerminalDisplay, stop: Stop) -> BaselinesDone:
+def show_baselines(spec: BaselineSpec, display: TerminalDisplay) -> BaselinesDone:
     trainings = Trainings(display)
 
     def on_plan(plans: Sequence[BaselinePlan], pending: Sequence[BaselinePlan], ctx: TrainingContext) -> None:
         _announce_baselines(plans, len(pending), ctx, spec, display)
         passes = sum(judging_passes(ctx.held_out + ctx.test_images, plan.definition.tta) for plan in pending)
-        trainings.begin({plan.run: plan.train.epochs for plan in pending}, passes)
+        trainings.begin(pending, passes)
 
-    with suspended_by_signals(stop.request):
-        return train_baselines(spec, on_plan, trainings, stop)
+    return trainings.run(train_baselines, spec, on_plan)
 
 
 def _announce_baselines(
@@ -182,7 +186,7 @@ def _announce_baselines(
 ) -> None:
     first = plans[0].definition
     known = {plan.definition.network.name: plan.definition.network for plan in plans}
-    seeds = ", ".join(str(seed) for seed in spec.seeds)
+    seeds = ", ".join(map(str, spec.seeds))
     display.say(
         f"study {spec.paths.name}: {number_text(len(known), 'known network')} with seed {seeds}, trained like "
         f"{first.like}: {number_text(first.train.epochs, 'epoch')} with recipe {first.recipe!r}"
@@ -202,6 +206,4 @@ def _announce_baselines(
         f"{number_text(pending, 'training')}{there}, on {ctx.selected.train_images:,} images{held_out}, on {ctx.devices.name} "
         f"in {ctx.precision.name}{test}"
     )
-    say_counts(ctx.dataset.counts, display)
-    for warning in first.train.warnings():
-        display.note(f"Warning: {warning}")
+    _say_more(display, ctx.dataset.counts, first.train.warnings())

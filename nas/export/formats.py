@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from nas.config import ImageShape
 from nas.data.cache import Progress, silent
 from nas.data.datasets import load_dataset
 from nas.data.images import Dataset, ImageSet
@@ -95,7 +96,7 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
             f"{output} already exists, and is not overwritten", hint="choose another path with --output, or remove it"
         )
     predictor = Predictor(model, card.mean, card.std, request.tta or card.tta).eval()
-    images = _random_images(card)
+    images = _random_images(card.shape)
     with torch.inference_mode():
         expected = predictor(images)
     try:
@@ -125,11 +126,10 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
     return Exported(output, run.folder.name, size, difference, **more)
 
 
-def _random_images(card: ModelCard) -> Tensor:
+def _random_images(shape: ImageShape) -> Tensor:
     """uint8 (N, H, W, C)"""
-    shape = card.shape
-    lots = np.random.default_rng(0)
-    return torch.from_numpy(lots.integers(0, 256, (CHECKED_IMAGES, shape.size, shape.size, shape.channels), dtype=np.uint8))
+    size = CHECKED_IMAGES, shape.size, shape.size, shape.channels
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
 
 
 def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Tensor:
@@ -185,15 +185,15 @@ def _write_folder(predictor: Predictor, card: ModelCard, run: TrialPaths, output
 
 def _model_card(card: ModelCard, tta: str) -> str:
     """With the accuracy that was measured by the test-time augmentation `tta`, if it was."""
-    measured = [("official test set", card.test_images or 0, card.test_accuracy_tta if tta == card.tta else None)]
-    if card.held_out is not None and tta == card.tta:
-        measured.append(("held-out images", card.held_out.images, card.held_out.accuracy))
-    counted = {"held-out images": card.held_out.counted} if card.held_out is not None else {}
-    rows = [
-        {"images": images, "n": n, "accuracy": accuracy, "interval": accuracy_interval(accuracy, counted.get(images, n))}
-        for images, n, accuracy in measured
-        if accuracy is not None
-    ]
+    rows: list[dict[str, Any]] = []
+
+    def add(images: str, n: int, accuracy: float, counted: float) -> None:
+        rows.append({"images": images, "n": n, "accuracy": accuracy, "interval": accuracy_interval(accuracy, counted)})
+
+    if tta == card.tta and card.test_accuracy_tta is not None and card.test_images is not None:
+        add("official test set", card.test_images, card.test_accuracy_tta, card.test_images)
+    if tta == card.tta and (held_out := card.held_out) is not None:
+        add("held-out images", held_out.images, held_out.accuracy, held_out.counted)
     data = Path(card.data.folder).name if card.data.dataset == "folder" and card.data.folder else card.data.dataset
     classes = ", ".join(card.classes[:MOST_CLASSES]) + (", …" if len(card.classes) > MOST_CLASSES else "")
     name = f"{data}, {card.candidate.arch.one_line()}"
@@ -260,10 +260,11 @@ def _quantise(
         raise DataError(
             f"--format {INT8} needs training images, to measure ranges on", hint="nas export --format onnx   needs none"
         )
-    aside = None
+    aside, training = None, np.arange(len(data.train))
     if card.held_out is not None:
         aside = select_data(data, card.data, DataSelection(hold_out=card.held_out.images / len(data.train))).hold_out
-    training = np.arange(len(data.train)) if aside is None else np.setdiff1d(np.arange(len(data.train)), aside)
+    if aside is not None:
+        training = np.setdiff1d(training, aside)
     lots = np.random.default_rng(0).permutation(training)
     if aside is not None:
         judged, judged_on = data.train.only(aside), "held-out images"

@@ -51,16 +51,13 @@ def _registry(functions: Mapping[str, Callable]) -> str:
 def _parted(module: ModuleType) -> tuple[list[str], str]:
     """A module's imports of other packages, and its code without imports and docstring."""
     source = inspect.getsource(module)
-    lines = source.splitlines()
-    imports: list[str] = []
-    dropped: set[int] = set()
-    for position, node in enumerate(ast.parse(source).body):
-        is_docstring = position == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if isinstance(node, ast.Import | ast.ImportFrom) or is_docstring:
-            dropped.update(range(node.lineno - 1, node.end_lineno or node.lineno))
-            if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("nas")):
-                imports.append(ast.unparse(node))
-    return imports, "\n".join(line for i, line in enumerate(lines) if i not in dropped).strip()
+    lines: list[str | None] = [*source.splitlines()]
+    docstring, *statements = ast.parse(source).body
+    found = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in (docstring, *found):
+        lines[node.lineno - 1 : node.end_lineno] = [None] * ((node.end_lineno or node.lineno) - node.lineno + 1)
+    others = [node for node in found if isinstance(node, ast.Import) or not (node.module or "").startswith("nas")]
+    return [ast.unparse(node) for node in others], "\n".join(line for line in lines if line is not None).strip()
 
 
 _DESCRIPTIONS = ("ArchConfig", "StageConfig", "StemConfig", "ImageShape")  # of `nas.config`: what annotations name

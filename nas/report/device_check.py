@@ -108,11 +108,10 @@ class _Bench:
 
     def python(self, *arguments: str) -> str:
         """What it prints on standard output."""
-        command = [sys.executable, *arguments]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+        command, left = [sys.executable, *arguments], max(0.1, self.ends - time.monotonic())
+        how: dict[str, Any] = {"cwd": self.folder, "env": self._environment, "text": True, "errors": "replace"}
         try:
-            left = max(0.1, self.ends - time.monotonic())
-            done = subprocess.run(command, cwd=self.folder, env=self._environment, timeout=left, **pipes)
+            done = subprocess.run(command, capture_output=True, timeout=left, **how)
         except subprocess.TimeoutExpired as error:
             parts = [part for part in (error.stdout, error.stderr) if part]  # bytes or text, by the release of Python
             self.log = "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in parts)
@@ -214,18 +213,15 @@ def measure_throughput(name: str, seconds: float = 2.0) -> tuple[float, float]:
     labels = torch.randint(0, 10, (count,), device=device)
     optimiser = make_optimiser(model, recipe, device)
 
-    def step() -> None:
-        with autocast(device, precision):
-            loss = F.cross_entropy(model(images), labels)
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-
     def loop(steps: int) -> float:
         """Seconds a step."""
         started = time.perf_counter()
         for _ in range(steps):
-            step()
+            with autocast(device, precision):
+                loss = F.cross_entropy(model(images), labels)
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         wait_for(device)
         return (time.perf_counter() - started) / steps
 
@@ -286,8 +282,7 @@ def check_devices(health: Health, say: Callable[[Row], None], report: Path = REP
         add(Row(device, "device", False, 0.0, f"it does not work: {wrong}", "nas doctor shows which devices work"))
     with ThreadPoolExecutor(len(devices)) as pool:
         try:
-            for ended in [pool.submit(check, device) for device in devices]:
-                ended.result()
+            list(pool.map(check, devices))
         finally:
             stop.set()
     return rows
@@ -323,16 +318,11 @@ def as_table(rows: list[Row]) -> Table:
 
 def write_report(report: Path, health: Health, rows: list[Row]) -> None:
     """Without the names of persons and machines."""
-    told = asdict(health)
-    machine = {
-        key: told[key] for key in ("python", "machine", "cores", "packages", "devices", "sqlite", "file_system", "problems")
-    }
+    told = ("python", "machine", "cores", "packages", "devices", "sqlite", "file_system", "problems")
+    machine = {key: value for key, value in asdict(health).items() if key in told} | {"cuda": torch.version.cuda}
     set_here = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF")
-    environment = {name: os.environ[name] for name in set_here if name in os.environ}
-    content = {
-        "machine": {**machine, "cuda": torch.version.cuda, "environment": environment},
-        "rows": [asdict(row) for row in rows],
-    }
+    machine["environment"] = {name: os.environ[name] for name in set_here if name in os.environ}
+    content = {"machine": machine, "rows": [asdict(row) for row in rows]}
     write_whole(report, json.dumps(_scrubbed(content, private_words()), indent=1).encode())
 
 

@@ -19,26 +19,26 @@ from nas.space.recipes import SEARCHED, recipe_names
 # --------------------------------------------------------------------------------------------------------------- ablations
 
 
-def file_stem(ablation: Ablation) -> str:
+def _file_stem(ablation: Ablation) -> str:
     return "ablation-" + "".join(c if c.isalnum() else "-" for c in ablation.name)
 
 
 def ablation_tables(ablation: Ablation) -> dict[str, tuple[Table, str]]:
     """By file name, with their captions."""
-    found = {file_stem(ablation): (variants_table(ablation), ablation_caption(ablation))}
+    found = {_file_stem(ablation): (variants_table(ablation), ablation_caption(ablation))}
     if effects := effects_table(ablation):
         caption = "Mean difference between a value and the base value, over all networks of the grid."
-        found[f"{file_stem(ablation)}-effects"] = effects, caption
+        found[f"{_file_stem(ablation)}-effects"] = effects, caption
     return found
 
 
 def ablation_charts(ablation: Ablation) -> list[Chart]:
     """One, where there is any difference to see: to the base, the first on top, the mean with its interval, and a dot a seed."""
-    known = [(row_title(row), row.difference) for row in ablation.rows if row.difference is not None]
+    known = [(_row_title(row), row.difference) for row in ablation.rows if row.difference is not None]
     if not known:
         return []
     labels, differences = zip(*known, strict=True)
-    axis = f"difference to the base, {base_text(ablation)} (points)"
+    axis = f"difference to the base, {_base_text(ablation)} (points)"
     figure = new_figure(f"Effect of each change: {ablation.name}", axis, "", hovermode="closest")
     figure.add_scatter(
         x=[100 * value for one in differences for value in one.values],
@@ -64,7 +64,7 @@ def ablation_charts(ablation: Ablation) -> list[Chart]:
     names, rows = [escape(label) for label in labels], 34 * max(2, len(labels))
     figure.update_yaxes(tickvals=places, ticktext=names, range=[len(labels) - 0.5, -0.5], title_text=None)
     figure.update_layout(height=170 + rows, legend={"y": -70 / rows}, margin={"l": 8})
-    return [Chart(file_stem(ablation), ablation_caption(ablation), figure)]
+    return [Chart(_file_stem(ablation), ablation_caption(ablation), figure)]
 
 
 def _difference(found: Spread | None) -> str | None:
@@ -79,8 +79,7 @@ def _seconds(row: AblationRow | Row) -> str | None:
     return None if row.seconds is None else time_text(row.seconds)
 
 
-def row_title(row: AblationRow) -> str:
-    """The base with what it has of each factor is said beside the table."""
+def _row_title(row: AblationRow) -> str:
     return row.variant.title + (f" (as {row.variant.same_as})" if row.variant.same_as else "")
 
 
@@ -93,21 +92,19 @@ def _diverged(row: AblationRow | Row) -> list[str]:
     return [f"diverged {_seeds(row)}"] if row.diverged else []
 
 
-def base_text(ablation: Ablation) -> str:
+def _base_text(ablation: Ablation) -> str:
     """The base's own levels: `optimiser sgd, activation relu`."""
-    definition = ablation.definition
-    candidate = definition.base.candidate
-    return ", ".join(f"{factor.name} {'+'.join(factor.level_of(candidate))}" for factor in definition.factors)
+    base = ablation.definition.base.candidate
+    return ", ".join(f"{factor.name} {'+'.join(factor.level_of(base))}" for factor in ablation.definition.factors)
 
 
 def ablation_sentences(ablation: Ablation) -> list[str]:
     """What was done, and what is known of it, in plain text."""
-    definition = ablation.definition
+    definition, images = ablation.definition, ablation.judged_images
     candidate = definition.base.candidate
-    images = ablation.judged_images
     design = "every combination" if definition.grid else "one factor at a time"
     text = (
-        f"Base: {definition.subject}, {candidate.arch.one_line()}, {base_text(ablation)}; "
+        f"Base: {definition.subject}, {candidate.arch.one_line()}, {_base_text(ablation)}; "
         f"{number_text(candidate.train.epochs, 'epoch')} with recipe {definition.recipe}"
     )
     if definition.fixed:
@@ -143,11 +140,8 @@ def _verdict(ablation: Ablation) -> str:
 
 
 def ablation_caption(ablation: Ablation) -> str:
-    by = METRIC_WORDS[ablation.metric]
-    text = (
-        f"{capitalised(by)} on the held-out images, clean and under a simulated shift, as mean ± standard "
-        "deviation over the seeds."
-    )
+    text = f"{capitalised(METRIC_WORDS[ablation.metric])} on the held-out images, clean and under a simulated shift, "
+    text += "as mean ± standard deviation over the seeds."
     if len(ablation.definition.seeds) > 1:
         text += (
             " Differences to the base are between trainings with the same seed. Their 95 % intervals (Student's t) show the "
@@ -162,7 +156,7 @@ def variants_table(ablation: Ablation) -> Table:
         return ", ".join([*(["over budget"] if row.variant.over is not None else []), *_diverged(row)])
 
     columns = (
-        Column("variant", row_title, number=False),
+        Column("variant", _row_title, number=False),
         Column("parameters", lambda row: f"{row.variant.params:,}"),
         Column("MACs", lambda row: count_text(row.variant.macs)),
         Column("seeds", lambda row: len(row.cards)),
@@ -191,61 +185,53 @@ def effects_table(ablation: Ablation) -> Table | None:
 def figures_table(ablation: Ablation) -> Table:
     """The same in figures alone, shares of 1, for programs."""
 
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.6f}"
+    def spread(found: Spread | None, name: str, deviation: str) -> dict[str, object]:
+        return {name: found and found.mean, deviation: found and found.deviation}
 
-    def of(found: Spread | None) -> tuple[str, str, str, str]:
+    def difference(found: Spread | None, name: str) -> dict[str, object]:
         low, high = (None, None) if found is None or found.interval is None else found.interval
-        return (*((number(found.mean), number(found.deviation)) if found else ("", "")), number(low), number(high))
+        return {**spread(found, name, f"{name}_deviation"), f"{name}_low": low, f"{name}_high": high}
 
-    names = [factor.name for factor in ablation.definition.factors]
+    def figure(value: object) -> str:
+        return "" if value is None else f"{value:.6f}" if isinstance(value, float) else str(value)
+
     rows = [
-        (
-            row.variant.name,
-            *_levels(ablation, row),
-            str(row.variant.params),
-            "" if row.variant.macs is None else str(row.variant.macs),
-            str(int(row.variant.over is not None)),
-            str(len(row.cards)),
-            str(len(row.diverged)),
-            *of(row.held_out)[:2],
-            *of(row.difference),
-            *of(row.shifted)[:2],
-            *of(row.shifted_difference),
-            "" if row.seconds is None else f"{row.seconds:.1f}",
-        )
+        {
+            **_levels(ablation, row),
+            "params": row.variant.params,
+            "macs": row.variant.macs,
+            "over_budget": int(row.variant.over is not None),
+            "seeds": len(row.cards),
+            "diverged": len(row.diverged),
+            **spread(row.held_out, ablation.metric, "deviation"),
+            **difference(row.difference, "difference"),
+            **spread(row.shifted, "shifted", "shifted_deviation"),
+            **difference(row.shifted_difference, "shifted_difference"),
+            "seconds": None if row.seconds is None else f"{row.seconds:.1f}",
+        }
         for row in ablation.rows
     ]
-    difference = ("difference", "difference_deviation", "difference_low", "difference_high")
-    columns = (
-        "variant",
-        *names,
-        *("params", "macs", "over_budget", "seeds", "diverged", ablation.metric, "deviation"),
-        *difference,
-        *("shifted", "shifted_deviation"),
-        *(f"shifted_{name}" for name in difference),
-        "seconds",
-    )
-    return Table(columns, rows)
+    return Table(tuple(rows[0]), [tuple(map(figure, row.values())) for row in rows])
 
 
 def runs_table(ablation: Ablation) -> Table:
     """A row a run; one that diverged has no figures."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in ablation.rows:
         if row.variant.same_as is None:
+            levels = _levels(ablation, row).values()
             for seed, card in sorted(row.cards.items()):
                 scores = (f"{value:.6f}" for value in (row.held_out_scores[seed], row.shifted_scores[seed]))
-                rows.append((row.variant.name, *_levels(ablation, row), str(seed), *scores, f"{card.seconds:.1f}"))
-            rows += [(row.variant.name, *_levels(ablation, row), str(seed), "", "", "") for seed in row.diverged]
-    names = [factor.name for factor in ablation.definition.factors]
-    return Table(("variant", *names, "seed", ablation.metric, "shifted", "seconds"), rows)
+                rows.append((*levels, str(seed), *scores, f"{card.seconds:.1f}"))
+            rows += [(*levels, str(seed), "", "", "") for seed in row.diverged]
+    return Table((*_levels(ablation, ablation.rows[0]), "seed", ablation.metric, "shifted", "seconds"), rows)
 
 
-def _levels(ablation: Ablation, row: AblationRow) -> list[str]:
-    """Of every factor, the base's where it is not varied."""
+def _levels(ablation: Ablation, row: AblationRow) -> dict[str, str]:
+    """Of every factor, the base's where it is not varied; after the variant's name."""
     base = ablation.definition.base.candidate
-    return [row.variant.levels.get(one.name, "+".join(one.level_of(base))) for one in ablation.definition.factors]
+    own = {one.name: "+".join(one.level_of(base)) for one in ablation.definition.factors}
+    return {"variant": row.variant.name, **{name: row.variant.levels.get(name, level) for name, level in own.items()}}
 
 
 def write_tables(ablation: Ablation, folder: Path) -> Path:
@@ -296,11 +282,11 @@ def networks_table(comparison: Comparison) -> Table:
 
 
 def comparison_caption(comparison: Comparison) -> str:
-    by = METRIC_WORDS[comparison.metric]
-    text = f"{capitalised(by)}, mean ± standard deviation over the seeds, of networks trained with the same recipe on the same "
-    text += "images"
     own = ": first networks of the study, then baselines" if comparison.own else ""
-    return f"{text}{own}. Networks over the study's budget are marked."
+    return (
+        f"{capitalised(METRIC_WORDS[comparison.metric])}, mean ± standard deviation over the seeds, of networks trained with the "
+        f"same recipe on the same images{own}. Networks over the study's budget are marked."
+    )
 
 
 def comparison_sentences(comparison: Comparison) -> list[str]:
@@ -318,11 +304,11 @@ def comparison_sentences(comparison: Comparison) -> list[str]:
     if over := [f"{row.title} (by {over_text(row.over)})" for row in comparison.known if row.over]:
         said.append(f"Over the study's budget, and only for comparison: {'; '.join(over)}.")
     if not comparison.own:
-        return [*said, f"No network of the study was retrained in the same way. To train one: {retraining(comparison)}"]
+        return [*said, f"No network of the study was retrained in the same way. To train one: {_retraining(comparison)}"]
     return [*said, *(_difference_text(one, comparison) for one in comparison.differences)]
 
 
-def retraining(comparison: Comparison) -> str:
+def _retraining(comparison: Comparison) -> str:
     """The command that trains the network that the known ones were trained like: `nas retrain 7 --study digits --epochs 24`."""
     which, recipe = comparison.like.removeprefix("trial "), comparison.recipe
     command = f"nas retrain {which} --study {comparison.study} --epochs {comparison.train.epochs}"

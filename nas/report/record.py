@@ -5,11 +5,14 @@ Reads only; what follows from it is in `facts`, how it looks in `figures` and `p
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
+
+from optuna.trial import FrozenTrial
 
 from nas.budget import Budget, quick_macs
 from nas.config import METRIC_WORDS, Candidate
@@ -30,6 +33,7 @@ from nas.study.settings import StudySettings, read_settings
 from nas.study.storage import open_study
 from nas.study.trials import TrialRecord, flop_of, read_trials
 
+P = TypeVar("P")
 T = TypeVar("T")
 CIFAR10_CLASSES = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
 
@@ -104,24 +108,24 @@ class FullRecord(StudyRecord):
         """Of the chosen retraining, or else of the search; None where there is none yet, or its file cannot be read."""
         if (run := self.chosen_run) is not None:
             return run.card.candidate
-        if self.best is None:
-            return None
-        file = self.paths.trial(self.best.number).candidate
-        try:
-            return Candidate.from_file(file)
-        except NasError:
-            return None
+        with suppress(NasError):
+            return None if self.best is None else Candidate.from_file(self.paths.trial(self.best.number).candidate)
+        return None
 
 
 def read_study(paths: StudyPaths) -> StudyRecord:
     """Raises NasError where the study cannot be read."""
-    study = open_study(paths)
-    trials = study.get_trials(deepcopy=False)
+    return _read(paths)[0]
+
+
+def _read(paths: StudyPaths) -> tuple[StudyRecord, list[FrozenTrial], list[FrozenTrial]]:
+    """With the trials of the search and of its finalists, as they are stored."""
+    study, settings = open_study(paths), read_settings(paths)
+    trials, finals, images = study.get_trials(deepcopy=False), sibling(study), settings.train_images
+    of_finals = [] if finals is None else finals.get_trials(deepcopy=False)
     best, _ = best_of(study)
-    settings = read_settings(paths)
-    images, finals = settings.train_images, sibling(study)
-    spent = [flop_of(trial, images) for trial in (*trials, *(finals.get_trials(deepcopy=False) if finals else ()))]
-    return StudyRecord(
+    spent = [flop_of(trial, images) for trial in (*trials, *of_finals)]
+    record = StudyRecord(
         paths=paths,
         settings=settings,
         flop=None if None in spent else sum(flop for flop in spent if flop is not None),
@@ -133,6 +137,7 @@ def read_study(paths: StudyPaths) -> StudyRecord:
         retrained=[run.folder.name for run in finished_runs(paths)],
         chosen=find_chosen(paths),
     )
+    return record, trials, of_finals
 
 
 def read_studies() -> tuple[list[StudyRecord], list[str]]:
@@ -150,32 +155,23 @@ def read_record(paths: StudyPaths) -> FullRecord:
     """Raises NasError where the study cannot be read."""
     left_out: list[str] = []
 
-    def kept(what: str, read: Callable[[], T]) -> Iterable[T]:
+    def kept(what: str, read: Callable[[P], T], place: P) -> Iterable[T]:
         """What was read, or nothing."""
         try:
-            return [read()]
+            return [read(place)]
         except (NasError, OSError) as error:
             left_out.append(f"{what} left out: {error}")
             return []
 
-    known, study = read_study(paths), open_study(paths)
-    images = known.settings.train_images
-    finals = sibling(study)
-    begun = [] if finals is None else [t for t in finals.get_trials(deepcopy=False) if t.datetime_start is not None]
-    runs = [
-        one for run in finished_runs(paths) for one in kept(f"The retrained network {run.folder.name} is", partial(read_run, run))
-    ]
-    ablations = [
-        one for folder in find_ablations(paths) for one in kept(f"Ablation {folder.name} is", partial(read_ablation, folder))
-    ]
-    comparisons = [one for found in kept("Known networks are", partial(find_comparisons, paths)) for one in found]
+    known, trials, finals = _read(paths)
+    images, folders = known.settings.train_images, find_ablations(paths)
     return FullRecord(
-        **vars(known) | {"trials": read_trials(study.get_trials(deepcopy=False), paths, images)},
+        **vars(known) | {"trials": read_trials(trials, paths, images)},
         read=datetime.now().astimezone(),
-        finals=read_trials(begun, paths.finalists, images),
-        runs=runs,
-        ablations=ablations,
-        comparisons=comparisons,
+        finals=read_trials([trial for trial in finals if trial.datetime_start is not None], paths.finalists, images),
+        runs=[one for run in finished_runs(paths) for one in kept(f"The retrained network {run.folder.name} is", read_run, run)],
+        ablations=[one for folder in folders for one in kept(f"Ablation {folder.name} is", read_ablation, folder)],
+        comparisons=[one for found in kept("Known networks are", find_comparisons, paths) for one in found],
         references=report_presets() if _is_cifar10(known.settings) else [],
         left_out=left_out,
     )
@@ -200,15 +196,15 @@ class PresetRow:
 
 
 def report_presets() -> list[PresetRow]:
-    rows = []
-    for name in shipped_names("preset"):
+    def row(name: str) -> PresetRow:
         preset = load_preset(name)
-        arch = preset.candidate.arch
-        cost = Budget(preset.budget, CIFAR10).check(arch)
+        arch, reported = preset.candidate.arch, preset.reported
         stages = [stage.blocks for stage in arch.stages], [stage.channels for stage in arch.stages]
+        cost = Budget(preset.budget, CIFAR10).check(arch)
         what = name, *stages, arch.block, cost.params, quick_macs(arch, CIFAR10), cost.fits
-        rows.append(PresetRow(*what, preset.reported.accuracy, preset.reported.measured_on))
-    return rows
+        return PresetRow(*what, reported.accuracy, reported.measured_on)
+
+    return [row(name) for name in shipped_names("preset")]
 
 
 def _is_cifar10(settings: StudySettings) -> bool:

@@ -61,16 +61,16 @@ def list_runs(paths: StudyPaths, verify: bool = False) -> Listing:
         unreadable.append(f"{error.message}; the list below is from the files")
     hashed = HashedFiles()
     found, broken = collect_files(paths, hashed, but={run.name for run in ledger.runs})
-    recorded = {one.id for one in ledger.submissions}
+    recorded, compared = {one.id for one in ledger.submissions}, hashed if verify else None
     new = [one for one in found.submissions if one.id not in recorded]
     added = not unreadable and _is_added(paths, [*found.runs, *new])
     submissions = sorted([*ledger.submissions, *new], key=age)
     latest = {one.output: one.id for one in submissions}
 
     def file(one: SubmissionEntry) -> str:
-        return WRITTEN_OVER if latest[one.output] != one.id else _file_of(paths, one, hashed if verify else None)
+        return WRITTEN_OVER if latest[one.output] != one.id else _file_of(paths, one, compared)
 
-    runs = [Listed(run.name, run, _files_of(paths, run, hashed if verify else None)) for run in ledger.runs]
+    runs = [Listed(run.name, run, _files_of(paths, run, compared)) for run in ledger.runs]
     runs += [Listed(run.name, run, AS_RECORDED if verify else THERE, added) for run in found.runs]
     return Listing(
         runs=sorted(runs, key=lambda run: age(run.entry)),

@@ -12,6 +12,7 @@ from nas.report.words import (
     count_draws,
     count_text,
     counts_line,
+    finalist_mean_text,
     flop_text,
     listed,
     number_text,
@@ -57,21 +58,18 @@ def budget_text(record: FullRecord) -> str:
 
 
 def _searched(record: FullRecord) -> str:
-    counts, settings = record.counts, record.settings
-    drawn = count_draws(counts)
-    over = counts.get("over_budget", 0)
-    text = f"The space {settings.space} was searched for networks with at most {budget_text(record)}, on {data_text(record)}. "
+    counts = record.counts
+    drawn, over = count_draws(counts), counts.get("over_budget", 0)
+    text = f"The space {record.settings.space} was searched for networks with at most {budget_text(record)}, "
+    text += f"on {data_text(record)}. "
     if not drawn:
         return text + "There is no trial yet."
-    trained = count_trained(counts)
-    unended = counts.get("running", 0)
-    text += f"{trained:,} of {number_text(drawn, 'candidate')} were trained, for up to "
+    text += f"{count_trained(counts):,} of {number_text(drawn, 'candidate')} were trained, for up to "
     text += f"{number_text(record.epochs, 'epoch')} each; {over:,} ({over / drawn:.0%}) were over budget and not trained. "
     text += f"Outcomes: {counts_line(counts)}."
-    moment = f"{record.read:%Y-%m-%d %H:%M}"
     if record.led:
-        return text + f" The search is still running; this is its state at {moment}."
-    if unended:
+        return text + f" The search is still running; this is its state at {record.read:%Y-%m-%d %H:%M}."
+    if unended := counts.get("running", 0):
         text += f" The search was stopped with {number_text(unended, 'training')} unfinished; the same command resumes."
     return text
 
@@ -89,10 +87,8 @@ def _spent(record: FullRecord) -> str:
         saved = sum(record.epochs - one.epochs for one in pruned)
         mean_epochs = mean(one.epochs for one in pruned)
         were = "network was" if len(pruned) == 1 else "networks were"
-        text += (
-            f" Pruning saved {number_text(saved, 'epoch')}: {len(pruned)} {were} pruned, on average after {mean_epochs:.1f} of "
-        )
-        text += f"{record.epochs} epochs."
+        text += f" Pruning saved {number_text(saved, 'epoch')}: {len(pruned)} {were} pruned, "
+        text += f"on average after {mean_epochs:.1f} of {record.epochs} epochs."
     return text
 
 
@@ -138,18 +134,14 @@ def _sureness(record: FullRecord) -> str:
 
 
 def _mean_text(finalist: Finalist) -> str:
-    deviation = "" if finalist.deviation is None else f" ± {100 * finalist.deviation:.2f} points"
-    return f"{finalist.mean:.2%}{deviation} (n = {len(finalist.accuracies)})"
+    return f"{finalist_mean_text(finalist)} (n = {len(finalist.accuracies)})"
 
 
 def run_sentence(run: RunRecord, expected: Expectation | None = None) -> str:
     """`expected`: of one that held-out images chose among several."""
     card = run.card
-    text = (
-        f"Retrained: {card.subject}, {card.params:,} parameters, {number_text(card.candidate.train.epochs, 'epoch')} on "
-        f"{card.train_images:,} images, "
-    )
-    text += f"seed {card.seed}, in {time_text(card.seconds)} on {card.device} ({card.precision})"
+    text = f"Retrained: {card.subject}, {card.params:,} parameters, {number_text(card.candidate.train.epochs, 'epoch')} on "
+    text += f"{card.train_images:,} images, seed {card.seed}, in {time_text(card.seconds)} on {card.device} ({card.precision})"
     accuracy = run.test_accuracy
     if accuracy is None or card.test_images is None:
         why = "it was trained on the test labels" if card.includes_test_labels else "there are no labelled test images"
@@ -200,11 +192,9 @@ def grouped_remark(card: ModelCard) -> str:
 
 def methods(record: FullRecord) -> str:
     """A paragraph for a paper, written from the configuration."""
-    settings = record.settings
-    packages = settings.environment.packages
-    strategies = settings.study
+    settings, counts = record.settings, record.counts
+    packages, strategies = settings.environment.packages, settings.study
     counter = "torch's FlopCounterMode" if packages.get("fvcore") == NOT_IMPORTABLE else "fvcore"
-    counts = record.counts
     trained = count_trained(counts)
     drawn = sum(text.startswith(("int ", "float ", "one of ")) for text in settings.parameters.values())
     length = f"up to {number_text(record.epochs, 'epoch')}"

@@ -278,10 +278,11 @@ def test_what_takes_long_is_a_line_now_and_then_and_what_does_not_is_none(clock:
 
 
 def test_time_left_of_trainings_counts_what_is_judged_at_their_end(clock: list[float], tmp_path: Path) -> None:
-    shown, plan = display(), cast(Any, SimpleNamespace(name="run", run=TrialPaths(tmp_path / "run")))
+    run, train = TrialPaths(tmp_path / "run"), CANDIDATE.train.model_copy(update={"epochs": 4})
+    shown, plan = display(), cast(Any, SimpleNamespace(name="run", run=run, train=train))
     with shown:
         trainings = Trainings(shown)
-        trainings.begin({plan.run: 4}, passes=30_000)
+        trainings.begin([plan], passes=30_000)
         trainings.on_progress(plan, within("training", 0))
         clock[0] += 100.0
         trainings.on_progress(plan, within("training", 25))

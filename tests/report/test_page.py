@@ -1,5 +1,7 @@
 """`nas report`: what page and paper say of studies of every kind, and that a browser shows it all without a network."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -18,9 +20,10 @@ from PIL import Image
 
 from nas.config import DataConfig
 from nas.paths import StudyPaths
-from nas.report.page import _repeat, image_url, render_page
+from nas.report.page import _repeat, render_page
 from nas.report.record import FullRecord, read_record
-from nas.report.summary import methods
+from nas.report.render import image_url
+from nas.report.summary import methods, summary
 from nas.runs.card import HeldOut, ModelCard
 from nas.runs.context import open_presets_study
 from nas.study.finalists import Finalist
@@ -33,6 +36,12 @@ CHARTS_OF_TINY = {
     *("history", "curves", "accuracy-params", "accuracy-macs", "time", "over-budget", "parallel"),
     *("retrained-loss", "retrained-accuracy", "confusion", "class-accuracy"),
 }
+NOTHING: dict[str, Any] = {"trials": [], "finals": [], "finalists": [], "best": None, "runs": [], "counts": {}}
+
+
+@pytest.fixture
+def record(study: StudyPaths) -> FullRecord:
+    return read_record(study)
 
 
 def charts_in(html: str) -> dict[str, dict[str, Any]]:
@@ -45,44 +54,44 @@ def text_of(html: str) -> str:
     return unescape(" ".join(re.sub(r"<[^>]+>", " ", body).split()))
 
 
-def emptied(record: FullRecord, **changes: Any) -> FullRecord:
-    nothing: dict[str, Any] = {"trials": [], "finals": [], "finalists": [], "best": None, "runs": [], "counts": {}}
-    return replace(record, **{**nothing, **changes})
+def shown(record: FullRecord, **changes: Any) -> tuple[set[str], str]:
+    """The charts and the text of the page of a changed record."""
+    html = render_page(replace(record, **changes))
+    return set(charts_in(html)), text_of(html)
 
 
-def test_page_shows_every_part_of_a_study(study: StudyPaths) -> None:
-    record = read_record(study)
+def test_page_shows_every_part_of_a_study(record: FullRecord) -> None:
     html = render_page(record)
-    assert charts_in(html).keys() == CHARTS_OF_TINY, "importance needs more networks than two"
-    text = text_of(html)
+    charts, text = charts_in(html), text_of(html)
+    assert charts.keys() == CHARTS_OF_TINY, "importance needs more networks than two"
     assert f"The best trial is trial {record.best.number}: {record.best.architecture}" in text
     assert "Retrained: trial" in text
     assert f"of {record.runs[0].card.test_images} test images" in text
     assert record.settings.environment.command in text
-
-
-def test_every_chart_has_a_title_and_axes_with_units(study: StudyPaths) -> None:
-    for name, figure in charts_in(render_page(read_record(study))).items():
+    for name, figure in charts.items():
         layout = figure["layout"]
         assert layout["title"]["text"], name
-        if name == "parallel":  # its axes are named one by one
-            assert all(axis["label"] for axis in figure["data"][0]["dimensions"])
-            continue
-        for axis in ("xaxis", "yaxis"):
-            assert layout[axis]["title"]["text"], f"{name} {axis}"
+        axes = figure["data"][0]["dimensions"] if name == "parallel" else [layout["xaxis"]["title"], layout["yaxis"]["title"]]
+        assert all(axis.get("label") or axis["text"] for axis in axes), name
+    found = record.runs[0].evaluation
+    assert html.count('<img src="data:image/png;base64,') == len(found.wrong) > 0
+    first = found.wrong[0]
+    label, predicted = int(found.labels[first]), int(found.predicted[first])
+    assert f"{label}, predicted as {predicted} ({found.probabilities[first, predicted]:.0%})" in text
+    sure = [found.probabilities[i, found.predicted[i]] for i in found.wrong]
+    assert sure == sorted(sure, reverse=True)
+    assert all(found.labels[i] != found.predicted[i] for i in found.wrong)
 
 
-def test_names_with_markup_are_shown_as_they_are(study: StudyPaths) -> None:
-    record = read_record(study)
+def test_names_with_markup_are_shown_as_they_are(record: FullRecord) -> None:
     evil = "<script>alert(1)</script>"
     run = record.runs[0]
     card = run.card.model_copy(update={"classes": (evil, *run.card.classes[1:]), "subject": evil})
-    row = replace(record.best, architecture=evil)
     changed = replace(
         record,
-        paths=StudyPaths(study.folder.with_name("a & <b>")),
+        paths=StudyPaths(record.paths.folder.with_name("a & <b>")),
         runs=[replace(run, card=card)],
-        best=row,
+        best=replace(record.best, architecture=evil),
         trials=[replace(one, architecture=evil) for one in record.trials],
     )
     html = render_page(changed)
@@ -95,65 +104,60 @@ def test_names_with_markup_are_shown_as_they_are(study: StudyPaths) -> None:
 # ---------------------------------------------------------------------------------------------------------- any study
 
 
-def test_study_with_no_trial_says_so(study: StudyPaths) -> None:
-    text = text_of(render_page(emptied(read_record(study))))
+def test_study_with_no_trial_says_so(record: FullRecord) -> None:
+    _, text = shown(record, **NOTHING)
     assert "There is no trial yet." in text
     assert "No trial has completed yet" in text
 
 
-def test_study_of_which_all_was_over_budget(study: StudyPaths) -> None:
+def test_study_of_which_all_was_over_budget(record: FullRecord) -> None:
     over = [training(n, (), "over_budget", broken={"params": 0.5}) for n in range(3)]
-    html = render_page(emptied(read_record(study), trials=over, counts={"over_budget": 3}))
-    assert charts_in(html).keys() == {"over-budget"}
-    assert "0 of 3 candidates were trained" in text_of(html)
-    assert "3 (100%) were over budget and not trained" in text_of(html)
+    charts, text = shown(record, **NOTHING | {"trials": over, "counts": {"over_budget": 3}})
+    assert charts == {"over-budget"}
+    assert "0 of 3 candidates were trained" in text
+    assert "3 (100%) were over budget and not trained" in text
 
 
-def test_study_of_one_trial_that_was_not_retrained(study: StudyPaths) -> None:
-    record = read_record(study)
-    one = record.trials[record.best.number]
-    alone = replace(one, number=0)
-    html = render_page(emptied(record, trials=[alone], counts={"trained": 1}, best=record.best))
-    assert charts_in(html).keys() == {"history", "curves", "accuracy-params", "accuracy-macs", "time"}
-    assert "It was trained with one seed, and selected by that result" in text_of(html)
-    assert "The best network" in text_of(html)
+def test_study_of_one_trial_that_was_not_retrained(record: FullRecord) -> None:
+    alone = replace(record.trials[record.best.number], number=0)
+    charts, text = shown(record, **NOTHING | {"trials": [alone], "counts": {"trained": 1}, "best": record.best})
+    assert charts == {"history", "curves", "accuracy-params", "accuracy-macs", "time"}
+    assert "It was trained with one seed, and selected by that result" in text
+    assert "The best network" in text
 
 
 def test_study_that_only_holds_presets_speaks_of_no_search() -> None:
     record = read_record(open_presets_study(DataConfig(dataset="digits")))
-    html = render_page(record)
-    assert charts_in(html) == {}
-    assert "The study has no search, only presets retrained on digits" in text_of(html)
+    charts, text = shown(record)
+    assert charts == set()
+    assert "The study has no search, only presets retrained on digits" in text
     text = methods(record)
     assert text.startswith("Reported networks were trained on digits (10 classes, 1×8×8). All computations used PyTorch ")
 
 
-def test_winner_of_the_finalists_is_shown_by_the_mean_of_its_seeds(study: StudyPaths) -> None:
-    record = read_record(study)
+def test_winner_of_the_finalists_is_shown_by_the_mean_of_its_seeds(record: FullRecord) -> None:
     finalists = [Finalist(record.best.number, 3, (0.5, 0.52)), Finalist(record.best.number + 1, 3, (0.4, 0.42))]
-    text = text_of(render_page(replace(record, finalists=finalists)))
+    _, text = shown(record, finalists=finalists)
     assert f"51.00% of the validation images: the best, trial {record.best.number}, mean of 2 seeds" in text
     assert "It was chosen by its training as a finalist, not by this value." in text
 
 
-def test_running_study_says_as_of_when(study: StudyPaths) -> None:
-    record = read_record(study)
+def test_running_study_says_as_of_when(record: FullRecord) -> None:
     unended = replace(record, counts={**record.counts, "running": 2})
-    html = render_page(replace(unended, led=True))
-    assert f"As of {record.read:%Y-%m-%d %H:%M}" in text_of(html)
-    assert "with 2 trainings unfinished" in text_of(html)
-    assert f"The search is still running; this is its state at {record.read:%Y-%m-%d %H:%M}." in text_of(html)
-    assert "The search was stopped with 2 trainings unfinished; the same command resumes." in text_of(render_page(unended))
+    _, text = shown(unended, led=True)
+    assert f"As of {record.read:%Y-%m-%d %H:%M}" in text
+    assert "with 2 trainings unfinished" in text
+    assert f"The search is still running; this is its state at {record.read:%Y-%m-%d %H:%M}." in text
+    assert "The search was stopped with 2 trainings unfinished; the same command resumes." in shown(unended)[1]
 
 
-def test_network_without_test_images_shows_no_confusion(study: StudyPaths) -> None:
-    record = read_record(study)
+def test_network_without_test_images_shows_no_confusion(record: FullRecord) -> None:
     run = record.runs[0]
     card = run.card.model_copy(update={"test_images": None, "test_accuracy": None, "test_accuracy_tta": None})
-    html = render_page(replace(record, runs=[replace(run, card=card, evaluation=None)]))
-    assert "confusion" not in charts_in(html)
+    charts, text = shown(record, runs=[replace(run, card=card, evaluation=None)])
+    assert "confusion" not in charts
     why = "The data set has no labelled test images, and no images were held out (nas retrain --hold-out 0.1)"
-    assert f"{why}, so there is no confusion matrix." in text_of(html)
+    assert f"{why}, so there is no confusion matrix." in text
 
 
 def test_network_without_test_images_shows_what_it_confuses_among_held_out_ones(
@@ -163,17 +167,16 @@ def test_network_without_test_images_shows_what_it_confuses_among_held_out_ones(
     assert nas(*typed.split()).code == 0
     record = read_record(study)
     run = record.chosen_run
-    assert (len(run.evaluation.labels), run.evaluation.accuracy) == (run.card.held_out.images, run.card.held_out.accuracy)
-    html = render_page(record)
-    assert {"confusion", "class-accuracy"} <= charts_in(html).keys()
-    text = text_of(html)
-    assert f"of {run.card.held_out.images} held-out images, retrained" in text
-    assert f"Of {run.card.held_out.images} held-out images, which were not used for training." in text
+    images = run.card.held_out.images
+    assert (len(run.evaluation.labels), run.evaluation.accuracy) == (images, run.card.held_out.accuracy)
+    charts, text = shown(record)
+    assert {"confusion", "class-accuracy"} <= charts
+    assert f"of {images} held-out images, retrained" in text
+    assert f"Of {images} held-out images, which were not used for training." in text
     assert nas("runs", "--study", "tiny", "--verify").code == 0
 
 
-def test_commands_of_all_that_is_shown_are_told_once(study: StudyPaths) -> None:
-    record = read_record(study)
+def test_commands_of_all_that_is_shown_are_told_once(record: FullRecord) -> None:
     run, began = record.runs[0], record.settings.environment
 
     def made(command: str, day: int) -> ModelCard:
@@ -192,8 +195,9 @@ def test_commands_of_all_that_is_shown_are_told_once(study: StudyPaths) -> None:
     assert commands == ["nas search four", "nas ablate best", "nas retrain top:2", "nas baseline torchvision:resnet18"]
 
 
-def test_damaged_file_costs_what_it_belongs_to_and_no_more(nas: Callable[..., Done], study: StudyPaths) -> None:
-    record = read_record(study)
+def test_damaged_file_costs_what_it_belongs_to_and_no_more(
+    nas: Callable[..., Done], study: StudyPaths, record: FullRecord
+) -> None:
     run = record.runs[0]
     (study.retrained / run.name / "evaluation.npz").write_bytes(b"PK damaged")
     for file in (study.ablations / "mine" / "ablation.json", study.baselines / "theirs" / "baseline.json"):
@@ -202,62 +206,48 @@ def test_damaged_file_costs_what_it_belongs_to_and_no_more(nas: Callable[..., Do
     study.trial(record.best.number).metrics.write_text('{"epoch": 1}\n')
     done = nas("report", "--study", "tiny")
     assert done.code == 0
-    warnings = done.err.splitlines()
-    for what in (f"The retrained network {run.name} is", "Ablation mine is", "Known networks are"):
-        (warning,) = (line for line in warnings if line.startswith(f"Warning: {what} left out: {study.folder}"))
-        assert warning.removeprefix("Warning: ") in text_of(study.report.read_text())
     html = study.report.read_text()
+    for what in (f"The retrained network {run.name} is", "Ablation mine is", "Known networks are"):
+        said = [line for line in done.err.splitlines() if line.startswith(f"Warning: {what} left out: {study.folder}")]
+        assert [one.removeprefix("Warning: ") in text_of(html) for one in said] == [True]
     assert {"history", "curves", "accuracy-params"} <= charts_in(html).keys()
     assert f"The best trial is trial {record.best.number}" in text_of(html)
 
 
-def test_best_network_whose_file_is_damaged_is_said_to_be_unknown(study: StudyPaths) -> None:
-    record = replace(read_record(study), runs=[])
+def test_best_network_whose_file_is_damaged_is_said_to_be_unknown(study: StudyPaths, record: FullRecord) -> None:
     file = study.trial(record.best.number).candidate
     file.write_bytes(b"\xff")
-    assert f"{file} cannot be read, so the network is unknown." in text_of(render_page(record))
+    assert f"{file} cannot be read, so the network is unknown." in shown(record, runs=[])[1]
 
 
-def test_images_that_were_set_aside_are_said_with_an_interval_that_knows_their_groups(study: StudyPaths) -> None:
-    record = read_record(study)
+def test_images_that_were_set_aside_are_said_with_an_interval_that_knows_their_groups(record: FullRecord) -> None:
     run = record.runs[0]
-    held_out = HeldOut(images=200, accuracy=0.9, shifted_accuracy=0.5)
-    card = run.card.model_copy(update={"held_out": held_out})
-    said = "Accuracy on 200 held-out training images: 90.00%; 95 % interval 85.06% to 93.43%."
-    text = text_of(render_page(replace(record, runs=[replace(run, card=card)])))
-    assert said in text
-    assert "treats images as independent" not in text
-    grouped = card.model_copy(update={"data": card.data.model_copy(update={"group_column": "patient"})})
-    text = text_of(render_page(replace(record, runs=[replace(run, card=grouped)])))
-    assert f"{said} The interval treats images as independent; images of one patient are similar, so it is too narrow." in text
-    weighed = grouped.model_copy(update={"held_out": held_out.model_copy(update={"effective_images": 50.2})})
-    text = text_of(render_page(replace(record, runs=[replace(run, card=weighed)])))
-    assert "95 % interval 78.67% to 95.65%. Images of one patient are similar: for the interval they count as 50 images." in text
+    grouped = run.card.data.model_copy(update={"group_column": "patient"})
 
+    def said(**changes: Any) -> str:
+        held_out = HeldOut(images=200, accuracy=0.9, shifted_accuracy=0.5, effective_images=changes.pop("effective_images", None))
+        return summary(replace(record, runs=[replace(run, card=run.card.model_copy(update={"held_out": held_out, **changes}))]))[
+            -1
+        ]
 
-def test_most_confident_mistakes_are_shown_with_their_classes(study: StudyPaths) -> None:
-    record = read_record(study)
-    found = record.runs[0].evaluation
-    html = render_page(record)
-    assert html.count('<img src="data:image/png;base64,') == len(found.wrong) > 0
-    first = found.wrong[0]
-    label, predicted = int(found.labels[first]), int(found.predicted[first])
-    assert f"{label}, predicted as {predicted} ({found.probabilities[first, predicted]:.0%})" in text_of(html)
-    sure = [found.probabilities[i, found.predicted[i]] for i in found.wrong]
-    assert sure == sorted(sure, reverse=True)
-    assert all(found.labels[i] != found.predicted[i] for i in found.wrong)
+    plain = "Accuracy on 200 held-out training images: 90.00%; 95 % interval 85.06% to 93.43%."
+    assert said().endswith(plain)
+    of_one = "images of one patient are similar"
+    assert said(data=grouped).endswith(f"{plain} The interval treats images as independent; {of_one}, so it is too narrow.")
+    assert said(data=grouped, effective_images=50.2).endswith(
+        f"95 % interval 78.67% to 95.65%. {of_one.capitalize()}: for the interval they count as 50 images."
+    )
 
 
 def test_small_images_are_enlarged_by_whole_factors() -> None:
-    import base64
-    import io
+    def opened_again(image: np.ndarray) -> Image.Image:
+        return Image.open(io.BytesIO(base64.b64decode(image_url(image).partition(",")[2])))
 
     image = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
-    shown = Image.open(io.BytesIO(base64.b64decode(image_url(image).partition(",")[2])))
-    assert shown.size == (96, 96)
-    assert np.array_equal(np.asarray(shown)[::3, ::3], image)
-    grey = Image.open(io.BytesIO(base64.b64decode(image_url(image[:, :, :1]).partition(",")[2])))
-    assert grey.mode == "L"
+    enlarged = opened_again(image)
+    assert enlarged.size == (96, 96)
+    assert np.array_equal(np.asarray(enlarged)[::3, ::3], image)
+    assert opened_again(image[:, :, :1]).mode == "L"
 
 
 # ------------------------------------------------------------------------------------------------------- the command
@@ -267,37 +257,36 @@ def test_page_is_written_into_the_studys_folder(nas: Callable[..., Done], study:
     done = nas("report", "--study", "tiny")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"{study.report}  (")
-    assert "http" not in re.sub(r"<script>.*?</script>", "", study.report.read_text(), flags=re.DOTALL).replace(
-        "http://www.w3.org/2000/svg", ""
-    )
+    html = re.sub(r"<script>.*?</script>", "", study.report.read_text(), flags=re.DOTALL)
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
 
 
 def test_page_that_cannot_be_written_is_refused(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
-    done = nas("report", "--study", "tiny", "--output", str(tmp_path))
-    assert done.code == 1
-    assert done.err.startswith(f"Error: {tmp_path} cannot be written: it is a folder\nNext:  choose a file: --output ")
     (tmp_path / "file").touch()
-    done = nas("report", "--study", "tiny", "--output", str(tmp_path / "file" / "report.html"))
-    assert done.code == 1
-    assert "report.html cannot be written: " in done.err
-    done = nas("report", "--study", "tiny", "--paper", str(tmp_path / "file"))
-    assert done.code == 1
-    assert "cannot be written" in done.err
+    for option, path, message in (
+        ("--output", tmp_path, f"Error: {tmp_path} cannot be written: it is a folder\nNext:  choose a file: --output "),
+        ("--output", tmp_path / "file" / "report.html", "report.html cannot be written: "),
+        ("--paper", tmp_path / "file", "cannot be written"),
+    ):
+        done = nas("report", "--study", "tiny", option, str(path))
+        assert done.code == 1
+        assert message in done.err
     assert done.err.endswith("Next:  choose another folder with --paper\n")
 
 
 # ------------------------------------------------------------------------------------------------------- a browser
 
 
+ALL_DRAWN = "document.querySelectorAll('.chart[data-drawn=yes]').length === document.querySelectorAll('.chart').length"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_browser_draws_every_chart_without_a_network(study: StudyPaths, tmp_path: Path, colours: str) -> None:
+def test_browser_draws_every_chart_without_a_network(record: FullRecord, tmp_path: Path, colours: str) -> None:
     file = tmp_path / "report.html"
-    file.write_text(render_page(read_record(study)))
+    file.write_text(render_page(record))
     with opened(file.as_uri(), colours=colours) as (page, heard):
-        page.wait_for_function(
-            "document.querySelectorAll('.chart[data-drawn=yes]').length === document.querySelectorAll('.chart').length"
-        )
+        page.wait_for_function(ALL_DRAWN)
         drawn = page.eval_on_selector_all(
             ".chart", "all => all.filter(one => one.querySelector('svg.main-svg')).map(one => one.id)"
         )
@@ -315,23 +304,19 @@ def test_browser_draws_every_chart_without_a_network(study: StudyPaths, tmp_path
 
 
 @pytest.mark.slow
-def test_phone_does_not_scroll_sideways(study: StudyPaths, tmp_path: Path) -> None:
-    record = read_record(study)
-    long_name = StudyPaths(study.folder.with_name("a-study-of-a-name-that-no-phone-is-wide-enough-for-" * 2))
+def test_phone_does_not_scroll_sideways(record: FullRecord, tmp_path: Path) -> None:
+    long_name = StudyPaths(record.paths.folder.with_name("a-study-of-a-name-that-no-phone-is-wide-enough-for-" * 2))
     file = tmp_path / "report.html"
     file.write_text(render_page(replace(record, paths=long_name)))
     with opened(file.as_uri(), PHONE) as (page, heard):
-        page.wait_for_function(
-            "document.querySelectorAll('.chart[data-drawn=yes]').length === document.querySelectorAll('.chart').length"
-        )
+        page.wait_for_function(ALL_DRAWN)
         for fold in page.query_selector_all("summary"):
             fold.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert heard.errors == []
 
 
-def test_thousand_trials_stay_below_ten_megabytes(study: StudyPaths) -> None:
-    record = read_record(study)
+def test_thousand_trials_stay_below_ten_megabytes(record: FullRecord) -> None:
     random = np.random.default_rng(0)
     many = [
         training(
@@ -379,8 +364,7 @@ def test_without_a_browser_all_but_the_figures_is_written(
     assert (folder / "methods.txt").read_text() == methods(read_record(study)) + "\n"
 
 
-def test_methods_say_what_was_done(study: StudyPaths) -> None:
-    record = read_record(study)
+def test_methods_say_what_was_done(record: FullRecord) -> None:
     text = methods(record)
     assert "in a space of 4 parameters under a budget of 3,000 parameters, counted with fvcore before training" in text
     assert "Candidates were proposed by tpe and trained for up to 2 epochs on digits" in text

@@ -2,7 +2,18 @@
 
 import pytest
 
-from nas.report.words import all_counts_text, count_draws, counts_line, listed, number_text, row_text, time_text, trained_text
+from nas.report.words import (
+    all_counts_text,
+    bytes_text,
+    count_draws,
+    count_text,
+    counts_line,
+    listed,
+    number_text,
+    row_text,
+    time_text,
+    trained_text,
+)
 from nas.study.trials import TrialRecord
 
 
@@ -37,5 +48,8 @@ def test_list_in_words(parts: list[str], text: str) -> None:
     assert listed(parts) == text
 
 
-def test_one_is_no_plural() -> None:
+def test_one_is_no_plural_and_counts_and_bytes_have_three_digits() -> None:
     assert [number_text(n, "epoch") for n in (0, 1, 1204)] == ["0 epochs", "1 epoch", "1,204 epochs"]
+    counts = (None, 0, 999, 1000, 272_474, 999_499, 999_999, 4_483_172, 999_999_999)
+    assert [count_text(value) for value in counts] == ["?", "0", "999", "1k", "272k", "999k", "1M", "4.48M", "1G"]
+    assert [bytes_text(size) for size in (12, 340_000, 999_999, 1_210_000_000)] == ["12 bytes", "340 kB", "1 MB", "1.21 GB"]
