@@ -1,9 +1,9 @@
 """Exported networks predict as `nas submit` does: ONNX, torch.export, and a folder that needs nothing of this package."""
 
 import csv
-import importlib.util
 import json
 import random
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nas.config import DataConfig
 from nas.data.datasets import load_dataset
 from nas.data.images import evenly
+from nas.errors import ConfigError, StudyError
+from nas.export import formats
 from nas.export.formats import FORMATS, Predictor, export
 from nas.export.standalone import standalone_source
 from nas.models import build_model
@@ -103,6 +106,9 @@ def test_folder_predicts_exactly_without_this_package(
     logits = np.load(tmp_path / "logits.npy")
     assert logits.argmax(1).tolist() == submitted(nas, images, tmp_path)
     assert np.allclose(logits, expected(study, images).numpy(), atol=1e-6)
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "digit.png")
+    ran = subprocess.run([sys.executable, "model.py", str(tmp_path / "digit.png")], cwd=done.path, capture_output=True, text=True)
+    assert ran.stdout.startswith(f"{tmp_path / 'digit.png'}: {int(logits[0].argmax())} ")
 
 
 def test_folder_reads_weights_as_safetensors_does(study: StudyPaths, tmp_path: Path) -> None:
@@ -111,17 +117,9 @@ def test_folder_reads_weights_as_safetensors_does(study: StudyPaths, tmp_path: P
     types = (*(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool), torch.int64, torch.int32, torch.uint8)
     tensors = {f"{kind} {shape}": torch.ones(shape, dtype=kind) for kind in types for shape in ((), (0, 3), (3, 1, 5))}
     save_file(tensors | {"signed": torch.tensor([-1], dtype=torch.int8)}, tmp_path / "any.safetensors", {"made": "here"})
-    spec = importlib.util.spec_from_file_location("exported", done.path / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["exported"] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules["exported"]
+    module = runpy.run_path(str(done.path / "model.py"))
     for file in (tmp_path / "any.safetensors", done.path / "model.safetensors"):
-        read, expected = module.read_safetensors(file), load_file(file)
+        read, expected = module["read_safetensors"](file), load_file(file)
         assert read.keys() == expected.keys()
         assert all(read[name].dtype == one.dtype and torch.equal(read[name], one) for name, one in expected.items())
 
@@ -142,16 +140,6 @@ def test_folder_has_a_card_for_the_hub(study: StudyPaths, tmp_path: Path) -> Non
     unmeasured = (export(ExportSpec(study, output=tmp_path / "other", tta="flip")).path / "README.md").read_text()
     assert "Its accuracy was not measured" in unmeasured
     assert yaml.safe_load(unmeasured.split("---\n")[1]).keys() == header.keys() - {"model-index"}
-
-
-def test_folder_reads_image_files(study: StudyPaths, images: np.ndarray, tmp_path: Path) -> None:
-    from PIL import Image
-
-    done = export(ExportSpec(study, output=tmp_path / "network"))
-    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "digit.png")
-    ran = subprocess.run([sys.executable, "model.py", str(tmp_path / "digit.png")], cwd=done.path, capture_output=True, text=True)
-    best = int(expected(study, images[:1]).argmax())
-    assert ran.stdout.startswith(f"{tmp_path / 'digit.png'}: {best} ")
 
 
 @pytest.mark.slow
@@ -252,16 +240,12 @@ def test_from_the_budget_of_a_microcontroller_to_a_file_in_eight_bits(nas: Calla
         done = nas(*command.split())
         assert done.code == 0, done.err
     limits = json.loads(nas("check", "best", "--study", "mcu", "--json").out)["limits"]
-    assert {name: (one["limit"], one["kept"]) for name, one in limits.items() if name != "macs"} == {
-        "flash": (1_000_000, True),
-        "ram": (256_000, True),
-    }
+    kept = {name: (one["limit"], one["kept"]) for name, one in limits.items() if name != "macs"}
+    assert kept == {"flash": (1_000_000, True), "ram": (256_000, True)}
     assert file.stat().st_size < 1_000_000
 
 
 def test_too_few_images_are_no_calibration(study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nas.errors import ConfigError
-
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr("nas.export.formats.CALIBRATION_IMAGES", 31)
     with pytest.raises(ConfigError, match="on at least 32 training images, but there are 31"):
@@ -276,11 +260,8 @@ def test_a_format_whose_package_is_absent_is_refused(
     for package in ("onnx", "onnxruntime", "onnxscript"):
         monkeypatch.setitem(sys.modules, package, None if package == missing else torch)  # any module
     done = nas("export", "--study", "tiny", "--format", "onnx-int8", "--output", str(tmp_path / "network.onnx"))
-    assert (done.code, done.err) == (
-        1,
-        f"Error: --format onnx and onnx-int8 need {missing}, which is not installed\n"
-        "Next:  pip install 'nas-under-budget[onnx]'\n",
-    )
+    message = f"Error: --format onnx and onnx-int8 need {missing}, which is not installed\n"
+    assert (done.code, done.err) == (1, f"{message}Next:  pip install 'nas-under-budget[onnx]'\n")
     assert not [*tmp_path.glob("network*"), *tmp_path.glob(".nas-export*")]
 
 
@@ -288,11 +269,8 @@ def test_a_format_whose_package_is_absent_is_refused(
 def test_export_does_not_overwrite_existing_files(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, form: str) -> None:
     (tmp_path / "there").mkdir()
     done = nas("export", "--study", "tiny", "--format", form, "--output", str(tmp_path / "there"))
-    assert (done.code, done.err) == (
-        1,
-        f"Error: {tmp_path / 'there'} already exists, and is not overwritten\n"
-        "Next:  choose another path with --output, or remove it\n",
-    )
+    message = f"Error: {tmp_path / 'there'} already exists, and is not overwritten\n"
+    assert (done.code, done.err) == (1, f"{message}Next:  choose another path with --output, or remove it\n")
 
 
 @pytest.mark.parametrize(
@@ -318,15 +296,11 @@ def test_mistakes_are_refused(nas: Callable[..., Done], study: StudyPaths, optio
 def test_export_that_does_not_predict_the_same_is_not_kept(
     study: StudyPaths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from nas.errors import StudyError
-    from nas.export import formats
-
     real = formats._write_folder
     monkeypatch.setitem(formats.FORMATS, "weights", lambda *given: real(*given) + 1)
     with pytest.raises(StudyError, match=r"predicts differently from the original: its logits differ by up to 1$"):
         export(ExportSpec(study, output=tmp_path / "network"))
-    assert list(tmp_path.glob("network*")) == []
-    assert list(tmp_path.glob(".nas-export*")) == []
+    assert not [*tmp_path.glob("network*"), *tmp_path.glob(".nas-export*")]
 
 
 @pytest.mark.parametrize(("count", "most", "last"), [(5000, 1000, 4999), (20, 1000, 19), (1, 1000, 0)])

@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +20,10 @@ from nas.errors import ConfigError
 from nas.foreign import ForeignName
 from nas.foreign.measure import ForeignFacts, measure
 from nas.paths import StudyPaths
-from nas.report.check import STEP, Held, affordable, check, millions, notes_on
+from nas.report.check import STEP, Checked, Held, affordable, check, millions, notes_on
 from nas.report.network import measured
 from nas.runs.select import find_subject
+from nas.space.space_file import CIFAR10
 from nas.specs import CheckSpec
 from nas.study.settings import read_settings
 from tests.conftest import Done
@@ -31,20 +32,18 @@ from tests.reported import REPORTED
 
 
 @pytest.fixture
-def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], list[tuple[ImageShape, float]]]:
-    """Makes every name of torchvision that network, and returns what it was asked for."""
+def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Checked]:
+    """Makes every name of torchvision that network, and checks it, by default for images of 8×8."""
 
-    def make(model: nn.Module) -> list[tuple[ImageShape, float]]:
-        asked: list[tuple[ImageShape, float]] = []
-
+    def checked(model: nn.Module, **options: Any) -> Checked:
         def inspect(name: ForeignName, shape: ImageShape, timeout: float, printed: Callable[[str], None]) -> ForeignFacts:
-            asked.append((shape, timeout))
+            assert timeout == CheckSpec(name.attribute, **options).timeout
             return measure(model, f"{name.attribute}()", shape)
 
         monkeypatch.setattr("nas.report.check.inspect_network", inspect)
-        return asked
+        return check(CheckSpec("torchvision:any", **{} if "study" in options else {"size": 8}, **options))
 
-    return make
+    return checked
 
 
 def test_large_counts_have_four_digits() -> None:
@@ -70,7 +69,7 @@ def test_preset_is_checked_against_five_million() -> None:
     found = check(CheckSpec("preset:resnet-443"))
     assert (found.study, found.network, found.fits) == (None, "preset:resnet-443", True)
     assert found.limits == {"params": Held(5_000_000, 4_697_162)}
-    assert found.images == ImageShape(channels=3, size=32, classes=10)
+    assert found.images == CIFAR10
     assert found.affordable is not None
     assert found.repeats == []
     assert not any("frozen" in note for note in found.notes)
@@ -149,39 +148,35 @@ def test_widths_that_could_grow_for_nothing_are_named(study: StudyPaths, monkeyp
 
 
 def test_foreign_network_is_held_against_a_budget(foreign: Callable) -> None:
-    asked = foreign(Net(num_classes=10))
-    found = check(CheckSpec("torchvision:any", size=8, max_params=1500, timeout=7))
-    assert asked == [(ImageShape(channels=3, size=8, classes=10), 7)]
-    block = 8 * 8 * 9 + 16
+    found, block = foreign(Net(num_classes=10), max_params=1500, timeout=7), 8 * 8 * 9 + 16
+    assert found.images == ImageShape(channels=3, size=8, classes=10)
     assert found.facts.params == 3 * 8 * 9 + 8 + 2 * block + 90
     assert found.fits
     assert (found.affordable, found.unchecked) == (None, {})
     assert found.width_factor == pytest.approx(math.sqrt(1500 / found.facts.params))
     (repeat,) = found.repeats
     assert found.copies(repeat) == (1500 - found.facts.params) // block == 0
-    assert check(CheckSpec("torchvision:any", size=8, max_params=3000)).copies(repeat) == (3000 - found.facts.params) // block
+    assert foreign(Net(num_classes=10), max_params=3000).copies(repeat) == (3000 - found.facts.params) // block
 
 
 def test_foreign_network_that_is_over_budget_is_told_what_to_leave_out(foreign: Callable) -> None:
-    foreign(Net(num_classes=10))
-    found = check(CheckSpec("torchvision:any", size=8, max_params=1000))
-    (repeat,) = found.repeats
-    assert (found.fits, found.copies(repeat)) == (False, -1)
-    assert check(CheckSpec("torchvision:any", size=8, max_params=320)).copies(repeat) == -2
-    assert check(CheckSpec("torchvision:any", size=8, max_params=100)).copies(repeat) is None
-    # Parameters would allow more blocks, multiply-adds do not.
-    assert check(CheckSpec("torchvision:any", size=8, max_params=10**6, max_macs=60_000)).copies(repeat) == -1
+    limits = [{"max_params": most} for most in (1000, 320, 100)]
+    limits += [{"max_params": 10**6, "max_macs": 60_000}]  # parameters would allow more blocks, multiply-adds do not
+    found = [foreign(Net(num_classes=10), **one) for one in limits]
+    assert [(one.fits, one.copies(one.repeats[0])) for one in found] == [(False, -1), (False, -2), (False, None), (False, -1)]
 
 
 def test_notes_name_unusual_parameters_of_a_foreign_network(foreign: Callable) -> None:
-    foreign(Odd())
-    notes = "\n".join(check(CheckSpec("torchvision:any", size=8, classes=7)).notes)
-    assert "For one image it returns (10,), but must return (7,) for 7 classes" in notes
-    assert "Parameters that have several names count once: second.weight = third.weight." in notes
-    assert "30 parameters are not used for predictions, but count: never (30)." in notes
-    assert "Lazy parameters took their shape from an image of this size: lazy.weight, lazy.bias." in notes
-    assert "8 of the parameters are frozen, but count." in notes
-    assert "17 values are buffers" in notes
+    notes = "\n".join(foreign(Odd(), classes=7).notes)
+    for note in (
+        "For one image it returns (10,), but must return (7,) for 7 classes",
+        "Parameters that have several names count once: second.weight = third.weight.",
+        "30 parameters are not used for predictions, but count: never (30).",
+        "Lazy parameters took their shape from an image of this size: lazy.weight, lazy.bias.",
+        "8 of the parameters are frozen, but count.",
+        "17 values are buffers",
+    ):
+        assert note in notes
 
 
 def test_multiply_adds_that_cannot_be_counted_are_not_said_to_fit(foreign: Callable) -> None:
@@ -194,13 +189,12 @@ def test_multiply_adds_that_cannot_be_counted_are_not_said_to_fit(foreign: Calla
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.hidden[0](self.head(x.mean((2, 3))))
 
-    foreign(Unknown())
-    found = check(CheckSpec("torchvision:any", size=8, max_macs=10**6))
+    found = foreign(Unknown(), max_macs=10**6)
     assert found.limits == {"macs": Held(10**6, None)}
     assert not found.fits
     assert any(note.startswith("It uses 110 parameters that are not registered") for note in found.notes)
     assert any(note.startswith("Its MACs cannot be counted, since torch.jit cannot trace it: ") for note in found.notes)
-    assert check(CheckSpec("torchvision:any", size=8)).fits
+    assert foreign(Unknown()).fits
 
 
 def test_multiply_adds_that_are_not_all_counted_are_not_said_to_fit(foreign: Callable, nas: Callable[..., Done]) -> None:
@@ -212,8 +206,7 @@ def test_multiply_adds_that_are_not_all_counted_are_not_said_to_fit(foreign: Cal
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.recurrent(x.flatten(2).mT)[0][:, -1])
 
-    foreign(Recurs())
-    assert check(CheckSpec("torchvision:any", size=8)).fits
+    assert foreign(Recurs()).fits
     done = nas("check", "torchvision:any", "--size", "8", "--max-macs", "1M")
     assert done.code == 1
     assert "Whether it fits is not known, because not all MACs are counted." in done.out
@@ -224,8 +217,7 @@ def test_latency_of_a_study_is_not_looked_at_for_a_foreign_network(foreign: Call
     settings = read_settings(study)
     limits = BudgetConfig.model_validate({"params": 3000, "latency": {"max_ms": 1000, "runtime": "torch"}})
     study.settings.write_text(settings.model_copy(update={"budget": limits}).to_json())
-    foreign(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    found = check(CheckSpec("torchvision:any", study="tiny"))
+    found = foreign(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), study="tiny")
     assert (list(found.unchecked), found.fits, found.limits.keys()) == (["latency"], True, {"params"})
     ours = check(CheckSpec("best", study="tiny"))
     assert (list(ours.unchecked), ours.limits.keys()) == ([], {"params", "latency"})
@@ -246,7 +238,6 @@ def test_unknown_networks_are_refused_with_the_choices(which: str, hint: str) ->
     assert refused.value.hint == hint
 
 
-CIFAR10 = ImageShape(channels=3, size=32, classes=10)
 SMALL = ImageShape(channels=1, size=8, classes=10)
 
 
@@ -259,10 +250,8 @@ def with_stage(arch: ArchConfig, index: int, **changed: int) -> ArchConfig:
 def any_network(lots: random.Random) -> ArchConfig:
     step = lots.choice([1, STEP])
     stages = [StageConfig(blocks=lots.randint(1, 4), channels=step * lots.randint(1, 6)) for _ in range(lots.randint(1, 3))]
-    block = lots.choice(["basic", "preact", "bottleneck"])
-    downsample = lots.choice(["conv", "maxpool", "avgpool"])
-    se_reduction = lots.choice([0, 4])
-    return ArchConfig.model_validate({"stages": stages, "block": block, "downsample": downsample, "se_reduction": se_reduction})
+    choices = {"block": ["basic", "preact", "bottleneck"], "downsample": ["conv", "maxpool", "avgpool"], "se_reduction": [0, 4]}
+    return ArchConfig.model_validate({"stages": stages, **{name: lots.choice(of) for name, of in choices.items()}})
 
 
 @pytest.mark.parametrize("limits", [{"params": 20_000}, {"macs": 800_000}, {"params": 30_000, "macs": 500_000, "memory": 8_000}])
@@ -300,7 +289,8 @@ def test_what_a_stage_could_have_fits_and_one_more_does_not(limits: dict[str, in
 def test_network_that_fits_is_never_told_to_be_narrower() -> None:
     """A limit of multiply-adds decides, and the steps of the search for the widest would end just below."""
     arch, params = REPORTED["resnet-443"]
-    for macs, limit in product([count_macs(arch, CIFAR10)], [None, 5_000_000]):
+    macs = count_macs(arch, CIFAR10)
+    for limit in (None, 5_000_000):
         found = affordable(arch, CIFAR10, BudgetConfig(params=limit, macs=macs))
         assert found.together.params >= params
         assert found.together.macs <= macs

@@ -225,16 +225,15 @@ def test_images_that_were_set_aside_are_said_with_an_interval_that_knows_their_g
     grouped = run.card.data.model_copy(update={"group_column": "patient"})
 
     def said(**changes: Any) -> str:
-        held_out = HeldOut(images=200, accuracy=0.9, shifted_accuracy=0.5, effective_images=changes.pop("effective_images", None))
-        return summary(replace(record, runs=[replace(run, card=run.card.model_copy(update={"held_out": held_out, **changes}))]))[
-            -1
-        ]
+        held_out = HeldOut(images=200, accuracy=0.9, shifted_accuracy=0.5, effective_images=changes.pop("effective", None))
+        card = run.card.model_copy(update={"held_out": held_out, **changes})
+        return summary(replace(record, runs=[replace(run, card=card)]))[-1]
 
     plain = "Accuracy on 200 held-out training images: 90.00%; 95 % interval 85.06% to 93.43%."
     assert said().endswith(plain)
     of_one = "images of one patient are similar"
     assert said(data=grouped).endswith(f"{plain} The interval treats images as independent; {of_one}, so it is too narrow.")
-    assert said(data=grouped, effective_images=50.2).endswith(
+    assert said(data=grouped, effective=50.2).endswith(
         f"95 % interval 78.67% to 95.65%. {of_one.capitalize()}: for the interval they count as 50 images."
     )
 
