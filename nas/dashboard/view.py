@@ -49,8 +49,6 @@ class StudyView(RoutedStorage):
             raise PermissionError("the dashboard shows the study and does not change it")
         return getattr(self._storage, name)(*arguments, **named)
 
-    # ------------------------------------------------------------------------------------------------------- studies
-
     def _studies(self) -> dict[int, tuple[optuna.Study, StudyPaths]]:
         finals = sibling(self._study)
         known = {self._study._study_id: (self._study, self._paths)}
@@ -89,8 +87,6 @@ class StudyView(RoutedStorage):
             for chart in self._charts():
                 attributes[f"dashboard:plot_data:{chart.id}:0"] = chart.figure.to_json()
         return attributes
-
-    # -------------------------------------------------------------------------------------------------------- trials
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -136,8 +132,6 @@ class StudyView(RoutedStorage):
         if over := broken_limits(trial):
             shown["over budget by"] = ", ".join(f"{value:.0%} of {name}" for name, value in over.items())
         return shown | {name: value for name, value in stored.items() if name not in {*shown, "digest", "excess"}}
-
-    # ---------------------------------------------------------------------------------------------------- what is added
 
     def _all_notes(self) -> dict[int, str]:
         """Of those that ended by their own: the best first, as many as there is time for."""

@@ -81,9 +81,6 @@ class Trainings(TrainingDisplay):
         return f"{time_text(seconds)} left"
 
 
-# ------------------------------------------------------------------------------------------------------------- retrainings
-
-
 def _plan_text(plan: RunPlan, ctx: TrainingContext) -> str:
     held_out = f", {ctx.held_out:,} held out" if ctx.held_out else ""
     params = count_text(count_params(plan.candidate.arch, ctx.dataset.shape))
@@ -137,9 +134,6 @@ def show_retrainings(spec: SeveralSpec, display: TerminalDisplay) -> Retrained:
     return trainings.run(retrain_several, spec, on_plan)
 
 
-# --------------------------------------------------------------------------------------------------------------- ablations
-
-
 def show_ablation(spec: AblateSpec, display: TerminalDisplay) -> AblationDone:
     trainings = Trainings(display)
 
@@ -165,9 +159,6 @@ def _announce_ablation(plan: AblationPlan, display: TerminalDisplay) -> None:
     trainings = number_text(len(plan.pending), "training")
     display.say(f"{trainings}{there}, on {plan.train_images:,} images; {plan.held_out:,} are held out")
     _say_more(display, plan.counts, plan.warnings)
-
-
-# --------------------------------------------------------------------------------------------------------------- baselines
 
 
 def show_baselines(spec: BaselineSpec, display: TerminalDisplay) -> BaselinesDone:

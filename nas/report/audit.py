@@ -1,6 +1,7 @@
 """What an audit found, in sentences with what to do, as a table, and as a page with the pairs side by side."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ from nas.data.audit import LOSSLESS, Audit, Counts
 from nas.data.formats.container import WORDS
 from nas.report.render import TEMPLATES, image_url
 from nas.report.tables import Column, Table
+from nas.report.words import number_text
 
 PAGE = Path("nas-audit.html")
 ALIKE = 0.25  # share of images with near twins from which on correlation says little
 SMALL = 0.2  # difference between shares of files that is worth a sentence
 QUALITIES = 5  # likewise between medians of JPEG's quality
 TRAINING = WORDS["train"]
+_images = partial(number_text, what="image")
 
 
 def findings(found: Audit) -> Iterator[tuple[str, str]]:
@@ -81,10 +84,6 @@ def _compression(found: Audit) -> Iterator[tuple[str, str]]:
             f"{shares[most]:.0%} of the images of {most!r} are compressed with loss, and {shares[least]:.0%} of {least!r}",
             "save all images in one way: a network may learn the file format instead of the class",
         )
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'s' * (count != 1)}"
 
 
 def _losses(kinds: dict[str, int]) -> tuple[float, float | None]:

@@ -98,9 +98,6 @@ def percent(shares: Iterable[float | None]) -> list[float | None]:
     return [None if share is None else 100 * share for share in shares]
 
 
-# ------------------------------------------------------------------------------------------------------ the search
-
-
 def _history(record: FullRecord) -> Chart | None:
     points = facts.history(record.trials)
     if not points:

@@ -41,6 +41,7 @@ from nas.train.optimiser import make_optimiser
 from nas.train.pace import measure_pace
 
 SECONDS = 120.0  # for all steps on a device
+TIMED_SECONDS = 2.0  # for each of the two loops whose speed is compared
 TOLERANCE = 1e-3  # between a class's probability there and on the CPU
 LEAST_SHARE = 1 / 3  # of a bare loop's images a second
 REPORT = Path("nas-doctor-check.json")
@@ -188,7 +189,7 @@ def _throughput(bench: _Bench) -> str:
     return said
 
 
-def measure_throughput(name: str, seconds: float = 2.0) -> tuple[float, float]:
+def measure_throughput(name: str) -> tuple[float, float]:
     """Images a second of a training by nas, with augmentation and averaged weights, and of a loop that has nothing but forward,
     backward and step, on a batch that is there already. Of the same network in the same precision, one after the other; on the
     CPU by one thread, whom other programs disturb least."""
@@ -206,7 +207,7 @@ def measure_throughput(name: str, seconds: float = 2.0) -> tuple[float, float]:
     data = Resident(pictures, (128.0,) * 3, (64.0,) * 3, device)
     few = Resident(pictures.only(np.arange(8)), (128.0,) * 3, (64.0,) * 3, device)
     train = TrainBatches(data, recipe, 0, 10)
-    pace = measure_pace(build_model(arch, shape), train, few, recipe, precision, seconds)
+    pace = measure_pace(build_model(arch, shape), train, few, recipe, precision, TIMED_SECONDS)
 
     model = build_model(arch, shape).to(device).to(memory_format=torch.channels_last).train()
     images = torch.randn(count, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
@@ -226,7 +227,7 @@ def measure_throughput(name: str, seconds: float = 2.0) -> tuple[float, float]:
         return (time.perf_counter() - started) / steps
 
     loop(3)
-    rounds, ends = list[float](), time.perf_counter() + seconds
+    rounds, ends = list[float](), time.perf_counter() + TIMED_SECONDS
     while not rounds or time.perf_counter() < ends:
         rounds.append(loop(10 if large else 1))
     return train.batch_size / pace.step, count / float(np.median(rounds))
@@ -253,9 +254,9 @@ STEPS = {
 # ------------------------------------------------------------------------------------------------------------ all of them
 
 
-def check_devices(health: Health, say: Callable[[Row], None], report: Path = REPORT) -> list[Row]:
+def check_devices(health: Health, say: Callable[[Row], None]) -> list[Row]:
     """Each GPU that works, all at the same time, or the CPU where there is none. Tells `say` each row as it ends, and writes
-    all that there are to `report`. Raises OSError where that cannot be written."""
+    all that there are to REPORT. Raises OSError where that cannot be written."""
     found = find_devices()
     devices = [name for name, wrong in found.items() if wrong is None and name not in ("cuda", "cpu")] or ["cpu"]
     rows: list[Row] = []
@@ -265,7 +266,7 @@ def check_devices(health: Health, say: Callable[[Row], None], report: Path = REP
         with lock:
             rows.append(row)
             say(row)
-            write_report(report, health, rows)
+            _write_report(health, rows)
 
     def check(device: str) -> None:
         with tempfile.TemporaryDirectory(prefix="nas-check-", ignore_cleanup_errors=True) as folder:
@@ -277,7 +278,7 @@ def check_devices(health: Health, say: Callable[[Row], None], report: Path = REP
                 passed |= {name} if row.passed else set()
                 add(row)
 
-    write_report(report, health, rows)  # what cannot be written is said before anything is tried
+    _write_report(health, rows)  # what cannot be written is said before anything is tried
     for device, wrong in broken_among(found).items():
         add(Row(device, "device", False, 0.0, f"it does not work: {wrong}", "nas doctor shows which devices work"))
     with ThreadPoolExecutor(len(devices)) as pool:
@@ -316,14 +317,14 @@ def as_table(rows: list[Row]) -> Table:
 # --------------------------------------------------------------------------------------------------------- the file to send
 
 
-def write_report(report: Path, health: Health, rows: list[Row]) -> None:
+def _write_report(health: Health, rows: list[Row]) -> None:
     """Without the names of persons and machines."""
     told = ("python", "machine", "cores", "packages", "devices", "sqlite", "file_system", "problems")
     machine = {key: value for key, value in asdict(health).items() if key in told} | {"cuda": torch.version.cuda}
     set_here = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF")
     machine["environment"] = {name: os.environ[name] for name in set_here if name in os.environ}
     content = {"machine": machine, "rows": [asdict(row) for row in rows]}
-    write_whole(report, json.dumps(_scrubbed(content, private_words()), indent=1).encode())
+    write_whole(REPORT, json.dumps(_scrubbed(content, private_words()), indent=1).encode())
 
 
 def private_words() -> dict[str, str]:

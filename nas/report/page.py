@@ -65,9 +65,6 @@ def write_page(record: FullRecord, output: Path | None) -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------- what it shows
-
-
 def _tiles(record: FullRecord) -> list[tuple[str, str]]:
     """What each is of, and a figure."""
     counts = record.counts
@@ -101,11 +98,9 @@ def _traits(record: FullRecord) -> Table:
 
 
 def _network(record: FullRecord) -> dict[str, Any] | None:
-    """The chosen retrained network; where there is none, the best of the search."""
-    candidate, run = record.best_candidate, record.chosen_run
+    candidate, shape = record.best_candidate, record.settings.shape
     if candidate is None:
         return None
-    shape = record.settings.shape if run is None else run.card.shape
     layers = list_layers(candidate.arch, shape)
     parts = list_parts(candidate.arch, shape, layers)
     return {

@@ -13,7 +13,7 @@ from nas.report.tables import Table
 from nas.report.words import time_text
 from nas.runs.card import read_sealed_card
 from nas.runs.comparison import BaselineCard, finished_baselines, read_baseline
-from nas.runs.ledger import Entry, HashedFiles, Ledger, RunEntry, SubmissionEntry, age, collect_files, read_ledger, write_entries
+from nas.runs.ledger import HashedFiles, Ledger, RunEntry, SubmissionEntry, age, collect_files, read_ledger, write_entries
 
 THERE, AS_RECORDED, GONE, WRITTEN_OVER = "there", "as recorded", "gone", "written over"
 T = TypeVar("T", RunEntry, SubmissionEntry, BaselineCard)
@@ -63,7 +63,12 @@ def list_runs(paths: StudyPaths, verify: bool = False) -> Listing:
     found, broken = collect_files(paths, hashed, but={run.name for run in ledger.runs})
     recorded, compared = {one.id for one in ledger.submissions}, hashed if verify else None
     new = [one for one in found.submissions if one.id not in recorded]
-    added = not unreadable and _is_added(paths, [*found.runs, *new])
+    missing, added = [*found.runs, *new], not unreadable
+    if missing and added:
+        try:
+            write_entries(paths, missing)
+        except NasError:
+            added = False
     submissions = sorted([*ledger.submissions, *new], key=age)
     latest = {one.output: one.id for one in submissions}
 
@@ -91,16 +96,6 @@ def list_baselines(paths: StudyPaths, verify: bool = False) -> tuple[list[Listed
             stated = {run.weights: card.weights_sha256, run.evaluation: card.evaluation_sha256}
             found.append(Listed(run.folder.name, card, _compare(stated, sha256_of if verify else None)))
     return found, damaged
-
-
-def _is_added(paths: StudyPaths, missing: list[Entry]) -> bool:
-    """Whether the ledger has them now."""
-    try:
-        if missing:
-            write_entries(paths, missing)
-    except NasError:
-        return False
-    return True
 
 
 Hashed = Callable[[Path], str | None]
@@ -139,9 +134,6 @@ def _file_of(paths: StudyPaths, entry: SubmissionEntry, hashed: Hashed | None) -
     if hashed is None:
         return THERE
     return AS_RECORDED if hashed(file) == entry.csv_sha256 else "changed"
-
-
-# ------------------------------------------------------------------------------------------------------------- as tables
 
 
 RESULTS = ("recipe", "seed", "epochs", "parameters", "images", "time", "held out", "test accuracy")

@@ -187,9 +187,6 @@ def grouped_remark(card: ModelCard) -> str:
     return f"Images of one {column} are similar: for the interval they count as {held_out.effective_images:,.0f} images."
 
 
-# ---------------------------------------------------------------------------------------------------------- a paper
-
-
 def methods(record: FullRecord) -> str:
     """A paragraph for a paper, written from the configuration."""
     settings, counts = record.settings, record.counts
