@@ -13,7 +13,7 @@ from nas.report.tables import Table
 from nas.report.words import time_text
 from nas.runs.card import read_sealed_card
 from nas.runs.comparison import BaselineCard, finished_baselines, read_baseline
-from nas.runs.ledger import HashedFiles, Ledger, RunEntry, SubmissionEntry, age, collect_files, read_ledger, write_entries
+from nas.runs.ledger import Entry, HashedFiles, Ledger, RunEntry, SubmissionEntry, age, collect_files, read_ledger, write_entries
 
 THERE, AS_RECORDED, GONE, WRITTEN_OVER = "there", "as recorded", "gone", "written over"
 T = TypeVar("T", RunEntry, SubmissionEntry, BaselineCard)
@@ -63,7 +63,8 @@ def list_runs(paths: StudyPaths, verify: bool = False) -> Listing:
     found, broken = collect_files(paths, hashed, but={run.name for run in ledger.runs})
     recorded, compared = {one.id for one in ledger.submissions}, hashed if verify else None
     new = [one for one in found.submissions if one.id not in recorded]
-    missing, added = [*found.runs, *new], not unreadable
+    missing: list[Entry] = [*found.runs, *new]
+    added = not unreadable
     if missing and added:
         try:
             write_entries(paths, missing)

@@ -30,36 +30,23 @@ def numbers(rows: list[TrialRecord]) -> list[int]:
 
 RISING = [row(0, 100, 0.5), row(1, 200, 0.7), row(2, 300, 0.9)]
 
-FRONTS: dict[str, tuple[list[TrialRecord], list[int]]] = {
-    "nothing": ([], []),
-    "of no accuracy": ([row(0, 100, 0.0)], [0]),
-    "not at its end": ([row(0, 50, 0.99, outcome="pruned_early"), row(1, 60, 0.99, outcome="diverged"), *RISING[1:]], [1, 2]),
-    "a duplicate, which is its twin": ([row(0, 100, 0.5), row(1, 100, 0.5, outcome="duplicate")], [0]),
-    "over budget, and running": (
-        [row(0, 9, None, outcome="over_budget"), row(1, 9, 0.99, outcome="running"), row(2, 99, 0.5)],
-        [2],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", FRONTS)
-def test_front_holds_whom_nobody_dominates(case: str) -> None:
-    rows, expected = FRONTS[case]
-    assert numbers(accuracy_front(rows)) == expected
-
 
 @pytest.mark.parametrize(
-    ("rows", "expected"),
+    ("rows", "front"),
     [
-        ([row(0, 100, 0.7, outcome="duplicate"), row(1, 100, 0.6)], 1),
-        ([row(0, 100, 0.9, outcome="pruned_early"), row(1, 100, 0.6)], 1),
-        ([row(0, 100, 0.9, outcome="over_budget")], None),
-        ([], None),
+        ([], []),
+        ([row(0, 100, 0.0)], [0]),
+        ([row(0, 50, 0.99, outcome="pruned_early"), row(1, 60, 0.99, outcome="diverged"), *RISING[1:]], [1, 2]),
+        ([row(0, 100, 0.5), row(1, 100, 0.5, outcome="duplicate")], [0]),
+        ([row(0, 100, 0.7, outcome="duplicate"), row(1, 100, 0.6)], [1]),
+        ([row(0, 9, None, outcome="over_budget"), row(1, 9, 0.99, outcome="running"), row(2, 99, 0.5)], [2]),
+        ([row(0, 100, 0.9, outcome="over_budget")], []),
     ],
 )
-def test_best_is_never_one_that_did_not_get_to_its_end(rows: list[TrialRecord], expected: int | None) -> None:
-    best = select_best(rows)
-    assert (None if best is None else best.number) == expected
+def test_front_and_best_are_of_those_that_got_to_their_end(rows: list[TrialRecord], front: list[int]) -> None:
+    found = accuracy_front(rows)
+    assert numbers(found) == front
+    assert select_best(rows) == (found or [None])[-1]
 
 
 def test_both_limits_hold_at_once() -> None:

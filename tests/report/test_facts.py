@@ -44,17 +44,8 @@ def test_history_goes_by_the_order_of_the_ends_and_has_no_best_before_the_first(
 
 def test_share_over_budget_of_the_last_draws_and_of_all() -> None:
     draws = [training(n, (), "over_budget", broken={"params": 1.0}) if n in (0, 1, 4) else training(n, [0.5]) for n in range(6)]
-    assert facts.over_budget_share(draws, window=2) == [
-        (1.0, 1.0),
-        (1.0, 1.0),
-        (0.5, 2 / 3),
-        (0.0, 0.5),
-        (0.5, 0.6),
-        (0.5, 0.5),
-    ]
-
-
-def test_share_over_budget_counts_draws_alone() -> None:
+    shares = [(1.0, 1.0), (1.0, 1.0), (0.5, 2 / 3), (0.0, 0.5), (0.5, 0.6), (0.5, 0.5)]
+    assert facts.over_budget_share(draws, window=2) == shares
     taken_over, running = training(0, [0.5], imported=True), training(1, [0.5], "running")
     assert facts.over_budget_share([taken_over, running]) == []
     twin = training(1, (), "duplicate", broken={"params": 0.2})
@@ -100,12 +91,8 @@ def drawn(count: int, accuracy: Any, seed: int = 0) -> list[TrialRecord]:
     random = np.random.default_rng(seed)
     made = []
     for number in range(count):
-        slots = {
-            "width": int(random.integers(8, 65)),
-            "kernel": int(random.choice([3, 5])),
-            "activation": str(random.choice(["relu", "silu"])),
-            "fixed": 1,
-        }
+        width, kernel, activation = random.integers(8, 65), random.choice([3, 5]), random.choice(["relu", "silu"])
+        slots = {"width": int(width), "kernel": int(kernel), "activation": str(activation), "fixed": 1}
         made.append(training(number, [accuracy(slots, random)], drawn=slots))
     return made
 

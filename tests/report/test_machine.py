@@ -27,10 +27,8 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert health.problems == []
     assert health.packages.keys() == set(PACKAGES)
     assert {name for name, version in health.packages.items() if version == "not installed"} <= {"ray", "psycopg", "onnxruntime"}
-    assert health.cores == usable_cores()
-    assert health.studies == str(tmp_path / "studies")
-    assert health.studies_found == []
-    assert health.cache == str(tmp_path / "cache")
+    assert (health.cores, health.studies_found) == (usable_cores(), [])
+    assert (health.studies, health.cache) == (str(tmp_path / "studies"), str(tmp_path / "cache"))
     assert {"digits", "resnet"} <= set(health.spaces)
     assert json.loads(json.dumps(asdict(health))) == asdict(health)
     assert list(tmp_path.iterdir()) == []
@@ -47,24 +45,18 @@ def test_data_is_found_where_it_was_downloaded(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-100-python").mkdir()
     (tmp_path / "train_32x32.mat").touch()
-    assert examine(tmp_path).data_found == {
-        "digits": "embedded",
-        "cifar10": str(tmp_path / "cifar-10-batches-py"),
-        "cifar100": str(tmp_path / "cifar-100-python"),
-        "svhn": str(tmp_path / "train_32x32.mat"),
-    }
+    places = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "svhn": "train_32x32.mat"}
+    found = {name: str(tmp_path / place) for name, place in places.items()}
+    assert examine(tmp_path).data_found == {"digits": "embedded", **found}
 
 
 def test_what_is_amiss_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cache").mkdir()
+    network = "the studies folder is on a network file system (nfs), on which SQLite is slow"
     amiss = {
         f"only 1.2 GB are free in {tmp_path}": (shutil, "disk_usage", lambda path: SimpleNamespace(free=1_234_000_000)),
         f"{tmp_path / 'cache'} is not writable for this user": (os, "access", lambda path, mode: Path(path).name != "cache"),
-        "the studies folder is on a network file system (nfs), on which SQLite is slow": (
-            nas.report.machine,
-            "file_system",
-            lambda path: "nfs",
-        ),
+        network: (nas.report.machine, "file_system", lambda path: "nfs"),
     }
     for said, change in amiss.items():
         with monkeypatch.context() as patched:
