@@ -138,63 +138,51 @@ def show_ablation(spec: AblateSpec, display: TerminalDisplay) -> AblationDone:
     trainings = Trainings(display)
 
     def on_plan(plan: AblationPlan) -> None:
-        _announce_ablation(plan, display)
-        passes = sum(judging_passes(plan.held_out, one.tta) for one in plan.pending)
-        trainings.begin(plan.pending, passes)
+        definition = plan.definition
+        variants = sum(variant.same_as is None for variant in definition.variants)
+        seeds = ", ".join(map(str, definition.seeds))
+        display.say(f"ablation {plan.folder.name} of {definition.subject}: {variants} networks by seed {seeds}")
+        for variant in definition.variants:
+            over = "" if variant.over is None else f"  over budget: {variant.over}"
+            same = "" if variant.same_as is None else f"  trains the same network as {variant.same_as}"
+            arch = variant.candidate.arch.one_line()
+            display.say(f"  {variant.title}:  {count_text(variant.params)} parameters, {arch}{over}{same}")
+        pending = number_text(len(plan.pending), "training") + (f", {plan.there} are done" if plan.there else "")
+        display.say(f"{pending}, on {plan.train_images:,} images; {plan.held_out:,} are held out")
+        _say_more(display, plan.counts, plan.warnings)
+        trainings.begin(plan.pending, sum(judging_passes(plan.held_out, one.tta) for one in plan.pending))
 
     return trainings.run(run_ablation, spec, on_plan)
-
-
-def _announce_ablation(plan: AblationPlan, display: TerminalDisplay) -> None:
-    definition = plan.definition
-    variants = sum(variant.same_as is None for variant in definition.variants)
-    seeds = ", ".join(map(str, definition.seeds))
-    display.say(f"ablation {plan.folder.name} of {definition.subject}: {variants} networks by seed {seeds}")
-    for variant in definition.variants:
-        over = "" if variant.over is None else f"  over budget: {variant.over}"
-        same = "" if variant.same_as is None else f"  trains the same network as {variant.same_as}"
-        arch = variant.candidate.arch.one_line()
-        display.say(f"  {variant.title}:  {count_text(variant.params)} parameters, {arch}{over}{same}")
-    there = f", {plan.there} are done" if plan.there else ""
-    trainings = number_text(len(plan.pending), "training")
-    display.say(f"{trainings}{there}, on {plan.train_images:,} images; {plan.held_out:,} are held out")
-    _say_more(display, plan.counts, plan.warnings)
 
 
 def show_baselines(spec: BaselineSpec, display: TerminalDisplay) -> BaselinesDone:
     trainings = Trainings(display)
 
     def on_plan(plans: Sequence[BaselinePlan], pending: Sequence[BaselinePlan], ctx: TrainingContext) -> None:
-        _announce_baselines(plans, len(pending), ctx, spec, display)
+        first = plans[0].definition
+        known = {plan.definition.network.name: plan.definition.network for plan in plans}
+        seeds = ", ".join(map(str, spec.seeds))
+        display.say(
+            f"study {spec.paths.name}: {number_text(len(known), 'known network')} with seed {seeds}, trained like "
+            f"{first.like}: {number_text(first.train.epochs, 'epoch')} with recipe {first.recipe!r}"
+        )
+        for network in known.values():
+            macs = "MACs unknown" if network.macs is None else f"{count_text(network.macs)} MACs"
+            over = "" if network.over_text is None else f"  over budget by {network.over_text}"
+            display.say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
+            if network.uncounted:
+                display.say(f"    its MACs do not include {', '.join(network.uncounted)}, because there is no rule for them")
+            if network.unknown:
+                display.say(f"    its {', '.join(network.unknown)} could not be compared with the budget")
+        there = f", {len(plans) - len(pending)} are done" if len(pending) < len(plans) else ""
+        held_out = f"; {ctx.held_out:,} are held out" if ctx.held_out else ""
+        test = ". The official test set is evaluated once, at the end of each" if ctx.test_images else ""
+        display.say(
+            f"{number_text(len(pending), 'training')}{there}, on {ctx.selected.train_images:,} images{held_out}, "
+            f"on {ctx.devices.name} in {ctx.precision.name}{test}"
+        )
+        _say_more(display, ctx.dataset.counts, first.train.warnings())
         passes = sum(judging_passes(ctx.held_out + ctx.test_images, plan.definition.tta) for plan in pending)
         trainings.begin(pending, passes)
 
     return trainings.run(train_baselines, spec, on_plan)
-
-
-def _announce_baselines(
-    plans: Sequence[BaselinePlan], pending: int, ctx: TrainingContext, spec: BaselineSpec, display: TerminalDisplay
-) -> None:
-    first = plans[0].definition
-    known = {plan.definition.network.name: plan.definition.network for plan in plans}
-    seeds = ", ".join(map(str, spec.seeds))
-    display.say(
-        f"study {spec.paths.name}: {number_text(len(known), 'known network')} with seed {seeds}, trained like "
-        f"{first.like}: {number_text(first.train.epochs, 'epoch')} with recipe {first.recipe!r}"
-    )
-    for network in known.values():
-        macs = "MACs unknown" if network.macs is None else f"{count_text(network.macs)} MACs"
-        over = "" if network.over_text is None else f"  over budget by {network.over_text}"
-        display.say(f"  {network.name}:  {network.params:,} parameters, {macs}{over}")
-        if network.uncounted:
-            display.say(f"    its MACs do not include {', '.join(network.uncounted)}, because there is no rule for them")
-        if network.unknown:
-            display.say(f"    its {', '.join(network.unknown)} could not be compared with the budget")
-    there = f", {len(plans) - pending} are done" if pending < len(plans) else ""
-    held_out = f"; {ctx.held_out:,} are held out" if ctx.held_out else ""
-    test = ". The official test set is evaluated once, at the end of each" if ctx.test_images else ""
-    display.say(
-        f"{number_text(pending, 'training')}{there}, on {ctx.selected.train_images:,} images{held_out}, on {ctx.devices.name} "
-        f"in {ctx.precision.name}{test}"
-    )
-    _say_more(display, ctx.dataset.counts, first.train.warnings())

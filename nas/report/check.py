@@ -3,7 +3,7 @@ what can be measured of it.
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ from nas.specs import CheckSpec
 from nas.study.settings import read_settings
 
 STEP = 8  # of widths that are all multiples of it; else single channels
-HALVINGS = 24  # of the target of parameters, where another limit decides how wide all stages can be
 
 
 @dataclass(frozen=True)
@@ -105,22 +104,16 @@ def _stage_room(arch: ArchConfig, index: int, budget: _Limits, step: int) -> Sta
 
 
 def _together(arch: ArchConfig, budget: _Limits, step: int) -> Scaled | None:
-    """By halving the interval of parameters to fill, since the other limits grow with the widths."""
+    """The most parameters to fill are looked for, since the other limits grow with the widths, too."""
 
     def at(target: int) -> ArchConfig | None:
         return budget.largest([filled(arch, budget.shape, target, [step] * len(arch.stages))])
 
     params, _ = budget.counts(arch)
-    low, high = 1, budget.limits.params or 64 * params
-    best = at(high)
-    for _ in range(0 if best else HALVINGS):
-        middle = (low + high) // 2
-        if found := at(middle):
-            best, low = found, middle
-        else:
-            high = middle
-        if high - low <= low // 200:
-            break
+    most = budget.limits.params or 64 * params
+    best = at(most)
+    if best is None:
+        best = at(bisect_left(range(most), True, lo=1, key=lambda target: at(target) is None) - 1)
     if budget.counted(arch) and (best is None or budget.counts(best)[0] < params):
         best = budget.largest([arch])
     return None if best is None else Scaled(tuple(stage.channels for stage in best.stages), *budget.counts(best))

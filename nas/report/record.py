@@ -1,6 +1,6 @@
 """What is reported of a study, read once: `StudyRecord` for lists, and `FullRecord` for the report.
 
-Reads only; what follows from it is in `facts`, how it looks in `figures` and `page`.
+Reads only; what follows from it is in `facts`, how it looks in `charts` and `page`.
 """
 
 import sqlite3
