@@ -1,6 +1,7 @@
 """The panel of a running search, for a terminal of any width: pure, from what the coordinator shows of itself."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Group
 from rich.table import Table
@@ -53,17 +54,13 @@ def left_text(seconds: float | None) -> str:
 
 def panel(progress: Progress, width: int, left: float | None) -> Group:
     """`left`: seconds."""
-    lines: list[Text | Table] = [Text(counts_text(progress, left, width), style="bold")]
-    best = progress.best
+    line, best = partial(Text.assemble, no_wrap=True, overflow="ellipsis"), progress.best
+    lines: list[Text | Table] = [line(counts_text(progress, left, width), style="bold")]
     if best is not None and best.accuracy is not None:
         sparks = sparkline(progress.history, max(0, width // 5))
         said = f"best  {best.accuracy:.2%}  trial {best.number}  {count_text(best.params)}"
-        lines.append(Text.assemble(said, "  ", (sparks, "cyan"), "  ", best.architecture or ""))
-    lines.append(_workers(progress, width) if progress.running else Text(idle_text(progress)))
-    for line in lines:
-        if isinstance(line, Text):
-            line.no_wrap, line.overflow = True, "ellipsis"
-    return Group(*lines)
+        lines.append(line(said, "  ", (sparks, "cyan"), "  ", best.architecture or ""))
+    return Group(*lines, _workers(progress, width) if progress.running else line(idle_text(progress)))
 
 
 def idle_text(progress: Progress) -> str:
@@ -100,22 +97,10 @@ def _epoch(running: Running, progress: Progress) -> int:
 
 def _workers(progress: Progress, width: int) -> Table:
     """One line each; the narrower the terminal, the fewer columns."""
-    wide, middle = width >= WIDE, width >= MIDDLE
     on_gpu = any(running.memory is not None for running in progress.running.values())
-    columns = {
-        "worker": wide,
-        "trial": True,
-        "params": middle,
-        "epoch": True,
-        "now": width >= NARROW,
-        METRIC_WORDS[progress.metric]: True,
-        "images/s": middle,
-        "memory": wide and on_gpu,
-        "network": True,
-    }
-    workers = sorted(progress.running.items())
-    rows = [_cells(one, progress, progress.devices.get(worker, str(worker)), bar=middle) for worker, one in workers]
-    shown = [name for name, wanted in columns.items() if wanted]
+    workers = [(progress.devices.get(worker, str(worker)), running) for worker, running in sorted(progress.running.items())]
+    rows = [_cells(running, progress, device, width, on_gpu) for device, running in workers]
+    shown = list(rows[0])
     # Before 14.3, rich counts a gap behind the last column, too, and else cuts every column.
     taken = GAP + sum(GAP + max(len(name), *(len(row[name]) for row in rows)) for name in shown if name != "network")
     if width - taken < len("network"):
@@ -130,23 +115,27 @@ def _workers(progress: Progress, width: int) -> Table:
     return table
 
 
-def _cells(running: Running, progress: Progress, device: str, bar: bool) -> dict[str, str]:
+def _cells(running: Running, progress: Progress, device: str, width: int, on_gpu: bool) -> dict[str, str]:
+    """By column, of those for which there is room."""
     drawn, last, epochs, now = progress.drawn[running.job.key], running.last, progress.epochs, running.progress
+    wide, middle = width >= WIDE, width >= MIDDLE
     value = None if last is None else last.validation(progress.metric)
     done = 0.0 if last is None else last.epoch
     rate = None if last is None else last.images_per_second
     if now is not None:
         done += now.share if now.phase == "training" else 1
         rate = now.images_per_second or rate
-    blocks = f" {'█' * round(BAR * done / epochs):░<{BAR}s}" if bar else ""
-    return {
-        "worker": device.partition(",")[0],
-        "trial": str(drawn.number),
-        "params": count_text(drawn.params),
-        "epoch": f"{_epoch(running, progress)}/{epochs}{blocks}",
-        "now": phase_text(running).ljust(len("validating 100%")),  # so that the columns keep their places
-        METRIC_WORDS[progress.metric]: "" if value is None else f"{value:.2%}",
-        "images/s": "" if rate is None else f"{rate:,.0f}",
-        "memory": "" if running.memory is None else f"{running.memory / 2**30:.1f} GiB",
-        "network": drawn.candidate.arch.one_line(),
+    bar = f" {'█' * round(BAR * done / epochs):░<{BAR}s}" if middle else ""
+    phase = phase_text(running).ljust(len("validating 100%"))  # so that the columns keep their places
+    cells = {
+        "worker": (wide, device.partition(",")[0]),
+        "trial": (True, str(drawn.number)),
+        "params": (middle, count_text(drawn.params)),
+        "epoch": (True, f"{_epoch(running, progress)}/{epochs}{bar}"),
+        "now": (width >= NARROW, phase),
+        METRIC_WORDS[progress.metric]: (True, "" if value is None else f"{value:.2%}"),
+        "images/s": (middle, "" if rate is None else f"{rate:,.0f}"),
+        "memory": (wide and on_gpu, "" if running.memory is None else f"{running.memory / 2**30:.1f} GiB"),
+        "network": (True, drawn.candidate.arch.one_line()),
     }
+    return {name: text for name, (has_room, text) in cells.items() if has_room}
