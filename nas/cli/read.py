@@ -133,12 +133,12 @@ def compare(
 ) -> None:
     from nas.report.compare import compare
 
-    found = compare(names, study)
+    table, different = compare(names, study)
     if as_json:
-        print_json({name: {row[0]: row[i] for row in found.table.rows} for i, name in enumerate(names, 1)})
+        print_json({name: {row[0]: row[i] for row in table.rows} for i, name in enumerate(names, 1)})
         return
-    print_table(found.table if everything else found.table.head(found.different))
-    if not found.different:
+    print_table(table if everything else table.head(different))
+    if not different:
         print("No differences.")
 
 

@@ -109,15 +109,9 @@ def nothing_as_small(rows: list[TrialRecord], study: str, max_params: int | None
 # ------------------------------------------------------------------------------------------------------------------ side by side
 
 
-@dataclass(frozen=True)
-class Compared:
-    table: Table  # A row a fact, a column each; facts that are the same in all come last
-    different: int  # how many of the rows differ
-
-
-def compare(names: list[str], study: str | None) -> Compared:
+def compare(names: list[str], study: str | None) -> tuple[Table, int]:
     """Studies, where all are studies' names; else networks: `best`, a trial's number (of `study`), `STUDY/best`, `STUDY/12` or
-    `preset:NAME`. Raises NasError."""
+    `preset:NAME`. A row a fact; also how many of them differ, which come first. Raises NasError."""
     if len(names) < 2:
         raise ConfigError(
             f"nas compare needs at least two names, but got {len(names)}", hint="nas compare best preset:resnet-443"
@@ -128,7 +122,7 @@ def compare(names: list[str], study: str | None) -> Compared:
     rows = [(fact, *(column.get(fact, "") for column in columns)) for fact in facts]
     differing = [row for row in rows if len(set(row[1:])) > 1]
     same = [row for row in rows if row not in differing]
-    return Compared(Table(("", *names), [*differing, *same]), len(differing))
+    return Table(("", *names), [*differing, *same]), len(differing)
 
 
 def _study_facts(name: str) -> dict[str, str]:

@@ -45,6 +45,12 @@ def fetched(address: str) -> Any:
         return json.load(answer)
 
 
+def shown(paths: StudyPaths) -> Any:
+    """What the page of the study shows."""
+    with served(paths) as address:
+        return fetched(f"{address}/api/studies/1")
+
+
 def asked(address: str, method: str, body: dict[str, Any]) -> int:
     """The answer's status."""
     headers = {"Content-Type": "application/json"}
@@ -61,11 +67,7 @@ def attributes(trial: dict[str, Any]) -> dict[str, str]:
 
 
 def test_every_trial_carries_what_is_known_of_it(study: StudyPaths) -> None:
-    stored = open_study(study).get_trials()
-    with served(study) as address:
-        shown = fetched(f"{address}/api/studies/1")
-    assert len(shown["trials"]) == len(stored)
-    for trial, frozen in zip(shown["trials"], stored, strict=True):
+    for trial, frozen in zip(shown(study)["trials"], open_study(study).get_trials(), strict=True):
         found = attributes(trial)
         assert found["outcome"] == frozen.user_attrs["outcome"].replace("_", " ")
         assert int(found["params"]) == frozen.user_attrs["params"]
@@ -95,15 +97,12 @@ def test_finished_trial_has_its_layers_its_recipe_and_its_curve(study: StudyPath
 
 
 def test_best_of_the_dashboard_is_the_best_of_every_command(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    best = find_subject(study, "best").title
-    with served(study) as address:
-        assert f"trial {fetched(f'{address}/api/studies/1')['best_trials'][0]['number']}" == best
-    other = next(
-        t for t in open_study(study).get_trials() if t.user_attrs["outcome"] == "trained" and f"trial {t.number}" != best
-    )
-    monkeypatch.setattr("nas.dashboard.view.best_of", lambda of: (of.get_trials(deepcopy=False)[other.number], None))
-    with served(study) as address:
-        assert fetched(f"{address}/api/studies/1")["best_trials"][0]["number"] == other.number, "a finalist, say"
+    best = find_number(study)
+    assert shown(study)["best_trials"][0]["number"] == best
+    trials = open_study(study).get_trials()
+    other = next(t.number for t in trials if t.user_attrs["outcome"] == "trained" and t.number != best)
+    monkeypatch.setattr("nas.dashboard.view.best_of", lambda of: (of.get_trials(deepcopy=False)[other], None))
+    assert shown(study)["best_trials"][0]["number"] == other, "a finalist, say"
 
 
 def test_over_budget_is_infeasible_in_the_form_that_the_dashboard_reads(study: StudyPaths) -> None:
@@ -113,15 +112,13 @@ def test_over_budget_is_infeasible_in_the_form_that_the_dashboard_reads(study: S
     trial.set_user_attr("outcome", "over_budget")
     trial.set_constraint("params", 0.25)
     writable.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    with served(study) as address:
-        shown = fetched(f"{address}/api/studies/1")["trials"][-1]
-    assert shown["constraints"] == [0.25]
-    assert attributes(shown)["over budget by"] == "25% of params"
+    last = shown(study)["trials"][-1]
+    assert last["constraints"] == [0.25]
+    assert attributes(last)["over budget by"] == "25% of params"
 
 
 def test_accuracy_against_cost_is_among_its_plots(study: StudyPaths) -> None:
-    with served(study) as address:
-        plots = fetched(f"{address}/api/studies/1")["plotly_graph_objects"]
+    plots = shown(study)["plotly_graph_objects"]
     assert {plot["id"] for plot in plots} == {"accuracy-params", "accuracy-macs"}
     assert all(json.loads(plot["graph_object"])["data"] for plot in plots)
 
@@ -142,8 +139,7 @@ def test_dashboard_changes_nothing(study: StudyPaths) -> None:
 
 def test_trial_whose_folder_is_gone_is_still_shown(study: StudyPaths) -> None:
     shutil.rmtree(study.trials)
-    with served(study) as address:
-        trial = next(t for t in fetched(f"{address}/api/studies/1")["trials"] if t["state"] == "Complete")
+    trial = next(trial for trial in shown(study)["trials"] if trial["state"] == "Complete")
     assert "cannot be read, so the network is unknown" in trial["note"]["body"]
     assert trial["artifacts"] == []
 

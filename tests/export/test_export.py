@@ -66,9 +66,9 @@ def loaded(file: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "suffix"), [("onnx", ".onnx"), ("torch", ".pt2")])
+@pytest.mark.parametrize(("form", "suffix", "apart"), [("onnx", ".onnx", 1e-4), ("torch", ".pt2", 1e-5)])
 def test_file_predicts_as_a_submission(
-    nas: Callable[..., Done], study: StudyPaths, images: np.ndarray, tmp_path: Path, form: str, suffix: str
+    nas: Callable[..., Done], study: StudyPaths, images: np.ndarray, tmp_path: Path, form: str, suffix: str, apart: float
 ) -> None:
     if form == "onnx":
         pytest.importorskip("onnxruntime")
@@ -78,7 +78,7 @@ def test_file_predicts_as_a_submission(
     assert done.code == 0, done.err
     compute = loaded(file)
     for part in (images[:1], images[:1000], images[:37]):
-        assert np.abs(compute(part) - expected(study, part).numpy()).max() <= 1e-4
+        assert np.abs(compute(part) - expected(study, part).numpy()).max() <= apart
     assert compute(images).argmax(1).tolist() == submitted(nas, images, tmp_path)
 
 

@@ -12,7 +12,7 @@ from tests.report.trials import training
 
 SOME = [
     training(0, [0.3, 0.5], seconds=20.0),
-    training(1, (), "over_budget", broken={"params": 0.5}),
+    training(1, (), "over_budget", over={"params": 0.5}),
     training(2, [0.4], "pruned_early", seconds=8.0),
     training(3, [0.6, 0.4], seconds=30.0),
     training(4, [0.9], "diverged", seconds=2.0),
@@ -43,12 +43,12 @@ def test_history_goes_by_the_order_of_the_ends_and_has_no_best_before_the_first(
 
 
 def test_share_over_budget_of_the_last_draws_and_of_all() -> None:
-    draws = [training(n, (), "over_budget", broken={"params": 1.0}) if n in (0, 1, 4) else training(n, [0.5]) for n in range(6)]
+    draws = [training(n, (), "over_budget", over={"params": 1.0}) if n in (0, 1, 4) else training(n, [0.5]) for n in range(6)]
     shares = [(1.0, 1.0), (1.0, 1.0), (0.5, 2 / 3), (0.0, 0.5), (0.5, 0.6), (0.5, 0.5)]
     assert facts.over_budget_share(draws, window=2) == shares
     taken_over, running = training(0, [0.5], imported=True), training(1, [0.5], "running")
     assert facts.over_budget_share([taken_over, running]) == []
-    twin = training(1, (), "duplicate", broken={"params": 0.2})
+    twin = training(1, (), "duplicate", over={"params": 0.2})
     assert [overall for _, overall in facts.over_budget_share([training(0, [0.5]), twin])] == [0.0, 0.5]
 
 
@@ -119,7 +119,7 @@ def test_importance_goes_by_what_a_network_is_taken_to_reach() -> None:
     """Pruned networks take part, by their projected value; those without one, and duplicates, do not."""
     known = drawn(30, lambda slots, random: slots["width"] / 100)
     others = [
-        training(30, (), "over_budget", drawn={"width": 99}, broken={"params": 1.0}),
+        training(30, (), "over_budget", drawn={"width": 99}, over={"params": 1.0}),
         training(31, [0.1], "duplicate", drawn={"width": 8}),
         training(32, [0.1], "diverged", drawn={"width": 8}),
     ]

@@ -111,7 +111,7 @@ def test_study_with_no_trial_says_so(record: FullRecord) -> None:
 
 
 def test_study_of_which_all_was_over_budget(record: FullRecord) -> None:
-    over = [training(n, (), "over_budget", broken={"params": 0.5}) for n in range(3)]
+    over = [training(n, (), "over_budget", over={"params": 0.5}) for n in range(3)]
     charts, text = shown(record, **NOTHING | {"trials": over, "counts": {"over_budget": 3}})
     assert charts == {"over-budget"}
     assert "0 of 3 candidates were trained" in text
