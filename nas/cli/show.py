@@ -130,16 +130,14 @@ def _write_picture(path: Path, svg: str) -> None:
 
 
 def _space_data(shown: "ShownSpace") -> dict[str, object]:
-    fit = asdict(shown.fit)
-    if shown.budget.latency is not None:
+    fit, space = asdict(shown.fit), shown.space
+    if space.budget.latency is not None:
         milliseconds = [ms if math.isfinite(ms) else None for ms in shown.milliseconds]
         fit["latency"] = {"milliseconds": milliseconds, "fits": shown.in_time}
     return {
-        "space": shown.name,
-        "fingerprint": shown.fingerprint,
-        "budget": shown.budget,
-        "parameters": shown.ranges,
-        "images": shown.images,
+        "space": space.name,
+        **pick(space, "fingerprint", "budget", "images"),
+        "parameters": space.describe(),
         "fit": fit,
         "cost": shown.cost,
         **({} if shown.fill is None else {"fill": shown.fill}),
@@ -149,11 +147,11 @@ def _space_data(shown: "ShownSpace") -> dict[str, object]:
 def _print_space(shown: "ShownSpace") -> None:
     from nas.report.words import count_text
 
-    fit, size, times = shown.fit, shown.images.size, shown.milliseconds
-    print(f"Space {shown.name}: {shown.budget.describe()}")
-    for slot, values in shown.ranges.items():
+    space, fit, size, times = shown.space, shown.fit, shown.space.images.size, shown.milliseconds
+    print(f"Space {space.name}: {space.budget.describe()}")
+    for slot, values in space.describe().items():
         print(f"  {slot:20s} {values}")
-    aside = "" if shown.budget.latency is None else ", without latency"
+    aside = "" if space.budget.latency is None else ", without latency"
     blocks = ", ".join(f"{block} {share:.0%} of {fit.draws_by_block[block]}" for block, share in fit.by_block.items())
     print(f"Of {fit.draws} uniform draws, on images of {size}×{size}, {fit.fits:.0%} fit the budget{aside}: {blocks}")
     if shown.cost:

@@ -16,13 +16,14 @@ from nas.report.tables import Table, epochs_table, layers_table
 from nas.report.words import recipe_texts, score_text
 from nas.train.checkpoint import EpochMetrics, read_curve
 
-CURVE, EPOCHS = 1, 2
+CURVE = 1
+FILES = {CURVE: ("curve.svg", "image/svg+xml"), 2: ("epochs.csv", "text/csv")}
 
 
 def artifacts_of(number: int, study_id: int, paths: TrialPaths) -> dict[str, str]:
     """The system attributes by which the dashboard knows a trial's files."""
     found = {}
-    for which, filename, kind in ((CURVE, "curve.svg", "image/svg+xml"), (EPOCHS, "epochs.csv", "text/csv")):
+    for which, (filename, kind) in FILES.items():
         name = f"{study_id:x}-{number:x}-{which:x}"  # hexadecimal, as its addresses want it
         file = {"artifact_id": name, "filename": filename, "mimetype": kind, "encoding": None}
         found[f"artifacts:{name}"] = json.dumps(file)
@@ -44,7 +45,7 @@ class FolderArtifacts:
             raise ArtifactNotFound(f"no artifact {artifact_id}") from None
         except StudyError as error:
             raise ArtifactNotFound(error.message) from None
-        if not curve or which not in (CURVE, EPOCHS):
+        if not curve or which not in FILES:
             raise ArtifactNotFound(f"trial {number} has no such artifact")
         text = draw_curve(curve, f"Trial {number}") if which == CURVE else epochs_table(curve, self._metric).csv()
         return io.BytesIO(text.encode())

@@ -314,9 +314,6 @@ def as_table(rows: list[Row]) -> Table:
     return Table(("device", "step", "result", "seconds", "found"), cells, frozenset({3}))
 
 
-# --------------------------------------------------------------------------------------------------------- the file to send
-
-
 def _write_report(health: Health, rows: list[Row]) -> None:
     """Without the names of persons and machines."""
     told = ("python", "machine", "cores", "packages", "devices", "sqlite", "file_system", "problems")
@@ -324,7 +321,7 @@ def _write_report(health: Health, rows: list[Row]) -> None:
     set_here = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF")
     machine["environment"] = {name: os.environ[name] for name in set_here if name in os.environ}
     content = {"machine": machine, "rows": [asdict(row) for row in rows]}
-    write_whole(REPORT, json.dumps(_scrubbed(content, private_words()), indent=1).encode())
+    write_whole(REPORT, json.dumps(scrub(content, private_words()), indent=1).encode())
 
 
 def private_words() -> dict[str, str]:
@@ -342,17 +339,15 @@ def private_words() -> dict[str, str]:
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-def scrub(text: str, words: dict[str, str]) -> str:
-    """`text` without the `words` and without UUIDs."""
+def scrub(value: Any, words: dict[str, str]) -> Any:
+    """JSON, whose texts lose the `words` and UUIDs."""
+    if isinstance(value, dict):
+        return {key: scrub(one, words) for key, one in value.items()}
+    if isinstance(value, list):
+        return [scrub(one, words) for one in value]
+    if not isinstance(value, str):
+        return value
     for word, instead in words.items():
         if word.strip("/"):
-            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", instead, text)
-    return _UUID.sub("UUID", text)
-
-
-def _scrubbed(value: Any, words: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return scrub(value, words)
-    if isinstance(value, dict):
-        return {key: _scrubbed(one, words) for key, one in value.items()}
-    return [_scrubbed(one, words) for one in value] if isinstance(value, list) else value
+            value = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", instead, value)
+    return _UUID.sub("UUID", value)

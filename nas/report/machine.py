@@ -69,21 +69,16 @@ class Health:
 
 def examine(data: Path) -> Health:
     """`data` is the folder in which downloaded data sets are looked for."""
-    devices = []
     found = find_devices()
-    for name in (name for name, wrong in found.items() if wrong is None):
-        device = torch.device(name)
-        precision = pick_precision(device)
-        devices.append(Device(name, device_name(device), precision.name, precision.reason))
-    folders = {"studies": _nearest(studies_folder()), "cache": _nearest(cache_folder())}
-    free = {str(path): shutil.disk_usage(path).free for path in folders.values()}
+    folders = _nearest(studies_folder()), _nearest(cache_folder())
+    free = {str(path): shutil.disk_usage(path).free for path in folders}
     problems = [f"device {name} does not work: {wrong}" for name, wrong in found.items() if wrong]
-    problems += [f"{path} is not writable for this user" for path in folders.values() if not os.access(path, os.W_OK)]
+    problems += [f"{path} is not writable for this user" for path in folders if not os.access(path, os.W_OK)]
     problems += [f"only {left / 1e9:.1f} GB are free in {path}" for path, left in free.items() if left < LOW_DISK_BYTES]
     spaces = shipped_names("space")
     if not spaces:
         problems.append(f"no search space was found in {shipped_folder()}: the installation is incomplete")
-    system = file_system(folders["studies"])
+    system = file_system(folders[0])
     if system in NETWORK_FILE_SYSTEMS:
         problems.append(
             f"the studies folder is on a network file system ({system}), on which SQLite is slow and its locks are not safe"
@@ -94,7 +89,7 @@ def examine(data: Path) -> Health:
         cores=usable_cores(),
         git=git_state(),
         packages=installed_versions(PACKAGES),
-        devices=devices,
+        devices=[_device(name) for name, wrong in found.items() if wrong is None],
         sqlite=sqlite3.sqlite_version,
         studies=str(studies_folder().absolute()),
         studies_found=known_studies(),
@@ -105,6 +100,12 @@ def examine(data: Path) -> Health:
         spaces=spaces,
         problems=problems,
     )
+
+
+def _device(name: str) -> Device:
+    device = torch.device(name)
+    precision = pick_precision(device)
+    return Device(name, device_name(device), precision.name, precision.reason)
 
 
 def _nearest(path: Path) -> Path:

@@ -1,10 +1,10 @@
 """What `nas show` says of a network (layers, cost, recipe) or a space (ranges, how much of it fits)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.budget import Budget
-from nas.config import BudgetConfig, ImageShape, LatencyConfig, MetricName
+from nas.config import ImageShape, LatencyConfig, MetricName
 from nas.errors import NasError
 from nas.foreign.measure import ForeignFacts
 from nas.paths import PRESET, existing_study
@@ -12,6 +12,7 @@ from nas.report.check import latency_of
 from nas.report.network import measured
 from nas.runs.select import Subject, find_subject, preset_subject
 from nas.space.feasibility import Fill, Fit, check_blocks, check_feasible, measure_cost, measure_fill, measure_fit, time_draws
+from nas.space.space import Space
 from nas.space.space_file import CIFAR10, load_space
 from nas.study.settings import read_settings
 
@@ -25,38 +26,29 @@ class ShownNetwork:
     metric: MetricName  # what its accuracy in the search is measured by
     images: ImageShape
     facts: ForeignFacts
-    latency: LatencyConfig | None  # the study's limit, on its own images; …
-    milliseconds: float | None
+    latency: LatencyConfig | None = None  # the study's limit, on its own images; …
+    milliseconds: float | None = None
     """… and what the network takes: as the search measured it, or else now. None where this machine cannot time it."""
 
 
 def show_network(which: str, study: str | None, images: dict[str, int], note: Callable[[str], None]) -> ShownNetwork:
     """`best`, a trial's number, or a preset; on the study's images, for presets without a study on CIFAR-10's, with the fields of
     `images` in place of theirs. Raises NasError; `note` hears what could not be timed."""
-    name: str | None = None
-    metric: MetricName = "accuracy"
-    latency: LatencyConfig | None = None
-    milliseconds: float | None = None
     if which.startswith(PRESET) and study is None:
-        subject, shape = preset_subject(which), CIFAR10
-    else:
-        paths = existing_study(study)
-        settings = read_settings(paths)
-        name, subject, shape, metric = paths.name, find_subject(paths, which), settings.shape, settings.study.metric
-        if not images and settings.budget.latency is not None:
-            latency = settings.budget.latency
-            milliseconds = latency_of(subject.candidate.arch, shape, settings.budget, paths.latencies, note)
-    shape = shape.model_copy(update=images)
-    return ShownNetwork(name, subject, metric, shape, measured(subject.candidate.arch, shape), latency, milliseconds)
+        subject, shape = preset_subject(which), CIFAR10.model_copy(update=images)
+        return ShownNetwork(None, subject, "accuracy", shape, measured(subject.candidate.arch, shape))
+    paths = existing_study(study)
+    settings, subject = read_settings(paths), find_subject(paths, which)
+    arch, shape, latency = subject.candidate.arch, settings.shape.model_copy(update=images), settings.budget.latency
+    shown = ShownNetwork(paths.name, subject, settings.study.metric, shape, measured(arch, shape))
+    if images or latency is None:
+        return shown
+    return replace(shown, latency=latency, milliseconds=latency_of(arch, shape, settings.budget, paths.latencies, note))
 
 
 @dataclass(frozen=True)
 class ShownSpace:
-    name: str
-    fingerprint: str
-    budget: BudgetConfig
-    ranges: dict[str, str]  # in words, by slot
-    images: ImageShape
+    space: Space  # for the images that are asked for
     fit: Fit  # of uniform draws, the latency aside
     fill: Fill | None  # None of a space whose widths are drawn
     cost: dict[str, int]  # multiply-adds below which a share of the draws that keep the parameters lies; empty where none does
@@ -66,9 +58,10 @@ class ShownSpace:
     @property
     def in_time(self) -> float | None:
         """Share of those that keep the latency."""
-        if self.budget.latency is None or not self.milliseconds:
+        limit = self.space.budget.latency
+        if limit is None or not self.milliseconds:
             return None
-        return sum(ms <= self.budget.latency.max_ms for ms in self.milliseconds) / len(self.milliseconds)
+        return sum(ms <= limit.max_ms for ms in self.milliseconds) / len(self.milliseconds)
 
 
 def show_space(name: str, draws: int, images: dict[str, int], note: Callable[[str], None]) -> ShownSpace:
@@ -87,11 +80,7 @@ def show_space(name: str, draws: int, images: dict[str, int], note: Callable[[st
         except NasError as error:
             note(f"Not timed: {error.message}")
     return ShownSpace(
-        name=space.name,
-        fingerprint=space.fingerprint,
-        budget=space.budget,
-        ranges=space.describe(),
-        images=space.images,
+        space=space,
         fit=measure_fit(space, budget, draws, seed=0),
         fill=measure_fill(space, draws, seed=0) if space.fills else None,
         cost=measure_cost(space, budget, draws, seed=0),
