@@ -6,7 +6,7 @@ Everything goes to standard error; standard output belongs to data.
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -135,7 +135,7 @@ class TerminalDisplay(SearchDisplay, AbstractContextManager["TerminalDisplay"]):
         self.tracker: Tracker | None = None
         self.console = console or Console(stderr=True, highlight=False)
         self.quiet = quiet
-        self._live: Live | None = None
+        self._closing = ExitStack()  # the panel and the tracker
         self._bar: Bar | None = None
         self._tasks: dict[str, TaskID] = {}
         self._lines: dict[str, float] = {}  # when each training had its last line
@@ -146,15 +146,12 @@ class TerminalDisplay(SearchDisplay, AbstractContextManager["TerminalDisplay"]):
 
     def __exit__(self, *error: object) -> None:
         self._stop_bars()
-        if self._live is not None:
-            self._live.stop()
-        if self.tracker is not None:
-            self.tracker.close()
+        self._closing.close()
 
     def track(self, paths: StudyPaths) -> None:
         """Begins to log, if that was asked for."""
         if self.log is not None:
-            self.tracker = make_tracker(self.log, paths.folder, paths.name, self.note)
+            self.tracker = self._closing.enter_context(closing(make_tracker(self.log, paths.folder, paths.name, self.note)))
 
     def track_epoch(self, name: str, candidate: Candidate, metrics: EpochMetrics) -> None:
         if self.tracker is not None:
@@ -239,8 +236,7 @@ class TerminalDisplay(SearchDisplay, AbstractContextManager["TerminalDisplay"]):
         for one in plan.warm_start:
             self.say(start_text(one))
         if plan.trained < plan.goal and self.console.is_terminal and not self.quiet:
-            self._live = Panel(self.console, self._panel)
-            self._live.start()
+            self._closing.enter_context(Panel(self.console, self._panel))
 
     def begin_finalists(self, chosen: Round, there: int) -> None:
         self.say(f"finalists: {round_text(chosen)}" + (f"; {there} trainings are done" if there else ""))
