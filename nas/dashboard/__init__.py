@@ -10,7 +10,6 @@ from typing import Any
 import optuna
 import optuna_dashboard
 
-from nas.dashboard.artifacts import FolderArtifacts
 from nas.dashboard.view import StudyView
 from nas.errors import ConfigError
 from nas.paths import StudyPaths
@@ -29,7 +28,7 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
 def make_app(study: optuna.Study, paths: StudyPaths) -> Callable[..., Any]:
     """The dashboard as a WSGI application. Raises NasError where the study's settings cannot be read."""
     view = StudyView(study, paths)  # type: ignore[abstract]
-    return optuna_dashboard.wsgi(view, artifact_store=FolderArtifacts(view.folder_of, view.metric))
+    return optuna_dashboard.wsgi(view, artifact_store=view)
 
 
 def serve(paths: StudyPaths, host: str, port: int, on_ready: Callable[[str], None]) -> None:

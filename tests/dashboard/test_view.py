@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from nas.dashboard import _Quiet, _Server, make_app, serve
-from nas.dashboard.artifacts import draw_curve
+from nas.dashboard.view import StudyView, draw_curve
 from nas.errors import ConfigError
 from nas.paths import StudyPaths
 from nas.runs.select import find_subject
@@ -115,6 +115,13 @@ def test_over_budget_is_infeasible_in_the_form_that_the_dashboard_reads(study: S
     last = shown(study)["trials"][-1]
     assert last["constraints"] == [0.25]
     assert attributes(last)["over budget by"] == "25% of params"
+
+
+def test_notes_that_another_page_adds_do_not_disturb_the_reading_of_them(study: StudyPaths) -> None:
+    view = StudyView(open_study(study), study)  # type: ignore[abstract]
+    for trial_id in view._all_notes():
+        view._notes[-trial_id - 1] = "another"
+    assert "another" in view._all_notes().values()
 
 
 def test_accuracy_against_cost_is_among_its_plots(study: StudyPaths) -> None:
