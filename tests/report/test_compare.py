@@ -1,4 +1,4 @@
-"""Which network is the best within limits, and which ones no other dominates: by hand, and at random against a definition."""
+"""What is read of studies: which network is the best within limits, and which ones no other dominates."""
 
 import random
 from dataclasses import replace
@@ -11,7 +11,7 @@ from nas.config import Candidate
 from nas.errors import BudgetError, StudyError
 from nas.paths import StudyPaths, study_paths
 from nas.report.compare import accuracy_front, fits, report_best, select_best, with_macs
-from nas.report.record import read_study
+from nas.report.record import read_studies, read_study
 from nas.runs.select import find_subject
 from nas.study.finalists import Finalist
 from nas.study.settings import read_settings
@@ -142,3 +142,24 @@ def test_study_in_which_nothing_ended_has_no_best(study: StudyPaths) -> None:
     with pytest.raises(StudyError, match="study 'empty' has no completed trial yet") as caught:
         report_best(empty)
     assert caught.value.hint == "nas search --study empty   continues; nas list --study empty   shows the trials"
+
+
+# ------------------------------------------------------------------------------------------------ what is read of studies
+
+
+def test_report_of_a_study_counts_every_trial(study: StudyPaths) -> None:
+    report = read_study(study)
+    assert (report.name, report.trained, len(report.retrained)) == ("tiny", 2, 1)
+    assert sum(report.counts.values()) == len(report.trials)
+    assert report.best in report.trials
+    assert report.best.accuracy == max(row.accuracy for row in report.trials if row.accuracy is not None)
+
+
+def test_report_of_all_studies_names_those_that_cannot_be_read(study: StudyPaths) -> None:
+    other = study.folder.parent / "other"
+    other.mkdir()
+    (other / "study.json").write_text('{"space": "x"}')
+    reports, broken = read_studies()
+    assert [report.name for report in reports] == ["tiny"]
+    assert len(broken) == 1
+    assert broken[0].startswith(f"other: {other / 'study.json'}: overrides: is missing")
