@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nas.config import ImageShape
 from nas.data.cache import Progress, silent
 from nas.data.datasets import load_dataset
 from nas.data.images import Dataset, ImageSet
@@ -96,7 +95,8 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
             f"{output} already exists, and is not overwritten", hint="choose another path with --output, or remove it"
         )
     predictor = Predictor(model, card.mean, card.std, request.tta or card.tta).eval()
-    images = _random_images(card.shape)
+    size = CHECKED_IMAGES, card.shape.size, card.shape.size, card.shape.channels
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
     with torch.inference_mode():
         expected = predictor(images)
     try:
@@ -122,14 +122,8 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
             original = unfinished.rename(unfinished.with_name("float.onnx"))
             more["int8"] = _quantise(predictor, paths, card, original, unfinished, request.keep_float, progress, note)
         shutil.move(unfinished, output)
-    size = sum(file.stat().st_size for file in output.rglob("*")) if output.is_dir() else output.stat().st_size
-    return Exported(output, run.folder.name, size, difference, **more)
-
-
-def _random_images(shape: ImageShape) -> Tensor:
-    """uint8 (N, H, W, C)"""
-    size = CHECKED_IMAGES, shape.size, shape.size, shape.channels
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
+    written = sum(file.stat().st_size for file in output.rglob("*")) if output.is_dir() else output.stat().st_size
+    return Exported(output, run.folder.name, written, difference, **more)
 
 
 def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Tensor:

@@ -96,7 +96,8 @@ def examine(data: Path) -> Health:
         file_system=system,
         cache=str(cache_folder()),
         free_bytes=free,
-        data_found=_data_found(data),
+        data_found={"digits": "embedded"}
+        | {name: str(data / place) for name, place in PLACES.items() if (data / place).exists()},
         spaces=spaces,
         problems=problems,
     )
@@ -111,10 +112,6 @@ def _device(name: str) -> Device:
 def _nearest(path: Path) -> Path:
     """The path itself, or the folder in which it would be made."""
     return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-
-
-def _data_found(data: Path) -> dict[str, str]:
-    return {"digits": "embedded"} | {name: str(data / place) for name, place in PLACES.items() if (data / place).exists()}
 
 
 # ---------------------------- the disk: results, what only serves to go on, and decoded images; and freeing what no result needs

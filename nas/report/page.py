@@ -23,20 +23,21 @@ from nas.runs.record import RunRecord
 from nas.study.outcomes import COUNTED, count_trained
 from nas.study.strategies import describe
 
-MOST_ROWS = 60  # of trials in the page; `nas report --paper` writes all
+MOST_ROWS, MOST_TRAITS = 60, 15  # of trials in the page, of which `nas report --paper` writes all; of what the best share
 
 
 def render_page(record: FullRecord) -> str:
     """The page's HTML."""
     best = None if record.best is None else record.best.number
     commands, versions = _repeat(record)
+    traits = [(one.slot, one.best, one.others, f"{one.lift:.2f}") for one in facts.shared_traits(record.trials)[:MOST_TRAITS]]
     return TEMPLATES.get_template("report.html").render(
         record=record,
         tiles=_tiles(record),
         summary=[*record.left_out, *summary(record)],
         finalists=tables.finalists_table(record.finalists, record.trials),
         charts={chart.id: chart for chart in search_charts(record)},
-        traits=_traits(record),
+        traits=Table(("parameter", "among the best", "among the others", "difference"), traits, frozenset({3})),
         experiments=experiments,
         trials=tables.trials_table(record.trials, best, record.metric),
         most_rows=MOST_ROWS,
@@ -90,11 +91,6 @@ def _tiles(record: FullRecord) -> list[tuple[str, str]]:
         if record.metric != "accuracy":
             tiles.append((f"{record.metric} on {images}", f"{run.evaluation.score(record.settings.study.metric):.2%}"))
     return tiles
-
-
-def _traits(record: FullRecord) -> Table:
-    rows = [(one.slot, one.best, one.others, f"{one.lift:.2f}") for one in facts.shared_traits(record.trials)[:15]]
-    return Table(("parameter", "among the best", "among the others", "difference"), rows, frozenset({3}))
 
 
 def _network(record: FullRecord) -> dict[str, Any] | None:

@@ -100,7 +100,7 @@ def _found(record: FullRecord) -> str:
     macs = "" if best.macs is None else f" and {count_text(best.macs)} MACs"
     worth = score_text(best.accuracy or 0.0, record.settings.study.metric)
     text += f"{macs}; {worth} after {number_text(best.epochs, 'epoch')} of the search."
-    text += "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in record.settings.uncounted)
+    text += "".join(f" {capitalised(sentence)}." for sentence in record.settings.uncounted)
     return text + (" It was chosen by its training as a finalist, not by this value." if len(record.finalists) > 1 else "")
 
 
