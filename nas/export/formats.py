@@ -83,12 +83,12 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
         raise ConfigError("--bf16 works only with --format weights", hint="nas export --format weights --bf16")
     if request.keep_float and request.format != INT8:
         raise ConfigError(f"--keep-float goes with --format {INT8} alone", hint=f"nas export --format {INT8} --keep-float LAYER")
-    paths = request.paths
+    paths, (suffix, write) = request.paths, FORMATS[request.format]
     run = find_run(paths, request.run, note, "nas export ")
     model, card = load_network(run)
     require_as_recorded(paths, run, card, note)
     require_layers(request.keep_float, weighted_layers(model))
-    named = (paths.folder if paths else Path()) / "exported" / f"{run.folder.name}{SUFFIXES[request.format]}"
+    named = (paths.folder if paths else Path()) / "exported" / f"{run.folder.name}{suffix}"
     output = request.output or named
     if output.exists():
         raise StudyError(
@@ -106,8 +106,8 @@ def export(request: ExportSpec, progress: Progress = silent, note: Note = lambda
     with tempfile.TemporaryDirectory(prefix=".nas-export-", dir=output.parent) as folder:
         unfinished = Path(folder) / output.name
         with blaming_block(card.candidate.arch, f"cannot be exported by --format {request.format}"):
-            for write in progress([FORMATS[request.format]], f"exporting as {request.format}", 1):  # takes seconds
-                computed = write(predictor, card, run, unfinished, images)
+            for file in progress([unfinished], f"exporting as {request.format}", 1):  # takes seconds
+                computed = write(predictor, card, run, file, images)
         difference = float((computed - expected).abs().max())
         if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
             raise StudyError(
@@ -136,7 +136,6 @@ def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: 
         raise ConfigError(
             f"--format onnx and {INT8} need {error.name}, which is not installed", hint="pip install 'nas-under-budget[onnx]'"
         ) from None
-    batch = torch.export.Dim("batch", min=1)
     torch.onnx.export(
         predictor,
         (images[:2],),
@@ -145,7 +144,7 @@ def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: 
         verbose=False,
         input_names=["images"],
         output_names=["logits"],
-        dynamic_shapes={"images": {0: batch}},
+        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
         external_data=False,
     )
     written = onnx.load(output)
@@ -157,8 +156,7 @@ def _write_onnx(predictor: Predictor, card: ModelCard, run: TrialPaths, output: 
 
 def _write_program(predictor: Predictor, card: ModelCard, run: TrialPaths, output: Path, images: Tensor) -> Tensor:
     """For `torch.export.load(FILE).module()`."""
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(predictor, (images[:2],), dynamic_shapes={"images": {0: batch}})
+    program = torch.export.export(predictor, (images[:2],), dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}})
     torch.export.save(program, output)
     with torch.inference_mode():
         return torch.export.load(output).module()(images)
@@ -276,6 +274,11 @@ def _accuracy(predictor: Predictor, card: ModelCard, test: ImageSet, progress: P
 
 
 Write = Callable[[Predictor, ModelCard, TrialPaths, Path, Tensor], Tensor]
-FORMATS: dict[str, Write] = {"weights": _write_folder, "onnx": _write_onnx, INT8: _write_onnx, "torch": _write_program}
 """(predictor, card, run, output, images) → the logits (N, classes) that the written form gives for these images."""
-SUFFIXES = {"weights": "", "onnx": ".onnx", INT8: ".int8.onnx", "torch": ".pt2"}
+FORMATS: dict[str, tuple[str, Write]] = {
+    "weights": ("", _write_folder),
+    "onnx": (".onnx", _write_onnx),
+    INT8: (".int8.onnx", _write_onnx),
+    "torch": (".pt2", _write_program),
+}
+"""The suffix of the file, and what writes it."""

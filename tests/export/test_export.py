@@ -294,8 +294,8 @@ def test_mistakes_are_refused(nas: Callable[..., Done], study: StudyPaths, optio
 def test_export_that_does_not_predict_the_same_is_not_kept(
     study: StudyPaths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    real = formats._write_folder
-    monkeypatch.setitem(formats.FORMATS, "weights", lambda *given: real(*given) + 1)
+    _, real = formats.FORMATS["weights"]
+    monkeypatch.setitem(formats.FORMATS, "weights", ("", lambda *given: real(*given) + 1))
     with pytest.raises(StudyError, match=r"predicts differently from the original: its logits differ by up to 1$"):
         export(ExportSpec(study, output=tmp_path / "network"))
     assert not [*tmp_path.glob("network*"), *tmp_path.glob(".nas-export*")]
