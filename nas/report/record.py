@@ -12,8 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from optuna.trial import FrozenTrial
-
 from nas.budget import Budget, quick_macs
 from nas.config import METRIC_WORDS, Candidate
 from nas.errors import NasError
@@ -115,17 +113,11 @@ class FullRecord(StudyRecord):
 
 def read_study(paths: StudyPaths) -> StudyRecord:
     """Raises NasError where the study cannot be read."""
-    return _read(paths)[0]
-
-
-def _read(paths: StudyPaths) -> tuple[StudyRecord, list[FrozenTrial], list[FrozenTrial]]:
-    """With the trials of the search and of its finalists, as they are stored."""
     study, settings = open_study(paths), read_settings(paths)
     trials, finals, images = study.get_trials(deepcopy=False), sibling(study), settings.train_images
-    of_finals = [] if finals is None else finals.get_trials(deepcopy=False)
     best, _ = best_of(study)
-    spent = [flop_of(trial, images) for trial in (*trials, *of_finals)]
-    record = StudyRecord(
+    spent = [flop_of(trial, images) for trial in (*trials, *(finals.get_trials(deepcopy=False) if finals else ()))]
+    return StudyRecord(
         paths=paths,
         settings=settings,
         flop=None if None in spent else sum(flop for flop in spent if flop is not None),
@@ -137,7 +129,6 @@ def _read(paths: StudyPaths) -> tuple[StudyRecord, list[FrozenTrial], list[Froze
         retrained=[run.folder.name for run in finished_runs(paths)],
         chosen=find_chosen(paths),
     )
-    return record, trials, of_finals
 
 
 def read_studies() -> tuple[list[StudyRecord], list[str]]:
@@ -163,12 +154,13 @@ def read_record(paths: StudyPaths) -> FullRecord:
             left_out.append(f"{what} left out: {error}")
             return []
 
-    known, trials, finals = _read(paths)
-    images, folders = known.settings.train_images, find_ablations(paths)
+    known, study, folders = read_study(paths), open_study(paths), find_ablations(paths)
+    images, finals = known.settings.train_images, sibling(study)
+    begun = [] if finals is None else [t for t in finals.get_trials(deepcopy=False) if t.datetime_start is not None]
     return FullRecord(
-        **vars(known) | {"trials": read_trials(trials, paths, images)},
+        **vars(known) | {"trials": read_trials(study.get_trials(deepcopy=False), paths, images)},
         read=datetime.now().astimezone(),
-        finals=read_trials([trial for trial in finals if trial.datetime_start is not None], paths.finalists, images),
+        finals=read_trials(begun, paths.finalists, images),
         runs=[one for run in finished_runs(paths) for one in kept(f"The retrained network {run.folder.name} is", read_run, run)],
         ablations=[one for folder in folders for one in kept(f"Ablation {folder.name} is", read_ablation, folder)],
         comparisons=[one for found in kept("Known networks are", find_comparisons, paths) for one in found],

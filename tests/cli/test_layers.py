@@ -55,7 +55,6 @@ MAY_IMPORT_OPTUNA = {
     "nas/study/optuna_private.py",
     "nas/study/trials.py",
     "nas/dashboard/view.py",
-    "nas/dashboard/artifacts.py",
     "nas/dashboard/__init__.py",
     "nas/study/pruners.py",
     "nas/study/samplers.py",
