@@ -1,14 +1,5 @@
 """Exceptions for every error that a user can correct.
 
-The tree:
-
-    NasError              the message names the rule, the value and the choices; `hint` is the next step
-    ├── ConfigError       an invalid space file, candidate or option
-    ├── BudgetError       nothing fits the budget, or the budget cannot be read
-    ├── DataError         a data set that is missing, broken or of another shape than expected
-    ├── StudyError        a study that is missing, locked by another process, unfinished or different from what was asked
-    └── DeviceError       a device that this machine does not have
-
 The command line prints a `NasError` without a traceback; anything else is a bug in nas and keeps its traceback.
 """
 
@@ -17,8 +8,7 @@ from collections.abc import Iterable
 
 
 class NasError(Exception):
-    """An error that the user can correct.
-
+    """
     Args:
         message: the rule that was broken, the value that broke it, and the choices there are.
         hint: what to do next, usually a command.
@@ -31,23 +21,23 @@ class NasError(Exception):
 
 
 class ConfigError(NasError):
-    pass
+    """An invalid space file, candidate or option."""
 
 
 class BudgetError(NasError):
-    pass
+    """Nothing fits the budget, or the budget cannot be read."""
 
 
 class DataError(NasError):
-    pass
+    """A data set that is missing, broken or of another shape than expected."""
 
 
 class StudyError(NasError):
-    pass
+    """A study that is missing, locked by another process, unfinished or different from what was asked."""
 
 
 class DeviceError(NasError):
-    pass
+    """A device that this machine does not have."""
 
 
 def choices_sentence(word: str, choices: Iterable[str]) -> str:

@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -39,12 +40,23 @@ class StopOf(Stop):
 
 
 @contextmanager
-def suspended_by_signals(suspend: Callable[[], None]) -> Iterator[None]:
-    """The first signal calls `suspend`, from the handler: it should do no more than leave a mark. A second one raises
-    KeyboardInterrupt. Afterwards the signals mean what they meant before. Another thread than the main one gets no signals."""
+def signals_handled(handler: Any) -> Iterator[None]:
+    """SIGINT and SIGTERM, within, by this handler of Python's `signal`. Another thread than the main one may set no handlers, and
+    gets no signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def suspended_by_signals(suspend: Callable[[], None]) -> AbstractContextManager[None]:
+    """The first signal calls `suspend`, from the handler: it should do no more than leave a mark. A second one raises
+    KeyboardInterrupt."""
     asked = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -54,12 +66,7 @@ def suspended_by_signals(suspend: Callable[[], None]) -> Iterator[None]:
         asked = True
         suspend()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return signals_handled(on_signal)
 
 
 def die_with(parent: int) -> None:

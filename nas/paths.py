@@ -100,9 +100,7 @@ class TrialPaths:
     checkpoint = _Inside("checkpoint.pt")
     card = _Inside("model.json")  # of a finished run; written last
     weights = _Inside("model.safetensors")
-    evaluation = _Inside(
-        "evaluation.npz"
-    )  # what it says of the official test set, or of held-out images where there is none; or absent
+    evaluation = _Inside("evaluation.npz")  # predictions of the official test set, or else of held-out images; or absent
     baseline = _Inside("baseline.json")  # of a known network alone: what makes it one that is never handed over
     begun = _Inside("begun.json")  # what a known network's training is, from its start
     diverged = _Inside("diverged.txt")  # why an ablation's or a known network's training did, which would again; or absent
@@ -145,16 +143,12 @@ def existing_study(name: str | None) -> StudyPaths:
 def remember_study(paths: StudyPaths) -> None:
     """Makes this the study that commands take when none is named; not where the folder of studies cannot be written."""
     with suppress(OSError):
-        _last_used_file().write_text(paths.name + "\n", encoding="utf-8")
-
-
-def _last_used_file() -> Path:
-    return studies_folder() / ".last"
+        (studies_folder() / ".last").write_text(paths.name + "\n", encoding="utf-8")
 
 
 def _last_used() -> str | None:
     try:
-        name = _last_used_file().read_text(encoding="utf-8").strip()
+        name = (studies_folder() / ".last").read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
     return name if name in known_studies() else None

@@ -18,29 +18,3 @@ from nas.budget.counts import (
 from nas.budget.int8 import Int8Size, count_flash, count_ram, int8_size
 from nas.budget.latency import Write
 from nas.budget.macs import FVCORE_FAILED, macs_of, params_of
-
-__all__ = [
-    "COMPUTED",
-    "FVCORE_FAILED",
-    "Budget",
-    "Call",
-    "Cost",
-    "Int8Size",
-    "Layer",
-    "Part",
-    "Write",
-    "calls_of",
-    "count_flash",
-    "count_macs",
-    "count_params",
-    "count_ram",
-    "follow",
-    "int8_size",
-    "layers_of",
-    "macs_of",
-    "params_of",
-    "peak_memory",
-    "quick_macs",
-    "quick_params",
-    "uncounted_products",
-]

@@ -22,9 +22,7 @@ from nas.models.user_code import blaming_block
 
 def count_params(arch: ArchConfig, shape: ImageShape) -> int:
     """Number of parameters, frozen ones included. Allocates no weights."""
-    with torch.device("meta"):
-        model = build_model(arch, shape)
-    return params_of(model)
+    return params_of(meta_model(arch, shape)[0])
 
 
 def count_macs(arch: ArchConfig, shape: ImageShape) -> int:

@@ -12,7 +12,7 @@ from nas.config import ArchConfig, TrainConfig
 from nas.errors import NasError
 from nas.paths import TrialPaths
 from nas.train.checkpoint import EpochMetrics
-from nas.train.loop import EpochProgress
+from nas.train.loop import EpochProgress, Status
 
 if TYPE_CHECKING:
     from nas.foreign.known import KnownNetwork
@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    status: Literal["finished", "stopped", "diverged", "failed", "suspended"]
+    status: Status | Literal["failed"]
     reason: str = ""  # of a failure, in one line
 
 

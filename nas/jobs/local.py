@@ -10,20 +10,19 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from setproctitle import setproctitle
 
-from nas.interrupts import die_with
+from nas.interrupts import die_with, signals_handled
 from nas.jobs.executor import Executor
 from nas.jobs.messages import (
     Broken,
@@ -46,22 +45,6 @@ KILL_SECONDS = 10.0  # within which a process has to end by SIGKILL
 GRACE_SECONDS = 0.5  # in which whatever else is wrong is heard, after the first sign of it in one of several processes
 
 
-class _PipeChannel:
-    """A worker's end of a pipe."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def send(self, message: FromWorker) -> None:
-        self._connection.send(message)
-
-    def receive(self) -> ToWorker:
-        return self._connection.recv()
-
-    def poll(self) -> bool:
-        return self._connection.poll()
-
-
 def _main(connection: Connection, title: str, parent: int) -> None:
     setproctitle(title)
     die_with(parent)  # elsewhere than on Linux a worker finds that out before its next step
@@ -71,7 +54,7 @@ def _main(connection: Connection, title: str, parent: int) -> None:
         while isinstance(plan := connection.recv(), TimeSteps):
             connection.send(time_steps(plan))
     if isinstance(plan, WorkerPlan):  # and not Shutdown, before it has begun
-        run_worker(_PipeChannel(connection), plan)
+        run_worker(connection, plan)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # nothing is left to be done, and to take torch's modules down one by one would take a second
@@ -82,25 +65,15 @@ def pinned_environment(device: str, threads: int) -> dict[str, str]:
     environment = {"OMP_NUM_THREADS": str(threads)}
     if device.startswith("cuda"):
         index = int(device.partition(":")[2] or 0)
-        mine = os.environ.get("CUDA_VISIBLE_DEVICES")
-        visible = mine.split(",") if mine else None
-        environment["CUDA_VISIBLE_DEVICES"] = visible[index].strip() if visible else str(index)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index].strip() if visible else str(index)
     return environment
 
 
-@contextmanager
-def deaf_to_signals() -> Iterator[None]:
+def deaf_to_signals() -> AbstractContextManager[None]:
     """Ctrl-C and a batch system's SIGTERM reach the whole process group; only the runner decides what they mean. What is
     ignored when a process starts stays so, even while it still imports."""
-    if threading.current_thread() is not threading.main_thread():  # who may not set handlers gets no signals either
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return signals_handled(signal.SIG_IGN)
 
 
 @contextmanager
@@ -153,12 +126,13 @@ def describe_exit(code: int | None) -> str:
     return f"exit code {code}"
 
 
+LastWord = Died | Broken | OutOfMemory | Failed  # how one of several processes failed; the gravest first
+
+
 @dataclass
 class _Process:
     process: SpawnProcess
     connection: Connection
-    last_word: Failed | OutOfMemory | Broken | Died | None = None  # how it failed, of a worker of several processes
-    failed_at: float = 0.0  # when that was heard, by `time.monotonic`
 
 
 @dataclass
@@ -167,7 +141,8 @@ class _Worker:
     kills_before: int  # `out_of_memory_kills` when it was heard of last
     folder: tempfile.TemporaryDirectory | None  # where several processes meet
     killed_at: float | None = None  # when we ended it by force, by `time.monotonic`; so that it was not the system that did
-    failed_at: float | None = None  # when the first of several processes failed
+    last_words: dict[int, LastWord] = field(default_factory=dict)  # of its several processes, in the order of their failures
+    failed_at: float | None = None  # when the first of them failed
 
     def kill(self) -> None:
         self.killed_at = self.killed_at or time.monotonic()
@@ -265,7 +240,7 @@ class LocalExecutor(Executor):
             member.connection: (worker, rank)
             for worker, made in self._workers.items()
             for rank, member in enumerate(made.members)
-            if not isinstance(member.last_word, Died)
+            if not isinstance(made.last_words.get(rank), Died)
         }
         if any(made.failed_at for made in self._workers.values()):
             timeout = min(timeout, GRACE_SECONDS / 5)
@@ -306,10 +281,9 @@ class LocalExecutor(Executor):
 
     def _hear_member(self, worker: int, rank: int, message: FromWorker) -> list[tuple[int, FromWorker]]:
         made = self._workers[worker]
-        if isinstance(message, (Failed, OutOfMemory, Broken, Died)):
-            known = made.members[rank].last_word
-            made.members[rank].last_word = message if known is None or isinstance(known, Broken) else known
-            made.members[rank].failed_at = made.members[rank].failed_at or time.monotonic()
+        if isinstance(message, LastWord):
+            if isinstance(made.last_words.get(rank), Broken | None):
+                made.last_words[rank] = message
             made.failed_at = made.failed_at or time.monotonic()
             return []
         return [(worker, message)] if rank == 0 or isinstance(message, Unfit) else []
@@ -318,11 +292,7 @@ class LocalExecutor(Executor):
         """Ends all of them; returns what caused it: the death of a process, or its error, is an error to all others, too, which
         may be heard before a death. Of errors of one kind it is the first."""
         made = self._workers[worker]
-        kinds = (Died, Broken, OutOfMemory, Failed)
-        failed = [member for member in made.members if member.last_word is not None]
-        first = min(failed, key=lambda member: (kinds.index(type(member.last_word)), member.failed_at))
-        rank, word = made.members.index(first), first.last_word
-        assert word is not None
+        rank, word = min(made.last_words.items(), key=lambda one: get_args(LastWord).index(type(one[1])))
         self._end([worker], seconds=0)
         if isinstance(word, Died):
             return [(worker, Died(f"process {rank + 1} of {len(made.members)}: {word.reason}", word.out_of_memory))]

@@ -44,8 +44,7 @@ def ray_cluster(
                 hint="without a cluster: --gpus N, --workers-per-gpu K, or --workers K on the CPU",
             )
         return None
-    default = Placement()
-    given = [f"--{name.replace('_', '-')} {value}" for name, value in vars(wanted).items() if value != getattr(default, name)]
+    given = [f"--{name.replace('_', '-')} {value}" for name, value in vars(wanted).items() if value != getattr(Placement, name)]
     if given:
         raise ConfigError(
             f"{' and '.join(given)} is only for this machine; --ray starts as many workers as its cluster has room for",
@@ -87,8 +86,9 @@ def devices_of(wanted: Placement) -> list[str]:
     if not gpus:
         return _without_gpus(wanted)
     if wanted.workers is not None:
+        on = gpus[0] if len(gpus) == 1 else f"{len(gpus)} GPUs"
         raise ConfigError(
-            f"--workers {wanted.workers} counts workers on the CPU, but this search runs on {_spoken(gpus)}",
+            f"--workers {wanted.workers} counts workers on the CPU, but this search runs on {on}",
             hint=f"--workers-per-gpu K puts K on each GPU; --device cpu --workers {wanted.workers} searches on the CPU",
         )
     # Neighbours on different GPUs, so that the first ones drawn share none.
@@ -116,10 +116,6 @@ def _without_gpus(wanted: Placement) -> list[str]:
             hint=f"--workers {cores} is the most",
         )
     return [device] * wanted.workers
-
-
-def _spoken(gpus: list[str]) -> str:
-    return gpus[0] if len(gpus) == 1 else f"{len(gpus)} GPUs"
 
 
 def _require_sense(wanted: Placement) -> None:
@@ -220,7 +216,12 @@ def device_group(device: str, gpus: int | None, compiled: bool | None = None, th
             hint="leave --compile out; or --gpus 1 --compile",
         )
     if device == "cpu":
-        return DeviceGroup(torch.device("cpu"), _cpu_processes(gpus), threads)
+        if gpus > (cores := usable_cores()):
+            raise ConfigError(
+                f"--gpus {gpus} --device cpu: each process needs a core, but this command may use only {cores}",
+                hint=f"--gpus {cores} is the most",
+            )
+        return DeviceGroup(torch.device("cpu"), max(1, gpus), threads)
     if device not in ("auto", "cuda"):
         raise ConfigError(
             f"--gpus {gpus} and --device {device} contradict each other",
@@ -238,16 +239,6 @@ def device_group(device: str, gpus: int | None, compiled: bool | None = None, th
     if gpus > 1 and have[gpus - 1] != f"cuda:{gpus - 1}":
         raise _missing_gpus(gpus, have, f" trains on {have[0]}; for more, list only working GPUs in CUDA_VISIBLE_DEVICES", most=1)
     return DeviceGroup(torch.device(have[0]), gpus, threads)
-
-
-def _cpu_processes(wanted: int) -> int:
-    cores = usable_cores()
-    if wanted > cores:
-        raise ConfigError(
-            f"--gpus {wanted} --device cpu: each process needs a core, but this command may use only {cores}",
-            hint=f"--gpus {cores} is the most",
-        )
-    return max(1, wanted)
 
 
 def _missing_gpus(wanted: int, have: list[str], instead: str, most: int | None = None) -> DeviceError:

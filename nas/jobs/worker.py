@@ -60,10 +60,11 @@ DISK_FULL_SECONDS = 5.0  # between two attempts to write
 
 
 class Channel(Protocol):
-    """A worker's end of the line to the runner; every method raises EOFError or OSError once that is gone."""
+    """A worker's end of the line to the runner: multiprocessing's `Connection`, or what acts as one. Every method raises EOFError
+    or OSError once the runner is gone."""
 
     def send(self, message: FromWorker) -> None: ...
-    def receive(self) -> ToWorker: ...
+    def recv(self) -> ToWorker: ...
     def poll(self) -> bool: ...
 
 
@@ -118,9 +119,8 @@ def run_worker(channel: Channel, plan: WorkerPlan) -> None:
         return
     gc.freeze()  # all that is imported by now: looking for garbage there after each training would take 0.2 s
     try:
-        _serve(channel, trainer)
-    except (LostOwnership, EOFError, OSError):
-        pass  # the runner is gone; the last checkpoint holds all but the epoch under way
+        with suppress(LostOwnership, EOFError, OSError):  # the last checkpoint holds all but the epoch under way
+            _serve(channel, trainer)
     finally:
         gc.unfreeze()
 
@@ -128,7 +128,7 @@ def run_worker(channel: Channel, plan: WorkerPlan) -> None:
 def _serve(channel: Channel, trainer: "_Trainer") -> None:
     channel.send(Ready(trainer.device_name, trainer.precision.name, trainer.sees_study))
     while True:
-        match channel.receive():
+        match channel.recv():
             case Train() as order:
                 trainer.train(order)
             case Shutdown():
@@ -344,7 +344,7 @@ class _Trainer:
     def _verdict(self) -> bool:
         """Waits for the answer to an epoch; a Suspend may come before it."""
         while self._early_verdict is None:
-            match self.channel.receive():
+            match self.channel.recv():
                 case Verdict(go_on=go_on):
                     return go_on
                 case message:
@@ -354,7 +354,7 @@ class _Trainer:
 
     def _should_suspend(self) -> bool:
         if not self._suspended and self.channel.poll():
-            self._heed(self.channel.receive())
+            self._heed(self.channel.recv())
         if time.monotonic() - self._last_word > ALIVE_SECONDS:
             self._send(Alive(self._progress))
         return self._suspended
@@ -382,7 +382,7 @@ class _Trainer:
             torch.cuda.empty_cache()
         self._send(Paused(number))
         while not self._suspended:
-            match self.channel.receive():
+            match self.channel.recv():
                 case Resume():
                     break
                 case Verdict() as verdict:

@@ -1,5 +1,3 @@
 """Networks: `build_model` makes any `ArchConfig` into a module."""
 
 from nas.models.resnet import ResNet, build_model
-
-__all__ = ["ResNet", "build_model"]

@@ -24,7 +24,7 @@ def echo(channel: Any, plan: Any) -> None:
     heavy = "torch" in sys.modules
     channel.send(("ready", {"pid": os.getpid(), "gpus": AT_IMPORT, "torch": heavy}))
     while True:
-        message = channel.receive()
+        message = channel.recv()
         if message == "end" or type(message).__name__ == "Shutdown":
             return
         if message == "raise":

@@ -118,7 +118,7 @@ def test_a_line_keeps_the_order_whatever_the_order_of_calls() -> None:
     line = Line()
     for number in (2, 0, 0, 1):
         line.deliver(number, pickle.dumps(number))
-    assert [line.receive() for _ in range(3)] == [0, 1, 2]
+    assert [line.recv() for _ in range(3)] == [0, 1, 2]
     line.deliver(1, pickle.dumps(1))
     assert not line.poll(), "it has been taken before"
 
@@ -145,9 +145,9 @@ def test_a_worker_whose_coordinator_is_gone_ends(monkeypatch: pytest.MonkeyPatch
     time.sleep(0.1)
     assert not line.poll(), "nobody has called yet: an actor may have its place long before its job"
     line.deliver(0, pickle.dumps("job"))
-    assert line.receive() == "job"
+    assert line.recv() == "job"
     time.sleep(0.1)
-    for use in (line.poll, line.receive, lambda: line.send("hello")):
+    for use in (line.poll, line.recv, lambda: line.send("hello")):
         with pytest.raises(EOFError, match="not answered"):
             use()
 

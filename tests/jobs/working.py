@@ -45,7 +45,7 @@ class FakeChannel:
         self.heard.append(message)
         self.queue.extend(self.answer(message))
 
-    def receive(self) -> ToWorker:
+    def recv(self) -> ToWorker:
         if not self.queue:
             raise EOFError
         return self.queue.popleft()

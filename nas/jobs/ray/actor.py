@@ -3,7 +3,6 @@
 import pickle
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +12,6 @@ COLLECT_SECONDS = 3.0  # a call that collects messages waits for the first one s
 LEASE_SECONDS = 15.0
 """Without another call for so long, the worker takes its coordinator for gone. Less than Ray needs to give up a node that it
 cannot reach, so that the worker there has ended before another one goes on with its trial."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What an actor is told first: what it runs. Pickled by whoever starts the search, since what carries it should not have to
-    import it."""
-
-    plan: Any
-    run: Callable[[Any, Any], None]  # `run_worker`, or what takes its place: called with a channel and the plan
 
 
 @dataclass(frozen=True)
@@ -37,7 +27,7 @@ class Line:
     """Both directions between a worker and its coordinator. Messages are numbered, since Ray runs the methods of a threaded actor
     in any order, and kept until the other end is known to have them, since a call may fail on its way back.
 
-    `send`, `receive` and `poll` are the worker's `Channel`.
+    `send`, `recv` and `poll` are the worker's `Channel`.
     """
 
     def __init__(self) -> None:
@@ -59,7 +49,7 @@ class Line:
             self._outbox.append(packed)
             self._changed.notify_all()
 
-    def receive(self) -> Any:
+    def recv(self) -> Any:
         with self._changed:
             while self._taken not in self._inbox:
                 self._require_coordinator()
@@ -103,29 +93,22 @@ class Line:
             self._changed.notify_all()
 
 
-class NasWorker:
-    """What Ray makes an actor of; its methods run beside the worker's thread."""
+class NasWorker(Line):
+    """What Ray makes an actor of; its methods run beside the worker's thread. The first message is what that runs."""
 
     def __init__(self) -> None:
-        self._line = Line()
+        super().__init__()
         threading.Thread(target=self._work, name="nas worker", daemon=True).start()
 
     def _work(self) -> None:
         try:
-            job: Job = self._line.receive()
-            job.run(self._line, job.plan)
-            self._line.end("it ended itself")
+            self.recv()(self)
+            self.end("it ended itself")
         except BaseException as error:  # nobody else would hear of it
-            self._line.end(one_line(error))
+            self.end(one_line(error))
 
     def hello(self) -> str:
         """Answers as soon as the actor has been given its place: on which node."""
         import ray
 
         return ray.get_runtime_context().get_node_id()
-
-    def deliver(self, number: int, message: bytes) -> None:
-        self._line.deliver(number, message)
-
-    def collect(self, received: int) -> Collected:
-        return self._line.collect(received)

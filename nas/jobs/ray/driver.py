@@ -269,7 +269,7 @@ class _Driver:
                     vacant[seat.node] -= 1
                 else:
                     self._number(seat)
-                    self._send(seat, self._order.job)
+                    self._send(seat, self._order.run)
 
     def _await(self, seat: _Seat, call: Any, then: Callable[[_Seat, Any], None]) -> None:
         call.future().add_done_callback(lambda future: self._events.put(partial(self._answered, seat, future, then)))

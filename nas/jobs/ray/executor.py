@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import IO, Any
@@ -19,7 +20,6 @@ from nas.errors import ConfigError, NasError
 from nas.jobs.executor import Executor
 from nas.jobs.local import SHUTDOWN_SECONDS, deaf_to_signals, describe_exit, of_its_own
 from nas.jobs.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
-from nas.jobs.ray.actor import Job
 from nas.jobs.ray.driver import drive
 from nas.jobs.ray.link import Close, Gone, Kill, Lost, Order, Placed, Replace, Room, Said, Send, Unreachable
 from nas.jobs.worker import run_worker
@@ -41,7 +41,7 @@ class RayExecutor(Executor):
         address: `auto`, `local`, or where a cluster's head listens.
         most: Workers at any time.
         note: Told what is worth a line.
-        run: What an actor runs, with a channel and the plan.
+        run: What an actor runs, with a `Channel` and the `plan`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RayExecutor(Executor):
         most: int | None = None,
         *,
         note: Callable[[str], None] = lambda text: None,
-        run: Callable[[Any, WorkerPlan], None] = run_worker,
+        run: Callable[..., None] = run_worker,
     ) -> None:
         """Raises ConfigError where Ray is missing or a share makes no sense."""
         if importlib.util.find_spec("ray") is None:
@@ -96,7 +96,7 @@ class RayExecutor(Executor):
             self._gpus,
             self._cpus,
             self._most,
-            pickle.dumps(Job(replace(self._plan, sharing=workers_a_gpu(self._gpus)), self._run)),
+            pickle.dumps(partial(self._run, plan=replace(self._plan, sharing=workers_a_gpu(self._gpus)))),
             f"nas, connected to Ray for study {self._plan.study.name}",
             name,
         )
