@@ -5,9 +5,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optuna
 import pytest
@@ -25,6 +25,7 @@ from nas.study.run import SearchDisplay, SearchPlan, run_search
 from nas.study.source import Progress
 from nas.study.trials import TrialRecord
 from tests import warm
+from tests.machines import Machine
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 # Each of several test processes, with all that it starts, keeps to one core: threads of two that share their cores wait for each
@@ -104,6 +105,16 @@ def cold_workers() -> Iterator[None]:
 def one_thread() -> None:
     """Threads that an earlier test has left would wait for each other on the single core of its process."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`machine(gpus=2, cores=8)`: torch and the system show such a one. GPUs by their CUDA capabilities, or their number."""
+
+    def make(gpus: int | Sequence[tuple[int, int]] = 0, **facts: Any) -> None:
+        Machine(((8, 0),) * gpus if isinstance(gpus, int) else tuple(gpus), **facts).show(monkeypatch)
+
+    return make
 
 
 @pytest.fixture

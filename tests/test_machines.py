@@ -1,37 +1,22 @@
 """Machines that nobody here has, as torch shows them: what `auto` takes, what doctor says, precision, workers, and refusals."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-import nas.device
-import nas.jobs.placement
 from nas.device import pick_device
 from nas.errors import DeviceError
 from nas.jobs.local import pinned_environment
-from nas.jobs.placement import Placement, devices_of, plan_workers, say_left_out
+from nas.jobs.placement import Placement, device_group, devices_of, plan_workers, say_left_out
 from nas.report.machine import examine
 from tests.jobs.test_placement import PLAN
+from tests.machines import CUDA_12, Machine
 
-CUDA_13 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
-CUDA_12 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 OLD_DRIVER = "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver."
 NO_DRIVER = "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU."
-
-
-@dataclass(frozen=True)
-class Machine:
-    gpus: tuple[tuple[int, int], ...] = ()  # CUDA capabilities, of those that a process sees
-    kernels: tuple[str, ...] = CUDA_13
-    visible: str | None = None  # CUDA_VISIBLE_DEVICES
-    driver: str | None = None  # what CUDA says instead of working
-    mps: bool = False
-    flags: frozenset[str] = frozenset()  # of the CPU
 
 
 @dataclass(frozen=True)
@@ -105,33 +90,15 @@ MACHINES = {
 @pytest.fixture(params=MACHINES)
 def seen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Seen:
     machine, seen = MACHINES[request.param]
-
-    def begin() -> None:
-        raise RuntimeError(machine.driver)
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(machine.gpus))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(machine.gpus))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: machine.gpus[getattr(device, "index", device) or 0])
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device}")
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(machine.kernels))
-    monkeypatch.setattr(torch.cuda, "init", begin)
-    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: machine.driver is not None)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: machine.mps)
-    monkeypatch.setattr(nas.device, "cpu_flags", lambda: machine.flags)
-    monkeypatch.setattr(nas.jobs.placement, "usable_cores", lambda: 16)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000_000_000))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if machine.visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", machine.visible)
+    machine.show(monkeypatch)
     return seen
 
 
-def refusal(ask: Callable[[], object]) -> str:
+def refusal(ask: Callable[[], object], hint: str = "") -> str:
     with pytest.raises(DeviceError) as refused:
         ask()
     assert ".." not in refused.value.message
-    assert refused.value.hint
+    assert str(refused.value.hint).startswith(hint)
     return refused.value.message
 
 
@@ -148,7 +115,7 @@ def test_workers_of_a_plain_search(seen: Seen) -> None:
     assert devices_of(Placement()) == seen.workers.split()
     plans = plan_workers(Placement(), PLAN)
     assert [plan.device for plan in plans] == seen.workers.split()
-    assert {plan.threads for plan in plans} == {16 // len(plans)}
+    assert {plan.threads for plan in plans} == {8 // len(plans)}
     said: list[str] = []
     say_left_out("auto", None, said.append)
     assert bool(said) == bool(seen.problem)
@@ -163,7 +130,8 @@ def test_workers_of_a_plain_search(seen: Seen) -> None:
 
 def test_two_gpus(seen: Seen) -> None:
     if seen.two:
-        assert refusal(lambda: devices_of(Placement(gpus=2))).startswith(f"--gpus 2: {seen.two}")
+        for ask in (lambda: devices_of(Placement(gpus=2)), lambda: device_group("auto", 2)):
+            assert refusal(ask, f"--gpus {int(ONE in seen.two)}").startswith(f"--gpus 2: {seen.two}")
     else:
         assert devices_of(Placement(gpus=2)) == ["cuda:0", "cuda:1"]
         plans = plan_workers(replace(Placement(gpus=2), workers_per_gpu=2), PLAN)

@@ -19,7 +19,7 @@ from nas.errors import ConfigError, NasError
 from nas.jobs.messages import Died
 from nas.jobs.ray.actor import Line
 from nas.jobs.ray.driver import room_for
-from nas.jobs.ray.executor import RayExecutor
+from nas.jobs.ray.executor import RayExecutor, workers_a_gpu
 from tests.jobs import ray_standins
 from tests.jobs.ray_clusters import ENVIRONMENT, PATIENCE, alive, new_cluster, wait_until
 
@@ -112,6 +112,13 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ear]]:
 )
 def test_a_worker_takes_its_share_of_one_node(nodes: list[tuple[float, float]], gpus: float, cpus: float, workers: int) -> None:
     assert room_for(nodes, gpus, cpus) == workers
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers"), [(0, 1), (1, 1), (0.6, 1), (0.5, 2), (0.34, 2), (0.3333, 3), (0.25, 4), (0.1, 10), (1 / 99, 99)]
+)
+def test_how_many_workers_share_a_gpu_follows_from_their_shares(gpus: float, workers: int) -> None:
+    assert workers_a_gpu(gpus) == workers
 
 
 def test_a_line_keeps_the_order_whatever_the_order_of_calls() -> None:

@@ -11,7 +11,9 @@ import torch
 
 from nas import device
 from nas.config import DataConfig
+from nas.data import stream
 from nas.data.loader import Resident
+from nas.data.stream import Streamed
 from nas.jobs import worker
 from nas.jobs.messages import (
     Alive,
@@ -34,11 +36,6 @@ from nas.jobs.worker import run_worker
 from nas.train.checkpoint import read_curve
 from nas.train.threads import ThreadChoice
 from tests.jobs.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
-
-
-@pytest.fixture
-def workplace(tmp_path: Path) -> Workplace:
-    return Workplace.led(tmp_path / "study")
 
 
 def test_it_is_ready_then_trains_and_says_each_epoch(workplace: Workplace) -> None:
@@ -305,3 +302,23 @@ def test_the_next_job_begins_with_all_threads_whatever_the_last_one_chose(
     finally:
         torch.set_num_threads(before)
     assert seen == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("kind", [Resident, Streamed])
+def test_a_worker_says_where_its_images_come_from_if_not_from_its_device(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, kind: type[Resident]
+) -> None:
+    asked: list[tuple[int, str, int]] = []
+
+    def pick(nbytes: int, device: torch.device, sharing: int) -> type[Resident]:
+        asked.append((nbytes, device.type, sharing))
+        return kind
+
+    monkeypatch.setattr(stream, "pick_storage", pick)
+    line = FakeChannel([workplace.order()])
+    run_worker(line, replace(workplace.plan(), sharing=3))
+    (ready,) = said(Ready, line.heard)
+    assert ready.device.endswith(", images streamed from the cache") == (kind is Streamed)
+    ((nbytes, device, sharing),) = asked
+    assert (nbytes % 64, device, sharing) == (0, "cpu", 3), "digits are 64 bytes each"
+    assert line.heard[-1] == Ended("finished")

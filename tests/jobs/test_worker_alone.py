@@ -14,11 +14,6 @@ from tests.jobs.working import GO_ON, TOKEN, Workplace, always, assert_same, kin
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Workplace:
-    return Workplace.led(tmp_path / "study")
-
-
-@pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where temporary folders are made, as on another machine."""
     folder = tmp_path / "temporary"

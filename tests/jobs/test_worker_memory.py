@@ -23,11 +23,6 @@ TOO_LITTLE = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Workplace:
-    return Workplace.led(tmp_path / "study")
-
-
-@pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[nn.Module]]:
     """Of each training; they refuse more than twelve images at once while they train, in the very last layer."""
     made: list[weakref.ref[nn.Module]] = []
