@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import pytest
 
 from nas import cores
 from nas.cores import WAIT_POLICY, available_memory, cpu_quota, prepare_openmp, usable_cores
+from tests.cgroups import new_cgroup
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "31 23 0:28 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct"
@@ -68,8 +68,7 @@ def test_without_the_files_of_linux_nothing_is_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "quota", "usable"),
-    [(8, None, 8), (8, 4.0, 4), (2, 4.0, 2), (8, 0.5, 1), (8, 1.0, 1), (8, 1.5, 2), (8, 0.001, 1)],
+    ("allowed", "quota", "usable"), [(8, None, 8), (8, 4.0, 4), (2, 4.0, 2), (8, 0.5, 1), (8, 1.0, 1), (8, 1.5, 2), (8, 0.001, 1)]
 )
 def test_cores_by_affinity_and_quota(monkeypatch: pytest.MonkeyPatch, allowed: int, quota: float | None, usable: int) -> None:
     monkeypatch.setattr(cores, "_allowed", lambda: allowed)
@@ -138,34 +137,12 @@ def test_importing_nas_is_enough_if_it_comes_before_torch() -> None:
     assert json.loads(fresh(f"import json, os, torch, nas; {POLICY}")) is None
 
 
-@pytest.fixture
-def quota() -> Iterator[Path]:
-    """The list of the processes of a cgroup that has the time of one core, where this process may make one."""
-    name = f"nas-test-{os.getpid()}"
-    for folder, files in (
-        (Path("/sys/fs/cgroup/cpu") / name, {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "100000"}),
-        (Path("/sys/fs/cgroup") / name, {"cpu.max": "100000 100000"}),
-    ):
-        try:
-            folder.mkdir()
-        except OSError:
-            continue
-        try:
-            if all((folder / file).exists() for file in files):
-                for file, text in files.items():
-                    (folder / file).write_text(text)
-                yield folder / "cgroup.procs"
-                return
-        finally:
-            folder.rmdir()
-    pytest.skip("this process may make no cgroup with a quota")
+ONE_CORE = (("cpu", {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "100000"}), ("", {"cpu.max": "100000 100000"}))
 
 
 @pytest.mark.usefixtures("all_cores")
-def test_a_real_quota_of_one_core_gives_one_thread_everywhere(quota: Path) -> None:
-    program = f"""
-import os
-open({str(quota)!r}, "w").write(str(os.getpid()))
+def test_a_real_quota_of_one_core_gives_one_thread_everywhere() -> None:
+    program = """
 import nas
 import torch
 from pathlib import Path
@@ -177,4 +154,6 @@ plan = plan_workers(Placement(), WorkerPlan(DataConfig(dataset="digits"), "cpu",
 health = examine(Path("data"))
 print(plan.threads, DeviceGroup(torch.device("cpu")).threads, torch.get_num_threads(), health.cores, health.devices[-1].model)
 """
-    assert fresh(program).split() == ["1", "1", "1", "1", "cpu,", "1", "thread"]
+    with new_cgroup(*ONE_CORE) as processes:
+        joins = f"import os; open({str(processes)!r}, 'w').write(str(os.getpid()))"
+        assert fresh(joins + program).split() == ["1", "1", "1", "1", "cpu,", "1", "thread"]

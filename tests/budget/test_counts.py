@@ -270,10 +270,7 @@ PEAKS = {
     "a stage a little wider: as before, but that the first stage has its own worst moment": (network(8, 32), 3 * 8 * MAP),
     "preact: the raw input, its BatchNorm's output, and the activated one": (network(8, block="preact"), 3 * 8 * MAP),
     "bottleneck: the input, the third convolution's output and its BatchNorm's": (network(64, block="bottleneck"), 3 * 64 * MAP),
-    "squeeze and excitation: input, branch, factors and product": (
-        network(8, se_reduction=4),
-        3 * 8 * MAP + 8 * 4,
-    ),
+    "squeeze and excitation: input, branch, factors and product": (network(8, se_reduction=4), 3 * 8 * MAP + 8 * 4),
     "whitening stem: 24 whitened channels and their activation": (network(8, stem=StemConfig(type="whitening")), 2 * 24 * MAP),
 }
 

@@ -264,50 +264,34 @@ def test_missing_package_is_named_with_how_to_install_it(monkeypatch: pytest.Mon
     assert refused.value.hint == "pip install 'nas-under-budget[onnx]', or take runtime torch"
 
 
-def test_onnxruntime_runs_the_exported_network(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_onnxruntime_runs_the_exported_network_which_says_the_same_as_torch(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     for needed in ("onnx", "onnxscript"):
         pytest.importorskip(needed)
-    runs: list[list[object]] = []
-    session = onnxruntime.InferenceSession
+    runs: list[Any] = []  # the session of each
 
-    class Watched(session):  # type: ignore[misc, valid-type]
-        def run_with_iobinding(self, binding: object, *rest: object) -> None:
-            options = self.get_session_options()
-            runs.append([self.get_inputs()[0].shape, options.intra_op_num_threads, self.get_providers()])
-            super().run_with_iobinding(binding, *rest)
+    class Watched(onnxruntime.InferenceSession):  # type: ignore[misc, name-defined]
+        def run_with_iobinding(self, *arguments: object) -> None:
+            runs.append(self)
+            super().run_with_iobinding(*arguments)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Watched)
     arch = SMALL.model_copy(update={"se_reduction": 4, "pool": "max", "downsample": "avgpool"})
+    torch.manual_seed(3)
     ms = measure_latency(arch, SHAPE, LatencyConfig(max_ms=5, runtime="onnxruntime", threads=1, batch=2))
     assert 0 < ms < 1000
     assert len(runs) >= WARM_UP_RUNS + LEAST_RUNS
-    assert runs[0] == [[2, 3, 16, 16], 1, ["CPUExecutionProvider"]]
+    (image,) = runs[0].get_inputs()
+    assert (image.shape, runs[0].get_session_options().intra_op_num_threads) == ([2, 3, 16, 16], 1)
+    assert runs[0].get_providers() == ["CPUExecutionProvider"]
     assert capfd.readouterr().out == ""
-
-
-def test_the_exported_network_says_the_same_as_torch() -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    found = {}
-    session = onnxruntime.InferenceSession
-
-    def keep(*arguments: object, **named: object) -> object:
-        found["session"] = session(*arguments, **named)
-        return found["session"]
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(onnxruntime, "InferenceSession", keep)
-        torch.manual_seed(3)
-        with RUNTIMES["onnxruntime"](SMALL, SHAPE, LatencyConfig(max_ms=5, runtime="onnxruntime")) as run:
-            run()
     torch.manual_seed(3)
-    model = build_model(SMALL, SHAPE).eval()
-    images = torch.randn(1, 3, 16, 16)
+    model, images = build_model(arch, SHAPE).eval(), torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         expected = model(images)
-    name = found["session"].get_inputs()[0].name
-    got = torch.from_numpy(found["session"].run(None, {name: images.numpy()})[0])
+    got = torch.from_numpy(runs[0].run(None, {image.name: images.numpy()})[0])
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 

@@ -1,32 +1,59 @@
 """How the limits are written, and what is refused."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nas.config import BudgetConfig, parse_bytes
+from nas.config import BudgetConfig, flop_word, parse_bytes, parse_count, parse_flop
 from nas.errors import BudgetError, ConfigError
 from tests.spaces import read, with_budget
 
 RULE = "memory is a whole number of bytes above 0, such as 512kB, 2MB, 64KiB or 500_000"
+READ: dict[Callable[[Any], float], dict[Any, float]] = {
+    parse_count: {"5M": 5_000_000, "5m": 5_000_000, "300k": 300_000, "300 K": 300_000, "5_000_000": 5_000_000, "1.5M": 1_500_000}
+    | {"1.005M": 1_005_000, "2G": 2_000_000_000, "0.5k": 500, "1": 1, 4096: 4096},
+    parse_bytes: {"512kB": 512_000, "512KB": 512_000, "64KiB": 65_536, "2MB": 2_000_000, "1.5 MB": 1_500_000, "0.5KiB": 512}
+    | {"1MiB": 2**20, "3GB": 3 * 10**9, "1GiB": 2**30, "320B": 320, "500_000": 500_000, 4096: 4096},
+    parse_flop: {"2PFLOP": 2e15, "300 tflops": 3e14, "0.5P": 5e14, 1e12: 1e12, "7": 7.0},
+}
+REFUSED: dict[Callable[[Any], float], tuple[str, str | None, list[Any]]] = {
+    parse_count: (
+        "a count is a whole number above 0, such as 5M, 300k or 5_000_000",
+        "for example --max-params 5M",
+        ["5 apples", "0", "0M", "-3", "1.5", "", "M", "5e6", "inf", "nan", "5MM", True],
+    ),
+    parse_bytes: (
+        RULE,
+        "for example memory: 512kB; a kB is 1,000 bytes, a KiB 1,024",
+        ["5 apples", "512k", "2M", "0", "0kB", "-3kB", "1.5B", "0.3KiB", "", "kB", "1e6", "inf", True],
+    ),
+    parse_flop: (
+        "compute is a number of operations above 0, such as 2PFLOP or 300TFLOP",
+        None,
+        ["", "2 PB", "-1P", "0", "nan", "inf", "P"],
+    ),
+}
 
 
-READ = {"512kB": 512_000, "512KB": 512_000, "64KiB": 65_536, "2MB": 2_000_000, "1.5 MB": 1_500_000, "0.5KiB": 512}
-READ |= {"1MiB": 2**20, "3GB": 3 * 10**9, "1GiB": 2**30, "320B": 320, "500_000": 500_000}
+@pytest.mark.parametrize("parse", READ)
+def test_amounts_are_read(parse: Callable[[Any], float]) -> None:
+    assert {text: parse(text) for text in READ[parse]} == READ[parse]
 
 
-def test_memory_is_read() -> None:
-    assert {text: parse_bytes(text) for text in READ} == READ
-    assert parse_bytes(4096) == 4096
-
-
-@pytest.mark.parametrize("text", ["5 apples", "512k", "2M", "0", "0kB", "-3kB", "1.5B", "0.3KiB", "", "kB", "1e6", "inf", True])
-def test_memory_that_is_no_whole_number_of_bytes_is_refused(text: Any) -> None:
+@pytest.mark.parametrize(("parse", "text"), [(parse, text) for parse, (*_, texts) in REFUSED.items() for text in texts])
+def test_what_is_no_amount_is_refused(parse: Callable[[Any], float], text: Any) -> None:
+    rule, hint, _ = REFUSED[parse]
     with pytest.raises(BudgetError) as refused:
-        parse_bytes(text)
-    assert refused.value.message == f"{RULE}, but got {text!r}"
-    assert refused.value.hint == "for example memory: 512kB; a kB is 1,000 bytes, a KiB 1,024"
+        parse(text)
+    assert (refused.value.message, refused.value.hint) == (f"{rule}, but got {text!r}", hint)
+
+
+@pytest.mark.parametrize(("flop", "word"), [(4.2e14, "0.42PFLOP"), (1e13, "10TFLOP"), (3e9, "3GFLOP"), (25_600.0, "25600FLOP")])
+def test_compute_is_written_as_one_word_that_is_read_again(flop: float, word: str) -> None:
+    assert flop_word(flop) == word
+    assert parse_flop(word) == pytest.approx(flop)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +112,7 @@ MISTAKES = {
         {"latency": {"max_ms": 5, "runtime": "onnxruntime", "format": "onnx-int8"}},
         "budget.latency: format onnx-int8 is only for a command, because runtime onnxruntime runs in float32",
     ),
-    "latency that is a number": (
-        {"latency": 5},
-        f"budget.latency: must have the time and the runtime, {EXAMPLE}, but is 5",
-    ),
+    "latency that is a number": ({"latency": 5}, f"budget.latency: must have the time and the runtime, {EXAMPLE}, but is 5"),
     "unknown runtime": (
         {"latency": {"max_ms": 5, "runtime": "tensorrt"}},
         "budget.latency.runtime: must be 'torch' or 'onnxruntime' (got 'tensorrt')",

@@ -11,11 +11,8 @@ from nas.config import (
     ImageShape,
     StudyConfig,
     TrainConfig,
-    flop_word,
-    parse_count,
-    parse_flop,
 )
-from nas.errors import BudgetError, ConfigError
+from nas.errors import ConfigError
 from tests.reported import REPORTED
 
 
@@ -183,23 +180,6 @@ def test_digest_sees_a_projection_only_where_there_is_one() -> None:
     assert digest("maxpool", {}) == digest("conv", {}), "a single stage halves nothing"
 
 
-COUNTS = {"5M": 5_000_000, "5m": 5_000_000, "300k": 300_000, "300 K": 300_000, "5_000_000": 5_000_000, "1.5M": 1_500_000}
-COUNTS |= {"1.005M": 1_005_000, "2G": 2_000_000_000, "0.5k": 500, "1": 1}
-
-
-def test_count_is_read() -> None:
-    assert {text: parse_count(text) for text in COUNTS} == COUNTS
-    assert parse_count(4096) == 4096
-
-
-@pytest.mark.parametrize("text", ["5 apples", "0", "0M", "-3", "1.5", "", "M", "5e6", "inf", "nan", "5MM", True])
-def test_count_that_is_no_whole_number_above_0_is_refused(text: Any) -> None:
-    with pytest.raises(BudgetError) as refused:
-        parse_count(text)
-    assert refused.value.message == f"a count is a whole number above 0, such as 5M, 300k or 5_000_000, but got {text!r}"
-    assert refused.value.hint == "for example --max-params 5M"
-
-
 def test_images_smaller_than_8_pixels_or_of_one_class_are_refused() -> None:
     with pytest.raises(ConfigError, match="size: must be greater than or equal to 8"):
         ImageShape.from_json('{"channels": 1, "size": 7, "classes": 10}')
@@ -218,23 +198,6 @@ def test_one_line_tells_what_distinguishes_a_network() -> None:
 @pytest.mark.parametrize(("images", "batch"), [(50_000, 512), (2_000, 100), (41, 2), (3, 2), (1, 1)])
 def test_few_images_take_batches_small_enough_for_the_least_steps(images: int, batch: int) -> None:
     assert TrainConfig(batch_size=512, min_steps=20).batch_of(images) == batch
-
-
-@pytest.mark.parametrize(("text", "flop"), [("2PFLOP", 2e15), ("300 tflops", 3e14), ("0.5P", 5e14), (1e12, 1e12), ("7", 7.0)])
-def test_compute_is_read_in_operations(text: str | float, flop: float) -> None:
-    assert parse_flop(text) == flop
-
-
-@pytest.mark.parametrize(("flop", "word"), [(4.2e14, "0.42PFLOP"), (1e13, "10TFLOP"), (3e9, "3GFLOP"), (25_600.0, "25600FLOP")])
-def test_compute_is_written_as_one_word_that_is_read_again(flop: float, word: str) -> None:
-    assert flop_word(flop) == word
-    assert parse_flop(word) == pytest.approx(flop)
-
-
-@pytest.mark.parametrize("text", ["", "2 PB", "-1P", "0", "nan", "inf", "P"])
-def test_what_is_no_compute_is_refused(text: str) -> None:
-    with pytest.raises(BudgetError, match="such as 2PFLOP"):
-        parse_flop(text)
 
 
 def test_a_training_takes_six_operations_a_multiply_add_and_image_and_sam_twice_that() -> None:

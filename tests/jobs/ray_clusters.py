@@ -1,6 +1,5 @@
 """Ray clusters of several nodes on this machine, for tests."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,16 +35,6 @@ def new_cluster(**head: Any) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
-
-
-def alive(pid: int) -> bool:
-    """Whether the process has not ended; one that has ended and was not waited for has."""
-    try:
-        os.kill(pid, 0)
-        status = Path(f"/proc/{pid}/stat")
-        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def wait_until(is_so: Callable[[], Any], what: str) -> None:

@@ -17,6 +17,16 @@ def executor() -> FakeExecutor:
     return FakeExecutor(lambda order: None, World(), None, 2)  # type: ignore[arg-type, return-value]
 
 
+def busy(executor: FakeExecutor, workers: int = 2) -> Crew:
+    """So many that train."""
+    executor.count = workers
+    crew = Crew(executor, lambda note: None)
+    for worker in executor.workers:
+        crew.hear(worker, Ready("fake", "fp32"))
+        crew.occupy(worker, None)  # type: ignore[arg-type]
+    return crew
+
+
 def test_a_silence_is_too_long_by_what_was_learned_and_not_while_a_worker_starts() -> None:
     it = Silence()
     it.expect(0)
@@ -76,10 +86,7 @@ def test_nobody_is_replaced_once_the_search_ends(executor: FakeExecutor) -> None
 
 def test_who_is_heard_of_in_the_same_breath_does_not_hang(executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "UNLEARNED_SECONDS", 0.01)
-    it = Crew(executor, lambda note: None)
-    for worker in (0, 1):
-        it.hear(worker, Ready("fake", "fp32"))
-        it.occupy(worker, None)  # type: ignore[arg-type]
+    it = busy(executor)
     executor._outbox.append((0, Epoch(metrics(1, 0.5))))
     time.sleep(0.02)
     it.receive(0)
@@ -100,10 +107,7 @@ def test_the_search_is_not_lost_while_another_worker_is_awaited(executor: FakeEx
 
 
 def test_nobody_works_once_all_who_do_have_paused(executor: FakeExecutor) -> None:
-    it = Crew(executor, lambda note: None)
-    for worker in (0, 1):
-        it.hear(worker, Ready("fake", "fp32"))
-        it.occupy(worker, None)  # type: ignore[arg-type]
+    it = busy(executor)
     assert not it.pause_all()
     it.hear(0, Paused(0))
     assert not it.pause_all()
@@ -129,10 +133,7 @@ def test_a_worker_that_is_starting_is_waited_for_and_one_that_cannot_start_is_no
 
 
 def test_an_answer_to_an_earlier_pause_is_none_to_this_one(executor: FakeExecutor) -> None:
-    it = Crew(executor, lambda note: None)
-    it.hear(0, Ready("fake", "fp32"))
-    executor.count = 1
-    it.occupy(0, None)  # type: ignore[arg-type]
+    it = busy(executor, 1)
     assert not it.pause_all()
     it.release(0)  # its training had just ended
     assert it.pause_all()
@@ -148,10 +149,7 @@ def test_an_answer_to_an_earlier_pause_is_none_to_this_one(executor: FakeExecuto
 
 def test_who_pauses_does_not_hang(executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "UNLEARNED_SECONDS", 0.01)
-    it = Crew(executor, lambda note: None)
-    for worker in (0, 1):
-        it.hear(worker, Ready("fake", "fp32"))
-        it.occupy(worker, None)  # type: ignore[arg-type]
+    it = busy(executor)
     it.pause_all()
     executor._outbox.clear()
     it.hear(0, Paused(0))

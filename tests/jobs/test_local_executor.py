@@ -17,7 +17,8 @@ from nas.config import DataConfig
 from nas.jobs import local
 from nas.jobs.local import LocalExecutor, _environment, describe_exit, out_of_memory_kills, pinned_environment
 from nas.jobs.messages import Began, Died, Ended, Epoch, Failed, FromWorker, OutOfMemory, Ready, Shutdown, Unfit, Verdict
-from tests.jobs.working import DATA, GO_ON, Workplace, assert_same, kinds
+from tests.cgroups import new_cgroup
+from tests.jobs.working import DATA, GO_ON, Workplace, alive, assert_same, kinds
 
 PROC = Path("/proc")
 pytestmark = pytest.mark.usefixtures("cold_workers")
@@ -346,36 +347,14 @@ def test_how_many_the_system_killed_is_not_told_everywhere(monkeypatch: pytest.M
     assert out_of_memory_kills() == 0
 
 
-@pytest.fixture
-def little_memory() -> Iterator[Path]:
-    """A control group of 64 MiB: out of it the system kills who takes more, beside what it had before it came in."""
-    for parent, limit in ((Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/fs/cgroup"), "memory.max")):
-        group = parent / f"nas-test-{os.getpid()}"
-        if not (parent / "cgroup.procs").exists() or not os.access(parent, os.W_OK):
-            continue
-        group.mkdir()
-        try:
-            if (group / limit).exists():
-                (group / limit).write_text(str(64 * 2**20))
-                yield group
-                return
-        finally:
-            for pid in (group / "cgroup.procs").read_text().split():
-                os.kill(int(pid), signal.SIGKILL)
-            while (group / "cgroup.procs").read_text():
-                time.sleep(0.01)
-            group.rmdir()
-    pytest.skip("no control group could be made: only root may, and only where groups limit memory")
-
-
-def test_one_that_the_system_kills_for_its_memory_is_told_from_others(crew: Crew, little_memory: Path) -> None:
-    """For real."""
+def test_one_that_the_system_kills_for_its_memory_is_told_from_others(crew: Crew) -> None:
+    """For real: out of a group of 64 MiB the system kills who takes more, beside what it had before it came in."""
     crew.revive(1)
-    before = out_of_memory_kills()
-    (little_memory / "cgroup.procs").write_text(str(crew.process(1).pid))
-    order = crew.workplace.order(9, blocks=6, channels=256, batch_size=100)
-    crew.executor.send(1, order)
-    assert crew.until(is_a(Died, 1))[-1] == (1, Died("SIGKILL", out_of_memory=True))
+    before, limit = out_of_memory_kills(), str(64 * 2**20)
+    with new_cgroup(("memory", {"memory.limit_in_bytes": limit}), ("", {"memory.max": limit})) as processes:
+        processes.write_text(str(crew.process(1).pid))
+        crew.executor.send(1, crew.workplace.order(9, blocks=6, channels=256, batch_size=100))
+        assert crew.until(is_a(Died, 1))[-1] == (1, Died("SIGKILL", out_of_memory=True))
     assert out_of_memory_kills() > before
 
 
@@ -403,14 +382,6 @@ if __name__ == "__main__":
 """
 
 
-def gone(pid: int) -> bool:
-    """Or waits for nothing but to be buried by whoever takes orphans in."""
-    try:
-        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 @linux
 @pytest.mark.slow
 def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
@@ -426,20 +397,20 @@ def test_none_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
     try:
         workers = [int(pid) for pid in coordinator.stdout.readline().split()]
         assert len(workers) == 3
-        assert not any(gone(pid) for pid in workers)
+        assert all(alive(pid) for pid in workers)
         os.kill(workers[1], signal.SIGSTOP)
         coordinator.kill()
         coordinator.wait()
         killed = time.monotonic()
-        while not (gone(workers[0]) and gone(workers[1])):
+        while alive(workers[0]) or alive(workers[1]):
             assert time.monotonic() - killed < 60.0, "they train on"
             time.sleep(0.02)
-        while not gone(workers[2]):
+        while alive(workers[2]):
             assert time.monotonic() - killed < 60.0, "it has found nobody, and waits"
             time.sleep(0.1)
     finally:
         for pid in (coordinator.pid, *workers):
-            if not gone(pid):
+            if alive(pid):
                 os.kill(pid, signal.SIGKILL)
         coordinator.wait()
         coordinator.stdout.close()

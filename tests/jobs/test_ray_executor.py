@@ -21,7 +21,8 @@ from nas.jobs.ray.actor import Line
 from nas.jobs.ray.driver import room_for
 from nas.jobs.ray.executor import RayExecutor, workers_a_gpu
 from tests.jobs import ray_standins
-from tests.jobs.ray_clusters import ENVIRONMENT, PATIENCE, alive, new_cluster, wait_until
+from tests.jobs.ray_clusters import ENVIRONMENT, PATIENCE, new_cluster, wait_until
+from tests.jobs.working import alive
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas-under-budget[ray]'"

@@ -35,7 +35,7 @@ from nas.jobs.messages import (
 from nas.jobs.worker import run_worker
 from nas.train.checkpoint import read_curve
 from nas.train.threads import ThreadChoice
-from tests.jobs.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, said
+from tests.jobs.working import DATA, GO_ON, FakeChannel, Workplace, always, assert_same, kinds, one_by_one, said
 
 
 def test_it_is_ready_then_trains_and_says_each_epoch(workplace: Workplace) -> None:
@@ -54,10 +54,8 @@ def test_it_is_ready_then_trains_and_says_each_epoch(workplace: Workplace) -> No
 
 
 def test_it_trains_one_after_another_until_it_is_shut_down(workplace: Workplace) -> None:
-    orders: list[ToWorker] = [workplace.order(1), workplace.order(2), Shutdown()]
-    heard = workplace.work([workplace.order(0)], lambda m: [orders.pop(0)] if isinstance(m, Ended) else always(m))
+    heard = workplace.work([workplace.order(0)], one_by_one(workplace.order(1), workplace.order(2), Shutdown()))
     assert said(Ended, heard) == [Ended("finished")] * 3
-    assert not orders
     assert all(workplace.trial(number).metrics.is_file() for number in range(3))
 
 
@@ -157,13 +155,8 @@ def test_an_evaluation_of_many_images_says_how_far_it_is(workplace: Workplace, m
     monkeypatch.setattr(worker, "ALIVE_SECONDS", 0.0)
     monkeypatch.setattr("nas.train.loop.EVALUATION_BATCH", 50)
     heard = workplace.work([workplace.order(epochs=1)])
-    assert [
-        (one.done, one.total) for one in (message.progress for message in said(Alive, heard)) if one.phase == "validating"
-    ] == [
-        (0, 3),
-        (1, 3),
-        (2, 3),
-    ], "of 144 images"
+    progress = [message.progress for message in said(Alive, heard) if message.progress.phase == "validating"]
+    assert [(one.done, one.total) for one in progress] == [(0, 3), (1, 3), (2, 3)], "of 144 images"
 
 
 @pytest.mark.parametrize("left", [[], [Shutdown()]], ids=["gone", "shut down"])
@@ -296,8 +289,7 @@ def test_the_next_job_begins_with_all_threads_whatever_the_last_one_chose(
     monkeypatch.setattr(ThreadChoice, "choose", lambda choice, step, left, pause: choice.set(1))
     before = torch.get_num_threads()
     try:
-        orders: list[ToWorker] = [workplace.order(1), Shutdown()]
-        line = FakeChannel([workplace.order(0)], lambda m: [orders.pop(0)] if isinstance(m, Ended) else always(m))
+        line = FakeChannel([workplace.order(0)], one_by_one(workplace.order(1), Shutdown()))
         run_worker(line, replace(workplace.plan(), threads=2, times_threads=True))
     finally:
         torch.set_num_threads(before)

@@ -1,6 +1,7 @@
 """A worker at the end of a scripted line, in this process."""
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import torch
 
 from nas.config import ArchConfig, AugmentConfig, Candidate, DataConfig, StageConfig, TrainConfig
 from nas.jobs.job import Job
-from nas.jobs.messages import Alive, Epoch, FromWorker, ToWorker, Train, Verdict, WorkerPlan
+from nas.jobs.messages import Alive, Ended, Epoch, FromWorker, ToWorker, Train, Verdict, WorkerPlan
 from nas.jobs.worker import run_worker
 from nas.paths import StudyPaths, TrialPaths
 
@@ -101,6 +102,12 @@ class Workplace:
         return {str(file.relative_to(self.paths.folder)): file.read_bytes() for file in found}
 
 
+def one_by_one(*orders: ToWorker) -> Answer:
+    """Every epoch may go on, and each end is answered by the next order."""
+    left = deque(orders)
+    return lambda message: [left.popleft()] if isinstance(message, Ended) and left else always(message)
+
+
 def kinds(messages: Iterable[FromWorker]) -> list[str]:
     """Without signs of life, which come when they like."""
     return [type(message).__name__ for message in messages if not isinstance(message, Alive)]
@@ -140,3 +147,13 @@ def assert_same(one: TrialPaths, other: TrialPaths) -> None:
     assert state_of(one) == state_of(other)
     assert curve_of(one) == curve_of(other) == state_of(one)["curve"]
     assert [line["epoch"] for line in curve_of(one)] == list(range(1, len(curve_of(one)) + 1))
+
+
+def alive(pid: int) -> bool:
+    """Whether the process has not ended; one that has ended and was not waited for has."""
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat")
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -63,6 +63,7 @@ class Plain(ResidualBlock):
     def zero_residual(self):
         nn.init.zeros_(self.conv.weight)
 """
+SEARCH = ("search", "--space", "space.yaml", "--dataset", "digits", "--device", "cpu", "--study")
 DIGITS = ImageShape(channels=1, size=8, classes=10)
 
 
@@ -278,11 +279,7 @@ FAULTS = {
         r"my_blocks\.py:Plain cannot be built for 8 → 8 channels, kernel 3, stride 1: ValueError: not so "
         r"\(my_blocks\.py, line 7, in __init__\)",
     ),
-    "lazy layers": (
-        "nn.Conv2d(plan.channels_in, ",
-        "nn.LazyConv2d(",
-        "my_blocks.py:Plain has lazy parameters",
-    ),
+    "lazy layers": ("nn.Conv2d(plan.channels_in, ", "nn.LazyConv2d(", "my_blocks.py:Plain has lazy parameters"),
     "no copy": (
         "super().__init__(plan)",
         "super().__init__(plan); self.scale = 2 * next(nn.Linear(1, 1).parameters())",
@@ -335,7 +332,7 @@ def test_a_good_block_passes_and_leaves_the_random_numbers_alone() -> None:
 def test_a_search_refuses_a_bad_block_before_it_founds_a_study(nas: Callable[..., Done]) -> None:
     before, after, _ = FAULTS["loses the border"]
     write_space(PLAIN.replace(before, after))
-    done = nas(*["search", "--space", "space.yaml", "--dataset", "digits", "--study", "bad", "--trials", "1", "--device", "cpu"])
+    done = nas(*SEARCH, "bad", "--trials", "1")
     assert done.code != 0
     assert "has a wrong output size" in done.err
     assert "Traceback" not in done.err
@@ -438,24 +435,12 @@ def test_a_class_is_made_once_in_a_process() -> None:
 
 def test_settings_say_which_text_a_study_means(nas: Callable[..., Done]) -> None:
     write_space(PLAIN)
-    arguments = [
-        "search",
-        "--space",
-        "space.yaml",
-        "--dataset",
-        "digits",
-        "--study",
-        "own",
-        "--finalists",
-        "0",
-        "--device",
-        "cpu",
-    ]
-    assert nas(*arguments, "--trials", "1", "--timeout", "0.001").code == 130
+    search = (*SEARCH, "own", "--finalists", "0")
+    assert nas(*search, "--trials", "1", "--timeout", "0.001").code == 130
     assert read_settings(study_paths("own")).parameters["blocks.Plain"].startswith("my_blocks.py, sha256 ")
     assert (study_paths("own").blocks / "my_blocks.py").read_text() == PLAIN
     Path("my_blocks.py").write_text(PLAIN + "# changed\n")
-    done = nas(*arguments, "--trials", "2")
+    done = nas(*search, "--trials", "2")
     assert done.code != 0
     assert "blocks.Plain: my_blocks.py, sha256" in done.err
 
