@@ -5,22 +5,20 @@ python scripts/bench/augment.py --threads 1 --json augment.json
 
 import argparse
 import json
-import platform
-import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
+from common import in_words, machine, milliseconds, progress, table
 from torch import Tensor
 
 from nas.config import AugmentConfig
 from nas.data.augment import EXAMPLES, Draw, augment
 from nas.data.augment.mix import mix
-from nas.device import device_name, pick_device
-from nas.study.settings import git_state
+from nas.device import pick_device, wait_for
 
 CLASSES = 10
 
@@ -59,8 +57,7 @@ def seconds_a_batch(run: Callable[[int], Tensor], device: torch.device, runs: in
         started = time.perf_counter()
         for j in range(batches):
             run(i * batches + j)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         found.append((time.perf_counter() - started) / batches)
     return found[1:]
 
@@ -72,46 +69,29 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         # fetching the same pages again and again. In a training, the network's activations see to that.
         torch.empty(30 * 2**20, dtype=torch.uint8)
     images = some_images(arguments.batch, arguments.channels, arguments.size, device)
-    rows = []
+    seconds = {}
     for label, config in {"(gather and normalise)": None, **EXAMPLES}.items():
-        seconds = seconds_a_batch(work(config, images), device, arguments.runs, arguments.batches)
-        rows.append(
-            {
-                "augmentation": label,
-                "milliseconds": 1000 * statistics.median(seconds),
-                "fastest": 1000 * min(seconds),
-                "slowest": 1000 * max(seconds),
-                "images_per_second": arguments.batch / statistics.median(seconds),
-            }
-        )
-        print(f"{label}: {rows[-1]['milliseconds']:.2f} ms", file=sys.stderr)
+        seconds[label] = seconds_a_batch(work(config, images), device, arguments.runs, arguments.batches)
+        progress(f"{label}: {milliseconds(seconds[label], 2)} ms")
     return {
-        "device": device_name(device),
-        "machine": f"{platform.machine()} {platform.processor()}".strip(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "git": git_state(),
+        "machine": machine(device) | {"threads": torch.get_num_threads()},
         "batch": [arguments.batch, arguments.channels, arguments.size, arguments.size],
-        "runs": arguments.runs,
         "batches_a_run": arguments.batches,
-        "rows": rows,
+        "seconds": seconds,
     }
 
 
-def table(result: dict[str, Any]) -> str:
+def as_table(result: dict[str, Any]) -> str:
     """Markdown."""
-    shape = " × ".join(map(str, result["batch"]))
-    lines = [
-        f"Batches of {shape} on {result['device']}, torch {result['torch']}, {result['git']}; median of {result['runs']} runs of "
-        f"{result['batches_a_run']} batches, and the fastest and the slowest run.",
-        "",
-        "| augmentation | ms a batch | range | images/s |",
-        "|---|---:|---:|---:|",
+    rows = [
+        [label, milliseconds(seconds, 2), f"{result['batch'][0] / median(seconds):,.0f}"]
+        for label, seconds in result["seconds"].items()
     ]
-    for row in result["rows"]:
-        spread = f"{row['fastest']:.2f}–{row['slowest']:.2f}"
-        lines.append(f"| {row['augmentation']} | {row['milliseconds']:.2f} | {spread} | {row['images_per_second']:,.0f} |")
-    return "\n".join(lines)
+    runs = len(next(iter(result["seconds"].values())))
+    return (
+        f"Batches of {' × '.join(map(str, result['batch']))}; {in_words(result['machine'])}; median (fastest–slowest) of {runs} "
+        f"runs of {result['batches_a_run']} batches.\n\n{table(['augmentation', 'ms a batch', 'images/s'], rows)}"
+    )
 
 
 def main() -> None:
@@ -127,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     result = measure(arguments)
-    print(table(result))
+    print(as_table(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

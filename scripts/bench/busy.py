@@ -13,7 +13,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import NETWORKS, machine, spread, table, wait_policy
+from common import NETWORKS, in_words, machine, progress, spread, table, wait_policy
 from throughput import Contender, Task
 from torch.nn import functional as F
 
@@ -125,7 +124,7 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, dict[str, li
         for name in names:
             if not name.startswith("two"):
                 beside(name, lambda name=name: contenders[name].round()["images_per_second"])
-        print(f"{network}: round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+        progress(f"{network}: round {number + 1} of {options.rounds}")
     for contender in contenders.values():
         contender.end()
     neighbour.close()
@@ -173,11 +172,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     where = machine(torch.device("cpu"))
-    print(
-        ", ".join(f"{key} {value}" for key, value in where.items()),
-        f"n = {options.rounds}, load {os.getloadavg()[0]:.1f}\n",
-        sep=", ",
-    )
+    print(f"{in_words(where)}, n = {options.rounds}, load {os.getloadavg()[0]:.1f}\n")
     results = {}
     for network in options.networks:
         results[network] = measure(network, options)

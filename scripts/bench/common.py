@@ -1,8 +1,9 @@
-"""What several measurements share: the networks, the machine in words, a clock, tables."""
+"""What several measurements share: the networks, a training, the machine in words, a clock, tables."""
 
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +13,16 @@ from typing import Any
 
 import torch
 
-from nas.config import ArchConfig
+from nas.config import ArchConfig, Candidate
 from nas.cores import WAIT_POLICY, usable_cores
+from nas.data.images import Dataset
+from nas.data.loader import TrainBatches
+from nas.device import Precision
+from nas.models import build_model
+from nas.paths import TrialPaths
 from nas.space.space_file import load_preset
 from nas.study.settings import git_state
+from nas.train.loop import FitResult, fit
 
 
 def _stages(channels: Sequence[int], blocks: int, **others: Any) -> ArchConfig:
@@ -30,6 +37,24 @@ NETWORKS: dict[str, ArchConfig] = {
 }
 """From 78 k to 5 M parameters. airbench94 (arXiv 2404.00498) has no residual connections and pools between its convolutions;
 this one has its widths and about its multiply-adds."""
+
+
+def train(
+    candidate: Candidate, dataset: Dataset, images: Any, validation: Any, precision: Precision, seed: int, **options: Any
+) -> FitResult:
+    """As nas trains it, in a folder that is gone afterwards. `options` are those of `fit`."""
+    torch.manual_seed(seed)
+    model, batches = (
+        build_model(candidate.arch, dataset.shape),
+        TrainBatches(images, candidate.train, seed, len(dataset.classes)),
+    )
+    with tempfile.TemporaryDirectory(prefix="nas-bench-") as folder:
+        where = {"paths": TrialPaths(Path(folder)), "precision": precision, "seed": seed, "identity": ""}
+        return fit(model, batches, validation, candidate.train, lambda metrics: True, **where, **options)
+
+
+def in_words(machine: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in machine.items())
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -95,4 +120,4 @@ def milliseconds(seconds: Sequence[float], digits: int = 0) -> str:
 
 
 def progress(what: str) -> None:
-    print(what, file=sys.stderr)
+    print(what, file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean, median, quantiles, stdev
 
 import torch
-from common import machine, progress, spread, table
+from common import in_words, machine, progress, spread, table
 from curves import read_table
 
 from nas.budget import count_macs, count_params
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--curves", type=Path, nargs=2, metavar=("PLAIN", "FIT"))
     options = parser.parse_args()
     where = machine(torch.device("cpu"))
-    print(", ".join(f"{key} {value}" for key, value in where.items()), end="\n\n")
+    print(in_words(where), end="\n\n")
     if options.curves:
         print(curves_table({f"`{file.name}`": read_trainings(file) for file in options.curves}))
         return

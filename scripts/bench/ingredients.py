@@ -10,7 +10,6 @@ many points each change moves the mean, and whether that is more than the seeds 
 import argparse
 import csv
 import multiprocessing
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -24,17 +23,14 @@ import torch
 from nas.config import ArchConfig, Candidate, DataConfig, TrainConfig
 from nas.cores import usable_cores
 from nas.data.datasets import load_dataset
-from nas.data.loader import TrainBatches, mix_seed
+from nas.data.loader import mix_seed
 from nas.data.shift import shifted
 from nas.data.splits import DataSelection, select_data
 from nas.data.stream import place
 from nas.device import pick_device, pick_precision, tune_process
-from nas.models import build_model
-from nas.paths import TrialPaths
 from nas.runs.evaluation import judge
 from nas.space.recipes import load_recipe
 from nas.train.evaluate import TTA
-from nas.train.loop import fit
 
 BASE = "recipe `fast`, by SGD"
 CHANGES: dict[str, dict[str, Any]] = {
@@ -123,21 +119,8 @@ class _Worker:
         self.shifted = shifted(self.judged, None, 0)
 
     def run(self, job: Job) -> Result:
-        recipe, seed, of = job.candidate.train, mix_seed(0, job.seed), self.dataset
-        torch.manual_seed(seed)
-        batches = TrainBatches(self.train, recipe, seed, len(of.classes))
-        with tempfile.TemporaryDirectory(prefix="nas-ingredient-") as folder:
-            result = fit(
-                build_model(job.candidate.arch, of.shape),
-                batches,
-                None,
-                recipe,
-                lambda metrics: True,
-                paths=TrialPaths(Path(folder)),
-                precision=self.precision,
-                seed=seed,
-                identity="",
-            )
+        of = self.dataset
+        result = common.train(job.candidate, of, self.train, None, self.precision, mix_seed(0, job.seed))
         clean, changed = (place(images, of.mean, of.std, self.device) for images in (self.judged, self.shifted))
         averaged = TTA if job.change == BASE else ("flip",)
         scores = {tta: judge(result.model, clean, self.judged, tta).accuracy for tta in averaged}

@@ -72,7 +72,7 @@ class _Probe:
             case "Failed" | "Unfit":
                 raise SystemExit(str(message))
 
-    def receive(self) -> Any:
+    def recv(self) -> Any:
         order = self.order()
         self.laps.end("(draw a candidate, which is the coordinator's work)")
         return order
@@ -94,24 +94,25 @@ def worker(laps: Laps, dataset: str, folder: str | None) -> None:
     import torch
 
     laps.end("import torch")
-    from nas.jobs.executor import local
+    from nas.jobs.job import Job
     from nas.jobs.messages import Train, WorkerPlan
+    from nas.jobs.worker import run_worker, warm_up
 
     laps.end("import the worker's modules")
-    local.warm_up()
+    warm_up()
     laps.end("warm up")
-    from nas.config import ArchConfig, Candidate, DataConfig, StageConfig, TrainConfig
+    from nas.config import ArchConfig, DataConfig, StageConfig, TrainConfig
 
     with tempfile.TemporaryDirectory() as scratch:
         paths = Path(scratch)
         (paths / "study.token").write_text("probe")
 
         def order() -> Train:
-            stages = (StageConfig(blocks=1, channels=16), StageConfig(blocks=1, channels=32))
-            return Train(0, Candidate(arch=ArchConfig(stages=stages), train=TrainConfig(epochs=1)), paths / "trial", 0)
+            arch = ArchConfig(stages=(StageConfig(blocks=1, channels=16), StageConfig(blocks=1, channels=32)))
+            return Train(Job("0", "trial 0", paths / "trial", arch, TrainConfig(epochs=1), seed=0, identity=""))
 
         plan = WorkerPlan(DataConfig(dataset=dataset, folder=folder), "cpu", torch.get_num_threads(), paths, "probe")
-        local.run_worker(_Probe(laps, order), plan)
+        run_worker(_Probe(laps, order), plan)
 
 
 MODES = {"data": data, "worker": worker}

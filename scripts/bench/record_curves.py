@@ -23,7 +23,6 @@ import csv
 import json
 import multiprocessing
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -39,15 +38,12 @@ from nas.budget import Budget
 from nas.config import Candidate, DataConfig
 from nas.cores import usable_cores
 from nas.data.datasets import load_dataset
-from nas.data.loader import Resident, TrainBatches, mix_seed
+from nas.data.loader import Resident, mix_seed
 from nas.data.splits import split
 from nas.device import pick_device, pick_precision, tune_process
-from nas.models import build_model
-from nas.paths import TrialPaths
 from nas.space.space import Space, UniformDraw
 from nas.space.space_file import load_space
 from nas.train.checkpoint import EpochMetrics
-from nas.train.loop import fit
 
 COLUMNS = ("draw", "variant", "params", "macs", "values", "train_loss", "val_accuracy", "ema_val_accuracy", "seconds")
 
@@ -78,23 +74,8 @@ class _Worker:
         self.validation = Resident(of.train, of.mean, of.std, self.device, parts.validation)
 
     def run(self, job: Job) -> list[EpochMetrics]:
-        recipe = job.candidate.train
-        torch.manual_seed(job.seed)
-        model = build_model(job.candidate.arch, self.dataset.shape)
-        batches = TrainBatches(self.train, recipe, job.seed, len(self.dataset.classes))
-        with tempfile.TemporaryDirectory(prefix="nas-curve-") as folder:
-            return fit(
-                model,
-                batches,
-                self.validation,
-                recipe,
-                lambda metrics: True,
-                paths=TrialPaths(Path(folder)),
-                precision=self.precision,
-                seed=job.seed,
-                identity="",
-                raw_weights=job.variant != "own",
-            ).curve
+        data = self.dataset, self.train, self.validation
+        return common.train(job.candidate, *data, self.precision, job.seed, raw_weights=job.variant != "own").curve
 
 
 _worker: _Worker

@@ -16,7 +16,6 @@ import gc
 import json
 import multiprocessing
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import NETWORKS, machine, spread, table, wait_policy
+from common import NETWORKS, in_words, machine, progress, spread, table, wait_policy
 from torch.nn import functional as F
 
 from nas.budget import count_macs, count_params
@@ -316,7 +315,7 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, Any]:
         turn = number % len(contenders)
         for contender in contenders[turn:] + contenders[:turn]:
             contender.round()
-        print(f"{network}: round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+        progress(f"{network}: round {number + 1} of {options.rounds}")
     for contender in contenders:
         contender.end()
     arch = NETWORKS[network]
@@ -369,7 +368,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     where = machine(pick_device(options.device))
-    print(", ".join(f"{key} {value}" for key, value in where.items()), f"n = {options.rounds} rounds\n", sep=", ")
+    print(f"{in_words(where)}, n = {options.rounds} rounds\n")
     results = []
     for network in options.networks:
         results.append(measure(network, options))

@@ -88,13 +88,13 @@ def timed_search(arguments: list[str]) -> None:
     from nas.cli.main import main
     from nas.jobs import local
     from nas.jobs.runner import Runner
-    from nas.study import run
+    from nas.study import request, run
     from nas.study.drawing import SearchSource
 
     clocks.put(run, "run_search", "all else", before=lambda: clocks.mark("search"))
     clocks.put(run, "load_dataset", "start: data")
-    clocks.put(run, "check_feasible", "start: is anything feasible")
-    clocks.put(run, "split", "start: data")
+    clocks.put(request, "check_feasible", "start: is anything feasible")
+    clocks.put(request, "split", "start: data")
     clocks.put(run, "owned_study", "start: study")
     clocks.put(SearchSource, "work", "draw")
     clocks.put(Budget, "check", "budget check")
@@ -162,4 +162,6 @@ def timed_worker(*args: Any) -> None:
 
 
 if __name__ == "__main__":
-    timed_search(sys.argv[1:])
+    import timed  # a worker imports `timed_worker` from there, for it has nothing of this program's `__main__`
+
+    timed.timed_search(sys.argv[1:])

@@ -25,7 +25,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import machine, spread, table
+from common import in_words, machine, progress, spread, table
 from plain import WORKERS
 from timed import TIMES
 
@@ -161,21 +161,17 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
         known: dict[tuple[str, int], tuple[float, list[dict[str, Any]]]] = {}
         for workers in options.workers:
             seconds, trained = run_nas(options, workers)
-            say(f"repeat {repeat + 1}: nas, workers: {workers}: {len(trained)} trials in {seconds:.1f} s")
+            progress(f"repeat {repeat + 1}: nas, workers: {workers}: {len(trained)} trials in {seconds:.1f} s")
             row = {"repeat": repeat, "workers": workers, "nas": seconds, "trained": trained, "plain": {}}
             same = json.dumps([[trial["drawn"], trial["epochs"]] for trial in trained])
             for loading in options.plain_workers:
                 if (same, loading) not in known:
                     known[same, loading] = run_plain(options, trained, loading)
-                    say(f"repeat {repeat + 1}: plain, workers: {loading}: the same in {known[same, loading][0]:.1f} s")
+                    progress(f"repeat {repeat + 1}: plain, workers: {loading}: the same in {known[same, loading][0]:.1f} s")
                 plain, results = known[same, loading]
                 row["plain"][loading] = {"seconds": plain, "trials": results}
             rows.append(row)
     return rows
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 # -------------------------------------------------------------------------------------------------------- the report
@@ -232,8 +228,7 @@ def report_breakdown(found: dict[str, Any]) -> str:
 
 
 def report(found: dict[str, Any], space: str) -> str:
-    where = ", ".join(f"{key} {value}" for key, value in found["machine"].items())
-    parts = [f"space {space}; {where}"]
+    parts = [f"space {space}; {in_words(found['machine'])}"]
     if found["rows"]:
         parts += [report_comparison(found["rows"]), report_trials(found["rows"][0], RANGES.get(Path(space).stem))]
         for loading in found["rows"][0]["plain"]:

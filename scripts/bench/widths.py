@@ -15,9 +15,8 @@ import torch
 from common import machine, progress, spread, table
 
 from nas.budget.latency import RUNTIMES, median_seconds
-from nas.config import ArchConfig, ImageShape, LatencyConfig
-
-CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+from nas.config import ArchConfig, LatencyConfig
+from nas.space.space_file import CIFAR10
 
 
 def network(width: int) -> ArchConfig:
