@@ -9,12 +9,32 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import torch
 
 from nas.config import ArchConfig
-from nas.errors import NasError, one_line
+from nas.data.datasets import load_dataset
+from nas.data.images import ImageSet, JoinedSet
+from nas.data.loader import Resident, TrainBatches
+from nas.data.splits import select_data, split
+from nas.data.stream import bytes_of, pick_storage
+from nas.device import (
+    device_name,
+    out_of_memory,
+    peak_bytes,
+    peak_host_bytes,
+    pick_device,
+    pick_precision,
+    release_memory,
+    still_works,
+    tune_process,
+    wait_for,
+)
+from nas.errors import DeviceError, NasError, one_line
 from nas.files import is_disk_full, write_whole
 from nas.jobs.job import Job
 from nas.jobs.messages import (
@@ -43,16 +63,15 @@ from nas.jobs.messages import (
     Waiting,
     WorkerPlan,
 )
+from nas.models import build_model
+from nas.models.user_code import place_of
 from nas.paths import StudyPaths, TrialPaths
 from nas.train.checkpoint import EpochMetrics, Found
+from nas.train.distributed import ALONE, Group, Processes
 from nas.train.evaluate import Stopped
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from nas.data.images import ImageSet, JoinedSet
-    from nas.train.distributed import Group
-    from nas.train.loop import EpochProgress
+from nas.train.loop import EpochProgress, fit
+from nas.train.pace import measure_pace
+from nas.train.threads import ThreadChoice
 
 ALIVE_SECONDS = 1.0  # of silence within an epoch, after which it says how far it is
 EXIT_BROKEN = 3  # exit code of a worker whose device no longer works
@@ -75,23 +94,12 @@ class LostOwnership(Exception):
 def warm_up() -> None:
     """Does now what the first training would do for the first time, and wait for: the first step of an optimiser imports torch's
     compiler, which a search does not use, and that takes as long as all of torch."""
-    import torch
-
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
     torch.optim.SGD([weight], lr=0.1).step()
 
 
 def time_steps(order: TimeSteps) -> Timed:
-    import numpy as np
-    import torch
-
-    from nas.data.images import ImageSet
-    from nas.data.loader import Resident, TrainBatches
-    from nas.device import peak_host_bytes, pick_precision, release_memory, tune_process
-    from nas.models import build_model
-    from nas.train.pace import measure_pace
-
     torch.set_num_threads(order.threads)
     device, shape, recipe = torch.device("cpu"), order.shape, order.candidate.train.model_copy(update={"hardest": 1.0})
     tune_process(device)
@@ -108,8 +116,6 @@ def time_steps(order: TimeSteps) -> Timed:
 
 def run_worker(channel: Channel, plan: WorkerPlan) -> None:
     """Serves the runner until it says Shutdown or is gone."""
-    import torch
-
     torch.set_num_threads(plan.threads)
     try:
         trainer = _Trainer(channel, plan)
@@ -144,7 +150,6 @@ def _blamed(job: Job, error: BaseException) -> str:
     if isinstance(job.network, ArchConfig) or isinstance(error, NasError):
         return one_line(error)
     from nas.foreign.known import named
-    from nas.models.user_code import place_of
 
     return f"{job.network.built} fails in its training: {one_line(error)}{place_of(error, named(job.network.name).file)}"
 
@@ -153,13 +158,6 @@ class _Trainer:
     """The data and the device, loaded once for all trainings."""
 
     def __init__(self, channel: Channel, plan: WorkerPlan) -> None:
-        import torch
-
-        from nas.data.datasets import load_dataset
-        from nas.device import device_name, out_of_memory, pick_device, pick_precision, tune_process
-        from nas.errors import DeviceError
-        from nas.train.distributed import ALONE, Processes
-
         self.channel, self.plan = channel, plan
         self.token_file = plan.token_file or StudyPaths(plan.study).token
         self.sees_study = self._leads()
@@ -189,9 +187,6 @@ class _Trainer:
         self._last_word = time.monotonic()
 
     def _reside(self) -> None:
-        from nas.data.splits import select_data, split
-        from nas.data.stream import bytes_of, pick_storage
-
         data = self.dataset
         if self.plan.selection is None:
             parts = split(data, self.plan.data)
@@ -211,10 +206,6 @@ class _Trainer:
 
     def train(self, order: Train) -> None:
         """Trains one job and says how it ended. An exception costs this job, not the worker."""
-        import torch
-
-        from nas.device import release_memory
-
         self._suspended, self._early_verdict, self._progress = False, None, None
         ending = self._fit_or_say_why(order)
         torch.set_num_threads(self.plan.threads)
@@ -222,8 +213,6 @@ class _Trainer:
         self._send(ending)
 
     def _fit_or_say_why(self, order: Train) -> Ended | OutOfMemory | Failed:
-        from nas.device import out_of_memory, still_works
-
         try:
             if self.sees_study:
                 return self._fit(order.job, order.job.paths)
@@ -252,15 +241,6 @@ class _Trainer:
         return ending
 
     def _fit(self, job: Job, paths: TrialPaths) -> Ended:
-        import torch
-
-        from nas.data.loader import TrainBatches
-        from nas.device import peak_bytes
-        from nas.foreign import known
-        from nas.models import build_model
-        from nas.train.loop import EpochProgress, fit
-        from nas.train.threads import ThreadChoice
-
         resumed_after = 0
 
         def on_begin(epochs_done: int, found: Found) -> None:
@@ -281,9 +261,13 @@ class _Trainer:
             self._send(Note(text))
 
         torch.manual_seed(job.seed)
-        ours = isinstance(job.network, ArchConfig)
-        build: Callable[..., torch.nn.Module] = build_model if ours else known.build
-        with nullcontext() if ours else known.quiet():
+        quiet: AbstractContextManager[Any] = nullcontext()
+        build: Callable[..., torch.nn.Module] = build_model
+        if not isinstance(job.network, ArchConfig):
+            from nas.foreign import known  # takes long, and few need it
+
+            quiet, build = known.quiet(), known.build
+        with quiet:
             model = build(job.network, self.dataset.shape)
             classes = len(self.dataset.classes)
             result = fit(
@@ -373,10 +357,6 @@ class _Trainer:
     def pause(self, number: int) -> None:
         """Until the runner says Resume, or to suspend the training; a verdict may come meanwhile. The runner may time a network
         on this device next: it is idle by then, and has the memory that the training does not use."""
-        import torch
-
-        from nas.device import wait_for
-
         wait_for(self.device)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -44,10 +44,8 @@ def train(
 ) -> FitResult:
     """As nas trains it, in a folder that is gone afterwards. `options` are those of `fit`."""
     torch.manual_seed(seed)
-    model, batches = (
-        build_model(candidate.arch, dataset.shape),
-        TrainBatches(images, candidate.train, seed, len(dataset.classes)),
-    )
+    model = build_model(candidate.arch, dataset.shape)
+    batches = TrainBatches(images, candidate.train, seed, len(dataset.classes))
     with tempfile.TemporaryDirectory(prefix="nas-bench-") as folder:
         where = {"paths": TrialPaths(Path(folder)), "precision": precision, "seed": seed, "identity": ""}
         return fit(model, batches, validation, candidate.train, lambda metrics: True, **where, **options)

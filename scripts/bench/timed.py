@@ -119,7 +119,6 @@ def timed_worker(*args: Any) -> None:
     clocks = Clocks()
     import torch
 
-    from nas import models
     from nas.data.loader import TrainBatches
     from nas.jobs import local, worker
     from nas.train import loop
@@ -140,7 +139,7 @@ def timed_worker(*args: Any) -> None:
     clocks.put(worker._Trainer, "__init__", "start: data and device")
     clocks.put(worker._Trainer, "_verdict", "wait for the answer to an epoch")
     clocks.put(worker._Trainer, "_should_suspend", "look for messages")
-    clocks.put(models, "build_model", "build")
+    clocks.put(worker, "build_model", "build")
     clocks.put(loop._Trainer, "__init__", "optimiser and averaged weights")
     clocks.put(loop._Trainer, "restore", "look for a checkpoint")
     clocks.put_on_each(TrainBatches, "epoch", "augmented batches")

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas import device
 from nas.config import DataConfig
-from nas.data import stream
 from nas.data.loader import Resident
 from nas.data.stream import Streamed
 from nas.jobs import worker
@@ -261,7 +259,7 @@ def test_a_device_is_idle_before_a_pause_is_confirmed(workplace: Workplace, monk
         done.append("confirmed")
         return Paused(number)
 
-    monkeypatch.setattr(device, "wait_for", lambda waited: done.append(f"waited for {waited}"))
+    monkeypatch.setattr(worker, "wait_for", lambda waited: done.append(f"waited for {waited}"))
     monkeypatch.setattr(worker, "Paused", confirmed)
     workplace.work([workplace.order(epochs=1)], **pausing(Resume()))
     assert done == ["waited for cpu", "confirmed"]
@@ -306,7 +304,7 @@ def test_a_worker_says_where_its_images_come_from_if_not_from_its_device(
         asked.append((nbytes, device.type, sharing))
         return kind
 
-    monkeypatch.setattr(stream, "pick_storage", pick)
+    monkeypatch.setattr(worker, "pick_storage", pick)
     line = FakeChannel([workplace.order()])
     run_worker(line, replace(workplace.plan(), sharing=3))
     (ready,) = said(Ready, line.heard)

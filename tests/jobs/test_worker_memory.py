@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas import models
+from nas.jobs import worker
 from nas.jobs.messages import Began, Broken, Ended, FromWorker, OutOfMemory, ToWorker, Train
 from nas.jobs.worker import EXIT_BROKEN, run_worker
 from tests.jobs.working import FakeChannel, Workplace, always, assert_same, kinds, said
@@ -26,7 +26,7 @@ TOO_LITTLE = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[nn.Module]]:
     """Of each training; they refuse more than twelve images at once while they train, in the very last layer."""
     made: list[weakref.ref[nn.Module]] = []
-    real = models.build_model
+    real = worker.build_model
 
     def build(*arguments: Any) -> nn.Module:
         model = real(*arguments)
@@ -39,7 +39,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[nn.Module]]:
         if module.training and len(inputs[0]) > 12:
             raise torch.OutOfMemoryError(TOO_LITTLE)
 
-    monkeypatch.setattr(models, "build_model", build)
+    monkeypatch.setattr(worker, "build_model", build)
     return made
 
 
@@ -117,7 +117,7 @@ def test_an_error_of_another_kind_is_a_failure(
     def build(*_: Any) -> nn.Module:
         raise RuntimeError(error)
 
-    monkeypatch.setattr(models, "build_model", build)
+    monkeypatch.setattr(worker, "build_model", build)
     assert kinds(workplace.work([workplace.order()], in_smaller_parts(workplace.order()))) == ["Ready", *heard]
 
 
@@ -129,8 +129,8 @@ def test_a_device_that_works_no_more_ends_the_worker_and_fails_no_trial(
     def build(*_: Any) -> nn.Module:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(models, "build_model", build)
-    monkeypatch.setattr("nas.device.still_works", lambda device: False)
+    monkeypatch.setattr(worker, "build_model", build)
+    monkeypatch.setattr(worker, "still_works", lambda device: False)
     channel = FakeChannel([workplace.order(0), workplace.order(1)], always)
     with pytest.raises(SystemExit) as ended:
         run_worker(channel, workplace.plan())
