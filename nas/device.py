@@ -8,7 +8,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -169,19 +170,24 @@ def tune_process(device: torch.device) -> None:
         torch.backends.cudnn.benchmark = True  # every step has the same shapes: measured once, the fastest kernels stay
 
 
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Within, torch computes by so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def with_its_threads(run: Call) -> Call:
     """`run(spec, …)`, which computes here by as many CPU threads as the spec asks for."""
 
     @functools.wraps(run)
     def call(spec: Any, *more: Any, **named: Any) -> Any:
-        if spec.threads is None:
+        with nullcontext() if spec.threads is None else cpu_threads(spec.threads):
             return run(spec, *more, **named)
-        before = torch.get_num_threads()
-        torch.set_num_threads(spec.threads)
-        try:
-            return run(spec, *more, **named)
-        finally:
-            torch.set_num_threads(before)
 
     return cast(Call, call)
 

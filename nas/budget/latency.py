@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from nas.budget.counts import count_params, peak_memory
 from nas.budget.quantise import prepare_int8, write_int8
 from nas.config import ArchConfig, Frozen, ImageShape, LatencyConfig, first_problem
-from nas.device import out_of_memory, pick_device, release_memory, wait_for
+from nas.device import cpu_threads, out_of_memory, pick_device, release_memory, wait_for
 from nas.errors import BudgetError, DeviceError
 from nas.models import ResNet, build_model
 
@@ -120,13 +120,8 @@ def _torch(arch: ArchConfig, shape: ImageShape, latency: LatencyConfig) -> Itera
         model(images)
         wait_for(device)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(latency.threads)
-    try:
-        with torch.inference_mode():
-            yield run
-    finally:
-        torch.set_num_threads(threads)
+    with cpu_threads(latency.threads), torch.inference_mode():
+        yield run
 
 
 @contextmanager

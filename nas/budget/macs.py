@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas.device import cpu_threads
+
 FVCORE_FAILED: str | None = None  # why fvcore is not used; None if it is
 try:
     with warnings.catch_warnings():
@@ -60,13 +62,12 @@ def macs_of(model: nn.Module, image: Tensor) -> Macs:
 def _counting() -> Iterator[None]:
     """On one thread: beside workers that use every core, threads that wait for each other take ten times as long. Without torch's
     fused attention, inside which nothing could be counted."""
-    threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
-    torch.set_num_threads(1)
+    fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with cpu_threads(1):
+            yield
     finally:
-        torch.set_num_threads(threads)
         torch.backends.mha.set_fastpath_enabled(fast)
 
 

@@ -11,6 +11,7 @@ from nas.budget import count_macs
 from nas.config import ArchConfig, Candidate, TrainConfig, check_epochs, flop_word
 from nas.data.datasets import UNMIRRORED
 from nas.data.loader import TrainBatches, mix_seed
+from nas.device import cpu_threads
 from nas.errors import ConfigError, StudyError
 from nas.jobs.job import Job
 from nas.models import build_model
@@ -247,19 +248,16 @@ def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: Tr
 
     def measure(threads: int) -> Pace:
         torch.manual_seed(0)
-        torch.set_num_threads(threads)
-        return measure_pace(build_model(candidate.arch, dataset.shape), batches, few, train, ctx.precision, most)
+        with cpu_threads(threads):
+            return measure_pace(build_model(candidate.arch, dataset.shape), batches, few, train, ctx.precision, most)
 
-    before = torch.get_num_threads()
-    try:
-        pace = usual = measure(before)
-        if chooses_threads and before > 1:
-            # While other programs use the cores, one thread may be faster, and then the training chooses it, too, if it is long.
-            one, parts = measure(1), max(1.0, batches.batch_size / TIMED_IMAGES)
-            if usual.step > (1 + MARGIN) * one.step and is_timed(seconds / one.step * parts, usual.step / parts, before):
-                pace = one
-    finally:
-        torch.set_num_threads(before)
+    threads = torch.get_num_threads()
+    pace = usual = measure(threads)
+    if chooses_threads and threads > 1:
+        # While other programs use the cores, one thread may be faster, and then the training chooses it, too, if it is long.
+        one, parts = measure(1), max(1.0, batches.batch_size / TIMED_IMAGES)
+        if usual.step > (1 + MARGIN) * one.step and is_timed(seconds / one.step * parts, usual.step / parts, threads):
+            pace = one
     epoch = pace.epoch(len(batches), 0)
     at_the_end = pace.start + pace.image * judging_passes(ctx.test_images + ctx.held_out, tta_by(recipe, candidate))
     epochs = int((seconds - at_the_end) / epoch)

@@ -19,7 +19,7 @@ from nas.data.images import Dataset
 from nas.data.loader import TrainBatches
 from nas.data.splits import Split, validation_images
 from nas.data.stream import place
-from nas.device import out_of_memory, pick_device, pick_precision, release_memory, tune_process
+from nas.device import cpu_threads, out_of_memory, pick_device, pick_precision, release_memory, tune_process
 from nas.errors import ConfigError, DeviceError, StudyError, one_line
 from nas.jobs.messages import WorkerPlan
 from nas.jobs.placement import plan_workers
@@ -203,12 +203,11 @@ def _time_networks(
 ) -> list[TimedNetwork]:
     """In this process, with the threads of a worker; a network that occurs twice is timed once."""
     device = pick_device(plan.device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(plan.threads)
     tune_process(device)
     warm_up()
     try:
-        return _time_each(display.decoding(chosen, "timing networks", len(chosen)), dataset, parts, device, plan.sharing)
+        with cpu_threads(plan.threads):
+            return _time_each(display.decoding(chosen, "timing networks", len(chosen)), dataset, parts, device, plan.sharing)
     except Exception as error:
         where = out_of_memory(error)
         if where is None:
@@ -217,8 +216,6 @@ def _time_networks(
             f"a network of this space does not fit in the memory of {where}: {one_line(error)}",
             hint="a search would use micro-batches, which the estimate cannot time; lower batch_size in the space",
         ) from None
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _time_each(
