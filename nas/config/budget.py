@@ -79,8 +79,8 @@ def _parse(text: str | int, pattern: re.Pattern[str], units: dict[str, int], rul
     return round(value)
 
 
-def _read_by(parse: Callable[[Any], int]) -> BeforeValidator:
-    def read(value: Any) -> int:
+def _read_by(parse: Callable[[Any], float]) -> BeforeValidator:
+    def read(value: Any) -> float:
         try:
             return parse(value)
         except BudgetError as error:
@@ -91,6 +91,7 @@ def _read_by(parse: Callable[[Any], int]) -> BeforeValidator:
 
 Count = Annotated[int, _read_by(parse_count)]
 Bytes = Annotated[int, _read_by(parse_bytes)]
+Flop = Annotated[float, _read_by(parse_flop)]
 
 RuntimeName = Literal["torch", "onnxruntime"]
 CommandFormat = Literal["onnx", "onnx-int8"]

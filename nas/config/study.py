@@ -2,11 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from nas.config.budget import parse_flop
+from nas.config.budget import Flop
 from nas.config.frozen import Frozen
-from nas.errors import BudgetError
 
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1"]
 METRIC_WORDS: dict[MetricName, str] = {
@@ -76,14 +75,6 @@ class StrategyConfig(Frozen):
         return value
 
 
-def _parse_compute(text: Any) -> Any:
-    """ValueError is what pydantic reports with the key."""
-    try:
-        return None if text is None else parse_flop(text)
-    except BudgetError as error:
-        raise ValueError(error.message) from None
-
-
 class StudyConfig(Frozen):
     sampler: StrategyConfig = StrategyConfig(name="tpe")  # a name, or a mapping with arguments; see below
     pruner: StrategyConfig = StrategyConfig(name="asha")  # a name, or a mapping with arguments; see below
@@ -91,10 +82,10 @@ class StudyConfig(Frozen):
     objective: ObjectiveName = "accuracy"
     """accuracy: the best network under the budget. front: the best network for every number of parameters up to the budget; each
     trial gets its own limit, drawn below the budget."""
-    trial_compute: Annotated[float | None, BeforeValidator(_parse_compute)] = None
+    trial_compute: Flop | None = None
     """Training compute of each trial, such as 10TFLOP: small networks see more images in an epoch than large ones, so pruning and
     ranking compare networks at equal compute. null: every trial sees the same images."""
-    final_compute: Annotated[float | None, BeforeValidator(_parse_compute)] = None
+    final_compute: Flop | None = None
     """Compute of the final training that the search is for, such as 0.3PFLOP. At equal compute, trials that are much shorter
     favour networks that are too small for it. With this key the trial of a network at the limit of MACs takes `trial_compute`,
     and smaller networks take so much less that the best size for the final training does best. null: all take `trial_compute`."""

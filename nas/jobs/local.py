@@ -298,8 +298,7 @@ class LocalExecutor(Executor):
             return [(worker, Died(f"process {rank + 1} of {len(made.members)}: {word.reason}", word.out_of_memory))]
         if isinstance(word, Broken):
             return [(worker, word), (worker, Died(f"process {rank + 1} of {len(made.members)} can no longer use its device"))]
-        self._spawn(worker)
-        self._brief(worker)
+        self.restart(worker)
         return [(worker, word)]
 
     # ----------------------------------------------------------------------------------------------------- their end

@@ -13,13 +13,12 @@ import nas.budget.check
 from nas.budget import Budget, Cost, count_flash, count_macs, count_params, count_ram, peak_memory
 from nas.budget.check import TOO_LARGE_TO_RUN
 from nas.budget.latency import latency_key
-from nas.config import ArchConfig, BudgetConfig, ImageShape, LatencyConfig, StageConfig
+from nas.config import BudgetConfig, ImageShape, LatencyConfig
 from nas.errors import BudgetError, ConfigError
+from nas.space.space_file import CIFAR10
+from tests.reported import arch_of
 
-CIFAR10 = ImageShape(channels=3, size=32, classes=10)
-SMALL = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=16)))
-WIDER = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=32)))
-HUGE = ArchConfig(stages=tuple(StageConfig(blocks=64, channels=4096) for _ in range(4)))
+SMALL, WIDER, HUGE = arch_of(8, 16), arch_of(8, 32), arch_of(*[4096] * 4, blocks=64)
 LATENCY = LatencyConfig(max_ms=5, runtime="torch")
 PARAMS, MEMORY, MACS = count_params(SMALL, CIFAR10), peak_memory(SMALL, CIFAR10), count_macs(SMALL, CIFAR10)
 FLASH, RAM = count_flash(SMALL, CIFAR10), count_ram(SMALL, CIFAR10)
@@ -120,7 +119,7 @@ def test_network_too_large_to_run_is_over_its_latency(monkeypatch: pytest.Monkey
 
 
 def test_network_that_shrinks_its_images_to_nothing_is_refused() -> None:
-    arch = ArchConfig(stages=tuple(StageConfig(blocks=1, channels=8) for _ in range(5)))
+    arch = arch_of(*[8] * 5)
     budget = Budget(BudgetConfig(params=5_000_000, latency=LATENCY), ImageShape(channels=1, size=8, classes=10))
     assert not budget.needs_idle_machine(arch)
     with pytest.raises(ConfigError) as refused:

@@ -13,8 +13,7 @@ from nas.config.network import DownsampleName, PoolName, StemName, StemPoolName
 from nas.errors import ConfigError
 from nas.models.blocks import BLOCKS
 from nas.models.resnet import check_size
-
-CIFAR10 = ImageShape(channels=3, size=32, classes=10)
+from nas.space.space_file import CIFAR10
 
 
 def any_shape(lots: random.Random) -> ImageShape:

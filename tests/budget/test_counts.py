@@ -14,14 +14,13 @@ from torch.nn import functional as F
 
 import nas.budget.counts
 from nas.budget import Layer, calls_of, count_macs, count_params, follow, layers_of, macs_of, params_of, peak_memory
-from nas.config import ArchConfig, BlockName, ImageShape, StageConfig, StemConfig
+from nas.config import ArchConfig, BlockName, ImageShape, StemConfig
 from nas.models import build_model
 from nas.paths import shipped_names
-from nas.space.space_file import load_preset
-from tests.reported import REPORTED
+from nas.space.space_file import CIFAR10, load_preset
+from tests.reported import REPORTED, arch_of
 
-CIFAR10 = ImageShape(channels=3, size=32, classes=10)
-SMALL = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=16)))
+SMALL = arch_of(8, 16)
 
 
 def test_parameters_are_counted_without_allocating_any(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,11 +206,6 @@ MAP = 8**2 * 4
 """One channel of a map as large as the image."""
 
 
-def network(*channels: int, block: BlockName = "basic", **fields: object) -> ArchConfig:
-    stages = tuple(StageConfig(blocks=1, channels=c) for c in channels)
-    return ArchConfig.model_validate({"stages": stages, "block": block, **fields})
-
-
 # The image has 3 channels.
 LAYERS = {
     "a convolution holds its input and its output": (nn.Conv2d(3, 5, 3, padding=1), IMAGE + 5 * MAP),
@@ -259,19 +253,19 @@ def test_what_a_variable_still_names_but_nothing_reads_is_not_counted() -> None:
 
 def test_weights_are_not_among_it() -> None:
     assert of(nn.Linear(2, 3), 2) == (2 + 3) * 4
-    heavy, light = network(8, stem=StemConfig(kernel=15)), network(8, stem=StemConfig(kernel=1))
+    heavy, light = arch_of(8, stem=StemConfig(kernel=15)), arch_of(8, stem=StemConfig(kernel=1))
     assert peak_memory(heavy, SHAPE) == peak_memory(light, SHAPE)
 
 
 # By hand, at the worst moment: maps as large as the image, of so many channels.
 PEAKS = {
-    "basic: the block's input, the convolution's output and its BatchNorm's": (network(8), 3 * 8 * MAP),
-    "first block of a wider stage, at the shortcut's BatchNorm: both branches": (network(8, 64), 3 * 64 * MAP // 4),
-    "a stage a little wider: as before, but that the first stage has its own worst moment": (network(8, 32), 3 * 8 * MAP),
-    "preact: the raw input, its BatchNorm's output, and the activated one": (network(8, block="preact"), 3 * 8 * MAP),
-    "bottleneck: the input, the third convolution's output and its BatchNorm's": (network(64, block="bottleneck"), 3 * 64 * MAP),
-    "squeeze and excitation: input, branch, factors and product": (network(8, se_reduction=4), 3 * 8 * MAP + 8 * 4),
-    "whitening stem: 24 whitened channels and their activation": (network(8, stem=StemConfig(type="whitening")), 2 * 24 * MAP),
+    "basic: the block's input, the convolution's output and its BatchNorm's": (arch_of(8), 3 * 8 * MAP),
+    "first block of a wider stage, at the shortcut's BatchNorm: both branches": (arch_of(8, 64), 3 * 64 * MAP // 4),
+    "a stage a little wider: as before, but that the first stage has its own worst moment": (arch_of(8, 32), 3 * 8 * MAP),
+    "preact: the raw input, its BatchNorm's output, and the activated one": (arch_of(8, block="preact"), 3 * 8 * MAP),
+    "bottleneck: the input, the third convolution's output and its BatchNorm's": (arch_of(64, block="bottleneck"), 3 * 64 * MAP),
+    "squeeze and excitation: input, branch, factors and product": (arch_of(8, se_reduction=4), 3 * 8 * MAP + 8 * 4),
+    "whitening stem: 24 whitened channels and their activation": (arch_of(8, stem=StemConfig(type="whitening")), 2 * 24 * MAP),
 }
 
 
@@ -283,27 +277,28 @@ def test_peak_of_a_network_is_counted_by_hand(moment: str) -> None:
 
 @pytest.mark.parametrize("block", ["basic", "preact", "bottleneck"])
 def test_memory_grows_with_channels_and_images_and_not_with_depth(block: BlockName) -> None:
-    peaks = [peak_memory(network(c, 2 * c, block=block), SHAPE) for c in (8, 16, 24, 64)]
+    peaks = [peak_memory(arch_of(c, 2 * c, block=block), SHAPE) for c in (8, 16, 24, 64)]
     assert peaks == sorted(set(peaks))
     larger = ImageShape(channels=3, size=16, classes=10)
-    assert peak_memory(network(8, block=block), larger) == 4 * peak_memory(network(8, block=block), SHAPE)
-    deep = ArchConfig(stages=(StageConfig(blocks=5, channels=8),), block=block)
-    assert peak_memory(deep, SHAPE) == peak_memory(network(8, block=block), SHAPE)
+    assert peak_memory(arch_of(8, block=block), larger) == 4 * peak_memory(arch_of(8, block=block), SHAPE)
+    assert peak_memory(arch_of(8, blocks=5, block=block), SHAPE) == peak_memory(arch_of(8, block=block), SHAPE)
 
 
 @pytest.mark.parametrize("fields", [{"dropout": 0.3}, {"stochastic_depth": 0.5}, {"zero_init": True}, {"norm_momentum": 0.5}])
 def test_what_only_trains_costs_none(fields: dict[str, object]) -> None:
-    assert peak_memory(network(8, 16, **fields), SHAPE) == peak_memory(network(8, 16), SHAPE)
+    assert peak_memory(arch_of(8, 16, **fields), SHAPE) == peak_memory(arch_of(8, 16), SHAPE)
 
 
 @pytest.mark.parametrize("block", ["basic", "preact", "bottleneck"])
 def test_it_is_the_same_on_the_meta_device_and_on_a_real_one(block: BlockName) -> None:
-    arch = network(8, 24, block=block, se_reduction=4, downsample="maxpool", pool="max")
+    arch = arch_of(8, 24, block=block, se_reduction=4, downsample="maxpool", pool="max")
     assert follow(build_model(arch, SHAPE).eval(), torch.zeros(1, 3, 8, 8)).peak == peak_memory(arch, SHAPE)
 
 
-EVERYTHING = ArchConfig(
-    stages=(StageConfig(blocks=2, channels=16), StageConfig(blocks=2, channels=32)),
+EVERYTHING = arch_of(
+    16,
+    32,
+    blocks=2,
     block="bottleneck",
     stem=StemConfig(type="whitening"),
     se_reduction=4,

@@ -24,14 +24,13 @@ from nas.budget.latency import (
     measure_latency,
     median_seconds,
 )
-from nas.config import ArchConfig, BudgetConfig, ImageShape, LatencyConfig, StageConfig
+from nas.config import BudgetConfig, ImageShape, LatencyConfig
 from nas.errors import BudgetError, DeviceError
 from nas.models import ResNet, build_model
+from tests.reported import arch_of
 
 SHAPE = ImageShape(channels=3, size=16, classes=10)
-SMALL = ArchConfig(stages=(StageConfig(blocks=1, channels=8), StageConfig(blocks=1, channels=16)))
-LARGE = ArchConfig(stages=(StageConfig(blocks=3, channels=96), StageConfig(blocks=3, channels=192)))
-HUGE = ArchConfig(stages=tuple(StageConfig(blocks=64, channels=4096) for _ in range(4)))
+SMALL, LARGE, HUGE = arch_of(8, 16), arch_of(96, 192, blocks=3), arch_of(*[4096] * 4, blocks=64)
 
 
 class Clock:

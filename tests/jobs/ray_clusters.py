@@ -1,5 +1,6 @@
 """Ray clusters of several nodes on this machine, for tests."""
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ import pytest
 
 import tests
 
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas-under-budget[ray]'"
+)
 PATIENCE = 120.0
 """Seconds; a process of Ray's takes one or two to start, and many more beside busy ones."""
 ENVIRONMENT = {

@@ -1,6 +1,5 @@
 """A whole search on digits over a Ray cluster that loses a machine and gains another, and shares no folder with the search."""
 
-import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,13 +17,10 @@ from nas.study.run import SearchResult, run_search
 from nas.study.source import Progress
 from nas.study.storage import open_study
 from tests.conftest import QuietDisplay
-from tests.jobs.ray_clusters import ENVIRONMENT, new_cluster
+from tests.jobs.ray_clusters import ENVIRONMENT, needs_ray, new_cluster
 from tests.study.test_whole_searches import SPACE, check_curves
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas-under-budget[ray]'"),
-    pytest.mark.slow,
-]
+pytestmark = [needs_ray, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """Which actors the driver asks for, and who of them gets a job: against stand-ins for Ray and for time, without a cluster."""
 
-import importlib.util
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -15,10 +14,9 @@ from nas.jobs.ray.actor import Collected
 from nas.jobs.ray.driver import AHEAD, VACANT_SECONDS, _Driver
 from nas.jobs.ray.executor import RayExecutor
 from nas.jobs.ray.link import Gone, Order, Placed, Replace, Room
+from tests.jobs.ray_clusters import needs_ray
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas-under-budget[ray]'"
-)
+pytestmark = needs_ray
 
 
 class Actor:

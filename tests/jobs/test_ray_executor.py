@@ -1,6 +1,5 @@
 """Workers on a real Ray cluster, of several nodes on this machine: who is started where, what is heard of them, how they end."""
 
-import importlib.util
 import json
 import os
 import pickle
@@ -21,12 +20,10 @@ from nas.jobs.ray.actor import Line
 from nas.jobs.ray.driver import room_for
 from nas.jobs.ray.executor import RayExecutor, workers_a_gpu
 from tests.jobs import ray_standins
-from tests.jobs.ray_clusters import ENVIRONMENT, PATIENCE, new_cluster, wait_until
+from tests.jobs.ray_clusters import ENVIRONMENT, PATIENCE, needs_ray, new_cluster, wait_until
 from tests.jobs.working import alive
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is missing: pip install 'nas-under-budget[ray]'"
-)
+pytestmark = needs_ray
 
 PLAN: Any = ray_standins.Plan(Path("/nowhere/mine"))
 

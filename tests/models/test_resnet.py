@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,31 +13,26 @@ from torchvision import ops as torchvision_ops
 from torchvision.models import resnet as torchvision_resnet
 
 from nas.budget import count_params
-from nas.config import ArchConfig, ImageShape, StageConfig
+from nas.config import ArchConfig, ImageShape
 from nas.errors import ConfigError
 from nas.models import build_model, layers
 from nas.models.blocks import BLOCKS, BlockPlan, ResidualBlock
 from nas.models.layers import Scale, SqueezeExcitation, StochasticDepth, average_halving, maximum_halving
 from nas.models.resnet import WhiteningConv, check_size
 from nas.space.space import UniformDraw
-from nas.space.space_file import load_space
-
-CIFAR = ImageShape(channels=3, size=32, classes=10)
-
-
-def arch_of(*widths: int, blocks: int = 1, **changes: Any) -> ArchConfig:
-    return ArchConfig.model_validate({"stages": [StageConfig(blocks=blocks, channels=w) for w in widths], **changes})
+from nas.space.space_file import CIFAR10, load_space
+from tests.reported import arch_of
 
 
 def test_resnet_20_has_the_published_number_of_parameters() -> None:
     # 269,722 with parameter-free shortcuts (arXiv 1512.03385, table 6: 0.27 M), and two 1×1 projections with BatchNorm.
-    assert count_params(arch_of(16, 32, 64, blocks=3), CIFAR) == 269_722 + (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
+    assert count_params(arch_of(16, 32, 64, blocks=3), CIFAR10) == 269_722 + (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
 
 
 def test_wide_resnet_22_4_has_the_published_number_of_parameters() -> None:
     # WRN-22-4: 4.3 M (arXiv 1605.07146); a stem of 16 channels, stages of 64, 128, 256 with three pre-activation blocks each.
     arch = arch_of(64, 128, 256, blocks=3, block="preact", stem={"channels": 16})
-    assert count_params(arch, CIFAR) == pytest.approx(4.3e6, rel=0.01)
+    assert count_params(arch, CIFAR10) == pytest.approx(4.3e6, rel=0.01)
 
 
 def test_a_network_on_the_meta_device_has_as_many_parameters_as_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,14 +41,14 @@ def test_a_network_on_the_meta_device_has_as_many_parameters_as_a_real_one(monke
     space, draw = load_space("resnet"), UniformDraw(seed=5)
     for _ in range(50):
         arch = space.draw(draw).arch
-        real = build_model(arch, CIFAR)
-        assert count_params(arch, CIFAR) == sum(p.numel() for p in real.parameters()), arch.one_line()
+        real = build_model(arch, CIFAR10)
+        assert count_params(arch, CIFAR10) == sum(p.numel() for p in real.parameters()), arch.one_line()
 
 
 def test_the_seed_decides_the_weights() -> None:
     def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return nn.utils.parameters_to_vector(build_model(arch_of(8, 12), CIFAR).parameters())
+        return nn.utils.parameters_to_vector(build_model(arch_of(8, 12), CIFAR10).parameters())
 
     assert torch.equal(weights(3), weights(3))
     assert not torch.equal(weights(3), weights(4))
@@ -79,9 +73,9 @@ def rates(model: nn.Module, kind: type[nn.Module]) -> list[float]:
 
 
 def test_stochastic_depth_rises_linearly_to_the_last_block() -> None:
-    model = build_model(arch_of(4, 6, blocks=2, stochastic_depth=0.4), CIFAR)
+    model = build_model(arch_of(4, 6, blocks=2, stochastic_depth=0.4), CIFAR10)
     assert rates(model, StochasticDepth) == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    assert not rates(build_model(arch_of(4, 6), CIFAR), StochasticDepth)
+    assert not rates(build_model(arch_of(4, 6), CIFAR10), StochasticDepth)
 
 
 @pytest.mark.parametrize(
@@ -95,14 +89,14 @@ def test_stochastic_depth_rises_linearly_to_the_last_block() -> None:
 )
 @pytest.mark.parametrize("block", BLOCKS)
 def test_dropout_is_where_it_was_asked_for(block: str, place: str, where: set[str]) -> None:
-    model = build_model(arch_of(4, 6, block=block, dropout=0.3, dropout_place=place), CIFAR)
+    model = build_model(arch_of(4, 6, block=block, dropout=0.3, dropout_place=place), CIFAR10)
     assert {name for name, module in model.named_modules() if isinstance(module, nn.Dropout)} == where
     assert set(rates(model, nn.Dropout)) == {0.3}
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_inner_channels_are_rounded_up_and_every_norm_has_the_momentum_asked_for(block: str) -> None:
-    model = build_model(arch_of(10, 33, block=block, se_reduction=4, expansion=4, norm_momentum=0.35), CIFAR)
+    model = build_model(arch_of(10, 33, block=block, se_reduction=4, expansion=4, norm_momentum=0.35), CIFAR10)
     assert [module.fc1.out_channels for module in model.modules() if isinstance(module, SqueezeExcitation)] == [3, 9]
     assert {module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)} == {0.35}
     if block == "separable":
@@ -115,7 +109,7 @@ def test_inner_channels_are_rounded_up_and_every_norm_has_the_momentum_asked_for
 
 @pytest.mark.parametrize(("pool_size", "cells"), [(1, 1), (2, 2), (4, 4), (8, 4)])
 def test_the_classifier_sees_every_pooled_cell(pool_size: int, cells: int) -> None:
-    model = build_model(arch_of(4, 6, 8, 10, pool_size=pool_size), CIFAR)  # 32 → 32 → 16 → 8 → 4
+    model = build_model(arch_of(4, 6, 8, 10, pool_size=pool_size), CIFAR10)  # 32 → 32 → 16 → 8 → 4
     assert model.classifier.in_features == 10 * cells**2
 
 
@@ -137,7 +131,7 @@ def test_pooling_is_torchs_where_that_refuses_the_map(pool: str, size: int, monk
 
 @pytest.mark.parametrize(("pool", "by_hand"), [("avg", lambda x: x.mean((2, 3))), ("max", lambda x: x.amax((2, 3)))])
 def test_pooling_is_the_mean_or_the_maximum(pool: str, by_hand: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    model = build_model(arch_of(4, 6, pool=pool), CIFAR).eval()
+    model = build_model(arch_of(4, 6, pool=pool), CIFAR10).eval()
     features: list[torch.Tensor] = []
     model.pool.register_forward_hook(lambda _module, inputs, _output: features.append(inputs[0]))
     with torch.no_grad():
@@ -147,8 +141,8 @@ def test_pooling_is_the_mean_or_the_maximum(pool: str, by_hand: Callable[[torch.
 
 def test_the_logit_scale_is_a_factor_on_the_logits() -> None:
     torch.manual_seed(0)
-    plain = build_model(arch_of(4, 6), CIFAR).eval()
-    scaled = build_model(arch_of(4, 6, logit_scale=0.125), CIFAR).eval()
+    plain = build_model(arch_of(4, 6), CIFAR10).eval()
+    scaled = build_model(arch_of(4, 6, logit_scale=0.125), CIFAR10).eval()
     scaled.load_state_dict(plain.state_dict())
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
@@ -169,14 +163,14 @@ def test_halving_rounds_up_and_averages_what_is_there(size: int) -> None:
 
 def test_he_initialisation_follows_the_fan_out() -> None:
     torch.manual_seed(0)
-    weight = build_model(arch_of(64, 128), CIFAR).stages[1][0].conv1.weight
+    weight = build_model(arch_of(64, 128), CIFAR10).stages[1][0].conv1.weight
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (128 * 9)), rel=0.02)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_dirac_convolutions_pass_their_input_on(block: str) -> None:
     torch.manual_seed(0)
-    model = build_model(arch_of(6, 12, block=block, init="dirac"), CIFAR)
+    model = build_model(arch_of(6, 12, block=block, init="dirac"), CIFAR10)
     checked = 0
     for module in model.modules():
         if not isinstance(module, nn.Conv2d) or module.kernel_size == (1, 1) or module.stride != (1, 1):
@@ -221,9 +215,8 @@ def test_a_block_computes_what_torchvisions_does(
 ) -> None:
     torch.manual_seed(0)
     channels = 12
-    stage = StageConfig(blocks=1, channels=channels)
-    arch = ArchConfig(stages=(stage,), block=name, expansion=4)
-    ours = BLOCKS[name](BlockPlan(arch, stage, channels_in, stride, 0.0)).eval()
+    arch = arch_of(channels, block=name, expansion=4)
+    ours = BLOCKS[name](BlockPlan(arch, arch.stages[0], channels_in, stride, 0.0)).eval()
     shortcut = None
     if stride != 1 or channels_in != channels:
         shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
@@ -256,10 +249,9 @@ def test_stochastic_depth_drops_what_torchvisions_drops() -> None:
 
 def test_a_preactivation_block_is_norm_activation_convolution_twice() -> None:
     torch.manual_seed(0)
-    stage = StageConfig(blocks=1, channels=6)
-    arch = ArchConfig(stages=(stage,), block="preact")
+    arch = arch_of(6, block="preact")
     for channels_in, stride in ((6, 1), (4, 2)):
-        block = shaken(BLOCKS["preact"](BlockPlan(arch, stage, channels_in, stride, 0.0)))
+        block = shaken(BLOCKS["preact"](BlockPlan(arch, arch.stages[0], channels_in, stride, 0.0)))
         assert isinstance(block, ResidualBlock)
         x = torch.randn(2, channels_in, 9, 9)
         with torch.no_grad():
@@ -270,7 +262,7 @@ def test_a_preactivation_block_is_norm_activation_convolution_twice() -> None:
 
 
 def test_a_preactivated_network_normalises_and_activates_at_its_end() -> None:
-    preact, basic = (build_model(arch_of(4, 6, block=name), CIFAR) for name in ("preact", "basic"))
+    preact, basic = (build_model(arch_of(4, 6, block=name), CIFAR10) for name in ("preact", "basic"))
     assert isinstance(preact.norm, nn.BatchNorm2d)
     assert isinstance(preact.activation, nn.ReLU)
     assert isinstance(preact.stem.norm, nn.Identity)
@@ -278,8 +270,7 @@ def test_a_preactivated_network_normalises_and_activates_at_its_end() -> None:
     assert isinstance(basic.stem.norm, nn.BatchNorm2d)
 
 
-def whitening_arch(**changes: object) -> ArchConfig:
-    return ArchConfig.model_validate({"stages": [StageConfig(blocks=1, channels=6)], "stem": {"type": "whitening"}, **changes})
+WHITENING = arch_of(6, stem={"type": "whitening"})
 
 
 def natural_images(channels: int, size: int = 16, count: int = 400) -> Tensor:
@@ -323,16 +314,16 @@ def test_directions_come_strongest_first_and_weak_ones_are_not_blown_up() -> Non
 
 def test_the_weights_are_frozen_counted_and_saved() -> None:
     shape = ImageShape(channels=3, size=16, classes=4)
-    model = build_model(whitening_arch(), shape)
+    model = build_model(WHITENING, shape)
     frozen = {name: p.numel() for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {"stem.whiten.weight": 24 * 3 * 2 * 2}
-    assert count_params(whitening_arch(), shape) == sum(p.numel() for p in model.parameters())
+    assert count_params(WHITENING, shape) == sum(p.numel() for p in model.parameters())
     assert "stem.whiten.weight" in model.state_dict()
 
 
 @pytest.mark.parametrize(("stem", "decided"), [("whitening", {"stem.whiten.weight"}), ("conv", set())])
 def test_images_decide_the_frozen_weights_and_nothing_else(stem: str, decided: set[str]) -> None:
-    model = build_model(whitening_arch(block="preact", stem={"type": stem}), ImageShape(channels=3, size=16, classes=4))
+    model = build_model(arch_of(6, block="preact", stem={"type": stem}), ImageShape(channels=3, size=16, classes=4))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.initialise_from(natural_images(3))
     assert {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])} == decided
@@ -349,17 +340,14 @@ def test_images_without_colour_give_finite_weights(images: Tensor) -> None:
 
 
 def record_like(**fields: object) -> ArchConfig:
-    return ArchConfig.model_validate(
-        {
-            "stages": [{"blocks": 1, "channels": 8}, {"blocks": 1, "channels": 12}],
-            "stem": {"type": "whitening_only"},
-            "downsample": "transition",
-            "block": "plain",
-            "activation": "gelu",
-            "pool": "max",
-        }
-        | fields
-    )
+    record = {
+        "stem": {"type": "whitening_only"},
+        "downsample": "transition",
+        "block": "plain",
+        "activation": "gelu",
+        "pool": "max",
+    }
+    return arch_of(8, 12, **record | fields)
 
 
 def test_stages_of_the_record_pool_after_their_first_convolution() -> None:
