@@ -49,8 +49,8 @@ _FLOP = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGTPE]?)(?:FLOPs?)?", re.IGNORECASE)
 
 def parse_flop(text: str | float) -> float:
     """Operations: `2PFLOP`, `300 TFLOP`, `1.5e15`. Raises BudgetError."""
-    with suppress(ValueError):
-        if 0 < (value := float(text)) < math.inf:
+    with suppress(ValueError, TypeError):
+        if 0 < (value := float(text)) < math.inf and not isinstance(text, bool):
             return value
     match = _FLOP.fullmatch(str(text).strip())
     value = float(match[1]) * 1000.0 ** " kmgtpe".index(match[2].lower() or " ") if match else 0.0

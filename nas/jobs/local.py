@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -70,12 +70,6 @@ def pinned_environment(device: str, threads: int) -> dict[str, str]:
     return environment
 
 
-def deaf_to_signals() -> AbstractContextManager[None]:
-    """Ctrl-C and a batch system's SIGTERM reach the whole process group; only the runner decides what they mean. What is
-    ignored when a process starts stays so, even while it still imports."""
-    return signals_handled(signal.SIG_IGN)
-
-
 @contextmanager
 def _environment(changes: dict[str, str]) -> Iterator[None]:
     """A spawned process inherits the environment as it is at that moment."""
@@ -95,13 +89,16 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 def of_its_own() -> Iterator[None]:
     """A process that is spawned within imports nothing of the working folder or of the program that runs here, of which a worker
     needs nothing: a file `types.py` would stand in for Python's own, and a user's script would search once more there, unless it
-    said `if __name__ == "__main__"`."""
+    said `if __name__ == "__main__"`.
+
+    Nor does it hear Ctrl-C and a batch system's SIGTERM, which reach the whole process group: only the runner decides what they
+    mean. What is ignored when a process starts stays so, even while it still imports."""
     main, path = sys.modules["__main__"], sys.path[:]
     sys.modules["__main__"] = ModuleType("__main__")
     if not sys.flags.safe_path:
         sys.path[:] = [*path[1:], *path[:1]]  # the folder of the script, or the working folder: behind what is installed
     try:
-        with _environment({"PYTHONSAFEPATH": "1"}):
+        with _environment({"PYTHONSAFEPATH": "1"}), signals_handled(signal.SIG_IGN):
             yield
     finally:
         sys.path[:] = path
@@ -210,7 +207,7 @@ class LocalExecutor(Executor):
             ours, theirs = self._context.Pipe()
             name = f"nas-worker-{worker}" + f"-{rank}" * together
             process = self._context.Process(target=_main, args=(theirs, title, os.getpid()), name=name, daemon=True)
-            with _environment(environment), deaf_to_signals(), of_its_own():
+            with _environment(environment), of_its_own():
                 process.start()
             theirs.close()
             made.members.append(_Process(process, ours))

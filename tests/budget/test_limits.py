@@ -22,17 +22,17 @@ REFUSED: dict[Callable[[Any], float], tuple[str, str | None, list[Any]]] = {
     parse_count: (
         "a count is a whole number above 0, such as 5M, 300k or 5_000_000",
         "for example --max-params 5M",
-        ["5 apples", "0", "0M", "-3", "1.5", "", "M", "5e6", "inf", "nan", "5MM", True],
+        ["5 apples", "0", "0M", "-3", "1.5", "", "M", "5e6", "inf", "nan", "5MM", True, [5]],
     ),
     parse_bytes: (
         RULE,
         "for example memory: 512kB; a kB is 1,000 bytes, a KiB 1,024",
-        ["5 apples", "512k", "2M", "0", "0kB", "-3kB", "1.5B", "0.3KiB", "", "kB", "1e6", "inf", True],
+        ["5 apples", "512k", "2M", "0", "0kB", "-3kB", "1.5B", "0.3KiB", "", "kB", "1e6", "inf", True, [5]],
     ),
     parse_flop: (
         "compute is a number of operations above 0, such as 2PFLOP or 300TFLOP",
         None,
-        ["", "2 PB", "-1P", "0", "nan", "inf", "P"],
+        ["", "2 PB", "-1P", "0", "nan", "inf", "P", True, [5]],
     ),
 }
 

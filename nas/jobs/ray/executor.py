@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from nas.errors import ConfigError, NasError
 from nas.jobs.executor import Executor
-from nas.jobs.local import SHUTDOWN_SECONDS, deaf_to_signals, describe_exit, of_its_own
+from nas.jobs.local import SHUTDOWN_SECONDS, describe_exit, of_its_own
 from nas.jobs.messages import Died, FromWorker, Shutdown, ToWorker, WorkerPlan
 from nas.jobs.ray.driver import drive
 from nas.jobs.ray.link import Close, Gone, Kill, Lost, Order, Placed, Replace, Room, Said, Send, Unreachable
@@ -103,7 +103,7 @@ class RayExecutor(Executor):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=drive, args=(theirs, order), name="nas-ray", daemon=True)
-        with deaf_to_signals(), of_its_own():
+        with of_its_own():
             self._process.start()
         theirs.close()
         try:
