@@ -27,10 +27,10 @@ def prepare_openmp() -> None:
         os.environ["OMP_NUM_THREADS"] = str(min(cores, _asked() or cores))
 
 
-def usable_cores(root: Path = Path("/")) -> int:
+def usable_cores() -> int:
     """Those that this process may run on, by its affinity and the quotas of its cgroups: a batch system or a container often
     allots fewer than the machine has. At least 1; part of a core counts as one."""
-    quota = cpu_quota(root)
+    quota = cpu_quota()
     return _allowed() if quota is None else max(1, min(_allowed(), math.ceil(quota)))
 
 

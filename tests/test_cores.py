@@ -72,7 +72,7 @@ def test_without_the_files_of_linux_nothing_is_known(tmp_path: Path) -> None:
 )
 def test_cores_by_affinity_and_quota(monkeypatch: pytest.MonkeyPatch, allowed: int, quota: float | None, usable: int) -> None:
     monkeypatch.setattr(cores, "_allowed", lambda: allowed)
-    monkeypatch.setattr(cores, "cpu_quota", lambda root: quota)
+    monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
     assert usable_cores() == usable
 
 

@@ -131,13 +131,11 @@ class FixedJobs(JobSource):
         self,
         jobs: Iterable[Job],
         on_epoch: Callable[[Job, EpochMetrics], None],
-        on_end: Callable[[Job, JobResult], None] = lambda job, result: None,
-        on_progress: Callable[[Job, EpochProgress], None] = lambda job, progress: None,
+        on_end: Callable[[Job, JobResult], None],
+        on_progress: Callable[[Job, EpochProgress], None],
     ) -> None:
         self._left = deque(jobs)
         self._on_epoch, self._on_end, self._on_progress = on_epoch, on_end, on_progress
-        self.results: dict[str, JobResult] = {}
-        """By key, of the jobs that have ended; those that have not when the runner returns are as if suspended."""
 
     @property
     def done(self) -> bool:
@@ -155,5 +153,4 @@ class FixedJobs(JobSource):
             self._on_progress(running.job, running.progress)
 
     def on_end(self, running: Running, result: JobResult) -> None:
-        self.results[running.job.key] = result
         self._on_end(running.job, result)
