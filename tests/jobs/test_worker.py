@@ -210,7 +210,7 @@ def test_images_that_do_not_fit_are_its_users_to_mend_and_a_fault_of_ours_is_not
     def fail(*_: Any, **__: Any) -> Resident:
         raise fault
 
-    monkeypatch.setattr(Resident, "of", fail)
+    monkeypatch.setattr(Resident, "__init__", fail)
     (unfit,) = workplace.work([])
     assert unfit == Unfit(
         "the images do not fit in the free memory of the device: RuntimeError: CUDA error: out of memory",
