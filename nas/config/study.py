@@ -18,7 +18,8 @@ ChannelsName = Literal["grey", "rgb"]
 ObjectiveName = Literal["accuracy", "front"]
 
 
-IMAGES_EXPONENT = 0.67  # of the error as a function of the images seen
+IMAGES_EXPONENT = 0.8  # β: of the error as a function of the images seen
+SIZE_EXPONENT = 0.6  # δ: a network with twice the MACs learns from an image as much as another from 2^δ images
 
 
 class ImageShape(Frozen):
@@ -94,15 +95,16 @@ class StudyConfig(Frozen):
         """Operations of a trial of a network with `macs` MACs, or of a training that is `times` as long. None where every trial
         sees the same images. `most_macs`: the limit; needed with `final_compute`.
 
-        The error of residual networks on CIFAR-10 is about a + b MACs^-α + c images^-0.67 (studies/reference/README.md, "The size
-        that fits the compute"), so short trials at equal compute overstate what a small network gains by its additional images.
-        With `final_compute` images^-0.67 of every trial exceeds that of the final training by the same amount, so that a trial
-        ranks networks of all sizes as the final training does.
+        The error of residual networks on CIFAR-10 is about a + b MACs^-α + c (MACs^δ × images)^-β (studies/reference/README.md,
+        "The size that fits the compute"), so short trials at equal compute overstate what a small network gains by its additional
+        images. With `final_compute` the last term of every trial exceeds that of the final training by the same amount, so that a
+        trial ranks networks of all sizes as the final training does.
         """
         if self.trial_compute is None:
             return None
         flop = times * self.trial_compute
         if self.final_compute is None or not most_macs:
             return flop
-        flop, final, power = min(flop, self.final_compute), self.final_compute, -IMAGES_EXPONENT
-        return (final**power + (most_macs / macs) ** -power * (flop**power - final**power)) ** (1 / power)
+        final = self.final_compute**-IMAGES_EXPONENT
+        surplus = min(flop, self.final_compute) ** -IMAGES_EXPONENT - final
+        return (final + (most_macs / macs) ** (IMAGES_EXPONENT * (1 - SIZE_EXPONENT)) * surplus) ** (-1 / IMAGES_EXPONENT)

@@ -1,7 +1,8 @@
-"""What a short trial says about the final training of the same network: studies/reference/fidelity.csv has every epoch of trials
-of 6 TFLOP each, finals.csv the held-out accuracy of some of the same networks after a final training.
+"""Which compute a short trial needs, by the size of its network, so that trials rank networks as their final trainings do.
 
-Prints Spearman's rank correlation of each score with the final accuracy, with 95 % bootstrap intervals over the networks.
+studies/reference/finals.csv has the held-out accuracy of networks after final trainings of equal compute, pays-trials.csv the
+trials of the same networks. Trials of T0 × (MACs / 130 M)^γ are not run for every γ: the accuracy of a trial is moved along the
+mean slope against the logarithm of the compute, which networks with trials of two lengths give.
 
 python scripts/bench/fidelity.py
 """
@@ -13,7 +14,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 REFERENCE = Path(__file__).parents[2] / "studies" / "reference"
-RESAMPLES = 2000
+TRIAL, MOST_MACS = 6e12, 130e6
+EXPONENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.93, 1.0)  # 0: equal compute; 1: equal images
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -21,50 +23,27 @@ def read(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def correlation(score: np.ndarray, final: np.ndarray) -> str:
-    draw = np.random.default_rng(0)
-    parts = (draw.integers(len(final), size=len(final)) for _ in range(RESAMPLES))
-    low, high = np.nanpercentile([spearmanr(score[part], final[part]).statistic for part in parts if np.ptp(part)], [2.5, 97.5])
-    return f"{spearmanr(score, final).statistic:5.2f} ({low:.2f} to {high:.2f})"
-
-
-def left_out(columns: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """The final accuracy of each network, predicted by a linear regression on the others. `columns` (N, scores)."""
-    wide, every = np.column_stack([columns, np.ones(len(final))]), np.arange(len(final))
-    return np.array([wide[i] @ np.linalg.lstsq(wide[every != i], final[every != i], rcond=None)[0] for i in every])
-
-
 def main() -> None:
-    curves: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for row in read("fidelity.csv"):
-        curves.setdefault((row["seed"], row["trial"]), []).append(row)
-    finals = [row for row in read("finals.csv") if (row["seed"], row["trial"]) in curves]
-    of = [curves[row["seed"], row["trial"]] for row in finals]
-    final = np.array([float(row["accuracy"]) for row in finals])
-    macs, params = (np.array([float(curve[0][name]) for curve in of]) for name in ("macs", "params"))
-    print(f"{len(finals)} networks, final accuracy {100 * final.min():.2f} to {100 * final.max():.2f} %\n")
+    trials: dict[tuple[str, str], dict[float, float]] = {}  # (seed, architecture) → {compute: accuracy} of completed trials
+    for row in read("pays-trials.csv"):
+        if row["outcome"] == "trained" and row["epochs"] == "6":
+            trials.setdefault((row["study"][-1], row["architecture"]), {})[float(row["flop"])] = float(row["accuracy"])
+    slopes = []
+    for curve in trials.values():
+        (short, low), (long, high) = min(curve.items()), max(curve.items())
+        if long > 1.1 * short:
+            slopes.append((high - low) / np.log(long / short))
+    print(f"accuracy per unit of ln(compute): {np.mean(slopes):.3f} ± {np.std(slopes, ddof=1):.3f} ({len(slopes)} networks)")
 
-    def show(name: str, score: np.ndarray) -> None:
-        print(f"{name:58s} {correlation(score, final)}")
-
-    show("MACs", macs)
-    show("parameters", params)
-    epochs = range(len(of[0]))
-    accuracy = np.array([[float(epoch["validation_accuracy"]) for epoch in curve] for curve in of])
-    loss = np.array([[float(epoch["train_loss"]) for epoch in curve] for curve in of])
-    images = np.array([[float(epoch["flop"]) / (6 * float(epoch["macs"])) for epoch in curve] for curve in of])
-    for epoch in epochs:
-        show(f"accuracy after {epoch + 1} of {len(epochs)} epochs, equal compute", accuracy[:, epoch])
-    for epoch in epochs:
-        show(f"training loss of epoch {epoch + 1}, equal compute", -loss[:, epoch])
-    same = images[:, -1].min()  # of the largest network at the end of its trial
-    at = np.array([np.interp(same, seen, curve) for seen, curve in zip(images, accuracy, strict=True)])
-    show(f"accuracy after {same:,.0f} images, equal images", at)
-    for epoch in epochs:
-        columns = np.column_stack([accuracy[:, epoch], np.log(macs)])
-        show(f"accuracy after {epoch + 1} epochs and log MACs, left out", left_out(columns, final))
-    weights = np.linalg.lstsq(np.column_stack([accuracy[:, -1], np.log(macs), np.ones(len(final))]), final, rcond=None)[0]
-    print(f"\nfinal accuracy = {weights[0]:.3f} × accuracy of the trial + {weights[1]:.4f} × log MACs + constant")
+    finals = [row for row in read("finals.csv") if (row["study"][-1], row["architecture"]) in trials]
+    macs, final = (np.array([float(row[name]) for row in finals]) for name in ("macs", "accuracy"))
+    flop, accuracy = np.array([max(trials[row["study"][-1], row["architecture"]].items()) for row in finals]).T
+    print(f"{len(finals)} networks of {macs.min() / 1e6:.0f} to {macs.max() / 1e6:.0f} M MACs\n")
+    print("gamma  rank correlation  chosen: MACs, final accuracy")
+    for exponent in EXPONENTS:
+        score = accuracy + np.mean(slopes) * np.log(TRIAL * (macs / MOST_MACS) ** exponent / flop)
+        best, rank = score.argmax(), spearmanr(score, final).statistic
+        print(f"{exponent:5.2f}  {rank:16.2f}  {macs[best] / 1e6:11.0f} M, {100 * final[best]:.2f} %")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """How the error of a trained network depends on its size and on its training compute, fitted to studies/reference/size-law.csv:
 
-    error = a + b × (MACs / 50 M)^-α + c × (images / 50,000)^-β,    compute = 6 × MACs × images
+    error = a + b × (MACs / 50 M)^-α + c × ((MACs / 50 M)^δ × images / 50,000)^-β,    compute = 6 × MACs × images
 
 Prints the fit with 95 % bootstrap intervals, and the best size for several amounts of compute; draws size-law.png (needs a
-browser, for plotly's images). The form is that of J. Hoffmann et al., arXiv 2203.15556, with MACs in place of parameters.
+browser, for plotly's images). The form is that of J. Hoffmann et al., arXiv 2203.15556, with MACs in place of parameters, and
+with δ, since a large network learns more from the same images.
 
 python scripts/bench/size_law.py
 """
@@ -16,19 +17,20 @@ import plotly.graph_objects as go
 from scipy.optimize import least_squares
 
 TABLE = Path(__file__).parents[2] / "studies" / "reference" / "size-law.csv"
-START = [np.log(0.02), np.log(0.03), 0.5, np.log(0.1), 0.5]
-COMPUTE = (0.006, 0.01, 0.06, 0.255, 0.51, 1.4)  # PFLOP; dashed in the figure beyond the trainings of the table
+START = [np.log(0.02), np.log(0.03), 0.5, np.log(0.1), 0.5, 0.3]
+COMPUTE = (0.006, 0.01, 0.06, 0.1065, 0.255, 0.51)  # PFLOP; dashed in the figure beyond the trainings of the table
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7"]
 
 
 def law(fit: np.ndarray, macs: np.ndarray, flop: np.ndarray) -> np.ndarray:
     """Errors in [0, 1] of networks with `macs` MACs after trainings of `flop` operations."""
     images = flop / (6 * macs)
-    return np.exp(fit[0]) + np.exp(fit[1]) * (macs / 5e7) ** -fit[2] + np.exp(fit[3]) * (images / 5e4) ** -fit[4]
+    size = macs / 5e7
+    return np.exp(fit[0]) + np.exp(fit[1]) * size ** -fit[2] + np.exp(fit[3]) * (size ** fit[5] * images / 5e4) ** -fit[4]
 
 
 def fitted(macs: np.ndarray, flop: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """log a, log b, α, log c, β: the least sum of a robust loss of the relative errors."""
+    """log a, log b, α, log c, β, δ: the least sum of a robust loss of the relative errors."""
     return least_squares(lambda fit: np.log(law(fit, macs, flop) / error), START, loss="soft_l1", f_scale=0.05).x
 
 
@@ -55,8 +57,8 @@ def main() -> None:
 
     rms = np.sqrt(np.mean(np.log(law(fit, macs, flop) / error) ** 2))
     print(f"{len(rows)} trainings; root mean square of the relative errors of the fit {rms:.1%}")
-    for at, name in enumerate(("a", "b", "alpha", "c", "beta")):
-        values = [float(one[at] if name in ("alpha", "beta") else np.exp(one[at])) for one in (fit, *again)]
+    for at, name in enumerate(("a", "b", "alpha", "c", "beta", "delta")):
+        values = [float(one[at] if name in ("alpha", "beta", "delta") else np.exp(one[at])) for one in (fit, *again)]
         print(f"{name:6s}{values[0]:8.4f}  {interval(values[1:])}")
     print("\nPFLOP   best size (MACs)            error")
     for pflop in COMPUTE:
