@@ -1,6 +1,7 @@
 """What several rooms' tests share: folders of their own, one tiny study that was really searched, and the command line."""
 
 import gc
+import json
 import os
 import shutil
 import signal
@@ -168,7 +169,7 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         request = SearchSpec(study="tiny", space="tiny.yaml", dataset="digits", trials=2, device="cpu")
         run_search(request, QuietDisplay())
         spec = RetrainSpec(study_paths("tiny"), epochs=1, device="cpu")
-        retrain(spec, lambda plans, there, ctx: None, TrainingDisplay(), Stop())
+        retrain(spec, lambda plans, pending, ctx: None, TrainingDisplay(), Stop())
     return folder / "studies"
 
 
@@ -185,6 +186,12 @@ class Done(NamedTuple):
     code: int
     out: str
     err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, where it ended well."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
 
 
 @pytest.fixture

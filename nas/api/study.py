@@ -25,7 +25,7 @@ from nas.predict.submission import Guess, Submission, predict_images, submit
 from nas.report.compare import BestReport, report_best
 from nas.report.page import write_page
 from nas.report.paper import write_paper
-from nas.report.record import StudyRecord, read_record, read_study
+from nas.report.record import read_record, read_study
 from nas.report.tables import trials_table
 from nas.report.words import all_counts_text
 from nas.runs.comparison import finished_baselines
@@ -82,13 +82,13 @@ class Study:
     paths: StudyPaths
 
     def __repr__(self) -> str:
-        report = self._read()
+        report = read_study(self.paths)
         best = "" if report.best is None else f"; best trial {report.best.number}, {report.best.accuracy:.2%}"
         return f"Study({self.name!r}: {all_counts_text(report.counts)}{best})"
 
     def _repr_html_(self) -> str:
         """For a notebook: the ten best trials."""
-        report = self._read()
+        report = read_study(self.paths)
         best = None if report.best is None else report.best.number
         rows = trials_table(report.trials, best, METRIC_WORDS[self.settings.study.metric]).head(10)
         return html.heading(repr(self)) + html.table(rows)
@@ -106,19 +106,16 @@ class Study:
         """The fixed settings: space, budget, data, seed, sampler and pruner."""
         return read_settings(self.paths)
 
-    def _read(self) -> StudyRecord:
-        return read_study(self.paths)
-
     # -------------------------------------------------------------------------------------------------- what was found
 
     @property
     def trials(self) -> list[Trial]:
         """Every trial, in order."""
-        return [Trial(self.paths, row) for row in self._read().trials]
+        return [Trial(self.paths, row) for row in read_study(self.paths).trials]
 
     def rows(self) -> list[dict[str, Any]]:
         """The trials as dicts of plain values."""
-        return [row.row() for row in self._read().trials]
+        return [row.row() for row in read_study(self.paths).trials]
 
     def dataframe(self) -> "pandas.DataFrame":
         """One row for each trial: the columns of `rows`, and `params_…` for the drawn values, as in Optuna. Raises NasError if
@@ -127,7 +124,7 @@ class Study:
             import pandas
         except ImportError:
             raise NasError("a data frame needs the package pandas, which is not installed", hint="pip install pandas") from None
-        drawn = [{f"params_{slot}": value for slot, value in row.drawn.items()} for row in self._read().trials]
+        drawn = [{f"params_{slot}": value for slot, value in row.drawn.items()} for row in read_study(self.paths).trials]
         return pandas.DataFrame([row | values for row, values in zip(self.rows(), drawn, strict=True)])
 
     def trial(self, number: int) -> Trial:
@@ -142,7 +139,7 @@ class Study:
     def best(self) -> Trial:
         """What `nas retrain best` trains: the winner of the finalists, else the most accurate. Raises StudyError if no trial has
         completed."""
-        best = self._read().best
+        best = read_study(self.paths).best
         if best is None:
             raise none_is_best(self.paths)
         return Trial(self.paths, best)
@@ -163,7 +160,7 @@ class Study:
     @property
     def finalists(self) -> list[Finalist]:
         """The best networks, which were trained again, longer and with several seeds; the winner first."""
-        return self._read().finalists
+        return read_study(self.paths).finalists
 
     @property
     def runs(self) -> list[Run]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,3 +39,7 @@ def table_lines(table: "Table") -> list[str]:
 
 def print_table(table: "Table") -> None:
     print("\n".join(table_lines(table)))
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nas.cli import pick, print_json
+from nas.cli import note, pick, print_json
 from nas.cli.options import JsonOption, command
 from nas.specs import CheckSpec
 from nas.specs.options import Given
@@ -35,9 +35,6 @@ def check(given: Given[CheckSpec], *, as_json: JsonOption = False) -> None:
         if not as_json:
             _print_output(text, given.network)
 
-    def note(text: str) -> None:
-        print(text, file=sys.stderr)
-
     checked = check_network(given.build(), heard, note)
     if as_json:
         print_json(_as_data(checked, output[0] if output else ""))
@@ -51,7 +48,7 @@ def _print_output(text: str, network: str) -> None:
 
     file, _, _ = network.partition(".py:")
     name = f"{file}.py" if file != network else network
-    print("\n".join(printed_lines(name, text)) + "\n", file=sys.stderr)
+    note("\n".join(printed_lines(name, text)) + "\n")
 
 
 def _as_data(checked: "Checked", output: str) -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """Commands about this machine and what lies on it: `nas doctor`, `clean`, `remove`, `rename`, `dashboard`."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import print_json, print_table
+from nas.cli import note, print_json, print_table
 from nas.cli.options import JsonOption, StudyOption, command, offer
+from nas.errors import ConfigError, StudyError
+from nas.files import write_whole
+from nas.paths import existing_study, remember_study
 from nas.specs import AuditSpec, SearchSpec
 from nas.specs.options import Given
 
@@ -45,9 +49,6 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    from dataclasses import asdict
-
-    from nas.errors import ConfigError
     from nas.report.machine import examine
 
     health = examine(Path(given.data_folder or "data"))
@@ -73,7 +74,7 @@ def doctor(
     if audited:
         report["audit"] = _audit(given, quiet=as_json)
     for problem in health.problems:
-        print(f"Problem:  {problem}", file=sys.stderr)
+        note(f"Problem:  {problem}")
     works = _check_devices(health, report if as_json else None) if check else True
     if as_json and not check:
         print_json(report)
@@ -83,11 +84,8 @@ def doctor(
 
 def _audit(given: Given[AuditSpec], quiet: bool) -> dict[str, Any]:
     """Prints it unless `quiet`, and writes the page. Returns it as data."""
-    from dataclasses import asdict
-
     from nas.data.audit import audit
     from nas.display.terminal import TerminalDisplay
-    from nas.files import write_whole
     from nas.report.audit import PAGE, class_table, findings, render_audit
     from nas.study.request import resolve_data
 
@@ -103,9 +101,9 @@ def _audit(given: Given[AuditSpec], quiet: bool) -> dict[str, Any]:
             print(f"\n{text[0].upper()}{text[1:]}." + (f"\nNext:  {advice}" if advice else ""))
     try:
         write_whole(PAGE, render_audit(found, pictures).encode(errors="replace"))
-        print(f"\nPairs: {PAGE}", file=sys.stderr)
+        note(f"\nPairs: {PAGE}")
     except OSError as error:
-        print(f"\n{PAGE.absolute()} cannot be written: {error.strerror}", file=sys.stderr)
+        note(f"\n{PAGE.absolute()} cannot be written: {error.strerror}")
     return {**asdict(found), "findings": [{"text": text, "next": advice} for text, advice in noted]}
 
 
@@ -114,14 +112,14 @@ def _check_devices(health: "Health", report: dict[str, Any] | None) -> bool:
     from nas.report.device_check import REPORT, Row, as_table, check_devices
 
     def say(row: Row) -> None:
-        print(f"{row.device}, {row.step}: {row.result} after {row.seconds:.0f} s", file=sys.stderr, flush=True)
+        note(f"{row.device}, {row.step}: {row.result} after {row.seconds:.0f} s")
 
     rows = check_devices(health, say)
     print_table(as_table(rows)) if report is None else print_json({**report, "check": rows})
     failed = [row for row in rows if row.passed is False]
     for row in failed:
-        print(f"Problem:  {row.device}, {row.step}: {row.found}\nNext:     {row.advice}", file=sys.stderr)
-    print(f"Written to {REPORT}, without personal data. Attach it to a bug report.", file=sys.stderr)
+        note(f"Problem:  {row.device}, {row.step}: {row.found}\nNext:     {row.advice}")
+    note(f"Written to {REPORT}, without personal data. Attach it to a bug report.")
     return not failed
 
 
@@ -140,7 +138,6 @@ def clean(
     cache: Annotated[bool, typer.Option("--cache", help="Also delete decoded images. Stop all searches first.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    from nas.errors import StudyError
     from nas.report.machine import disk_use, free
     from nas.report.words import bytes_text
 
@@ -182,7 +179,6 @@ def remove(
     study: StudyArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without this, only show what would be deleted.")] = False,
 ) -> None:
-    from nas.paths import existing_study
     from nas.report.machine import size_of
     from nas.report.words import bytes_text
     from nas.study.address import shown, study_address
@@ -193,22 +189,17 @@ def remove(
     where = f"{paths.folder}{'' if address is None else f', and its rows in {shown(address)}'}"
     found = f"{len([*trials])} trials, {len([*networks])} retrained networks, {bytes_text(size_of([paths.folder]))}"
     if yes:
-        remove_study(paths, lambda text: print(text, file=sys.stderr))
+        remove_study(paths, note)
     print(f"{'Removed study' if yes else 'Study'} {study}: {found}, in {where}")
     if not yes:
         print(f"Next:  nas remove {study} --yes")
 
 
-@command(
-    "rename",
-    "Rename a study: its folder and its rows in a PostgreSQL database.",
-    "nas rename digits small",
-)
+@command("rename", "Rename a study: its folder and its rows in a PostgreSQL database.", "nas rename digits small")
 def rename(study: StudyArgument, name: Annotated[str, typer.Argument(help="The new name.", show_default=False)]) -> None:
-    from nas.paths import existing_study, remember_study
     from nas.study.ownership import rename_study
 
-    renamed = rename_study(existing_study(study), name, lambda text: print(text, file=sys.stderr))
+    renamed = rename_study(existing_study(study), name, note)
     remember_study(renamed)
     print(f"Renamed study {study} to {name}: {renamed.folder}")
 
@@ -226,11 +217,10 @@ def dashboard(
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = False,
 ) -> None:
     from nas.dashboard import serve
-    from nas.paths import existing_study
 
     def ready(address: str) -> None:
         print(address, flush=True)
-        print("Ctrl-C ends it.", file=sys.stderr)
+        note("Ctrl-C ends it.")
         if open_browser:
             typer.launch(address)
 

@@ -178,7 +178,7 @@ CHOICES: dict[str, Callable[[], Iterable[str]]] = {
     "balance": _list_of("nas.config.BalanceName"),
     "resize": _list_of("nas.config.ResizeName"),
     "channels": _list_of("nas.config.ChannelsName"),
-    "averaging": lambda: ("none", "flip", "flip_shift"),
+    "averaging": _list_of("nas.space.recipes.TtaName"),
     "format": lambda: ("weights", "onnx", "onnx-int8", "torch"),
     "tracker": lambda: ("tensorboard", "wandb", "mlflow"),
     "criterion": _list_of("nas.specs.Criterion"),
@@ -198,24 +198,14 @@ def offer(name: str) -> Callable[[str], list[str]]:
 # ------------------------------------------------------------------------------------------------- options of several commands
 
 StudyOption = Annotated[
-    str | None,
-    typer.Option("--study", help="Name of the study. [default: the one used last]", autocompletion=offer("study")),
+    str | None, typer.Option("--study", help="Name of the study. [default: the one used last]", autocompletion=offer("study"))
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings, errors and the result.")]
 LogOption = Annotated[
-    str | None,
-    typer.Option(
-        "--log",
-        help="Also log epochs to tensorboard, wandb or mlflow.",
-        autocompletion=offer("tracker"),
-    ),
+    str | None, typer.Option("--log", help="Also log epochs to tensorboard, wandb or mlflow.", autocompletion=offer("tracker"))
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option(
-        "--dataset",
-        help="With preset:NAME: begin a study on this data set.",
-        autocompletion=offer("dataset"),
-    ),
+    typer.Option("--dataset", help="With preset:NAME: begin a study on this data set.", autocompletion=offer("dataset")),
 ]

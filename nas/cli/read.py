@@ -1,13 +1,14 @@
 """Commands that read studies: `nas list`, `best`, `compare`, `presets`, `report`, `runs`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nas.cli import pick, print_json, print_table
+from nas.cli import note, pick, print_json, print_table
 from nas.cli.options import JsonOption, StudyOption, command, offer
+from nas.errors import ConfigError, StudyError
+from nas.paths import existing_study, studies_folder
 
 
 @command("list", "List the studies, or with --study the trials of one study.", "nas list", "nas list --study digits")
@@ -16,7 +17,6 @@ def list_studies(
     as_json: JsonOption = False,
 ) -> None:
     from nas.config import METRIC_WORDS
-    from nas.paths import existing_study, studies_folder
     from nas.report.record import read_studies, read_study
     from nas.report.words import all_counts_text, count_text, counts_line, finalist_text, flop_text, row_text
 
@@ -40,7 +40,7 @@ def list_studies(
         return
     reports, broken = read_studies()
     for sentence in broken:
-        print(f"Cannot read {sentence}", file=sys.stderr)
+        note(f"Cannot read {sentence}")
     if as_json:
         print_json(
             [
@@ -67,7 +67,7 @@ def list_studies(
         print(f"{r.name:24s} {state:12s} {r.trained:4d} trained, best {best}; {len(r.retrained)} retrained")
         print(f"{'':24s} {'':12s} {counts_line(r.counts) or 'nothing drawn yet'}")
     if not reports and not broken:
-        print(f"No study in {studies_folder()} yet. Next:  nas search --space digits --dataset digits", file=sys.stderr)
+        note(f"No study in {studies_folder()} yet. Next:  nas search --space digits --dataset digits")
 
 
 @command(
@@ -82,17 +82,14 @@ The table is the Pareto front of accuracy against parameters: every trial that i
 def best(
     study: StudyOption = None,
     max_params: Annotated[
-        str | None,
-        typer.Option(help="Only trials with at most this many parameters, such as 1M.", metavar="N"),
+        str | None, typer.Option(help="Only trials with at most this many parameters, such as 1M.", metavar="N")
     ] = None,
     max_macs: Annotated[
-        str | None,
-        typer.Option(help="Only trials with at most this many MACs, such as 30M.", metavar="N"),
+        str | None, typer.Option(help="Only trials with at most this many MACs, such as 30M.", metavar="N")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     from nas.config import METRIC_WORDS, parse_count
-    from nas.paths import existing_study
     from nas.report.compare import report_best
     from nas.report.words import count_text, row_text
 
@@ -110,7 +107,7 @@ def best(
         print(f"{row.number:5d} {cost}  {row.accuracy:{max(8, len(word))}.2%}  {row.architecture}{mark}")
     for sentence in report.uncounted:
         print(f"{sentence[0].upper()}{sentence[1:]}.")
-    print(f"Next:  nas retrain {report.best.number} --study {report.study}", file=sys.stderr)
+    note(f"Next:  nas retrain {report.best.number} --study {report.study}")
 
 
 @command(
@@ -165,13 +162,8 @@ def presets(as_json: JsonOption = False) -> None:
         print(f"{row.name:22s} {blocks:10s} {channels:17s} {cost}  {fits:6s}  {row.accuracy:.2%} {row.measured_on}")
 
 
-@command(
-    "space",
-    "Print the JSON Schema of space files. Editors use it to complete and check a space file.",
-    "nas space schema",
-)
+@command("space", "Print the JSON Schema of space files. Editors use it to complete and check a space file.", "nas space schema")
 def space(what: Annotated[str, typer.Argument(help="schema: the keys and values of a space file.")]) -> None:
-    from nas.errors import ConfigError
     from nas.space.schema import space_schema
     from nas.study.pruners import PRUNERS
     from nas.study.samplers import SAMPLERS
@@ -194,7 +186,6 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Also write figures, tables and text for a paper to this folder.")
     ] = None,
 ) -> None:
-    from nas.paths import existing_study
     from nas.report.page import write_page
     from nas.report.record import read_record
 
@@ -202,10 +193,10 @@ def report(
     record = read_record(paths)
     chosen = [] if record.chosen is None else record.chosen.sentences()
     for sentence in [*(f"Warning: {sentence}" for sentence in record.left_out), *chosen]:
-        print(sentence, file=sys.stderr)
+        note(sentence)
     page = write_page(record, output)
     if output is None and page != paths.report:
-        print(f"The study's folder {paths.folder} is read-only: the page is in the working folder.", file=sys.stderr)
+        note(f"The study's folder {paths.folder} is read-only: the page is in the working folder.")
     print(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")
     if paper is not None:
         from nas.report.paper import write_paper
@@ -230,8 +221,6 @@ def runs(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="First recreate the ledger from the files.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    from nas.errors import StudyError
-    from nas.paths import existing_study
     from nas.report.runs import baselines_table, list_baselines, list_runs, runs_table, submissions_table
     from nas.runs import ledger
     from nas.runs.card import IF_INTENDED
@@ -241,15 +230,15 @@ def runs(
     if rebuild:
         made, _ = ledger.rebuild(paths)
         counts = f"{len(made.runs)} runs and {len(made.submissions)} submissions"
-        print(f"Recreated the ledger of study {paths.name} from the files: {counts}.", file=sys.stderr)
+        note(f"Recreated the ledger of study {paths.name} from the files: {counts}.")
     if study is None and not as_json:
-        print(f"Study {paths.name}:", file=sys.stderr)
+        note(f"Study {paths.name}:")
     listing = list_runs(paths, verify)
     baselines, damaged = list_baselines(paths, verify)
     chosen = found.name if (found := find_chosen(paths)) else None
     unreadable = [*listing.unreadable, *damaged]
     for sentence in unreadable:
-        print(f"Warning: {sentence}", file=sys.stderr)
+        note(f"Warning: {sentence}")
     if as_json:
         runs = [
             {**run.entry.model_dump(), "recorded": run.recorded, "files": run.files, "chosen": run.name == chosen}
@@ -269,11 +258,11 @@ def runs(
             print("\nBaselines:" if listing.runs else "Baselines:")
             print_table(baselines_table(baselines))
         if not listing.runs and not listing.unreadable:
-            print(f"No retrained network yet. Next:  nas retrain best --study {paths.name}", file=sys.stderr)
+            note(f"No retrained network yet. Next:  nas retrain best --study {paths.name}")
     unrecorded = [run.name for run in listing.runs if not run.recorded]
     if unrecorded and not listing.unreadable:
         them = ", ".join(unrecorded[:3]) + (", …" if len(unrecorded) > 3 else "")
-        print(f"Not in the ledger: {them}. Next:  nas runs --rebuild --study {paths.name}", file=sys.stderr)
+        note(f"Not in the ledger: {them}. Next:  nas runs --rebuild --study {paths.name}")
     changed = listing.changed + [one.name for one in baselines if not one.is_whole]
     if verify and (changed or unreadable):
         raise StudyError(

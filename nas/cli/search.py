@@ -26,8 +26,7 @@ def search(
     given: Given[SearchSpec],
     *,
     estimate: Annotated[
-        bool,
-        typer.Option("--estimate", help="Estimate the time from a few timed steps; start nothing."),
+        bool, typer.Option("--estimate", help="Estimate the time from a few timed steps; start nothing.")
     ] = False,
     log: LogOption = None,
     quiet: QuietOption = False,

@@ -1,14 +1,13 @@
 """`nas show`"""
 
 import math
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli import pick, print_json
+from nas.cli import note, pick, print_json
 from nas.cli.options import JsonOption, StudyOption, command, offer
 from nas.errors import ConfigError
 
@@ -31,8 +30,7 @@ def show(
     what: Annotated[
         str,
         typer.Argument(
-            help="`best`, a trial number, preset:NAME, or a space: its name or a file.",
-            autocompletion=offer("network"),
+            help="`best`, a trial number, preset:NAME, or a space: its name or a file.", autocompletion=offer("network")
         ),
     ] = "best",
     study: StudyOption = None,
@@ -52,9 +50,6 @@ def show(
     images = {name: value for name, value in asked.items() if value is not None}
     from nas.report.network import draw_network
     from nas.report.show import show_network, show_space
-
-    def note(text: str) -> None:
-        print(text, file=sys.stderr)
 
     if what == "best" or what.isdecimal() or what.startswith("preset:"):
         shown = show_network(what, study, images, note)
@@ -112,7 +107,7 @@ def _print_network(shown: "ShownNetwork") -> None:
     for key, text in recipe_texts(subject.candidate.train).items():
         print(f"{key:10s}{text}")
     for warning in subject.candidate.train.warnings():
-        print(f"Warning: {warning}", file=sys.stderr)
+        note(f"Warning: {warning}")
 
 
 def _write_picture(path: Path, svg: str) -> None:
@@ -163,4 +158,4 @@ def _print_space(shown: "ShownSpace") -> None:
         took = f"they take {times[0]:.2f} to {times[-1]:.2f} ms"
         print(f"{len(times)} of them were timed here: {shown.in_time:.0%} are within the latency limit; {took}")
     if fit.fits * (1 if shown.in_time is None else shown.in_time) < 1 / 3:
-        print("Less than a third fits. Narrow the ranges of channels, blocks and kernels.", file=sys.stderr)
+        note("Less than a third fits. Narrow the ranges of channels, blocks and kernels.")

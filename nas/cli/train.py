@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli import pick, print_json, table_lines
+from nas.cli import note, pick, print_json, table_lines
 from nas.cli.options import DatasetOption, JsonOption, LogOption, QuietOption, StudyOption, command, offer
 from nas.errors import ConfigError, choices_sentence
+from nas.paths import PRESET, StudyPaths, existing_study, known_studies, remember_study
 from nas.specs import HOLD_OUT, AblateSpec, BaselineSpec, Criterion, RetrainSpec, SeveralSpec
 from nas.specs.options import Given, parse_seeds
 
 if TYPE_CHECKING:
     from nas.display.terminal import TerminalDisplay
-    from nas.paths import StudyPaths
     from nas.runs.ablate import Done as AblationDone
     from nas.runs.baseline import Done as BaselinesDone
     from nas.runs.card import ModelCard
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
 def _study_of_networks(
     command: str, words: Sequence[str], study: str | None, dataset: str | None, given: Given, display: "TerminalDisplay"
-) -> "StudyPaths":
+) -> StudyPaths:
     """The named study, or the one used last. For presets also a study for a data set, which is created. Raises NasError."""
     from nas.config import DataConfig
-    from nas.paths import PRESET, existing_study, known_studies
     from nas.runs.context import open_presets_study
 
     presets_alone = all(word.startswith(PRESET) for word in words)
@@ -58,7 +57,7 @@ def _end(suspended: int, failures: object) -> None:
     if suspended:
         again = shlex.join(["nas", *sys.argv[1:]])
         left = f"{suspended} training{'s are' if suspended > 1 else ' is'} left"
-        print(f"Suspended, {left}. To resume:  {again}", file=sys.stderr)
+        note(f"Suspended, {left}. To resume:  {again}")
         sys.exit(130)
     if failures:
         sys.exit(1)
@@ -89,26 +88,15 @@ def retrain(
         ),
     ] = None,
     seeds: Annotated[
-        str | None,
-        typer.Option(
-            help="Number of seeds for each network, or a list: 0,3,4. [default: 1]",
-            metavar="N",
-        ),
+        str | None, typer.Option(help="Number of seeds for each network, or a list: 0,3,4. [default: 1]", metavar="N")
     ] = None,
     hold_out: Annotated[
         float | None,
-        typer.Option(
-            help="Share of the training images to hold out. [default: 0; 0.1 for several networks]",
-            min=0,
-            max=0.5,
-        ),
+        typer.Option(help="Share of the training images to hold out. [default: 0; 0.1 for several networks]", min=0, max=0.5),
     ] = None,
     choose_by: Annotated[
         str,
-        typer.Option(
-            help="Choose by the clean or the shifted (corrupted) held-out images.",
-            autocompletion=offer("criterion"),
-        ),
+        typer.Option(help="Choose by the clean or the shifted (corrupted) held-out images.", autocompletion=offer("criterion")),
     ] = "clean",
     workers: Annotated[int | None, typer.Option(help="Networks to train at the same time on the CPU. [default: 1]")] = None,
     study: StudyOption = None,
@@ -121,8 +109,6 @@ def retrain(
     words = which or ["best"]
     from nas.display.terminal import TerminalDisplay
     from nas.display.trainings import show_retraining, show_retrainings
-    from nas.jobs.placement import Placement
-    from nas.paths import remember_study
     from nas.runs.select import CRITERIA, find_names
 
     by = next((name for name in CRITERIA if name == choose_by), None)
@@ -138,9 +124,8 @@ def retrain(
             spec = given.build(paths=paths, which=names[0], seed=all_seeds[0], hold_out=hold_out)
             result = show_retraining(spec, display)
         else:
-            placement = Placement(given.device, given.gpus, workers=workers, threads=given.threads)
-            base = given.build(paths=paths, hold_out=hold_out, gpus=None)
-            result = show_retrainings(SeveralSpec(base, names, all_seeds, placement, by), display)
+            base = given.build(paths=paths, hold_out=hold_out)
+            result = show_retrainings(SeveralSpec(base, names, all_seeds, workers, by), display)
     remember_study(paths)
     if not result.suspended:
         print_json(_retrain_data(result)) if as_json else print("\n".join(_retrain_lines(result, paths)))
@@ -148,12 +133,16 @@ def retrain(
 
 
 def _retrain_data(result: "Retrained") -> dict[str, object]:
-    runs = [{"run": run.folder, **card.model_dump(mode="json")} for network in result.networks for run, card in network.runs]
+    runs = [
+        {"run": network.runs[seed].folder, **card.model_dump(mode="json")}
+        for network in result.networks
+        for seed, card in network.cards.items()
+    ]
     best, expected = result.best and result.best[0].folder, {by: vars(one) for by, one in result.expected.items()}
     return {"runs": runs, "best": best, "expected": expected, "failures": result.failures}
 
 
-def _retrain_lines(result: "Retrained", paths: "StudyPaths") -> list[str]:
+def _retrain_lines(result: "Retrained", paths: StudyPaths) -> list[str]:
     from nas.predict.submission import knows_test_set
     from nas.report.words import flop_text, time_text
     from nas.runs.select import find_chosen
@@ -180,8 +169,10 @@ def _retrain_table(result: "Retrained") -> list[str]:
     from nas.report.words import count_text
 
     def score(network: "Network", by: "Criterion") -> str:
-        mean, deviation = network.mean(by), network.deviation(by)
-        return "–" if mean is None else f"{mean:.2%}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+        found = network.over_seeds(by)
+        if found is None:
+            return "–"
+        return f"{found.mean:.2%}" + ("" if found.deviation is None else f" ± {100 * found.deviation:.2f}")
 
     rows = []
     for network in result.networks:
@@ -266,7 +257,6 @@ def ablate(
 ) -> None:
     from nas.display.terminal import TerminalDisplay
     from nas.display.trainings import show_ablation
-    from nas.paths import remember_study
     from nas.report.experiments import write_tables
 
     with TerminalDisplay(quiet=quiet) as display:
@@ -303,8 +293,9 @@ def _ablation_data(done: "AblationDone") -> dict[str, object]:
             {
                 **row.variant.model_dump(mode="json", exclude={"candidate"}),
                 "seeds": sorted(row.cards),
-                "score": row.held_out,
-                **pick(row, "diverged", "difference", "shifted", "shifted_difference", "seconds"),
+                "score": row.over_seeds("clean"),
+                "shifted": row.over_seeds("shifted"),
+                **pick(row, "diverged", "difference", "shifted_difference", "seconds"),
             }
             for row in done.ablation.rows
         ],
@@ -332,11 +323,7 @@ def baseline(
     *,
     study: StudyOption = None,
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="With --like preset:NAME: begin a study on this data set.",
-            autocompletion=offer("dataset"),
-        ),
+        str | None, typer.Option(help="With --like preset:NAME: begin a study on this data set.", autocompletion=offer("dataset"))
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -345,7 +332,6 @@ def baseline(
         raise ConfigError("name at least one network", hint="nas baseline torchvision:resnet18, or your own class, net.py:Net")
     from nas.display.terminal import TerminalDisplay
     from nas.display.trainings import show_baselines
-    from nas.paths import remember_study
 
     with TerminalDisplay(quiet=quiet) as display:
         named = f"baseline {shlex.join(given.networks)} --like"
@@ -393,5 +379,6 @@ def _baseline_data(done: "BaselinesDone") -> dict[str, object]:
 
 def _row_data(row: "Row") -> dict[str, object]:
     seeds = {"seeds": sorted(row.cards), "diverged": row.diverged}
-    measured = pick(row, "held_out", "shifted", "test", "seconds")
-    return {"network": row.title, **pick(row, "params", "macs", "over"), **seeds, **measured, "runs": list(row.runs)}
+    scores = {"held_out": row.over_seeds("clean"), "shifted": row.over_seeds("shifted"), "test": row.over_seeds("test")}
+    cost = pick(row, "params", "macs", "over")
+    return {"network": row.title, **cost, **seeds, **scores, "seconds": row.seconds, "runs": list(row.runs)}

@@ -2,6 +2,7 @@
 
 from nas.cli import pick, print_json
 from nas.cli.options import JsonOption, QuietOption, StudyOption, command
+from nas.paths import remember_study
 from nas.specs import ExportSpec, PredictSpec, SubmitSpec
 from nas.specs.options import Given
 
@@ -16,7 +17,6 @@ def submit(
     given: Given[SubmitSpec], *, study: StudyOption = None, quiet: QuietOption = False, as_json: JsonOption = False
 ) -> None:
     from nas.display.terminal import TerminalDisplay
-    from nas.paths import remember_study
     from nas.predict.submission import submit as predict_test_set
     from nas.runs.select import is_folder, study_of
 

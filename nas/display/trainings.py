@@ -8,8 +8,9 @@ from nas.budget import count_params
 from nas.display.terminal import TerminalDisplay, printed_lines
 from nas.interrupts import Stop, suspended_by_signals
 from nas.report.words import count_text, number_text, time_text
-from nas.runs.ablate import AblationPlan, run_ablation
 from nas.runs.ablate import Done as AblationDone
+from nas.runs.ablate import run_ablation, warnings_of
+from nas.runs.ablate_design import Definition
 from nas.runs.baseline import BaselinePlan, train_baselines
 from nas.runs.baseline import Done as BaselinesDone
 from nas.runs.context import TrainingContext
@@ -91,6 +92,15 @@ def _plan_text(plan: RunPlan, ctx: TrainingContext) -> str:
     )
 
 
+def _there(plans: Sequence[Plan], pending: Sequence[Plan]) -> str:
+    there = len(plans) - len(pending)
+    return f", {there} are done" if there else ""
+
+
+def _trainings_text(plans: Sequence[Plan], pending: Sequence[Plan], ctx: TrainingContext) -> str:
+    return f"{number_text(len(pending), 'training')}{_there(plans, pending)}, on {ctx.selected.train_images:,} images"
+
+
 def _say_more(display: TerminalDisplay, counts: str, warnings: Iterable[str] = ()) -> None:
     """`counts`: of a folder's images; empty for other data."""
     if counts:
@@ -103,7 +113,7 @@ def show_retraining(spec: RetrainSpec, display: TerminalDisplay) -> Retrained:
     """Of one network."""
     trainings, begun = Trainings(display), False
 
-    def on_plan(plans: Sequence[RunPlan], there: int, ctx: TrainingContext) -> None:
+    def on_plan(plans: Sequence[RunPlan], pending: Sequence[RunPlan], ctx: TrainingContext) -> None:
         nonlocal begun
         begun = True
         display.say(f"study {spec.paths.name}, {_plan_text(plans[0], ctx)}")
@@ -122,14 +132,14 @@ def show_retrainings(spec: SeveralSpec, display: TerminalDisplay) -> Retrained:
     """Of several networks."""
     trainings = Trainings(display)
 
-    def on_plan(plans: Sequence[RunPlan], there: int, ctx: TrainingContext) -> None:
-        display.say(f"study {spec.base.paths.name}: {len(plans)} trainings" + (f", {there} are done" if there else ""))
-        for plan in {plan.subject.title: plan for plan in plans}.values():
+    def on_plan(plans: Sequence[RunPlan], pending: Sequence[RunPlan], ctx: TrainingContext) -> None:
+        display.say(f"study {spec.base.paths.name}: {len(pending)} trainings{_there(plans, pending)}")
+        for plan in {plan.subject.title: plan for plan in pending}.values():
             display.say(_plan_text(plan, ctx))
         _say_more(display, ctx.dataset.counts)
-        passes = sum(judging_passes(ctx.held_out, plan.tta) for plan in plans)
-        passes += len(spec.seeds) * judging_passes(ctx.test_images, plans[0].tta)  # of the one that is chosen
-        trainings.begin(plans, passes)
+        passes = sum(judging_passes(ctx.held_out, plan.tta) for plan in pending)
+        passes += len(spec.seeds) * judging_passes(ctx.test_images, pending[0].tta)  # of the one that is chosen
+        trainings.begin(pending, passes)
 
     return trainings.run(retrain_several, spec, on_plan)
 
@@ -137,20 +147,20 @@ def show_retrainings(spec: SeveralSpec, display: TerminalDisplay) -> Retrained:
 def show_ablation(spec: AblateSpec, display: TerminalDisplay) -> AblationDone:
     trainings = Trainings(display)
 
-    def on_plan(plan: AblationPlan) -> None:
-        definition = plan.definition
+    def on_plan(
+        name: str, definition: Definition, plans: Sequence[RunPlan], pending: Sequence[RunPlan], ctx: TrainingContext
+    ) -> None:
         variants = sum(variant.same_as is None for variant in definition.variants)
         seeds = ", ".join(map(str, definition.seeds))
-        display.say(f"ablation {plan.folder.name} of {definition.subject}: {variants} networks by seed {seeds}")
+        display.say(f"ablation {name} of {definition.subject}: {variants} networks by seed {seeds}")
         for variant in definition.variants:
             over = "" if variant.over is None else f"  over budget: {variant.over}"
             same = "" if variant.same_as is None else f"  trains the same network as {variant.same_as}"
             arch = variant.candidate.arch.one_line()
             display.say(f"  {variant.title}:  {count_text(variant.params)} parameters, {arch}{over}{same}")
-        pending = number_text(len(plan.pending), "training") + (f", {plan.there} are done" if plan.there else "")
-        display.say(f"{pending}, on {plan.train_images:,} images; {plan.held_out:,} are held out")
-        _say_more(display, plan.counts, plan.warnings)
-        trainings.begin(plan.pending, sum(judging_passes(plan.held_out, one.tta) for one in plan.pending))
+        display.say(f"{_trainings_text(plans, pending, ctx)}; {ctx.held_out:,} are held out")
+        _say_more(display, ctx.dataset.counts, warnings_of(definition))
+        trainings.begin(pending, sum(judging_passes(ctx.held_out, plan.tta) for plan in pending))
 
     return trainings.run(run_ablation, spec, on_plan)
 
@@ -174,13 +184,9 @@ def show_baselines(spec: BaselineSpec, display: TerminalDisplay) -> BaselinesDon
                 display.say(f"    its MACs do not include {', '.join(network.uncounted)}, because there is no rule for them")
             if network.unknown:
                 display.say(f"    its {', '.join(network.unknown)} could not be compared with the budget")
-        there = f", {len(plans) - len(pending)} are done" if len(pending) < len(plans) else ""
         held_out = f"; {ctx.held_out:,} are held out" if ctx.held_out else ""
         test = ". The official test set is evaluated once, at the end of each" if ctx.test_images else ""
-        display.say(
-            f"{number_text(len(pending), 'training')}{there}, on {ctx.selected.train_images:,} images{held_out}, "
-            f"on {ctx.devices.name} in {ctx.precision.name}{test}"
-        )
+        display.say(f"{_trainings_text(plans, pending, ctx)}{held_out}, on {ctx.devices.name} in {ctx.precision.name}{test}")
         _say_more(display, ctx.dataset.counts, first.train.warnings())
         passes = sum(judging_passes(ctx.held_out + ctx.test_images, plan.definition.tta) for plan in pending)
         trainings.begin(pending, passes)

@@ -160,10 +160,10 @@ def variants_table(ablation: Ablation) -> Table:
         Column("parameters", lambda row: f"{row.variant.params:,}"),
         Column("MACs", lambda row: count_text(row.variant.macs)),
         Column("seeds", lambda row: len(row.cards)),
-        Column(f"{METRIC_WORDS[ablation.metric]} (%)", lambda row: mean_text(row.held_out)),
+        Column(f"{METRIC_WORDS[ablation.metric]} (%)", lambda row: mean_text(row.over_seeds("clean"))),
         Column("difference", lambda row: _difference(row.difference)),
         Column("95 % interval", lambda row: _interval(row.difference)),
-        Column("shifted (%)", lambda row: mean_text(row.shifted)),
+        Column("shifted (%)", lambda row: mean_text(row.over_seeds("shifted"))),
         Column("its difference", lambda row: _difference(row.shifted_difference)),
         Column("training", _seconds),
         Column("", remarks, number=False, optional=True),
@@ -203,9 +203,9 @@ def figures_table(ablation: Ablation) -> Table:
             "over_budget": int(row.variant.over is not None),
             "seeds": len(row.cards),
             "diverged": len(row.diverged),
-            **spread(row.held_out, ablation.metric, "deviation"),
+            **spread(row.over_seeds("clean"), ablation.metric, "deviation"),
             **difference(row.difference, "difference"),
-            **spread(row.shifted, "shifted", "shifted_deviation"),
+            **spread(row.over_seeds("shifted"), "shifted", "shifted_deviation"),
             **difference(row.shifted_difference, "shifted_difference"),
             "seconds": None if row.seconds is None else f"{row.seconds:.1f}",
         }
@@ -221,7 +221,7 @@ def runs_table(ablation: Ablation) -> Table:
         if row.variant.same_as is None:
             levels = _levels(ablation, row).values()
             for seed, card in sorted(row.cards.items()):
-                scores = (f"{value:.6f}" for value in (row.held_out_scores[seed], row.shifted_scores[seed]))
+                scores = (f"{card.score(on):.6f}" for on in ("clean", "shifted"))
                 rows.append((*levels, str(seed), *scores, f"{card.seconds:.1f}"))
             rows += [(*levels, str(seed), "", "", "") for seed in row.diverged]
     return Table((*_levels(ablation, ablation.rows[0]), "seed", ablation.metric, "shifted", "seconds"), rows)
@@ -272,9 +272,9 @@ def networks_table(comparison: Comparison) -> Table:
         Column("parameters", lambda row: f"{row.params:,}"),
         Column("MACs", lambda row: count_text(row.macs)),
         Column("seeds", lambda row: len(row.cards)),
-        Column("held out (%)", lambda row: mean_text(row.held_out), optional=True),
-        Column("shifted (%)", lambda row: mean_text(row.shifted), optional=True),
-        Column("test (%)", lambda row: mean_text(row.test), optional=True),
+        Column("held out (%)", lambda row: mean_text(row.over_seeds("clean")), optional=True),
+        Column("shifted (%)", lambda row: mean_text(row.over_seeds("shifted")), optional=True),
+        Column("test (%)", lambda row: mean_text(row.over_seeds("test")), optional=True),
         Column("training", _seconds, optional=True),
         Column("", remarks, number=False, optional=True),
     )

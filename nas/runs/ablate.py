@@ -21,11 +21,10 @@ from nas.device import with_its_threads
 from nas.errors import ConfigError, StudyError
 from nas.files import write_whole
 from nas.interrupts import Stop
-from nas.jobs.placement import device_group, devices_of, say_left_out
 from nas.paths import StudyPaths, TrialPaths, study_paths
 from nas.runs.ablate_design import Cost, Definition, Factor, Variant, fixed_base, make_variants, parse_factors, short_name
 from nas.runs.card import BySeed, ModelCard, read_card
-from nas.runs.context import locked, open_context
+from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import finish
 from nas.runs.plan import ByRecipe, RunPlan, asked_subject, by_epochs, tta_by
 from nas.runs.select import folders_with
@@ -34,20 +33,6 @@ from nas.runs.train import TrainingDisplay, prepared_workers, train_all
 from nas.space.recipes import SEARCHED
 from nas.specs import HOLD_OUT, AblateSpec
 from nas.study.settings import Environment, StudySettings, read_settings
-
-
-@dataclass(frozen=True)
-class AblationPlan:
-    """What will be done, shown before it begins."""
-
-    folder: Path
-    definition: Definition
-    pending: tuple[RunPlan, ...]
-    there: int  # Runs that ended before
-    train_images: int
-    held_out: int
-    counts: str  # of a folder's images: how many were read, and what was not
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -80,41 +65,28 @@ class _Base(ByRecipe):
 @with_its_threads
 def run_ablation(
     spec: AblateSpec,
-    on_plan: Callable[[AblationPlan], None],
+    on_plan: Callable[[str, Definition, Sequence[RunPlan], Sequence[RunPlan], TrainingContext], None],
     display: TrainingDisplay,
     stop: Stop,
 ) -> Done:
-    """Resumes an earlier run of the command. Raises NasError."""
+    """Resumes an earlier run of the command. Raises NasError.
+
+    Args:
+        on_plan: receives the ablation's name and definition, all runs, those that have not ended, and the context.
+    """
     _require_name(spec.name)
     settings = read_settings(spec.paths)
     base = _find_base(spec, settings)
     folder, definition = _define(spec, settings, base)  # reports mistakes before any image is read
     plans = _make_plans(folder, definition, base, settings)
-    pending = [plan for plan in plans if not plan.has_ended]
-    devices = device_group(devices_of(spec.placement)[0], None)
-    lock = locked([folder], "ablation", "nas ablate", "wait for it, or start another ablation with --name NAME")
-    with prepared_workers(spec.paths, spec.placement, len(pending)) as executor:
-        ctx = open_context(spec.base, devices, display.decoding)
-        with lock:
+    where = spec.base.placement(spec.workers)
+    with prepared_workers(spec.paths, where, plans) as executor:
+        ctx = open_context(spec.base, where, display.decoding)
+        with locked([folder], "ablation", "nas ablate", "wait for it, or start another ablation with --name NAME"):
             write_whole(definition_file(folder), definition.to_json().encode())
-            if pending:
-                for plan in pending:
-                    write_whole(plan.run.candidate, plan.candidate.to_json().encode())
-                on_plan(
-                    AblationPlan(
-                        folder=folder,
-                        definition=definition,
-                        pending=tuple(pending),
-                        there=len(plans) - len(pending),
-                        train_images=ctx.selected.train_images,
-                        held_out=ctx.held_out,
-                        counts=ctx.dataset.counts,
-                        warnings=tuple(warnings_of(definition)),
-                    )
-                )
-                say_left_out(spec.device, spec.gpus, display.note)
             judge = partial(finish, ctx=ctx, note=display.note, opens_test=False, in_ledger=False)
-            outcome = train_all(pending, ctx, executor, judge, display, stop, keep_diverged=True)
+            announce = partial(on_plan, folder.name, definition)
+            outcome = train_all(plans, ctx, executor, judge, announce, display, stop, keep_diverged=True)
             return Done(folder, read_ablation(folder), outcome.failures, outcome.suspended)
 
 
@@ -296,22 +268,18 @@ class Ablation:
         return found
 
 
-def make_rows(
-    definition: Definition, cards: Mapping[str, dict[int, ModelCard]], diverged: Mapping[str, Sequence[int]]
-) -> tuple[Row, ...]:
-    """From the cards and diverged seeds of each variant, by its name."""
-    base = BySeed(cards=cards.get(definition.base.name, {}))
-    rows = []
+def make_rows(definition: Definition, trained: Mapping[str, BySeed[ModelCard]]) -> tuple[Row, ...]:
+    """`trained`: by the variant's name."""
+    base, rows = trained[definition.base.name], []
     for variant in definition.variants:
-        trained = variant.same_as or variant.name
-        own, is_base = BySeed(cards=cards.get(trained, {})), variant is definition.base
+        own, is_base = trained[variant.same_as or variant.name], variant is definition.base
         rows.append(
             Row(
                 variant=variant,
                 cards=own.cards,
-                diverged=tuple(diverged.get(trained, ())),
-                difference=None if is_base else paired(own.held_out_scores, base.held_out_scores),
-                shifted_difference=None if is_base else paired(own.shifted_scores, base.shifted_scores),
+                diverged=own.diverged,
+                difference=None if is_base else paired(own.scores("clean"), base.scores("clean")),
+                shifted_difference=None if is_base else paired(own.scores("shifted"), base.scores("shifted")),
             )
         )
     return tuple(rows)
@@ -326,7 +294,7 @@ def _level_means(ablation: Ablation, factor: Factor, level: str) -> dict[int, fl
         levels = {name: row.variant.levels.get(name, own[name]) for name in own}
         in_grid = all(levels[one.name] in map("+".join, one.levels) for one in definition.factors)
         if in_grid and levels[factor.name] == level:
-            with_it.append(row.held_out_scores)
+            with_it.append(row.scores("clean"))
     seeds = set.intersection(*(set(row) for row in with_it))
     return {seed: fmean(row[seed] for row in with_it) for seed in seeds}
 
@@ -350,17 +318,15 @@ def read_ablation(folder: Path) -> Ablation:
     definition = read_definition(folder)
     if definition is None:
         raise StudyError(f"{folder} has no ablation", hint="nas ablate creates one")
-    cards: dict[str, dict[int, ModelCard]] = {}
-    diverged: dict[str, list[int]] = {}
+    trained = {}
     for variant in definition.variants:
         if variant.same_as is None:
-            for seed in definition.seeds:
-                run = run_paths(folder, variant.name, seed)
-                if run.card.is_file():
-                    cards.setdefault(variant.name, {})[seed] = _checked(run, variant)
-                elif run.diverged.is_file():
-                    diverged.setdefault(variant.name, []).append(seed)
-    return Ablation(folder.name, definition, make_rows(definition, cards, diverged))
+            runs = {seed: run_paths(folder, variant.name, seed) for seed in definition.seeds}
+            trained[variant.name] = BySeed(
+                cards={seed: _checked(run, variant) for seed, run in runs.items() if run.card.is_file()},
+                diverged=tuple(seed for seed, run in runs.items() if run.diverged.is_file()),
+            )
+    return Ablation(folder.name, definition, make_rows(definition, trained))
 
 
 def _checked(run: TrialPaths, variant: Variant) -> ModelCard:

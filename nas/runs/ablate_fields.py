@@ -6,7 +6,7 @@ in the same way.
 
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -90,7 +90,7 @@ def find_field(name: str, option: str) -> Field:
         keys = ", ".join(GROUPS[inner][0].model_fields)
         hint = "the number of stages cannot change" if name == "stages" else f"for example {inner}.{keys.split(', ')[0]}"
         raise ConfigError(f"{option} {name} is not a single value; its fields are {keys}", hint=hint)
-    near = choices_sentence(name, [*BARE, *(f"{g}.{k}" for g, k in _fields())]).partition(" Choices: ")[0]
+    near = _guess(name, [*BARE, *(f"{g}.{k}" for g, k in _fields())])
     listed = "; ".join(
         f"{of}: {', '.join(Field(group, key).name for g, key in _fields() if g == group)}" for group, (_, _, of) in GROUPS.items()
     )
@@ -98,6 +98,11 @@ def find_field(name: str, option: str) -> Field:
         f"{option} {name}: unknown field.{near}",
         hint=f"the fields: {listed}; stage0.channels and so on are fields of one stage",
     )
+
+
+def _guess(word: str, choices: Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or nothing."""
+    return choices_sentence(word, choices).partition("Choices: ")[0].rstrip()
 
 
 def value_text(candidate: Candidate, field: Field) -> str:
@@ -176,10 +181,8 @@ def _scalar(field: Field, text: str) -> Any:
 def _problem(error: ValidationError, values: Mapping[Field, str]) -> str:
     problem = error.errors(include_url=False)[0]
     sentence = what_is_wrong(error)
-    if problem["type"] == "literal_error":
-        field = next((field for field in values if field.key in problem["loc"]), None)
-        if field is not None and get_origin(field.annotation) is Literal:
-            choices = list(map(str, get_args(field.annotation)))
-            near = choices_sentence(str(problem["input"]), choices).partition("Choices: ")[0].rstrip()
-            return f"{sentence}.{near}" if near else sentence
+    field = next((field for field in values if field.key in problem["loc"]), None)
+    if problem["type"] == "literal_error" and field is not None and get_origin(field.annotation) is Literal:
+        near = _guess(str(problem["input"]), map(str, get_args(field.annotation)))
+        return f"{sentence}.{near}" if near else sentence
     return sentence

@@ -19,7 +19,7 @@ from nas.files import sha256_of, write_whole
 from nas.foreign.known import KnownNetwork, build, measure, named, quiet
 from nas.interrupts import Stop
 from nas.jobs.job import Job
-from nas.jobs.placement import device_group, say_left_out
+from nas.jobs.placement import device_group
 from nas.models.user_code import blaming
 from nas.paths import StudyPaths, TrialPaths
 from nas.runs.card import HeldOut
@@ -35,9 +35,8 @@ from nas.runs.comparison import (
 from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.evaluation import judge_held_out, judge_test
 from nas.runs.finish import begin_card, clear_away, keep_weights, take_weights
-from nas.runs.plan import ByRecipe, Plan, another_recipe, asked_subject, by_epochs, tta_by
+from nas.runs.plan import ByRecipe, Plan, another_recipe, asked_subject, by_epochs, run_name, tta_by
 from nas.runs.train import Outcome, TrainingDisplay, prepared_workers, train_all
-from nas.space.recipes import SEARCHED
 from nas.specs import BaselineSpec
 from nas.study.settings import StudySettings, read_settings
 
@@ -53,6 +52,9 @@ class BaselinePlan(Plan):
     @property
     def train(self) -> TrainConfig:
         return self.definition.train
+
+    def begin(self, ctx: TrainingContext) -> None:
+        write_whole(self.run.begun, (self.definition.to_json() + "\n").encode())
 
     def job(self, ctx: TrainingContext) -> Job:
         train = self.train.canonical()
@@ -70,14 +72,10 @@ class Done:
     suspended: int  # Runs that resume with the same command
 
 
-OnPlan = Callable[[Sequence[BaselinePlan], Sequence[BaselinePlan], TrainingContext], None]
-"""Receives all trainings, those that have not ended, and the context."""
-
-
 @with_its_threads
 def train_baselines(
     spec: BaselineSpec,
-    on_plan: OnPlan,
+    on_plan: Callable[[Sequence[BaselinePlan], Sequence[BaselinePlan], TrainingContext], None],
     display: TrainingDisplay,
     stop: Stop,
 ) -> Done:
@@ -85,26 +83,25 @@ def train_baselines(
     settings = read_settings(spec.paths)
     alike = _find_alike(spec, settings)
     plans = _make_plans(spec, alike, settings, _find_networks(spec, alike, settings, display.on_printed))
-    pending = [plan for plan in plans if not plan.has_ended]
-    outcome = Outcome[BaselinePlan]()
+    pending, outcome = [plan for plan in plans if not plan.has_ended], Outcome()
+
+    def announce(plans: Sequence[BaselinePlan], pending: Sequence[BaselinePlan], ctx: TrainingContext) -> None:
+        on_plan(plans, pending, ctx)
+        for text in filter(None, [_left_out(alike), *_changed(spec.paths, pending)]):
+            display.note(text)
+
     if pending:
         devices = device_group(spec.device, None, threads=spec.threads)
-        with prepared_workers(spec.paths, devices, 1) as executor:
-            ctx = open_context(spec.retraining, devices, display.decoding)
+        with prepared_workers(spec.paths, devices, pending) as executor:
+            ctx = open_context(spec.base, devices, display.decoding)
             if ctx.dataset.test is None and ctx.selected.hold_out is None:
                 raise ConfigError(
                     "the data set has no labelled test images, so the networks cannot be evaluated",
                     hint="use --hold-out 0.1 to hold out training images, also in nas retrain",
                 )
             with locked([plan.run.folder for plan in pending], command="nas baseline", hint=OTHER_RUN):
-                for plan in pending:
-                    write_whole(plan.run.begun, (plan.definition.to_json() + "\n").encode())
-                on_plan(plans, pending, ctx)
-                say_left_out(spec.device, None, display.note)
-                for text in filter(None, [_left_out(alike), *_changed(spec.paths, pending)]):
-                    display.note(text)
                 judge = partial(_finish, ctx=ctx)
-                outcome = train_all(pending, ctx, executor, judge, display, stop, keep_diverged=True)
+                outcome = train_all(plans, ctx, executor, judge, announce, display, stop, keep_diverged=True)
     ended = [plan.run for plan in plans if plan.has_ended]
     return Done(tuple(ended), _comparison(spec.paths, ended), outcome.failures, outcome.suspended)
 
@@ -143,14 +140,14 @@ def _left_out(alike: ByRecipe) -> str | None:
 def _find_alike(spec: BaselineSpec, settings: StudySettings) -> ByRecipe:
     """The network and the recipe of `--like`. Raises NasError."""
     try:
-        subject = asked_subject(spec.retraining, settings)
+        subject = asked_subject(spec.base, settings)
     except StudyError as error:
         if spec.like != "best":
             raise
         raise StudyError(
             error.message, hint="--like preset:resnet-2222-slim trains by that preset's recipe; nas presets shows the names"
         ) from None
-    return by_epochs(spec.retraining, subject, subject.default_epochs)
+    return by_epochs(spec.base, subject, subject.default_epochs)
 
 
 def _find_networks(
@@ -195,7 +192,6 @@ def _make_plans(
 ) -> list[BaselinePlan]:
     """All networks with the first seed, then all with the second. Raises StudyError if a run was begun with another recipe."""
     digest, plans = int(alike.candidate.digest, 16), []
-    by = "" if alike.recipe_name == SEARCHED else f"-{alike.recipe_name}"
     for seed in spec.seeds:
         for network in networks:
             definition = Definition(
@@ -208,8 +204,8 @@ def _make_plans(
                 hold_out=spec.hold_out,
                 train_subset=spec.train_subset,
             )
-            length = f"{definition.train.epochs}-epochs-seed-{seed}{spec.selection.suffix}"
-            run = TrialPaths(spec.paths.baselines / f"{network.slug}-like-{alike.subject.slug}{by}-{length}")
+            slug, length = f"{network.slug}-like-{alike.subject.slug}", f"{definition.train.epochs}-epochs"
+            run = TrialPaths(spec.paths.baselines / run_name(slug, alike.recipe_name, length, seed, spec.base.selection))
             if run.begun.is_file():
                 begun = Definition.from_file(run.begun)
                 if begun.train.canonical() != definition.train.canonical() or begun.tta != definition.tta:

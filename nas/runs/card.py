@@ -12,9 +12,8 @@ studies/<study>/retrained/<run>/
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from nas.config import Candidate, DataConfig, Frozen, ImageShape, MetricName
 from nas.errors import StudyError
@@ -25,6 +24,10 @@ from nas.space.recipes import SEARCHED
 from nas.study.settings import Environment
 
 IF_INTENDED = 'if the change is intended, remove the key "hashes" from model.json'
+
+
+ScoredImages = Literal["clean", "shifted", "test"]
+"""Held-out images, as they are or under a simulated shift; or the official test set, with the recipe's test-time augmentation."""
 
 
 class Hashes(Frozen):
@@ -100,6 +103,12 @@ class TrainedCard(Frozen):
         by_metric = {"accuracy": self.test_accuracy_tta, "balanced_accuracy": self.test_balanced_accuracy}
         return by_metric.get(self.metric, self.test_macro_f1)
 
+    def score(self, on: ScoredImages) -> float | None:
+        """By `metric`; None if it was not evaluated on these images."""
+        if on == "test":
+            return self.test_score
+        return None if self.held_out is None else self.held_out.clean if on == "clean" else self.held_out.shifted
+
 
 class ModelCard(TrainedCard):
     """A trained network without its weights: enough to build it, to prepare its input, and to know where it comes from."""
@@ -132,32 +141,13 @@ class BySeed(Generic[C]):
     cards: dict[int, C]  # By seed; runs that ended and were evaluated
     diverged: tuple[int, ...] = ()  # Seeds
 
-    @cached_property
-    def held_out_scores(self) -> dict[int, float]:
-        """On the held-out images, by the study's metric."""
-        return {seed: card.held_out.clean for seed, card in sorted(self.cards.items()) if card.held_out is not None}
+    def scores(self, on: ScoredImages) -> dict[int, float]:
+        """By seed."""
+        found = {seed: card.score(on) for seed, card in sorted(self.cards.items())}
+        return {seed: score for seed, score in found.items() if score is not None}
 
-    @cached_property
-    def shifted_scores(self) -> dict[int, float]:
-        """The same under a simulated shift."""
-        return {seed: card.held_out.shifted for seed, card in sorted(self.cards.items()) if card.held_out is not None}
-
-    @cached_property
-    def test_scores(self) -> dict[int, float]:
-        """On the official test set, with the recipe's test-time augmentation."""
-        return {seed: card.test_score for seed, card in sorted(self.cards.items()) if card.test_score is not None}
-
-    @property
-    def held_out(self) -> Spread | None:
-        return spread(list(self.held_out_scores.values()))
-
-    @property
-    def shifted(self) -> Spread | None:
-        return spread(list(self.shifted_scores.values()))
-
-    @property
-    def test(self) -> Spread | None:
-        return spread(list(self.test_scores.values()))
+    def over_seeds(self, on: ScoredImages) -> Spread | None:
+        return spread(list(self.scores(on).values()))
 
     @property
     def seconds(self) -> float | None:

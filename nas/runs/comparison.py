@@ -55,12 +55,11 @@ class BaselineCard(TrainedCard, Definition):
         return self.network.macs
 
 
-def write_baseline(run: TrialPaths, card: BaselineCard) -> BaselineCard:
+def write_baseline(run: TrialPaths, card: BaselineCard) -> None:
     """Writes the card with the hashes of the files beside it. Raises OSError."""
     evaluation = sha256_of(run.evaluation) if run.evaluation.is_file() else None
     card = card.model_copy(update={"weights_sha256": sha256_of(run.weights), "evaluation_sha256": evaluation})
     write_whole(run.baseline, (card.to_json() + "\n").encode())
-    return card
 
 
 def read_baseline(run: TrialPaths) -> BaselineCard:
@@ -78,7 +77,6 @@ class Row(BySeed[ModelCard | BaselineCard]):
     """A network with its trainings."""
 
     title: str  # `trial 7`, or `torchvision:resnet18`; with a part of its hash if its code was changed
-    is_ours: bool
     params: int
     macs: int | None
     over: dict[str, int]  # By how much it is over the study's budget, for each limit that it breaks
@@ -129,9 +127,8 @@ class Comparison:
             return []
         ours, found = self.own[0], []
         for row in self.known:
-            on_test = paired(row.test_scores, ours.test_scores)
-            aside = paired(row.held_out_scores, ours.held_out_scores)
-            if (one := on_test or aside) is not None:
+            on_test, held_out = (paired(row.scores(on), ours.scores(on)) for on in ("test", "clean"))
+            if (one := on_test or held_out) is not None:
                 found.append(Difference(row, ours, one, on_test is not None))
         return found
 
@@ -203,7 +200,6 @@ def _own_rows(runs: Sequence[tuple[TrialPaths, ModelCard]], limits: BudgetConfig
         rows.append(
             Row(
                 title=card.subject,
-                is_ours=True,
                 params=card.params,
                 macs=card.macs,
                 over=over,
@@ -226,7 +222,6 @@ def _known_rows(group: Sequence[tuple[TrialPaths, Definition]]) -> list[Row]:
         rows.append(
             Row(
                 title=title,
-                is_ours=False,
                 params=network.params,
                 macs=network.macs,
                 over=network.over,

@@ -16,12 +16,12 @@ from nas.data.datasets import load_dataset, require_known
 from nas.data.formats.tables import moved
 from nas.data.images import Dataset, ImageSet, JoinedSet
 from nas.data.loader import Resident
-from nas.data.splits import DataSelection, SelectedData, select_data
+from nas.data.splits import SelectedData, select_data
 from nas.data.stream import place
 from nas.device import Precision, pick_precision, tune_process
 from nas.errors import ConfigError, DataError, StudyError
 from nas.files import write_whole
-from nas.jobs.placement import DeviceGroup
+from nas.jobs.placement import DeviceGroup, Placement, device_group, devices_of
 from nas.paths import StudyPaths, shipped_names, study_paths
 from nas.space.space_file import load_preset
 from nas.specs import RetrainSpec
@@ -30,12 +30,11 @@ from nas.study.settings import PRESETS_SPACE, REORDERED, Environment, Overrides,
 
 @dataclass(frozen=True)
 class TrainingContext:
-    paths: StudyPaths
+    spec: RetrainSpec  # Of several trainings the first
     settings: StudySettings
     data: DataConfig  # Where the images lie now
     dataset: Dataset
-    selection: DataSelection  # As requested
-    selected: SelectedData  # The images of this selection
+    selected: SelectedData  # The images that the spec selects
     devices: DeviceGroup
     precision: Precision
     compiled: bool  # Whether networks are compiled for training
@@ -59,8 +58,9 @@ class TrainingContext:
         return place(images, self.dataset.mean, self.dataset.std, self.device, indices)
 
 
-def open_context(spec: RetrainSpec, devices: DeviceGroup, decoding: Progress = silent) -> TrainingContext:
-    """Raises NasError."""
+def open_context(spec: RetrainSpec, where: DeviceGroup | Placement, decoding: Progress = silent) -> TrainingContext:
+    """`where`: the devices that train one network together, or those that train several, each one network. Raises NasError."""
+    devices = where if isinstance(where, DeviceGroup) else device_group(devices_of(where)[0], None)
     settings = read_settings(spec.paths)
     git_state()  # of the code that is imported now, even if the checkout changes before a card records it
     data = settings.data
@@ -74,17 +74,21 @@ def open_context(spec: RetrainSpec, devices: DeviceGroup, decoding: Progress = s
     dataset = study_data(settings, data, decoding)
     compiled = devices.device.type == "cuda" if spec.compiled is None else spec.compiled
     return TrainingContext(
-        paths=spec.paths,
+        spec=spec,
         settings=settings,
         data=data,
         dataset=dataset,
-        selection=spec.selection,
         selected=select_data(dataset, settings.data, spec.selection),
         devices=devices,
         precision=pick_precision(devices.device),
         compiled=compiled and devices.processes == 1,
         progress=decoding,
     )
+
+
+def chooses_threads(threads: int | None, device: str, processes: int) -> bool:
+    """Whether a long training chooses its number of CPU threads by timing. `threads`: as requested."""
+    return threads is None and device == "cpu" and processes == 1
 
 
 def study_data(settings: StudySettings, data: DataConfig, decoding: Progress) -> Dataset:

@@ -90,7 +90,7 @@ def judge_held_out(model: nn.Module, tta: str, ctx: TrainingContext, run: TrialP
         return None
     images, metric = ctx.dataset.train.only(ctx.selected.hold_out), ctx.settings.study.metric
     both = _clean_and_shifted(model, images, tta, ctx, "evaluating held-out images")
-    if run is not None and (ctx.dataset.test is None or ctx.selection.include_test_labels):
+    if run is not None and (ctx.dataset.test is None or ctx.spec.include_test_labels):
         write_evaluation(run, both[0])
     told: dict[str, float] = {}
     for prefix, judged in zip(("", "shifted_"), both, strict=True):

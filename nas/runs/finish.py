@@ -38,7 +38,7 @@ def finish(plan: RunPlan, ctx: TrainingContext, note: Callable[[str], None], ope
         candidate=candidate,
         params=count_params(candidate.arch, shape),
         macs=count_macs(candidate.arch, shape),
-        includes_test_labels=ctx.selection.include_test_labels,
+        includes_test_labels=ctx.spec.include_test_labels,
         seed=plan.seed,
         search_accuracy=plan.subject.accuracy,
         tta=plan.tta,
@@ -62,7 +62,7 @@ def with_test(card: ModelCard, run: TrialPaths, model: nn.Module, ctx: TrainingC
 def seal(run: TrialPaths, card: ModelCard, ctx: TrainingContext, note: Callable[[str], None]) -> ModelCard:
     """Writes the card, with the hashes of the files beside it, and its row in the ledger."""
     sealed = write_card(run, card)
-    record_run(ctx.paths, run, note)
+    record_run(ctx.spec.paths, run, note)
     return sealed
 
 
@@ -86,7 +86,7 @@ def keep_weights(run: TrialPaths, weights: Mapping[str, Tensor]) -> None:
 def begin_card(run: TrialPaths, ctx: TrainingContext, held_out: HeldOut | None) -> dict[str, Any]:
     """The fields of a `TrainedCard`, before the official test set is opened."""
     card = TrainedCard(
-        study=ctx.paths.name,
+        study=ctx.spec.paths.name,
         shape=ctx.dataset.shape,
         classes=ctx.dataset.classes,
         mean=ctx.dataset.mean,

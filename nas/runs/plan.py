@@ -1,5 +1,6 @@
 """Plans a run before it begins: its network, recipe, length, images and name."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,12 +12,14 @@ from nas.budget import count_macs
 from nas.config import ArchConfig, Candidate, TrainConfig, check_epochs, flop_word
 from nas.data.datasets import UNMIRRORED
 from nas.data.loader import TrainBatches, mix_seed
+from nas.data.splits import DataSelection
 from nas.device import cpu_threads
 from nas.errors import ConfigError, StudyError
+from nas.files import write_whole
 from nas.jobs.job import Job
 from nas.models import build_model
 from nas.paths import PRESET, TrialPaths
-from nas.runs.context import TrainingContext
+from nas.runs.context import TrainingContext, chooses_threads
 from nas.runs.select import Subject, find_subject
 from nas.space.recipes import AUTO, LONG_FROM, SEARCHED, Recipe, load_recipe
 from nas.specs import RetrainSpec
@@ -42,7 +45,7 @@ def judging_passes(images: int, tta: str) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(ABC):
     """A run to be trained."""
 
     run: TrialPaths
@@ -59,11 +62,15 @@ class Plan:
         return any(file.is_file() for file in (self.run.card, self.run.baseline, self.run.diverged))
 
     @property
-    def train(self) -> TrainConfig:
-        raise NotImplementedError
+    @abstractmethod
+    def train(self) -> TrainConfig: ...
 
-    def job(self, ctx: TrainingContext) -> Job:
-        raise NotImplementedError
+    @abstractmethod
+    def begin(self, ctx: TrainingContext) -> None:
+        """Writes the file that says what this run trains. Raises NasError."""
+
+    @abstractmethod
+    def job(self, ctx: TrainingContext) -> Job: ...
 
     def _job(self, network: "ArchConfig | KnownNetwork", digest: str, ctx: TrainingContext, **more: Any) -> Job:
         """`digest`: of the network and its recipe."""
@@ -90,6 +97,10 @@ class RunPlan(Plan):
     @property
     def train(self) -> TrainConfig:
         return self.candidate.train
+
+    def begin(self, ctx: TrainingContext) -> None:
+        ctx.devices.require_share(self.train.batch_of(ctx.selected.train_images), self.train.hardest)
+        write_whole(self.run.candidate, self.candidate.to_json().encode())
 
     def job(self, ctx: TrainingContext) -> Job:
         parts = self.subject.micro_batches
@@ -191,9 +202,13 @@ def another_recipe(run: TrialPaths) -> StudyError:
     )
 
 
-def _run_of(spec: RetrainSpec, subject: Subject, recipe: str, length: str) -> TrialPaths:
+def run_name(slug: str, recipe: str, length: str, seed: int, selection: DataSelection) -> str:
     by = "" if recipe == SEARCHED else f"-{recipe}"
-    return TrialPaths(spec.paths.retrained / f"{subject.slug}{by}-{length}-seed-{spec.seed}{spec.selection.suffix}")
+    return f"{slug}{by}-{length}-seed-{seed}{selection.suffix}"
+
+
+def _run_of(spec: RetrainSpec, subject: Subject, recipe: str, length: str) -> TrialPaths:
+    return TrialPaths(spec.paths.retrained / run_name(subject.slug, recipe, length, spec.seed, spec.selection))
 
 
 def asked_subject(spec: RetrainSpec, settings: StudySettings) -> Subject:
@@ -225,22 +240,17 @@ def tta_by(recipe: Recipe, candidate: Candidate) -> str:
 
 def _by_time(spec: RetrainSpec, seconds: float, subject: Subject, ctx: TrainingContext, note: Callable[[str], None]) -> ByRecipe:
     name, recipe = load_recipe(spec.recipe, 1)
-    chooses = spec.threads is None and ctx.device.type == "cpu" and ctx.devices.processes == 1 and not ctx.compiled
-    epochs = _epochs_within(seconds, recipe.fit(subject.candidate, 1), recipe, ctx, chooses)
+    epochs = _epochs_within(spec, seconds, recipe.fit(subject.candidate, 1), recipe, ctx)
     if spec.recipe == AUTO and epochs >= LONG_FROM:
         name, recipe = load_recipe(spec.recipe, epochs)
-        epochs = _epochs_within(seconds, recipe.fit(subject.candidate, epochs), recipe, ctx, chooses)
+        epochs = _epochs_within(spec, seconds, recipe.fit(subject.candidate, epochs), recipe, ctx)
     note(f"{subject.title}: {epochs} epochs by recipe {name!r} take about {seconds:g} s here, estimated from timed steps")
     return ByRecipe(subject, name, recipe, epochs)
 
 
-def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: TrainingContext, chooses_threads: bool) -> int:
+def _epochs_within(spec: RetrainSpec, seconds: float, candidate: Candidate, recipe: Recipe, ctx: TrainingContext) -> int:
     """How many epochs take at most so long, with the start and the evaluation at the end. Raises ConfigError for less than
-    one.
-
-    Args:
-        chooses_threads: whether the training will choose its number of CPU threads.
-    """
+    one."""
     dataset, selected, train = ctx.dataset, ctx.selected, candidate.train
     batches = TrainBatches(ctx.place(selected.images, selected.train), train, 0, len(dataset.classes))
     few = ctx.place(selected.images, selected.train_indices[:MEASURED_IMAGES])
@@ -253,7 +263,7 @@ def _epochs_within(seconds: float, candidate: Candidate, recipe: Recipe, ctx: Tr
 
     threads = torch.get_num_threads()
     pace = usual = measure(threads)
-    if chooses_threads and threads > 1:
+    if threads > 1 and not ctx.compiled and chooses_threads(spec.threads, ctx.device.type, ctx.devices.processes):
         # While other programs use the cores, one thread may be faster, and then the training chooses it, too, if it is long.
         one, parts = measure(1), max(1.0, batches.batch_size / TIMED_IMAGES)
         if usual.step > (1 + MARGIN) * one.step and is_timed(seconds / one.step * parts, usual.step / parts, threads):

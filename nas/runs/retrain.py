@@ -3,13 +3,13 @@ official test set is evaluated."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from nas.device import with_its_threads
 from nas.errors import ConfigError, StudyError
-from nas.files import write_whole
 from nas.interrupts import Stop
-from nas.jobs.placement import DeviceGroup, Placement, device_group, devices_of, say_left_out
+from nas.jobs.placement import DeviceGroup, Placement, device_group
 from nas.paths import TrialPaths
 from nas.runs.card import ModelCard, read_card
 from nas.runs.context import TrainingContext, locked, open_context
@@ -22,9 +22,7 @@ from nas.runs.train import Outcome, TrainingDisplay, prepared_workers, train_all
 from nas.specs import HOLD_OUT, Criterion, RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
 
-OnPlan = Callable[[Sequence[RunPlan], int, TrainingContext], None]
-"""Receives the runs to train, the number of runs that have ended, and the context. It is not called if nothing is left to
-train."""
+OnPlan = Callable[[Sequence[RunPlan], Sequence[RunPlan], TrainingContext], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def retrain(
     """Trains one network with one seed, on `spec.gpus` devices together. Resumes from its checkpoint. Raises NasError, also if
     the training fails."""
     devices = device_group(spec.device, spec.gpus, spec.compiled, spec.threads)
-    plans, outcome, _ = _train([spec], devices, devices, on_plan, display, stop)
+    plans, outcome, _ = _train([spec], devices, on_plan, display, stop)
     for reason in outcome.diverged.values():
         raise StudyError(f"the {reason}", hint="retrain another trial (nas list shows them), or try another --seed")
     for name, reason in outcome.failures.items():
@@ -77,8 +75,7 @@ def retrain_several(
     """Trains the missing runs, each on one device, then evaluates them and chooses one. Raises NasError."""
     if spec.by == "shifted" and not spec.base.hold_out:
         raise ConfigError("--choose-by shifted needs held-out images", hint=f"--hold-out {HOLD_OUT:g}")
-    devices = device_group(devices_of(spec.placement)[0], None)
-    plans, outcome, ctx = _train(spec.each(), spec.placement, devices, on_plan, display, stop)
+    plans, outcome, ctx = _train(spec.each(), spec.base.placement(spec.workers), on_plan, display, stop)
     networks, failures = _networks(plans), outcome.failures | {name: f"its {why}" for name, why in outcome.diverged.items()}
     ranked = None if outcome.suspended or not networks else rank(networks, spec.by)
     if ranked is None:
@@ -93,45 +90,29 @@ def retrain_several(
 
 
 def _train(
-    specs: Sequence[RetrainSpec],
-    where: DeviceGroup | Placement,
-    devices: DeviceGroup,
-    on_plan: OnPlan,
-    display: TrainingDisplay,
-    stop: Stop,
-) -> tuple[list[RunPlan], Outcome[RunPlan], TrainingContext]:
+    specs: Sequence[RetrainSpec], where: DeviceGroup | Placement, on_plan: OnPlan, display: TrainingDisplay, stop: Stop
+) -> tuple[list[RunPlan], Outcome, TrainingContext]:
     """Trains the missing runs. Returns the plan of every run, and how the trained ones ended."""
-    paths, seconds, flop, settings = specs[0].paths, specs[0].seconds, specs[0].flop, read_settings(specs[0].paths)
+    first, settings = specs[0], read_settings(specs[0].paths)
     with ExitStack() as closing:
-        if seconds is None and flop is None:
+        if first.seconds is None and first.flop is None:
             plans = [plan_run(spec, settings) for spec in specs]  # reports mistakes before any image is read
-            pending = [plan for plan in plans if not plan.has_ended]
-            executor = closing.enter_context(prepared_workers(paths, where, len(pending)))
-            ctx = open_context(specs[0], devices, display.decoding)
+            executor = closing.enter_context(prepared_workers(first.paths, where, plans))
+            ctx = open_context(first, where, display.decoding)
         else:
             for spec in specs:
-                find_subject(paths, spec.which)
-            ctx = open_context(specs[0], devices, display.decoding)
+                find_subject(first.paths, spec.which)
+            ctx = open_context(first, where, display.decoding)
             plans = [
-                plan_timed_run(spec, seconds, ctx, display.note) if seconds is not None else plan_compute(spec, flop or 0.0, ctx)
+                plan_compute(spec, first.flop or 0.0, ctx)
+                if first.seconds is None
+                else plan_timed_run(spec, first.seconds, ctx, display.note)
                 for spec in specs
             ]
-            pending = [plan for plan in plans if not plan.has_ended]
-            executor = closing.enter_context(prepared_workers(paths, where, len(pending)))  # they would disturb the timing
-        closing.enter_context(locked([plan.run.folder for plan in pending]))
-        for plan in pending:
-            ctx.devices.require_share(plan.train.batch_of(ctx.selected.train_images), plan.train.hardest)
-            write_whole(plan.run.candidate, plan.candidate.to_json().encode())
-        if pending:
-            on_plan(pending, len(plans) - len(pending), ctx)
-            say_left_out(specs[0].device, where.gpus if isinstance(where, Placement) else specs[0].gpus, display.note)
-        alone = len(plans) == 1
-
-        def judge(plan: RunPlan) -> None:
-            finish(plan, ctx, display.note, opens_test=alone)
-
-        outcome = train_all(pending, ctx, executor, judge, display, stop)
-    return plans, outcome, ctx
+            executor = closing.enter_context(prepared_workers(first.paths, where, plans))  # they would disturb the timing
+        closing.enter_context(locked([plan.run.folder for plan in plans if not plan.has_ended]))
+        judge = partial(finish, ctx=ctx, note=display.note, opens_test=len(plans) == 1)
+        return plans, train_all(plans, ctx, executor, judge, on_plan, display, stop), ctx
 
 
 def _networks(plans: Sequence[RunPlan]) -> tuple[Network, ...]:
@@ -141,10 +122,10 @@ def _networks(plans: Sequence[RunPlan]) -> tuple[Network, ...]:
 
 def _with_test(network: Network, ctx: TrainingContext, note: Callable[[str], None]) -> Network:
     """The network with its test scores. Evaluates on the official test set the runs that have none yet."""
-    runs = []
-    for run, card in network.runs:
+    cards = dict(network.cards)
+    for seed, card in network.cards.items():
         if ctx.dataset.test is not None and card.test_accuracy is None and not card.includes_test_labels:
+            run = network.runs[seed]
             model, _ = load_network(run)
-            card = seal(run, with_test(card, run, model.to(ctx.device), ctx), ctx, note)
-        runs.append((run, card))
-    return Network(tuple(runs))
+            cards[seed] = seal(run, with_test(card, run, model.to(ctx.device), ctx), ctx, note)
+    return replace(network, cards=cards)

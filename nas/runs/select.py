@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Literal
 
 from nas.config import Candidate, Frozen
 from nas.errors import ConfigError, NasError, StudyError, choices_sentence
 from nas.files import write_whole
 from nas.paths import PRESET, StudyPaths, TrialPaths, existing_study
-from nas.runs.card import ModelCard, read_card
+from nas.runs.card import BySeed, ModelCard, read_card
 from nas.runs.statistics import Expectation, after_choice
 from nas.space.space_file import load_preset
 from nas.specs import Criterion
@@ -203,49 +202,37 @@ def _run_in(name: str) -> TrialPaths:
 CRITERIA: tuple[Criterion, ...] = ("clean", "shifted")
 
 
-@dataclass(frozen=True)
-class Network:
-    """One network with its runs, one for each seed."""
+@dataclass(frozen=True, kw_only=True)
+class Network(BySeed[ModelCard]):
+    """A retrained network."""
 
-    runs: tuple[tuple[TrialPaths, ModelCard], ...]
+    runs: dict[int, TrialPaths]  # By seed, like its cards
 
     @property
     def card(self) -> ModelCard:
-        return self.runs[0][1]
-
-    def scores(self, by: Criterion) -> list[float]:
-        """On the held-out images, by the study's metric; empty if there are none."""
-        held_out = [card.held_out for _, card in self.runs if card.held_out is not None]
-        return [one.clean if by == "clean" else one.shifted for one in held_out]
-
-    def mean(self, by: Criterion) -> float | None:
-        scores = self.scores(by)
-        return fmean(scores) if scores else None
-
-    def deviation(self, by: Criterion) -> float | None:
-        """None for a single run."""
-        scores = self.scores(by)
-        return stdev(scores) if len(scores) > 1 else None
+        return next(iter(self.cards.values()))
 
     def best_run(self, by: Criterion) -> tuple[TrialPaths, ModelCard]:
         """The run with the highest score; the first of several."""
         scores = self.scores(by)
-        return self.runs[scores.index(max(scores))] if scores else self.runs[0]
+        seed = max(self.cards, key=lambda seed: scores.get(seed, -math.inf))
+        return self.runs[seed], self.cards[seed]
 
 
 def group(runs: Iterable[tuple[TrialPaths, ModelCard]]) -> tuple[Network, ...]:
     """Groups runs by their network."""
-    by_subject: dict[str, list[tuple[TrialPaths, ModelCard]]] = {}
+    by_subject: dict[str, Network] = {}
     for run, card in runs:
-        by_subject.setdefault(card.subject, []).append((run, card))
-    return tuple(Network(tuple(runs)) for runs in by_subject.values())
+        network = by_subject.setdefault(card.subject, Network(cards={}, runs={}))
+        network.cards[card.seed], network.runs[card.seed] = card, run
+    return tuple(by_subject.values())
 
 
 def expected(networks: Sequence[Network], chosen: str) -> dict[Criterion, Expectation]:
     """Expected accuracy, clean and shifted, on new images of the run `chosen`, which was chosen among all of these on the
     held-out images. Empty if they chose nothing."""
-    held_out = [[card.held_out for _, card in network.runs if card.held_out] for network in networks]
-    names = [[run.folder.name for run, card in network.runs if card.held_out] for network in networks]
+    held_out = [[card.held_out for card in network.cards.values() if card.held_out] for network in networks]
+    names = [[network.runs[seed].folder.name for seed, card in network.cards.items() if card.held_out] for network in networks]
     places = [(i, of.index(chosen)) for i, of in enumerate(names) if chosen in of]
     if not places or sum(map(len, held_out)) < 2 or [] in held_out:
         return {}
@@ -262,7 +249,7 @@ def rank(networks: Sequence[Network], by: Criterion) -> Sequence[Network] | None
     """By the held-out images, else by the search; None if several networks have neither score."""
     if len(networks) == 1:
         return networks
-    means = [network.mean(by) for network in networks]
+    means = [found.mean if (found := network.over_seeds(by)) else None for network in networks]
     if None in means:
         means = [network.card.search_accuracy for network in networks]
     if None in means:
@@ -377,7 +364,7 @@ def read_choice(paths: StudyPaths) -> Choice | None:
 def record_choice(paths: StudyPaths, ranked: Sequence[Network], by: Criterion) -> None:
     """`ranked`: best first. Several seeds of one network choose a run, but no network: the choice is recorded only if that
     network is the default anyway, and if no choice among several networks exists. Raises OSError."""
-    first, among = ranked[0], [run.folder.name for network in ranked for run, _ in network.runs]
+    first, among = ranked[0], [run.folder.name for network in ranked for run in network.runs.values()]
     if len(among) == 1:
         return
     if len(ranked) == 1 and (taken := find_chosen(paths)) is not None:

@@ -206,8 +206,7 @@ class RetrainSpec(RecipeFields):
     hold_out: float = option(0.0, "Share of the training images to hold out.", min=0, max=0.5)
     include_test_labels: bool = option(False, "Also train on the official test set; no test accuracy then.")
     gpus: int | None = option(
-        None,
-        "One network: GPUs that train it together [default: 1]. Several: GPUs, one network on each [default: all]. 0: CPU.",
+        None, "One network: GPUs that train it together [default: 1]. Several: GPUs, one network on each [default: all]. 0: CPU."
     )
     compiled: bool | None = option(None, "Use torch.compile. [default: on CUDA with one GPU]", name="compile")
 
@@ -217,6 +216,18 @@ class RetrainSpec(RecipeFields):
 
         return DataSelection(self.include_test_labels, self.train_subset, self.hold_out)
 
+    def placement(self, workers: int | None) -> "Placement":
+        """Of several networks, each of which one device trains."""
+        from nas.jobs.placement import Placement
+
+        return Placement(self.device, gpus=self.gpus, workers=workers, threads=self.threads)
+
+
+def _retraining(spec: "AblateSpec | BaselineSpec", which: str, gpus: int | None = None) -> RetrainSpec:
+    """The training of the network of the study that others are compared with; not compiled."""
+    shared = {field.name: getattr(spec, field.name) for field in dataclasses.fields(RecipeFields)}
+    return RetrainSpec(spec.paths, which, epochs=spec.epochs, hold_out=spec.hold_out, gpus=gpus, compiled=False, **shared)
+
 
 @dataclass(frozen=True)
 class SeveralSpec:
@@ -225,7 +236,7 @@ class SeveralSpec:
     base: RetrainSpec
     subjects: tuple[str, ...]
     seeds: tuple[int, ...]
-    placement: "Placement"
+    workers: int | None = None
     by: Criterion = "clean"
 
     @property
@@ -263,15 +274,7 @@ class AblateSpec(RecipeFields):
 
     @property
     def base(self) -> RetrainSpec:
-        """The base network, its recipe, length and images; not compiled."""
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(RecipeFields)}
-        return RetrainSpec(self.paths, self.which, epochs=self.epochs, hold_out=self.hold_out, compiled=False, **shared)
-
-    @property
-    def placement(self) -> "Placement":
-        from nas.jobs.placement import Placement
-
-        return Placement(self.device, gpus=self.gpus, workers=self.workers, threads=self.threads)
+        return _retraining(self, self.which, self.gpus)
 
 
 @dataclass(frozen=True)
@@ -289,14 +292,8 @@ class BaselineSpec(RecipeFields):
     )
 
     @property
-    def retraining(self) -> RetrainSpec:
-        """The training of the network `like`."""
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(RecipeFields)}
-        return RetrainSpec(self.paths, self.like, epochs=self.epochs, hold_out=self.hold_out, compiled=False, **shared)
-
-    @property
-    def selection(self) -> "DataSelection":
-        return self.retraining.selection
+    def base(self) -> RetrainSpec:
+        return _retraining(self, self.like)
 
 
 RUN_HELP = (

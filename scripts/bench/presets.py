@@ -37,8 +37,8 @@ def main() -> None:
         print("|---|" + "---|" * (options.epochs + 2), flush=True)
         for name in options.only:
             request = RetrainSpec(paths, f"preset:{name}", epochs=options.epochs, train_subset=options.images)
-            done = retrain(request, lambda plans, there, ctx: None, TrainingDisplay(), Stop())
-            curve = read_curve(done.networks[0].runs[0][0].metrics)
+            done = retrain(request, lambda plans, pending, ctx: None, TrainingDisplay(), Stop())
+            curve = read_curve(done.networks[0].runs[0].metrics)
             cells = [f"{metrics.train_loss:.3f}" for metrics in curve]
             last = curve[-1]
             print(f"| `{name}` | {' | '.join(cells)} | {last.train_accuracy:.1%} | {last.images_per_second:,.0f} |", flush=True)

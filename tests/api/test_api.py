@@ -55,12 +55,7 @@ def test_importing_it_imports_nearly_nothing(tmp_path: Path) -> None:
         "try:\n    nas.serach\nexcept AttributeError as error:\n    print(error)\n",
         tmp_path,
     )
-    assert done.stdout.splitlines() == [
-        "[]",
-        "[] NasError",
-        "[]",
-        "module 'nas' has no attribute 'serach'",
-    ], done.stderr
+    assert done.stdout.splitlines() == ["[]", "[] NasError", "[]", "module 'nas' has no attribute 'serach'"], done.stderr
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_products_that_no_rule_counts_are_named_wherever_a_studys_counts_are(nas
     assert "are not counted" not in nas("best", "--study", "tiny").out
     study.settings.write_text(read_settings(study).model_copy(update={"uncounted": (sentence,)}).to_json())
     assert nas("best", "--study", "tiny").out.endswith(f"\nT{sentence[1:]}.\n")
-    assert json.loads(nas("best", "--study", "tiny", "--json").out)["uncounted"] == [sentence]
+    assert nas("best", "--study", "tiny", "--json").json["uncounted"] == [sentence]
     assert nas("report", "--study", "tiny").code == 0
     assert f" T{sentence[1:]}." in study.report.read_text()
 

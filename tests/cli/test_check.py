@@ -44,7 +44,7 @@ def test_preset_that_fits_is_told_what_more_it_could_have(nas: Callable[..., Don
 def test_network_of_a_study_is_checked_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
     done = nas("check", "--study", "tiny", "--json")
     found = json.loads(done.out)
-    shown = json.loads(nas("show", "best", "--study", "tiny", "--json").out)
+    shown = nas("show", "best", "--study", "tiny", "--json").json
     assert done.code == 0
     assert found["fits"]
     same = ("params", "macs", "memory", "layers", "parts", "images", "study")
@@ -89,18 +89,3 @@ def test_output_of_a_users_file_is_a_field_of_the_json(nas: Callable[..., Done])
     found = json.loads(done.out[done.out.index("{") :])
     assert (found["printed"], found["built"], done.err) == ("one line\nanother", "Net(num_classes=10)", "")
     assert (found["repeats"][0]["copies"], found["affordable"]) == ((5_000_000 - found["params"]) // 592, None)
-
-
-@pytest.mark.parametrize(
-    ("typed", "message"),
-    [
-        (["nowhere.py:Net"], "there is no file nowhere.py."),
-        (["best", "--timeout", "0"], "--timeout must be above 0 seconds, but got 0"),
-        (["best"], "no study is named, and none was used here before."),
-        (["preset:resnet-1111", "--size", "8", "--study", "no"], "there is no study 'no'"),
-    ],
-)
-def test_mistakes_are_sentences(nas: Callable[..., Done], typed: list[str], message: str) -> None:
-    done = nas("check", *typed)
-    assert (done.code, done.out) == (1, "")
-    assert done.err.startswith(f"Error: {message}")

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import xml.etree.ElementTree as xml
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,18 +18,14 @@ import optuna
 import pytest
 
 from nas.budget import count_params, peak_memory
+from nas.budget.closed_form import closed_form_macs, closed_form_params
 from nas.config import Candidate, ImageShape
 from nas.paths import StudyPaths, studies_folder
 from nas.runs.select import find_subject, finished_runs
-from nas.space.space_file import load_space
-from tests.conftest import Done, unpooled
+from nas.space.space_file import load_preset, load_space
+from tests.conftest import TINY_SPACE, Done, unpooled
 
 UNLIMITED = {"flash": None, "ram": None, "latency": None, "uncounted": "refuse"}
-
-
-def as_json(done: Done) -> Any:
-    assert done.code == 0
-    return json.loads(done.out)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -112,7 +109,7 @@ def test_studies_are_listed_with_their_best(nas: Callable[..., Done], study: Stu
     assert done.out.startswith("tiny ")
     assert f"2 trained, best {best.accuracy:.2%} with " in done.out
     assert f"({best.title}); 1 retrained" in done.out
-    (listed,) = as_json(nas("list", "--json"))
+    (listed,) = nas("list", "--json").json
     assert (listed["study"], listed["trained"], listed["counts"]["trained"]) == ("tiny", 2, 2)
     assert (listed["best"]["accuracy"], listed["best"]["outcome"]) == (best.accuracy, "trained")
 
@@ -121,7 +118,7 @@ def test_state_of_a_study_is_told_from_what_is_left_and_from_who_leads_it(
     nas: Callable[..., Done], study: StudyPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def listed() -> tuple[str, str, bool]:
-        told = as_json(nas("list", "--json"))[0]
+        told = nas("list", "--json").json[0]
         first, second = nas("list").out.splitlines()
         return first[25:37].strip(), second.strip(), told["searching"]
 
@@ -138,7 +135,7 @@ def test_where_there_is_no_study_the_next_step_makes_one(nas: Callable[..., Done
     done = nas("list")
     assert (done.code, done.out) == (0, "")
     assert done.err == (f"No study in {studies_folder()} yet. Next:  nas search --space digits --dataset digits\n")
-    assert as_json(nas("list", "--json")) == []
+    assert nas("list", "--json").json == []
 
 
 def test_study_that_cannot_be_read_does_not_hide_the_others(nas: Callable[..., Done], study: StudyPaths) -> None:
@@ -160,7 +157,7 @@ def test_trials_of_a_study_are_listed(nas: Callable[..., Done], study: StudyPath
     assert sum(line.endswith("← best") for line in trials) == 1
     assert counts.startswith("2 networks trained: 2 completed")
     assert retrained == f"retrained  {finished_runs(study)[0].folder.name}  ← chosen"
-    report = as_json(nas("list", "--study", "tiny", "--json"))
+    report = nas("list", "--study", "tiny", "--json").json
     assert report["name"] == "tiny"
     assert report["settings"]["budget"] == {"params": 3000, "macs": None, "memory": None, **UNLIMITED}
     assert sum(report["counts"].values()) == len(report["trials"])
@@ -183,7 +180,7 @@ def test_best_network_is_shown_layer_by_layer(nas: Callable[..., Done], study: S
     assert " ms by " not in done.out
     assert "recipe" in done.out
     assert "flip none" in done.out
-    shown = as_json(nas("show", subject.title.removeprefix("trial "), "--study", "tiny", "--json"))
+    shown = nas("show", subject.title.removeprefix("trial "), "--study", "tiny", "--json").json
     assert (shown["study"], shown["network"], shown["validation_accuracy"]) == ("tiny", subject.title, subject.accuracy)
     assert Candidate.model_validate(shown["candidate"]) == subject.candidate
     assert (shown["params"], shown["memory"]) == (count_params(subject.candidate.arch, shape), memory)
@@ -193,9 +190,9 @@ def test_best_network_is_shown_layer_by_layer(nas: Callable[..., Done], study: S
 
 
 def test_preset_is_shown_without_a_study_and_for_a_studys_images(nas: Callable[..., Done], study: StudyPaths) -> None:
-    alone = as_json(nas("show", "preset:resnet-2222-slim", "--json"))
+    alone = nas("show", "preset:resnet-2222-slim", "--json").json
     assert (alone["study"], alone["params"]) == (None, 1_891_658)
-    here = as_json(nas("show", "preset:resnet-2222-slim", "--study", "tiny", "--json"))
+    here = nas("show", "preset:resnet-2222-slim", "--study", "tiny", "--json").json
     assert here["images"] == {"channels": 1, "size": 8, "classes": 10}
     assert here["params"] < alone["params"]
 
@@ -206,7 +203,7 @@ def test_space_is_shown_with_how_much_of_it_fits(nas: Callable[..., Done]) -> No
     assert done.out.startswith("Space digits: 60,000 parameters\n")
     assert "  stage0.channels      int 8 to 32 log\n" in done.out
     assert "Of 60 uniform draws, on images of 8×8, " in done.out
-    shown = as_json(nas("show", "digits", "--draws", "30", "--json"))
+    shown = nas("show", "digits", "--draws", "30", "--json").json
     space = load_space("digits")
     assert (shown["fingerprint"], shown["parameters"]) == (space.fingerprint, space.describe())
     assert shown["budget"] == {"params": 60_000, "macs": None, "memory": None, **UNLIMITED}
@@ -230,7 +227,7 @@ def test_space_is_shown_with_all_its_limits(nas: Callable[..., Done], tmp_path: 
     )
     assert "100% fit the budget, without latency: basic 100% of 3\n" in done.out
     assert "3 of them were timed here: 100% are within the latency limit; they take " in done.out
-    shown = as_json(nas("show", "all.yaml", "--draws", "3", "--json"))
+    shown = nas("show", "all.yaml", "--draws", "3", "--json").json
     assert shown["budget"]["memory"] == 64_000
     assert shown["budget"]["latency"]["runtime"] == "torch"
     assert shown["fit"]["latency"]["fits"] == 1
@@ -247,8 +244,57 @@ def test_space_whose_latency_cannot_be_timed_here_is_shown_all_the_same(nas: Cal
     assert done.err.startswith("Not timed: the latency is limited on device 'cuda:99': this machine has no device 'cuda:99'.")
 
 
+def test_picture_of_a_network(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+    done = nas("show", "preset:resnet-443", "--picture", str(tmp_path / "network.svg"))
+    assert done.code == 0
+    assert "stage 3      256×8×8" in done.out
+    xml.parse(tmp_path / "network.svg")
+    assert nas("show", "preset:resnet-443", "--json", "--picture", "beside.svg").code == 0
+    assert (tmp_path / "beside.svg").read_text() == (tmp_path / "network.svg").read_text()
+    refused = nas("show", "preset:resnet-443", "--picture", str(tmp_path / "network.png"))
+    assert refused.err == (
+        f"Error: a picture is written as SVG, but {tmp_path / 'network.png'} does not end in .svg\n"
+        f"Next:  --picture {tmp_path / 'network.svg'}\n"
+    )
+    assert nas("show", "digits", "--picture", "x.svg").err.startswith("Error: --picture draws a network, not a space\n")
+
+
+def test_a_preset_is_counted_for_images_of_the_size_that_is_asked_for(nas: Callable[..., Done]) -> None:
+    typed = ("--image-size", "64", "--channels", "1", "--classes", "100", "--json")
+    shown = nas("show", "preset:resnet-1111", *typed).json
+    shape = ImageShape(channels=1, size=64, classes=100)
+    arch = load_preset("preset:resnet-1111").candidate.arch
+    assert shown["images"] == shape.model_dump()
+    assert (shown["params"], shown["macs"]) == (closed_form_params(arch, shape), closed_form_macs(arch, shape))
+
+
+def test_a_trial_is_counted_for_other_images_than_its_studys(nas: Callable[..., Done], study: StudyPaths) -> None:
+    usual, larger = (nas("show", "best", *typed, "--json").json for typed in ((), ("--size", "16")))
+    assert (usual["images"]["size"], larger["images"]["size"]) == (8, 16)
+    assert larger["params"] == usual["params"]
+    assert larger["macs"] > 3 * usual["macs"]
+
+
+def test_a_space_is_measured_for_other_images(nas: Callable[..., Done]) -> None:
+    Path("tiny.yaml").write_text(TINY_SPACE)
+    typed = ("show", "tiny.yaml", "--draws", "40", "--json")
+    usual, larger = (nas(*typed, *more).json for more in ((), ("--image-size", "64")))
+    assert (usual["images"]["size"], larger["images"]["size"]) == (32, 64)
+    assert list(usual["cost"]) == ["10%", "50%", "90%"]
+    assert larger["cost"]["50%"] == pytest.approx(4 * usual["cost"]["50%"], rel=0.05)
+    done = nas("show", "tiny.yaml", "--draws", "40", "--image-size", "64")
+    assert "on images of 64×64" in done.out
+    assert "MACs of the networks within the parameter limit: 10% below " in done.out
+
+
+def test_images_too_small_for_a_space_are_refused(nas: Callable[..., Done]) -> None:
+    done = nas("show", "resnet-224", "--draws", "3", "--image-size", "8")
+    assert done.code == 1
+    assert "would halve a feature map of 1×1: images of 8×8 with a stem of stride 2 that pools allow" in done.err
+
+
 def test_presets_are_listed_with_cost_and_reported_accuracy(nas: Callable[..., Done]) -> None:
-    listed = {row["name"]: row for row in as_json(nas("presets", "--json"))}
+    listed = {row["name"]: row for row in nas("presets", "--json").json}
     assert listed["resnet-2322"]["params"] == 4_479_946
     assert listed["resnet-2322"]["accuracy"] == 0.9331
     assert all(row["fits"] for row in listed.values())

@@ -34,9 +34,12 @@ def test_retraining_says_what_it_does_and_what_comes_next(nas: Callable[..., Don
 
 
 def test_retraining_twice_reports_the_existing_run(nas: Callable[..., Done], study: StudyPaths) -> None:
-    done = nas("retrain", "--study", "tiny", "--epochs", "1")
     (run,) = finished_runs(study)
+    before = run.weights.stat().st_mtime_ns
+    done = nas("retrain", "--study", "tiny", "--epochs", "1")
     assert done.code == 0
+    assert finished_runs(study) == [run]
+    assert run.weights.stat().st_mtime_ns == before
     assert f"{run.folder} was already trained. To train another network, use another --seed, --epochs or --recipe.\n" in done.err
     assert done.out.startswith("Trained on 1,438 images in ")
 
@@ -91,7 +94,7 @@ def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done
         if typed.startswith(("submit", "export")):
             assert f"network {best}" in done.out
     assert f"The retrained network {best}" in study.report.read_text()
-    listed = json.loads(nas("runs", "--study", "tiny", "--json").out)["runs"]
+    listed = nas("runs", "--study", "tiny", "--json").json["runs"]
     assert [run["name"] for run in listed if run["chosen"]] == [best]
     (marked,) = [line for line in nas("runs", "--study", "tiny").out.splitlines() if line.endswith("← chosen")]
     assert marked.startswith(best)
@@ -105,6 +108,11 @@ def test_retraining_on_the_test_labels_claims_nothing(nas: Callable[..., Done], 
     assert done.code == 0
     assert "It was trained on the official test labels, too, so there is no test accuracy.\n" in done.out
     assert "Official test set" not in done.out
+    first, run = finished_runs(study)
+    assert run.folder.name == f"{first.folder.name}-with-test-labels"
+    card = read_card(run)
+    assert (card.includes_test_labels, card.train_images) == (True, 1797)
+    assert (card.test_images, card.test_accuracy, card.test_accuracy_tta) == (None, None, None)
 
 
 def test_preset_is_retrained_without_any_search(nas: Callable[..., Done]) -> None:
@@ -144,7 +152,7 @@ def test_prediction_is_told_as_json(nas: Callable[..., Done], study: StudyPaths,
     assert nas("submit", "--device", "cpu").out.startswith("Study tiny, "), "that used last"
 
 
-@pytest.mark.parametrize("command", ["retrain", "submit", "show"])
+@pytest.mark.parametrize("command", ["retrain", "submit", "show", "check"])
 def test_where_there_is_no_study_the_next_step_makes_one(command: str, nas: Callable[..., Done]) -> None:
     done = nas(command)
     assert (done.code, done.out) == (1, "")

@@ -5,7 +5,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,11 +14,6 @@ from nas.runs.card import read_card
 from nas.runs.ledger import read_ledger, submissions_file
 from nas.runs.select import finished_runs
 from tests.conftest import Done
-
-
-def as_json(done: Done) -> Any:
-    assert done.code == 0, done.err
-    return json.loads(done.out)
 
 
 @pytest.fixture
@@ -45,11 +39,7 @@ def test_runs_and_submissions_are_listed(submitted: StudyPaths, nas: Callable[..
     assert second.startswith(f"{tmp_path / 'mine.csv'} ")
     assert "  flip, adapted norm  " in second
 
-
-def test_runs_and_submissions_are_listed_as_json(submitted: StudyPaths, nas: Callable[..., Done], tmp_path: Path) -> None:
-    (run,) = finished_runs(submitted)
-    card = read_card(run)
-    told = as_json(nas("runs", "--study", "tiny", "--json", "--verify"))
+    told = nas("runs", "--study", "tiny", "--json", "--verify").json
     assert (told["study"], told["unreadable"]) == ("tiny", [])
     (listed,) = told["runs"]
     assert listed["name"] == run.folder.name
@@ -125,11 +115,11 @@ def test_runs_and_submissions_that_are_gone_stay_listed(submitted: StudyPaths, n
     assert nas("submit", "--study", "tiny", "--device", "cpu").code == 0  # over the first
     (tmp_path / "mine.csv").unlink()
     (run.folder / "evaluation.npz").unlink()
-    told = as_json(nas("runs", "--study", "tiny", "--json"))
+    told = nas("runs", "--study", "tiny", "--json").json
     assert [one["files"] for one in told["runs"]] == ["evaluation.npz missing"]
     assert [one["file"] for one in told["submissions"]] == ["written over", "gone", "there"]
     shutil.rmtree(run.folder)
-    told = as_json(nas("runs", "--study", "tiny", "--json", "--verify"))
+    told = nas("runs", "--study", "tiny", "--json", "--verify").json
     assert [one["files"] for one in told["runs"]] == ["gone"]
 
 

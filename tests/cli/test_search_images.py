@@ -61,10 +61,10 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     assert not set(data.train.groups[parts.train]) & set(data.train.groups[parts.validation])
     assert set(data.train.labels[parts.validation]) == {0, 1, 2}
     assert data.shape.size == 16
-    for row in json.loads(nas("list", "--study", "mine", "--json").out)["trials"]:
+    for row in nas("list", "--study", "mine", "--json").json["trials"]:
         lines = (paths.trial(row["number"]).metrics).read_text().splitlines()
         assert row["accuracy"] == json.loads(lines[-1])["ema_val_macro_f1"]
-    assert json.loads(nas("list", "--json").out)[0]["metric"] == "macro_f1"
+    assert nas("list", "--json").json[0]["metric"] == "macro_f1"
     assert "macro F1" in nas("list").out
     assert "macro F1" in nas("best").out
     again = nas(*SEARCH)
@@ -86,7 +86,7 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     assert all(1 <= images <= len(held_out) for images in counted)
     alike = "Images of one patient are similar: for the interval they count as "
     assert any(f"{alike}{images:,.0f} images." in retrained.out for images in counted), retrained.out
-    listed = json.loads(nas("runs", "--json").out)["runs"]
+    listed = nas("runs", "--json").json["runs"]
     assert sorted((row["metric"], row["held_out_score"]) for row in listed) == sorted(("macro_f1", score) for score in scores)
     assert f", macro F1 {max(scores):.2%}  " in nas("runs").out
     assert nas("report").code == 0
@@ -132,11 +132,7 @@ def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Ca
             "{here}/labels.csv has no column 'kind'. Choices: image, label, patient.",
             "name the column: --label-column NAME",
         ),
-        (
-            "--label-column kind --dataset folder",
-            "--label-column needs a table of labels",
-            "name the table: --labels FILE",
-        ),
+        ("--label-column kind --dataset folder", "--label-column needs a table of labels", "name the table: --labels FILE"),
         ("--labels labels.csv --resize stretch", "--resize: must be 'squash', 'crop' or 'pad' (got 'stretch')", None),
         ("--labels labels.csv --channels blue", "--channels: must be 'grey' or 'rgb' (got 'blue')", None),
         (

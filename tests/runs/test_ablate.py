@@ -12,16 +12,7 @@ from nas.errors import NasError
 from nas.paths import StudyPaths
 from nas.report.page import render_page
 from nas.report.record import read_record
-from nas.runs.ablate import (
-    Done,
-    _define,
-    _find_base,
-    definition_file,
-    read_ablation,
-    run_ablation,
-    run_paths,
-    warnings_of,
-)
+from nas.runs.ablate import Done, _define, _find_base, definition_file, read_ablation, run_ablation, run_paths, warnings_of
 from nas.runs.ledger import read_ledger
 from nas.runs.select import find_subject, finished_runs
 from nas.specs import AblateSpec
@@ -52,8 +43,8 @@ def test_an_ablation_is_cut_off_gone_on_with_and_extended(study: StudyPaths) -> 
     assert (done.suspended, done.failures) == (0, {})
     assert len({*cut_off.epochs, *told.epochs}) == len(cut_off.metrics | told.metrics) == 8, "none is trained twice"
     assert told.planned is not None
-    (plan,) = told.planned
-    assert (plan.there, plan.held_out) == (suspended.ablation.ended, 288)
+    _, _, plans, pending, ctx = told.planned
+    assert (len(plans) - len(pending), ctx.held_out) == (suspended.ablation.ended, 288)
     base, gelu = done.ablation.rows
     assert sorted(base.cards) == sorted(gelu.cards) == [0, 1]
     assert gelu.cards[0].candidate.arch.activation == "gelu"
@@ -63,7 +54,7 @@ def test_an_ablation_is_cut_off_gone_on_with_and_extended(study: StudyPaths) -> 
     for seed in (0, 1):
         ours, theirs = gelu.cards[seed].held_out, base.cards[seed].held_out
         assert difference.values[seed] == ours.accuracy - theirs.accuracy
-    mixed = {one.name: one.mixed_seed for one in cut_off.planned[0].pending}
+    mixed = {one.name: one.mixed_seed for one in cut_off.planned[3]}
     assert mixed["base-seed-0"] == mixed["activation-gelu-seed-0"] != mixed["base-seed-1"]
 
     # Another process finds the same, and nothing is left to be trained.

@@ -100,11 +100,7 @@ def test_values_are_set_before_anything_is_varied_and_a_recipe_follows_the_epoch
         (["lr=0.2+0.3"], False, r"--vary lr=0.2\+0.3: must be a valid number"),
         (["kernel+stage0.kernel=5+7"], False, "kernel is given twice"),
         (["gamma=0.2"], False, "--vary gamma=0.2 trains the same network as the base, which does not use this field"),
-        (
-            ["gamma=0.2", "lr=0.1,0.2"],
-            True,
-            "--vary gamma=0.2 has no effect, because the networks do not use this field",
-        ),
+        (["gamma=0.2", "lr=0.1,0.2"], True, "--vary gamma=0.2 has no effect, because the networks do not use this field"),
         (["kernel=5", "stage0.kernel=3"], False, "varies nothing"),
         (["kernel=5-3", "stage0.kernel=5"], False, "--vary stage0.kernel=5 trains the same network as kernel 5-3"),
         (["blocks=5-5"], False, "--vary blocks=5-5: too deep"),

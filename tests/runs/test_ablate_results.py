@@ -6,7 +6,7 @@ from nas.config import ArchConfig, Candidate, DataConfig, ImageShape, StageConfi
 from nas.report.experiments import ablation_charts, ablation_sentences, effects_table, figures_table, runs_table, variants_table
 from nas.runs.ablate import Ablation, make_rows
 from nas.runs.ablate_design import Definition, Variant, parse_factors
-from nas.runs.card import HeldOut, ModelCard
+from nas.runs.card import BySeed, HeldOut, ModelCard
 from nas.study.settings import Environment
 
 BASE = Candidate(arch=ArchConfig(stages=(StageConfig(blocks=1, channels=8),)))
@@ -53,14 +53,19 @@ def ablation(
     texts: tuple[str, ...],
     grid: bool = False,
     seeds: int = 3,
-    diverged: dict[str, list[int]] | None = None,
+    diverged: dict[str, tuple[int, ...]] | None = None,
 ) -> Ablation:
     settings = {"subject": "trial 7", "recipe": "searched", "fixed": {}, "hold_out": 0.1, "train_subset": None}
     factors = parse_factors(BASE, texts, grid)
     definition = Definition(
         **settings, factors=factors, grid=grid, seeds=tuple(range(seeds)), variants=variants, environment=HERE
     )
-    return Ablation("mine", definition, make_rows(definition, trained, diverged or {}))
+    runs = {
+        one.name: BySeed(cards=trained.get(one.name, {}), diverged=(diverged or {}).get(one.name, ()))
+        for one in variants
+        if one.same_as is None
+    }
+    return Ablation("mine", definition, make_rows(definition, runs))
 
 
 def test_pairs_tell_what_the_means_alone_do_not() -> None:
@@ -100,7 +105,7 @@ def test_what_is_missing_is_said() -> None:
     base, over = variant("base", {}), variant("blocks-9", {"blocks": "9"}, over="9: over the budget of 5")
     adam = variant("optimiser-adam", {"optimiser": "adam"})
     texts = ("blocks=9", "optimiser=adam")
-    found = ablation({"base": cards(0.5, 0.6)}, (base, over, adam), texts, diverged={"optimiser-adam": [0, 1]})
+    found = ablation({"base": cards(0.5, 0.6)}, (base, over, adam), texts, diverged={"optimiser-adam": (0, 1)})
     assert (found.ended, found.expected) == (4, 9)
     table = variants_table(found)
     assert [row[-1] for row in table.rows] == ["", "over budget", "diverged with seed 0, 1"]
@@ -181,6 +186,6 @@ def test_what_shares_its_runs_shares_its_scores() -> None:
     trained = {"base": cards(0.5), "momentum-0.8": cards(0.7), "optimiser-adam": cards(0.4)}
     found = ablation(trained, made, ("optimiser=sgd,adam", "momentum=0.9,0.8"), grid=True, seeds=1)
     assert (found.ended, found.expected) == (3, 3)
-    assert found.rows[3].held_out == found.rows[2].held_out
+    assert found.rows[3].over_seeds("clean") == found.rows[2].over_seeds("clean")
     assert variants_table(found).rows[3][0] == "optimiser adam, momentum 0.8 (as optimiser-adam)"
     assert len(runs_table(found).rows) == 3

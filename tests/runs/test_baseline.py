@@ -1,6 +1,5 @@
 """Whole trainings of known networks: cut off, gone on with, compared with the study's own, and kept from what is handed in."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,7 +54,7 @@ def test_known_networks_stand_beside_the_study_s_own(
     (own,) = found.own
     small, large = found.known
     best = find_subject(study, "best")
-    assert (own.title, own.is_ours, own.over) == (best.title, True, {})
+    assert (own.title, own.over) == (best.title, {})
     assert sorted(own.cards) == [0, 1], "that of one epoch on all images was trained otherwise"
     assert (small.over, large.over) == ({}, {"params": 1874})
     assert large.params == 64 * 64 + 64 + 64 + 650 == 4874
@@ -180,28 +179,25 @@ def test_changed_file_is_another_network_beside_the_first(study: StudyPaths, min
 
 @pytest.mark.usefixtures("here")
 def test_what_goes_wrong_in_a_training_leaves_the_others(study: StudyPaths, mine: Path) -> None:
-    done = train(asked(study, "mine.py:Large3", "mine.py:Diverges", "mine.py:Net"))
-    ((failed, reason),) = done.failures.items()
-    assert failed.startswith("mine-Large3-")
-    assert "fails in its training: ValueError: too many images (mine.py, line " in reason
-    assert "Traceback" in (study.baselines / failed / "error.txt").read_text()
+    """Even what would end a program."""
+    wrong = {
+        "mine.py:Large3": "ValueError: too many images",
+        "mine.py:Large3('exits')": "SystemExit: enough",
+        "mine.py:Large3('reads')": "FileNotFoundError: [Errno 2] No such file",
+    }
+    done = train(asked(study, *wrong, "mine.py:Diverges", "mine.py:Net"))
+    assert len(done.failures) == 3
+    for (failed, reason), said in zip(done.failures.items(), wrong.values(), strict=True):
+        assert failed.startswith("mine-Large3-")
+        assert f"fails in its training: {said}" in reason
+        assert " (mine.py, line " in reason
+        assert "Traceback" in (study.baselines / failed / "error.txt").read_text()
     diverged, trained = sorted(done.comparison.known, key=lambda row: row.title)
     assert (diverged.title, diverged.diverged, diverged.cards) == ("mine.py:Diverges", (0,), {})
     assert (trained.title, sorted(trained.cards)) == ("mine.py:Net", [0])
     again = Told()
     assert train(asked(study, "mine.py:Diverges"), again).runs == (done.runs[0],)
     assert again.planned is None, "it would diverge again"
-
-
-@pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(
-    ("how", "said"), [("exits", "SystemExit: enough"), ("reads", "FileNotFoundError: [Errno 2] No such file")]
-)
-def test_what_ends_a_program_ends_that_training_alone(study: StudyPaths, mine: Path, how: str, said: str) -> None:
-    done = train(asked(study, f"mine.py:Large3({how!r})"))
-    (reason,) = done.failures.values()
-    assert f"fails in its training: {said}" in reason
-    assert " (mine.py, line " in reason
 
 
 @pytest.mark.usefixtures("here", "trained_here")
@@ -253,8 +249,8 @@ def test_network_with_two_names_is_trained_once(study: StudyPaths, mine: Path) -
 
 def test_scores_stand_in_the_order_of_the_seeds_and_not_in_that_of_the_trainings() -> None:
     cards = {seed: card(0.5, seed).model_copy(update={"test_accuracy_tta": 0.8 + seed / 10}) for seed in (1, 0)}
-    row = Row(title="trial 0", is_ours=True, params=1, macs=1, over={}, cards=cards, runs={})
-    assert row.test.values == (0.8, 0.9)
+    row = Row(title="trial 0", params=1, macs=1, over={}, cards=cards, runs={})
+    assert row.over_seeds("test").values == (0.8, 0.9)
 
 
 @pytest.mark.usefixtures("here")
@@ -285,7 +281,7 @@ def test_the_command_prints_a_table(study: StudyPaths, mine: Path, nas: Callable
     assert f"times the parameters of {best}, and reaches" in done.out, "that of the fixture was trained alike"
     assert "importing mine.py" not in done.out
     assert "forward of" not in done.out
-    data = json.loads(nas(*arguments, "--json", "--quiet").out)
+    data = nas(*arguments, "--json", "--quiet").json
     assert data["comparison"]["known"][0]["over"] == {"params": 1874}
     assert data["comparison"]["own"][0]["network"] == best
     assert data["runs"] == [str(run.folder) for run in finished_baselines(study)]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from nas.paths import StudyPaths, TrialPaths
 from nas.report.record import read_record
 from nas.report.summary import summary
 from nas.runs.card import HeldOut, ModelCard, read_card, write_card
-from nas.runs.select import Network, find_chosen, find_run, find_subject, finished_runs, read_choice, record_choice
+from nas.runs.select import Network, find_chosen, find_run, find_subject, finished_runs, group, read_choice, record_choice
 from nas.runs.statistics import after_choice
 
 
@@ -31,7 +32,7 @@ class Runs:
         run = TrialPaths(self.paths.retrained / f"{word}{self.count}")
         shutil.copytree(self.template, run.folder)
         held_out = None if score is None else HeldOut(images=9, accuracy=score, shifted_accuracy=score)
-        card = read_card(run).model_copy(update={"subject": self.titles[word], "held_out": held_out})
+        card = read_card(run).model_copy(update={"subject": self.titles[word], "seed": self.count, "held_out": held_out})
         card = write_card(run, card)
         os.utime(run.card, (self.count + 1, self.count + 1))
         self.count += 1
@@ -46,7 +47,7 @@ class Runs:
             if step != "again":
                 word, star, _ = step.partition("*")
                 runs = [self.train(name, 0.9 - i / 10) for i, name in enumerate([word, word] if star else step.split(">"))]
-                self.last = [Network(tuple(runs))] if star else [Network((run,)) for run in runs]
+                self.last = list(group(runs))
             record_choice(self.paths, self.last, "clean")
         else:
             self.train(step)
@@ -131,9 +132,10 @@ def test_choice_says_by_what_it_was_made(runs: Runs) -> None:
     assert (choice.run, choice.by, choice.among) == ("other0", "clean", ("other0", "best1"))
     assert choice.networks == (runs.titles["other"], runs.titles["best"])
     unjudged = [
-        Network(tuple((run, card.model_copy(update={"held_out": None})) for run, card in network.runs)) for network in networks
+        replace(network, cards={seed: card.model_copy(update={"held_out": None}) for seed, card in network.cards.items()})
+        for network in networks
     ]
-    of_one = [Network(unjudged[1].runs * 2)]
+    of_one = [Network(cards=unjudged[1].cards | unjudged[0].cards, runs=unjudged[1].runs | unjudged[0].runs)]
     for ranked, by in ((unjudged, "search"), (of_one, "order")):
         runs.paths.choice.unlink()
         record_choice(runs.paths, ranked, "shifted")

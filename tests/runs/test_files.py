@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
-from nas.errors import NasError, StudyError
+from nas.errors import NasError
 from nas.export.formats import export
 from nas.paths import StudyPaths, TrialPaths, studies_folder
 from nas.predict.submission import submit
@@ -21,18 +21,13 @@ from nas.runs.load import load_network
 from nas.runs.select import find_run, finished_runs, study_of
 from nas.specs import ExportSpec, SubmitSpec
 from tests.conftest import Done
+from tests.runs.told import refusal
 
 
 @pytest.fixture
 def run(study: StudyPaths) -> TrialPaths:
     """The study's only one."""
     return finished_runs(study)[0]
-
-
-def refusal(action: Callable[[], object]) -> StudyError:
-    with pytest.raises(StudyError) as refused:
-        action()
-    return refused.value
 
 
 def change_card(run: TrialPaths, **changes: Any) -> None:

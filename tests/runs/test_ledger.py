@@ -14,16 +14,7 @@ from sqlalchemy import Connection
 
 from nas.errors import StudyError
 from nas.paths import StudyPaths, TrialPaths
-from nas.runs.ledger import (
-    TABLES,
-    Ledger,
-    append_submission,
-    kept_submissions,
-    read_ledger,
-    record,
-    rewrite,
-    submissions_file,
-)
+from nas.runs.ledger import TABLES, Ledger, append_submission, kept_submissions, read_ledger, record, rewrite, submissions_file
 from nas.study.ownership import own_study
 from nas.study.storage import open_study, owned_study
 from tests.runs.entries import make_version_1, run_at_once, run_entry, submission_entry

@@ -4,7 +4,6 @@ import csv
 import json
 import pickle
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,21 +22,20 @@ from nas.data.images import Dataset, JoinedSet
 from nas.data.loader import Resident
 from nas.data.splits import labelled_images
 from nas.device import FULL_PRECISION, Precision
-from nas.errors import DataError, NasError, StudyError
+from nas.errors import DataError, StudyError
 from nas.models import build_model
 from nas.paths import StudyPaths, TrialPaths
 from nas.predict import submission
 from nas.predict.submission import find_test_set, submit, unlabelled_in
 from nas.runs import evaluation
 from nas.runs.card import ModelCard, read_card
-from nas.runs.context import open_presets_study
 from nas.runs.load import load_network
 from nas.runs.select import EPOCH_FACTOR, find_run, find_subject, finished_runs
 from nas.specs import RetrainSpec, SubmitSpec
 from nas.study.settings import REORDERED
 from nas.train.evaluate import evaluate, predict_logits
 from nas.train.loop import FitResult
-from tests.runs.told import Told, train_one, trained
+from tests.runs.told import Told, refusal, train_one, trained
 
 CPU = torch.device("cpu")
 
@@ -49,12 +47,6 @@ def digits() -> Dataset:
 
 def train(paths: StudyPaths, told: Told | None = None, **spec: object) -> tuple[TrialPaths, ModelCard]:
     return trained(replace(RetrainSpec(paths, epochs=1, device="cpu"), **spec), told)  # type: ignore[arg-type]
-
-
-def refusal(action: Callable[[], object]) -> NasError:
-    with pytest.raises(NasError) as refused:
-        action()
-    return refused.value
 
 
 def save(path: Path, images: np.ndarray, ids: list[str] | None = None) -> Path:
@@ -196,16 +188,6 @@ def test_what_is_judged_and_handed_in_is_computed_in_float32(
     assert FULL_PRECISION.autocast is None
 
 
-def test_training_the_same_again_says_that_it_is_there(study: StudyPaths) -> None:
-    (run,) = finished_runs(study)
-    weights = run.folder / "model.safetensors"
-    before = weights.stat().st_mtime_ns
-    told = Told()
-    assert train(study, told) == (run, read_card(run))
-    assert told.planned is None
-    assert weights.stat().st_mtime_ns == before
-
-
 def test_training_that_was_cut_off_goes_on_to_the_very_same_network(study: StudyPaths) -> None:
     before = finished_runs(study)
     run, _ = train(study, epochs=3)
@@ -223,14 +205,6 @@ def test_training_that_was_cut_off_goes_on_to_the_very_same_network(study: Study
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_network_trained_on_the_test_labels_claims_no_test_accuracy(study: StudyPaths) -> None:
-    run, card = train(study, include_test_labels=True)
-    assert run.folder.name.endswith("-with-test-labels")
-    assert (card.includes_test_labels, card.train_images) == (True, 1797)
-    assert (card.test_images, card.test_accuracy, card.test_accuracy_tta) == (None, None, None)
-    assert len(finished_runs(study)) == 2
-
-
 @pytest.mark.usefixtures("trained_here")
 def test_training_that_diverges_is_refused_and_leaves_no_network(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.train.loop.fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
@@ -239,22 +213,6 @@ def test_training_that_diverges_is_refused_and_leaves_no_network(study: StudyPat
     assert error.message.startswith("the loss became infinite or NaN in epoch 1, at a peak learning rate of ")
     assert error.hint == "retrain another trial (nas list shows them), or try another --seed"
     assert len(finished_runs(study)) == 1
-
-
-def test_preset_that_belongs_to_no_search_has_a_study_of_its_own(digits: Dataset) -> None:
-    paths = open_presets_study(DataConfig(dataset="digits"))
-    assert paths.name == "presets-digits"
-    assert open_presets_study(DataConfig(dataset="digits")) == paths
-    run, card = train(paths, which="preset:light-resnet18", train_subset=16)
-    assert run.folder.name == "light-resnet18-1-epochs-seed-0-subset-16"
-    assert refusal(lambda: train(paths)).hint == (
-        "this study only has presets: nas retrain preset:NAME; nas presets shows the names"
-    )
-    error = refusal(lambda: open_presets_study(DataConfig(dataset="data/images")))
-    assert error.message.startswith("'data/images' is not a data set.")
-    assert (card.subject, card.search_accuracy, card.train_images) == ("preset:light-resnet18", None, 16)
-    assert card.candidate.train.augment.flip == "none", "a mirrored digit is another digit"
-    assert card.tta == "none"
 
 
 def test_unknown_network_is_refused_with_those_there_are(study: StudyPaths) -> None:

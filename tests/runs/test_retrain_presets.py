@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nas.config import DataConfig
-from nas.errors import ConfigError, DataError, StudyError
+from nas.errors import ConfigError, DataError, NasError, StudyError
 from nas.paths import StudyPaths, existing_study
 from nas.predict.submission import submit
 from nas.runs.context import open_presets_study
@@ -22,13 +22,16 @@ def paths() -> StudyPaths:
 
 
 def test_its_network_predicts_like_any_other(paths: StudyPaths) -> None:
-    assert existing_study(None) == paths
+    assert existing_study(None) == open_presets_study(DataConfig(dataset="digits")) == paths
+    assert paths.name == "presets-digits"
     run, card = trained(RetrainSpec(paths, "preset:resnet-2222-slim", epochs=1, train_subset=60, device="cpu"))
     assert run.folder.name == "resnet-2222-slim-1-epochs-seed-0-subset-60"
     assert card.subject == "preset:resnet-2222-slim"
     assert card.train_images == 60
     assert card.candidate.train.epochs == 1
     assert card.candidate.train.lr == 0.1
+    assert card.search_accuracy is None
+    assert (card.candidate.train.augment.flip, card.tta) == ("none", "none"), "a mirrored digit is another digit"
     assert card.params == 1_891_658 - 2 * 64 * 9  # one channel instead of three
     written = submit(SubmitSpec(paths, device="cpu"))
     assert written.images == card.test_images == len(written.output.read_text().splitlines()) - 1
@@ -40,7 +43,11 @@ def test_its_epochs_are_those_of_its_recipe_unless_told_otherwise(paths: StudyPa
     assert told.planned[0][0].train.epochs == 300
 
 
-def test_such_a_study_is_not_searched_on(paths: StudyPaths) -> None:
+def test_such_a_study_has_no_search(paths: StudyPaths) -> None:
+    with pytest.raises(StudyError) as refused:
+        train_one(RetrainSpec(paths, device="cpu"))
+    assert refused.value.hint == "this study only has presets: nas retrain preset:NAME; nas presets shows the names"
+
     class Silent:
         def decoding(self, items, what, count, /):  # type: ignore[no-untyped-def]
             return items
@@ -75,6 +82,8 @@ def test_a_table_of_labels_that_moved_alone_is_named(paths: StudyPaths, tmp_path
 
 
 def test_another_data_set_needs_a_study_of_its_own(paths: StudyPaths, tmp_path: Path) -> None:
+    with pytest.raises(NasError, match="'data/images' is not a data set"):
+        open_presets_study(DataConfig(dataset="data/images"))
     with pytest.raises(StudyError, match="is for digits, not for folder in") as caught:
         open_presets_study(DataConfig(dataset="folder", folder=str(tmp_path)), paths.name)
     assert "--study NAME" in caught.value.hint

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from nas.errors import ConfigError
-from nas.jobs.placement import Placement
 from nas.paths import StudyPaths
 from nas.runs.card import HeldOut, read_card
 from nas.runs.load import load_network
@@ -22,7 +21,7 @@ def train(request: SeveralSpec, told: Told) -> Retrained:
 @pytest.fixture
 def request_of(study: StudyPaths) -> SeveralSpec:
     base = RetrainSpec(study, epochs=2, train_subset=200, hold_out=0.2, device="cpu")
-    return SeveralSpec(base, find_names(study, ["top:2"]), (0, 1), Placement("cpu"))
+    return SeveralSpec(base, find_names(study, ["top:2"]), (0, 1))
 
 
 def test_all_are_trained_judged_and_one_is_chosen_before_the_test_set_is_opened(
@@ -36,17 +35,18 @@ def test_all_are_trained_judged_and_one_is_chosen_before_the_test_set_is_opened(
 
     told = Told()
     done = train(request_of, told)
-    assert told.planned[1] == before - 1, "one of the study's own is there, too"
+    plans, pending, _ = told.planned
+    assert len(plans) - len(pending) == before - 1, "one of the study's own is there, too"
     assert done.suspended == 0
     assert done.failures == {}
     assert [len(network.runs) for network in done.networks] == [2, 2]
-    cards = [card for network in done.networks for _, card in network.runs]
+    cards = [card for network in done.networks for card in network.cards.values()]
     assert {card.seed for card in cards} == {0, 1}
     assert {card.train_images for card in cards} == {200}
     assert {card.held_out.images for card in cards if card.held_out} == {288}
     assert done.chosen is done.networks[0]
-    means = [network.mean("clean") for network in done.networks]
-    assert means == sorted(means, key=lambda mean: -(mean or 0.0))
+    means = [network.over_seeds("clean").mean for network in done.networks]
+    assert means == sorted(means, reverse=True)
     assert [card.test_accuracy is not None for card in cards] == [True, True, False, False]
     assert done.best == done.chosen.best_run("clean")
 
@@ -55,7 +55,7 @@ def test_all_are_trained_judged_and_one_is_chosen_before_the_test_set_is_opened(
     assert again.planned is None
 
     # Among others as alone.
-    run, card = done.chosen.runs[0]
+    run, card = done.chosen.runs[0], done.chosen.cards[0]
     alone = replace(request_of.base, which=card.subject.removeprefix("trial "), seed=card.seed)
     assert trained(alone, again) == (run, card)
     assert again.planned is None
@@ -86,18 +86,18 @@ def test_mean_deviation_and_best_run_by_either_criterion_and_what_the_study_judg
     card = read_card(finished_runs(study)[0]).model_copy(update={"metric": metric})
 
     def network(*scores: tuple[float, float]) -> Network:
-        runs = []
-        for i, (clean, shifted) in enumerate(scores):
+        cards = {}
+        for seed, (clean, shifted) in enumerate(scores):
             other = {"accuracy": 1 - clean, "shifted_accuracy": 1 - shifted, "score": clean, "shifted_score": shifted}
             values = other if metric == "macro_f1" else {"accuracy": clean, "shifted_accuracy": shifted}
-            runs.append((study.trial(i), card.model_copy(update={"held_out": HeldOut(images=100, **values)})))
-        return Network(tuple(runs))
+            cards[seed] = card.model_copy(update={"held_out": HeldOut(images=100, **values)})
+        return Network(cards=cards, runs={seed: study.trial(seed) for seed in cards})
 
     one = network((0.90, 0.70), (0.94, 0.60))
-    assert one.scores("clean") == [0.90, 0.94]
-    assert one.mean("clean") == pytest.approx(0.92)
-    assert one.deviation("clean") == pytest.approx(0.02828427)
-    assert one.mean("shifted") == pytest.approx(0.65)
-    assert one.best_run("clean") == one.runs[1]
-    assert one.best_run("shifted") == one.runs[0]
-    assert network((0.9, 0.7)).deviation("clean") is None
+    assert one.scores("clean") == {0: 0.90, 1: 0.94}
+    assert one.over_seeds("clean").mean == pytest.approx(0.92)
+    assert one.over_seeds("clean").deviation == pytest.approx(0.02828427)
+    assert one.over_seeds("shifted").mean == pytest.approx(0.65)
+    assert one.best_run("clean") == (one.runs[1], one.cards[1])
+    assert one.best_run("shifted") == (one.runs[0], one.cards[0])
+    assert network((0.9, 0.7)).over_seeds("clean").deviation is None

@@ -1,19 +1,23 @@
-"""What may be in the way of the trainings of a command: memory, disks, other processes, and workers that die."""
+"""What may be in the way of the trainings of a command: memory, disks, other processes, and workers that die; their threads."""
 
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import nas.train.checkpoint
 import nas.train.loop
+from nas.config import DataConfig
 from nas.errors import StudyError
 from nas.jobs.local import LocalExecutor
 from nas.jobs.messages import Epoch, FromWorker
-from nas.jobs.placement import Placement
+from nas.jobs.placement import DeviceGroup, Placement
 from nas.paths import StudyPaths
+from nas.runs import train as workers
 from nas.runs.ablate import run_ablation
 from nas.runs.load import load_network
 from nas.runs.retrain import retrain_several
@@ -138,7 +142,7 @@ class Dying(LocalExecutor):
 
 def several(study: StudyPaths, told: Told) -> Any:
     base = RetrainSpec(study, epochs=2, train_subset=100, hold_out=0.2, device="cpu")
-    spec = SeveralSpec(base, find_names(study, ["top:2"]), (0,), Placement("cpu"))
+    spec = SeveralSpec(base, find_names(study, ["top:2"]), (0,))
     return retrain_several(spec, told.on_plan, told, told.stop)
 
 
@@ -171,3 +175,23 @@ def test_run_whose_worker_dies_in_every_epoch_is_given_up_once_and_resumes_later
     done = command(study, again)
     assert (done.failures, done.suspended) == ({}, 0)
     assert sum("resumes after epoch 1" in note for note in again.notes) == 2, "nothing that was trained is lost"
+
+
+@pytest.mark.parametrize(
+    ("where", "times"),
+    [
+        (DeviceGroup(torch.device("cpu")), True),
+        (DeviceGroup(torch.device("cpu"), wanted_threads=1), False),
+        (DeviceGroup(torch.device("cpu"), processes=2), False),  # all of them would have to choose the same
+        (DeviceGroup(torch.device("cuda:0")), False),
+        (Placement("cpu"), True),
+        (Placement("cpu", threads=1), False),
+    ],
+)
+def test_threads_are_timed_on_the_cpu_unless_their_number_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: DeviceGroup | Placement, times: bool
+) -> None:
+    monkeypatch.setattr(workers, "read_settings", lambda paths: SimpleNamespace(data=DataConfig(dataset="digits")))
+    monkeypatch.setattr(workers.LocalExecutor, "prepare", lambda executor: None)
+    with workers.prepared_workers(StudyPaths(tmp_path), where, [SimpleNamespace(has_ended=False)]) as executor:
+        assert [plan.times_threads for plan in executor.plans] == [times]

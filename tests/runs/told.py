@@ -1,15 +1,18 @@
-"""What a command that trains says, and workers that are threads of this process, so that a test can get in their way."""
+"""What a command that trains says, and a worker that is a thread of this process, so that a test can get in its way."""
 
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from nas.errors import NasError
 from nas.interrupts import Stop
 from nas.jobs.executor import Executor
-from nas.jobs.messages import FromWorker, Shutdown, ToWorker
+from nas.jobs.messages import FromWorker, Shutdown, ToWorker, WorkerPlan
 from nas.jobs.worker import run_worker
 from nas.paths import TrialPaths
 from nas.runs.card import ModelCard
@@ -54,6 +57,12 @@ class Told(TrainingDisplay):
         self.notes.append(text)
 
 
+def refusal(action: Callable[[], object]) -> NasError:
+    with pytest.raises(NasError) as refused:
+        action()
+    return refused.value
+
+
 def train_one(spec: RetrainSpec, told: Told | None = None) -> Retrained:
     told = told or Told()
     return retrain(spec, told.on_plan, told, told.stop)
@@ -66,63 +75,44 @@ def trained(spec: RetrainSpec, told: Told | None = None) -> tuple[TrialPaths, Mo
     return best
 
 
-class Threads(Executor):
-    def __init__(self, plans: list[Any]) -> None:
-        self.plans = plans
-        self.said: queue.Queue[tuple[int, FromWorker]] = queue.Queue()
-        self.inboxes = [queue.Queue[ToWorker]() for _ in plans]
-        self.threads: list[threading.Thread] = []
+class InThread(Executor):
+    """Its one worker is a thread of this process."""
 
-    @property
-    def workers(self) -> list[int]:
-        return list(range(len(self.plans)))
+    workers = (0,)
+
+    def __init__(self, plans: list[WorkerPlan]) -> None:
+        (self.plan,) = plans
+        self.said: queue.Queue[FromWorker] = queue.Queue()
+        self.inbox: queue.Queue[ToWorker] = queue.Queue()
+        line = SimpleNamespace(send=self.said.put, receive=self.inbox.get, poll=lambda: not self.inbox.empty())
+        self.thread = threading.Thread(target=lambda: run_worker(line, self.plan))
 
     def tell(self, **changes: Any) -> None:
-        self.plans = [replace(plan, **changes) for plan in self.plans]
+        self.plan = replace(self.plan, **changes)
 
     def start(self) -> None:
-        self.threads = [threading.Thread(target=run_worker, args=(Line(self, n), plan)) for n, plan in enumerate(self.plans)]
-        for thread in self.threads:
-            thread.start()
+        self.thread.start()
 
     def send(self, worker: int, message: ToWorker) -> None:
-        self.inboxes[worker].put(message)
+        self.inbox.put(message)
 
     def receive(self, timeout: float) -> list[tuple[int, FromWorker]]:
         try:
-            return [self.said.get(timeout=timeout)]
+            return [(0, self.said.get(timeout=timeout))]
         except queue.Empty:
             return []
 
     def kill(self, worker: int) -> None:
         raise NotImplementedError
 
-    def restart(self, worker: int) -> None:
-        raise NotImplementedError
+    restart = kill
 
     def close(self, force: bool = False) -> None:
-        for worker in self.workers:
-            self.send(worker, Shutdown())
-        for thread in self.threads:
-            thread.join(60)
-
-
-class Line:
-    """A worker's end."""
-
-    def __init__(self, executor: Threads, worker: int) -> None:
-        self.executor, self.worker, self.inbox = executor, worker, executor.inboxes[worker]
-
-    def send(self, message: FromWorker) -> None:
-        self.executor.said.put((self.worker, message))
-
-    def receive(self) -> ToWorker:
-        return self.inbox.get()
-
-    def poll(self) -> bool:
-        return not self.inbox.empty()
+        self.send(0, Shutdown())
+        if self.thread.is_alive():
+            self.thread.join(60)
 
 
 @pytest.fixture
 def trained_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.runs.train.LocalExecutor", Threads)
+    monkeypatch.setattr("nas.runs.train.LocalExecutor", InThread)
