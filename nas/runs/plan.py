@@ -1,7 +1,7 @@
 """Plans a run before it begins: its network, recipe, length, images and name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -131,24 +131,37 @@ def plan_run(spec: RetrainSpec, settings: StudySettings) -> RunPlan:
     return _plan(spec, settings, chosen, chosen.recipe_name, f"{chosen.epochs}-epochs")
 
 
-def plan_timed_run(spec: RetrainSpec, seconds: float, ctx: TrainingContext, note: Callable[[str], None]) -> RunPlan:
-    """The plan for as many epochs as fit into the time; a run that has begun keeps its epochs. Raises NasError."""
-    if spec.flop is not None:
+def plan_timed_runs(
+    specs: Sequence[RetrainSpec], seconds: float, ctx: TrainingContext, note: Callable[[str], None]
+) -> list[RunPlan]:
+    """The plans for as many epochs as fit into the time, the same for all seeds of a network; a run that has begun keeps its
+    epochs. The specs differ in the network and the seed. Raises NasError."""
+    first = specs[0]
+    if first.flop is not None:
         raise ConfigError("--compute and --time contradict each other", hint="leave one out")
-    if spec.epochs is not None:
+    if first.epochs is not None:
         raise ConfigError(
-            f"--epochs {spec.epochs} and --time contradict each other", hint="leave one out; --time sets the number of epochs"
+            f"--epochs {first.epochs} and --time contradict each other", hint="leave one out; --time sets the number of epochs"
         )
-    subject = asked_subject(spec, ctx.settings)
-    named = spec.recipe if spec.recipe == AUTO else load_recipe(spec.recipe, 1)[0]
+    named = first.recipe if first.recipe == AUTO else load_recipe(first.recipe, 1)[0]
     length = f"{seconds:g}s"
-    begun = _read_begun(_run_of(spec, subject, named, length))
-    if begun is None:
-        chosen = _by_time(spec, seconds, subject, ctx, note)
-    else:
-        epochs = begun.train.epochs
-        chosen = ByRecipe(subject, *load_recipe(spec.recipe, epochs), epochs)
-    return _plan(spec, ctx.settings, chosen, named, length)
+    subjects = {spec.which: asked_subject(spec, ctx.settings) for spec in specs}
+    begun: dict[RetrainSpec, ByRecipe] = {}
+    for spec in specs:
+        if (candidate := _read_begun(_run_of(spec, subjects[spec.which], named, length))) is not None:
+            begun[spec] = _as_begun(spec, subjects[spec.which], candidate)
+    by_network = {spec.which: chosen for spec, chosen in reversed(begun.items())}
+    for which, subject in subjects.items():
+        if which not in by_network:
+            by_network[which] = _by_time(first, seconds, subject, ctx, note)
+    return [_plan(spec, ctx.settings, begun.get(spec, by_network[spec.which]), named, length) for spec in specs]
+
+
+def _as_begun(spec: RetrainSpec, subject: Subject, begun: Candidate) -> ByRecipe:
+    """With the recipe of the run's start, which `auto` chose by an estimate that may have been on the other side of its limit."""
+    epochs = begun.train.epochs
+    choices = [ByRecipe(subject, *load_recipe(spec.recipe, assumed), epochs) for assumed in (1, LONG_FROM)]
+    return next((chosen for chosen in choices if chosen.candidate.digest == begun.digest), choices[0])
 
 
 def plan_compute(spec: RetrainSpec, flop: float, ctx: TrainingContext) -> RunPlan:

@@ -15,7 +15,7 @@ from nas.runs.card import ModelCard, read_card
 from nas.runs.context import TrainingContext, locked, open_context
 from nas.runs.finish import finish, seal, with_test
 from nas.runs.load import load_network
-from nas.runs.plan import RunPlan, plan_compute, plan_run, plan_timed_run
+from nas.runs.plan import RunPlan, plan_compute, plan_run, plan_timed_runs
 from nas.runs.select import Network, expected, find_subject, group, rank, record_choice
 from nas.runs.statistics import Expectation
 from nas.runs.train import Outcome, TrainingDisplay, prepared_workers, train_all
@@ -103,12 +103,10 @@ def _train(
             for spec in specs:
                 find_subject(first.paths, spec.which)
             ctx = open_context(first, where, display.decoding)
-            plans = [
-                plan_compute(spec, first.flop or 0.0, ctx)
-                if first.seconds is None
-                else plan_timed_run(spec, first.seconds, ctx, display.note)
-                for spec in specs
-            ]
+            if first.seconds is not None:
+                plans = plan_timed_runs(specs, first.seconds, ctx, display.note)
+            else:
+                plans = [plan_compute(spec, first.flop or 0.0, ctx) for spec in specs]
             executor = closing.enter_context(prepared_workers(first.paths, where, plans))  # they would disturb the timing
         closing.enter_context(locked([plan.run.folder for plan in plans if not plan.has_ended]))
         judge = partial(finish, ctx=ctx, note=display.note, opens_test=len(plans) == 1)

@@ -12,7 +12,8 @@ from nas.config import Candidate
 from nas.errors import ConfigError, StudyError
 from nas.paths import StudyPaths
 from nas.runs.plan import RunPlan
-from nas.specs import RetrainSpec
+from nas.runs.retrain import retrain_several
+from nas.specs import RetrainSpec, SeveralSpec
 from nas.study.settings import read_settings
 from nas.train.pace import Pace
 from tests.runs.told import Told, train_one, trained
@@ -92,6 +93,30 @@ def test_auto_takes_the_long_recipe_where_there_is_time(spec: RetrainSpec, monke
     at_pace(monkeypatch, Pace(start=0.0, step=0.001, image=0.0, checkpoint=0.0))
     plan = planned(replace(spec, seconds=1.8, recipe="auto"))  # 85 epochs of 21 steps by `fast`, which makes batches of 6
     assert (plan.recipe, plan.train.epochs) == ("long", 1800)
+
+
+def test_auto_resumes_with_its_recipe_on_whichever_side_of_its_limit_the_epochs_are(
+    spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch by `fast` takes 1 s, so that there is time for 85; one by `long` takes 1.2 s, and there is time for 70."""
+    paces = [Pace(start=0.0, step=0.0, image=0.0, checkpoint=seconds) for seconds in (1.2, 1.0)]
+    monkeypatch.setattr(nas.runs.plan, "measure_pace", lambda *_: paces.pop())
+    for _ in range(2):
+        plan = planned(replace(spec, seconds=85.0, recipe="auto"))
+        assert (plan.recipe, plan.train.epochs) == ("long", 70)
+    assert not paces
+
+
+def test_all_seeds_of_a_network_take_the_same_epochs(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    paces = [Pace(start=0.0, step=0.0, image=0.0, checkpoint=seconds) for seconds in (4.0, 3.0, 2.0, 1.0)]
+    monkeypatch.setattr(nas.runs.plan, "measure_pace", lambda *_: paces.pop())
+    several = SeveralSpec(replace(spec, seconds=12.0), ("0", "1"), (0, 1))
+    for seeds in ((0, 1), (2, 1, 0)):
+        told = Told(stop_after=0)
+        retrain_several(replace(several, seeds=seeds), told.on_plan, told, told.stop)
+        assert [(plan.subject.title, plan.train.epochs) for plan in told.planned[0]] == [("trial 0", 12), ("trial 1", 6)] * len(
+            seeds
+        )
 
 
 def test_too_little_time_says_what_an_epoch_takes(spec: RetrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
