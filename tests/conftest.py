@@ -194,8 +194,12 @@ class Done(NamedTuple):
         return json.loads(self.out)
 
 
+Nas = Callable[..., Done]
+"""`nas("list", "--json")`: see the fixture."""
+
+
 @pytest.fixture
-def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Done]]:
+def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Nas]:
     """`nas("list", "--json")` runs the command line in this process, as the console script does."""
 
     def run(*arguments: str) -> Done:

@@ -1,17 +1,16 @@
 """`nas best`: the table for people, the same as JSON, and the way on to `nas retrain`."""
 
 import json
-from collections.abc import Callable
 
 import pytest
 
 from nas.paths import StudyPaths
 from nas.report.compare import report_best
 from nas.study.settings import read_settings
-from tests.conftest import Done
+from tests.conftest import Nas
 
 
-def test_best_is_said_above_the_front(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_best_is_said_above_the_front(nas: Nas, study: StudyPaths) -> None:
     report = report_best(study)
     done = nas("best", "--study", "tiny")
     first, empty, head, *table = done.out.splitlines()
@@ -29,7 +28,7 @@ def test_best_is_said_above_the_front(nas: Callable[..., Done], study: StudyPath
     assert done.err == f"Next:  nas retrain {smallest.number} --study tiny\n"
 
 
-def test_best_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_best_as_json(nas: Nas, study: StudyPaths) -> None:
     done = nas("best", "--study", "tiny", "--max-params", "3k", "--max-macs", "1M", "--json")
     found = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
@@ -39,7 +38,7 @@ def test_best_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
     assert all(row["macs"] <= 1_000_000 for row in found["front"])
 
 
-def test_products_that_no_rule_counts_are_named_wherever_a_studys_counts_are(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_products_that_no_rule_counts_are_named_wherever_a_studys_counts_are(nas: Nas, study: StudyPaths) -> None:
     sentence = "the MACs of lstm in block Mine are not counted, because there is no rule for them"
     assert "are not counted" not in nas("best", "--study", "tiny").out
     study.settings.write_text(read_settings(study).model_copy(update={"uncounted": (sentence,)}).to_json())
@@ -58,7 +57,7 @@ def test_products_that_no_rule_counts_are_named_wherever_a_studys_counts_are(nas
         ("--study tina", "there is no study 'tina'"),
     ],
 )
-def test_mistakes_are_sentences(typed: str, message: str, nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_mistakes_are_sentences(typed: str, message: str, nas: Nas, study: StudyPaths) -> None:
     done = nas("best", "--study", "tiny", *typed.split())
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith(f"Error: {message}")

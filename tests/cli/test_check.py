@@ -11,11 +11,11 @@ from nas.errors import ConfigError
 from nas.foreign import ForeignName
 from nas.foreign.measure import ForeignFacts, measure
 from nas.paths import StudyPaths
-from tests.conftest import Done
+from tests.conftest import Nas
 from tests.foreign.networks import Net
 
 
-def test_model_of_torchvision_is_told_how_much_it_is_over(nas: Callable[..., Done]) -> None:
+def test_model_of_torchvision_is_told_how_much_it_is_over(nas: Nas) -> None:
     """In a process of its own, as for a user."""
     done = nas("check", "torchvision:resnet18", "--classes", "10", "--timeout", "5m")
     assert (done.code, done.err) == (1, "")
@@ -26,7 +26,7 @@ def test_model_of_torchvision_is_told_how_much_it_is_over(nas: Callable[..., Don
     assert "layer4.1  BasicBlock     512×1×1    4,720,640  4.72M  no" in done.out
 
 
-def test_preset_that_fits_is_told_what_more_it_could_have(nas: Callable[..., Done]) -> None:
+def test_preset_that_fits_is_told_what_more_it_could_have(nas: Nas) -> None:
     done = nas("check", "preset:resnet-443")
     assert (done.code, done.err) == (0, "")
     assert "\n4,697,162 parameters (4.697 M), 302,838 (6%) below the budget of 5,000,000\n" in done.out
@@ -41,7 +41,7 @@ def test_preset_that_fits_is_told_what_more_it_could_have(nas: Callable[..., Don
     assert "\nAll stages narrower together: 32-64-112 channels, 993,706 parameters, " in over.out
 
 
-def test_network_of_a_study_is_checked_as_json(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_network_of_a_study_is_checked_as_json(nas: Nas, study: StudyPaths) -> None:
     done = nas("check", "--study", "tiny", "--json")
     found = json.loads(done.out)
     shown = nas("show", "best", "--study", "tiny", "--json").json
@@ -69,7 +69,7 @@ def measured_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("measured_here")
-def test_output_of_a_users_file_is_shown_apart(nas: Callable[..., Done]) -> None:
+def test_output_of_a_users_file_is_shown_apart(nas: Nas) -> None:
     nas("presets")  # whatever measuring prints here is no part of what is looked at
     done = nas("check", "net.py:Net", "--size", "8")
     assert done.code == 0
@@ -84,7 +84,7 @@ def test_output_of_a_users_file_is_shown_apart(nas: Callable[..., Done]) -> None
 
 
 @pytest.mark.usefixtures("measured_here")
-def test_output_of_a_users_file_is_a_field_of_the_json(nas: Callable[..., Done]) -> None:
+def test_output_of_a_users_file_is_a_field_of_the_json(nas: Nas) -> None:
     done = nas("check", "net.py:Net", "--json")
     found = json.loads(done.out[done.out.index("{") :])
     assert (found["printed"], found["built"], done.err) == ("one line\nanother", "Net(num_classes=10)", "")

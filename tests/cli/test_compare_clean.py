@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -16,10 +15,10 @@ from nas.data.datasets import load_dataset
 from nas.paths import StudyPaths, cache_folder, studies_folder
 from nas.report.machine import size_of
 from nas.runs.select import find_subject
-from tests.conftest import Done, unpooled
+from tests.conftest import Nas, unpooled
 
 
-def test_networks_side_by_side_show_what_differs(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_networks_side_by_side_show_what_differs(nas: Nas, study: StudyPaths) -> None:
     done = nas("compare", "best", "preset:resnet-443", "--study", "tiny")
     assert done.code == 0
     lines = done.out.splitlines()
@@ -33,7 +32,7 @@ def test_networks_side_by_side_show_what_differs(nas: Callable[..., Done], study
     assert "momentum" in everything.out
 
 
-def test_studies_side_by_side(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_studies_side_by_side(nas: Nas, study: StudyPaths) -> None:
     other = studies_folder() / "other"
     shutil.copytree(study.folder, other)
     settings = (other / "study.json").read_text()
@@ -45,12 +44,12 @@ def test_studies_side_by_side(nas: Callable[..., Done], study: StudyPaths) -> No
     assert done.out.splitlines()[1].split() == ["seed", "0", "7"]
 
 
-def test_trial_of_another_study_is_named_with_it(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_trial_of_another_study_is_named_with_it(nas: Nas, study: StudyPaths) -> None:
     done = nas("compare", "tiny/best", "tiny/best")
     assert (done.code, done.out.splitlines()[-1]) == (0, "No differences.")
 
 
-def test_a_study_is_renamed_and_removed(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_a_study_is_renamed_and_removed(nas: Nas, study: StudyPaths) -> None:
     assert nas("rename", "tiny", "small").out == f"Renamed study tiny to small: {studies_folder() / 'small'}\n"
     assert nas("best").out.startswith("Study small, best: ")
     shown = nas("remove", "small")
@@ -63,7 +62,7 @@ def test_a_study_is_renamed_and_removed(nas: Callable[..., Done], study: StudyPa
     assert nas("remove", "small").err.startswith("Error: there is no study 'small' under ")
 
 
-def test_checkpoints_of_ended_trainings_are_freed_and_results_stay(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_checkpoints_of_ended_trainings_are_freed_and_results_stay(nas: Nas, study: StudyPaths) -> None:
     checkpoints = list(study.trials.glob("*/checkpoint.pt"))
     assert checkpoints, "the best keep theirs"
     room = size_of(checkpoints)
@@ -78,9 +77,7 @@ def test_checkpoints_of_ended_trainings_are_freed_and_results_stay(nas: Callable
     assert "Nothing to delete." in nas("clean").out
 
 
-def test_a_file_that_cannot_be_deleted_is_named(
-    nas: Callable[..., Done], study: StudyPaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_deleted_is_named(nas: Nas, study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     first, *others = sorted(study.trials.glob("*/checkpoint.pt"))
     unlink = Path.unlink
 
@@ -99,7 +96,7 @@ def test_a_file_that_cannot_be_deleted_is_named(
     assert not any(file.exists() for file in others)
 
 
-def test_checkpoint_to_go_on_from_is_kept(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_checkpoint_to_go_on_from_is_kept(nas: Nas, study: StudyPaths) -> None:
     writable = optuna.load_study(study_name="tiny", storage=unpooled(study.database))
     number = writable.ask().number
     study.trial(number).folder.mkdir(parents=True)
@@ -114,14 +111,14 @@ def test_checkpoint_to_go_on_from_is_kept(nas: Callable[..., Done], study: Study
     assert [file.parent.name for file in study.trials.glob("*/checkpoint.pt")] == [f"{number:04d}"]
 
 
-def test_study_that_cannot_be_read_loses_nothing(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_study_that_cannot_be_read_loses_nothing(nas: Nas, study: StudyPaths) -> None:
     study.database.write_bytes(b"no database" * 100)
     before = list(study.trials.glob("*/checkpoint.pt"))
     assert nas("clean", "--yes").code == 0
     assert list(study.trials.glob("*/checkpoint.pt")) == before
 
 
-def test_cache_is_freed_when_asked_for(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_cache_is_freed_when_asked_for(nas: Nas, study: StudyPaths) -> None:
     entry, begun, fresh = (cache_folder() / name for name in ("digits-1", ".digits-old", ".digits-new"))
     for folder in (entry, begun, fresh):
         folder.mkdir(parents=True)
@@ -137,7 +134,7 @@ def test_cache_is_freed_when_asked_for(nas: Callable[..., Done], study: StudyPat
     assert not entry.exists()
 
 
-def test_decoded_images_of_a_folder_that_changed_are_needed_by_no_result(nas: Callable[..., Done], tmp_path: Path) -> None:
+def test_decoded_images_of_a_folder_that_changed_are_needed_by_no_result(nas: Nas, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     for label in "ab":
         for i in range(2):
@@ -157,5 +154,5 @@ def test_decoded_images_of_a_folder_that_changed_are_needed_by_no_result(nas: Ca
     assert after.exists()
 
 
-def test_nothing_yet(nas: Callable[..., Done]) -> None:
+def test_nothing_yet(nas: Nas) -> None:
     assert nas("clean").out == "There are no files yet.\n"

@@ -1,6 +1,5 @@
 """`nas search --estimate`: a table and a range on standard output, and nothing begun."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from nas.cli.search import estimate_lines
 from nas.paths import studies_folder
 from nas.study import estimate as library
 from nas.study.estimate import Estimate, Span, TimedNetwork
-from tests.conftest import TINY_SPACE, Done
+from tests.conftest import TINY_SPACE, Nas
 
 ESTIMATE = Estimate(
     study="mine",
@@ -59,7 +58,7 @@ def test_of_several_workers_it_is_said_that_each_was_timed_alone() -> None:
     assert "note      each network was timed alone on cuda:0; parallel workers are each slower" in lines
 
 
-def test_estimate_creates_no_study(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimate_creates_no_study(nas: Nas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "TIMED_SECONDS", 0.01)
     Path("tiny.yaml").write_text(TINY_SPACE)
     done = nas("search", "--space", "tiny.yaml", "--dataset", "digits", "--device", "cpu", "--trials", "4", "--estimate")
@@ -71,7 +70,7 @@ def test_estimate_creates_no_study(nas: Callable[..., Done], monkeypatch: pytest
     assert not studies_folder().exists()
 
 
-def test_mistake_is_a_sentence(nas: Callable[..., Done]) -> None:
+def test_mistake_is_a_sentence(nas: Nas) -> None:
     done = nas("search", "--space", "digits", "--dataset", "digits", "--ray", "auto", "--estimate")
     assert (done.code, done.out) == (1, "")
     assert done.err == (

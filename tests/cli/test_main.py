@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from nas import __version__
 from nas.cli.main import app
 from nas.cli.options import GROUPS, PLACES
 from nas.paths import StudyPaths
-from tests.conftest import Done
+from tests.conftest import Nas
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [command.name for command in app.registered_commands if command.name]
@@ -46,7 +45,7 @@ def test_package_runs_as_a_module() -> None:
     assert done.stdout.lstrip().startswith("Usage: nas [OPTIONS] COMMAND")
 
 
-def test_version_comes_from_one_place(nas: Callable[..., Done]) -> None:
+def test_version_comes_from_one_place(nas: Nas) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert nas("--version").out == f"nas {__version__}\n"
     assert (project["project"]["dynamic"], project["tool"]["hatch"]["version"]["path"]) == (["version"], "nas/__init__.py")
@@ -120,9 +119,7 @@ def test_whatever_tells_to_install_names_this_package_and_an_extra_that_it_has()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_fits_a_screen_in_groups_with_examples_at_its_end(
-    command: str, nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_fits_a_screen_in_groups_with_examples_at_its_end(command: str, nas: Nas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     done = nas(command, "--help")
     assert (done.code, done.err) == (0, "")
@@ -141,7 +138,7 @@ def test_help_fits_a_screen_in_groups_with_examples_at_its_end(
     assert f"nas {command}" in examples
 
 
-def test_help_names_rare_options_and_help_all_explains_them(nas: Callable[..., Done]) -> None:
+def test_help_names_rare_options_and_help_all_explains_them(nas: Nas) -> None:
     everyday, everything = (nas("search", flag).out for flag in ("--help", "--help-all"))
     assert "--storage" in everyday.partition("More, explained by --help-all:")[2]
     assert "--storage URL" not in everyday
@@ -159,13 +156,13 @@ def test_help_names_rare_options_and_help_all_explains_them(nas: Callable[..., D
 @pytest.mark.parametrize(
     ("typed", "meant"), [(("retran",), "retrain"), (("search", "--trails", "3"), "--trials"), (("list", "--studdy"), "--study")]
 )
-def test_unknown_commands_and_options_suggest_the_nearest(typed: tuple[str, ...], meant: str, nas: Callable[..., Done]) -> None:
+def test_unknown_commands_and_options_suggest_the_nearest(typed: tuple[str, ...], meant: str, nas: Nas) -> None:
     done = nas(*typed)
     assert done.code == 2
     assert meant in done.err.partition("Error:")[2]
 
 
-def test_without_a_command_there_is_help(nas: Callable[..., Done]) -> None:
+def test_without_a_command_there_is_help(nas: Nas) -> None:
     done = nas()
     assert "Usage: nas [OPTIONS] COMMAND" in done.out + done.err
     assert all(command in done.out + done.err for command in COMMANDS)
@@ -228,9 +225,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistake_of_the_user_is_a_sentence_and_no_traceback(
-    mistake: str, nas: Callable[..., Done], study: StudyPaths, tmp_path: Path
-) -> None:
+def test_mistake_of_the_user_is_a_sentence_and_no_traceback(mistake: str, nas: Nas, study: StudyPaths, tmp_path: Path) -> None:
     whole = "version: 1\nbudget: {params: 3k}\narch: {stages: 2, stage: {blocks: 1, channels: 4}}\n"
     (tmp_path / "tiny.yaml").write_text(whole)
     (tmp_path / "broken.yaml").write_text(whole.replace("blocks: 1, ", ""))
@@ -243,14 +238,14 @@ def test_mistake_of_the_user_is_a_sentence_and_no_traceback(
 
 
 @pytest.mark.parametrize("typed", ["serach", "search --trails 3", "search --trials many", "search --seed -1", "submit a b"])
-def test_wrong_arguments_are_told_apart_from_other_mistakes(typed: str, nas: Callable[..., Done]) -> None:
+def test_wrong_arguments_are_told_apart_from_other_mistakes(typed: str, nas: Nas) -> None:
     done = nas(*typed.split(" "))
     assert done.code == 2
     assert "Error: " in done.err
     assert "Traceback" not in done.err
 
 
-def test_a_bug_in_nas_keeps_its_traceback(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_nas_keeps_its_traceback(nas: Nas, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError("ours")
 
@@ -272,7 +267,7 @@ def test_characters_that_the_terminal_cannot_encode_are_replaced() -> None:
     assert "  ? auto" in done.stdout
 
 
-def test_an_argument_that_is_not_utf_8_is_refused(nas: Callable[..., Done]) -> None:
+def test_an_argument_that_is_not_utf_8_is_refused(nas: Nas) -> None:
     done = nas("search", "--data", "caf\udce9")
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("Error: arguments and file names must be UTF-8, but 'caf\\udce9' is not\n")
@@ -295,7 +290,7 @@ def test_the_limit_of_open_files_is_raised_or_named(hard: int) -> None:
         assert done.stdout.endswith("256\n")
 
 
-def test_a_network_whose_file_is_gone_is_named(study: StudyPaths, nas: Callable[..., Done]) -> None:
+def test_a_network_whose_file_is_gone_is_named(study: StudyPaths, nas: Nas) -> None:
     for file in study.trials.glob("*/candidate.json"):
         file.unlink()
     done = nas("show", "best", "--study", "tiny")

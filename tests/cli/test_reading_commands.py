@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as xml
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from nas.config import Candidate, ImageShape
 from nas.paths import StudyPaths, studies_folder
 from nas.runs.select import find_subject, finished_runs
 from nas.space.space_file import load_preset, load_space
-from tests.conftest import TINY_SPACE, Done, unpooled
+from tests.conftest import TINY_SPACE, Done, Nas, unpooled
 
 UNLIMITED = {"flash": None, "ram": None, "latency": None, "uncounted": "refuse"}
 
@@ -34,7 +33,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("log", [True, False], ids=["its log can be read", "its log cannot be made"])
 def test_study_that_may_not_be_written_is_read_and_left_as_it_is(
-    nas: Callable[..., Done], study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: bool
+    nas: Nas, study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: bool
 ) -> None:
     connect, before = sqlite3.connect, contents(study.folder)
 
@@ -90,7 +89,7 @@ def test_another_user_reads_a_study_and_is_told_what_may_not_be_read(study: Stud
             assert done.err.startswith(f"Error: {there / 'tiny' / 'study.json'}: Permission denied\nNext:  ask its owner")
 
 
-def test_name_too_long_for_the_file_system_is_called_that(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_name_too_long_for_the_file_system_is_called_that(nas: Nas, study: StudyPaths) -> None:
     for command in (
         ["best", "--study", "x" * 300],
         ["search", "--study", "x" * 300],
@@ -102,7 +101,7 @@ def test_name_too_long_for_the_file_system_is_called_that(nas: Callable[..., Don
         assert "ame too long" in done.err, command
 
 
-def test_studies_are_listed_with_their_best(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_studies_are_listed_with_their_best(nas: Nas, study: StudyPaths) -> None:
     done = nas("list")
     best = find_subject(study, "best")
     assert done.code == 0
@@ -115,7 +114,7 @@ def test_studies_are_listed_with_their_best(nas: Callable[..., Done], study: Stu
 
 
 def test_state_of_a_study_is_told_from_what_is_left_and_from_who_leads_it(
-    nas: Callable[..., Done], study: StudyPaths, monkeypatch: pytest.MonkeyPatch
+    nas: Nas, study: StudyPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def listed() -> tuple[str, str, bool]:
         told = nas("list", "--json").json[0]
@@ -131,14 +130,14 @@ def test_state_of_a_study_is_told_from_what_is_left_and_from_who_leads_it(
         assert listed()[0::2] == ("searching", True)
 
 
-def test_where_there_is_no_study_the_next_step_makes_one(nas: Callable[..., Done]) -> None:
+def test_where_there_is_no_study_the_next_step_makes_one(nas: Nas) -> None:
     done = nas("list")
     assert (done.code, done.out) == (0, "")
     assert done.err == (f"No study in {studies_folder()} yet. Next:  nas search --space digits --dataset digits\n")
     assert nas("list", "--json").json == []
 
 
-def test_study_that_cannot_be_read_does_not_hide_the_others(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_study_that_cannot_be_read_does_not_hide_the_others(nas: Nas, study: StudyPaths) -> None:
     broken = studies_folder() / "broken"
     broken.mkdir()
     (broken / "study.json").write_text("{")
@@ -149,7 +148,7 @@ def test_study_that_cannot_be_read_does_not_hide_the_others(nas: Callable[..., D
     assert "cannot be opened as a study's database" in nas("list").err
 
 
-def test_trials_of_a_study_are_listed(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_trials_of_a_study_are_listed(nas: Nas, study: StudyPaths) -> None:
     done = nas("list", "--study", "tiny")
     *trials, counts, retrained = done.out.splitlines()
     assert all(line.startswith("trial ") for line in trials)
@@ -168,7 +167,7 @@ def test_trials_of_a_study_are_listed(nas: Callable[..., Done], study: StudyPath
     assert report["retrained"] == [finished_runs(study)[0].folder.name]
 
 
-def test_best_network_is_shown_layer_by_layer(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_best_network_is_shown_layer_by_layer(nas: Nas, study: StudyPaths) -> None:
     done = nas("show", "best", "--study", "tiny")
     subject, shape = find_subject(study, "best"), ImageShape(channels=1, size=8, classes=10)
     memory = peak_memory(subject.candidate.arch, shape)
@@ -189,7 +188,7 @@ def test_best_network_is_shown_layer_by_layer(nas: Callable[..., Done], study: S
     assert "latency_ms" not in shown
 
 
-def test_preset_is_shown_without_a_study_and_for_a_studys_images(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_preset_is_shown_without_a_study_and_for_a_studys_images(nas: Nas, study: StudyPaths) -> None:
     alone = nas("show", "preset:resnet-2222-slim", "--json").json
     assert (alone["study"], alone["params"]) == (None, 1_891_658)
     here = nas("show", "preset:resnet-2222-slim", "--study", "tiny", "--json").json
@@ -197,7 +196,7 @@ def test_preset_is_shown_without_a_study_and_for_a_studys_images(nas: Callable[.
     assert here["params"] < alone["params"]
 
 
-def test_space_is_shown_with_how_much_of_it_fits(nas: Callable[..., Done]) -> None:
+def test_space_is_shown_with_how_much_of_it_fits(nas: Nas) -> None:
     done = nas("show", "digits", "--draws", "60")
     assert done.code == 0
     assert done.out.startswith("Space digits: 60,000 parameters\n")
@@ -217,7 +216,7 @@ def test_space_is_shown_with_how_much_of_it_fits(nas: Callable[..., Done]) -> No
 ALL_LIMITS = "{params: 60k, macs: 5M, memory: 64kB, latency: {max_ms: 1000, runtime: torch}}"
 
 
-def test_space_is_shown_with_all_its_limits(nas: Callable[..., Done], tmp_path: Path) -> None:
+def test_space_is_shown_with_all_its_limits(nas: Nas, tmp_path: Path) -> None:
     arch = "{stages: 2, stage: {blocks: 1, channels: {type: int, low: 8, high: 20}}}"
     images = "{channels: 1, size: 8, classes: 10}"
     (tmp_path / "all.yaml").write_text(f"version: 1\nbudget: {ALL_LIMITS}\nimages: {images}\narch: {arch}")
@@ -234,7 +233,7 @@ def test_space_is_shown_with_all_its_limits(nas: Callable[..., Done], tmp_path: 
     assert len(shown["fit"]["latency"]["milliseconds"]) == 3
 
 
-def test_space_whose_latency_cannot_be_timed_here_is_shown_all_the_same(nas: Callable[..., Done], tmp_path: Path) -> None:
+def test_space_whose_latency_cannot_be_timed_here_is_shown_all_the_same(nas: Nas, tmp_path: Path) -> None:
     latency = "{max_ms: 5, runtime: torch, device: 'cuda:99'}"
     text = f"version: 1\nbudget: {{latency: {latency}}}\narch: {{stages: 1, stage: {{blocks: 1, channels: 4}}}}"
     (tmp_path / "far.yaml").write_text(text)
@@ -244,7 +243,7 @@ def test_space_whose_latency_cannot_be_timed_here_is_shown_all_the_same(nas: Cal
     assert done.err.startswith("Not timed: the latency is limited on device 'cuda:99': this machine has no device 'cuda:99'.")
 
 
-def test_picture_of_a_network(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+def test_picture_of_a_network(nas: Nas, study: StudyPaths, tmp_path: Path) -> None:
     done = nas("show", "preset:resnet-443", "--picture", str(tmp_path / "network.svg"))
     assert done.code == 0
     assert "stage 3      256×8×8" in done.out
@@ -259,7 +258,7 @@ def test_picture_of_a_network(nas: Callable[..., Done], study: StudyPaths, tmp_p
     assert nas("show", "digits", "--picture", "x.svg").err.startswith("Error: --picture draws a network, not a space\n")
 
 
-def test_a_preset_is_counted_for_images_of_the_size_that_is_asked_for(nas: Callable[..., Done]) -> None:
+def test_a_preset_is_counted_for_images_of_the_size_that_is_asked_for(nas: Nas) -> None:
     typed = ("--image-size", "64", "--channels", "1", "--classes", "100", "--json")
     shown = nas("show", "preset:resnet-1111", *typed).json
     shape = ImageShape(channels=1, size=64, classes=100)
@@ -268,14 +267,14 @@ def test_a_preset_is_counted_for_images_of_the_size_that_is_asked_for(nas: Calla
     assert (shown["params"], shown["macs"]) == (closed_form_params(arch, shape), closed_form_macs(arch, shape))
 
 
-def test_a_trial_is_counted_for_other_images_than_its_studys(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_a_trial_is_counted_for_other_images_than_its_studys(nas: Nas, study: StudyPaths) -> None:
     usual, larger = (nas("show", "best", *typed, "--json").json for typed in ((), ("--size", "16")))
     assert (usual["images"]["size"], larger["images"]["size"]) == (8, 16)
     assert larger["params"] == usual["params"]
     assert larger["macs"] > 3 * usual["macs"]
 
 
-def test_a_space_is_measured_for_other_images(nas: Callable[..., Done]) -> None:
+def test_a_space_is_measured_for_other_images(nas: Nas) -> None:
     Path("tiny.yaml").write_text(TINY_SPACE)
     typed = ("show", "tiny.yaml", "--draws", "40", "--json")
     usual, larger = (nas(*typed, *more).json for more in ((), ("--image-size", "64")))
@@ -287,13 +286,13 @@ def test_a_space_is_measured_for_other_images(nas: Callable[..., Done]) -> None:
     assert "MACs of the networks within the parameter limit: 10% below " in done.out
 
 
-def test_images_too_small_for_a_space_are_refused(nas: Callable[..., Done]) -> None:
+def test_images_too_small_for_a_space_are_refused(nas: Nas) -> None:
     done = nas("show", "resnet-224", "--draws", "3", "--image-size", "8")
     assert done.code == 1
     assert "would halve a feature map of 1×1: images of 8×8 with a stem of stride 2 that pools allow" in done.err
 
 
-def test_presets_are_listed_with_cost_and_reported_accuracy(nas: Callable[..., Done]) -> None:
+def test_presets_are_listed_with_cost_and_reported_accuracy(nas: Nas) -> None:
     listed = {row["name"]: row for row in nas("presets", "--json").json}
     assert listed["resnet-2322"]["params"] == 4_479_946
     assert listed["resnet-2322"]["accuracy"] == 0.9331
@@ -303,7 +302,7 @@ def test_presets_are_listed_with_cost_and_reported_accuracy(nas: Callable[..., D
     assert "93.31%" in words
 
 
-def test_doctor_says_what_there_is(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_doctor_says_what_there_is(nas: Nas, study: StudyPaths) -> None:
     done = nas("doctor")
     lines = dict(line.split(None, 1) for line in done.out.splitlines())
     assert set(lines) >= {"python", "packages", "device", "storage", "cache", "disk", "data", "spaces"}
@@ -318,7 +317,7 @@ def test_doctor_says_what_there_is(nas: Callable[..., Done], study: StudyPaths) 
     assert done.code == (1 if health["problems"] else 0)
 
 
-def test_doctor_ends_with_1_where_something_is_wrong(nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_ends_with_1_where_something_is_wrong(nas: Nas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.report.machine.LOW_DISK_BYTES", 10**18)
     done = nas("doctor", "--json")
     assert done.code == 1

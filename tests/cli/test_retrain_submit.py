@@ -1,6 +1,5 @@
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ from nas.report.words import flop_text
 from nas.runs.card import read_card
 from nas.runs.select import find_run, find_subject, finished_runs
 from nas.runs.statistics import accuracy_interval
-from tests.conftest import Done
+from tests.conftest import Nas
 
 
-def test_retraining_says_what_it_does_and_what_comes_next(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_retraining_says_what_it_does_and_what_comes_next(nas: Nas, study: StudyPaths) -> None:
     done = nas("retrain", "best", "--study", "tiny", "--epochs", "1", "--seed", "7", "--device", "cpu")
     run = finished_runs(study)[-1]
     card = read_card(run)
@@ -33,7 +32,7 @@ def test_retraining_says_what_it_does_and_what_comes_next(nas: Callable[..., Don
     assert done.out.endswith(f"Next:  nas submit --study tiny --run {run.folder.name}\n")
 
 
-def test_retraining_twice_reports_the_existing_run(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_retraining_twice_reports_the_existing_run(nas: Nas, study: StudyPaths) -> None:
     (run,) = finished_runs(study)
     before = run.weights.stat().st_mtime_ns
     done = nas("retrain", "--study", "tiny", "--epochs", "1")
@@ -44,7 +43,7 @@ def test_retraining_twice_reports_the_existing_run(nas: Callable[..., Done], stu
     assert done.out.startswith("Trained on 1,438 images in ")
 
 
-def test_several_networks_by_several_seeds_end_in_a_table(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_several_networks_by_several_seeds_end_in_a_table(nas: Nas, study: StudyPaths) -> None:
     typed = "retrain top:2 --study tiny --seeds 2 --epochs 1 --train-subset 100 --recipe fast --device cpu --workers 1"
     done = nas(*typed.split())
     assert done.code == 0
@@ -69,7 +68,7 @@ def test_several_networks_by_several_seeds_end_in_a_table(nas: Callable[..., Don
     assert nas("submit", "--study", "tiny", "--run", best, "--device", "cpu").code == 0
 
 
-def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+def test_network_that_was_chosen_is_the_one_that_is_used(nas: Nas, study: StudyPaths, tmp_path: Path) -> None:
     shared = "--study tiny --epochs 1 --train-subset 60 --device cpu -q"
     (best,) = re.findall("--run (.*)", nas(*f"retrain 0 1 --seeds 2 --workers 1 {shared}".split()).out)
     later = nas(*f"retrain 0 --seed 7 {shared}".split())
@@ -103,7 +102,7 @@ def test_network_that_was_chosen_is_the_one_that_is_used(nas: Callable[..., Done
     assert (f"network {newest}" in done.out, "Warning" in done.err) == (True, False)
 
 
-def test_retraining_on_the_test_labels_claims_nothing(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_retraining_on_the_test_labels_claims_nothing(nas: Nas, study: StudyPaths) -> None:
     done = nas("retrain", "--study", "tiny", "--epochs", "1", "--include-test-labels", "--device", "cpu")
     assert done.code == 0
     assert "It was trained on the official test labels, too, so there is no test accuracy.\n" in done.out
@@ -115,7 +114,7 @@ def test_retraining_on_the_test_labels_claims_nothing(nas: Callable[..., Done], 
     assert (card.test_images, card.test_accuracy, card.test_accuracy_tta) == (None, None, None)
 
 
-def test_preset_is_retrained_without_any_search(nas: Callable[..., Done]) -> None:
+def test_preset_is_retrained_without_any_search(nas: Nas) -> None:
     typed = "retrain preset:light-resnet18 --dataset digits --epochs 1 --train-subset 16 --device cpu"
     done = nas(*typed.split())
     assert done.code == 0
@@ -130,7 +129,7 @@ def test_preset_is_retrained_without_any_search(nas: Callable[..., Done]) -> Non
     assert "Error: study 'presets-digits' has only retrained presets and no search" in search.err
 
 
-def test_prediction_says_what_was_predicted_and_where_it_is(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_prediction_says_what_was_predicted_and_where_it_is(nas: Nas, study: StudyPaths) -> None:
     done = nas("submit", "--study", "tiny", "--device", "cpu")
     (run,) = finished_runs(study)
     first, second, third = done.out.splitlines()
@@ -141,7 +140,7 @@ def test_prediction_says_what_was_predicted_and_where_it_is(nas: Callable[..., D
     assert (study.folder / "submission-digits-test.csv").is_file()
 
 
-def test_prediction_is_told_as_json(nas: Callable[..., Done], study: StudyPaths, tmp_path: Path) -> None:
+def test_prediction_is_told_as_json(nas: Nas, study: StudyPaths, tmp_path: Path) -> None:
     np.save(tmp_path / "few.npy", np.zeros((6, 8, 8, 1), np.uint8))
     done = nas("submit", "few.npy", "--study", "tiny", "--output", "out.csv", "--tta", "flip", "--json", "--device", "cpu")
     told = json.loads(done.out)
@@ -153,7 +152,7 @@ def test_prediction_is_told_as_json(nas: Callable[..., Done], study: StudyPaths,
 
 
 @pytest.mark.parametrize("command", ["retrain", "submit", "show", "check"])
-def test_where_there_is_no_study_the_next_step_makes_one(command: str, nas: Callable[..., Done]) -> None:
+def test_where_there_is_no_study_the_next_step_makes_one(command: str, nas: Nas) -> None:
     done = nas(command)
     assert (done.code, done.out) == (1, "")
     assert done.err == (

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,18 @@ from nas.paths import StudyPaths, study_paths
 from nas.runs.card import read_card
 from nas.runs.ledger import read_ledger, submissions_file
 from nas.runs.select import finished_runs
-from tests.conftest import Done
+from tests.conftest import Nas
 
 
 @pytest.fixture
-def submitted(study: StudyPaths, nas: Callable[..., Done], tmp_path: Path) -> StudyPaths:
+def submitted(study: StudyPaths, nas: Nas, tmp_path: Path) -> StudyPaths:
     """With a submission in the study's folder and another elsewhere."""
     for options in ((), ("--output", str(tmp_path / "mine.csv"), "--adapt-norm", "--tta", "flip")):
         assert nas("submit", "--study", "tiny", "--device", "cpu", *options).code == 0
     return study
 
 
-def test_runs_and_submissions_are_listed(submitted: StudyPaths, nas: Callable[..., Done], tmp_path: Path) -> None:
+def test_runs_and_submissions_are_listed(submitted: StudyPaths, nas: Nas, tmp_path: Path) -> None:
     (run,) = finished_runs(submitted)
     card = read_card(run)
     header, row, blank, heading, first, second = nas("runs", "--study", "tiny").out.splitlines()
@@ -59,9 +58,7 @@ def test_runs_and_submissions_are_listed(submitted: StudyPaths, nas: Callable[..
     assert {one["file"] for one in told["submissions"]} == {"as recorded"}
 
 
-def test_ledger_is_made_again_from_the_files(
-    submitted: StudyPaths, nas: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ledger_is_made_again_from_the_files(submitted: StudyPaths, nas: Nas, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise StudyError("the ledger cannot be written")
 
@@ -83,7 +80,7 @@ def test_ledger_is_made_again_from_the_files(
     assert "restore the database from a copy" in nas("list", "--study", "tiny").err, "the ledger is there, the trials are not"
 
 
-def test_what_was_changed_is_found_and_left_out_of_a_new_ledger(submitted: StudyPaths, nas: Callable[..., Done]) -> None:
+def test_what_was_changed_is_found_and_left_out_of_a_new_ledger(submitted: StudyPaths, nas: Nas) -> None:
     (run,) = finished_runs(submitted)
     name = run.folder.name
     assert nas("runs", "--study", "tiny", "--verify").code == 0
@@ -110,7 +107,7 @@ def test_what_was_changed_is_found_and_left_out_of_a_new_ledger(submitted: Study
     assert nas("runs", "--study", "tiny", "--verify").code == 0, "as the hint says"
 
 
-def test_runs_and_submissions_that_are_gone_stay_listed(submitted: StudyPaths, nas: Callable[..., Done], tmp_path: Path) -> None:
+def test_runs_and_submissions_that_are_gone_stay_listed(submitted: StudyPaths, nas: Nas, tmp_path: Path) -> None:
     (run,) = finished_runs(submitted)
     assert nas("submit", "--study", "tiny", "--device", "cpu").code == 0  # over the first
     (tmp_path / "mine.csv").unlink()
@@ -123,7 +120,7 @@ def test_runs_and_submissions_that_are_gone_stay_listed(submitted: StudyPaths, n
     assert [one["files"] for one in told["runs"]] == ["gone"]
 
 
-def test_study_without_runs_says_how_to_make_one(study: StudyPaths, nas: Callable[..., Done]) -> None:
+def test_study_without_runs_says_how_to_make_one(study: StudyPaths, nas: Nas) -> None:
     shutil.rmtree(study.retrained)
     done = nas("runs", "--study", "tiny", "--rebuild")
     assert (done.code, done.out) == (0, "")
@@ -133,7 +130,7 @@ def test_study_without_runs_says_how_to_make_one(study: StudyPaths, nas: Callabl
     )
 
 
-def test_submission_is_not_lost_where_it_cannot_be_recorded(study: StudyPaths, nas: Callable[..., Done]) -> None:
+def test_submission_is_not_lost_where_it_cannot_be_recorded(study: StudyPaths, nas: Nas) -> None:
     (run,) = finished_runs(study)
     submissions_file(run).mkdir()
     for log in study.folder.glob("study.db-*"):  # from which SQLite would restore it
@@ -150,7 +147,7 @@ def test_submission_is_not_lost_where_it_cannot_be_recorded(study: StudyPaths, n
 
 
 @pytest.mark.slow
-def test_training_is_not_lost_where_the_database_fails_at_its_end(nas: Callable[..., Done]) -> None:
+def test_training_is_not_lost_where_the_database_fails_at_its_end(nas: Nas) -> None:
     paths = study_paths("presets-digits")
     paths.folder.mkdir(parents=True)
     paths.database.mkdir()

@@ -1,6 +1,5 @@
 """`nas search` on a study that is there: what it means cannot change, what it is worth can grow."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from nas.space.space import UniformDraw
 from nas.specs import SearchSpec
 from nas.study.request import default_name, resolve
 from nas.study.settings import read_settings
-from tests.conftest import TINY_SPACE, Done
+from tests.conftest import TINY_SPACE, Done, Nas
 
 FINISHED = "2 networks trained in study tiny: 2 completed."
 
@@ -41,7 +40,7 @@ def differences(done: Done) -> list[str]:
     return [line.strip() for line in lines[first + 1 : -1]]
 
 
-def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_finished_study_says_so_and_how_to_go_on(nas: Nas, study: StudyPaths) -> None:
     done = nas("search", "--study", "tiny", "--trials", "2")
     assert done.code == 0
     assert FINISHED in done.out
@@ -56,7 +55,7 @@ def test_finished_study_says_so_and_how_to_go_on(nas: Callable[..., Done], study
     assert (study.space.read_text(), read_settings(study).space) == (TINY_SPACE, "tiny")
 
 
-def test_a_search_limited_by_compute_names_the_compute_of_what_follows(nas: Callable[..., Done]) -> None:
+def test_a_search_limited_by_compute_names_the_compute_of_what_follows(nas: Nas) -> None:
     Path("mine.yaml").write_text(TINY_SPACE.replace("params: 3k", "params: 3k, macs: 1M"))
     limits = "--trial-compute 100MFLOP --final-compute 2GFLOP --compute 150MFLOP --finalists 0"
     done = nas("search", *f"--study mine --space mine.yaml --dataset digits --train-subset 200 --device cpu {limits}".split())
@@ -69,7 +68,7 @@ def test_a_search_limited_by_compute_names_the_compute_of_what_follows(nas: Call
 @pytest.mark.parametrize(
     "again", ["--epochs 2", "--max-params 3k", "--seed 0", "--validation 0.1", "--dataset digits", "--space same.yaml", ""]
 )
-def test_study_goes_on_where_nothing_that_it_means_changes(again: str, nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_study_goes_on_where_nothing_that_it_means_changes(again: str, nas: Nas, study: StudyPaths) -> None:
     Path("same.yaml").write_text("# the same ranges in other words\n" + TINY_SPACE.replace("3k", "3000"))
     before = study.settings.read_text()
     assert FINISHED in nas("search", "--study", "tiny", "--trials", "2", *again.split()).out
@@ -94,14 +93,14 @@ def test_study_goes_on_where_nothing_that_it_means_changes(again: str, nas: Call
     ],
 )
 def test_change_of_a_studys_meaning_is_refused_with_the_difference(
-    change: str, listed: list[str], nas: Callable[..., Done], study: StudyPaths
+    change: str, listed: list[str], nas: Nas, study: StudyPaths
 ) -> None:
     before = study.settings.read_text()
     assert differences(nas("search", "--study", "tiny", *change.split())) == listed
     assert study.settings.read_text() == before
 
 
-def test_another_space_is_refused_with_every_range_that_differs(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_another_space_is_refused_with_every_range_that_differs(nas: Nas, study: StudyPaths) -> None:
     other = (
         TINY_SPACE.replace("high: 12", "high: 10")
         .replace("[basic, preact]", "[basic]")
@@ -171,7 +170,7 @@ def test_crop_by_size(size: int, padding: int) -> None:
     assert default_crop_padding(size) == padding
 
 
-def test_other_data_is_refused(nas: Callable[..., Done], study: StudyPaths, pictures: Path) -> None:
+def test_other_data_is_refused(nas: Nas, study: StudyPaths, pictures: Path) -> None:
     found = differences(nas("search", "--study", "tiny", "--dataset", "folder", "--data", str(pictures)))
     assert found == ["data.dataset: digits → folder", "data: the images or labels differ from those of the study"]
 
@@ -182,7 +181,7 @@ def test_study_is_named_after_its_space_and_its_data() -> None:
     assert default_name(SearchSpec()) == "resnet-cifar10"
 
 
-def test_nothing_is_founded_by_a_mistake(nas: Callable[..., Done], tmp_path: Path) -> None:
+def test_nothing_is_founded_by_a_mistake(nas: Nas, tmp_path: Path) -> None:
     for typed in ("--max-params 10", "--train-subset 5000", "--validation 9", "--image-size 16"):
         assert nas("search", "--space", "digits", "--dataset", "digits", *typed.split()).code == 1
     assert not studies_folder().exists()

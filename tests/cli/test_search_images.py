@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from nas.space.space_file import load_space
 from nas.specs import SearchSpec
 from nas.study.request import default_name, resolve_overrides
 from nas.study.settings import read_settings
-from tests.conftest import TINY_SPACE, Done, unpooled
+from tests.conftest import TINY_SPACE, Nas, unpooled
 
 SEARCH = ("search", "--space", "tiny.yaml", "--trials", "2", "--finalists", "0", "--device", "cpu", "--study", "mine")
 
@@ -43,9 +42,7 @@ def labelled(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submitted(
-    nas: Callable[..., Done], labelled: Path
-) -> None:
+def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submitted(nas: Nas, labelled: Path) -> None:
     options = ["--data", str(labelled), "--labels", "labels.csv", "--group-column", "patient"]
     done = nas(*SEARCH, *options, "--metric", "macro_f1", "--class-balance", "loss", "--resize", "pad", "--size", "16")
     assert done.code == 0, done.err
@@ -99,7 +96,7 @@ def test_a_table_of_labels_is_searched_by_macro_f1_retrained_reported_and_submit
     assert len(Path("mine.csv").read_text().splitlines()) == 481
 
 
-def test_copies_across_the_split_are_warned_of(nas: Callable[..., Done], labelled: Path) -> None:
+def test_copies_across_the_split_are_warned_of(nas: Nas, labelled: Path) -> None:
     for i in range(0, 400, 10):
         (labelled / f"{i:03d}.png").write_bytes((labelled / "000.png").read_bytes())
     done = nas(*SEARCH, "--data", str(labelled), "--labels", "labels.csv")
@@ -116,7 +113,7 @@ def test_copies_across_the_split_are_warned_of(nas: Callable[..., Done], labelle
     assert load_dataset(DataConfig(dataset="digits")).copies() == []
 
 
-def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Callable[..., Done], labelled: Path) -> None:
+def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Nas, labelled: Path) -> None:
     done = nas(*SEARCH, "--data", str(labelled), "--labels", "labels.csv")
     assert (
         "Warning: the classes are imbalanced: 'common' has 408 images, 17 times as many as 'rare', which has 24; --metric "
@@ -152,9 +149,7 @@ def test_classes_that_differ_in_size_are_warned_of_with_what_can_be_done(nas: Ca
         ),
     ],
 )
-def test_errors_create_no_study(
-    typed: str, message: str, hint: str | None, nas: Callable[..., Done], labelled: Path, tmp_path: Path
-) -> None:
+def test_errors_create_no_study(typed: str, message: str, hint: str | None, nas: Nas, labelled: Path, tmp_path: Path) -> None:
     done = nas(*SEARCH, "--data", str(labelled), *typed.split())
     assert done.code == 1
     lines = done.err.splitlines()
@@ -164,9 +159,7 @@ def test_errors_create_no_study(
     assert not study_paths("mine").folder.exists()
 
 
-def test_a_class_with_one_image_and_groups_that_leave_a_class_out_are_refused(
-    nas: Callable[..., Done], labelled: Path, tmp_path: Path
-) -> None:
+def test_a_class_with_one_image_and_groups_that_leave_a_class_out_are_refused(nas: Nas, labelled: Path, tmp_path: Path) -> None:
     with (tmp_path / "labels.csv").open() as file:
         rows = list(csv.reader(file))
     for count, expected in (
@@ -182,7 +175,7 @@ def test_a_class_with_one_image_and_groups_that_leave_a_class_out_are_refused(
     assert not study_paths("mine").folder.exists()
 
 
-def test_a_study_cannot_change_its_metric_or_its_groups(nas: Callable[..., Done], labelled: Path) -> None:
+def test_a_study_cannot_change_its_metric_or_its_groups(nas: Nas, labelled: Path) -> None:
     assert nas(*SEARCH, "--data", str(labelled), "--labels", "labels.csv").code == 0
     assert "  metric: accuracy → macro_f1" in nas(*SEARCH, "--metric", "macro_f1").err.splitlines()
     assert '  class_balance: absent → "loss"' in nas(*SEARCH, "--class-balance", "loss").err.splitlines()
@@ -191,9 +184,7 @@ def test_a_study_cannot_change_its_metric_or_its_groups(nas: Callable[..., Done]
     assert "  data: the images or labels differ from those of the study" in lines
 
 
-def test_another_folder_under_the_name_of_a_study_is_refused_with_both_folders(
-    nas: Callable[..., Done], labelled: Path, tmp_path: Path
-) -> None:
+def test_another_folder_under_the_name_of_a_study_is_refused_with_both_folders(nas: Nas, labelled: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").rename(labelled / "labels.csv")
     assert nas(*SEARCH, "--data", str(labelled), "--labels", str(labelled / "labels.csv")).code == 0
     (tmp_path / "second").mkdir()
@@ -219,7 +210,7 @@ def test_digits_are_never_mirrored(dataset: str) -> None:
         assert resolve_overrides(SearchSpec(dataset=other), None).applied_to(space) == space
 
 
-def test_a_study_of_digits_from_before_keeps_what_it_began_with(nas: Callable[..., Done], tmp_path: Path) -> None:
+def test_a_study_of_digits_from_before_keeps_what_it_began_with(nas: Nas, tmp_path: Path) -> None:
     text = TINY_SPACE.replace("flip: none", "flip: horizontal")
     (tmp_path / "tiny.yaml").write_text(text)
     assert nas(*SEARCH, "--dataset", "digits", "--epochs", "1").code == 0

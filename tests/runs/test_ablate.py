@@ -1,7 +1,6 @@
 """A whole ablation over real workers: cut off, gone on with, extended, judged by images that were set aside."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from nas.runs.select import find_subject, finished_runs
 from nas.specs import AblateSpec
 from nas.study.settings import read_settings
 from nas.train.loop import FitResult, fit
-from tests.conftest import Done as Finished
+from tests.conftest import Nas
 from tests.runs.told import Told
 
 
@@ -152,7 +151,7 @@ def test_what_cannot_be_trained_is_refused_at_once(study: StudyPaths, changes: d
         train(replace(asked(study, "activation=gelu"), **changes), Told())
 
 
-def test_the_command_prints_a_table_and_writes_it(study: StudyPaths, nas: Callable[..., Finished]) -> None:
+def test_the_command_prints_a_table_and_writes_it(study: StudyPaths, nas: Nas) -> None:
     arguments = ("ablate", "best", "--vary", "activation=relu,gelu", "--seeds", "2", "--epochs", "1", "--device", "cpu")
     options = ("--train-subset", "100", "--name", "mine", "--study", "tiny")
     done = nas(*arguments, *options)

@@ -1,7 +1,6 @@
 """Whole trainings of known networks: cut off, gone on with, compared with the study's own, and kept from what is handed in."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from nas.specs import RetrainSpec
 from nas.study.settings import read_settings
 from nas.train.checkpoint import read_curve
 from nas.train.loop import fit
-from tests.conftest import Done as Finished
+from tests.conftest import Nas
 from tests.report.test_page import text_of
 from tests.runs.known import asked, train
 from tests.runs.test_ablate_results import card
@@ -36,7 +35,7 @@ from tests.runs.told import Told, train_one
 
 
 def test_known_networks_stand_beside_the_study_s_own(
-    study: StudyPaths, mine: Path, nas: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
+    study: StudyPaths, mine: Path, nas: Nas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retrained = finished_runs(study)
     base = RetrainSpec(study, epochs=1, train_subset=200, hold_out=0.2, device="cpu")
@@ -254,7 +253,7 @@ def test_scores_stand_in_the_order_of_the_seeds_and_not_in_that_of_the_trainings
 
 
 @pytest.mark.usefixtures("here")
-def test_preset_lends_its_recipe_where_the_study_has_no_best(mine: Path, nas: Callable[..., Finished]) -> None:
+def test_preset_lends_its_recipe_where_the_study_has_no_best(mine: Path, nas: Nas) -> None:
     paths = open_presets_study(DataConfig(dataset="digits"))
     refused = nas("baseline", "mine.py:Net", "--study", paths.name, "--device", "cpu")
     assert refused.code == 1
@@ -272,7 +271,7 @@ def test_preset_lends_its_recipe_where_the_study_has_no_best(mine: Path, nas: Ca
 
 
 @pytest.mark.usefixtures("here")
-def test_the_command_prints_a_table(study: StudyPaths, mine: Path, nas: Callable[..., Finished]) -> None:
+def test_the_command_prints_a_table(study: StudyPaths, mine: Path, nas: Nas) -> None:
     arguments = ("baseline", "mine.py:Large", "--study", "tiny", "--epochs", "1", "--device", "cpu")
     done = nas(*arguments)
     assert done.code == 0, done.err
@@ -302,7 +301,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_before_anything_is_trained
     assert not study.baselines.exists()
 
 
-def test_products_that_no_rule_counts_are_named(study: StudyPaths, mine: Path, nas: Callable[..., Finished]) -> None:
+def test_products_that_no_rule_counts_are_named(study: StudyPaths, mine: Path, nas: Nas) -> None:
     mine.write_text(
         mine.read_text()
         + """

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from nas.runs.ledger import kept_submissions, read_ledger, rebuild
 from nas.runs.load import load_network
 from nas.runs.select import find_run, finished_runs, study_of
 from nas.specs import ExportSpec, SubmitSpec
-from tests.conftest import Done
+from tests.conftest import Nas
 from tests.runs.told import refusal
 
 
@@ -73,7 +72,7 @@ def test_card_states_the_hashes_of_the_files_and_of_itself(run: TrialPaths) -> N
 
 
 @pytest.mark.parametrize("key", ["classes", "weights"])
-def test_edited_card_is_refused(study: StudyPaths, run: TrialPaths, key: str, nas: Callable[..., Done]) -> None:
+def test_edited_card_is_refused(study: StudyPaths, run: TrialPaths, key: str, nas: Nas) -> None:
     hashes = json.loads(run.card.read_text())["hashes"]
     change_card(run, **({"classes": list("abcdefghij")} if key == "classes" else {"hashes": hashes | {"weights": "0" * 64}}))
     error = refusal(lambda: load_network(run))
@@ -175,7 +174,7 @@ def test_old_run_is_used_with_a_note_until_the_ledger_has_it(study: StudyPaths, 
 
 
 def test_run_is_used_by_its_folder_without_any_study(
-    study: StudyPaths, run: TrialPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nas: Callable[..., Done]
+    study: StudyPaths, run: TrialPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nas: Nas
 ) -> None:
     expected = submit(SubmitSpec(study, device="cpu")).output.read_text()
     shutil.copytree(run.folder, tmp_path / "elsewhere" / "mine")

@@ -1,6 +1,5 @@
 """Trackers receive what `metrics.jsonl` receives, and cost a study nothing when they fail."""
 
-from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from nas.errors import ConfigError
 from nas.paths import StudyPaths
 from nas.runs.trackers import Tracker, make_tracker, require_tracker
 from nas.train.checkpoint import EpochMetrics, read_curve
-from tests.conftest import Done
+from tests.conftest import Nas
 
 CANDIDATE = Candidate.model_validate({"arch": {"stages": [{"blocks": 1, "channels": 8}]}})
 
@@ -61,7 +60,7 @@ def test_mlflow_receives_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(tmp_path.glob("mlflow/*/artifacts/candidate.json"))
 
 
-def test_search_and_retraining_log_what_their_curves_hold(nas: Callable[..., Done], study: StudyPaths) -> None:
+def test_search_and_retraining_log_what_their_curves_hold(nas: Nas, study: StudyPaths) -> None:
     pytest.importorskip("tensorboard")
     assert (
         nas("retrain", "best", "--study", "tiny", "--epochs", "2", "--seed", "5", "--device", "cpu", "--log", "tensorboard").code
