@@ -53,7 +53,7 @@ def _print_output(text: str, network: str) -> None:
 
 def _as_data(checked: "Checked", output: str) -> dict[str, Any]:
     return {
-        **pick(checked, "network", "study", "images", "unchecked", "notes", "affordable", "fits"),
+        **pick(checked, "network", "study", "images", "notes", "affordable", "fits"),
         **pick(
             checked.facts,
             "built",

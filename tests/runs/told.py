@@ -81,7 +81,7 @@ class InThread(Executor):
     workers = (0,)
 
     def __init__(self, plans: list[WorkerPlan]) -> None:
-        (self.plan,) = plans
+        self.plan = plans[0] if plans else None
         self.said: queue.Queue[FromWorker] = queue.Queue()
         self.inbox: queue.Queue[ToWorker] = queue.Queue()
         line = SimpleNamespace(send=self.said.put, receive=self.inbox.get, poll=lambda: not self.inbox.empty())
