@@ -172,7 +172,7 @@ def tune_process(device: torch.device) -> None:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Within, torch computes by so many threads."""
+    """Within, torch uses `count` CPU threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

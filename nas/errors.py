@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 
 class NasError(Exception):
-    """
+    """An error that the user can correct.
+
     Args:
         message: the rule that was broken, the value that broke it, and the choices there are.
         hint: what to do next, usually a command.

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -40,9 +39,9 @@ class StopOf(Stop):
 
 
 @contextmanager
-def signals_handled(handler: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM, within, by this handler of Python's `signal`. Another thread than the main one may set no handlers, and
-    gets no signals."""
+def signals_handled(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
+    """Within, `handler` receives SIGINT and SIGTERM; afterwards they mean what they meant before. Another thread than the main
+    one may set no handlers, and gets no signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

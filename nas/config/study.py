@@ -18,8 +18,8 @@ ChannelsName = Literal["grey", "rgb"]
 ObjectiveName = Literal["accuracy", "front"]
 
 
-IMAGES_EXPONENT = 0.8  # β: of the error as a function of the images seen
-SIZE_EXPONENT = 0.6  # δ: a network with twice the MACs learns from an image as much as another from 2^δ images
+IMAGES_EXPONENT = 0.8  # β of `StudyConfig.compute_of`
+SIZE_EXPONENT = 0.6  # δ: a network with twice the MACs learns as much from an image as the other from 2^δ images
 
 
 class ImageShape(Frozen):
@@ -95,10 +95,11 @@ class StudyConfig(Frozen):
         """Operations of a trial of a network with `macs` MACs, or of a training that is `times` as long. None where every trial
         sees the same images. `most_macs`: the limit; needed with `final_compute`.
 
-        The error of residual networks on CIFAR-10 is about a + b MACs^-α + c (MACs^δ × images)^-β (studies/reference/README.md,
-        "The size that fits the compute"), so short trials at equal compute overstate what a small network gains by its additional
-        images. With `final_compute` the last term of every trial exceeds that of the final training by the same amount, so that a
-        trial ranks networks of all sizes as the final training does.
+        The error of a network is taken to be a + b MACs^-α + c (MACs^δ × images)^-β, so short trials at equal compute overstate
+        what a small network gains by its additional images. With `final_compute` the last term of every trial exceeds that of the
+        final training by the same amount, so that a trial ranks networks of all sizes as the final training does. β and δ are
+        those with which trials of 6 TFLOP ranked nine networks best for a final training of 0.1065 PFLOP on CIFAR-10
+        (studies/reference/README.md, "The size that fits the compute").
         """
         if self.trial_compute is None:
             return None

@@ -94,9 +94,9 @@ Arrays = tuple[np.ndarray, np.ndarray, list[str]]  # uint8 (N, H, W, C), int64 (
 
 @dataclass(frozen=True)
 class Source:
-    """What torchvision has, or scikit-learn."""
+    """A data set of torchvision, or scikit-learn's digits."""
 
-    known: str  # torchvision's class
+    known: str  # torchvision's class; empty for digits
     size: int  # height and width of its images, or to which they are brought by default
     place: str  # of its files, under --data
     splits: Mapping[str, str | None] = field(default_factory=dict)
@@ -200,7 +200,9 @@ def _read_torchvision(name: str, folder: Path, part: str) -> Arrays:
 
     known = getattr(datasets, ARRAYS[name].known)
     by_split = ARRAYS[name].known in ("SVHN", "STL10")
-    found = _on_disk(name, known, folder, _by_hand(known, folder), {"split": part} if by_split else {"train": part == "train"})
+    found = _from_torchvision(
+        name, known, folder, _by_hand(known, folder), {"split": part} if by_split else {"train": part == "train"}
+    )
     images = np.asarray(found.data)
     if by_split:  # (N, C, H, W), and SVHN's classes have no names
         names = getattr(found, "classes", None) or [str(number) for number in range(10)]
@@ -238,10 +240,10 @@ def _open_pictures(name: str, folder: Path, part: str) -> Any:
         f'on a machine with a network run: python -c "from torchvision.datasets import {pictures.known}; {"; ".join(calls)}", '
         f"copy what is in its folder data to {folder}"
     )
-    return _on_disk(name, known, folder, by_hand, which)
+    return _from_torchvision(name, known, folder, by_hand, which)
 
 
-def _on_disk(name: str, known: Any, folder: Path, by_hand: str, which: Mapping[str, Any]) -> Any:
+def _from_torchvision(name: str, known: Any, folder: Path, by_hand: str, which: Mapping[str, Any]) -> Any:
     """torchvision's data set from the disk, or downloaded. `by_hand`: how to bring its files there without this program. Raises
     DataError."""
     with suppress(OSError, RuntimeError):  # not there or not readable, or its checksum is wrong

@@ -186,8 +186,7 @@ class _Array:
         self.value = _built(content, dtype, shape, "F" if fortran else "C")
 
 
-def _built(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"], *_: Any) -> np.ndarray:
-    """Stands in for `numpy._core.numeric._frombuffer`."""
+def _built(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
     if dtype.dtype != object:
         return np.frombuffer(content, dtype.dtype).reshape(shape, order=order).copy()
     listed = np.empty(len(content), object)
@@ -198,6 +197,13 @@ def _built(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["
 
 def _scalar(dtype: _Dtype, content: bytes) -> Any:
     return _built(content, dtype, (1,), "C").tolist()[0]
+
+
+def _frombuffer(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"], *_: Any) -> _Array:
+    """A stand-in, too: numpy's own array on the pickle's stack would take a state from it."""
+    array = _Array()
+    array.value = _built(content, dtype, shape, order)
+    return array
 
 
 def _latin1_only(text: str, encoding: str = "latin1") -> bytes:
@@ -213,7 +219,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _built,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
 }
 
 

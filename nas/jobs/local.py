@@ -94,15 +94,15 @@ def of_its_own() -> Iterator[None]:
     Nor does it hear Ctrl-C and a batch system's SIGTERM, which reach the whole process group: only the runner decides what they
     mean. What is ignored when a process starts stays so, even while it still imports."""
     main, path = sys.modules["__main__"], sys.path[:]
-    sys.modules["__main__"] = ModuleType("__main__")
-    if not sys.flags.safe_path:
-        sys.path[:] = [*path[1:], *path[:1]]  # the folder of the script, or the working folder: behind what is installed
-    try:
-        with _environment({"PYTHONSAFEPATH": "1"}), signals_handled(signal.SIG_IGN):
+    with signals_handled(signal.SIG_IGN), _environment({"PYTHONSAFEPATH": "1"}):
+        sys.modules["__main__"] = ModuleType("__main__")
+        if not sys.flags.safe_path:
+            sys.path[:] = [*path[1:], *path[:1]]  # the folder of the script, or the working folder: behind what is installed
+        try:
             yield
-    finally:
-        sys.path[:] = path
-        sys.modules["__main__"] = main
+        finally:
+            sys.path[:] = path
+            sys.modules["__main__"] = main
 
 
 def out_of_memory_kills() -> int:

@@ -125,7 +125,7 @@ def run_worker(channel: Channel, plan: WorkerPlan) -> None:
         return
     gc.freeze()  # all that is imported by now: looking for garbage there after each training would take 0.2 s
     try:
-        with suppress(LostOwnership, EOFError, OSError):  # the last checkpoint holds all but the epoch under way
+        with suppress(LostOwnership, EOFError, OSError):  # the runner is gone; the last checkpoint holds all but this epoch
             _serve(channel, trainer)
     finally:
         gc.unfreeze()
@@ -260,13 +260,13 @@ class _Trainer:
         def note(text: str) -> None:
             self._send(Note(text))
 
-        torch.manual_seed(job.seed)
         quiet: AbstractContextManager[Any] = nullcontext()
         build: Callable[..., torch.nn.Module] = build_model
         if not isinstance(job.network, ArchConfig):
             from nas.foreign import known  # takes long, and few need it
 
             quiet, build = known.quiet(), known.build
+        torch.manual_seed(job.seed)
         with quiet:
             model = build(job.network, self.dataset.shape)
             classes = len(self.dataset.classes)

@@ -104,7 +104,7 @@ def _stage_room(arch: ArchConfig, index: int, budget: _Limits, step: int) -> Sta
 
 
 def _together(arch: ArchConfig, budget: _Limits, step: int) -> Scaled | None:
-    """The most parameters to fill are looked for, since the other limits grow with the widths, too."""
+    """Looks for the largest number of parameters at which the other limits are kept; they grow with the widths, too."""
 
     def at(target: int) -> ArchConfig | None:
         return budget.largest([filled(arch, budget.shape, target, [step] * len(arch.stages))])

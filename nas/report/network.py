@@ -15,7 +15,8 @@ from nas.report.render import TEMPLATES
 
 
 def measured(arch: ArchConfig, shape: ImageShape) -> ForeignFacts:
-    """A network of ours, measured as any other, in its stages. Raises ConfigError where it cannot be built for such images."""
+    """A network of ours, measured as any other, but with its stages as `parts`. Raises ConfigError where it cannot be built for
+    such images."""
     with torch.random.fork_rng(devices=[]), blaming_block(arch, f"fails on images of {shape.size}×{shape.size}"):
         facts = measure(build_model(arch, shape), arch.one_line(), shape)
     return facts.model_copy(update={"parts": tuple(list_parts(arch, shape, facts.layers))})

@@ -23,7 +23,8 @@ from nas.runs.record import RunRecord
 from nas.study.outcomes import COUNTED, count_trained
 from nas.study.strategies import describe
 
-MOST_ROWS, MOST_TRAITS = 60, 15  # of trials in the page, of which `nas report --paper` writes all; of what the best share
+MOST_ROWS = 60  # trials in the page; `nas report --paper` writes all
+MOST_TRAITS = 15  # rows of what the best networks share
 
 
 def render_page(record: FullRecord) -> str:

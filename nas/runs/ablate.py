@@ -324,7 +324,7 @@ def read_ablation(folder: Path) -> Ablation:
             runs = {seed: run_paths(folder, variant.name, seed) for seed in definition.seeds}
             trained[variant.name] = BySeed(
                 cards={seed: _checked(run, variant) for seed, run in runs.items() if run.card.is_file()},
-                diverged=tuple(seed for seed, run in runs.items() if run.diverged.is_file()),
+                diverged=tuple(seed for seed, run in runs.items() if run.diverged.is_file() and not run.card.is_file()),
             )
     return Ablation(folder.name, definition, make_rows(definition, trained))
 

@@ -101,7 +101,9 @@ class Slot:
         match self.domain:
             case CategoricalDistribution(choices=choices):
                 return value in choices
-            case IntDistribution(low=low, high=high, step=step) | FloatDistribution(low=low, high=high, step=step):
+            case IntDistribution(low=low, high=high, step=step):
+                return isinstance(value, int | float) and low <= value <= high and (value - low) % step == 0
+            case FloatDistribution(low=low, high=high, step=step):
                 if not isinstance(value, int | float) or not low <= value <= high:
                     return False
                 steps = (value - low) / step if step else 0.0
@@ -176,7 +178,7 @@ class Space:
         return self.candidate({slot.name: slot.value(trial) for slot in self.slots})
 
     def uniform_draws(self, count: int, seed: int) -> Iterator[Candidate]:
-        """In each range's own scale."""
+        """So many candidates, each drawn uniformly in the scale of its ranges, over budget or not."""
         draw = UniformDraw(seed)
         return (self.draw(draw) for _ in range(count))
 

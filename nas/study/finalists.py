@@ -160,7 +160,11 @@ def sibling(study: optuna.Study) -> optuna.Study | None:
 def begun_round(study: optuna.Study) -> Round | None:
     """The last round that was begun, as far as it was written before a crash."""
     finals = sibling(study)
-    said = None if finals is None else finals.user_attrs.get("round")
+    return None if finals is None else _round_of(finals)
+
+
+def _round_of(finals: optuna.Study) -> Round | None:
+    said = finals.user_attrs.get("round")
     return None if said is None else Round(**said)
 
 
@@ -251,8 +255,8 @@ class FinalistSource(TrialSource):
 
 def finalists_of(study: optuna.Study) -> list[Finalist]:
     """Best first, by the mean over the seeds that all of them have. Empty without finalists."""
-    finals, begun = sibling(study), begun_round(study)
-    if finals is None or begun is None:
+    finals = sibling(study)
+    if finals is None or (begun := _round_of(finals)) is None:
         return []
     by_number: dict[int, dict[int, float]] = defaultdict(dict)
     for trial in finals.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):

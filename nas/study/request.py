@@ -41,7 +41,7 @@ from nas.space.space_file import CIFAR10, load_space
 from nas.specs import SearchSpec
 from nas.study.address import study_address
 from nas.study.finalists import check_request
-from nas.study.settings import Environment, Overrides, StudySettings, read_settings, read_study_space
+from nas.study.settings import COMPUTE_RULE, Environment, Overrides, StudySettings, read_settings, read_study_space
 from nas.study.strategies import fill_defaults, fill_new, inherit_arguments
 
 DEFAULT_SPACE = "resnet"
@@ -103,6 +103,7 @@ class Asked:
             shape=dataset.shape,
             seed=self.seed,
             study=self.strategies,
+            compute_rule=COMPUTE_RULE,
             identity=(self.stored and self.stored.identity) or uuid.uuid4().hex,
             environment=Environment.now(),
         )

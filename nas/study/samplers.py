@@ -43,9 +43,9 @@ class SeededSampler(optuna.samplers.BaseSampler):
         self.next_seed = seed
         self.independent: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed)
 
+    @abstractmethod
     def draw(self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
         """`space`: of the trials so far, sorted by name, never empty."""
-        return {}
 
     @cached_property
     def _common_space(self) -> optuna.search_space.IntersectionSearchSpace:
@@ -92,6 +92,9 @@ def ask(study: optuna.Study, distributions: dict[str, BaseDistribution], trials:
 @dataclass(eq=False)
 class Random(SeededSampler):
     """Uniform draws in each range's own scale: the baseline of all other samplers."""
+
+    def draw(self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        return {}
 
 
 @dataclass(eq=False)
@@ -228,8 +231,7 @@ class Informed(SeededSampler):
         history = history_view(_most_telling(all_with_values(study, self.limit, self.constrained), self.most_shown))
         with experiments_allowed():
             sampler = self.make(history.trials, space)
-        with np.errstate(invalid="ignore"):  # a Gaussian process may find one point better than others by more than a float holds
-            params = sampler.sample_relative(history.study, trial, space)
+        params = sampler.sample_relative(history.study, trial, space)
         set_attributes(study, trial, history.written)
         return params
 
@@ -317,6 +319,10 @@ class Gp(Informed):
 
     def make(self, trials: Sequence[FrozenTrial], space: dict[str, BaseDistribution]) -> optuna.samplers.BaseSampler:
         return optuna.samplers.GPSampler(n_startup_trials=self.startup_trials, deterministic_objective=False, seed=self.next_seed)
+
+    def draw(self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        with np.errstate(invalid="ignore"):  # where one point is better than any other by more than a float holds
+            return super().draw(study, trial, space)
 
 
 @dataclass(eq=False)

@@ -96,6 +96,7 @@ def unmirrored(space: Space) -> Space:
 
 
 COMPUTE = ("trial_compute", "final_compute")
+COMPUTE_RULE = 2  # how the compute of a trial follows from `final_compute`; 1 gave small networks less
 REORDERED = "the training images are in another order than when the study began, perhaps because files were renamed"
 
 
@@ -171,6 +172,7 @@ class StudySettings(Frozen):
     identity: str | None = None
     """Random; the study in the database has the same. None in older studies until they are resumed."""
     workers: int | None = None  # default number on the CPU, chosen when the study began; None: one
+    compute_rule: int = 1  # COMPUTE_RULE when the study began
     environment: Environment
 
     def differences(self, new: "StudySettings") -> list[str]:
@@ -193,6 +195,8 @@ class StudySettings(Frozen):
         pairs = [("seed", self.seed, new.seed)]
         pairs += [(name, getattr(self.study, name), getattr(new.study, name)) for name in ("metric", "objective")]
         pairs += [(name, _word(getattr(self.study, name)), _word(getattr(new.study, name))) for name in COMPUTE]
+        if self.study.final_compute is not None:
+            pairs.append(("rule of final_compute", self.compute_rule, new.compute_rule))
         before, after = fill_defaults(self.study), fill_defaults(new.study)  # an argument may be newer than the study
         pairs += [(kind, describe(getattr(before, kind)), describe(getattr(after, kind))) for kind in ("sampler", "pruner")]
         return found + _changes(pairs)
@@ -205,7 +209,10 @@ class StudySettings(Frozen):
             and all(getattr(self.study, name) == getattr(other.study, name) for name in COMPUTE)
             and self.data.model_dump(exclude=PLACES) == other.data.model_dump(exclude=PLACES)
             and all(self.parameters.get(name) == other.parameters.get(name) for name in ("epochs", "epoch_images"))
-            and (self.study.final_compute is None or self.budget.macs == other.budget.macs)
+            and (
+                self.study.final_compute is None
+                or (self.budget.macs, self.compute_rule) == (other.budget.macs, other.compute_rule)
+            )
         )
 
     def require_same(self, new: "StudySettings", study: str) -> None:

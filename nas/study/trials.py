@@ -30,7 +30,8 @@ ROW = (
     "flop",
 )
 """Fields that tables and JSON show."""
-ATTRIBUTES = ("params", "macs", "architecture", "micro_batches", "finalist", "seed")  # fields with the names of a trial's own
+ATTRIBUTES = ("params", "macs", "architecture", "micro_batches", "finalist", "seed")
+"""User attributes of a trial that are fields of the same names."""
 
 
 @dataclass(frozen=True)

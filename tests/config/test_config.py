@@ -209,7 +209,7 @@ FINAL, MOST_MACS = 2.9e14, 130_000_000
 
 
 def best_size(config: StudyConfig) -> float:
-    """MACs of the network with the smallest error, by the law in studies/reference/README.md."""
+    """MACs of the network with the smallest error, by an error of the form that `compute_of` assumes."""
 
     def error(macs: int) -> float:
         images = (config.compute_of(macs, MOST_MACS) or 0.0) / (6 * macs)

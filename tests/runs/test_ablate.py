@@ -100,7 +100,7 @@ def test_a_network_that_diverges_is_a_result(study: StudyPaths, monkeypatch: pyt
         result = fit(model, *rest, **keywords)
         return FitResult("diverged", [], model) if "gelu" in str(keywords["paths"].folder) else result
 
-    monkeypatch.setattr("nas.train.loop.fit", diverging)
+    monkeypatch.setattr("nas.jobs.worker.fit", diverging)
     request = asked(study, "activation=gelu", seeds=(0,))
     done = train(request, Told())
     assert (done.failures, done.suspended) == ({}, 0)
@@ -125,7 +125,7 @@ def test_failed_runs_are_trained_again(study: StudyPaths, monkeypatch: pytest.Mo
 
     request = asked(study, "activation=gelu", seeds=(0,))
     with monkeypatch.context() as broken:
-        broken.setattr("nas.train.loop.fit", failing)
+        broken.setattr("nas.jobs.worker.fit", failing)
         done = train(request, Told())
     ((name, reason),) = done.failures.items()
     assert name == "activation-gelu-seed-0"

@@ -218,7 +218,7 @@ def test_memory_that_runs_out_halves_the_micro_batches(study: StudyPaths, mine: 
         model.register_forward_pre_hook(refuse)
         return judge_test(model, *rest)
 
-    monkeypatch.setattr("nas.train.loop.fit", scarce)
+    monkeypatch.setattr("nas.jobs.worker.fit", scarce)
     monkeypatch.setattr(nas.runs.baseline, "judge_test", judge)
     told = Told()
     done = train(asked(study, "mine.py:Net"), told)

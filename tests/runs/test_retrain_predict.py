@@ -207,7 +207,7 @@ def test_training_that_was_cut_off_goes_on_to_the_very_same_network(study: Study
 
 @pytest.mark.usefixtures("trained_here")
 def test_training_that_diverges_is_refused_and_leaves_no_network(study: StudyPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.train.loop.fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
+    monkeypatch.setattr("nas.jobs.worker.fit", lambda model, *rest, **keywords: FitResult("diverged", [], model))
     error = refusal(lambda: train(study, seed=1))
     assert isinstance(error, StudyError)
     assert error.message.startswith("the loss became infinite or NaN in epoch 1, at a peak learning rate of ")

@@ -44,7 +44,7 @@ def test_memory_that_runs_out_halves_the_micro_batches(spec: RetrainSpec, monkey
             raise MemoryError
         return fit(*args, **keywords)
 
-    monkeypatch.setattr(nas.train.loop, "fit", scarce)
+    monkeypatch.setattr("nas.jobs.worker.fit", scarce)
     told = Told()
     run, card = trained(spec, told)
     assert parts == [1, 2]
@@ -60,7 +60,7 @@ def test_memory_that_never_suffices_is_said(spec: RetrainSpec, monkeypatch: pyte
     def impossible(*args: Any, **keywords: Any) -> Any:
         raise MemoryError("too much")
 
-    monkeypatch.setattr(nas.train.loop, "fit", impossible)
+    monkeypatch.setattr("nas.jobs.worker.fit", impossible)
     with pytest.raises(StudyError, match=r"the training of trial-.* failed: the host has too little memory"):
         train_one(spec)
 
@@ -92,7 +92,7 @@ def test_checkpoint_that_is_lost_before_the_end_is_said(spec: RetrainSpec, monke
         keywords["paths"].checkpoint.unlink()
         return result
 
-    monkeypatch.setattr(nas.train.loop, "fit", forgetful)
+    monkeypatch.setattr("nas.jobs.worker.fit", forgetful)
     with pytest.raises(StudyError, match="the checkpoint of the trained network, is gone"):
         train_one(spec)
 

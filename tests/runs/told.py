@@ -84,7 +84,7 @@ class InThread(Executor):
         self.plan = plans[0] if plans else None
         self.said: queue.Queue[FromWorker] = queue.Queue()
         self.inbox: queue.Queue[ToWorker] = queue.Queue()
-        line = SimpleNamespace(send=self.said.put, receive=self.inbox.get, poll=lambda: not self.inbox.empty())
+        line = SimpleNamespace(send=self.said.put, recv=self.inbox.get, poll=lambda: not self.inbox.empty())
         self.thread = threading.Thread(target=lambda: run_worker(line, self.plan))
 
     def tell(self, **changes: Any) -> None:

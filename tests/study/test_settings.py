@@ -13,6 +13,7 @@ from nas.space.space import Space
 from nas.space.space_file import read_space
 from nas.study import settings as settings_module
 from nas.study.settings import (
+    COMPUTE_RULE,
     FIRST_STRATEGIES,
     REORDERED,
     Environment,
@@ -136,6 +137,10 @@ def test_trainings_are_the_same_on_the_same_data_and_epochs_whatever_the_space()
     narrow, wide = (settings(study=aimed, budget=BudgetConfig(macs=most)) for most in (10**8, 2 * 10**8))
     assert not narrow.same_trainings_as(wide), "the limit of MACs decides the compute of a trial"
     assert narrow.same_trainings_as(narrow)
+    newer = narrow.model_copy(update={"compute_rule": COMPUTE_RULE})
+    assert not narrow.same_trainings_as(newer), "it trained small networks for less"
+    assert narrow.differences(newer) == [f"rule of final_compute: 1 → {COMPUTE_RULE}"]
+    assert settings().differences(settings(compute_rule=COMPUTE_RULE)) == [], "it only matters with final_compute"
     for changed in ({"parameters": {"epochs": "9"}}, {"data_fingerprint": "z"}, {"data": DataConfig(dataset="digits", subset=9)}):
         assert not settings().same_trainings_as(settings(**changed))
 

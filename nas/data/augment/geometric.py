@@ -193,7 +193,8 @@ def _matrices(xx: Tensor, xy: Tensor, x1: Tensor, yx: Tensor, yy: Tensor, y1: Te
 
 
 def turned(degrees: Tensor, right: Tensor | float = 0.0, down: Tensor | float = 0.0) -> Tensor:
-    """Matrices (N, 2, 3) that turn the image about its centre, anticlockwise, then shift it; all (N,), shifts in pixels."""
+    """Matrices (N, 2, 3) that turn the image about its centre, anticlockwise, then shift it. `degrees` (N,); shifts in
+    pixels, (N,) or one for all."""
     cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
     return _matrices(cos, -sin, -cos * right + sin * down, sin, cos, -sin * right - cos * down)
 

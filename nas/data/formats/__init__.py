@@ -23,7 +23,7 @@ Shards = dict[str, list[Path]]  # the files of each split
 def _each(
     kind: Callable[[list[Path], DataConfig, str], Split], shards: Shards, config: DataConfig, to_train: bool
 ) -> dict[str, Split]:
-    """`kind`: (files, configuration, split), by which test images need no labels, and only training images groups."""
+    """`kind`: (files, configuration, split). Test images need no labels, and only training images have groups."""
     return {part: kind(files, config, part if to_train else "test") for part, files in shards.items()}
 
 
@@ -66,10 +66,13 @@ def open_container(config: DataConfig) -> Container:
 
 
 def open_test(path: Path, config: DataConfig, hint: str, others: Counter[str] | None = None) -> Split | None:
-    """All images of a folder, whatever its folders are called; of files with images inside their test images, or all if none
-    says its split; None where there is neither. `config` names columns, `others` counts a folder's other files. Raises
-    DataError."""
-    if path.is_dir() and (files := list(image_files(str(path), others))):
+    """All images of a folder, whatever its folders are called. Else, of files with images inside, their test images, or all their
+    images if no file says its split. None where there is neither. `config` names columns; `others` counts the files of a folder
+    of images that are none. Raises DataError."""
+    skipped = Counter[str]()
+    if path.is_dir() and (files := list(image_files(str(path), skipped))):
+        if others is not None:
+            others.update(skipped)
         return Files(files, [""] * len(files))
     if not (shards := find_shards(path)):
         return None

@@ -94,7 +94,7 @@ class Line:
 
 
 class NasWorker(Line):
-    """What Ray makes an actor of; its methods run beside the worker's thread. The first message is what that runs."""
+    """What Ray makes an actor of; its methods run beside the worker's thread, whose function is the first message."""
 
     def __init__(self) -> None:
         super().__init__()

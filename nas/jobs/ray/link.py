@@ -12,7 +12,7 @@ class Order:
     gpus: float  # of each worker; as `cpus`
     cpus: float
     most: int | None
-    run: bytes  # what each actor runs, a pickled function of a channel: the process need not import it
+    run: bytes  # what each actor runs, a pickled function of a channel, which this process need not import
     title: str
     log: str  # the file that takes what Ray prints
 
