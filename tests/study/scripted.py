@@ -37,7 +37,7 @@ from nas.jobs.runner import Runner
 from nas.paths import StudyPaths
 from nas.space.space import Space
 from nas.study.drawing import SearchSource
-from nas.study.samplers import SeededSampler
+from nas.study.samplers import Random, SeededSampler
 from nas.study.source import Display, Progress
 from nas.study.trials import TrialRecord
 from nas.train.checkpoint import EpochMetrics
@@ -66,7 +66,7 @@ class StubBudget(Budget):
         return Cost(params, 1, {"params": params / self.limits.params - 1})
 
 
-class Listed(SeededSampler):
+class Listed(Random):
     """Draws what a list says for each trial's number, and at random after its end."""
 
     def __init__(self, channels: Sequence[int]) -> None:
