@@ -98,7 +98,7 @@ class StudyConfig(Frozen):
         The error of a network is taken to be a + b MACs^-α + c (MACs^δ × images)^-β, so short trials at equal compute overstate
         what a small network gains by its additional images. With `final_compute` the last term of every trial exceeds that of the
         final training by the same amount, so that a trial ranks networks of all sizes as the final training does. β and δ are
-        those with which trials of 6 TFLOP ranked nine networks best for a final training of 0.1065 PFLOP on CIFAR-10
+        those with which trials of 6 TFLOP chose the best of nine networks for a final training of 0.1065 PFLOP on CIFAR-10
         (studies/reference/README.md, "The size that fits the compute").
         """
         if self.trial_compute is None:
