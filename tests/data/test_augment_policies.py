@@ -1,5 +1,6 @@
 """The policies against torchvision's: operations, strengths, sub-policies, and how often each is drawn."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -86,6 +87,12 @@ def test_operations_are_torchvisions() -> None:
     for name in ("randaugment", "trivialaugment"):
         assert set(SPACES[name][1](32)) == set(DRAWN)
     assert {name for pair in cifar10_policy() for name, _, _ in pair} <= set(OPERATIONS)
+
+
+def test_autoaugment_has_the_sub_policies_that_were_published() -> None:
+    """torchvision holds them; another release must not change what a study trains with unseen (arXiv 1805.09501)."""
+    table = repr([list(map(tuple, pair)) for pair in cifar10_policy()])
+    assert hashlib.sha256(table.encode()).hexdigest()[:16] == "5056aff8acd15e40"
 
 
 def _recorded(monkeypatch: pytest.MonkeyPatch, config: AugmentConfig, n: int) -> list[Mapping[str, tuple[Tensor, Tensor]]]:
