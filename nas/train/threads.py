@@ -15,6 +15,7 @@ from statistics import median
 
 import torch
 
+from nas.device import cpu_threads
 from nas.train.evaluate import Stopped
 
 TIMED_IMAGES = 256  # at most, of the batch that is timed
@@ -55,10 +56,8 @@ class ThreadChoice:
             should_stop: asked before each step. True ends the measurement: the number stays, and Stopped is raised.
         """
         first, began = self.number, time.monotonic()
-        try:
+        with cpu_threads(first):
             best, ratio = self._fastest(step, left, should_stop)
-        finally:
-            torch.set_num_threads(first)
         if ratio > 1 + MARGIN:
             why = "perhaps because other programs use the cores" if best < first else "more of the cores are free"
             self.note(
